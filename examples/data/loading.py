@@ -1,0 +1,145 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The data arguments that all examples share, and the data set they name."""
+
+import argparse
+import os
+from collections.abc import Iterable
+
+from data.scenes import load_scenes
+from datasets import Dataset, DatasetDict, Image, IterableDataset, load_dataset, load_from_disk
+
+
+# Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
+NUM_TRAIN_SCENES = 8192
+NUM_EVAL_SCENES = 256
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the data arguments to `parser`."""
+    group = parser.add_argument_group(
+        "data", "Without `--dataset_name` the embedded data set of drawn scenes is used."
+    )
+    group.add_argument(
+        "--dataset_name", help="A Hub id, a builder such as `imagefolder` or `webdataset`, or a local folder."
+    )
+    group.add_argument("--dataset_config_name", help="The configuration of the data set, if it has several.")
+    group.add_argument("--data_dir", help="The folder of the data, for a builder.")
+    group.add_argument("--data_files", nargs="+", help="The files of the data, for a builder.")
+    group.add_argument("--train_split", default="train", help="The split to train on.")
+    group.add_argument("--eval_split", default="test", help="The split to evaluate on.")
+    group.add_argument(
+        "--streaming", action="store_true", help="Read the data while it is used, without a copy on disk."
+    )
+    group.add_argument("--max_train_samples", type=int, help="Train on this many images, the first ones.")
+    group.add_argument("--max_eval_samples", type=int, help="Evaluate on this many images, the first ones.")
+    group.add_argument("--image_column", default="image", help="The column of the images (or their paths).")
+    group.add_argument(
+        "--caption_column",
+        default="caption",
+        help="The column of short captions, a string or a list (one is drawn in training, all count in evaluation).",
+    )
+    group.add_argument(
+        "--long_captions_column", default="long_captions", help="The column of the long captions, a string or a list."
+    )
+    group.add_argument("--label_column", default="label", help="The column of the class labels, for classification.")
+    group.add_argument("--dataloader_num_workers", type=int, default=0, help="Processes that decode and tokenize.")
+
+
+def load_split(args: argparse.Namespace, split: str, max_samples: int | None = None) -> Dataset | IterableDataset:
+    """
+    Loads one split of the data set that the data arguments name.
+
+    Args:
+        args (`argparse.Namespace`):
+            The data arguments.
+        split (`str`):
+            The split, such as `"train"`, or a slice of one, such as `"train[:100]"`.
+        max_samples (`int`, *optional*):
+            Keep the first so many rows.
+
+    Raises:
+        `ValueError`: if the split or the image column is not there, or the split is empty.
+    """
+    if args.dataset_name is None and (args.data_dir is not None or args.data_files is not None):
+        raise ValueError(
+            "`--data_dir` and `--data_files` need `--dataset_name`, the builder that reads them: `imagefolder`, "
+            "`webdataset`, `json`, ..."
+        )
+    if args.dataset_name is None:
+        is_train = split == args.train_split
+        num_scenes = NUM_TRAIN_SCENES if is_train else NUM_EVAL_SCENES
+        dataset = load_scenes(min(max_samples or num_scenes, num_scenes), seed=0 if is_train else 1)
+    elif os.path.isdir(args.dataset_name) and {"state.json", "dataset_dict.json"} & set(os.listdir(args.dataset_name)):
+        dataset = load_from_disk(args.dataset_name)
+        if isinstance(dataset, DatasetDict):
+            if split not in dataset:
+                raise ValueError(f"`--dataset_name {args.dataset_name}` has no split {split!r} but {list(dataset)}.")
+            dataset = dataset[split]
+    else:
+        dataset = load_dataset(
+            args.dataset_name,
+            args.dataset_config_name,
+            data_dir=args.data_dir,
+            data_files=args.data_files,
+            split=split,
+            streaming=args.streaming,
+        )
+
+    columns = dataset.column_names
+    if columns is not None and args.image_column not in columns:
+        raise ValueError(
+            f"`--image_column {args.image_column}` is no column of split {split!r}, which has {columns}: name one."
+        )
+    if not isinstance(dataset.features[args.image_column] if dataset.features else None, Image):
+        dataset = dataset.cast_column(args.image_column, Image())
+    if max_samples is not None:
+        dataset = dataset.take(max_samples)
+    if isinstance(dataset, Dataset) and len(dataset) == 0:
+        raise ValueError(f"The split {split!r} is empty.")
+    return dataset
+
+
+def caption_columns(args: argparse.Namespace, columns: Iterable[str]) -> tuple[str | None, str | None]:
+    """
+    The columns of short and of long captions, None for the one that the data set lacks.
+
+    Raises:
+        `ValueError`: if it has neither.
+    """
+    short = args.caption_column if args.caption_column in columns else None
+    long = args.long_captions_column if args.long_captions_column in columns else None
+    if short is None and long is None:
+        raise ValueError(
+            f"Neither `--caption_column {args.caption_column}` nor `--long_captions_column "
+            f"{args.long_captions_column}` is a column of the data set, which has {list(columns)}."
+        )
+    return short, long
+
+
+def captions_of(row: dict, column: str | None) -> list[str]:
+    """
+    The captions of a row in one column, a string or a list of strings; none where there is no column or nothing in it.
+
+    Raises:
+        `ValueError`: if the column holds something else.
+    """
+    captions = row[column] if column is not None else None
+    if captions is None:
+        return []
+    if isinstance(captions, str):
+        captions = [captions]
+    if not isinstance(captions, (list, tuple)) or not all(isinstance(c, str) or c is None for c in captions):
+        raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {captions!r}.")
+    return [caption for caption in captions if caption is not None and caption.strip()]

