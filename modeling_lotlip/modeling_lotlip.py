@@ -517,6 +517,8 @@ class LotlipPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    # context parallelism knows causal attention only
+    _supports_context_parallel = False
     _can_compile_fullgraph = True
 
     def _init_weights(self, module):
@@ -630,14 +632,18 @@ class LotlipTextModel(LotlipPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
 
-        num_computed = num_corner_tokens if with_corner_tokens else 0
-        pooled_states = self.pooler(hidden_states[:, : num_computed + 1])
-        outputs = LotlipBaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled_states[:, 0])
-        if output_corner_tokens or with_corner_tokens:
-            outputs.last_hidden_state = torch.cat([hidden_states[:, :1], hidden_states[:, num_computed + 1 :]], dim=1)
-            outputs.corner_hidden_states = hidden_states[:, 1 : num_computed + 1]
-            outputs.corner_pooler_output = pooled_states[:, 1:]
-        return outputs
+        if not with_corner_tokens:
+            return LotlipBaseModelOutputWithPooling(
+                last_hidden_state=hidden_states,
+                pooler_output=self.pooler(hidden_states[:, 0]),
+            )
+        corner_hidden_states = hidden_states[:, 1 : num_corner_tokens + 1]
+        return LotlipBaseModelOutputWithPooling(
+            last_hidden_state=torch.cat([hidden_states[:, :1], hidden_states[:, num_corner_tokens + 1 :]], dim=1),
+            pooler_output=self.pooler(hidden_states[:, 0]),
+            corner_hidden_states=corner_hidden_states,
+            corner_pooler_output=self.pooler(corner_hidden_states),
+        )
 
 
 @auto_docstring(
@@ -728,6 +734,8 @@ register_optimizer_step_post_hook(_clamp_logit_scale)
 )
 class LotlipModel(LotlipPreTrainedModel):
     config: LotlipConfig
+    # the loss is a mean over slots: `Trainer` has no number of items to pass
+    accepts_loss_kwargs = False
 
     def __init__(self, config: LotlipConfig):
         super().__init__(config)
@@ -748,6 +756,11 @@ class LotlipModel(LotlipPreTrainedModel):
         # Initialize weights and apply final processing
         self.post_init()
 
+    def __setstate__(self, state: dict[str, Any]):
+        # copies and unpickled models do not pass through `__init__`
+        super().__setstate__(state)
+        _MODELS_WITH_LOGIT_SCALE.add(self)
+
     @classmethod
     def from_vision_text_pretrained(
         cls,
@@ -756,7 +769,8 @@ class LotlipModel(LotlipPreTrainedModel):
         **kwargs,
     ) -> "LotlipModel":
         r"""
-        Initialises the towers from pretrained ones, as the paper does; corner tokens and projections are new.
+        Initialises the towers from pretrained ones, as the paper does; corner tokens and projections are new. Like
+        [`~PreTrainedModel.from_pretrained`] it returns the model in evaluation mode.
 
         Args:
             vision_model_name_or_path (`str`, *optional*):
@@ -793,9 +807,10 @@ class LotlipModel(LotlipPreTrainedModel):
             text_config, text_weights = load_text_tower(text_model_name_or_path, **text_fields)
 
         projection_dim = kwargs.setdefault("projection_dim", vision_config.projection_dim or vision_config.hidden_size)
-        if projection_dim != vision_config.hidden_size:
+        if vision_config.projection_dim is None and projection_dim != vision_config.hidden_size:
             vision_config.projection_dim = projection_dim
-        text_config.projection_dim = projection_dim
+        if "projection_dim" not in text_fields:
+            text_config.projection_dim = projection_dim
 
         model = cls(LotlipConfig(text_config=text_config, vision_config=vision_config, **kwargs))
         if vision_weights is not None:
@@ -803,7 +818,7 @@ class LotlipModel(LotlipPreTrainedModel):
         if text_weights is not None:
             # every weight but the corner tokens, which no BERT has
             model.text_model.load_state_dict(text_weights, strict=False)
-        return model
+        return model.eval()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
@@ -913,7 +928,7 @@ class LotlipModel(LotlipPreTrainedModel):
             **kwargs,
         )
         text_embeds = text_outputs.pooler_output[:, None]
-        if output_corner_tokens:
+        if output_corner_tokens and text_outputs.corner_pooler_output is not None:
             text_embeds = torch.cat([text_embeds, text_outputs.corner_pooler_output], dim=1)
         text_embeds = text_embeds / _get_vector_norm(text_embeds)
 
@@ -992,13 +1007,26 @@ class LotlipModel(LotlipPreTrainedModel):
         }
         short_inputs = {"input_ids": short_input_ids, "attention_mask": short_attention_mask}
         has_several_captions = input_ids is not None and input_ids.dim() == 3
-        if short_input_ids is not None and input_ids is not None and not has_several_captions:
+        if short_input_ids is not None and short_input_ids.dim() != 2:
             raise ValueError(
-                f"Beside `short_input_ids` the long captions in `input_ids` must be of shape (batch_size, captions, "
-                f"sequence_length), got {tuple(input_ids.shape)}."
+                "`short_input_ids` must be of shape (batch_size, sequence_length), got "
+                f"{tuple(short_input_ids.shape)}."
             )
+        if short_input_ids is not None and input_ids is not None:
+            if not has_several_captions or len(input_ids) != len(short_input_ids):
+                raise ValueError(
+                    f"Beside `short_input_ids` of shape {tuple(short_input_ids.shape)} the long captions in "
+                    f"`input_ids` must be of shape ({len(short_input_ids)}, captions, sequence_length), got "
+                    f"{tuple(input_ids.shape)}."
+                )
         num_long_captions = 0 if input_ids is None else 1
         if has_several_captions:
+            for name, tensor in long_inputs.items():
+                if tensor is not None and tensor.shape != input_ids.shape:
+                    raise ValueError(
+                        f"`{name}` must be of the shape of `input_ids`, {tuple(input_ids.shape)}, got "
+                        f"{tuple(tensor.shape)}."
+                    )
             if short_input_ids is None:
                 short_inputs = {name: None if ids is None else ids[:, 0] for name, ids in long_inputs.items()}
                 long_inputs = {name: None if ids is None else ids[:, 1:] for name, ids in long_inputs.items()}
