@@ -32,27 +32,30 @@ import math
 import random
 import shutil
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import datasets
+import PIL.Image
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.logging import get_logger
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 from data.loading import add_data_arguments, caption_columns, captions_of, load_split
 from evaluate_retrieval import evaluate_retrieval, format_table, write_json
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms.v2 import RandomResizedCrop
+from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from tqdm.auto import tqdm
 from transformers import AutoProcessor, PreTrainedModel, get_scheduler
+from transformers.image_transforms import convert_to_rgb
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip.image_processing_pil_lotlip import to_upright_8_bit
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 from modeling_lotlip.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
 
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # The towers that are trained from scratch where none is named: small, for drawn scenes.
 SMALL_TOWER = {
@@ -62,7 +65,7 @@ SMALL_TOWER = {
     "intermediate_size": 512,
     "initializer_range": 0.05,
 }
-SMALL_VOCAB_SIZE = 8192
+MAX_VOCAB_SIZE = 8192
 
 
 def parse_args() -> argparse.Namespace:
@@ -195,9 +198,10 @@ class CaptionedImages(Dataset):
 
         generator = random.Random(f"{self.seed} {epoch} {index}")
         if self.crop is not None:
+            image = PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(generator.getrandbits(63))
-                image = self.crop(image.convert("RGB"))
+                image = self.crop(image)
         short_captions = captions_of(row, self.short_column)
         long_captions = captions_of(row, self.long_column)
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
@@ -293,10 +297,14 @@ def build_model(args: argparse.Namespace, dataset: datasets.Dataset) -> tuple[Lo
     if tokenizer_name is not None:
         tokenizer = LotlipTokenizer.from_pretrained(tokenizer_name)
     else:
-        tokenizer = train_tokenizer(args, dataset)
+        tokenizer = build_tokenizer(args, dataset)
 
     if args.config_name is not None:
-        model = LotlipModel(LotlipConfig.from_pretrained(args.config_name))
+        config = LotlipConfig.from_pretrained(args.config_name)
+        config.text_config.vocab_size = max(config.text_config.vocab_size, len(tokenizer))
+        for name, value in text_fields.items():
+            setattr(config.text_config, name, value)
+        model = LotlipModel(config)
     else:
         text_fields = {f"text_{name}": value for name, value in text_fields.items()}
         vision_fields = {"vision_image_size": args.image_size} if args.image_size is not None else {}
@@ -310,22 +318,35 @@ def build_model(args: argparse.Namespace, dataset: datasets.Dataset) -> tuple[Lo
         model = LotlipModel.from_vision_text_pretrained(
             args.vision_model_name_or_path, args.text_model_name_or_path, **text_fields, **vision_fields
         )
-    image_size = model.config.vision_config.image_size
+    height, width = model.vision_model.embeddings.image_size
     image_processor = LotlipImageProcessor(
-        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
+        size={"shortest_edge": max(height, width)}, crop_size={"height": height, "width": width}
     )
     processor = LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
     return model, processor, args.vision_model_name_or_path is not None
 
 
-def train_tokenizer(args: argparse.Namespace, dataset: datasets.Dataset) -> LotlipTokenizer:
-    """A WordPiece vocabulary of the words in the captions."""
+def build_tokenizer(args: argparse.Namespace, dataset: datasets.Dataset) -> LotlipTokenizer:
+    """
+    A tokenizer with the words of the captions, the most frequent ones, and their characters for all other words. It is
+    the same on every process and in every run, which a trained WordPiece vocabulary is not: its trainer breaks ties at
+    random.
+    """
     short_column, long_column = caption_columns(args, dataset.column_names)
     columns = [column for column in (short_column, long_column) if column is not None]
-    texts = (
-        text for row in dataset.select_columns(columns) for column in columns for text in captions_of(row, column)
-    )
-    return LotlipTokenizer().train_new_from_iterator(texts, vocab_size=SMALL_VOCAB_SIZE)
+    tokenizer = LotlipTokenizer()
+    backend = tokenizer.backend_tokenizer
+    words = Counter()
+    for row in dataset.select_columns(columns):
+        for text in (text for column in columns for text in captions_of(row, column)):
+            text = backend.normalizer.normalize_str(text).replace(tokenizer.sep_token, " ")
+            words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))
+    characters = sorted(set("".join(words)))
+    vocab = dict.fromkeys(tokenizer.all_special_tokens)
+    vocab |= dict.fromkeys(characters + [f"##{character}" for character in characters])
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    vocab |= dict.fromkeys(frequent[: max(0, MAX_VOCAB_SIZE - len(vocab))])
+    return LotlipTokenizer(vocab={token: index for index, token in enumerate(vocab)})
 
 
 def parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict]:
@@ -461,9 +482,8 @@ def main() -> None:
         ),
         kwargs_handlers=[ddp_kwargs],
     )
-    logging.basicConfig(format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
-    for name in ("httpx", "datasets", "filelock"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.basicConfig(format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%H:%M:%S")
+    logger.setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
     check_output_dir(args)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -493,9 +513,13 @@ def main() -> None:
     model.vision_model.requires_grad_(not is_locked)
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    image_size = model.vision_model.embeddings.image_size
-    is_cropped = not is_locked and args.min_crop_scale < 1
-    crop = RandomResizedCrop(image_size, scale=(args.min_crop_scale, 1.0), interpolation=3) if is_cropped else None
+    crop = None
+    if not is_locked and args.min_crop_scale < 1:
+        crop = RandomResizedCrop(
+            model.vision_model.embeddings.image_size,
+            scale=(args.min_crop_scale, 1.0),
+            interpolation=InterpolationMode.BICUBIC,
+        )
 
     samples = CaptionedImages(train_data, args, crop)
     if samples.num_long_captions == 0:

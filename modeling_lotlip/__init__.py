@@ -1,0 +1,74 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""LoTLIP for transformers. Importing this package registers its classes with the Auto classes."""
+
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForZeroShotImageClassification,
+    AutoProcessor,
+    AutoTokenizer,
+)
+
+from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
+from .image_processing_lotlip import LotlipImageProcessor
+from .image_processing_pil_lotlip import LotlipImageProcessorPil
+from .modeling_lotlip import (
+    LotlipModel,
+    LotlipPreTrainedModel,
+    LotlipTextModel,
+    LotlipTextModelWithProjection,
+    LotlipVisionModel,
+    LotlipVisionModelWithProjection,
+)
+from .processing_lotlip import LotlipProcessor
+from .tokenization_lotlip import LotlipTokenizer
+
+
+__version__ = "0.1.0"
+
+for _config in (LotlipConfig, LotlipTextConfig, LotlipVisionConfig):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+
+AutoModel.register(LotlipConfig, LotlipModel, exist_ok=True)
+AutoModel.register(LotlipTextConfig, LotlipTextModel, exist_ok=True)
+AutoModel.register(LotlipVisionConfig, LotlipVisionModel, exist_ok=True)
+AutoModelForZeroShotImageClassification.register(LotlipConfig, LotlipModel, exist_ok=True)
+
+for _config in (LotlipConfig, LotlipTextConfig):
+    AutoTokenizer.register(_config, tokenizer_class=LotlipTokenizer, exist_ok=True)
+for _config in (LotlipConfig, LotlipVisionConfig):
+    AutoImageProcessor.register(
+        _config,
+        image_processor_classes={"torchvision": LotlipImageProcessor, "pil": LotlipImageProcessorPil},
+        exist_ok=True,
+    )
+AutoProcessor.register(LotlipConfig, LotlipProcessor, exist_ok=True)
+
+__all__ = [
+    "LotlipConfig",
+    "LotlipImageProcessor",
+    "LotlipImageProcessorPil",
+    "LotlipModel",
+    "LotlipPreTrainedModel",
+    "LotlipProcessor",
+    "LotlipTextConfig",
+    "LotlipTextModel",
+    "LotlipTextModelWithProjection",
+    "LotlipTokenizer",
+    "LotlipVisionConfig",
+    "LotlipVisionModel",
+    "LotlipVisionModelWithProjection",
+]

@@ -1,0 +1,84 @@
+"""
+Losses and gradients of every batch of an epoch, computed by as many processes as launch this file.
+
+    torchrun --nproc_per_node 2 tests/distributed_step.py OUTPUT GLOBAL_BATCH_SIZE locked|trained
+"""
+
+import argparse
+import sys
+
+import torch
+from accelerate import Accelerator
+from data.scenes import load_scenes
+from train_lotlip import CaptionedImages, Collator, GlobalBatches, build_tokenizer, global_loss
+
+from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
+
+
+NUM_SAMPLES = 11  # with a global batch of 4 the last one is of 3
+
+
+def build_data(args: argparse.Namespace):
+    """Scenes of which some lack a short or a long caption, and two share the short one."""
+    dataset = load_scenes(NUM_SAMPLES, seed=5)
+    captions, long_captions = list(dataset["caption"]), list(dataset["long_captions"])
+    captions[1], captions[2], captions[7] = None, captions[3], captions[8]
+    long_captions[4], long_captions[9] = [], None
+    long_captions[6] = long_captions[6] + long_captions[5]
+    return (
+        dataset.remove_columns(["caption", "long_captions"])
+        .add_column("caption", captions)
+        .add_column("long_captions", long_captions)
+    )
+
+
+def main():
+    output_file, global_batch_size, vision = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    accelerator = Accelerator(cpu=True)
+    args = argparse.Namespace(
+        image_column="image",
+        caption_column="caption",
+        long_captions_column="long_captions",
+        num_long_captions=2,
+        num_sub_captions=4,
+        seed=0,
+        keep_duplicate_negatives=False,
+    )
+    dataset = build_data(args)
+    tokenizer = build_tokenizer(args, dataset)
+    torch.manual_seed(0)
+    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    tower |= {"initializer_range": 0.1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    text_config = {**tower, "vocab_size": len(tokenizer), "projection_dim": 32}
+    vision_config = {**tower, "image_size": 64, "patch_size": 16}
+    model = LotlipModel(LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=32))
+    model.vision_model.requires_grad_(vision == "trained")
+    image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    collator = Collator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer), max_length=126)
+    batches = GlobalBatches(
+        len(dataset),
+        global_batch_size // accelerator.num_processes,
+        args.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    samples = CaptionedImages(dataset, args, crop=None)
+    prepared = accelerator.prepare(model)
+
+    steps = []
+    for keys in batches:
+        batch = collator([samples[key] for key in keys])
+        outputs = prepared(**batch)
+        loss = global_loss(outputs, batch, model.logit_scale, args, accelerator)
+        accelerator.backward(loss)
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        prepared.zero_grad()
+        steps.append({"keys": keys, "loss": loss.detach(), "gradients": gradients})
+    torch.save(
+        {"num_processes": accelerator.num_processes, "steps": steps}, f"{output_file}.{accelerator.process_index}"
+    )
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from data.scenes import load_scenes
+from safetensors.torch import load_file
+from train_lotlip import CaptionedImages, GlobalBatches, main, parameter_groups
+
+from modeling_lotlip import LotlipConfig, LotlipModel, LotlipTextConfig, LotlipVisionConfig
+from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def tiny_config(**text_fields) -> LotlipConfig:
+    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    return LotlipConfig(
+        text_config={**tower, "vocab_size": 64, "projection_dim": 32, **text_fields},
+        vision_config={**tower, "image_size": 32, "patch_size": 16, "hidden_dropout_prob": 0.1},
+        projection_dim=32,
+    )
+
+
+@pytest.fixture
+def train(monkeypatch, tmp_path):
+    """Runs the training script in this process on a few scenes, and returns its output folder."""
+    tiny_config().save_pretrained(tmp_path / "config")
+
+    def run(name: str, **options) -> Path:
+        defaults = {
+            "config_name": tmp_path / "config",
+            "max_train_samples": 44,
+            "max_eval_samples": 24,
+            "per_device_train_batch_size": 8,
+            "max_train_steps": 8,
+            "warmup_steps": 2,
+            "learning_rate": 1e-3,
+        }
+        options = {name: value for name, value in (defaults | options).items() if value is not None}
+        argv = ["train_lotlip.py", "--output_dir", str(tmp_path / name)]
+        for option, value in options.items():
+            argv += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+        monkeypatch.setattr(sys, "argv", argv)
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+        AcceleratorState._reset_state(True)
+        GradientState._reset_state()
+        main()
+        return tmp_path / name
+
+    return run
+
+
+def launch(num_processes: int, *command: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "examples")])
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes), *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("vision", ["trained", "locked"])
+def test_two_processes_equal_one(tmp_path, vision):
+    runs = []
+    for num_processes in (1, 2):
+        output = tmp_path / f"steps_{num_processes}"
+        done = launch(num_processes, str(ROOT / "tests" / "distributed_step.py"), str(output), "4", vision)
+        assert done.returncode == 0, done.stderr
+        runs.append([torch.load(f"{output}.{process}") for process in range(num_processes)])
+        assert all(run["num_processes"] == num_processes for run in runs[-1])
+
+    (alone,), (first, second) = runs
+    assert [len(step["keys"]) for step in alone["steps"]] == [4, 4, 3]
+    assert second["steps"][-1]["keys"][-1][2], "the last batch does not divide: one row must be padding"
+    seen = []
+    for one, two, other in zip(alone["steps"], first["steps"], second["steps"]):
+        real = [key for key in two["keys"] + other["keys"] if not key[2]]
+        assert sorted(real) == sorted(one["keys"])
+        seen += [index for _, index, _ in real]
+        assert two["loss"] == other["loss"]
+        torch.testing.assert_close(two["loss"], one["loss"], rtol=1e-5, atol=0)
+        assert two["gradients"].keys() == one["gradients"].keys()
+        assert any(name.startswith("vision_model") for name in one["gradients"]) == (vision == "trained")
+        total_norm = torch.stack([gradient.norm() for gradient in one["gradients"].values()]).norm().item()
+        for name, gradient in one["gradients"].items():
+            # the gradient of a key bias is zero but for rounding, which is relative to the others'
+            difference = (two["gradients"][name] - gradient).norm().item()
+            assert difference <= 1e-5 * gradient.norm().item() + 1e-7 * total_norm, name
+    assert sorted(seen) == list(range(11)), "every sample once in an epoch"
+
+
+def test_script_in_two_processes_evaluates_as_in_one(train, tmp_path):
+    alone = train("alone", max_eval_samples=25)
+    done = launch(
+        2,
+        str(ROOT / "examples" / "train_lotlip.py"),
+        *("--output_dir", str(tmp_path / "two"), "--config_name", str(tmp_path / "config")),
+        *("--max_train_samples", "44", "--max_eval_samples", "25", "--per_device_train_batch_size", "4"),
+        *("--max_train_steps", "8", "--warmup_steps", "2", "--learning_rate", "1e-3"),
+    )
+    assert done.returncode == 0, done.stderr
+    results = [json.loads((folder / "eval_results.json").read_text()) for folder in (alone, tmp_path / "two")]
+    assert results[0].keys() == results[1].keys()
+    assert results[0]["long_num_images"] == results[1]["long_num_images"] == 25
+    assert "short_t2i_recall@1" in results[0] and "long_i2t_recall@10" in results[0]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_resumed_run_is_the_uninterrupted_run(train, tmp_path, num_workers):
+    # 44 images in batches of 8: step 3 is in the middle of the first epoch, step 6 at its end; dropout and crops on
+    whole = train("whole", checkpointing_steps=3, eval_steps=2)
+    for step in (3, 6):
+        interrupted = tmp_path / f"interrupted_{step}"
+        shutil.copytree(whole / f"checkpoint-{step}", interrupted / f"checkpoint-{step}")
+        resumed = train(
+            interrupted.name,
+            checkpointing_steps=4,
+            resume_from_checkpoint="latest",
+            dataloader_num_workers=num_workers,
+        )
+        weights, expected = load_file(resumed / "model.safetensors"), load_file(whole / "model.safetensors")
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_resume_refuses_another_run(train):
+    folder = train("first", checkpointing_steps=4, max_train_steps=4)
+    with pytest.raises(ValueError, match="seed = 0, this run has 1"):
+        train("second", seed=1, resume_from_checkpoint=folder / "checkpoint-4")
+    with pytest.raises(ValueError, match="earlier run"):
+        train("first")
+    (folder / "checkpoint-9.partial").mkdir()  # torn while it was written
+    train("first", resume_from_checkpoint="latest", max_train_steps=5)
+
+
+def test_global_batches_are_a_new_permutation_each_epoch():
+    batches = GlobalBatches(num_samples=10, batch_size=2, seed=1, process_index=1, num_processes=2)
+    others = GlobalBatches(num_samples=10, batch_size=2, seed=1, process_index=0, num_processes=2)
+    orders = []
+    for epoch in range(2):
+        batches.epoch = others.epoch = epoch
+        keys = [key for own, other in zip(batches, others) for key in own + other]
+        orders.append([index for _, index, is_padding in keys if not is_padding])
+        assert sorted(orders[-1]) == list(range(10))
+        assert {key[0] for key in keys} == {epoch}
+    assert orders[0] != orders[1]
+    whole, batches.first_batch = list(batches), 1
+    assert list(batches) == whole[1:]
+
+
+def sample_dataset(**options) -> CaptionedImages:
+    args = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
+    settings = {"num_long_captions": 1, "num_sub_captions": None, "seed": 0}
+    vars(args).update(settings | options)
+    text = "1. First things. 2) A boat.\nThe sea.. 3. Last"
+    dataset = load_scenes(3, seed=2).remove_columns(["caption", "long_captions"])
+    dataset = dataset.add_column("caption", [["a", "b", "c"], [None, "d"], []])
+    return CaptionedImages(dataset.add_column("long_captions", [[text, "Other"], [text], []]), args, crop=None)
+
+
+def test_draws_of_captions():
+    samples = sample_dataset(num_long_captions=2)
+    drawn = {samples[epoch, 0, False]["short_caption"] for epoch in range(50)}
+    assert drawn == {"a", "b", "c"}
+    assert samples[0, 1, False]["short_caption"] == "d"
+    # enumeration goes, but a number in a sentence stays; "2) A boat" is a sub-caption with its number
+    assert samples[0, 1, False]["long_captions"] == ["First things. 2) A boat. The sea. Last", ""]
+    assert samples[0, 2, False]["long_captions"] == ["", ""] and samples[0, 2, False]["short_caption"] == ""
+    assert samples[0, 0, True]["long_captions"] == ["", ""] and samples[0, 0, True]["short_caption"] == ""
+    assert {tuple(samples[epoch, 0, False]["long_captions"]) for epoch in range(50)} == {
+        ("First things. 2) A boat. The sea. Last", "Other"),
+        ("Other", "First things. 2) A boat. The sea. Last"),
+    }
+
+    parts = ["First things", "2) A boat", "The sea", "Last"]
+    consecutive = {". ".join(parts[start : start + 2]) for start in range(3)}
+    samples = sample_dataset(num_sub_captions=2)
+    assert {samples[epoch, 1, False]["long_captions"][0] for epoch in range(50)} == consecutive
+    again = sample_dataset(num_sub_captions=2)
+    order = [(epoch, index, False) for epoch in range(5) for index in range(3)]
+    drawn = {key: samples[key]["long_captions"] for key in order}
+    random.Random(0).shuffle(order)
+    assert all(again[key]["long_captions"] == drawn[key] for key in order), "a draw depends on the sample alone"
+
+
+def test_images_with_the_same_short_caption_are_no_negatives():
+    # against a plain float64 computation, row by row
+    generator = torch.Generator().manual_seed(0)
+    image_embeds = torch.nn.functional.normalize(torch.randn(6, 8, generator=generator, dtype=torch.float64), dim=-1)
+    text_embeds = torch.nn.functional.normalize(torch.randn(6, 3, 8, generator=generator, dtype=torch.float64), dim=-1)
+    present = torch.tensor([[1, 1, 1], [0, 1, 1], [1, 0, 0], [1, 1, 1], [1, 0, 0], [1, 0, 0]], dtype=torch.bool)
+    captions = [0, 1, 2, 0, 4, 2]
+    negatives = torch.tensor([[a != b for b in captions] for a in captions])
+
+    losses = []
+    for slot in range(3):
+        rows = [row for row in range(6) if present[row, slot]]
+        similarity = 5 * text_embeds[:, slot] @ image_embeds.t()
+        for matrix in (similarity, similarity.t()):
+            terms = []
+            for row in rows:
+                others = [other for other in rows if slot > 0 or other == row or captions[other] != captions[row]]
+                terms.append(matrix[row, others].logsumexp(0) - matrix[row, row])
+            losses.append(0.5 * sum(terms) / len(rows))
+    expected = sum(losses) / 3
+    loss = image_text_contrastive_loss(image_embeds, text_embeds, torch.tensor(5.0), present, negatives)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+
+
+def test_no_weight_decay_on_norms_biases_corners_and_temperature():
+    model = LotlipModel(tiny_config())
+    decayed, kept = (set(map(id, group["params"])) for group in parameter_groups(model, 0.1))
+    kept_names = {name for name, parameter in model.named_parameters() if id(parameter) in kept}
+    assert len(decayed) + len(kept) == len(list(model.parameters()))
+    assert {
+        "logit_scale",
+        "text_model.embeddings.corner_tokens",
+        "text_model.layers.0.layer_norm1.weight",
+    } <= kept_names
+    assert all(name.endswith("bias") or "norm" in name or "corner" in name or "scale" in name for name in kept_names)
+    assert "text_model.embeddings.word_embeddings.weight" not in kept_names
+
+
+def test_image_tower_is_locked_if_it_was_loaded(train, tmp_path):
+    towers = LotlipModel(tiny_config())
+    start = train("start", max_train_steps=2)
+    before = load_file(start / "model.safetensors")
+    names = [name for name in before if name.startswith("vision_model")]
+    locked = train("locked", config_name=None, model_name_or_path=start, max_train_steps=2)
+    after = load_file(locked / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in names)
+    assert not torch.equal(before["text_projection.weight"], after["text_projection.weight"])
+    free = train("free", config_name=None, model_name_or_path=start, max_train_steps=2, no_freeze_vision_model=True)
+    after = load_file(free / "model.safetensors")
+    assert not any(torch.equal(before[name], after[name]) for name in names if name.endswith("q_proj.weight"))
+    assert len(names) == len(towers.vision_model.state_dict())
+
+
+def test_trains_without_long_captions_or_without_short_ones(train, tmp_path):
+    dataset = load_scenes(20, seed=3)
+    for column in ("caption", "long_captions"):
+        dataset.remove_columns(column).save_to_disk(tmp_path / f"without_{column}")
+        data = {"dataset_name": tmp_path / f"without_{column}", "train_split": "train", "eval_split": "train"}
+        folder = train(f"run_without_{column}", max_train_steps=3, **data)
+        results = json.loads((folder / "eval_results.json").read_text())
+        assert ("short_t2i_recall@1" in results) == (column != "caption")
+        assert ("long_t2i_recall@1" in results) == (column != "long_captions")
+
+
+def test_wrong_arguments_are_errors(train, tmp_path):
+    with pytest.raises(ValueError, match="--image_column picture.*has \\['image'"):
+        train("a", image_column="picture")
+    with pytest.raises(ValueError, match="Neither `--caption_column x`"):
+        train("b", caption_column="x", long_captions_column="y")
+    with pytest.raises(ValueError, match="--max_length 600"):
+        train("c", max_length=600)
+    with pytest.raises(ValueError, match="single image"):
+        train("d", max_train_samples=1)
+    for wrong in ({"num_sub_captions": 0}, {"min_crop_scale": 0}, {"checkpointing_steps": "often"}):
+        with pytest.raises(SystemExit):
+            train("e", **wrong)
+    broken = load_scenes(4, seed=3).to_list()
+    broken[2]["image"]["bytes"] = b"no image"
+    from datasets import Dataset
+
+    Dataset.from_list(broken).save_to_disk(tmp_path / "broken")
+    with pytest.raises(ValueError, match="Row 2 of the training data"):
+        train("f", dataset_name=tmp_path / "broken", eval_split="train")
+
+
+def test_towers_by_name_meet_in_one_model(train, tmp_path):
+    from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(words), **small)).save_pretrained(tmp_path / "bert")
+    BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(tmp_path / "bert")
+    ViTModel(ViTConfig(image_size=32, patch_size=16, **(small | {"hidden_size": 48}))).save_pretrained(
+        tmp_path / "vit"
+    )
+    folder = train(
+        "run",
+        config_name=None,
+        text_model_name_or_path=tmp_path / "bert",
+        vision_model_name_or_path=tmp_path / "vit",
+        num_corner_tokens=3,
+        max_train_steps=2,
+    )
+    model = LotlipModel.from_pretrained(folder)
+    assert model.config.text_config.num_corner_tokens == 3 and model.config.projection_dim == 48
+    assert isinstance(model.config.text_config, LotlipTextConfig)
+    assert isinstance(model.config.vision_config, LotlipVisionConfig)
+    vit = ViTModel.from_pretrained(tmp_path / "vit")
+    torch.testing.assert_close(
+        model.vision_model.embeddings.position_embeddings, vit.embeddings.position_embeddings, rtol=0, atol=0
+    )
