@@ -24,8 +24,10 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from data.loading import add_data_arguments, load_split
 from datasets import ClassLabel
+from datasets.distributed import split_dataset_by_node
 from evaluate_retrieval import (
     add_evaluation_arguments,
     embed_images,
@@ -152,16 +154,17 @@ def main() -> None:
         labels = [class_index(row[args.label_column], class_names) for row in rows]
         return processor.image_processor(images, return_tensors="pt")["pixel_values"], torch.tensor(labels)
 
-    loader = DataLoader(
-        dataset, batch_size=args.batch_size, collate_fn=collate, num_workers=args.dataloader_num_workers
-    )
-    predictions, labels = [], []
-    for pixel_values, batch_labels in tqdm(loader, desc="Classifying", unit=" batches"):
+    share = split_dataset_by_node(dataset, rank=state.process_index, world_size=state.num_processes)
+    loader = DataLoader(share, args.batch_size, collate_fn=collate, num_workers=args.dataloader_num_workers)
+    results = []
+    for pixel_values, labels in tqdm(loader, desc="Classifying", unit=" batches", disable=not state.is_main_process):
         similarities = embed_images(model, pixel_values) @ class_embeds.t()
-        predictions.append(similarities.topk(min(5, len(class_names)), dim=-1).indices)
-        labels.append(batch_labels)
-    results = summarize(torch.cat(predictions), torch.cat(labels), class_names)
+        results.append((similarities.topk(min(5, len(class_names)), dim=-1).indices, labels))
+    predictions, labels = (torch.cat(parts) for parts in zip(*gather_object(results)))
+    if not state.is_main_process:
+        return
 
+    results = summarize(predictions, labels, class_names)
     print("| images | classes | top-1 | top-5 |\n| --- | --- | --- | --- |")
     print("| {num_images} | {num_classes} | {top1:.1f} | {top5:.1f} |".format(**results))
     for pair in results["most_confused"]:
