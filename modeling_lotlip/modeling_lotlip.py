@@ -789,11 +789,18 @@ class LotlipModel(LotlipPreTrainedModel):
         Example:
 
         ```python
+        >>> import tempfile
+        >>> from transformers import BertConfig, BertModel, ViTConfig, ViTModel
         >>> from modeling_lotlip import LotlipModel
 
-        >>> model = LotlipModel.from_vision_text_pretrained(
-        ...     "google/vit-base-patch16-224-in21k", "google-bert/bert-base-uncased", text_num_corner_tokens=2
-        ... )
+        >>> # in place of `google-bert/bert-base-uncased` and `google/vit-base-patch16-224-in21k`
+        >>> bert, vit = tempfile.mkdtemp(), tempfile.mkdtemp()
+        >>> BertModel(BertConfig(num_hidden_layers=1)).save_pretrained(bert)
+        >>> ViTModel(ViTConfig(num_hidden_layers=1)).save_pretrained(vit)
+
+        >>> model = LotlipModel.from_vision_text_pretrained(vit, bert, text_num_corner_tokens=4)
+        >>> model.config.projection_dim
+        768
         ```"""
         from .weights_lotlip import load_text_tower, load_vision_tower
 

@@ -1,0 +1,148 @@
+"""Every snippet of README and docs, and every example of a docstring, is run."""
+
+import doctest
+import importlib
+import inspect
+import json
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState, GradientState
+from data.scenes import load_scenes
+from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
+
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
+MODULES = [
+    *(
+        f"modeling_lotlip.{path.stem}"
+        for path in sorted((ROOT / "modeling_lotlip").glob("*.py"))
+        if path.stem != "__init__"
+    ),
+    "modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval",
+    "data.loading",
+    "data.scenes",
+    "evaluate_retrieval",
+    "train_lotlip",
+    "zero_shot_classification",
+]
+
+# A documented training command, made small
+SMALL_RUN = (
+    "--max_train_steps 2 --max_train_samples 16 --max_eval_samples 8 --per_device_train_batch_size 4 --warmup_steps 1 "
+    "--dataloader_num_workers 0 --overwrite_output_dir"
+)
+# Where a documented command needs what lies on the Hub, a small model of the same architecture
+LOCAL = {"google/vit-base-patch16-224-in21k": "local/vit", "google-bert/bert-base-uncased": "local/bert"}
+
+
+def run_script(monkeypatch, command: str) -> None:
+    """Runs `accelerate launch SCRIPT`, `python SCRIPT` or `python -m MODULE` in this process."""
+    for name, folder in LOCAL.items():
+        command = command.replace(name, folder)
+    words = shlex.split(command)
+    words = words[2:] if words[:2] == ["accelerate", "launch"] else words[1:]
+    is_module = words[0] == "-m"
+    name, *arguments = words[1:] if is_module else words
+    if name.endswith("train_lotlip.py"):
+        arguments += SMALL_RUN.split()
+        if "--checkpointing_steps" in arguments:
+            arguments += ["--checkpointing_steps", "1"]
+    if "--checkpoint_path" in arguments and "--to_original" not in arguments:
+        arguments += ["--tokenizer_path", "local/bert"]
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    runpy.run_module(name, run_name="__main__") if is_module else runpy.run_path(name, run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    """A folder like a clone after `make demo`, with pictures and small towers of other models."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("examples", "modeling_lotlip"):
+        (folder / name).symlink_to(ROOT / name)
+    for split in ("train", "test"):
+        pictures = folder / "my_photos" / split
+        pictures.mkdir(parents=True)
+        with open(pictures / "metadata.jsonl", "w") as file:
+            for index, scene in enumerate(load_scenes(8, seed=9)):
+                scene["image"].save(pictures / f"{index}.png")
+                row = {
+                    "file_name": f"{index}.png",
+                    "caption": scene["caption"],
+                    "long_captions": scene["long_captions"],
+                }
+                file.write(json.dumps(row) + "\n")
+    (folder / "class_names.txt").write_text("\n".join(load_scenes(1).features["label"].names))
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
+    vocab = {word: index for index, word in enumerate([*words, *(f"[unused{index}]" for index in range(30512))])}
+    small = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64}
+    BertModel(BertConfig(**small)).save_pretrained(folder / "local" / "bert")
+    BertTokenizer(vocab=vocab).save_pretrained(folder / "local" / "bert")
+    ViTModel(ViTConfig(image_size=32, **small)).save_pretrained(folder / "local" / "vit")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        run_script(monkeypatch, "accelerate launch examples/train_lotlip.py --output_dir outputs/demo")
+        towers = "--text_model_name_or_path local/bert --vision_model_name_or_path local/vit"
+        run_script(monkeypatch, f"accelerate launch examples/train_lotlip.py --output_dir outputs/original {towers}")
+        run_script(
+            monkeypatch,
+            "python -m modeling_lotlip.convert_lotlip_to_hf --checkpoint_path outputs/original --to_original model.pt",
+        )
+    return folder
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page, workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    monkeypatch.syspath_prepend(str(workspace))
+    for block in blocks(page, "bash"):
+        for command in block.replace("\\\n", " ").strip().splitlines():
+            if command.startswith("make "):
+                target = command.split()[1]
+                assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
+            else:
+                run_script(monkeypatch, command)
+    namespace = {"__name__": page}
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), namespace)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    # the closing fence of a Markdown block would be taken for expected output
+    parser = doctest.DocTestParser()
+    original_parse = parser.parse
+    parser.parse = lambda string, label="<string>": original_parse(string.replace("```", ""), label)
+    finder = doctest.DocTestFinder(parser=parser)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    for test in finder.find(module, name, extraglobs={"__name__": name}):
+        runner.run(test)
+    assert runner.failures == 0
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("modeling_lotlip")])
+def test_what_is_public_is_documented_with_an_example(name):
+    module = importlib.import_module(name)
+    for public in getattr(module, "__all__", []):
+        item = getattr(module, public)
+        texts = [inspect.getdoc(item) or "", inspect.getdoc(getattr(item, "forward", None)) or ""]
+        assert texts[0], f"{name}.{public} has no docstring"
+        if not public.endswith("PreTrainedModel"):
+            assert any(">>>" in text for text in texts), f"{name}.{public} has no example"
