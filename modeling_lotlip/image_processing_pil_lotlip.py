@@ -1,0 +1,220 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Image processor class for LoTLIP (PIL backend), and what both backends share."""
+
+import base64
+import math
+import os
+import reprlib
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from huggingface_hub.utils import httpx
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import (
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    ImageInput,
+    PILImageResampling,
+    SizeDict,
+    is_pil_image,
+    is_valid_image,
+)
+from transformers.utils import auto_docstring, is_torch_tensor
+
+
+if TYPE_CHECKING:
+    import torch
+
+# An image in the backend's own form, of shape (..., height, width)
+ImageArray = Union[np.ndarray, "torch.Tensor"]
+
+# Beyond this ratio of its sides an image is cut to its middle before it is resized: the center crop sees no more of it
+MAX_ASPECT_RATIO = 32
+
+# What Pillow raises for files that are damaged or cut off, which depends on their format
+DAMAGED_IMAGE_ERRORS = (EOFError, OSError, RuntimeError, SyntaxError, ValueError)
+
+
+def load_image(source: str | os.PathLike) -> PIL.Image.Image:
+    """
+    Loads an image as it is, so that neither transparency nor 16-bit depth is lost.
+
+    Args:
+        source (`str` or `os.PathLike`):
+            Path of a file, URL (`http://` or `https://`), or base64 string.
+
+    Raises:
+        `ValueError`: if `source` is none of these, or no intact image.
+    """
+    source = os.fspath(source)
+    if source.startswith(("http://", "https://")):
+        file = BytesIO(httpx.get(source, follow_redirects=True, timeout=60).raise_for_status().content)
+    elif os.path.isfile(source):
+        file = source
+    else:
+        try:
+            file = BytesIO(base64.b64decode(source.rpartition("base64,")[2], validate=True))
+        except ValueError as error:
+            raise ValueError(
+                f"{reprlib.repr(source)} is neither the path of an image file, nor a URL, nor a base64 string."
+            ) from error
+
+    try:
+        image = PIL.Image.open(file)
+        image.load()
+    except DAMAGED_IMAGE_ERRORS as error:
+        raise ValueError(f"{reprlib.repr(source)} is not an image file, or a damaged one: {error}.") from error
+    return image
+
+
+def scale_16_bit(pixels: np.ndarray) -> np.ndarray:
+    """Maps 0..65535 to 0..255, rounded to the nearest."""
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError(
+            f"An image with more than 8 bits must have values from 0 to 65535, got {pixels.min()} to {pixels.max()}."
+            " Scale it to 8 bits before."
+        )
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Turns a photograph as its EXIF orientation says, and scales 16-bit pixels, which Pillow would clip."""
+    try:
+        image.load()
+    except DAMAGED_IMAGE_ERRORS as error:
+        raise ValueError(f"The image `{image}` is damaged or cut off: {error}.") from error
+
+    image = PIL.ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("An image of floating point pixels (mode `F`) has no known range. Scale it to 8 bits before.")
+    if image.mode.startswith("I"):
+        image = PIL.Image.fromarray(scale_16_bit(np.array(image)))
+    return image
+
+
+def array_to_8_bit(image: ImageArray) -> ImageArray:
+    """Scales 1-bit and 16-bit arrays to 8 bits."""
+    dtype = str(image.dtype).removeprefix("torch.")
+    if dtype not in ("bool", "uint16"):
+        return image
+
+    pixels = image.cpu().numpy() if is_torch_tensor(image) else image
+    return scale_16_bit(pixels) if dtype == "uint16" else pixels.astype(np.uint8) * 255
+
+
+def crop_to_middle(image: ImageArray, max_ratio: int) -> ImageArray:
+    """
+    Cuts both ends off an image whose long side is more than `max_ratio` times the short one.
+
+    Resizing the short side of a strip 1 x 60,000 to 224 would take gigabytes, nearly all of it cropped away at once.
+    """
+    height, width = image.shape[-2:]
+    longest_edge = min(height, width) * max_ratio
+    top, left = max(height - longest_edge, 0) // 2, max(width - longest_edge, 0) // 2
+    return image[..., top : height - top, left : width - left]
+
+
+class LotlipImageProcessorMixin:
+    """What the two backends of the LoTLIP image processor share."""
+
+    resample = PILImageResampling.BICUBIC
+    image_mean = IMAGENET_STANDARD_MEAN
+    image_std = IMAGENET_STANDARD_STD
+    size = {"shortest_edge": 224}
+    default_to_square = False
+    crop_size = {"height": 224, "width": 224}
+    do_resize = True
+    do_center_crop = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+
+    def fetch_images(self, image_url_or_urls: ImageInput | str | os.PathLike | list) -> ImageInput:
+        """Loads paths, URLs and base64 strings, and makes grey images of two-dimensional arrays."""
+        if isinstance(image_url_or_urls, (list, tuple)):
+            return [self.fetch_images(image) for image in image_url_or_urls]
+        if isinstance(image_url_or_urls, (str, os.PathLike)):
+            return load_image(image_url_or_urls)
+        if not is_valid_image(image_url_or_urls):
+            raise TypeError(
+                "`images` must be (a list of) PIL images, arrays, tensors, paths or URLs, but there is"
+                f" {reprlib.repr(image_url_or_urls)} of type `{type(image_url_or_urls).__name__}`."
+            )
+        if not is_pil_image(image_url_or_urls) and image_url_or_urls.ndim == 2:
+            return image_url_or_urls[None]
+        return image_url_or_urls
+
+    def process_image(self, image: ImageInput, *args, **kwargs) -> ImageArray:
+        """Turns upright and scales to 8 bits, before anything is converted."""
+        image = to_upright_8_bit(image) if is_pil_image(image) else array_to_8_bit(image)
+        return super().process_image(image, *args, **kwargs)
+
+    def center_crop(self, image: ImageArray, size: SizeDict, **kwargs) -> ImageArray:
+        """Crops as torchvision does: half an odd remainder is rounded half to even, not down."""
+        if size.height is None or size.width is None:
+            raise ValueError(f"`crop_size` must have the keys `height` and `width`, got {dict(size)}.")
+
+        height, width = image.shape[-2:]
+        crop_height, crop_width = min(size.height, height), min(size.width, width)
+        top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
+        image = image[..., top : top + crop_height, left : left + crop_width]
+        # pads an image that is smaller than the crop
+        return super().center_crop(image, size, **kwargs)
+
+    def _preprocess(
+        self,
+        images: list[ImageArray],
+        do_resize: bool,
+        size: SizeDict,
+        do_center_crop: bool,
+        crop_size: SizeDict,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        if do_resize and do_center_crop and size.shortest_edge and not size.longest_edge:
+            # several times what the center crop can see
+            max_ratio = max(MAX_ASPECT_RATIO, 2 * math.ceil(max(dict(crop_size).values()) / size.shortest_edge))
+            images = [crop_to_middle(image, max_ratio) for image in images]
+        return super()._preprocess(
+            images, do_resize=do_resize, size=size, do_center_crop=do_center_crop, crop_size=crop_size, **kwargs
+        )
+
+
+@auto_docstring(
+    custom_intro="""
+    Constructs a LoTLIP image processor on PIL and NumPy, whose pixel values are the original's to the last bit. It is
+    the default only where torchvision is missing; elsewhere ask for it by name, or with
+    `AutoImageProcessor.from_pretrained(..., backend="pil")`. [`LotlipImageProcessor`] says what images are accepted.
+
+    Examples:
+
+    ```python
+    >>> from PIL import Image
+    >>> from modeling_lotlip import LotlipImageProcessorPil
+
+    >>> image_processor = LotlipImageProcessorPil()
+    >>> image_processor(Image.new("RGB", (640, 480)), return_tensors="pt")["pixel_values"].shape
+    torch.Size([1, 3, 224, 224])
+    ```
+    """
+)
+class LotlipImageProcessorPil(LotlipImageProcessorMixin, PilBackend):
+    pass
+
+
+__all__ = ["LotlipImageProcessorPil"]

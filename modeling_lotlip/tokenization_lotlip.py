@@ -1,0 +1,319 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Tokenization class for LoTLIP."""
+
+import html
+import json
+import os
+import re
+import reprlib
+from typing import Any
+
+import ftfy
+from tokenizers import AddedToken, Encoding, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+from transformers.tokenization_utils_base import (
+    LARGE_INTEGER,
+    BatchEncoding,
+    PaddingStrategy,
+    PreTokenizedInput,
+    TextInput,
+    TruncationStrategy,
+)
+from transformers.tokenization_utils_tokenizers import TokenizersBackend
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+VOCAB_FILES_NAMES = {"vocab_file": "vocab.txt", "tokenizer_file": "tokenizer.json"}
+
+# LoTLIP's context of 128 positions less its two corner tokens, which the model adds itself
+DEFAULT_MODEL_MAX_LENGTH = 126
+
+# Stands for the separator while BERT's normalizer, which would lowercase it, is at work. A rare punctuation mark, left
+# alone by that normalizer. One that the user typed is exchanged for its neighbour: both are unknown to BERT.
+SEPARATOR_MARK, SEPARATOR_MARK_NEIGHBOUR = "\u2cf9", "\u2cfa"
+
+# What ftfy and HTML unescaping may change: all but printable ASCII and plain line breaks, and anything with an "&"
+NEEDS_CLEANING = re.compile(r"[^\t\n\r\x20-\x25\x27-\x7e]")
+
+
+class LotlipTokenizer(TokenizersBackend):
+    r"""
+    Construct a LoTLIP tokenizer: BERT's WordPiece (backed by HuggingFace's tokenizers library), in which each
+    sub-caption of a long caption ends in a separator of its own.
+
+    Every `". "` (a full stop and one space) becomes a real `sep_token`, then the text is cleaned with ftfy and HTML
+    unescaping, and tokenized as by BERT into `[CLS] text [SEP]`, as in the [LoTLIP](https://huggingface.co/papers/2410.05249)
+    code. The separators are made in `tokenizer.json`, so that other runtimes of the tokenizers library make them too;
+    ftfy and HTML unescaping are done here, and only for texts they can change. After them, offsets are those of the
+    cleaned text.
+
+    The corner tokens are no business of the tokenizer: `model_max_length` counts `[CLS]` and `[SEP]`, not them. A text
+    that is longer is truncated by default, keeping its last `[SEP]`, and the first call in which this happens says so
+    in a warning; `truncation=False` keeps all of the text, `truncation=True` truncates without a word. Without special
+    tokens (`add_special_tokens=False`, `tokenize`) only a `max_length` truncates.
+
+    This tokenizer inherits from [`TokenizersBackend`] which contains most of the main methods. Users should refer to
+    this superclass for more information regarding those methods.
+
+    Args:
+        vocab (`str`, `os.PathLike` or `dict[str, int]`, *optional*):
+            Path of a `vocab.txt`, or the vocabulary itself. If not provided, the vocabulary holds the special tokens
+            only.
+        do_lower_case (`bool`, *optional*, defaults to `True`):
+            Whether or not to lowercase the input when tokenizing.
+        unk_token (`str`, *optional*, defaults to `"[UNK]"`):
+            The token for what the vocabulary cannot spell.
+        sep_token (`str`, *optional*, defaults to `"[SEP]"`):
+            The token at the end of each sub-caption and of the text.
+        pad_token (`str`, *optional*, defaults to `"[PAD]"`):
+            The token used for padding, on the right.
+        cls_token (`str`, *optional*, defaults to `"[CLS]"`):
+            The first token of the sequence.
+        mask_token (`str`, *optional*, defaults to `"[MASK]"`):
+            The token used for masking values; LoTLIP itself makes no use of it.
+        tokenize_chinese_chars (`bool`, *optional*, defaults to `True`):
+            Whether or not to tokenize Chinese characters one by one.
+        strip_accents (`bool`, *optional*):
+            Whether or not to strip all accents. If not given, accents are stripped when lowercasing.
+        model_max_length (`int`, *optional*, defaults to 126):
+            The largest number of tokens of a text, `[CLS]` and `[SEP]` included. The position table of the model less
+            its corner tokens is the upper bound. "No limit", as saved by a tokenizer that never had one, means the
+            default.
+
+    Raises:
+        `ValueError`: if a text is not a string; the message names its place in the batch.
+
+    Examples:
+
+    ```python
+    >>> from modeling_lotlip import LotlipTokenizer
+
+    >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "car", "the", "street", "is", "wet", "."]
+    >>> tokenizer = LotlipTokenizer(vocab={word: index for index, word in enumerate(words)})
+    >>> tokenizer("A red car. The street is wet.")["input_ids"]
+    [2, 5, 6, 7, 3, 8, 9, 10, 11, 12, 3]
+    >>> tokenizer.tokenize("A red car. The street is wet.")
+    ['a', 'red', 'car', '[SEP]', 'the', 'street', 'is', 'wet', '.']
+    ```
+    """
+
+    vocab_files_names = VOCAB_FILES_NAMES
+    model_input_names = ["input_ids", "attention_mask"]
+    model = WordPiece
+
+    def __init__(
+        self,
+        vocab: str | os.PathLike | dict[str, int] | None = None,
+        do_lower_case: bool = True,
+        unk_token: str = "[UNK]",
+        sep_token: str = "[SEP]",
+        pad_token: str = "[PAD]",
+        cls_token: str = "[CLS]",
+        mask_token: str = "[MASK]",
+        tokenize_chinese_chars: bool = True,
+        strip_accents: bool | None = None,
+        model_max_length: int = DEFAULT_MODEL_MAX_LENGTH,
+        **kwargs,
+    ):
+        self.do_lower_case = do_lower_case
+        self.tokenize_chinese_chars = tokenize_chinese_chars
+        self.strip_accents = strip_accents
+        if vocab is None:
+            special_tokens = (pad_token, unk_token, cls_token, sep_token, mask_token)
+            vocab = {str(token): index for index, token in enumerate(special_tokens)}
+        elif isinstance(vocab, os.PathLike):
+            vocab = os.fspath(vocab)
+        self._tokenizer = Tokenizer(WordPiece(vocab, unk_token=str(unk_token)))
+        super().__init__(
+            do_lower_case=do_lower_case,
+            unk_token=unk_token,
+            sep_token=sep_token,
+            pad_token=pad_token,
+            cls_token=cls_token,
+            mask_token=mask_token,
+            tokenize_chinese_chars=tokenize_chinese_chars,
+            strip_accents=strip_accents,
+            model_max_length=model_max_length if model_max_length < LARGE_INTEGER else DEFAULT_MODEL_MAX_LENGTH,
+            **kwargs,
+        )
+        # After the base class, which may have loaded another backend with BERT's own settings
+        self._set_backend()
+
+    def _set_backend(self) -> None:
+        """Sets all but the model in the backend, whatever it was loaded from."""
+        self._tokenizer.normalizer = normalizers.Sequence(
+            [
+                normalizers.Replace(SEPARATOR_MARK, SEPARATOR_MARK_NEIGHBOUR),
+                normalizers.Replace(self.sep_token, SEPARATOR_MARK),
+                normalizers.Replace(". ", SEPARATOR_MARK),
+                normalizers.BertNormalizer(
+                    clean_text=True,
+                    handle_chinese_chars=self.tokenize_chinese_chars,
+                    strip_accents=self.strip_accents,
+                    lowercase=self.do_lower_case,
+                ),
+                normalizers.Replace(SEPARATOR_MARK, self.sep_token),
+            ]
+        )
+        self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self._tokenizer.decoder = decoders.WordPiece(prefix="##")
+
+        # `normalized`: looked for in the normalized text, where the separators of the sub-captions are
+        self._tokenizer.add_special_tokens([AddedToken(self.sep_token, normalized=True, special=True)])
+        self._tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{self.cls_token}:0 $A:0 {self.sep_token}:0",
+            pair=f"{self.cls_token}:0 $A:0 {self.sep_token}:0 $B:1 {self.sep_token}:1",
+            special_tokens=[(self.cls_token, self.cls_token_id), (self.sep_token, self.sep_token_id)],
+        )
+
+    @classmethod
+    def convert_to_native_format(cls, **kwargs) -> dict[str, Any]:
+        """
+        Takes BERT's normalizer settings from a `tokenizer.json` whose `tokenizer_config.json` does not have them.
+
+        Raises:
+            `ValueError`: if the `tokenizer.json` is not a WordPiece tokenizer's.
+        """
+        tokenizer_file = kwargs.get("tokenizer_file")
+        if tokenizer_file is not None and os.path.isfile(tokenizer_file):
+            with open(tokenizer_file, encoding="utf-8") as reader:
+                tokenizer_json = json.load(reader)
+            # files of old versions of the tokenizers library do not name the model
+            model_type = tokenizer_json["model"].get("type", "WordPiece")
+            if model_type != "WordPiece":
+                raise ValueError(
+                    f"`{tokenizer_file}` holds a {model_type} tokenizer, but LoTLIP needs BERT's WordPiece: give the"
+                    " folder of a BERT tokenizer (with a `vocab.txt` or a `tokenizer.json`)."
+                )
+            normalizer = tokenizer_json["normalizer"] or {}
+            if normalizer.get("type") == "BertNormalizer":
+                kwargs.setdefault("do_lower_case", normalizer["lowercase"])
+                kwargs.setdefault("tokenize_chinese_chars", normalizer["handle_chinese_chars"])
+                kwargs.setdefault("strip_accents", normalizer["strip_accents"])
+        return super().convert_to_native_format(**kwargs)
+
+    def _clean_text(self, text: str) -> str:
+        """Cleans a text as the original does, all but the separators of plain texts, which the backend makes."""
+        if NEEDS_CLEANING.search(text) is None:
+            return text
+
+        text = ftfy.fix_text(text.replace(". ", self.sep_token))
+        text = html.unescape(html.unescape(text))
+        # Line breaks, so that a full stop that only now stands before whitespace makes no separator
+        return "\n".join(text.split())
+
+    def _clean(self, text: TextInput | PreTokenizedInput | list, name: str) -> str | list | tuple:
+        """Cleans every text of a batch, of pairs or of split words."""
+        if isinstance(text, str):
+            return self._clean_text(text)
+        if isinstance(text, (list, tuple)):
+            cleaned = [self._clean(item, f"{name}[{index}]") for index, item in enumerate(text)]
+            return tuple(cleaned) if isinstance(text, tuple) else cleaned
+        raise ValueError(
+            f"`{name}` is {reprlib.repr(text)} of type `{type(text).__name__}`, but only `str` (and lists or tuples of"
+            " `str`) can be tokenized. Convert it, or leave it out."
+        )
+
+    def _get_padding_truncation_strategies(
+        self,
+        padding: bool | str | PaddingStrategy = False,
+        truncation: bool | str | TruncationStrategy | None = None,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        verbose: bool = True,
+        **kwargs,
+    ) -> tuple[PaddingStrategy, TruncationStrategy | None, int | None, dict[str, Any]]:
+        """Hands a `truncation` that the caller did not choose on to `_encode_plus`, as the strategy `None`."""
+        if truncation is None:
+            padding_strategy, _, max_length, kwargs = super()._get_padding_truncation_strategies(
+                padding=padding, truncation=False, max_length=max_length, verbose=False, **kwargs
+            )
+            return padding_strategy, None, max_length, kwargs
+
+        return super()._get_padding_truncation_strategies(
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            # only a limit of the caller's has to be a multiple: the default of 126 is none of 8
+            pad_to_multiple_of=None if max_length is None else pad_to_multiple_of,
+            verbose=verbose,
+            **kwargs,
+        )
+
+    def _encode_plus(
+        self,
+        text: TextInput | PreTokenizedInput | list[TextInput] | list[PreTokenizedInput],
+        text_pair: TextInput | PreTokenizedInput | list[TextInput] | list[PreTokenizedInput] | None = None,
+        add_special_tokens: bool = True,
+        truncation_strategy: TruncationStrategy | None = TruncationStrategy.DO_NOT_TRUNCATE,
+        max_length: int | None = None,
+        **kwargs,
+    ) -> BatchEncoding:
+        """Cleans the texts and truncates them by default; all methods that tokenize pass through here."""
+        if isinstance(text, (list, tuple)) and len(text) == 0 and not kwargs.get("is_split_into_words", False):
+            raise ValueError("`text` is an empty list: give at least one text (the empty string is one).")
+        text = self._clean(text, "text")
+        if text_pair is not None:
+            text_pair = self._clean(text_pair, "text_pair")
+
+        truncate_by_default = truncation_strategy is None
+        if truncate_by_default:
+            if max_length is None and add_special_tokens and self.model_max_length < LARGE_INTEGER:
+                max_length = self.model_max_length
+            truncation_strategy = (
+                TruncationStrategy.DO_NOT_TRUNCATE if max_length is None else TruncationStrategy.LONGEST_FIRST
+            )
+        batch_encoding = super()._encode_plus(
+            text,
+            text_pair=text_pair,
+            add_special_tokens=add_special_tokens,
+            truncation_strategy=truncation_strategy,
+            max_length=max_length,
+            **kwargs,
+        )
+
+        if truncate_by_default and kwargs.get("verbose", True) and not kwargs.get("return_overflowing_tokens", False):
+            self._warn_about_truncation(batch_encoding.encodings, max_length, kwargs.get("stride", 0))
+        return batch_encoding
+
+    def _warn_about_truncation(self, encodings: list[Encoding], max_length: int, stride: int) -> None:
+        """Says once how many texts were truncated, and how long the longest was."""
+        if self.deprecation_warnings.get("truncated-by-default", False):
+            return
+
+        truncated = [encoding for encoding in encodings if encoding.overflowing]
+        if not truncated:
+            return
+
+        self.deprecation_warnings["truncated-by-default"] = True
+        lengths = [_untruncated_length(encoding, stride) for encoding in truncated if encoding.n_sequences == 1]
+        longest = f" (the longest has {max(lengths)})" if lengths else ""
+        logger.warning(
+            f"{len(truncated)} of {len(encodings)} texts are longer than {max_length} tokens{longest} and were"
+            " truncated. Pass `truncation=True` to truncate without this warning, shorten the texts, or raise"
+            " `max_length` (or the tokenizer's `model_max_length`) up to the model's position table less its corner"
+            " tokens. Later texts are truncated without a warning."
+        )
+
+
+def _untruncated_length(encoding: Encoding, stride: int) -> int:
+    """The number of tokens that a text (not a pair: those overflow in combinations) would have without truncation."""
+    overflowing = [len(piece) - sum(piece.special_tokens_mask) - stride for piece in encoding.overflowing]
+    return sum(encoding.attention_mask) + sum(overflowing)
+
+
+__all__ = ["LotlipTokenizer"]

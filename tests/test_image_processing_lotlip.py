@@ -1,0 +1,243 @@
+"""Both image processors against the reference pixels, and on every kind of image there is."""
+
+import base64
+import functools
+import http.server
+import json
+import threading
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from PIL import ImageOps
+from safetensors.torch import load_file
+from torchvision.transforms.v2 import functional as tvF
+from transformers import AutoImageProcessor
+from transformers.image_utils import SizeDict
+
+from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipImageProcessorPil
+
+
+REFERENCE = Path(__file__).resolve().parents[1].parent / "shared" / "reference" / "tiny"
+PROCESSORS = [LotlipImageProcessorPil, LotlipImageProcessor]
+
+both_backends = pytest.mark.parametrize("processor", [cls() for cls in PROCESSORS], ids=["pil", "torchvision"])
+
+
+def pixels(processor, image, **kwargs) -> torch.Tensor:
+    pixel_values = processor(image, return_tensors="pt", **kwargs)["pixel_values"]
+    assert pixel_values.dtype == torch.float32
+    assert pixel_values.shape[1:] == (3, 224, 224)
+    return pixel_values
+
+
+def random_image(height: int, width: int, mode: str = "RGB", seed: int = 0) -> PIL.Image.Image:
+    """Smooth, so that a shift or a flip shows and resampling noise does not."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 4), dtype=np.uint8)
+    return PIL.Image.fromarray(coarse, "RGBA").resize((width, height), PIL.Image.Resampling.BICUBIC).convert(mode)
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference is not here")
+@pytest.mark.parametrize("as_path", [False, True])
+@pytest.mark.parametrize("cls, tolerance", [(LotlipImageProcessorPil, 1e-5), (LotlipImageProcessor, 0.02)])
+def test_pixels_are_the_reference_pixels(cls, tolerance, as_path):
+    paths = [str(REFERENCE / "images" / name) for name in json.loads((REFERENCE / "images.json").read_text())]
+    expected = load_file(REFERENCE / "pixel_values.safetensors")["pixel_values"]
+    assert len(paths) == 7
+
+    images = paths if as_path else [PIL.Image.open(path) for path in paths]
+    for actual in (pixels(cls(), images), torch.cat([pixels(cls(), image) for image in images])):
+        assert (actual - expected).abs().max() <= tolerance
+
+
+@both_backends
+def test_crop_is_torchvisions(processor):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        image = rng.integers(0, 256, (3, *rng.integers(24, 60, 2)), dtype=np.uint8)
+        expected = tvF.center_crop(torch.from_numpy(image), [24, 20])
+        image = image if processor.backend == "pil" else torch.from_numpy(image)
+        assert np.array_equal(processor.center_crop(image, SizeDict(height=24, width=20)), expected)
+        # zeros around what is smaller than the crop
+        padded = processor.center_crop(image, SizeDict(height=64, width=20))
+        assert padded.shape == (3, 64, 20)
+        assert padded.sum(dtype=int if processor.backend == "pil" else torch.int64) > 0
+
+    with pytest.raises(ValueError, match="`crop_size` must have the keys"):
+        processor(random_image(30, 30), crop_size={"shortest_edge": 20})
+
+
+@both_backends
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "YCbCr"])
+def test_modes(processor, mode):
+    image = random_image(90, 121, mode)
+    expected = image.convert("RGB")
+    if mode in ("LA", "RGBA"):
+        expected = PIL.Image.new("RGB", image.size, "white")
+        expected.paste(image.convert("RGB"), mask=image.getchannel("A"))
+
+    assert (pixels(processor, image) - pixels(processor, expected)).abs().max() <= 2 / 127
+
+
+@both_backends
+def test_transparent_palette_is_white(processor):
+    image = PIL.Image.new("P", (30, 30), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.paste(1, (15, 0, 30, 30))
+    file = BytesIO()
+    image.save(file, "PNG", transparency=0)
+
+    values = pixels(processor, PIL.Image.open(file))[0]
+    assert (values[:, :, :90] == 1).all()
+    assert torch.allclose(values[:, 0, -1], torch.tensor([200, 100, 50]) / 127.5 - 1, atol=1e-5)
+
+
+@both_backends
+def test_16_bit_is_scaled(processor, tmp_path):
+    grey = np.linspace(0, 255, 100 * 120).reshape(100, 120)
+    expected = pixels(processor, PIL.Image.fromarray(grey.round().astype(np.uint8)))
+    deep = (grey * 257).round().astype(np.uint16)
+    PIL.Image.fromarray(deep).save(tmp_path / "deep.png")
+    PIL.Image.fromarray(deep).save(tmp_path / "deep.tif")
+
+    images = {
+        "I;16": PIL.Image.fromarray(deep),
+        "I;16B": PIL.Image.frombytes("I;16B", (120, 100), deep.astype(">u2").tobytes()),
+        "I": PIL.Image.fromarray(deep.astype(np.int32)),
+        "png": PIL.Image.open(tmp_path / "deep.png"),
+        "path": str(tmp_path / "deep.tif"),
+        "array": deep,
+        "array of three channels": np.stack([deep] * 3),
+        "tensor": torch.from_numpy(np.stack([deep] * 3)),
+    }
+    for name, image in images.items():
+        assert (pixels(processor, image) - expected).abs().max() <= 1.01 / 127.5, name
+
+    with pytest.raises(ValueError, match="0 to 65535, got -5 to 70000"):
+        processor(PIL.Image.fromarray(np.array([[-5, 70_000]], dtype=np.int32)))
+    with pytest.raises(ValueError, match="mode `F`"):
+        processor(PIL.Image.new("F", (5, 5)))
+
+
+@both_backends
+def test_grey_and_binary_arrays(processor):
+    array = np.array(random_image(60, 70, "L"))
+    expected = pixels(processor, PIL.Image.fromarray(array))
+    for image in (array, array[None], torch.from_numpy(array)):
+        assert torch.equal(pixels(processor, image), expected)
+    assert torch.equal(pixels(processor, [array, array]), expected.expand(2, -1, -1, -1))
+    assert set(pixels(processor, np.eye(224, dtype=bool)).unique().tolist()) == {-1, 1}
+
+
+@both_backends
+def test_photographs_are_turned_upright(processor, tmp_path):
+    upright = random_image(90, 130)
+    turn_back = {3: 180, 6: 90, 8: 270}
+    for orientation, angle in turn_back.items():
+        exif = PIL.Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.png"
+        upright.rotate(angle, expand=True).save(path, exif=exif)
+        assert ImageOps.exif_transpose(PIL.Image.open(path)).size == upright.size
+
+        for image in (PIL.Image.open(path), str(path)):
+            assert torch.equal(pixels(processor, image), pixels(processor, upright))
+
+
+@both_backends
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (223, 225), (224, 224), (1, 333)])
+def test_small_images(processor, size):
+    image = PIL.Image.new("RGB", size, (0, 255, 51))
+    assert torch.allclose(pixels(processor, image), torch.tensor([-1, 1, -0.6]).view(3, 1, 1).expand(1, 3, 224, 224))
+
+
+@both_backends
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000)])
+def test_extreme_ratios_do_not_fill_the_memory(processor, size, monkeypatch):
+    areas = []
+    resize = type(processor).resize
+
+    def spy(self, image, *args, **kwargs):
+        resized = resize(self, image, *args, **kwargs)
+        areas.append(resized.shape[-2] * resized.shape[-1])
+        return resized
+
+    monkeypatch.setattr(type(processor), "resize", spy)
+    assert pixels(processor, PIL.Image.new("RGB", size, "white")).eq(1).all()
+    assert max(areas) < 2e6
+
+
+@both_backends
+@pytest.mark.parametrize("size", [(2000, 31), (31, 2001), (1985, 20)])
+def test_extreme_ratios_show_the_middle(processor, size, monkeypatch):
+    image = random_image(*reversed(size))
+    cut = pixels(processor, image)
+    monkeypatch.setattr("modeling_lotlip.image_processing_pil_lotlip.MAX_ASPECT_RATIO", 10_000)
+    whole = pixels(processor, image)
+
+    assert not torch.equal(whole, pixels(processor, image.transpose(PIL.Image.Transpose.ROTATE_180)))
+    assert (cut - whole).abs().max() <= 0.05
+
+
+@both_backends
+def test_strings(processor, tmp_path):
+    image = random_image(60, 80, "RGBA")
+    image.putpixel((0, 0), (0, 0, 0, 0))
+    image.save(tmp_path / "image.png")
+    expected = pixels(processor, image)
+
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    handler.log_message = lambda *args: None
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/image.png"
+        encoded = base64.b64encode((tmp_path / "image.png").read_bytes()).decode()
+        sources = [
+            tmp_path / "image.png",
+            str(tmp_path / "image.png"),
+            url,
+            encoded,
+            f"data:image/png;base64,{encoded}",
+        ]
+        assert torch.equal(pixels(processor, sources), expected.expand(5, -1, -1, -1))
+        with pytest.raises(Exception, match="404"):
+            processor(url.replace("image", "missing"))
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@both_backends
+def test_unreadable_images(processor, tmp_path):
+    random_image(300, 300).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
+    (tmp_path / "text.png").write_text("no image")
+
+    for name in ("cut.png", "text.png"):
+        with pytest.raises(ValueError, match=f"{name}.*damaged"):
+            processor(str(tmp_path / name))
+    with pytest.raises(ValueError, match="damaged or cut off"):
+        processor(PIL.Image.open(tmp_path / "cut.png"))
+    with pytest.raises(ValueError, match="missing.png.*neither the path"):
+        processor("missing.png")
+    with pytest.raises(TypeError, match="None of type `NoneType`"):
+        processor([random_image(5, 5), None])
+
+
+@pytest.mark.parametrize("cls", PROCESSORS)
+def test_auto_class_finds_the_backend(cls, tmp_path):
+    processor = cls(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    processor.save_pretrained(tmp_path)
+
+    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is LotlipImageProcessor
+    for backend, expected in zip(("pil", "torchvision"), PROCESSORS):
+        loaded = AutoImageProcessor.from_pretrained(tmp_path, backend=backend)
+        assert type(loaded) is expected
+        assert loaded.to_dict() == processor.to_dict()
+
+    LotlipConfig().save_pretrained(tmp_path)
+    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is LotlipImageProcessor

