@@ -17,7 +17,7 @@ import re
 
 
 def split_sub_captions(text: str) -> list[str]:
-    """
+    r"""
     Splits a long caption into sub-captions by the paper's rule (Wu et al., 2024, https://arxiv.org/abs/2410.05249): at
     line breaks, at `"</s>"` and at full stops; parts are stripped, and empty ones dropped.
 

@@ -7,6 +7,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def blocks(page: str, language: str) -> list[str]:
 def test_page(page, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
     monkeypatch.syspath_prepend(str(workspace))
+    shutil.rmtree("LoTLIP-ViT-B-16", ignore_errors=True)
     for block in blocks(page, "bash"):
         for command in block.replace("\\\n", " ").strip().splitlines():
             if command.startswith("make "):
