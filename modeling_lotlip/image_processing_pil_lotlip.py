@@ -69,7 +69,8 @@ def load_image(source: str | os.PathLike) -> PIL.Image.Image:
         file = source
     else:
         try:
-            file = BytesIO(base64.b64decode(source.rpartition("base64,")[2], validate=True))
+            encoded = source.rpartition("base64,")[2].replace("\n", "")
+            file = BytesIO(base64.b64decode(encoded, validate=True))
         except ValueError as error:
             raise ValueError(
                 f"{reprlib.repr(source)} is neither the path of an image file, nor a URL, nor a base64 string."
@@ -163,7 +164,10 @@ class LotlipImageProcessorMixin:
     def process_image(self, image: ImageInput, *args, **kwargs) -> ImageArray:
         """Turns upright and scales to 8 bits, before anything is converted."""
         image = to_upright_8_bit(image) if is_pil_image(image) else array_to_8_bit(image)
-        return super().process_image(image, *args, **kwargs)
+        image = super().process_image(image, *args, **kwargs)
+        if 0 in image.shape:
+            raise ValueError(f"An image of shape {tuple(image.shape)} has no pixels.")
+        return image
 
     def center_crop(self, image: ImageArray, size: SizeDict, **kwargs) -> ImageArray:
         """Crops as torchvision does: half an odd remainder is rounded half to even, not down."""
@@ -186,6 +190,8 @@ class LotlipImageProcessorMixin:
         crop_size: SizeDict,
         **kwargs: Any,
     ) -> BatchFeature:
+        if not images:
+            raise ValueError("`images` is an empty list: give at least one image.")
         if do_resize and do_center_crop and size.shortest_edge and not size.longest_edge:
             # several times what the center crop can see
             max_ratio = max(MAX_ASPECT_RATIO, 2 * math.ceil(max(dict(crop_size).values()) / size.shortest_edge))

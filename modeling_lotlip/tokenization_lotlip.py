@@ -135,7 +135,9 @@ class LotlipTokenizer(TokenizersBackend):
         if vocab is None:
             special_tokens = (pad_token, unk_token, cls_token, sep_token, mask_token)
             vocab = {str(token): index for index, token in enumerate(special_tokens)}
-        elif isinstance(vocab, os.PathLike):
+        elif isinstance(vocab, (str, os.PathLike)):
+            if not os.path.isfile(vocab):
+                raise FileNotFoundError(f"`vocab` must be the path of a `vocab.txt`, but there is no file `{vocab}`.")
             vocab = os.fspath(vocab)
         self._tokenizer = Tokenizer(WordPiece(vocab, unk_token=str(unk_token)))
         super().__init__(
@@ -186,9 +188,14 @@ class LotlipTokenizer(TokenizersBackend):
         Takes BERT's normalizer settings from a `tokenizer.json` whose `tokenizer_config.json` does not have them.
 
         Raises:
-            `ValueError`: if the `tokenizer.json` is not a WordPiece tokenizer's.
+            `ValueError`: if there is no vocabulary, or the `tokenizer.json` is not a WordPiece tokenizer's.
         """
         tokenizer_file = kwargs.get("tokenizer_file")
+        if all(kwargs.get(name) is None for name in ("vocab", "vocab_file", "tokenizer_file")):
+            raise ValueError(
+                f"There is neither a `tokenizer.json` nor a `vocab.txt` in `{kwargs.get('name_or_path')}`: give the"
+                " folder or the Hub name of a LoTLIP or BERT tokenizer."
+            )
         if tokenizer_file is not None and os.path.isfile(tokenizer_file):
             with open(tokenizer_file, encoding="utf-8") as reader:
                 tokenizer_json = json.load(reader)
@@ -199,11 +206,12 @@ class LotlipTokenizer(TokenizersBackend):
                     f"`{tokenizer_file}` holds a {model_type} tokenizer, but LoTLIP needs BERT's WordPiece: give the"
                     " folder of a BERT tokenizer (with a `vocab.txt` or a `tokenizer.json`)."
                 )
-            normalizer = tokenizer_json["normalizer"] or {}
-            if normalizer.get("type") == "BertNormalizer":
-                kwargs.setdefault("do_lower_case", normalizer["lowercase"])
-                kwargs.setdefault("tokenize_chinese_chars", normalizer["handle_chinese_chars"])
-                kwargs.setdefault("strip_accents", normalizer["strip_accents"])
+            normalizer = tokenizer_json.get("normalizer") or {}
+            for step in normalizer.get("normalizers", [normalizer]):
+                if step.get("type") == "BertNormalizer":
+                    kwargs.setdefault("do_lower_case", step["lowercase"])
+                    kwargs.setdefault("tokenize_chinese_chars", step["handle_chinese_chars"])
+                    kwargs.setdefault("strip_accents", step["strip_accents"])
         return super().convert_to_native_format(**kwargs)
 
     def _clean_text(self, text: str) -> str:
@@ -277,6 +285,9 @@ class LotlipTokenizer(TokenizersBackend):
             truncation_strategy = (
                 TruncationStrategy.DO_NOT_TRUNCATE if max_length is None else TruncationStrategy.LONGEST_FIRST
             )
+        num_special_tokens = self.num_special_tokens_to_add(text_pair is not None) if add_special_tokens else 0
+        if truncation_strategy != TruncationStrategy.DO_NOT_TRUNCATE and max_length < num_special_tokens:
+            raise ValueError(f"`max_length={max_length}` leaves no room for the {num_special_tokens} special tokens.")
         batch_encoding = super()._encode_plus(
             text,
             text_pair=text_pair,

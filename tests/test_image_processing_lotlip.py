@@ -226,6 +226,10 @@ def test_unreadable_images(processor, tmp_path):
         processor("missing.png")
     with pytest.raises(TypeError, match="None of type `NoneType`"):
         processor([random_image(5, 5), None])
+    with pytest.raises(ValueError, match="empty list"):
+        processor([])
+    with pytest.raises(ValueError, match="no pixels"):
+        processor(PIL.Image.new("RGB", (0, 5)))
 
 
 @pytest.mark.parametrize("cls", PROCESSORS)

@@ -179,7 +179,7 @@ def test_saved_copied_and_pickled(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("do_lower_case", [True, False])
-@pytest.mark.parametrize("folder", ["vocab.txt", "saved by BertTokenizer", "tokenizer.json alone"])
+@pytest.mark.parametrize("folder", ["vocab.txt", "saved by BertTokenizer", "BERT's json", "LoTLIP's json"])
 def test_a_plain_bert_folder(tmp_path, folder, do_lower_case):
     bert = BertTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
     kwargs = {}
@@ -189,7 +189,8 @@ def test_a_plain_bert_folder(tmp_path, folder, do_lower_case):
     elif folder == "saved by BertTokenizer":
         bert.save_pretrained(tmp_path)
     else:
-        bert.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+        source = bert if folder == "BERT's json" else LotlipTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
+        source.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
 
     tokenizer = LotlipTokenizer.from_pretrained(tmp_path, **kwargs)
 
@@ -203,6 +204,13 @@ def test_another_tokenizer_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="BPE.*WordPiece"):
         LotlipTokenizer.from_pretrained(tmp_path)
+
+
+def test_a_missing_vocabulary_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="neither a `tokenizer.json` nor a `vocab.txt`"):
+        LotlipTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="missing.txt"):
+        LotlipTokenizer(vocab="missing.txt")
 
 
 def test_vocab_forms(tmp_path):
@@ -261,6 +269,13 @@ class TestTruncation:
             ids = tokenizer(LONG_TEXT, padding=True, truncation=truncation, pad_to_multiple_of=8)["input_ids"]
             assert len(ids) == 128
             assert ids[125:] == [tokenizer.sep_token_id, 0, 0]
+
+    def test_no_room_for_the_special_tokens(self, tokenizer):
+        assert tokenizer("a b", max_length=2)["input_ids"] == [101, 102]
+        assert tokenizer("a b", max_length=1, add_special_tokens=False)["input_ids"] == [1037]
+        for kwargs in ({"max_length": 1}, {"max_length": 1, "truncation": True}):
+            with pytest.raises(ValueError, match="`max_length=1` leaves no room for the 2 special"):
+                tokenizer("a b", **kwargs)
 
     def test_overflow_is_no_loss(self, tokenizer, caplog):
         parts = tokenizer(LONG_TEXT, return_overflowing_tokens=True)["input_ids"]
