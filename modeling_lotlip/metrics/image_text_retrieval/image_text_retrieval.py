@@ -1,0 +1,596 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Image-text retrieval: recall@k and median rank in both directions, with fair ties, as a module of `evaluate`."""
+
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import datasets
+import evaluate
+import numpy as np
+import torch
+
+
+# Similarities of float32 unit vectors that differ by no more than this are equal.
+TOLERANCE = 1e-6
+
+Embeddings = torch.Tensor | np.ndarray | Sequence
+
+_DESCRIPTION = """
+Retrieval between images and texts by cosine similarity: recall@k and median rank, image-to-text and text-to-image,
+over the whole set. Ties are fair: a query whose match shares its similarity with others counts the hit to be expected
+when the equal ones are ordered at random. Several captions per image are supported.
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`):
+        One vector per image, of any length other than zero.
+    text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`):
+        One vector per caption. With tensors on an accelerator the similarities are computed there.
+    text_to_image (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts,)`, *optional*):
+        The index of the image that each caption belongs to. By default caption j belongs to image j.
+    ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`):
+        The ranks at which recall is taken. Beyond the size of the gallery recall is 100.
+    predictions, references (same types, shape `(num_pairs, dim)`, *optional*):
+        Image and text vectors as pairs, the form of `add_batch`, in place of `image_embeds` and `text_embeds`. An
+        image with five captions gives five rows, and `text_to_image` says which rows share an image.
+
+Returns:
+    `dict[str, float]`: `i2t_recall@k` and `t2i_recall@k` in per cent for each k (image-to-text is a hit if any caption
+    of the image is among the first k), `i2t_median_rank` and `t2i_median_rank` (the median over queries of the
+    expected rank of the best match, counted from 1), and `mean_recall`, the mean over all recalls.
+
+Raises:
+    `ValueError`: NaN, infinity or a zero vector; no rows; unequal lengths or widths; an image without caption, a
+    caption of no image; rows said to share an image whose vectors differ; a k that is no positive whole number.
+
+Examples:
+
+    >>> import evaluate
+    >>> metric = evaluate.load("modeling_lotlip/metrics/image_text_retrieval")
+    >>> images = [[1.0, 0.0], [0.0, 1.0]]
+    >>> texts = [[2.0, 0.1], [0.3, 0.2], [0.1, 3.0]]
+    >>> results = metric.compute(image_embeds=images, text_embeds=texts, text_to_image=[0, 1, 1], ks=[1])
+    >>> results["i2t_recall@1"], round(results["t2i_recall@1"], 2)
+    (100.0, 66.67)
+"""
+
+_CITATION = """
+@inproceedings{wu2024lotlip,
+    title = {{LoTLIP}: Improving Language-Image Pre-training for Long Text Understanding},
+    author = {Wu, Wei and Zheng, Kecheng and Ma, Shuailei and Lu, Fan and Guo, Yuxin and Zhang, Yifei and Chen, Wei and
+              Guo, Qingpei and Shen, Yujun and Zha, Zheng-Jun},
+    booktitle = {Advances in Neural Information Processing Systems},
+    year = {2024},
+}
+"""
+
+
+class RetrievalRanks(NamedTuple):
+    """
+    Where each query finds its best match, before equals are put in an order. All three are int64 on CPU.
+
+    Attributes:
+        better (`torch.Tensor` of shape `(num_queries,)`):
+            g, the candidates that are strictly more similar to the query than its best match.
+        equal (`torch.Tensor` of shape `(num_queries,)`):
+            T, the candidates that are as similar as the best match, itself included.
+        own (`torch.Tensor` of shape `(num_queries,)`):
+            c, the matches of the query among those T.
+
+    Example:
+
+        >>> import torch
+        >>> # two candidates are better, the match shares its place with one other
+        >>> ranks = RetrievalRanks(better=torch.tensor([2]), equal=torch.tensor([2]), own=torch.tensor([1]))
+        >>> [ranks.hits(k).item() for k in (2, 3, 4)], ranks.expected_rank().item()
+        ([0.0, 0.5, 1.0], 3.5)
+    """
+
+    better: torch.Tensor
+    equal: torch.Tensor
+    own: torch.Tensor
+
+    def hits(self, k: int) -> torch.Tensor:
+        """
+        The probability that a match is among the first `k` when equals are ordered at random: 0 for k <= g, and
+        1 - C(T - c, k - g) / C(T, k - g) above.
+
+        Args:
+            k (`int`): The number of candidates looked at, from 1 on.
+
+        Returns:
+            `torch.Tensor` of shape `(num_queries,)`, float64, from 0 to 1.
+
+        Example:
+
+            >>> import torch
+            >>> RetrievalRanks(torch.tensor([1]), torch.tensor([4]), torch.tensor([1])).hits(3).item()
+            0.5
+        """
+        # The places among the first k that are left to the equals. The quotient of binomials is symmetric in the
+        # number of places and of matches, hence a product over the smaller of the two.
+        places = (k - self.better).clamp(min=0).minimum(self.equal)
+        few, many = places.minimum(self.own), places.maximum(self.own)
+        miss = torch.ones(len(places), dtype=torch.float64)
+
+        for i in range(int(few.max())):
+            factor = (self.equal - many - i).clamp(min=0) / (self.equal - i).clamp(min=1).double()
+            miss = torch.where(i < few, miss * factor, miss)
+
+        return 1 - miss
+
+    def expected_rank(self) -> torch.Tensor:
+        """
+        The mean rank of the best match when equals are ordered at random, g + (T + 1) / (c + 1).
+
+        Returns:
+            `torch.Tensor` of shape `(num_queries,)`, float64, counted from 1.
+
+        Example:
+
+            >>> import torch
+            >>> RetrievalRanks(torch.tensor([4]), torch.tensor([1]), torch.tensor([1])).expected_rank().item()
+            5.0
+        """
+        return self.better + (self.equal + 1) / (self.own + 1).double()
+
+
+def similarity_blocks(queries: torch.Tensor, candidates: torch.Tensor) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """
+    The matrix `queries @ candidates.T` in full float32, one block after the other, never whole.
+
+    Args:
+        queries (`torch.Tensor` of shape `(num_queries, dim)`): Float32.
+        candidates (`torch.Tensor` of shape `(num_candidates, dim)`): Float32, on the same device.
+
+    Yields:
+        `(rows, columns, block)`: the two slices that the block covers and its values. The block's memory is used again
+        for the next one; it may be written to.
+
+    Example:
+
+        >>> import torch
+        >>> for rows, columns, block in similarity_blocks(torch.eye(300), torch.eye(300)):
+        ...     print(rows.start, rows.stop, columns.stop, block.sum().item())
+        0 256 300 256.0
+        256 300 300 44.0
+    """
+    # 256 rows stay in a processor's cache; on an accelerator a launch costs more than the cache saves.
+    num_rows, num_columns = (256 if queries.device.type == "cpu" else 4096), 8192
+    memory = queries.new_empty(min(num_rows, len(queries)) * min(num_columns, len(candidates)))
+
+    for top in range(0, len(queries), num_rows):
+        rows = slice(top, min(top + num_rows, len(queries)))
+        for left in range(0, len(candidates), num_columns):
+            columns = slice(left, min(left + num_columns, len(candidates)))
+            shape = (rows.stop - rows.start, columns.stop - columns.start)
+            block = memory[: shape[0] * shape[1]].view(shape)
+            _multiply(queries[rows], candidates[columns], out=block)
+            yield rows, columns, block
+
+
+@torch.no_grad()
+def retrieval_ranks(
+    image_embeds: Embeddings, text_embeds: Embeddings, text_to_image: Embeddings | None = None
+) -> tuple[RetrievalRanks, RetrievalRanks]:
+    """
+    Ranks of the matches in both directions by cosine similarity, from one matrix product in blocks.
+
+    Candidates whose similarity is within 1e-6 of the best match's are equal to it. An image's best match is the most
+    similar of its captions.
+
+    Args:
+        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
+        text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`):
+            Need not be normalised. Moved to the device of `image_embeds`.
+        text_to_image (integers of shape `(num_texts,)`, *optional*):
+            The image that each caption belongs to. By default caption j belongs to image j.
+
+    Returns:
+        `(RetrievalRanks, RetrievalRanks)`: image-to-text (one query per image) and text-to-image (one per caption).
+
+    Raises:
+        `ValueError`: NaN, infinity, a zero vector, no rows, unequal lengths or widths, an image without caption, a
+        caption of no image.
+
+    Example:
+
+        >>> import torch
+        >>> images = torch.eye(3)
+        >>> texts = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.1], [0.0, 0.0, 1.0]])
+        >>> image_to_text, text_to_image = retrieval_ranks(images, texts)
+        >>> text_to_image.better.tolist(), image_to_text.better.tolist()
+        ([0, 2, 0], [0, 0, 0])
+    """
+    images = _unit_rows(image_embeds, "image_embeds")
+    texts = _unit_rows(text_embeds, "text_embeds", device=images.device)
+    _check_widths(images, texts, "image_embeds", "text_embeds")
+    image_of_text = _image_of_text(text_to_image, len(texts), len(images)).to(images.device)
+
+    images, texts = _spread(images), _spread(texts)
+    own = torch.cat([(t * images[i]).sum(dim=1) for t, i in zip(texts.split(1024), image_of_text.split(1024))])
+    best = own.new_full((len(images),), -torch.inf).scatter_reduce_(0, image_of_text, own, "amax")
+
+    # rows: the numbers better and equal
+    image_counts = image_of_text.new_zeros(2, len(images))
+    text_counts = image_of_text.new_zeros(2, len(texts))
+
+    for rows, columns, block in similarity_blocks(texts, images):
+        # A pair's similarity is rounded in one way only, so that a match counts as its own equal in any block.
+        inside = (image_of_text[rows] >= columns.start) & (image_of_text[rows] < columns.stop)
+        block[inside, image_of_text[rows][inside] - columns.start] = own[rows][inside]
+
+        text_counts[:, rows] += _count(block, own[rows, None], dim=1)
+        image_counts[:, columns] += _count(block, best[columns], dim=0)
+
+    best_captions = image_of_text[own >= best[image_of_text] - TOLERANCE]
+    image_own = torch.bincount(best_captions, minlength=len(images))
+    return (
+        RetrievalRanks(*image_counts.cpu(), image_own.cpu()),
+        RetrievalRanks(*text_counts.cpu(), torch.ones(len(texts), dtype=torch.int64)),
+    )
+
+
+def retrieval_metrics(
+    image_embeds: Embeddings,
+    text_embeds: Embeddings,
+    text_to_image: Embeddings | None = None,
+    ks: Iterable[int] = (1, 5, 10),
+) -> dict[str, float]:
+    """
+    Recall in per cent and median rank in both directions; see [`ImageTextRetrieval.compute`] for keys and errors.
+
+    Args:
+        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
+        text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`): Need not be normalised.
+        text_to_image (integers of shape `(num_texts,)`, *optional*): The image that each caption belongs to.
+        ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`): The ranks at which recall is taken.
+
+    Returns:
+        `dict[str, float]`
+
+    Example:
+
+        >>> import torch
+        >>> collapsed = torch.ones(200, 64)
+        >>> results = retrieval_metrics(collapsed, collapsed)
+        >>> round(results["t2i_recall@1"], 3), round(results["t2i_recall@10"], 3), results["t2i_median_rank"]
+        (0.5, 5.0, 100.5)
+    """
+    ks = _whole_ks(ks)
+    directions = dict(zip(("i2t", "t2i"), retrieval_ranks(image_embeds, text_embeds, text_to_image)))
+
+    recalls = {
+        f"{direction}_recall@{k}": 100 * ranks.hits(k).mean().item()
+        for direction, ranks in directions.items()
+        for k in ks
+    }
+    medians = {
+        f"{direction}_median_rank": float(np.median(ranks.expected_rank().numpy()))
+        for direction, ranks in directions.items()
+    }
+    return {**recalls, **medians, "mean_recall": sum(recalls.values()) / len(recalls)}
+
+
+class ImageTextRetrieval(evaluate.Metric):
+    """
+    [`retrieval_metrics`] as a metric of `evaluate`: arrays in one call of `compute`, or pairs through `add_batch`.
+
+    Example:
+
+        >>> from modeling_lotlip.metrics import ImageTextRetrieval
+        >>> metric = ImageTextRetrieval()
+        >>> metric.add_batch(predictions=[[1.0, 0.0], [1.0, 0.0]], references=[[1.0, 0.2], [1.0, 0.1]])
+        >>> metric.add_batch(predictions=[[0.0, 1.0]], references=[[0.1, 1.0]])
+        >>> metric.compute(text_to_image=[0, 0, 1], ks=[1])["mean_recall"]
+        100.0
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        vector = datasets.Sequence(datasets.Value("float32"))
+        info = evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features({"predictions": vector, "references": vector}),
+            reference_urls=["https://arxiv.org/abs/2410.05249"],
+        )
+        # The constructor takes this for scalar features only; without it rows come back as lists of Python floats.
+        info.format = "numpy"
+        return info
+
+    def add_batch(self, *, predictions: Embeddings | None = None, references: Embeddings | None = None) -> None:
+        """
+        Adds pairs: row i of `predictions` is the vector of the image that the text of row i of `references` describes.
+
+        Args:
+            predictions (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`): Image vectors.
+            references (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`): Text vectors.
+
+        Raises:
+            `ValueError`: One of the two missing, NaN, infinity, a zero vector, no rows, unequal lengths or widths.
+        """
+        if predictions is None or references is None:
+            missing = "predictions" if predictions is None else "references"
+            raise ValueError(
+                f"`{missing}` is missing: pass image vectors as `predictions`, text vectors as `references`."
+            )
+
+        images, texts = _unit_rows(predictions, "predictions"), _unit_rows(references, "references")
+        _check_widths(images, texts, "predictions", "references")
+        if len(images) != len(texts):
+            raise ValueError(
+                f"`predictions` has {len(images)} rows and `references` {len(texts)}, but each row is a pair of an "
+                "image and a text. Repeat the image's vector for each of its texts."
+            )
+        super().add_batch(predictions=images.cpu().numpy(), references=texts.cpu().numpy())
+
+    def add(self, *, prediction: Embeddings | None = None, reference: Embeddings | None = None) -> None:
+        """
+        Adds one pair, as [`~ImageTextRetrieval.add_batch`] does for many.
+
+        Args:
+            prediction (`torch.Tensor`, `np.ndarray` or list of shape `(dim,)`): The image's vector.
+            reference (`torch.Tensor`, `np.ndarray` or list of shape `(dim,)`): The text's vector.
+        """
+        self.add_batch(
+            predictions=None if prediction is None else [prediction],
+            references=None if reference is None else [reference],
+        )
+
+    def compute(
+        self,
+        *,
+        predictions: Embeddings | None = None,
+        references: Embeddings | None = None,
+        image_embeds: Embeddings | None = None,
+        text_embeds: Embeddings | None = None,
+        text_to_image: Embeddings | None = None,
+        ks: Iterable[int] = (1, 5, 10),
+    ) -> dict[str, float] | None:
+        """
+        Computes the metric on `image_embeds` and `text_embeds`, or on the pairs added before. In a distributed setting
+        of `evaluate` all processes but the first get `None` for the latter.
+        """
+        ks = _whole_ks(ks)
+        if image_embeds is None and text_embeds is None:
+            return self._compute_pairs(predictions, references, text_to_image, ks)
+
+        if image_embeds is None or text_embeds is None:
+            missing = "image_embeds" if image_embeds is None else "text_embeds"
+            raise ValueError(f"`{missing}` is missing: `image_embeds` and `text_embeds` go together.")
+        if predictions is not None or references is not None or len(self) > 0:
+            raise ValueError(
+                "Pairs were given too (`predictions`, `references` or `add_batch`): compute on them, or on "
+                "`image_embeds` and `text_embeds`, not on both."
+            )
+        return retrieval_metrics(image_embeds, text_embeds, text_to_image, ks)
+
+    def _compute_pairs(
+        self,
+        predictions: Embeddings | None,
+        references: Embeddings | None,
+        text_to_image: Embeddings | None,
+        ks: list[int],
+    ) -> dict[str, float] | None:
+        if predictions is None and references is None and self.writer is None:
+            raise ValueError("There are no rows: pass `image_embeds` and `text_embeds`, or call `add_batch` first.")
+
+        # The rows come out before they are judged, so that `evaluate` has let go of its file should there be an error.
+        pairs = super().compute(predictions=predictions, references=references)
+        if pairs is None:
+            return None
+
+        images, texts = (_unit_rows(pairs[name], name) for name in ("predictions", "references"))
+        if text_to_image is not None:
+            text_to_image = _image_of_text(text_to_image, len(texts))
+            images = _shared_images(images, text_to_image)
+        return retrieval_metrics(images, texts, text_to_image, ks)
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]:
+        return {"predictions": predictions, "references": references}
+
+
+def _as_rows(embeds: Embeddings, name: str) -> torch.Tensor | np.ndarray:
+    """A matrix of real numbers, in the memory where it is."""
+    if isinstance(embeds, (list, tuple)) and any(isinstance(row, torch.Tensor) for row in embeds):
+        embeds = [torch.as_tensor(row) for row in embeds]
+        _check_ragged(embeds, name)
+        embeds = torch.stack(embeds)
+
+    if not isinstance(embeds, torch.Tensor):
+        try:
+            embeds = np.asarray(embeds)
+        except ValueError:
+            _check_ragged(embeds, name)
+            raise
+        if embeds.dtype == object:
+            _check_ragged(embeds, name)
+
+    numeric = embeds.dtype.kind in "fiu" if isinstance(embeds, np.ndarray) else not embeds.is_complex()
+    if embeds.ndim > 0 and len(embeds) == 0:
+        raise ValueError(f"`{name}` has no rows.")
+    if not numeric:
+        raise ValueError(f"`{name}` must hold real numbers, got {embeds.dtype}.")
+    if embeds.ndim != 2 or embeds.shape[1] == 0:
+        raise ValueError(f"`{name}` must have the shape (rows, dim), got {tuple(embeds.shape)}.")
+    return embeds.detach() if isinstance(embeds, torch.Tensor) else embeds
+
+
+def _check_ragged(rows: Iterable, name: str) -> None:
+    for index, row in enumerate(rows):
+        shape = np.shape(row)
+        if index == 0:
+            first = shape
+        elif shape != first:
+            raise ValueError(
+                f"The rows of `{name}` are of unequal width: row 0 has the shape {first}, row {index} {shape}."
+            )
+
+
+def _unit_rows(embeds: Embeddings, name: str, device: torch.device | None = None) -> torch.Tensor:
+    """A float32 copy with rows of length 1, on the device given or else the input's."""
+    rows = _as_rows(embeds, name)
+    if device is None:
+        device = rows.device if isinstance(rows, torch.Tensor) else torch.device("cpu")
+    units = torch.empty(tuple(rows.shape), dtype=torch.float32, device=device)
+
+    for start in range(0, len(rows), 1024):
+        block = rows[start : start + 1024]
+        if isinstance(block, np.ndarray):
+            block = torch.from_numpy(block.astype(np.float64))
+        elif block.dtype != torch.float64:
+            block = block.float()
+
+        # Divided by its largest entry no row overflows or vanishes when it is squared.
+        largest = block.abs().amax(dim=1, keepdim=True)
+        _check_directions(largest[:, 0], start, name)
+        block = (block / largest).float().to(device)
+        units[start : start + 1024] = block / torch.linalg.vector_norm(block, dim=1, keepdim=True)
+
+    return units
+
+
+def _check_directions(largest: torch.Tensor, start: int, name: str) -> None:
+    for bad, what in (
+        (largest.isnan(), "holds NaN"),
+        (largest.isinf(), "holds infinity"),
+        (largest == 0, "is all zeros, which has no direction"),
+    ):
+        if bad.any():
+            raise ValueError(f"`{name}[{start + int(bad.nonzero()[0])}]` {what}.")
+
+
+def _check_widths(images: torch.Tensor, texts: torch.Tensor, images_name: str, texts_name: str) -> None:
+    if images.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"`{images_name}` is {images.shape[1]} wide and `{texts_name}` {texts.shape[1]}: both must come from the "
+            "same embedding space."
+        )
+
+
+def _image_of_text(text_to_image: Embeddings | None, num_texts: int, num_images: int | None = None) -> torch.Tensor:
+    """The checked image index of each text, int64 of shape (num_texts,). No `num_images`: as many as are named."""
+    if text_to_image is None:
+        if num_images != num_texts:
+            raise ValueError(
+                f"`image_embeds` has {num_images} rows and `text_embeds` {num_texts}. With other than one caption per "
+                "image pass `text_to_image`, the image index of each caption."
+            )
+        return torch.arange(num_texts)
+
+    if isinstance(text_to_image, torch.Tensor):
+        text_to_image = text_to_image.detach().cpu()
+    indices = np.asarray(text_to_image)
+    if indices.shape != (num_texts,):
+        raise ValueError(
+            f"`text_to_image` has the shape {indices.shape}, but must give one image index for each of {num_texts} "
+            "texts."
+        )
+    if indices.dtype.kind not in "iu":
+        raise ValueError(f"`text_to_image` must hold whole numbers (image indices), got {indices.dtype}.")
+
+    named = np.unique(indices)
+    for index in (named[0], named[-1]):
+        if index < 0 or (num_images is not None and index >= num_images):
+            raise ValueError(
+                f"`text_to_image[{np.flatnonzero(indices == index)[0]}]` is {index}, which is no image: indices go "
+                + ("from 0 on." if num_images is None else f"from 0 to {num_images - 1}.")
+            )
+    gaps = np.flatnonzero(named != np.arange(len(named)))
+    if len(gaps) > 0 or (num_images is not None and len(named) < num_images):
+        image = gaps[0] if len(gaps) > 0 else len(named)
+        raise ValueError(f"Image {image} has no caption: `text_to_image` never names it.")
+    return torch.from_numpy(indices.astype(np.int64))
+
+
+def _shared_images(units: torch.Tensor, image_of_text: torch.Tensor) -> torch.Tensor:
+    """One vector per image out of one per pair. Rows of one image may differ by rounding, not by more."""
+    num_rows, num_images = len(units), int(image_of_text.max()) + 1
+    first = torch.full((num_images,), num_rows).scatter_reduce_(0, image_of_text, torch.arange(num_rows), "amin")
+
+    for start in range(0, num_rows, 1024):
+        of_image = first[image_of_text[start : start + 1024]]
+        differs = (units[start : start + 1024] - units[of_image]).abs().amax(dim=1) > 1e-4
+        if differs.any():
+            row = int(differs.nonzero()[0])
+            raise ValueError(
+                f"`text_to_image` says that rows {int(of_image[row])} and {start + row} share an image, but their "
+                "predictions differ."
+            )
+    return units[first]
+
+
+def _whole_ks(ks: Iterable[int]) -> list[int]:
+    try:
+        whole = [operator.index(k) for k in ks]
+    except TypeError:
+        raise ValueError(f"`ks` must be a list of whole numbers such as (1, 5, 10), got {ks!r}.") from None
+    if not whole or min(whole) < 1:
+        raise ValueError(f"`ks` must hold one positive number at least and no other, got {ks!r}.")
+    return whole
+
+
+def _spread(units: torch.Tensor) -> torch.Tensor:
+    """
+    The same rotation of any rows of this width; similarities stay. Where all entries of two vectors are alike (a
+    constant vector, binary codes) every step of their product rounds to the same side, and at width 384 the sum is off
+    by more than the tolerance. Pairs of entries turned by different angles round to either side.
+    """
+    num_pairs = (units.shape[1] + 1) // 2
+    padded = torch.nn.functional.pad(units, (0, 2 * num_pairs - units.shape[1]))
+    angles = torch.arange(1, num_pairs + 1, dtype=torch.float32, device=units.device)
+    turns = torch.polar(torch.ones_like(angles), angles)
+    torch.view_as_complex(padded.view(-1, num_pairs, 2)).mul_(turns)
+    return padded
+
+
+def _multiply(queries: torch.Tensor, candidates: torch.Tensor, out: torch.Tensor) -> None:
+    """queries @ candidates.T; sums of 256 products round less than longer ones, at next to no cost."""
+    with _full_float32(out.device):
+        for start in range(0, queries.shape[1], 256):
+            part = slice(start, start + 256)
+            torch.addmm(out, queries[:, part], candidates[:, part].T, beta=float(start > 0), out=out)
+
+
+@contextmanager
+def _full_float32(device: torch.device) -> Iterator[None]:
+    """TF32 and bfloat16 products, which a training script may have allowed, are too coarse to tell equals."""
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch before 2.9
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return
+
+    backend = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
+    before = backend.fp32_precision
+    backend.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        backend.fp32_precision = before
+
+
+def _count(block: torch.Tensor, scores: torch.Tensor, dim: int) -> torch.Tensor:
+    """How many entries along `dim` are better than the scores and how many equal, of shape (2, the other dim)."""
+    better = (block > scores + TOLERANCE).sum(dim, dtype=torch.int32)
+    not_worse = (block >= scores - TOLERANCE).sum(dim, dtype=torch.int32)
+    return torch.stack((better, not_worse - better))
