@@ -100,7 +100,11 @@ def test_texts_are_pinned():
     """A change of the generator changes every number measured on the scenes: make it knowingly."""
     scene = scenes.make_scene(0, 0)
     assert scene.caption == "a photo of a red boat"
-    assert scene.long_caption == ("PINNED")
+    assert scene.long_caption == (
+        "It has a copper frame. The east has a small pink box. In the northwest is a big blue heart. "
+        "Everything lies on snow. The west has a big red arrow. Five things are around it. A big blue ball is "
+        "in the southeast. The light comes from the right. In the north is a small purple bow."
+    )
 
 
 def test_series_share_no_scene():
