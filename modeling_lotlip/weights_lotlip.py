@@ -15,14 +15,11 @@
 
 import math
 import re
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.utils.hub import cached_file
 
 from .configuration_lotlip import LotlipTextConfig, LotlipVisionConfig
 
@@ -92,29 +89,37 @@ def convert_names(state_dict: dict[str, torch.Tensor], module: nn.Module, names:
     Raises:
         `ValueError`: lists tensors that are missing, surplus or of another shape.
     """
-    converted, missing, misshaped, used = {}, [], [], set()
-    for name, ours in module.state_dict().items():
-        their_name = name
+    their_names = {}
+    for name in module.state_dict():
+        their_names[name] = name
         for ours_part, their_part in names:
-            their_name = their_name.replace(ours_part, their_part)
-        used.add(their_name)
-        theirs = state_dict.get(their_name)
-        if theirs is None:
-            missing.append(their_name)
-        elif theirs.shape != ours.shape:
-            misshaped.append(f"{their_name} {tuple(theirs.shape)} instead of {tuple(ours.shape)}")
-        else:
-            converted[name] = theirs
-    surplus = sorted(set(state_dict) - used)
+            their_names[name] = their_names[name].replace(ours_part, their_part)
+    expected = {their_names[name]: tensor for name, tensor in module.state_dict().items()}
+    check_tensors(state_dict, expected, f"The weights of {source} do not fit {type(module).__name__}.")
+    return {name: state_dict[their_name] for name, their_name in their_names.items()}
 
+
+def check_tensors(state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], complaint: str):
+    """
+    Compares the names and shapes of two state dicts.
+
+    Raises:
+        `ValueError`: begins with `complaint`, and lists the tensors that are missing, surplus or of another shape.
+    """
+    missing = [name for name in expected if name not in state_dict]
+    surplus = [name for name in state_dict if name not in expected]
+    misshaped = [
+        f"{name} {tuple(state_dict[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state_dict and state_dict[name].shape != tensor.shape
+    ]
     if missing or misshaped or surplus:
         raise ValueError(
-            f"The weights of {source} do not fit {type(module).__name__}."
+            complaint
             + (f" Missing: {', '.join(missing)}." if missing else "")
             + (f" Of another shape: {', '.join(misshaped)}." if misshaped else "")
             + (f" Surplus: {', '.join(surplus)}." if surplus else "")
         )
-    return converted
 
 
 def split_qkv(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -153,49 +158,71 @@ def fold_layer_scale(state_dict: dict[str, torch.Tensor], scales: dict[str, str]
     return folded
 
 
-def text_config_from_shapes(state_dict: dict[str, torch.Tensor], num_corner_tokens: int) -> dict:
-    """Reads the architecture off the weights of a BERT, 64 units to a head; what has no shape keeps BERT's default."""
-    _require(state_dict, "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight")
-    vocab_size, hidden_size = state_dict["embeddings.word_embeddings.weight"].shape
-    _require(state_dict, "embeddings.token_type_embeddings.weight", "encoder.layer.0.intermediate.dense.weight")
+def text_config_from_shapes(
+    state_dict: dict[str, torch.Tensor],
+    num_corner_tokens: int,
+    prefix: str = "",
+    num_attention_heads: int | None = None,
+) -> dict:
+    """
+    Reads the architecture off the weights of a BERT, whose names begin with `prefix`; 64 units to a head unless
+    `num_attention_heads` is given. What has no shape keeps BERT's default.
+    """
+    tables = [f"{prefix}embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type")]
+    fc1 = f"{prefix}encoder.layer.0.intermediate.dense.weight"
+    _require(state_dict, *((name, 2) for name in (*tables, fc1)))
+    words, positions, token_types = (state_dict[name] for name in tables)
+    hidden_size = words.shape[1]
     return {
-        "vocab_size": vocab_size - num_corner_tokens,
+        "vocab_size": len(words) - num_corner_tokens,
         "hidden_size": hidden_size,
-        "num_hidden_layers": _count_layers(state_dict, r"encoder\.layer\.(\d+)\."),
-        "num_attention_heads": _count_heads(hidden_size),
-        "intermediate_size": state_dict["encoder.layer.0.intermediate.dense.weight"].shape[0],
-        "max_position_embeddings": state_dict["embeddings.position_embeddings.weight"].shape[0],
-        "type_vocab_size": state_dict["embeddings.token_type_embeddings.weight"].shape[0],
+        "num_hidden_layers": _count_layers(state_dict, rf"{re.escape(prefix)}encoder\.layer\.(\d+)\."),
+        "num_attention_heads": num_attention_heads or _count_heads(hidden_size),
+        "intermediate_size": len(state_dict[fc1]),
+        "max_position_embeddings": len(positions),
+        "type_vocab_size": len(token_types),
         "num_corner_tokens": num_corner_tokens,
     }
 
 
-def vision_config_from_shapes(state_dict: dict[str, torch.Tensor]) -> dict:
-    """Reads the architecture off the weights of a timm ViT, 64 units to a head."""
-    _require(state_dict, "cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
-    hidden_size, num_channels, *patch_size = state_dict["patch_embed.proj.weight"].shape
-    grid_size = math.isqrt(state_dict["pos_embed"].shape[1] - 1)
-    if grid_size**2 != state_dict["pos_embed"].shape[1] - 1 or patch_size[0] != patch_size[1]:
+def vision_config_from_shapes(
+    state_dict: dict[str, torch.Tensor], prefix: str = "", num_attention_heads: int | None = None
+) -> dict:
+    """
+    Reads the architecture off the weights of a timm ViT, whose names begin with `prefix`; 64 units to a head unless
+    `num_attention_heads` is given.
+    """
+    names = [f"{prefix}{name}" for name in ("pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")]
+    _require(state_dict, *zip(names, (3, 4, 2)))
+    positions, patches, fc1 = (state_dict[name] for name in names)
+    hidden_size, num_channels, *patch_size = patches.shape
+    grid_size = math.isqrt(positions.shape[1] - 1)
+    if grid_size**2 != positions.shape[1] - 1 or patch_size[0] != patch_size[1]:
         raise ValueError(
-            f"`pos_embed` {tuple(state_dict['pos_embed'].shape)} and patches of {patch_size} are not a class token "
-            "and a square of square patches."
+            f"`{names[0]}` {tuple(positions.shape)} and patches of {patch_size} are not a class token and a square of "
+            "square patches."
         )
     return {
         "hidden_size": hidden_size,
-        "num_hidden_layers": _count_layers(state_dict, r"blocks\.(\d+)\."),
-        "num_attention_heads": _count_heads(hidden_size),
-        "intermediate_size": state_dict["blocks.0.mlp.fc1.weight"].shape[0],
+        "num_hidden_layers": _count_layers(state_dict, rf"{re.escape(prefix)}blocks\.(\d+)\."),
+        "num_attention_heads": num_attention_heads or _count_heads(hidden_size),
+        "intermediate_size": len(fc1),
         "image_size": grid_size * patch_size[0],
         "patch_size": patch_size[0],
         "num_channels": num_channels,
-        "qkv_bias": any(name.endswith(("attn.qkv.bias", "attn.q_proj.bias")) for name in state_dict),
+        "qkv_bias": any(
+            name.startswith(prefix) and name.endswith(("attn.qkv.bias", "attn.q_proj.bias")) for name in state_dict
+        ),
     }
 
 
-def _require(state_dict: dict[str, torch.Tensor], *names: str):
-    missing = [name for name in names if name not in state_dict]
+def _require(state_dict: dict[str, torch.Tensor], *dimensions: tuple[str, int]):
+    missing = [name for name, _ in dimensions if name not in state_dict]
     if missing:
         raise ValueError(f"The weights lack {', '.join(missing)}: not of the expected architecture.")
+    for name, number in dimensions:
+        if state_dict[name].dim() != number:
+            raise ValueError(f"`{name}` has the shape {tuple(state_dict[name].shape)}, but needs {number} dimensions.")
 
 
 def _count_layers(state_dict: dict[str, torch.Tensor], pattern: str) -> int:
@@ -258,12 +285,11 @@ def load_vision_tower(name_or_path: str, **config_overrides) -> tuple[LotlipVisi
 
     their_config = AutoConfig.from_pretrained(name_or_path)
     if their_config.model_type == "timm_wrapper":
-        state_dict = fold_layer_scale(
-            split_qkv(_load_timm_weights(name_or_path)), {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
-        )
-        state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith("head.")}
-        names, fields = TIMM_NAMES, vision_config_from_shapes(state_dict)
-        config = LotlipVisionConfig(**fields)
+        vit = _load_timm_vit(name_or_path)
+        state_dict = fold_layer_scale(split_qkv(vit.state_dict()), {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"})
+        names = TIMM_NAMES
+        fields = vision_config_from_shapes(state_dict, num_attention_heads=vit.blocks[0].attn.num_heads)
+        config = LotlipVisionConfig(**fields, layer_norm_eps=vit.norm.eps)
     elif their_config.model_type in ("vit", "dinov2"):
         if getattr(their_config, "use_swiglu_ffn", False):
             raise ValueError(
@@ -321,8 +347,22 @@ def _convert(state_dict: dict[str, torch.Tensor], config: PreTrainedConfig, name
     return convert_names(state_dict, tower, names, source)
 
 
-def _load_timm_weights(name_or_path: str) -> dict[str, torch.Tensor]:
-    safetensors_file = cached_file(name_or_path, "model.safetensors", _raise_exceptions_for_missing_entries=False)
-    if safetensors_file is not None:
-        return load_file(safetensors_file)
-    return torch.load(Path(cached_file(name_or_path, "pytorch_model.bin")), map_location="cpu", weights_only=True)
+def _load_timm_vit(name_or_path: str) -> nn.Module:
+    """timm's own model, which tells what no tensor does: the number of heads, the activation, the pooling."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    vit = AutoModel.from_pretrained(name_or_path, dtype=torch.float32).timm_model
+    if not isinstance(vit, VisionTransformer) or vit.global_pool != "token":
+        raise ValueError(
+            f"`vision_model_name_or_path={name_or_path!r}` is a {type(vit).__name__} of timm with "
+            f"`global_pool={getattr(vit, 'global_pool', None)!r}`, but the image tower takes the weights of a "
+            "VisionTransformer with `global_pool='token'`."
+        )
+    points = torch.linspace(-3, 3, 7)
+    activation = vit.blocks[0].mlp.act
+    if not torch.allclose(activation(points), nn.functional.gelu(points)):
+        raise ValueError(
+            f"`vision_model_name_or_path={name_or_path!r}` has the activation {type(activation).__name__}, but the "
+            "image tower takes the weights of a ViT with the exact GELU."
+        )
+    return vit

@@ -1,0 +1,292 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""LoTLIP folders for the Hub: model, processor, remote code, model card, upload."""
+
+import json
+import shutil
+from pathlib import Path
+
+from huggingface_hub import HfApi, ModelCardData
+from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
+from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
+
+from .modeling_lotlip import LotlipModel
+from .processing_lotlip import LotlipProcessor
+
+
+MODEL_CARD_NAME = "README.md"
+
+MODEL_AUTO_MAP = {
+    "AutoConfig": "configuration_lotlip.LotlipConfig",
+    "AutoModel": "modeling_lotlip.LotlipModel",
+    "AutoModelForZeroShotImageClassification": "modeling_lotlip.LotlipModel",
+    "AutoProcessor": "processing_lotlip.LotlipProcessor",
+}
+TEXT_AUTO_MAP = {
+    "AutoConfig": "configuration_lotlip.LotlipTextConfig",
+    "AutoModel": "modeling_lotlip.LotlipTextModel",
+}
+VISION_AUTO_MAP = {
+    "AutoConfig": "configuration_lotlip.LotlipVisionConfig",
+    "AutoModel": "modeling_lotlip.LotlipVisionModel",
+}
+PROCESSOR_AUTO_MAP = {"AutoProcessor": "processing_lotlip.LotlipProcessor"}
+IMAGE_PROCESSOR_AUTO_MAP = PROCESSOR_AUTO_MAP | {
+    "AutoImageProcessor": {
+        "torchvision": "image_processing_lotlip.LotlipImageProcessor",
+        "pil": "image_processing_pil_lotlip.LotlipImageProcessorPil",
+    },
+}
+TOKENIZER_AUTO_MAP = PROCESSOR_AUTO_MAP | {"AutoTokenizer": ["tokenization_lotlip.LotlipTokenizer", None]}
+
+MODEL_CARD = """\
+---
+{metadata}
+---
+
+# {title}
+
+A [LoTLIP](https://huggingface.co/papers/2410.05249) dual encoder: images and texts, long ones too, embedded in one
+space.
+
+- Text tower: a BERT with {num_corner_tokens} corner tokens, which gather what a long text says beside its main point.
+- Image tower: a ViT for images of {image_size} x {image_size} pixels.
+- A text may have {max_length} tokens; a longer one is truncated.
+
+## How to use
+
+With the package `modeling_lotlip` installed:
+
+```python
+import torch
+from PIL import Image
+
+import modeling_lotlip  # registers the model with the Auto classes
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("{repo_id}")
+processor = AutoProcessor.from_pretrained("{repo_id}")
+
+image = Image.open("image.jpg")
+texts = ["a red boat", "A red boat lies on the beach. The sky is grey. Two gulls sit on its bow."]
+inputs = processor(text=texts, images=image, return_tensors="pt")
+with torch.inference_mode():
+    probabilities = model(**inputs).logits_per_image.softmax(dim=-1)
+```
+
+Without it, the code in this repository does the same (it needs `transformers` from version 5.24 on, and `ftfy`): leave
+the import out, and give `from_pretrained` the argument `trust_remote_code=True`. Zero-shot classification:
+
+```python
+from transformers import pipeline
+
+classifier = pipeline("zero-shot-image-classification", model="{repo_id}", trust_remote_code=True)
+classifier("image.jpg", candidate_labels=["boat", "car"])
+```
+
+A tower alone:
+
+```python
+from transformers import AutoConfig, AutoModel
+
+config = AutoConfig.from_pretrained("{repo_id}", trust_remote_code=True)
+text_model = AutoModel.from_pretrained("{repo_id}", config=config.text_config, trust_remote_code=True)
+vision_model = AutoModel.from_pretrained("{repo_id}", config=config.vision_config, trust_remote_code=True)
+```
+
+## Where the weights came from
+
+{provenance}
+{evaluation}
+## Licence
+
+{license_note} The code in this repository (`*.py`) is under the Apache License 2.0.
+
+## Citation
+
+```bibtex
+@inproceedings{{wu2024lotlip,
+  title     = {{LoTLIP: Improving Language-Image Pre-training for Long Text Understanding}},
+  author    = {{Wu, Wei and Zheng, Kecheng and Ma, Shuailei and Lu, Fan and Guo, Yuxin and Zhang, Yifei and Chen, Wei
+               and Guo, Qingpei and Shen, Yujun and Zha, Zheng-Jun}},
+  booktitle = {{Advances in Neural Information Processing Systems}},
+  year      = {{2024}}
+}}
+```
+"""
+
+EVALUATION = """
+## Evaluation
+
+| metric | value |
+| --- | ---: |
+{rows}
+"""
+
+
+def save_with_remote_code(model: LotlipModel, processor: LotlipProcessor, save_directory: str | Path):
+    """
+    Saves a model and its processor so that the folder, or a Hub repository with its files, loads in the Auto classes
+    and in `pipeline`, by the installed package or with `trust_remote_code=True` and no package.
+
+    Args:
+        model ([`LotlipModel`]):
+            The model. It keeps the dtypes of its weights.
+        processor ([`LotlipProcessor`]):
+            Its processor.
+        save_directory (`str` or `Path`):
+            The folder; created if it does not exist, other files in it are left alone.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+    >>> from modeling_lotlip.hub import save_with_remote_code
+
+    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 1}, vision_config={"num_hidden_layers": 1}))
+    >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
+    >>> save_with_remote_code(model, processor, "lotlip-tiny")
+    ```"""
+    save_directory = Path(save_directory)
+    model.save_pretrained(save_directory)
+    processor.save_pretrained(save_directory)
+
+    _add_auto_maps(
+        save_directory / CONFIG_NAME, MODEL_AUTO_MAP, text_config=TEXT_AUTO_MAP, vision_config=VISION_AUTO_MAP
+    )
+    _add_auto_maps(save_directory / PROCESSOR_NAME, PROCESSOR_AUTO_MAP, image_processor=IMAGE_PROCESSOR_AUTO_MAP)
+    _add_auto_maps(save_directory / TOKENIZER_CONFIG_FILE, TOKENIZER_AUTO_MAP)
+    for file in remote_code_files():
+        shutil.copyfile(file, save_directory / file.name)
+
+
+def remote_code_files() -> list[Path]:
+    """The modules that the auto maps name, and all that these import from the package."""
+    package = Path(__file__).parent
+    class_references = [
+        *MODEL_AUTO_MAP.values(),
+        *IMAGE_PROCESSOR_AUTO_MAP["AutoImageProcessor"].values(),
+        TOKENIZER_AUTO_MAP["AutoTokenizer"][0],
+    ]
+    files = {package / f"{reference.split('.')[0]}.py" for reference in class_references}
+    for file in list(files):
+        files.update(Path(needed) for needed in get_relative_import_files(file))
+    return sorted(files)
+
+
+def _add_auto_maps(json_file: Path, auto_map: dict, **auto_maps_of_parts: dict):
+    """Writes the auto map of a configuration file, and those of its parts."""
+    content = json.loads(json_file.read_text(encoding="utf-8"))
+    content["auto_map"] = auto_map
+    for part, auto_map_of_part in auto_maps_of_parts.items():
+        content[part]["auto_map"] = auto_map_of_part
+    json_file.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_model_card(
+    save_directory: str | Path,
+    repo_id: str,
+    provenance: str,
+    license: str = "apache-2.0",
+    license_note: str = "The weights are under the Apache License 2.0.",
+    base_model: str | list[str] | None = None,
+    results: dict[str, float] | None = None,
+):
+    """
+    Writes the model card `README.md` of a folder with a saved model and processor.
+
+    Args:
+        save_directory (`str` or `Path`):
+            The folder.
+        repo_id (`str`):
+            What users load: the name of the repository (`"org/name"`) or of the folder.
+        provenance (`str`):
+            Where the weights came from, in Markdown.
+        license (`str`, *optional*, defaults to `"apache-2.0"`):
+            The Hub's identifier of the weights' licence.
+        license_note (`str`, *optional*):
+            A sentence that says the same to humans.
+        base_model (`str` or `list[str]`, *optional*):
+            Hub ids of the models that the weights were made from.
+        results (`dict[str, float]`, *optional*):
+            Metrics, for a table.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.hub import write_model_card
+
+    >>> write_model_card("lotlip-tiny", "org/lotlip-tiny", provenance="Random weights.")
+    ```"""
+    save_directory = Path(save_directory)
+    config = json.loads((save_directory / CONFIG_NAME).read_text(encoding="utf-8"))
+    tokenizer_config = json.loads((save_directory / TOKENIZER_CONFIG_FILE).read_text(encoding="utf-8"))
+    metadata = ModelCardData(
+        license=license,
+        library_name="transformers",
+        pipeline_tag="zero-shot-image-classification",
+        language="en",
+        base_model=base_model,
+        tags=["lotlip", "vision", "image-text-retrieval", "arxiv:2410.05249"],
+    )
+    evaluation = ""
+    if results is not None:
+        evaluation = EVALUATION.format(
+            rows="\n".join(f"| `{name}` | {value:.4g} |" for name, value in results.items())
+        )
+    card = MODEL_CARD.format(
+        metadata=metadata.to_yaml(),
+        title=repo_id.rsplit("/")[-1],
+        num_corner_tokens=config["text_config"]["num_corner_tokens"],
+        image_size=config["vision_config"]["image_size"],
+        max_length=tokenizer_config["model_max_length"],
+        repo_id=repo_id,
+        provenance=provenance,
+        evaluation=evaluation,
+        license_note=license_note,
+    )
+    (save_directory / MODEL_CARD_NAME).write_text(card, encoding="utf-8")
+
+
+def push_folder(folder: str | Path, repo_id: str, ignore_patterns: list[str] | None = None) -> str:
+    """
+    Creates the repository `repo_id` on the Hub if there is none yet, and uploads the files of a folder in one commit.
+
+    Args:
+        folder (`str` or `Path`):
+            The folder.
+        repo_id (`str`):
+            Name of the repository, `"name"` (in the user's own namespace) or `"org/name"`.
+        ignore_patterns (`list[str]`, *optional*):
+            Files to leave out, such as `["checkpoint-*"]`.
+
+    Returns:
+        `str`: the address of the repository.
+
+    Raises:
+        `HfHubHTTPError`: if the Hub refuses, for instance because nobody is logged in (`hf auth login`).
+    """
+    api = HfApi()
+    repo_url = api.create_repo(repo_id, exist_ok=True)
+    api.upload_folder(
+        repo_id=repo_url.repo_id,
+        folder_path=folder,
+        commit_message="Upload LoTLIP",
+        ignore_patterns=ignore_patterns,
+    )
+    return str(repo_url)
+
+
+__all__ = ["push_folder", "remote_code_files", "save_with_remote_code", "write_model_card"]

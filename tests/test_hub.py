@@ -1,0 +1,259 @@
+"""From the converter over the Hub into the Auto classes, with the package and without it, over HTTP on loopback."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import CUT_OFF, hub_server
+from safetensors.torch import load_file
+from test_convert import make_tokenizer_folder, original_checkpoint, original_towers
+
+from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip.hub import remote_code_files, save_with_remote_code
+
+
+ROOT = Path(__file__).resolve().parents[1]
+REPO_ID = "org/lotlip-tiny"
+
+# Loads everything that the Auto classes offer, and saves embeddings for comparison.
+LOAD = """
+import sys
+
+remote, results = sys.argv[1] == "remote", sys.argv[2]
+if remote:
+    sys.modules["modeling_lotlip"] = None  # as if it were not installed
+    trust = {"trust_remote_code": True}
+else:
+    import modeling_lotlip
+    trust = {}
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import (
+    AutoConfig, AutoImageProcessor, AutoModel, AutoModelForZeroShotImageClassification, AutoProcessor, AutoTokenizer,
+    pipeline,
+)
+
+torch.set_num_threads(1)
+repo_id = "org/lotlip-tiny"
+model = AutoModel.from_pretrained(repo_id, **trust).eval()
+processor = AutoProcessor.from_pretrained(repo_id, **trust)
+tokenizer = AutoTokenizer.from_pretrained(repo_id, **trust)
+image_processor = AutoImageProcessor.from_pretrained(repo_id, **trust)
+pil_processor = AutoImageProcessor.from_pretrained(repo_id, backend="pil", **trust)
+classes = [type(part) for part in (
+    model, processor, tokenizer, image_processor, pil_processor, processor.tokenizer, processor.image_processor
+)]
+assert [part.__name__ for part in classes] == [
+    "LotlipModel", "LotlipProcessor", "LotlipTokenizer", "LotlipImageProcessor", "LotlipImageProcessorPil",
+    "LotlipTokenizer", "LotlipImageProcessor",
+], classes
+assert all(part.__module__.startswith("transformers_modules." if remote else "modeling_lotlip.") for part in classes)
+
+image = Image.linear_gradient("L").convert("RGB").crop((0, 0, 120, 200))
+texts = ["a bc. d e f", "g"]
+inputs = processor(text=texts, images=image, return_tensors="pt")
+assert torch.equal(inputs["input_ids"], tokenizer(texts, padding=True, return_tensors="pt")["input_ids"])
+assert torch.equal(inputs["pixel_values"], image_processor(image, return_tensors="pt")["pixel_values"])
+with torch.inference_mode():
+    outputs = model(**inputs)
+    corners = model.get_text_features(
+        inputs["input_ids"], inputs["attention_mask"], output_corner_tokens=True
+    ).corner_pooler_output
+    classifier = AutoModelForZeroShotImageClassification.from_pretrained(repo_id, **trust)
+    assert torch.equal(classifier(**inputs).logits_per_image, outputs.logits_per_image)
+
+    # the towers alone
+    config = AutoConfig.from_pretrained(repo_id, **trust)
+    text_model = AutoModel.from_pretrained(repo_id, config=config.text_config, **trust)
+    vision_model = AutoModel.from_pretrained(repo_id, config=config.vision_config, **trust)
+    assert (type(text_model).__name__, type(vision_model).__name__) == ("LotlipTextModel", "LotlipVisionModel")
+    pooled = text_model(inputs["input_ids"], inputs["attention_mask"]).pooler_output
+    assert torch.equal(pooled @ model.text_projection.weight.t(), outputs.text_model_output.pooler_output)
+    pooled = vision_model(inputs["pixel_values"]).pooler_output
+    assert torch.equal(pooled, outputs.vision_model_output.pooler_output)
+    if remote:
+        from transformers.dynamic_module_utils import get_class_from_dynamic_module
+        towers = [
+            get_class_from_dynamic_module(f"modeling_lotlip.{name}", repo_id)
+            for name in ("LotlipTextModelWithProjection", "LotlipVisionModelWithProjection")
+        ]
+    else:
+        towers = [modeling_lotlip.LotlipTextModelWithProjection, modeling_lotlip.LotlipVisionModelWithProjection]
+    text_model, info = towers[0].from_pretrained(repo_id, output_loading_info=True)
+    assert not info["missing_keys"] and not info["mismatched_keys"], info
+    assert not any(name.startswith(("text_model.", "text_projection.")) for name in info["unexpected_keys"]), info
+    text_embeds = text_model(inputs["input_ids"], inputs["attention_mask"]).text_embeds
+    assert torch.equal(text_embeds, outputs.text_model_output.pooler_output)
+    vision_model, info = towers[1].from_pretrained(repo_id, output_loading_info=True)
+    assert not info["missing_keys"] and not info["mismatched_keys"], info
+    assert not any(name.startswith("vision_model.") for name in info["unexpected_keys"]), info
+    assert torch.equal(vision_model(inputs["pixel_values"]).image_embeds, outputs.vision_model_output.pooler_output)
+
+answer = pipeline("zero-shot-image-classification", model=repo_id, **trust)(image, candidate_labels=["a b", "c", "d"])
+save_file({
+    "text_embeds": outputs.text_embeds, "image_embeds": outputs.image_embeds, "corners": corners.contiguous(),
+    "pixel_values": pil_processor(image, return_tensors="pt")["pixel_values"],
+    "pipeline": torch.tensor([entry["score"] for entry in sorted(answer, key=lambda entry: entry["label"])]),
+}, results)
+"""
+
+# Tries repositories that are broken, mends them, and tries again.
+FAULTS = """
+import shutil
+import sys
+from pathlib import Path
+
+import modeling_lotlip
+
+root, good = Path(sys.argv[1]), Path(sys.argv[2])
+for name in sys.argv[3:]:
+    cls = modeling_lotlip.LotlipProcessor if name == "cut-tokenizer" else modeling_lotlip.LotlipModel
+    try:
+        cls.from_pretrained(f"org/{name}")
+    except Exception as error:
+        print(name, type(error).__name__)
+    else:
+        print(name, "loaded")
+
+    shutil.copytree(good, root / "org" / name, dirs_exist_ok=True)
+    (root / "org" / name / ".cut-off").unlink(missing_ok=True)
+    model, info = modeling_lotlip.LotlipModel.from_pretrained(f"org/{name}", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert len(modeling_lotlip.LotlipProcessor.from_pretrained(f"org/{name}").tokenizer) == 40
+"""
+
+
+def run(server, home: Path, *arguments: str | Path) -> str:
+    """Runs Python in a process of its own that knows no Hub but the server; `HF_ENDPOINT` is read at import."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    environment |= {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(home),
+        "HF_TOKEN": server.token,
+        "HF_HUB_DISABLE_XET": "1",  # the server speaks git-lfs
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    process = subprocess.run(
+        [sys.executable, *map(str, arguments)], env=environment, cwd=home.parent, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A server, and on it a checkpoint that the command converted and uploaded."""
+    folder = tmp_path_factory.mktemp("hub")
+    torch.manual_seed(0)
+    checkpoint = original_checkpoint(*original_towers(image_size=64))
+    torch.save(checkpoint, folder / "model.pt")
+    tokenizer_path = make_tokenizer_folder(folder / "bert")
+    with hub_server(folder / "repositories") as server:
+        command = ["-m", "modeling_lotlip.convert_lotlip_to_hf", "--checkpoint_path", folder / "model.pt"]
+        command += ["--tokenizer_path", tokenizer_path, "--output_dir", folder / "converted", "--push_to_hub", REPO_ID]
+        server.output = run(server, folder / "home-push", *command)
+        server.converted = folder / "converted"
+        yield server
+    assert server.unknown_routes == []
+
+
+@pytest.fixture(scope="module")
+def loaded(hub, tmp_path_factory):
+    """Embeddings from a process with the package, and from one without it."""
+    folder = tmp_path_factory.mktemp("loaded")
+    for source in ("package", "remote"):
+        run(hub, folder / f"home-{source}", "-c", LOAD, source, folder / f"{source}.safetensors")
+    return {source: load_file(folder / f"{source}.safetensors") for source in ("package", "remote")}
+
+
+def test_push(hub):
+    assert f"Uploaded to {hub.url}/{REPO_ID}" in hub.output
+    pushed = {file.name: file.read_bytes() for file in (hub.root / REPO_ID).iterdir()}
+    assert pushed == {file.name: file.read_bytes() for file in hub.converted.iterdir()}
+    assert any("/info/lfs/objects/batch" in request for request in hub.requests)
+    assert hub.model_cards and f'from_pretrained("{REPO_ID}")' in hub.model_cards[0]
+
+
+def test_package_and_remote_code_agree(loaded):
+    assert set(loaded["package"]) == set(loaded["remote"])
+    for name, tensor in loaded["package"].items():
+        assert tensor.isfinite().all() and tensor.std() > 0
+        assert torch.equal(tensor, loaded["remote"][name]), name
+
+
+def test_remote_code_is_complete_and_flat(hub):
+    files = {file.name for file in hub.converted.glob("*.py")}
+    assert files == {file.name for file in remote_code_files()}
+    for file in files:
+        code = (hub.converted / file).read_text()
+        assert {f"{name}.py" for name in re.findall(r"^\s*from \.(\S+) import", code, re.MULTILINE)} <= files
+        assert not re.search(r"^\s*from \.(\S+\.\S+|\s)", code, re.MULTILINE)
+        assert not re.search(r"^(from|import) modeling_lotlip", code, re.MULTILINE)
+
+    def references(part):
+        if isinstance(part, dict):
+            for value in part.values():
+                yield from references(value)
+        elif isinstance(part, list):
+            for value in part:
+                yield from references(value)
+        elif part is not None:
+            yield part
+
+    for file in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        content = json.loads((hub.converted / file).read_text())
+        parts = [content, *(part for part in content.values() if isinstance(part, dict))]
+        auto_maps = [part["auto_map"] for part in parts if "auto_map" in part]
+        assert auto_maps
+        for reference in references(auto_maps):
+            module, name = reference.split(".")
+            assert f"class {name}(" in (hub.converted / f"{module}.py").read_text()
+
+
+def test_broken_downloads_are_errors(hub, tmp_path):
+    weights = (hub.converted / "model.safetensors").read_bytes()
+    config = (hub.converted / "config.json").read_bytes()
+    faults = {
+        "cut-weights": (CUT_OFF, b"model.safetensors"),
+        "cut-tokenizer": (CUT_OFF, b"tokenizer.json"),
+        "half-weights": ("model.safetensors", weights[: len(weights) // 2]),
+        "garbage-weights": ("model.safetensors", b"\xff" * len(weights)),
+        "half-config": ("config.json", config[: len(config) // 2]),
+    }
+    for name, (file, content) in faults.items():
+        repo = hub.root / "org" / name
+        repo.mkdir(parents=True)
+        for good in hub.converted.iterdir():
+            (repo / good.name).write_bytes(good.read_bytes())
+        (repo / file).write_bytes(content)
+
+    output = run(hub, tmp_path / "home", "-c", FAULTS, hub.root, hub.converted, *faults)
+    outcomes = dict(line.split() for line in output.splitlines())
+    assert list(outcomes) == list(faults)
+    assert all(outcome.endswith("Error") for outcome in outcomes.values()), output
+
+
+def test_saving_leaves_the_model_alone(hub, tmp_path):
+    model = LotlipModel.from_pretrained(hub.converted)
+    del model.config.auto_map, model.config.text_config.auto_map, model.config.vision_config.auto_map
+    processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
+    (tmp_path / "notes.txt").write_text("mine")
+
+    save_with_remote_code(model, processor, tmp_path)
+
+    assert not hasattr(model.config, "auto_map") and not hasattr(model.config.text_config, "auto_map")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    for file in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        written, converted = (json.loads((folder / file).read_text()) for folder in (tmp_path, hub.converted))
+        assert written["auto_map"] == converted["auto_map"]
+    model.save_pretrained(tmp_path / "plain")
+    assert not list((tmp_path / "plain").glob("*.py")), "saving elsewhere must not have been changed"
