@@ -105,7 +105,7 @@ def image_text_contrastive_loss(
     pairs = present.t()
     compared = pairs[:, :, None] & pairs[:, None, :]
     if short_negatives is not None:
-        own = torch.eye(len(short_negatives), dtype=torch.bool, device=short_negatives.device)
+        own = torch.eye(short_negatives.shape[0], dtype=torch.bool, device=short_negatives.device)
         compared = torch.cat([compared[:1] & (short_negatives | own), compared[1:]])
     logits = logits.masked_fill(~compared, torch.finfo(logits.dtype).min)
 
@@ -259,24 +259,19 @@ class LotlipTextEmbeddings(nn.Module):
                     f"The texts have {seq_length} tokens, but the position table ends at {max_seq_length}: "
                     f"`max_position_embeddings` less `num_corner_tokens` ({num_corner_tokens}). Truncate them."
                 )
+            position_ids = self.position_ids[:, :seq_length]
             # the positions between [CLS] and the text belong to the corner tokens, computed or not
-            position_ids = torch.cat(
-                [
-                    self.position_ids[:, :1],
-                    self.position_ids[:, num_corner_tokens + 1 : num_corner_tokens + seq_length],
-                ],
-                dim=-1,
-            )
+            position_ids = torch.where(position_ids > 0, position_ids + num_corner_tokens, position_ids)
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(position_ids)
 
         if with_corner_tokens:
             corner_tokens = self.corner_tokens.to(inputs_embeds.dtype).expand(batch_size, -1, -1)
-            corner_position_ids = self.position_ids[:, 1 : num_corner_tokens + 1].expand(len(position_ids), -1)
+            corner_position_ids = self.position_ids[:, 1 : num_corner_tokens + 1].expand(position_ids.shape[0], -1)
             inputs_embeds = _insert_corners(inputs_embeds, corner_tokens)
             position_ids = _insert_corners(position_ids, corner_position_ids)
             token_type_ids = _insert_corners(
-                token_type_ids, token_type_ids.new_zeros(len(token_type_ids), num_corner_tokens)
+                token_type_ids, token_type_ids.new_zeros(token_type_ids.shape[0], num_corner_tokens)
             )
 
         embeddings = inputs_embeds + self.token_type_embeddings(token_type_ids)
@@ -613,7 +608,7 @@ class LotlipTextModel(LotlipPreTrainedModel):
                     f"{tuple(attention_mask.shape)}."
                 )
             attention_mask = _insert_corners(
-                attention_mask, attention_mask.new_ones(len(attention_mask), num_corner_tokens)
+                attention_mask, attention_mask.new_ones(attention_mask.shape[0], num_corner_tokens)
             )
         hides_corners = with_corner_tokens and is_masked
         attention_mask = create_bidirectional_mask(
@@ -940,7 +935,7 @@ class LotlipModel(LotlipPreTrainedModel):
         text_embeds = text_embeds / _get_vector_norm(text_embeds)
 
         if present is None:
-            present = torch.ones(len(text_embeds), dtype=torch.bool, device=text_embeds.device)
+            present = torch.ones(text_embeds.shape[0], dtype=torch.bool, device=text_embeds.device)
         text_embeds = text_embeds.masked_fill(~present[:, None, None], 0)
         return text_embeds, present, text_outputs
 
@@ -1020,10 +1015,10 @@ class LotlipModel(LotlipPreTrainedModel):
                 f"{tuple(short_input_ids.shape)}."
             )
         if short_input_ids is not None and input_ids is not None:
-            if not has_several_captions or len(input_ids) != len(short_input_ids):
+            if not has_several_captions or input_ids.shape[0] != short_input_ids.shape[0]:
                 raise ValueError(
                     f"Beside `short_input_ids` of shape {tuple(short_input_ids.shape)} the long captions in "
-                    f"`input_ids` must be of shape ({len(short_input_ids)}, captions, sequence_length), got "
+                    f"`input_ids` must be of shape ({short_input_ids.shape[0]}, captions, sequence_length), got "
                     f"{tuple(input_ids.shape)}."
                 )
         num_long_captions = 0 if input_ids is None else 1
@@ -1067,10 +1062,10 @@ class LotlipModel(LotlipPreTrainedModel):
 
         loss = None
         if return_loss:
-            if len(text_embeds) != len(image_embeds):
+            if text_embeds.shape[0] != image_embeds.shape[0]:
                 raise ValueError(
-                    f"`return_loss=True` needs the captions of each image: got texts for {len(text_embeds)} images "
-                    f"and `pixel_values` of {len(image_embeds)}."
+                    "`return_loss=True` needs the captions of each image: got texts for "
+                    f"{text_embeds.shape[0]} images and `pixel_values` of {image_embeds.shape[0]}."
                 )
             loss = image_text_contrastive_loss(image_embeds, text_embeds, logit_scale, present)
 
