@@ -1,0 +1,814 @@
+"""The model: equal to the original implementation, its properties, and what users do with it."""
+
+import copy
+import itertools
+import math
+import pickle
+
+import pytest
+import torch
+from accelerate import Accelerator, disk_offload
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from torch.export import Dim
+from transformers import AttentionInterface, Trainer, TrainingArguments
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from modeling_lotlip.configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
+from modeling_lotlip.modeling_lotlip import (
+    MAX_LOGIT_SCALE,
+    LotlipModel,
+    LotlipTextModel,
+    LotlipTextModelWithProjection,
+    LotlipVisionModel,
+    LotlipVisionModelWithProjection,
+    image_text_contrastive_loss,
+)
+from modeling_lotlip.weights_lotlip import BERT_NAMES, TIMM_NAMES
+
+
+WIDTH, VOCAB_SIZE, IMAGE_SIZE = 32, 99, 16
+
+
+# Fresh models. At an initializer range of 0.02 all texts of such small models embed nearly alike.
+def text_config(num_corner_tokens=2, **kwargs):
+    fields = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 40,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.1,
+        "projection_dim": WIDTH,
+    }
+    return LotlipTextConfig(**{**fields, "num_corner_tokens": num_corner_tokens, **kwargs})
+
+
+def vision_config(**kwargs):
+    fields = {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "image_size": IMAGE_SIZE,
+        "patch_size": 8,
+        "initializer_range": 0.1,
+    }
+    return LotlipVisionConfig(**{**fields, **kwargs})
+
+
+def new_model(num_corner_tokens=2, vision_projection_dim=None, seed=0, **kwargs):
+    torch.manual_seed(seed)
+    config = LotlipConfig(
+        text_config=text_config(num_corner_tokens, **kwargs),
+        vision_config=vision_config(projection_dim=vision_projection_dim),
+        projection_dim=WIDTH,
+    )
+    return LotlipModel(config).eval()
+
+
+def new_text_model(num_corner_tokens=2, seed=0, **kwargs):
+    torch.manual_seed(seed)
+    return LotlipTextModel(text_config(num_corner_tokens, **kwargs)).eval()
+
+
+def random_captions(batch_size, low=2, high=12, seed=0):
+    """Texts of random lengths, as a list of 1-D tensors without padding."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(low, high, (batch_size,), generator=generator)
+    return [torch.randint(1, VOCAB_SIZE, (int(length),), generator=generator) for length in lengths]
+
+
+def pad(captions, length=None, filler=0):
+    """Captions to a batch. An absent one (None) is a row of padding."""
+    length = length or max(len(caption) for caption in captions if caption is not None)
+    input_ids = torch.full((len(captions), length), filler)
+    attention_mask = torch.zeros(len(captions), length, dtype=torch.long)
+    for row, caption in enumerate(captions):
+        if caption is not None:
+            input_ids[row, : len(caption)] = caption
+            attention_mask[row, : len(caption)] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def random_images(batch_size, seed=0):
+    return torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_close(actual, expected, atol=1e-5):
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
+
+
+def without_corner_positions(x, num_corner_tokens=2):
+    return torch.cat([x[..., :1], x[..., num_corner_tokens + 1 :]], dim=-1)
+
+
+# ---- the original implementation
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa", "flex_attention"])
+def test_equals_the_reference(reference, build_reference_model, attn_implementation):
+    model, expected = build_reference_model(attn_implementation), reference.expected
+    input_ids = without_corner_positions(expected["input_ids_128"])
+    attention_mask = without_corner_positions(expected["attention_mask_2d_128"])
+    with torch.no_grad():
+        plain = model.get_text_features(input_ids, attention_mask)
+        with_corners = model.get_text_features(input_ids, attention_mask, output_corner_tokens=True)
+        images = model.get_image_features(reference.pixel_values)
+        outputs = model(input_ids[:6], reference.pixel_values, attention_mask[:6])
+
+    features = expected["text_cls_and_corner_features"]
+    assert_close(plain.pooler_output, expected["text_cls_features"])
+    assert_close(with_corners.pooler_output, features[:, 0])
+    assert_close(with_corners.corner_pooler_output, features[:, 1:])
+    assert_close(plain.last_hidden_state, with_corners.last_hidden_state)
+    for row, states in enumerate(expected["text_last_hidden_state_first2"]):
+        length = int(expected["attention_mask_2d_128"][row].sum())
+        assert_close(with_corners.corner_hidden_states[row], states[1:3])
+        assert_close(with_corners.last_hidden_state[row, 0], states[0])
+        assert_close(with_corners.last_hidden_state[row, 1 : length - 2], states[3:length])
+
+    assert_close(images.pooler_output, expected["image_features"])
+    assert_close(images.last_hidden_state[:2], expected["vision_last_hidden_state_first2"])
+    assert_close(outputs.logits_per_image, expected["logits_per_image_7_images_first_6_texts"])
+    short = without_corner_positions(expected["input_ids_32"])
+    with torch.no_grad():
+        assert_close(model.get_text_features(short, short != 0).pooler_output, expected["text_cls_features_len32"])
+
+
+def original_name(name):
+    """The tensor of the original that holds a parameter of ours: words and corners are one there, and q, k and v."""
+    renamed = {
+        "logit_scale": "logit_scale",
+        "text_projection.weight": "text.proj.weight",
+        "text_model.embeddings.corner_tokens": "text.transformer.embeddings.word_embeddings.weight",
+    }
+    if name in renamed:
+        return renamed[name]
+    tower, name = name.split(".", 1)
+    for ours, theirs in BERT_NAMES if tower == "text_model" else TIMM_NAMES:
+        name = name.replace(ours, theirs)
+    if tower == "text_model":
+        return f"text.transformer.{name}"
+    return "visual.trunk." + name.replace("q_proj", "qkv").replace("k_proj", "qkv").replace("v_proj", "qkv")
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
+def test_loss_and_gradients_equal_the_reference(reference, build_reference_model, attn_implementation):
+    model = build_reference_model(attn_implementation)
+    input_ids = without_corner_positions(reference.loss["input_ids"])
+    outputs = model(input_ids, reference.loss["pixel_values"], (input_ids != 0).long(), return_loss=True)
+    outputs.text_embeds.retain_grad()
+    outputs.image_embeds.retain_grad()
+    outputs.loss.backward()
+
+    assert outputs.loss.item() == pytest.approx(reference.loss_values["total_loss"], abs=1e-5)
+    assert_close(outputs.text_embeds, reference.loss["text_features"])
+    assert_close(outputs.image_embeds, reference.loss["image_features"])
+    assert_close(outputs.text_embeds.grad, reference.loss["text_features_grad"])
+    assert_close(outputs.image_embeds.grad, reference.loss["image_features_grad"])
+
+    squares = {}
+    for name, parameter in model.named_parameters():
+        theirs = original_name(name)
+        squares[theirs] = squares.get(theirs, 0.0) + parameter.grad.double().square().sum().item()
+    norms = {name: math.sqrt(square) for name, square in squares.items()}
+    expected = reference.loss_values["grad_norm_of_parameter"]
+    assert norms.keys() == expected.keys()
+    for name, norm in expected.items():
+        assert norms[name] == pytest.approx(norm, rel=1e-4, abs=1e-8), name
+
+
+# ---- who sees whom
+
+
+def visible(length, num_corner_tokens, is_masked, padding=0):
+    """The rule of the paper, written out: (query, key) over [CLS], the corners, the text."""
+    kinds = ["cls"] + ["corner"] * num_corner_tokens + ["text"] * (length - 1 + padding)
+    seen = torch.zeros(len(kinds), len(kinds), dtype=torch.bool)
+    for query, key in itertools.product(range(len(kinds)), repeat=2):
+        hidden = kinds[key] == "corner" or (kinds[query] == "corner" and kinds[key] == "cls")
+        seen[query, key] = query == key or not (hidden and is_masked)
+        if key >= num_corner_tokens + length:
+            seen[query, key] = False
+    return seen
+
+
+def seen_by_gradient(model, length, padding=0):
+    """Which token's input moves which token's output, in a model of one layer."""
+    embeds = torch.randn(1, length + padding, WIDTH, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    attention_mask = torch.tensor([[1] * length + [0] * padding])
+    outputs = model(inputs_embeds=embeds, attention_mask=attention_mask, output_corner_tokens=True)
+    states, inputs = outputs.last_hidden_state, [embeds]
+    if outputs.corner_hidden_states is not None:
+        states = torch.cat([states[:, :1], outputs.corner_hidden_states, states[:, 1:]], dim=1)
+        inputs.append(model.embeddings.corner_tokens)
+    rows = []
+    for query in range(states.shape[1]):
+        # the first unit: the sum over a layer norm's output is a constant
+        gradients = torch.autograd.grad(states[0, query, 0], inputs, retain_graph=True, allow_unused=True)
+        moved = [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients)]
+        moved = [(g.reshape(-1, WIDTH).abs().amax(dim=-1) > 0) for g in moved]
+        rows.append(torch.cat([moved[0][:1], *moved[1:], moved[0][1:]]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("is_masked", [True, False])
+@pytest.mark.parametrize("num_corner_tokens", range(5))
+def test_who_sees_whom(num_corner_tokens, is_masked):
+    length, padding = 4, 2
+    for attn_implementation in ("eager", "sdpa"):
+        model = new_text_model(num_corner_tokens, num_hidden_layers=1, corner_attention_mask=is_masked)
+        model.set_attn_implementation(attn_implementation)
+        seen = seen_by_gradient(model, length, padding)[: num_corner_tokens + length]
+        expected = visible(length, num_corner_tokens, is_masked, padding)[: num_corner_tokens + length]
+        assert torch.equal(seen, expected), attn_implementation
+
+
+def test_who_sees_whom_is_the_reference_mask(reference):
+    model = new_text_model(num_hidden_layers=1)
+    for mask, row in zip(reference.expected["corner_mask_128_first2"], reference.expected["attention_mask_2d_128"]):
+        real = int(row.sum())
+        seen = seen_by_gradient(model, length=real - 2)
+        assert torch.equal(seen, mask[:real, :real].bool())
+        assert not mask[:real, real:].any()
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize(("num_corner_tokens", "is_masked"), [(0, True), (1, True), (4, True), (2, False)])
+def test_padding_and_the_batch_change_no_embedding(num_corner_tokens, is_masked, attn_implementation):
+    model = new_text_model(num_corner_tokens, corner_attention_mask=is_masked)
+    model.set_attn_implementation(attn_implementation)
+    captions = random_captions(5)
+    with torch.no_grad():
+        batched = model(**pad(captions, length=17, filler=7), output_corner_tokens=True)
+        tight = model(**pad(captions), output_corner_tokens=True)
+        plain = model(**pad(captions))
+        alone = [model(caption[None], output_corner_tokens=True) for caption in captions]
+    for row, (caption, own) in enumerate(zip(captions, alone)):
+        for outputs in (batched, tight, plain):
+            assert_close(outputs.pooler_output[row], own.pooler_output[0])
+            assert_close(outputs.last_hidden_state[row, : len(caption)], own.last_hidden_state[0])
+        if num_corner_tokens > 0:
+            assert_close(batched.corner_pooler_output[row], own.corner_pooler_output[0])
+            assert_close(batched.corner_hidden_states[row], own.corner_hidden_states[0])
+    assert (plain.corner_hidden_states is None) == (is_masked or num_corner_tokens == 0)
+
+
+def test_corner_tokens_without_the_mask_change_the_text():
+    caption = random_captions(1)[0][None]
+    model = new_text_model()
+    unmasked = new_text_model(corner_attention_mask=False)
+    unmasked.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert (model(caption).pooler_output - unmasked(caption).pooler_output).abs().max() > 1e-2
+
+
+def test_backends_that_cannot_hide_corner_tokens_refuse():
+    AttentionInterface.register("without_a_mask", sdpa_attention_forward)
+    model = new_text_model()
+    captions = pad(random_captions(3))
+    with torch.no_grad():
+        expected = model(captions["input_ids"]).pooler_output
+        model.set_attn_implementation("without_a_mask")
+        assert_close(model(captions["input_ids"]).pooler_output, expected)
+        with pytest.raises(ValueError, match="'without_a_mask'.*set_attn_implementation"):
+            model(**captions, output_corner_tokens=True)
+        # flash attention need not be installed for its mask
+        for mask in (captions["attention_mask"], torch.ones_like(captions["attention_mask"])):
+            model.config._attn_implementation = "flash_attention_2"
+            with pytest.raises(ValueError, match="'flash_attention_2'.*set_attn_implementation"):
+                model(captions["input_ids"], mask, output_corner_tokens=True)
+
+
+# ---- embeddings
+
+
+def test_corner_tokens_and_padding_are_initialised_apart():
+    embeddings = new_text_model(num_corner_tokens=4, hidden_size=512, initializer_range=0.05).embeddings
+    corners = embeddings.corner_tokens.detach()
+    assert torch.cdist(corners, corners)[~torch.eye(4, dtype=torch.bool)].min() > 1
+    assert corners.std().item() == pytest.approx(0.05, rel=0.1)
+    assert not embeddings.word_embeddings.weight[0].any()
+
+
+def test_positions_leave_room_for_the_corner_tokens():
+    """With positions given and no corners computed, any number of corners is a BERT."""
+    plain, model = new_text_model(0), new_text_model(3)
+    model.load_state_dict(plain.state_dict(), strict=False)
+    captions = pad(random_captions(4))
+    positions = torch.arange(captions["input_ids"].shape[1])[None]
+    shifted = torch.where(positions > 0, positions + 3, positions)
+    with torch.no_grad():
+        assert_close(model(**captions, position_ids=positions).pooler_output, plain(**captions).pooler_output)
+        assert_close(model(**captions).pooler_output, plain(**captions, position_ids=shifted).pooler_output)
+        assert_close(
+            model(**captions, position_ids=shifted, output_corner_tokens=True).corner_pooler_output,
+            model(**captions, output_corner_tokens=True).corner_pooler_output,
+        )
+
+
+def test_inputs_embeds_and_token_type_ids():
+    model, captions = new_text_model(), pad(random_captions(4))
+    token_type_ids = torch.zeros_like(captions["input_ids"])
+    embeds = model.get_input_embeddings()(captions["input_ids"])
+    with torch.no_grad():
+        expected = model(**captions, output_corner_tokens=True)
+        for inputs in (
+            {"inputs_embeds": embeds},
+            {"input_ids": captions["input_ids"], "token_type_ids": token_type_ids},
+        ):
+            outputs = model(**inputs, attention_mask=captions["attention_mask"], output_corner_tokens=True)
+            for name in expected:
+                assert_close(outputs[name], expected[name])
+        other = model(**captions, token_type_ids=token_type_ids + 1)
+    assert (other.pooler_output - expected.pooler_output).abs().max() > 1e-3
+
+
+def test_hidden_states_and_attentions():
+    model, captions = new_text_model(num_corner_tokens=3), pad(random_captions(4, high=9), length=9)
+    model.set_attn_implementation("eager")
+    recorded = {"output_hidden_states": True, "output_attentions": True}
+    with torch.no_grad():
+        plain = model(**captions, **recorded)
+        outputs = model(**captions, **recorded, output_corner_tokens=True)
+        images = LotlipVisionModel(vision_config()).eval()(random_images(2), output_hidden_states=True)
+    assert [x.shape for x in plain.hidden_states] == [(4, 9, WIDTH)] * 3
+    assert [x.shape for x in plain.attentions] == [(4, 4, 9, 9)] * 2
+    assert [x.shape for x in outputs.hidden_states] == [(4, 12, WIDTH)] * 3
+    assert_close(outputs.hidden_states[-1][:, 1:4], outputs.corner_hidden_states, atol=0)
+    assert_close(plain.hidden_states[-1], plain.last_hidden_state, atol=0)
+    for row, length in enumerate(captions["attention_mask"].sum(dim=-1).tolist()):
+        unseen = ~visible(length, 3, True, padding=9 - length)
+        for weights in outputs.attentions:
+            assert_close(weights.sum(dim=-1), torch.ones(4, 4, 12))
+            assert not weights[row, :, : length + 3][:, unseen[: length + 3]].any()
+    assert [x.shape for x in images.hidden_states] == [(2, 5, WIDTH)] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(tmp_path, dtype):
+    model = new_model(vision_projection_dim=WIDTH)
+    model.save_pretrained(tmp_path)
+    half = LotlipModel.from_pretrained(tmp_path, dtype=dtype)
+    inputs = {**pad(random_captions(6)), "pixel_values": random_images(6), "return_loss": True}
+    with torch.no_grad():
+        expected, outputs = model(**inputs), half(**inputs)
+    assert outputs.text_embeds.dtype == outputs.image_embeds.dtype == dtype
+    for name in ("text_embeds", "image_embeds"):
+        assert nn.functional.cosine_similarity(outputs[name].float(), expected[name]).min() > 0.999
+    assert outputs.loss.dtype == torch.float32
+    assert outputs.loss.item() == pytest.approx(expected.loss.item(), rel=0.05)
+
+
+def test_tuples():
+    model = new_model()
+    inputs = {**pad(random_captions(3)), "pixel_values": random_images(3), "return_loss": True}
+    with torch.no_grad():
+        outputs, as_tuple = model(**inputs), model(**inputs, return_dict=False)
+        text = model.get_text_features(**pad(random_captions(3)), return_dict=False)
+    assert isinstance(as_tuple, tuple)
+    for value, expected in zip(as_tuple[:5], outputs.to_tuple()[:5]):
+        assert_close(value, expected, atol=0)
+    assert_close(text[1], outputs.text_model_output.pooler_output)
+
+
+# ---- the loss and the forms of text
+
+
+def plain_loss(image_embeds, text_embeds, present, scale, short_negatives=None):
+    """The loss in float64, slot by slot and row by row, with the rows and columns of absent captions taken out."""
+    losses = []
+    for slot in range(text_embeds.shape[1]):
+        rows = present[:, slot].nonzero()[:, 0].tolist()
+        if len(rows) < 2:
+            continue
+        logits = scale * text_embeds[:, slot].double() @ image_embeds.double().T
+        negatives = torch.ones_like(logits, dtype=torch.bool)
+        if slot == 0 and short_negatives is not None:
+            negatives = short_negatives
+        total = 0.0
+        for row in rows:
+            images = [other for other in rows if other == row or negatives[row, other]]
+            texts = [other for other in rows if other == row or negatives[other, row]]
+            total += 0.5 * (logits[row, images].logsumexp(0) + logits[texts, row].logsumexp(0)) - logits[row, row]
+        losses.append(total / len(rows))
+    return float(sum(losses) / len(losses)) if losses else 0.0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_loss_is_the_plain_one(seed):
+    generator = torch.Generator().manual_seed(seed)
+    batch_size, slots = 6, 4
+    image_embeds = nn.functional.normalize(torch.randn(batch_size, 8, generator=generator), dim=-1)
+    text_embeds = nn.functional.normalize(torch.randn(batch_size, slots, 8, generator=generator), dim=-1)
+    present = torch.rand(batch_size, slots, generator=generator) > 0.4
+    present[:, 2] = torch.arange(batch_size) == 3  # one pair is no contrast
+    short_negatives = torch.rand(batch_size, batch_size, generator=generator) > 0.4 if seed % 2 else None
+    image_embeds.requires_grad_()
+    text_embeds.requires_grad_()
+    scale = torch.tensor(14.0)
+    loss = image_text_contrastive_loss(image_embeds, text_embeds, scale, present, short_negatives)
+    expected = plain_loss(image_embeds, text_embeds, present, scale.double(), short_negatives)
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+    loss.backward()
+    assert image_embeds.grad.isfinite().all()
+    assert not text_embeds.grad[~present].any() and text_embeds.grad[:, :2][present[:, :2]].any()
+
+
+def embed_alone(model, caption, output_corner_tokens):
+    """The normalised slots of one caption, computed without any other."""
+    outputs = model.get_text_features(caption[None], output_corner_tokens=output_corner_tokens)
+    slots = [outputs.pooler_output]
+    if output_corner_tokens and outputs.corner_pooler_output is not None:
+        slots.extend(outputs.corner_pooler_output.unbind(1))
+    return nn.functional.normalize(torch.cat(slots), dim=-1)
+
+
+@pytest.mark.parametrize(("num_corner_tokens", "is_masked"), [(2, True), (0, True), (1, False)])
+@pytest.mark.parametrize("num_long_captions", [0, 1, 3])
+def test_short_and_long_captions(num_long_captions, num_corner_tokens, is_masked):
+    """Both forms of several captions, with absent ones, against captions embedded one by one."""
+    model = new_model(num_corner_tokens, corner_attention_mask=is_masked, seed=num_long_captions)
+    batch_size = 5
+    short = random_captions(batch_size, high=6)
+    long = [random_captions(num_long_captions, low=5, high=14, seed=10 + image) for image in range(batch_size)]
+    short[3] = None
+    if num_long_captions > 0:
+        long[0][0] = None
+    if num_long_captions == 3:
+        for image in range(1, batch_size):  # one image alone has a third long caption
+            long[image][2] = None
+
+    absent = torch.zeros(num_corner_tokens + 1, WIDTH)
+    expected, present = [], []
+    with torch.no_grad():
+        for image in range(batch_size):
+            slots = [absent[:1] if short[image] is None else embed_alone(model, short[image], False)]
+            there = [short[image] is not None]
+            for caption in long[image]:
+                slots.append(absent if caption is None else embed_alone(model, caption, True))
+                there.extend([caption is not None] * (num_corner_tokens + 1))
+            expected.append(torch.cat(slots))
+            present.append(there)
+    expected, present = torch.stack(expected), torch.tensor(present)
+
+    pixel_values = random_images(batch_size)
+    together = pad([caption for image in range(batch_size) for caption in [short[image], *long[image]]])
+    together = {name: x.unflatten(0, (batch_size, -1)) for name, x in together.items()}
+    apart = {f"short_{name}": x for name, x in pad(short).items()}
+    if num_long_captions > 0:
+        padded = pad([caption for captions in long for caption in captions])
+        apart.update({name: x.unflatten(0, (batch_size, -1)) for name, x in padded.items()})
+
+    for inputs in (together, apart):
+        with torch.no_grad():
+            outputs = model(**inputs, pixel_values=pixel_values, return_loss=True)
+        assert_close(outputs.text_embeds, expected)
+        scale = model.logit_scale.detach().double().exp()
+        loss = plain_loss(outputs.image_embeds, expected, present, scale)
+        assert outputs.loss.item() == pytest.approx(loss, abs=1e-5)
+        logits = expected[:, 0] @ outputs.image_embeds.T * model.logit_scale.detach().exp()
+        assert_close(outputs.logits_per_text, logits, atol=1e-4)
+        assert_close(outputs.logits_per_image, outputs.logits_per_text.T, atol=0)
+
+
+@pytest.mark.parametrize("num_corner_tokens", [0, 2])
+def test_one_caption_per_image(num_corner_tokens):
+    model, captions = new_model(num_corner_tokens, vision_projection_dim=WIDTH), random_captions(4)
+    captions[1] = None
+    inputs = {**pad(captions), "pixel_values": random_images(4)}
+    outputs = model(**inputs, return_loss=True)
+    with torch.no_grad():
+        slots = torch.stack(
+            [
+                torch.zeros(num_corner_tokens + 1, WIDTH) if caption is None else embed_alone(model, caption, True)
+                for caption in captions
+            ]
+        )
+        assert_close(model(**inputs).logits_per_text, outputs.logits_per_text)
+        assert model(**inputs).loss is None
+    assert_close(outputs.text_embeds.detach(), slots[:, 0])
+    present = torch.tensor([[True], [False], [True], [True]]).expand(-1, num_corner_tokens + 1)
+    scale = model.logit_scale.detach().double().exp()
+    loss = plain_loss(outputs.image_embeds.detach(), slots, present, scale)
+    assert outputs.loss.item() == pytest.approx(loss, abs=1e-5)
+    outputs.loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_no_contrast_is_no_loss():
+    """A batch in which no slot has two pairs has the loss 0 and gradients without NaN."""
+    model, captions = new_model(), random_captions(3)
+    outputs = model(**pad([captions[0], None, None]), pixel_values=random_images(3), return_loss=True)
+    outputs.loss.backward()
+    assert outputs.loss.item() == 0
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+IDS = torch.ones(2, 3, 5, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "match"),
+    [
+        ({"input_ids": IDS[:, 0].repeat(1, 8)}, r"40 tokens, but the position table ends at 38"),
+        ({"input_ids": IDS, "attention_mask": IDS[:, 0]}, r"`attention_mask` .*\(2, 3, 5\), got \(2, 5\)"),
+        ({"input_ids": IDS, "position_ids": IDS[0]}, r"`position_ids` .*\(2, 3, 5\), got \(3, 5\)"),
+        ({"input_ids": IDS[:, 0], "short_input_ids": IDS[:, 0]}, r"\(2, captions, sequence_length\), got \(2, 5\)"),
+        ({"input_ids": IDS[:1], "short_input_ids": IDS[:, 0]}, r"\(2, captions, sequence_length\), got \(1, 3, 5\)"),
+        ({"input_ids": IDS, "short_input_ids": IDS}, r"`short_input_ids` .*got \(2, 3, 5\)"),
+        ({}, "`input_ids`, `short_input_ids`, or both"),
+        ({"input_ids": IDS[:, 0], "pixel_values": torch.zeros(2, 3, 24, 16)}, "24 x 16 .* 16 x 16"),
+        ({"input_ids": IDS[:, 0], "pixel_values": torch.zeros(2, 1, 16, 16)}, "1 channels"),
+        ({"input_ids": IDS[:, 0], "pixel_values": None}, "`pixel_values`"),
+        ({"input_ids": IDS[:1, 0], "return_loss": True}, "texts for 1 images and `pixel_values` of 2"),
+    ],
+)
+def test_wrong_inputs_are_named(inputs, match):
+    with pytest.raises(ValueError, match=match):
+        new_model()(**{"pixel_values": random_images(2), **inputs})
+
+
+def test_towers_name_wrong_inputs():
+    model = new_text_model()
+    with pytest.raises(ValueError, match="exactly one of `input_ids` and `inputs_embeds`"):
+        model()
+    with pytest.raises(ValueError, match=r"\(batch_size, sequence_length\), got \(1, 1, 5, 5\)"):
+        model(IDS[0], torch.ones(1, 1, 5, 5), output_corner_tokens=True)
+
+
+# ---- training
+
+
+def gradients(model, **inputs):
+    model.zero_grad()
+    model(**inputs, return_loss=True).loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def short_and_long_inputs(batch_size=4):
+    short, long = pad(random_captions(batch_size)), pad(random_captions(batch_size * 2, seed=1))
+    return {
+        "short_input_ids": short["input_ids"],
+        "short_attention_mask": short["attention_mask"],
+        **{name: x.unflatten(0, (batch_size, -1)) for name, x in long.items()},
+        "pixel_values": random_images(batch_size),
+    }
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    model, inputs = new_model().train(), short_and_long_inputs()
+    expected = gradients(model, **inputs)
+    model.activation_checkpointing_enable()
+    for name, gradient in gradients(model, **inputs).items():
+        assert_close(gradient, expected[name], atol=1e-6)
+
+
+def random_pairs(count, several_captions):
+    captions = pad(random_captions(count * 3), length=12)
+    if several_captions:
+        captions = {name: x.unflatten(0, (count, 3)) for name, x in captions.items()}
+    images = random_images(count)
+    return [{"pixel_values": images[i], **{name: x[i] for name, x in captions.items()}} for i in range(count)]
+
+
+def collate(samples):
+    return {**{name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}, "return_loss": True}
+
+
+@pytest.mark.parametrize("several_captions", [True, False])
+def test_trainer(tmp_path, several_captions):
+    """A learning rate that throws `logit_scale` out of its bounds, were it not clamped."""
+    model = new_model(vision_projection_dim=WIDTH)
+    before = copy.deepcopy(model.state_dict())
+    arguments = TrainingArguments(
+        tmp_path,
+        learning_rate=10.0,
+        max_steps=3,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        lr_scheduler_type="constant",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+    )
+    pairs = random_pairs(16, several_captions)
+    trainer = Trainer(model, arguments, data_collator=collate, train_dataset=pairs, eval_dataset=pairs[:8])
+    trainer.train()
+    assert model.logit_scale.item() in (0.0, pytest.approx(MAX_LOGIT_SCALE))
+    assert all(not torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+    assert math.isfinite(trainer.evaluate()["eval_loss"])
+    trainer.save_model(tmp_path / "saved")
+    assert_close(LotlipModel.from_pretrained(tmp_path / "saved").logit_scale, model.logit_scale, atol=0)
+
+
+def as_is(model):
+    return model
+
+
+def unpickled(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+@pytest.mark.parametrize("obtain", [as_is, copy.deepcopy, unpickled])
+def test_logit_scale_is_clamped_by_any_optimizer(obtain):
+    model, bystander = obtain(new_model()), new_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    with torch.no_grad():
+        bystander.logit_scale.fill_(9.0)
+    for gradient, bound in ((-100.0, MAX_LOGIT_SCALE), (100.0, 0.0)):
+        model.logit_scale.grad = torch.tensor(gradient)
+        optimizer.step()
+        assert model.logit_scale.item() == pytest.approx(bound)
+    assert bystander.logit_scale.item() == 9.0
+
+
+def test_logit_scale_is_clamped_under_accelerate():
+    model = new_model()
+    accelerator = Accelerator(cpu=True)
+    prepared, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=100.0))
+    accelerator.backward(prepared(**short_and_long_inputs(), return_loss=True).loss)
+    optimizer.step()
+    assert model.logit_scale.item() in (0.0, pytest.approx(MAX_LOGIT_SCALE))
+
+
+def test_lora_on_the_text_tower():
+    model, inputs = new_model(), short_and_long_inputs()
+    tuned = get_peft_model(model, LoraConfig(target_modules=r"text_model\..*\.(q_proj|v_proj)", r=2))
+    trained = {name for name, parameter in tuned.named_parameters() if parameter.requires_grad}
+    assert len(trained) == 2 * 2 * 2 and all(".text_model." in name and ".lora_" in name for name in trained)
+    before = tuned(**inputs, return_loss=True)
+    optimizer = torch.optim.SGD([parameter for parameter in tuned.parameters() if parameter.requires_grad], lr=5.0)
+    for _ in range(2):  # lora_A moves once lora_B is no longer zero
+        optimizer.zero_grad()
+        tuned(**inputs, return_loss=True).loss.backward()
+        optimizer.step()
+    tuned.eval()
+    with torch.no_grad():
+        after = tuned(**inputs, return_loss=True)
+        merged = tuned.merge_and_unload()(**inputs, return_loss=True)
+    assert (after.text_embeds - before.text_embeds).abs().max() > 1e-4
+    assert_close(after.image_embeds, before.image_embeds.detach())
+    assert_close(merged.text_embeds, after.text_embeds)
+
+
+# ---- compilation and export
+
+
+@pytest.mark.parametrize("form", ["one caption", "several captions", "short and long"])
+def test_compiled_training_step(form):
+    """The whole step in one graph, gradients included."""
+    inputs = short_and_long_inputs()
+    if form == "one caption":
+        inputs = {**pad(random_captions(4)), "pixel_values": inputs["pixel_values"]}
+    elif form == "several captions":
+        del inputs["short_input_ids"], inputs["short_attention_mask"]
+    model = new_model(vision_projection_dim=WIDTH).train()
+    expected = gradients(model, **inputs)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    model.zero_grad()
+    compiled(**inputs, return_loss=True).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert_close(parameter.grad, expected[name])
+
+
+@pytest.mark.parametrize("output_corner_tokens", [False, True])
+def test_compiled_by_inductor(output_corner_tokens):
+    model, captions = new_text_model(num_hidden_layers=1), pad(random_captions(3))
+    torch._dynamo.reset()
+    with torch.no_grad():
+        expected = model(**captions, output_corner_tokens=output_corner_tokens)
+        compiled = torch.compile(model, fullgraph=True)
+        outputs = compiled(**captions, output_corner_tokens=output_corner_tokens)
+    assert outputs.keys() == expected.keys()
+    for name in expected:
+        assert_close(outputs[name], expected[name])
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("output_corner_tokens", [False, True])
+def test_export_of_the_text_tower(output_corner_tokens, attn_implementation):
+    model = new_text_model()
+    model.set_attn_implementation(attn_implementation)
+    # with corner tokens, a text of two tokens would be a special case of the exporter's
+    batch, length = Dim("batch", min=1, max=64), Dim("length", min=3 if output_corner_tokens else 2, max=38)
+    shapes = {"input_ids": {0: batch, 1: length}, "attention_mask": {0: batch, 1: length}}
+    options = {"output_corner_tokens": output_corner_tokens}
+    exported = torch.export.export(
+        model, (), {**pad(random_captions(3)), **options}, dynamic_shapes={**shapes, "output_corner_tokens": None}
+    ).module()
+    for seed, batch_size in enumerate((1, 7)):
+        captions = pad(random_captions(batch_size, low=4, high=30, seed=seed))
+        with torch.no_grad():
+            expected, outputs = model(**captions, **options), exported(**captions, **options)
+        for name in expected:
+            assert_close(outputs[name], expected[name])
+
+
+def test_export_of_the_image_tower():
+    model = LotlipVisionModelWithProjection(vision_config(projection_dim=8)).eval()
+    dynamic_shapes = {"pixel_values": {0: Dim("batch", min=1, max=64)}}
+    exported = torch.export.export(model, (), {"pixel_values": random_images(3)}, dynamic_shapes=dynamic_shapes)
+    for batch_size in (1, 5):
+        pixel_values = random_images(batch_size, seed=batch_size)
+        with torch.no_grad():
+            assert_close(exported.module()(pixel_values=pixel_values).image_embeds, model(pixel_values).image_embeds)
+
+
+# ---- saving, loading, placing
+
+
+@pytest.fixture
+def saved_model(tmp_path):
+    model = new_model(vision_projection_dim=WIDTH)
+    model.save_pretrained(tmp_path / "model")
+    return model, tmp_path / "model"
+
+
+def assert_same_outputs(model, other):
+    inputs = short_and_long_inputs()
+    with torch.no_grad():
+        expected, outputs = model(**inputs, return_loss=True), other(**inputs, return_loss=True)
+    for name in ("loss", "logits_per_image", "text_embeds", "image_embeds"):
+        assert_close(outputs[name], expected[name], atol=1e-6)
+
+
+def test_save_load_and_pickle(saved_model):
+    model, path = saved_model
+    loaded, info = LotlipModel.from_pretrained(path, output_loading_info=True)
+    assert not any(info.values())
+    assert_same_outputs(model, loaded)
+    assert_same_outputs(model, pickle.loads(pickle.dumps(model)))
+
+
+def test_towers_load_alone_from_the_full_checkpoint(saved_model):
+    model, path = saved_model
+    captions, pixel_values = pad(random_captions(3)), random_images(3)
+    towers = {
+        LotlipTextModel: (captions, "pooler_output"),
+        LotlipTextModelWithProjection: (captions, "text_embeds"),
+        LotlipVisionModel: ({"pixel_values": pixel_values}, "pooler_output"),
+        LotlipVisionModelWithProjection: ({"pixel_values": pixel_values}, "image_embeds"),
+    }
+    with torch.no_grad():
+        expected = [
+            model.text_model(**captions).pooler_output,
+            model.get_text_features(**captions).pooler_output,
+            model.vision_model(pixel_values).pooler_output,
+            model.get_image_features(pixel_values).pooler_output,
+        ]
+        for (tower_class, (inputs, name)), embeds in zip(towers.items(), expected):
+            tower, info = tower_class.from_pretrained(path, output_loading_info=True)
+            assert not info["missing_keys"] and not info["mismatched_keys"]
+            assert_close(tower(**inputs)[name], embeds)
+
+
+def test_device_map_and_offload(saved_model, tmp_path):
+    model, path = saved_model
+    assert_same_outputs(model, LotlipModel.from_pretrained(path, device_map={"": "cpu"}))
+    device_map = {
+        "text_model": "cpu",
+        "text_projection": "cpu",
+        "logit_scale": "cpu",
+        "vision_model": "disk",
+        "visual_projection": "disk",
+    }
+    split = LotlipModel.from_pretrained(path, device_map=device_map, offload_folder=tmp_path / "offload")
+    assert split.vision_model.embeddings.class_embedding.device.type == "meta"
+    assert_same_outputs(model, split)
+    everything = disk_offload(copy.deepcopy(model), tmp_path / "everything", execution_device=torch.device("cpu"))
+    assert everything.text_model.embeddings.corner_tokens.device.type == "meta"
+    assert_same_outputs(model, everything)
+
+
+def test_resize_token_embeddings(tmp_path):
+    model, grown = new_model(), new_model()
+    grown.resize_token_embeddings(VOCAB_SIZE + 5)
+    assert grown.config.text_config.vocab_size == grown.text_model.config.vocab_size == VOCAB_SIZE + 5
+    assert torch.equal(grown.text_model.embeddings.corner_tokens, model.text_model.embeddings.corner_tokens)
+    assert_same_outputs(model, grown)
+    grown.save_pretrained(tmp_path)
+    loaded = LotlipModel.from_pretrained(tmp_path)
+    assert_same_outputs(grown, loaded)
+    loaded.get_text_features(torch.tensor([[1, VOCAB_SIZE + 4]]))
+
+
+def test_other_image_sizes():
+    model = new_model()
+    images = random_images(2)
+    wide = torch.randn(2, 3, 24, 40)
+    with torch.no_grad():
+        native = model.get_image_features(images)
+        interpolated = model.get_image_features(images, interpolate_pos_encoding=True)
+        other = model.get_image_features(wide, interpolate_pos_encoding=True)
+        logits = model(**pad(random_captions(3)), pixel_values=wide, interpolate_pos_encoding=True).logits_per_image
+    assert_close(interpolated.pooler_output, native.pooler_output)
+    assert other.last_hidden_state.shape == (2, 1 + 3 * 5, WIDTH)
+    assert logits.shape == (2, 3)
