@@ -414,7 +414,14 @@ def convert_checkpoint(
     Raises:
         `ValueError`: if the checkpoint is damaged, unsafe or of another architecture.
         `FileExistsError`: if the folder has files already.
-    """
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
+
+    >>> convert_checkpoint("model.pt", "LoTLIP-ViT-B-16", "open_clip_config.json")  # doctest: +SKIP
+    ```"""
     output_dir = Path(output_dir).absolute()
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise FileExistsError(f"`{output_dir}` exists and is not an empty folder. Give another `--output_dir`.")
@@ -489,7 +496,17 @@ def write_original(folder: str | Path, to_original: str | Path):
     Raises:
         `FileExistsError`: if the file exists already.
         `ValueError`: if the weights are not those of a [`LotlipModel`].
-    """
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip import LotlipConfig, LotlipModel
+    >>> from modeling_lotlip.convert_lotlip_to_hf import write_original
+
+    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 1}, vision_config={"num_hidden_layers": 1}))
+    >>> model.save_pretrained("lotlip-tiny")
+    >>> write_original("lotlip-tiny", "model.pt")
+    ```"""
     to_original = Path(to_original).absolute()
     _check_original_file(to_original)
     state_dict = state_dict_to_original(load_converted(folder))
@@ -572,6 +589,9 @@ def main():
                 print(f"Uploaded to {push_folder(folder, args.push_to_hub)}")
     except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: error: {error}\n")
+
+
+__all__ = ["convert_checkpoint", "state_dict_from_original", "state_dict_to_original", "write_original"]
 
 
 if __name__ == "__main__":

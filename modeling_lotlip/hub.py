@@ -277,7 +277,14 @@ def push_folder(folder: str | Path, repo_id: str, ignore_patterns: list[str] | N
 
     Raises:
         `HfHubHTTPError`: if the Hub refuses, for instance because nobody is logged in (`hf auth login`).
-    """
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.hub import push_folder
+
+    >>> push_folder("lotlip-tiny", "org/lotlip-tiny")  # doctest: +SKIP
+    ```"""
     api = HfApi()
     repo_url = api.create_repo(repo_id, exist_ok=True)
     api.upload_folder(
