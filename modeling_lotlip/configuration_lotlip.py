@@ -104,6 +104,11 @@ class LotlipTextConfig(PreTrainedConfig):
     corner_attention_mask: bool = True
     projection_dim: int = 768
 
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        # here too, since `@strict` wraps what its own call raises in an error that is no ValueError
+        self.validate_architecture()
+
     def validate_architecture(self):
         """Part of `@strict`-powered validation."""
         super().validate_architecture()
@@ -180,6 +185,11 @@ class LotlipVisionConfig(PreTrainedConfig):
     qkv_bias: bool = True
     projection_dim: int | None = None
 
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        # here too, since `@strict` wraps what its own call raises in an error that is no ValueError
+        self.validate_architecture()
+
     def validate_architecture(self):
         """Part of `@strict`-powered validation."""
         super().validate_architecture()
@@ -225,6 +235,11 @@ class LotlipConfig(PreTrainedConfig):
     vision_config: dict | PreTrainedConfig | None = None
     projection_dim: int = 768
     logit_scale_init_value: float | int = 2.6592
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        # here too, since `@strict` wraps what its own call raises in an error that is no ValueError
+        self.validate_architecture()
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation."""
