@@ -352,11 +352,12 @@ def _load_timm_vit(name_or_path: str) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
     vit = AutoModel.from_pretrained(name_or_path, dtype=torch.float32).timm_model
-    if not isinstance(vit, VisionTransformer) or vit.global_pool != "token":
+    if not isinstance(vit, VisionTransformer) or vit.global_pool != "token" or vit.num_prefix_tokens != 1:
         raise ValueError(
             f"`vision_model_name_or_path={name_or_path!r}` is a {type(vit).__name__} of timm with "
-            f"`global_pool={getattr(vit, 'global_pool', None)!r}`, but the image tower takes the weights of a "
-            "VisionTransformer with `global_pool='token'`."
+            f"`global_pool={getattr(vit, 'global_pool', None)!r}` and {getattr(vit, 'num_prefix_tokens', 0)} tokens "
+            "beside the patches, but the image tower takes the weights of a VisionTransformer with "
+            "`global_pool='token'` and a class token alone (no registers)."
         )
     points = torch.linspace(-3, 3, 7)
     activation = vit.blocks[0].mlp.act
