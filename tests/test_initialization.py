@@ -1,0 +1,226 @@
+"""Towers initialised from BERT, ViT, DINOv2 and timm: the sources' own outputs, or a refusal that says why."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import (
+    BertConfig,
+    BertModel,
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    RobertaConfig,
+    RobertaModel,
+    ViTConfig,
+    ViTModel,
+)
+
+from modeling_lotlip.modeling_lotlip import LotlipModel
+
+
+timm = pytest.importorskip("timm")
+
+from_pretrained = LotlipModel.from_vision_text_pretrained
+TOWER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+
+
+def assert_close(actual, expected, atol=1e-5):
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
+
+
+def randomized(model):
+    """Every weight random, so that no bias, scale or position is at the value that it starts with."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def save(path, model):
+    model.save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    config = BertConfig(**TOWER, vocab_size=99, max_position_embeddings=48, layer_norm_eps=1e-5)
+    model = randomized(BertModel(config))
+    return model, save(tmp_path_factory.mktemp("bert"), model)
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    model = randomized(ViTModel(ViTConfig(**TOWER, image_size=32, patch_size=8)))
+    return model, save(tmp_path_factory.mktemp("vit"), model)
+
+
+def new_dinov2(**kwargs):
+    config = {**TOWER, "image_size": 28, "patch_size": 7, "layerscale_value": 0.5, **kwargs}
+    del config["intermediate_size"]
+    return randomized(Dinov2Model(Dinov2Config(**config)))
+
+
+@pytest.fixture(scope="module")
+def dinov2(tmp_path_factory):
+    model = new_dinov2(mlp_ratio=2)
+    return model, save(tmp_path_factory.mktemp("dinov2"), model)
+
+
+@pytest.fixture
+def texts():
+    generator = torch.Generator().manual_seed(0)
+    attention_mask = (torch.arange(9)[None] < torch.tensor([[9], [5], [2]])).long()
+    return {"input_ids": torch.randint(1, 99, (3, 9), generator=generator), "attention_mask": attention_mask}
+
+
+def images(height, width=None):
+    return torch.randn(2, 3, height, width or height, generator=torch.Generator().manual_seed(0))
+
+
+def test_bert_and_vit_in_one_call(bert, vit, texts):
+    model = from_pretrained(vit[1], bert[1], text_num_corner_tokens=0)
+    assert not model.training
+    with torch.no_grad():
+        expected, outputs = bert[0](**texts), model.text_model(**texts)
+        assert_close(outputs.last_hidden_state, expected.last_hidden_state)
+        assert_close(outputs.pooler_output, expected.pooler_output)
+        for height, width in ((32, 32), (24, 48)):
+            options = {"interpolate_pos_encoding": (height, width) != (32, 32)}
+            expected = vit[0](images(height, width), **options).last_hidden_state
+            outputs = model.get_image_features(images(height, width), **options)
+            assert_close(outputs.last_hidden_state, expected)
+            assert_close(outputs.pooler_output, expected[:, 0])
+    assert model.config.projection_dim == 64 and model.config.vision_config.projection_dim is None
+
+
+def test_corner_tokens_shift_the_positions_of_a_bert(bert, vit, texts):
+    model = from_pretrained(vit[1], bert[1], text_num_corner_tokens=2)
+    positions = torch.arange(9)
+    positions = torch.where(positions > 0, positions + 2, positions)[None]
+    with torch.no_grad():
+        expected = bert[0](**texts, position_ids=positions)
+        assert_close(model.text_model(**texts).pooler_output, expected.pooler_output)
+        assert_close(model.text_model(**texts, position_ids=torch.arange(9)[None]).pooler_output, bert[0](**texts)[1])
+    corners = model.text_model.embeddings.corner_tokens
+    assert corners.shape == (2, 64) and not torch.equal(corners[0], corners[1])
+
+
+def test_dinov2(dinov2):
+    """Layer scales are folded into the linear layers; the positions are resampled for another image size."""
+    source, path = dinov2
+    with torch.no_grad():
+        for size in (28, 42):
+            model = from_pretrained(path, vision_image_size=size)
+            assert model.config.vision_config.image_size == size
+            expected = source(images(size)).last_hidden_state
+            outputs = model.get_image_features(images(size))
+            assert_close(outputs.last_hidden_state, expected)
+            assert_close(outputs.pooler_output, expected[:, 0])
+        wide = model.get_image_features(images(28, 56), interpolate_pos_encoding=True)
+        assert wide.last_hidden_state.shape == (2, 1 + 4 * 8, 64)
+
+
+def save_timm(path, architecture="vit_tiny_patch16_224", **model_args):
+    """A folder as timm pushes it to the Hub: weights and config.json, with the classifier's weights."""
+    if architecture == "vit_tiny_patch16_224":
+        model_args = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 4, **model_args}
+    model = randomized(timm.create_model(architecture, num_classes=3, **model_args))
+    config = {"architecture": architecture, "num_classes": 3, "label_names": list("abc"), "pretrained_cfg": {}}
+    save_file(model.state_dict(), path / "model.safetensors", metadata={"format": "pt"})
+    (path / "config.json").write_text(json.dumps({**config, "model_args": model_args}))
+    return model, str(path)
+
+
+@pytest.mark.parametrize("model_args", [{}, {"init_values": 0.5}, {"qkv_bias": False, "mlp_ratio": 3}])
+def test_timm(tmp_path, model_args):
+    """Four heads of 16 units: shapes alone would say one of 64."""
+    source, path = save_timm(tmp_path, **model_args)
+    model = from_pretrained(path)
+    assert model.config.vision_config.num_attention_heads == 4
+    with torch.no_grad():
+        expected = source.forward_features(images(32))
+        outputs = model.get_image_features(images(32))
+    assert_close(outputs.last_hidden_state, expected)
+    assert_close(outputs.pooler_output, expected[:, 0])
+
+
+def dinov2_with_swiglu(path):
+    return save(path, new_dinov2(use_swiglu_ffn=True))
+
+
+def dinov2_with_registers(path):
+    fields = {name: TOWER[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    return save(path, Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**fields, image_size=28, patch_size=7)))
+
+
+def timm_with(**model_args) -> Callable:
+    return lambda path: save_timm(path, **model_args)[1]
+
+
+@pytest.mark.parametrize(
+    ("build", "match"),
+    [
+        (dinov2_with_swiglu, "SwiGLU"),
+        (dinov2_with_registers, "'dinov2_with_registers'.*without registers"),
+        (timm_with(reg_tokens=4), "5 tokens beside the patches.*no registers"),
+        (timm_with(pre_norm=True), "Surplus: .*norm_pre"),
+        (timm_with(qk_norm=True), "Surplus: .*q_norm"),
+        (timm_with(no_embed_class=True), "`pos_embed`"),
+        (timm_with(global_pool="avg"), "global_pool='avg'"),
+        (lambda path: save_timm(path, "resnet18", in_chans=3)[1], "is a ResNet of timm"),
+        (timm_with(act_layer="gelu_tanh"), "activation .*exact GELU"),
+    ],
+)
+def test_image_towers_that_do_not_fit(tmp_path, build, match):
+    with pytest.raises(ValueError, match=match):
+        from_pretrained(build(tmp_path))
+
+
+def test_text_towers_that_do_not_fit(tmp_path):
+    small = {**TOWER, "vocab_size": 99}
+    roberta = save(tmp_path / "roberta", RobertaModel(RobertaConfig(**small)))
+    with pytest.raises(ValueError, match="type 'roberta'.*BERT"):
+        from_pretrained(text_model_name_or_path=roberta)
+    decoder = save(tmp_path / "decoder", BertModel(BertConfig(**small, is_decoder=True)))
+    with pytest.raises(ValueError, match="is_decoder"):
+        from_pretrained(text_model_name_or_path=decoder)
+
+
+def test_overrides(bert, vit):
+    model = from_pretrained(
+        vit[1], bert[1], text_num_corner_tokens=4, text_hidden_dropout_prob=0.3, vision_projection_dim=24
+    )
+    assert model.text_model.embeddings.corner_tokens.shape == (4, 64)
+    assert model.text_model.layers[0].dropout.p == 0.3
+    assert model.text_projection.weight.shape == model.visual_projection.weight.shape == (24, 64)
+
+    model = from_pretrained(vit[1], bert[1], projection_dim=40, logit_scale_init_value=1.0)
+    assert model.visual_projection.weight.shape == (40, 64) and model.logit_scale.item() == 1.0
+    with pytest.raises(ValueError, match=r"\(24\).*\(40\)"):
+        from_pretrained(vit[1], bert[1], projection_dim=40, vision_projection_dim=24)
+    with pytest.raises(ValueError, match=r"\(24\).*\(64\)"):
+        from_pretrained(vit[1], bert[1], text_projection_dim=24)
+    with pytest.raises(ValueError, match="Of another shape: embeddings.word_embeddings.weight"):
+        from_pretrained(vit[1], bert[1], text_vocab_size=100)
+
+
+def test_one_tower_may_be_new(bert, vit):
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = from_pretrained(vit[1], **{f"text_{name}": value for name, value in small.items()}, text_vocab_size=50)
+    assert model.text_projection.weight.shape == (64, 32)
+    model = from_pretrained(text_model_name_or_path=bert[1], **{f"vision_{name}": x for name, x in small.items()})
+    assert model.text_projection.weight.shape == (32, 64) and model.config.projection_dim == 32
+
+
+def test_saved_and_loaded(bert, dinov2, tmp_path, texts):
+    model = from_pretrained(dinov2[1], bert[1])
+    model.save_pretrained(tmp_path)
+    loaded = LotlipModel.from_pretrained(tmp_path)
+    with torch.no_grad():
+        expected, outputs = (each(**texts, pixel_values=images(28)).logits_per_image for each in (model, loaded))
+    assert_close(outputs, expected)
