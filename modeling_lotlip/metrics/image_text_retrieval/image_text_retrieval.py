@@ -171,7 +171,7 @@ def similarity_blocks(queries: torch.Tensor, candidates: torch.Tensor) -> Iterat
         256 300 300 44.0
     """
     # 256 rows stay in a processor's cache; on an accelerator a launch costs more than the cache saves.
-    num_rows, num_columns = (256 if queries.device.type == "cpu" else 4096), 8192
+    num_rows, num_columns = (256 if queries.device.type == "cpu" else 4096), 4096
     memory = queries.new_empty(min(num_rows, len(queries)) * min(num_columns, len(candidates)))
 
     for top in range(0, len(queries), num_rows):
@@ -549,7 +549,7 @@ def _whole_ks(ks: Iterable[int]) -> list[int]:
 def _spread(units: torch.Tensor) -> torch.Tensor:
     """
     The same rotation of any rows of this width; similarities stay. Where all entries of two vectors are alike (a
-    constant vector, binary codes) every step of their product rounds to the same side, and at width 384 the sum is off
+    constant vector, binary codes) every step of their product rounds to the same side, and at width 184 the sum is off
     by more than the tolerance. Pairs of entries turned by different angles round to either side.
     """
     num_pairs = (units.shape[1] + 1) // 2
