@@ -29,11 +29,12 @@ from accelerate.utils import gather_object
 from data.loading import add_data_arguments, caption_columns, captions_of, load_split
 from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
-from modeling_lotlip.metrics import ImageTextRetrieval
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
+from modeling_lotlip import LotlipTokenizer
+from modeling_lotlip.metrics import ImageTextRetrieval
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 
 
@@ -42,7 +43,8 @@ logger = logging.getLogger(__name__)
 
 def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None = None) -> dict[str, torch.Tensor]:
     """
-    Tokenizes texts as the model was trained on them: padded to the longest, but to the full length for SigLIP.
+    Tokenizes texts as the model was trained on them: padded to the longest, but to the full length for SigLIP. Longer
+    texts are truncated; LoTLIP's tokenizer does so by itself, and says how many.
 
     Args:
         processor (`ProcessorMixin`):
@@ -56,7 +58,7 @@ def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None
     return processor.tokenizer(
         texts,
         padding="max_length" if is_siglip else True,
-        truncation=True,
+        truncation=None if isinstance(processor.tokenizer, LotlipTokenizer) else True,
         max_length=max_length,
         return_tensors="pt",
     )

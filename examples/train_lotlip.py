@@ -50,6 +50,7 @@ from transformers import AutoProcessor, PreTrainedModel, get_scheduler
 from transformers.image_transforms import convert_to_rgb
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip.hub import push_folder, save_with_remote_code, write_model_card
 from modeling_lotlip.image_processing_pil_lotlip import to_upright_8_bit
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 from modeling_lotlip.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
@@ -254,9 +255,7 @@ class Collator:
 
     def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and attention mask, (texts, length); the mask of an absent caption is all zero."""
-        tokens = self.processor.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        )
+        tokens = self.processor.tokenizer(texts, padding=True, max_length=self.max_length, return_tensors="pt")
         is_present = torch.tensor([bool(text) for text in texts])
         return tokens["input_ids"], tokens["attention_mask"] * is_present[:, None]
 
@@ -440,6 +439,26 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int) -> No
         shutil.rmtree(checkpoint_dir, ignore_errors=True)
         partial_dir.rename(checkpoint_dir)
     accelerator.wait_for_everyone()
+
+
+def save_model(args: argparse.Namespace, model: LotlipModel, processor: LotlipProcessor, results: dict) -> None:
+    """Saves the trained model with its code and a model card, and uploads it if that was asked for."""
+    save_with_remote_code(model, processor, args.output_dir)
+    sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
+    sources = [name for name in sources if name is not None]
+    write_model_card(
+        args.output_dir,
+        repo_id=args.hub_model_id or args.output_dir.name,
+        provenance=f"Trained by `examples/train_lotlip.py` on {args.dataset_name or 'drawn scenes'}, from "
+        f"{' and '.join(sources) or 'random weights'}, with seed {args.seed}.",
+        license="other",
+        license_note="The weights are under the terms of the data and the models that they were trained from.",
+        base_model=[name for name in sources if not Path(name).exists()] or None,
+        results=results,
+    )
+    if args.push_to_hub:
+        url = push_folder(args.output_dir, args.hub_model_id or args.output_dir.name, ["checkpoint-*", "logs/*"])
+        logger.info(f"Uploaded to {url}.")
 
 
 def find_checkpoint(args: argparse.Namespace) -> Path | None:
@@ -635,8 +654,7 @@ def main() -> None:
     results = evaluate()
     if accelerator.is_main_process:
         write_json(args.output_dir / "eval_results.json", results)
-        accelerator.unwrap_model(model).save_pretrained(args.output_dir)
-        processor.save_pretrained(args.output_dir)
+        save_model(args, accelerator.unwrap_model(model), processor, results)
     accelerator.end_training()
 
 
