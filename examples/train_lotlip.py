@@ -64,7 +64,7 @@ SMALL_TOWER = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 512,
-    "initializer_range": 0.05,
+    "initializer_range": 0.1,
 }
 MAX_VOCAB_SIZE = 8192
 
@@ -99,7 +99,11 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("captions")
     group.add_argument("--num_long_captions", type=int, default=1, help="Long captions drawn for an image.")
     group.add_argument("--num_sub_captions", type=int, help="Consecutive sub-captions drawn of each. Default: all.")
-    group.add_argument("--min_crop_scale", type=float, default=0.9, help="Smallest part of an image that is cut out.")
+    group.add_argument(
+        "--min_crop_scale",
+        type=float,
+        help="Smallest part of an image that is cut out. Default: 0.9, and 1 (all of it) for drawn scenes.",
+    )
     group.add_argument(
         "--keep_duplicate_negatives",
         action="store_true",
@@ -110,12 +114,12 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--per_device_train_batch_size", type=int, default=64)
     group.add_argument("--per_device_eval_batch_size", type=int, default=64)
     group.add_argument("--learning_rate", type=float, default=2e-3)
-    group.add_argument("--weight_decay", type=float, default=0.2)
+    group.add_argument("--weight_decay", type=float, default=0.1)
     group.add_argument("--adam_beta1", type=float, default=0.9)
     group.add_argument("--adam_beta2", type=float, default=0.98)
     group.add_argument("--adam_epsilon", type=float, default=1e-6)
     group.add_argument("--max_grad_norm", type=float, default=1.0)
-    group.add_argument("--num_train_epochs", type=int, default=20)
+    group.add_argument("--num_train_epochs", type=int, default=10)
     group.add_argument("--max_train_steps", type=int, help="Optimizer steps, instead of a number of epochs.")
     group.add_argument("--lr_scheduler_type", default="cosine")
     group.add_argument("--warmup_steps", type=int, default=100)
@@ -151,6 +155,8 @@ def parse_args() -> argparse.Namespace:
     ):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}.")
+    if args.min_crop_scale is None:
+        args.min_crop_scale = 1.0 if args.dataset_name is None else 0.9
     if not 0 < args.min_crop_scale <= 1:
         parser.error(f"--min_crop_scale must be above 0 and at most 1, got {args.min_crop_scale}.")
     if args.checkpointing_steps not in (None, "epoch") and not args.checkpointing_steps.isdecimal():

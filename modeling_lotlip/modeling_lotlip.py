@@ -541,6 +541,8 @@ class LotlipTextModel(LotlipPreTrainedModel):
     base_model_prefix = "text_model"
     input_modalities = ("text",)
     _input_embed_layer = "word_embeddings"
+    # the rest of a whole checkpoint
+    _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^(visual|text)_projection\.", r"^logit_scale$"]
     _can_record_outputs = {"hidden_states": LotlipTextLayer, "attentions": LotlipAttention}
 
     def __init__(self, config: LotlipTextConfig):
@@ -652,6 +654,8 @@ class LotlipVisionModel(LotlipPreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     _input_embed_layer = "patch_embedding"
+    # the rest of a whole checkpoint
+    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^(visual|text)_projection\.", r"^logit_scale$"]
     _can_record_outputs = {"hidden_states": LotlipVisionLayer, "attentions": LotlipAttention}
 
     def __init__(self, config: LotlipVisionConfig):
@@ -1089,6 +1093,7 @@ class LotlipTextModelWithProjection(LotlipPreTrainedModel):
     config: LotlipTextConfig
     base_model_prefix = "text_model"
     input_modalities = ("text",)
+    _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^visual_projection\.", r"^logit_scale$"]
 
     def __init__(self, config: LotlipTextConfig):
         super().__init__(config)
@@ -1163,6 +1168,7 @@ class LotlipVisionModelWithProjection(LotlipPreTrainedModel):
     base_model_prefix = "vision_model"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^text_projection\.", r"^logit_scale$"]
 
     def __init__(self, config: LotlipVisionConfig):
         super().__init__(config)

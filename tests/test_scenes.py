@@ -13,7 +13,6 @@
 # limitations under the License.
 """Tests of the embedded data set: what is said of a picture is in the picture."""
 
-import importlib.util
 import itertools
 import os
 import re
@@ -21,16 +20,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
+from data import scenes
 
-
-datasets = pytest.importorskip("datasets")
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-SPEC = importlib.util.spec_from_file_location("data.scenes", EXAMPLES / "data" / "scenes.py")
-scenes = sys.modules[SPEC.name] = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(scenes)
 
 SERIES = [[scenes.make_scene(seed, index) for index in range(384)] for seed in (0, 1)]
 SAMPLE = SERIES[0] + SERIES[1]
@@ -214,16 +210,6 @@ def test_dataset_columns_and_values():
         assert np.array_equal(np.asarray(row["image"]), np.asarray(scene.draw()))
         assert row["caption"] == scene.caption == f"a photo of a {names[row['label']]}"
         assert row["long_captions"] == [scene.long_caption]
-
-
-def test_short_gallery_holds_each_short_caption_once():
-    dataset = scenes.load_scenes(256, seed=1)
-    gallery = scenes.short_gallery(dataset)
-    assert sorted(gallery["caption"][:]) == sorted(set(dataset["caption"][:]))
-    assert len(gallery) == len(scenes.SALIENT_PAIRS)
-    # Of rows that share a caption the first is taken, and the order stays.
-    rows = scenes.short_gallery(dataset.select([133, 2, 5, 130]))
-    assert rows["long_captions"][:] == dataset.select([133, 2])["long_captions"][:]
 
 
 def test_no_scenes_is_an_error():

@@ -347,21 +347,6 @@ def load_scenes(num_scenes: int, seed: int = 0) -> Dataset:
     )
 
 
-def short_gallery(dataset: Dataset) -> Dataset:
-    """
-    The first row of each short caption: among rows that share a short caption no model can tell which one is meant.
-
-    ```python
-    >>> from data.scenes import load_scenes, short_gallery
-
-    >>> len(short_gallery(load_scenes(num_scenes=256, seed=1)))
-    128
-    ```
-    """
-    first_rows = {caption: row for row, caption in reversed(list(enumerate(dataset["caption"])))}
-    return dataset.select(sorted(first_rows.values()))
-
-
 def _colours_on(ground: str) -> list[str]:
     return [name for name, rgb in COLOURS.items() if colour_distance(rgb, GROUNDS[ground]) >= MIN_COLOUR_DISTANCE]
 
