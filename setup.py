@@ -27,6 +27,7 @@ extras["test"] = extras["examples"] + [
     "hypothesis",
     "peft",
     "pytest",
+    "tensorboard",
     "timm",
 ]
 extras["dev"] = extras["test"] + ["ruff>=0.14"]

@@ -449,11 +449,12 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int) -> No
 
 def save_model(args: argparse.Namespace, model: LotlipModel, processor: LotlipProcessor, results: dict) -> None:
     """Saves the trained model with its code and a model card, and uploads it if that was asked for."""
-    save_with_remote_code(model, processor, args.output_dir)
+    partial_dir = args.output_dir / "model.partial"
+    save_with_remote_code(model, processor, partial_dir)
     sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
     sources = [name for name in sources if name is not None]
     write_model_card(
-        args.output_dir,
+        partial_dir,
         repo_id=args.hub_model_id or args.output_dir.name,
         provenance=f"Trained by `examples/train_lotlip.py` on {args.dataset_name or 'drawn scenes'}, from "
         f"{' and '.join(sources) or 'random weights'}, with seed {args.seed}.",
@@ -462,6 +463,9 @@ def save_model(args: argparse.Namespace, model: LotlipModel, processor: LotlipPr
         base_model=[name for name in sources if not Path(name).exists()] or None,
         results=results,
     )
+    for file in partial_dir.iterdir():  # complete files take the place of an earlier run's
+        file.replace(args.output_dir / file.name)
+    partial_dir.rmdir()
     if args.push_to_hub:
         url = push_folder(args.output_dir, args.hub_model_id or args.output_dir.name, ["checkpoint-*", "logs/*"])
         logger.info(f"Uploaded to {url}.")
@@ -590,6 +594,8 @@ def main() -> None:
     if args.with_tracking:
         settings = {name: value for name, value in vars(args).items() if isinstance(value, (int, float, str, bool))}
         accelerator.init_trackers("lotlip", settings)
+        if accelerator.is_main_process and not accelerator.trackers:
+            raise ValueError("`--with_tracking` found no tracker. Install one, such as `pip install tensorboard`.")
 
     eval_args = argparse.Namespace(
         **vars(args),

@@ -349,10 +349,9 @@ def _convert(state_dict: dict[str, torch.Tensor], config: PreTrainedConfig, name
 
 def _load_timm_vit(name_or_path: str) -> nn.Module:
     """timm's own model, which tells what no tensor does: the number of heads, the activation, the pooling."""
-    from timm.models.vision_transformer import VisionTransformer
-
+    # by name, since an import of timm would make it a requirement of the remote code
     vit = AutoModel.from_pretrained(name_or_path, dtype=torch.float32).timm_model
-    if not isinstance(vit, VisionTransformer) or vit.global_pool != "token" or vit.num_prefix_tokens != 1:
+    if type(vit).__name__ != "VisionTransformer" or vit.global_pool != "token" or vit.num_prefix_tokens != 1:
         raise ValueError(
             f"`vision_model_name_or_path={name_or_path!r}` is a {type(vit).__name__} of timm with "
             f"`global_pool={getattr(vit, 'global_pool', None)!r}` and {getattr(vit, 'num_prefix_tokens', 0)} tokens "

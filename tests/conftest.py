@@ -1,4 +1,4 @@
-"""The reference data, which lies beside the repository where it is at hand, and the reference's tiny model."""
+"""Models that several tests use: the reference's, whose data lies beside the repository, and a small random one."""
 
 import copy
 import json
@@ -9,8 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modeling_lotlip.configuration_lotlip import LotlipConfig
-from modeling_lotlip.modeling_lotlip import LotlipModel, LotlipTextModel
+from modeling_lotlip import (
+    LotlipConfig,
+    LotlipImageProcessor,
+    LotlipModel,
+    LotlipProcessor,
+    LotlipTextModel,
+    LotlipTokenizer,
+)
 from modeling_lotlip.weights_lotlip import (
     BERT_NAMES,
     TIMM_NAMES,
@@ -22,6 +28,8 @@ from modeling_lotlip.weights_lotlip import (
 
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+WORDS = "a photo of red green blue yellow boat car house tree the ground is sand sea".split()
 
 # the models of the tests are too small to share out
 torch.set_num_threads(1)
@@ -81,3 +89,22 @@ def build_reference_model(reference):
         return copied
 
     return build
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory) -> Path:
+    """A small random model with its processor, saved."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    tower["initializer_range"] = 0.2
+    vocab = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    config = LotlipConfig(
+        text_config={**tower, "vocab_size": len(vocab), "projection_dim": 32},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        projection_dim=32,
+    )
+    LotlipModel(config).save_pretrained(folder)
+    image_processor = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    LotlipProcessor(image_processor=image_processor, tokenizer=LotlipTokenizer(vocab=vocab)).save_pretrained(folder)
+    return folder

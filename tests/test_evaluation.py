@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import PartialState
+from conftest import WORDS
 from data.loading import captions_of, load_split
 from data.scenes import load_scenes
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
@@ -15,29 +16,7 @@ from PIL import Image as PILImage
 from zero_shot_classification import class_index, embed_classes, summarize
 from zero_shot_classification import main as zero_shot_main
 
-from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
-
-
-WORDS = "a photo of red green blue yellow boat car house tree the ground is sand sea".split()
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory) -> Path:
-    """A small random model with its processor, saved."""
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    tower["initializer_range"] = 0.2
-    vocab = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
-    config = LotlipConfig(
-        text_config={**tower, "vocab_size": len(vocab), "projection_dim": 32},
-        vision_config={**tower, "image_size": 32, "patch_size": 8},
-        projection_dim=32,
-    )
-    LotlipModel(config).save_pretrained(folder)
-    image_processor = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    LotlipProcessor(image_processor=image_processor, tokenizer=LotlipTokenizer(vocab=vocab)).save_pretrained(folder)
-    return folder
+from modeling_lotlip import LotlipModel, LotlipProcessor
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +137,7 @@ def test_distinct_short_captions_and_images_without_captions(model_dir, caplog):
     assert "2 of 6 images have no long caption" in caplog.text
     args.distinct_short_captions = False
     results = evaluate_retrieval(model, processor, dataset, args, PartialState())
-    assert results["short_num_images"] == 4
-    # two texts are equal, and so are their ranks in expectation
-    assert 0 < results["short_t2i_recall@1"] < 100
+    assert results["short_num_images"] == results["short_num_captions"] == 4
 
 
 def test_zero_shot_classification(model_dir, data_dir, monkeypatch, tmp_path):

@@ -12,6 +12,7 @@ import torch
 from hub_server import CUT_OFF, hub_server
 from safetensors.torch import load_file
 from test_convert import make_tokenizer_folder, original_checkpoint, original_towers
+from transformers.dynamic_module_utils import get_imports
 
 from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.hub import remote_code_files, save_with_remote_code
@@ -257,3 +258,9 @@ def test_saving_leaves_the_model_alone(hub, tmp_path):
         assert written["auto_map"] == converted["auto_map"]
     model.save_pretrained(tmp_path / "plain")
     assert not list((tmp_path / "plain").glob("*.py")), "saving elsewhere must not have been changed"
+
+
+def test_remote_code_needs_no_more_than_transformers_and_ftfy():
+    # transformers refuses remote code whose imports, lazy ones too, are not installed
+    needed = {name for file in remote_code_files() for name in get_imports(file)} - sys.stdlib_module_names
+    assert needed <= {"PIL", "ftfy", "huggingface_hub", "numpy", "tokenizers", "torch", "transformers"}

@@ -259,6 +259,18 @@ def test_trains_without_long_captions_or_without_short_ones(train, tmp_path):
         assert ("long_t2i_recall@1" in results) == (column != "long_captions")
 
 
+def test_trackers_get_losses_and_results(train):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = train("tracked", with_tracking=True, report_to="tensorboard", eval_steps=4, gradient_accumulation_steps=2)
+    (log,) = folder.glob("logs/**/events*")
+    events = EventAccumulator(str(log)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
+    assert [event.step for event in events.Scalars("long_t2i_recall@1")] == [4, 8]
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert events.Scalars("short_mean_recall")[-1].value == pytest.approx(results["short_mean_recall"])
+
+
 def test_wrong_arguments_are_errors(train, tmp_path):
     with pytest.raises(ValueError, match="--image_column picture.*has \\['image'"):
         train("a", image_column="picture")

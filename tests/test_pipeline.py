@@ -1,0 +1,52 @@
+import logging
+import warnings
+
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from modeling_lotlip import LotlipModel, LotlipProcessor
+
+
+@pytest.fixture
+def no_warnings():
+    """Fails the test if anything is warned of, by Python's warnings or in transformers' log."""
+    records = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = records.append
+    logging.getLogger("transformers").addHandler(handler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    logging.getLogger("transformers").removeHandler(handler)
+    assert not [record.getMessage() for record in records]
+
+
+def test_zero_shot_pipeline_of_one_image_and_of_batches(model_dir, no_warnings):
+    classifier = pipeline("zero-shot-image-classification", model=str(model_dir))
+    images = [Image.new("RGB", (50 + 10 * index, 40), color) for index, color in enumerate(["red", "green", "blue"])]
+    labels = ["red boat", "green car. the sea is blue", "house"]
+    one = classifier(images[0], candidate_labels=labels)
+    many = classifier(images, candidate_labels=labels, batch_size=2)
+    by_template = classifier(images[1:], candidate_labels=labels, hypothesis_template="the {} of sand")
+
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    for template, predictions in (("This is a photo of {}.", many), ("the {} of sand", by_template)):
+        texts = [template.format(label) for label in labels]
+        inputs = processor(text=texts, images=images[-len(predictions) :], return_tensors="pt")
+        with torch.no_grad():
+            expected = model(**inputs).logits_per_image.softmax(dim=-1)
+        for prediction, row in zip(predictions, expected):
+            scores = {answer["label"]: answer["score"] for answer in prediction}
+            assert scores == pytest.approx(dict(zip(labels, row.tolist())), rel=1e-5)
+    assert {answer["label"]: answer["score"] for answer in one} == pytest.approx(
+        {answer["label"]: answer["score"] for answer in many[0]}, rel=1e-5
+    )
+
+
+def test_zero_shot_pipeline_truncates_a_label_that_is_too_long(model_dir):
+    classifier = pipeline("zero-shot-image-classification", model=str(model_dir))
+    # 400 words of the vocabulary: beyond the limit of 126 tokens
+    (longest, _) = classifier(Image.new("RGB", (40, 40)), candidate_labels=["red boat " * 200, "a tree"])
+    assert 0 < longest["score"] < 1
