@@ -20,7 +20,6 @@ import re
 import reprlib
 from typing import Any
 
-import ftfy
 from tokenizers import AddedToken, Encoding, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 from transformers.tokenization_utils_base import (
@@ -218,6 +217,8 @@ class LotlipTokenizer(TokenizersBackend):
         """Cleans a text as the original does, all but the separators of plain texts, which the backend makes."""
         if NEEDS_CLEANING.search(text) is None:
             return text
+
+        import ftfy  # not at the top: half of what importing this package would cost beside transformers
 
         text = ftfy.fix_text(text.replace(". ", self.sep_token))
         text = html.unescape(html.unescape(text))

@@ -1,0 +1,136 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What the benchmarks share: arguments, timing in turns, the machine's ceiling, tables."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of every benchmark to `parser`."""
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="Threads of the CPU.")
+    parser.add_argument("--repeats", type=int, default=3, help="Measurements of each variant, after a warm-up.")
+    parser.add_argument("--output_file", type=Path, help="Write the measurements to this JSON file.")
+
+
+def measure(variants: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
+    """
+    Seconds of each variant, measured in turns (A B C A B C ...), so that a machine whose speed drifts is fair to all.
+
+    Args:
+        variants (`dict[str, Callable]`):
+            What to run, by name. Each is run once before, uncounted.
+        repeats (`int`):
+            Counted runs of each.
+        device (`str`):
+            The device that they compute on.
+    """
+    seconds = {name: [] for name in variants}
+    for repeat in range(repeats + 1):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            if repeat > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def matrix_product_ceiling(device: str, dtype: torch.dtype, size: int = 4096, repeats: int = 3) -> float:
+    """Floating-point operations per second of a large square matrix product, the most that this machine gives."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    seconds = measure({"product": lambda: left @ right}, repeats, device)["product"]
+    return 2 * size**3 / statistics.median(seconds)
+
+
+def encoder_flops(num_tokens: int, length: int, hidden_size: int = 768, num_layers: int = 12) -> int:
+    """
+    Floating-point operations of a transformer encoder with feed-forward layers four times as wide.
+
+    Args:
+        num_tokens (`int`):
+            Tokens in all sequences, padding included.
+        length (`int`):
+            Length of a sequence.
+    """
+    return num_tokens * num_layers * (24 * hidden_size**2 + 4 * length * hidden_size)
+
+
+def report(
+    title: str,
+    seconds: dict[str, list[float]],
+    baseline: str,
+    args: argparse.Namespace,
+    ceilings: dict[str, float] | None = None,
+    flops: dict[str, float] | None = None,
+) -> dict:
+    """
+    Prints a table of measurements and returns it.
+
+    Args:
+        title (`str`):
+            What was done.
+        seconds (`dict[str, list[float]]`):
+            The result of `measure`.
+        baseline (`str`):
+            The variant that the ratios are of.
+        args (`argparse.Namespace`):
+            The benchmark's arguments.
+        ceilings (`dict[str, float]`, *optional*):
+            Operations per second that the machine gives at most, for each variant.
+        flops (`dict[str, float]`, *optional*):
+            Operations of each variant.
+    """
+    print(f"\n{title} ({args.device}, {args.threads} threads)\n")
+    print("| variant | median | min | max | times the baseline's speed | share of the matrix product's |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    rows = {}
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        row = {"median": median, "min": min(times), "max": max(times)}
+        row["ratio"] = statistics.median(seconds[baseline]) / median
+        if flops is not None:
+            row["share_of_ceiling"] = flops[name] / median / ceilings[name]
+        share = f"{100 * row['share_of_ceiling']:.0f} %" if flops is not None else "-"
+        print(
+            f"| {name} | {median:.3f} s | {row['min']:.3f} s | {row['max']:.3f} s | {row['ratio']:.2f} | {share} |",
+            flush=True,
+        )
+        rows[name] = row
+    return {"title": title, "baseline": baseline, "rows": rows}
+
+
+def write_results(tables: list[dict], args: argparse.Namespace) -> None:
+    """Writes tables, settings and the machine to `--output_file`."""
+    if args.output_file is None:
+        return
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu",
+        "threads": args.threads,
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    args.output_file.parent.mkdir(parents=True, exist_ok=True)
+    args.output_file.write_text(json.dumps({"machine": machine, "tables": tables}, indent=2) + "\n", encoding="utf-8")
