@@ -1,0 +1,106 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+A corpus of texts of mixed lengths to features: a quarter of 8 to 20 tokens, a half of 60 to 126, the rest between.
+From texts, by `embed_corpus`; from tokens in sorted batches, by the model alone; and as the original computes.
+
+    python examples/benchmarks/corpus.py --texts 512 --dtypes float32 bfloat16
+"""
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+import torch
+from benchmark import add_benchmark_arguments, encoder_flops, matrix_product_ceiling, measure, report, write_results
+from original import OriginalTextTower
+from transformers import BertConfig
+
+from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
+from embed_dataset import Batch, Chunk, embed_batch, embed_corpus, make_batches  # noqa: E402
+
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def build_texts(num_texts: int, vocab_size: int, seed: int = 0) -> tuple[list[str], LotlipProcessor]:
+    """Random texts of the mix of lengths in random order, and a processor whose vocabulary has `vocab_size` words."""
+    generator = random.Random(seed)
+    words = [f"word{index}" for index in range(vocab_size - len(SPECIAL_TOKENS))]
+    texts = []
+    for index in range(num_texts):
+        shortest, longest = [(8, 20), (60, 126), (21, 59), (60, 126)][index % 4]
+        texts.append(" ".join(generator.choices(words, k=generator.randint(shortest, longest) - 2)))
+    generator.shuffle(texts)
+    tokenizer = LotlipTokenizer(vocab={word: index for index, word in enumerate(SPECIAL_TOKENS + words)})
+    return texts, LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=tokenizer)
+
+
+def original_batches(tokens: dict[str, torch.Tensor], batch_size: int, device: str) -> list[tuple]:
+    """Ids and masks in the order of the texts, of which the original takes `batch_size` at a time."""
+    return list(zip(*(tokens[name].to(device).split(batch_size) for name in ("input_ids", "attention_mask"))))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_benchmark_arguments(parser)
+    parser.add_argument("--texts", type=int, default=512, help="Texts in the corpus.")
+    parser.add_argument("--batch_size", type=int, default=32, help="Texts in a batch of the original.")
+    parser.add_argument("--tokens_per_batch", type=int, default=2048, help="The most tokens in a batch of ours.")
+    parser.add_argument("--layers", type=int, default=12, help="Layers of the text tower.")
+    parser.add_argument(
+        "--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16", "float16"]
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+
+    layers = {"num_hidden_layers": args.layers}
+    config = LotlipConfig(text_config=layers, vision_config={"num_hidden_layers": 1})
+    texts, processor = build_texts(args.texts, config.text_config.vocab_size)
+    tokens = dict(processor.tokenizer(texts, padding=True, return_tensors="pt"))
+    batches = list(make_batches([Chunk(0, None, Batch(texts, tokens))], processor, args.tokens_per_batch))
+    num_tokens = sum(batch.num_tokens for batch in batches)
+    num_padded = sum(batch.inputs["input_ids"].numel() for batch in batches)
+    print(f"{num_tokens} tokens in {len(texts)} texts; {1 - num_tokens / num_padded:.1%} of {num_padded} are padding")
+
+    original = OriginalTextTower(BertConfig(**layers), num_corner_tokens=2, projection_dim=768)
+    original = original.to(args.device).eval()
+    original_inputs = original_batches(tokens, args.batch_size, args.device)
+    variants = {"original": lambda: [original(*inputs) for inputs in original_inputs]}
+    ceilings = {"original": matrix_product_ceiling(args.device, torch.float32)}
+    flops = {"original": encoder_flops(args.texts * 128, 128, num_layers=args.layers)}
+    # what the tokens cost, so that padding counts as a loss
+    useful = sum(
+        encoder_flops(length, length, num_layers=args.layers) for length in tokens["attention_mask"].sum(1).tolist()
+    )
+    for dtype in args.dtypes:
+        model = LotlipModel(config).to(args.device, getattr(torch, dtype)).eval()
+        alone, pipeline = f"{dtype}, model alone", f"{dtype}, from texts"
+        variants[alone] = lambda model=model: [embed_batch(model, batch) for batch in batches]
+        variants[pipeline] = lambda model=model: embed_corpus(model, processor, texts, args.tokens_per_batch)
+        ceilings[alone] = ceilings[pipeline] = matrix_product_ceiling(args.device, getattr(torch, dtype))
+        flops[alone] = flops[pipeline] = useful
+
+    with torch.inference_mode():
+        seconds = measure(variants, args.repeats, args.device)
+    write_results([report(f"{args.texts} texts of mixed lengths", seconds, "original", args, ceilings, flops)], args)
+
+
+if __name__ == "__main__":
+    main()

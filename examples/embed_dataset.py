@@ -1,0 +1,449 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Embeddings of the images and captions of a data set, in parquet files; a stopped run goes on where it was.
+
+    python examples/embed_dataset.py --model_name_or_path outputs/demo --output_dir outputs/embeddings
+    python examples/embed_dataset.py --model_name_or_path MODEL --output_dir OUT --dataset_name NAME --only texts
+"""
+
+import argparse
+import json
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import torch
+from accelerate import PartialState
+from data.loading import add_data_arguments, caption_columns, captions_of, load_split
+from datasets import Dataset, Image, IterableDataset
+from datasets.fingerprint import Hasher
+from evaluate_retrieval import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize, write_json
+from pyarrow import parquet
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.data.data_collator import pad_without_fast_tokenizer_warning
+
+from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
+
+
+logger = logging.getLogger(__name__)
+
+# Texts are sorted by length inside a window of so many batches: the more, the less padding between first and last.
+BATCHES_PER_WINDOW = 16
+# So many batches are made ahead of the model.
+PREFETCHED_BATCHES = 8
+TEXTS_PER_CHUNK = 256
+
+
+class Entry(NamedTuple):
+    """An embedding to be: the row and the place in it, which give the order, and what is written beside it."""
+
+    row: int
+    place: int
+    id: int | str
+    kind: str
+    index: int
+    truncated: bool
+
+
+class Batch(NamedTuple):
+    """What the model computes at once, and the entries it is for (or other keys)."""
+
+    entries: list
+    inputs: dict[str, torch.Tensor]
+    num_tokens: int = 0
+
+
+class Chunk(NamedTuple):
+    """A few rows of a shard: their images, a batch, and the padded tokens of their texts."""
+
+    shard: int
+    images: Batch | None
+    texts: Batch | None
+
+
+def tokenize_and_count(
+    processor: ProcessorMixin, texts: list[str], max_length: int | None
+) -> tuple[dict[str, torch.Tensor], list[bool]]:
+    """Tokens of texts, padded, and which texts were truncated."""
+    tokens = tokenize(processor, texts, max_length)
+    if tokens.encodings is not None:
+        return dict(tokens), [bool(encoding.overflowing) for encoding in tokens.encodings]
+    whole = processor.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+    return dict(tokens), [len(ids) > tokens["input_ids"].shape[1] for ids in whole]
+
+
+def sorted_batches(window: list[tuple], processor: ProcessorMixin, tokens_per_batch: int) -> Iterator[Batch]:
+    """Batches of texts, given as pairs of entry and unpadded tokens: the longest first, of like length together."""
+    window = sorted(window, key=lambda text: -len(text[1]["input_ids"]))
+    while window:
+        size = max(1, tokens_per_batch // len(window[0][1]["input_ids"]))
+        (entries, tokens), window = zip(*window[:size]), window[size:]
+        inputs = pad_without_fast_tokenizer_warning(processor.tokenizer, list(tokens), return_tensors="pt")
+        yield Batch(list(entries), dict(inputs), sum(len(text["input_ids"]) for text in tokens))
+
+
+def make_batches(chunks: Iterable[Chunk], processor: ProcessorMixin, tokens_per_batch: int) -> Iterator[Batch]:
+    """
+    Batches of images as they come, and of texts sorted by length inside a window.
+
+    Args:
+        chunks (`Iterable[Chunk]`):
+            Images and texts in order.
+        processor (`ProcessorMixin`):
+            The model's processor.
+        tokens_per_batch (`int`):
+            The most tokens in a batch, padding included (a longer text is a batch of its own).
+    """
+    window = []
+    for chunk in chunks:
+        if chunk.images is not None:
+            yield chunk.images
+        if chunk.texts is not None:
+            entries, tokens, _ = chunk.texts
+            mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"])).bool()
+            for text, entry in enumerate(entries):
+                window.append((entry, {name: values[text, mask[text]] for name, values in tokens.items()}))
+        if sum(len(tokens["input_ids"]) for _, tokens in window) >= BATCHES_PER_WINDOW * tokens_per_batch:
+            yield from sorted_batches(window, processor, tokens_per_batch)
+            window = []
+    yield from sorted_batches(window, processor, tokens_per_batch)
+
+
+def prefetch(items: Iterator, depth: int = PREFETCHED_BATCHES) -> Iterator:
+    """The items of an iterator, which a thread fetches up to `depth` ahead."""
+    done = object()
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        pending = deque(executor.submit(next, items, done) for _ in range(depth))
+        while (item := pending.popleft().result()) is not done:
+            pending.append(executor.submit(next, items, done))
+            yield item
+
+
+def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Normalised embeddings (entries, dim) of a batch, in float32."""
+    if "pixel_values" in batch.inputs:
+        return embed_images(model, batch.inputs["pixel_values"])
+    return embed_texts(model, batch.inputs)
+
+
+def embed_corpus(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    texts: list[str],
+    tokens_per_batch: int = 2048,
+    max_length: int | None = None,
+) -> torch.Tensor:
+    """
+    Embeds texts of any lengths, with little padding, while the next ones are tokenized.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder.
+        processor (`ProcessorMixin`):
+            Its processor.
+        texts (`list[str]`):
+            The texts, in any order.
+        tokens_per_batch (`int`, *optional*, defaults to 2048):
+            The most tokens in a batch, padding included.
+        max_length (`int`, *optional*):
+            Truncate at this many tokens; by default at the tokenizer's `model_max_length`.
+
+    Returns:
+        `torch.Tensor` of shape `(num_texts, dim)`: normalised embeddings in float32, in the order of the texts.
+
+    Example:
+
+    ```python
+    >>> from embed_dataset import embed_corpus
+    >>> from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipImageProcessor, LotlipTokenizer
+
+    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 2}, vision_config={"num_hidden_layers": 1}))
+    >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
+    >>> embed_corpus(model.eval(), processor, ["a red boat", "A red boat. The sea is calm."]).shape
+    torch.Size([2, 768])
+    ```"""
+    num_truncated = 0
+
+    def chunks() -> Iterator[Chunk]:
+        nonlocal num_truncated
+        for start in range(0, len(texts), TEXTS_PER_CHUNK):
+            part = texts[start : start + TEXTS_PER_CHUNK]
+            tokens, truncated = tokenize_and_count(processor, part, max_length)
+            num_truncated += sum(truncated)
+            yield Chunk(0, None, Batch(list(range(start, start + len(part))), tokens))
+
+    embeds = None
+    for batch in prefetch(make_batches(chunks(), processor, tokens_per_batch)):
+        computed = embed_batch(model, batch)
+        if embeds is None:
+            embeds = computed.new_empty(len(texts), computed.shape[1])
+        embeds[batch.entries] = computed
+    if embeds is None:
+        raise ValueError("`texts` is empty: give at least one text.")
+    if num_truncated > 0:
+        logger.warning(f"{num_truncated} of {len(texts)} texts were truncated.")
+    return embeds
+
+
+class Preparation(torch.utils.data.Dataset):
+    """Decodes rows, which are handed to it in the place of indices, and collates them, in the workers of a loader."""
+
+    def __init__(self, processor: ProcessorMixin, args: argparse.Namespace, columns: dict[str, str]):
+        self.processor = processor
+        self.args = args
+        self.columns = columns
+
+    def __getitem__(self, numbered_row: tuple[int, dict]) -> tuple[int, dict]:
+        number, row = numbered_row
+        if "image" in self.columns:
+            column = self.columns["image"]
+            if row[column] is None:
+                raise ValueError(f"Row {number} has no image (column {column!r}): drop it, or embed `--only texts`.")
+            try:
+                row = {**row, column: Image().decode_example(row[column])}
+            except (OSError, ValueError) as error:
+                raise ValueError(f"The image of row {number} (column {column!r}) cannot be read: {error}") from error
+        return number, row
+
+    def entries(self, number: int, row: dict) -> Iterator[tuple[Entry, Any]]:
+        """The images and texts of a row; an index of a caption is that in its column, blank ones counted."""
+        identifier = number if self.args.id_column is None else row[self.args.id_column]
+        if not isinstance(identifier, (int, str)):
+            raise ValueError(
+                f"`--id_column {self.args.id_column}` must hold integers or strings; row {number} has {identifier!r}."
+            )
+        place = 0
+        for kind, column in self.columns.items():
+            values = row[column] if isinstance(row[column], (list, tuple)) else [row[column]]
+            for index, value in enumerate(values):
+                for item in [value] if kind == "image" else captions_of({column: value}, column):
+                    if kind == "long":
+                        item = join_sub_captions(split_sub_captions(item))
+                    yield Entry(number, place, identifier, kind, index, False), item
+                    place += 1
+
+    def collate(self, rows: list[tuple[int, dict]]) -> Chunk:
+        """Rows of one shard to their pixel values and tokens."""
+        items = [item for number, row in rows for item in self.entries(number, row)]
+        image_entries = [entry for entry, _ in items if entry.kind == "image"]
+        text_entries = [entry for entry, _ in items if entry.kind != "image"]
+        images, texts = None, None
+        if image_entries:
+            pictures = [picture for entry, picture in items if entry.kind == "image"]
+            images = Batch(image_entries, dict(self.processor.image_processor(pictures, return_tensors="pt")))
+        if text_entries:
+            captions = [caption for entry, caption in items if entry.kind != "image"]
+            tokens, truncated = tokenize_and_count(self.processor, captions, self.args.max_length)
+            texts = Batch([entry._replace(truncated=cut) for entry, cut in zip(text_entries, truncated)], tokens)
+        return Chunk(rows[0][0] // self.args.shard_size, images, texts)
+
+
+class Shards:
+    """The files of a run: each holds `shard_size` rows, whoever made it, and has its name when it is complete."""
+
+    def __init__(self, args: argparse.Namespace, state: PartialState):
+        self.args = args
+        self.state = state
+        self.done = {int(path.stem.rpartition("-")[2]) for path in args.output_dir.glob("embeddings-*.parquet")}
+
+    def is_due(self, row: int) -> bool:
+        """Whether a row is in a shard that this process has yet to make."""
+        shard = row // self.args.shard_size
+        return shard % self.state.num_processes == self.state.process_index and shard not in self.done
+
+    def read(self, dataset: Dataset | IterableDataset) -> Iterator[list[tuple[int, dict]]]:
+        """The rows that are due, numbered, in lists of up to `batch_size` of a shard. Of a stream all are read."""
+        if isinstance(dataset, IterableDataset):
+            rows = (row for row in enumerate(dataset) if self.is_due(row[0]))
+        else:
+            rows = ((number, dataset[number]) for number in range(len(dataset)) if self.is_due(number))
+        size, batch_size = self.args.shard_size, self.args.batch_size
+        for _, chunk in groupby(rows, key=lambda row: (row[0] // size, row[0] % size // batch_size)):
+            yield list(chunk)
+
+    def write(self, shard: int, entries: list[Entry], embeds: torch.Tensor, id_type: pa.DataType) -> None:
+        """Writes a shard in the order of the data, whole or not at all."""
+        order = sorted(range(len(entries)), key=entries.__getitem__)
+        entries = [entries[position] for position in order]
+        embeds = embeds[order].to(getattr(torch, self.args.storage_dtype))
+        values = pa.array(embeds.flatten().numpy())
+        columns = {
+            "id": pa.array([entry.id for entry in entries], id_type),
+            "kind": pa.array([entry.kind for entry in entries], pa.string()),
+            "index": pa.array([entry.index for entry in entries], pa.int32()),
+            "truncated": pa.array([entry.truncated for entry in entries], pa.bool_()),
+            "embedding": pa.FixedSizeListArray.from_arrays(values, embeds.shape[1]),
+        }
+        path = self.args.output_dir / f"embeddings-{shard:06d}.parquet"
+        partial = path.with_name(path.name + ".partial")
+        parquet.write_table(pa.table(columns), partial)
+        partial.replace(path)
+
+
+def check_settings(
+    args: argparse.Namespace, model: PreTrainedModel, processor: ProcessorMixin, dataset: Dataset | IterableDataset
+) -> None:
+    """
+    Notes in the output folder what its embeddings depend on, or compares with what an earlier run noted.
+
+    Raises:
+        `ValueError`: if they are of another model, other data or other settings.
+    """
+    names = "dataset_name dataset_config_name data_dir data_files eval_split max_eval_samples id_column image_column"
+    names += " caption_column long_captions_column only max_length dtype storage_dtype shard_size"
+    settings = {name: getattr(args, name) for name in names.split()}
+    weights = Hasher()
+    for name, tensor in model.state_dict().items():
+        weights.update((name, tensor.cpu()))
+    settings |= {
+        "weights": weights.hexdigest(),
+        "processor": Hasher.hash(processor),
+        "data": dataset._fingerprint if isinstance(dataset, Dataset) else "streamed",
+    }
+    path = args.output_dir / "settings.json"
+    if not list(args.output_dir.glob("embeddings-*.parquet")):
+        return write_json(path, settings)
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    changed = [name for name in settings if settings[name] != earlier.get(name)]
+    if changed:
+        differences = ", ".join(f"{name} = {earlier.get(name)!r}, this run has {settings[name]!r}" for name in changed)
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds embeddings with {differences}. Go on with the same model, data "
+            "and settings, or name another folder."
+        )
+
+
+def summarize(output_dir: Path) -> dict[str, int]:
+    """Counts the embeddings of each kind and the truncated texts in the shards of a folder."""
+    counts = Counter()
+    for path in output_dir.glob("embeddings-*.parquet"):
+        table = parquet.read_table(path, columns=["kind", "truncated"])
+        counts.update(table["kind"].to_pylist())
+        counts["truncated"] += sum(table["truncated"].to_pylist())
+    return {kind: counts[kind] for kind in ("image", "short", "long", "truncated")}
+
+
+def embed_shards(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    dataset: Dataset | IterableDataset,
+    args: argparse.Namespace,
+    state: PartialState,
+) -> None:
+    """
+    Embeds the rows that this process has yet to embed, and writes them.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder with `get_text_features` and `get_image_features`.
+        processor (`ProcessorMixin`):
+            Its processor.
+        dataset (`Dataset` or `IterableDataset`):
+            The images and captions.
+        args (`argparse.Namespace`):
+            The arguments of this script.
+        state (`PartialState`):
+            The processes.
+    """
+    columns = {}
+    if args.only != "texts":
+        columns["image"] = args.image_column
+        dataset = dataset.cast_column(args.image_column, Image(decode=False))  # `Preparation` decodes
+    first_row = next(iter(dataset))  # a stream may not know its columns
+    if args.only != "images":
+        short_and_long = zip(("short", "long"), caption_columns(args, first_row))
+        columns |= {kind: column for kind, column in short_and_long if column is not None}
+    if args.id_column is not None and args.id_column not in first_row:
+        raise ValueError(f"`--id_column {args.id_column}` is no column of the data set, which has {list(first_row)}.")
+    is_named = args.id_column is not None and isinstance(first_row[args.id_column], str)
+    dataset = dataset.select_columns(list({*columns.values(), args.id_column} - {None}))
+    preparation = Preparation(processor, args, columns)
+    shards = Shards(args, state)
+    loader = DataLoader(
+        preparation,
+        batch_sampler=shards.read(dataset),
+        collate_fn=preparation.collate,
+        num_workers=args.dataloader_num_workers,
+    )
+
+    def work(chunks: Iterator[Chunk]) -> Iterator[Batch | int]:
+        """The batches of each shard, and after them its number."""
+        for shard, chunks_of_shard in groupby(chunks, key=lambda chunk: chunk.shard):
+            yield from make_batches(chunks_of_shard, processor, args.tokens_per_batch)
+            yield shard
+
+    dim = embed_texts(model, tokenize(processor, ["a"])).shape[1]
+    entries, embeds, num_items, num_tokens, start = [], [], 0, 0, time.perf_counter()
+    total = sum(map(shards.is_due, range(len(dataset)))) if isinstance(dataset, Dataset) else None
+    with tqdm(total=total, desc="Embedding", unit=" rows", disable=not state.is_local_main_process) as progress:
+        for item in prefetch(work(iter(loader))):
+            if isinstance(item, Batch):
+                entries += item.entries
+                embeds.append(embed_batch(model, item))
+                num_items, num_tokens = num_items + len(item.entries), num_tokens + item.num_tokens
+                seconds = time.perf_counter() - start
+                progress.set_postfix_str(f"{num_items / seconds:.1f} items/s, {num_tokens / seconds:.0f} tokens/s")
+                progress.update(sum(entry.place == 0 for entry in item.entries))
+            else:
+                id_type = pa.string() if is_named else pa.int64()
+                shards.write(item, entries, torch.cat([torch.empty(0, dim), *embeds]), id_type)
+                entries, embeds = [], []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_evaluation_arguments(parser)
+    add_data_arguments(parser)
+    parser.add_argument("--output_dir", type=Path, required=True, help="The folder of the parquet files.")
+    parser.add_argument("--storage_dtype", default="float32", choices=["float32", "float16"])
+    parser.add_argument("--id_column", help="A column of strings or integers; by default rows are numbered from 0.")
+    parser.add_argument("--only", choices=["texts", "images"], help="Leave the others out.")
+    parser.add_argument("--tokens_per_batch", type=int, default=2048, help="The most tokens in a batch of texts.")
+    parser.add_argument("--shard_size", type=int, default=1024, help="Rows in a file; a stopped file is begun anew.")
+    args = parser.parse_args()
+    for name in ("batch_size", "tokens_per_batch", "shard_size"):
+        if getattr(args, name) < 1:
+            parser.error(f"`--{name} {getattr(args, name)}` must be at least 1.")
+
+    # a process that is ready early waits for the last one
+    state = PartialState(cpu=args.device == "cpu", timeout=timedelta(days=7))
+    dataset = load_split(args, args.eval_split, args.max_eval_samples)
+    model, processor = load_model(args, state)
+    if state.is_main_process:
+        check_settings(args, model, processor, dataset)
+    state.wait_for_everyone()
+    embed_shards(model, processor, dataset, args, state)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        counts = summarize(args.output_dir)
+        print(
+            f"{args.output_dir} holds {counts['image']} images, {counts['short']} short and {counts['long']} long "
+            f"captions; {counts['truncated']} captions were truncated."
+        )
+        if args.output_file is not None:
+            write_json(args.output_file, counts)
+
+
+if __name__ == "__main__":
+    main()
