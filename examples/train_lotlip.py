@@ -667,6 +667,7 @@ def main() -> None:
     if accelerator.is_main_process:
         write_json(args.output_dir / "eval_results.json", results)
         save_model(args, accelerator.unwrap_model(model), processor, results)
+    accelerator.wait_for_everyone()  # none takes its leave while another is still saving
     accelerator.end_training()
 
 

@@ -194,6 +194,11 @@ class LotlipVisionConfig(PreTrainedConfig):
         """Part of `@strict`-powered validation."""
         super().validate_architecture()
         _check_heads(self)
+        sizes = [(size, size) if isinstance(size, int) else size for size in (self.image_size, self.patch_size)]
+        if any(image_side < patch_side for image_side, patch_side in zip(*sizes)):
+            raise ValueError(
+                f"`image_size` ({self.image_size}) must not be smaller than `patch_size` ({self.patch_size})."
+            )
 
 
 @strict

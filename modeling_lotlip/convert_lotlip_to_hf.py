@@ -28,6 +28,7 @@ import json
 import os
 import pickle
 import tempfile
+import zipfile
 from pathlib import Path
 
 import torch
@@ -56,6 +57,17 @@ logger = logging.get_logger(__name__)
 
 DEFAULT_TOKENIZER = "google-bert/bert-base-uncased"
 DEFAULT_CONTEXT_LENGTH = 128
+
+# What safetensors and torch raise for a file that is damaged or not theirs, which depends on where the damage is
+DAMAGED_FILE_ERRORS = (
+    EOFError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    UnicodeDecodeError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 
 # Our prefix, theirs, and the names behind it, in the order of the original's state dict
 PARTS = [
@@ -149,12 +161,17 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
     Raises:
         `ValueError`: if the file is damaged, holds anything but tensors and plain values, or is no state dict.
     """
+    if not Path(checkpoint_path).is_file():
+        raise FileNotFoundError(f"There is no file `{checkpoint_path}`.")
     try:
         if Path(checkpoint_path).suffix == ".safetensors":
             checkpoint = load_file(checkpoint_path)
         else:
+            # torch does not look at the checksums in its archives
+            if zipfile.is_zipfile(checkpoint_path) and zipfile.ZipFile(checkpoint_path).testzip() is not None:
+                raise zipfile.BadZipFile(f"wrong checksum in {checkpoint_path}")
             checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except DAMAGED_FILE_ERRORS as error:
         raise ValueError(
             f"`{checkpoint_path}` was refused: it is damaged, or holds more than tensors and plain values. No code in "
             "it was run."
@@ -166,6 +183,9 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"`{checkpoint_path}` holds no state dict: expected names and tensors, at the top or under `state_dict`."
         )
+    names = {name.removeprefix("module.") for name in checkpoint}
+    if len(names) < len(checkpoint):
+        raise ValueError(f"`{checkpoint_path}` holds tensors both with and without the prefix `module.`.")
     checkpoint = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
 
     position_ids = checkpoint.pop(POSITION_IDS, None)
@@ -338,7 +358,7 @@ def state_dict_from_original(checkpoint: dict[str, torch.Tensor], config: Lotlip
 
     words, corners = checkpoint[WORD_TABLE].tensor_split([config.text_config.vocab_size])
     theirs = split_qkv(checkpoint) | {WORD_TABLE: words, CORNER_TABLE: corners}
-    return {name: theirs[original_name(name)] for name in ours}
+    return {name: theirs[original_name(name)].contiguous() for name in ours}
 
 
 def load_tokenizer(tokenizer_path: str) -> LotlipTokenizer:
@@ -360,7 +380,7 @@ def load_tokenizer(tokenizer_path: str) -> LotlipTokenizer:
             f"folder or a Hub id with one of them. The last attempt said: {reason}"
         ) from reason
     bert = LotlipTokenizer.from_pretrained(tokenizer_path)
-    # its words and normalization only: a saved `max_length` or truncation strategy would be obeyed in each call
+    # its words and normalization only
     return LotlipTokenizer(
         vocab=bert.get_vocab(),
         do_lower_case=bert.do_lower_case,
@@ -591,7 +611,7 @@ def main():
         parser.exit(1, f"{parser.prog}: error: {error}\n")
 
 
-__all__ = ["convert_checkpoint", "state_dict_from_original", "state_dict_to_original", "write_original"]
+__all__ = ["convert_checkpoint", "state_dict_to_original", "write_original"]
 
 
 if __name__ == "__main__":

@@ -248,7 +248,7 @@ def write_model_card(
         )
     card = MODEL_CARD.format(
         metadata=metadata.to_yaml(),
-        title=repo_id.rsplit("/")[-1],
+        title=repo_id.split("/")[-1],
         num_corner_tokens=config["text_config"]["num_corner_tokens"],
         image_size=config["vision_config"]["image_size"],
         max_length=tokenizer_config["model_max_length"],
@@ -296,4 +296,4 @@ def push_folder(folder: str | Path, repo_id: str, ignore_patterns: list[str] | N
     return str(repo_url)
 
 
-__all__ = ["push_folder", "remote_code_files", "save_with_remote_code", "write_model_card"]
+__all__ = ["push_folder", "save_with_remote_code", "write_model_card"]

@@ -110,13 +110,27 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def array_to_8_bit(image: ImageArray) -> ImageArray:
-    """Scales 1-bit and 16-bit arrays to 8 bits."""
+    """
+    Brings integer arrays to 8 bits: 1-bit and 16-bit ones are scaled, the others must have values from 0 to 255.
+
+    Raises:
+        `ValueError`: if they have not.
+    """
     dtype = str(image.dtype).removeprefix("torch.")
-    if dtype not in ("bool", "uint16"):
+    if dtype == "uint8" or dtype.startswith(("float", "bfloat")):
         return image
 
     pixels = image.cpu().numpy() if is_torch_tensor(image) else image
-    return scale_16_bit(pixels) if dtype == "uint16" else pixels.astype(np.uint8) * 255
+    if dtype == "bool":
+        return pixels.astype(np.uint8) * 255
+    if dtype == "uint16":
+        return scale_16_bit(pixels)
+    if pixels.min() < 0 or pixels.max() > 255:
+        raise ValueError(
+            f"An image of type `{dtype}` must have values from 0 to 255, got {pixels.min()} to {pixels.max()}. Give"
+            " 16-bit pixels as `uint16`."
+        )
+    return pixels.astype(np.uint8)
 
 
 def crop_to_middle(image: ImageArray, max_ratio: int) -> ImageArray:

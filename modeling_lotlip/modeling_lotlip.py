@@ -604,10 +604,10 @@ class LotlipTextModel(LotlipPreTrainedModel):
             with_corner_tokens=with_corner_tokens,
         )
         if with_corner_tokens and attention_mask is not None:
-            if attention_mask.dim() != 2:
+            if attention_mask.dim() != 2 or attention_mask.shape[1] != hidden_states.shape[1] - num_corner_tokens:
                 raise ValueError(
-                    f"With corner tokens `attention_mask` must be of shape (batch_size, sequence_length), got "
-                    f"{tuple(attention_mask.shape)}."
+                    "With corner tokens `attention_mask` must be of the texts' shape (batch_size, sequence_length), "
+                    f"got {tuple(attention_mask.shape)}."
                 )
             attention_mask = _insert_corners(
                 attention_mask, attention_mask.new_ones(attention_mask.shape[0], num_corner_tokens)
@@ -805,6 +805,14 @@ class LotlipModel(LotlipPreTrainedModel):
 
         text_fields = {name[5:]: kwargs.pop(name) for name in list(kwargs) if name.startswith("text_")}
         vision_fields = {name[7:]: kwargs.pop(name) for name in list(kwargs) if name.startswith("vision_")}
+        for fields, config_class in (
+            (text_fields, LotlipTextConfig),
+            (vision_fields, LotlipVisionConfig),
+            (kwargs, LotlipConfig),
+        ):
+            unknown = set(fields) - set(config_class.__dataclass_fields__)
+            if unknown:
+                raise ValueError(f"{sorted(unknown)} are no fields of {config_class.__name__}. Mind the prefixes.")
         vision_config, vision_weights = LotlipVisionConfig(**vision_fields), None
         if vision_model_name_or_path is not None:
             vision_config, vision_weights = load_vision_tower(vision_model_name_or_path, **vision_fields)
@@ -1034,6 +1042,8 @@ class LotlipModel(LotlipPreTrainedModel):
                         f"{tuple(tensor.shape)}."
                     )
             if short_input_ids is None:
+                if input_ids.shape[1] == 0:
+                    raise ValueError(f"`input_ids` of shape {tuple(input_ids.shape)} hold no caption.")
                 short_inputs = {name: None if ids is None else ids[:, 0] for name, ids in long_inputs.items()}
                 long_inputs = {name: None if ids is None else ids[:, 1:] for name, ids in long_inputs.items()}
             num_long_captions = long_inputs["input_ids"].shape[1]

@@ -90,8 +90,8 @@ class LotlipTokenizer(TokenizersBackend):
             Whether or not to strip all accents. If not given, accents are stripped when lowercasing.
         model_max_length (`int`, *optional*, defaults to 126):
             The largest number of tokens of a text, `[CLS]` and `[SEP]` included. The position table of the model less
-            its corner tokens is the upper bound. "No limit", as saved by a tokenizer that never had one, means the
-            default.
+            its corner tokens is the upper bound. "No limit" means the default, and so does the limit of another
+            tokenizer that is loaded into this class.
 
     Raises:
         `ValueError`: if a text is not a string; the message names its place in the batch.
@@ -151,6 +151,9 @@ class LotlipTokenizer(TokenizersBackend):
             model_max_length=model_max_length if model_max_length < LARGE_INTEGER else DEFAULT_MODEL_MAX_LENGTH,
             **kwargs,
         )
+        # A backend remembers the truncation and padding of the last call, which were not meant for later ones
+        for name in ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"):
+            self.init_kwargs.pop(name, None)
         # After the base class, which may have loaded another backend with BERT's own settings
         self._set_backend()
 
@@ -212,6 +215,24 @@ class LotlipTokenizer(TokenizersBackend):
                     kwargs.setdefault("tokenize_chinese_chars", step["handle_chinese_chars"])
                     kwargs.setdefault("strip_accents", step["strip_accents"])
         return super().convert_to_native_format(**kwargs)
+
+    @classmethod
+    def _from_pretrained(cls, resolved_vocab_files: dict[str, str], *args, **kwargs) -> "LotlipTokenizer":
+        """Takes a limit from a folder of its own kind only: a BERT's 512 says nothing of LoTLIP's context."""
+        config_file = resolved_vocab_files.get("tokenizer_config_file")
+        saved_class = None
+        if config_file is not None:
+            with open(config_file, encoding="utf-8") as reader:
+                saved_class = json.load(reader).get("tokenizer_class")
+        if saved_class != cls.__name__:
+            kwargs.setdefault("model_max_length", DEFAULT_MODEL_MAX_LENGTH)
+        return super()._from_pretrained(resolved_vocab_files, *args, **kwargs)
+
+    def _save_pretrained(self, *args, **kwargs) -> tuple[str, ...]:
+        """Saves a `tokenizer.json` that truncates by default too, for runtimes that read nothing else."""
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.model_max_length, direction=self.truncation_side)
+        return super()._save_pretrained(*args, **kwargs)
 
     def _clean_text(self, text: str) -> str:
         """Cleans a text as the original does, all but the separators of plain texts, which the backend makes."""

@@ -28,6 +28,7 @@ MODULES = [
     "modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval",
     "data.loading",
     "data.scenes",
+    "embed_dataset",
     "evaluate_retrieval",
     "train_lotlip",
     "zero_shot_classification",

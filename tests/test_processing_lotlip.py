@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoProcessor
 from transformers.testing_utils import HfDocTestParser
 
@@ -39,6 +40,19 @@ def test_is_its_parts(processor):
 def test_long_texts_are_truncated(processor, caplog):
     assert processor(text=["a " * 500, "a"], return_tensors="pt")["input_ids"].shape == (2, 126)
     assert "1 of 2 texts are longer than 126 tokens (the longest has 502)" in caplog.text
+
+
+def test_a_saved_processor_forgets_its_last_call(processor, tmp_path):
+    processor(text=["a " * 500, "a"], max_length=10, truncation=True, padding="max_length")
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert [len(ids) for ids in loaded(text=["a " * 500, "a"], padding=False)["input_ids"]] == [126, 3]
+    loaded.tokenizer.model_max_length = 200
+    assert len(loaded(text="a " * 500)["input_ids"]) == 200
+    assert len(loaded(text="a " * 500, truncation=False)["input_ids"]) == 502
+    # a runtime that reads tokenizer.json alone truncates too, and pads nothing
+    raw = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert [len(raw.encode(text).ids) for text in ("a " * 500, "a")] == [126, 3]
 
 
 @pytest.mark.parametrize("image_processor", [LotlipImageProcessor(), LotlipImageProcessorPil()])
