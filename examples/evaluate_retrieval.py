@@ -26,9 +26,8 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from data.loading import add_data_arguments, caption_columns, captions_of, load_split
+from data.loading import add_data_arguments, caption_columns, captions_of, load_split, share_of, to_rgb
 from datasets import Dataset, IterableDataset
-from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
@@ -89,11 +88,12 @@ class RetrievalCollator:
         self.columns = dict(zip(("short", "long"), columns))
 
     def __call__(self, rows: list[dict]) -> dict:
-        batch = self.processor.image_processor([row[self.image_column] for row in rows], return_tensors="pt")
+        batch = self.processor.image_processor([to_rgb(row[self.image_column]) for row in rows], return_tensors="pt")
         for kind, column in self.columns.items():
             captions = [captions_of(row, column) for row in rows]
             if kind == "long":
                 captions = [[join_sub_captions(split_sub_captions(text)) for text in texts] for texts in captions]
+                captions = [[text for text in texts if text] for texts in captions]
             texts = [text for texts in captions for text in texts]
             batch[f"{kind}_captions"] = texts
             batch[f"{kind}_tokens"] = tokenize(self.processor, texts, self.max_length) if texts else None
@@ -115,7 +115,7 @@ def embed_dataset(
         The image embeddings of each batch; and for `"short"` and `"long"` captions the `captions` themselves, the
         `images` they belong to, counted in this share, and the `embeds` of each batch.
     """
-    share = split_dataset_by_node(dataset, rank=state.process_index, world_size=state.num_processes)
+    share = share_of(dataset, state.process_index, state.num_processes)
     loader = DataLoader(
         share,
         batch_size=args.batch_size,
@@ -212,6 +212,8 @@ def evaluate_retrieval(
         )
         results |= {f"{kind}_{name}": value for name, value in scores.items()}
         results |= {f"{kind}_num_images": len(gallery), f"{kind}_num_captions": len(rows)}
+    if not results:
+        raise ValueError("No image has a caption: there is nothing to retrieve.")
     return results
 
 
@@ -283,6 +285,7 @@ def main() -> None:
         results = {"model": args.model_name_or_path, "dataset": args.dataset_name or "scenes", **results}
         if args.output_file is not None:
             write_json(args.output_file, results)
+    state.wait_for_everyone()
 
 
 if __name__ == "__main__":

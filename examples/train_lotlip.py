@@ -37,21 +37,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import datasets
-import PIL.Image
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
-from data.loading import add_data_arguments, caption_columns, captions_of, load_split
+from data.loading import add_data_arguments, caption_columns, captions_of, load_split, to_rgb
 from evaluate_retrieval import evaluate_retrieval, format_table, write_json
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from tqdm.auto import tqdm
 from transformers import AutoProcessor, PreTrainedModel, get_scheduler
-from transformers.image_transforms import convert_to_rgb
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.hub import push_folder, save_with_remote_code, write_model_card
-from modeling_lotlip.image_processing_pil_lotlip import to_upright_8_bit
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 from modeling_lotlip.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
 
@@ -72,7 +69,7 @@ MAX_VOCAB_SIZE = 8192
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="Where model, checkpoints and results go.")
-    parser.add_argument("--overwrite_output_dir", action="store_true", help="Delete what an earlier run left there.")
+    parser.add_argument("--overwrite_output_dir", action="store_true", help="Replace what an earlier run left there.")
     add_data_arguments(parser)
 
     group = parser.add_argument_group("model", "Towers that are not named are small, and trained from scratch.")
@@ -118,10 +115,14 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--adam_beta1", type=float, default=0.9)
     group.add_argument("--adam_beta2", type=float, default=0.98)
     group.add_argument("--adam_epsilon", type=float, default=1e-6)
-    group.add_argument("--max_grad_norm", type=float, default=1.0)
+    group.add_argument("--max_grad_norm", type=float, default=1.0, help="Clip gradients to this norm; 0: do not.")
     group.add_argument("--num_train_epochs", type=int, default=10)
     group.add_argument("--max_train_steps", type=int, help="Optimizer steps, instead of a number of epochs.")
-    group.add_argument("--lr_scheduler_type", default="cosine")
+    group.add_argument(
+        "--lr_scheduler_type",
+        default="cosine",
+        choices=["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"],
+    )
     group.add_argument("--warmup_steps", type=int, default=100)
     group.add_argument("--gradient_accumulation_steps", type=int, default=1)
     group.add_argument(
@@ -143,7 +144,11 @@ def parse_args() -> argparse.Namespace:
         args.text_model_name_or_path or args.vision_model_name_or_path or args.config_name
     ):
         parser.error("--model_name_or_path is a whole model: it excludes the names of towers and --config_name.")
+    if args.model_name_or_path and (args.image_size or args.tokenizer_name):
+        parser.error("--image_size and --tokenizer_name are for new models: --model_name_or_path brings its own.")
     for name in (
+        "max_train_samples",
+        "max_eval_samples",
         "per_device_train_batch_size",
         "per_device_eval_batch_size",
         "gradient_accumulation_steps",
@@ -159,8 +164,9 @@ def parse_args() -> argparse.Namespace:
         args.min_crop_scale = 1.0 if args.dataset_name is None else 0.9
     if not 0 < args.min_crop_scale <= 1:
         parser.error(f"--min_crop_scale must be above 0 and at most 1, got {args.min_crop_scale}.")
-    if args.checkpointing_steps not in (None, "epoch") and not args.checkpointing_steps.isdecimal():
-        parser.error(f"--checkpointing_steps must be a number or `epoch`, got {args.checkpointing_steps}.")
+    if args.checkpointing_steps not in (None, "epoch"):
+        if not args.checkpointing_steps.isdecimal() or int(args.checkpointing_steps) < 1:
+            parser.error(f"--checkpointing_steps must be a number or `epoch`, got {args.checkpointing_steps}.")
     if args.streaming:
         parser.error("--streaming is for the evaluation scripts: training draws from the whole data set.")
     return args
@@ -205,12 +211,11 @@ class CaptionedImages(Dataset):
 
         generator = random.Random(f"{self.seed} {epoch} {index}")
         if self.crop is not None:
-            image = PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(generator.getrandbits(63))
-                image = self.crop(image)
+                image = self.crop(to_rgb(image))
         short_captions = captions_of(row, self.short_column)
-        long_captions = captions_of(row, self.long_column)
+        long_captions = [text for text in captions_of(row, self.long_column) if split_sub_captions(text)]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions += [""] * (self.num_long_captions - len(long_captions))
@@ -292,9 +297,11 @@ def build_model(args: argparse.Namespace, dataset: datasets.Dataset) -> tuple[Lo
 
     if args.model_name_or_path is not None:
         config = LotlipConfig.from_pretrained(args.model_name_or_path)
+        saved = config.text_config.num_corner_tokens
+        if args.num_corner_tokens not in (None, saved):
+            raise ValueError(f"`--num_corner_tokens {args.num_corner_tokens}`, but the model has {saved} of them.")
         for name, value in text_fields.items():
             setattr(config.text_config, name, value)
-        # fails where the number of corner tokens is not that of the checkpoint
         model = LotlipModel.from_pretrained(args.model_name_or_path, config=config)
         return model, AutoProcessor.from_pretrained(args.model_name_or_path), True
 
@@ -347,7 +354,7 @@ def build_tokenizer(args: argparse.Namespace, dataset: datasets.Dataset) -> Lotl
             text = backend.normalizer.normalize_str(text).replace(tokenizer.sep_token, " ")
             words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))
     characters = sorted(set("".join(words)))
-    vocab = dict.fromkeys(tokenizer.all_special_tokens)
+    vocab = dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     vocab |= dict.fromkeys(characters + [f"##{character}" for character in characters])
     frequent = sorted(words, key=lambda word: (-words[word], word))
     vocab |= dict.fromkeys(frequent[: max(0, MAX_VOCAB_SIZE - len(vocab))])
@@ -397,7 +404,8 @@ def global_loss(
 
     short_negatives = None
     if not args.keep_duplicate_negatives:
-        short_ids = accelerator.pad_across_processes(batch["short_input_ids"], dim=1)
+        short_ids = batch["short_input_ids"] * batch["short_attention_mask"]  # padded with 0 here and across processes
+        short_ids = accelerator.pad_across_processes(short_ids, dim=1)
         short_ids = accelerator.gather(short_ids)
         short_negatives = (short_ids[:, None] != short_ids[None]).any(dim=-1)
     return image_text_contrastive_loss(image_embeds, text_embeds, logit_scale.exp(), present, short_negatives)
@@ -415,6 +423,7 @@ class Progress:
     global_batch_size: int
     num_processes: int
     num_samples: int
+    gradient_accumulation_steps: int
     epoch: int = 0
     batch: int = 0
     step: int = 0
@@ -423,11 +432,11 @@ class Progress:
         return asdict(self)
 
     def load_state_dict(self, state: dict) -> None:
-        for name in ("seed", "global_batch_size", "num_processes", "num_samples"):
+        for name in state.keys() - {"epoch", "batch", "step"}:
             if state[name] != getattr(self, name):
                 raise ValueError(
                     f"The checkpoint was written with {name} = {state[name]}, this run has {getattr(self, name)}: it "
-                    "would see other batches. Start it as the first run was started."
+                    "would take other steps. Start it as the first run was started."
                 )
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
 
@@ -447,9 +456,12 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int) -> No
     accelerator.wait_for_everyone()
 
 
-def save_model(args: argparse.Namespace, model: LotlipModel, processor: LotlipProcessor, results: dict) -> None:
-    """Saves the trained model with its code and a model card, and uploads it if that was asked for."""
+def save_model(
+    args: argparse.Namespace, model: LotlipModel, processor: LotlipProcessor, results: dict | None = None
+) -> None:
+    """Saves the trained model with its code and a model card."""
     partial_dir = args.output_dir / "model.partial"
+    shutil.rmtree(partial_dir, ignore_errors=True)
     save_with_remote_code(model, processor, partial_dir)
     sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
     sources = [name for name in sources if name is not None]
@@ -466,9 +478,12 @@ def save_model(args: argparse.Namespace, model: LotlipModel, processor: LotlipPr
     for file in partial_dir.iterdir():  # complete files take the place of an earlier run's
         file.replace(args.output_dir / file.name)
     partial_dir.rmdir()
-    if args.push_to_hub:
-        url = push_folder(args.output_dir, args.hub_model_id or args.output_dir.name, ["checkpoint-*", "logs/*"])
-        logger.info(f"Uploaded to {url}.")
+
+
+def push_model(args: argparse.Namespace) -> None:
+    """Uploads the output folder without checkpoints and logs."""
+    url = push_folder(args.output_dir, args.hub_model_id or args.output_dir.name, ["checkpoint-*", "logs/*"])
+    logger.info(f"Uploaded to {url}.")
 
 
 def find_checkpoint(args: argparse.Namespace) -> Path | None:
@@ -485,9 +500,17 @@ def find_checkpoint(args: argparse.Namespace) -> Path | None:
     return max(checkpoints, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
+def find_leftovers(args: argparse.Namespace) -> list[Path]:
+    """What an earlier run left in the output folder; nothing else in it is ever touched."""
+    patterns = ("checkpoint-*", "model*.safetensors", "model.partial", "eval_results.json", "logs")
+    return [path for pattern in patterns for path in sorted(args.output_dir.glob(pattern))]
+
+
 def check_output_dir(args: argparse.Namespace) -> None:
     """Refuses to mix this run with an earlier one."""
-    leftovers = [*args.output_dir.glob("checkpoint-*"), *args.output_dir.glob("model*.safetensors")]
+    if args.model_name_or_path is not None and Path(args.model_name_or_path).resolve() == args.output_dir.resolve():
+        raise ValueError(f"`--output_dir {args.output_dir}` is the model to train further: name another folder.")
+    leftovers = find_leftovers(args)
     if leftovers and args.resume_from_checkpoint is None and not args.overwrite_output_dir:
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Go on with it "
@@ -517,7 +540,8 @@ def main() -> None:
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if args.overwrite_output_dir and args.resume_from_checkpoint is None:
-            shutil.rmtree(args.output_dir, ignore_errors=True)
+            for path in find_leftovers(args):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         args.output_dir.mkdir(parents=True, exist_ok=True)
     set_seed(args.seed)
 
@@ -525,6 +549,7 @@ def main() -> None:
     with accelerator.main_process_first():
         train_data = load_split(args, args.train_split, args.max_train_samples)
         eval_data = load_split(args, args.eval_split, args.max_eval_samples)
+    caption_columns(args, eval_data.column_names)  # fails now, not after the training
     if len(train_data) < 2:
         raise ValueError("The training data is a single image, which has nothing to be contrasted with.")
     model, processor, has_pretrained_vision = build_model(args, train_data)
@@ -560,6 +585,8 @@ def main() -> None:
         accelerator.process_index,
         accelerator.num_processes,
     )
+    if batches.global_batch_size < 2:
+        raise ValueError("A batch of one image has nothing to be contrasted with: raise the batch size to 2 or more.")
     loader = DataLoader(
         samples,
         batch_sampler=batches,
@@ -580,7 +607,13 @@ def main() -> None:
     max_train_steps = args.max_train_steps or num_updates
     scheduler = get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, max_train_steps)
     model, optimizer = accelerator.prepare(model, optimizer)
-    progress = Progress(args.seed, batches.global_batch_size, accelerator.num_processes, len(train_data))
+    progress = Progress(
+        args.seed,
+        batches.global_batch_size,
+        accelerator.num_processes,
+        len(train_data),
+        args.gradient_accumulation_steps,
+    )
     accelerator.register_for_checkpointing(scheduler, progress)
     set_seed(args.seed, device_specific=True)
     checkpoint = find_checkpoint(args)
@@ -615,10 +648,15 @@ def main() -> None:
         total=max_train_steps, initial=progress.step, unit=" steps", disable=not accelerator.is_local_main_process
     )
     start_time = time.perf_counter()
-    while progress.step < max_train_steps:
+
+    def set_train_mode() -> None:
         model.train()
         if is_locked:
             accelerator.unwrap_model(model).vision_model.eval()
+
+    is_checkpoint_due = False
+    while progress.step < max_train_steps:
+        set_train_mode()
         batches.epoch, batches.first_batch = progress.epoch, progress.batch
         for batch in loader:
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
@@ -626,7 +664,7 @@ def main() -> None:
                 outputs = model(**batch)
                 loss = global_loss(outputs, batch, accelerator.unwrap_model(model).logit_scale, args, accelerator)
                 accelerator.backward(loss)
-                if accelerator.sync_gradients:
+                if accelerator.sync_gradients and args.max_grad_norm > 0:
                     accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
                 optimizer.step()  # also clamps logit_scale: see `modeling_lotlip`
                 optimizer.zero_grad()
@@ -649,24 +687,33 @@ def main() -> None:
                 "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)
             )
 
-            if args.checkpointing_steps not in (None, "epoch") and progress.step % int(args.checkpointing_steps) == 0:
+            if args.checkpointing_steps not in (None, "epoch"):
+                is_checkpoint_due = progress.step % int(args.checkpointing_steps) == 0
+            if is_checkpoint_due:
                 save_checkpoint(accelerator, args.output_dir, progress.step)
+                is_checkpoint_due = False
             if progress.step == max_train_steps:
                 break
             if progress.step % args.eval_steps == 0:
                 evaluate()
-                model.train()
+                set_train_mode()
                 start_time = time.perf_counter()
         else:
             progress.epoch, progress.batch = progress.epoch + 1, 0
-            if args.checkpointing_steps == "epoch":
+            if args.checkpointing_steps == "epoch" and accelerator.sync_gradients:
                 save_checkpoint(accelerator, args.output_dir, progress.step)
+            elif args.checkpointing_steps == "epoch":
+                is_checkpoint_due = True  # once the update that the epoch ended in the middle of is done
     bar.close()
 
+    if accelerator.is_main_process:  # before the evaluation, which may meet a broken image
+        save_model(args, accelerator.unwrap_model(model), processor)
     results = evaluate()
     if accelerator.is_main_process:
         write_json(args.output_dir / "eval_results.json", results)
         save_model(args, accelerator.unwrap_model(model), processor, results)
+        if args.push_to_hub:
+            push_model(args)
     accelerator.wait_for_everyone()  # none takes its leave while another is still saving
     accelerator.end_training()
 

@@ -25,9 +25,8 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from data.loading import add_data_arguments, load_split
+from data.loading import add_data_arguments, load_split, share_of, to_rgb
 from datasets import ClassLabel
-from datasets.distributed import split_dataset_by_node
 from evaluate_retrieval import (
     add_evaluation_arguments,
     embed_images,
@@ -81,15 +80,20 @@ def class_index(label: int | str, class_names: list[str]) -> int:
 
 
 def embed_classes(
-    model: PreTrainedModel, processor: ProcessorMixin, class_names: list[str], templates: list[str], batch_size: int
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    class_names: list[str],
+    templates: list[str],
+    batch_size: int,
+    max_length: int | None = None,
 ) -> torch.Tensor:
     """
     Class embeddings (classes, dim): the mean of the normalised embeddings of a name in each template, normalised again
     (Radford et al., 2021, https://arxiv.org/abs/2103.00020, section 3.1.4).
     """
-    prompts = [template.format(name) for name in class_names for template in templates]
+    prompts = [template.replace("{}", name) for name in class_names for template in templates]
     embeds = [
-        embed_texts(model, tokenize(processor, prompts[start : start + batch_size]))
+        embed_texts(model, tokenize(processor, prompts[start : start + batch_size], max_length))
         for start in range(0, len(prompts), batch_size)
     ]
     embeds = torch.cat(embeds).unflatten(0, (len(class_names), len(templates))).mean(dim=1)
@@ -147,20 +151,21 @@ def main() -> None:
         raise ValueError(f"`--label_column {args.label_column}` is no column of the data set: {dataset.column_names}.")
     class_names = read_class_names(args, dataset.features[args.label_column] if dataset.features else None)
     model, processor = load_model(args, state)
-    class_embeds = embed_classes(model, processor, class_names, args.templates, args.batch_size)
+    class_embeds = embed_classes(model, processor, class_names, args.templates, args.batch_size, args.max_length)
 
     def collate(rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
-        images = [row[args.image_column] for row in rows]
+        images = [to_rgb(row[args.image_column]) for row in rows]
         labels = [class_index(row[args.label_column], class_names) for row in rows]
         return processor.image_processor(images, return_tensors="pt")["pixel_values"], torch.tensor(labels)
 
-    share = split_dataset_by_node(dataset, rank=state.process_index, world_size=state.num_processes)
+    share = share_of(dataset, state.process_index, state.num_processes)
     loader = DataLoader(share, args.batch_size, collate_fn=collate, num_workers=args.dataloader_num_workers)
     results = []
     for pixel_values, labels in tqdm(loader, desc="Classifying", unit=" batches", disable=not state.is_main_process):
         similarities = embed_images(model, pixel_values) @ class_embeds.t()
         results.append((similarities.topk(min(5, len(class_names)), dim=-1).indices, labels))
     predictions, labels = (torch.cat(parts) for parts in zip(*gather_object(results)))
+    state.wait_for_everyone()
     if not state.is_main_process:
         return
 

@@ -23,6 +23,7 @@ def build_data(args: argparse.Namespace):
     dataset = load_scenes(NUM_SAMPLES, seed=5)
     captions, long_captions = list(dataset["caption"]), list(dataset["long_captions"])
     captions[1], captions[2], captions[7] = None, captions[3], captions[8]
+    captions[5] = "a photo of a very long and very red boat"
     long_captions[4], long_captions[9] = [], None
     long_captions[6] = long_captions[6] + long_captions[5]
     return (
@@ -77,6 +78,7 @@ def main():
     torch.save(
         {"num_processes": accelerator.num_processes, "steps": steps}, f"{output_file}.{accelerator.process_index}"
     )
+    accelerator.wait_for_everyone()
     accelerator.end_training()
 
 

@@ -14,7 +14,7 @@ from data.scenes import load_scenes
 from safetensors.torch import load_file
 from train_lotlip import CaptionedImages, GlobalBatches, main, parameter_groups
 
-from modeling_lotlip import LotlipConfig, LotlipModel, LotlipTextConfig, LotlipVisionConfig
+from modeling_lotlip import LotlipConfig, LotlipModel, LotlipTextConfig, LotlipVisionConfig, LotlipVisionModel
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 
 
@@ -136,6 +136,17 @@ def test_resumed_run_is_the_uninterrupted_run(train, tmp_path, num_workers):
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+def test_resumed_run_is_the_uninterrupted_run_where_updates_cross_epochs(train, tmp_path):
+    # 3 batches an epoch and 2 an update: the first epoch ends in the middle of an update
+    options = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "checkpointing_steps": "epoch"}
+    whole = train("whole", max_train_steps=6, **options)
+    steps = sorted(int(path.name.split("-")[1]) for path in whole.glob("checkpoint-*"))
+    assert steps[0] == 2
+    resumed = train("resumed", max_train_steps=6, resume_from_checkpoint=whole / "checkpoint-2", **options)
+    weights, expected = load_file(resumed / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
 def test_resume_refuses_another_run(train):
     folder = train("first", checkpointing_steps=4, max_train_steps=4)
     with pytest.raises(ValueError, match="seed = 0, this run has 1"):
@@ -247,6 +258,19 @@ def test_image_tower_is_locked_if_it_was_loaded(train, tmp_path):
     after = load_file(free / "model.safetensors")
     assert not any(torch.equal(before[name], after[name]) for name in names if name.endswith("q_proj.weight"))
     assert len(names) == len(towers.vision_model.state_dict())
+
+
+def test_a_locked_tower_stays_in_evaluation_mode(train):
+    seen = []
+
+    def record(module, inputs):
+        if isinstance(module, LotlipVisionModel) and not torch.is_inference_mode_enabled():
+            seen.append(module.training)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(record)
+    train("locked", freeze_vision_model=True, eval_steps=2, max_train_steps=5)
+    hook.remove()
+    assert seen == [False] * 5
 
 
 def test_trains_without_long_captions_or_without_short_ones(train, tmp_path):

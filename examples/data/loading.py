@@ -17,8 +17,13 @@ import argparse
 import os
 from collections.abc import Iterable
 
+import PIL.Image
 from data.scenes import load_scenes
-from datasets import Dataset, DatasetDict, Image, IterableDataset, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Image, IterableDataset, ReadInstruction, load_dataset, load_from_disk
+from datasets.distributed import split_dataset_by_node
+from transformers.image_transforms import convert_to_rgb
+
+from modeling_lotlip.image_processing_pil_lotlip import to_upright_8_bit
 
 
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
@@ -78,15 +83,20 @@ def load_split(args: argparse.Namespace, split: str, max_samples: int | None = N
             "`webdataset`, `json`, ..."
         )
     if args.dataset_name is None:
-        is_train = split == args.train_split
-        num_scenes = NUM_TRAIN_SCENES if is_train else NUM_EVAL_SCENES
-        dataset = load_scenes(min(max_samples or num_scenes, num_scenes), seed=0 if is_train else 1)
+        name = split.split("[")[0]
+        if name not in ("train", "test"):
+            raise ValueError(f"The drawn scenes have the splits 'train' and 'test', not {split!r}.")
+        num_scenes = NUM_TRAIN_SCENES if name == "train" else NUM_EVAL_SCENES
+        if split == name and max_samples is not None:
+            num_scenes = min(max_samples, num_scenes)
+        dataset = take_slice(load_scenes(num_scenes, seed=int(name == "test")), name, split)
     elif os.path.isdir(args.dataset_name) and {"state.json", "dataset_dict.json"} & set(os.listdir(args.dataset_name)):
-        dataset = load_from_disk(args.dataset_name)
+        dataset, name = load_from_disk(args.dataset_name), split.split("[")[0]
         if isinstance(dataset, DatasetDict):
-            if split not in dataset:
-                raise ValueError(f"`--dataset_name {args.dataset_name}` has no split {split!r} but {list(dataset)}.")
-            dataset = dataset[split]
+            if name not in dataset:
+                raise ValueError(f"`--dataset_name {args.dataset_name}` has no split {name!r} but {list(dataset)}.")
+            dataset = dataset[name]
+        dataset = take_slice(dataset, name, split)
     else:
         dataset = load_dataset(
             args.dataset_name,
@@ -111,6 +121,13 @@ def load_split(args: argparse.Namespace, split: str, max_samples: int | None = N
     return dataset
 
 
+def take_slice(dataset: Dataset, name: str, split: str) -> Dataset:
+    """The part of a whole split that a specification such as `"train[:90%]"` names."""
+    (part,) = ReadInstruction.from_spec(split).to_absolute({name: len(dataset)})
+    start, stop = part.from_ or 0, len(dataset) if part.to is None else part.to
+    return dataset if (start, stop) == (0, len(dataset)) else dataset.select(range(start, stop))
+
+
 def caption_columns(args: argparse.Namespace, columns: Iterable[str]) -> tuple[str | None, str | None]:
     """
     The columns of short and of long captions, None for the one that the data set lacks.
@@ -126,6 +143,18 @@ def caption_columns(args: argparse.Namespace, columns: Iterable[str]) -> tuple[s
             f"{args.long_captions_column}` is a column of the data set, which has {list(columns)}."
         )
     return short, long
+
+
+def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """An upright RGB image of 8 bits from one of any mode; what is transparent becomes white."""
+    return PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
+
+
+def share_of(dataset: Dataset | IterableDataset, process_index: int, num_processes: int) -> Dataset | IterableDataset:
+    """The rows of one process; none for the last ones where there are fewer rows than processes."""
+    if isinstance(dataset, Dataset) and len(dataset) < num_processes:
+        return dataset.select(range(process_index, min(process_index + 1, len(dataset))))
+    return split_dataset_by_node(dataset, rank=process_index, world_size=num_processes)
 
 
 def captions_of(row: dict, column: str | None) -> list[str]:
