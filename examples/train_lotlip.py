@@ -29,6 +29,7 @@ On your own captioned images, with a locked image tower as in the paper:
 import argparse
 import logging
 import math
+import os
 import random
 import shutil
 import time
@@ -536,6 +537,9 @@ def main() -> None:
     )
     logging.basicConfig(format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
+    if accelerator.device.type == "cpu":
+        # `accelerate launch` leaves all cores but one idle
+        torch.set_num_threads(max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     check_output_dir(args)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
