@@ -20,13 +20,12 @@ Embeddings of the images and captions of a data set, in parquet files; a stopped
 
 import argparse
 import json
-import logging
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,23 +35,24 @@ from accelerate import PartialState
 from data.loading import add_data_arguments, caption_columns, captions_of, load_split
 from datasets import Dataset, Image, IterableDataset
 from datasets.fingerprint import Hasher
-from evaluate_retrieval import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize, write_json
+from embedding import (
+    Batch,
+    add_evaluation_arguments,
+    embed_batch,
+    embed_texts,
+    load_model,
+    make_batches,
+    prefetch,
+    tokenize,
+    tokenize_and_count,
+)
+from evaluate_retrieval import write_json
 from pyarrow import parquet
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
-from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
-
-
-logger = logging.getLogger(__name__)
-
-# Texts are sorted by length inside a window of so many batches: the more, the less padding between first and last.
-BATCHES_PER_WINDOW = 16
-# So many batches are made ahead of the model.
-PREFETCHED_BATCHES = 8
-TEXTS_PER_CHUNK = 256
 
 
 class Entry(NamedTuple):
@@ -64,146 +64,6 @@ class Entry(NamedTuple):
     kind: str
     index: int
     truncated: bool
-
-
-class Batch(NamedTuple):
-    """What the model computes at once, and the entries it is for (or other keys)."""
-
-    entries: list
-    inputs: dict[str, torch.Tensor]
-    num_tokens: int = 0
-
-
-class Chunk(NamedTuple):
-    """A few rows of a shard: their images, a batch, and the padded tokens of their texts."""
-
-    shard: int
-    images: Batch | None
-    texts: Batch | None
-
-
-def tokenize_and_count(
-    processor: ProcessorMixin, texts: list[str], max_length: int | None
-) -> tuple[dict[str, torch.Tensor], list[bool]]:
-    """Tokens of texts, padded, and which texts were truncated."""
-    tokens = tokenize(processor, texts, max_length)
-    if tokens.encodings is not None:
-        return dict(tokens), [bool(encoding.overflowing) for encoding in tokens.encodings]
-    whole = processor.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-    return dict(tokens), [len(ids) > tokens["input_ids"].shape[1] for ids in whole]
-
-
-def sorted_batches(window: list[tuple], processor: ProcessorMixin, tokens_per_batch: int) -> Iterator[Batch]:
-    """Batches of texts, given as pairs of entry and unpadded tokens: the longest first, of like length together."""
-    window = sorted(window, key=lambda text: -len(text[1]["input_ids"]))
-    while window:
-        size = max(1, tokens_per_batch // len(window[0][1]["input_ids"]))
-        (entries, tokens), window = zip(*window[:size]), window[size:]
-        inputs = pad_without_fast_tokenizer_warning(processor.tokenizer, list(tokens), return_tensors="pt")
-        yield Batch(list(entries), dict(inputs), sum(len(text["input_ids"]) for text in tokens))
-
-
-def make_batches(chunks: Iterable[Chunk], processor: ProcessorMixin, tokens_per_batch: int) -> Iterator[Batch]:
-    """
-    Batches of images as they come, and of texts sorted by length inside a window.
-
-    Args:
-        chunks (`Iterable[Chunk]`):
-            Images and texts in order.
-        processor (`ProcessorMixin`):
-            The model's processor.
-        tokens_per_batch (`int`):
-            The most tokens in a batch, padding included (a longer text is a batch of its own).
-    """
-    window = []
-    for chunk in chunks:
-        if chunk.images is not None:
-            yield chunk.images
-        if chunk.texts is not None:
-            entries, tokens, _ = chunk.texts
-            mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"])).bool()
-            for text, entry in enumerate(entries):
-                window.append((entry, {name: values[text, mask[text]] for name, values in tokens.items()}))
-        if sum(len(tokens["input_ids"]) for _, tokens in window) >= BATCHES_PER_WINDOW * tokens_per_batch:
-            yield from sorted_batches(window, processor, tokens_per_batch)
-            window = []
-    yield from sorted_batches(window, processor, tokens_per_batch)
-
-
-def prefetch(items: Iterator, depth: int = PREFETCHED_BATCHES) -> Iterator:
-    """The items of an iterator, which a thread fetches up to `depth` ahead."""
-    done = object()
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        pending = deque(executor.submit(next, items, done) for _ in range(depth))
-        while (item := pending.popleft().result()) is not done:
-            pending.append(executor.submit(next, items, done))
-            yield item
-
-
-def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Normalised embeddings (entries, dim) of a batch, in float32."""
-    if "pixel_values" in batch.inputs:
-        return embed_images(model, batch.inputs["pixel_values"])
-    return embed_texts(model, batch.inputs)
-
-
-def embed_corpus(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    texts: list[str],
-    tokens_per_batch: int = 2048,
-    max_length: int | None = None,
-) -> torch.Tensor:
-    """
-    Embeds texts of any lengths, with little padding, while the next ones are tokenized.
-
-    Args:
-        model (`PreTrainedModel`):
-            A dual encoder.
-        processor (`ProcessorMixin`):
-            Its processor.
-        texts (`list[str]`):
-            The texts, in any order.
-        tokens_per_batch (`int`, *optional*, defaults to 2048):
-            The most tokens in a batch, padding included.
-        max_length (`int`, *optional*):
-            Truncate at this many tokens; by default at the tokenizer's `model_max_length`.
-
-    Returns:
-        `torch.Tensor` of shape `(num_texts, dim)`: normalised embeddings in float32, in the order of the texts.
-
-    Example:
-
-    ```python
-    >>> from embed_dataset import embed_corpus
-    >>> from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipImageProcessor, LotlipTokenizer
-
-    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 2}, vision_config={"num_hidden_layers": 1}))
-    >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
-    >>> embed_corpus(model.eval(), processor, ["a red boat", "A red boat. The sea is calm."]).shape
-    torch.Size([2, 768])
-    ```"""
-    num_truncated = 0
-
-    def chunks() -> Iterator[Chunk]:
-        nonlocal num_truncated
-        for start in range(0, len(texts), TEXTS_PER_CHUNK):
-            part = texts[start : start + TEXTS_PER_CHUNK]
-            tokens, truncated = tokenize_and_count(processor, part, max_length)
-            num_truncated += sum(truncated)
-            yield Chunk(0, None, Batch(list(range(start, start + len(part))), tokens))
-
-    embeds = None
-    for batch in prefetch(make_batches(chunks(), processor, tokens_per_batch)):
-        computed = embed_batch(model, batch)
-        if embeds is None:
-            embeds = computed.new_empty(len(texts), computed.shape[1])
-        embeds[batch.entries] = computed
-    if embeds is None:
-        raise ValueError("`texts` is empty: give at least one text.")
-    if num_truncated > 0:
-        logger.warning(f"{num_truncated} of {len(texts)} texts were truncated.")
-    return embeds
 
 
 class Preparation(torch.utils.data.Dataset):
@@ -243,20 +103,20 @@ class Preparation(torch.utils.data.Dataset):
                     yield Entry(number, place, identifier, kind, index, False), item
                     place += 1
 
-    def collate(self, rows: list[tuple[int, dict]]) -> Chunk:
-        """Rows of one shard to their pixel values and tokens."""
+    def collate(self, rows: list[tuple[int, dict]]) -> tuple[int, list[Batch]]:
+        """Rows of one shard to its number, a batch of their images, and one of their texts."""
         items = [item for number, row in rows for item in self.entries(number, row)]
-        image_entries = [entry for entry, _ in items if entry.kind == "image"]
-        text_entries = [entry for entry, _ in items if entry.kind != "image"]
-        images, texts = None, None
-        if image_entries:
-            pictures = [picture for entry, picture in items if entry.kind == "image"]
-            images = Batch(image_entries, dict(self.processor.image_processor(pictures, return_tensors="pt")))
-        if text_entries:
-            captions = [caption for entry, caption in items if entry.kind != "image"]
-            tokens, truncated = tokenize_and_count(self.processor, captions, self.args.max_length)
-            texts = Batch([entry._replace(truncated=cut) for entry, cut in zip(text_entries, truncated)], tokens)
-        return Chunk(rows[0][0] // self.args.shard_size, images, texts)
+        images = [(entry, picture) for entry, picture in items if entry.kind == "image"]
+        texts = [(entry, caption) for entry, caption in items if entry.kind != "image"]
+        batches = []
+        if images:
+            entries, pictures = zip(*images)
+            batches.append(Batch(entries, dict(self.processor.image_processor(pictures, return_tensors="pt"))))
+        if texts:
+            entries, captions = zip(*texts)
+            tokens, truncated = tokenize_and_count(self.processor, list(captions), self.args.max_length)
+            batches.append(Batch([entry._replace(truncated=cut) for entry, cut in zip(entries, truncated)], tokens))
+        return rows[0][0] // self.args.shard_size, batches
 
 
 class Shards:
@@ -370,7 +230,7 @@ def embed_shards(
     if args.only != "texts":
         columns["image"] = args.image_column
         dataset = dataset.cast_column(args.image_column, Image(decode=False))  # `Preparation` decodes
-    first_row = next(iter(dataset))  # a stream may not know its columns
+    first_row = next(iter(dataset))
     if args.only != "images":
         short_and_long = zip(("short", "long"), caption_columns(args, first_row))
         columns |= {kind: column for kind, column in short_and_long if column is not None}
@@ -387,10 +247,11 @@ def embed_shards(
         num_workers=args.dataloader_num_workers,
     )
 
-    def work(chunks: Iterator[Chunk]) -> Iterator[Batch | int]:
+    def work(prepared: Iterator[tuple[int, list[Batch]]]) -> Iterator[Batch | int]:
         """The batches of each shard, and after them its number."""
-        for shard, chunks_of_shard in groupby(chunks, key=lambda chunk: chunk.shard):
-            yield from make_batches(chunks_of_shard, processor, args.tokens_per_batch)
+        for shard, parts in groupby(prepared, key=itemgetter(0)):
+            batches = (batch for _, part in parts for batch in part)
+            yield from make_batches(batches, processor, args.tokens_per_batch)
             yield shard
 
     dim = embed_texts(model, tokenize(processor, ["a"])).shape[1]
@@ -399,7 +260,7 @@ def embed_shards(
     with tqdm(total=total, desc="Embedding", unit=" rows", disable=not state.is_local_main_process) as progress:
         for item in prefetch(work(iter(loader))):
             if isinstance(item, Batch):
-                entries += item.entries
+                entries.extend(item.entries)
                 embeds.append(embed_batch(model, item))
                 num_items, num_tokens = num_items + len(item.entries), num_tokens + item.num_tokens
                 seconds = time.perf_counter() - start
@@ -428,7 +289,7 @@ def main() -> None:
 
     # a process that is ready early waits for the last one
     state = PartialState(cpu=args.device == "cpu", timeout=timedelta(days=7))
-    dataset = load_split(args, args.eval_split, args.max_eval_samples)
+    dataset = load_split(args, args.eval_split, args.max_eval_samples, with_images=args.only != "texts")
     model, processor = load_model(args, state)
     if state.is_main_process:
         check_settings(args, model, processor, dataset)

@@ -26,56 +26,18 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from data.loading import add_data_arguments, caption_columns, captions_of, load_split, share_of, to_rgb
+from data.loading import add_data_arguments, caption_columns, captions_of, columns_of, load_split, share_of, to_rgb
 from datasets import Dataset, IterableDataset
+from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
-from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.metrics import ImageTextRetrieval
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 
 
 logger = logging.getLogger(__name__)
-
-
-def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None = None) -> dict[str, torch.Tensor]:
-    """
-    Tokenizes texts as the model was trained on them: padded to the longest, but to the full length for SigLIP. Longer
-    texts are truncated; LoTLIP's tokenizer does so by itself, and says how many.
-
-    Args:
-        processor (`ProcessorMixin`):
-            The model's processor.
-        texts (`list[str]`):
-            The texts, of any length.
-        max_length (`int`, *optional*):
-            Truncate at this many tokens; by default at the tokenizer's `model_max_length`.
-    """
-    is_siglip = "siglip" in type(processor).__name__.lower()
-    return processor.tokenizer(
-        texts,
-        padding="max_length" if is_siglip else True,
-        truncation=None if isinstance(processor.tokenizer, LotlipTokenizer) else True,
-        max_length=max_length,
-        return_tensors="pt",
-    )
-
-
-@torch.inference_mode()
-def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Normalised text embeddings (texts, dim) in float32."""
-    tokens = {name: tensor.to(model.device) for name, tensor in tokens.items()}
-    text_embeds = model.get_text_features(**tokens).pooler_output
-    return torch.nn.functional.normalize(text_embeds.float(), dim=-1).cpu()
-
-
-@torch.inference_mode()
-def embed_images(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Normalised image embeddings (images, dim) in float32."""
-    image_embeds = model.get_image_features(pixel_values.to(model.device, model.dtype)).pooler_output
-    return torch.nn.functional.normalize(image_embeds.float(), dim=-1).cpu()
 
 
 class RetrievalCollator:
@@ -119,7 +81,7 @@ def embed_dataset(
     loader = DataLoader(
         share,
         batch_size=args.batch_size,
-        collate_fn=RetrievalCollator(processor, args, caption_columns(args, dataset.column_names)),
+        collate_fn=RetrievalCollator(processor, args, caption_columns(args, columns_of(dataset))),
         num_workers=args.dataloader_num_workers,
         generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
     )
@@ -233,32 +195,6 @@ def format_table(results: dict[str, float]) -> str:
                 f"| {kind} | {results[f'{kind}_num_images']} | {results[f'{kind}_num_captions']} | {recalls} |"
             )
     return "\n".join(lines)
-
-
-def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that the evaluation scripts share to `parser`."""
-    parser.add_argument("--model_name_or_path", required=True, help="A Hub id or a folder of a dual encoder.")
-    parser.add_argument("--trust_remote_code", action="store_true", help="Run the code that comes with the model.")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--device", help="Such as `cpu` or `cuda:0`; by default an accelerator if there is one.")
-    parser.add_argument("--batch_size", type=int, default=64, help="Images in a batch, for each process.")
-    parser.add_argument("--max_length", type=int, help="Truncate texts at this many tokens, not at the model's limit.")
-    parser.add_argument("--output_file", type=Path, help="Write the results to this JSON file.")
-
-
-def load_model(args: argparse.Namespace, state: PartialState) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Loads the model of the evaluation arguments, ready to embed, and its processor."""
-    model = AutoModel.from_pretrained(
-        args.model_name_or_path,
-        dtype=getattr(torch, args.dtype),
-        trust_remote_code=args.trust_remote_code,
-    )
-    if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
-        raise ValueError(
-            f"`--model_name_or_path {args.model_name_or_path}` is a {type(model).__name__}, no dual encoder."
-        )
-    processor = AutoProcessor.from_pretrained(args.model_name_or_path, trust_remote_code=args.trust_remote_code)
-    return model.to(args.device or state.device).eval(), processor
 
 
 def write_json(path: Path, results: dict) -> None:

@@ -25,16 +25,10 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from data.loading import add_data_arguments, load_split, share_of, to_rgb
+from data.loading import add_data_arguments, columns_of, load_split, share_of, to_rgb
 from datasets import ClassLabel
-from evaluate_retrieval import (
-    add_evaluation_arguments,
-    embed_images,
-    embed_texts,
-    load_model,
-    tokenize,
-    write_json,
-)
+from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize
+from evaluate_retrieval import write_json
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
@@ -147,8 +141,9 @@ def main() -> None:
 
     state = PartialState(cpu=args.device == "cpu")
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
-    if args.label_column not in dataset.column_names:
-        raise ValueError(f"`--label_column {args.label_column}` is no column of the data set: {dataset.column_names}.")
+    columns = columns_of(dataset)
+    if args.label_column not in columns:
+        raise ValueError(f"`--label_column {args.label_column}` is no column of the data set, which has {columns}.")
     class_names = read_class_names(args, dataset.features[args.label_column] if dataset.features else None)
     model, processor = load_model(args, state)
     class_embeds = embed_classes(model, processor, class_names, args.templates, args.batch_size, args.max_length)

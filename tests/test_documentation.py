@@ -29,6 +29,7 @@ MODULES = [
     "data.loading",
     "data.scenes",
     "embed_dataset",
+    "embedding",
     "evaluate_retrieval",
     "train_lotlip",
     "zero_shot_classification",

@@ -12,8 +12,8 @@ import torch
 from conftest import WORDS
 from data.scenes import load_scenes
 from datasets import Dataset, Features, Image, List, Value
-from embed_dataset import Batch, Chunk, embed_corpus, main, make_batches, tokenize_and_count
-from evaluate_retrieval import embed_texts
+from embed_dataset import main
+from embedding import Batch, embed_corpus, embed_texts, make_batches, tokenize_and_count
 from pyarrow import parquet
 from transformers import BatchEncoding
 
@@ -232,7 +232,7 @@ def test_corpus_in_memory(model_dir, tokens_per_batch, caplog):
     slow = BatchEncoding(processor.tokenizer(texts, truncation=True, max_length=50, padding=True, return_tensors="pt"))
     assert slow.encodings is None
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("embed_dataset.tokenize", lambda *_: slow)
+        monkeypatch.setattr("embedding.tokenize", lambda *_: slow)
         assert sum(tokenize_and_count(processor, texts, 50)[1]) == num_truncated
     with pytest.raises(ValueError, match="`texts` is empty"):
         embed_corpus(model, processor, [])
@@ -243,11 +243,11 @@ def test_few_padded_tokens_are_computed(model_dir):
     generator = random.Random(2)
     lengths = [generator.randint(*[(8, 20), (60, 126), (21, 59), (60, 126)][index % 4]) for index in range(512)]
     texts = [" ".join(["red"] * (length - 2)) for length in lengths]
-    chunks = []
+    padded = []
     for start in range(0, 512, 100):
         tokens = processor.tokenizer(texts[start : start + 100], padding=True, return_tensors="pt")
-        chunks.append(Chunk(0, None, Batch(list(range(start, min(512, start + 100))), dict(tokens))))
-    batches = list(make_batches(chunks, processor, tokens_per_batch=2048))
+        padded.append(Batch(list(range(start, min(512, start + 100))), dict(tokens)))
+    batches = list(make_batches(padded, processor, tokens_per_batch=2048))
     assert sorted(entry for batch in batches for entry in batch.entries) == list(range(512))
     assert sum(batch.num_tokens for batch in batches) == sum(lengths)
     computed = [batch.inputs["input_ids"].numel() for batch in batches]

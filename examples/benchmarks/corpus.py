@@ -32,7 +32,7 @@ from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, Lot
 
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
-from embed_dataset import Batch, Chunk, embed_batch, embed_corpus, make_batches  # noqa: E402
+from embedding import Batch, embed_batch, embed_corpus, make_batches  # noqa: E402
 
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -74,7 +74,7 @@ def main() -> None:
     config = LotlipConfig(text_config=layers, vision_config={"num_hidden_layers": 1})
     texts, processor = build_texts(args.texts, config.text_config.vocab_size)
     tokens = dict(processor.tokenizer(texts, padding=True, return_tensors="pt"))
-    batches = list(make_batches([Chunk(0, None, Batch(texts, tokens))], processor, args.tokens_per_batch))
+    batches = list(make_batches([Batch(texts, tokens)], processor, args.tokens_per_batch))
     num_tokens = sum(batch.num_tokens for batch in batches)
     num_padded = sum(batch.inputs["input_ids"].numel() for batch in batches)
     print(f"{num_tokens} tokens in {len(texts)} texts; {1 - num_tokens / num_padded:.1%} of {num_padded} are padding")

@@ -62,7 +62,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dataloader_num_workers", type=int, default=0, help="Processes that decode and tokenize.")
 
 
-def load_split(args: argparse.Namespace, split: str, max_samples: int | None = None) -> Dataset | IterableDataset:
+def load_split(
+    args: argparse.Namespace, split: str, max_samples: int | None = None, with_images: bool = True
+) -> Dataset | IterableDataset:
     """
     Loads one split of the data set that the data arguments name.
 
@@ -73,6 +75,8 @@ def load_split(args: argparse.Namespace, split: str, max_samples: int | None = N
             The split, such as `"train"`, or a slice of one, such as `"train[:100]"`.
         max_samples (`int`, *optional*):
             Keep the first so many rows.
+        with_images (`bool`, *optional*, defaults to `True`):
+            Whether the images are needed.
 
     Raises:
         `ValueError`: if the split or the image column is not there, or the split is empty.
@@ -107,18 +111,24 @@ def load_split(args: argparse.Namespace, split: str, max_samples: int | None = N
             streaming=args.streaming,
         )
 
-    columns = dataset.column_names
-    if columns is not None and args.image_column not in columns:
-        raise ValueError(
-            f"`--image_column {args.image_column}` is no column of split {split!r}, which has {columns}: name one."
-        )
-    if not isinstance(dataset.features[args.image_column] if dataset.features else None, Image):
-        dataset = dataset.cast_column(args.image_column, Image())
-    if max_samples is not None:
-        dataset = dataset.take(max_samples)
     if isinstance(dataset, Dataset) and len(dataset) == 0:
         raise ValueError(f"The split {split!r} is empty.")
+    if with_images:
+        columns = columns_of(dataset)
+        if args.image_column not in columns:
+            raise ValueError(
+                f"`--image_column {args.image_column}` is no column of split {split!r}, which has {columns}: name one."
+            )
+        if not isinstance(dataset.features[args.image_column] if dataset.features else None, Image):
+            dataset = dataset.cast_column(args.image_column, Image())
+    if max_samples is not None:
+        dataset = dataset.take(max_samples)
     return dataset
+
+
+def columns_of(dataset: Dataset | IterableDataset) -> list[str]:
+    """The names of the columns; of a stream that does not know them, those of its first row."""
+    return dataset.column_names if dataset.column_names is not None else list(next(iter(dataset)))
 
 
 def take_slice(dataset: Dataset, name: str, split: str) -> Dataset:
