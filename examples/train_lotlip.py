@@ -38,11 +38,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import datasets
+import PIL.Image
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
+from data.image_features import cache_image_features
 from data.loading import add_data_arguments, caption_columns, captions_of, load_split, to_rgb
 from evaluate_retrieval import evaluate_retrieval, format_table, write_json
+from huggingface_hub.constants import HF_HOME
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from tqdm.auto import tqdm
@@ -90,6 +93,17 @@ def parse_args() -> argparse.Namespace:
         help="Lock the image tower. Default: locked if and only if its weights were loaded.",
     )
     group.add_argument("--no_freeze_vision_model", dest="freeze_vision_model", action="store_false")
+    group.add_argument(
+        "--cache_image_features",
+        action="store_true",
+        help="Run a locked image tower once, before training, and keep its output on disk for this and later runs.",
+    )
+    group.add_argument(
+        "--image_features_dir",
+        type=Path,
+        default=Path(HF_HOME) / "lotlip" / "image_features",
+        help="Where it is kept. Default: below the Hub's cache.",
+    )
     group.add_argument("--image_size", type=int, help="In pixels. Default: that of the image tower; 64 from scratch.")
     group.add_argument("--max_length", type=int, help="Tokens of a text, corners not counted. Default: 128 less them.")
     group.add_argument("--gradient_checkpointing", action="store_true", help="Compute layers twice to save memory.")
@@ -101,6 +115,11 @@ def parse_args() -> argparse.Namespace:
         "--min_crop_scale",
         type=float,
         help="Smallest part of an image that is cut out. Default: 0.9, and 1 (all of it) for drawn scenes.",
+    )
+    group.add_argument(
+        "--num_views",
+        type=int,
+        help="Random crops of an image that a locked image tower sees, in turns. Default: the image as it is.",
     )
     group.add_argument(
         "--keep_duplicate_negatives",
@@ -157,6 +176,7 @@ def parse_args() -> argparse.Namespace:
         "max_train_steps",
         "num_long_captions",
         "num_sub_captions",
+        "num_views",
         "eval_steps",
     ):
         if getattr(args, name) is not None and getattr(args, name) < 1:
@@ -180,17 +200,42 @@ def parse_args() -> argparse.Namespace:
 class CaptionedImages(Dataset):
     """
     Images with the captions drawn for them. Every draw inside a sample comes from a generator of its own, seeded with
-    (seed, epoch, index): a sample does not depend on workers, on processes, or on what was drawn before.
+    (seed, epoch, index): a sample does not depend on workers, on processes, or on what was drawn before. So is the
+    crop, seeded with (seed, view, index): a locked tower sees `num_views` of an image in turns, a trained one a new
+    one in each epoch.
     """
 
-    def __init__(self, dataset: datasets.Dataset, args: argparse.Namespace, crop: RandomResizedCrop | None):
-        self.dataset = dataset
-        self.image_column = args.image_column
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        args: argparse.Namespace,
+        crop: RandomResizedCrop | None = None,
+        num_views: int | None = None,
+    ):
         self.short_column, self.long_column = caption_columns(args, dataset.column_names)
+        self.images = dataset.select_columns(args.image_column)
+        self.captions = dataset.select_columns([name for name in (self.short_column, self.long_column) if name])
+        self.image_column = args.image_column
         self.num_long_captions = args.num_long_captions if self.long_column is not None else 0
         self.num_sub_captions = args.num_sub_captions
+        self.num_views = num_views
         self.seed = args.seed
         self.crop = crop
+        self.image_features = None  # in the place of images: see `data/image_features.py`
+
+    def load_image(self, index: int, view: int) -> PIL.Image.Image:
+        """One view of an image."""
+        try:
+            image = self.images[index][self.image_column]
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"The image of row {index} of the training data cannot be read: {error}") from error
+        if image is None:
+            raise ValueError(f"Row {index} of the training data has no image in column {self.image_column!r}.")
+        if self.crop is None:
+            return image
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(random.Random(f"{self.seed} {view} {index}").getrandbits(63))
+            return self.crop(to_rgb(image))
 
     def draw_sub_captions(self, text: str, generator: random.Random) -> str:
         """Some consecutive sub-captions of a long caption, or all of them."""
@@ -200,31 +245,28 @@ class CaptionedImages(Dataset):
             sub_captions = sub_captions[start : start + self.num_sub_captions]
         return join_sub_captions(sub_captions)
 
-    def __getitem__(self, key: tuple[int, int, bool]) -> dict:
-        epoch, index, is_padding = key
-        try:
-            row = self.dataset[index]
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"Row {index} of the training data cannot be read: {error}") from error
-        image = row[self.image_column]
-        if image is None:
-            raise ValueError(f"Row {index} of the training data has no image in column {self.image_column!r}.")
-
+    def draw_captions(self, index: int, epoch: int) -> tuple[str, list[str]]:
+        """A short caption and `num_long_captions` long ones, empty where there is none."""
         generator = random.Random(f"{self.seed} {epoch} {index}")
-        if self.crop is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(generator.getrandbits(63))
-                image = self.crop(to_rgb(image))
+        row = self.captions[index]
         short_captions = captions_of(row, self.short_column)
         long_captions = [text for text in captions_of(row, self.long_column) if split_sub_captions(text)]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions += [""] * (self.num_long_captions - len(long_captions))
-        return {
-            "image": image,
-            "short_caption": generator.choice(short_captions) if short_captions and not is_padding else "",
-            "long_captions": [""] * self.num_long_captions if is_padding else long_captions,
-        }
+        return generator.choice(short_captions) if short_captions else "", long_captions
+
+    def __getitem__(self, key: tuple[int, int, bool]) -> dict:
+        epoch, index, is_padding = key
+        view = epoch if self.num_views is None else epoch % self.num_views
+        if self.image_features is None:
+            sample = {"image": self.load_image(index, view)}
+        else:
+            sample = {"vision_pooler_output": self.image_features[index, view]}
+        short_caption, long_captions = self.draw_captions(index, epoch)
+        if is_padding:
+            short_caption, long_captions = "", [""] * self.num_long_captions
+        return {**sample, "short_caption": short_caption, "long_captions": long_captions}
 
 
 class GlobalBatches(Sampler):
@@ -272,8 +314,11 @@ class Collator:
         return tokens["input_ids"], tokens["attention_mask"] * is_present[:, None]
 
     def __call__(self, samples: list[dict]) -> dict[str, torch.Tensor]:
-        images = [sample["image"] for sample in samples]
-        batch = {"pixel_values": self.processor.image_processor(images, return_tensors="pt")["pixel_values"]}
+        if "image" in samples[0]:
+            images = [sample["image"] for sample in samples]
+            batch = dict(self.processor.image_processor(images, return_tensors="pt"))
+        else:
+            batch = {"vision_pooler_output": torch.stack([sample["vision_pooler_output"] for sample in samples])}
         short_captions = [sample["short_caption"] for sample in samples]
         batch["short_input_ids"], batch["short_attention_mask"] = self.tokenize(short_captions)
         long_captions = [text for sample in samples for text in sample["long_captions"]]
@@ -571,15 +616,20 @@ def main() -> None:
     model.vision_model.requires_grad_(not is_locked)
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+    if not is_locked and (args.cache_image_features or args.num_views):
+        raise ValueError("`--cache_image_features` and `--num_views` are for a locked image tower.")
+    if args.num_views and args.min_crop_scale == 1:
+        raise ValueError(f"`--num_views {args.num_views}` needs crops: give a `--min_crop_scale` below 1.")
     crop = None
-    if not is_locked and args.min_crop_scale < 1:
+    if (args.num_views or not is_locked) and args.min_crop_scale < 1:
         crop = RandomResizedCrop(
             model.vision_model.embeddings.image_size,
             scale=(args.min_crop_scale, 1.0),
             interpolation=InterpolationMode.BICUBIC,
         )
 
-    samples = CaptionedImages(train_data, args, crop)
+    num_views = (args.num_views or 1) if is_locked else None
+    samples = CaptionedImages(train_data, args, crop, num_views)
     if samples.num_long_captions == 0:
         ddp_kwargs.find_unused_parameters = True  # the corner tokens get no gradient
     batches = GlobalBatches(
@@ -606,6 +656,7 @@ def main() -> None:
         lr=args.learning_rate,
         betas=(args.adam_beta1, args.adam_beta2),
         eps=args.adam_epsilon,
+        fused=True,
     )
     num_updates = max(1, len(batches) * args.num_train_epochs // args.gradient_accumulation_steps)
     max_train_steps = args.max_train_steps or num_updates
@@ -619,6 +670,21 @@ def main() -> None:
         args.gradient_accumulation_steps,
     )
     accelerator.register_for_checkpointing(scheduler, progress)
+    if args.cache_image_features:
+        views = (args.seed, args.min_crop_scale) if crop is not None else None
+        samples.image_features = cache_image_features(
+            accelerator.unwrap_model(model).vision_model,
+            processor.image_processor,
+            samples.load_image,
+            len(train_data),
+            num_views,
+            data_key=(samples.images._fingerprint, views),
+            folder=args.image_features_dir,
+            accelerator=accelerator,
+            batch_size=args.per_device_eval_batch_size,
+            num_workers=args.dataloader_num_workers,
+        )
+        logger.info(f"Image features from {samples.image_features.path}: the image tower does not run in training.")
     set_seed(args.seed, device_specific=True)
     checkpoint = find_checkpoint(args)
     if checkpoint is not None:

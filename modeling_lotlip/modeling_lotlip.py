@@ -964,6 +964,7 @@ class LotlipModel(LotlipPreTrainedModel):
         short_input_ids: torch.LongTensor | None = None,
         short_attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
+        vision_pooler_output: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LotlipOutput:
         r"""
@@ -981,6 +982,9 @@ class LotlipModel(LotlipPreTrainedModel):
             The short captions, padded to a length of their own.
         short_attention_mask (`torch.Tensor` of shape `(batch_size, short_sequence_length)`, *optional*):
             1 for tokens, 0 for padding.
+        vision_pooler_output (`torch.Tensor` of shape `(batch_size, hidden_size)`, *optional*):
+            The `pooler_output` of [`LotlipVisionModel`] for the images, computed before, in place of `pixel_values`: a
+            locked image tower need not run again.
 
         Without a long caption (`captions` is 1) the corner tokens get no gradient: tell DistributedDataParallel with
         `find_unused_parameters=True`.
@@ -1005,11 +1009,17 @@ class LotlipModel(LotlipPreTrainedModel):
         >>> outputs.text_embeds.shape  # the short [CLS], the long [CLS] and two corners
         torch.Size([2, 4, 768])
         ```"""
-        vision_outputs: BaseModelOutputWithPooling = self.get_image_features(
-            pixel_values=pixel_values,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            **kwargs,
-        )
+        if vision_pooler_output is None:
+            vision_outputs: BaseModelOutputWithPooling = self.get_image_features(
+                pixel_values=pixel_values,
+                interpolate_pos_encoding=interpolate_pos_encoding,
+                **kwargs,
+            )
+        elif pixel_values is None:
+            vision_pooler_output = vision_pooler_output.to(self.dtype)
+            vision_outputs = BaseModelOutputWithPooling(pooler_output=self.visual_projection(vision_pooler_output))
+        else:
+            raise ValueError("`vision_pooler_output` stands in the place of `pixel_values`: specify one of the two.")
         image_embeds = vision_outputs.pooler_output
         image_embeds = image_embeds / _get_vector_norm(image_embeds)
 

@@ -2,11 +2,16 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import train_lotlip
+from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
 from modeling_lotlip import (
@@ -27,9 +32,10 @@ from modeling_lotlip.weights_lotlip import (
 )
 
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
-
 WORDS = "a photo of red green blue yellow boat car house tree the ground is sand sea".split()
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
 # the models of the tests are too small to share out
 torch.set_num_threads(1)
@@ -108,3 +114,53 @@ def model_dir(tmp_path_factory) -> Path:
     image_processor = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     LotlipProcessor(image_processor=image_processor, tokenizer=LotlipTokenizer(vocab=vocab)).save_pretrained(folder)
     return folder
+
+
+def tiny_config(**text_fields) -> LotlipConfig:
+    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    return LotlipConfig(
+        text_config={**tower, "vocab_size": 64, "projection_dim": 32, **text_fields},
+        vision_config={**tower, "image_size": 32, "patch_size": 16, "hidden_dropout_prob": 0.1},
+        projection_dim=32,
+    )
+
+
+@pytest.fixture
+def train(monkeypatch, tmp_path):
+    """Runs the training script in this process on a few scenes, and returns its output folder."""
+    tiny_config().save_pretrained(tmp_path / "config")
+
+    def run(name: str, **options) -> Path:
+        defaults = {
+            "config_name": tmp_path / "config",
+            "max_train_samples": 44,
+            "max_eval_samples": 24,
+            "per_device_train_batch_size": 8,
+            "max_train_steps": 8,
+            "warmup_steps": 2,
+            "learning_rate": 1e-3,
+        }
+        options = {name: value for name, value in (defaults | options).items() if value is not None}
+        argv = ["train_lotlip.py", "--output_dir", str(tmp_path / name)]
+        for option, value in options.items():
+            argv += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+        monkeypatch.setattr(sys, "argv", argv)
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+        AcceleratorState._reset_state(True)
+        GradientState._reset_state()
+        train_lotlip.main()
+        return tmp_path / name
+
+    return run
+
+
+def launch(num_processes: int, *command: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "examples")])
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes), *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )

@@ -1,74 +1,21 @@
 import argparse
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
+from conftest import launch, tiny_config
 from data.scenes import load_scenes
 from safetensors.torch import load_file
-from train_lotlip import CaptionedImages, GlobalBatches, main, parameter_groups
+from train_lotlip import CaptionedImages, GlobalBatches, parameter_groups
 
-from modeling_lotlip import LotlipConfig, LotlipModel, LotlipTextConfig, LotlipVisionConfig, LotlipVisionModel
+from modeling_lotlip import LotlipModel, LotlipTextConfig, LotlipVisionConfig, LotlipVisionModel
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 
 
 ROOT = Path(__file__).parents[1]
-
-
-def tiny_config(**text_fields) -> LotlipConfig:
-    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    return LotlipConfig(
-        text_config={**tower, "vocab_size": 64, "projection_dim": 32, **text_fields},
-        vision_config={**tower, "image_size": 32, "patch_size": 16, "hidden_dropout_prob": 0.1},
-        projection_dim=32,
-    )
-
-
-@pytest.fixture
-def train(monkeypatch, tmp_path):
-    """Runs the training script in this process on a few scenes, and returns its output folder."""
-    tiny_config().save_pretrained(tmp_path / "config")
-
-    def run(name: str, **options) -> Path:
-        defaults = {
-            "config_name": tmp_path / "config",
-            "max_train_samples": 44,
-            "max_eval_samples": 24,
-            "per_device_train_batch_size": 8,
-            "max_train_steps": 8,
-            "warmup_steps": 2,
-            "learning_rate": 1e-3,
-        }
-        options = {name: value for name, value in (defaults | options).items() if value is not None}
-        argv = ["train_lotlip.py", "--output_dir", str(tmp_path / name)]
-        for option, value in options.items():
-            argv += [f"--{option}"] if value is True else [f"--{option}", str(value)]
-        monkeypatch.setattr(sys, "argv", argv)
-        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-        AcceleratorState._reset_state(True)
-        GradientState._reset_state()
-        main()
-        return tmp_path / name
-
-    return run
-
-
-def launch(num_processes: int, *command: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "examples")])
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes), *command],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.mark.parametrize("vision", ["trained", "locked"])
@@ -312,7 +259,7 @@ def test_wrong_arguments_are_errors(train, tmp_path):
     from datasets import Dataset
 
     Dataset.from_list(broken).save_to_disk(tmp_path / "broken")
-    with pytest.raises(ValueError, match="Row 2 of the training data"):
+    with pytest.raises(ValueError, match="image of row 2 of the training data cannot be read"):
         train("f", dataset_name=tmp_path / "broken", eval_split="train")
 
 
