@@ -132,7 +132,7 @@ def cache_image_features(
             Processes that load and preprocess.
 
     Raises:
-        `ValueError`: if the disk has no room for the file.
+        `ValueError`: if the disk has no room for the file, or a process does not see it.
     """
     vision_model.eval()
     preprocessing = (type(image_processor).__name__, image_processor.to_dict())
@@ -142,8 +142,7 @@ def cache_image_features(
     partial, done_path = path.with_suffix(".partial"), path.with_suffix(".done")
     shape = (num_images, num_views, vision_model.config.hidden_size)
     if not path.exists():
-        # where every node has a disk of its own, its processes make a file there
-        if accelerator.is_local_main_process and not done_path.exists():
+        if accelerator.is_main_process and not done_path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             needed, free = 4 * np.prod(shape, dtype=np.int64), shutil.disk_usage(folder).free
             if needed > free:
@@ -154,9 +153,14 @@ def cache_image_features(
             np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
             np.lib.format.open_memmap(done_path, mode="w+", dtype=bool, shape=shape[:2])
         accelerator.wait_for_everyone()
+        if not done_path.exists():
+            raise ValueError(
+                f"The processes must share the folder of the image features, but one does not see {done_path}. Name "
+                "a shared one (`--image_features_dir`)."
+            )
         _compute(vision_model, image_processor, load_image, partial, done_path, accelerator, batch_size, num_workers)
         accelerator.wait_for_everyone()
-        if accelerator.is_local_main_process:
+        if accelerator.is_main_process:
             partial.rename(path)
             done_path.unlink()
     accelerator.wait_for_everyone()
