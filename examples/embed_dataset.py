@@ -33,6 +33,7 @@ import pyarrow as pa
 import torch
 from accelerate import PartialState
 from data.loading import add_data_arguments, caption_columns, captions_of, load_split
+from data.storage import STORAGE_DTYPES, hash_weights, to_storage
 from datasets import Dataset, Image, IterableDataset
 from datasets.fingerprint import Hasher
 from embedding import (
@@ -146,18 +147,18 @@ class Shards:
         """Writes a shard in the order of the data, whole or not at all."""
         order = sorted(range(len(entries)), key=entries.__getitem__)
         entries = [entries[position] for position in order]
-        embeds = embeds[order].to(getattr(torch, self.args.storage_dtype))
-        values = pa.array(embeds.flatten().numpy())
+        values = to_storage(embeds[order], self.args.storage_dtype)
         columns = {
             "id": pa.array([entry.id for entry in entries], id_type),
             "kind": pa.array([entry.kind for entry in entries], pa.string()),
             "index": pa.array([entry.index for entry in entries], pa.int32()),
             "truncated": pa.array([entry.truncated for entry in entries], pa.bool_()),
-            "embedding": pa.FixedSizeListArray.from_arrays(values, embeds.shape[1]),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]),
         }
+        table = pa.table(columns).replace_schema_metadata({"storage_dtype": self.args.storage_dtype})
         path = self.args.output_dir / f"embeddings-{shard:06d}.parquet"
         partial = path.with_name(path.name + ".partial")
-        parquet.write_table(pa.table(columns), partial)
+        parquet.write_table(table, partial)
         partial.replace(path)
 
 
@@ -173,11 +174,8 @@ def check_settings(
     names = "dataset_name dataset_config_name data_dir data_files eval_split max_eval_samples id_column image_column"
     names += " caption_column long_captions_column only max_length dtype storage_dtype shard_size"
     settings = {name: getattr(args, name) for name in names.split()}
-    weights = Hasher()
-    for name, tensor in model.state_dict().items():
-        weights.update((name, tensor.cpu()))
     settings |= {
-        "weights": weights.hexdigest(),
+        "weights": hash_weights(model),
         "processor": Hasher.hash(processor),
         "data": dataset._fingerprint if isinstance(dataset, Dataset) else "streamed",
     }
@@ -255,6 +253,7 @@ def embed_shards(
             yield shard
 
     dim = embed_texts(model, tokenize(processor, ["a"])).shape[1]
+    to_storage(torch.empty(0, dim), args.storage_dtype)  # what cannot be stored is refused before it is computed
     entries, embeds, num_items, num_tokens, start = [], [], 0, 0, time.perf_counter()
     total = sum(map(shards.is_due, range(len(dataset)))) if isinstance(dataset, Dataset) else None
     with tqdm(total=total, desc="Embedding", unit=" rows", disable=not state.is_local_main_process) as progress:
@@ -277,7 +276,7 @@ def main() -> None:
     add_evaluation_arguments(parser)
     add_data_arguments(parser)
     parser.add_argument("--output_dir", type=Path, required=True, help="The folder of the parquet files.")
-    parser.add_argument("--storage_dtype", default="float32", choices=["float32", "float16"])
+    parser.add_argument("--storage_dtype", default="float32", choices=STORAGE_DTYPES)
     parser.add_argument("--id_column", help="A column of strings or integers; by default rows are numbered from 0.")
     parser.add_argument("--only", choices=["texts", "images"], help="Leave the others out.")
     parser.add_argument("--tokens_per_batch", type=int, default=2048, help="The most tokens in a batch of texts.")

@@ -32,7 +32,7 @@ from modeling_lotlip import LotlipTokenizer
 logger = logging.getLogger(__name__)
 
 # Texts are sorted by length inside a window of so many batches: the more, the less padding between first and last.
-BATCHES_PER_WINDOW = 16
+BATCHES_PER_WINDOW = 64
 # So many batches are made ahead of the model.
 PREFETCHED_BATCHES = 8
 TEXTS_PER_CHUNK = 256

@@ -26,11 +26,14 @@ MODULES = [
         if path.stem != "__init__"
     ),
     "modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval",
+    "data.image_features",
     "data.loading",
     "data.scenes",
+    "data.storage",
     "embed_dataset",
     "embedding",
     "evaluate_retrieval",
+    "search_embeddings",
     "train_lotlip",
     "zero_shot_classification",
 ]

@@ -17,20 +17,36 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import transformers
 
 
 def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of every benchmark to `parser`."""
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="Threads of the CPU.")
-    parser.add_argument("--repeats", type=int, default=3, help="Measurements of each variant, after a warm-up.")
+    parser.add_argument("--repeats", type=int, default=5, help="Measurements of each variant, after a warm-up.")
     parser.add_argument("--output_file", type=Path, help="Write the measurements to this JSON file.")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the benchmarks that run the towers to `parser`."""
+    parser.add_argument("--layers", type=int, default=12, help="Layers of both towers.")
+    parser.add_argument(
+        "--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16", "float16"]
+    )
+
+
+def set_up(args: argparse.Namespace) -> None:
+    """Threads and seed, the same for all benchmarks."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
 
 
 def measure(variants: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
@@ -45,13 +61,14 @@ def measure(variants: dict[str, Callable[[], object]], repeats: int, device: str
         device (`str`):
             The device that they compute on.
     """
+    synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     seconds = {name: [] for name in variants}
     for repeat in range(repeats + 1):
         for name, run in variants.items():
+            synchronize()
             start = time.perf_counter()
             run()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
+            synchronize()
             if repeat > 0:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
@@ -84,6 +101,7 @@ def report(
     args: argparse.Namespace,
     ceilings: dict[str, float] | None = None,
     flops: dict[str, float] | None = None,
+    memory: dict[str, int] | None = None,
 ) -> dict:
     """
     Prints a table of measurements and returns it.
@@ -101,24 +119,51 @@ def report(
             Operations per second that the machine gives at most, for each variant.
         flops (`dict[str, float]`, *optional*):
             Operations of each variant.
+        memory (`dict[str, int]`, *optional*):
+            The most memory that each variant needs, in bytes.
+
+    Returns:
+        `dict`: the median, least and largest seconds of each variant, and the `ratio` of its speed to the baseline's:
+        the median over the turns, in which the two were measured one after the other.
     """
     print(f"\n{title} ({args.device}, {args.threads} threads)\n")
-    print("| variant | median | min | max | times the baseline's speed | share of the matrix product's |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    header = "| variant | median | min | max | times the baseline's speed |"
+    header += " share of the matrix product's |" if flops else ""
+    header += " peak memory |" if memory else ""
+    print(header, "|" + " --- |" * (header.count("|") - 1), sep="\n")
     rows = {}
     for name, times in seconds.items():
-        median = statistics.median(times)
-        row = {"median": median, "min": min(times), "max": max(times)}
-        row["ratio"] = statistics.median(seconds[baseline]) / median
-        if flops is not None:
-            row["share_of_ceiling"] = flops[name] / median / ceilings[name]
-        share = f"{100 * row['share_of_ceiling']:.0f} %" if flops is not None else "-"
-        print(
-            f"| {name} | {median:.3f} s | {row['min']:.3f} s | {row['max']:.3f} s | {row['ratio']:.2f} | {share} |",
-            flush=True,
-        )
+        ratios = [reference / time for reference, time in zip(seconds[baseline], times)]
+        row = {"median": statistics.median(times), "min": min(times), "max": max(times)}
+        row["ratio"] = statistics.median(ratios)
+        line = "| {name} | {median:.3f} s | {min:.3f} s | {max:.3f} s | {ratio:.2f} |".format(name=name, **row)
+        if flops:
+            row["share_of_ceiling"] = flops[name] / row["median"] / ceilings[name]
+            line += f" {row['share_of_ceiling']:.0%} |"
+        if memory:
+            row["peak_memory"] = memory[name]
+            line += f" {memory[name] / 1e9:.2f} GB |"
+        print(line, flush=True)
         rows[name] = row
     return {"title": title, "baseline": baseline, "rows": rows}
+
+
+def processor_name() -> str:
+    """The processor as Linux calls it, or as Python does elsewhere."""
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory(device: str) -> int:
+    """The most memory that this process has had so far on a device, in bytes."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    if Path("/proc/self/status").exists():  # `ru_maxrss` counts what the process was before it ran this program
+        return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def write_results(tables: list[dict], args: argparse.Namespace) -> None:
@@ -126,11 +171,16 @@ def write_results(tables: list[dict], args: argparse.Namespace) -> None:
     if args.output_file is None:
         return
     machine = {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu",
         "threads": args.threads,
+        "python": platform.python_version(),
         "torch": torch.__version__,
+        "transformers": transformers.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    results = {"machine": machine, "settings": settings, "tables": tables}
     args.output_file.parent.mkdir(parents=True, exist_ok=True)
-    args.output_file.write_text(json.dumps({"machine": machine, "tables": tables}, indent=2) + "\n", encoding="utf-8")
+    args.output_file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -24,11 +24,19 @@ import sys
 from pathlib import Path
 
 import torch
-from benchmark import add_benchmark_arguments, encoder_flops, matrix_product_ceiling, measure, report, write_results
-from original import OriginalTextTower
-from transformers import BertConfig
+from benchmark import (
+    add_benchmark_arguments,
+    add_model_arguments,
+    encoder_flops,
+    matrix_product_ceiling,
+    measure,
+    report,
+    set_up,
+    write_results,
+)
+from original import build_lotlip, build_original
 
-from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
 
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
@@ -38,17 +46,22 @@ from embedding import Batch, embed_batch, embed_corpus, make_batches  # noqa: E4
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def build_texts(num_texts: int, vocab_size: int, seed: int = 0) -> tuple[list[str], LotlipProcessor]:
-    """Random texts of the mix of lengths in random order, and a processor whose vocabulary has `vocab_size` words."""
-    generator = random.Random(seed)
+def build_processor(vocab_size: int) -> tuple[list[str], LotlipProcessor]:
+    """Words that are one token each, and a processor whose vocabulary has them and the special tokens."""
     words = [f"word{index}" for index in range(vocab_size - len(SPECIAL_TOKENS))]
+    tokenizer = LotlipTokenizer(vocab={word: index for index, word in enumerate(SPECIAL_TOKENS + words)})
+    return words, LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=tokenizer)
+
+
+def build_texts(num_texts: int, words: list[str], seed: int = 0) -> list[str]:
+    """Random texts of the mix of lengths, in random order."""
+    generator = random.Random(seed)
     texts = []
     for index in range(num_texts):
         shortest, longest = [(8, 20), (60, 126), (21, 59), (60, 126)][index % 4]
         texts.append(" ".join(generator.choices(words, k=generator.randint(shortest, longest) - 2)))
     generator.shuffle(texts)
-    tokenizer = LotlipTokenizer(vocab={word: index for index, word in enumerate(SPECIAL_TOKENS + words)})
-    return texts, LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=tokenizer)
+    return texts
 
 
 def original_batches(tokens: dict[str, torch.Tensor], batch_size: int, device: str) -> list[tuple]:
@@ -59,28 +72,22 @@ def original_batches(tokens: dict[str, torch.Tensor], batch_size: int, device: s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_benchmark_arguments(parser)
+    add_model_arguments(parser)
     parser.add_argument("--texts", type=int, default=512, help="Texts in the corpus.")
     parser.add_argument("--batch_size", type=int, default=32, help="Texts in a batch of the original.")
     parser.add_argument("--tokens_per_batch", type=int, default=2048, help="The most tokens in a batch of ours.")
-    parser.add_argument("--layers", type=int, default=12, help="Layers of the text tower.")
-    parser.add_argument(
-        "--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16", "float16"]
-    )
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+    set_up(args)
 
-    layers = {"num_hidden_layers": args.layers}
-    config = LotlipConfig(text_config=layers, vision_config={"num_hidden_layers": 1})
-    texts, processor = build_texts(args.texts, config.text_config.vocab_size)
+    original, _ = build_original(args.layers, args.device)
+    words, processor = build_processor(original.vocab_size)
+    texts = build_texts(args.texts, words)
     tokens = dict(processor.tokenizer(texts, padding=True, return_tensors="pt"))
     batches = list(make_batches([Batch(texts, tokens)], processor, args.tokens_per_batch))
     num_tokens = sum(batch.num_tokens for batch in batches)
     num_padded = sum(batch.inputs["input_ids"].numel() for batch in batches)
     print(f"{num_tokens} tokens in {len(texts)} texts; {1 - num_tokens / num_padded:.1%} of {num_padded} are padding")
 
-    original = OriginalTextTower(BertConfig(**layers), num_corner_tokens=2, projection_dim=768)
-    original = original.to(args.device).eval()
     original_inputs = original_batches(tokens, args.batch_size, args.device)
     variants = {"original": lambda: [original(*inputs) for inputs in original_inputs]}
     ceilings = {"original": matrix_product_ceiling(args.device, torch.float32)}
@@ -90,7 +97,7 @@ def main() -> None:
         encoder_flops(length, length, num_layers=args.layers) for length in tokens["attention_mask"].sum(1).tolist()
     )
     for dtype in args.dtypes:
-        model = LotlipModel(config).to(args.device, getattr(torch, dtype)).eval()
+        model = build_lotlip(args.layers, args.device, getattr(torch, dtype))
         alone, pipeline = f"{dtype}, model alone", f"{dtype}, from texts"
         variants[alone] = lambda model=model: [embed_batch(model, batch) for batch in batches]
         variants[pipeline] = lambda model=model: embed_corpus(model, processor, texts, args.tokens_per_batch)

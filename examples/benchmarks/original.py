@@ -11,11 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""LoTLIP as the original code computes it, on transformers' BERT and ViT: the baseline of the benchmarks."""
+"""LoTLIP as the original code computes it, on transformers' BERT and ViT: the baseline of the benchmarks; and ours."""
 
 import torch
 from torch import nn
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+from modeling_lotlip import LotlipConfig, LotlipModel
 
 
 class OriginalTextTower(nn.Module):
@@ -68,3 +70,16 @@ class OriginalImageTower(nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Images (images, 3, height, width) to features (images, width)."""
         return self.vit(pixel_values).last_hidden_state[:, 0]
+
+
+def build_original(layers: int, device: str) -> tuple[OriginalTextTower, OriginalImageTower]:
+    """Both towers at the size of the released ViT-B/16, with random weights and `layers` layers."""
+    text_tower = OriginalTextTower(BertConfig(num_hidden_layers=layers), num_corner_tokens=2, projection_dim=768)
+    image_tower = OriginalImageTower(ViTConfig(num_hidden_layers=layers, layer_norm_eps=1e-6))
+    return text_tower.to(device).eval(), image_tower.to(device).eval()
+
+
+def build_lotlip(layers: int, device: str, dtype: torch.dtype = torch.float32) -> LotlipModel:
+    """The same model as this package computes it."""
+    fields = {"num_hidden_layers": layers}
+    return LotlipModel(LotlipConfig(text_config=fields, vision_config=fields)).to(device, dtype).eval()

@@ -18,12 +18,25 @@ Ranks of images and texts in both directions, against the matrix product alone a
 """
 
 import argparse
-import resource
 
 import torch
-from benchmark import add_benchmark_arguments, measure, report, write_results
+from benchmark import (
+    add_benchmark_arguments,
+    matrix_product_ceiling,
+    measure,
+    peak_memory,
+    report,
+    set_up,
+    write_results,
+)
 
-from modeling_lotlip.metrics import retrieval_ranks
+from modeling_lotlip.metrics import retrieval_ranks, similarity_blocks
+
+
+def multiply_in_blocks(images: torch.Tensor, texts: torch.Tensor) -> None:
+    """The products that the ranks are counted in, and nothing else."""
+    for _ in similarity_blocks(texts, images):
+        pass
 
 
 def sort_full_matrix(images: torch.Tensor, texts: torch.Tensor) -> None:
@@ -32,11 +45,6 @@ def sort_full_matrix(images: torch.Tensor, texts: torch.Tensor) -> None:
     own = torch.arange(len(images), device=images.device)[:, None]
     for matrix in (similarity, similarity.t()):
         (matrix.argsort(dim=-1, descending=True) == own).nonzero()
-
-
-def peak_memory() -> float:
-    """The most memory that this process has had so far, in bytes."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> None:
@@ -52,29 +60,31 @@ def main() -> None:
     num_texts = args.texts or args.images
     if num_texts % args.images != 0:
         parser.error(f"--texts must be a multiple of --images ({args.images}), got {num_texts}.")
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+    set_up(args)
 
     images = torch.nn.functional.normalize(torch.randn(args.images, args.width, device=args.device), dim=-1)
     texts = torch.nn.functional.normalize(torch.randn(num_texts, args.width, device=args.device), dim=-1)
     text_to_image = torch.arange(num_texts) // (num_texts // args.images)
 
-    before = peak_memory()
+    before = peak_memory(args.device)
     retrieval_ranks(images, texts, text_to_image)
-    memory = peak_memory() - before
+    memory = peak_memory(args.device) - before
     print(f"Memory beyond the inputs: {memory / 1e6:.0f} MB")
 
-    variants = {"ranks": lambda: retrieval_ranks(images, texts, text_to_image)}
+    variants = {
+        "product in blocks": lambda: multiply_in_blocks(images, texts),
+        "ranks": lambda: retrieval_ranks(images, texts, text_to_image),
+    }
     if not args.no_full_matrix:
-        variants["product alone"] = lambda: images @ texts.t()
+        variants = {"product alone": lambda: images @ texts.t(), **variants}
         if num_texts == args.images:
             variants["sorting"] = lambda: sort_full_matrix(images, texts)
+    baseline = next(iter(variants))
     seconds = measure(variants, args.repeats, args.device)
     flops = dict.fromkeys(variants, 2 * args.images * num_texts * args.width)
-    baseline = "ranks" if args.no_full_matrix else "product alone"
+    ceilings = dict.fromkeys(variants, matrix_product_ceiling(args.device, torch.float32))
     title = f"Ranks of {args.images:,} images and {num_texts:,} texts, width {args.width}"
-    product = max(flops[baseline] / time for time in seconds[baseline])
-    table = report(title, seconds, baseline, args, dict.fromkeys(variants, product), flops)
+    table = report(title, seconds, baseline, args, ceilings, flops)
     write_results([{**table, "memory_beyond_inputs": memory}], args)
 
 

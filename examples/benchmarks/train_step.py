@@ -15,74 +15,195 @@
 A training step with a locked image tower: each image with one short and one long caption, forward, backward, AdamW.
 
     python examples/benchmarks/train_step.py --images 8
+    python examples/benchmarks/train_step.py --device cuda --largest_batch
+
+"cached" trains from the output of the image tower (`--cache_image_features`); "with data" decodes JPEGs, crops and
+tokenizes for every step, in `--workers` processes. Peak memory is that of a process that runs the variant alone.
 """
 
 import argparse
+import io
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import torch
-from benchmark import add_benchmark_arguments, measure, report, write_results
-from original import OriginalImageTower, OriginalTextTower
-from transformers import BertConfig, ViTConfig
+from accelerate.utils import find_executable_batch_size
+from benchmark import (
+    add_benchmark_arguments,
+    add_model_arguments,
+    measure,
+    peak_memory,
+    report,
+    set_up,
+    write_results,
+)
+from corpus import build_processor
+from datasets import Dataset, Image
+from original import build_lotlip, build_original
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 
-from modeling_lotlip import LotlipConfig, LotlipModel
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 
 
-def original_step(text_tower, image_tower, optimizer, batch) -> None:
-    """Both captions padded to the context length in one batch, the image tower run again."""
-    with torch.no_grad():
-        image_embeds = torch.nn.functional.normalize(image_tower(batch["pixel_values"]), dim=-1)
-    length = batch["input_ids"].shape[-1]
-    padding = (0, length - batch["short_input_ids"].shape[-1])
-    input_ids = torch.cat([torch.nn.functional.pad(batch["short_input_ids"], padding), batch["input_ids"][:, 0]])
-    text_embeds = torch.nn.functional.normalize(text_tower(input_ids, (input_ids > 0).long()), dim=-1)
-    short_embeds, long_embeds = text_embeds.chunk(2)
-    slots = torch.cat([short_embeds[:, :1], long_embeds], dim=1)
-    image_text_contrastive_loss(image_embeds, slots, torch.tensor(14.3)).backward()
-    optimizer.step()
-    optimizer.zero_grad()
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
+from train_lotlip import CaptionedImages, Collator, parameter_groups  # noqa: E402
 
 
-def our_step(model, optimizer, batch, device: str, dtype: torch.dtype) -> None:
+Batch = dict[str, torch.Tensor]
+
+
+def random_batch(args: argparse.Namespace) -> Batch:
+    """Pixel values and captions of the lengths asked for."""
+    batch = {
+        "pixel_values": torch.randn(args.images, 3, 224, 224),
+        "short_input_ids": torch.randint(1000, 30000, (args.images, args.short_length)),
+        "input_ids": torch.randint(1000, 30000, (args.images, 1, args.long_length)),
+    }
+    return {name: values.to(args.device) for name, values in batch.items()}
+
+
+def load_batches(args: argparse.Namespace) -> Iterator[Batch]:
+    """Batches without end, as the training script makes them from JPEGs that fill a 224 pixel crop."""
+    generator, (words, processor) = random.Random(0), build_processor(30_000)
+    rows = {"image": [], "caption": [], "long_captions": []}
+    noise = np.random.default_rng(0)
+    for _ in range(args.images):
+        # noise over a gradient: about as many bytes as a photograph
+        pixels = noise.integers(0, 64, (256, 320, 3)) + np.arange(320)[:, None] // 2
+        file = io.BytesIO()
+        PIL.Image.fromarray(pixels.astype(np.uint8)).save(file, "jpeg", quality=90)
+        rows["image"].append({"bytes": file.getvalue(), "path": None})
+        rows["caption"].append(" ".join(generator.choices(words, k=args.short_length - 2)))
+        rows["long_captions"].append(" ".join(generator.choices(words, k=args.long_length - 2)))
+    names = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
+    names.num_long_captions, names.num_sub_captions, names.seed = 1, None, 0
+    crop = RandomResizedCrop(224, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
+    samples = CaptionedImages(Dataset.from_dict(rows).cast_column("image", Image()), names, crop)
+    batches = ([(epoch, index, False) for index in range(args.images)] for epoch in count())
+    loader = DataLoader(
+        samples,
+        batch_sampler=batches,
+        collate_fn=Collator(processor, args.long_length),
+        num_workers=args.workers,
+    )
+    for batch in loader:
+        yield {name: values.to(args.device) for name, values in batch.items()}
+
+
+def build_original_step(args: argparse.Namespace) -> Callable[[Batch], None]:
+    """All captions padded to the context length in one batch, and the image tower run in every step."""
+    text_tower, image_tower = build_original(args.layers, args.device)
+    text_tower.train()
+    optimizer = torch.optim.AdamW(text_tower.parameters(), lr=1e-5)
+
+    def step(batch: Batch) -> None:
+        with torch.no_grad():
+            image_embeds = torch.nn.functional.normalize(image_tower(batch["pixel_values"]), dim=-1)
+        padding = (0, batch["input_ids"].shape[-1] - batch["short_input_ids"].shape[-1])
+        short_input_ids = torch.nn.functional.pad(batch["short_input_ids"], padding)
+        input_ids = torch.cat([short_input_ids, batch["input_ids"][:, 0]])
+        text_embeds = torch.nn.functional.normalize(text_tower(input_ids, (input_ids > 0).long()), dim=-1)
+        short_embeds, long_embeds = text_embeds.chunk(2)
+        slots = torch.cat([short_embeds[:, :1], long_embeds], dim=1)
+        image_text_contrastive_loss(image_embeds, slots, torch.tensor(14.3, device=args.device)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def build_our_step(args: argparse.Namespace, dtype: str) -> Callable[[Batch], None]:
     """The step of `examples/train_lotlip.py`."""
-    with torch.autocast(device.split(":")[0], dtype=dtype, enabled=dtype != torch.float32):
-        loss = model(**batch, return_loss=True).loss
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
+    model = build_lotlip(args.layers, args.device).train()
+    model.vision_model.requires_grad_(False).eval()
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-5, fused=True)
+
+    def step(batch: Batch) -> None:
+        with torch.autocast(args.device.split(":")[0], getattr(torch, dtype), enabled=dtype != "float32"):
+            loss = model(**batch, return_loss=True).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def build_variants(args: argparse.Namespace, names: list[str]) -> dict[str, Callable[[], None]]:
+    """A step of each variant by its name."""
+    batch = random_batch(args)
+    cached = {name: values for name, values in batch.items() if name != "pixel_values"}
+    cached["vision_pooler_output"] = torch.randn(args.images, 768, device=args.device)
+    steps, variants = {}, {}
+    for name in names:
+        dtype, _, data = name.partition(", ")
+        if dtype not in steps:
+            steps[dtype] = build_original_step(args) if dtype == "original" else build_our_step(args, dtype)
+        step = steps[dtype]
+        if data == "with data":
+            batches = load_batches(args)
+            variants[name] = lambda step=step, batches=batches: step(next(batches))
+        else:
+            inputs = cached if data == "cached" else batch
+            variants[name] = lambda step=step, inputs=inputs: step(inputs)
+    return variants
+
+
+def measure_memory(name: str) -> int:
+    """The most memory that a variant needs alone, in bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "results.json"
+        options = ["--variants", name, "--repeats", "1", "--output_file", str(file)]
+        subprocess.run([sys.executable, *sys.argv, *options], check=True, stdout=subprocess.DEVNULL)
+        return json.loads(file.read_text())["tables"][0]["peak_memory"]
+
+
+def find_largest_batch(args: argparse.Namespace) -> None:
+    """Prints the most images whose step fits into the memory of the accelerator, to a power of 2."""
+    for dtype in args.dtypes:
+
+        @find_executable_batch_size(starting_batch_size=2**16)
+        def train(batch_size: int, dtype: str = dtype) -> int:
+            args.images = batch_size
+            (step,) = build_variants(args, [dtype]).values()
+            step()
+            return batch_size
+
+        print(f"{dtype}: {train()} images in a batch")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_benchmark_arguments(parser)
+    add_model_arguments(parser)
     parser.add_argument("--images", type=int, default=8, help="Images in a batch.")
     parser.add_argument("--short_length", type=int, default=15, help="Tokens of a short caption.")
     parser.add_argument("--long_length", type=int, default=122, help="Tokens of a long caption.")
-    parser.add_argument("--layers", type=int, default=12, help="Layers of both towers.")
+    parser.add_argument("--workers", type=int, default=1, help="Processes that decode and tokenize.")
+    parser.add_argument("--variants", nargs="+", help="Measure these only, against the first one.")
+    parser.add_argument("--largest_batch", action="store_true", help="Find the largest batch that fits (CUDA).")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+    if args.largest_batch and not args.device.startswith("cuda"):
+        parser.error(f"--largest_batch needs an accelerator that says when its memory is full, not {args.device}.")
+    set_up(args)
+    if args.largest_batch:
+        return find_largest_batch(args)
 
-    layers = {"num_hidden_layers": args.layers}
-    text_tower = OriginalTextTower(BertConfig(**layers), num_corner_tokens=2, projection_dim=768).to(args.device)
-    image_tower = OriginalImageTower(ViTConfig(**layers)).to(args.device).eval()
-    model = LotlipModel(LotlipConfig(text_config=layers, vision_config=layers)).to(args.device).train()
-    model.vision_model.requires_grad_(False).eval()
-    batch = {
-        "pixel_values": torch.randn(args.images, 3, 224, 224, device=args.device),
-        "short_input_ids": torch.randint(1000, 30000, (args.images, args.short_length), device=args.device),
-        "input_ids": torch.randint(1000, 30000, (args.images, 1, args.long_length), device=args.device),
-    }
-    ours = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-    original = torch.optim.AdamW(text_tower.parameters(), lr=1e-5)
-    variants = {
-        "original": lambda: original_step(text_tower, image_tower, original, batch),
-        "float32": lambda: our_step(model, ours, batch, args.device, torch.float32),
-        "bfloat16": lambda: our_step(model, ours, batch, args.device, torch.bfloat16),
-    }
+    ours = [f"{dtype}{data}" for dtype in args.dtypes for data in ("", ", with data", ", cached")]
+    names = args.variants or ["original", *ours]
     title = f"Training step of {args.images} images, {args.short_length} and {args.long_length} tokens"
-    seconds = measure(variants, args.repeats, args.device)
-    write_results([report(title, seconds, "original", args)], args)
+    seconds = measure(build_variants(args, names), args.repeats, args.device)
+    memory = None if args.variants else {name: measure_memory(name) for name in names}
+    table = report(title, seconds, names[0], args, memory=memory)
+    write_results([{**table, "peak_memory": peak_memory(args.device)}], args)
 
 
 if __name__ == "__main__":

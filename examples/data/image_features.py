@@ -21,8 +21,8 @@ import numpy as np
 import PIL.Image
 import torch
 from accelerate import Accelerator
+from data.storage import hash_weights
 from datasets.fingerprint import Hasher
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
@@ -80,14 +80,6 @@ class Views(Dataset):
         number = self.numbers[position]
         image = self.load_image(*divmod(number, self.num_views))
         return number, self.image_processor(image, return_tensors="pt")["pixel_values"][0]
-
-
-def hash_weights(module: nn.Module) -> str:
-    """A hash of all parameters and buffers."""
-    hasher = Hasher()
-    for name, tensor in module.state_dict().items():
-        hasher.update((name, tensor.cpu()))
-    return hasher.hexdigest()
 
 
 @torch.no_grad()

@@ -1,0 +1,87 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+The measurements behind choices that the code does not show: what the corner tokens cost inside the text, what a fused
+optimizer saves, what int8 gains and loses on a CPU.
+
+    python examples/benchmarks/choices.py
+"""
+
+import argparse
+import copy
+import warnings
+
+import torch
+from benchmark import add_benchmark_arguments, add_model_arguments, measure, report, set_up, write_results
+from original import build_lotlip
+from torch import nn
+from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+
+from modeling_lotlip import LotlipModel
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_benchmark_arguments(parser)
+    add_model_arguments(parser)
+    parser.add_argument("--text_model_name_or_path", help="A trained BERT, for int8: random weights are too easy.")
+    parser.add_argument("--texts", type=int, default=8, help="Texts in a batch.")
+    parser.add_argument("--length", type=int, default=122, help="Tokens of a text.")
+    args = parser.parse_args()
+    set_up(args)
+
+    model = build_lotlip(args.layers, args.device)
+    input_ids = torch.randint(1000, 30000, (args.texts, args.length), device=args.device)
+
+    def train(output_corner_tokens: bool) -> None:
+        """Forward and backward pass of the text tower."""
+        features = model.get_text_features(input_ids, output_corner_tokens=output_corner_tokens)
+        loss = features.pooler_output.sum()
+        if output_corner_tokens:
+            loss = loss + features.corner_pooler_output.sum()
+        loss.backward()
+
+    variants = {"without corner tokens": lambda: train(False), "with corner tokens": lambda: train(True)}
+    seconds = measure(variants, args.repeats, args.device)
+    title = f"Forward and backward of {args.texts} texts of {args.length} tokens"
+    tables = [report(title, seconds, "without corner tokens", args)]
+
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    plain, fused = (torch.optim.AdamW(parameters, lr=0.0, fused=is_fused) for is_fused in (False, True))
+    seconds = measure({"AdamW": plain.step, "fused AdamW": fused.step}, args.repeats, args.device)
+    title = f"Update of {sum(map(torch.numel, parameters)) / 1e6:.0f} million parameters"
+    tables.append(report(title, seconds, "AdamW", args))
+
+    if args.device == "cpu":
+        if args.text_model_name_or_path is not None:
+            model = LotlipModel.from_vision_text_pretrained(None, args.text_model_name_or_path, projection_dim=768)
+        warnings.filterwarnings("ignore", message=".*deprecated.*")  # torch means to move it to torchao
+        models = {"float32": model, "bfloat16": copy.deepcopy(model).bfloat16()}
+        models["int8"] = quantize_dynamic(model, {nn.Linear: per_channel_dynamic_qconfig}, dtype=torch.qint8)
+        with torch.inference_mode():
+            embeds = {name: ours.get_text_features(input_ids).pooler_output for name, ours in models.items()}
+            variants = {name: lambda ours=ours: ours.get_text_features(input_ids) for name, ours in models.items()}
+            seconds = measure(variants, args.repeats, args.device)
+        tables.append(report(f"Features of {args.texts} texts of {args.length} tokens", seconds, "float32", args))
+        cosines = {
+            name: torch.cosine_similarity(embeds["float32"], values.float()).min().item()
+            for name, values in embeds.items()
+        }
+        tables[-1]["least_cosine"] = cosines
+        print("\nLeast cosine to float32: " + ", ".join(f"{name} {value:.4f}" for name, value in cosines.items()))
+    write_results(tables, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+import importlib
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a benchmark in this process in miniature, and returns the tables that it wrote."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))  # of its own processes
+
+    def run(name: str, *options: object) -> list[dict]:
+        file = tmp_path / f"{name}.json"
+        argv = [str(BENCHMARKS / f"{name}.py"), "--output_file", file, "--repeats", 2, "--device", "cpu", *options]
+        monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+        threads = torch.get_num_threads()
+        runpy.run_path(argv[0], run_name="__main__")
+        torch.set_num_threads(threads)
+        results = json.loads(file.read_text())
+        assert results["machine"]["torch"] == torch.__version__ and results["settings"]["repeats"] == 2
+        for table in results["tables"]:
+            for row in table["rows"].values():
+                assert row.get("min", 0) <= row.get("median", 0) <= row.get("max", 0)
+        return results["tables"]
+
+    return run
+
+
+def test_embed(run):
+    short, long, images = run("embed", "--layers", 1, "--texts", 2, "--images", 1, "--lengths", 5, 9)
+    for table in (short, long, images):
+        assert list(table["rows"]) == ["original", "float32", "bfloat16"]
+        assert table["rows"]["original"]["ratio"] == 1
+        assert all(0 < row["share_of_ceiling"] < 1.5 for row in table["rows"].values())
+
+
+def test_corpus(run):
+    (table,) = run("corpus", "--layers", 1, "--texts", 12, "--dtypes", "float32")
+    assert list(table["rows"]) == ["original", "float32, model alone", "float32, from texts"]
+
+
+def test_train_step(run):
+    names = ["original", "float32", "float32, with data", "bfloat16, cached"]
+    (table,) = run("train_step", "--layers", 1, "--images", 2, "--long_length", 20, "--variants", *names)
+    assert list(table["rows"]) == names and table["peak_memory"] > 1e8
+
+
+def test_rank(run):
+    (table,) = run("rank", "--images", 300, "--width", 16)
+    assert list(table["rows"]) == ["product alone", "product in blocks", "ranks", "sorting"]
+
+
+def test_weights_are_used_where_they_lie_in_the_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))
+    startup = importlib.import_module("startup")
+    startup.build_lotlip(layers=1, device="cpu").save_pretrained(tmp_path)
+    size = (tmp_path / "model.safetensors").stat().st_size
+    before = startup.IMPORTS["modeling_lotlip, model and processor"]
+    _, own, whole = startup.run(before, startup.LOAD.format(folder=tmp_path), startup.USE)
+    assert own < 0.2 * size and 0.9 * size < whole < 1.2 * size
+
+
+def test_storage(run, model_dir):
+    sizes, reading = run("storage", "--model_name_or_path", model_dir, "--max_eval_samples", 20)
+    assert [row["bytes_per_vector"] for row in sizes["rows"].values()] == [128, 64, 32, 4]
+    assert list(reading["rows"]) == list(sizes["rows"])
+
+
+def test_choices(run):
+    corners, optimizers, dtypes = run("choices", "--layers", 1, "--texts", 2, "--length", 9)
+    assert len(corners["rows"]) == len(optimizers["rows"]) == 2 and len(dtypes["rows"]) == 3
+    assert dtypes["least_cosine"]["bfloat16"] > 0.99
