@@ -35,6 +35,7 @@ import shutil
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -45,6 +46,7 @@ from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from data.image_features import cache_image_features
 from data.loading import add_data_arguments, caption_columns, captions_of, load_split, to_rgb
 from evaluate_retrieval import evaluate_retrieval, format_table, write_json
+from gradient_cache import backward_in_chunks
 from huggingface_hub.constants import HF_HOME
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
@@ -53,7 +55,7 @@ from transformers import AutoProcessor, PreTrainedModel, get_scheduler
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.hub import push_folder, save_with_remote_code, write_model_card
-from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
+from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
 
 
@@ -146,6 +148,11 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--warmup_steps", type=int, default=100)
     group.add_argument("--gradient_accumulation_steps", type=int, default=1)
     group.add_argument(
+        "--grad_cache_chunk_size",
+        type=int,
+        help="Encode so many images and their texts at a time: a batch of any size in the memory of these.",
+    )
+    group.add_argument(
         "--mixed_precision", choices=["no", "fp16", "bf16"], help="Default: as accelerate is configured."
     )
     group.add_argument("--eval_steps", type=int, default=500, help="Evaluate every so many steps, and at the end.")
@@ -172,6 +179,7 @@ def parse_args() -> argparse.Namespace:
         "per_device_train_batch_size",
         "per_device_eval_batch_size",
         "gradient_accumulation_steps",
+        "grad_cache_chunk_size",
         "num_train_epochs",
         "max_train_steps",
         "num_long_captions",
@@ -437,24 +445,24 @@ def gather_with_gradient(features: torch.Tensor, accelerator: Accelerator) -> to
 
 
 def global_loss(
-    outputs,
-    batch: dict[str, torch.Tensor],
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
     logit_scale: torch.Tensor,
+    batch: dict[str, torch.Tensor],
     args: argparse.Namespace,
     accelerator: Accelerator,
 ) -> torch.Tensor:
     """The loss over the global batch, the same on every process."""
-    image_embeds = gather_with_gradient(outputs.image_embeds, accelerator)
-    text_embeds = gather_with_gradient(outputs.text_embeds, accelerator)
+    image_embeds = gather_with_gradient(image_embeds, accelerator)
+    text_embeds = gather_with_gradient(text_embeds, accelerator)
     present = (text_embeds != 0).any(dim=-1)  # the embedding of an absent caption is zero
 
-    short_negatives = None
+    short_groups = None
     if not args.keep_duplicate_negatives:
         short_ids = batch["short_input_ids"] * batch["short_attention_mask"]  # padded with 0 here and across processes
-        short_ids = accelerator.pad_across_processes(short_ids, dim=1)
-        short_ids = accelerator.gather(short_ids)
-        short_negatives = (short_ids[:, None] != short_ids[None]).any(dim=-1)
-    return image_text_contrastive_loss(image_embeds, text_embeds, logit_scale.exp(), present, short_negatives)
+        short_ids = accelerator.gather(accelerator.pad_across_processes(short_ids, dim=1))
+        _, short_groups = short_ids.unique(dim=0, return_inverse=True)
+    return blockwise_contrastive_loss(image_embeds, text_embeds, logit_scale.exp(), present, short_groups)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -731,9 +739,15 @@ def main() -> None:
         for batch in loader:
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             with accelerator.accumulate(model):
-                outputs = model(**batch)
-                loss = global_loss(outputs, batch, accelerator.unwrap_model(model).logit_scale, args, accelerator)
-                accelerator.backward(loss)
+                loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
+                if args.grad_cache_chunk_size is not None:
+                    chunk_size = args.grad_cache_chunk_size
+                    loss = backward_in_chunks(model, batch, loss_function, chunk_size, accelerator)
+                else:
+                    outputs = model(**batch)
+                    logit_scale = accelerator.unwrap_model(model).logit_scale
+                    loss = loss_function(outputs.image_embeds, outputs.text_embeds, logit_scale)
+                    accelerator.backward(loss)
                 if accelerator.sync_gradients and args.max_grad_norm > 0:
                     accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
                 optimizer.step()  # also clamps logit_scale: see `modeling_lotlip`

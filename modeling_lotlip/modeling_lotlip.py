@@ -62,7 +62,6 @@ def image_text_contrastive_loss(
     text_embeds: torch.Tensor,
     logit_scale: torch.Tensor,
     present: torch.Tensor | None = None,
-    short_negatives: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     The loss of LoTLIP (Wu et al., 2024, https://arxiv.org/abs/2410.05249, section 3): every image is contrasted with
@@ -78,9 +77,6 @@ def image_text_contrastive_loss(
             Inverse temperature (no logarithm).
         present (`torch.Tensor` of shape `(batch_size, slots)`, *optional*):
             False where an image lacks the caption of that slot: it is then neither positive nor negative there.
-        short_negatives (`torch.Tensor` of shape `(batch_size, batch_size)`, *optional*):
-            False for a text and an image that are no negatives of each other in the first slot, as when two images
-            have the same short caption. The diagonal does not matter.
 
     Returns:
         `torch.Tensor` of shape `()`: the mean over the slots that have at least two pairs, in float32; 0 if none has.
@@ -104,9 +100,6 @@ def image_text_contrastive_loss(
 
     pairs = present.t()
     compared = pairs[:, :, None] & pairs[:, None, :]
-    if short_negatives is not None:
-        own = torch.eye(short_negatives.shape[0], dtype=torch.bool, device=short_negatives.device)
-        compared = torch.cat([compared[:1] & (short_negatives | own), compared[1:]])
     logits = logits.masked_fill(~compared, torch.finfo(logits.dtype).min)
 
     counted = (pairs.sum(dim=-1) > 1).to(logits.dtype)

@@ -6,10 +6,12 @@ Losses and gradients of every batch of an epoch, computed by as many processes a
 
 import argparse
 import sys
+from functools import partial
 
 import torch
 from accelerate import Accelerator
 from data.scenes import load_scenes
+from gradient_cache import backward_in_chunks
 from train_lotlip import CaptionedImages, Collator, GlobalBatches, build_tokenizer, global_loss
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
@@ -34,7 +36,7 @@ def build_data(args: argparse.Namespace):
 
 
 def main():
-    output_file, global_batch_size, vision = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    output_file, global_batch_size, vision, chunk_size = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     accelerator = Accelerator(cpu=True)
     args = argparse.Namespace(
         image_column="image",
@@ -64,14 +66,20 @@ def main():
         accelerator.num_processes,
     )
     samples = CaptionedImages(dataset, args, crop=None)
+    if chunk_size > 0:
+        model.gradient_checkpointing_enable()
     prepared = accelerator.prepare(model)
 
     steps = []
     for keys in batches:
         batch = collator([samples[key] for key in keys])
-        outputs = prepared(**batch)
-        loss = global_loss(outputs, batch, model.logit_scale, args, accelerator)
-        accelerator.backward(loss)
+        loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
+        if chunk_size > 0:
+            loss = backward_in_chunks(prepared, batch, loss_function, chunk_size, accelerator)
+        else:
+            outputs = prepared(**batch)
+            loss = loss_function(outputs.image_embeds, outputs.text_embeds, model.logit_scale)
+            accelerator.backward(loss)
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         prepared.zero_grad()
         steps.append({"keys": keys, "loss": loss.detach(), "gradients": gradients})

@@ -25,6 +25,7 @@ MODULES = [
         for path in sorted((ROOT / "modeling_lotlip").glob("*.py"))
         if path.stem != "__init__"
     ),
+    "modeling_lotlip.losses.blockwise_contrastive_loss",
     "modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval",
     "data.image_features",
     "data.loading",

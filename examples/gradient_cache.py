@@ -1,0 +1,107 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Gradient caching: a contrastive batch as large as one likes in the memory of a chunk.
+
+Gao et al., 2021, Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
+https://arxiv.org/abs/2101.06983.
+"""
+
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.checkpoint import get_device_states, set_device_states
+
+
+class RandomState:
+    """The state of the random generators of the CPU and of some tensors' devices, to draw the same again."""
+
+    def __init__(self, *tensors: torch.Tensor):
+        self.cpu_state = torch.get_rng_state()
+        self.devices, self.device_states = get_device_states(*tensors)
+
+    @contextmanager
+    def replay(self):
+        """Draws as from this state on; after it the generators are where they were before."""
+        with torch.random.fork_rng(self.devices):
+            torch.set_rng_state(self.cpu_state)
+            set_device_states(self.devices, self.device_states)
+            yield
+
+
+def backward_in_chunks(
+    model: nn.Module,
+    batch: dict[str, torch.Tensor],
+    loss_function: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    chunk_size: int,
+    accelerator: Accelerator,
+) -> torch.Tensor:
+    """
+    Accumulates the gradients of a loss over a whole batch, with the activations of one chunk in memory at a time: the
+    chunks are encoded without a graph, the loss gives the gradients of all embeddings, and the chunks are encoded
+    again, with the same random draws, to take these on to the parameters. A locked image tower runs once.
+
+    Args:
+        model (`nn.Module`):
+            A [`LotlipModel`], as `accelerator.prepare` returned it.
+        batch (`dict[str, torch.Tensor]`):
+            Its inputs, each with a row for every image.
+        loss_function (`Callable`):
+            Of the image embeddings, the text embeddings and `logit_scale`, as the model outputs them.
+        chunk_size (`int`):
+            Images in a chunk.
+        accelerator (`Accelerator`):
+            The processes: gradients are exchanged with the last chunk.
+
+    Returns:
+        `torch.Tensor` of shape `()`: the loss.
+    """
+    unwrapped_model = accelerator.unwrap_model(model)
+    is_locked = not any(parameter.requires_grad for parameter in unwrapped_model.vision_model.parameters())
+    num_rows = len(next(iter(batch.values())))
+    chunks, states, image_embeds, text_embeds = [], [], [], []
+    for start in range(0, num_rows, chunk_size):
+        chunk = {name: values[start : start + chunk_size] for name, values in batch.items()}
+        with torch.no_grad():
+            if is_locked and "pixel_values" in chunk:
+                with accelerator.autocast():
+                    outputs = unwrapped_model.vision_model(chunk.pop("pixel_values"))
+                chunk["vision_pooler_output"] = outputs.pooler_output
+            states.append(RandomState(*chunk.values()))
+            outputs = model(**chunk)
+        chunks.append(chunk)
+        image_embeds.append(outputs.image_embeds)
+        text_embeds.append(outputs.text_embeds)
+
+    image_embeds, text_embeds = (torch.cat(embeds).requires_grad_() for embeds in (image_embeds, text_embeds))
+    logit_scale = unwrapped_model.logit_scale.detach().requires_grad_()
+    loss = loss_function(image_embeds, text_embeds, logit_scale)
+    accelerator.backward(loss)  # to the embeddings
+
+    image_gradients, text_gradients = image_embeds.grad.split(chunk_size), text_embeds.grad.split(chunk_size)
+    for number, (chunk, state) in enumerate(zip(chunks, states)):
+        is_last = number == len(chunks) - 1
+        with nullcontext() if is_last else accelerator.no_sync(model), state.replay():
+            outputs = model(**chunk)
+            # its gradients are those of the loss
+            surrogate = (outputs.text_embeds * text_gradients[number]).sum()
+            if outputs.image_embeds.requires_grad:
+                surrogate = surrogate + (outputs.image_embeds * image_gradients[number]).sum()
+            if is_last:
+                surrogate = surrogate + unwrapped_model.logit_scale * logit_scale.grad
+            surrogate.backward()
+    return loss.detach()

@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from modeling_lotlip.losses import blockwise_contrastive_loss
+from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
+
+
+def random_inputs(batch_size: int, slots: int, seed: int, dim: int = 8) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    embeds = torch.randn(batch_size, 1 + slots, dim, generator=generator)
+    embeds = torch.nn.functional.normalize(embeds, dim=-1)
+    scale = 1 + 99 * torch.rand((), generator=generator)
+    present = torch.rand(batch_size, slots, generator=generator) > 0.3
+    groups = torch.randint(0, max(1, batch_size // 2), (batch_size,), generator=generator)
+    return [embeds[:, 0].clone(), embeds[:, 1:].clone(), scale, present, groups]
+
+
+def row_by_row(image_embeds, text_embeds, scale, present, groups) -> torch.Tensor:
+    """The loss with the rows and columns that do not count taken out."""
+    losses = []
+    for slot in range(text_embeds.shape[1]):
+        rows = present[:, slot].nonzero()[:, 0].tolist()
+        if len(rows) < 2:
+            continue
+        logits = scale * text_embeds[:, slot] @ image_embeds.t()
+        terms = []
+        for row in rows:
+            others = [other for other in rows if slot > 0 or other == row or groups[other] != groups[row]]
+            terms.append(
+                0.5 * (logits[row, others].logsumexp(0) + logits[others, row].logsumexp(0)) - logits[row, row]
+            )
+        losses.append(sum(terms) / len(rows))
+    return sum(losses) / max(1, len(losses)) + 0 * (image_embeds.sum() + text_embeds.sum() + scale)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_value_and_gradients_are_those_of_float64(seed):
+    batch_size, slots = [(7, 4), (33, 1), (2, 2), (12, 7), (1, 2), (20, 4), (9, 3), (64, 4)][seed]
+    inputs = random_inputs(batch_size, slots, seed)
+    if seed == 3:
+        inputs[3][:, 2] = torch.arange(batch_size) == 3  # one pair is no contrast
+    trained = [tensor.requires_grad_() for tensor in inputs[:3]]
+    exact = [tensor.detach().double().requires_grad_() for tensor in trained]
+    loss = blockwise_contrastive_loss(*inputs, block_size=5 * slots + 1)
+    expected = row_by_row(*exact, *inputs[3:])
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    (3 * loss).backward()
+    (3 * expected).backward()
+    for ours, theirs in zip(trained, exact):
+        largest = theirs.grad.abs().max().clamp(min=1e-3).item()
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * largest)
+    absent = ~inputs[3]
+    assert not trained[1].grad[absent].any()
+
+
+def test_equals_the_plain_loss_of_the_model():
+    image_embeds, text_embeds, scale, present, _ = random_inputs(40, 4, seed=1)
+    for presence in (None, present):
+        loss = blockwise_contrastive_loss(image_embeds, text_embeds, scale, presence, block_size=64)
+        torch.testing.assert_close(loss, image_text_contrastive_loss(image_embeds, text_embeds, scale, presence))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss, blockwise_contrastive_loss(image_embeds, text_embeds, scale, present, block_size=64))
+    none = torch.zeros_like(present)
+    assert blockwise_contrastive_loss(image_embeds, text_embeds, scale, none) == 0
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that any operation returns."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        outputs = function(*args, **(kwargs or {}))
+        for output in outputs if isinstance(outputs, (list, tuple)) else [outputs]:
+            if isinstance(output, torch.Tensor):
+                self.numel = max(self.numel, output.numel())
+        return outputs
+
+
+def test_memory_does_not_grow_with_the_square_of_the_batch():
+    largest = {}
+    for batch_size in (500, 1000):
+        inputs = random_inputs(batch_size, 2, seed=0)
+        with LargestTensor() as mode:
+            blockwise_contrastive_loss(
+                *[x.requires_grad_() for x in inputs[:3]], *inputs[3:], block_size=64
+            ).backward()
+        largest[batch_size] = mode.numel
+    assert largest[500] == 64 * 500 and largest[1000] == 64 * 1000
