@@ -27,14 +27,18 @@ On your own captioned images, with a locked image tower as in the paper:
 """
 
 import argparse
+import json
 import logging
 import math
 import os
 import random
 import shutil
+import signal
+import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +46,8 @@ import datasets
 import PIL.Image
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
+from accelerate.utils.other import load
 from data.image_features import cache_image_features
 from data.loading import add_data_arguments, caption_columns, captions_of, load_split, to_rgb
 from evaluate_retrieval import evaluate_retrieval, format_table, write_json
@@ -156,9 +161,19 @@ def parse_args() -> argparse.Namespace:
         "--mixed_precision", choices=["no", "fp16", "bf16"], help="Default: as accelerate is configured."
     )
     group.add_argument("--eval_steps", type=int, default=500, help="Evaluate every so many steps, and at the end.")
+    group.add_argument(
+        "--max_skipped_steps",
+        type=int,
+        default=10,
+        help="A step whose loss or gradients are not finite is skipped; after so many in a row the run ends.",
+    )
     group.add_argument("--checkpointing_steps", help="Save the state every so many steps, or every `epoch`.")
+    group.add_argument("--checkpoints_total_limit", type=int, help="Keep so many checkpoints, the last ones.")
     group.add_argument(
         "--resume_from_checkpoint", help="A checkpoint, or `latest` for the last one of the output folder."
+    )
+    group.add_argument(
+        "--ddp_timeout", type=int, default=1800, help="Seconds after which a process gives up waiting for another."
     )
     group.add_argument("--with_tracking", action="store_true", help="Send losses and results to trackers.")
     group.add_argument("--report_to", default="all", help="`tensorboard`, `wandb`, ..., or `all` that are installed.")
@@ -186,6 +201,8 @@ def parse_args() -> argparse.Namespace:
         "num_sub_captions",
         "num_views",
         "eval_steps",
+        "max_skipped_steps",
+        "checkpoints_total_limit",
     ):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}.")
@@ -297,9 +314,14 @@ class GlobalBatches(Sampler):
     def __len__(self) -> int:
         return math.ceil(self.num_samples / self.global_batch_size)
 
-    def __iter__(self):
+    def order(self) -> list[int]:
+        """All samples, in the order of this epoch."""
         order = list(range(self.num_samples))
         random.Random(f"{self.seed} {self.epoch}").shuffle(order)
+        return order
+
+    def __iter__(self):
+        order = self.order()
         for batch in range(self.first_batch, len(self)):
             indices = order[batch * self.global_batch_size : (batch + 1) * self.global_batch_size]
             num_rows = math.ceil(len(indices) / self.num_processes)
@@ -473,6 +495,8 @@ def global_loss(
 class Progress:
     """Where a run is, and what must be the same where it goes on."""
 
+    POSITION = ("epoch", "batch", "step", "skipped_steps", "skipped_in_a_row")
+
     seed: int
     global_batch_size: int
     num_processes: int
@@ -481,33 +505,103 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     step: int = 0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
 
     def state_dict(self) -> dict:
         return asdict(self)
 
     def load_state_dict(self, state: dict) -> None:
-        for name in state.keys() - {"epoch", "batch", "step"}:
-            if state[name] != getattr(self, name):
+        for name, value in state.items():
+            if name in self.POSITION:
+                setattr(self, name, value)
+            elif value != getattr(self, name):
                 raise ValueError(
-                    f"The checkpoint was written with {name} = {state[name]}, this run has {getattr(self, name)}: it "
-                    "would take other steps. Start it as the first run was started."
+                    f"The checkpoint was written with {name} = {value}, this run has {getattr(self, name)}: it would "
+                    "take other steps. Start it as the first run was started."
                 )
-        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
 
 
-def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int) -> None:
-    """Saves the whole state; the folder gets its name only once it is complete."""
-    checkpoint_dir = output_dir / f"checkpoint-{step}"
-    partial_dir = output_dir / f"checkpoint-{step}.partial"
+class StopSignal:
+    """Notes SIGTERM and SIGINT, for the run to end after the step that it is in. A second one ends it at once."""
+
+    def __init__(self):
+        self.number = 0
+
+    def note(self, number: int, frame: object) -> None:
+        self.number = number
+        signal.signal(number, self.handlers[number])
+        logger.warning("The run ends after this step, with a checkpoint.")
+
+    def __enter__(self) -> "StopSignal":
+        self.handlers = {number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def on_any_process(self, accelerator: Accelerator) -> int:
+        """The number of the signal that any process has noted, 0 if none has."""
+        return int(accelerator.gather(torch.tensor([self.number], device=accelerator.device)).max())
+
+
+def leave_signals_to_the_main_process(worker: int) -> None:
+    """In a data worker: it gets the signals of the process group too, but ends with the process that it works for."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def list_checkpoints(output_dir: Path) -> list[Path]:
+    """The whole checkpoints in a folder, the oldest first; torn ones have other names."""
+    checkpoints = [path for path in output_dir.glob("checkpoint-*") if path.name.split("-")[1].isdecimal()]
+    return sorted(checkpoints, key=lambda path: int(path.name.split("-")[1]))
+
+
+def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress: Progress, scheduler) -> None:
+    """
+    Saves the whole state. The folder gets its name only once it is complete and on the disk; then older ones than
+    `--checkpoints_total_limit` asks for are deleted.
+    """
+    checkpoint_dir = args.output_dir / f"checkpoint-{progress.step}"
+    partial_dir = args.output_dir / f"checkpoint-{progress.step}.partial"
+    replaced_dir = args.output_dir / f"checkpoint-{progress.step}.replaced"
     if accelerator.is_main_process:
         shutil.rmtree(partial_dir, ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(partial_dir))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        shutil.rmtree(checkpoint_dir, ignore_errors=True)
+        # not through accelerate, which would unpickle it, and with it whatever code it holds
+        state = {"progress": progress.state_dict(), "scheduler": scheduler.state_dict()}
+        write_json(partial_dir / "training_state.json", state)
+        for file in (path for path in partial_dir.rglob("*") if path.is_file()):
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+        if checkpoint_dir.exists():
+            checkpoint_dir.rename(replaced_dir)
         partial_dir.rename(checkpoint_dir)
+        shutil.rmtree(replaced_dir, ignore_errors=True)
+        if args.checkpoints_total_limit is not None:
+            for path in list_checkpoints(args.output_dir)[: -args.checkpoints_total_limit]:
+                shutil.rmtree(path)
     accelerator.wait_for_everyone()
+
+
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path, progress: Progress, scheduler) -> None:
+    """
+    Loads what `save_checkpoint` saved.
+
+    Raises:
+        `ValueError`: if it is of another run.
+        `pickle.UnpicklingError`: if a file holds more than tensors and numbers, such as code.
+    """
+    state = json.loads((checkpoint / "training_state.json").read_text(encoding="utf-8"))
+    progress.load_state_dict(state["progress"])
+    accelerator.load_state(str(checkpoint))
+    # accelerate passes over random states that it cannot read, and the run would go on with others
+    load(checkpoint / f"random_states_{accelerator.process_index}.pkl")
+    scheduler.load_state_dict(state["scheduler"])
 
 
 def save_model(
@@ -548,10 +642,11 @@ def find_checkpoint(args: argparse.Namespace) -> Path | None:
         if not Path(args.resume_from_checkpoint).is_dir():
             raise ValueError(f"`--resume_from_checkpoint {args.resume_from_checkpoint}` is no folder.")
         return Path(args.resume_from_checkpoint)
-    checkpoints = [path for path in args.output_dir.glob("checkpoint-*") if path.name.split("-")[1].isdecimal()]
+    checkpoints = list_checkpoints(args.output_dir)
     if not checkpoints:
         logger.warning(f"There is no checkpoint in {args.output_dir} yet: training starts from the beginning.")
-    return max(checkpoints, key=lambda path: int(path.name.split("-")[1]), default=None)
+        return None
+    return checkpoints[-1]
 
 
 def find_leftovers(args: argparse.Namespace) -> list[Path]:
@@ -586,7 +681,7 @@ def main() -> None:
         project_config=ProjectConfiguration(
             project_dir=str(args.output_dir), logging_dir=str(args.output_dir / "logs")
         ),
-        kwargs_handlers=[ddp_kwargs],
+        kwargs_handlers=[ddp_kwargs, InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))],
     )
     logging.basicConfig(format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
@@ -655,6 +750,7 @@ def main() -> None:
         collate_fn=Collator(processor, args.max_length),
         num_workers=args.dataloader_num_workers,
         persistent_workers=args.dataloader_num_workers > 0,
+        worker_init_fn=leave_signals_to_the_main_process,
         generator=torch.Generator(),  # leaves the global random state to dropout: a resumed run draws the same
     )
 
@@ -677,7 +773,6 @@ def main() -> None:
         len(train_data),
         args.gradient_accumulation_steps,
     )
-    accelerator.register_for_checkpointing(scheduler, progress)
     if args.cache_image_features:
         views = (args.seed, args.min_crop_scale) if crop is not None else None
         samples.image_features = cache_image_features(
@@ -696,7 +791,7 @@ def main() -> None:
     set_seed(args.seed, device_specific=True)
     checkpoint = find_checkpoint(args)
     if checkpoint is not None:
-        accelerator.load_state(str(checkpoint))
+        load_checkpoint(accelerator, checkpoint, progress, scheduler)
         logger.info(f"Going on from {checkpoint}, at step {progress.step}.")
 
     num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -732,62 +827,100 @@ def main() -> None:
         if is_locked:
             accelerator.unwrap_model(model).vision_model.eval()
 
+    def update() -> bool:
+        """Takes the optimizer's step, unless loss or gradients are not finite; returns whether it was taken."""
+        norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf)
+        is_finite = math.isfinite(loss.item()) and math.isfinite(norm)
+        if is_finite or accelerator.scaler is not None:  # which looks for infinite gradients itself
+            optimizer.step()  # also clamps logit_scale: see `modeling_lotlip`
+            is_finite = not accelerator.optimizer_step_was_skipped
+        optimizer.zero_grad()
+        return is_finite
+
+    def count_skipped_step() -> None:
+        """Says that a step was skipped, or after too many in a row with which rows, and ends the run."""
+        progress.skipped_steps += 1
+        progress.skipped_in_a_row += 1
+        logger.warning(f"Step {progress.step + 1} is skipped: its loss ({loss.item()}) or gradients are not finite.")
+        if progress.skipped_in_a_row < args.max_skipped_steps:
+            return
+        path = args.output_dir / "not_finite.json"
+        if accelerator.is_main_process:
+            start = (progress.batch - 1) * batches.global_batch_size
+            rows = batches.order()[start : start + batches.global_batch_size]
+            write_json(path, {"step": progress.step + 1, "epoch": progress.epoch, "rows": rows})
+        raise ValueError(
+            f"{progress.skipped_in_a_row} steps in a row had a loss or gradients that are not finite. The rows of the "
+            f"last one are in {path}. Lower the learning rate, or go on from an earlier checkpoint."
+        )
+
     is_checkpoint_due = False
-    while progress.step < max_train_steps:
-        set_train_mode()
-        batches.epoch, batches.first_batch = progress.epoch, progress.batch
-        for batch in loader:
-            batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-            with accelerator.accumulate(model):
-                loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
-                if args.grad_cache_chunk_size is not None:
-                    chunk_size = args.grad_cache_chunk_size
-                    loss = backward_in_chunks(model, batch, loss_function, chunk_size, accelerator)
-                else:
-                    outputs = model(**batch)
-                    logit_scale = accelerator.unwrap_model(model).logit_scale
-                    loss = loss_function(outputs.image_embeds, outputs.text_embeds, logit_scale)
-                    accelerator.backward(loss)
-                if accelerator.sync_gradients and args.max_grad_norm > 0:
-                    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
-                optimizer.step()  # also clamps logit_scale: see `modeling_lotlip`
-                optimizer.zero_grad()
-            progress.batch += 1
-            if not accelerator.sync_gradients:
-                continue
+    with StopSignal() as stop:
+        while progress.step < max_train_steps:
+            set_train_mode()
+            batches.epoch, batches.first_batch = progress.epoch, progress.batch
+            for batch in loader:
+                batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+                with accelerator.accumulate(model):
+                    loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
+                    if args.grad_cache_chunk_size is not None:
+                        chunk_size = args.grad_cache_chunk_size
+                        loss = backward_in_chunks(model, batch, loss_function, chunk_size, accelerator)
+                    else:
+                        outputs = model(**batch)
+                        logit_scale = accelerator.unwrap_model(model).logit_scale
+                        loss = loss_function(outputs.image_embeds, outputs.text_embeds, logit_scale)
+                        accelerator.backward(loss)
+                    progress.batch += 1
+                    if not accelerator.sync_gradients:
+                        continue
+                    if update():
+                        progress.skipped_in_a_row = 0
+                    else:
+                        count_skipped_step()
 
-            scheduler.step()
-            progress.step += 1
-            elapsed, start_time = time.perf_counter() - start_time, time.perf_counter()
-            measured = {
-                "loss": loss.item(),
-                "learning_rate": scheduler.get_last_lr()[0],
-                "logit_scale": accelerator.unwrap_model(model).logit_scale.item(),
-                "images_per_second": batches.global_batch_size * args.gradient_accumulation_steps / elapsed,
-            }
-            accelerator.log(measured, step=progress.step)
-            bar.update()
-            bar.set_postfix_str(
-                "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)
-            )
+                scheduler.step()
+                progress.step += 1
+                elapsed, start_time = time.perf_counter() - start_time, time.perf_counter()
+                measured = {
+                    "loss": loss.item(),
+                    "learning_rate": scheduler.get_last_lr()[0],
+                    "logit_scale": accelerator.unwrap_model(model).logit_scale.item(),
+                    "images_per_second": batches.global_batch_size * args.gradient_accumulation_steps / elapsed,
+                    "skipped_steps": progress.skipped_steps,
+                }
+                accelerator.log(measured, step=progress.step)
+                bar.update()
+                bar.set_postfix_str(
+                    "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)
+                )
 
-            if args.checkpointing_steps not in (None, "epoch"):
-                is_checkpoint_due = progress.step % int(args.checkpointing_steps) == 0
-            if is_checkpoint_due:
-                save_checkpoint(accelerator, args.output_dir, progress.step)
-                is_checkpoint_due = False
-            if progress.step == max_train_steps:
-                break
-            if progress.step % args.eval_steps == 0:
-                evaluate()
-                set_train_mode()
-                start_time = time.perf_counter()
-        else:
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-            if args.checkpointing_steps == "epoch" and accelerator.sync_gradients:
-                save_checkpoint(accelerator, args.output_dir, progress.step)
-            elif args.checkpointing_steps == "epoch":
-                is_checkpoint_due = True  # once the update that the epoch ended in the middle of is done
+                stop_number = stop.on_any_process(accelerator)
+                if args.checkpointing_steps not in (None, "epoch"):
+                    is_checkpoint_due = progress.step % int(args.checkpointing_steps) == 0
+                if is_checkpoint_due or stop_number:
+                    save_checkpoint(accelerator, args, progress, scheduler)
+                    is_checkpoint_due = False
+                if stop_number:
+                    bar.close()
+                    logger.warning(
+                        f"Stopped by {signal.Signals(stop_number).name} after step {progress.step}. Go on with "
+                        "`--resume_from_checkpoint latest`."
+                    )
+                    accelerator.end_training()
+                    sys.exit(128 + stop_number)
+                if progress.step == max_train_steps:
+                    break
+                if progress.step % args.eval_steps == 0:
+                    evaluate()
+                    set_train_mode()
+                    start_time = time.perf_counter()
+            else:
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+                if args.checkpointing_steps == "epoch" and accelerator.sync_gradients:
+                    save_checkpoint(accelerator, args, progress, scheduler)
+                elif args.checkpointing_steps == "epoch":
+                    is_checkpoint_due = True  # once the update that the epoch ended in the middle of is done
     bar.close()
 
     if accelerator.is_main_process:  # before the evaluation, which may meet a broken image

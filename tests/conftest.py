@@ -125,41 +125,53 @@ def tiny_config(**text_fields) -> LotlipConfig:
     )
 
 
+def training_argv(folder: Path, name: str, **options) -> list[str]:
+    """The command line of a short training on a few scenes, with its output in `folder / name`."""
+    config = folder / "config"
+    if not config.exists():
+        tiny_config().save_pretrained(config)
+    defaults = {
+        "config_name": config,
+        "max_train_samples": 44,
+        "max_eval_samples": 24,
+        "per_device_train_batch_size": 8,
+        "max_train_steps": 8,
+        "warmup_steps": 2,
+        "learning_rate": 1e-3,
+    }
+    options = {option: value for option, value in (defaults | options).items() if value is not None}
+    argv = [str(ROOT / "examples" / "train_lotlip.py"), "--output_dir", str(folder / name)]
+    for option, value in options.items():
+        argv += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+    return argv
+
+
+def training_environment() -> dict[str, str]:
+    """The environment of a training in a process of its own."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "examples"), str(ROOT / "tests")])
+    return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
 @pytest.fixture
 def train(monkeypatch, tmp_path):
-    """Runs the training script in this process on a few scenes, and returns its output folder."""
-    tiny_config().save_pretrained(tmp_path / "config")
+    """Runs the training script in this process, and returns its output folder."""
 
     def run(name: str, **options) -> Path:
-        defaults = {
-            "config_name": tmp_path / "config",
-            "max_train_samples": 44,
-            "max_eval_samples": 24,
-            "per_device_train_batch_size": 8,
-            "max_train_steps": 8,
-            "warmup_steps": 2,
-            "learning_rate": 1e-3,
-        }
-        options = {name: value for name, value in (defaults | options).items() if value is not None}
-        argv = ["train_lotlip.py", "--output_dir", str(tmp_path / name)]
-        for option, value in options.items():
-            argv += [f"--{option}"] if value is True else [f"--{option}", str(value)]
-        monkeypatch.setattr(sys, "argv", argv)
+        monkeypatch.setattr(sys, "argv", training_argv(tmp_path, name, **options))
         monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
         AcceleratorState._reset_state(True)
         GradientState._reset_state()
         train_lotlip.main()
         return tmp_path / name
 
-    return run
+    yield run
+    torch.set_num_threads(1)
 
 
 def launch(num_processes: int, *command: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "examples")])
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes), *command],
-        env=environment,
+        env=training_environment(),
         capture_output=True,
         text=True,
         timeout=300,

@@ -71,18 +71,29 @@ def main():
     prepared = accelerator.prepare(model)
 
     steps = []
-    for keys in batches:
-        batch = collator([samples[key] for key in keys])
-        loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
-        if chunk_size > 0:
-            loss = backward_in_chunks(prepared, batch, loss_function, chunk_size, accelerator)
-        else:
-            outputs = prepared(**batch)
-            loss = loss_function(outputs.image_embeds, outputs.text_embeds, model.logit_scale)
-            accelerator.backward(loss)
-        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        prepared.zero_grad()
-        steps.append({"keys": keys, "loss": loss.detach(), "gradients": gradients})
+    for epoch in range(3):
+        batches.epoch = epoch
+        for keys in batches:
+            batch = collator([samples[key] for key in keys])
+            loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
+            if chunk_size > 0:
+                loss = backward_in_chunks(prepared, batch, loss_function, chunk_size, accelerator)
+            else:
+                outputs = prepared(**batch)
+                loss = loss_function(outputs.image_embeds, outputs.text_embeds, model.logit_scale)
+                accelerator.backward(loss)
+            step = {"keys": keys, "loss": loss.detach()}
+            if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses
+                step["gradients"] = {
+                    name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
+                }
+            else:
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        if parameter.grad is not None:
+                            parameter -= 0.05 * parameter.grad
+            prepared.zero_grad()
+            steps.append(step)
     torch.save(
         {"num_processes": accelerator.num_processes, "steps": steps}, f"{output_file}.{accelerator.process_index}"
     )

@@ -48,8 +48,10 @@ def test_corpus(run):
 
 
 def test_train_step(run):
-    names = ["original", "float32", "float32, with data", "bfloat16, cached"]
-    (table,) = run("train_step", "--layers", 1, "--images", 2, "--long_length", 20, "--variants", *names)
+    names = ["original", "float32", "float32, with data", "bfloat16, cached", "bfloat16, in chunks"]
+    (table,) = run(
+        "train_step", "--layers", 1, "--images", 2, "--long_length", 20, "--chunk_size", 1, "--variants", *names
+    )
     assert list(table["rows"]) == names and table["peak_memory"] > 1e8
 
 

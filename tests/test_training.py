@@ -17,35 +17,56 @@ from modeling_lotlip import LotlipModel, LotlipTextConfig, LotlipVisionConfig, L
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("vision, chunk_size", [("trained", 0), ("locked", 0), ("trained", 1), ("locked", 1)])
-def test_two_processes_equal_one(tmp_path, vision, chunk_size):
+@pytest.mark.parametrize(
+    "num_processes, vision, chunk_size", [(2, "trained", 0), (2, "locked", 1), (4, "locked", 0), (4, "trained", 1)]
+)
+def test_several_processes_equal_one(tmp_path, num_processes, vision, chunk_size):
+    """Gradients of an epoch, and the curve of losses over two more, for the same global batches."""
     runs = []
-    for num_processes in (1, 2):
-        output = tmp_path / f"steps_{num_processes}"
+    for number in (1, num_processes):
+        output = tmp_path / f"steps_{number}"
         step = [str(ROOT / "tests" / "distributed_step.py"), str(output), "4", vision]
-        done = launch(num_processes, *step, str(chunk_size if num_processes == 2 else 0))
+        done = launch(number, *step, str(chunk_size if number > 1 else 0))
         assert done.returncode == 0, done.stderr
-        runs.append([torch.load(f"{output}.{process}") for process in range(num_processes)])
-        assert all(run["num_processes"] == num_processes for run in runs[-1])
+        runs.append([torch.load(f"{output}.{process}") for process in range(number)])
+        assert all(run["num_processes"] == number for run in runs[-1])
 
-    (alone,), (first, second) = runs
-    assert [len(step["keys"]) for step in alone["steps"]] == [4, 4, 3]
-    assert second["steps"][-1]["keys"][-1][2], "the last batch does not divide: one row must be padding"
+    (alone,), several = runs
+    assert [len(step["keys"]) for step in alone["steps"]] == 3 * [4, 4, 3]
+    assert several[-1]["steps"][2]["keys"][-1][2], "the last batch does not divide: one row must be padding"
     seen = []
-    for one, two, other in zip(alone["steps"], first["steps"], second["steps"]):
-        real = [key for key in two["keys"] + other["keys"] if not key[2]]
+    for one, *others in zip(alone["steps"], *(run["steps"] for run in several)):
+        real = [key for other in others for key in other["keys"] if not key[2]]
         assert sorted(real) == sorted(one["keys"])
         seen += [index for _, index, _ in real]
-        assert two["loss"] == other["loss"]
-        torch.testing.assert_close(two["loss"], one["loss"], rtol=1e-5, atol=0)
-        assert two["gradients"].keys() == one["gradients"].keys()
+        assert all(other["loss"] == others[0]["loss"] for other in others)
+        torch.testing.assert_close(others[0]["loss"], one["loss"], rtol=1e-5, atol=0)
+        if "gradients" not in one:
+            continue
+        assert others[0]["gradients"].keys() == one["gradients"].keys()
         assert any(name.startswith("vision_model") for name in one["gradients"]) == (vision == "trained")
         total_norm = torch.stack([gradient.norm() for gradient in one["gradients"].values()]).norm().item()
         for name, gradient in one["gradients"].items():
             # the gradient of a key bias is zero but for rounding, which is relative to the others'
-            difference = (two["gradients"][name] - gradient).norm().item()
+            difference = (others[0]["gradients"][name] - gradient).norm().item()
             assert difference <= 1e-5 * gradient.norm().item() + 1e-7 * total_norm, name
-    assert sorted(seen) == list(range(11)), "every sample once in an epoch"
+    assert sorted(seen) == sorted(3 * list(range(11))), "every sample once in an epoch"
+    assert alone["steps"][-1]["loss"] != alone["steps"][-4]["loss"]
+
+
+def test_sharded_parameters_get_the_gradients_of_one_process(tmp_path):
+    results = []
+    for num_processes in (1, 2):
+        output = tmp_path / f"sharded_{num_processes}"
+        done = launch(num_processes, str(ROOT / "tests" / "fully_shard_step.py"), str(output))
+        assert done.returncode == 0, done.stderr
+        results.append(torch.load(output))
+    alone, sharded = results
+    assert not alone["sharded"] and len(sharded["sharded"]) == len(LotlipModel(tiny_config()).state_dict()) - 1
+    torch.testing.assert_close(sharded["loss"], alone["loss"], rtol=1e-5, atol=0)
+    assert sharded["gradients"].keys() == alone["gradients"].keys()
+    for name, gradient in alone["gradients"].items():
+        torch.testing.assert_close(sharded["gradients"][name], gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_script_in_two_processes_evaluates_as_in_one(train, tmp_path):

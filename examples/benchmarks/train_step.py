@@ -15,10 +15,12 @@
 A training step with a locked image tower: each image with one short and one long caption, forward, backward, AdamW.
 
     python examples/benchmarks/train_step.py --images 8
+    python examples/benchmarks/train_step.py --layers 2 --batch_sizes 8 32 128
     python examples/benchmarks/train_step.py --device cuda --largest_batch
 
 "cached" trains from the output of the image tower (`--cache_image_features`); "with data" decodes JPEGs, crops and
-tokenizes for every step, in `--workers` processes. Peak memory is that of a process that runs the variant alone.
+tokenizes for every step, in `--workers` processes; "in chunks" encodes `--chunk_size` images at a time
+(`--grad_cache_chunk_size`). Peak memory is that of a process that runs the variant alone.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import torch
+from accelerate import Accelerator
 from accelerate.utils import find_executable_batch_size
 from benchmark import (
     add_benchmark_arguments,
@@ -51,10 +54,12 @@ from original import build_lotlip, build_original
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 
+from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
+from gradient_cache import backward_in_chunks  # noqa: E402
 from train_lotlip import CaptionedImages, Collator, parameter_groups  # noqa: E402
 
 
@@ -121,16 +126,27 @@ def build_original_step(args: argparse.Namespace) -> Callable[[Batch], None]:
     return step
 
 
+def contrastive_loss(image_embeds: torch.Tensor, text_embeds: torch.Tensor, logit_scale: torch.Tensor) -> torch.Tensor:
+    """The loss of the training script in one process."""
+    return blockwise_contrastive_loss(image_embeds, text_embeds, logit_scale.exp())
+
+
 def build_our_step(args: argparse.Namespace, dtype: str) -> Callable[[Batch], None]:
     """The step of `examples/train_lotlip.py`."""
     model = build_lotlip(args.layers, args.device).train()
     model.vision_model.requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-5, fused=True)
 
-    def step(batch: Batch) -> None:
+    accelerator = Accelerator(cpu=args.device == "cpu")
+
+    def step(batch: Batch, chunk_size: int | None = None) -> None:
         with torch.autocast(args.device.split(":")[0], getattr(torch, dtype), enabled=dtype != "float32"):
-            loss = model(**batch, return_loss=True).loss
-        loss.backward()
+            if chunk_size is not None:
+                backward_in_chunks(model, batch, contrastive_loss, chunk_size, accelerator)
+            else:
+                loss = model(**batch, return_loss=True).loss
+        if chunk_size is None:
+            loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -151,19 +167,33 @@ def build_variants(args: argparse.Namespace, names: list[str]) -> dict[str, Call
         if data == "with data":
             batches = load_batches(args)
             variants[name] = lambda step=step, batches=batches: step(next(batches))
+        elif data == "in chunks":
+            variants[name] = lambda step=step: step(batch, args.chunk_size)
         else:
             inputs = cached if data == "cached" else batch
             variants[name] = lambda step=step, inputs=inputs: step(inputs)
     return variants
 
 
-def measure_memory(name: str) -> int:
-    """The most memory that a variant needs alone, in bytes."""
+def measure_memory(name: str, *options: str) -> int:
+    """The most memory that a variant needs alone, with further options of this script, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "results.json"
-        options = ["--variants", name, "--repeats", "1", "--output_file", str(file)]
+        options = [*options, "--variants", name, "--repeats", "1", "--output_file", str(file)]
         subprocess.run([sys.executable, *sys.argv, *options], check=True, stdout=subprocess.DEVNULL)
         return json.loads(file.read_text())["tables"][0]["peak_memory"]
+
+
+def report_memory(args: argparse.Namespace) -> None:
+    """Prints and writes the peak memory of batches of several sizes, whole and in chunks."""
+    print(f"\n| images | whole | in chunks of {args.chunk_size} |\n| --- | --- | --- |")
+    rows = {}
+    for images in args.batch_sizes:
+        options = ["--images", str(images)]
+        whole, in_chunks = (measure_memory(f"float32{data}", *options) for data in ("", ", in chunks"))
+        print(f"| {images} | {whole / 1e9:.2f} GB | {in_chunks / 1e9:.2f} GB |", flush=True)
+        rows[str(images)] = {"whole": whole, "in_chunks": in_chunks}
+    write_results([{"title": "Peak memory by images in a batch", "rows": rows}], args)
 
 
 def find_largest_batch(args: argparse.Namespace) -> None:
@@ -188,16 +218,20 @@ def main() -> None:
     parser.add_argument("--short_length", type=int, default=15, help="Tokens of a short caption.")
     parser.add_argument("--long_length", type=int, default=122, help="Tokens of a long caption.")
     parser.add_argument("--workers", type=int, default=1, help="Processes that decode and tokenize.")
+    parser.add_argument("--chunk_size", type=int, default=4, help="Images encoded at a time, in chunks.")
     parser.add_argument("--variants", nargs="+", help="Measure these only, against the first one.")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", help="Measure memory for so many images, and no time.")
     parser.add_argument("--largest_batch", action="store_true", help="Find the largest batch that fits (CUDA).")
     args = parser.parse_args()
     if args.largest_batch and not args.device.startswith("cuda"):
         parser.error(f"--largest_batch needs an accelerator that says when its memory is full, not {args.device}.")
     set_up(args)
+    if args.batch_sizes and not args.variants:
+        return report_memory(args)
     if args.largest_batch:
         return find_largest_batch(args)
 
-    ours = [f"{dtype}{data}" for dtype in args.dtypes for data in ("", ", with data", ", cached")]
+    ours = [f"{dtype}{data}" for dtype in args.dtypes for data in ("", ", with data", ", cached", ", in chunks")]
     names = args.variants or ["original", *ours]
     title = f"Training step of {args.images} images, {args.short_length} and {args.long_length} tokens"
     seconds = measure(build_variants(args, names), args.repeats, args.device)

@@ -1,0 +1,186 @@
+"""What may happen to a run, provoked in real ones: nothing is lost, and nothing hangs."""
+
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import train_lotlip
+from conftest import training_argv, training_environment
+from safetensors.torch import load_file
+from train_lotlip import list_checkpoints
+
+
+# as long as no machine takes to load the program and make a step
+TIME_LIMIT = 120
+
+
+def start(argv: list[str], **environment: str) -> subprocess.Popen:
+    """Starts a training in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, *argv],
+        env=training_environment() | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
+    """Waits until a condition holds, or the process has ended."""
+    deadline = time.monotonic() + TIME_LIMIT
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline, f"not in {TIME_LIMIT} s"
+        time.sleep(0.001)
+
+
+def assert_same_weights(folder: Path, expected: Path) -> None:
+    weights, expected = load_file(folder / "model.safetensors"), load_file(expected / "model.safetensors")
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("num_kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_runs_end_as_the_uninterrupted_one(train, tmp_path, num_kills):
+    options = {"max_train_steps": 20, "checkpointing_steps": 1, "eval_steps": 100}
+    whole = train("whole", **options)
+    generator = random.Random(num_kills)
+    killed, torn = tmp_path / "killed", 0
+    argv = training_argv(tmp_path, "killed", **options, resume_from_checkpoint="latest")
+    for kill in range(num_kills):
+        process = start(argv)
+        num_checkpoints = len(list_checkpoints(killed)) + generator.randint(1, max(1, 18 // num_kills - 1))
+        wait_for(process, lambda: len(list_checkpoints(killed)) >= num_checkpoints)  # noqa: B023
+        if kill % 2 == 0:  # in the middle of writing
+            wait_for(process, lambda: bool(list(killed.glob("checkpoint-*.partial/*"))))
+        assert process.poll() is None, "it ended before it was killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        torn += bool(list(killed.glob("checkpoint-*.partial")))
+    assert torn > 0, "no kill hit a checkpoint that was being written"
+    finished = start(argv)
+    _, errors = finished.communicate(timeout=TIME_LIMIT)
+    assert finished.returncode == 0, errors
+    assert "Going on from" in errors
+    assert_same_weights(killed, whole)
+    assert not list(killed.glob("*.partial"))
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_a_run_with_a_checkpoint(train, tmp_path, number, status):
+    options = {"max_train_steps": 40, "eval_steps": 100}
+    process = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=2))
+    stopped = tmp_path / "stopped"
+    for line in process.stderr:
+        if "trained parameters" in line:
+            break
+    time.sleep(1)
+    os.killpg(process.pid, number)  # the data workers get it too
+    _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == status, errors
+    (checkpoint,) = list_checkpoints(stopped)
+    step = int(checkpoint.name.split("-")[1])
+    assert 0 < step < 40 and f"Stopped by {number.name} after step {step}" in errors
+    assert not (stopped / "model.safetensors").exists()
+    resumed = train("stopped", **options, resume_from_checkpoint="latest")
+    assert_same_weights(resumed, train("whole", **options))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):
+    options = {"max_train_steps": 30, "checkpointing_steps": 1, "eval_steps": 100}
+    full = tmp_path / "full"
+    argv = training_argv(tmp_path, "full", **options, checkpoints_total_limit=1, resume_from_checkpoint="latest")
+    process = start(argv)
+    wait_for(process, lambda: bool(list_checkpoints(full)))
+    # the largest file that may be written is smaller than the weights
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+    _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 1 and "File too large" in errors
+    checkpoints = list_checkpoints(full)
+    assert 1 <= len(checkpoints) <= 2, "the last whole one is kept"
+    assert list(full.glob("*.partial"))
+    resumed = train("full", **options, resume_from_checkpoint="latest")
+    assert_same_weights(resumed, train("whole", **options))
+
+
+def test_the_last_checkpoints_are_kept(train, tmp_path):
+    folder = train("limited", checkpointing_steps=2, checkpoints_total_limit=2, max_train_steps=9)
+    assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-6", "checkpoint-8"]
+    again = train("limited", checkpointing_steps=2, max_train_steps=9, resume_from_checkpoint=folder / "checkpoint-6")
+    assert [path.name for path in list_checkpoints(again)] == ["checkpoint-6", "checkpoint-8"]
+
+
+def test_a_step_that_is_not_finite_is_skipped(train, tmp_path, monkeypatch, caplog):
+    calls = []
+
+    def loss_with_a_hole(*args, **kwargs):
+        calls.append(kwargs["batch"])
+        loss = original(*args, **kwargs)
+        return loss * float("nan") if len(calls) == 3 else loss
+
+    original = train_lotlip.global_loss
+    monkeypatch.setattr(train_lotlip, "global_loss", loss_with_a_hole)
+    folder = train("hole", max_train_steps=6, checkpointing_steps=1)
+    assert len(calls) == 6 and caplog.text.count("is skipped") == 1 and "Step 3 is skipped" in caplog.text
+    weights = [load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in (2, 3, 4)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not torch.equal(weights[1]["text_projection.weight"], weights[2]["text_projection.weight"])
+    assert all(tensor.isfinite().all() for tensor in load_file(folder / "model.safetensors").values())
+
+
+def test_too_many_steps_that_are_not_finite_end_the_run(train, tmp_path):
+    with pytest.raises(ValueError, match="3 steps in a row had a loss or gradients that are not finite"):
+        train("broken", learning_rate=1e30, warmup_steps=0, max_skipped_steps=3, checkpointing_steps=1, eval_steps=100)
+    told = json.loads((tmp_path / "broken" / "not_finite.json").read_text())
+    assert told["step"] == 4 and len(told["rows"]) == 8 and set(told["rows"]) <= set(range(44))
+    checkpoints = list_checkpoints(tmp_path / "broken")
+    assert checkpoints
+    for path in checkpoints:
+        assert all(tensor.isfinite().all() for tensor in load_file(path / "model.safetensors").values())
+    assert not (tmp_path / "broken" / "model.safetensors").exists()
+
+
+def test_a_process_whose_peer_died_ends(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    argv = training_argv(tmp_path, "two", max_train_steps=2000, checkpointing_steps=1, ddp_timeout=30)
+    environment = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    processes = [start(argv, RANK=str(rank), LOCAL_RANK=str(rank), **environment) for rank in range(2)]
+    wait_for(processes[0], lambda: bool(list_checkpoints(tmp_path / "two")))
+    os.killpg(processes[1].pid, signal.SIGKILL)
+    _, errors = processes[0].communicate(timeout=60)
+    processes[1].communicate()
+    assert processes[0].returncode not in (0, None)
+    assert "peer" in errors or "timed out" in errors.lower()
+
+
+class Malicious:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["optimizer.bin", "random_states_0.pkl"])
+def test_a_checkpoint_that_would_run_code_is_refused(train, tmp_path, name):
+    checkpoint = train("first", max_train_steps=2, checkpointing_steps=2) / "checkpoint-2"
+    copied = shutil.copytree(checkpoint, tmp_path / "copied")
+    assert (copied / name).exists()
+    torch.save({"state": Malicious(tmp_path / "ran")}, copied / name)
+    with pytest.raises(pickle.UnpicklingError):
+        train("second", resume_from_checkpoint=copied)
+    assert not (tmp_path / "ran").exists()
+    assert not list(copied.glob("custom_checkpoint_*")), "accelerate unpickles these whatever they hold"
