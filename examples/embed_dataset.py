@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import torch
 from accelerate import PartialState
-from data.loading import add_data_arguments, caption_columns, captions_of, load_split
+from data.loading import add_data_arguments, caption_columns, captions_of, fingerprint_of, load_split
 from data.storage import STORAGE_DTYPES, hash_weights, to_storage
 from datasets import Dataset, Image, IterableDataset
 from datasets.fingerprint import Hasher
@@ -101,6 +101,8 @@ class Preparation(torch.utils.data.Dataset):
                 for item in [value] if kind == "image" else captions_of({column: value}, column):
                     if kind == "long":
                         item = join_sub_captions(split_sub_captions(item))
+                        if not item:
+                            continue
                     yield Entry(number, place, identifier, kind, index, False), item
                     place += 1
 
@@ -177,8 +179,10 @@ def check_settings(
     settings |= {
         "weights": hash_weights(model),
         "processor": Hasher.hash(processor),
-        "data": dataset._fingerprint if isinstance(dataset, Dataset) else "streamed",
+        "data": "streamed",
     }
+    if isinstance(dataset, Dataset):
+        settings["data"] = fingerprint_of(dataset, None if args.only == "texts" else args.image_column)
     path = args.output_dir / "settings.json"
     if not list(args.output_dir.glob("embeddings-*.parquet")):
         return write_json(path, settings)

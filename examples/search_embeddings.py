@@ -188,7 +188,10 @@ def recall_at_k(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 def check_model(args: argparse.Namespace, model: PreTrainedModel) -> None:
     """Raises a `ValueError` if the embeddings in the folder are of another model."""
-    settings = json.loads((args.embeddings_dir / "settings.json").read_text(encoding="utf-8"))
+    path = args.embeddings_dir / "settings.json"
+    if not path.exists():
+        raise ValueError(f"{path} is missing, which says of which model the embeddings are: embed the data anew.")
+    settings = json.loads(path.read_text(encoding="utf-8"))
     if settings["weights"] != hash_weights(model):
         raise ValueError(
             f"`--embeddings_dir {args.embeddings_dir}` holds embeddings of other weights than `--model_name_or_path "

@@ -31,7 +31,6 @@ import json
 import logging
 import math
 import os
-import random
 import shutil
 import signal
 import sys
@@ -43,17 +42,23 @@ from functools import partial
 from pathlib import Path
 
 import datasets
-import PIL.Image
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+    gather_object,
+    set_seed,
+)
 from accelerate.utils.other import load
 from data.image_features import cache_image_features
-from data.loading import add_data_arguments, caption_columns, captions_of, load_split, to_rgb
+from data.loading import add_data_arguments, caption_columns, captions_of, columns_of, fingerprint_of, load_split
+from data.samples import BadSamples, CaptionedImages, Collator, GlobalBatches, StreamedBatches
 from evaluate_retrieval import evaluate_retrieval, format_table, write_json
 from gradient_cache import backward_in_chunks
 from huggingface_hub.constants import HF_HOME
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from tqdm.auto import tqdm
 from transformers import AutoProcessor, PreTrainedModel, get_scheduler
@@ -61,7 +66,6 @@ from transformers import AutoProcessor, PreTrainedModel, get_scheduler
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.hub import push_folder, save_with_remote_code, write_model_card
 from modeling_lotlip.losses import blockwise_contrastive_loss
-from modeling_lotlip.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
 
 
 logger = logging.getLogger(__name__)
@@ -108,7 +112,6 @@ def parse_args() -> argparse.Namespace:
     group.add_argument(
         "--image_features_dir",
         type=Path,
-        default=Path(HF_HOME) / "lotlip" / "image_features",
         help="Where it is kept. Default: below the Hub's cache.",
     )
     group.add_argument("--image_size", type=int, help="In pixels. Default: that of the image tower; 64 from scratch.")
@@ -134,10 +137,21 @@ def parse_args() -> argparse.Namespace:
         help="Contrast images whose short captions are the same, too.",
     )
 
+    group.add_argument(
+        "--max_bad_fraction",
+        type=float,
+        default=0.01,
+        help="Samples that cannot be used are skipped and counted; the run ends if more than this share of them are.",
+    )
+    group.add_argument("--max_bad_in_a_row", type=int, default=100, help="It ends too after so many in a row.")
+    group.add_argument(
+        "--shuffle_buffer_size", type=int, default=10_000, help="Rows of a stream from which the next one is drawn."
+    )
+
     group = parser.add_argument_group("training")
     group.add_argument("--per_device_train_batch_size", type=int, default=64)
     group.add_argument("--per_device_eval_batch_size", type=int, default=64)
-    group.add_argument("--learning_rate", type=float, default=2e-3)
+    group.add_argument("--learning_rate", type=float, default=1e-3)
     group.add_argument("--weight_decay", type=float, default=0.1)
     group.add_argument("--adam_beta1", type=float, default=0.9)
     group.add_argument("--adam_beta2", type=float, default=0.98)
@@ -150,7 +164,7 @@ def parse_args() -> argparse.Namespace:
         default="cosine",
         choices=["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"],
     )
-    group.add_argument("--warmup_steps", type=int, default=100)
+    group.add_argument("--warmup_steps", type=int, default=200)
     group.add_argument("--gradient_accumulation_steps", type=int, default=1)
     group.add_argument(
         "--grad_cache_chunk_size",
@@ -203,6 +217,8 @@ def parse_args() -> argparse.Namespace:
         "eval_steps",
         "max_skipped_steps",
         "checkpoints_total_limit",
+        "max_bad_in_a_row",
+        "shuffle_buffer_size",
     ):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}.")
@@ -213,150 +229,18 @@ def parse_args() -> argparse.Namespace:
     if args.checkpointing_steps not in (None, "epoch"):
         if not args.checkpointing_steps.isdecimal() or int(args.checkpointing_steps) < 1:
             parser.error(f"--checkpointing_steps must be a number or `epoch`, got {args.checkpointing_steps}.")
-    if args.streaming:
-        parser.error("--streaming is for the evaluation scripts: training draws from the whole data set.")
+    for name in ("max_grad_norm", "warmup_steps"):
+        if getattr(args, name) < 0:
+            parser.error(f"--{name} must be at least 0, got {getattr(args, name)}.")
+    if args.image_features_dir is not None and not args.cache_image_features:
+        parser.error("--image_features_dir is for --cache_image_features, which is not given.")
+    if not 0 <= args.max_bad_fraction <= 1:
+        parser.error(f"--max_bad_fraction must be from 0 to 1, got {args.max_bad_fraction}.")
+    if args.streaming and args.max_train_steps is None:
+        parser.error("--streaming needs --max_train_steps: a stream does not know its length.")
+    if args.streaming and args.cache_image_features:
+        parser.error("--cache_image_features needs the whole data set, not a stream: leave out --streaming.")
     return args
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Data
-
-
-class CaptionedImages(Dataset):
-    """
-    Images with the captions drawn for them. Every draw inside a sample comes from a generator of its own, seeded with
-    (seed, epoch, index): a sample does not depend on workers, on processes, or on what was drawn before. So is the
-    crop, seeded with (seed, view, index): a locked tower sees `num_views` of an image in turns, a trained one a new
-    one in each epoch.
-    """
-
-    def __init__(
-        self,
-        dataset: datasets.Dataset,
-        args: argparse.Namespace,
-        crop: RandomResizedCrop | None = None,
-        num_views: int | None = None,
-    ):
-        self.short_column, self.long_column = caption_columns(args, dataset.column_names)
-        self.images = dataset.select_columns(args.image_column)
-        self.captions = dataset.select_columns([name for name in (self.short_column, self.long_column) if name])
-        self.image_column = args.image_column
-        self.num_long_captions = args.num_long_captions if self.long_column is not None else 0
-        self.num_sub_captions = args.num_sub_captions
-        self.num_views = num_views
-        self.seed = args.seed
-        self.crop = crop
-        self.image_features = None  # in the place of images: see `data/image_features.py`
-
-    def load_image(self, index: int, view: int) -> PIL.Image.Image:
-        """One view of an image."""
-        try:
-            image = self.images[index][self.image_column]
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"The image of row {index} of the training data cannot be read: {error}") from error
-        if image is None:
-            raise ValueError(f"Row {index} of the training data has no image in column {self.image_column!r}.")
-        if self.crop is None:
-            return image
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random.Random(f"{self.seed} {view} {index}").getrandbits(63))
-            return self.crop(to_rgb(image))
-
-    def draw_sub_captions(self, text: str, generator: random.Random) -> str:
-        """Some consecutive sub-captions of a long caption, or all of them."""
-        sub_captions = [part for part in split_sub_captions(text) if not is_enumeration(part)]
-        if self.num_sub_captions is not None and len(sub_captions) > self.num_sub_captions:
-            start = generator.randrange(len(sub_captions) - self.num_sub_captions + 1)
-            sub_captions = sub_captions[start : start + self.num_sub_captions]
-        return join_sub_captions(sub_captions)
-
-    def draw_captions(self, index: int, epoch: int) -> tuple[str, list[str]]:
-        """A short caption and `num_long_captions` long ones, empty where there is none."""
-        generator = random.Random(f"{self.seed} {epoch} {index}")
-        row = self.captions[index]
-        short_captions = captions_of(row, self.short_column)
-        long_captions = [text for text in captions_of(row, self.long_column) if split_sub_captions(text)]
-        long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
-        long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
-        long_captions += [""] * (self.num_long_captions - len(long_captions))
-        return generator.choice(short_captions) if short_captions else "", long_captions
-
-    def __getitem__(self, key: tuple[int, int, bool]) -> dict:
-        epoch, index, is_padding = key
-        view = epoch if self.num_views is None else epoch % self.num_views
-        if self.image_features is None:
-            sample = {"image": self.load_image(index, view)}
-        else:
-            sample = {"vision_pooler_output": self.image_features[index, view]}
-        short_caption, long_captions = self.draw_captions(index, epoch)
-        if is_padding:
-            short_caption, long_captions = "", [""] * self.num_long_captions
-        return {**sample, "short_caption": short_caption, "long_captions": long_captions}
-
-
-class GlobalBatches(Sampler):
-    """
-    This process's part of every global batch of an epoch, as keys (epoch, index, is_padding).
-
-    The order is a permutation seeded with (seed, epoch), cut into batches for all processes together. The last batch
-    may be smaller: where it does not divide, some processes get a row of padding, an image that lacks all captions.
-    """
-
-    def __init__(self, num_samples: int, batch_size: int, seed: int, process_index: int, num_processes: int):
-        self.num_samples = num_samples
-        self.global_batch_size = batch_size * num_processes
-        self.seed = seed
-        self.process_index = process_index
-        self.num_processes = num_processes
-        self.epoch = 0
-        self.first_batch = 0
-
-    def __len__(self) -> int:
-        return math.ceil(self.num_samples / self.global_batch_size)
-
-    def order(self) -> list[int]:
-        """All samples, in the order of this epoch."""
-        order = list(range(self.num_samples))
-        random.Random(f"{self.seed} {self.epoch}").shuffle(order)
-        return order
-
-    def __iter__(self):
-        order = self.order()
-        for batch in range(self.first_batch, len(self)):
-            indices = order[batch * self.global_batch_size : (batch + 1) * self.global_batch_size]
-            num_rows = math.ceil(len(indices) / self.num_processes)
-            own = indices[self.process_index :: self.num_processes]
-            keys = [(self.epoch, index, False) for index in own]
-            yield keys + [(self.epoch, indices[0], True)] * (num_rows - len(own))
-
-
-class Collator:
-    """Batches samples into the third form of text input: short and long captions, each padded to its own longest."""
-
-    def __init__(self, processor: LotlipProcessor, max_length: int):
-        self.processor = processor
-        self.max_length = max_length
-
-    def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and attention mask, (texts, length); the mask of an absent caption is all zero."""
-        tokens = self.processor.tokenizer(texts, padding=True, max_length=self.max_length, return_tensors="pt")
-        is_present = torch.tensor([bool(text) for text in texts])
-        return tokens["input_ids"], tokens["attention_mask"] * is_present[:, None]
-
-    def __call__(self, samples: list[dict]) -> dict[str, torch.Tensor]:
-        if "image" in samples[0]:
-            images = [sample["image"] for sample in samples]
-            batch = dict(self.processor.image_processor(images, return_tensors="pt"))
-        else:
-            batch = {"vision_pooler_output": torch.stack([sample["vision_pooler_output"] for sample in samples])}
-        short_captions = [sample["short_caption"] for sample in samples]
-        batch["short_input_ids"], batch["short_attention_mask"] = self.tokenize(short_captions)
-        long_captions = [text for sample in samples for text in sample["long_captions"]]
-        if long_captions:
-            input_ids, attention_mask = self.tokenize(long_captions)
-            batch["input_ids"] = input_ids.unflatten(0, (len(samples), -1))
-            batch["attention_mask"] = attention_mask.unflatten(0, (len(samples), -1))
-        return batch
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -420,6 +304,8 @@ def build_tokenizer(args: argparse.Namespace, dataset: datasets.Dataset) -> Lotl
     the same on every process and in every run, which a trained WordPiece vocabulary is not: its trainer breaks ties at
     random.
     """
+    if args.streaming:
+        raise ValueError("A stream gives no vocabulary: name a tokenizer with `--tokenizer_name`.")
     short_column, long_column = caption_columns(args, dataset.column_names)
     columns = [column for column in (short_column, long_column) if column is not None]
     tokenizer = LotlipTokenizer()
@@ -500,8 +386,11 @@ class Progress:
     seed: int
     global_batch_size: int
     num_processes: int
-    num_samples: int
+    num_samples: int | None
     gradient_accumulation_steps: int
+    learning_rate: float
+    min_crop_scale: float
+    num_views: int | None
     epoch: int = 0
     batch: int = 0
     step: int = 0
@@ -547,9 +436,10 @@ class StopSignal:
 
 
 def leave_signals_to_the_main_process(worker: int) -> None:
-    """In a data worker: it gets the signals of the process group too, but ends with the process that it works for."""
+    """In a data worker: signals to the process group pass it by, and it ends with the process that it works for."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_DFL)
+    os.setpgid(0, 0)
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
@@ -560,12 +450,13 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress: Progress, scheduler) -> None:
     """
-    Saves the whole state. The folder gets its name only once it is complete and on the disk; then older ones than
-    `--checkpoints_total_limit` asks for are deleted.
+    Saves the whole state, unless this step was saved before. The folder gets its name only once its files are complete
+    and on the disk; then older ones than `--checkpoints_total_limit` asks for are deleted.
     """
     checkpoint_dir = args.output_dir / f"checkpoint-{progress.step}"
     partial_dir = args.output_dir / f"checkpoint-{progress.step}.partial"
-    replaced_dir = args.output_dir / f"checkpoint-{progress.step}.replaced"
+    if checkpoint_dir.exists():
+        return
     if accelerator.is_main_process:
         shutil.rmtree(partial_dir, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -578,10 +469,7 @@ def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress
         for file in (path for path in partial_dir.rglob("*") if path.is_file()):
             with open(file, "rb") as opened:
                 os.fsync(opened.fileno())
-        if checkpoint_dir.exists():
-            checkpoint_dir.rename(replaced_dir)
         partial_dir.rename(checkpoint_dir)
-        shutil.rmtree(replaced_dir, ignore_errors=True)
         if args.checkpoints_total_limit is not None:
             for path in list_checkpoints(args.output_dir)[: -args.checkpoints_total_limit]:
                 shutil.rmtree(path)
@@ -630,7 +518,9 @@ def save_model(
 
 def push_model(args: argparse.Namespace) -> None:
     """Uploads the output folder without checkpoints and logs."""
-    url = push_folder(args.output_dir, args.hub_model_id or args.output_dir.name, ["checkpoint-*", "logs/*"])
+    url = push_folder(
+        args.output_dir, args.hub_model_id or args.output_dir.name, ["checkpoint-*", "not_finite.json", "logs/*"]
+    )
     logger.info(f"Uploaded to {url}.")
 
 
@@ -639,8 +529,11 @@ def find_checkpoint(args: argparse.Namespace) -> Path | None:
     if args.resume_from_checkpoint is None:
         return None
     if args.resume_from_checkpoint != "latest":
-        if not Path(args.resume_from_checkpoint).is_dir():
-            raise ValueError(f"`--resume_from_checkpoint {args.resume_from_checkpoint}` is no folder.")
+        if not (Path(args.resume_from_checkpoint) / "training_state.json").exists():
+            raise ValueError(
+                f"`--resume_from_checkpoint {args.resume_from_checkpoint}` is no folder of a checkpoint: name "
+                "`OUTPUT_DIR/checkpoint-N`, or `latest`."
+            )
         return Path(args.resume_from_checkpoint)
     checkpoints = list_checkpoints(args.output_dir)
     if not checkpoints:
@@ -651,7 +544,7 @@ def find_checkpoint(args: argparse.Namespace) -> Path | None:
 
 def find_leftovers(args: argparse.Namespace) -> list[Path]:
     """What an earlier run left in the output folder; nothing else in it is ever touched."""
-    patterns = ("checkpoint-*", "model*.safetensors", "model.partial", "eval_results.json", "logs")
+    patterns = ("checkpoint-*", "model*.safetensors", "model.partial", "eval_results.json", "not_finite.json", "logs")
     return [path for pattern in patterns for path in sorted(args.output_dir.glob(pattern))]
 
 
@@ -701,8 +594,9 @@ def main() -> None:
     with accelerator.main_process_first():
         train_data = load_split(args, args.train_split, args.max_train_samples)
         eval_data = load_split(args, args.eval_split, args.max_eval_samples)
-    caption_columns(args, eval_data.column_names)  # fails now, not after the training
-    if len(train_data) < 2:
+    caption_columns(args, columns_of(eval_data))  # fails now, not after the training
+    num_samples = None if args.streaming else len(train_data)
+    if num_samples == 1:
         raise ValueError("The training data is a single image, which has nothing to be contrasted with.")
     model, processor, has_pretrained_vision = build_model(args, train_data)
     text_config = model.config.text_config
@@ -735,13 +629,24 @@ def main() -> None:
     samples = CaptionedImages(train_data, args, crop, num_views)
     if samples.num_long_captions == 0:
         ddp_kwargs.find_unused_parameters = True  # the corner tokens get no gradient
-    batches = GlobalBatches(
-        len(train_data),
-        args.per_device_train_batch_size,
-        args.seed,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
+    if args.streaming:
+        batches = StreamedBatches(
+            train_data,
+            args.per_device_train_batch_size,
+            args.seed,
+            args.image_column,
+            accelerator,
+            args.shuffle_buffer_size,
+        )
+    else:
+        batches = GlobalBatches(
+            num_samples,
+            args.per_device_train_batch_size,
+            args.seed,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+    bad_samples = BadSamples(args.max_bad_fraction, args.max_bad_in_a_row, num_samples)
     if batches.global_batch_size < 2:
         raise ValueError("A batch of one image has nothing to be contrasted with: raise the batch size to 2 or more.")
     loader = DataLoader(
@@ -762,16 +667,20 @@ def main() -> None:
         eps=args.adam_epsilon,
         fused=True,
     )
-    num_updates = max(1, len(batches) * args.num_train_epochs // args.gradient_accumulation_steps)
-    max_train_steps = args.max_train_steps or num_updates
+    max_train_steps = args.max_train_steps
+    if max_train_steps is None:
+        max_train_steps = max(1, len(batches) * args.num_train_epochs // args.gradient_accumulation_steps)
     scheduler = get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, max_train_steps)
     model, optimizer = accelerator.prepare(model, optimizer)
     progress = Progress(
         args.seed,
         batches.global_batch_size,
         accelerator.num_processes,
-        len(train_data),
+        num_samples,
         args.gradient_accumulation_steps,
+        args.learning_rate,
+        args.min_crop_scale,
+        num_views,
     )
     if args.cache_image_features:
         views = (args.seed, args.min_crop_scale) if crop is not None else None
@@ -779,10 +688,10 @@ def main() -> None:
             accelerator.unwrap_model(model).vision_model,
             processor.image_processor,
             samples.load_image,
-            len(train_data),
+            num_samples,
             num_views,
-            data_key=(samples.images._fingerprint, views),
-            folder=args.image_features_dir,
+            data_key=(fingerprint_of(train_data, args.image_column), views),
+            folder=args.image_features_dir or Path(HF_HOME) / "lotlip" / "image_features",
             accelerator=accelerator,
             batch_size=args.per_device_eval_batch_size,
             num_workers=args.dataloader_num_workers,
@@ -795,7 +704,10 @@ def main() -> None:
         logger.info(f"Going on from {checkpoint}, at step {progress.step}.")
 
     num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    logger.info(f"{len(train_data)} training images, {batches.global_batch_size} in a batch, {max_train_steps} steps.")
+    logger.info(
+        f"{num_samples or 'A stream of'} training images, {batches.global_batch_size} in a batch, "
+        f"{max_train_steps} steps."
+    )
     logger.info(f"{num_parameters:,} trained parameters, image tower {'locked' if is_locked else 'trained'}.")
     if args.with_tracking:
         settings = {name: value for name, value in vars(args).items() if isinstance(value, (int, float, str, bool))}
@@ -841,17 +753,20 @@ def main() -> None:
         """Says that a step was skipped, or after too many in a row with which rows, and ends the run."""
         progress.skipped_steps += 1
         progress.skipped_in_a_row += 1
-        logger.warning(f"Step {progress.step + 1} is skipped: its loss ({loss.item()}) or gradients are not finite.")
+        logger.warning(f"Step {progress.step + 1} is skipped: its loss or gradients are not finite.")
         if progress.skipped_in_a_row < args.max_skipped_steps:
             return
         path = args.output_dir / "not_finite.json"
         if accelerator.is_main_process:
-            start = (progress.batch - 1) * batches.global_batch_size
-            rows = batches.order()[start : start + batches.global_batch_size]
-            write_json(path, {"step": progress.step + 1, "epoch": progress.epoch, "rows": rows})
+            told = {"step": progress.step + 1, "epoch": progress.epoch, "batch": progress.batch - 1}
+            if not args.streaming:
+                first = max(0, progress.batch - args.gradient_accumulation_steps)
+                rows = slice(first * batches.global_batch_size, progress.batch * batches.global_batch_size)
+                told["rows"] = batches.order()[rows]
+            write_json(path, told)
         raise ValueError(
-            f"{progress.skipped_in_a_row} steps in a row had a loss or gradients that are not finite. The rows of the "
-            f"last one are in {path}. Lower the learning rate, or go on from an earlier checkpoint."
+            f"{progress.skipped_in_a_row} steps in a row had a loss or gradients that are not finite. What was in "
+            f"the last one is in {path}. Start anew with a lower learning rate, or without those rows."
         )
 
     is_checkpoint_due = False
@@ -859,7 +774,8 @@ def main() -> None:
         while progress.step < max_train_steps:
             set_train_mode()
             batches.epoch, batches.first_batch = progress.epoch, progress.batch
-            for batch in loader:
+            for batch, bad in loader:
+                bad_samples.count(bad)
                 batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
                 with accelerator.accumulate(model):
                     loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
@@ -888,6 +804,7 @@ def main() -> None:
                     "logit_scale": accelerator.unwrap_model(model).logit_scale.item(),
                     "images_per_second": batches.global_batch_size * args.gradient_accumulation_steps / elapsed,
                     "skipped_steps": progress.skipped_steps,
+                    "bad_samples": bad_samples.causes.total(),
                 }
                 accelerator.log(measured, step=progress.step)
                 bar.update()
@@ -922,6 +839,9 @@ def main() -> None:
                 elif args.checkpointing_steps == "epoch":
                     is_checkpoint_due = True  # once the update that the epoch ended in the middle of is done
     bar.close()
+    causes = sum(gather_object([bad_samples.causes]), start=Counter())
+    if causes:
+        logger.warning(f"{causes.total()} bad samples were skipped: {dict(causes)}.")
 
     if accelerator.is_main_process:  # before the evaluation, which may meet a broken image
         save_model(args, accelerator.unwrap_model(model), processor)

@@ -10,9 +10,10 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
+from data.samples import CaptionedImages, Collator, GlobalBatches
 from data.scenes import load_scenes
 from gradient_cache import backward_in_chunks
-from train_lotlip import CaptionedImages, Collator, GlobalBatches, build_tokenizer, global_loss
+from train_lotlip import build_tokenizer, global_loss
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
 
@@ -46,6 +47,7 @@ def main():
         num_sub_captions=4,
         seed=0,
         keep_duplicate_negatives=False,
+        streaming=False,
     )
     dataset = build_data(args)
     tokenizer = build_tokenizer(args, dataset)
@@ -74,7 +76,7 @@ def main():
     for epoch in range(3):
         batches.epoch = epoch
         for keys in batches:
-            batch = collator([samples[key] for key in keys])
+            batch, _ = collator([samples[key] for key in keys])
             loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
             if chunk_size > 0:
                 loss = backward_in_chunks(prepared, batch, loss_function, chunk_size, accelerator)

@@ -29,6 +29,7 @@ MODULES = [
     "modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval",
     "data.image_features",
     "data.loading",
+    "data.samples",
     "data.scenes",
     "data.storage",
     "embed_dataset",
@@ -44,6 +45,7 @@ SMALL_RUN = (
     "--max_train_steps 2 --max_train_samples 16 --max_eval_samples 8 --per_device_train_batch_size 4 --warmup_steps 1 "
     "--dataloader_num_workers 0 --overwrite_output_dir"
 )
+SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
 # Where a documented command needs what lies on the Hub, a small model of the same architecture
 LOCAL = {"google/vit-base-patch16-224-in21k": "local/vit", "google-bert/bert-base-uncased": "local/bert"}
 
@@ -60,6 +62,9 @@ def run_script(monkeypatch, command: str) -> None:
         arguments += SMALL_RUN.split()
         if "--checkpointing_steps" in arguments:
             arguments += ["--checkpointing_steps", "1"]
+    if "/benchmarks/" in name:
+        arguments += SMALL_BENCHMARK.split()
+        monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
     if "--checkpoint_path" in arguments and "--to_original" not in arguments:
         arguments += ["--tokenizer_path", "local/bert"]
     AcceleratorState._reset_state(True)

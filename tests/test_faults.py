@@ -151,6 +151,13 @@ def test_too_many_steps_that_are_not_finite_end_the_run(train, tmp_path):
     assert not (tmp_path / "broken" / "model.safetensors").exists()
 
 
+def test_an_error_ends_a_run_that_has_data_workers(tmp_path):
+    argv = training_argv(tmp_path, "broken", learning_rate=1e30, warmup_steps=0, max_skipped_steps=2, eval_steps=100)
+    process = start([*argv, "--dataloader_num_workers", "1"])
+    _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 1 and "2 steps in a row" in errors
+
+
 def test_a_process_whose_peer_died_ends(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -59,8 +59,9 @@ from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
+from data.samples import CaptionedImages, Collator  # noqa: E402
 from gradient_cache import backward_in_chunks  # noqa: E402
-from train_lotlip import CaptionedImages, Collator, parameter_groups  # noqa: E402
+from train_lotlip import parameter_groups  # noqa: E402
 
 
 Batch = dict[str, torch.Tensor]
@@ -100,7 +101,7 @@ def load_batches(args: argparse.Namespace) -> Iterator[Batch]:
         collate_fn=Collator(processor, args.long_length),
         num_workers=args.workers,
     )
-    for batch in loader:
+    for batch, _ in loader:
         yield {name: values.to(args.device) for name, values in batch.items()}
 
 

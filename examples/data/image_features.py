@@ -13,16 +13,20 @@
 # limitations under the License.
 """The output of a locked image tower, which never changes: computed once, and kept in a memory-mapped file."""
 
+import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from data.storage import hash_weights
 from datasets.fingerprint import Hasher
+from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
@@ -49,7 +53,10 @@ class ImageFeatures:
 
     def __init__(self, path: Path):
         self.path = path
-        self.features = np.load(path, mmap_mode="r")
+        try:
+            self.features = np.load(path, mmap_mode="r")
+        except ValueError as error:
+            raise ValueError(f"The image features in {path} are damaged ({error}): delete the file.") from error
 
     def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
         return torch.from_numpy(self.features[key].copy())
@@ -131,32 +138,53 @@ def cache_image_features(
     settings = (vision_model.config.to_dict(), preprocessing, accelerator.mixed_precision, num_images, num_views)
     key = Hasher.hash((hash_weights(vision_model), settings, data_key))
     path = folder / f"{key}.npy"
-    partial, done_path = path.with_suffix(".partial"), path.with_suffix(".done")
     shape = (num_images, num_views, vision_model.config.hidden_size)
-    if not path.exists():
-        if accelerator.is_main_process and not done_path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            needed, free = 4 * np.prod(shape, dtype=np.int64), shutil.disk_usage(folder).free
-            if needed > free:
-                raise ValueError(
-                    f"The image features need {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left. Name "
-                    "another folder (`--image_features_dir`), or fewer `--num_views`."
-                )
-            np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-            np.lib.format.open_memmap(done_path, mode="w+", dtype=bool, shape=shape[:2])
-        accelerator.wait_for_everyone()
-        if not done_path.exists():
-            raise ValueError(
-                f"The processes must share the folder of the image features, but one does not see {done_path}. Name "
-                "a shared one (`--image_features_dir`)."
-            )
-        _compute(vision_model, image_processor, load_image, partial, done_path, accelerator, batch_size, num_workers)
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            partial.rename(path)
-            done_path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    # of two runs that want the same file the second waits for the first
+    lock = FileLock(path.with_suffix(".lock")) if accelerator.is_main_process else nullcontext()
+    with lock:
+        (is_there,) = broadcast_object_list([path.exists()])
+        if not is_there:
+            _make(vision_model, image_processor, load_image, path, shape, accelerator, batch_size, num_workers)
     accelerator.wait_for_everyone()
     return ImageFeatures(path)
+
+
+def _make(
+    vision_model: PreTrainedModel,
+    image_processor: BaseImageProcessor,
+    load_image: Callable[[int, int], PIL.Image.Image],
+    path: Path,
+    shape: tuple[int, int, int],
+    accelerator: Accelerator,
+    batch_size: int,
+    num_workers: int,
+) -> None:
+    """Makes the file, or what is missing of it."""
+    partial, done_path = path.with_suffix(".partial"), path.with_suffix(".done")
+    if accelerator.is_main_process and not (done_path.exists() and partial.exists()):
+        folder = path.parent
+        needed, free = 4 * np.prod(shape, dtype=np.int64), shutil.disk_usage(folder).free
+        if needed > free:
+            raise ValueError(
+                f"The image features need {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left. Name "
+                "another folder (`--image_features_dir`), or fewer `--num_views`."
+            )
+        np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+        np.lib.format.open_memmap(done_path, mode="w+", dtype=bool, shape=shape[:2])
+    accelerator.wait_for_everyone()
+    if not done_path.exists():
+        raise ValueError(
+            f"The processes must share the folder of the image features, but one does not see {done_path}. Name "
+            "a shared one (`--image_features_dir`)."
+        )
+    _compute(vision_model, image_processor, load_image, partial, done_path, accelerator, batch_size, num_workers)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if not np.load(done_path, mmap_mode="r").all():
+            raise ValueError(f"{partial} has gaps: its folder is not one that all processes share.")
+        partial.rename(path)
+        done_path.unlink()
 
 
 def _compute(
@@ -176,7 +204,9 @@ def _compute(
     missing = np.flatnonzero(~done).tolist()
     accelerator.wait_for_everyone()  # all have seen what is missing before any of it is done
 
-    own = missing[accelerator.process_index :: accelerator.num_processes]
+    # the processes of the first node: the pages of a mapped file must not be shared among nodes
+    num_sharing = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+    own = missing[accelerator.process_index :: num_sharing] if accelerator.process_index < num_sharing else []
     views = Views(load_image, image_processor, own, num_views)
     loader = DataLoader(views, batch_size, num_workers=num_workers, generator=torch.Generator())
     with tqdm(

@@ -21,6 +21,7 @@ import PIL.Image
 from data.scenes import load_scenes
 from datasets import Dataset, DatasetDict, Image, IterableDataset, ReadInstruction, load_dataset, load_from_disk
 from datasets.distributed import split_dataset_by_node
+from datasets.fingerprint import Hasher
 from transformers.image_transforms import convert_to_rgb
 
 from modeling_lotlip.image_processing_pil_lotlip import to_upright_8_bit
@@ -124,6 +125,25 @@ def load_split(
     if max_samples is not None:
         dataset = dataset.take(max_samples)
     return dataset
+
+
+def fingerprint_of(dataset: Dataset, image_column: str | None = None) -> str:
+    """
+    A hash of the rows of a data set and of its images: of those in files of their own their sizes and times too, which
+    the fingerprint of `datasets` does not know.
+    """
+    hasher = Hasher()
+    hasher.update(dataset._fingerprint)
+    if image_column is not None:
+        images = dataset.select_columns(image_column).cast_column(image_column, Image(decode=False))
+        for table in images.with_format("arrow").iter(batch_size=1000):
+            column = table[image_column].combine_chunks()
+            is_file = column.field("bytes").is_null()
+            for path in column.field("path").filter(is_file).drop_null().to_pylist():
+                if os.path.exists(path):
+                    status = os.stat(path)
+                    hasher.update((path, status.st_size, status.st_mtime_ns))
+    return hasher.hexdigest()
 
 
 def columns_of(dataset: Dataset | IterableDataset) -> list[str]:
