@@ -439,7 +439,8 @@ def leave_signals_to_the_main_process(worker: int) -> None:
     """In a data worker: signals to the process group pass it by, and it ends with the process that it works for."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    os.setpgid(0, 0)
+    if hasattr(os, "setpgid"):  # Windows has no process groups
+        os.setpgid(0, 0)
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
