@@ -79,19 +79,15 @@ def test_killed_runs_end_as_the_uninterrupted_one(train, tmp_path, num_kills):
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_a_run_with_a_checkpoint(train, tmp_path, number, status):
-    options = {"max_train_steps": 40, "eval_steps": 100}
+    options = {"max_train_steps": 40, "eval_steps": 100, "checkpointing_steps": 3}
     process = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=2))
     stopped = tmp_path / "stopped"
-    for line in process.stderr:
-        if "trained parameters" in line:
-            break
-    time.sleep(1)
-    os.killpg(process.pid, number)  # the data workers get it too
+    wait_for(process, lambda: bool(list_checkpoints(stopped)))
+    os.killpg(process.pid, number)  # its data workers have groups of their own
     _, errors = process.communicate(timeout=TIME_LIMIT)
     assert process.returncode == status, errors
-    (checkpoint,) = list_checkpoints(stopped)
-    step = int(checkpoint.name.split("-")[1])
-    assert 0 < step < 40 and f"Stopped by {number.name} after step {step}" in errors
+    step = int(list_checkpoints(stopped)[-1].name.split("-")[1])
+    assert step < 40 and f"Stopped by {number.name} after step {step}" in errors
     assert not (stopped / "model.safetensors").exists()
     resumed = train("stopped", **options, resume_from_checkpoint="latest")
     assert_same_weights(resumed, train("whole", **options))
