@@ -381,7 +381,7 @@ def global_loss(
 class Progress:
     """Where a run is, and what must be the same where it goes on."""
 
-    POSITION = ("epoch", "batch", "step", "skipped_steps", "skipped_in_a_row")
+    POSITION = ("epoch", "batch", "step", "saved_step", "skipped_steps", "skipped_in_a_row")
 
     seed: int
     global_batch_size: int
@@ -394,6 +394,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     step: int = 0
+    saved_step: int = -1
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
 
@@ -451,13 +452,15 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress: Progress, scheduler) -> None:
     """
-    Saves the whole state, unless this step was saved before. The folder gets its name only once its files are complete
-    and on the disk; then older ones than `--checkpoints_total_limit` asks for are deleted.
+    Saves the whole state, unless this run saved or loaded this step before. The folder gets its name only once its
+    files are complete and on the disk; then older ones than `--checkpoints_total_limit` asks for are deleted.
     """
     checkpoint_dir = args.output_dir / f"checkpoint-{progress.step}"
     partial_dir = args.output_dir / f"checkpoint-{progress.step}.partial"
-    if checkpoint_dir.exists():
+    replaced_dir = args.output_dir / f"checkpoint-{progress.step}.replaced"
+    if progress.step == progress.saved_step:
         return
+    progress.saved_step = progress.step
     if accelerator.is_main_process:
         shutil.rmtree(partial_dir, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -470,7 +473,10 @@ def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress
         for file in (path for path in partial_dir.rglob("*") if path.is_file()):
             with open(file, "rb") as opened:
                 os.fsync(opened.fileno())
+        if checkpoint_dir.exists():  # of a run that went on from the same checkpoint before
+            checkpoint_dir.rename(replaced_dir)
         partial_dir.rename(checkpoint_dir)
+        shutil.rmtree(replaced_dir, ignore_errors=True)
         if args.checkpoints_total_limit is not None:
             for path in list_checkpoints(args.output_dir)[: -args.checkpoints_total_limit]:
                 shutil.rmtree(path)

@@ -113,8 +113,13 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):
 def test_the_last_checkpoints_are_kept(train, tmp_path):
     folder = train("limited", checkpointing_steps=2, checkpoints_total_limit=2, max_train_steps=9)
     assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-6", "checkpoint-8"]
-    again = train("limited", checkpointing_steps=2, max_train_steps=9, resume_from_checkpoint=folder / "checkpoint-6")
-    assert [path.name for path in list_checkpoints(again)] == ["checkpoint-6", "checkpoint-8"]
+    weights = load_file(folder / "checkpoint-8" / "model.safetensors")["text_projection.weight"]
+    # another schedule of the learning rate
+    options = {"checkpointing_steps": 2, "max_train_steps": 20, "resume_from_checkpoint": folder / "checkpoint-6"}
+    again = train("limited", **options, checkpoints_total_limit=7)
+    assert [path.name for path in list_checkpoints(again)] == [f"checkpoint-{step}" for step in range(8, 21, 2)]
+    anew = load_file(folder / "checkpoint-8" / "model.safetensors")["text_projection.weight"]
+    assert not torch.equal(anew, weights), "the checkpoint of the step is that of the last run that came by"
 
 
 def test_a_step_that_is_not_finite_is_skipped(train, tmp_path, monkeypatch, caplog):

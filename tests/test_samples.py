@@ -118,7 +118,7 @@ def test_processes_share_a_stream_without_overlap_or_loss(shards, tmp_path, num_
     assert sorted(number for _, _, own in told for batch in own for number in batch) == list(range(44))
 
 
-def test_webdataset_shards(train, tokenizer, tmp_path):
+def test_webdataset_shards(train, tokenizer, tmp_path, caplog):
     scenes = load_scenes(12, seed=7)
     for shard in range(2):
         with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
@@ -137,8 +137,10 @@ def test_webdataset_shards(train, tokenizer, tmp_path):
     )
     options = {**STREAM, "dataset_name": "webdataset", "data_files": tmp_path / "*.tar", "image_column": "png"}
     options |= {"caption_column": "txt", "tokenizer_name": tokenizer, "max_eval_samples": 4}
-    folder = train("run", **options, per_device_train_batch_size=4, max_bad_fraction=0.1)
-    assert (folder / "model.safetensors").exists()
+    train("run", **options, per_device_train_batch_size=4, max_bad_fraction=0.1)
+    # 12 samples in batches of 4: 8 steps are two epochs and two thirds, which meet the broken image two or three times
+    num_skipped = caplog.text.count("('sample0007') cannot be read")
+    assert num_skipped in (2, 3) and f"{num_skipped} bad samples were skipped" in caplog.text
 
 
 def bad_rows() -> Dataset:

@@ -33,6 +33,9 @@ from benchmark import (
 from original import build_lotlip, build_original
 
 
+PRODUCTS = ("addmm", "mm", "bmm")  # as torch's profiler calls them
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_benchmark_arguments(parser)
@@ -46,6 +49,7 @@ def main() -> None:
         "--attn_implementation", nargs="+", default=["sdpa"], help="Such as `sdpa eager flash_attention_2`."
     )
     parser.add_argument("--compile", action="store_true", help="Measure torch.compile too.")
+    parser.add_argument("--profile", action="store_true", help="Tell the share of matrix products too (CPU).")
     args = parser.parse_args()
     set_up(args)
 
@@ -68,6 +72,17 @@ def main() -> None:
                 variants[f"{name}, compiled"] = lambda model=model: compiled(model)
         return variants
 
+    def report_profile(variants: dict) -> dict[str, float]:
+        """The share of the time of each variant that is spent inside matrix products, by torch's profiler."""
+        shares = {}
+        for name, run in variants.items() if args.profile else ():
+            with torch.profiler.profile() as profile:
+                run()
+            seconds = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+            shares[name] = sum(seconds.get(f"aten::{product}", 0) for product in PRODUCTS) / sum(seconds.values())
+            print(f"{name}: {shares[name]:.0%} inside matrix products")
+        return shares
+
     tables = []
     with torch.inference_mode():
         for length in args.lengths:
@@ -82,6 +97,7 @@ def main() -> None:
             seconds = measure(variants, args.repeats, args.device)
             title = f"{args.texts} texts of {length} tokens"
             tables.append(report(title, seconds, "original", args, ceilings, flops))
+            tables[-1]["share_inside_products"] = report_profile(variants)
 
         pixel_values = torch.randn(args.images, 3, 224, 224, device=args.device)
         variants = variants_of(
@@ -90,6 +106,7 @@ def main() -> None:
         flops = dict.fromkeys(variants, encoder_flops(197 * args.images, 197, num_layers=args.layers))
         seconds = measure(variants, args.repeats, args.device)
         tables.append(report(f"{args.images} images", seconds, "original", args, ceilings, flops))
+        tables[-1]["share_inside_products"] = report_profile(variants)
     write_results(tables, args)
 
 
