@@ -32,7 +32,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import torch
 from accelerate import PartialState
-from data.loading import add_data_arguments, caption_columns, captions_of, fingerprint_of, load_split
+from data.captions import caption_columns, captions_of
+from data.loading import add_data_arguments, fingerprint_of, load_split, undecoded
 from data.storage import STORAGE_DTYPES, hash_weights, to_storage
 from datasets import Dataset, Image, IterableDataset
 from datasets.fingerprint import Hasher
@@ -231,7 +232,7 @@ def embed_shards(
     columns = {}
     if args.only != "texts":
         columns["image"] = args.image_column
-        dataset = dataset.cast_column(args.image_column, Image(decode=False))  # `Preparation` decodes
+        dataset = undecoded(dataset, args.image_column)  # `Preparation` decodes
     first_row = next(iter(dataset))
     if args.only != "images":
         short_and_long = zip(("short", "long"), caption_columns(args, first_row))

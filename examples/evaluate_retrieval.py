@@ -16,6 +16,8 @@ Image-text retrieval of a dual encoder on a data set: recall in both directions,
 
     python examples/evaluate_retrieval.py --model_name_or_path outputs/demo
     python examples/evaluate_retrieval.py --model_name_or_path MODEL --dataset_name imagefolder --data_dir FOLDER
+
+Long captions may be in files beside the images: see `--side_files`.
 """
 
 import argparse
@@ -26,7 +28,8 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from data.loading import add_data_arguments, caption_columns, captions_of, columns_of, load_split, share_of, to_rgb
+from data.captions import CaptionReader, add_side_file_arguments
+from data.loading import add_data_arguments, columns_of, load_split, read_image, share_of, undecoded
 from datasets import Dataset, IterableDataset
 from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize
 from torch.utils.data import DataLoader
@@ -43,16 +46,17 @@ logger = logging.getLogger(__name__)
 class RetrievalCollator:
     """Turns rows into pixel values, and the captions of each kind into token ids, in the workers of a data loader."""
 
-    def __init__(self, processor: ProcessorMixin, args: argparse.Namespace, columns: tuple[str | None, str | None]):
+    def __init__(self, processor: ProcessorMixin, args: argparse.Namespace, reader: CaptionReader):
         self.processor = processor
         self.image_column = args.image_column
         self.max_length = args.max_length
-        self.columns = dict(zip(("short", "long"), columns))
+        self.reader = reader
 
     def __call__(self, rows: list[dict]) -> dict:
-        batch = self.processor.image_processor([to_rgb(row[self.image_column]) for row in rows], return_tensors="pt")
-        for kind, column in self.columns.items():
-            captions = [captions_of(row, column) for row in rows]
+        images = [read_image(row[self.image_column]) for row in rows]
+        batch = self.processor.image_processor(images, return_tensors="pt")
+        for kind, read in {"short": self.reader.short_captions, "long": self.reader.long_captions}.items():
+            captions = [read(row) for row in rows]
             if kind == "long":
                 captions = [[join_sub_captions(split_sub_captions(text)) for text in texts] for texts in captions]
                 captions = [[text for text in texts if text] for texts in captions]
@@ -77,11 +81,13 @@ def embed_dataset(
         The image embeddings of each batch; and for `"short"` and `"long"` captions the `captions` themselves, the
         `images` they belong to, counted in this share, and the `embeds` of each batch.
     """
-    share = share_of(dataset, state.process_index, state.num_processes)
+    with state.main_process_first():  # which reads new side files
+        reader = CaptionReader(args, columns_of(dataset))
+    share = share_of(undecoded(dataset, args.image_column), state.process_index, state.num_processes)
     loader = DataLoader(
         share,
         batch_size=args.batch_size,
-        collate_fn=RetrievalCollator(processor, args, caption_columns(args, columns_of(dataset))),
+        collate_fn=RetrievalCollator(processor, args, reader),
         num_workers=args.dataloader_num_workers,
         generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
     )
@@ -136,7 +142,7 @@ def evaluate_retrieval(
         dataset (`Dataset` or `IterableDataset`):
             The images and captions.
         args (`argparse.Namespace`):
-            The data arguments, `batch_size`, `max_length` and `distinct_short_captions`.
+            The arguments of data and of side files, `batch_size`, `max_length` and `distinct_short_captions`.
         state (`PartialState`):
             The processes.
 
@@ -209,6 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_evaluation_arguments(parser)
     add_data_arguments(parser)
+    add_side_file_arguments(parser)
     args = parser.parse_args()
     args.distinct_short_captions = args.dataset_name is None
 

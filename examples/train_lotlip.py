@@ -27,16 +27,14 @@ On your own captioned images, with a locked image tower as in the paper:
 """
 
 import argparse
-import json
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 import sys
-import time
 from collections import Counter
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -51,17 +49,30 @@ from accelerate.utils import (
     gather_object,
     set_seed,
 )
-from accelerate.utils.other import load
+from checkpoints import (
+    Progress,
+    StopSignal,
+    check_output_dir,
+    find_checkpoint,
+    find_leftovers,
+    leave_signals_to_the_main_process,
+    load_checkpoint,
+    save_checkpoint,
+)
+from data.captions import CaptionReader, UnmatchedKeys, add_side_file_arguments
 from data.image_features import cache_image_features
-from data.loading import add_data_arguments, caption_columns, captions_of, columns_of, fingerprint_of, load_split
+from data.loading import add_data_arguments, columns_of, fingerprint_of, load_split, undecoded
 from data.samples import BadSamples, CaptionedImages, Collator, GlobalBatches, StreamedBatches
 from evaluate_retrieval import evaluate_retrieval, format_table, write_json
 from gradient_cache import backward_in_chunks
 from huggingface_hub.constants import HF_HOME
+from monitoring import MetricsLog, Throughput, measure_slots, peak_memory
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from tqdm.auto import tqdm
+from training_summary import SETTINGS_FILE, write_summary
 from transformers import AutoProcessor, PreTrainedModel, get_scheduler
+from zero_shot_classification import add_classification_arguments, evaluate_zero_shot, read_class_names
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.hub import push_folder, save_with_remote_code, write_model_card
@@ -80,12 +91,37 @@ SMALL_TOWER = {
 }
 MAX_VOCAB_SIZE = 8192
 
+# What a resumed run must share with the one it goes on with, to take the same steps.
+RESUMED_SETTINGS = (
+    "seed",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "max_length",
+    "num_long_captions",
+    "num_sub_captions",
+    "min_crop_scale",
+    "num_views",
+    "keep_duplicate_negatives",
+    "data_weights",
+    "side_files",
+)
+# The results of an evaluation, by any of which the best model is kept
+METRICS = re.compile(r"((short|long)_(([it]2[it]_(recall@\d+|median_rank))|mean_recall))|zero_shot_top[15]")
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="Where model, checkpoints and results go.")
     parser.add_argument("--overwrite_output_dir", action="store_true", help="Replace what an earlier run left there.")
     add_data_arguments(parser)
+    parser.add_argument("--data_weights", nargs="+", type=float, help="How often to draw from each of --data_files.")
+    parser.add_argument("--eval_data_files", nargs="+", help="Evaluate on these files, not on --data_files.")
+    add_side_file_arguments(parser)
 
     group = parser.add_argument_group("model", "Towers that are not named are small, and trained from scratch.")
     group.add_argument("--model_name_or_path", help="A LoTLIP model to train further.")
@@ -174,7 +210,6 @@ def parse_args() -> argparse.Namespace:
     group.add_argument(
         "--mixed_precision", choices=["no", "fp16", "bf16"], help="Default: as accelerate is configured."
     )
-    group.add_argument("--eval_steps", type=int, default=500, help="Evaluate every so many steps, and at the end.")
     group.add_argument(
         "--max_skipped_steps",
         type=int,
@@ -189,10 +224,21 @@ def parse_args() -> argparse.Namespace:
     group.add_argument(
         "--ddp_timeout", type=int, default=1800, help="Seconds after which a process gives up waiting for another."
     )
-    group.add_argument("--with_tracking", action="store_true", help="Send losses and results to trackers.")
-    group.add_argument("--report_to", default="all", help="`tensorboard`, `wandb`, ..., or `all` that are installed.")
     group.add_argument("--seed", type=int, default=0)
-    group.add_argument("--push_to_hub", action="store_true", help="Upload the model at the end.")
+
+    group = parser.add_argument_group("evaluation and tracking", "Images with class labels are classified, too.")
+    group.add_argument("--eval_steps", type=int, default=500, help="Evaluate every so many steps, and at the end.")
+    add_classification_arguments(group)
+    group.add_argument(
+        "--metric_for_best_model",
+        help="Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, `zero_shot_top1`, ...",
+    )
+    group.add_argument("--logging_steps", type=int, default=10, help="Measure every so many steps.")
+    group.add_argument("--with_tracking", action="store_true", help="Send measurements and results to trackers.")
+    group.add_argument("--report_to", default="all", help="`tensorboard`, `wandb`, ..., or `all` that are installed.")
+    group.add_argument(
+        "--push_to_hub", action="store_true", help="Upload the model at the end, the best one if one is kept."
+    )
     group.add_argument("--hub_model_id", help="The repository to upload to. Default: named after the output folder.")
     args = parser.parse_args()
 
@@ -215,6 +261,7 @@ def parse_args() -> argparse.Namespace:
         "num_sub_captions",
         "num_views",
         "eval_steps",
+        "logging_steps",
         "max_skipped_steps",
         "checkpoints_total_limit",
         "max_bad_in_a_row",
@@ -238,6 +285,20 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--max_bad_fraction must be from 0 to 1, got {args.max_bad_fraction}.")
     if args.streaming and args.max_train_steps is None:
         parser.error("--streaming needs --max_train_steps: a stream does not know its length.")
+    if args.metric_for_best_model is not None and METRICS.fullmatch(args.metric_for_best_model) is None:
+        parser.error(
+            f"--metric_for_best_model {args.metric_for_best_model} is no result of the evaluation. Results are "
+            "short_t2i_recall@1, long_mean_recall, zero_shot_top1, ..."
+        )
+    if args.data_weights is not None:
+        num_sources = len(args.data_files or [])
+        if len(args.data_weights) != num_sources or num_sources < 2:
+            parser.error(
+                f"--data_weights gives {len(args.data_weights)} weights for the {num_sources} values of --data_files: "
+                "give one for each, two or more (a value may be a pattern)."
+            )
+        if min(args.data_weights) <= 0:
+            parser.error(f"--data_weights must be above 0, got {args.data_weights}.")
     if args.streaming and args.cache_image_features:
         parser.error("--cache_image_features needs the whole data set, not a stream: leave out --streaming.")
     return args
@@ -247,7 +308,9 @@ def parse_args() -> argparse.Namespace:
 # Model
 
 
-def build_model(args: argparse.Namespace, dataset: datasets.Dataset) -> tuple[LotlipModel, LotlipProcessor, bool]:
+def build_model(
+    args: argparse.Namespace, dataset: datasets.Dataset, reader: CaptionReader
+) -> tuple[LotlipModel, LotlipProcessor, bool]:
     """The model to train, its processor, and whether the weights of its image tower were loaded."""
     text_fields = {}
     if args.num_corner_tokens is not None:
@@ -269,7 +332,7 @@ def build_model(args: argparse.Namespace, dataset: datasets.Dataset) -> tuple[Lo
     if tokenizer_name is not None:
         tokenizer = LotlipTokenizer.from_pretrained(tokenizer_name)
     else:
-        tokenizer = build_tokenizer(args, dataset)
+        tokenizer = build_tokenizer(dataset, reader)
 
     if args.config_name is not None:
         config = LotlipConfig.from_pretrained(args.config_name)
@@ -298,21 +361,19 @@ def build_model(args: argparse.Namespace, dataset: datasets.Dataset) -> tuple[Lo
     return model, processor, args.vision_model_name_or_path is not None
 
 
-def build_tokenizer(args: argparse.Namespace, dataset: datasets.Dataset) -> LotlipTokenizer:
+def build_tokenizer(dataset: datasets.Dataset, reader: CaptionReader) -> LotlipTokenizer:
     """
     A tokenizer with the words of the captions, the most frequent ones, and their characters for all other words. It is
     the same on every process and in every run, which a trained WordPiece vocabulary is not: its trainer breaks ties at
     random.
     """
-    if args.streaming:
+    if isinstance(dataset, datasets.IterableDataset):
         raise ValueError("A stream gives no vocabulary: name a tokenizer with `--tokenizer_name`.")
-    short_column, long_column = caption_columns(args, dataset.column_names)
-    columns = [column for column in (short_column, long_column) if column is not None]
     tokenizer = LotlipTokenizer()
     backend = tokenizer.backend_tokenizer
     words = Counter()
-    for row in dataset.select_columns(columns):
-        for text in (text for column in columns for text in captions_of(row, column)):
+    for row in undecoded(dataset, reader.image_column).select_columns(reader.columns):
+        for text in reader.short_captions(row) + reader.long_captions(row):
             text = backend.normalizer.normalize_str(text).replace(tokenizer.sep_token, " ")
             words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))
     characters = sorted(set("".join(words)))
@@ -359,8 +420,9 @@ def global_loss(
     batch: dict[str, torch.Tensor],
     args: argparse.Namespace,
     accelerator: Accelerator,
+    details: dict[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """The loss over the global batch, the same on every process."""
+    """The loss over the global batch, the same on every process; `details` receives what it is made of."""
     image_embeds = gather_with_gradient(image_embeds, accelerator)
     text_embeds = gather_with_gradient(text_embeds, accelerator)
     present = (text_embeds != 0).any(dim=-1)  # the embedding of an absent caption is zero
@@ -370,139 +432,27 @@ def global_loss(
         short_ids = batch["short_input_ids"] * batch["short_attention_mask"]  # padded with 0 here and across processes
         short_ids = accelerator.gather(accelerator.pad_across_processes(short_ids, dim=1))
         _, short_groups = short_ids.unique(dim=0, return_inverse=True)
-    return blockwise_contrastive_loss(image_embeds, text_embeds, logit_scale.exp(), present, short_groups)
+    loss, slot_losses = blockwise_contrastive_loss(
+        image_embeds, text_embeds, logit_scale.exp(), present, short_groups, return_slot_losses=True
+    )
+    if details is not None:
+        details["slot_losses"] = slot_losses
+        details["image_embeds"], details["text_embeds"] = image_embeds.detach(), text_embeds.detach()
+    return loss
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Checkpoints
-
-
-@dataclass
-class Progress:
-    """Where a run is, and what must be the same where it goes on."""
-
-    POSITION = ("epoch", "batch", "step", "saved_step", "skipped_steps", "skipped_in_a_row")
-
-    seed: int
-    global_batch_size: int
-    num_processes: int
-    num_samples: int | None
-    gradient_accumulation_steps: int
-    learning_rate: float
-    min_crop_scale: float
-    num_views: int | None
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    saved_step: int = -1
-    skipped_steps: int = 0
-    skipped_in_a_row: int = 0
-
-    def state_dict(self) -> dict:
-        return asdict(self)
-
-    def load_state_dict(self, state: dict) -> None:
-        for name, value in state.items():
-            if name in self.POSITION:
-                setattr(self, name, value)
-            elif value != getattr(self, name):
-                raise ValueError(
-                    f"The checkpoint was written with {name} = {value}, this run has {getattr(self, name)}: it would "
-                    "take other steps. Start it as the first run was started."
-                )
-
-
-class StopSignal:
-    """Notes SIGTERM and SIGINT, for the run to end after the step that it is in. A second one ends it at once."""
-
-    def __init__(self):
-        self.number = 0
-
-    def note(self, number: int, frame: object) -> None:
-        self.number = number
-        signal.signal(number, self.handlers[number])
-        logger.warning("The run ends after this step, with a checkpoint.")
-
-    def __enter__(self) -> "StopSignal":
-        self.handlers = {number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-    def on_any_process(self, accelerator: Accelerator) -> int:
-        """The number of the signal that any process has noted, 0 if none has."""
-        return int(accelerator.gather(torch.tensor([self.number], device=accelerator.device)).max())
-
-
-def leave_signals_to_the_main_process(worker: int) -> None:
-    """In a data worker: signals to the process group pass it by, and it ends with the process that it works for."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    if hasattr(os, "setpgid"):  # Windows has no process groups
-        os.setpgid(0, 0)
-
-
-def list_checkpoints(output_dir: Path) -> list[Path]:
-    """The whole checkpoints in a folder, the oldest first; torn ones have other names."""
-    checkpoints = [path for path in output_dir.glob("checkpoint-*") if path.name.split("-")[1].isdecimal()]
-    return sorted(checkpoints, key=lambda path: int(path.name.split("-")[1]))
-
-
-def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress: Progress, scheduler) -> None:
-    """
-    Saves the whole state, unless this run saved or loaded this step before. The folder gets its name only once its
-    files are complete and on the disk; then older ones than `--checkpoints_total_limit` asks for are deleted.
-    """
-    checkpoint_dir = args.output_dir / f"checkpoint-{progress.step}"
-    partial_dir = args.output_dir / f"checkpoint-{progress.step}.partial"
-    replaced_dir = args.output_dir / f"checkpoint-{progress.step}.replaced"
-    if progress.step == progress.saved_step:
-        return
-    progress.saved_step = progress.step
-    if accelerator.is_main_process:
-        shutil.rmtree(partial_dir, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial_dir))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        # not through accelerate, which would unpickle it, and with it whatever code it holds
-        state = {"progress": progress.state_dict(), "scheduler": scheduler.state_dict()}
-        write_json(partial_dir / "training_state.json", state)
-        for file in (path for path in partial_dir.rglob("*") if path.is_file()):
-            with open(file, "rb") as opened:
-                os.fsync(opened.fileno())
-        if checkpoint_dir.exists():  # of a run that went on from the same checkpoint before
-            checkpoint_dir.rename(replaced_dir)
-        partial_dir.rename(checkpoint_dir)
-        shutil.rmtree(replaced_dir, ignore_errors=True)
-        if args.checkpoints_total_limit is not None:
-            for path in list_checkpoints(args.output_dir)[: -args.checkpoints_total_limit]:
-                shutil.rmtree(path)
-    accelerator.wait_for_everyone()
-
-
-def load_checkpoint(accelerator: Accelerator, checkpoint: Path, progress: Progress, scheduler) -> None:
-    """
-    Loads what `save_checkpoint` saved.
-
-    Raises:
-        `ValueError`: if it is of another run.
-        `pickle.UnpicklingError`: if a file holds more than tensors and numbers, such as code.
-    """
-    state = json.loads((checkpoint / "training_state.json").read_text(encoding="utf-8"))
-    progress.load_state_dict(state["progress"])
-    accelerator.load_state(str(checkpoint))
-    # accelerate passes over random states that it cannot read, and the run would go on with others
-    load(checkpoint / f"random_states_{accelerator.process_index}.pkl")
-    scheduler.load_state_dict(state["scheduler"])
+# What is kept
 
 
 def save_model(
-    args: argparse.Namespace, model: LotlipModel, processor: LotlipProcessor, results: dict | None = None
+    args: argparse.Namespace,
+    folder: Path,
+    model: LotlipModel,
+    processor: LotlipProcessor,
+    results: dict[str, float] | None = None,
 ) -> None:
-    """Saves the trained model with its code and a model card."""
+    """Saves the trained model with its code and a model card; complete files take the place of earlier ones."""
     partial_dir = args.output_dir / "model.partial"
     shutil.rmtree(partial_dir, ignore_errors=True)
     save_with_remote_code(model, processor, partial_dir)
@@ -517,54 +467,26 @@ def save_model(
         license_note="The weights are under the terms of the data and the models that they were trained from.",
         base_model=[name for name in sources if not Path(name).exists()] or None,
         results=results,
+        dataset=args.dataset_name or "drawn scenes",
+        dataset_split=args.eval_split,
     )
-    for file in partial_dir.iterdir():  # complete files take the place of an earlier run's
-        file.replace(args.output_dir / file.name)
+    folder.mkdir(exist_ok=True)
+    if results is not None:
+        write_json(partial_dir / "eval_results.json", results)
+    for file in partial_dir.iterdir():
+        file.replace(folder / file.name)
     partial_dir.rmdir()
 
 
 def push_model(args: argparse.Namespace) -> None:
-    """Uploads the output folder without checkpoints and logs."""
+    """Uploads the best model, if it is known which that is, else the last; neither checkpoints nor logs."""
+    is_best_kept = args.metric_for_best_model is not None
     url = push_folder(
-        args.output_dir, args.hub_model_id or args.output_dir.name, ["checkpoint-*", "not_finite.json", "logs/*"]
+        args.output_dir / "best" if is_best_kept else args.output_dir,
+        args.hub_model_id or args.output_dir.name,
+        ["checkpoint-*", "not_finite.json", "logs/*", "best/*"],
     )
     logger.info(f"Uploaded to {url}.")
-
-
-def find_checkpoint(args: argparse.Namespace) -> Path | None:
-    """The checkpoint to resume from; none for `latest` where there is none yet."""
-    if args.resume_from_checkpoint is None:
-        return None
-    if args.resume_from_checkpoint != "latest":
-        if not (Path(args.resume_from_checkpoint) / "training_state.json").exists():
-            raise ValueError(
-                f"`--resume_from_checkpoint {args.resume_from_checkpoint}` is no folder of a checkpoint: name "
-                "`OUTPUT_DIR/checkpoint-N`, or `latest`."
-            )
-        return Path(args.resume_from_checkpoint)
-    checkpoints = list_checkpoints(args.output_dir)
-    if not checkpoints:
-        logger.warning(f"There is no checkpoint in {args.output_dir} yet: training starts from the beginning.")
-        return None
-    return checkpoints[-1]
-
-
-def find_leftovers(args: argparse.Namespace) -> list[Path]:
-    """What an earlier run left in the output folder; nothing else in it is ever touched."""
-    patterns = ("checkpoint-*", "model*.safetensors", "model.partial", "eval_results.json", "not_finite.json", "logs")
-    return [path for pattern in patterns for path in sorted(args.output_dir.glob(pattern))]
-
-
-def check_output_dir(args: argparse.Namespace) -> None:
-    """Refuses to mix this run with an earlier one."""
-    if args.model_name_or_path is not None and Path(args.model_name_or_path).resolve() == args.output_dir.resolve():
-        raise ValueError(f"`--output_dir {args.output_dir}` is the model to train further: name another folder.")
-    leftovers = find_leftovers(args)
-    if leftovers and args.resume_from_checkpoint is None and not args.overwrite_output_dir:
-        raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Go on with it "
-            "(`--resume_from_checkpoint latest`), replace it (`--overwrite_output_dir`), or name another folder."
-        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -589,23 +511,51 @@ def main() -> None:
         # `accelerate launch` leaves all cores but one idle
         torch.set_num_threads(max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     check_output_dir(args)
+    checkpoint = find_checkpoint(args)
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        if args.overwrite_output_dir and args.resume_from_checkpoint is None:
-            for path in find_leftovers(args):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        args.output_dir.mkdir(parents=True, exist_ok=True)
     set_seed(args.seed)
 
-    # Data and model. One process reads a new data set first, the others find it in the cache.
+    # Data. One process reads a new data set first, the others find it in the cache.
+    eval_args = argparse.Namespace(
+        **vars(args),
+        batch_size=args.per_device_eval_batch_size,
+        distinct_short_captions=args.dataset_name is None,
+    )
+    eval_args.data_files = args.eval_data_files or args.data_files
     with accelerator.main_process_first():
-        train_data = load_split(args, args.train_split, args.max_train_samples)
-        eval_data = load_split(args, args.eval_split, args.max_eval_samples)
-    caption_columns(args, columns_of(eval_data))  # fails now, not after the training
+        train_data = load_split(
+            args, args.train_split, args.max_train_samples, weights=args.data_weights, seed=args.seed
+        )
+        eval_data = load_split(eval_args, args.eval_split, args.max_eval_samples)
+        reader = CaptionReader(args, columns_of(train_data))
+        eval_reader = CaptionReader(eval_args, columns_of(eval_data))
     num_samples = None if args.streaming else len(train_data)
-    if num_samples == 1:
-        raise ValueError("The training data is a single image, which has nothing to be contrasted with.")
-    model, processor, has_pretrained_vision = build_model(args, train_data)
+    global_batch_size = args.per_device_train_batch_size * accelerator.num_processes
+    if global_batch_size < 2:
+        raise ValueError("A batch of one image has nothing to be contrasted with: raise the batch size to 2 or more.")
+    if num_samples is not None and num_samples < global_batch_size:
+        raise ValueError(
+            f"The training data has {num_samples} images, too few for one batch of {global_batch_size} "
+            f"(`--per_device_train_batch_size {args.per_device_train_batch_size}`, {accelerator.num_processes} "
+            "processes): lower the batch size."
+        )
+    class_names = None
+    if args.label_column in columns_of(eval_data):
+        label_feature = eval_data.features[args.label_column] if eval_data.features else None
+        if args.class_names or args.class_names_file or isinstance(label_feature, datasets.ClassLabel):
+            class_names = read_class_names(args, label_feature)
+    elif args.class_names or args.class_names_file:
+        raise ValueError(f"`--label_column {args.label_column}` is no column of the evaluation data: name it.")
+    kinds = {"short": eval_reader.short_column, "long": eval_reader.has_long_captions, "zero": class_names}
+    kind = (args.metric_for_best_model or "").split("_")[0]
+    if kind and not kinds[kind]:
+        raise ValueError(
+            f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the evaluation data has no "
+            f"{'class labels' if kind == 'zero' else f'{kind} captions'}."
+        )
+
+    # Model
+    model, processor, has_pretrained_vision = build_model(args, train_data, reader)
     text_config = model.config.text_config
     position_limit = text_config.max_position_embeddings - text_config.num_corner_tokens
     if args.max_length is None:
@@ -614,7 +564,7 @@ def main() -> None:
         raise ValueError(
             f"`--max_length {args.max_length}` is beyond the {position_limit} positions of the text tower."
         )
-    processor.tokenizer.model_max_length = args.max_length
+    processor.tokenizer.model_max_length = eval_args.max_length = args.max_length
 
     is_locked = args.freeze_vision_model if args.freeze_vision_model is not None else has_pretrained_vision
     model.vision_model.requires_grad_(not is_locked)
@@ -632,8 +582,9 @@ def main() -> None:
             interpolation=InterpolationMode.BICUBIC,
         )
 
+    # Samples and batches
     num_views = (args.num_views or 1) if is_locked else None
-    samples = CaptionedImages(train_data, args, crop, num_views)
+    samples = CaptionedImages(train_data, args, reader, crop, num_views)
     if samples.num_long_captions == 0:
         ddp_kwargs.find_unused_parameters = True  # the corner tokens get no gradient
     if args.streaming:
@@ -654,8 +605,7 @@ def main() -> None:
             accelerator.num_processes,
         )
     bad_samples = BadSamples(args.max_bad_fraction, args.max_bad_in_a_row, num_samples)
-    if batches.global_batch_size < 2:
-        raise ValueError("A batch of one image has nothing to be contrasted with: raise the batch size to 2 or more.")
+    unmatched_keys = UnmatchedKeys()
     loader = DataLoader(
         samples,
         batch_sampler=batches,
@@ -680,15 +630,22 @@ def main() -> None:
     scheduler = get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, max_train_steps)
     model, optimizer = accelerator.prepare(model, optimizer)
     progress = Progress(
-        args.seed,
-        batches.global_batch_size,
-        accelerator.num_processes,
-        num_samples,
-        args.gradient_accumulation_steps,
-        args.learning_rate,
-        args.min_crop_scale,
-        num_views,
+        settings={
+            "global_batch_size": global_batch_size,
+            "num_processes": accelerator.num_processes,
+            "num_samples": num_samples,
+            **{name: getattr(args, name) for name in RESUMED_SETTINGS},
+        }
     )
+
+    # From here on the output folder is this run's
+    if accelerator.is_main_process:
+        if args.resume_from_checkpoint is None:
+            for path in find_leftovers(args.output_dir):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        reader.report_keys(train_data)
+    accelerator.wait_for_everyone()
     if args.cache_image_features:
         views = (args.seed, args.min_crop_scale) if crop is not None else None
         samples.image_features = cache_image_features(
@@ -705,56 +662,62 @@ def main() -> None:
         )
         logger.info(f"Image features from {samples.image_features.path}: the image tower does not run in training.")
     set_seed(args.seed, device_specific=True)
-    checkpoint = find_checkpoint(args)
     if checkpoint is not None:
         load_checkpoint(accelerator, checkpoint, progress, scheduler)
         logger.info(f"Going on from {checkpoint}, at step {progress.step}.")
 
     num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info(
-        f"{num_samples or 'A stream of'} training images, {batches.global_batch_size} in a batch, "
-        f"{max_train_steps} steps."
+        f"{num_samples or 'A stream of'} training images, {global_batch_size} in a batch, {max_train_steps} steps."
     )
     logger.info(f"{num_parameters:,} trained parameters, image tower {'locked' if is_locked else 'trained'}.")
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    if accelerator.is_main_process:
+        write_json(args.output_dir / SETTINGS_FILE, {**settings, "num_processes": accelerator.num_processes})
     if args.with_tracking:
-        settings = {name: value for name, value in vars(args).items() if isinstance(value, (int, float, str, bool))}
-        accelerator.init_trackers("lotlip", settings)
+        simple = {name: value for name, value in settings.items() if isinstance(value, (int, float, str, bool))}
+        accelerator.init_trackers("lotlip", simple)
         if accelerator.is_main_process and not accelerator.trackers:
             raise ValueError("`--with_tracking` found no tracker. Install one, such as `pip install tensorboard`.")
-
-    eval_args = argparse.Namespace(
-        **vars(args),
-        batch_size=args.per_device_eval_batch_size,
-        distinct_short_captions=args.dataset_name is None,
-    )
+    metrics = MetricsLog(accelerator, args.output_dir, progress.step)
 
     def evaluate() -> dict[str, float]:
+        """Results on the evaluation data, on the main process; it keeps the model if they are the best so far."""
         unwrapped_model = accelerator.unwrap_model(model)
         results = evaluate_retrieval(unwrapped_model, processor, eval_data, eval_args, PartialState())
-        accelerator.log(results, step=progress.step)
+        if class_names is not None:
+            classified = evaluate_zero_shot(
+                unwrapped_model, processor, eval_data, class_names, eval_args, PartialState()
+            )
+            results |= {f"zero_shot_{name}": classified[name] for name in ("top1", "top5") if name in classified}
+        progress.evaluated_step = progress.step
         if accelerator.is_main_process:
+            metrics.write(results, progress.step)
             tqdm.write(f"Step {progress.step}:\n{format_table(results)}")
+            if class_names is not None:
+                tqdm.write("zero-shot top-1 {zero_shot_top1:.1f}, top-5 {zero_shot_top5:.1f}".format(**results))
+            if progress.is_best(results, args.metric_for_best_model):
+                save_model(args, args.output_dir / "best", unwrapped_model, processor, results)
         return results
 
-    bar = tqdm(
-        total=max_train_steps, initial=progress.step, unit=" steps", disable=not accelerator.is_local_main_process
-    )
-    start_time = time.perf_counter()
+    def is_evaluation_due() -> bool:
+        is_at_end = progress.step in (0, max_train_steps)  # where it has its own place
+        return progress.step % args.eval_steps == 0 and progress.evaluated_step < progress.step and not is_at_end
 
     def set_train_mode() -> None:
         model.train()
         if is_locked:
             accelerator.unwrap_model(model).vision_model.eval()
 
-    def update() -> bool:
-        """Takes the optimizer's step, unless loss or gradients are not finite; returns whether it was taken."""
-        norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf)
+    def update() -> tuple[bool, float]:
+        """Takes the optimizer's step, unless loss or gradients are not finite; whether it did, and their norm."""
+        norm = float(accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf))
         is_finite = math.isfinite(loss.item()) and math.isfinite(norm)
         if is_finite or accelerator.scaler is not None:  # which looks for infinite gradients itself
             optimizer.step()  # also clamps logit_scale: see `modeling_lotlip`
             is_finite = not accelerator.optimizer_step_was_skipped
         optimizer.zero_grad()
-        return is_finite
+        return is_finite, norm
 
     def count_skipped_step() -> None:
         """Says that a step was skipped, or after too many in a row with which rows, and ends the run."""
@@ -776,16 +739,27 @@ def main() -> None:
             f"the last one is in {path}. Start anew with a lower learning rate, or without those rows."
         )
 
+    bar = tqdm(
+        total=max_train_steps, initial=progress.step, unit=" steps", disable=not accelerator.is_local_main_process
+    )
+    throughput = Throughput(accelerator)
     is_checkpoint_due = False
+    if is_evaluation_due():  # the run that goes on here was stopped before it
+        evaluate()
     with StopSignal() as stop:
         while progress.step < max_train_steps:
             set_train_mode()
             batches.epoch, batches.first_batch = progress.epoch, progress.batch
-            for batch, bad in loader:
-                bad_samples.count(bad)
+            for batch, amiss in loader:
+                throughput.count(batch)
+                bad_samples.count(amiss["bad"])
+                unmatched_keys.count(amiss["unmatched"])
                 batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+                details = {}
                 with accelerator.accumulate(model):
-                    loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
+                    loss_function = partial(
+                        global_loss, batch=batch, args=args, accelerator=accelerator, details=details
+                    )
                     if args.grad_cache_chunk_size is not None:
                         chunk_size = args.grad_cache_chunk_size
                         loss = backward_in_chunks(model, batch, loss_function, chunk_size, accelerator)
@@ -796,30 +770,41 @@ def main() -> None:
                         accelerator.backward(loss)
                     progress.batch += 1
                     if not accelerator.sync_gradients:
+                        throughput.end_of_step()
                         continue
-                    if update():
+                    is_taken, gradient_norm = update()
+                    if is_taken:
                         progress.skipped_in_a_row = 0
                     else:
                         count_skipped_step()
 
                 scheduler.step()
                 progress.step += 1
-                elapsed, start_time = time.perf_counter() - start_time, time.perf_counter()
-                measured = {
-                    "loss": loss.item(),
-                    "learning_rate": scheduler.get_last_lr()[0],
-                    "logit_scale": accelerator.unwrap_model(model).logit_scale.item(),
-                    "images_per_second": batches.global_batch_size * args.gradient_accumulation_steps / elapsed,
-                    "skipped_steps": progress.skipped_steps,
-                    "bad_samples": bad_samples.causes.total(),
-                }
-                accelerator.log(measured, step=progress.step)
+                throughput.end_of_step()
                 bar.update()
-                bar.set_postfix_str(
-                    "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)
-                )
+                if progress.step % args.logging_steps == 0 or progress.step == max_train_steps:
+                    measured = {
+                        "loss": loss.item(),
+                        "learning_rate": scheduler.get_last_lr()[0],
+                        "logit_scale": accelerator.unwrap_model(model).logit_scale.item(),
+                        "gradient_norm": gradient_norm,
+                        **throughput.measure(),
+                        "memory_gb": peak_memory(accelerator.device),
+                        "skipped_steps": progress.skipped_steps,
+                        "bad_samples": bad_samples.causes.total(),
+                    }
+                    if accelerator.is_main_process:
+                        measured |= measure_slots(**details, num_corner_tokens=text_config.num_corner_tokens)
+                        metrics.write(measured, progress.step)
+                    bar.set_postfix_str(
+                        "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)
+                    )
 
                 stop_number = stop.on_any_process(accelerator)
+                if is_evaluation_due() and not stop_number:
+                    evaluate()
+                    set_train_mode()
+                    throughput.restart()
                 if args.checkpointing_steps not in (None, "epoch"):
                     is_checkpoint_due = progress.step % int(args.checkpointing_steps) == 0
                 if is_checkpoint_due or stop_number:
@@ -835,10 +820,6 @@ def main() -> None:
                     sys.exit(128 + stop_number)
                 if progress.step == max_train_steps:
                     break
-                if progress.step % args.eval_steps == 0:
-                    evaluate()
-                    set_train_mode()
-                    start_time = time.perf_counter()
             else:
                 progress.epoch, progress.batch = progress.epoch + 1, 0
                 if args.checkpointing_steps == "epoch" and accelerator.sync_gradients:
@@ -849,13 +830,16 @@ def main() -> None:
     causes = sum(gather_object([bad_samples.causes]), start=Counter())
     if causes:
         logger.warning(f"{causes.total()} bad samples were skipped: {dict(causes)}.")
+    unmatched_keys = UnmatchedKeys.sum(gather_object([unmatched_keys]))
+    if unmatched_keys.num_unmatched:
+        logger.warning(unmatched_keys)
 
     if accelerator.is_main_process:  # before the evaluation, which may meet a broken image
-        save_model(args, accelerator.unwrap_model(model), processor)
+        save_model(args, args.output_dir, accelerator.unwrap_model(model), processor)
     results = evaluate()
     if accelerator.is_main_process:
-        write_json(args.output_dir / "eval_results.json", results)
-        save_model(args, accelerator.unwrap_model(model), processor, results)
+        save_model(args, args.output_dir, accelerator.unwrap_model(model), processor, results)
+        logger.info(f"The summary of this training is {write_summary(args.output_dir)}.")
         if args.push_to_hub:
             push_model(args)
     accelerator.wait_for_everyone()  # none takes its leave while another is still saving

@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from data.loading import add_data_arguments, columns_of, load_split, share_of, to_rgb
-from datasets import ClassLabel
+from data.loading import add_data_arguments, columns_of, load_split, read_image, share_of, undecoded
+from datasets import ClassLabel, Dataset, IterableDataset
 from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize
 from evaluate_retrieval import write_json
 from torch.utils.data import DataLoader
@@ -122,22 +122,98 @@ def summarize(predictions: torch.Tensor, labels: torch.Tensor, class_names: list
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_evaluation_arguments(parser)
-    add_data_arguments(parser)
+class ClassificationCollator:
+    """Turns rows into pixel values and classes, in the workers of a data loader."""
+
+    def __init__(self, processor: ProcessorMixin, args: argparse.Namespace, class_names: list[str]):
+        self.processor = processor
+        self.image_column = args.image_column
+        self.label_column = args.label_column
+        self.class_names = class_names
+
+    def __call__(self, rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
+        images = [read_image(row[self.image_column]) for row in rows]
+        labels = [class_index(row[self.label_column], self.class_names) for row in rows]
+        return self.processor.image_processor(images, return_tensors="pt")["pixel_values"], torch.tensor(labels)
+
+
+def evaluate_zero_shot(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    dataset: Dataset | IterableDataset,
+    class_names: list[str],
+    args: argparse.Namespace,
+    state: PartialState,
+) -> dict:
+    """
+    Zero-shot classification of a data set. Every process classifies its share; the main one has the results, the
+    others get empty ones.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder with `get_text_features` and `get_image_features`.
+        processor (`ProcessorMixin`):
+            Its processor.
+        dataset (`Dataset` or `IterableDataset`):
+            The images and labels.
+        class_names (`list[str]`):
+            The names of the classes.
+        args (`argparse.Namespace`):
+            The data arguments, `templates`, `batch_size` and `max_length`.
+        state (`PartialState`):
+            The processes.
+
+    Returns:
+        `dict`: what [`summarize`] returns.
+    """
+    was_training = model.training
+    model.eval()
+    class_embeds = embed_classes(model, processor, class_names, args.templates, args.batch_size, args.max_length)
+    loader = DataLoader(
+        share_of(undecoded(dataset, args.image_column), state.process_index, state.num_processes),
+        batch_size=args.batch_size,
+        collate_fn=ClassificationCollator(processor, args, class_names),
+        num_workers=args.dataloader_num_workers,
+        generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
+    )
+    results = []
+    for pixel_values, labels in tqdm(loader, desc="Classifying", unit=" batches", disable=not state.is_main_process):
+        similarities = embed_images(model, pixel_values) @ class_embeds.t()
+        results.append((similarities.topk(min(5, len(class_names)), dim=-1).indices, labels))
+    results = gather_object(results)
+    model.train(was_training)
+    if not state.is_main_process:
+        return {}
+    predictions, labels = (torch.cat(parts) for parts in zip(*results))
+    return summarize(predictions, labels, class_names)
+
+
+def add_classification_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of zero-shot classification to `parser`."""
     parser.add_argument("--class_names", nargs="+", help="The classes, in the order of the labels.")
     parser.add_argument("--class_names_file", type=Path, help="A file with the name of a class on each line.")
     parser.add_argument(
         "--templates",
         nargs="+",
+        type=template,
         default=["a photo of a {}"],
         help="Prompts with {} in the place of the name; averaged.",
     )
+
+
+def template(text: str) -> str:
+    """A prompt template of the command line."""
+    if "{}" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} has no {{}} in the place of the class name.")
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_evaluation_arguments(parser)
+    add_data_arguments(parser)
+    add_classification_arguments(parser)
     args = parser.parse_args()
-    without_place = [template for template in args.templates if "{}" not in template]
-    if without_place:
-        parser.error(f"--templates need {{}} in the place of the class name, {without_place} have none.")
 
     state = PartialState(cpu=args.device == "cpu")
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
@@ -146,36 +222,20 @@ def main() -> None:
         raise ValueError(f"`--label_column {args.label_column}` is no column of the data set, which has {columns}.")
     class_names = read_class_names(args, dataset.features[args.label_column] if dataset.features else None)
     model, processor = load_model(args, state)
-    class_embeds = embed_classes(model, processor, class_names, args.templates, args.batch_size, args.max_length)
-
-    def collate(rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
-        images = [to_rgb(row[args.image_column]) for row in rows]
-        labels = [class_index(row[args.label_column], class_names) for row in rows]
-        return processor.image_processor(images, return_tensors="pt")["pixel_values"], torch.tensor(labels)
-
-    share = share_of(dataset, state.process_index, state.num_processes)
-    loader = DataLoader(share, args.batch_size, collate_fn=collate, num_workers=args.dataloader_num_workers)
-    results = []
-    for pixel_values, labels in tqdm(loader, desc="Classifying", unit=" batches", disable=not state.is_main_process):
-        similarities = embed_images(model, pixel_values) @ class_embeds.t()
-        results.append((similarities.topk(min(5, len(class_names)), dim=-1).indices, labels))
-    predictions, labels = (torch.cat(parts) for parts in zip(*gather_object(results)))
+    results = evaluate_zero_shot(model, processor, dataset, class_names, args, state)
+    if state.is_main_process:
+        print("| images | classes | top-1 | top-5 |\n| --- | --- | --- | --- |")
+        print("| {num_images} | {num_classes} | {top1:.1f} | {top5:.1f} |".format(**results))
+        for pair in results["most_confused"]:
+            print("{count} x {class} taken for {taken_for}".format(**pair))
+        if args.output_file is not None:
+            settings = {
+                "model": args.model_name_or_path,
+                "dataset": args.dataset_name or "scenes",
+                "templates": args.templates,
+            }
+            write_json(args.output_file, {**settings, **results})
     state.wait_for_everyone()
-    if not state.is_main_process:
-        return
-
-    results = summarize(predictions, labels, class_names)
-    print("| images | classes | top-1 | top-5 |\n| --- | --- | --- | --- |")
-    print("| {num_images} | {num_classes} | {top1:.1f} | {top5:.1f} |".format(**results))
-    for pair in results["most_confused"]:
-        print("{count} x {class} taken for {taken_for}".format(**pair))
-    if args.output_file is not None:
-        settings = {
-            "model": args.model_name_or_path,
-            "dataset": args.dataset_name or "scenes",
-            "templates": args.templates,
-        }
-        write_json(args.output_file, {**settings, **results})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import json
 import shutil
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelCardData
+from huggingface_hub import EvalResult, HfApi, ModelCardData
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
@@ -130,6 +130,8 @@ vision_model = AutoModel.from_pretrained("{repo_id}", config=config.vision_confi
 EVALUATION = """
 ## Evaluation
 
+On the split `{split}` of {dataset}; recall and accuracy in per cent.
+
 | metric | value |
 | --- | ---: |
 {rows}
@@ -203,6 +205,8 @@ def write_model_card(
     license_note: str = "The weights are under the Apache License 2.0.",
     base_model: str | list[str] | None = None,
     results: dict[str, float] | None = None,
+    dataset: str | None = None,
+    dataset_split: str = "test",
 ):
     """
     Writes the model card `README.md` of a folder with a saved model and processor.
@@ -221,7 +225,12 @@ def write_model_card(
         base_model (`str` or `list[str]`, *optional*):
             Hub ids of the models that the weights were made from.
         results (`dict[str, float]`, *optional*):
-            Metrics, for a table.
+            Metrics by name, for a table, and for the Hub in the form of a model index: names that begin with
+            `zero_shot_` are of classification, the others of retrieval.
+        dataset (`str`, *optional*):
+            The data set that they were measured on. Needed with `results`.
+        dataset_split (`str`, *optional*, defaults to `"test"`):
+            Its split.
 
     Example:
 
@@ -233,6 +242,18 @@ def write_model_card(
     save_directory = Path(save_directory)
     config = json.loads((save_directory / CONFIG_NAME).read_text(encoding="utf-8"))
     tokenizer_config = json.loads((save_directory / TOKENIZER_CONFIG_FILE).read_text(encoding="utf-8"))
+    title = repo_id.split("/")[-1]
+    eval_results = [
+        EvalResult(
+            task_type="zero-shot-image-classification" if name.startswith("zero_shot_") else "image-text-retrieval",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_split=dataset_split,
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in (results or {}).items()
+    ]
     metadata = ModelCardData(
         license=license,
         library_name="transformers",
@@ -240,15 +261,19 @@ def write_model_card(
         language="en",
         base_model=base_model,
         tags=["lotlip", "vision", "image-text-retrieval", "arxiv:2410.05249"],
+        model_name=title if eval_results else None,
+        eval_results=eval_results or None,
     )
     evaluation = ""
     if results is not None:
         evaluation = EVALUATION.format(
-            rows="\n".join(f"| `{name}` | {value:.4g} |" for name, value in results.items())
+            dataset=dataset,
+            split=dataset_split,
+            rows="\n".join(f"| `{name}` | {value:.4g} |" for name, value in results.items()),
         )
     card = MODEL_CARD.format(
         metadata=metadata.to_yaml(),
-        title=repo_id.split("/")[-1],
+        title=title,
         num_corner_tokens=config["text_config"]["num_corner_tokens"],
         image_size=config["vision_config"]["image_size"],
         max_length=tokenizer_config["model_max_length"],

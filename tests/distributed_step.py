@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
+from data.captions import CaptionReader
 from data.samples import CaptionedImages, Collator, GlobalBatches
 from data.scenes import load_scenes
 from gradient_cache import backward_in_chunks
@@ -47,10 +48,11 @@ def main():
         num_sub_captions=4,
         seed=0,
         keep_duplicate_negatives=False,
-        streaming=False,
+        side_files=None,
     )
     dataset = build_data(args)
-    tokenizer = build_tokenizer(args, dataset)
+    reader = CaptionReader(args, dataset.column_names)
+    tokenizer = build_tokenizer(dataset, reader)
     torch.manual_seed(0)
     tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     tower |= {"initializer_range": 0.1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -67,7 +69,7 @@ def main():
         accelerator.process_index,
         accelerator.num_processes,
     )
-    samples = CaptionedImages(dataset, args, crop=None)
+    samples = CaptionedImages(dataset, args, reader)
     if chunk_size > 0:
         model.gradient_checkpointing_enable()
     prepared = accelerator.prepare(model)

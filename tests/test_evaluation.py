@@ -7,7 +7,8 @@ import pytest
 import torch
 from accelerate import PartialState
 from conftest import WORDS
-from data.loading import captions_of, load_split
+from data.captions import captions_of
+from data.loading import load_split
 from data.scenes import load_scenes
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from evaluate_retrieval import evaluate_retrieval
@@ -131,6 +132,7 @@ def test_distinct_short_captions_and_images_without_captions(model_dir, caplog):
         max_length=None,
         dataloader_num_workers=0,
         distinct_short_captions=True,
+        side_files=None,
     )
     results = evaluate_retrieval(model, processor, dataset, args, PartialState())
     assert (results["short_num_images"], results["long_num_images"]) == (2, 4)

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 import train_lotlip
+from checkpoints import list_checkpoints
 from conftest import training_argv, training_environment
 from safetensors.torch import load_file
-from train_lotlip import list_checkpoints
 
 
 # as long as no machine takes to load the program and make a step

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from conftest import launch
+from data.captions import CaptionReader
 from data.samples import BadSamples, CaptionedImages, StreamedBatches
 from data.scenes import load_scenes
 from datasets import Dataset, Features, Image, Value, load_dataset
@@ -21,7 +22,7 @@ from train_lotlip import build_tokenizer
 ROOT = Path(__file__).parents[1]
 NUM_SHARDS, ROWS_PER_SHARD = 4, 11
 NAMES = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
-NAMES.num_long_captions, NAMES.num_sub_captions, NAMES.seed = 1, None, 0
+NAMES.num_long_captions, NAMES.num_sub_captions, NAMES.seed, NAMES.side_files = 1, None, 0, None
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,8 @@ def shards(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    args = argparse.Namespace(**vars(NAMES), streaming=False)
-    build_tokenizer(args, load_scenes(20, seed=6)).save_pretrained(folder)
+    scenes = load_scenes(20, seed=6)
+    build_tokenizer(scenes, CaptionReader(NAMES, scenes.column_names)).save_pretrained(folder)
     return folder
 
 
@@ -158,7 +159,8 @@ def bad_rows() -> Dataset:
 
 
 def test_bad_samples_take_no_part_and_say_why():
-    samples = CaptionedImages(bad_rows(), NAMES)
+    rows = bad_rows()
+    samples = CaptionedImages(rows, NAMES, CaptionReader(NAMES, rows.column_names))
     drawn = [samples[0, index, False] for index in range(len(samples.images))]
     assert "bad" not in drawn[0] and drawn[0]["short_caption"] == "a boat"
     for index, sample in enumerate(drawn[1:], start=1):

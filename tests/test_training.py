@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import launch, tiny_config
+from data.captions import CaptionReader
 from data.samples import CaptionedImages, GlobalBatches
 from data.scenes import load_scenes
 from safetensors.torch import load_file
@@ -143,12 +144,13 @@ def test_global_batches_are_a_new_permutation_each_epoch():
 
 def sample_dataset(**options) -> CaptionedImages:
     args = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
-    settings = {"num_long_captions": 1, "num_sub_captions": None, "seed": 0}
+    settings = {"num_long_captions": 1, "num_sub_captions": None, "seed": 0, "side_files": None}
     vars(args).update(settings | options)
     text = "1. First things. 2) A boat.\nThe sea.. 3. Last"
     dataset = load_scenes(3, seed=2).remove_columns(["caption", "long_captions"])
     dataset = dataset.add_column("caption", [["a", "b", "c"], [None, "d"], []])
-    return CaptionedImages(dataset.add_column("long_captions", [[text, "Other"], [text], []]), args, crop=None)
+    dataset = dataset.add_column("long_captions", [[text, "Other"], [text], []])
+    return CaptionedImages(dataset, args, CaptionReader(args, dataset.column_names))
 
 
 def test_draws_of_captions():
@@ -232,7 +234,8 @@ def test_trains_without_long_captions_or_without_short_ones(train, tmp_path):
 def test_trackers_get_losses_and_results(train):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = train("tracked", with_tracking=True, report_to="tensorboard", eval_steps=4, gradient_accumulation_steps=2)
+    options = {"eval_steps": 4, "logging_steps": 1, "gradient_accumulation_steps": 2}
+    folder = train("tracked", with_tracking=True, report_to="tensorboard", **options)
     events = EventAccumulator(str(folder / "logs" / "lotlip")).Reload()
     assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
     assert [event.step for event in events.Scalars("long_t2i_recall@1")] == [4, 8]
@@ -247,8 +250,8 @@ def test_wrong_arguments_are_errors(train, tmp_path):
         train("b", caption_column="x", long_captions_column="y")
     with pytest.raises(ValueError, match="--max_length 600"):
         train("c", max_length=600)
-    with pytest.raises(ValueError, match="single image"):
-        train("d", max_train_samples=1)
+    with pytest.raises(ValueError, match="7 images, too few for one batch of 8"):
+        train("d", max_train_samples=7)
     for wrong in ({"num_sub_captions": 0}, {"min_crop_scale": 0}, {"checkpointing_steps": "often"}):
         with pytest.raises(SystemExit):
             train("e", **wrong)
@@ -261,7 +264,7 @@ def test_wrong_arguments_are_errors(train, tmp_path):
         ValueError,
         match="`--max_bad_fraction 0.01` allows: .*image of row 2 cannot be read",
     ):
-        train("f", dataset_name=tmp_path / "broken", eval_split="train")
+        train("f", dataset_name=tmp_path / "broken", eval_split="train", per_device_train_batch_size=4)
 
 
 def test_towers_by_name_meet_in_one_model(train, tmp_path):

@@ -59,6 +59,7 @@ from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
+from data.captions import CaptionReader  # noqa: E402
 from data.samples import CaptionedImages, Collator  # noqa: E402
 from gradient_cache import backward_in_chunks  # noqa: E402
 from train_lotlip import parameter_groups  # noqa: E402
@@ -91,9 +92,10 @@ def load_batches(args: argparse.Namespace) -> Iterator[Batch]:
         rows["caption"].append(" ".join(generator.choices(words, k=args.short_length - 2)))
         rows["long_captions"].append(" ".join(generator.choices(words, k=args.long_length - 2)))
     names = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
-    names.num_long_captions, names.num_sub_captions, names.seed = 1, None, 0
+    names.num_long_captions, names.num_sub_captions, names.seed, names.side_files = 1, None, 0, None
     crop = RandomResizedCrop(224, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
-    samples = CaptionedImages(Dataset.from_dict(rows).cast_column("image", Image()), names, crop)
+    dataset = Dataset.from_dict(rows).cast_column("image", Image())
+    samples = CaptionedImages(dataset, names, CaptionReader(names, dataset.column_names), crop)
     batches = ([(epoch, index, False) for index in range(args.images)] for epoch in count())
     loader = DataLoader(
         samples,

@@ -15,11 +15,19 @@
 
 import argparse
 import os
-from collections.abc import Iterable
 
 import PIL.Image
 from data.scenes import load_scenes
-from datasets import Dataset, DatasetDict, Image, IterableDataset, ReadInstruction, load_dataset, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Image,
+    IterableDataset,
+    ReadInstruction,
+    interleave_datasets,
+    load_dataset,
+    load_from_disk,
+)
 from datasets.distributed import split_dataset_by_node
 from datasets.fingerprint import Hasher
 from transformers.image_transforms import convert_to_rgb
@@ -64,7 +72,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_split(
-    args: argparse.Namespace, split: str, max_samples: int | None = None, with_images: bool = True
+    args: argparse.Namespace,
+    split: str,
+    max_samples: int | None = None,
+    with_images: bool = True,
+    weights: list[float] | None = None,
+    seed: int = 0,
 ) -> Dataset | IterableDataset:
     """
     Loads one split of the data set that the data arguments name.
@@ -78,6 +91,11 @@ def load_split(
             Keep the first so many rows.
         with_images (`bool`, *optional*, defaults to `True`):
             Whether the images are needed.
+        weights (`list[float]`, *optional*):
+            How often a row comes from each of `args.data_files`, which are then sources of their own. The data ends
+            when the rows of every source have come, those of smaller ones several times.
+        seed (`int`, *optional*, defaults to 0):
+            Of the draws of sources.
 
     Raises:
         `ValueError`: if the split or the image column is not there, or the split is empty.
@@ -103,14 +121,19 @@ def load_split(
             dataset = dataset[name]
         dataset = take_slice(dataset, name, split)
     else:
-        dataset = load_dataset(
-            args.dataset_name,
-            args.dataset_config_name,
-            data_dir=args.data_dir,
-            data_files=args.data_files,
-            split=split,
-            streaming=args.streaming,
-        )
+        sources = [args.data_files] if weights is None else args.data_files
+        loaded = [
+            load_dataset(
+                args.dataset_name,
+                args.dataset_config_name,
+                data_dir=args.data_dir,
+                data_files=data_files,
+                split=split,
+                streaming=args.streaming,
+            )
+            for data_files in sources
+        ]
+        dataset = loaded[0] if weights is None else mix(loaded, weights, seed)
 
     if isinstance(dataset, Dataset) and len(dataset) == 0:
         raise ValueError(f"The split {split!r} is empty.")
@@ -127,6 +150,12 @@ def load_split(
     return dataset
 
 
+def mix(sources: list[Dataset] | list[IterableDataset], weights: list[float], seed: int) -> Dataset | IterableDataset:
+    """Rows of several sources, drawn in proportion to their weights until every row of every source has come."""
+    probabilities = [weight / sum(weights) for weight in weights]
+    return interleave_datasets(sources, probabilities, seed, stopping_strategy="all_exhausted")
+
+
 def fingerprint_of(dataset: Dataset, image_column: str | None = None) -> str:
     """
     A hash of the rows of a data set and of its images: of those in files of their own their sizes and times too, which
@@ -135,7 +164,7 @@ def fingerprint_of(dataset: Dataset, image_column: str | None = None) -> str:
     hasher = Hasher()
     hasher.update(dataset._fingerprint)
     if image_column is not None:
-        images = dataset.select_columns(image_column).cast_column(image_column, Image(decode=False))
+        images = undecoded(dataset.select_columns(image_column), image_column)
         for table in images.with_format("arrow").iter(batch_size=1000):
             column = table[image_column].combine_chunks()
             is_file = column.field("bytes").is_null()
@@ -158,25 +187,14 @@ def take_slice(dataset: Dataset, name: str, split: str) -> Dataset:
     return dataset if (start, stop) == (0, len(dataset)) else dataset.select(range(start, stop))
 
 
-def caption_columns(args: argparse.Namespace, columns: Iterable[str]) -> tuple[str | None, str | None]:
-    """
-    The columns of short and of long captions, None for the one that the data set lacks.
-
-    Raises:
-        `ValueError`: if it has neither.
-    """
-    short = args.caption_column if args.caption_column in columns else None
-    long = args.long_captions_column if args.long_captions_column in columns else None
-    if short is None and long is None:
-        raise ValueError(
-            f"Neither `--caption_column {args.caption_column}` nor `--long_captions_column "
-            f"{args.long_captions_column}` is a column of the data set, which has {list(columns)}."
-        )
-    return short, long
+def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
+    """The same data with image files in the place of images: `read_image` decodes them."""
+    return dataset.cast_column(image_column, Image(decode=False))
 
 
-def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """An upright RGB image of 8 bits from one of any mode; what is transparent becomes white."""
+def read_image(file: dict) -> PIL.Image.Image:
+    """An upright RGB image of 8 bits from an undecoded one of any mode; what is transparent becomes white."""
+    image = Image().decode_example(file)
     return PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
 
 
@@ -185,20 +203,3 @@ def share_of(dataset: Dataset | IterableDataset, process_index: int, num_process
     if isinstance(dataset, Dataset) and len(dataset) < num_processes:
         return dataset.select(range(process_index, min(process_index + 1, len(dataset))))
     return split_dataset_by_node(dataset, rank=process_index, world_size=num_processes)
-
-
-def captions_of(row: dict, column: str | None) -> list[str]:
-    """
-    The captions of a row in one column, a string or a list of strings; none where there is no column or nothing in it.
-
-    Raises:
-        `ValueError`: if the column holds something else.
-    """
-    captions = row[column] if column is not None else None
-    if captions is None:
-        return []
-    if isinstance(captions, str):
-        captions = [captions]
-    if not isinstance(captions, (list, tuple)) or not all(isinstance(c, str) or c is None for c in captions):
-        raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {captions!r}.")
-    return [caption for caption in captions if caption is not None and caption.strip()]

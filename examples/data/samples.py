@@ -26,9 +26,10 @@ from itertools import count, islice
 import PIL.Image
 import torch
 from accelerate import Accelerator
-from data.loading import caption_columns, captions_of, columns_of, to_rgb
+from data.captions import CaptionReader
+from data.loading import read_image, undecoded
 from datasets import Dataset as MapDataset
-from datasets import Image, IterableDataset
+from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms.v2 import RandomResizedCrop
@@ -45,6 +46,7 @@ IMAGE_ERRORS = (
     SyntaxError,
     ValueError,
     TypeError,
+    RuntimeError,
     EOFError,
     OverflowError,
     struct.error,
@@ -61,23 +63,26 @@ class CaptionedImages(Dataset):
     one in each epoch.
 
     A sample is asked for by a key (epoch, index, is_padding), of a stream with the row itself as a fourth. One that
-    cannot be used is a black image without captions, which takes no part in the loss, and says why in `bad`.
+    cannot be used is a black image without captions, which takes no part in the loss, and says why in `bad`. One
+    without captions in the side files has its key in `unmatched`.
     """
 
     def __init__(
         self,
         dataset: MapDataset | IterableDataset,
         args: argparse.Namespace,
+        reader: CaptionReader,
         crop: RandomResizedCrop | None = None,
         num_views: int | None = None,
     ):
-        self.short_column, self.long_column = caption_columns(args, columns_of(dataset))
+        self.reader = reader
         self.image_column = args.image_column
         self.images, self.captions = None, None
         if isinstance(dataset, MapDataset):
+            dataset = undecoded(dataset, args.image_column)
             self.images = dataset.select_columns(args.image_column)
-            self.captions = dataset.select_columns([name for name in (self.short_column, self.long_column) if name])
-        self.num_long_captions = args.num_long_captions if self.long_column is not None else 0
+            self.captions = dataset.select_columns(reader.columns)
+        self.num_long_captions = args.num_long_captions if reader.has_long_captions else 0
         self.num_sub_captions = args.num_sub_captions
         self.num_views = num_views
         self.seed = args.seed
@@ -96,11 +101,10 @@ class CaptionedImages(Dataset):
             `ValueError`: if it cannot be read, or is not there.
         """
         try:
-            image = self.images[index][self.image_column] if row is None else row[self.image_column]
-            if row is not None and image is not None:
-                image = Image().decode_example(image)
+            row = self.images[index] if row is None else row
+            image = row.get(self.image_column)
             if image is not None:
-                image = to_rgb(image)
+                image = read_image(image)
         except IMAGE_ERRORS as error:
             raise ValueError(f"the image of {self.name(index, row)} cannot be read: {error}") from error
         if image is None:
@@ -119,12 +123,11 @@ class CaptionedImages(Dataset):
             sub_captions = sub_captions[start : start + self.num_sub_captions]
         return join_sub_captions(sub_captions)
 
-    def draw_captions(self, index: int, epoch: int, row: dict | None = None) -> tuple[str, list[str]]:
+    def draw_captions(self, index: int, epoch: int, row: dict) -> tuple[str, list[str]]:
         """A short caption and `num_long_captions` long ones, empty where there is none."""
         generator = random.Random(f"{self.seed} {epoch} {index}")
-        row = self.captions[index] if row is None else row
-        short_captions = captions_of(row, self.short_column)
-        long_captions = [text for text in captions_of(row, self.long_column) if split_sub_captions(text)]
+        short_captions = self.reader.short_captions(row)
+        long_captions = [text for text in self.reader.long_captions(row) if split_sub_captions(text)]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions += [""] * (self.num_long_captions - len(long_captions))
@@ -142,7 +145,9 @@ class CaptionedImages(Dataset):
         if is_padding:
             return sample
         try:
-            captions = self.draw_captions(index, epoch, row)
+            with_captions = self.captions[index] if row is None else row
+            sample["unmatched"] = self.reader.unmatched_key(with_captions)
+            captions = self.draw_captions(index, epoch, with_captions)
             if not any([captions[0], *captions[1]]):
                 return {**sample, "bad": ("no caption", f"{self.name(index, row)} has no caption")}
             if self.image_features is None:
@@ -223,7 +228,7 @@ class StreamedBatches(Sampler):
         accelerator: Accelerator,
         buffer_size: int,
     ):
-        stream = dataset.cast_column(image_column, Image(decode=False)).shuffle(seed=seed, buffer_size=buffer_size)
+        stream = undecoded(dataset, image_column).shuffle(seed=seed, buffer_size=buffer_size)
         self.stream = split_dataset_by_node(stream, accelerator.process_index, accelerator.num_processes)
         self.batch_size = batch_size
         self.global_batch_size = batch_size * accelerator.num_processes
@@ -240,6 +245,8 @@ class StreamedBatches(Sampler):
         for batch in count():
             own = list(islice(rows, self.batch_size))
             sizes = self.accelerator.gather(torch.tensor([len(own)], device=self.accelerator.device))
+            if sizes.max() == 0 and batch == 0:
+                raise ValueError("The stream of the training data is empty: name another split, or other files.")
             if sizes.max() == 0:
                 return
             if batch >= self.first_batch:  # those before are read again, for the order to be that of a whole epoch
@@ -259,8 +266,11 @@ class Collator:
         is_present = torch.tensor([bool(text) for text in texts])
         return tokens["input_ids"], tokens["attention_mask"] * is_present[:, None]
 
-    def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], list[tuple[str, str] | None]]:
-        """The model's inputs, and what is bad about each sample, None where nothing is."""
+    def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, list]]:
+        """
+        The model's inputs, and what is amiss with each sample, None where nothing is: why it is `bad`, and the key
+        that is `unmatched` by the side files.
+        """
         if "image" in samples[0]:
             images = [sample["image"] for sample in samples]
             batch = dict(self.processor.image_processor(images, return_tensors="pt"))
@@ -273,7 +283,7 @@ class Collator:
             input_ids, attention_mask = self.tokenize(long_captions)
             batch["input_ids"] = input_ids.unflatten(0, (len(samples), -1))
             batch["attention_mask"] = attention_mask.unflatten(0, (len(samples), -1))
-        return batch, [sample.get("bad") for sample in samples]
+        return batch, {name: [sample.get(name) for sample in samples] for name in ("bad", "unmatched")}
 
 
 class BadSamples:

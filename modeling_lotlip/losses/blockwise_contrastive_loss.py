@@ -46,16 +46,20 @@ class _BlockwiseContrastiveLoss(torch.autograd.Function):
         counts = pairs.sum(dim=1)
         is_counted = counts > 1
         # of each pair in the mean over its slot's pairs, and over the slots with at least two
-        weights = pairs / (counts.clamp(min=1) * is_counted.sum().clamp(min=1))[:, None] * is_counted[:, None]
+        num_counted = is_counted.sum()
+        weights = pairs / (counts.clamp(min=1) * num_counted.clamp(min=1))[:, None] * is_counted[:, None]
         own_logits = scale * (texts * images).sum(dim=2)
         ctx.save_for_backward(images, texts, scale, pairs, groups, row_sums, column_sums, weights)
         ctx.num_rows = num_rows
         # halved before they are added: the sum of two least numbers is infinite
-        return (weights * (0.5 * row_sums + 0.5 * column_sums - own_logits)).sum()
+        parts = (weights * (0.5 * row_sums + 0.5 * column_sums - own_logits)).sum(dim=1)
+        slot_losses = (parts * num_counted).masked_fill(~is_counted, torch.nan)
+        ctx.mark_non_differentiable(slot_losses)
+        return parts.sum(), slot_losses
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx, gradient, _):
         images, texts, scale, pairs, groups, row_sums, column_sums, weights = ctx.saved_tensors
         image_gradient, text_gradient = torch.zeros_like(images), torch.empty_like(texts)
         scale_gradient = torch.zeros_like(scale)
@@ -77,7 +81,8 @@ def blockwise_contrastive_loss(
     present: torch.Tensor | None = None,
     short_groups: torch.Tensor | None = None,
     block_size: int = 4096,
-) -> torch.Tensor:
+    return_slot_losses: bool = False,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """
     The loss of LoTLIP (Wu et al., 2024, https://arxiv.org/abs/2410.05249, section 3), equal in value and gradients to
     `image_text_contrastive_loss`, with memory that grows with the batch, not with its square.
@@ -96,9 +101,13 @@ def blockwise_contrastive_loss(
             same short caption.
         block_size (`int`, *optional*, defaults to 4096):
             The most rows, of all slots together, of a block.
+        return_slot_losses (`bool`, *optional*, defaults to `False`):
+            Whether to return the loss of each slot too, of shape `(slots,)` and without gradient: not a number where
+            the slot has less than two pairs.
 
     Returns:
         `torch.Tensor` of shape `()`: the mean over the slots that have at least two pairs, in float32; 0 if none has.
+        With `return_slot_losses` a pair of it and the losses of the slots.
 
     Example:
 
@@ -114,7 +123,7 @@ def blockwise_contrastive_loss(
     if present is None:
         present = torch.ones(text_embeds.shape[:2], dtype=torch.bool, device=text_embeds.device)
     with torch.autocast(image_embeds.device.type, enabled=False):
-        return _BlockwiseContrastiveLoss.apply(
+        loss, slot_losses = _BlockwiseContrastiveLoss.apply(
             image_embeds.float(),
             text_embeds.transpose(0, 1).float(),
             logit_scale.float(),
@@ -122,3 +131,4 @@ def blockwise_contrastive_loss(
             short_groups,
             max(1, block_size // text_embeds.shape[1]),
         )
+    return (loss, slot_losses) if return_slot_losses else loss

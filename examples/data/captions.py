@@ -1,0 +1,329 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The captions of an image: those in the columns of its row, and those in side files, found by a key of the image."""
+
+import argparse
+import hashlib
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset, IterableDataset, load_dataset
+from fsspec import open as open_file
+from huggingface_hub.constants import HF_HOME
+
+
+logger = logging.getLogger(__name__)
+
+SIDE_FILE_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+NUM_EXAMPLES = 5  # of keys, in messages
+# A stream of which so many images have no caption in the side files, and none has one, was given the wrong key.
+MAX_UNMATCHED_AT_FIRST = 1000
+
+
+def add_side_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of long captions in side files to `parser`."""
+    group = parser.add_argument_group("side files", "Long captions in files beside the images.")
+    group.add_argument("--side_files", nargs="+", help="Parquet, JSON lines or CSV files with a key and captions.")
+    group.add_argument("--side_key_column", default="key", help="Their column of keys.")
+    group.add_argument(
+        "--side_caption_columns", nargs="+", default=["caption"], help="Their columns of captions, one or several."
+    )
+    group.add_argument(
+        "--key_column",
+        help="The column of the images' keys, such as `__key__` or `json.url` of shards. The image column itself: the "
+        "SHA-256 of the image file. Default: the name of --side_key_column.",
+    )
+
+
+def captions_of(row: dict, column: str | None) -> list[str]:
+    """
+    The captions of a row in one column, a string or a list of strings; none where there is no column or nothing in it.
+
+    Raises:
+        `ValueError`: if the column holds something else.
+    """
+    captions = row.get(column) if column is not None else None
+    if captions is None:
+        return []
+    if isinstance(captions, str):
+        captions = [captions]
+    if not isinstance(captions, (list, tuple)) or not all(isinstance(c, str) or c is None for c in captions):
+        raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {captions!r}.")
+    return [caption for caption in captions if caption is not None and caption.strip()]
+
+
+def caption_columns(
+    args: argparse.Namespace, columns: Iterable[str], is_one_needed: bool = True
+) -> tuple[str | None, str | None]:
+    """
+    The columns of short and of long captions, None for the one that the data set lacks.
+
+    Raises:
+        `ValueError`: if it has neither, but needs one.
+    """
+    short = args.caption_column if args.caption_column in columns else None
+    long = args.long_captions_column if args.long_captions_column in columns else None
+    if short is None and long is None and is_one_needed:
+        raise ValueError(
+            f"Neither `--caption_column {args.caption_column}` nor `--long_captions_column "
+            f"{args.long_captions_column}` is a column of the data set, which has {list(columns)}."
+        )
+    return short, long
+
+
+def key_of(row: dict, column: str) -> str | None:
+    """
+    The key of an image: what a column holds, where dots lead into dictionaries (`json.url`), or of an undecoded image
+    the SHA-256 of its file in hexadecimal digits.
+    """
+    value = row.get(column)
+    if value is None and "." in column:
+        value = row
+        for name in column.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, dict) and {"bytes", "path"} & value.keys():
+        content = value.get("bytes")
+        try:
+            if content is None:
+                with open_file(value["path"], "rb") as file:
+                    content = file.read()
+        except OSError:
+            return None  # who then reads the image says why it cannot be read
+        return hashlib.sha256(content).hexdigest()
+    return None if value is None else str(value)
+
+
+def hash_keys(keys: list) -> np.ndarray:
+    """Hashes of 64 bits, the same in every process and run."""
+    return pd.util.hash_array(np.array([str(key) for key in keys], dtype=object), categorize=False)
+
+
+class SideCaptions:
+    """
+    Captions in files, found by key. The files are read once, into the cache of `datasets`; in memory is nothing but
+    what is looked up, by a sorted index of the keys' hashes that is kept on disk.
+
+    Args:
+        files (`list[str]`):
+            Parquet, JSON lines or CSV files, or patterns of such.
+        key_column (`str`):
+            Their column of keys. A key may have several rows.
+        caption_columns (`list[str]`):
+            Their columns of captions, strings or lists of strings.
+
+    Raises:
+        `ValueError`: if the files are of another kind, or lack a column.
+
+    Example:
+
+    ```python
+    >>> from datasets import Dataset
+    >>> from data.captions import SideCaptions
+
+    >>> rows = {"url": ["x.org/1", "x.org/2"], "llava": ["A boat. It is red.", None], "blip": ["One boat.", "A car."]}
+    >>> _ = Dataset.from_dict(rows).to_json("long.jsonl")
+    >>> captions = SideCaptions(["long.jsonl"], "url", ["llava", "blip"])
+    >>> captions["x.org/1"], captions["x.org/2"], captions["x.org/3"]
+    (['A boat. It is red.', 'One boat.'], ['A car.'], [])
+    ```"""
+
+    def __init__(self, files: list[str], key_column: str, caption_columns: list[str]):
+        self.arguments = (files, key_column, caption_columns)
+        suffixes = {Path(file).suffix for file in files}
+        if len(suffixes) > 1 or not suffixes <= SIDE_FILE_BUILDERS.keys():
+            raise ValueError(f"`--side_files` must all be of one of the kinds {[*SIDE_FILE_BUILDERS]}, got {files}.")
+        (suffix,) = suffixes
+        rows = load_dataset(SIDE_FILE_BUILDERS[suffix], data_files=files, split="train")
+        missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
+        if missing:
+            raise ValueError(
+                f"`--side_files` have no column {missing[0]!r} but {rows.column_names}: name theirs with "
+                "`--side_key_column` and `--side_caption_columns`."
+            )
+        self.rows = rows.select_columns([key_column, *caption_columns])
+        self.key_column, self.caption_columns = key_column, caption_columns
+        path = Path(HF_HOME) / "lotlip" / "side_captions" / f"{self.rows._fingerprint}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.npy")
+            np.save(partial, self._make_index())
+            partial.replace(path)
+        self.hashes, self.places = np.load(path, mmap_mode="r")
+
+    def __reduce__(self):
+        return (
+            SideCaptions,
+            self.arguments,
+        )  # a worker maps the files too: pickled, the index would be read into memory
+
+    def _make_index(self) -> np.ndarray:
+        """The hashes of all keys in ascending order, and the rows that they are of, (2, rows)."""
+        keys = self.rows.select_columns(self.key_column)
+        hashes = [hash_keys(batch[self.key_column]) for batch in keys.iter(batch_size=10_000)]
+        hashes = np.concatenate([np.empty(0, dtype=np.uint64), *hashes])
+        order = np.argsort(hashes, kind="stable")
+        return np.stack([hashes[order], order.astype(np.uint64)])
+
+    def __getitem__(self, key: str) -> list[str]:
+        """The captions of a key, none if it is not there."""
+        hashed = hash_keys([key])
+        first, last = (np.searchsorted(self.hashes, hashed, side)[0] for side in ("left", "right"))
+        rows = (self.rows[int(place)] for place in self.places[first:last])
+        rows = [row for row in rows if str(row[self.key_column]) == key]  # another key may have the same hash
+        return [text for row in rows for column in self.caption_columns for text in captions_of(row, column)]
+
+    def example(self, place: int) -> str:
+        """The key at a place of the index."""
+        return self.rows[int(self.places[place])][self.key_column]
+
+    def are_keys(self, keys: list) -> np.ndarray:
+        """Which of some keys are there, to the certainty of a hash of 64 bits."""
+        hashed = hash_keys(keys)
+        places = np.searchsorted(self.hashes, hashed).clip(max=len(self.hashes) - 1)
+        return self.hashes[places] == hashed
+
+
+class CaptionReader:
+    """
+    Reads the short and the long captions of a row.
+
+    Args:
+        args (`argparse.Namespace`):
+            The data arguments, and those of side files.
+        columns (`Iterable[str]`):
+            The columns of the data set.
+
+    Raises:
+        `ValueError`: if there are captions of neither kind, or no key for the side files.
+    """
+
+    def __init__(self, args: argparse.Namespace, columns: Iterable[str]):
+        columns = list(columns)
+        self.image_column = args.image_column
+        self.short_column, self.long_column = caption_columns(args, columns, is_one_needed=args.side_files is None)
+        self.key_column, self.side_captions = None, None
+        if args.side_files is not None:
+            self.key_column = args.key_column or args.side_key_column
+            if self.key_column not in columns and self.key_column.split(".")[0] not in columns:
+                raise ValueError(
+                    f"`--key_column {self.key_column}` is no column of the data set, which has {columns}: name the "
+                    "one whose values stand in the `--side_key_column` of `--side_files`."
+                )
+            self.side_captions = SideCaptions(args.side_files, args.side_key_column, args.side_caption_columns)
+
+    @property
+    def has_long_captions(self) -> bool:
+        return self.long_column is not None or self.side_captions is not None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read, that of the images only if their files are the keys."""
+        columns = [self.short_column, self.long_column]
+        if self.key_column is not None:
+            columns.append(self.key_column.split(".")[0])
+        return list(dict.fromkeys(column for column in columns if column is not None))
+
+    def short_captions(self, row: dict) -> list[str]:
+        return captions_of(row, self.short_column)
+
+    def long_captions(self, row: dict) -> list[str]:
+        captions = captions_of(row, self.long_column)
+        if self.side_captions is not None and (key := key_of(row, self.key_column)) is not None:
+            captions += self.side_captions[key]
+        return captions
+
+    def unmatched_key(self, row: dict) -> str | None:
+        """The key of a row, if the side files do not have it."""
+        if self.side_captions is None:
+            return None
+        key = key_of(row, self.key_column)
+        if key is None:
+            return "no key"
+        return None if self.side_captions.are_keys([key])[0] else key
+
+    def report_keys(self, dataset: Dataset | IterableDataset) -> None:
+        """
+        Says how many images have captions in the side files, and how many rows of these belong to no image. Of a
+        stream, and where the keys are hashes of the image files, [`UnmatchedKeys`] tells while they are read.
+
+        Raises:
+            `ValueError`: if no image has any.
+        """
+        if self.side_captions is None or self.key_column == self.image_column or isinstance(dataset, IterableDataset):
+            return
+        keys = [key_of(row, self.key_column) for row in dataset.select_columns(self.key_column.split(".")[0])]
+        are_there = self.side_captions.are_keys(keys)
+        unmatched = [key for key, is_there in zip(keys, are_there) if not is_there]
+        is_unused = ~np.isin(self.side_captions.hashes, hash_keys(keys))
+        unused = [self.side_captions.example(place) for place in np.flatnonzero(is_unused)[:NUM_EXAMPLES]]
+        told = (
+            f"{len(unmatched)} of {len(keys)} images have no captions in `--side_files`{such_as(unmatched)}; "
+            f"{is_unused.sum()} of {len(is_unused)} rows there belong to none of the images{such_as(unused)}."
+        )
+        if len(unmatched) == len(keys):
+            raise ValueError(f"{told} Name the right `--key_column` and `--side_key_column`.")
+        logger.warning(told)
+
+
+class UnmatchedKeys:
+    """Counts the images that have no caption in the side files, while they are read."""
+
+    def __init__(self):
+        self.num_seen, self.num_unmatched, self.examples = 0, 0, []
+
+    def count(self, keys: list[str | None]) -> None:
+        """
+        Counts the images of a batch.
+
+        Args:
+            keys (`list[str | None]`):
+                The key of each image that has no caption in the side files, None for the others.
+
+        Raises:
+            `ValueError`: if many images were read, and none has any.
+        """
+        unmatched = [key for key in keys if key is not None]
+        self.num_seen += len(keys)
+        self.num_unmatched += len(unmatched)
+        self.examples = (self.examples + unmatched)[:NUM_EXAMPLES]
+        if self.num_unmatched == self.num_seen >= MAX_UNMATCHED_AT_FIRST:
+            raise ValueError(
+                f"None of the first {self.num_seen} images has captions in `--side_files`{such_as(self.examples)}. "
+                "Name the right `--key_column` and `--side_key_column`."
+            )
+
+    @classmethod
+    def sum(cls, parts: list["UnmatchedKeys"]) -> "UnmatchedKeys":
+        """The counts of several processes as one."""
+        total = cls()
+        for part in parts:
+            total.num_seen += part.num_seen
+            total.num_unmatched += part.num_unmatched
+            total.examples = (total.examples + part.examples)[:NUM_EXAMPLES]
+        return total
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_unmatched} of {self.num_seen} images that were read have no captions in `--side_files`"
+            f"{such_as(self.examples)}."
+        )
+
+
+def such_as(keys: list) -> str:
+    """Some keys, in brackets."""
+    return f" (such as {', '.join(map(repr, keys[:NUM_EXAMPLES]))})" if keys else ""
