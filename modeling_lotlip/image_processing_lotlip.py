@@ -23,8 +23,9 @@ from .image_processing_pil_lotlip import LotlipImageProcessorMixin
     custom_intro="""
     Constructs a LoTLIP image processor on torchvision: bicubic resizing of the shortest edge to 224, center crop,
     rescaling to -1..1. It is the default wherever torchvision is installed ([`AutoImageProcessor`],
-    [`LotlipProcessor`], pipelines), and agrees with the original to 0.02, since torchvision resizes differently by a
-    rounding; [`LotlipImageProcessorPil`] agrees to the last bit.
+    [`LotlipProcessor`], pipelines), and agrees with the original to 0.02 on photographs (to 0.2 on noise of black
+    and white pixels), since torchvision rounds differently in resizing; [`LotlipImageProcessorPil`] agrees to the last
+    bit.
 
     Images may be PIL images, arrays, tensors, paths, URLs or base64 strings. Transparency is laid on white, 16-bit
     images are scaled to 8 bits, photographs are turned upright (EXIF), and an image with extremely unequal sides is

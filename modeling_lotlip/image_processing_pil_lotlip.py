@@ -17,7 +17,10 @@ import base64
 import math
 import os
 import reprlib
+import struct
+import zlib
 from io import BytesIO
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -48,7 +51,8 @@ ImageArray = Union[np.ndarray, "torch.Tensor"]
 MAX_ASPECT_RATIO = 32
 
 # What Pillow raises for files that are damaged or cut off, which depends on their format
-DAMAGED_IMAGE_ERRORS = (EOFError, OSError, RuntimeError, SyntaxError, ValueError)
+DAMAGED_IMAGE_ERRORS = (EOFError, OSError, RuntimeError, SyntaxError, ValueError, TypeError, OverflowError)
+DAMAGED_IMAGE_ERRORS += (struct.error, zlib.error, PIL.Image.DecompressionBombError)
 
 
 def load_image(source: str | os.PathLike) -> PIL.Image.Image:
@@ -98,10 +102,12 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
     """Turns a photograph as its EXIF orientation says, and scales 16-bit pixels, which Pillow would clip."""
     try:
         image.load()
+        image = PIL.ImageOps.exif_transpose(image)
     except DAMAGED_IMAGE_ERRORS as error:
         raise ValueError(f"The image `{image}` is damaged or cut off: {error}.") from error
 
-    image = PIL.ImageOps.exif_transpose(image)
+    if image.mode in ("La", "RGBa"):  # multiplied by their transparency, which only Pillow knows to undo
+        image = image.convert(image.mode.upper())
     if image.mode == "F":
         raise ValueError("An image of floating point pixels (mode `F`) has no known range. Scale it to 8 bits before.")
     if image.mode.startswith("I"):
@@ -114,11 +120,20 @@ def array_to_8_bit(image: ImageArray) -> ImageArray:
     Brings integer arrays to 8 bits: 1-bit and 16-bit ones are scaled, the others must have values from 0 to 255.
 
     Raises:
-        `ValueError`: if they have not.
+        `ValueError`: if they have not, or hold NaN, infinity or no numbers at all.
     """
+    if not is_torch_tensor(image):
+        image = np.asarray(image, image.dtype.newbyteorder("="))  # torch knows no other
     dtype = str(image.dtype).removeprefix("torch.")
-    if dtype == "uint8" or dtype.startswith(("float", "bfloat")):
+    if dtype == "uint8":
         return image
+    if dtype.startswith(("float", "bfloat")):
+        image = image.float() if dtype == "bfloat16" else image  # NumPy has no bfloat16
+        if not (image.isfinite() if is_torch_tensor(image) else np.isfinite(image)).all():
+            raise ValueError(f"An image of type `{dtype}` and shape {tuple(image.shape)} holds NaN or infinity.")
+        return image
+    if not dtype.startswith(("bool", "int", "uint")):
+        raise ValueError(f"An image must hold real numbers, not `{dtype}`.")
 
     pixels = image.cpu().numpy() if is_torch_tensor(image) else image
     if dtype == "bool":
@@ -143,6 +158,32 @@ def crop_to_middle(image: ImageArray, max_ratio: int) -> ImageArray:
     longest_edge = min(height, width) * max_ratio
     top, left = max(height - longest_edge, 0) // 2, max(width - longest_edge, 0) // 2
     return image[..., top : height - top, left : width - left]
+
+
+def check_size(size: SizeDict, name: str, aspect_ratio: float = 1.0) -> None:
+    """
+    Refuses a size of images that is not positive, or larger than what Pillow opens without a warning
+    (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million pixels), which a damaged configuration may hold.
+
+    Args:
+        size (`SizeDict`): The size.
+        name (`str`): What the size is called in the error.
+        aspect_ratio (`float`, *optional*, defaults to 1.0): The longer side of an image by its shorter one.
+    """
+    sides = {side: value for side, value in dict(size).items() if value is not None}
+    if min(sides.values(), default=1) < 1:
+        raise ValueError(f"`{name}` must be positive, got {sides}.")
+
+    if "shortest_edge" in sides:
+        longest_edge = sides["shortest_edge"] * aspect_ratio
+        num_pixels = sides["shortest_edge"] * min(longest_edge, sides.get("longest_edge", longest_edge))
+    else:
+        num_pixels = math.prod(sides.values())
+    if PIL.Image.MAX_IMAGE_PIXELS is not None and num_pixels > PIL.Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"`{name}` {sides} makes an image of {num_pixels:,.0f} pixels, more than `PIL.Image.MAX_IMAGE_PIXELS` "
+            f"({PIL.Image.MAX_IMAGE_PIXELS:,})."
+        )
 
 
 class LotlipImageProcessorMixin:
@@ -195,6 +236,19 @@ class LotlipImageProcessorMixin:
         # pads an image that is smaller than the crop
         return super().center_crop(image, size, **kwargs)
 
+    def _validate_preprocess_kwargs(self, **kwargs):
+        super()._validate_preprocess_kwargs(**kwargs)
+        for name in ("size", "crop_size", "pad_size"):
+            if kwargs.get(name) is not None:
+                check_size(kwargs[name], name)
+        for name in ("rescale_factor", "image_mean", "image_std"):
+            value = kwargs.get(name)
+            values = value if isinstance(value, (list, tuple)) else [value]
+            if value is not None and not all(isinstance(number, Real) and math.isfinite(number) for number in values):
+                raise ValueError(f"`{name}` must be finite numbers, got {value!r}.")
+            if name != "image_mean" and 0 in values:
+                raise ValueError(f"`{name}` must not be zero, got {value}.")
+
     def _preprocess(
         self,
         images: list[ImageArray],
@@ -210,6 +264,9 @@ class LotlipImageProcessorMixin:
             # several times what the center crop can see
             max_ratio = max(MAX_ASPECT_RATIO, 2 * math.ceil(max(dict(crop_size).values()) / size.shortest_edge))
             images = [crop_to_middle(image, max_ratio) for image in images]
+        if do_resize:
+            for height, width in {tuple(image.shape[-2:]) for image in images}:
+                check_size(size, "size", max(height, width) / min(height, width))
         return super()._preprocess(
             images, do_resize=do_resize, size=size, do_center_crop=do_center_crop, crop_size=crop_size, **kwargs
         )

@@ -48,6 +48,75 @@ SEPARATOR_MARK, SEPARATOR_MARK_NEIGHBOUR = "\u2cf9", "\u2cfa"
 # What ftfy and HTML unescaping may change: all but printable ASCII and plain line breaks, and anything with an "&"
 NEEDS_CLEANING = re.compile(r"[^\t\n\r\x20-\x25\x27-\x7e]")
 
+# More than ten times what the largest vocabularies take; files beyond it are not read
+MAX_FILE_BYTES = 100_000_000
+
+
+def _read_text(path: str | os.PathLike) -> str:
+    """The text of a file of the tokenizer, which may be damaged or no text at all."""
+    num_bytes = os.path.getsize(path)
+    if num_bytes > MAX_FILE_BYTES:
+        raise ValueError(f"`{path}` has {num_bytes:,} bytes; a file of a tokenizer may have {MAX_FILE_BYTES:,}.")
+    try:
+        with open(path, encoding="utf-8") as reader:
+            return reader.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`{path}` is no text in UTF-8, it is damaged or another file: {error}.") from error
+
+
+def _read_json(path: str | os.PathLike) -> dict[str, Any]:
+    text = _read_text(path)
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"`{path}` is no JSON, it is damaged or cut off: {error}.") from error
+    except RecursionError:
+        raise ValueError(f"`{path}` is nested too deeply for a file of a tokenizer.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"`{path}` must hold a JSON object, but holds a `{type(content).__name__}`.")
+    return content
+
+
+def _check_tokenizer_json(content: dict[str, Any], path: str) -> None:
+    """Refuses a `tokenizer.json` that is not one of a WordPiece tokenizer."""
+    model, added_tokens = content.get("model"), content.get("added_tokens")
+    if not isinstance(model, dict) or not isinstance(added_tokens, list):
+        raise ValueError(f"`{path}` is no `tokenizer.json`: it must have a `model` (an object) and `added_tokens`.")
+    # files of old versions of the tokenizers library do not name the model
+    model_type = model.get("type", "WordPiece")
+    if model_type != "WordPiece":
+        raise ValueError(
+            f"`{path}` holds a {model_type} tokenizer, but LoTLIP needs BERT's WordPiece: give the folder of a BERT"
+            " tokenizer (with a `vocab.txt` or a `tokenizer.json`)."
+        )
+    _check_vocab(model.get("vocab"), f"{path}: model.vocab")
+    without_words = {**content, "model": {**model, "type": "WordPiece", "vocab": {}}}
+    try:
+        Tokenizer.from_str(json.dumps(without_words))
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise ValueError(f"`{path}` is no valid `tokenizer.json`: {error}.") from error
+
+
+def _check_vocab(vocab: Any, name: str) -> None:
+    """
+    Ids are whole numbers from 0 on, each of one word. Repeated lines of a `vocab.txt` leave holes, but a vocabulary
+    with more holes than words is damaged: its ids would lie beyond any embedding table.
+    """
+    if not isinstance(vocab, dict):
+        raise ValueError(
+            f"`{name}` must be a dictionary from words to ids (or the path of a `vocab.txt`), but is of type"
+            f" `{type(vocab).__name__}`."
+        )
+    words = {}
+    for word, index in vocab.items():
+        if type(word) is not str or type(index) is not int or not 0 <= index < 2 * len(vocab):
+            raise ValueError(
+                f"`{name}` gives the word {reprlib.repr(word)} the id {reprlib.repr(index)}, but ids of {len(vocab)}"
+                " words must be whole numbers, consecutive from 0 on."
+            )
+        if words.setdefault(index, word) != word:
+            raise ValueError(f"`{name}` gives both {words[index]!r} and {word!r} the id {index}.")
+
 
 class LotlipTokenizer(TokenizersBackend):
     r"""
@@ -94,7 +163,8 @@ class LotlipTokenizer(TokenizersBackend):
             tokenizer that is loaded into this class.
 
     Raises:
-        `ValueError`: if a text is not a string; the message names its place in the batch.
+        `ValueError`: if a text is not a string; the message names its place in the batch. If the vocabulary lacks the
+            `unk_token`, or its ids are not those of a vocabulary.
 
     Examples:
 
@@ -137,7 +207,21 @@ class LotlipTokenizer(TokenizersBackend):
         elif isinstance(vocab, (str, os.PathLike)):
             if not os.path.isfile(vocab):
                 raise FileNotFoundError(f"`vocab` must be the path of a `vocab.txt`, but there is no file `{vocab}`.")
-            vocab = os.fspath(vocab)
+            _read_text(vocab)  # refuses what is no text
+            vocab = WordPiece.read_file(os.fspath(vocab))
+        _check_vocab(vocab, "vocab")
+        for name, token in {"unk_token": unk_token, "sep_token": sep_token, "cls_token": cls_token}.items():
+            if not isinstance(token, (str, AddedToken)) or not str(token):
+                raise ValueError(f"`{name}` must be a token, got {token!r}.")
+        if str(unk_token) not in vocab:
+            raise ValueError(f"The vocabulary of {len(vocab)} words lacks the `unk_token` {str(unk_token)!r}.")
+        if isinstance(model_max_length, (int, float)) and model_max_length >= LARGE_INTEGER:
+            model_max_length = DEFAULT_MODEL_MAX_LENGTH
+        if not isinstance(model_max_length, int) or model_max_length < 2:
+            raise ValueError(
+                f"`model_max_length` must be a whole number from 2 on, with room for the {cls_token} and the"
+                f" {sep_token}, got {model_max_length!r}."
+            )
         self._tokenizer = Tokenizer(WordPiece(vocab, unk_token=str(unk_token)))
         super().__init__(
             do_lower_case=do_lower_case,
@@ -148,7 +232,7 @@ class LotlipTokenizer(TokenizersBackend):
             mask_token=mask_token,
             tokenize_chinese_chars=tokenize_chinese_chars,
             strip_accents=strip_accents,
-            model_max_length=model_max_length if model_max_length < LARGE_INTEGER else DEFAULT_MODEL_MAX_LENGTH,
+            model_max_length=model_max_length,
             **kwargs,
         )
         # A backend remembers the truncation and padding of the last call, which were not meant for later ones
@@ -190,7 +274,7 @@ class LotlipTokenizer(TokenizersBackend):
         Takes BERT's normalizer settings from a `tokenizer.json` whose `tokenizer_config.json` does not have them.
 
         Raises:
-            `ValueError`: if there is no vocabulary, or the `tokenizer.json` is not a WordPiece tokenizer's.
+            `ValueError`: if there is no vocabulary.
         """
         tokenizer_file = kwargs.get("tokenizer_file")
         if all(kwargs.get(name) is None for name in ("vocab", "vocab_file", "tokenizer_file")):
@@ -199,31 +283,31 @@ class LotlipTokenizer(TokenizersBackend):
                 " folder or the Hub name of a LoTLIP or BERT tokenizer."
             )
         if tokenizer_file is not None and os.path.isfile(tokenizer_file):
-            with open(tokenizer_file, encoding="utf-8") as reader:
-                tokenizer_json = json.load(reader)
-            # files of old versions of the tokenizers library do not name the model
-            model_type = tokenizer_json["model"].get("type", "WordPiece")
-            if model_type != "WordPiece":
-                raise ValueError(
-                    f"`{tokenizer_file}` holds a {model_type} tokenizer, but LoTLIP needs BERT's WordPiece: give the"
-                    " folder of a BERT tokenizer (with a `vocab.txt` or a `tokenizer.json`)."
-                )
-            normalizer = tokenizer_json.get("normalizer") or {}
+            normalizer = _read_json(tokenizer_file).get("normalizer") or {}
             for step in normalizer.get("normalizers", [normalizer]):
                 if step.get("type") == "BertNormalizer":
                     kwargs.setdefault("do_lower_case", step["lowercase"])
                     kwargs.setdefault("tokenize_chinese_chars", step["handle_chinese_chars"])
-                    kwargs.setdefault("strip_accents", step["strip_accents"])
+                    kwargs.setdefault("strip_accents", step.get("strip_accents"))
         return super().convert_to_native_format(**kwargs)
 
     @classmethod
     def _from_pretrained(cls, resolved_vocab_files: dict[str, str], *args, **kwargs) -> "LotlipTokenizer":
-        """Takes a limit from a folder of its own kind only: a BERT's 512 says nothing of LoTLIP's context."""
-        config_file = resolved_vocab_files.get("tokenizer_config_file")
-        saved_class = None
-        if config_file is not None:
-            with open(config_file, encoding="utf-8") as reader:
-                saved_class = json.load(reader).get("tokenizer_class")
+        """
+        Takes a limit from a folder of its own kind only: a BERT's 512 says nothing of LoTLIP's context.
+
+        Raises:
+            `ValueError`: if a file of the tokenizer is damaged or larger than `MAX_FILE_BYTES`, or the
+            `tokenizer.json` is not a WordPiece tokenizer's.
+        """
+        contents = {
+            name: _read_json(path)
+            for name, path in resolved_vocab_files.items()
+            if path is not None and str(path).endswith(".json")
+        }
+        if "tokenizer_file" in contents:
+            _check_tokenizer_json(contents["tokenizer_file"], resolved_vocab_files["tokenizer_file"])
+        saved_class = contents.get("tokenizer_config_file", {}).get("tokenizer_class")
         if saved_class != cls.__name__:
             kwargs.setdefault("model_max_length", DEFAULT_MODEL_MAX_LENGTH)
         return super()._from_pretrained(resolved_vocab_files, *args, **kwargs)

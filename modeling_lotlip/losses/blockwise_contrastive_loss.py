@@ -11,48 +11,113 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The contrastive loss of LoTLIP without the similarity matrix, in blocks that are made again in the backward pass."""
+"""
+The contrastive loss of LoTLIP without the similarity matrix, in blocks that are made again in the backward pass, and
+shared out over processes: each compares its own images with all texts, and its own texts with all images.
+"""
+
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.autograd.function import once_differentiable
 
 
-class _BlockwiseContrastiveLoss(torch.autograd.Function):
+class _Comparison:
     """
-    The cross entropies need no more of the matrix than the logarithm of the sum of exponentials of each row and each
-    column. These are gathered block by block, and kept for the backward pass, which makes the blocks again.
+    Embeddings of one kind compared with all those of the other kind, block by block. What is of a slot has it as the
+    first dimension, which is 1 for images.
+
+    Args:
+        own (`torch.Tensor` of shape `(slots or 1, own_rows, dim)`):
+            The embeddings of this process.
+        others (`torch.Tensor` of shape `(slots or 1, rows, dim)`):
+            The embeddings of the other kind, of all processes.
+        scale (`torch.Tensor` of shape `()`):
+            Inverse temperature.
+        present (`torch.Tensor` of shape `(slots, rows)`):
+            Which pairs of all processes take part.
+        groups (`torch.Tensor` of shape `(rows,)`, *optional*):
+            Pairs of the same group are no negatives of each other in the first slot.
+        first_row (`int`):
+            The number of the first own row among all rows.
+        block_size (`int`):
+            The most similarities of a block.
     """
 
-    @staticmethod
-    def _blocks(texts, images, scale, pairs, groups, num_rows):
-        """Yields some rows of all slots, (slots, rows, batch_size); what is not compared is far below the rest."""
-        own = torch.arange(images.shape[0], device=images.device)
-        for start in range(0, images.shape[0], num_rows):
-            rows = slice(start, start + num_rows)
-            logits = scale * torch.matmul(texts[:, rows], images.t())
-            compared = pairs[:, rows, None] & pairs[:, None, :]
-            if groups is not None:
-                compared[0] &= (groups[rows, None] != groups) | (own[rows, None] == own)
+    def __init__(self, own, others, scale, present, groups, first_row, block_size):
+        self.own, self.others, self.scale = own, others, scale
+        self.present, self.groups, self.first_row = present, groups, first_row
+        self.num_rows = max(1, block_size // present.numel())  # of a block
+
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Some own rows, and their logits (slots, own rows, rows); what is not compared is far below the rest."""
+        for start in range(0, self.own.shape[1], self.num_rows):
+            rows = slice(start, min(start + self.num_rows, self.own.shape[1]))
+            among_all = slice(self.first_row + rows.start, self.first_row + rows.stop)
+            logits = self.scale * torch.matmul(self.own[:, rows], self.others.mT)
+            compared = self.present[:, among_all, None] & self.present[:, None, :]
+            if self.groups is not None:
+                compared[0] &= self.groups[among_all, None] != self.groups
+                compared[0].diagonal(among_all.start).copy_(self.present[0, among_all])
             yield rows, logits.masked_fill_(~compared, torch.finfo(logits.dtype).min)
 
-    @staticmethod
-    def forward(ctx, images, texts, scale, pairs, groups, num_rows):
-        row_sums = torch.empty_like(texts[..., 0])  # logarithms of sums of exponentials, shape = (slots, batch_size)
-        column_sums = torch.full_like(row_sums, torch.finfo(row_sums.dtype).min)
-        for rows, logits in _BlockwiseContrastiveLoss._blocks(texts, images, scale, pairs, groups, num_rows):
-            row_sums[:, rows] = logits.logsumexp(dim=2)
-            column_sums = torch.logaddexp(column_sums, logits.logsumexp(dim=1))
+    def log_sums(self) -> torch.Tensor:
+        """Logarithms of the sums of exponentials of each own row, (slots, own rows)."""
+        return torch.cat([logits.logsumexp(dim=2) for _, logits in self.blocks()], dim=1)
 
-        counts = pairs.sum(dim=1)
-        is_counted = counts > 1
-        # of each pair in the mean over its slot's pairs, and over the slots with at least two
-        num_counted = is_counted.sum()
-        weights = pairs / (counts.clamp(min=1) * num_counted.clamp(min=1))[:, None] * is_counted[:, None]
+    def gradients(self, own_sums, other_sums, weights) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        The gradients of the own embeddings and of the scale, from the logarithms of sums of the own rows and of all
+        rows of the other kind, and the weight of each pair of all processes.
+        """
+        own_weights = weights[:, self.first_row :][:, : self.own.shape[1]]
+        own_gradient, scale_gradient = torch.zeros_like(self.own), torch.zeros_like(self.scale)
+        for rows, logits in self.blocks():
+            from_own = (logits - own_sums[:, rows, None]).exp() * own_weights[:, rows, None]
+            from_others = (logits - other_sums[:, None, :]).exp() * weights[:, None, :]
+            logits_gradient = (from_own + from_others) * 0.5
+            logits_gradient.diagonal(self.first_row + rows.start, dim1=1, dim2=2).sub_(own_weights[:, rows])
+            scale_gradient += (logits_gradient * logits).sum() / self.scale
+            gradient = self.scale * torch.matmul(logits_gradient, self.others)
+            own_gradient[:, rows] = gradient if len(self.own) > 1 else gradient.sum(dim=0, keepdim=True)
+        return own_gradient, scale_gradient
+
+
+class _BlockwiseContrastiveLoss(torch.autograd.Function):
+    """
+    The cross entropies need no more of the matrix than the logarithm of the sum of exponentials of each image's and
+    each text's row. These are all that is exchanged beside the embeddings: with them, a process has the gradients of
+    its own rows.
+    """
+
+    @staticmethod
+    def _comparisons(images, texts, all_images, all_texts, scale, present, groups, first_row, block_size):
+        """Of the own images with all texts, and of the own texts with all images."""
+        return (
+            _Comparison(images, all_texts, scale, present, groups, first_row, block_size),
+            _Comparison(texts, all_images, scale, present, groups, first_row, block_size),
+        )
+
+    @staticmethod
+    def forward(ctx, images, texts, scale, present, groups, gather, first_row, block_size):
+        all_images, all_texts, present = gather(images)[None], gather(texts).transpose(0, 1), gather(present).t()
+        groups = gather(groups) if groups is not None else None
+        images, texts = images[None], texts.transpose(0, 1)
+        tensors = (images, texts, all_images, all_texts, scale, present, groups)
+        of_images, of_texts = _BlockwiseContrastiveLoss._comparisons(*tensors, first_row, block_size)
         own_logits = scale * (texts * images).sum(dim=2)
-        ctx.save_for_backward(images, texts, scale, pairs, groups, row_sums, column_sums, weights)
-        ctx.num_rows = num_rows
+        terms = torch.stack([of_images.log_sums(), of_texts.log_sums(), own_logits])
+        image_sums, text_sums, own_logits = gather(terms.transpose(0, 2).contiguous()).transpose(0, 2)
+
+        counts = present.sum(dim=1)
+        is_counted = counts > 1
+        num_counted = is_counted.sum()
+        # of each pair in the mean over its slot's pairs, and over the slots with at least two
+        weights = present / (counts.clamp(min=1) * num_counted.clamp(min=1))[:, None] * is_counted[:, None]
+        ctx.save_for_backward(*tensors, image_sums, text_sums, weights)
+        ctx.gather, ctx.first_row, ctx.block_size = gather, first_row, block_size
         # halved before they are added: the sum of two least numbers is infinite
-        parts = (weights * (0.5 * row_sums + 0.5 * column_sums - own_logits)).sum(dim=1)
+        parts = (weights * (0.5 * image_sums + 0.5 * text_sums - own_logits)).sum(dim=1)
         slot_losses = (parts * num_counted).masked_fill(~is_counted, torch.nan)
         ctx.mark_non_differentiable(slot_losses)
         return parts.sum(), slot_losses
@@ -60,18 +125,14 @@ class _BlockwiseContrastiveLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient, _):
-        images, texts, scale, pairs, groups, row_sums, column_sums, weights = ctx.saved_tensors
-        image_gradient, text_gradient = torch.zeros_like(images), torch.empty_like(texts)
-        scale_gradient = torch.zeros_like(scale)
-        for rows, logits in _BlockwiseContrastiveLoss._blocks(texts, images, scale, pairs, groups, ctx.num_rows):
-            from_rows = (logits - row_sums[:, rows, None]).exp() * weights[:, rows, None]
-            from_columns = (logits - column_sums[:, None, :]).exp() * weights[:, None, :]
-            logits_gradient = (from_rows + from_columns) * (0.5 * gradient)
-            logits_gradient.diagonal(rows.start, dim1=1, dim2=2).sub_(weights[:, rows] * gradient)
-            scale_gradient += (logits_gradient * logits).sum() / scale
-            text_gradient[:, rows] = scale * torch.matmul(logits_gradient, images)
-            image_gradient += scale * torch.matmul(logits_gradient.transpose(1, 2), texts[:, rows]).sum(dim=0)
-        return image_gradient, text_gradient, scale_gradient, None, None, None
+        *tensors, image_sums, text_sums, weights = ctx.saved_tensors
+        of_images, of_texts = _BlockwiseContrastiveLoss._comparisons(*tensors, ctx.first_row, ctx.block_size)
+        own = slice(ctx.first_row, ctx.first_row + tensors[0].shape[1])
+        image_gradient, scale_gradient = of_images.gradients(image_sums[:, own], text_sums, weights)
+        text_gradient, _ = of_texts.gradients(text_sums[:, own], image_sums, weights)
+        scale_gradient = ctx.gather(scale_gradient[None]).sum()  # the images of all processes are all pairs
+        gradients = (image_gradient[0], text_gradient.transpose(0, 1), scale_gradient)
+        return *(gradient * one for one in gradients), None, None, None, None, None
 
 
 def blockwise_contrastive_loss(
@@ -80,12 +141,18 @@ def blockwise_contrastive_loss(
     logit_scale: torch.Tensor,
     present: torch.Tensor | None = None,
     short_groups: torch.Tensor | None = None,
-    block_size: int = 4096,
+    block_size: int = 2**26,
+    gather: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach,
+    process_index: int = 0,
     return_slot_losses: bool = False,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """
     The loss of LoTLIP (Wu et al., 2024, https://arxiv.org/abs/2410.05249, section 3), equal in value and gradients to
     `image_text_contrastive_loss`, with memory that grows with the batch, not with its square.
+
+    With several processes every one gives its own rows, as many as the others do, and has the loss of all rows, with
+    the gradients of that for its own: embeddings are exchanged, and sums of exponentials, but no gradients of
+    embeddings. The work is shared out.
 
     Args:
         image_embeds (`torch.Tensor` of shape `(batch_size, dim)`):
@@ -93,14 +160,20 @@ def blockwise_contrastive_loss(
         text_embeds (`torch.Tensor` of shape `(batch_size, slots, dim)`):
             Normalised text features: the short caption's `[CLS]`, then `[CLS]` and the corner tokens of long captions.
         logit_scale (`torch.Tensor` of shape `()`):
-            Inverse temperature (no logarithm), above 0.
+            Inverse temperature (no logarithm), above 0, the same on every process.
         present (`torch.Tensor` of shape `(batch_size, slots)`, *optional*):
             False where an image lacks the caption of that slot: it is then neither positive nor negative there.
         short_groups (`torch.Tensor` of shape `(batch_size,)`, *optional*):
             Integers. In the first slot images of the same group are no negatives of each other, as when they have the
             same short caption.
-        block_size (`int`, *optional*, defaults to 4096):
-            The most rows, of all slots together, of a block.
+        block_size (`int`, *optional*, defaults to 2**26):
+            The most similarities of a block, 4 bytes each, of which some copies are needed. A block has a row of all
+            slots at least.
+        gather (`Callable[[torch.Tensor], torch.Tensor]`, *optional*):
+            Gives the rows of all processes, in their order, from the own ones, such as `Accelerator.gather`. By
+            default there is one process.
+        process_index (`int`, *optional*, defaults to 0):
+            The place of this process in that order.
         return_slot_losses (`bool`, *optional*, defaults to `False`):
             Whether to return the loss of each slot too, of shape `(slots,)` and without gradient: not a number where
             the slot has less than two pairs.
@@ -117,7 +190,7 @@ def blockwise_contrastive_loss(
 
     >>> image_embeds = torch.eye(4)
     >>> text_embeds = image_embeds[:, None].expand(4, 3, 4)
-    >>> round(blockwise_contrastive_loss(image_embeds, text_embeds, torch.tensor(2.0), block_size=2).item(), 4)
+    >>> round(blockwise_contrastive_loss(image_embeds, text_embeds, torch.tensor(2.0), block_size=24).item(), 4)
     0.3408
     ```"""
     if present is None:
@@ -125,10 +198,12 @@ def blockwise_contrastive_loss(
     with torch.autocast(image_embeds.device.type, enabled=False):
         loss, slot_losses = _BlockwiseContrastiveLoss.apply(
             image_embeds.float(),
-            text_embeds.transpose(0, 1).float(),
+            text_embeds.float(),
             logit_scale.float(),
-            present.t(),
+            present,
             short_groups,
-            max(1, block_size // text_embeds.shape[1]),
+            gather,
+            process_index * len(image_embeds),
+            block_size,
         )
     return (loss, slot_losses) if return_slot_losses else loss
