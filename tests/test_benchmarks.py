@@ -92,3 +92,19 @@ def test_choices(run):
     corners, optimizers, dtypes = run("choices", "--layers", 1, "--texts", 2, "--length", 9)
     assert len(corners["rows"]) == len(optimizers["rows"]) == 2 and len(dtypes["rows"]) == 3
     assert dtypes["least_cosine"]["bfloat16"] > 0.99
+
+
+def test_scale(run):
+    options = {"layers": 1, "num_images": 1000, "num_views": 2, "num_train_epochs": 3, "num_measured_images": 4}
+    options = [word for name, value in options.items() for word in (f"--{name}", value)]
+    tables = run("scale", *options, "--per_device_train_batch_size", 8, "--gpus", 2, 4, "--global_batch_sizes", 16)
+    rows = {table["title"].split(",")[0].split(" at ")[0]: table["rows"] for table in tables}
+    hours = {name: row["GPU hours an epoch"] for name, row in rows["The towers"].items()}
+    assert hours["cached image features"] < hours["locked image tower"] < hours["trained image tower"]
+    assert all(hours[name] < hours[f"{name.split()[0]}, in chunks"] for name in list(hours)[:3])
+    storage = rows["Storage of 1"]
+    assert storage["image features, views: 2"]["TB in all"] == pytest.approx(1000 * 2 * 4 * 768 / 1e12)
+    assert all(row["images/s of a core"] > 0 for row in rows["Making batches"].values())
+    two, four = rows["The exchange of a step"].values()
+    assert four["gathered (MB)"] == 2 * two["gathered (MB)"] and four["gradients (MB)"] == two["gradients (MB)"]
+    assert [row["steps"] for row in rows["3 epochs"].values()] == [3 * 63, 3 * 32]
