@@ -193,7 +193,6 @@ def find_leftovers(output_dir: Path) -> list[Path]:
         "not_finite.json",
         "metrics.jsonl",
         "summary.html",
-        "training_args.json",
         "logs",
     )
     return [path for pattern in patterns for path in sorted(output_dir.glob(pattern))]

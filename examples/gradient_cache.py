@@ -76,13 +76,12 @@ def backward_in_chunks(
     chunks, states, image_embeds, text_embeds = [], [], [], []
     for start in range(0, num_rows, chunk_size):
         chunk = {name: values[start : start + chunk_size] for name, values in batch.items()}
+        states.append(RandomState(*chunk.values()))
         with torch.no_grad():
-            if is_locked and "pixel_values" in chunk:
-                with accelerator.autocast():
-                    outputs = unwrapped_model.vision_model(chunk.pop("pixel_values"))
-                chunk["vision_pooler_output"] = outputs.pooler_output
-            states.append(RandomState(*chunk.values()))
             outputs = model(**chunk)
+        if is_locked and "pixel_values" in chunk:
+            del chunk["pixel_values"]
+            chunk["vision_pooler_output"] = outputs.vision_model_output.pooler_output
         chunks.append(chunk)
         image_embeds.append(outputs.image_embeds)
         text_embeds.append(outputs.text_embeds)

@@ -189,7 +189,7 @@ class MetricsLog:
     def __init__(self, accelerator: Accelerator, output_dir: Path, step: int):
         self.accelerator = accelerator
         self.path = output_dir / METRICS_FILE
-        if accelerator.is_main_process:
+        if accelerator.is_main_process and self.path.exists():
             rows = [row for row in read_metrics(self.path) if row["step"] <= step]
             partial = self.path.with_name(self.path.name + ".partial")
             partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

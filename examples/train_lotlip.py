@@ -67,6 +67,7 @@ from evaluate_retrieval import evaluate_retrieval, format_table, write_json
 from gradient_cache import backward_in_chunks
 from huggingface_hub.constants import HF_HOME
 from monitoring import MetricsLog, Throughput, measure_slots, peak_memory
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from tqdm.auto import tqdm
@@ -385,32 +386,23 @@ def build_tokenizer(dataset: datasets.Dataset, reader: CaptionReader) -> LotlipT
 
 
 def parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict]:
-    """Matrices decay; norms, biases, corner tokens and the temperature do not."""
-    decayed, kept = [], []
+    """Matrices decay; norms, biases, corner tokens and the temperature (which is never sharded) do not."""
+    decayed, kept, scalars = [], [], []
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and parameter.dim() == 0:
+            scalars.append(parameter)
+        elif parameter.requires_grad:
             is_kept = parameter.dim() < 2 or name.endswith("corner_tokens")
             (kept if is_kept else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+        {"params": scalars, "weight_decay": 0.0},
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The loss of the global batch
-
-
-def gather_with_gradient(features: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
-    """
-    The features (rows, ...) of all processes, in the order of the processes. The own rows carry the gradient,
-    multiplied by the number of processes because data parallelism averages over them: what reaches the parameters is
-    the gradient of the global batch.
-    """
-    if accelerator.num_processes == 1:
-        return features
-    everyone = accelerator.gather(features.detach())
-    if features.requires_grad:
-        features.register_hook(lambda gradient: gradient * accelerator.num_processes)
-    start = accelerator.process_index * len(features)
-    return torch.cat([everyone[:start], features, everyone[start + len(features) :]])
 
 
 def global_loss(
@@ -422,18 +414,29 @@ def global_loss(
     accelerator: Accelerator,
     details: dict[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """The loss over the global batch, the same on every process; `details` receives what it is made of."""
-    image_embeds = gather_with_gradient(image_embeds, accelerator)
-    text_embeds = gather_with_gradient(text_embeds, accelerator)
-    present = (text_embeds != 0).any(dim=-1)  # the embedding of an absent caption is zero
-
+    """
+    The loss over the global batch, the same on every process. Each has its gradient for the own rows, multiplied by
+    the number of processes because data parallelism averages over them: what reaches the parameters is the gradient of
+    the global batch. `details` receives what the loss is made of.
+    """
+    for embeds in (image_embeds, text_embeds):
+        if embeds.requires_grad:
+            embeds.register_hook(lambda gradient: gradient * accelerator.num_processes)
     short_groups = None
     if not args.keep_duplicate_negatives:
         short_ids = batch["short_input_ids"] * batch["short_attention_mask"]  # padded with 0 here and across processes
         short_ids = accelerator.gather(accelerator.pad_across_processes(short_ids, dim=1))
-        _, short_groups = short_ids.unique(dim=0, return_inverse=True)
+        _, groups = short_ids.unique(dim=0, return_inverse=True)
+        short_groups = groups.unflatten(0, (accelerator.num_processes, -1))[accelerator.process_index]
     loss, slot_losses = blockwise_contrastive_loss(
-        image_embeds, text_embeds, logit_scale.exp(), present, short_groups, return_slot_losses=True
+        image_embeds,
+        text_embeds,
+        logit_scale.exp(),
+        present=(text_embeds != 0).any(dim=-1),  # the embedding of an absent caption is zero
+        short_groups=short_groups,
+        gather=accelerator.gather,
+        process_index=accelerator.process_index,
+        return_slot_losses=True,
     )
     if details is not None:
         details["slot_losses"] = slot_losses
@@ -443,6 +446,18 @@ def global_loss(
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What is kept
+
+
+def whole_model(model: torch.nn.Module, accelerator: Accelerator) -> LotlipModel:
+    """The model itself; where its parameters are sharded (FSDP2) a copy that has all of them, on every process."""
+    unwrapped_model = accelerator.unwrap_model(model)
+    if not accelerator.is_fsdp2:
+        return unwrapped_model
+    weights = get_model_state_dict(unwrapped_model, options=StateDictOptions(full_state_dict=True))
+    with torch.random.fork_rng():
+        copy = LotlipModel(unwrapped_model.config)
+    copy.load_state_dict(weights)
+    return copy.to(accelerator.device)
 
 
 def save_model(
@@ -569,7 +584,7 @@ def main() -> None:
     is_locked = args.freeze_vision_model if args.freeze_vision_model is not None else has_pretrained_vision
     model.vision_model.requires_grad_(not is_locked)
     if args.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     if not is_locked and (args.cache_image_features or args.num_views):
         raise ValueError("`--cache_image_features` and `--num_views` are for a locked image tower.")
     if args.num_views and args.min_crop_scale == 1:
@@ -628,7 +643,6 @@ def main() -> None:
     if max_train_steps is None:
         max_train_steps = max(1, len(batches) * args.num_train_epochs // args.gradient_accumulation_steps)
     scheduler = get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, max_train_steps)
-    model, optimizer = accelerator.prepare(model, optimizer)
     progress = Progress(
         settings={
             "global_batch_size": global_batch_size,
@@ -649,7 +663,7 @@ def main() -> None:
     if args.cache_image_features:
         views = (args.seed, args.min_crop_scale) if crop is not None else None
         samples.image_features = cache_image_features(
-            accelerator.unwrap_model(model).vision_model,
+            model.vision_model.to(accelerator.device),
             processor.image_processor,
             samples.load_image,
             num_samples,
@@ -661,6 +675,10 @@ def main() -> None:
             num_workers=args.dataloader_num_workers,
         )
         logger.info(f"Image features from {samples.image_features.path}: the image tower does not run in training.")
+    if accelerator.is_fsdp2:
+        # a scalar cannot be sharded, and need not be averaged: every process has the gradient of the whole loss for it
+        accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList([model.logit_scale])]
+    model, optimizer = accelerator.prepare(model, optimizer)
     set_seed(args.seed, device_specific=True)
     if checkpoint is not None:
         load_checkpoint(accelerator, checkpoint, progress, scheduler)
@@ -683,11 +701,11 @@ def main() -> None:
 
     def evaluate() -> dict[str, float]:
         """Results on the evaluation data, on the main process; it keeps the model if they are the best so far."""
-        unwrapped_model = accelerator.unwrap_model(model)
-        results = evaluate_retrieval(unwrapped_model, processor, eval_data, eval_args, PartialState())
+        evaluated_model = whole_model(model, accelerator)
+        results = evaluate_retrieval(evaluated_model, processor, eval_data, eval_args, PartialState())
         if class_names is not None:
             classified = evaluate_zero_shot(
-                unwrapped_model, processor, eval_data, class_names, eval_args, PartialState()
+                evaluated_model, processor, eval_data, class_names, eval_args, PartialState()
             )
             results |= {f"zero_shot_{name}": classified[name] for name in ("top1", "top5") if name in classified}
         progress.evaluated_step = progress.step
@@ -697,7 +715,7 @@ def main() -> None:
             if class_names is not None:
                 tqdm.write("zero-shot top-1 {zero_shot_top1:.1f}, top-5 {zero_shot_top5:.1f}".format(**results))
             if progress.is_best(results, args.metric_for_best_model):
-                save_model(args, args.output_dir / "best", unwrapped_model, processor, results)
+                save_model(args, args.output_dir / "best", evaluated_model, processor, results)
         return results
 
     def is_evaluation_due() -> bool:
@@ -834,11 +852,12 @@ def main() -> None:
     if unmatched_keys.num_unmatched:
         logger.warning(unmatched_keys)
 
+    trained_model = whole_model(model, accelerator)
     if accelerator.is_main_process:  # before the evaluation, which may meet a broken image
-        save_model(args, args.output_dir, accelerator.unwrap_model(model), processor)
+        save_model(args, args.output_dir, trained_model, processor)
     results = evaluate()
     if accelerator.is_main_process:
-        save_model(args, args.output_dir, accelerator.unwrap_model(model), processor, results)
+        save_model(args, args.output_dir, trained_model, processor, results)
         logger.info(f"The summary of this training is {write_summary(args.output_dir)}.")
         if args.push_to_hub:
             push_model(args)

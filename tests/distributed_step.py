@@ -71,7 +71,7 @@ def main():
     )
     samples = CaptionedImages(dataset, args, reader)
     if chunk_size > 0:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     prepared = accelerator.prepare(model)
 
     steps = []

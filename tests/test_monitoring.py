@@ -42,7 +42,7 @@ def test_slots_are_measured_one_by_one():
     present = (texts != 0).any(dim=-1)
     scale = torch.tensor(5.0)
     loss, slot_losses = blockwise_contrastive_loss(
-        images, texts, scale, present, block_size=3, return_slot_losses=True
+        images, texts, scale, present, block_size=3 * 7 * 9, return_slot_losses=True
     )
     expected = []
     for slot in range(7):

@@ -184,6 +184,8 @@ def take_slice(dataset: Dataset, name: str, split: str) -> Dataset:
     """The part of a whole split that a specification such as `"train[:90%]"` names."""
     (part,) = ReadInstruction.from_spec(split).to_absolute({name: len(dataset)})
     start, stop = part.from_ or 0, len(dataset) if part.to is None else part.to
+    if start >= stop:
+        raise ValueError(f"The split {split!r} is empty: there are {len(dataset)} rows.")
     return dataset if (start, stop) == (0, len(dataset)) else dataset.select(range(start, stop))
 
 
