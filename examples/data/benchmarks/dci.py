@@ -1,0 +1,48 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Densely Captioned Images (Urbanek et al., 2023, https://arxiv.org/abs/2312.08578): the texts on the whole image."""
+
+from pathlib import Path, PurePosixPath
+
+from data.benchmarks.annotations import Annotations, read_json, text_in
+
+
+FOLDER = PurePosixPath("densely_captioned_images")
+
+
+def read_dci(data_dir: Path) -> Annotations:
+    """Reads the annotations of all splits; a text is the short caption, a line break, and the extra caption."""
+    splits_file = FOLDER / "splits.json"
+    if not (data_dir / splits_file).is_file():
+        return Annotations(missing=[str(splits_file)])
+    splits = read_json(data_dir / splits_file)
+    if not isinstance(splits, dict) or not all(isinstance(names, list) for names in splits.values()):
+        raise ValueError(f"`{data_dir / splits_file}` must hold a list of file names for each split: get it again.")
+
+    annotations = Annotations()
+    for name in (name for names in splits.values() for name in names):
+        file = FOLDER / "annotations" / name
+        if not (data_dir / file).is_file():
+            annotations.missing.append(str(file))
+            continue
+        row, where = read_json(data_dir / file), str(data_dir / file)
+        short_caption = text_in(row, "short_caption", where)
+        extra_caption = text_in(row, "extra_caption", where, is_empty_allowed=True)
+        annotations.rows.append(
+            {
+                "file_name": str(FOLDER / "photos" / text_in(row, "image", where)),
+                "long_captions": f"{short_caption}\n{extra_caption}",
+            }
+        )
+    return annotations

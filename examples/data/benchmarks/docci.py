@@ -1,0 +1,39 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Descriptions of Connected and Contrasting Images (Onoe et al., 2024, https://arxiv.org/abs/2404.19753): its test."""
+
+from pathlib import Path
+
+from data.benchmarks.annotations import Annotations, read_json_lines, text_in
+
+
+ANNOTATION_FILE = "docci_descriptions.jsonlines"
+
+
+def read_docci(data_dir: Path) -> Annotations:
+    """Reads the test split, without the small set for qualitative comparisons."""
+    path = data_dir / ANNOTATION_FILE
+    if not path.is_file():
+        return Annotations(missing=[ANNOTATION_FILE])
+    annotations = Annotations()
+    for where, row in read_json_lines(path):
+        is_qualitative = text_in(row, "example_id", where).startswith("qual")
+        if text_in(row, "split", where) == "test" and not is_qualitative:
+            annotations.rows.append(
+                {
+                    "file_name": f"images/{text_in(row, 'image_file', where)}",
+                    "long_captions": text_in(row, "description", where),
+                }
+            )
+    return annotations

@@ -1,0 +1,42 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""ImageInWords (Garg et al., 2024, https://arxiv.org/abs/2405.02793): its three sets written by humans."""
+
+from pathlib import Path, PurePosixPath
+
+from data.benchmarks.annotations import Annotations, read_json_lines, text_in
+
+
+# The folders of images by those of annotations
+IMAGE_FOLDERS = {"DCI_Test": "dci", "DOCCI_Test": "docci", "IIW-400": "docci_aar"}
+
+
+def read_iiw(data_dir: Path) -> Annotations:
+    """Reads the three sets, whose annotations name the image in `image` or in `image/key`, some without `.jpg`."""
+    annotations = Annotations()
+    for name, image_folder in IMAGE_FOLDERS.items():
+        file = PurePosixPath(name) / "data.jsonl"
+        if not (data_dir / file).is_file():
+            annotations.missing.append(str(file))
+            continue
+        for where, row in read_json_lines(data_dir / file):
+            image = text_in(row, "image" if "image" in row else "image/key", where)
+            image = image if image.endswith(".jpg") else f"{image}.jpg"
+            annotations.rows.append(
+                {
+                    "file_name": str(PurePosixPath(image_folder) / image),
+                    "long_captions": text_in(row, "IIW", where),
+                }
+            )
+    return annotations

@@ -1,0 +1,60 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""MSCOCO and Flickr30k: the test splits of Karpathy and Fei-Fei (2015, https://arxiv.org/abs/1412.2306)."""
+
+from pathlib import Path, PurePosixPath
+
+from data.benchmarks.annotations import Annotations, read_json, text_in
+
+
+# Some images of MSCOCO have six or seven captions; the 25,000 of the benchmark are the first five of each.
+NUM_CAPTIONS = 5
+
+
+def read_karpathy(data_dir: Path, annotation_file: str, image_folder: str | None = None) -> Annotations:
+    """
+    Reads the test split of one of Karpathy's files.
+
+    Args:
+        data_dir (`Path`):
+            The benchmark's folder.
+        annotation_file (`str`):
+            The name of the file.
+        image_folder (`str`, *optional*):
+            The folder of the images; by default the one that the file names for each image.
+    """
+    path = data_dir / annotation_file
+    if not path.is_file():
+        return Annotations(missing=[annotation_file])
+    content = read_json(path)
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list):
+        raise ValueError(f"`{path}` must hold a list 'images', but it does not. The file is damaged: get it again.")
+
+    annotations = Annotations()
+    for number, row in enumerate(images):
+        where = f"{path}, image {number}"
+        if text_in(row, "split", where) != "test":
+            continue
+        sentences = row.get("sentences")
+        if not isinstance(sentences, list) or not sentences:
+            raise ValueError(f"{where}: 'sentences' must hold captions, but it is {sentences!r}: get the file again.")
+        folder = text_in(row, "filepath", where) if image_folder is None else image_folder
+        annotations.rows.append(
+            {
+                "file_name": str(PurePosixPath(folder) / text_in(row, "filename", where)),
+                "caption": [text_in(sentence, "raw", where) for sentence in sentences[:NUM_CAPTIONS]],
+            }
+        )
+    return annotations

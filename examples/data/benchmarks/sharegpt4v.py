@@ -1,0 +1,47 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""ShareGPT4V (Chen et al., 2023, https://arxiv.org/abs/2311.12793): its first captions of images of SA-1B."""
+
+import re
+from pathlib import Path
+
+from data.benchmarks.annotations import Annotations, read_json_list, text_in
+
+
+ANNOTATION_FILE = "share-captioner_coco_lcs_sam_1246k_1107.json"
+SA_1B_IMAGE = re.compile(r"sam/|(.*/)?sa_\d+\.jpg$")
+
+
+def read_sharegpt4v(data_dir: Path, num_rows: int) -> Annotations:
+    """Reads the first rows with images of SA-1B, from the published file or another JSON file that is there alone."""
+    path = data_dir / ANNOTATION_FILE
+    if not path.is_file():
+        others = [file for file in data_dir.glob("*.json") if not file.name.startswith(".")]
+        if len(others) != 1:
+            return Annotations(missing=[ANNOTATION_FILE])
+        (path,) = others
+
+    annotations = Annotations()
+    for where, row in read_json_list(path):
+        image = text_in(row, "image", where)
+        if SA_1B_IMAGE.match(image) is None:
+            continue
+        turns = row.get("conversations")
+        if not isinstance(turns, list) or len(turns) < 2:
+            raise ValueError(f"{where}: 'conversations' must hold a question and an answer, but it is {turns!r}.")
+        text = text_in(turns[1], "value", f"{where}, conversations[1]")
+        annotations.rows.append({"file_name": image, "long_captions": text})
+        if len(annotations.rows) == num_rows:
+            break
+    return annotations

@@ -1,0 +1,33 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Urban1k (Zhang et al., 2024, https://arxiv.org/abs/2403.15378): images of cities, of which many are alike."""
+
+from pathlib import Path
+
+from data.benchmarks.annotations import Annotations, naming, text_in
+
+
+def read_urban1k(data_dir: Path) -> Annotations:
+    """Reads the first line of each caption file; the image has the name of the file."""
+    # the archive holds hidden files of the system that it was made on
+    files = sorted(file for file in (data_dir / "caption").glob("*.txt") if not file.name.startswith("."))
+    if not files:
+        return Annotations(missing=["caption/*.txt"])
+    annotations = Annotations()
+    for file in files:
+        with naming(file), open(file, encoding="utf-8") as lines:
+            row = {"first line": lines.readline().rstrip("\n")}
+        text = text_in(row, "first line", str(file))
+        annotations.rows.append({"file_name": f"image/{file.stem}.jpg", "long_captions": text})
+    return annotations
