@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 		--output_file outputs/demo/zero_shot.json
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -28,6 +28,8 @@ extras["test"] = extras["examples"] + [
     "hypothesis",
     "peft",
     "pytest",
+    "pytest-xdist",
+    "scipy",  # reads the class names of ImageNet's development kit
     "tensorboard",
     "timm",
 ]

@@ -180,7 +180,8 @@ def test_draws_of_captions():
 
 def test_no_weight_decay_on_norms_biases_corners_and_temperature():
     model = LotlipModel(tiny_config())
-    decayed, kept = (set(map(id, group["params"])) for group in parameter_groups(model, 0.1))
+    groups = parameter_groups(model, 0.1)
+    decayed, kept = ({id(p) for g in groups for p in g["params"] if g["weight_decay"] == decay} for decay in (0.1, 0))
     kept_names = {name for name, parameter in model.named_parameters() if id(parameter) in kept}
     assert len(decayed) + len(kept) == len(list(model.parameters()))
     assert {

@@ -30,6 +30,7 @@ from modeling_lotlip.metrics import retrieval_metrics
 
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
+from data.captions import add_side_file_arguments  # noqa: E402
 from data.loading import add_data_arguments, load_split  # noqa: E402
 from data.storage import STORAGE_DTYPES, from_storage, to_storage  # noqa: E402
 from embedding import load_model  # noqa: E402
@@ -88,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_benchmark_arguments(parser)
     add_data_arguments(parser)
+    add_side_file_arguments(parser)
     parser.add_argument("--model_name_or_path", default="outputs/demo", help="A Hub id or a folder of a dual encoder.")
     parser.add_argument("--batch_size", type=int, default=64, help="Images in a batch.")
     parser.set_defaults(dtype="float32", trust_remote_code=False, max_length=None)  # of `load_model`
