@@ -38,9 +38,21 @@ PREFETCHED_BATCHES = 8
 TEXTS_PER_CHUNK = 256
 
 
-def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+# Models whose text tower reads as much as its position table holds, whatever their tokenizer says: Long-CLIP is a CLIP
+# with a longer table, and often a tokenizer with the limit of the original.
+READ_WHOLE_TABLE = ("clip", "clipseg", "metaclip_2")
+# Models that were trained on texts padded to the full length, which their processors do not do by themselves
+PADDED_TO_THE_LIMIT = ("siglip", "siglip2")
+
+
+def add_evaluation_arguments(parser: argparse.ArgumentParser, are_several_models: bool = False) -> None:
     """Adds the arguments that the evaluation scripts share to `parser`."""
-    parser.add_argument("--model_name_or_path", required=True, help="A Hub id or a folder of a dual encoder.")
+    parser.add_argument(
+        "--model_name_or_path",
+        required=True,
+        nargs="+" if are_several_models else None,
+        help=f"A Hub id or a folder of a dual encoder{', or several' if are_several_models else ''}.",
+    )
     parser.add_argument("--trust_remote_code", action="store_true", help="Run the code that comes with the model.")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--device", help="Such as `cpu` or `cuda:0`; by default an accelerator if there is one.")
@@ -61,13 +73,36 @@ def load_model(args: argparse.Namespace, state: PartialState) -> tuple[PreTraine
             f"`--model_name_or_path {args.model_name_or_path}` is a {type(model).__name__}, no dual encoder."
         )
     processor = AutoProcessor.from_pretrained(args.model_name_or_path, trust_remote_code=args.trust_remote_code)
+    num_positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if args.max_length is not None and num_positions is not None and args.max_length > num_positions:
+        raise ValueError(
+            f"`--max_length {args.max_length}` is beyond the {num_positions} positions of the text tower."
+        )
+    processor.tokenizer.model_max_length = text_limit(model, processor)
     return model.to(args.device or state.device).eval(), processor
+
+
+def text_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
+    """The most tokens of a text that a dual encoder was made to read."""
+    limit = processor.tokenizer.model_max_length
+    num_positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(processor.tokenizer, LotlipTokenizer) or num_positions is None:
+        return limit
+    if model.config.model_type in READ_WHOLE_TABLE:
+        return num_positions
+    return min(limit, num_positions, text_defaults(processor).get("max_length", limit))
+
+
+def text_defaults(processor: ProcessorMixin) -> dict:
+    """How a processor calls its tokenizer where nothing else is asked for."""
+    defaults = getattr(type(processor), "text_kwargs", None)
+    return defaults if isinstance(defaults, dict) else {}
 
 
 def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None = None) -> dict[str, torch.Tensor]:
     """
-    Tokenizes texts as the model was trained on them: padded to the longest, but to the full length for SigLIP. Longer
-    texts are truncated; LoTLIP's tokenizer does so by itself, and says how many.
+    Tokenizes texts as the model was trained on them: padded to the longest, or to the full length (ALIGN, SigLIP).
+    Longer texts are truncated; LoTLIP's tokenizer does so by itself, and says how many.
 
     Args:
         processor (`ProcessorMixin`):
@@ -77,10 +112,11 @@ def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None
         max_length (`int`, *optional*):
             Truncate at this many tokens; by default at the tokenizer's `model_max_length`.
     """
-    is_siglip = "siglip" in type(processor).__name__.lower()
+    name = type(processor).__name__.lower()
+    is_padded_to_the_limit = any(name.startswith(model_type) for model_type in PADDED_TO_THE_LIMIT)
     return processor.tokenizer(
         texts,
-        padding="max_length" if is_siglip else True,
+        padding="max_length" if is_padded_to_the_limit else text_defaults(processor).get("padding", True),
         truncation=None if isinstance(processor.tokenizer, LotlipTokenizer) else True,
         max_length=max_length,
         return_tensors="pt",
@@ -88,17 +124,25 @@ def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None
 
 
 @torch.inference_mode()
-def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Normalised text embeddings (texts, dim) in float32."""
+def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor], with_corners: bool = False) -> torch.Tensor:
+    """Normalised text embeddings (texts, dim) in float32, or (texts, 1 + corners, dim) with the corner tokens'."""
     tokens = {name: tensor.to(model.device) for name, tensor in tokens.items()}
-    text_embeds = model.get_text_features(**tokens).pooler_output
+    if with_corners:
+        outputs = model.get_text_features(**tokens, output_corner_tokens=True)
+        text_embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
+    else:
+        text_embeds = model.get_text_features(**tokens).pooler_output
     return torch.nn.functional.normalize(text_embeds.float(), dim=-1).cpu()
 
 
 @torch.inference_mode()
-def embed_images(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Normalised image embeddings (images, dim) in float32."""
-    image_embeds = model.get_image_features(pixel_values.to(model.device, model.dtype)).pooler_output
+def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Normalised image embeddings (images, dim) in float32, from what the model's image processor returns."""
+    inputs = {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
+        for name, tensor in inputs.items()
+    }
+    image_embeds = model.get_image_features(**inputs).pooler_output
     return torch.nn.functional.normalize(image_embeds.float(), dim=-1).cpu()
 
 
@@ -170,7 +214,7 @@ def prefetch(items: Iterator, depth: int = PREFETCHED_BATCHES) -> Iterator:
 def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Normalised embeddings (entries, dim) of a batch, in float32."""
     if "pixel_values" in batch.inputs:
-        return embed_images(model, batch.inputs["pixel_values"])
+        return embed_images(model, batch.inputs)
     return embed_texts(model, batch.inputs)
 
 

@@ -17,10 +17,16 @@ Image-text retrieval of a dual encoder on a data set: recall in both directions,
     python examples/evaluate_retrieval.py --model_name_or_path outputs/demo
     python examples/evaluate_retrieval.py --model_name_or_path MODEL --dataset_name imagefolder --data_dir FOLDER
 
+Several models on several of the paper's benchmarks, in one table; each benchmark in a folder of its own name:
+
+    python examples/evaluate_retrieval.py --model_name_or_path MODEL OTHER_MODEL \
+        --benchmark dci iiw urban1k --data_dir BENCHMARKS --output_file results.json
+
 Long captions may be in files beside the images: see `--side_files`.
 """
 
 import argparse
+import csv
 import json
 import logging
 from pathlib import Path
@@ -28,15 +34,16 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from data.benchmarks import get_benchmark, load_benchmark
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import add_data_arguments, columns_of, load_split, read_image, share_of, undecoded
 from datasets import Dataset, IterableDataset
-from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize
+from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize_and_count
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from modeling_lotlip.metrics import ImageTextRetrieval
+from modeling_lotlip.metrics import metrics_of_ranks, ranks_of_blocks, retrieval_ranks, similarity_blocks
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 
 
@@ -44,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 
 class RetrievalCollator:
-    """Turns rows into pixel values, and the captions of each kind into token ids, in the workers of a data loader."""
+    """Preprocesses the images of rows and tokenizes the captions of each kind, in the workers of a data loader."""
 
     def __init__(self, processor: ProcessorMixin, args: argparse.Namespace, reader: CaptionReader):
         self.processor = processor
@@ -54,7 +61,7 @@ class RetrievalCollator:
 
     def __call__(self, rows: list[dict]) -> dict:
         images = [read_image(row[self.image_column]) for row in rows]
-        batch = self.processor.image_processor(images, return_tensors="pt")
+        batch = {"image_inputs": dict(self.processor.image_processor(images, return_tensors="pt"))}
         for kind, read in {"short": self.reader.short_captions, "long": self.reader.long_captions}.items():
             captions = [read(row) for row in rows]
             if kind == "long":
@@ -62,7 +69,8 @@ class RetrievalCollator:
                 captions = [[text for text in texts if text] for texts in captions]
             texts = [text for texts in captions for text in texts]
             batch[f"{kind}_captions"] = texts
-            batch[f"{kind}_tokens"] = tokenize(self.processor, texts, self.max_length) if texts else None
+            tokens, truncated = tokenize_and_count(self.processor, texts, self.max_length) if texts else (None, [])
+            batch[f"{kind}_tokens"], batch[f"{kind}_truncated"] = tokens, sum(truncated)
             batch[f"{kind}_images"] = [image for image, texts in enumerate(captions) for _ in texts]
         return batch
 
@@ -79,7 +87,7 @@ def embed_dataset(
 
     Returns:
         The image embeddings of each batch; and for `"short"` and `"long"` captions the `captions` themselves, the
-        `images` they belong to, counted in this share, and the `embeds` of each batch.
+        `images` they belong to, counted in this share, and of each batch the `embeds` and how many were `truncated`.
     """
     with state.main_process_first():  # which reads new side files
         reader = CaptionReader(args, columns_of(dataset))
@@ -92,16 +100,20 @@ def embed_dataset(
         generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
     )
     image_embeds, num_images = [], 0
-    texts = {kind: {"captions": [], "images": [], "embeds": []} for kind in ("short", "long")}
+    texts = {kind: {"captions": [], "images": [], "embeds": [], "truncated": []} for kind in ("short", "long")}
     total = len(share) if isinstance(share, Dataset) else None
     with tqdm(total=total, desc="Embedding", unit=" images", disable=not state.is_local_main_process) as progress:
         for batch in loader:
             for kind, embedded in texts.items():
                 embedded["captions"] += batch[f"{kind}_captions"]
                 embedded["images"] += [num_images + image for image in batch[f"{kind}_images"]]
+                embedded["truncated"].append(batch[f"{kind}_truncated"])
                 if batch[f"{kind}_tokens"] is not None:
-                    embedded["embeds"].append(embed_texts(model, batch[f"{kind}_tokens"]))
-            image_embeds.append(embed_images(model, batch["pixel_values"]))
+                    embeds = embed_texts(model, batch[f"{kind}_tokens"], with_corners=args.text_embedding != "cls")
+                    if args.text_embedding == "mean":
+                        embeds = torch.nn.functional.normalize(embeds.mean(dim=1), dim=-1)
+                    embedded["embeds"].append(embeds)
+            image_embeds.append(embed_images(model, batch["image_inputs"]))
             num_images += len(image_embeds[-1])
             progress.update(len(image_embeds[-1]))
     return image_embeds, texts
@@ -117,6 +129,7 @@ def gather_embedded(image_embeds: list[torch.Tensor], texts: dict[str, dict[str,
             gathered[kind]["captions"] += embedded["captions"]
             gathered[kind]["images"] += [num_images + image for image in embedded["images"]]
             gathered[kind]["embeds"] += embedded["embeds"]
+            gathered[kind]["truncated"] += embedded["truncated"]
         if share_embeds is not None:
             image_embeds.append(share_embeds)
     return torch.cat(image_embeds), gathered
@@ -142,14 +155,18 @@ def evaluate_retrieval(
         dataset (`Dataset` or `IterableDataset`):
             The images and captions.
         args (`argparse.Namespace`):
-            The arguments of data and of side files, `batch_size`, `max_length` and `distinct_short_captions`.
+            The arguments of data and of side files, `batch_size`, `max_length`, `text_embedding` and
+            `distinct_short_captions`.
         state (`PartialState`):
             The processes.
 
     Returns:
-        `dict[str, float]`: the results of [`ImageTextRetrieval`] with prefixes `short_` and `long_`, and the numbers
-        of images and captions of each.
+        `dict[str, float]`: the results of [`ImageTextRetrieval`] with prefixes `short_` and `long_`, the numbers of
+        images and captions of each, and the share of captions that were truncated.
     """
+    num_corner_tokens = getattr(model.config.get_text_config(), "num_corner_tokens", 0)
+    if args.text_embedding != "cls" and num_corner_tokens == 0:
+        raise ValueError(f"`--text_embedding {args.text_embedding}` needs corner tokens, but the model has none.")
     was_training = model.training
     model.eval()
     image_embeds, texts = gather_embedded(*embed_dataset(model, processor, dataset, args, state))
@@ -173,16 +190,38 @@ def evaluate_retrieval(
                 f"{missing} of {len(image_embeds)} images have no {kind} caption and are left out of its gallery."
             )
         position = {image: index for index, image in enumerate(gallery)}
-        scores = ImageTextRetrieval().compute(
-            image_embeds=image_embeds[gallery],
-            text_embeds=torch.cat(embedded["embeds"])[list(rows)],
-            text_to_image=[position[image] for image in images],
-        )
+        text_embeds = torch.cat(embedded["embeds"])[list(rows)]
+        text_to_image = torch.tensor([position[image] for image in images])
+        rank = rank_by_best_embedding if text_embeds.dim() == 3 else retrieval_ranks
+        scores = metrics_of_ranks(*rank(image_embeds[gallery], text_embeds, text_to_image))
         results |= {f"{kind}_{name}": value for name, value in scores.items()}
         results |= {f"{kind}_num_images": len(gallery), f"{kind}_num_captions": len(rows)}
+        results[f"{kind}_truncated"] = sum(embedded["truncated"]) / len(embedded["captions"])
     if not results:
         raise ValueError("No image has a caption: there is nothing to retrieve.")
     return results
+
+
+def rank_by_best_embedding(image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_to_image: torch.Tensor):
+    """
+    [`retrieval_ranks`] where the similarity of a text with an image is that of the most similar of its embeddings.
+
+    Args:
+        image_embeds (`torch.Tensor` of shape `(num_images, dim)`):
+            Normalised.
+        text_embeds (`torch.Tensor` of shape `(num_texts, embeddings, dim)`):
+            Normalised.
+        text_to_image (`torch.Tensor` of shape `(num_texts,)`):
+            The image of each text.
+    """
+
+    def blocks():
+        for parts in zip(*(similarity_blocks(embeds.contiguous(), image_embeds) for embeds in text_embeds.unbind(1))):
+            rows, columns, _ = parts[0]
+            yield rows, columns, torch.stack([block for _, _, block in parts]).amax(dim=0)
+
+    own = (text_embeds * image_embeds[text_to_image, None]).sum(dim=-1).amax(dim=1)
+    return ranks_of_blocks(blocks(), own, text_to_image, len(image_embeds))
 
 
 def format_table(results: dict[str, float]) -> str:
@@ -211,21 +250,124 @@ def write_json(path: Path, results: dict) -> None:
     partial.replace(path)
 
 
+def evaluate_benchmarks(args: argparse.Namespace, state: PartialState) -> list[dict]:
+    """A row of results for every model and benchmark, on the main process."""
+    folders = {name: Path(args.data_dir) / (name if len(args.benchmark) > 1 else "") for name in args.benchmark}
+    datasets = {
+        name: load_benchmark(name, folder, allow_partial=args.allow_partial) for name, folder in folders.items()
+    }
+    rows = []
+    for model_name in args.model_name_or_path:
+        model_args = argparse.Namespace(**(vars(args) | {"model_name_or_path": model_name}))
+        model, processor = load_model(model_args, state)
+        for name, dataset in datasets.items():
+            results = evaluate_retrieval(model, processor, dataset, args, state)
+            published = get_benchmark(name).num_images
+            rows.append(
+                {
+                    "benchmark": name,
+                    "published_num_images": published,
+                    **describe_run(model_args, model, processor),
+                    **results,
+                }
+            )
+    return rows
+
+
+def describe_run(args: argparse.Namespace, model: PreTrainedModel, processor: ProcessorMixin) -> dict:
+    """What a result depends on beside the data."""
+    return {
+        "model": args.model_name_or_path,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "model_type": model.config.model_type,
+        "dtype": args.dtype,
+        "max_length": args.max_length or processor.tokenizer.model_max_length,
+        "text_embedding": args.text_embedding,
+    }
+
+
+def format_benchmarks(rows: list[dict]) -> str:
+    """
+    The results of `evaluate_benchmarks` in the paper's form: recall at 1 of every model on every benchmark, image to
+    text and text to image, and their means. A benchmark that is not complete has its size beside its name.
+    """
+    benchmarks = {row["benchmark"]: row for row in rows}
+    titles = []
+    for name, row in benchmarks.items():
+        kind = kind_of(row)
+        num_images, published = row[f"{kind}_num_images"], row["published_num_images"]
+        titles.append(name if num_images == published else f"{name} ({num_images} of {published} images)")
+    columns = [f"{title} {direction}" for title in [*titles, "average"] for direction in ("I2T", "T2I")]
+    lines = ["| model | " + " | ".join(columns) + " | truncated |", "| --- |" + " --- |" * (len(columns) + 1)]
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model]
+        recalls = [[row[f"{kind_of(row)}_{direction}_recall@1"] for row in own] for direction in ("i2t", "t2i")]
+        values = [value for pair in zip(*recalls) for value in pair] + [sum(way) / len(way) for way in recalls]
+        truncated = 100 * sum(row[f"{kind_of(row)}_truncated"] for row in own) / len(own)
+        lines.append(f"| {model} | " + " | ".join(f"{value:.2f}" for value in values) + f" | {truncated:.0f}% |")
+    return "\n".join(lines)
+
+
+def kind_of(row: dict) -> str:
+    """The kind of captions of a benchmark, which has one only."""
+    return "long" if "long_num_images" in row else "short"
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """Writes rows to a CSV file, whole or not at all; what a row lacks is left empty."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_evaluation_arguments(parser)
+    add_evaluation_arguments(parser, are_several_models=True)
     add_data_arguments(parser)
     add_side_file_arguments(parser)
+    parser.add_argument(
+        "--benchmark",
+        nargs="+",
+        help="Benchmarks by name, such as `dci iiw`. With several, `--data_dir` has a folder for each.",
+    )
+    parser.add_argument("--allow_partial", action="store_true", help="Use what there is of a benchmark.")
+    parser.add_argument(
+        "--text_embedding",
+        default="cls",
+        choices=["cls", "mean", "max"],
+        help="What stands for a text of LoTLIP: `[CLS]`, its mean with the corner tokens, or for each image the most "
+        "similar of them.",
+    )
     args = parser.parse_args()
-    args.distinct_short_captions = args.dataset_name is None
+    args.distinct_short_captions = args.dataset_name is None and args.benchmark is None
+    if args.benchmark is not None and (args.data_dir is None or args.dataset_name is not None):
+        parser.error("--benchmark needs --data_dir, the folder of its files, and no --dataset_name.")
+    if args.benchmark is None and len(args.model_name_or_path) > 1:
+        parser.error("Several models are compared on --benchmark only: name one.")
 
     state = PartialState(cpu=args.device == "cpu")
+    if args.benchmark is not None:
+        rows = evaluate_benchmarks(args, state)
+        if state.is_main_process:
+            table = format_benchmarks(rows)
+            print(table)
+            if args.output_file is not None:
+                write_json(args.output_file, {"rows": rows})
+                write_csv(args.output_file.with_suffix(".csv"), rows)
+                args.output_file.with_suffix(".md").write_text(table + "\n", encoding="utf-8")
+        state.wait_for_everyone()
+        return
+
+    (args.model_name_or_path,) = args.model_name_or_path
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
     model, processor = load_model(args, state)
     results = evaluate_retrieval(model, processor, dataset, args, state)
     if state.is_main_process:
         print(format_table(results))
-        results = {"model": args.model_name_or_path, "dataset": args.dataset_name or "scenes", **results}
+        results = {"dataset": args.dataset_name or "scenes", **describe_run(args, model, processor), **results}
         if args.output_file is not None:
             write_json(args.output_file, results)
     state.wait_for_everyone()

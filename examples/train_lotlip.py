@@ -104,6 +104,7 @@ RESUMED_SETTINGS = (
     "max_grad_norm",
     "max_length",
     "num_long_captions",
+    "no_short_captions",
     "num_sub_captions",
     "min_crop_scale",
     "num_views",
@@ -156,7 +157,8 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--gradient_checkpointing", action="store_true", help="Compute layers twice to save memory.")
 
     group = parser.add_argument_group("captions")
-    group.add_argument("--num_long_captions", type=int, default=1, help="Long captions drawn for an image.")
+    group.add_argument("--num_long_captions", type=int, default=1, help="Long captions drawn for an image; 0: none.")
+    group.add_argument("--no_short_captions", action="store_true", help="Train on long captions alone.")
     group.add_argument("--num_sub_captions", type=int, help="Consecutive sub-captions drawn of each. Default: all.")
     group.add_argument(
         "--min_crop_scale",
@@ -258,7 +260,6 @@ def parse_args() -> argparse.Namespace:
         "grad_cache_chunk_size",
         "num_train_epochs",
         "max_train_steps",
-        "num_long_captions",
         "num_sub_captions",
         "num_views",
         "eval_steps",
@@ -277,7 +278,9 @@ def parse_args() -> argparse.Namespace:
     if args.checkpointing_steps not in (None, "epoch"):
         if not args.checkpointing_steps.isdecimal() or int(args.checkpointing_steps) < 1:
             parser.error(f"--checkpointing_steps must be a number or `epoch`, got {args.checkpointing_steps}.")
-    for name in ("max_grad_norm", "warmup_steps"):
+    if args.no_short_captions and args.num_long_captions == 0:
+        parser.error("--no_short_captions and --num_long_captions 0 leave nothing to train on.")
+    for name in ("max_grad_norm", "warmup_steps", "num_long_captions"):
         if getattr(args, name) < 0:
             parser.error(f"--{name} must be at least 0, got {getattr(args, name)}.")
     if args.image_features_dir is not None and not args.cache_image_features:
@@ -534,6 +537,7 @@ def main() -> None:
     eval_args = argparse.Namespace(
         **vars(args),
         batch_size=args.per_device_eval_batch_size,
+        text_embedding="cls",
         distinct_short_captions=args.dataset_name is None,
     )
     eval_args.data_files = args.eval_data_files or args.data_files

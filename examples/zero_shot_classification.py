@@ -123,7 +123,7 @@ def summarize(predictions: torch.Tensor, labels: torch.Tensor, class_names: list
 
 
 class ClassificationCollator:
-    """Turns rows into pixel values and classes, in the workers of a data loader."""
+    """Turns rows into preprocessed images and classes, in the workers of a data loader."""
 
     def __init__(self, processor: ProcessorMixin, args: argparse.Namespace, class_names: list[str]):
         self.processor = processor
@@ -131,10 +131,10 @@ class ClassificationCollator:
         self.label_column = args.label_column
         self.class_names = class_names
 
-    def __call__(self, rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, rows: list[dict]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         images = [read_image(row[self.image_column]) for row in rows]
         labels = [class_index(row[self.label_column], self.class_names) for row in rows]
-        return self.processor.image_processor(images, return_tensors="pt")["pixel_values"], torch.tensor(labels)
+        return dict(self.processor.image_processor(images, return_tensors="pt")), torch.tensor(labels)
 
 
 def evaluate_zero_shot(
@@ -177,8 +177,8 @@ def evaluate_zero_shot(
         generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
     )
     results = []
-    for pixel_values, labels in tqdm(loader, desc="Classifying", unit=" batches", disable=not state.is_main_process):
-        similarities = embed_images(model, pixel_values) @ class_embeds.t()
+    for images, labels in tqdm(loader, desc="Classifying", unit=" batches", disable=not state.is_main_process):
+        similarities = embed_images(model, images) @ class_embeds.t()
         results.append((similarities.topk(min(5, len(class_names)), dim=-1).indices, labels))
     results = gather_object(results)
     model.train(was_training)

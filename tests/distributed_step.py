@@ -46,6 +46,7 @@ def main():
         long_captions_column="long_captions",
         num_long_captions=2,
         num_sub_captions=4,
+        no_short_captions=False,
         seed=0,
         keep_duplicate_negatives=False,
         side_files=None,

@@ -114,6 +114,7 @@ def test_wrong_names_are_errors(tmp_path, monkeypatch, changes, message):
 def test_evaluation_reads_side_files(scenes, tmp_path, model_dir):
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     settings = {"batch_size": 8, "max_length": None, "dataloader_num_workers": 0, "distinct_short_captions": True}
+    settings["text_embedding"] = "cls"
     from accelerate import PartialState
 
     whole = evaluate_retrieval(model, processor, scenes, names(**settings), PartialState())

@@ -10,6 +10,7 @@ from conftest import launch, tiny_config
 from data.captions import CaptionReader
 from data.samples import CaptionedImages, GlobalBatches
 from data.scenes import load_scenes
+from monitoring import read_metrics
 from safetensors.torch import load_file
 from train_lotlip import parameter_groups
 
@@ -145,6 +146,7 @@ def test_global_batches_are_a_new_permutation_each_epoch():
 def sample_dataset(**options) -> CaptionedImages:
     args = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
     settings = {"num_long_captions": 1, "num_sub_captions": None, "seed": 0, "side_files": None}
+    settings["no_short_captions"] = False
     vars(args).update(settings | options)
     text = "1. First things. 2) A boat.\nThe sea.. 3. Last"
     dataset = load_scenes(3, seed=2).remove_columns(["caption", "long_captions"])
@@ -230,6 +232,20 @@ def test_trains_without_long_captions_or_without_short_ones(train, tmp_path):
         results = json.loads((folder / "eval_results.json").read_text())
         assert ("short_t2i_recall@1" in results) == (column != "caption")
         assert ("long_t2i_recall@1" in results) == (column != "long_captions")
+
+
+@pytest.mark.parametrize("left_out", ["short", "long"])
+def test_trains_on_one_kind_of_captions_and_is_evaluated_on_both(train, left_out):
+    options = {"no_short_captions": True} if left_out == "short" else {"num_long_captions": 0}
+    folder = train(f"without_{left_out}", max_train_steps=2, logging_steps=1, **options)
+    measured = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+    assert all(
+        ("loss_short" in row, "loss_cls" in row) == (left_out == "long", left_out == "short") for row in measured
+    )
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["short_num_captions"] == results["long_num_captions"] == 24
+    with pytest.raises(SystemExit):
+        train("nothing", no_short_captions=True, num_long_captions=0)
 
 
 def test_trackers_get_losses_and_results(train):

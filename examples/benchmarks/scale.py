@@ -46,7 +46,7 @@ from datasets import Dataset, Image, load_dataset
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import flop_registry
 
 from modeling_lotlip import LotlipConfig, LotlipModel
 from modeling_lotlip.losses import blockwise_contrastive_loss
@@ -55,6 +55,7 @@ from modeling_lotlip.losses import blockwise_contrastive_loss
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
 from data.captions import CaptionReader  # noqa: E402
 from data.samples import CaptionedImages, Collator, GlobalBatches, StreamedBatches  # noqa: E402
+from flops import build_meta_model, count_flops  # noqa: E402
 
 
 FLOAT32_BYTES, INT64_BYTES, BOOL_BYTES = 4, 8, 1
@@ -83,20 +84,17 @@ def count_operations(
     Returns:
         `dict[str, int]`: of `image forward`, `image backward`, `text forward` and `text backward`.
     """
+    model = build_meta_model(config).train()
     with torch.device("meta"):
-        model = LotlipModel(config).train()
         pixel_values = torch.zeros(1, 3, *model.vision_model.embeddings.image_size)
         short_input_ids = torch.zeros(1, short_length, dtype=torch.long)
         input_ids = torch.zeros(1, num_long_captions, long_length, dtype=torch.long)
         features = torch.zeros(1, config.vision_config.hidden_size)
-    model.set_attn_implementation("eager")  # the counter does not know every fused kernel
 
     def count(run: Callable[[], torch.Tensor]) -> tuple[int, int]:
-        with FlopCounterMode(display=False) as forward:
-            embeds = run()
-        with FlopCounterMode(display=False) as backward:
-            embeds.sum().backward()
-        return forward.get_total_flops(), backward.get_total_flops()
+        forward, embeds = count_flops(run)
+        backward, _ = count_flops(embeds.sum().backward)
+        return forward, backward
 
     # the projection of image features, where there is one, is trained with the texts
     captions = {"short_input_ids": short_input_ids, "input_ids": input_ids, "vision_pooler_output": features}
@@ -278,6 +276,7 @@ def measure_loading(args: argparse.Namespace, words: list[str], processor) -> di
     names = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
     names.num_long_captions, names.num_sub_captions, names.seed = args.num_long_captions, None, 0
     names.side_files = None
+    names.no_short_captions = False
     reader = CaptionReader(names, ["image", "caption", "long_captions"])
     collator = Collator(processor, args.long_length)
     keys = [(0, index, False) for index in range(args.num_measured_images)]

@@ -92,7 +92,9 @@ def main() -> None:
     add_side_file_arguments(parser)
     parser.add_argument("--model_name_or_path", default="outputs/demo", help="A Hub id or a folder of a dual encoder.")
     parser.add_argument("--batch_size", type=int, default=64, help="Images in a batch.")
-    parser.set_defaults(dtype="float32", trust_remote_code=False, max_length=None)  # of `load_model`
+    parser.set_defaults(
+        dtype="float32", trust_remote_code=False, max_length=None, text_embedding="cls"
+    )  # of `load_model`
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 

@@ -83,6 +83,7 @@ class CaptionedImages(Dataset):
             self.images = dataset.select_columns(args.image_column)
             self.captions = dataset.select_columns(reader.columns)
         self.num_long_captions = args.num_long_captions if reader.has_long_captions else 0
+        self.has_short_captions = not args.no_short_captions
         self.num_sub_captions = args.num_sub_captions
         self.num_views = num_views
         self.seed = args.seed
@@ -126,7 +127,7 @@ class CaptionedImages(Dataset):
     def draw_captions(self, index: int, epoch: int, row: dict) -> tuple[str, list[str]]:
         """A short caption and `num_long_captions` long ones, empty where there is none."""
         generator = random.Random(f"{self.seed} {epoch} {index}")
-        short_captions = self.reader.short_captions(row)
+        short_captions = self.reader.short_captions(row) if self.has_short_captions else []
         long_captions = [text for text in self.reader.long_captions(row) if split_sub_captions(text)]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]

@@ -17,7 +17,15 @@ import importlib
 from typing import Any
 
 
-__all__ = ["ImageTextRetrieval", "RetrievalRanks", "retrieval_metrics", "retrieval_ranks", "similarity_blocks"]
+__all__ = [
+    "ImageTextRetrieval",
+    "RetrievalRanks",
+    "metrics_of_ranks",
+    "ranks_of_blocks",
+    "retrieval_metrics",
+    "retrieval_ranks",
+    "similarity_blocks",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -224,13 +224,49 @@ def retrieval_ranks(
 
     images, texts = _spread(images), _spread(texts)
     own = torch.cat([(t * images[i]).sum(dim=1) for t, i in zip(texts.split(1024), image_of_text.split(1024))])
-    best = own.new_full((len(images),), -torch.inf).scatter_reduce_(0, image_of_text, own, "amax")
+    return ranks_of_blocks(similarity_blocks(texts, images), own, image_of_text, len(images))
+
+
+@torch.no_grad()
+def ranks_of_blocks(
+    blocks: Iterable[tuple[slice, slice, torch.Tensor]],
+    own: torch.Tensor,
+    image_of_text: torch.Tensor,
+    num_images: int,
+) -> tuple[RetrievalRanks, RetrievalRanks]:
+    """
+    Ranks of the matches in both directions, as [`retrieval_ranks`] gives them, by any similarity.
+
+    Args:
+        blocks (`Iterable[tuple[slice, slice, torch.Tensor]]`):
+            Blocks that make up the similarities of all captions (rows) with all images (columns), each with its rows
+            and columns. They are written to.
+        own (`torch.Tensor` of shape `(num_texts,)`):
+            The similarity of each caption with its own image.
+        image_of_text (`torch.Tensor` of shape `(num_texts,)`):
+            The image that each caption belongs to; every image has one at least.
+        num_images (`int`):
+            The number of images.
+
+    Returns:
+        `(RetrievalRanks, RetrievalRanks)`: image-to-text (one query per image) and text-to-image (one per caption).
+
+    Example:
+
+        >>> import torch
+        >>> similarities = torch.tensor([[0.9, 0.2], [0.8, 0.3]])
+        >>> blocks = [(slice(0, 2), slice(0, 2), similarities)]
+        >>> image_to_text, text_to_image = ranks_of_blocks(blocks, similarities.diagonal(), torch.arange(2), 2)
+        >>> text_to_image.better.tolist(), image_to_text.better.tolist()
+        ([0, 1], [0, 0])
+    """
+    best = own.new_full((num_images,), -torch.inf).scatter_reduce_(0, image_of_text, own, "amax")
 
     # rows: the numbers better and equal
-    image_counts = image_of_text.new_zeros(2, len(images))
-    text_counts = image_of_text.new_zeros(2, len(texts))
+    image_counts = image_of_text.new_zeros(2, num_images)
+    text_counts = image_of_text.new_zeros(2, len(own))
 
-    for rows, columns, block in similarity_blocks(texts, images):
+    for rows, columns, block in blocks:
         # A pair's similarity is rounded in one way only, so that a match counts as its own equal in any block.
         inside = (image_of_text[rows] >= columns.start) & (image_of_text[rows] < columns.stop)
         block[inside, image_of_text[rows][inside] - columns.start] = own[rows][inside]
@@ -239,10 +275,10 @@ def retrieval_ranks(
         image_counts[:, columns] += _count(block, best[columns], dim=0)
 
     best_captions = image_of_text[own >= best[image_of_text] - TOLERANCE]
-    image_own = torch.bincount(best_captions, minlength=len(images))
+    image_own = torch.bincount(best_captions, minlength=num_images)
     return (
         RetrievalRanks(*image_counts.cpu(), image_own.cpu()),
-        RetrievalRanks(*text_counts.cpu(), torch.ones(len(texts), dtype=torch.int64)),
+        RetrievalRanks(*text_counts.cpu(), torch.ones(len(own), dtype=torch.int64)),
     )
 
 
@@ -273,8 +309,30 @@ def retrieval_metrics(
         (0.5, 5.0, 100.5)
     """
     ks = _whole_ks(ks)
-    directions = dict(zip(("i2t", "t2i"), retrieval_ranks(image_embeds, text_embeds, text_to_image)))
+    return metrics_of_ranks(*retrieval_ranks(image_embeds, text_embeds, text_to_image), ks)
 
+
+def metrics_of_ranks(
+    image_to_text: RetrievalRanks, text_to_image: RetrievalRanks, ks: Iterable[int] = (1, 5, 10)
+) -> dict[str, float]:
+    """
+    What [`retrieval_metrics`] returns, from ranks.
+
+    Args:
+        image_to_text (`RetrievalRanks`): One query per image.
+        text_to_image (`RetrievalRanks`): One query per caption.
+        ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`): The ranks at which recall is taken.
+
+    Returns:
+        `dict[str, float]`
+
+    Example:
+
+        >>> import torch
+        >>> metrics_of_ranks(*retrieval_ranks(torch.eye(2), torch.eye(2)), ks=[1])["mean_recall"]
+        100.0
+    """
+    directions = {"i2t": image_to_text, "t2i": text_to_image}
     recalls = {
         f"{direction}_recall@{k}": 100 * ranks.hits(k).mean().item()
         for direction, ranks in directions.items()
