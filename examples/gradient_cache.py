@@ -23,6 +23,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from accelerate import Accelerator
+from objectives import scalars_of
 from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
@@ -46,7 +47,7 @@ class RandomState:
 def backward_in_chunks(
     model: nn.Module,
     batch: dict[str, torch.Tensor],
-    loss_function: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    loss_function: Callable[..., torch.Tensor],
     chunk_size: int,
     accelerator: Accelerator,
 ) -> torch.Tensor:
@@ -61,7 +62,8 @@ def backward_in_chunks(
         batch (`dict[str, torch.Tensor]`):
             Its inputs, each with a row for every image.
         loss_function (`Callable`):
-            Of the image embeddings, the text embeddings and `logit_scale`, as the model outputs them.
+            Of the image embeddings and the text embeddings, as the model outputs them, and of its scalar parameters by
+            name, such as `logit_scale`.
         chunk_size (`int`):
             Images in a chunk.
         accelerator (`Accelerator`):
@@ -87,8 +89,8 @@ def backward_in_chunks(
         text_embeds.append(outputs.text_embeds)
 
     image_embeds, text_embeds = (torch.cat(embeds).requires_grad_() for embeds in (image_embeds, text_embeds))
-    logit_scale = unwrapped_model.logit_scale.detach().requires_grad_()
-    loss = loss_function(image_embeds, text_embeds, logit_scale)
+    scalars = {name: scalar.detach().requires_grad_() for name, scalar in scalars_of(unwrapped_model).items()}
+    loss = loss_function(image_embeds, text_embeds, **scalars)
     accelerator.backward(loss)  # to the embeddings
 
     image_gradients, text_gradients = image_embeds.grad.split(chunk_size), text_embeds.grad.split(chunk_size)
@@ -101,6 +103,7 @@ def backward_in_chunks(
             if outputs.image_embeds.requires_grad:
                 surrogate = surrogate + (outputs.image_embeds * image_gradients[number]).sum()
             if is_last:
-                surrogate = surrogate + unwrapped_model.logit_scale * logit_scale.grad
+                for name, scalar in scalars_of(unwrapped_model).items():
+                    surrogate = surrogate + scalar * scalars[name].grad
             surrogate.backward()
     return loss.detach()

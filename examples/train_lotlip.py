@@ -43,7 +43,6 @@ import datasets
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import (
-    DistributedDataParallelKwargs,
     InitProcessGroupKwargs,
     ProjectConfiguration,
     gather_object,
@@ -67,6 +66,7 @@ from evaluate_retrieval import evaluate_retrieval, format_table, write_json
 from gradient_cache import backward_in_chunks
 from huggingface_hub.constants import HF_HOME
 from monitoring import MetricsLog, Throughput, measure_slots, peak_memory
+from objectives import OBJECTIVES, scalars_of
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
@@ -77,7 +77,6 @@ from zero_shot_classification import add_classification_arguments, evaluate_zero
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.hub import push_folder, save_with_remote_code, write_model_card
-from modeling_lotlip.losses import blockwise_contrastive_loss
 
 
 logger = logging.getLogger(__name__)
@@ -105,6 +104,8 @@ RESUMED_SETTINGS = (
     "max_length",
     "num_long_captions",
     "no_short_captions",
+    "draw_short_from_all",
+    "objective",
     "num_sub_captions",
     "min_crop_scale",
     "num_views",
@@ -124,6 +125,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--data_weights", nargs="+", type=float, help="How often to draw from each of --data_files.")
     parser.add_argument("--eval_data_files", nargs="+", help="Evaluate on these files, not on --data_files.")
     add_side_file_arguments(parser)
+    parser.add_argument(
+        "--objective",
+        default="lotlip",
+        choices=list(OBJECTIVES),
+        help="; ".join(f"{name}: {objective.help}" for name, objective in OBJECTIVES.items()) + ".",
+    )
 
     group = parser.add_argument_group("model", "Towers that are not named are small, and trained from scratch.")
     group.add_argument("--model_name_or_path", help="A LoTLIP model to train further.")
@@ -133,7 +140,7 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument("--config_name", help="The configuration of a model from scratch, a Hub id or a folder.")
     group.add_argument("--tokenizer_name", help="A BERT tokenizer, if not that of the text tower.")
-    group.add_argument("--num_corner_tokens", type=int, help="2 by default, or those of the model.")
+    group.add_argument("--num_corner_tokens", type=int, help="2 for LoTLIP by default, or those of the model.")
     group.add_argument("--no_corner_attention_mask", action="store_true", help="Let all tokens see the corner tokens.")
     group.add_argument(
         "--freeze_vision_model",
@@ -157,7 +164,13 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--gradient_checkpointing", action="store_true", help="Compute layers twice to save memory.")
 
     group = parser.add_argument_group("captions")
-    group.add_argument("--num_long_captions", type=int, default=1, help="Long captions drawn for an image; 0: none.")
+    group.add_argument("--num_long_captions", type=int, help="Long captions drawn for an image. 1 for LoTLIP, else 0.")
+    group.add_argument(
+        "--draw_short_from_all",
+        action="store_true",
+        default=None,
+        help="Draw the short caption among the short and the long ones, as LaCLIP does.",
+    )
     group.add_argument("--no_short_captions", action="store_true", help="Train on long captions alone.")
     group.add_argument("--num_sub_captions", type=int, help="Consecutive sub-captions drawn of each. Default: all.")
     group.add_argument(
@@ -245,6 +258,12 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--hub_model_id", help="The repository to upload to. Default: named after the output folder.")
     args = parser.parse_args()
 
+    for name, value in OBJECTIVES[args.objective].defaults.items():
+        is_of_the_model = name == "num_corner_tokens" and args.model_name_or_path is not None
+        if getattr(args, name) is None and not is_of_the_model:
+            setattr(args, name, value)
+    if args.num_long_captions is None:
+        args.num_long_captions = 1
     if args.model_name_or_path and (
         args.text_model_name_or_path or args.vision_model_name_or_path or args.config_name
     ):
@@ -416,25 +435,27 @@ def global_loss(
     args: argparse.Namespace,
     accelerator: Accelerator,
     details: dict[str, torch.Tensor] | None = None,
+    **other_scalars: torch.Tensor,
 ) -> torch.Tensor:
     """
     The loss over the global batch, the same on every process. Each has its gradient for the own rows, multiplied by
     the number of processes because data parallelism averages over them: what reaches the parameters is the gradient of
-    the global batch. `details` receives what the loss is made of.
+    the global batch. `details` receives what the loss is made of. Other scalars are those of the objective.
     """
     for embeds in (image_embeds, text_embeds):
         if embeds.requires_grad:
             embeds.register_hook(lambda gradient: gradient * accelerator.num_processes)
+    scalars = {"logit_scale": logit_scale.exp(), **other_scalars}
     short_groups = None
     if not args.keep_duplicate_negatives:
         short_ids = batch["short_input_ids"] * batch["short_attention_mask"]  # padded with 0 here and across processes
         short_ids = accelerator.gather(accelerator.pad_across_processes(short_ids, dim=1))
         _, groups = short_ids.unique(dim=0, return_inverse=True)
         short_groups = groups.unflatten(0, (accelerator.num_processes, -1))[accelerator.process_index]
-    loss, slot_losses = blockwise_contrastive_loss(
+    loss, slot_losses = OBJECTIVES[args.objective].loss(
         image_embeds,
         text_embeds,
-        logit_scale.exp(),
+        **scalars,
         present=(text_embeds != 0).any(dim=-1),  # the embedding of an absent caption is zero
         short_groups=short_groups,
         gather=accelerator.gather,
@@ -451,7 +472,7 @@ def global_loss(
 # What is kept
 
 
-def whole_model(model: torch.nn.Module, accelerator: Accelerator) -> LotlipModel:
+def whole_model(model: torch.nn.Module, args: argparse.Namespace, accelerator: Accelerator) -> LotlipModel:
     """The model itself; where its parameters are sharded (FSDP2) a copy that has all of them, on every process."""
     unwrapped_model = accelerator.unwrap_model(model)
     if not accelerator.is_fsdp2:
@@ -459,6 +480,7 @@ def whole_model(model: torch.nn.Module, accelerator: Accelerator) -> LotlipModel
     weights = get_model_state_dict(unwrapped_model, options=StateDictOptions(full_state_dict=True))
     with torch.random.fork_rng():
         copy = LotlipModel(unwrapped_model.config)
+        OBJECTIVES[args.objective].prepare(copy)
     copy.load_state_dict(weights)
     return copy.to(accelerator.device)
 
@@ -513,7 +535,6 @@ def push_model(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    ddp_kwargs = DistributedDataParallelKwargs()
     accelerator = Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision=args.mixed_precision,
@@ -521,7 +542,7 @@ def main() -> None:
         project_config=ProjectConfiguration(
             project_dir=str(args.output_dir), logging_dir=str(args.output_dir / "logs")
         ),
-        kwargs_handlers=[ddp_kwargs, InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))],
     )
     logging.basicConfig(format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
@@ -587,6 +608,7 @@ def main() -> None:
 
     is_locked = args.freeze_vision_model if args.freeze_vision_model is not None else has_pretrained_vision
     model.vision_model.requires_grad_(not is_locked)
+    OBJECTIVES[args.objective].prepare(model)
     if args.gradient_checkpointing:
         model.activation_checkpointing_enable()
     if not is_locked and (args.cache_image_features or args.num_views):
@@ -604,8 +626,8 @@ def main() -> None:
     # Samples and batches
     num_views = (args.num_views or 1) if is_locked else None
     samples = CaptionedImages(train_data, args, reader, crop, num_views)
-    if samples.num_long_captions == 0:
-        ddp_kwargs.find_unused_parameters = True  # the corner tokens get no gradient
+    if samples.num_long_captions == 0 and text_config.num_corner_tokens > 0:
+        model.text_model.embeddings.corner_tokens.requires_grad_(False)  # no caption has them
     if args.streaming:
         batches = StreamedBatches(
             train_data,
@@ -681,7 +703,7 @@ def main() -> None:
         logger.info(f"Image features from {samples.image_features.path}: the image tower does not run in training.")
     if accelerator.is_fsdp2:
         # a scalar cannot be sharded, and need not be averaged: every process has the gradient of the whole loss for it
-        accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList([model.logit_scale])]
+        accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList(scalars_of(model).values())]
     model, optimizer = accelerator.prepare(model, optimizer)
     set_seed(args.seed, device_specific=True)
     if checkpoint is not None:
@@ -705,7 +727,7 @@ def main() -> None:
 
     def evaluate() -> dict[str, float]:
         """Results on the evaluation data, on the main process; it keeps the model if they are the best so far."""
-        evaluated_model = whole_model(model, accelerator)
+        evaluated_model = whole_model(model, args, accelerator)
         results = evaluate_retrieval(evaluated_model, processor, eval_data, eval_args, PartialState())
         if class_names is not None:
             classified = evaluate_zero_shot(
@@ -787,8 +809,8 @@ def main() -> None:
                         loss = backward_in_chunks(model, batch, loss_function, chunk_size, accelerator)
                     else:
                         outputs = model(**batch)
-                        logit_scale = accelerator.unwrap_model(model).logit_scale
-                        loss = loss_function(outputs.image_embeds, outputs.text_embeds, logit_scale)
+                        scalars = scalars_of(accelerator.unwrap_model(model))
+                        loss = loss_function(outputs.image_embeds, outputs.text_embeds, **scalars)
                         accelerator.backward(loss)
                     progress.batch += 1
                     if not accelerator.sync_gradients:
@@ -856,7 +878,7 @@ def main() -> None:
     if unmatched_keys.num_unmatched:
         logger.warning(unmatched_keys)
 
-    trained_model = whole_model(model, accelerator)
+    trained_model = whole_model(model, args, accelerator)
     if accelerator.is_main_process:  # before the evaluation, which may meet a broken image
         save_model(args, args.output_dir, trained_model, processor)
     results = evaluate()

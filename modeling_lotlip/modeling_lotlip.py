@@ -728,6 +728,8 @@ class LotlipModel(LotlipPreTrainedModel):
     config: LotlipConfig
     # the loss is a mean over slots: `Trainer` has no number of items to pass
     accepts_loss_kwargs = False
+    # what a training with a sigmoid loss adds
+    _keys_to_ignore_on_load_unexpected = [r"^logit_bias$"]
 
     def __init__(self, config: LotlipConfig):
         super().__init__(config)

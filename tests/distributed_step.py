@@ -1,7 +1,7 @@
 """
 Losses and gradients of every batch of an epoch, computed by as many processes as launch this file.
 
-    torchrun --nproc_per_node 2 tests/distributed_step.py OUTPUT GLOBAL_BATCH_SIZE locked|trained
+    torchrun --nproc_per_node 2 tests/distributed_step.py OUTPUT GLOBAL_BATCH_SIZE locked|trained CHUNK_SIZE OBJECTIVE
 """
 
 import argparse
@@ -14,6 +14,7 @@ from data.captions import CaptionReader
 from data.samples import CaptionedImages, Collator, GlobalBatches
 from data.scenes import load_scenes
 from gradient_cache import backward_in_chunks
+from objectives import OBJECTIVES, scalars_of
 from train_lotlip import build_tokenizer, global_loss
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
@@ -38,7 +39,8 @@ def build_data(args: argparse.Namespace):
 
 
 def main():
-    output_file, global_batch_size, vision, chunk_size = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    output_file, vision, objective = sys.argv[1], sys.argv[3], sys.argv[5]
+    global_batch_size, chunk_size = int(sys.argv[2]), int(sys.argv[4])
     accelerator = Accelerator(cpu=True)
     args = argparse.Namespace(
         image_column="image",
@@ -47,6 +49,8 @@ def main():
         num_long_captions=2,
         num_sub_captions=4,
         no_short_captions=False,
+        draw_short_from_all=False,
+        objective=objective,
         seed=0,
         keep_duplicate_negatives=False,
         side_files=None,
@@ -61,6 +65,7 @@ def main():
     vision_config = {**tower, "image_size": 64, "patch_size": 16}
     model = LotlipModel(LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=32))
     model.vision_model.requires_grad_(vision == "trained")
+    OBJECTIVES[objective].prepare(model)
     image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
     collator = Collator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer), max_length=126)
     batches = GlobalBatches(
@@ -85,7 +90,7 @@ def main():
                 loss = backward_in_chunks(prepared, batch, loss_function, chunk_size, accelerator)
             else:
                 outputs = prepared(**batch)
-                loss = loss_function(outputs.image_embeds, outputs.text_embeds, model.logit_scale)
+                loss = loss_function(outputs.image_embeds, outputs.text_embeds, **scalars_of(model))
                 accelerator.backward(loss)
             step = {"keys": keys, "loss": loss.detach()}
             if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses

@@ -60,7 +60,7 @@ def run(accelerator: Accelerator, is_locked: bool, chunk_size: int | None) -> di
         "input_ids": input_ids,
         "attention_mask": torch.ones_like(input_ids),
     }
-    args = argparse.Namespace(keep_duplicate_negatives=False)
+    args = argparse.Namespace(keep_duplicate_negatives=False, objective="lotlip")
     loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
     for _ in range(3):
         prepared.zero_grad()

@@ -43,7 +43,7 @@ def main():
         outputs.text_embeds,
         model.logit_scale,
         batch,
-        argparse.Namespace(keep_duplicate_negatives=False),
+        argparse.Namespace(keep_duplicate_negatives=False, objective="lotlip"),
         accelerator,
     )
     loss.backward()

@@ -1,8 +1,11 @@
+import threading
+from functools import partial
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling_lotlip.losses import blockwise_contrastive_loss
+from modeling_lotlip.losses import blockwise_contrastive_loss, blockwise_sigmoid_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 
 
@@ -32,6 +35,90 @@ def row_by_row(image_embeds, text_embeds, scale, present, groups) -> torch.Tenso
             )
         losses.append(sum(terms) / len(rows))
     return sum(losses) / max(1, len(losses)) + 0 * (image_embeds.sum() + text_embeds.sum() + scale)
+
+
+def pair_by_pair(image_embeds, text_embeds, scale, bias, present, groups) -> torch.Tensor:
+    """The sigmoid loss of every pair that counts, one after the other."""
+    losses = []
+    for slot in range(text_embeds.shape[1]):
+        rows = present[:, slot].nonzero()[:, 0].tolist()
+        if len(rows) < 2:
+            continue
+        total = 0
+        for row in rows:
+            for other in rows:
+                logit = scale * text_embeds[row, slot] @ image_embeds[other] + bias
+                if row == other:
+                    total = total - torch.nn.functional.logsigmoid(logit)
+                elif slot > 0 or groups[row] != groups[other]:
+                    total = total - torch.nn.functional.logsigmoid(-logit)
+        losses.append(total / len(rows))
+    return sum(losses) / max(1, len(losses)) + 0 * (image_embeds.sum() + text_embeds.sum() + scale + bias)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sigmoid_loss_is_that_of_float64(seed):
+    batch_size, slots = [(7, 4), (12, 1), (2, 2), (9, 3)][seed]
+    image_embeds, text_embeds, scale, present, groups = random_inputs(batch_size, slots, seed)
+    trained = [x.requires_grad_() for x in (image_embeds, text_embeds, scale / 10, torch.tensor(-3.0))]
+    exact = [x.detach().double().requires_grad_() for x in trained]
+    loss, slot_losses = blockwise_sigmoid_loss(
+        *trained, present, groups, block_size=3 * slots * batch_size, return_slot_losses=True
+    )
+    expected = pair_by_pair(*exact, present, groups)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(slot_losses.nanmean().detach(), loss.detach())
+    (3 * loss).backward()
+    (3 * expected).backward()
+    for ours, theirs in zip(trained, exact):
+        largest = theirs.grad.abs().max().clamp(min=1e-3).item()
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * largest)
+
+
+class Together:
+    """Threads in the place of processes: each gathers what all have brought."""
+
+    def __init__(self, number: int):
+        self.barrier, self.brought = threading.Barrier(number), [None] * number
+
+    def gather(self, own: torch.Tensor, index: int) -> torch.Tensor:
+        self.brought[index] = own.detach()
+        self.barrier.wait(timeout=60)
+        everyone = torch.cat(self.brought)
+        self.barrier.wait(timeout=60)
+        return everyone
+
+
+@pytest.mark.parametrize("num_processes", [2, 5])
+@pytest.mark.parametrize("function", [blockwise_contrastive_loss, blockwise_sigmoid_loss])
+def test_processes_share_a_loss_out(function, num_processes):
+    image_embeds, text_embeds, scale, present, groups = random_inputs(3 * num_processes, 4, seed=num_processes)
+    scalars = [scale / 10] + [torch.tensor(-2.0)] * (function is blockwise_sigmoid_loss)
+
+    def run(rows: slice, index: int = 0, **arguments) -> list[torch.Tensor]:
+        trained = [x.clone().requires_grad_() for x in (image_embeds[rows], text_embeds[rows], *scalars)]
+        arguments |= {"present": present[rows], "short_groups": groups[rows], "process_index": index}
+        loss = function(*trained, **arguments, block_size=2 * present.numel())
+        loss.backward()
+        return [loss.detach(), *(x.grad for x in trained)]
+
+    together, results = Together(num_processes), [None] * num_processes
+
+    def work(index: int) -> None:
+        rows = slice(3 * index, 3 * index + 3)
+        results[index] = run(rows, index, gather=partial(together.gather, index=index))
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(num_processes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    loss, image_gradient, text_gradient, *scalar_gradients = run(slice(None))
+    for own in results:
+        torch.testing.assert_close(own[0], loss)
+        torch.testing.assert_close(own[3:], scalar_gradients, rtol=1e-4, atol=1e-6)
+    for place, whole in ((1, image_gradient), (2, text_gradient)):
+        torch.testing.assert_close(torch.cat([own[place] for own in results]), whole, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("seed", range(8))

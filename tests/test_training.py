@@ -21,15 +21,22 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "num_processes, vision, chunk_size", [(2, "trained", 0), (2, "locked", 1), (4, "locked", 0), (4, "trained", 1)]
+    "num_processes, vision, chunk_size, objective",
+    [
+        (2, "trained", 0, "lotlip"),
+        (2, "locked", 1, "lotlip"),
+        (4, "locked", 0, "lotlip"),
+        (4, "trained", 1, "lotlip"),
+        (2, "trained", 1, "siglip"),
+    ],
 )
-def test_several_processes_equal_one(tmp_path, num_processes, vision, chunk_size):
+def test_several_processes_equal_one(tmp_path, num_processes, vision, chunk_size, objective):
     """Gradients of an epoch, and the curve of losses over two more, for the same global batches."""
     runs = []
     for number in (1, num_processes):
         output = tmp_path / f"steps_{number}"
         step = [str(ROOT / "tests" / "distributed_step.py"), str(output), "4", vision]
-        done = launch(number, *step, str(chunk_size if number > 1 else 0))
+        done = launch(number, *step, str(chunk_size if number > 1 else 0), objective)
         assert done.returncode == 0, done.stderr
         runs.append([torch.load(f"{output}.{process}") for process in range(number)])
         assert all(run["num_processes"] == number for run in runs[-1])
@@ -146,7 +153,7 @@ def test_global_batches_are_a_new_permutation_each_epoch():
 def sample_dataset(**options) -> CaptionedImages:
     args = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
     settings = {"num_long_captions": 1, "num_sub_captions": None, "seed": 0, "side_files": None}
-    settings["no_short_captions"] = False
+    settings |= {"no_short_captions": False, "draw_short_from_all": False}
     vars(args).update(settings | options)
     text = "1. First things. 2) A boat.\nThe sea.. 3. Last"
     dataset = load_scenes(3, seed=2).remove_columns(["caption", "long_captions"])

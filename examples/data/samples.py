@@ -84,6 +84,7 @@ class CaptionedImages(Dataset):
             self.captions = dataset.select_columns(reader.columns)
         self.num_long_captions = args.num_long_captions if reader.has_long_captions else 0
         self.has_short_captions = not args.no_short_captions
+        self.draw_short_from_all = args.draw_short_from_all
         self.num_sub_captions = args.num_sub_captions
         self.num_views = num_views
         self.seed = args.seed
@@ -129,6 +130,8 @@ class CaptionedImages(Dataset):
         generator = random.Random(f"{self.seed} {epoch} {index}")
         short_captions = self.reader.short_captions(row) if self.has_short_captions else []
         long_captions = [text for text in self.reader.long_captions(row) if split_sub_captions(text)]
+        if self.draw_short_from_all:
+            short_captions = short_captions + [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions += [""] * (self.num_long_captions - len(long_captions))

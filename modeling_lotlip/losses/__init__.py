@@ -14,6 +14,7 @@
 """Losses of training on batches that are too large for the model's own, plain loss."""
 
 from .blockwise_contrastive_loss import blockwise_contrastive_loss
+from .blockwise_sigmoid_loss import blockwise_sigmoid_loss
 
 
-__all__ = ["blockwise_contrastive_loss"]
+__all__ = ["blockwise_contrastive_loss", "blockwise_sigmoid_loss"]
