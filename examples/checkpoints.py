@@ -17,9 +17,10 @@ import argparse
 import json
 import logging
 import os
+import re
 import shutil
 import signal
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -29,6 +30,8 @@ from evaluate_retrieval import write_json
 
 
 logger = logging.getLogger(__name__)
+
+STATE_FILE = "training_state.json"
 
 
 @dataclass
@@ -49,18 +52,20 @@ class Progress:
     evaluated_step: int = -1
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
-    best_result: float | None = None
+    bad_causes: dict[str, int] = field(default_factory=dict)  # of the samples before this start of the run
+    best: dict[str, float] = field(default_factory=dict)  # the best result so far, by the name of its metric
 
-    def is_best(self, results: dict[str, float], metric: str | None) -> bool:
-        """Whether a result is better than all before; False where no metric is asked for."""
+    def is_best(self, results: dict[str, float], metric: str | None, folder: Path) -> bool:
+        """Whether a result is better than all before, or the model of the best one is not in its folder."""
         if metric is None:
             return False
         result = results[metric]
-        if self.best_result is not None:
-            is_better = result < self.best_result if metric.endswith("median_rank") else result > self.best_result
+        if metric in self.best and folder.exists():
+            best = self.best[metric]
+            is_better = result < best if metric.endswith("median_rank") else result > best
             if not is_better:
                 return False
-        self.best_result = result
+        self.best = {metric: result}
         return True
 
     def state_dict(self) -> dict:
@@ -101,18 +106,14 @@ class StopSignal:
         return int(accelerator.gather(torch.tensor([self.number], device=accelerator.device)).max())
 
 
-def leave_signals_to_the_main_process(worker: int) -> None:
-    """In a data worker: signals to the process group pass it by, and it ends with the process that it works for."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    if hasattr(os, "setpgid"):  # Windows has no process groups
-        os.setpgid(0, 0)
-
-
 def list_checkpoints(output_dir: Path) -> list[Path]:
     """The whole checkpoints in a folder, the oldest first; torn ones have other names."""
-    checkpoints = [path for path in output_dir.glob("checkpoint-*") if path.name.split("-")[1].isdecimal()]
-    return sorted(checkpoints, key=lambda path: int(path.name.split("-")[1]))
+    checkpoints = [path for path in output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted((path for path in checkpoints if (path / STATE_FILE).exists()), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress: Progress, scheduler) -> None:
@@ -127,14 +128,15 @@ def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress
         return
     progress.saved_step = progress.step
     if accelerator.is_main_process:
-        shutil.rmtree(partial_dir, ignore_errors=True)
+        for path in (partial_dir, replaced_dir):  # of a run that was killed here
+            shutil.rmtree(path, ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(partial_dir))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         # not through accelerate, which would unpickle it, and with it whatever code it holds
         state = {"progress": progress.state_dict(), "scheduler": scheduler.state_dict()}
-        write_json(partial_dir / "training_state.json", state)
+        write_json(partial_dir / STATE_FILE, state)
         for file in (path for path in partial_dir.rglob("*") if path.is_file()):
             with open(file, "rb") as opened:
                 os.fsync(opened.fileno())
@@ -143,7 +145,8 @@ def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress
         partial_dir.rename(checkpoint_dir)
         shutil.rmtree(replaced_dir, ignore_errors=True)
         if args.checkpoints_total_limit is not None:
-            for path in list_checkpoints(args.output_dir)[: -args.checkpoints_total_limit]:
+            earlier = [path for path in list_checkpoints(args.output_dir) if step_of(path) <= progress.step]
+            for path in earlier[: -args.checkpoints_total_limit]:
                 shutil.rmtree(path)
     accelerator.wait_for_everyone()
 
@@ -156,7 +159,7 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path, progress: Progre
         `ValueError`: if it is of another run.
         `pickle.UnpicklingError`: if a file holds more than tensors and numbers, such as code.
     """
-    state = json.loads((checkpoint / "training_state.json").read_text(encoding="utf-8"))
+    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     progress.load_state_dict(state["progress"])
     accelerator.load_state(str(checkpoint))
     # accelerate passes over random states that it cannot read, and the run would go on with others
@@ -169,7 +172,7 @@ def find_checkpoint(args: argparse.Namespace) -> Path | None:
     if args.resume_from_checkpoint is None:
         return None
     if args.resume_from_checkpoint != "latest":
-        if not (Path(args.resume_from_checkpoint) / "training_state.json").exists():
+        if not (Path(args.resume_from_checkpoint) / STATE_FILE).exists():
             raise ValueError(
                 f"`--resume_from_checkpoint {args.resume_from_checkpoint}` is no folder of a checkpoint: name "
                 "`OUTPUT_DIR/checkpoint-N`, or `latest`."
@@ -180,6 +183,18 @@ def find_checkpoint(args: argparse.Namespace) -> Path | None:
         logger.warning(f"There is no checkpoint in {args.output_dir} yet: training starts from the beginning.")
         return None
     return checkpoints[-1]
+
+
+def set_aside_later_checkpoints(output_dir: Path, checkpoint: Path) -> None:
+    """Renames those that an earlier run saved after the one that this run goes on from: they are not its own."""
+    if checkpoint.resolve().parent != output_dir.resolve():
+        return
+    for path in list_checkpoints(output_dir):
+        if step_of(path) > step_of(checkpoint):
+            abandoned = path.with_name(f"{path.name}.abandoned")
+            shutil.rmtree(abandoned, ignore_errors=True)
+            path.rename(abandoned)
+            logger.warning(f"{path} is of the run that is left at step {step_of(checkpoint)}: renamed to {abandoned}.")
 
 
 def find_leftovers(output_dir: Path) -> list[Path]:
@@ -203,7 +218,11 @@ def check_output_dir(args: argparse.Namespace) -> None:
     if args.model_name_or_path is not None and Path(args.model_name_or_path).resolve() == args.output_dir.resolve():
         raise ValueError(f"`--output_dir {args.output_dir}` is the model to train further: name another folder.")
     leftovers = find_leftovers(args.output_dir)
-    if leftovers and args.resume_from_checkpoint is None and not args.overwrite_output_dir:
+    goes_on_here = args.resume_from_checkpoint == "latest" or (
+        args.resume_from_checkpoint is not None
+        and Path(args.resume_from_checkpoint).resolve().parent == args.output_dir.resolve()
+    )
+    if leftovers and not goes_on_here and not args.overwrite_output_dir:
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Go on with it "
             "(`--resume_from_checkpoint latest`), replace it (`--overwrite_output_dir`), or name another folder."

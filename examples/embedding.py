@@ -41,8 +41,6 @@ TEXTS_PER_CHUNK = 256
 # Models whose text tower reads as much as its position table holds, whatever their tokenizer says: Long-CLIP is a CLIP
 # with a longer table, and often a tokenizer with the limit of the original.
 READ_WHOLE_TABLE = ("clip", "clipseg", "metaclip_2")
-# Models that were trained on texts padded to the full length, which their processors do not do by themselves
-PADDED_TO_THE_LIMIT = ("siglip", "siglip2")
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser, are_several_models: bool = False) -> None:
@@ -73,20 +71,34 @@ def load_model(args: argparse.Namespace, state: PartialState) -> tuple[PreTraine
             f"`--model_name_or_path {args.model_name_or_path}` is a {type(model).__name__}, no dual encoder."
         )
     processor = AutoProcessor.from_pretrained(args.model_name_or_path, trust_remote_code=args.trust_remote_code)
-    num_positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    num_positions = count_positions(model)
     if args.max_length is not None and num_positions is not None and args.max_length > num_positions:
         raise ValueError(
-            f"`--max_length {args.max_length}` is beyond the {num_positions} positions of the text tower."
+            f"`--max_length {args.max_length}` is beyond the {num_positions} tokens that the text tower of "
+            f"`--model_name_or_path {args.model_name_or_path}` has positions for: give at most so many."
         )
     processor.tokenizer.model_max_length = text_limit(model, processor)
     return model.to(args.device or state.device).eval(), processor
 
 
+def count_positions(model: PreTrainedModel) -> int | None:
+    """How many tokens of a text the text tower has positions for, `None` where it has no table of them."""
+    config = model.config.get_text_config()
+    num_positions = getattr(config, "max_position_embeddings", None)
+    if num_positions is None:
+        return None
+    for name, module in model.named_modules():
+        # RoBERTa's positions begin behind the one of padding
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            num_positions -= module.padding_idx + 1
+    return num_positions - getattr(config, "num_corner_tokens", 0)
+
+
 def text_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
     """The most tokens of a text that a dual encoder was made to read."""
     limit = processor.tokenizer.model_max_length
-    num_positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(processor.tokenizer, LotlipTokenizer) or num_positions is None:
+    num_positions = count_positions(model)
+    if num_positions is None:
         return limit
     if model.config.model_type in READ_WHOLE_TABLE:
         return num_positions
@@ -99,10 +111,29 @@ def text_defaults(processor: ProcessorMixin) -> dict:
     return defaults if isinstance(defaults, dict) else {}
 
 
+def is_siglip(processor: ProcessorMixin) -> bool:
+    """
+    Whether a processor is of SigLIP or SigLIP 2. These were trained on texts in lower case and padded to the full
+    length, which not all of their processors and tokenizers do by themselves.
+    """
+    return type(processor).__name__.startswith("Siglip")
+
+
+def padding_of(processor: ProcessorMixin) -> bool | str:
+    """The `padding` that the model was trained with: to the full length (ALIGN, SigLIP), or to the longest text."""
+    return "max_length" if is_siglip(processor) else text_defaults(processor).get("padding", True)
+
+
+def in_trained_case(processor: ProcessorMixin, texts: list[str]) -> list[str]:
+    """Texts in lower case for SigLIP, whose tokenizers do not all see to it, else as they are."""
+    return [text.lower() for text in texts] if is_siglip(processor) else texts
+
+
 def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None = None) -> dict[str, torch.Tensor]:
     """
-    Tokenizes texts as the model was trained on them: padded to the longest, or to the full length (ALIGN, SigLIP).
-    Longer texts are truncated; LoTLIP's tokenizer does so by itself, and says how many.
+    Tokenizes texts as the model was trained on them: padded to the longest, or to the full length (ALIGN, SigLIP), and
+    in lower case where the model knows no other (SigLIP). Longer texts are truncated; LoTLIP's tokenizer does so by
+    itself, and says how many.
 
     Args:
         processor (`ProcessorMixin`):
@@ -112,11 +143,9 @@ def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None
         max_length (`int`, *optional*):
             Truncate at this many tokens; by default at the tokenizer's `model_max_length`.
     """
-    name = type(processor).__name__.lower()
-    is_padded_to_the_limit = any(name.startswith(model_type) for model_type in PADDED_TO_THE_LIMIT)
     return processor.tokenizer(
-        texts,
-        padding="max_length" if is_padded_to_the_limit else text_defaults(processor).get("padding", True),
+        in_trained_case(processor, texts),
+        padding=padding_of(processor),
         truncation=None if isinstance(processor.tokenizer, LotlipTokenizer) else True,
         max_length=max_length,
         return_tensors="pt",
@@ -161,7 +190,7 @@ def tokenize_and_count(
     tokens = tokenize(processor, texts, max_length)
     if tokens.encodings is not None:
         return dict(tokens), [bool(encoding.overflowing) for encoding in tokens.encodings]
-    whole = processor.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+    whole = processor.tokenizer(in_trained_case(processor, texts), truncation=False, verbose=False)["input_ids"]
     return dict(tokens), [len(ids) > tokens["input_ids"].shape[1] for ids in whole]
 
 
@@ -192,7 +221,10 @@ def make_batches(batches: Iterable[Batch], processor: ProcessorMixin, tokens_per
         if "pixel_values" in batch.inputs:
             yield batch
             continue
-        mask = batch.inputs.get("attention_mask", torch.ones_like(batch.inputs["input_ids"])).bool()
+        mask = torch.ones_like(batch.inputs["input_ids"])
+        if padding_of(processor) != "max_length":  # else padding is part of the text
+            mask = batch.inputs.get("attention_mask", mask)
+        mask = mask.bool()
         for text, entry in enumerate(batch.entries):
             window.append((entry, {name: values[text, mask[text]] for name, values in batch.inputs.items()}))
         if sum(len(tokens["input_ids"]) for _, tokens in window) >= BATCHES_PER_WINDOW * tokens_per_batch:

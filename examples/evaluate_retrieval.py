@@ -36,7 +36,15 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from data.benchmarks import get_benchmark, load_benchmark
 from data.captions import CaptionReader, add_side_file_arguments
-from data.loading import add_data_arguments, columns_of, load_split, read_image, share_of, undecoded
+from data.loading import (
+    add_data_arguments,
+    columns_of,
+    leave_signals_to_the_main_process,
+    load_split,
+    read_images,
+    share_of,
+    undecoded,
+)
 from datasets import Dataset, IterableDataset
 from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize_and_count
 from torch.utils.data import DataLoader
@@ -60,8 +68,9 @@ class RetrievalCollator:
         self.reader = reader
 
     def __call__(self, rows: list[dict]) -> dict:
-        images = [read_image(row[self.image_column]) for row in rows]
-        batch = {"image_inputs": dict(self.processor.image_processor(images, return_tensors="pt"))}
+        rows, images, wrong = read_images(rows, self.image_column)
+        inputs = dict(self.processor.image_processor(images, return_tensors="pt")) if images else None
+        batch = {"image_inputs": inputs, "wrong": wrong}
         for kind, read in {"short": self.reader.short_captions, "long": self.reader.long_captions}.items():
             captions = [read(row) for row in rows]
             if kind == "long":
@@ -81,13 +90,14 @@ def embed_dataset(
     dataset: Dataset | IterableDataset,
     args: argparse.Namespace,
     state: PartialState,
-) -> tuple[list[torch.Tensor], dict[str, dict[str, list]]]:
+) -> tuple[list[torch.Tensor], dict[str, dict[str, list]], int]:
     """
     Embeds this process's share of a data set, once.
 
     Returns:
         The image embeddings of each batch; and for `"short"` and `"long"` captions the `captions` themselves, the
-        `images` they belong to, counted in this share, and of each batch the `embeds` and how many were `truncated`.
+        `images` they belong to, counted in this share, and of each batch the `embeds` and how many were `truncated`;
+        and the number of images that could not be read, which are left out with their captions.
     """
     with state.main_process_first():  # which reads new side files
         reader = CaptionReader(args, columns_of(dataset))
@@ -97,9 +107,10 @@ def embed_dataset(
         batch_size=args.batch_size,
         collate_fn=RetrievalCollator(processor, args, reader),
         num_workers=args.dataloader_num_workers,
+        worker_init_fn=leave_signals_to_the_main_process,
         generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
     )
-    image_embeds, num_images = [], 0
+    image_embeds, num_images, num_unreadable = [], 0, 0
     texts = {kind: {"captions": [], "images": [], "embeds": [], "truncated": []} for kind in ("short", "long")}
     total = len(share) if isinstance(share, Dataset) else None
     with tqdm(total=total, desc="Embedding", unit=" images", disable=not state.is_local_main_process) as progress:
@@ -113,14 +124,19 @@ def embed_dataset(
                     if args.text_embedding == "mean":
                         embeds = torch.nn.functional.normalize(embeds.mean(dim=1), dim=-1)
                     embedded["embeds"].append(embeds)
-            image_embeds.append(embed_images(model, batch["image_inputs"]))
-            num_images += len(image_embeds[-1])
-            progress.update(len(image_embeds[-1]))
-    return image_embeds, texts
+            for message in batch["wrong"]:
+                logger.warning(message)
+            num_unreadable += len(batch["wrong"])
+            if batch["image_inputs"] is not None:
+                image_embeds.append(embed_images(model, batch["image_inputs"]))
+                num_images += len(image_embeds[-1])
+                progress.update(len(image_embeds[-1]))
+    return image_embeds, texts, num_unreadable
 
 
-def gather_embedded(image_embeds: list[torch.Tensor], texts: dict[str, dict[str, list]]):
+def gather_embedded(image_embeds: list[torch.Tensor], texts: dict[str, dict[str, list]], num_unreadable: int):
     """The shares of all processes as one, with images counted through."""
+    num_unreadable = sum(gather_object([num_unreadable]))
     shares = gather_object([(torch.cat(image_embeds) if image_embeds else None, texts)])
     image_embeds, gathered = [], {kind: {name: [] for name in texts[kind]} for kind in texts}
     for share_embeds, share_texts in shares:
@@ -132,7 +148,9 @@ def gather_embedded(image_embeds: list[torch.Tensor], texts: dict[str, dict[str,
             gathered[kind]["truncated"] += embedded["truncated"]
         if share_embeds is not None:
             image_embeds.append(share_embeds)
-    return torch.cat(image_embeds), gathered
+    if not image_embeds:
+        raise ValueError("No image of the evaluation data can be read.")
+    return torch.cat(image_embeds), gathered, num_unreadable
 
 
 def evaluate_retrieval(
@@ -169,12 +187,15 @@ def evaluate_retrieval(
         raise ValueError(f"`--text_embedding {args.text_embedding}` needs corner tokens, but the model has none.")
     was_training = model.training
     model.eval()
-    image_embeds, texts = gather_embedded(*embed_dataset(model, processor, dataset, args, state))
+    image_embeds, texts, num_unreadable = gather_embedded(*embed_dataset(model, processor, dataset, args, state))
     model.train(was_training)
     if not state.is_main_process:
         return {}
 
     results = {}
+    if num_unreadable > 0:
+        results["num_unreadable_images"] = num_unreadable
+        logger.warning(f"{num_unreadable} images cannot be read and are left out of the evaluation.")
     for kind, embedded in texts.items():
         rows = range(len(embedded["captions"]))
         is_distinct = kind == "short" and args.distinct_short_captions
@@ -197,7 +218,7 @@ def evaluate_retrieval(
         results |= {f"{kind}_{name}": value for name, value in scores.items()}
         results |= {f"{kind}_num_images": len(gallery), f"{kind}_num_captions": len(rows)}
         results[f"{kind}_truncated"] = sum(embedded["truncated"]) / len(embedded["captions"])
-    if not results:
+    if not {"short_num_images", "long_num_images"} & results.keys():
         raise ValueError("No image has a caption: there is nothing to retrieve.")
     return results
 
@@ -257,7 +278,7 @@ def evaluate_benchmarks(args: argparse.Namespace, state: PartialState) -> list[d
         name: load_benchmark(name, folder, allow_partial=args.allow_partial) for name, folder in folders.items()
     }
     rows = []
-    for model_name in args.model_name_or_path:
+    for model_name in dict.fromkeys(args.model_name_or_path):
         model_args = argparse.Namespace(**(vars(args) | {"model_name_or_path": model_name}))
         model, processor = load_model(model_args, state)
         for name, dataset in datasets.items():
@@ -345,6 +366,13 @@ def main() -> None:
     args.distinct_short_captions = args.dataset_name is None and args.benchmark is None
     if args.benchmark is not None and (args.data_dir is None or args.dataset_name is not None):
         parser.error("--benchmark needs --data_dir, the folder of its files, and no --dataset_name.")
+    if args.benchmark is not None and args.max_eval_samples is not None:
+        parser.error("--max_eval_samples is not for a --benchmark, which is evaluated whole.")
+    for name in args.benchmark or ():
+        if get_benchmark(name).task != "retrieval":
+            parser.error(f"--benchmark {name} has no texts to retrieve: see examples/zero_shot_classification.py.")
+    if args.benchmark is not None and args.output_file is not None and args.output_file.suffix in (".csv", ".md"):
+        parser.error(f"--output_file {args.output_file} is for JSON, name it .json: the others stand beside it.")
     if args.benchmark is None and len(args.model_name_or_path) > 1:
         parser.error("Several models are compared on --benchmark only: name one.")
 

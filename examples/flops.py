@@ -86,7 +86,7 @@ def count_text_flops(model: LotlipModel, length: int, output_corner_tokens: bool
 
     >>> model = build_meta_model(LotlipConfig())
     >>> count_text_flops(model, 126), count_text_flops(model, 126, output_corner_tokens=True)
-    (21993553920, 22355509248)
+    (21991145472, 22354329600)
     ```"""
     text_config = model.config.text_config
     limit = text_config.max_position_embeddings - text_config.num_corner_tokens

@@ -14,13 +14,14 @@
 """What is measured of a training while it runs, and written down."""
 
 import json
-import resource
+import math
 import sys
 import time
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from checkpoints import Progress
 
 
 METRICS_FILE = "metrics.jsonl"
@@ -36,7 +37,7 @@ def effective_rank(embeds: torch.Tensor) -> float:
             Embeddings.
 
     Returns:
-        `float`: from 1 (all on one line) to the smaller of `rows` and `dim`.
+        `float`: from 1 (all on one line) to the smaller of `rows` and `dim`; not a number where some embedding is not.
 
     Example:
 
@@ -47,7 +48,9 @@ def effective_rank(embeds: torch.Tensor) -> float:
     >>> round(effective_rank(torch.eye(4)), 4), round(effective_rank(torch.ones(4, 4)), 4)
     (4.0, 1.0)
     ```"""
-    embeds = embeds.double()
+    embeds = embeds.cpu().double()
+    if not embeds.isfinite().all():
+        return math.nan
     # of the smaller of the two products of the matrix with itself
     product = embeds @ embeds.t() if len(embeds) < embeds.shape[1] else embeds.t() @ embeds
     values = torch.linalg.eigvalsh(product).clamp(min=0).sqrt()
@@ -75,7 +78,7 @@ def spread(embeds: torch.Tensor) -> float:
     >>> spread(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), spread(torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
     (1.0, 0.0)
     ```"""
-    return (1 - embeds.double().mean(dim=0).square().sum()).clamp(min=0).sqrt().item()
+    return (1 - embeds.cpu().double().mean(dim=0).square().sum()).clamp(min=0).sqrt().item()
 
 
 def name_slots(num_slots: int, num_corner_tokens: int) -> list[str]:
@@ -118,7 +121,8 @@ def measure_slots(
             embeds = text_embeds[:, slots].flatten(0, 1)
             embeds = embeds[(embeds != 0).any(dim=-1)]
             measured[f"loss_{name}"] = slot_losses[slots].mean().item()
-            measured[f"rank_{name}"], measured[f"spread_{name}"] = effective_rank(embeds), spread(embeds)
+            if len(embeds) > 0:
+                measured[f"rank_{name}"], measured[f"spread_{name}"] = effective_rank(embeds), spread(embeds)
     return measured
 
 
@@ -166,7 +170,13 @@ class Throughput:
 
 def peak_memory(device: torch.device) -> float:
     """The most memory that this process has used so far, in GB: of the accelerator, or of the CPU without one."""
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 1e9
     if device.type == "cpu":
+        try:
+            import resource
+        except ImportError:  # Windows
+            return math.nan
         unit = 1 if sys.platform == "darwin" else 1024
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
     return torch.get_device_module(device).max_memory_allocated(device) / 1e9
@@ -182,15 +192,19 @@ class MetricsLog:
             The processes, and the trackers.
         output_dir (`Path`):
             The output folder.
-        step (`int`):
-            The step that the run goes on from: later ones, of a run that was stopped, are forgotten.
+        progress (`Progress`):
+            Where the run goes on: what comes later, of a run that was stopped, is forgotten.
     """
 
-    def __init__(self, accelerator: Accelerator, output_dir: Path, step: int):
+    def __init__(self, accelerator: Accelerator, output_dir: Path, progress: Progress):
         self.accelerator = accelerator
         self.path = output_dir / METRICS_FILE
         if accelerator.is_main_process and self.path.exists():
-            rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+            rows = [
+                row
+                for row in read_metrics(self.path)
+                if row["step"] <= (progress.step if "loss" in row else progress.evaluated_step)
+            ]
             partial = self.path.with_name(self.path.name + ".partial")
             partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
             partial.replace(self.path)

@@ -35,6 +35,7 @@ import shutil
 import signal
 import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ from pathlib import Path
 import datasets
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import (
     InitProcessGroupKwargs,
     ProjectConfiguration,
@@ -54,16 +56,24 @@ from checkpoints import (
     check_output_dir,
     find_checkpoint,
     find_leftovers,
-    leave_signals_to_the_main_process,
     load_checkpoint,
     save_checkpoint,
+    set_aside_later_checkpoints,
 )
 from data.captions import CaptionReader, UnmatchedKeys, add_side_file_arguments
 from data.image_features import cache_image_features
-from data.loading import add_data_arguments, columns_of, fingerprint_of, load_split, undecoded
+from data.loading import (
+    add_data_arguments,
+    columns_of,
+    fingerprint_of,
+    leave_signals_to_the_main_process,
+    load_split,
+    undecoded,
+)
 from data.samples import BadSamples, CaptionedImages, Collator, GlobalBatches, StreamedBatches
 from evaluate_retrieval import evaluate_retrieval, format_table, write_json
 from gradient_cache import backward_in_chunks
+from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HOME
 from monitoring import MetricsLog, Throughput, measure_slots, peak_memory
 from objectives import OBJECTIVES, scalars_of
@@ -110,11 +120,20 @@ RESUMED_SETTINGS = (
     "min_crop_scale",
     "num_views",
     "keep_duplicate_negatives",
+    "dataset_name",
+    "train_split",
+    "image_column",
+    "caption_column",
+    "long_captions_column",
+    "shuffle_buffer_size",
     "data_weights",
     "side_files",
+    "side_key_column",
+    "side_caption_columns",
+    "key_column",
 )
 # The results of an evaluation, by any of which the best model is kept
-METRICS = re.compile(r"((short|long)_(([it]2[it]_(recall@\d+|median_rank))|mean_recall))|zero_shot_top[15]")
+METRICS = re.compile(r"(short|long)_(((i2t|t2i)_(recall@(1|5|10)|median_rank))|mean_recall)|zero_shot_top[15]")
 
 
 def parse_args() -> argparse.Namespace:
@@ -306,6 +325,8 @@ def parse_args() -> argparse.Namespace:
         parser.error("--image_features_dir is for --cache_image_features, which is not given.")
     if not 0 <= args.max_bad_fraction <= 1:
         parser.error(f"--max_bad_fraction must be from 0 to 1, got {args.max_bad_fraction}.")
+    if args.streaming and args.dataset_name is None:
+        parser.error("--streaming needs --dataset_name: the drawn scenes are no stream.")
     if args.streaming and args.max_train_steps is None:
         parser.error("--streaming needs --max_train_steps: a stream does not know its length.")
     if args.metric_for_best_model is not None and METRICS.fullmatch(args.metric_for_best_model) is None:
@@ -485,14 +506,23 @@ def whole_model(model: torch.nn.Module, args: argparse.Namespace, accelerator: A
     return copy.to(accelerator.device)
 
 
+def public_name(name: str) -> str:
+    """What the model card calls a data set or a model: not by its path on this machine."""
+    return Path(name).resolve().name if Path(name).exists() else name
+
+
 def save_model(
     args: argparse.Namespace,
     folder: Path,
     model: LotlipModel,
     processor: LotlipProcessor,
     results: dict[str, float] | None = None,
-) -> None:
-    """Saves the trained model with its code and a model card; complete files take the place of earlier ones."""
+) -> list[str]:
+    """
+    Saves the trained model with its code and a model card; complete files take the place of earlier ones.
+
+    Returns the names of the files.
+    """
     partial_dir = args.output_dir / "model.partial"
     shutil.rmtree(partial_dir, ignore_errors=True)
     save_with_remote_code(model, processor, partial_dir)
@@ -500,33 +530,51 @@ def save_model(
     sources = [name for name in sources if name is not None]
     write_model_card(
         partial_dir,
-        repo_id=args.hub_model_id or args.output_dir.name,
-        provenance=f"Trained by `examples/train_lotlip.py` on {args.dataset_name or 'drawn scenes'}, from "
-        f"{' and '.join(sources) or 'random weights'}, with seed {args.seed}.",
+        repo_id=args.hub_model_id or args.output_dir.resolve().name,
+        provenance="Trained by `examples/train_lotlip.py` on "
+        f"{public_name(args.dataset_name) if args.dataset_name else 'drawn scenes'}, from "
+        f"{' and '.join(map(public_name, sources)) or 'random weights'}, with seed {args.seed}.",
         license="other",
         license_note="The weights are under the terms of the data and the models that they were trained from.",
         base_model=[name for name in sources if not Path(name).exists()] or None,
         results=results,
-        dataset=args.dataset_name or "drawn scenes",
+        dataset=public_name(args.dataset_name) if args.dataset_name else "drawn scenes",
         dataset_split=args.eval_split,
     )
     folder.mkdir(exist_ok=True)
     if results is not None:
         write_json(partial_dir / "eval_results.json", results)
-    for file in partial_dir.iterdir():
-        file.replace(folder / file.name)
+    names = [file.name for file in partial_dir.iterdir()]
+    for name in names:
+        (partial_dir / name).replace(folder / name)
     partial_dir.rmdir()
+    return names
 
 
-def push_model(args: argparse.Namespace) -> None:
-    """Uploads the best model, if it is known which that is, else the last; neither checkpoints nor logs."""
-    is_best_kept = args.metric_for_best_model is not None
-    url = push_folder(
-        args.output_dir / "best" if is_best_kept else args.output_dir,
-        args.hub_model_id or args.output_dir.name,
-        ["checkpoint-*", "not_finite.json", "logs/*", "best/*"],
-    )
+def push_model(args: argparse.Namespace, names: list[str]) -> None:
+    """Uploads the files of the best model, if one is kept, else of the last."""
+    folder = args.output_dir / "best" if args.metric_for_best_model is not None else args.output_dir
+    url = push_folder(folder, args.hub_model_id or args.output_dir.resolve().name, allow_patterns=names)
     logger.info(f"Uploaded to {url}.")
+
+
+def check_services(args: argparse.Namespace) -> None:
+    """
+    Refuses trackers that are not installed, and a repository that cannot be uploaded to, before anything is done.
+
+    Raises:
+        `ValueError`: if a tracker is missing.
+        `HfHubHTTPError`: if the Hub refuses, for instance because nobody is logged in (`hf auth login`).
+    """
+    if args.with_tracking:
+        installed = [str(tracker) for tracker in get_available_trackers()]
+        if not installed or args.report_to not in ("all", *installed):
+            raise ValueError(
+                f"`--report_to {args.report_to}` is not installed; installed are {installed}. Install a tracker, such "
+                "as `pip install tensorboard`."
+            )
+    if args.push_to_hub and PartialState().is_main_process:
+        HfApi().create_repo(args.hub_model_id or args.output_dir.resolve().name, exist_ok=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -550,6 +598,7 @@ def main() -> None:
         # `accelerate launch` leaves all cores but one idle
         torch.set_num_threads(max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     check_output_dir(args)
+    check_services(args)
     checkpoint = find_checkpoint(args)
     accelerator.wait_for_everyone()
     set_seed(args.seed)
@@ -604,6 +653,8 @@ def main() -> None:
         raise ValueError(
             f"`--max_length {args.max_length}` is beyond the {position_limit} positions of the text tower."
         )
+    if args.max_length <= processor.tokenizer.num_special_tokens_to_add():
+        raise ValueError(f"`--max_length {args.max_length}` leaves no room for a text beside the special tokens.")
     processor.tokenizer.model_max_length = eval_args.max_length = args.max_length
 
     is_locked = args.freeze_vision_model if args.freeze_vision_model is not None else has_pretrained_vision
@@ -645,7 +696,8 @@ def main() -> None:
             accelerator.process_index,
             accelerator.num_processes,
         )
-    bad_samples = BadSamples(args.max_bad_fraction, args.max_bad_in_a_row, num_samples)
+    own_samples = None if num_samples is None else math.ceil(num_samples / accelerator.num_processes)
+    bad_samples = BadSamples(args.max_bad_fraction, args.max_bad_in_a_row, own_samples)
     unmatched_keys = UnmatchedKeys()
     loader = DataLoader(
         samples,
@@ -678,14 +730,9 @@ def main() -> None:
         }
     )
 
-    # From here on the output folder is this run's
     if accelerator.is_main_process:
-        if args.resume_from_checkpoint is None:
-            for path in find_leftovers(args.output_dir):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        args.output_dir.mkdir(parents=True, exist_ok=True)
         reader.report_keys(train_data)
-    accelerator.wait_for_everyone()
+        eval_reader.report_keys(eval_data)
     if args.cache_image_features:
         views = (args.seed, args.min_crop_scale) if crop is not None else None
         samples.image_features = cache_image_features(
@@ -701,6 +748,16 @@ def main() -> None:
             num_workers=args.dataloader_num_workers,
         )
         logger.info(f"Image features from {samples.image_features.path}: the image tower does not run in training.")
+
+    # From here on the output folder is this run's
+    if accelerator.is_main_process:
+        if args.resume_from_checkpoint is None:
+            for path in find_leftovers(args.output_dir):
+                path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+        elif checkpoint is not None:
+            set_aside_later_checkpoints(args.output_dir, checkpoint)
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+    accelerator.wait_for_everyone()
     if accelerator.is_fsdp2:
         # a scalar cannot be sharded, and need not be averaged: every process has the gradient of the whole loss for it
         accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList(scalars_of(model).values())]
@@ -721,9 +778,7 @@ def main() -> None:
     if args.with_tracking:
         simple = {name: value for name, value in settings.items() if isinstance(value, (int, float, str, bool))}
         accelerator.init_trackers("lotlip", simple)
-        if accelerator.is_main_process and not accelerator.trackers:
-            raise ValueError("`--with_tracking` found no tracker. Install one, such as `pip install tensorboard`.")
-    metrics = MetricsLog(accelerator, args.output_dir, progress.step)
+    metrics = MetricsLog(accelerator, args.output_dir, progress)
 
     def evaluate() -> dict[str, float]:
         """Results on the evaluation data, on the main process; it keeps the model if they are the best so far."""
@@ -740,7 +795,7 @@ def main() -> None:
             tqdm.write(f"Step {progress.step}:\n{format_table(results)}")
             if class_names is not None:
                 tqdm.write("zero-shot top-1 {zero_shot_top1:.1f}, top-5 {zero_shot_top5:.1f}".format(**results))
-            if progress.is_best(results, args.metric_for_best_model):
+            if progress.is_best(results, args.metric_for_best_model, args.output_dir / "best"):
                 save_model(args, args.output_dir / "best", evaluated_model, processor, results)
         return results
 
@@ -752,6 +807,16 @@ def main() -> None:
         model.train()
         if is_locked:
             accelerator.unwrap_model(model).vision_model.eval()
+
+    def count_bad_samples() -> tuple[Counter, list[int]]:
+        """By cause, since the beginning of the training; and by process, since it was started here."""
+        parts = gather_object([bad_samples.causes])
+        return sum(parts, start=Counter(progress.bad_causes)), [part.total() for part in parts]
+
+    def save_state() -> None:
+        saved = replace(progress, bad_causes=dict(count_bad_samples()[0]))
+        save_checkpoint(accelerator, args, saved, scheduler)
+        progress.saved_step = saved.saved_step
 
     def update() -> tuple[bool, float]:
         """Takes the optimizer's step, unless loss or gradients are not finite; whether it did, and their norm."""
@@ -771,8 +836,10 @@ def main() -> None:
         if progress.skipped_in_a_row < args.max_skipped_steps:
             return
         path = args.output_dir / "not_finite.json"
+        names = gather_object(amiss["name"])
         if accelerator.is_main_process:
             told = {"step": progress.step + 1, "epoch": progress.epoch, "batch": progress.batch - 1}
+            told["samples"] = names
             if not args.streaming:
                 first = max(0, progress.batch - args.gradient_accumulation_steps)
                 rows = slice(first * batches.global_batch_size, progress.batch * batches.global_batch_size)
@@ -835,7 +902,7 @@ def main() -> None:
                         **throughput.measure(),
                         "memory_gb": peak_memory(accelerator.device),
                         "skipped_steps": progress.skipped_steps,
-                        "bad_samples": bad_samples.causes.total(),
+                        "bad_samples": count_bad_samples()[0].total(),
                     }
                     if accelerator.is_main_process:
                         measured |= measure_slots(**details, num_corner_tokens=text_config.num_corner_tokens)
@@ -845,15 +912,18 @@ def main() -> None:
                     )
 
                 stop_number = stop.on_any_process(accelerator)
+                if args.checkpointing_steps not in (None, "epoch"):
+                    is_checkpoint_due = progress.step % int(args.checkpointing_steps) == 0
+                if is_checkpoint_due or stop_number:
+                    save_state()
+                    is_checkpoint_due = False
                 if is_evaluation_due() and not stop_number:
                     evaluate()
                     set_train_mode()
                     throughput.restart()
-                if args.checkpointing_steps not in (None, "epoch"):
-                    is_checkpoint_due = progress.step % int(args.checkpointing_steps) == 0
-                if is_checkpoint_due or stop_number:
-                    save_checkpoint(accelerator, args, progress, scheduler)
-                    is_checkpoint_due = False
+                    stop_number = stop.on_any_process(accelerator)
+                    if stop_number:
+                        save_state()
                 if stop_number:
                     bar.close()
                     logger.warning(
@@ -866,14 +936,15 @@ def main() -> None:
                     break
             else:
                 progress.epoch, progress.batch = progress.epoch + 1, 0
+                unmatched_keys.check()
                 if args.checkpointing_steps == "epoch" and accelerator.sync_gradients:
-                    save_checkpoint(accelerator, args, progress, scheduler)
+                    save_state()
                 elif args.checkpointing_steps == "epoch":
                     is_checkpoint_due = True  # once the update that the epoch ended in the middle of is done
     bar.close()
-    causes = sum(gather_object([bad_samples.causes]), start=Counter())
+    causes, by_process = count_bad_samples()
     if causes:
-        logger.warning(f"{causes.total()} bad samples were skipped: {dict(causes)}.")
+        logger.warning(f"{causes.total()} bad samples were skipped: {dict(causes)}; by process {by_process}.")
     unmatched_keys = UnmatchedKeys.sum(gather_object([unmatched_keys]))
     if unmatched_keys.num_unmatched:
         logger.warning(unmatched_keys)
@@ -883,10 +954,10 @@ def main() -> None:
         save_model(args, args.output_dir, trained_model, processor)
     results = evaluate()
     if accelerator.is_main_process:
-        save_model(args, args.output_dir, trained_model, processor, results)
-        logger.info(f"The summary of this training is {write_summary(args.output_dir)}.")
+        names = save_model(args, args.output_dir, trained_model, processor, results)
         if args.push_to_hub:
-            push_model(args)
+            push_model(args, names)
+        logger.info(f"The summary of this training is {write_summary(args.output_dir)}.")
     accelerator.wait_for_everyone()  # none takes its leave while another is still saving
     accelerator.end_training()
 

@@ -19,19 +19,31 @@ Zero-shot classification of a data set: every class is embedded once, from its n
 """
 
 import argparse
+import logging
 from collections import Counter
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from data.loading import add_data_arguments, columns_of, load_split, read_image, share_of, undecoded
+from data.loading import (
+    add_data_arguments,
+    columns_of,
+    leave_signals_to_the_main_process,
+    load_split,
+    read_images,
+    share_of,
+    undecoded,
+)
 from datasets import ClassLabel, Dataset, IterableDataset
 from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize
 from evaluate_retrieval import write_json
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
+
+
+logger = logging.getLogger(__name__)
 
 
 def read_class_names(args: argparse.Namespace, label_feature) -> list[str]:
@@ -131,10 +143,11 @@ class ClassificationCollator:
         self.label_column = args.label_column
         self.class_names = class_names
 
-    def __call__(self, rows: list[dict]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        images = [read_image(row[self.image_column]) for row in rows]
+    def __call__(self, rows: list[dict]) -> tuple[dict[str, torch.Tensor] | None, torch.Tensor, list[str]]:
+        rows, images, wrong = read_images(rows, self.image_column)
         labels = [class_index(row[self.label_column], self.class_names) for row in rows]
-        return dict(self.processor.image_processor(images, return_tensors="pt")), torch.tensor(labels)
+        inputs = dict(self.processor.image_processor(images, return_tensors="pt")) if images else None
+        return inputs, torch.tensor(labels), wrong
 
 
 def evaluate_zero_shot(
@@ -174,12 +187,16 @@ def evaluate_zero_shot(
         batch_size=args.batch_size,
         collate_fn=ClassificationCollator(processor, args, class_names),
         num_workers=args.dataloader_num_workers,
+        worker_init_fn=leave_signals_to_the_main_process,
         generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
     )
     results = []
-    for images, labels in tqdm(loader, desc="Classifying", unit=" batches", disable=not state.is_main_process):
-        similarities = embed_images(model, images) @ class_embeds.t()
-        results.append((similarities.topk(min(5, len(class_names)), dim=-1).indices, labels))
+    for images, labels, wrong in tqdm(loader, "Classifying", unit=" batches", disable=not state.is_main_process):
+        for message in wrong:
+            logger.warning(message)
+        if images is not None:
+            similarities = embed_images(model, images) @ class_embeds.t()
+            results.append((similarities.topk(min(5, len(class_names)), dim=-1).indices, labels))
     results = gather_object(results)
     model.train(was_training)
     if not state.is_main_process:

@@ -253,6 +253,7 @@ def write_model_card(
             metric_value=value,
         )
         for name, value in (results or {}).items()
+        if not name.endswith(("num_images", "num_captions", "num_unreadable_images"))
     ]
     metadata = ModelCardData(
         license=license,
@@ -285,7 +286,7 @@ def write_model_card(
     (save_directory / MODEL_CARD_NAME).write_text(card, encoding="utf-8")
 
 
-def push_folder(folder: str | Path, repo_id: str, ignore_patterns: list[str] | None = None) -> str:
+def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
     """
     Creates the repository `repo_id` on the Hub if there is none yet, and uploads the files of a folder in one commit.
 
@@ -294,8 +295,8 @@ def push_folder(folder: str | Path, repo_id: str, ignore_patterns: list[str] | N
             The folder.
         repo_id (`str`):
             Name of the repository, `"name"` (in the user's own namespace) or `"org/name"`.
-        ignore_patterns (`list[str]`, *optional*):
-            Files to leave out, such as `["checkpoint-*"]`.
+        allow_patterns (`list[str]`, *optional*):
+            The files to upload, all by default.
 
     Returns:
         `str`: the address of the repository.
@@ -316,7 +317,7 @@ def push_folder(folder: str | Path, repo_id: str, ignore_patterns: list[str] | N
         repo_id=repo_url.repo_id,
         folder_path=folder,
         commit_message="Upload LoTLIP",
-        ignore_patterns=ignore_patterns,
+        allow_patterns=allow_patterns,
     )
     return str(repo_url)
 

@@ -1,5 +1,6 @@
 """Every snippet of README and docs, and every example of a docstring, is run."""
 
+import dataclasses
 import doctest
 import importlib
 import inspect
@@ -29,6 +30,7 @@ MODULES = [
     "modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval",
     "data.benchmarks",
     "data.benchmarks.imagenet",
+    "ablation",
     "checkpoints",
     "data.captions",
     "data.image_features",
@@ -40,6 +42,7 @@ MODULES = [
     "embed_dataset",
     "embedding",
     "evaluate_retrieval",
+    "flops",
     "monitoring",
     "search_embeddings",
     "train_lotlip",
@@ -48,10 +51,13 @@ MODULES = [
 ]
 
 # A documented training command, made small
-SMALL_RUN = (
+SMALL_CELL = (
     "--max_train_steps 2 --max_train_samples 16 --max_eval_samples 8 --per_device_train_batch_size 4 --warmup_steps 1 "
-    "--dataloader_num_workers 0 --overwrite_output_dir"
+    "--dataloader_num_workers 0"
 )
+SMALL_RUN = f"{SMALL_CELL} --overwrite_output_dir"
+# A documented grid of trainings
+SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
 SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
 # Where a documented command needs what lies on the Hub, a small model of the same architecture
 LOCAL = {"google/vit-base-patch16-224-in21k": "local/vit", "google-bert/bert-base-uncased": "local/bert"}
@@ -74,11 +80,29 @@ def run_script(monkeypatch, command: str) -> None:
         monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
     if "--checkpoint_path" in arguments and "--to_original" not in arguments:
         arguments += ["--tokenizer_path", "local/bert"]
+    is_ablation = name.endswith("ablation.py")
+    arguments += SMALL_ABLATION.split() if is_ablation else []
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    runpy.run_module(name, run_name="__main__") if is_module else runpy.run_path(name, run_name="__main__")
+    if is_ablation:
+        run_small_ablation(monkeypatch)
+    elif is_module:
+        runpy.run_module(name, run_name="__main__")
+    else:
+        runpy.run_path(name, run_name="__main__")
+
+
+def run_small_ablation(monkeypatch) -> None:
+    """Runs the grid of trainings with two settings of a group."""
+    ablation = importlib.import_module("ablation")
+    captions = ablation.GROUPS["captions"]
+    two = dict(list(captions.settings.items())[:2])
+    with monkeypatch.context() as context:
+        context.setitem(ablation.GROUPS, "captions", dataclasses.replace(captions, settings=two))
+        context.setenv("PYTHONPATH", str(ROOT))  # of its processes
+        ablation.main()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import re
 import resource
 import shutil
 import signal
@@ -19,6 +20,8 @@ import torch
 import train_lotlip
 from checkpoints import list_checkpoints
 from conftest import training_argv, training_environment
+from data.scenes import load_scenes
+from datasets import Dataset, Image
 from safetensors.torch import load_file
 
 
@@ -93,6 +96,19 @@ def test_signals_end_a_run_with_a_checkpoint(train, tmp_path, number, status):
     assert_same_weights(resumed, train("whole", **options))
 
 
+def test_a_signal_during_an_evaluation_ends_a_run_after_it(tmp_path):
+    options = {"max_train_steps": 40, "eval_steps": 2, "max_eval_samples": 200, "per_device_eval_batch_size": 2}
+    process = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=1))
+    told = ""
+    while re.search(r"Embedding:\s+[1-9]", told) is None:
+        told += process.stderr.read(1)
+        assert process.poll() is None, told
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 143 and "Stopped by SIGTERM after step 2" in errors
+    assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-2"]
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):
     options = {"max_train_steps": 30, "checkpointing_steps": 1, "eval_steps": 100}
     full = tmp_path / "full"
@@ -122,6 +138,34 @@ def test_the_last_checkpoints_are_kept(train, tmp_path):
     assert not torch.equal(anew, weights), "the checkpoint of the step is that of the last run that came by"
 
 
+def test_what_comes_after_the_step_that_a_run_is_resumed_from_is_set_aside(train, tmp_path):
+    folder = train("run", checkpointing_steps=2, max_train_steps=8)
+    options = {"checkpointing_steps": 2, "checkpoints_total_limit": 1, "max_train_steps": 5}
+    train("run", **options, resume_from_checkpoint=folder / "checkpoint-2")
+    assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-4"], (
+        "that of this run, not the last number"
+    )
+    assert (folder / "checkpoint-8.abandoned").exists()
+    (folder / "checkpoint-6.replaced").mkdir()
+    (folder / "checkpoint-6.replaced" / "left").touch()  # by a run that was killed
+    train("run", **options | {"max_train_steps": 6}, resume_from_checkpoint="latest")
+    assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-6"]
+    other = train("other", checkpointing_steps=2, max_train_steps=2)
+    with pytest.raises(ValueError, match="of an earlier run"):
+        train("run", **options, resume_from_checkpoint=other / "checkpoint-2")
+
+
+def test_a_broken_picture_to_evaluate_on_does_not_end_a_training(train, tmp_path, caplog):
+    scenes = load_scenes(30, seed=9).cast_column("image", Image(decode=False)).to_list()
+    scenes[3]["image"] = {"bytes": scenes[3]["image"]["bytes"][:100], "path": "broken.png"}
+    Dataset.from_list(scenes, features=load_scenes(1).features).save_to_disk(tmp_path / "data")
+    options = {"dataset_name": tmp_path / "data", "train_split": "train[10:]", "eval_split": "train[:10]"}
+    folder = train("run", **options, max_train_steps=2, max_train_samples=None)
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["num_unreadable_images"] == 1 and results["short_num_images"] == 9
+    assert "The image of broken.png cannot be read and is left out" in caplog.text
+
+
 def test_a_step_that_is_not_finite_is_skipped(train, tmp_path, monkeypatch, caplog):
     calls = []
 
@@ -142,9 +186,11 @@ def test_a_step_that_is_not_finite_is_skipped(train, tmp_path, monkeypatch, capl
 
 def test_too_many_steps_that_are_not_finite_end_the_run(train, tmp_path):
     with pytest.raises(ValueError, match="3 steps in a row had a loss or gradients that are not finite"):
-        train("broken", learning_rate=1e30, warmup_steps=0, max_skipped_steps=3, checkpointing_steps=1, eval_steps=100)
+        options = {"max_skipped_steps": 3, "checkpointing_steps": 1, "eval_steps": 100, "logging_steps": 1}
+        train("broken", learning_rate=1e30, warmup_steps=0, **options)
     told = json.loads((tmp_path / "broken" / "not_finite.json").read_text())
     assert told["step"] == 4 and len(told["rows"]) == 8 and set(told["rows"]) <= set(range(44))
+    assert told["samples"] == [f"row {row}" for row in told["rows"]]
     checkpoints = list_checkpoints(tmp_path / "broken")
     assert checkpoints
     for path in checkpoints:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import training_summary
+from data.scenes import load_scenes
 from huggingface_hub import ModelCard
 from monitoring import effective_rank, measure_slots, name_slots, read_metrics, spread
 from safetensors.torch import load_file
@@ -143,7 +144,8 @@ def test_the_model_card_carries_the_evaluation_for_the_hub(train):
     folder = train("carded", max_train_steps=2)
     results = json.loads((folder / "eval_results.json").read_text())
     card = ModelCard.load(folder / "README.md")
-    assert {result.metric_type: result.metric_value for result in card.data.eval_results} == results
+    told = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert told == {name: value for name, value in results.items() if "_num_" not in name}
     tasks = {result.metric_type: result.task_type for result in card.data.eval_results}
     assert tasks["zero_shot_top1"] == "zero-shot-image-classification"
     assert tasks["long_t2i_recall@1"] == "image-text-retrieval"
@@ -161,6 +163,24 @@ def test_zero_shot_classification_is_that_of_the_script(train, monkeypatch, tmp_
     expected = json.loads((tmp_path / "results.json").read_text())
     results = json.loads((folder / "eval_results.json").read_text())
     assert results["zero_shot_top1"] == expected["top1"] and results["zero_shot_top5"] == expected["top5"]
+
+
+def test_the_best_model_is_kept_anew_for_another_metric(train, tmp_path):
+    options = {"checkpointing_steps": 2, "eval_steps": 2, "logging_steps": 1}
+    first = train("first", **options, max_train_steps=4, metric_for_best_model="zero_shot_top5")
+    shutil.copytree(first / "checkpoint-2", tmp_path / "second" / "checkpoint-2")
+    options |= {"resume_from_checkpoint": "latest", "metric_for_best_model": "short_i2t_median_rank"}
+    second = train("second", **options, max_train_steps=4)
+    best = json.loads((second / "best" / "eval_results.json").read_text())
+    ranks = [row["short_i2t_median_rank"] for row in read_metrics(second / "metrics.jsonl") if "zero_shot_top1" in row]
+    assert best["short_i2t_median_rank"] == min(ranks)
+
+
+def test_paths_of_this_machine_are_not_in_the_model_card(train, tmp_path):
+    load_scenes(24, seed=2).save_to_disk(tmp_path / "private" / "pictures")
+    options = {"dataset_name": tmp_path / "private" / "pictures", "eval_split": "train", "max_train_steps": 1}
+    card = (train("carded", **options, max_train_samples=None) / "README.md").read_text()
+    assert "pictures" in card and str(tmp_path) not in card and "private" not in card
 
 
 def test_every_result_can_choose_the_best_model():
@@ -186,6 +206,11 @@ def test_every_result_can_choose_the_best_model():
         ({"max_length": 1000}, ValueError, "--max_length 1000"),
         ({"cache_image_features": True, "no_freeze_vision_model": True}, ValueError, "for a locked image tower"),
         ({"overwrite_output_dir": None}, ValueError, "of an earlier run. Go on with it"),
+        ({"max_length": 2}, ValueError, "leaves no room for a text"),
+        ({"streaming": True}, SystemExit, None),
+        ({"with_tracking": True, "report_to": "wandb"}, ValueError, "`--report_to wandb` is not installed"),
+        ({"push_to_hub": True, "hub_model_id": "no name!"}, ValueError, "Repo id must"),
+        ({"metric_for_best_model": "long_t2i_recall@3"}, SystemExit, None),
     ],
 )
 def test_an_error_comes_before_an_earlier_run_is_overwritten(train, tmp_path, wrong, error, message):

@@ -70,6 +70,21 @@ def test_the_join_is_that_of_a_dictionary(scenes, digests, tmp_path, suffix, key
         assert reader.unmatched_key(row) == (name if name in keys[-4:] else None)
 
 
+def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
+    (tmp_path / "long.csv").write_text('key,caption\n000000012,"A boat. Red."\n,Nobody\n12,Other\n')
+    captions = SideCaptions([str(tmp_path / "long.csv")], "key", ["caption"])
+    assert captions["000000012"] == ["A boat. Red."] and captions["12"] == ["Other"]
+    rows = [{"key": "a", "caption": "of a"}, {"key": None, "caption": "of none"}]
+    Dataset.from_list(rows).to_parquet(tmp_path / "long.parquet")
+    captions = SideCaptions([str(tmp_path / "long.parquet")], "key", ["caption"])
+    assert captions.are_keys(["a", None, "None", "zzz"]).tolist() == [True, False, False, False]
+    (tmp_path / "dates.jsonl").write_text('{"key": "2021-01-01", "caption": "a"}\n')
+    with pytest.raises(ValueError, match="are read as timestamp"):
+        SideCaptions([str(tmp_path / "dates.jsonl")], "key", ["caption"])
+    with pytest.raises(ValueError, match="`--side_files .*nothing-.*` cannot be read"):
+        SideCaptions([str(tmp_path / "nothing-*.jsonl")], "key", ["caption"])
+
+
 def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
     rows = [{"key": "a", "caption": "of a"}, {"key": "b", "caption": "of b"}, {"key": "c", "caption": "of c"}]
     import data.captions
@@ -165,6 +180,23 @@ def test_shards_train_with_long_captions_from_elsewhere(train, scenes, tmp_path,
     resumed = train("resumed", **options, max_train_steps=6, resume_from_checkpoint="latest")
     weights, expected = load_file(resumed / "model.safetensors"), load_file(folder / "model.safetensors")
     assert all((weights[name] == expected[name]).all() for name in expected)
+
+
+def test_damaged_shards(train, scenes, tmp_path, caplog):
+    """A member that is no text or JSON makes its sample a bad one; a shard that was cut off is an error."""
+    write_shards(tmp_path / "shards", scenes, num_shards=2)
+    shard = tmp_path / "shards" / "00001.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content.replace(scenes[7]["caption"].encode(), b"\xe9" * len(scenes[7]["caption"]), 1))
+    build_tokenizer(scenes, CaptionReader(names(), scenes.column_names)).save_pretrained(tmp_path / "tokenizer")
+    options = {"dataset_name": "webdataset", "data_files": tmp_path / "shards" / "*.tar", "streaming": True}
+    options |= {"image_column": "png", "caption_column": "txt", "eval_split": "train", "max_eval_samples": 4}
+    options |= {"tokenizer_name": tmp_path / "tokenizer", "max_train_samples": None, "max_train_steps": 3}
+    train("run", **options, max_bad_fraction=0.1)
+    assert "('000000007') has no caption" in caplog.text and "1 bad samples were skipped" in caplog.text
+    shard.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="1 of 2 shards lack the end of a tar file, such as .*00001.tar"):
+        train("other", **options)
 
 
 @pytest.mark.parametrize("streaming", [False, True])

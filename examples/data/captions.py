@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from datasets import Dataset, IterableDataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from fsspec import open as open_file
 from huggingface_hub.constants import HF_HOME
 
@@ -144,16 +145,26 @@ class SideCaptions:
 
     def __init__(self, files: list[str], key_column: str, caption_columns: list[str]):
         self.arguments = (files, key_column, caption_columns)
-        suffixes = {Path(file).suffix for file in files}
+        suffixes = {Path(file.lower().removesuffix(".gz")).suffix for file in files}
         if len(suffixes) > 1 or not suffixes <= SIDE_FILE_BUILDERS.keys():
             raise ValueError(f"`--side_files` must all be of one of the kinds {[*SIDE_FILE_BUILDERS]}, got {files}.")
-        (suffix,) = suffixes
-        rows = load_dataset(SIDE_FILE_BUILDERS[suffix], data_files=files, split="train")
+        builder = SIDE_FILE_BUILDERS[suffixes.pop()]
+        options = {"converters": {key_column: str}} if builder == "csv" else {}  # 000123 is not 123
+        try:
+            rows = load_dataset(builder, data_files=files, split="train", **options)
+        except (DatasetGenerationError, FileNotFoundError, StopIteration) as error:
+            raise ValueError(f"`--side_files {' '.join(files)}` cannot be read: {error or 'no rows'}.") from error
         missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
         if missing:
             raise ValueError(
                 f"`--side_files` have no column {missing[0]!r} but {rows.column_names}: name theirs with "
                 "`--side_key_column` and `--side_caption_columns`."
+            )
+        key_type = getattr(rows.features[key_column], "dtype", None)
+        if key_type not in ("string", "large_string") and not str(key_type).startswith(("int", "uint")):
+            raise ValueError(
+                f"The keys in the column {key_column!r} of `--side_files` are read as {key_type}, but must be strings "
+                "or integers: write them as strings, and leave no row without one."
             )
         self.rows = rows.select_columns([key_column, *caption_columns])
         self.key_column, self.caption_columns = key_column, caption_columns
@@ -174,9 +185,11 @@ class SideCaptions:
     def _make_index(self) -> np.ndarray:
         """The hashes of all keys in ascending order, and the rows that they are of, (2, rows)."""
         keys = self.rows.select_columns(self.key_column)
-        hashes = [hash_keys(batch[self.key_column]) for batch in keys.iter(batch_size=10_000)]
-        hashes = np.concatenate([np.empty(0, dtype=np.uint64), *hashes])
-        order = np.argsort(hashes, kind="stable")
+        batches = [batch[self.key_column] for batch in keys.iter(batch_size=10_000)]
+        hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(hash_keys, batches)])
+        is_key = np.array([key is not None for batch in batches for key in batch], dtype=bool)
+        places = np.flatnonzero(is_key)
+        order = places[np.argsort(hashes[places], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
 
     def __getitem__(self, key: str) -> list[str]:
@@ -194,8 +207,10 @@ class SideCaptions:
     def are_keys(self, keys: list) -> np.ndarray:
         """Which of some keys are there, to the certainty of a hash of 64 bits."""
         hashed = hash_keys(keys)
-        places = np.searchsorted(self.hashes, hashed).clip(max=len(self.hashes) - 1)
-        return self.hashes[places] == hashed
+        places = np.searchsorted(self.hashes, hashed)
+        is_within = places < len(self.hashes)
+        is_key = np.array([key is not None for key in keys], dtype=bool)
+        return is_within & is_key & (self.hashes[np.where(is_within, places, 0)] == hashed)
 
 
 class CaptionReader:
@@ -266,16 +281,22 @@ class CaptionReader:
         """
         if self.side_captions is None or self.key_column == self.image_column or isinstance(dataset, IterableDataset):
             return
-        keys = [key_of(row, self.key_column) for row in dataset.select_columns(self.key_column.split(".")[0])]
-        are_there = self.side_captions.are_keys(keys)
-        unmatched = [key for key, is_there in zip(keys, are_there) if not is_there]
-        is_unused = ~np.isin(self.side_captions.hashes, hash_keys(keys))
+        column = self.key_column if self.key_column in dataset.column_names else self.key_column.split(".")[0]
+        hashes, unmatched, num_unmatched = [], [], 0
+        for batch in dataset.select_columns(column).iter(batch_size=10_000):
+            keys = [key_of({column: value}, self.key_column) for value in batch[column]]
+            are_there = self.side_captions.are_keys(keys)
+            hashes.append(hash_keys(keys))
+            num_unmatched += int((~are_there).sum())
+            if len(unmatched) < NUM_EXAMPLES:
+                unmatched += [key for key, is_there in zip(keys, are_there) if not is_there]
+        is_unused = ~np.isin(self.side_captions.hashes, np.concatenate(hashes))
         unused = [self.side_captions.example(place) for place in np.flatnonzero(is_unused)[:NUM_EXAMPLES]]
         told = (
-            f"{len(unmatched)} of {len(keys)} images have no captions in `--side_files`{such_as(unmatched)}; "
+            f"{num_unmatched} of {len(dataset)} images have no captions in `--side_files`{such_as(unmatched)}; "
             f"{is_unused.sum()} of {len(is_unused)} rows there belong to none of the images{such_as(unused)}."
         )
-        if len(unmatched) == len(keys):
+        if num_unmatched == len(dataset):
             raise ValueError(f"{told} Name the right `--key_column` and `--side_key_column`.")
         logger.warning(told)
 
@@ -295,13 +316,21 @@ class UnmatchedKeys:
                 The key of each image that has no caption in the side files, None for the others.
 
         Raises:
-            `ValueError`: if many images were read, and none has any.
+            `ValueError`: if many were read, and none has any.
         """
         unmatched = [key for key in keys if key is not None]
         self.num_seen += len(keys)
         self.num_unmatched += len(unmatched)
         self.examples = (self.examples + unmatched)[:NUM_EXAMPLES]
-        if self.num_unmatched == self.num_seen >= MAX_UNMATCHED_AT_FIRST:
+        if self.num_seen >= MAX_UNMATCHED_AT_FIRST:
+            self.check()
+
+    def check(self) -> None:
+        """
+        Raises:
+            `ValueError`: if no image that was read has any.
+        """
+        if self.num_unmatched == self.num_seen > 0:
             raise ValueError(
                 f"None of the first {self.num_seen} images has captions in `--side_files`{such_as(self.examples)}. "
                 "Name the right `--key_column` and `--side_key_column`."

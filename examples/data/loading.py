@@ -15,6 +15,11 @@
 
 import argparse
 import os
+import signal
+import struct
+import zlib
+from collections.abc import Callable
+from functools import partial
 
 import PIL.Image
 from data.scenes import load_scenes
@@ -26,6 +31,7 @@ from datasets import (
     ReadInstruction,
     interleave_datasets,
     load_dataset,
+    load_dataset_builder,
     load_from_disk,
 )
 from datasets.distributed import split_dataset_by_node
@@ -34,6 +40,20 @@ from transformers.image_transforms import convert_to_rgb
 
 from modeling_lotlip.image_processing_pil_lotlip import to_upright_8_bit
 
+
+# What Pillow raises at files that are no images, are cut off, or would fill the memory.
+IMAGE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    PIL.Image.DecompressionBombError,
+)
 
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
 NUM_TRAIN_SCENES = 8192
@@ -113,7 +133,12 @@ def load_split(
         if split == name and max_samples is not None:
             num_scenes = min(max_samples, num_scenes)
         dataset = take_slice(load_scenes(num_scenes, seed=int(name == "test")), name, split)
-    elif os.path.isdir(args.dataset_name) and {"state.json", "dataset_dict.json"} & set(os.listdir(args.dataset_name)):
+    elif is_saved_to_disk(args.dataset_name) and (args.data_files is not None or args.data_dir is not None):
+        raise ValueError(
+            f"`--dataset_name {args.dataset_name}` was saved with `save_to_disk` and is all there is: leave out "
+            "`--data_files` and `--data_dir`."
+        )
+    elif is_saved_to_disk(args.dataset_name):
         dataset, name = load_from_disk(args.dataset_name), split.split("[")[0]
         if isinstance(dataset, DatasetDict):
             if name not in dataset:
@@ -121,6 +146,8 @@ def load_split(
             dataset = dataset[name]
         dataset = take_slice(dataset, name, split)
     else:
+        if args.dataset_name == "webdataset":
+            prepare_webdataset(args, split.split("[")[0])
         sources = [args.data_files] if weights is None else args.data_files
         loaded = [
             load_dataset(
@@ -148,6 +175,48 @@ def load_split(
     if max_samples is not None:
         dataset = dataset.take(max_samples)
     return dataset
+
+
+def is_saved_to_disk(name: str) -> bool:
+    return os.path.isdir(name) and bool({"state.json", "dataset_dict.json"} & set(os.listdir(name)))
+
+
+def prepare_webdataset(args: argparse.Namespace, split: str) -> None:
+    """
+    Makes `datasets` read webdataset shards with nothing left out in silence: a local shard that was cut off, of which
+    it would read what there is, is an error, and a text or JSON member that cannot be decoded is None.
+
+    Raises:
+        `ValueError`: if shards were cut off.
+    """
+    builder = load_dataset_builder("webdataset", data_dir=args.data_dir, data_files=args.data_files)
+    shards = [str(file) for file in builder.config.data_files.get(split, []) if str(file).endswith(".tar")]
+    cut_off = [shard for shard in shards if os.path.isfile(shard) and not ends_as_a_tar(shard)]
+    if cut_off:
+        raise ValueError(
+            f"{len(cut_off)} of {len(shards)} shards lack the end of a tar file, such as {cut_off[0]}: they were cut "
+            "off. Write them anew, or leave them out of `--data_files`."
+        )
+    decoders = type(builder).DECODERS
+    for extension, decode in decoders.items():
+        if not isinstance(decode, partial):
+            decoders[extension] = partial(decode_or_none, decode)
+
+
+def ends_as_a_tar(path: str) -> bool:
+    """Whether a file ends with the two empty blocks that every tar file ends with."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1024))
+        return size >= 1024 and not any(file.read())
+
+
+def decode_or_none(decode: Callable[[bytes], object], content: bytes) -> object:
+    """What a member of a shard holds; None where it is damaged, which counts as missing."""
+    try:
+        return decode(content)
+    except ValueError:
+        return None
 
 
 def mix(sources: list[Dataset] | list[IterableDataset], weights: list[float], seed: int) -> Dataset | IterableDataset:
@@ -194,10 +263,37 @@ def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset 
     return dataset.cast_column(image_column, Image(decode=False))
 
 
+class UnreadableImageError(ValueError):
+    """A file that is no image, is cut off, or would fill the memory."""
+
+
 def read_image(file: dict) -> PIL.Image.Image:
-    """An upright RGB image of 8 bits from an undecoded one of any mode; what is transparent becomes white."""
-    image = Image().decode_example(file)
-    return PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
+    """
+    An upright RGB image of 8 bits from an undecoded one of any mode; what is transparent becomes white.
+
+    Raises:
+        `UnreadableImageError`: if there is none in the file.
+    """
+    try:
+        image = Image().decode_example(file)
+        return PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
+    except IMAGE_ERRORS as error:
+        raise UnreadableImageError(str(error)) from error
+
+
+def read_images(rows: list[dict], column: str) -> tuple[list[dict], list[PIL.Image.Image], list[str]]:
+    """The rows whose images can be read, these images, and what is wrong with the others."""
+    good, images, wrong = [], [], []
+    for row in rows:
+        try:
+            if row[column] is None:
+                raise UnreadableImageError("there is none")
+            images.append(read_image(row[column]))
+            good.append(row)
+        except UnreadableImageError as error:
+            name = row.get("__key__") or row.get("file_name") or (row[column] or {}).get("path") or "a row"
+            wrong.append(f"The image of {name} cannot be read and is left out: {error}.")
+    return good, images, wrong
 
 
 def share_of(dataset: Dataset | IterableDataset, process_index: int, num_processes: int) -> Dataset | IterableDataset:
@@ -205,3 +301,11 @@ def share_of(dataset: Dataset | IterableDataset, process_index: int, num_process
     if isinstance(dataset, Dataset) and len(dataset) < num_processes:
         return dataset.select(range(process_index, min(process_index + 1, len(dataset))))
     return split_dataset_by_node(dataset, rank=process_index, world_size=num_processes)
+
+
+def leave_signals_to_the_main_process(worker: int) -> None:
+    """In a data worker: signals to the process group pass it by, and it ends with the process that it works for."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    if hasattr(os, "setpgid"):  # Windows has no process groups
+        os.setpgid(0, 0)

@@ -17,8 +17,6 @@ import argparse
 import logging
 import math
 import random
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count, islice
@@ -27,7 +25,7 @@ import PIL.Image
 import torch
 from accelerate import Accelerator
 from data.captions import CaptionReader
-from data.loading import read_image, undecoded
+from data.loading import UnreadableImageError, read_image, undecoded
 from datasets import Dataset as MapDataset
 from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
@@ -39,20 +37,6 @@ from modeling_lotlip.sub_captions import is_enumeration, join_sub_captions, spli
 
 
 logger = logging.getLogger(__name__)
-
-# What Pillow raises at files that are no images, are cut off, or would fill the memory.
-IMAGE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    RuntimeError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    PIL.Image.DecompressionBombError,
-)
 
 
 class CaptionedImages(Dataset):
@@ -102,15 +86,13 @@ class CaptionedImages(Dataset):
         Raises:
             `ValueError`: if it cannot be read, or is not there.
         """
-        try:
-            row = self.images[index] if row is None else row
-            image = row.get(self.image_column)
-            if image is not None:
-                image = read_image(image)
-        except IMAGE_ERRORS as error:
-            raise ValueError(f"the image of {self.name(index, row)} cannot be read: {error}") from error
-        if image is None:
+        stored = self.images[index] if row is None else row
+        if stored.get(self.image_column) is None:
             raise ValueError(f"{self.name(index, row)} has no image in column {self.image_column!r}")
+        try:
+            image = read_image(stored[self.image_column])
+        except UnreadableImageError as error:
+            raise UnreadableImageError(f"the image of {self.name(index, row)} cannot be read: {error}") from error
         if self.crop is None:
             return image
         with torch.random.fork_rng(devices=[]):
@@ -141,7 +123,7 @@ class CaptionedImages(Dataset):
         epoch, index, is_padding, *rows = key
         row = rows[0] if rows else None
         view = epoch if self.num_views is None else epoch % self.num_views
-        sample = {"short_caption": "", "long_captions": [""] * self.num_long_captions}
+        sample = {"short_caption": "", "long_captions": [""] * self.num_long_captions, "name": self.name(index, row)}
         if self.image_features is not None:
             sample["vision_pooler_output"] = self.image_features[index, view]
         else:
@@ -157,8 +139,9 @@ class CaptionedImages(Dataset):
             if self.image_features is None:
                 sample["image"] = self.load_image(index, view, row)
         except ValueError as error:
-            is_image = isinstance(error.__cause__, IMAGE_ERRORS)
-            cause = f"unreadable image ({type(error.__cause__).__name__})" if is_image else "no image or wrong type"
+            cause = "no image or wrong type"
+            if isinstance(error, UnreadableImageError):
+                cause = f"unreadable image ({type(error.__cause__.__cause__).__name__})"
             return {**sample, "bad": (cause, str(error))}
         sample["short_caption"], sample["long_captions"] = captions
         return sample
@@ -272,8 +255,8 @@ class Collator:
 
     def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, list]]:
         """
-        The model's inputs, and what is amiss with each sample, None where nothing is: why it is `bad`, and the key
-        that is `unmatched` by the side files.
+        The model's inputs; and of each sample its `name`, and what is amiss, None where nothing is: why it is `bad`,
+        and the key that is `unmatched` by the side files.
         """
         if "image" in samples[0]:
             images = [sample["image"] for sample in samples]
@@ -287,7 +270,7 @@ class Collator:
             input_ids, attention_mask = self.tokenize(long_captions)
             batch["input_ids"] = input_ids.unflatten(0, (len(samples), -1))
             batch["attention_mask"] = attention_mask.unflatten(0, (len(samples), -1))
-        return batch, {name: [sample.get(name) for sample in samples] for name in ("bad", "unmatched")}
+        return batch, {name: [sample.get(name) for sample in samples] for name in ("name", "bad", "unmatched")}
 
 
 class BadSamples:
