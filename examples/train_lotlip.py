@@ -155,7 +155,8 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--model_name_or_path", help="A LoTLIP model to train further.")
     group.add_argument("--text_model_name_or_path", help="A BERT to start the text tower from.")
     group.add_argument(
-        "--vision_model_name_or_path", help="A ViT or DINOv2 (transformers) or a ViT (timm) to start from."
+        "--vision_model_name_or_path",
+        help="A ViT or DINOv2 (transformers), a ViT (timm) or another LoTLIP to start the image tower from.",
     )
     group.add_argument("--config_name", help="The configuration of a model from scratch, a Hub id or a folder.")
     group.add_argument("--tokenizer_name", help="A BERT tokenizer, if not that of the text tower.")

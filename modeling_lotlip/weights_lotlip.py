@@ -21,7 +21,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.configuration_utils import PreTrainedConfig
 
-from .configuration_lotlip import LotlipTextConfig, LotlipVisionConfig
+from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
 
 
 # Each table turns a name of ours into theirs, by replacing the parts in this order.
@@ -267,7 +267,7 @@ def load_text_tower(name_or_path: str, **config_overrides) -> tuple[LotlipTextCo
 
 def load_vision_tower(name_or_path: str, **config_overrides) -> tuple[LotlipVisionConfig, dict[str, torch.Tensor]]:
     """
-    Configuration and weights of an image tower, from a ViT or DINOv2 of transformers or a ViT of timm.
+    Configuration and weights of an image tower, from a ViT or DINOv2 of transformers, a ViT of timm, or a LoTLIP.
 
     Args:
         name_or_path (`str`):
@@ -281,7 +281,7 @@ def load_vision_tower(name_or_path: str, **config_overrides) -> tuple[LotlipVisi
     Raises:
         `ValueError`: if the architecture does not fit (registers, SwiGLU, another pooling, ...).
     """
-    from .modeling_lotlip import LotlipVisionEmbeddings
+    from .modeling_lotlip import LotlipVisionEmbeddings, LotlipVisionModel
 
     their_config = AutoConfig.from_pretrained(name_or_path)
     if their_config.model_type == "timm_wrapper":
@@ -312,10 +312,16 @@ def load_vision_tower(name_or_path: str, **config_overrides) -> tuple[LotlipVisi
             f"{'layers' if names is VIT_NAMES else 'encoder.layer'}.0.mlp.fc1.weight"
         ].shape[0]
         config = _shared_fields(LotlipVisionConfig, their_config, intermediate_size=intermediate_size)
+    elif their_config.model_type in (LotlipConfig.model_type, LotlipVisionConfig.model_type):
+        config = getattr(their_config, "vision_config", their_config)
+        config = _shared_fields(LotlipVisionConfig, config)
+        state_dict = LotlipVisionModel.from_pretrained(name_or_path, config=config, dtype=torch.float32).state_dict()
+        names = []
     else:
         raise ValueError(
             f"`vision_model_name_or_path={name_or_path!r}` is of type {their_config.model_type!r}, but the image "
-            "tower takes the weights of a ViT or DINOv2 (without registers) of transformers, or of a ViT of timm."
+            "tower takes the weights of a ViT or DINOv2 (without registers) of transformers, of a ViT of timm, or of "
+            "another LoTLIP."
         )
     state_dict = _convert(state_dict, config, names, name_or_path)
 

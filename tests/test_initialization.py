@@ -224,3 +224,15 @@ def test_saved_and_loaded(bert, dinov2, tmp_path, texts):
     with torch.no_grad():
         expected, outputs = (each(**texts, pixel_values=images(28)).logits_per_image for each in (model, loaded))
     assert_close(outputs, expected)
+
+
+def test_the_image_tower_of_another_lotlip(bert, vit, tmp_path):
+    first = LotlipModel.from_vision_text_pretrained(vit[1], bert[1])
+    first.save_pretrained(tmp_path / "first")
+    second = LotlipModel.from_vision_text_pretrained(tmp_path / "first", None, text_num_hidden_layers=1)
+    assert second.config.vision_config.to_dict() == first.config.vision_config.to_dict()
+    for name, weights in first.vision_model.state_dict().items():
+        torch.testing.assert_close(second.vision_model.state_dict()[name], weights, rtol=0, atol=0)
+    first.vision_model.save_pretrained(tmp_path / "tower")
+    third = LotlipModel.from_vision_text_pretrained(tmp_path / "tower", None, text_num_hidden_layers=1)
+    assert torch.equal(third.vision_model.post_layernorm.weight, first.vision_model.post_layernorm.weight)

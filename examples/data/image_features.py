@@ -205,7 +205,7 @@ def _compute(
     accelerator.wait_for_everyone()  # all have seen what is missing before any of it is done
 
     # the processes of the first node: the pages of a mapped file must not be shared among nodes
-    num_sharing = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+    num_sharing = min(accelerator.num_processes, int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)))
     own = missing[accelerator.process_index :: num_sharing] if accelerator.process_index < num_sharing else []
     views = Views(load_image, image_processor, own, num_views)
     loader = DataLoader(views, batch_size, num_workers=num_workers, generator=torch.Generator())
