@@ -91,7 +91,8 @@ class StopSignal:
     def note(self, number: int, frame: object) -> None:
         self.number = number
         signal.signal(number, self.handlers[number])
-        logger.warning("The run ends after this step, with a checkpoint.")
+        # past Python's buffer, in which the signal may have found a progress bar at work
+        os.write(2, b"The run ends after this step, with a checkpoint.\n")
 
     def __enter__(self) -> "StopSignal":
         self.handlers = {number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 import train_lotlip
-from checkpoints import list_checkpoints
+from checkpoints import StopSignal, list_checkpoints
 from conftest import training_argv, training_environment
 from data.scenes import load_scenes
 from datasets import Dataset, Image
@@ -96,8 +96,19 @@ def test_signals_end_a_run_with_a_checkpoint(train, tmp_path, number, status):
     assert_same_weights(resumed, train("whole", **options))
 
 
+def test_a_signal_is_noted_while_something_is_written_to_the_terminal(monkeypatch):
+    class Busy:
+        def write(self, text: str) -> None:
+            raise RuntimeError("reentrant call")  # what Python does where a signal comes in the middle of a write
+
+    monkeypatch.setattr(sys, "stderr", Busy())
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
+
+
 def test_a_signal_during_an_evaluation_ends_a_run_after_it(tmp_path):
-    options = {"max_train_steps": 40, "eval_steps": 2, "max_eval_samples": 200, "per_device_eval_batch_size": 2}
+    options = {"max_train_steps": 40, "eval_steps": 2, "max_eval_samples": 100, "per_device_eval_batch_size": 2}
     process = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=1))
     told = ""
     while re.search(r"Embedding:\s+[1-9]", told) is None:
@@ -105,7 +116,8 @@ def test_a_signal_during_an_evaluation_ends_a_run_after_it(tmp_path):
         assert process.poll() is None, told
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=TIME_LIMIT)
-    assert process.returncode == 143 and "Stopped by SIGTERM after step 2" in errors
+    assert process.returncode == 143, told + errors
+    assert "Stopped by SIGTERM after step 2" in errors
     assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-2"]
 
 
