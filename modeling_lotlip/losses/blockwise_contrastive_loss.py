@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 from torch.autograd.function import once_differentiable
 
-from .comparison import Comparison
+from .comparison import Comparison, gather_rows, losses_of_slots, weigh_pairs
 
 
 class _SoftmaxComparison(Comparison):
@@ -57,7 +57,7 @@ class _BlockwiseContrastiveLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def _comparisons(images, texts, all_images, all_texts, scale, present, groups, first_row, block_size):
+    def _comparisons(images, texts, all_images, all_texts, present, groups, scale, first_row, block_size):
         """Of the own images with all texts, and of the own texts with all images."""
         return (
             _SoftmaxComparison(images, all_texts, scale, present, groups, first_row, block_size),
@@ -66,25 +66,19 @@ class _BlockwiseContrastiveLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, images, texts, scale, present, groups, gather, first_row, block_size):
-        all_images, all_texts, present = gather(images)[None], gather(texts).transpose(0, 1), gather(present).t()
-        groups = gather(groups) if groups is not None else None
-        images, texts = images[None], texts.transpose(0, 1)
-        tensors = (images, texts, all_images, all_texts, scale, present, groups)
+        images, texts, *_, present, _ = tensors = gather_rows(images, texts, present, groups, gather)
+        tensors += (scale,)
         of_images, of_texts = _BlockwiseContrastiveLoss._comparisons(*tensors, first_row, block_size)
         own_logits = scale * (texts * images).sum(dim=2)
         terms = torch.stack([of_images.log_sums(), of_texts.log_sums(), own_logits])
         image_sums, text_sums, own_logits = gather(terms.transpose(0, 2).contiguous()).transpose(0, 2)
 
-        counts = present.sum(dim=1)
-        is_counted = counts > 1
-        num_counted = is_counted.sum()
-        # of each pair in the mean over its slot's pairs, and over the slots with at least two
-        weights = present / (counts.clamp(min=1) * num_counted.clamp(min=1))[:, None] * is_counted[:, None]
+        weights = weigh_pairs(present)
         ctx.save_for_backward(*tensors, image_sums, text_sums, weights)
         ctx.gather, ctx.first_row, ctx.block_size = gather, first_row, block_size
         # halved before they are added: the sum of two least numbers is infinite
         parts = (weights * (0.5 * image_sums + 0.5 * text_sums - own_logits)).sum(dim=1)
-        slot_losses = (parts * num_counted).masked_fill(~is_counted, torch.nan)
+        slot_losses = losses_of_slots(parts, present)
         ctx.mark_non_differentiable(slot_losses)
         return parts.sum(), slot_losses
 

@@ -19,7 +19,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
-from .comparison import Comparison
+from .comparison import Comparison, gather_rows, losses_of_slots, weigh_pairs
 
 
 class _SigmoidComparison(Comparison):
@@ -59,28 +59,22 @@ class _BlockwiseSigmoidLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, images, texts, scale, bias, present, groups, gather, first_row, block_size):
-        all_images, all_texts, present = gather(images)[None], gather(texts).transpose(0, 1), gather(present).t()
-        groups = gather(groups) if groups is not None else None
-        images, texts = images[None], texts.transpose(0, 1)
-        counts = present.sum(dim=1)
-        is_counted = counts > 1
-        num_counted = is_counted.sum()
-        # of each row in the mean over its slot's pairs, and over the slots with at least two
-        weights = present / (counts.clamp(min=1) * num_counted.clamp(min=1))[:, None] * is_counted[:, None]
-        own_weights = weights[:, first_row:][:, : images.shape[1]]
+        tensors = gather_rows(images, texts, present, groups, gather)
+        images, texts, all_images, all_texts, present, groups = tensors
+        own_weights = weigh_pairs(present)[:, first_row:][:, : images.shape[1]]
 
         of_texts = _SigmoidComparison(texts, all_images, scale, present, groups, first_row, block_size)
         parts = gather(of_texts.losses(bias, own_weights)[None]).sum(dim=0)
-        ctx.save_for_backward(images, texts, all_images, all_texts, scale, bias, present, groups, own_weights)
+        ctx.save_for_backward(*tensors, scale, bias, own_weights)
         ctx.gather, ctx.first_row, ctx.block_size = gather, first_row, block_size
-        slot_losses = (parts * num_counted).masked_fill(~is_counted, torch.nan)
+        slot_losses = losses_of_slots(parts, present)
         ctx.mark_non_differentiable(slot_losses)
         return parts.sum(), slot_losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient, _):
-        images, texts, all_images, all_texts, scale, bias, present, groups, own_weights = ctx.saved_tensors
+        images, texts, all_images, all_texts, present, groups, scale, bias, own_weights = ctx.saved_tensors
         shared = (scale, present, groups, ctx.first_row, ctx.block_size)
         image_gradient, _, _ = _SigmoidComparison(images, all_texts, *shared).gradients(bias, own_weights)
         text_gradient, *parts = _SigmoidComparison(texts, all_images, *shared).gradients(bias, own_weights)

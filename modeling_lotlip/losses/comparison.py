@@ -13,7 +13,7 @@
 # limitations under the License.
 """Embeddings of a process compared with those of all processes, block by block: what the losses share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -56,3 +56,31 @@ class Comparison:
                 compared[0] &= self.groups[among_all, None] != self.groups
                 compared[0].diagonal(among_all.start).copy_(self.present[0, among_all])
             yield rows, logits.masked_fill_(~compared, torch.finfo(logits.dtype).min)
+
+
+def gather_rows(images, texts, present, groups, gather: Callable) -> tuple[torch.Tensor | None, ...]:
+    """
+    Own images and texts, those of all processes, the presence of all pairs and their groups, from rows of this
+    process; what is of a slot has it as the first dimension, which is 1 for images.
+    """
+    return (
+        images[None],
+        texts.transpose(0, 1),
+        gather(images)[None],
+        gather(texts).transpose(0, 1),
+        gather(present).t(),
+        gather(groups) if groups is not None else None,
+    )
+
+
+def weigh_pairs(present: torch.Tensor) -> torch.Tensor:
+    """The weight (slots, rows) of a pair in the mean over its slot's pairs, and over the slots with at least two."""
+    counts = present.sum(dim=1)
+    is_counted = counts > 1
+    return present / (counts.clamp(min=1) * is_counted.sum().clamp(min=1))[:, None] * is_counted[:, None]
+
+
+def losses_of_slots(parts: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """The loss of each slot (slots,) from its part in the mean, not a number where it has less than two pairs."""
+    is_counted = present.sum(dim=1) > 1
+    return (parts * is_counted.sum()).masked_fill(~is_counted, torch.nan)
