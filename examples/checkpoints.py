@@ -68,9 +68,6 @@ class Progress:
         self.best = {metric: result}
         return True
 
-    def state_dict(self) -> dict:
-        return asdict(self)
-
     def load_state_dict(self, state: dict) -> None:
         for name, value in state.pop("settings").items():
             if name in self.settings and value != self.settings[name]:
@@ -136,7 +133,7 @@ def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         # not through accelerate, which would unpickle it, and with it whatever code it holds
-        state = {"progress": progress.state_dict(), "scheduler": scheduler.state_dict()}
+        state = {"progress": asdict(progress), "scheduler": scheduler.state_dict()}
         write_json(partial_dir / STATE_FILE, state)
         for file in (path for path in partial_dir.rglob("*") if path.is_file()):
             with open(file, "rb") as opened:
@@ -214,16 +211,20 @@ def find_leftovers(output_dir: Path) -> list[Path]:
     return [path for pattern in patterns for path in sorted(output_dir.glob(pattern))]
 
 
+def goes_on_in_output_dir(args: argparse.Namespace) -> bool:
+    """Whether the run goes on with what is in its output folder, not anew, nor from a checkpoint of elsewhere."""
+    checkpoint = args.resume_from_checkpoint
+    return checkpoint == "latest" or (
+        checkpoint is not None and Path(checkpoint).resolve().parent == args.output_dir.resolve()
+    )
+
+
 def check_output_dir(args: argparse.Namespace) -> None:
     """Refuses to mix this run with an earlier one."""
     if args.model_name_or_path is not None and Path(args.model_name_or_path).resolve() == args.output_dir.resolve():
         raise ValueError(f"`--output_dir {args.output_dir}` is the model to train further: name another folder.")
     leftovers = find_leftovers(args.output_dir)
-    goes_on_here = args.resume_from_checkpoint == "latest" or (
-        args.resume_from_checkpoint is not None
-        and Path(args.resume_from_checkpoint).resolve().parent == args.output_dir.resolve()
-    )
-    if leftovers and not goes_on_here and not args.overwrite_output_dir:
+    if leftovers and not goes_on_in_output_dir(args) and not args.overwrite_output_dir:
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Go on with it "
             "(`--resume_from_checkpoint latest`), replace it (`--overwrite_output_dir`), or name another folder."

@@ -30,6 +30,7 @@ import csv
 import json
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -58,10 +59,35 @@ from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 logger = logging.getLogger(__name__)
 
 
+class Embedded(NamedTuple):
+    """
+    What was embedded of a data set.
+
+    Args:
+        image_embeds (`list[torch.Tensor]`):
+            Normalised image embeddings (images, dim) of each batch.
+        texts (`dict[str, dict[str, list]]`):
+            For `"short"` and `"long"` captions the `captions` themselves, the numbers of the `images` that they belong
+            to, and of each batch the `embeds` and how many were `truncated`.
+        labels (`list`):
+            The label of each image, None where there is none.
+        num_unreadable (`int`):
+            Images that could not be read, which are left out with their captions.
+    """
+
+    image_embeds: list[torch.Tensor]
+    texts: dict[str, dict[str, list]]
+    labels: list
+    num_unreadable: int
+
+
 class RetrievalCollator:
     """Preprocesses the images of rows and tokenizes the captions of each kind, in the workers of a data loader."""
 
-    def __init__(self, processor: ProcessorMixin, args: argparse.Namespace, reader: CaptionReader):
+    def __init__(
+        self, processor: ProcessorMixin, args: argparse.Namespace, reader: CaptionReader, label_column: str | None
+    ):
+        self.label_column = label_column
         self.processor = processor
         self.image_column = args.image_column
         self.max_length = args.max_length
@@ -70,7 +96,8 @@ class RetrievalCollator:
     def __call__(self, rows: list[dict]) -> dict:
         rows, images, wrong = read_images(rows, self.image_column)
         inputs = dict(self.processor.image_processor(images, return_tensors="pt")) if images else None
-        batch = {"image_inputs": inputs, "wrong": wrong}
+        labels = [row.get(self.label_column) for row in rows]
+        batch = {"image_inputs": inputs, "wrong": wrong, "labels": labels}
         for kind, read in {"short": self.reader.short_captions, "long": self.reader.long_captions}.items():
             captions = [read(row) for row in rows]
             if kind == "long":
@@ -88,29 +115,27 @@ def embed_dataset(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     dataset: Dataset | IterableDataset,
+    reader: CaptionReader,
     args: argparse.Namespace,
     state: PartialState,
-) -> tuple[list[torch.Tensor], dict[str, dict[str, list]], int]:
-    """
-    Embeds this process's share of a data set, once.
-
-    Returns:
-        The image embeddings of each batch; and for `"short"` and `"long"` captions the `captions` themselves, the
-        `images` they belong to, counted in this share, and of each batch the `embeds` and how many were `truncated`;
-        and the number of images that could not be read, which are left out with their captions.
-    """
-    with state.main_process_first():  # which reads new side files
-        reader = CaptionReader(args, columns_of(dataset))
+    label_column: str | None = None,
+) -> Embedded:
+    """Embeds a data set: every process its share, once, and each gets the whole."""
+    num_corner_tokens = getattr(model.config.get_text_config(), "num_corner_tokens", 0)
+    if args.text_embedding != "cls" and num_corner_tokens == 0:
+        raise ValueError(f"`--text_embedding {args.text_embedding}` needs corner tokens, but the model has none.")
+    was_training = model.training
+    model.eval()
     share = share_of(undecoded(dataset, args.image_column), state.process_index, state.num_processes)
     loader = DataLoader(
         share,
         batch_size=args.batch_size,
-        collate_fn=RetrievalCollator(processor, args, reader),
+        collate_fn=RetrievalCollator(processor, args, reader, label_column),
         num_workers=args.dataloader_num_workers,
         worker_init_fn=leave_signals_to_the_main_process,
         generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
     )
-    image_embeds, num_images, num_unreadable = [], 0, 0
+    image_embeds, labels, num_images, num_unreadable = [], [], 0, 0
     texts = {kind: {"captions": [], "images": [], "embeds": [], "truncated": []} for kind in ("short", "long")}
     total = len(share) if isinstance(share, Dataset) else None
     with tqdm(total=total, desc="Embedding", unit=" images", disable=not state.is_local_main_process) as progress:
@@ -127,30 +152,30 @@ def embed_dataset(
             for message in batch["wrong"]:
                 logger.warning(message)
             num_unreadable += len(batch["wrong"])
+            labels += batch["labels"]
             if batch["image_inputs"] is not None:
                 image_embeds.append(embed_images(model, batch["image_inputs"]))
                 num_images += len(image_embeds[-1])
                 progress.update(len(image_embeds[-1]))
-    return image_embeds, texts, num_unreadable
+    model.train(was_training)
+    return join_shares(gather_object([Embedded(image_embeds, texts, labels, num_unreadable)]))
 
 
-def gather_embedded(image_embeds: list[torch.Tensor], texts: dict[str, dict[str, list]], num_unreadable: int):
-    """The shares of all processes as one, with images counted through."""
-    num_unreadable = sum(gather_object([num_unreadable]))
-    shares = gather_object([(torch.cat(image_embeds) if image_embeds else None, texts)])
-    image_embeds, gathered = [], {kind: {name: [] for name in texts[kind]} for kind in texts}
-    for share_embeds, share_texts in shares:
-        num_images = sum(len(embeds) for embeds in image_embeds)
-        for kind, embedded in share_texts.items():
-            gathered[kind]["captions"] += embedded["captions"]
-            gathered[kind]["images"] += [num_images + image for image in embedded["images"]]
-            gathered[kind]["embeds"] += embedded["embeds"]
-            gathered[kind]["truncated"] += embedded["truncated"]
-        if share_embeds is not None:
-            image_embeds.append(share_embeds)
-    if not image_embeds:
+def join_shares(shares: list[Embedded]) -> Embedded:
+    """The shares of several processes as one, with images counted through."""
+    texts = {kind: {name: [] for name in embedded} for kind, embedded in shares[0].texts.items()}
+    joined = Embedded([], texts, [], sum(share.num_unreadable for share in shares))
+    for share in shares:
+        num_images = sum(map(len, joined.image_embeds))
+        for kind, embedded in share.texts.items():
+            for name, values in embedded.items():
+                values = [num_images + image for image in values] if name == "images" else values
+                joined.texts[kind][name].extend(values)
+        joined.image_embeds.extend(share.image_embeds)
+        joined.labels.extend(share.labels)
+    if not joined.image_embeds:
         raise ValueError("No image of the evaluation data can be read.")
-    return torch.cat(image_embeds), gathered, num_unreadable
+    return joined
 
 
 def evaluate_retrieval(
@@ -161,7 +186,7 @@ def evaluate_retrieval(
     state: PartialState,
 ) -> dict[str, float]:
     """
-    Recall of short and of long captions, each in a gallery of the images that have such a caption.
+    Embeds a data set and measures its retrieval: see [`measure_retrieval`].
 
     Every process embeds its share; the main one computes the metric, the others get an empty result.
 
@@ -179,26 +204,36 @@ def evaluate_retrieval(
             The processes.
 
     Returns:
+        `dict[str, float]`: what [`measure_retrieval`] returns.
+    """
+    with state.main_process_first():  # which reads new side files
+        reader = CaptionReader(args, columns_of(dataset))
+    embedded = embed_dataset(model, processor, dataset, reader, args, state)
+    return measure_retrieval(embedded, args.distinct_short_captions) if state.is_main_process else {}
+
+
+def measure_retrieval(embedded_data: Embedded, distinct_short_captions: bool) -> dict[str, float]:
+    """
+    Recall of short and of long captions, each in a gallery of the images that have such a caption.
+
+    Args:
+        embedded_data (`Embedded`):
+            The images and captions.
+        distinct_short_captions (`bool`):
+            Whether each short caption and one image of it stand for all that have it.
+
+    Returns:
         `dict[str, float]`: the results of [`ImageTextRetrieval`] with prefixes `short_` and `long_`, the numbers of
         images and captions of each, and the share of captions that were truncated.
     """
-    num_corner_tokens = getattr(model.config.get_text_config(), "num_corner_tokens", 0)
-    if args.text_embedding != "cls" and num_corner_tokens == 0:
-        raise ValueError(f"`--text_embedding {args.text_embedding}` needs corner tokens, but the model has none.")
-    was_training = model.training
-    model.eval()
-    image_embeds, texts, num_unreadable = gather_embedded(*embed_dataset(model, processor, dataset, args, state))
-    model.train(was_training)
-    if not state.is_main_process:
-        return {}
-
+    image_embeds, num_unreadable = torch.cat(embedded_data.image_embeds), embedded_data.num_unreadable
     results = {}
     if num_unreadable > 0:
         results["num_unreadable_images"] = num_unreadable
         logger.warning(f"{num_unreadable} images cannot be read and are left out of the evaluation.")
-    for kind, embedded in texts.items():
+    for kind, embedded in embedded_data.texts.items():
         rows = range(len(embedded["captions"]))
-        is_distinct = kind == "short" and args.distinct_short_captions
+        is_distinct = kind == "short" and distinct_short_captions
         if is_distinct:
             rows = sorted({caption: row for row, caption in reversed(list(enumerate(embedded["captions"])))}.values())
         if len(rows) == 0:

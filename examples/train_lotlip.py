@@ -56,6 +56,7 @@ from checkpoints import (
     check_output_dir,
     find_checkpoint,
     find_leftovers,
+    goes_on_in_output_dir,
     load_checkpoint,
     save_checkpoint,
     set_aside_later_checkpoints,
@@ -71,7 +72,8 @@ from data.loading import (
     undecoded,
 )
 from data.samples import BadSamples, CaptionedImages, Collator, GlobalBatches, StreamedBatches
-from evaluate_retrieval import evaluate_retrieval, format_table, write_json
+from embedding import count_positions
+from evaluate_retrieval import embed_dataset, format_table, measure_retrieval, write_json
 from gradient_cache import backward_in_chunks
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HOME
@@ -83,7 +85,7 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from tqdm.auto import tqdm
 from training_summary import SETTINGS_FILE, write_summary
 from transformers import AutoProcessor, PreTrainedModel, get_scheduler
-from zero_shot_classification import add_classification_arguments, evaluate_zero_shot, read_class_names
+from zero_shot_classification import add_classification_arguments, classify, embed_classes, read_class_names
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.hub import push_folder, save_with_remote_code, write_model_card
@@ -647,7 +649,7 @@ def main() -> None:
     # Model
     model, processor, has_pretrained_vision = build_model(args, train_data, reader)
     text_config = model.config.text_config
-    position_limit = text_config.max_position_embeddings - text_config.num_corner_tokens
+    position_limit = count_positions(model)
     if args.max_length is None:
         args.max_length = min(128 - text_config.num_corner_tokens, position_limit)
     if args.max_length > position_limit:
@@ -752,7 +754,7 @@ def main() -> None:
 
     # From here on the output folder is this run's
     if accelerator.is_main_process:
-        if args.resume_from_checkpoint is None:
+        if not goes_on_in_output_dir(args):
             for path in find_leftovers(args.output_dir):
                 path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
         elif checkpoint is not None:
@@ -784,14 +786,21 @@ def main() -> None:
     def evaluate() -> dict[str, float]:
         """Results on the evaluation data, on the main process; it keeps the model if they are the best so far."""
         evaluated_model = whole_model(model, args, accelerator)
-        results = evaluate_retrieval(evaluated_model, processor, eval_data, eval_args, PartialState())
-        if class_names is not None:
-            classified = evaluate_zero_shot(
-                evaluated_model, processor, eval_data, class_names, eval_args, PartialState()
-            )
-            results |= {f"zero_shot_{name}": classified[name] for name in ("top1", "top5") if name in classified}
+        label_column = args.label_column if class_names is not None else None
+        embedded = embed_dataset(
+            evaluated_model, processor, eval_data, eval_reader, eval_args, PartialState(), label_column
+        )
         progress.evaluated_step = progress.step
+        results = {}
         if accelerator.is_main_process:
+            results = measure_retrieval(embedded, eval_args.distinct_short_captions)
+            if class_names is not None:
+                evaluated_model.eval()
+                class_embeds = embed_classes(
+                    evaluated_model, processor, class_names, args.templates, eval_args.batch_size, args.max_length
+                )
+                classified = classify(torch.cat(embedded.image_embeds), embedded.labels, class_embeds, class_names)
+                results |= {f"zero_shot_{name}": classified[name] for name in ("top1", "top5")}
             metrics.write(results, progress.step)
             tqdm.write(f"Step {progress.step}:\n{format_table(results)}")
             if class_names is not None:

@@ -134,8 +134,34 @@ def summarize(predictions: torch.Tensor, labels: torch.Tensor, class_names: list
     }
 
 
+def classify(
+    image_embeds: torch.Tensor, labels: list[int | str], class_embeds: torch.Tensor, class_names: list[str]
+) -> dict:
+    """
+    Takes every image for the class that is most similar to it.
+
+    Args:
+        image_embeds (`torch.Tensor` of shape `(images, dim)`):
+            Normalised.
+        labels (`list[int | str]`):
+            The classes of the images, by index or by name.
+        class_embeds (`torch.Tensor` of shape `(classes, dim)`):
+            Those of [`embed_classes`].
+        class_names (`list[str]`):
+            The names of the classes.
+
+    Returns:
+        `dict`: what [`summarize`] returns.
+    """
+    labels = torch.tensor([class_index(label, class_names) for label in labels])
+    predictions = [
+        (embeds @ class_embeds.t()).topk(min(5, len(class_names))).indices for embeds in image_embeds.split(4096)
+    ]
+    return summarize(torch.cat(predictions), labels, class_names)
+
+
 class ClassificationCollator:
-    """Turns rows into preprocessed images and classes, in the workers of a data loader."""
+    """Turns rows into preprocessed images and labels, in the workers of a data loader."""
 
     def __init__(self, processor: ProcessorMixin, args: argparse.Namespace, class_names: list[str]):
         self.processor = processor
@@ -143,11 +169,11 @@ class ClassificationCollator:
         self.label_column = args.label_column
         self.class_names = class_names
 
-    def __call__(self, rows: list[dict]) -> tuple[dict[str, torch.Tensor] | None, torch.Tensor, list[str]]:
+    def __call__(self, rows: list[dict]) -> tuple[dict[str, torch.Tensor] | None, list[int], list[str]]:
         rows, images, wrong = read_images(rows, self.image_column)
-        labels = [class_index(row[self.label_column], self.class_names) for row in rows]
+        labels = [class_index(row[self.label_column], self.class_names) for row in rows]  # a wrong one ends it at once
         inputs = dict(self.processor.image_processor(images, return_tensors="pt")) if images else None
-        return inputs, torch.tensor(labels), wrong
+        return inputs, labels, wrong
 
 
 def evaluate_zero_shot(
@@ -190,19 +216,18 @@ def evaluate_zero_shot(
         worker_init_fn=leave_signals_to_the_main_process,
         generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
     )
-    results = []
-    for images, labels, wrong in tqdm(loader, "Classifying", unit=" batches", disable=not state.is_main_process):
+    image_embeds, labels = [], []
+    for images, batch_labels, wrong in tqdm(loader, "Classifying", unit=" batches", disable=not state.is_main_process):
         for message in wrong:
             logger.warning(message)
         if images is not None:
-            similarities = embed_images(model, images) @ class_embeds.t()
-            results.append((similarities.topk(min(5, len(class_names)), dim=-1).indices, labels))
-    results = gather_object(results)
+            image_embeds.append(embed_images(model, images))
+            labels += batch_labels
+    image_embeds, labels = gather_object(image_embeds), gather_object(labels)
     model.train(was_training)
-    if not state.is_main_process:
-        return {}
-    predictions, labels = (torch.cat(parts) for parts in zip(*results))
-    return summarize(predictions, labels, class_names)
+    if not image_embeds:
+        raise ValueError("No image of the evaluation data can be read.")
+    return classify(torch.cat(image_embeds), labels, class_embeds, class_names) if state.is_main_process else {}
 
 
 def add_classification_arguments(parser: argparse.ArgumentParser) -> None:

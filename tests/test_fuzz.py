@@ -384,7 +384,7 @@ def check_sample(samples: CaptionedImages, row: dict) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damaged files
         sample = samples[0, 7, False, row]
-        if "bad" in sample:
+        if sample["bad"] is not None:
             cause, detail = sample["bad"]
             assert cause and ("row 7 ('shard/7')" in detail or "column" in detail)
             assert sample["short_caption"] == "" and sample["image"].size == (64, 64)

@@ -30,8 +30,8 @@ from modeling_lotlip.metrics import retrieval_metrics
 
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
-from data.captions import add_side_file_arguments  # noqa: E402
-from data.loading import add_data_arguments, load_split  # noqa: E402
+from data.captions import CaptionReader, add_side_file_arguments  # noqa: E402
+from data.loading import add_data_arguments, columns_of, load_split  # noqa: E402
 from data.storage import STORAGE_DTYPES, from_storage, to_storage  # noqa: E402
 from embedding import load_model  # noqa: E402
 from evaluate_retrieval import embed_dataset  # noqa: E402
@@ -45,7 +45,8 @@ def embed_images_and_long_captions(args: argparse.Namespace) -> tuple[torch.Tens
     """Embeddings of the images that have long captions and of these captions, and the image of each caption."""
     state = PartialState(cpu=args.device == "cpu")
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
-    image_embeds, texts, _ = embed_dataset(*load_model(args, state), dataset, args, state)
+    reader = CaptionReader(args, columns_of(dataset))
+    image_embeds, texts, *_ = embed_dataset(*load_model(args, state), dataset, reader, args, state)
     if not texts["long"]["captions"]:
         raise ValueError(f"No image has a caption in `--long_captions_column {args.long_captions_column}`.")
     gallery, image_of_text = torch.tensor(texts["long"]["images"]).unique(return_inverse=True)

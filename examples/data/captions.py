@@ -177,17 +177,15 @@ class SideCaptions:
         self.hashes, self.places = np.load(path, mmap_mode="r")
 
     def __reduce__(self):
-        return (
-            SideCaptions,
-            self.arguments,
-        )  # a worker maps the files too: pickled, the index would be read into memory
+        # a worker maps the files too: pickled, the index would be read into memory
+        return SideCaptions, self.arguments
 
     def _make_index(self) -> np.ndarray:
         """The hashes of all keys in ascending order, and the rows that they are of, (2, rows)."""
         keys = self.rows.select_columns(self.key_column)
         batches = [batch[self.key_column] for batch in keys.iter(batch_size=10_000)]
         hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(hash_keys, batches)])
-        is_key = np.array([key is not None for batch in batches for key in batch], dtype=bool)
+        is_key = np.array([key not in (None, "") for batch in batches for key in batch], dtype=bool)
         places = np.flatnonzero(is_key)
         order = places[np.argsort(hashes[places], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
@@ -257,19 +255,16 @@ class CaptionReader:
         return captions_of(row, self.short_column)
 
     def long_captions(self, row: dict) -> list[str]:
-        captions = captions_of(row, self.long_column)
-        if self.side_captions is not None and (key := key_of(row, self.key_column)) is not None:
-            captions += self.side_captions[key]
-        return captions
+        return self.match_long_captions(row)[0]
 
-    def unmatched_key(self, row: dict) -> str | None:
-        """The key of a row, if the side files do not have it."""
+    def match_long_captions(self, row: dict) -> tuple[list[str], str | None]:
+        """The long captions of a row, and its key if there are side files and it has no captions there."""
+        captions = captions_of(row, self.long_column)
         if self.side_captions is None:
-            return None
+            return captions, None
         key = key_of(row, self.key_column)
-        if key is None:
-            return "no key"
-        return None if self.side_captions.are_keys([key])[0] else key
+        beside = self.side_captions[key] if key is not None else []
+        return captions + beside, None if beside else str(key)
 
     def report_keys(self, dataset: Dataset | IterableDataset) -> None:
         """

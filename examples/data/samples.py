@@ -107,17 +107,21 @@ class CaptionedImages(Dataset):
             sub_captions = sub_captions[start : start + self.num_sub_captions]
         return join_sub_captions(sub_captions)
 
-    def draw_captions(self, index: int, epoch: int, row: dict) -> tuple[str, list[str]]:
-        """A short caption and `num_long_captions` long ones, empty where there is none."""
+    def draw_captions(self, index: int, epoch: int, row: dict) -> tuple[str, list[str], str | None]:
+        """
+        A short caption and `num_long_captions` long ones, empty where there is none; and the key of an image without
+        captions in the side files.
+        """
         generator = random.Random(f"{self.seed} {epoch} {index}")
         short_captions = self.reader.short_captions(row) if self.has_short_captions else []
-        long_captions = [text for text in self.reader.long_captions(row) if split_sub_captions(text)]
+        long_captions, unmatched = self.reader.match_long_captions(row)
+        long_captions = [text for text in long_captions if split_sub_captions(text)]
         if self.draw_short_from_all:
             short_captions = short_captions + [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions += [""] * (self.num_long_captions - len(long_captions))
-        return generator.choice(short_captions) if short_captions else "", long_captions
+        return generator.choice(short_captions) if short_captions else "", long_captions, unmatched
 
     def __getitem__(self, key: tuple) -> dict:
         epoch, index, is_padding, *rows = key
@@ -130,11 +134,11 @@ class CaptionedImages(Dataset):
             sample["image"] = PIL.Image.new("RGB", (64, 64))
         if is_padding:
             return sample
+        sample |= {"bad": None, "unmatched": None}
         try:
             with_captions = self.captions[index] if row is None else row
-            sample["unmatched"] = self.reader.unmatched_key(with_captions)
-            captions = self.draw_captions(index, epoch, with_captions)
-            if not any([captions[0], *captions[1]]):
+            short_caption, long_captions, sample["unmatched"] = self.draw_captions(index, epoch, with_captions)
+            if not any([short_caption, *long_captions]):
                 return {**sample, "bad": ("no caption", f"{self.name(index, row)} has no caption")}
             if self.image_features is None:
                 sample["image"] = self.load_image(index, view, row)
@@ -143,8 +147,7 @@ class CaptionedImages(Dataset):
             if isinstance(error, UnreadableImageError):
                 cause = f"unreadable image ({type(error.__cause__.__cause__).__name__})"
             return {**sample, "bad": (cause, str(error))}
-        sample["short_caption"], sample["long_captions"] = captions
-        return sample
+        return {**sample, "short_caption": short_caption, "long_captions": long_captions}
 
 
 class GlobalBatches(Sampler):
@@ -255,8 +258,8 @@ class Collator:
 
     def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, list]]:
         """
-        The model's inputs; and of each sample its `name`, and what is amiss, None where nothing is: why it is `bad`,
-        and the key that is `unmatched` by the side files.
+        The model's inputs; and of each sample its `name`, and of those that are not padding what is amiss, None where
+        nothing is: why it is `bad`, and the key that is `unmatched` by the side files.
         """
         if "image" in samples[0]:
             images = [sample["image"] for sample in samples]
@@ -270,7 +273,8 @@ class Collator:
             input_ids, attention_mask = self.tokenize(long_captions)
             batch["input_ids"] = input_ids.unflatten(0, (len(samples), -1))
             batch["attention_mask"] = attention_mask.unflatten(0, (len(samples), -1))
-        return batch, {name: [sample.get(name) for sample in samples] for name in ("name", "bad", "unmatched")}
+        told = ("name", "bad", "unmatched")
+        return batch, {name: [sample[name] for sample in samples if name in sample] for name in told}
 
 
 class BadSamples:
