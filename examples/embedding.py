@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
+from token_wise import image_token_embeds, is_token_wise, text_token_embeds
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
@@ -154,8 +155,13 @@ def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None
 
 @torch.inference_mode()
 def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor], with_corners: bool = False) -> torch.Tensor:
-    """Normalised text embeddings (texts, dim) in float32, or (texts, 1 + corners, dim) with the corner tokens'."""
+    """
+    Normalised text embeddings (texts, dim) in float32, (texts, 1 + corners, dim) with the corner tokens', or (texts,
+    length, dim) those of all tokens, zero at padding, if the model compares tokens.
+    """
     tokens = {name: tensor.to(model.device) for name, tensor in tokens.items()}
+    if is_token_wise(model):
+        return text_token_embeds(model, **tokens).float().cpu()
     if with_corners:
         outputs = model.get_text_features(**tokens, output_corner_tokens=True)
         text_embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
@@ -166,11 +172,16 @@ def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor], with_co
 
 @torch.inference_mode()
 def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Normalised image embeddings (images, dim) in float32, from what the model's image processor returns."""
+    """
+    Normalised image embeddings (images, dim) in float32, from what the model's image processor returns; or (images,
+    length, dim) those of all tokens, if the model compares tokens.
+    """
     inputs = {
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
         for name, tensor in inputs.items()
     }
+    if is_token_wise(model):
+        return image_token_embeds(model, model.vision_model(**inputs).last_hidden_state).float().cpu()
     image_embeds = model.get_image_features(**inputs).pooler_output
     return torch.nn.functional.normalize(image_embeds.float(), dim=-1).cpu()
 
@@ -244,7 +255,17 @@ def prefetch(items: Iterator, depth: int = PREFETCHED_BATCHES) -> Iterator:
 
 
 def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Normalised embeddings (entries, dim) of a batch, in float32."""
+    """
+    Normalised embeddings (entries, dim) of a batch, in float32.
+
+    Raises:
+        `ValueError`: if the model compares tokens, and so has no single embedding of a text or an image.
+    """
+    if is_token_wise(model):
+        raise ValueError(
+            "The model compares all tokens of texts and images, and has no single embedding of either: use one that "
+            "was trained with another `--objective`."
+        )
     if "pixel_values" in batch.inputs:
         return embed_images(model, batch.inputs)
     return embed_texts(model, batch.inputs)

@@ -48,6 +48,7 @@ from data.loading import (
 )
 from datasets import Dataset, IterableDataset
 from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize_and_count
+from token_wise import is_token_wise, pad_and_concatenate, rank_by_tokens
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
@@ -65,7 +66,7 @@ class Embedded(NamedTuple):
 
     Args:
         image_embeds (`list[torch.Tensor]`):
-            Normalised image embeddings (images, dim) of each batch.
+            Normalised image embeddings of each batch, (images, dim), or of all tokens (images, length, dim).
         texts (`dict[str, dict[str, list]]`):
             For `"short"` and `"long"` captions the `captions` themselves, the numbers of the `images` that they belong
             to, and of each batch the `embeds` and how many were `truncated`.
@@ -246,9 +247,13 @@ def measure_retrieval(embedded_data: Embedded, distinct_short_captions: bool) ->
                 f"{missing} of {len(image_embeds)} images have no {kind} caption and are left out of its gallery."
             )
         position = {image: index for index, image in enumerate(gallery)}
-        text_embeds = torch.cat(embedded["embeds"])[list(rows)]
+        by_tokens = image_embeds.dim() == 3
+        text_embeds = (pad_and_concatenate if by_tokens else torch.cat)(embedded["embeds"])[list(rows)]
         text_to_image = torch.tensor([position[image] for image in images])
-        rank = rank_by_best_embedding if text_embeds.dim() == 3 else retrieval_ranks
+        if by_tokens:
+            rank = rank_by_tokens
+        else:
+            rank = rank_by_best_embedding if text_embeds.dim() == 3 else retrieval_ranks
         scores = metrics_of_ranks(*rank(image_embeds[gallery], text_embeds, text_to_image))
         results |= {f"{kind}_{name}": value for name, value in scores.items()}
         results |= {f"{kind}_num_images": len(gallery), f"{kind}_num_captions": len(rows)}
@@ -338,7 +343,7 @@ def describe_run(args: argparse.Namespace, model: PreTrainedModel, processor: Pr
         "model_type": model.config.model_type,
         "dtype": args.dtype,
         "max_length": args.max_length or processor.tokenizer.model_max_length,
-        "text_embedding": args.text_embedding,
+        "text_embedding": "tokens" if is_token_wise(model) else args.text_embedding,
     }
 
 

@@ -106,13 +106,15 @@ def measure_slots(
     Args:
         slot_losses (`torch.Tensor` of shape `(slots,)`):
             The loss of each slot, not a number where it has no two pairs.
-        image_embeds (`torch.Tensor` of shape `(rows, dim)`):
-            Normalised image features.
-        text_embeds (`torch.Tensor` of shape `(rows, slots, dim)`):
+        image_embeds (`torch.Tensor` of shape `(rows, dim)` or `(rows, tokens, dim)`):
+            Normalised image features. Of several tokens the first is measured, `[CLS]`.
+        text_embeds (`torch.Tensor` of shape `(rows, slots, dim)` or `(rows, slots, tokens, dim)`):
             Normalised text features, zero where a caption is absent.
         num_corner_tokens (`int`):
             Corner tokens of a long caption.
     """
+    if image_embeds.dim() == 3:
+        image_embeds, text_embeds = image_embeds[:, 0], text_embeds[:, :, 0]
     measured = {"rank_image": effective_rank(image_embeds), "spread_image": spread(image_embeds)}
     names = name_slots(len(slot_losses), num_corner_tokens)
     for name in dict.fromkeys(names):

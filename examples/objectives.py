@@ -18,12 +18,19 @@ scalars that are trained with it, and what of a training is otherwise by default
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import MethodType
 
 import torch
+from token_wise import token_wise_forward
 from torch import nn
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.losses import blockwise_contrastive_loss, blockwise_sigmoid_loss
+from modeling_lotlip.losses import (
+    blockwise_contrastive_loss,
+    blockwise_sigmoid_loss,
+    primary_component_contrastive_loss,
+    token_wise_contrastive_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class Objective:
             Where the inverse temperature (no logarithm) begins, if not where the model has it.
         logit_bias (`float`, *optional*):
             Where the bias of the logits begins, if the loss has one.
+        is_token_wise (`bool`, *optional*, defaults to `False`):
+            Whether the loss takes the embeddings of all tokens: see `token_wise.py`.
     """
 
     help: str
@@ -50,9 +59,26 @@ class Objective:
     defaults: dict = field(default_factory=dict)
     logit_scale: float | None = None
     logit_bias: float | None = None
+    is_token_wise: bool = False
 
     def prepare(self, model: LotlipModel) -> None:
-        """Gives a model the scalars that the loss needs; it is saved with them, and works without them."""
+        """
+        Makes a model ready for training: it gets the scalars that the loss needs, with which it is saved, and without
+        which it works; and if the loss takes tokens, a forward pass that gives them, which its configuration tells.
+
+        Raises:
+            `ValueError`: if the model has corner tokens, of which a loss of all tokens makes no sense.
+        """
+        model.config.__dict__.pop("similarity", None)
+        if self.is_token_wise:
+            num_corner_tokens = model.config.text_config.num_corner_tokens
+            if num_corner_tokens > 0:
+                raise ValueError(
+                    f"The model has {num_corner_tokens} corner tokens, but an objective that compares all tokens of a "
+                    "text has no use for them: train a model without (`--num_corner_tokens 0`)."
+                )
+            model.forward = MethodType(token_wise_forward, model)
+            model.config.similarity = "token_wise"
         with torch.no_grad():
             if self.logit_scale is not None:
                 model.logit_scale.fill_(self.logit_scale).log_()
@@ -85,6 +111,24 @@ OBJECTIVES = {
         SHORT_CAPTIONS_ONLY,
         logit_scale=10.0,
         logit_bias=-10.0,
+    ),
+    "filip": Objective(
+        "all tokens of a text with all of an image (Yao et al., 2021, https://arxiv.org/abs/2111.07783)",
+        token_wise_contrastive_loss,
+        SHORT_CAPTIONS_ONLY,
+        is_token_wise=True,
+    ),
+    "long_clip": Objective(
+        "short captions with the primary components of images, long ones with images as they are (Zhang et al., 2024, "
+        "https://arxiv.org/abs/2403.15378); see also --max_position_embeddings",
+        primary_component_contrastive_loss,
+        {"num_corner_tokens": 0},
+    ),
+    "debias": Objective(
+        "Long-CLIP with long captions that lack their first sub-caption, a summary, and some of the others (Lavoie et "
+        "al., 2026, https://arxiv.org/abs/2602.22419)",
+        primary_component_contrastive_loss,
+        {"num_corner_tokens": 0, "drop_summary": True},
     ),
 }
 

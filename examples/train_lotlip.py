@@ -79,6 +79,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HOME
 from monitoring import MetricsLog, Throughput, measure_slots, peak_memory
 from objectives import OBJECTIVES, scalars_of
+from positions import stretch_positions
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
@@ -119,6 +120,7 @@ RESUMED_SETTINGS = (
     "draw_short_from_all",
     "objective",
     "num_sub_captions",
+    "drop_summary",
     "min_crop_scale",
     "num_views",
     "keep_duplicate_negatives",
@@ -183,6 +185,11 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument("--image_size", type=int, help="In pixels. Default: that of the image tower; 64 from scratch.")
     group.add_argument("--max_length", type=int, help="Tokens of a text, corners not counted. Default: 128 less them.")
+    group.add_argument(
+        "--max_position_embeddings",
+        type=int,
+        help="Stretch the position table of the text tower to so many, keeping the first 20, as Long-CLIP does.",
+    )
     group.add_argument("--gradient_checkpointing", action="store_true", help="Compute layers twice to save memory.")
 
     group = parser.add_argument_group("captions")
@@ -192,6 +199,12 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         default=None,
         help="Draw the short caption among the short and the long ones, as LaCLIP does.",
+    )
+    group.add_argument(
+        "--drop_summary",
+        action="store_true",
+        default=None,
+        help="Draw any number of a long caption's sub-captions but the first, which sums it up, as DeBias-CLIP does.",
     )
     group.add_argument("--no_short_captions", action="store_true", help="Train on long captions alone.")
     group.add_argument("--num_sub_captions", type=int, help="Consecutive sub-captions drawn of each. Default: all.")
@@ -649,6 +662,8 @@ def main() -> None:
     # Model
     model, processor, has_pretrained_vision = build_model(args, train_data, reader)
     text_config = model.config.text_config
+    if args.max_position_embeddings is not None:
+        stretch_positions(model, args.max_position_embeddings)
     position_limit = count_positions(model)
     if args.max_length is None:
         args.max_length = min(128 - text_config.num_corner_tokens, position_limit)
@@ -749,6 +764,7 @@ def main() -> None:
             accelerator=accelerator,
             batch_size=args.per_device_eval_batch_size,
             num_workers=args.dataloader_num_workers,
+            output="last_hidden_state" if OBJECTIVES[args.objective].is_token_wise else "pooler_output",
         )
         logger.info(f"Image features from {samples.image_features.path}: the image tower does not run in training.")
 

@@ -6,6 +6,7 @@ Losses and gradients of every batch of an epoch, computed by as many processes a
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -50,6 +51,7 @@ def main():
         num_sub_captions=4,
         no_short_captions=False,
         draw_short_from_all=False,
+        drop_summary=False,
         objective=objective,
         seed=0,
         keep_duplicate_negatives=False,
@@ -62,6 +64,11 @@ def main():
     tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     tower |= {"initializer_range": 0.1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     text_config = {**tower, "vocab_size": len(tokenizer), "projection_dim": 32}
+    if OBJECTIVES[objective].is_token_wise:
+        text_config["num_corner_tokens"] = 0
+    if objective == "long_clip":  # fewer components than images of a batch
+        loss = partial(OBJECTIVES[objective].loss, num_components=1)
+        OBJECTIVES[objective] = replace(OBJECTIVES[objective], loss=loss)
     vision_config = {**tower, "image_size": 64, "patch_size": 16}
     model = LotlipModel(LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=32))
     model.vision_model.requires_grad_(vision == "trained")

@@ -26,7 +26,7 @@ MODULES = [
         for path in sorted((ROOT / "modeling_lotlip").glob("*.py"))
         if path.stem != "__init__"
     ),
-    "modeling_lotlip.losses.blockwise_contrastive_loss",
+    *(f"modeling_lotlip.losses.{path.stem}" for path in sorted((ROOT / "modeling_lotlip/losses").glob("*_loss.py"))),
     "modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval",
     "data.benchmarks",
     "data.benchmarks.imagenet",

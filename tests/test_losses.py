@@ -5,7 +5,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling_lotlip.losses import blockwise_contrastive_loss, blockwise_sigmoid_loss
+from modeling_lotlip.losses import (
+    blockwise_contrastive_loss,
+    blockwise_sigmoid_loss,
+    primary_component_contrastive_loss,
+    token_wise_contrastive_loss,
+)
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 
 
@@ -75,6 +80,79 @@ def test_sigmoid_loss_is_that_of_float64(seed):
         torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * largest)
 
 
+def random_tokens(batch_size: int, slots: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Features of five tokens of each image and of up to six of each text, and which tokens of texts there are."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(batch_size, 5, 4, generator=generator)
+    texts = torch.randn(batch_size, slots, 6, 4, generator=generator)
+    lengths = torch.randint(0, 7, (batch_size, slots, 1), generator=generator)
+    images, texts = (torch.nn.functional.normalize(embeds, dim=-1) for embeds in (images, texts))
+    return images, texts, torch.arange(6) < lengths
+
+
+def token_by_token(images, texts, scale, present, groups) -> torch.Tensor:
+    """FILIP's loss from the similarities of single pairs, without the tokens, rows and columns that do not count."""
+    losses = []
+    for slot in range(texts.shape[1]):
+        rows = present[:, slot].any(dim=1).nonzero()[:, 0].tolist()
+        if len(rows) < 2:
+            continue
+        terms = []
+        for row in rows:
+            others = [other for other in rows if slot > 0 or other == row or groups[other] != groups[row]]
+            image_to_text, text_to_image = [], []
+            for other in others:
+                with_text = images[row] @ texts[other, slot][present[other, slot]].t()
+                image_to_text.append(scale * with_text.max(dim=1).values.mean())
+                with_image = images[other] @ texts[row, slot][present[row, slot]].t()
+                text_to_image.append(scale * with_image.max(dim=0).values.mean())
+            own = others.index(row)
+            terms += [torch.stack(logits).logsumexp(0) - logits[own] for logits in (image_to_text, text_to_image)]
+        losses.append(0.5 * sum(terms) / len(rows))
+    return sum(losses) / max(1, len(losses)) + 0 * (images.sum() + texts.sum() + scale)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_token_wise_loss_is_that_of_float64(seed):
+    batch_size, slots = [(7, 3), (12, 1), (2, 2), (9, 4)][seed]
+    images, texts, present = random_tokens(batch_size, slots, seed)
+    _, _, scale, _, groups = random_inputs(batch_size, slots, seed)
+    trained = [x.requires_grad_() for x in (images, texts, scale)]
+    exact = [x.detach().double().requires_grad_() for x in trained]
+    loss = token_wise_contrastive_loss(*trained, present, groups, block_size=2 * batch_size * slots * 30)
+    expected = token_by_token(*exact, present, groups)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    (3 * loss).backward()
+    (3 * expected).backward()
+    for ours, theirs in zip(trained, exact):
+        largest = theirs.grad.abs().max().clamp(min=1e-3).item()
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_primary_component_loss_is_that_of_float64(slots):
+    image_embeds, text_embeds, scale, present, groups = random_inputs(20, slots, seed=slots)
+    trained = [x.requires_grad_() for x in (image_embeds, text_embeds, scale)]
+    exact = [x.detach().double().requires_grad_() for x in trained]
+    loss, slot_losses = primary_component_contrastive_loss(
+        *trained, present, groups, num_components=3, return_slot_losses=True
+    )
+
+    rows = exact[0].detach()[present.any(dim=1)]
+    largest = torch.linalg.eigh((rows - rows.mean(dim=0)).t() @ (rows - rows.mean(dim=0))).eigenvectors[:, -3:]
+    coarse = rows.mean(dim=0) + (exact[0] - rows.mean(dim=0)) @ largest @ largest.t()
+    expected = row_by_row(coarse, exact[1][:, :1], exact[2], present[:, :1], groups)
+    if slots > 1:
+        of_long_captions = row_by_row(exact[0], exact[1][:, 1:], exact[2], present[:, 1:], torch.arange(20))
+        expected = (expected + (slots - 1) * of_long_captions) / slots
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(slot_losses.mean().detach(), loss.detach())
+    loss.backward()
+    expected.backward()
+    for ours, theirs in zip(trained, exact):
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * theirs.grad.abs().max().item())
+
+
 class Together:
     """Threads in the place of processes: each gathers what all have brought."""
 
@@ -90,17 +168,37 @@ class Together:
 
 
 @pytest.mark.parametrize("num_processes", [2, 5])
-@pytest.mark.parametrize("function", [blockwise_contrastive_loss, blockwise_sigmoid_loss])
+@pytest.mark.parametrize(
+    "function",
+    [
+        blockwise_contrastive_loss,
+        blockwise_sigmoid_loss,
+        token_wise_contrastive_loss,
+        partial(primary_component_contrastive_loss, num_components=4),
+    ],
+)
 def test_processes_share_a_loss_out(function, num_processes):
     image_embeds, text_embeds, scale, present, groups = random_inputs(3 * num_processes, 4, seed=num_processes)
     scalars = [scale / 10] + [torch.tensor(-2.0)] * (function is blockwise_sigmoid_loss)
+    is_token_wise = function is token_wise_contrastive_loss
+    if is_token_wise:
+        image_embeds, text_embeds, present = random_tokens(3 * num_processes, 4, seed=num_processes)
+        present[3:6, :, 4:] = False  # the second process has shorter texts
 
     def run(rows: slice, index: int = 0, **arguments) -> list[torch.Tensor]:
-        trained = [x.clone().requires_grad_() for x in (image_embeds[rows], text_embeds[rows], *scalars)]
-        arguments |= {"present": present[rows], "short_groups": groups[rows], "process_index": index}
-        loss = function(*trained, **arguments, block_size=2 * present.numel())
+        own_texts, own_present = text_embeds[rows], present[rows]
+        if is_token_wise and index == 1:
+            own_texts, own_present = own_texts[:, :, :4], own_present[:, :, :4]
+        trained = [x.clone().requires_grad_() for x in (image_embeds[rows], own_texts, *scalars)]
+        arguments |= {"present": own_present, "short_groups": groups[rows], "process_index": index}
+        if not isinstance(function, partial):
+            arguments["block_size"] = 2 * present.numel()
+        loss = function(*trained, **arguments)
         loss.backward()
-        return [loss.detach(), *(x.grad for x in trained)]
+        gradients = [x.grad for x in trained]
+        if is_token_wise and index == 1:
+            gradients[1] = torch.nn.functional.pad(gradients[1], (0, 0, 0, 2))
+        return [loss.detach(), *gradients]
 
     together, results = Together(num_processes), [None] * num_processes
 

@@ -28,6 +28,9 @@ ROOT = Path(__file__).parents[1]
         (4, "locked", 0, "lotlip"),
         (4, "trained", 1, "lotlip"),
         (2, "trained", 1, "siglip"),
+        (2, "locked", 1, "filip"),
+        (2, "trained", 0, "filip"),
+        (2, "trained", 1, "long_clip"),
     ],
 )
 def test_several_processes_equal_one(tmp_path, num_processes, vision, chunk_size, objective):
@@ -153,7 +156,7 @@ def test_global_batches_are_a_new_permutation_each_epoch():
 def sample_dataset(**options) -> CaptionedImages:
     args = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
     settings = {"num_long_captions": 1, "num_sub_captions": None, "seed": 0, "side_files": None}
-    settings |= {"no_short_captions": False, "draw_short_from_all": False}
+    settings |= {"no_short_captions": False, "draw_short_from_all": False, "drop_summary": False}
     vars(args).update(settings | options)
     text = "1. First things. 2) A boat.\nThe sea.. 3. Last"
     dataset = load_scenes(3, seed=2).remove_columns(["caption", "long_captions"])

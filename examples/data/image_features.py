@@ -34,11 +34,11 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 class ImageFeatures:
     """
-    The `pooler_output` of an image tower for every view of every image, read from a memory-mapped file.
+    The output of an image tower for every view of every image, read from a memory-mapped file.
 
     Args:
         path (`Path`):
-            A `.npy` file of shape `(images, views, hidden_size)`, as `cache_image_features` writes it.
+            A `.npy` file of shape `(images, views, ...)`, as `cache_image_features` writes it.
 
     Example:
 
@@ -101,6 +101,7 @@ def cache_image_features(
     accelerator: Accelerator,
     batch_size: int = 64,
     num_workers: int = 0,
+    output: str = "pooler_output",
 ) -> ImageFeatures:
     """
     Runs an image tower over every view of every image, unless a file in `folder` has its output already.
@@ -110,7 +111,7 @@ def cache_image_features(
 
     Args:
         vision_model (`PreTrainedModel`):
-            The tower, which returns a `pooler_output`.
+            The tower.
         image_processor (`BaseImageProcessor`):
             Its preprocessing.
         load_image (`Callable[[int, int], PIL.Image.Image]`):
@@ -129,23 +130,34 @@ def cache_image_features(
             Views in a batch.
         num_workers (`int`, *optional*, defaults to 0):
             Processes that load and preprocess.
+        output (`str`, *optional*, defaults to `"pooler_output"`):
+            What is kept of the tower's output: `"pooler_output"` or `"last_hidden_state"`, which has all tokens.
 
     Raises:
         `ValueError`: if the disk has no room for the file, or a process does not see it.
     """
     vision_model.eval()
     preprocessing = (type(image_processor).__name__, image_processor.to_dict())
-    settings = (vision_model.config.to_dict(), preprocessing, accelerator.mixed_precision, num_images, num_views)
+    settings = (
+        vision_model.config.to_dict(),
+        preprocessing,
+        accelerator.mixed_precision,
+        num_images,
+        num_views,
+        output,
+    )
     key = Hasher.hash((hash_weights(vision_model), settings, data_key))
     path = folder / f"{key}.npy"
     shape = (num_images, num_views, vision_model.config.hidden_size)
+    if output == "last_hidden_state":
+        shape = (*shape[:2], vision_model.embeddings.position_embeddings.shape[1], shape[2])
     folder.mkdir(parents=True, exist_ok=True)
     # of two runs that want the same file the second waits for the first
     lock = FileLock(path.with_suffix(".lock")) if accelerator.is_main_process else nullcontext()
     with lock:
         (is_there,) = broadcast_object_list([path.exists()])
         if not is_there:
-            _make(vision_model, image_processor, load_image, path, shape, accelerator, batch_size, num_workers)
+            _make(vision_model, image_processor, load_image, path, shape, accelerator, batch_size, num_workers, output)
     accelerator.wait_for_everyone()
     return ImageFeatures(path)
 
@@ -155,10 +167,11 @@ def _make(
     image_processor: BaseImageProcessor,
     load_image: Callable[[int, int], PIL.Image.Image],
     path: Path,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     accelerator: Accelerator,
     batch_size: int,
     num_workers: int,
+    output: str,
 ) -> None:
     """Makes the file, or what is missing of it."""
     partial, done_path = path.with_suffix(".partial"), path.with_suffix(".done")
@@ -178,7 +191,9 @@ def _make(
             f"The processes must share the folder of the image features, but one does not see {done_path}. Name "
             "a shared one (`--image_features_dir`)."
         )
-    _compute(vision_model, image_processor, load_image, partial, done_path, accelerator, batch_size, num_workers)
+    _compute(
+        vision_model, image_processor, load_image, partial, done_path, accelerator, batch_size, num_workers, output
+    )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if not np.load(done_path, mmap_mode="r").all():
@@ -196,11 +211,12 @@ def _compute(
     accelerator: Accelerator,
     batch_size: int,
     num_workers: int,
+    output: str,
 ) -> None:
     """Fills in this process's part of the views that are not yet done."""
     features, done = (np.load(file, mmap_mode="r+") for file in (partial, done_path))
     num_views = done.shape[1]
-    features, done = features.reshape(-1, features.shape[-1]), done.reshape(-1)
+    features, done = features.reshape(-1, *features.shape[2:]), done.reshape(-1)
     missing = np.flatnonzero(~done).tolist()
     accelerator.wait_for_everyone()  # all have seen what is missing before any of it is done
 
@@ -215,7 +231,7 @@ def _compute(
         for numbers, pixel_values in loader:
             with accelerator.autocast():
                 outputs = vision_model(pixel_values.to(accelerator.device))
-            features[numbers] = outputs.pooler_output.float().cpu().numpy()
+            features[numbers] = outputs[output].float().cpu().numpy()
             features.flush()  # what is marked as done is on the disk
             done[numbers] = True
             progress.update(len(numbers))

@@ -69,6 +69,7 @@ class CaptionedImages(Dataset):
         self.num_long_captions = args.num_long_captions if reader.has_long_captions else 0
         self.has_short_captions = not args.no_short_captions
         self.draw_short_from_all = args.draw_short_from_all
+        self.drop_summary = args.drop_summary
         self.num_sub_captions = args.num_sub_captions
         self.num_views = num_views
         self.seed = args.seed
@@ -100,8 +101,15 @@ class CaptionedImages(Dataset):
             return self.crop(image)
 
     def draw_sub_captions(self, text: str, generator: random.Random) -> str:
-        """Some consecutive sub-captions of a long caption, or all of them."""
+        """
+        Some consecutive sub-captions of a long caption, or all of them; or without the summary that comes first any
+        number of the others, in their order.
+        """
         sub_captions = [part for part in split_sub_captions(text) if not is_enumeration(part)]
+        if self.drop_summary and len(sub_captions) > 1:
+            rest = range(1, len(sub_captions))
+            drawn = generator.sample(rest, generator.randint(1, min(len(rest), self.num_sub_captions or len(rest))))
+            return join_sub_captions([sub_captions[place] for place in sorted(drawn)])
         if self.num_sub_captions is not None and len(sub_captions) > self.num_sub_captions:
             start = generator.randrange(len(sub_captions) - self.num_sub_captions + 1)
             sub_captions = sub_captions[start : start + self.num_sub_captions]

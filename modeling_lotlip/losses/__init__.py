@@ -15,6 +15,13 @@
 
 from .blockwise_contrastive_loss import blockwise_contrastive_loss
 from .blockwise_sigmoid_loss import blockwise_sigmoid_loss
+from .primary_component_contrastive_loss import primary_component_contrastive_loss
+from .token_wise_contrastive_loss import token_wise_contrastive_loss
 
 
-__all__ = ["blockwise_contrastive_loss", "blockwise_sigmoid_loss"]
+__all__ = [
+    "blockwise_contrastive_loss",
+    "blockwise_sigmoid_loss",
+    "primary_component_contrastive_loss",
+    "token_wise_contrastive_loss",
+]

@@ -51,11 +51,17 @@ class Comparison:
             rows = slice(start, min(start + self.num_rows, self.own.shape[1]))
             among_all = slice(self.first_row + rows.start, self.first_row + rows.stop)
             logits = self.scale * torch.matmul(self.own[:, rows], self.others.mT)
-            compared = self.present[:, among_all, None] & self.present[:, None, :]
-            if self.groups is not None:
-                compared[0] &= self.groups[among_all, None] != self.groups
-                compared[0].diagonal(among_all.start).copy_(self.present[0, among_all])
+            compared = compared_pairs(self.present, self.groups, among_all)
             yield rows, logits.masked_fill_(~compared, torch.finfo(logits.dtype).min)
+
+
+def compared_pairs(present: torch.Tensor, groups: torch.Tensor | None, rows: slice) -> torch.Tensor:
+    """Which of some rows are compared with which of all rows, (slots, len(rows), all rows): see [`Comparison`]."""
+    compared = present[:, rows, None] & present[:, None, :]
+    if groups is not None:
+        compared[0] &= groups[rows, None] != groups
+        compared[0].diagonal(rows.start).copy_(present[0, rows])
+    return compared
 
 
 def gather_rows(images, texts, present, groups, gather: Callable) -> tuple[torch.Tensor | None, ...]:
