@@ -16,6 +16,7 @@ Zero-shot classification of a data set: every class is embedded once, from its n
 
     python examples/zero_shot_classification.py --model_name_or_path outputs/demo
     python examples/zero_shot_classification.py --model_name_or_path MODEL --dataset_name imagefolder --data_dir FOLDER
+    python examples/zero_shot_classification.py --model_name_or_path MODEL --benchmark imagenet --data_dir FOLDER
 """
 
 import argparse
@@ -26,6 +27,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from data.benchmarks import get_benchmark, load_benchmark
 from data.loading import (
     add_data_arguments,
     columns_of,
@@ -37,7 +39,7 @@ from data.loading import (
 )
 from datasets import ClassLabel, Dataset, IterableDataset
 from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize
-from evaluate_retrieval import write_json
+from evaluate_retrieval import describe_run, write_json
 from token_wise import is_token_wise, pad_and_concatenate, similarity_blocks_of_tokens
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -52,7 +54,7 @@ def read_class_names(args: argparse.Namespace, label_feature) -> list[str]:
     The names of the classes: from the command line, from a file with a name on each line, or from the data set.
 
     Raises:
-        `ValueError`: if there are none, or a name stands there twice.
+        `ValueError`: if there are none, a name stands there twice, or the data set has another number of classes.
     """
     if args.class_names is not None:
         class_names = args.class_names
@@ -69,6 +71,11 @@ def read_class_names(args: argparse.Namespace, label_feature) -> list[str]:
     repeated = [name for name, count in Counter(class_names).items() if count > 1]
     if repeated:
         raise ValueError(f"Class names must differ, but {repeated} are there more than once.")
+    if isinstance(label_feature, ClassLabel) and len(class_names) != label_feature.num_classes:
+        raise ValueError(
+            f"{len(class_names)} class names were given with `--class_names` or `--class_names_file`, but the data set "
+            f"has {label_feature.num_classes} classes: name each, in the order of {label_feature.names[:5]}..."
+        )
     return class_names
 
 
@@ -269,10 +276,21 @@ def main() -> None:
     add_evaluation_arguments(parser)
     add_data_arguments(parser)
     add_classification_arguments(parser)
+    parser.add_argument("--benchmark", help="A benchmark by name, `imagenet`, whose files are in `--data_dir`.")
+    parser.add_argument("--allow_partial", action="store_true", help="Use what there is of a benchmark.")
+    parser.set_defaults(text_embedding="cls")
     args = parser.parse_args()
+    if args.benchmark is not None:
+        if args.data_dir is None or args.dataset_name is not None or args.max_eval_samples is not None:
+            parser.error("--benchmark needs --data_dir, the folder of its files, and is evaluated whole.")
+        if get_benchmark(args.benchmark).task != "classification":
+            parser.error(f"--benchmark {args.benchmark} has no classes: see examples/evaluate_retrieval.py.")
 
     state = PartialState(cpu=args.device == "cpu")
-    dataset = load_split(args, args.eval_split, args.max_eval_samples)
+    if args.benchmark is not None:
+        dataset = load_benchmark(args.benchmark, args.data_dir, allow_partial=args.allow_partial)
+    else:
+        dataset = load_split(args, args.eval_split, args.max_eval_samples)
     columns = columns_of(dataset)
     if args.label_column not in columns:
         raise ValueError(f"`--label_column {args.label_column}` is no column of the data set, which has {columns}.")
@@ -286,10 +304,12 @@ def main() -> None:
             print("{count} x {class} taken for {taken_for}".format(**pair))
         if args.output_file is not None:
             settings = {
-                "model": args.model_name_or_path,
-                "dataset": args.dataset_name or "scenes",
+                "dataset": args.benchmark or args.dataset_name or "scenes",
+                **describe_run(args, model, processor),
                 "templates": args.templates,
             }
+            if args.benchmark is not None:
+                settings["published_num_images"] = get_benchmark(args.benchmark).num_images
             write_json(args.output_file, {**settings, **results})
     state.wait_for_everyone()
 

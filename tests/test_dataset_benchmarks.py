@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import sys
 
 import data.benchmarks
 import pytest
@@ -10,6 +11,8 @@ import scipy.io
 from data.benchmarks import BENCHMARKS, get_benchmark, load_benchmark
 from data.benchmarks.annotations import read_json_list
 from PIL import Image
+from transformers import pipeline
+from zero_shot_classification import main as zero_shot_main
 
 
 SHAREGPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
@@ -308,6 +311,34 @@ def test_imagenet(kind, tmp_path):
     assert len(load_benchmark("imagenet", tmp_path, allow_partial=True)) == 2
     with pytest.raises(ValueError, match="has no texts"):
         load_benchmark("imagenet", tmp_path, text_only=True)
+
+
+def test_imagenet_is_classified(model_dir, monkeypatch, tmp_path):
+    expected = make_imagenet(tmp_path / "imagenet", "kaggle")
+    for name, label in expected:
+        draw(tmp_path / "imagenet" / name, ("red", "blue")[label])
+    output_file = tmp_path / "results.json"
+    arguments = ["--model_name_or_path", str(model_dir), "--benchmark", "imagenet-1k", "--device", "cpu"]
+    arguments += ["--data_dir", str(tmp_path / "imagenet"), "--output_file", str(output_file)]
+    monkeypatch.setattr(sys, "argv", ["zero_shot_classification.py", *arguments])
+    zero_shot_main()
+    results = json.loads(output_file.read_text())
+    assert results["num_images"] == results["published_num_images"] == 3 and results["num_classes"] == 2
+    assert results["dataset"] == "imagenet-1k" and results["model_type"] == "lotlip"
+
+    classifier = pipeline("zero-shot-image-classification", model=str(model_dir))
+    names, template = ["tench", "goldfish"], "a photo of a {}"
+    guesses = [
+        classifier(str(tmp_path / "imagenet" / name), candidate_labels=names, hypothesis_template=template)[0]["label"]
+        for name, _ in expected
+    ]
+    hits = [guess == names[label] for guess, (_, label) in zip(guesses, expected)]
+    assert results["top1"] == pytest.approx(100 * sum(hits) / 3)
+
+    for wrong in (["--benchmark", "dci"], ["--max_eval_samples", "2"]):
+        monkeypatch.setattr(sys, "argv", ["zero_shot_classification.py", *arguments, *wrong])
+        with pytest.raises(SystemExit):
+            zero_shot_main()
 
 
 def test_imagenet_without_names(tmp_path, caplog):

@@ -44,6 +44,7 @@ MODULES = [
     "evaluate_retrieval",
     "flops",
     "monitoring",
+    "positions",
     "search_embeddings",
     "train_lotlip",
     "training_summary",
