@@ -15,7 +15,8 @@
 Long captions for any collection of images, by one or several captioners, in parquet files that training reads beside
 the images; a stopped run goes on where it was.
 
-    python examples/recaption.py --output_dir captions --captioner llava --dataset_name imagefolder --data_dir my_photos
+    python examples/recaption.py --captioner llava --output_dir captions \
+        --dataset_name imagefolder --data_dir my_photos
     accelerate launch examples/recaption.py --output_dir captions --captioner llava --captioner sharegpt4v \
         --dataset_name webdataset --data_files "shards/*.tar" --image_column jpg --streaming
     python examples/recaption.py --output_dir captions --captioner Qwen/Qwen2.5-VL-7B-Instruct \

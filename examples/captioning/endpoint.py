@@ -161,12 +161,17 @@ class EndpointCaptioner:
                 for task in sorted(done, key=lambda task: task.exception() is not None):
                     yield task.result()
         finally:
-            for task in pending:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-            loop.run_until_complete(client.close())
+            loop.run_until_complete(leave(client, pending))
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
+
+
+async def leave(client: AsyncOpenAI, pending: set[asyncio.Task]) -> None:
+    """Gives up requests, and closes the connections."""
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    await client.close()
 
 
 def read_completion(completion: object) -> Answer:

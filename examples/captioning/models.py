@@ -79,19 +79,20 @@ def load_model(
     Loads a captioner by Hub id or folder, with the processor that it was saved with.
 
     Raises:
-        `ValueError`: if there is none.
+        `ValueError`: if there is none, or it is of another kind.
     """
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
-    except OSError as error:
+        if is_original_llava(config):
+            return load_original_llava(name, revision, dtype)
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options)
+        return model, AutoProcessor.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"`--captioner {name}` is no model: {error} Name a folder, a Hub id, or one of {', '.join(PRESETS)}."
+            f"`--captioner {name}` cannot be loaded: {error} It must be a Hub id or a folder of an image-text-to-text "
+            f"model, or one of {', '.join(PRESETS)}."
         ) from error
-    if is_original_llava(config):
-        return load_original_llava(name, revision, dtype)
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options)
-    return model, AutoProcessor.from_pretrained(name, **options)
 
 
 class LocalCaptioner:
@@ -195,10 +196,9 @@ class LocalCaptioner:
         tokens = self.model.generate(**inputs, **self.settings, stopping_criteria=stopping)
         if not self.is_encoder_decoder:
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
-        special = torch.tensor(self.processor.tokenizer.all_special_ids, device=tokens.device)
-        num_tokens = (~torch.isin(tokens, special)).sum(dim=1).tolist()
-        texts = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [Answer(text.strip(), number) for text, number in zip(texts, num_tokens)]
+        tokenizer = self.processor.tokenizer
+        texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+        return [Answer(text, len(tokenizer(text, add_special_tokens=False)["input_ids"])) for text in texts]
 
     def answers(self, photos: Iterator[tuple[Photo, str]], is_stopped) -> Iterator[tuple[Photo, Answer]]:
         """
