@@ -29,6 +29,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -143,20 +144,27 @@ def check_settings(args: argparse.Namespace) -> None:
     refuse_other_settings(noted, settings, args.output_dir, "captions")
 
 
-def lock(output_dir: Path) -> FileLock:
+def prepare_folder(args: argparse.Namespace) -> None:
+    """Makes the output folder ready for all processes."""
+    check_settings(args)
+    for torn in args.output_dir.glob("*.parquet.partial"):  # of a run that was killed
+        torn.unlink()
+    if args.retry_failed:
+        print(f"{remove_failed(args.output_dir, args.captioner)} failures are tried again.", flush=True)
+
+
+def lock(output_dir: Path) -> AbstractContextManager:
     """
-    Keeps other runs out of the folder while this process lives.
+    Keeps other runs out of the folder.
 
     Raises:
         `ValueError`: if another one is in it.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    folder_lock = FileLock(output_dir / ".lock")
     try:
-        folder_lock.acquire(timeout=0)
+        return FileLock(output_dir / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise ValueError(f"Another run writes to `--output_dir {output_dir}`: wait for it, or end it.") from error
-    return folder_lock
 
 
 def load_captioner(name: str, args: argparse.Namespace, state: PartialState):
@@ -264,23 +272,18 @@ def main() -> None:
     # a process that is ready early waits for the last one
     state = PartialState(cpu=args.device == "cpu", timeout=timedelta(days=7))
     dataset = load_split(args, args.train_split, args.max_train_samples)
-    if state.is_main_process:
-        folder_lock = lock(args.output_dir)
-        check_settings(args)
-        for torn in args.output_dir.glob("*.parquet.partial"):  # of a run that was killed here
-            torn.unlink()
-        if args.retry_failed:
-            print(f"{remove_failed(args.output_dir, args.captioner)} failures are tried again.", flush=True)
-    state.wait_for_everyone()
-    set_seed(args.seed + state.process_index)
-    stop_number = recaption(dataset, args, state)
-    if stop_number:
-        print(f"Stopped by {signal.Signals(stop_number).name}. Go on with the same command.", flush=True)
-        sys.exit(128 + stop_number)
-    state.wait_for_everyone()
+    with lock(args.output_dir) if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            prepare_folder(args)
+        state.wait_for_everyone()
+        set_seed(args.seed + state.process_index)
+        stop_number = recaption(dataset, args, state)
+        if stop_number:
+            print(f"Stopped by {signal.Signals(stop_number).name}. Go on with the same command.", flush=True)
+            sys.exit(128 + stop_number)
+        state.wait_for_everyone()
     if state.is_main_process:
         print(f"{args.output_dir} holds captions:\n{summarize(args.output_dir)}")
-        folder_lock.release()
 
 
 if __name__ == "__main__":

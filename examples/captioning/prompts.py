@@ -55,6 +55,6 @@ def draw_prompt(prompts: list[str], seed: int, key: str, captioner: str) -> str:
     >>> from captioning.prompts import draw_prompt
 
     >>> [draw_prompt(["one", "two"], 0, key, "llava") for key in ("a.jpg", "b.jpg", "c.jpg", "a.jpg")]
-    ['one', 'two', 'one', 'one']
+    ['two', 'one', 'one', 'two']
     ```"""
     return random.Random(f"{seed} {captioner} {key}").choice(prompts)
