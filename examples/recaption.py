@@ -179,7 +179,7 @@ def load_captioner(name: str, args: argparse.Namespace, state: PartialState):
     return LocalCaptioner(PRESETS.get(model_id, model_id), revision or None, args, settings, device)
 
 
-def make_record(photo: Photo, answer: Answer, prompt: str, captioner: str, revision: str, settings: str) -> dict:
+def make_record(photo: Photo, answer: Answer, captioner: str, revision: str | None, settings: str) -> dict:
     """The row of an image and a captioner. This is the place where rules look at a finished caption."""
     caption, error = answer.caption, answer.error
     if error is None and not caption:
@@ -191,7 +191,7 @@ def make_record(photo: Photo, answer: Answer, prompt: str, captioner: str, revis
         "caption": caption if error is None else None,
         "captioner": captioner,
         "revision": revision,
-        "prompt": prompt,
+        "prompt": photo.prompt,
         "generation_settings": settings,
         "num_tokens": answer.num_tokens,
         "rejected_by": None,
@@ -213,17 +213,16 @@ def caption_photos(
     settings = json.dumps(captioner.recorded)
     done = records.done.get(name, set())
 
-    def with_prompts() -> Iterator[tuple[Photo, str]]:
+    def with_prompts() -> Iterator[Photo]:
         for photo in photos.read(done):
-            yield photo, draw_prompt(args.prompts, args.seed, photo.key, name)
+            yield photo._replace(prompt=draw_prompt(args.prompts, args.seed, photo.key, name))
 
     num_tokens, start = 0, time.perf_counter()
     with tqdm(
         total=total, initial=len(done), desc=name, unit=" images", disable=not state.is_local_main_process
     ) as progress:
         for photo, answer in captioner.answers(with_prompts(), lambda: stop.number != 0):
-            prompt = draw_prompt(args.prompts, args.seed, photo.key, name)
-            records.add(make_record(photo, answer, prompt, name, captioner.revision, settings))
+            records.add(make_record(photo, answer, name, captioner.revision, settings))
             num_tokens += answer.num_tokens or 0
             progress.set_postfix_str(f"{num_tokens / (time.perf_counter() - start):.0f} tokens/s", refresh=False)
             progress.update()

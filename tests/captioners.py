@@ -31,6 +31,11 @@ from transformers import (
     LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
 )
 
 
@@ -127,12 +132,36 @@ def save_idefics3(folder: Path) -> None:
     Idefics3Processor(image_processor, build_tokenizer(), image_seq_len=4, chat_template=CHAT).save_pretrained(folder)
 
 
+def save_qwen2_vl(folder: Path) -> None:
+    tokenizer = build_tokenizer()
+    tokens = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    tokenizer.add_tokens(tokens, special_tokens=True)
+    image, video, start, end = tokenizer.convert_tokens_to_ids(tokens)
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+    vision = {"depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
+    config = Qwen2VLConfig(
+        text_config={**TEXT, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "rope_parameters": rope},
+        vision_config={**vision, "initializer_range": 0.5},
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
+    image_processor = Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=4 * 28 * 28)
+    chat_template = CHAT.replace("<image> ", "<|vision_start|><|image_pad|><|vision_end|>")
+    Qwen2VLProcessor(image_processor, tokenizer, Qwen2VLVideoProcessor(), chat_template=chat_template).save_pretrained(
+        folder
+    )
+
+
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava": save_llava,
     "llava_next": save_llava_next,
     "instructblip": save_instructblip_vicuna,
     "instructblip_t5": save_instructblip_t5,
     "idefics3": save_idefics3,
+    "qwen2_vl": save_qwen2_vl,
 }
 
 

@@ -85,9 +85,26 @@ def folder_options(photos: Path) -> dict:
     return {"dataset_name": "imagefolder", "data_dir": photos}
 
 
+def list_shards(folder: Path) -> list[Path]:
+    return list(folder.glob("captions-*.parquet"))
+
+
+def stop_later(folder: Path) -> None:
+    """Sends this process SIGTERM when two more shards are there."""
+    num_shards = len(list_shards(folder))
+
+    def wait_and_stop():
+        while len(list_shards(folder)) < num_shards + 2:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait_and_stop, daemon=True).start()
+
+
 FORMS = {
     "llava": "USER: <image> {} ASSISTANT:",
     "idefics3": "USER: <image> {} ASSISTANT:",
+    "qwen2_vl": "USER: <|vision_start|><|image_pad|><|vision_end|>{} ASSISTANT:",
     "llava_next": "[INST] <image>\n{} [/INST]",
     "instructblip": "{}",
     "instructblip_t5": "{}",
@@ -198,6 +215,16 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
     assert again["cut.png"]["caption"] and again["empty.png"]["error"] and again["a.png"] == rows["a.png"]
 
 
+def test_an_image_that_the_processor_refuses_takes_no_other_with_it(caption, tmp_path):
+    name = save_captioner("qwen2_vl", tmp_path / "qwen2_vl")
+    (tmp_path / "mine").mkdir()
+    for index, scene in enumerate(load_scenes(4, seed=26)):
+        (scene["image"] if index != 2 else scene["image"].resize((300, 1))).save(tmp_path / "mine" / f"{index}.png")
+    rows = {row["key"]: row for row in caption("out", name, **folder_options(tmp_path / "mine"))}
+    assert "the processor refuses it: absolute aspect ratio" in rows.pop("2.png")["error"]
+    assert len(rows) == 3 and not any(row["error"] for row in rows.values())
+
+
 def test_keys_and_addresses(caption, llava, tmp_path, capsys):
     scenes = load_scenes(4, seed=22).add_column("url", [f"https://example.org/{index}" for index in range(4)])
     digests = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(scenes, "image")]
@@ -273,11 +300,12 @@ class Server(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    def reply(self, status: int, content: object, **headers: str):
+    def reply(self, status: int, content: object, retry_after: str | None = None):
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Type", "text/html" if content.startswith(b"<") else "application/json")
+        if retry_after is not None:
+            self.send_header("Retry-After", retry_after)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -300,11 +328,10 @@ class Server(BaseHTTPRequestHandler):
         with server.lock:
             server.at_work -= 1
         if fault == "stall":
-            time.sleep(3)
+            server.is_over.wait(10)
+            self.close_connection = True
         elif fault == "hang up":
             self.close_connection = True
-        elif fault == "html":
-            self.reply(200, b"<html>Welcome</html>", Content_Type="text/html")
         elif fault is not None:
             self.reply(*fault)
         else:
@@ -319,6 +346,7 @@ class Server(BaseHTTPRequestHandler):
 def serve(faults: dict[str, list]):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     server.faults, server.requests, server.sizes, server.lock = faults, [], [], threading.Lock()
+    server.is_over = threading.Event()
     server.at_work = server.most_at_work = 0
     server.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever)
@@ -326,6 +354,7 @@ def serve(faults: dict[str, list]):
     try:
         yield server
     finally:
+        server.is_over.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -342,10 +371,10 @@ def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monk
     (folder / "broken.png").write_bytes(b"nothing")
     faults = {
         "0.png": [(500, {"error": "it hurts"}), (503, b"busy")],
-        "1.png": [(429, {"error": "too fast"})],
+        "1.png": [(429, {"error": "too fast"}, "2")],
         "2.png": ["stall"],
         "3.png": ["hang up"],
-        "4.png": ["html"],
+        "4.png": [(200, b"<html>Welcome</html>")],
         "5.png": [(200, {"choices": []})],
         "6.png": [(400, {"error": {"message": "this picture is too large"}})],
         "7.png": [(200, {"choices": [{"message": {"content": None}}]})],
@@ -363,6 +392,8 @@ def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monk
             assert lasting[name] in row["error"] and row["caption"] is None
         else:  # the very file was sent
             assert row["caption"] == f"{digests[name]} of Describe" and row["num_tokens"] == 7
+    first, second = (at for digest, _, _, at, _ in server.requests if digest == digests["1.png"])
+    assert second - first >= 1.9, "`Retry-After` is waited for"
     _, kind, request, _, authorization = server.requests[0]
     assert kind == "data:image/png" and authorization == "Bearer secret"
     assert request["model"] == "their-model" and request["max_tokens"] == 12 and request["temperature"] == 0
@@ -375,23 +406,16 @@ def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monk
     assert len(rows) == 11 and [name for name, row in rows.items() if row["error"]] == ["broken.png"]
 
 
-def test_retry_after_is_waited_for(caption, photos):
-    digest = hashlib.sha256((photos / "1.png").read_bytes()).hexdigest()
-    options = {**folder_options(photos), "prompt": ["Describe"], "concurrency": 1}
+def test_a_run_with_a_server_is_told_to_end(caption, photos, tmp_path):
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths(photos).values()]
+    options = {**folder_options(photos), "concurrency": 4, "shard_size": 1}
+    with serve({digest: ["stall"] for digest in digests[2:]}) as server:
+        stop_later(tmp_path / "out")
+        with pytest.raises(SystemExit) as stopped:
+            caption("out", "model", endpoint=server.url, **options)
+    assert stopped.value.code == 128 + signal.SIGTERM and len(read(tmp_path / "out")) == 2
     with serve({}) as server:
-        server.faults[digest] = [(429, {"error": "wait"})]
-        original = Server.reply
-
-        def reply(self, status, content, **headers):
-            original(self, status, content, **headers, **({"Retry_After": "2"} if status == 429 else {}))
-
-        Server.reply = reply
-        try:
-            rows = caption("out", "model", endpoint=server.url, **options)
-        finally:
-            Server.reply = original
-    first, second = (at for name, _, _, at, _ in server.requests if name == digest)
-    assert second - first >= 1.9 and all(row["caption"] for row in rows)
+        assert len(caption("out", "model", endpoint=server.url, **options)) == len(server.requests) + 2 == NUM_PHOTOS
 
 
 def test_images_are_sent_upright_in_a_form_that_servers_read(caption, tmp_path):
@@ -432,10 +456,6 @@ def test_a_server_that_refuses_or_is_gone_ends_the_run(caption, photos, tmp_path
     assert len(read(tmp_path / "gone")) == 2, "failures are kept"
 
 
-def list_shards(folder: Path) -> list[Path]:
-    return list(folder.glob("captions-*.parquet"))
-
-
 def run_and_kill(argv: list[str], folder: Path, num_processes: int) -> None:
     """Runs the script in processes of its own, which are killed when five more shards are there."""
     launcher = [sys.executable]
@@ -450,18 +470,6 @@ def run_and_kill(argv: list[str], folder: Path, num_processes: int) -> None:
         for each in [*psutil.Process(process.pid).children(recursive=True), process]:
             os.kill(each.pid, signal.SIGKILL)
         assert process.wait(timeout=60) == -signal.SIGKILL
-
-
-def stop_later(folder: Path) -> None:
-    """Sends this process SIGTERM when two more shards are there."""
-    num_shards = len(list_shards(folder))
-
-    def wait_and_stop():
-        while len(list_shards(folder)) < num_shards + 2:
-            time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait_and_stop, daemon=True).start()
 
 
 def test_a_run_that_is_killed_three_times_ends_complete(caption, tmp_path, llava):

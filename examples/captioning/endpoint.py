@@ -96,7 +96,7 @@ class EndpointCaptioner:
             max_retries=self.args.max_retries,
         )
 
-    async def ask(self, client: AsyncOpenAI, photo: Photo, prompt: str) -> tuple[Photo, Answer]:
+    async def ask(self, client: AsyncOpenAI, photo: Photo) -> tuple[Photo, Answer]:
         """
         The answer for an image.
 
@@ -107,7 +107,7 @@ class EndpointCaptioner:
             url = await asyncio.to_thread(as_data_url, photo, self.args.max_image_size)
         except UnreadableImageError as error:
             return photo, Answer(None, error=str(error))
-        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt}]
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": photo.prompt}]
         try:
             completion = await client.chat.completions.create(
                 model=self.name, messages=[{"role": "user", "content": content}], **self.settings
@@ -132,14 +132,12 @@ class EndpointCaptioner:
                 f"{answer.error}. Start again with `--retry_failed` when it answers."
             )
 
-    def answers(
-        self, photos: Iterator[tuple[Photo, str]], is_stopped: Callable[[], bool]
-    ) -> Iterator[tuple[Photo, Answer]]:
+    def answers(self, photos: Iterator[Photo], is_stopped: Callable[[], bool]) -> Iterator[tuple[Photo, Answer]]:
         """
         Captions images, `concurrency` at a time, in the order of the answers.
 
         Args:
-            photos (`Iterator[tuple[Photo, str]]`):
+            photos (`Iterator[Photo]`):
                 The images, each with its prompt.
             is_stopped (`Callable[[], bool]`):
                 Whether the run is to end: then what is not finished is left out.
@@ -150,8 +148,8 @@ class EndpointCaptioner:
         photos = prefetch(photos, depth=self.args.concurrency)
         try:
             while not is_stopped():
-                while len(pending) < self.args.concurrency and (item := next(photos, None)) is not None:
-                    pending.add(loop.create_task(self.ask(client, *item)))
+                while len(pending) < self.args.concurrency and (photo := next(photos, None)) is not None:
+                    pending.add(loop.create_task(self.ask(client, photo)))
                 if not pending:
                     return
                 done, pending = loop.run_until_complete(

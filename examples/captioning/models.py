@@ -14,7 +14,7 @@
 """Captioners that run here: the image-text-to-text models of transformers, and those in the original LLaVA layout."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
@@ -29,6 +29,7 @@ from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
+    BatchFeature,
     PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
@@ -68,7 +69,7 @@ class Job(NamedTuple):
     """Images that the model captions at once, or one that it cannot, with the cause."""
 
     photos: list[Photo]
-    inputs: dict | None
+    inputs: BatchFeature | None
     error: str | None = None
 
 
@@ -141,7 +142,7 @@ class LocalCaptioner:
             tokenizer.pad_token = tokenizer.eos_token
         self.prompt_length = lru_cache(maxsize=None)(lambda prompt: len(tokenizer(prompt)["input_ids"]))
 
-    def make_inputs(self, images: list[Image.Image], prompts: list[str]) -> dict:
+    def make_inputs(self, prompts: list[str], images: list[Image.Image]) -> BatchFeature:
         """What the model is given of images and prompts: `input_ids` (batch, length), images in its own form."""
         if self.form is not None:
             texts = [self.form.format(prompt=prompt) for prompt in prompts]
@@ -159,37 +160,38 @@ class LocalCaptioner:
             processor_kwargs={"padding": True},
         )
 
-    def make_jobs(self, photos: list[Photo], images: list[Image.Image], prompts: list[str]) -> Iterator[Job]:
+    def make_jobs(self, photos: list[Photo], images: list[Image.Image]) -> Iterator[Job]:
         """A batch; where the processor refuses an image, smaller ones until that image is alone."""
         try:
-            yield Job(photos, self.make_inputs(images, prompts))
+            yield Job(photos, self.make_inputs([photo.prompt for photo in photos], images))
         except ValueError as error:
             if len(photos) == 1:
                 yield Job(photos, None, f"the processor refuses it: {error}")
                 return
             half = len(photos) // 2
-            yield from self.make_jobs(photos[:half], images[:half], prompts[:half])
-            yield from self.make_jobs(photos[half:], images[half:], prompts[half:])
+            yield from self.make_jobs(photos[:half], images[:half])
+            yield from self.make_jobs(photos[half:], images[half:])
 
-    def prepare(self, photos: Iterator[tuple[Photo, str]]) -> Iterator[Job]:
+    def prepare(self, photos: Iterator[Photo]) -> Iterator[Job]:
         """Batches of images with prompts of like length, read and processed."""
         batch_size = self.args.batch_size
         with ThreadPoolExecutor(max(1, self.args.dataloader_num_workers)) as executor:
             while window := list(islice(photos, batch_size * BATCHES_PER_WINDOW)):
-                window.sort(key=lambda item: self.prompt_length(item[1]))
+                window.sort(key=lambda photo: self.prompt_length(photo.prompt))
                 for start in range(0, len(window), batch_size):
                     batch = window[start : start + batch_size]
-                    good = []
-                    for (photo, prompt), image in zip(batch, executor.map(try_to_read, [item[0] for item in batch])):
+                    good, images = [], []
+                    for photo, image in zip(batch, executor.map(try_to_read, batch)):
                         if isinstance(image, str):
                             yield Job([photo], None, image)
                         else:
-                            good.append((photo, image, prompt))
+                            good.append(photo)
+                            images.append(image)
                     if good:
-                        yield from self.make_jobs(*map(list, zip(*good)))
+                        yield from self.make_jobs(good, images)
 
     @torch.inference_mode()
-    def generate(self, inputs: dict, is_stopped) -> list[Answer]:
+    def generate(self, inputs: BatchFeature, is_stopped: Callable[[], bool]) -> list[Answer]:
         """The answers for one batch; those of a batch that is stopped are torn."""
         inputs = inputs.to(self.model.device, self.model.dtype)
         stopping = StoppingCriteriaList([lambda ids, scores: torch.full((len(ids),), is_stopped(), device=ids.device)])
@@ -200,12 +202,12 @@ class LocalCaptioner:
         texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
         return [Answer(text, len(tokenizer(text, add_special_tokens=False)["input_ids"])) for text in texts]
 
-    def answers(self, photos: Iterator[tuple[Photo, str]], is_stopped) -> Iterator[tuple[Photo, Answer]]:
+    def answers(self, photos: Iterator[Photo], is_stopped: Callable[[], bool]) -> Iterator[tuple[Photo, Answer]]:
         """
         Captions images.
 
         Args:
-            photos (`Iterator[tuple[Photo, str]]`):
+            photos (`Iterator[Photo]`):
                 The images, each with its prompt.
             is_stopped (`Callable[[], bool]`):
                 Whether the run is to end: then what is not finished is left out.

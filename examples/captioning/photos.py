@@ -34,13 +34,14 @@ URL_COLUMNS = ("url", "json.url", "URL", "image_url")
 
 
 class Photo(NamedTuple):
-    """An image to caption, as its file; if there is none, why."""
+    """An image to caption, as its file; if there is none, why. And what to ask of it."""
 
     key: str
     url: str | None
     sha256: str | None
     content: bytes | None
     error: str | None
+    prompt: str = ""
 
     def decode(self) -> Image.Image:
         """
