@@ -37,7 +37,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
 from captioning.models import PRESETS, Answer, LocalCaptioner
-from captioning.photos import Photo, Photos
+from captioning.photos import Photo, Photos, check_key_column
 from captioning.prompts import PROMPTS_FILE, draw_prompt, read_prompts
 from captioning.records import Records, list_shards, remove_failed, summarize
 from checkpoints import StopSignal
@@ -271,6 +271,7 @@ def main() -> None:
     # a process that is ready early waits for the last one
     state = PartialState(cpu=args.device == "cpu", timeout=timedelta(days=7))
     dataset = load_split(args, args.train_split, args.max_train_samples)
+    check_key_column(dataset, args.key_column)
     with lock(args.output_dir) if state.is_main_process else nullcontext():
         if state.is_main_process:
             prepare_folder(args)

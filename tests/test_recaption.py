@@ -19,6 +19,7 @@ import pack_webdataset
 import psutil
 import pytest
 import recaption
+import sentencepiece
 import torch
 from captioners import FAMILIES, save_captioner, save_original_llava
 from captioning.prompts import read_prompts
@@ -146,6 +147,8 @@ def test_the_released_layout_of_sharegpt4v_is_a_llava(caption, photos, tmp_path,
     pixels = LlavaImageProcessor.from_pretrained(tmp_path / "share" / "tower")(images=square, return_tensors="pt")
     text = "USER: <image>\nDescribe what you see here ASSISTANT:"
     inputs = processor(images=image, text=text, return_tensors="pt")
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "share" / "tokenizer.model"))
+    assert processor.tokenizer(PROMPTS[0])["input_ids"] == [1, *pieces.encode(PROMPTS[0])]
     torch.testing.assert_close(inputs["pixel_values"], pixels["pixel_values"])
     assert (inputs["input_ids"] == 120).sum() == 4
     with torch.inference_mode():
@@ -164,6 +167,7 @@ def test_the_released_layout_of_sharegpt4v_is_a_llava(caption, photos, tmp_path,
     [
         ({"mm_projector_type": "linear"}, "mm_projector_type = 'linear'"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end = True"),
+        ({"architectures": ["LlavaMistralForCausalLM"]}, "architectures = .*Mistral"),
         ({"hidden_size": 32}, r"do not fit.*model.norm.weight \(16,\) instead of \(32,\)"),
         ("model.layers.7.mlp.gate.weight", "do not fit.*Surplus.*model.layers.7.mlp.gate.weight"),
     ],
@@ -288,6 +292,8 @@ def test_wrong_arguments(caption, photos, llava, tmp_path, capsys):
         caption("out", str(photos), **folder_options(photos))
     with pytest.raises(ValueError, match="`--prompts_file nothing.txt` cannot be read"):
         caption("out", llava, **folder_options(photos), prompts_file="nothing.txt")
+    with pytest.raises(ValueError, match="`--key_column address` is no column of the data set, which has"):
+        caption("out", llava, **folder_options(photos), key_column="address")
     with recaption.lock(tmp_path / "out"), pytest.raises(ValueError, match="Another run writes to"):
         caption("out", llava, **folder_options(photos))
 

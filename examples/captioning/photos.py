@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from accelerate import PartialState
 from data.captions import key_of
-from data.loading import UnreadableImageError, read_image, undecoded
+from data.loading import UnreadableImageError, columns_of, read_image, undecoded
 from datasets import Dataset, IterableDataset
 from fsspec import open as open_file
 from PIL import Image
@@ -73,12 +73,10 @@ def read_file(file: dict | None) -> tuple[bytes | None, str | None]:
         return None, f"the file cannot be read: {error}"
 
 
-def short_path(path: str, data_dir: str | None) -> str:
-    """The path of an image as its key: below `--data_dir` relative to it, so that the folder may be moved."""
-    if data_dir is None or not os.path.isabs(path):
-        return path
-    relative = os.path.relpath(path, os.path.realpath(data_dir))
-    return path if relative.startswith(os.pardir) else relative
+def short_path(path: str, folder: str | None) -> str:
+    """The path of an image as its key: inside the folder of the data relative to it, so that this may be moved."""
+    bases = [] if folder is None else [os.path.abspath(folder), os.path.realpath(folder)]
+    return next((os.path.relpath(path, base) for base in bases if path.startswith(base + os.sep)), path)
 
 
 def name_of(row: dict, args: argparse.Namespace) -> str | None:
@@ -88,7 +86,17 @@ def name_of(row: dict, args: argparse.Namespace) -> str | None:
     if row.get("__key__") is not None:
         return row["__key__"]
     path = (row[args.image_column] or {}).get("path")
-    return None if path is None else short_path(path, args.data_dir)
+    return None if path is None else short_path(path, args.data_dir or args.dataset_name)
+
+
+def check_key_column(dataset: Dataset | IterableDataset, column: str | None) -> None:
+    """
+    Raises:
+        `ValueError`: if `--key_column` names no column.
+    """
+    columns = columns_of(dataset)
+    if column is not None and column not in columns and column.split(".")[0] not in columns:
+        raise ValueError(f"`--key_column {column}` is no column of the data set, which has {columns}: name one.")
 
 
 def url_of(row: dict) -> str | None:

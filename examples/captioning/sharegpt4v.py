@@ -24,10 +24,10 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from transformers import (
     AddedToken,
-    AutoTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
     LlamaConfig,
+    LlamaTokenizer,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaImageProcessor,
@@ -95,6 +95,9 @@ def make_config(original: dict, vision_config: CLIPVisionConfig) -> LlavaConfig:
     Raises:
         `ValueError`: if it has parts that transformers' LLaVA has not.
     """
+    architectures = original.get("architectures", [])
+    if not all("Llama" in architecture for architecture in architectures):
+        raise ValueError(f"The model's config.json has architectures = {architectures}; supported are those of Llama.")
     expected = {"mm_projector_type": ("mlp2x_gelu",), "mm_use_im_start_end": (False,)}
     expected["mm_vision_select_feature"] = tuple(SELECT_STRATEGIES)
     defaults = {"mm_projector_type": "linear", "mm_use_im_start_end": False, "mm_vision_select_feature": "patch"}
@@ -102,7 +105,7 @@ def make_config(original: dict, vision_config: CLIPVisionConfig) -> LlavaConfig:
     for name, value in settings.items():
         if value not in expected[name]:
             raise ValueError(f"The model's config.json has {name} = {value!r}; supported is {expected[name]}.")
-    known = set(LlamaConfig().to_dict()) | {"rope_theta", "rope_scaling"}
+    known = {"rope_theta", *LlamaConfig().to_dict()} | ({"rope_scaling"} if original.get("rope_scaling") else set())
     left_out = {"model_type", "architectures", "transformers_version", "torch_dtype", "dtype"}
     text = {name: value for name, value in original.items() if name in known - left_out}
     return LlavaConfig(
@@ -155,7 +158,7 @@ def load_original_llava(
     model = LlavaForConditionalGeneration.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
     check_tensors(model.state_dict(), weights, f"The weights of {name} were not all loaded.")
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+    tokenizer = LlamaTokenizer.from_pretrained(folder)
     tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     if image_token_id >= config.text_config.vocab_size:
