@@ -24,6 +24,7 @@ the images; a stopped run goes on where it was.
 """
 
 import argparse
+import importlib.util
 import json
 import signal
 import sys
@@ -168,13 +169,20 @@ def lock(output_dir: Path) -> AbstractContextManager:
 
 
 def load_captioner(name: str, args: argparse.Namespace, state: PartialState):
-    """The captioner that a value of `--captioner` names."""
+    """
+    The captioner that a value of `--captioner` names: a `LocalCaptioner` or an `EndpointCaptioner`.
+
+    Raises:
+        `ImportError`: if it is behind a server and openai is not installed.
+    """
     settings = generation_settings(args)
     if args.endpoint is not None:
-        from captioning.endpoint import EndpointCaptioner  # needs the package openai
+        if importlib.util.find_spec("openai") is None:
+            raise ImportError("`--endpoint` needs openai: `pip install openai`.")
+        from captioning.endpoint import EndpointCaptioner
 
         return EndpointCaptioner(name, args, settings)
-    model_id, _, revision = name.partition("@")
+    model_id, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
     device = torch.device(args.device or state.device)
     return LocalCaptioner(PRESETS.get(model_id, model_id), revision or None, args, settings, device)
 

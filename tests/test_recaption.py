@@ -212,6 +212,12 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
         assert rows[name]["sha256"] == hashlib.sha256(contents[name]).hexdigest() and rows[name]["num_tokens"] == 0
     assert "2 captions, 0 of them rejected by a rule, 3 failures" in capsys.readouterr().out
 
+    gone = Dataset.from_dict({"image": [str(folder / "a.png"), str(tmp_path / "gone.png"), None]})
+    gone.save_to_disk(tmp_path / "gone")
+    errors = {row["key"]: row["error"] for row in caption("gone_out", llava, dataset_name=tmp_path / "gone")}
+    assert errors.pop(str(folder / "a.png")) is None and errors.pop("row 2") == "there is no image"
+    assert errors.keys() == {str(tmp_path / "gone.png")} and "No such file" in errors.popitem()[1]
+
     (folder / "cut.png").write_bytes((photos / "2.png").read_bytes())
     assert caption("out", llava, **folder_options(folder)) == list(rows.values()), "nothing is done twice"
     again = {row["key"]: row for row in caption("out", llava, **folder_options(folder), retry_failed=True)}

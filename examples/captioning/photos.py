@@ -34,7 +34,7 @@ URL_COLUMNS = ("url", "json.url", "URL", "image_url")
 
 
 class Photo(NamedTuple):
-    """An image to caption, as its file; if there is none, why. And what to ask of it."""
+    """An image to caption, as its file (if there is none, why), and what to ask of it."""
 
     key: str
     url: str | None
@@ -62,14 +62,15 @@ class Photo(NamedTuple):
 
 def read_file(file: dict | None) -> tuple[bytes | None, str | None]:
     """The bytes of an undecoded image, or what is wrong."""
-    if file is None:
+    file = file or {}
+    if file.get("bytes") is not None:
+        return file["bytes"], None
+    if file.get("path") is None:
         return None, "there is no image"
     try:
-        if file.get("bytes") is None:
-            with open_file(file["path"], "rb") as opened:
-                return opened.read(), None
-        return file["bytes"], None
-    except OSError as error:
+        with open_file(file["path"], "rb") as opened:
+            return opened.read(), None
+    except (OSError, ValueError) as error:
         return None, f"the file cannot be read: {error}"
 
 
