@@ -80,16 +80,23 @@ class Progress:
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT, for the run to end after the step that it is in. A second one ends it at once."""
+    """
+    Notes SIGTERM and SIGINT, for the run to end after the step that it is in. A second one ends it at once.
 
-    def __init__(self):
+    Args:
+        promise (`str`, *optional*):
+            What is said at the first one.
+    """
+
+    def __init__(self, promise: str = "The run ends after this step, with a checkpoint."):
         self.number = 0
+        self.promise = promise
 
     def note(self, number: int, frame: object) -> None:
         self.number = number
         signal.signal(number, self.handlers[number])
         # past Python's buffer, in which the signal may have found a progress bar at work
-        os.write(2, b"The run ends after this step, with a checkpoint.\n")
+        os.write(2, f"{self.promise}\n".encode())
 
     def __enter__(self) -> "StopSignal":
         self.handlers = {number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)}

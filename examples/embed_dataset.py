@@ -34,7 +34,7 @@ import torch
 from accelerate import PartialState
 from data.captions import caption_columns, captions_of
 from data.loading import add_data_arguments, fingerprint_of, load_split, undecoded
-from data.storage import STORAGE_DTYPES, hash_weights, to_storage
+from data.storage import STORAGE_DTYPES, hash_weights, refuse_other_settings, to_storage
 from datasets import Dataset, Image, IterableDataset
 from datasets.fingerprint import Hasher
 from embedding import (
@@ -188,13 +188,7 @@ def check_settings(
     if not list(args.output_dir.glob("embeddings-*.parquet")):
         return write_json(path, settings)
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    changed = [name for name in settings if settings[name] != earlier.get(name)]
-    if changed:
-        differences = ", ".join(f"{name} = {earlier.get(name)!r}, this run has {settings[name]!r}" for name in changed)
-        raise ValueError(
-            f"`--output_dir {args.output_dir}` holds embeddings with {differences}. Go on with the same model, data "
-            "and settings, or name another folder."
-        )
+    refuse_other_settings(earlier, settings, args.output_dir, "embeddings")
 
 
 def summarize(output_dir: Path) -> dict[str, int]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState, GradientState
+from captioners import save_captioner
+from captioning.models import PRESETS
 from data.scenes import load_scenes
 from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
 
@@ -31,6 +33,12 @@ MODULES = [
     "data.benchmarks",
     "data.benchmarks.imagenet",
     "ablation",
+    "captioning.endpoint",
+    "captioning.models",
+    "captioning.photos",
+    "captioning.prompts",
+    "captioning.records",
+    "captioning.sharegpt4v",
     "checkpoints",
     "data.captions",
     "data.image_features",
@@ -44,7 +52,9 @@ MODULES = [
     "evaluate_retrieval",
     "flops",
     "monitoring",
+    "pack_webdataset",
     "positions",
+    "recaption",
     "search_embeddings",
     "train_lotlip",
     "training_summary",
@@ -87,6 +97,7 @@ def run_script(monkeypatch, command: str) -> None:
     GradientState._reset_state()
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setitem(PRESETS, "llava", "local/llava")
     if is_ablation:
         run_small_ablation(monkeypatch)
     elif is_module:
@@ -132,6 +143,7 @@ def workspace(tmp_path_factory) -> Path:
     BertModel(BertConfig(**small)).save_pretrained(folder / "local" / "bert")
     BertTokenizer(vocab=vocab).save_pretrained(folder / "local" / "bert")
     ViTModel(ViTConfig(image_size=32, **small)).save_pretrained(folder / "local" / "vit")
+    save_captioner("llava", folder / "local" / "llava")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         run_script(monkeypatch, "accelerate launch examples/train_lotlip.py --output_dir outputs/demo")

@@ -162,3 +162,19 @@ def hash_weights(module: nn.Module) -> str:
     for name, tensor in module.state_dict().items():
         weights.update((name, tensor.cpu()))
     return weights.hexdigest()
+
+
+def refuse_other_settings(noted: dict, settings: dict, output_dir: Path, content: str) -> None:
+    """
+    Compares the settings of a run with those that an earlier one noted in the same folder.
+
+    Raises:
+        `ValueError`: if they differ, with the differences.
+    """
+    changed = [name for name in settings if settings[name] != noted.get(name)]
+    if changed:
+        differences = ", ".join(f"{name} = {noted.get(name)!r}, this run has {settings[name]!r}" for name in changed)
+        raise ValueError(
+            f"`--output_dir {output_dir}` holds {content} with {differences}. Go on with the same model, data and "
+            "settings, or name another folder."
+        )

@@ -1,0 +1,137 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Captions on disk: a row for each image and captioner in parquet shards, which training reads as side files."""
+
+import argparse
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+
+
+NUM_CAUSES = 3  # of failures, in messages
+
+SCHEMA = pa.schema(
+    {
+        "key": pa.string(),
+        "url": pa.string(),
+        "sha256": pa.string(),  # of the image file, in hexadecimal digits
+        "caption": pa.string(),
+        "captioner": pa.string(),
+        "revision": pa.string(),
+        "prompt": pa.string(),
+        "generation_settings": pa.string(),  # JSON
+        "num_tokens": pa.int32(),
+        "rejected_by": pa.string(),  # the rule that rejected the caption
+        "error": pa.string(),  # why there is no caption
+    }
+)
+
+
+def list_shards(folder: Path) -> list[Path]:
+    """The shards of a folder, in the order of their names."""
+    return sorted(folder.glob("captions-*.parquet"))
+
+
+def write_shard(table: pa.Table, path: Path) -> None:
+    """Writes a shard, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    parquet.write_table(table, partial)
+    partial.replace(path)
+
+
+def remove_failed(folder: Path, captioners: list[str]) -> int:
+    """Removes the rows of failures of some captioners, which are then captioned as new ones; returns their number."""
+    num_removed = 0
+    for path in list_shards(folder):
+        rows = parquet.read_table(path).to_pylist()
+        kept = [row for row in rows if row["error"] is None or row["captioner"] not in captioners]
+        num_removed += len(rows) - len(kept)
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(rows):
+            write_shard(pa.Table.from_pylist(kept, SCHEMA), path)
+    return num_removed
+
+
+class Records:
+    """
+    The records of a folder: those of earlier runs, and those that this process adds, in files of its own.
+
+    Args:
+        args (`argparse.Namespace`):
+            `output_dir`, and `shard_size`, the rows of a file.
+        process_index (`int`):
+            The number of this process, which is in the names of its files.
+    """
+
+    def __init__(self, args: argparse.Namespace, process_index: int):
+        self.args = args
+        self.process_index = process_index
+        self.waiting: list[dict] = []
+        numbers = [int(path.stem.split("-")[1]) for path in list_shards(args.output_dir)]
+        self.next_number = max(numbers, default=-1) + 1
+        self.done: dict[str, set[str]] = {}
+        self.digests: dict[str, str | None] = {}
+
+    def read(self, falls_here: Callable[[str], bool]) -> None:
+        """
+        Reads which images have a record, by captioner in `done`, and their hashes in `digests`; only of those that
+        fall to this process, for these are kept in memory.
+        """
+        for path in list_shards(self.args.output_dir):
+            columns = parquet.read_table(path, columns=["key", "captioner", "sha256"]).to_pydict()
+            for key, captioner, sha256 in zip(columns["key"], columns["captioner"], columns["sha256"]):
+                if falls_here(key):
+                    self.done.setdefault(captioner, set()).add(key)
+                    self.digests[key] = sha256
+
+    def add(self, record: dict) -> None:
+        self.waiting.append(record)
+        if len(self.waiting) >= self.args.shard_size:
+            self.write()
+
+    def write(self) -> None:
+        """Writes what waits, if anything does."""
+        if self.waiting:
+            name = f"captions-{self.next_number:06d}-{self.process_index:03d}.parquet"
+            write_shard(pa.Table.from_pylist(self.waiting, SCHEMA), self.args.output_dir / name)
+            self.next_number += 1
+            self.waiting = []
+
+
+def summarize(folder: Path) -> str:
+    """A line for each captioner: its captions, those that a rule rejected, and its failures with the first causes."""
+    counts: dict[str, Counter] = {}
+    causes: dict[str, Counter] = {}
+    for path in list_shards(folder):
+        for row in parquet.read_table(path, columns=["captioner", "rejected_by", "error"]).to_pylist():
+            count = counts.setdefault(row["captioner"], Counter())
+            count["rejected"] += row["rejected_by"] is not None
+            if row["error"] is None:
+                count["captions"] += 1
+            else:
+                causes.setdefault(row["captioner"], Counter())[row["error"]] += 1
+    lines = []
+    for captioner, count in counts.items():
+        failures = causes.get(captioner, Counter())
+        line = f"{captioner}: {count['captions']} captions, {count['rejected']} of them rejected by a rule, "
+        line += f"{failures.total()} failures"
+        if failures:
+            examples = ", ".join(f"{cause!r}" for cause, _ in failures.most_common(NUM_CAUSES))
+            line += f" (such as {examples}); `--retry_failed` tries them again"
+        lines.append(f"{line}.")
+    return "\n".join(lines)
