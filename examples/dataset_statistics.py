@@ -18,9 +18,9 @@ share of texts that are too long for a model.
     python examples/dataset_statistics.py --dataset_name imagefolder --data_dir FOLDER --eval_split train
     python examples/dataset_statistics.py --benchmark iiw --data_dir FOLDER --text_only --output_file iiw.json
 
-A sub-caption ends at a line break, at "</s>" or at a full stop. Tokens are those of the text as it is, without special
-tokens and without truncation; the paper counts word pieces of BERT uncased. Beside `--output_file` a picture shows how
-long the texts are.
+A sub-caption ends at a line break, at "</s>" or at a full stop, or where `--sub_caption_splitter` says. Tokens are
+those of the text as it is, without special tokens and without truncation; the paper counts word pieces of BERT uncased.
+Beside `--output_file` a picture shows how long the texts are.
 """
 
 import argparse
@@ -37,7 +37,6 @@ from evaluate_retrieval import write_json
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from modeling_lotlip import LotlipTokenizer
-from modeling_lotlip.sub_captions import split_sub_captions
 
 
 # Tokens that models take: CLIP 77, LoTLIP 128, and the longer limits of the paper.
@@ -117,7 +116,7 @@ def measure_texts(
     pending = {kind: [] for kind in lengths}
 
     def count(kind: str) -> None:
-        lengths[kind].sub_captions += [len(split_sub_captions(text)) for text in pending[kind]]
+        lengths[kind].sub_captions += [len(reader.sub_captions(text)) for text in pending[kind]]
         lengths[kind].tokens += count_tokens(tokenizer, pending[kind]) if pending[kind] else []
         pending[kind].clear()
 
@@ -240,7 +239,7 @@ def main() -> None:
     if args.benchmark is None and args.allow_partial:
         parser.error("--allow_partial is for a --benchmark.")
 
-    results = {"tokenizer": args.tokenizer_path}
+    results = {"tokenizer": args.tokenizer_path, "sub_caption_splitter": args.sub_caption_splitter}
     if args.benchmark is not None:
         benchmark = get_benchmark(args.benchmark)
         if benchmark.task == "classification":

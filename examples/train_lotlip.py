@@ -119,6 +119,7 @@ RESUMED_SETTINGS = (
     "draw_short_from_all",
     "objective",
     "num_sub_captions",
+    "sub_caption_splitter",
     "min_crop_scale",
     "num_views",
     "keep_duplicate_negatives",

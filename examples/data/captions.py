@@ -27,6 +27,8 @@ from datasets.exceptions import DatasetGenerationError
 from fsspec import open as open_file
 from huggingface_hub.constants import HF_HOME
 
+from modeling_lotlip.sub_captions import split_sub_captions
+
 
 logger = logging.getLogger(__name__)
 
@@ -228,6 +230,7 @@ class CaptionReader:
     def __init__(self, args: argparse.Namespace, columns: Iterable[str]):
         columns = list(columns)
         self.image_column = args.image_column
+        self.sub_caption_splitter = getattr(args, "sub_caption_splitter", "paper")
         self.short_column, self.long_column = caption_columns(args, columns, is_one_needed=args.side_files is None)
         self.key_column, self.side_captions = None, None
         if args.side_files is not None:
@@ -256,6 +259,10 @@ class CaptionReader:
 
     def long_captions(self, row: dict) -> list[str]:
         return self.match_long_captions(row)[0]
+
+    def sub_captions(self, text: str) -> list[str]:
+        """The sub-captions of a long caption, split as the data arguments say."""
+        return split_sub_captions(text, self.sub_caption_splitter)
 
     def match_long_captions(self, row: dict) -> tuple[list[str], str | None]:
         """The long captions of a row, and its key if there are side files and it has no captions there."""
