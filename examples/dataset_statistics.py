@@ -19,8 +19,8 @@ share of texts that are too long for a model.
     python examples/dataset_statistics.py --benchmark iiw --data_dir FOLDER --text_only --output_file iiw.json
 
 A sub-caption ends at a line break, at "</s>" or at a full stop, or where `--sub_caption_splitter` says. Tokens are
-those of the text as it is, without special tokens and without truncation; the paper counts word pieces of BERT uncased.
-Beside `--output_file` a picture shows how long the texts are.
+those of the text as it is, without special tokens and without truncation; the paper counts word pieces of BERT
+uncased. Beside `--output_file` a picture shows how long the texts are.
 """
 
 import argparse

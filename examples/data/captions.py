@@ -18,6 +18,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from modeling_lotlip.sub_captions import split_sub_captions
 logger = logging.getLogger(__name__)
 
 SIDE_FILE_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+REJECTED_COLUMN = "rejected_by"
 NUM_EXAMPLES = 5  # of keys, in messages
 # A stream of which so many images have no caption in the side files, and none has one, was given the wrong key.
 MAX_UNMATCHED_AT_FIRST = 1000
@@ -51,6 +53,12 @@ def add_side_file_arguments(parser: argparse.ArgumentParser) -> None:
         help="The column of the images' keys, such as `__key__` or `json.url` of shards. The image column itself: the "
         "SHA-256 of the image file. Default: the name of --side_key_column.",
     )
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Warns, the first time that this is to be said."""
+    logger.warning(message)
 
 
 def captions_of(row: dict, column: str | None) -> list[str]:
@@ -119,7 +127,8 @@ def hash_keys(keys: list) -> np.ndarray:
 class SideCaptions:
     """
     Captions in files, found by key. The files are read once, into the cache of `datasets`; in memory is nothing but
-    what is looked up, by a sorted index of the keys' hashes that is kept on disk.
+    what is looked up, by a sorted index of the keys' hashes that is kept on disk. Rows whose column `rejected_by` is
+    set, which names the rule that found the caption wanting, are left out.
 
     Args:
         files (`list[str]`):
@@ -168,7 +177,12 @@ class SideCaptions:
                 f"The keys in the column {key_column!r} of `--side_files` are read as {key_type}, but must be strings "
                 "or integers: write them as strings, and leave no row without one."
             )
-        self.rows = rows.select_columns([key_column, *caption_columns])
+        columns = [key_column, *caption_columns]
+        self.num_rejected = 0
+        if REJECTED_COLUMN in rows.column_names:
+            columns = list(dict.fromkeys([*columns, REJECTED_COLUMN]))
+            self.num_rejected = len(rows) - rows.data.column(REJECTED_COLUMN).null_count
+        self.rows = rows.select_columns(columns)
         self.key_column, self.caption_columns = key_column, caption_columns
         path = Path(HF_HOME) / "lotlip" / "side_captions" / f"{self.rows._fingerprint}.npy"
         if not path.exists():
@@ -183,11 +197,13 @@ class SideCaptions:
         return SideCaptions, self.arguments
 
     def _make_index(self) -> np.ndarray:
-        """The hashes of all keys in ascending order, and the rows that they are of, (2, rows)."""
+        """The hashes of the keys of all rows in ascending order, less rejected ones, and their places, (2, rows)."""
         keys = self.rows.select_columns(self.key_column)
         batches = [batch[self.key_column] for batch in keys.iter(batch_size=10_000)]
         hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(hash_keys, batches)])
         is_key = np.array([key not in (None, "") for batch in batches for key in batch], dtype=bool)
+        if self.num_rejected > 0:
+            is_key &= self.rows.data.column(REJECTED_COLUMN).is_null().to_numpy()
         places = np.flatnonzero(is_key)
         order = places[np.argsort(hashes[places], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
@@ -231,6 +247,7 @@ class CaptionReader:
         columns = list(columns)
         self.image_column = args.image_column
         self.sub_caption_splitter = getattr(args, "sub_caption_splitter", "paper")
+        self.sub_captions("")  # says at once what is not installed
         self.short_column, self.long_column = caption_columns(args, columns, is_one_needed=args.side_files is None)
         self.key_column, self.side_captions = None, None
         if args.side_files is not None:
@@ -241,6 +258,12 @@ class CaptionReader:
                     "one whose values stand in the `--side_key_column` of `--side_files`."
                 )
             self.side_captions = SideCaptions(args.side_files, args.side_key_column, args.side_caption_columns)
+            if self.side_captions.num_rejected > 0:
+                warn_once(
+                    f"{self.side_captions.num_rejected} of {len(self.side_captions.rows)} rows of `--side_files "
+                    f"{' '.join(args.side_files)}` are left out: their {REJECTED_COLUMN!r} names the rule that rejects "
+                    "them."
+                )
 
     @property
     def has_long_captions(self) -> bool:
