@@ -26,6 +26,7 @@ uncased. Beside `--output_file` a picture shows how long the texts are.
 import argparse
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +63,12 @@ class TextLengths:
     num_images: int = 0
     sub_captions: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+
+    def add(self, texts: list[str], tokenizer: PreTrainedTokenizerBase, split: Callable[[str], list[str]]) -> None:
+        """Measures texts, which `split` splits into sub-captions."""
+        if texts:
+            self.sub_captions.extend(len(split(text)) for text in texts)
+            self.tokens.extend(count_tokens(tokenizer, texts))
 
 
 def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
@@ -116,8 +123,7 @@ def measure_texts(
     pending = {kind: [] for kind in lengths}
 
     def count(kind: str) -> None:
-        lengths[kind].sub_captions += [len(reader.sub_captions(text)) for text in pending[kind]]
-        lengths[kind].tokens += count_tokens(tokenizer, pending[kind]) if pending[kind] else []
+        lengths[kind].add(pending[kind], tokenizer, reader.sub_captions)
         pending[kind].clear()
 
     for row in dataset.select_columns(reader.columns):

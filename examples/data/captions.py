@@ -137,6 +137,8 @@ class SideCaptions:
             Their column of keys. A key may have several rows.
         caption_columns (`list[str]`):
             Their columns of captions, strings or lists of strings.
+        cache_dir (`str`, *optional*):
+            Where they are read into. By default the cache of `datasets`.
 
     Raises:
         `ValueError`: if the files are of another kind, or lack a column.
@@ -154,15 +156,15 @@ class SideCaptions:
     (['A boat. It is red.', 'One boat.'], ['A car.'], [])
     ```"""
 
-    def __init__(self, files: list[str], key_column: str, caption_columns: list[str]):
-        self.arguments = (files, key_column, caption_columns)
+    def __init__(self, files: list[str], key_column: str, caption_columns: list[str], cache_dir: str | None = None):
+        self.arguments = (files, key_column, caption_columns, cache_dir)
         suffixes = {Path(file.lower().removesuffix(".gz")).suffix for file in files}
         if len(suffixes) > 1 or not suffixes <= SIDE_FILE_BUILDERS.keys():
             raise ValueError(f"`--side_files` must all be of one of the kinds {[*SIDE_FILE_BUILDERS]}, got {files}.")
         builder = SIDE_FILE_BUILDERS[suffixes.pop()]
         options = {"converters": {key_column: str}} if builder == "csv" else {}  # 000123 is not 123
         try:
-            rows = load_dataset(builder, data_files=files, split="train", **options)
+            rows = load_dataset(builder, data_files=files, split="train", cache_dir=cache_dir, **options)
         except (DatasetGenerationError, FileNotFoundError, StopIteration) as error:
             raise ValueError(f"`--side_files {' '.join(files)}` cannot be read: {error or 'no rows'}.") from error
         missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
@@ -184,7 +186,8 @@ class SideCaptions:
             self.num_rejected = len(rows) - rows.data.column(REJECTED_COLUMN).null_count
         self.rows = rows.select_columns(columns)
         self.key_column, self.caption_columns = key_column, caption_columns
-        path = Path(HF_HOME) / "lotlip" / "side_captions" / f"{self.rows._fingerprint}.npy"
+        folder = Path(HF_HOME) / "lotlip" / "side_captions" if cache_dir is None else Path(cache_dir)
+        path = folder / f"{self.rows._fingerprint}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.npy")
@@ -208,13 +211,18 @@ class SideCaptions:
         order = places[np.argsort(hashes[places], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
 
-    def __getitem__(self, key: str) -> list[str]:
-        """The captions of a key, none if it is not there."""
+    def rows_of(self, key: str) -> list[dict]:
+        """The rows of a key, none if it is not there."""
         hashed = hash_keys([key])
         first, last = (np.searchsorted(self.hashes, hashed, side)[0] for side in ("left", "right"))
         rows = (self.rows[int(place)] for place in self.places[first:last])
-        rows = [row for row in rows if str(row[self.key_column]) == key]  # another key may have the same hash
-        return [text for row in rows for column in self.caption_columns for text in captions_of(row, column)]
+        return [row for row in rows if str(row[self.key_column]) == key]  # another key may have the same hash
+
+    def __getitem__(self, key: str) -> list[str]:
+        """The captions of a key, none if it is not there."""
+        return [
+            text for row in self.rows_of(key) for column in self.caption_columns for text in captions_of(row, column)
+        ]
 
     def example(self, place: int) -> str:
         """The key at a place of the index."""
@@ -261,8 +269,7 @@ class CaptionReader:
             if self.side_captions.num_rejected > 0:
                 warn_once(
                     f"{self.side_captions.num_rejected} of {len(self.side_captions.rows)} rows of `--side_files "
-                    f"{' '.join(args.side_files)}` are left out: their {REJECTED_COLUMN!r} names the rule that rejects "
-                    "them."
+                    f"{' '.join(args.side_files)}` are left out: rules reject them (column {REJECTED_COLUMN!r})."
                 )
 
     @property
