@@ -17,7 +17,8 @@ in the column `rejected_by` with the rule that rejects it, not deleted. Training
 
     python examples/filter_captions.py --captions "captions/*.parquet" --output_dir filtered
     python examples/filter_captions.py --captions "captions/*.parquet" --output_dir filtered \
-        --rules all too_short=12 --without_rule announcement --report --text_model sentence-transformers/all-MiniLM-L6-v2
+        --rules all too_short=12 --without_rule announcement \
+        --report --text_model sentence-transformers/all-MiniLM-L6-v2
 
 Files of the same names are written, and in `OUTPUT_DIR/report` what each rule did to which captioner, with examples.
 """
@@ -190,41 +191,44 @@ def open_parquet(path: Path) -> parquet.ParquetFile:
         raise ValueError(f"{path} is no parquet file, it is damaged or cut off: {error}") from error
 
 
-def rewrite(source: Path, target: Path, caption_column: str, edit: Callable[[list[dict]], None]) -> None:
+def rewrite(source: Path, target: Path, columns: list[str], edit: Callable[[list[dict]], None]) -> None:
     """
-    Writes a file anew, whole or not at all, with the captions and marks that `edit` sets in batches of its rows. All
-    other columns stay as they are.
+    Writes a file anew, whole or not at all, with the captions and marks that `edit` sets in batches of its rows.
 
     Args:
         source (`Path`):
             A parquet file, or one of JSON lines.
         target (`Path`):
             The file to write, of the same kind.
-        caption_column (`str`):
-            The column of captions.
+        columns (`list[str]`):
+            The columns that `edit` reads, those that are there; the first is that of the captions.
         edit (`Callable`):
-            Changes `caption_column` and `rejected_by` of rows, which has both.
+            Changes the caption and `rejected_by` of rows, which have both.
 
     Raises:
         `ValueError`: if there is no such column, or it holds something else than strings.
     """
     partial = target.with_name(target.name + ".partial")
     if source.name.endswith(".parquet"):
-        rewrite_parquet(source, partial, caption_column, edit)
+        rewrite_parquet(source, partial, columns, edit)
     else:
         compression = "gzip" if source.name.endswith(".gz") else None
         with open_file(partial, "wt", compression=compression, encoding="utf-8") as file:
             for rows in read_rows(source):
-                prepare_rows(rows, source, caption_column, edit)
+                prepare_rows(rows, source, columns[0])
+                edit(rows)
+                # an empty string, for readers that would take the type of the column from its first values
+                rows = ({**row, REJECTED_COLUMN: row[REJECTED_COLUMN] or ""} for row in rows)
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     partial.replace(target)
 
 
-def rewrite_parquet(source: Path, partial: Path, caption_column: str, edit: Callable[[list[dict]], None]) -> None:
-    """[`rewrite`] of a parquet file."""
-    needed = [caption_column, REJECTED_COLUMN, CAPTIONER_COLUMN, PROMPT_COLUMN, "key", "sha256"]
+def rewrite_parquet(source: Path, partial: Path, columns: list[str], edit: Callable[[list[dict]], None]) -> None:
+    """[`rewrite`] of a parquet file, of which the other columns are not looked into."""
+    needed = {*columns, REJECTED_COLUMN}
     with open_parquet(source) as file:
         schema = file.schema_arrow
+        check_column(source, columns[0], schema.names)
         marks = pa.field(REJECTED_COLUMN, pa.string())
         if REJECTED_COLUMN in schema.names:
             schema = schema.set(schema.get_field_index(REJECTED_COLUMN), marks)
@@ -234,24 +238,29 @@ def rewrite_parquet(source: Path, partial: Path, caption_column: str, edit: Call
         with parquet.ParquetWriter(partial, schema) as writer:
             for batch in file.iter_batches(ROWS_PER_BATCH):
                 rows = batch.select([name for name in needed if name in batch.schema.names]).to_pylist()
-                prepare_rows(rows, source, caption_column, edit)
-                columns = dict(zip(batch.schema.names, batch.columns))
-                for name in (caption_column, REJECTED_COLUMN):
-                    columns[name] = pa.array([row[name] for row in rows], schema.field(name).type)
-                writer.write_batch(pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema))
+                prepare_rows(rows, source, columns[0])
+                edit(rows)
+                values = dict(zip(batch.schema.names, batch.columns))
+                for name in (columns[0], REJECTED_COLUMN):
+                    values[name] = pa.array([row[name] for row in rows], schema.field(name).type)
+                writer.write_batch(pa.RecordBatch.from_arrays([values[name] for name in schema.names], schema=schema))
 
 
-def prepare_rows(rows: list[dict], source: Path, caption_column: str, edit: Callable[[list[dict]], None]) -> None:
-    """Sees to it that rows have a caption and a mark, and edits them."""
+def check_column(source: Path, name: str, names: Iterable[str]) -> None:
+    """Raises a `ValueError` if a file lacks the column of captions."""
+    if name not in names:
+        raise ValueError(f"`--caption_column {name}` is no column of {source}, which has {list(names)}.")
+
+
+def prepare_rows(rows: list[dict], source: Path, caption_column: str) -> None:
+    """Sees to it that rows have a caption, if none, and a mark."""
     for row in rows:
-        if caption_column not in row:
-            raise ValueError(f"`--caption_column {caption_column}` is no column of {source}, which has {list(row)}.")
+        check_column(source, caption_column, row)
         if not isinstance(row[caption_column], (str, type(None))):
             raise ValueError(
                 f"`--caption_column {caption_column}` of {source} must hold strings, got {row[caption_column]!r}."
             )
-        row.setdefault(REJECTED_COLUMN, None)
-    edit(rows)
+        row[REJECTED_COLUMN] = row.get(REJECTED_COLUMN) or None
 
 
 class Filter:
@@ -268,16 +277,15 @@ class Filter:
     """
 
     def __init__(self, args: argparse.Namespace, rules: dict[str, int | None]):
-        self.column = args.caption_column
-        self.side_key_column = args.side_key_column
+        self.column, self.key_column = args.caption_column, args.side_key_column
+        self.columns = [self.column, CAPTIONER_COLUMN, PROMPT_COLUMN, self.key_column, "sha256"]
         self.splitter = args.sub_caption_splitter
         self.rules = rules
         self.outcomes = Outcomes()
         self.hashes = []  # of the captions that are kept, with their captioners; an array for each batch
         self.repeated = np.empty(0, dtype=np.uint64)  # sorted
-        self.unlike = set()  # hashes of captions that are unlike their images, with the images' keys
-        self.images = defaultdict(set)  # that have a repeated caption: hashes, at most the rule's number
-        self.num_rows = 0
+        self.unlike = set()  # hashes of captions that are unlike their images: see `hash_captions`
+        self.images = defaultdict(set)  # the first images that have a repeated caption, at most the rule's number
 
     def judge(self, rows: list[dict]) -> None:
         """Applies the rules of a caption by itself. What is marked already stays as it is."""
@@ -314,20 +322,16 @@ class Filter:
     def compare(self, rows: list[dict]) -> None:
         """Marks captions that are unlike their images, then those that too many images have."""
         kept = [row for row in rows if self.is_kept(row)]
-        for row in kept if self.unlike else ():
-            if hash_caption(str(row.get(self.side_key_column)), row[self.column]) in self.unlike:
+        for row, hashed in zip(kept, hash_captions([(row.get(self.key_column), row[self.column]) for row in kept])):
+            if hashed in self.unlike:
                 self.mark(row, SIMILARITY_RULE)
         kept = [row for row in kept if self.is_kept(row)]
         hashes = hash_keys([self.text_of(row) for row in kept])
-        for row, hashed in zip(kept, hashes.tolist()) if len(self.repeated) else ():
-            place = np.searchsorted(self.repeated, hashed)
-            if place == len(self.repeated) or self.repeated[place] != hashed:
-                continue
-            self.num_rows += 1
-            image, images = row.get("sha256") or row.get("key") or self.num_rows, self.images[hashed]
-            if image in images:
-                continue
-            if len(images) == self.rules["duplicate"]:
+        is_repeated = np.isin(hashes, self.repeated)
+        for row, hashed in ((kept[place], int(hashes[place])) for place in np.flatnonzero(is_repeated)):
+            images = self.images[hashed]
+            image = row.get("sha256") or row.get(self.key_column) or object()
+            if image not in images and len(images) == self.rules["duplicate"]:
                 self.mark(row, "duplicate")
             else:
                 images.add(image)
@@ -337,9 +341,9 @@ class Filter:
         self.outcomes.reject(captioner_of(row), rule, row[self.column])
 
 
-def hash_caption(key: str, caption: str) -> int:
-    """A hash of 64 bits of a caption of an image."""
-    return int(hash_keys([f"{key}\0{caption}"])[0])
+def hash_captions(captions: list[tuple[str, str]]) -> list[int]:
+    """Hashes of 64 bits of captions with the keys of their images."""
+    return hash_keys([f"{key}\0{caption}" for key, caption in captions]).tolist()
 
 
 def filter_files(
@@ -367,13 +371,13 @@ def filter_files(
     try:
         judged = [judged_dir / file.name for file in files]
         for file, path in zip(tqdm(files, desc="Rules", unit=" files"), judged):
-            rewrite(file, path, caption_filter.column, caption_filter.judge)
+            rewrite(file, path, caption_filter.columns, caption_filter.judge)
         caption_filter.find_repeated()
         if find_unlike is not None:
             caption_filter.unlike = find_unlike(judged)
         for path in tqdm(judged, desc="Writing", unit=" files"):
             if len(caption_filter.repeated) or caption_filter.unlike:
-                rewrite(path, output_dir / path.name, caption_filter.column, caption_filter.compare)
+                rewrite(path, output_dir / path.name, caption_filter.columns, caption_filter.compare)
             else:
                 path.replace(output_dir / path.name)
     finally:
@@ -381,34 +385,26 @@ def filter_files(
     return [output_dir / file.name for file in files]
 
 
-def read_kept(files: list[Path], args: argparse.Namespace) -> Iterator[dict]:
-    """The rows of filtered files whose captions are kept."""
+def read_kept(files: list[Path], args: argparse.Namespace) -> Iterator[list[dict]]:
+    """The rows of filtered files whose captions are kept, in batches."""
     columns = [args.caption_column, REJECTED_COLUMN, CAPTIONER_COLUMN, args.side_key_column]
     for file in files:
         for rows in read_rows(file, columns):
-            yield from (row for row in rows if row[REJECTED_COLUMN] is None and row[args.caption_column] is not None)
+            yield [row for row in rows if not row[REJECTED_COLUMN] and row[args.caption_column] is not None]
 
 
 def measure_captions(files: list[Path], args: argparse.Namespace) -> tuple[dict[str, TextLengths], np.ndarray]:
     """The lengths of the captions of each captioner and of all, and the hashes of the images' keys, sorted."""
     tokenizer = load_tokenizer(args.tokenizer_path)
     lengths = defaultdict(lambda: TextLengths(sub_captions=array("I"), tokens=array("I")))
-    pending, hashes = defaultdict(list), defaultdict(lambda: [np.empty(0, dtype=np.uint64)])
-
-    def count(captioner: str) -> None:
-        texts = [row[args.caption_column] for row in pending[captioner]]
-        lengths[captioner].add(texts, tokenizer, lambda text: split_sub_captions(text, args.sub_caption_splitter))
-        hashes[captioner].append(hash_keys([row.get(args.side_key_column) for row in pending[captioner]]))
-        pending[captioner].clear()
-
-    has_keys = True
-    for row in read_kept(files, args):
-        pending[captioner_of(row)].append(row)
-        has_keys &= row.get(args.side_key_column) is not None
-        if len(pending[captioner_of(row)]) == ROWS_PER_BATCH:
-            count(captioner_of(row))
-    for captioner in pending:
-        count(captioner)
+    hashes, has_keys = defaultdict(list), True
+    for rows in read_kept(files, args):
+        for captioner in {captioner_of(row) for row in rows}:
+            own = [row for row in rows if captioner_of(row) == captioner]
+            texts = [row[args.caption_column] for row in own]
+            lengths[captioner].add(texts, tokenizer, lambda text: split_sub_captions(text, args.sub_caption_splitter))
+            hashes[captioner].append(hash_keys([row.get(args.side_key_column) for row in own]))
+        has_keys &= all(row.get(args.side_key_column) is not None for row in rows)
     if not lengths:
         raise ValueError("No caption is kept: there is nothing to report.")
     keys = {captioner: np.unique(np.concatenate(parts)) for captioner, parts in hashes.items()}
@@ -484,9 +480,11 @@ def measure_agreement(
         )
     last = keys[: args.max_report_images][-1]
     captions = defaultdict(dict)  # the first of each captioner, by image
-    for row in read_kept(files, args):
-        if row[args.caption_column].strip() and hash_keys([row[args.side_key_column]])[0] <= last:
-            captions[str(row[args.side_key_column])].setdefault(captioner_of(row), row[args.caption_column])
+    for rows in read_kept(files, args):
+        is_drawn = hash_keys([row[args.side_key_column] for row in rows]) <= last
+        for row in (rows[place] for place in np.flatnonzero(is_drawn)):
+            if row[args.caption_column].strip():
+                captions[str(row[args.side_key_column])].setdefault(captioner_of(row), row[args.caption_column])
     captions = {key: texts for key, texts in captions.items() if len(texts) > 1}
     places = {(key, captioner): None for key, texts in captions.items() for captioner in texts}
     if not places:
@@ -594,7 +592,7 @@ def summarize_similarities(similarities: Iterable[Similarity], args: argparse.Na
         counts[entry.captioner] += 1
         lowest = nsmallest(args.num_lowest, [*lowest, entry])
         if args.min_image_text_similarity is not None and entry.similarity < args.min_image_text_similarity:
-            unlike.add(hash_caption(entry.key, entry.caption))
+            unlike.update(hash_captions([(entry.key, entry.caption)]))
     captioners = {name: {"num_captions": count, "mean": sums[name] / count} for name, count in sorted(counts.items())}
     shown = [entry._replace(caption=shorten(entry.caption))._asdict() for entry in lowest]
     return {"model": args.dual_encoder, "captioners": captioners, "lowest": shown}, unlike

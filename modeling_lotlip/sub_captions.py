@@ -48,7 +48,7 @@ def split_sentences(text: str) -> list[str]:
         raise ImportError(
             'Sentences are split by sentencex, which is not installed: `pip install "sentencex>=1.0.20"`.'
         ) from error
-    lines = (line for line in re.split(r"\n|</s>", text) if not line.isspace())
+    lines = (line for line in re.split(r"\n|</s>", text) if line.strip())
     parts = (part.strip() for line in lines for part in sentencex.segment("en", line))
     return [part for part in parts if part]
 

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from fsspec import open as open_file
@@ -124,11 +126,17 @@ def hash_keys(keys: list) -> np.ndarray:
     return pd.util.hash_array(np.array([str(key) for key in keys], dtype=object), categorize=False)
 
 
+def is_rejected(rows: Dataset) -> np.ndarray:
+    """Which rows a rule rejects: those whose `rejected_by` is neither null nor empty."""
+    rules = rows.data.column(REJECTED_COLUMN).cast(pa.string())
+    return pc.fill_null(pc.not_equal(rules, ""), False).to_numpy()
+
+
 class SideCaptions:
     """
     Captions in files, found by key. The files are read once, into the cache of `datasets`; in memory is nothing but
     what is looked up, by a sorted index of the keys' hashes that is kept on disk. Rows whose column `rejected_by` is
-    set, which names the rule that found the caption wanting, are left out.
+    set, which names the rule that rejects their caption, are left out.
 
     Args:
         files (`list[str]`):
@@ -183,7 +191,7 @@ class SideCaptions:
         self.num_rejected = 0
         if REJECTED_COLUMN in rows.column_names:
             columns = list(dict.fromkeys([*columns, REJECTED_COLUMN]))
-            self.num_rejected = len(rows) - rows.data.column(REJECTED_COLUMN).null_count
+            self.num_rejected = int(is_rejected(rows).sum())
         self.rows = rows.select_columns(columns)
         self.key_column, self.caption_columns = key_column, caption_columns
         folder = Path(HF_HOME) / "lotlip" / "side_captions" if cache_dir is None else Path(cache_dir)
@@ -206,7 +214,7 @@ class SideCaptions:
         hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(hash_keys, batches)])
         is_key = np.array([key not in (None, "") for batch in batches for key in batch], dtype=bool)
         if self.num_rejected > 0:
-            is_key &= self.rows.data.column(REJECTED_COLUMN).is_null().to_numpy()
+            is_key &= ~is_rejected(self.rows)
         places = np.flatnonzero(is_key)
         order = places[np.argsort(hashes[places], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
