@@ -20,7 +20,7 @@ SPLITTERS = ("paper", "sentences")
 
 
 def split_sentences(text: str) -> list[str]:
-    """
+    r"""
     Splits a text into its sentences by [sentencex](https://github.com/wikimedia/sentencex), which knows decimals and
     English abbreviations; line breaks and `"</s>"` end a sentence, too.
 
