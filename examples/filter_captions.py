@@ -271,7 +271,7 @@ class Filter:
 
     Args:
         args (`argparse.Namespace`):
-            `caption_column` and `sub_caption_splitter`.
+            `caption_column`, `side_key_column` and `sub_caption_splitter`.
         rules (`dict[str, int | None]`):
             The rules: see [`read_rules`].
     """
@@ -314,7 +314,8 @@ class Filter:
     def find_repeated(self) -> None:
         """Finds the captions that come more often than the rule `duplicate` allows."""
         if "duplicate" in self.rules:
-            hashes, number = np.concatenate(self.hashes), self.rules["duplicate"]
+            hashes = np.concatenate([np.empty(0, dtype=np.uint64), *self.hashes])
+            number = self.rules["duplicate"]
             self.hashes.clear()
             hashes.sort()
             self.repeated = np.unique(hashes[number:][hashes[number:] == hashes[: len(hashes) - number]])
@@ -322,8 +323,9 @@ class Filter:
     def compare(self, rows: list[dict]) -> None:
         """Marks captions that are unlike their images, then those that too many images have."""
         kept = [row for row in rows if self.is_kept(row)]
-        for row, hashed in zip(kept, hash_captions([(row.get(self.key_column), row[self.column]) for row in kept])):
-            if hashed in self.unlike:
+        if self.unlike:
+            hashes = hash_captions([(row.get(self.key_column), row[self.column]) for row in kept])
+            for row in (row for row, hashed in zip(kept, hashes) if hashed in self.unlike):
                 self.mark(row, SIMILARITY_RULE)
         kept = [row for row in kept if self.is_kept(row)]
         hashes = hash_keys([self.text_of(row) for row in kept])
@@ -566,7 +568,7 @@ def measure_images(files: list[Path], args: argparse.Namespace, state: PartialSt
 
 def has_captioner(file: Path) -> bool:
     """Whether a file has a column of captioners."""
-    rows = next(read_rows(file, [CAPTIONER_COLUMN]))
+    rows = next(read_rows(file, [CAPTIONER_COLUMN]), [])
     return bool(rows) and CAPTIONER_COLUMN in rows[0]
 
 
@@ -716,6 +718,8 @@ def main() -> None:
 
     caption_filter = Filter(args, rules)
     filtered = filter_files(files, args.output_dir, caption_filter, find_unlike if args.dual_encoder else None)
+    if not caption_filter.outcomes.counts:
+        raise ValueError(f"`--captions {' '.join(args.captions)}` have no rows.")
     report = {"rules": rules, **caption_filter.outcomes.to_dict(), **report}
     folder = args.output_dir / "report"
     if args.report:

@@ -284,6 +284,9 @@ def test_bad_files(captions_dir, run, tmp_path):
         run(captions_dir / "*.csv", "out")
     with pytest.raises(ValueError, match="is the folder of"):
         run(captions_dir / "0.parquet", "captions")
+    parquet.write_table(SCHEMA.empty_table(), tmp_path / "empty.parquet")
+    with pytest.raises(ValueError, match="have no rows"):
+        run(tmp_path / "empty.parquet", "empty")
     run(captions_dir / "0.parquet", "out")
     with pytest.raises(ValueError, match="holds other captions, such as 0.parquet"):
         run(captions_dir / "0.jsonl", "out")
