@@ -21,7 +21,9 @@ root = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init__.py").read_text())[1]
 
 extras = {}
+extras["sentences"] = ["sentencex>=1.0.20"]  # splits sentences
 extras["examples"] = ["accelerate>=1.10", "datasets>=4.0", "evaluate>=0.4.5", "matplotlib", "tqdm"]
+extras["examples"] += extras["sentences"]
 extras["endpoint"] = ["openai"]  # captioners behind a server
 extras["test"] = extras["examples"] + [
     "faiss-cpu",  # approximate search

@@ -18,14 +18,15 @@ share of texts that are too long for a model.
     python examples/dataset_statistics.py --dataset_name imagefolder --data_dir FOLDER --eval_split train
     python examples/dataset_statistics.py --benchmark iiw --data_dir FOLDER --text_only --output_file iiw.json
 
-A sub-caption ends at a line break, at "</s>" or at a full stop. Tokens are those of the text as it is, without special
-tokens and without truncation; the paper counts word pieces of BERT uncased. Beside `--output_file` a picture shows how
-long the texts are.
+A sub-caption ends at a line break, at "</s>" or at a full stop, or where `--sub_caption_splitter` says. Tokens are
+those of the text as it is, without special tokens and without truncation; the paper counts word pieces of BERT
+uncased. Beside `--output_file` a picture shows how long the texts are.
 """
 
 import argparse
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +38,6 @@ from evaluate_retrieval import write_json
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from modeling_lotlip import LotlipTokenizer
-from modeling_lotlip.sub_captions import split_sub_captions
 
 
 # Tokens that models take: CLIP 77, LoTLIP 128, and the longer limits of the paper.
@@ -63,6 +63,12 @@ class TextLengths:
     num_images: int = 0
     sub_captions: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+
+    def add(self, texts: list[str], tokenizer: PreTrainedTokenizerBase, split: Callable[[str], list[str]]) -> None:
+        """Measures texts, which `split` splits into sub-captions."""
+        if texts:
+            self.sub_captions.extend(len(split(text)) for text in texts)
+            self.tokens.extend(count_tokens(tokenizer, texts))
 
 
 def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
@@ -117,8 +123,7 @@ def measure_texts(
     pending = {kind: [] for kind in lengths}
 
     def count(kind: str) -> None:
-        lengths[kind].sub_captions += [len(split_sub_captions(text)) for text in pending[kind]]
-        lengths[kind].tokens += count_tokens(tokenizer, pending[kind]) if pending[kind] else []
+        lengths[kind].add(pending[kind], tokenizer, reader.sub_captions)
         pending[kind].clear()
 
     for row in dataset.select_columns(reader.columns):
@@ -240,7 +245,7 @@ def main() -> None:
     if args.benchmark is None and args.allow_partial:
         parser.error("--allow_partial is for a --benchmark.")
 
-    results = {"tokenizer": args.tokenizer_path}
+    results = {"tokenizer": args.tokenizer_path, "sub_caption_splitter": args.sub_caption_splitter}
     if args.benchmark is not None:
         benchmark = get_benchmark(args.benchmark)
         if benchmark.task == "classification":

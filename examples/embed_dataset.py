@@ -101,7 +101,7 @@ class Preparation(torch.utils.data.Dataset):
             for index, value in enumerate(values):
                 for item in [value] if kind == "image" else captions_of({column: value}, column):
                     if kind == "long":
-                        item = join_sub_captions(split_sub_captions(item))
+                        item = join_sub_captions(split_sub_captions(item, self.args.sub_caption_splitter))
                         if not item:
                             continue
                     yield Entry(number, place, identifier, kind, index, False), item
@@ -175,7 +175,7 @@ def check_settings(
         `ValueError`: if they are of another model, other data or other settings.
     """
     names = "dataset_name dataset_config_name data_dir data_files eval_split max_eval_samples id_column image_column"
-    names += " caption_column long_captions_column only max_length dtype storage_dtype shard_size"
+    names += " caption_column long_captions_column sub_caption_splitter only max_length dtype storage_dtype shard_size"
     settings = {name: getattr(args, name) for name in names.split()}
     settings |= {
         "weights": hash_weights(model),
@@ -187,7 +187,8 @@ def check_settings(
     path = args.output_dir / "settings.json"
     if not list(args.output_dir.glob("embeddings-*.parquet")):
         return write_json(path, settings)
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    earlier = {"sub_caption_splitter": "paper"}  # of folders that do not say
+    earlier |= json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     refuse_other_settings(earlier, settings, args.output_dir, "embeddings")
 
 

@@ -54,7 +54,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from modeling_lotlip.metrics import metrics_of_ranks, ranks_of_blocks, retrieval_ranks, similarity_blocks
-from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
+from modeling_lotlip.sub_captions import join_sub_captions
 
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,9 @@ class RetrievalCollator:
         for kind, read in {"short": self.reader.short_captions, "long": self.reader.long_captions}.items():
             captions = [read(row) for row in rows]
             if kind == "long":
-                captions = [[join_sub_captions(split_sub_captions(text)) for text in texts] for texts in captions]
+                captions = [
+                    [join_sub_captions(self.reader.sub_captions(text)) for text in texts] for texts in captions
+                ]
                 captions = [[text for text in texts if text] for texts in captions]
             texts = [text for texts in captions for text in texts]
             batch[f"{kind}_captions"] = texts
@@ -344,6 +346,7 @@ def describe_run(args: argparse.Namespace, model: PreTrainedModel, processor: Pr
         "dtype": args.dtype,
         "max_length": args.max_length or processor.tokenizer.model_max_length,
         "text_embedding": "tokens" if is_token_wise(model) else args.text_embedding,
+        "sub_caption_splitter": args.sub_caption_splitter,
     }
 
 

@@ -186,8 +186,13 @@ def recall_at_k(found: torch.Tensor, exact: torch.Tensor) -> float:
     return (exact[:, :, None] == found[:, None, :]).any(dim=2).double().mean().item()
 
 
-def check_model(args: argparse.Namespace, model: PreTrainedModel) -> None:
-    """Raises a `ValueError` if the embeddings in the folder are of another model."""
+def check_model(args: argparse.Namespace, model: PreTrainedModel) -> dict:
+    """
+    The settings that the embeddings in the folder were made with.
+
+    Raises:
+        `ValueError`: if they are of another model.
+    """
     path = args.embeddings_dir / "settings.json"
     if not path.exists():
         raise ValueError(f"{path} is missing, which says of which model the embeddings are: embed the data anew.")
@@ -198,6 +203,7 @@ def check_model(args: argparse.Namespace, model: PreTrainedModel) -> None:
             f"{args.model_name_or_path}` has in {args.dtype}: name the model that made them, and its `--dtype "
             f"{settings['dtype']}`, or embed the data anew."
         )
+    return settings
 
 
 def read_queries(args: argparse.Namespace) -> list[str]:
@@ -244,9 +250,9 @@ def main() -> None:
             f"`--embeddings_dir {args.embeddings_dir}`."
         )
     model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
-    check_model(args, model)
+    splitter = check_model(args, model).get("sub_caption_splitter", "paper")
     # texts of several sentences as `embed_dataset.py` embeds long captions
-    sub_captions = [split_sub_captions(query) for query in queries]
+    sub_captions = [split_sub_captions(query, splitter) for query in queries]
     texts = [join_sub_captions(parts) if len(parts) > 1 else query for query, parts in zip(queries, sub_captions)]
     truncated = tokenize_and_count(processor, texts, args.max_length)[1]
     embeds = embed_corpus(model, processor, texts, max_length=args.max_length).to(model.device)

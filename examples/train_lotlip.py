@@ -121,6 +121,7 @@ RESUMED_SETTINGS = (
     "objective",
     "num_sub_captions",
     "drop_summary",
+    "sub_caption_splitter",
     "min_crop_scale",
     "num_views",
     "keep_duplicate_negatives",

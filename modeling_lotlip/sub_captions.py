@@ -16,17 +16,63 @@
 import re
 
 
-def split_sub_captions(text: str) -> list[str]:
+SPLITTERS = ("paper", "sentences")
+
+
+def split_sentences(text: str) -> list[str]:
     r"""
-    Splits a long caption into sub-captions by the paper's rule (Wu et al., 2024, https://arxiv.org/abs/2410.05249): at
-    line breaks, at `"</s>"` and at full stops; parts are stripped, and empty ones dropped.
+    Splits a text into its sentences by [sentencex](https://github.com/wikimedia/sentencex), which knows decimals and
+    English abbreviations; line breaks and `"</s>"` end a sentence, too.
+
+    Args:
+        text (`str`):
+            A text in English.
+
+    Returns:
+        `list[str]`: the sentences in their order, with their punctuation, stripped.
+
+    Raises:
+        `ImportError`: if sentencex is not installed.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.sub_captions import split_sentences
+
+    >>> split_sentences("A red boat. It is 3.5 m long.\nMr. Hill steers it.")
+    ['A red boat.', 'It is 3.5 m long.', 'Mr. Hill steers it.']
+    ```"""
+    try:
+        import sentencex  # not at the top: the paper's rule does not need it
+    except ImportError as error:
+        raise ImportError(
+            'Sentences are split by sentencex, which is not installed: `pip install "sentencex>=1.0.20"`.'
+        ) from error
+    lines = (line for line in re.split(r"\n|</s>", text) if line.strip())
+    parts = (part.strip() for line in lines for part in sentencex.segment("en", line))
+    return [part for part in parts if part]
+
+
+def split_sub_captions(text: str, splitter: str = "paper") -> list[str]:
+    r"""
+    Splits a long caption into sub-captions.
+
+    By the paper's rule (Wu et al., 2024, https://arxiv.org/abs/2410.05249) they end at line breaks, at `"</s>"` and at
+    full stops; parts are stripped, and empty ones dropped. The other splitter takes sentences ([`split_sentences`])
+    without their last full stops; a space behind a full stop inside a sentence becomes a no-break space, so that the
+    tokenizer makes no `[SEP]` of the two.
 
     Args:
         text (`str`):
             A long caption.
+        splitter (`str`, *optional*, defaults to `"paper"`):
+            `"paper"`, or `"sentences"`.
 
     Returns:
         `list[str]`: the sub-captions in their order.
+
+    Raises:
+        `ValueError`: if there is no such splitter.
 
     Example:
 
@@ -35,8 +81,16 @@ def split_sub_captions(text: str) -> list[str]:
 
     >>> split_sub_captions("A red boat. It is 3.5 m long.\nThe sea is calm.")
     ['A red boat', 'It is 3', '5 m long', 'The sea is calm']
+    >>> split_sub_captions("A red boat. It is 3.5 m long.\nThe sea is calm.", splitter="sentences")
+    ['A red boat', 'It is 3.5 m long', 'The sea is calm']
     ```"""
-    parts = (part.strip() for part in re.split(r"\n|</s>|\.", text))
+    if splitter == "paper":
+        parts = re.split(r"\n|</s>|\.", text)
+    elif splitter == "sentences":
+        parts = [part.rstrip(".").replace(". ", ".\u00a0") for part in split_sentences(text)]
+    else:
+        raise ValueError(f"`splitter` must be one of {SPLITTERS}, got {splitter!r}.")
+    parts = (part.strip() for part in parts)
     return [part for part in parts if part]
 
 
@@ -78,4 +132,4 @@ def is_enumeration(sub_caption: str) -> bool:
     return re.fullmatch(r"\W*\d+\W*", sub_caption) is not None
 
 
-__all__ = ["is_enumeration", "join_sub_captions", "split_sub_captions"]
+__all__ = ["is_enumeration", "join_sub_captions", "split_sentences", "split_sub_captions"]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import pickle
 import tarfile
 from argparse import Namespace
 from pathlib import Path
@@ -221,3 +222,18 @@ def test_sources_come_in_proportion_to_their_weights(scenes, tmp_path, streaming
         shuffled.set_epoch(epoch)
         orders.append([int(row["__key__"]) for row in shuffled])
     assert orders[0] == orders[2] != orders[1] and set(orders[1]) == set(range(24))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, caplog):
+    keys = [*URLS[:6], URLS[0]]
+    rejected = [None, "too_short", None, "refusal", None, None, "repetition"]
+    rows = [{"key": key, "caption": f"Of {n}.", "rejected_by": by} for n, (key, by) in enumerate(zip(keys, rejected))]
+    args = names(side_files=[write(tmp_path / f"long{suffix}", rows)], key_column="url")
+    readers = [CaptionReader(args, scenes.column_names) for _ in range(2)]
+    for reader in [*readers, pickle.loads(pickle.dumps(readers[0]))]:
+        captions = reader.side_captions
+        assert [captions[key] for key in URLS[:6]] == [["Of 0."], [], ["Of 2."], [], ["Of 4."], ["Of 5."]]
+        assert captions.are_keys(URLS[:7]).tolist() == [True, False, True, False, True, True, False]
+    told = [record.message for record in caplog.records if "are left out" in record.message]
+    assert len(told) == 1 and told[0].startswith("3 of 7 rows of `--side_files")

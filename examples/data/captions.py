@@ -18,19 +18,25 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from fsspec import open as open_file
 from huggingface_hub.constants import HF_HOME
 
+from modeling_lotlip.sub_captions import split_sub_captions
+
 
 logger = logging.getLogger(__name__)
 
 SIDE_FILE_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+REJECTED_COLUMN = "rejected_by"
 NUM_EXAMPLES = 5  # of keys, in messages
 # A stream of which so many images have no caption in the side files, and none has one, was given the wrong key.
 MAX_UNMATCHED_AT_FIRST = 1000
@@ -49,6 +55,12 @@ def add_side_file_arguments(parser: argparse.ArgumentParser) -> None:
         help="The column of the images' keys, such as `__key__` or `json.url` of shards. The image column itself: the "
         "SHA-256 of the image file. Default: the name of --side_key_column.",
     )
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Warns, the first time that this is to be said."""
+    logger.warning(message)
 
 
 def captions_of(row: dict, column: str | None) -> list[str]:
@@ -114,10 +126,17 @@ def hash_keys(keys: list) -> np.ndarray:
     return pd.util.hash_array(np.array([str(key) for key in keys], dtype=object), categorize=False)
 
 
+def is_rejected(rows: Dataset) -> np.ndarray:
+    """Which rows a rule rejects: those whose `rejected_by` is neither null nor empty."""
+    rules = rows.data.column(REJECTED_COLUMN).cast(pa.string())
+    return pc.fill_null(pc.not_equal(rules, ""), False).to_numpy()
+
+
 class SideCaptions:
     """
     Captions in files, found by key. The files are read once, into the cache of `datasets`; in memory is nothing but
-    what is looked up, by a sorted index of the keys' hashes that is kept on disk.
+    what is looked up, by a sorted index of the keys' hashes that is kept on disk. Rows whose column `rejected_by` is
+    set, which names the rule that rejects their caption, are left out.
 
     Args:
         files (`list[str]`):
@@ -126,6 +145,8 @@ class SideCaptions:
             Their column of keys. A key may have several rows.
         caption_columns (`list[str]`):
             Their columns of captions, strings or lists of strings.
+        cache_dir (`str`, *optional*):
+            Where they are read into. By default the cache of `datasets`.
 
     Raises:
         `ValueError`: if the files are of another kind, or lack a column.
@@ -143,15 +164,15 @@ class SideCaptions:
     (['A boat. It is red.', 'One boat.'], ['A car.'], [])
     ```"""
 
-    def __init__(self, files: list[str], key_column: str, caption_columns: list[str]):
-        self.arguments = (files, key_column, caption_columns)
+    def __init__(self, files: list[str], key_column: str, caption_columns: list[str], cache_dir: str | None = None):
+        self.arguments = (files, key_column, caption_columns, cache_dir)
         suffixes = {Path(file.lower().removesuffix(".gz")).suffix for file in files}
         if len(suffixes) > 1 or not suffixes <= SIDE_FILE_BUILDERS.keys():
             raise ValueError(f"`--side_files` must all be of one of the kinds {[*SIDE_FILE_BUILDERS]}, got {files}.")
         builder = SIDE_FILE_BUILDERS[suffixes.pop()]
         options = {"converters": {key_column: str}} if builder == "csv" else {}  # 000123 is not 123
         try:
-            rows = load_dataset(builder, data_files=files, split="train", **options)
+            rows = load_dataset(builder, data_files=files, split="train", cache_dir=cache_dir, **options)
         except (DatasetGenerationError, FileNotFoundError, StopIteration) as error:
             raise ValueError(f"`--side_files {' '.join(files)}` cannot be read: {error or 'no rows'}.") from error
         missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
@@ -166,9 +187,15 @@ class SideCaptions:
                 f"The keys in the column {key_column!r} of `--side_files` are read as {key_type}, but must be strings "
                 "or integers: write them as strings, and leave no row without one."
             )
-        self.rows = rows.select_columns([key_column, *caption_columns])
+        columns = [key_column, *caption_columns]
+        self.num_rejected = 0
+        if REJECTED_COLUMN in rows.column_names:
+            columns = list(dict.fromkeys([*columns, REJECTED_COLUMN]))
+            self.num_rejected = int(is_rejected(rows).sum())
+        self.rows = rows.select_columns(columns)
         self.key_column, self.caption_columns = key_column, caption_columns
-        path = Path(HF_HOME) / "lotlip" / "side_captions" / f"{self.rows._fingerprint}.npy"
+        folder = Path(HF_HOME) / "lotlip" / "side_captions" if cache_dir is None else Path(cache_dir)
+        path = folder / f"{self.rows._fingerprint}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.npy")
@@ -181,22 +208,29 @@ class SideCaptions:
         return SideCaptions, self.arguments
 
     def _make_index(self) -> np.ndarray:
-        """The hashes of all keys in ascending order, and the rows that they are of, (2, rows)."""
+        """The hashes of the keys of all rows in ascending order, less rejected ones, and their places, (2, rows)."""
         keys = self.rows.select_columns(self.key_column)
         batches = [batch[self.key_column] for batch in keys.iter(batch_size=10_000)]
         hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(hash_keys, batches)])
         is_key = np.array([key not in (None, "") for batch in batches for key in batch], dtype=bool)
+        if self.num_rejected > 0:
+            is_key &= ~is_rejected(self.rows)
         places = np.flatnonzero(is_key)
         order = places[np.argsort(hashes[places], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
 
-    def __getitem__(self, key: str) -> list[str]:
-        """The captions of a key, none if it is not there."""
+    def rows_of(self, key: str) -> list[dict]:
+        """The rows of a key, none if it is not there."""
         hashed = hash_keys([key])
         first, last = (np.searchsorted(self.hashes, hashed, side)[0] for side in ("left", "right"))
         rows = (self.rows[int(place)] for place in self.places[first:last])
-        rows = [row for row in rows if str(row[self.key_column]) == key]  # another key may have the same hash
-        return [text for row in rows for column in self.caption_columns for text in captions_of(row, column)]
+        return [row for row in rows if str(row[self.key_column]) == key]  # another key may have the same hash
+
+    def __getitem__(self, key: str) -> list[str]:
+        """The captions of a key, none if it is not there."""
+        return [
+            text for row in self.rows_of(key) for column in self.caption_columns for text in captions_of(row, column)
+        ]
 
     def example(self, place: int) -> str:
         """The key at a place of the index."""
@@ -228,6 +262,8 @@ class CaptionReader:
     def __init__(self, args: argparse.Namespace, columns: Iterable[str]):
         columns = list(columns)
         self.image_column = args.image_column
+        self.sub_caption_splitter = getattr(args, "sub_caption_splitter", "paper")
+        self.sub_captions("")  # says at once what is not installed
         self.short_column, self.long_column = caption_columns(args, columns, is_one_needed=args.side_files is None)
         self.key_column, self.side_captions = None, None
         if args.side_files is not None:
@@ -238,6 +274,11 @@ class CaptionReader:
                     "one whose values stand in the `--side_key_column` of `--side_files`."
                 )
             self.side_captions = SideCaptions(args.side_files, args.side_key_column, args.side_caption_columns)
+            if self.side_captions.num_rejected > 0:
+                warn_once(
+                    f"{self.side_captions.num_rejected} of {len(self.side_captions.rows)} rows of `--side_files "
+                    f"{' '.join(args.side_files)}` are left out: rules reject them (column {REJECTED_COLUMN!r})."
+                )
 
     @property
     def has_long_captions(self) -> bool:
@@ -256,6 +297,10 @@ class CaptionReader:
 
     def long_captions(self, row: dict) -> list[str]:
         return self.match_long_captions(row)[0]
+
+    def sub_captions(self, text: str) -> list[str]:
+        """The sub-captions of a long caption, split as the data arguments say."""
+        return split_sub_captions(text, self.sub_caption_splitter)
 
     def match_long_captions(self, row: dict) -> tuple[list[str], str | None]:
         """The long captions of a row, and its key if there are side files and it has no captions there."""

@@ -39,6 +39,7 @@ from datasets.fingerprint import Hasher
 from transformers.image_transforms import convert_to_rgb
 
 from modeling_lotlip.image_processing_pil_lotlip import to_upright_8_bit
+from modeling_lotlip.sub_captions import SPLITTERS
 
 
 # What Pillow raises at files that are no images, are cut off, or would fill the memory.
@@ -86,6 +87,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--long_captions_column", default="long_captions", help="The column of the long captions, a string or a list."
+    )
+    group.add_argument(
+        "--sub_caption_splitter",
+        default="paper",
+        choices=SPLITTERS,
+        help="Where a long caption is split: at every full stop and line break as in the paper, or where a sentence "
+        "ends (which needs sentencex).",
     )
     group.add_argument("--label_column", default="label", help="The column of the class labels, for classification.")
     group.add_argument("--dataloader_num_workers", type=int, default=0, help="Processes that decode and tokenize.")

@@ -33,7 +33,7 @@ from torch.utils.data import Dataset, Sampler
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from modeling_lotlip import LotlipProcessor
-from modeling_lotlip.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
+from modeling_lotlip.sub_captions import is_enumeration, join_sub_captions
 
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class CaptionedImages(Dataset):
         Some consecutive sub-captions of a long caption, or all of them; or without the summary that comes first any
         number of the others, in their order.
         """
-        sub_captions = [part for part in split_sub_captions(text) if not is_enumeration(part)]
+        sub_captions = [part for part in self.reader.sub_captions(text) if not is_enumeration(part)]
         if self.drop_summary and len(sub_captions) > 1:
             rest = range(1, len(sub_captions))
             drawn = generator.sample(rest, generator.randint(1, min(len(rest), self.num_sub_captions or len(rest))))
@@ -123,7 +123,7 @@ class CaptionedImages(Dataset):
         generator = random.Random(f"{self.seed} {epoch} {index}")
         short_captions = self.reader.short_captions(row) if self.has_short_captions else []
         long_captions, unmatched = self.reader.match_long_captions(row)
-        long_captions = [text for text in long_captions if split_sub_captions(text)]
+        long_captions = [text for text in long_captions if self.reader.sub_captions(text)]
         if self.draw_short_from_all:
             short_captions = short_captions + [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))

@@ -1,0 +1,114 @@
+"""Splitters of long captions, from the data arguments to the tokens."""
+
+import json
+import random
+import sys
+from argparse import Namespace
+
+import pytest
+import sentencex
+from conftest import SHARED
+from data.captions import CaptionReader
+from data.samples import CaptionedImages
+from data.scenes import load_scenes
+from datasets import Dataset
+from evaluate_retrieval import RetrievalCollator
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import BertTokenizer
+
+from modeling_lotlip import LotlipTokenizer
+from modeling_lotlip.sub_captions import SPLITTERS, join_sub_captions, split_sentences, split_sub_captions
+
+
+TEXT = "A boat of Mr. Hill, 3.5 m long, lies at St. John's pier. What a sea! It is 5 p.m. on the clock.\nFog. The end"
+SENTENCES = [
+    "A boat of Mr.\u00a0Hill, 3.5 m long, lies at St.\u00a0John's pier",
+    "What a sea!",
+    "It is 5 p.m.\u00a0on the clock",
+    "Fog",
+    "The end",
+]
+
+
+def names(splitter: str) -> Namespace:
+    args = Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
+    args.num_long_captions, args.num_sub_captions, args.seed, args.side_files = 1, None, 0, None
+    args.no_short_captions, args.draw_short_from_all, args.max_length = False, False, None
+    args.sub_caption_splitter = splitter
+    return args
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> tuple[LotlipTokenizer, BertTokenizer]:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *".,!?'\"();:-/%", *"0123456789"]
+    vocab = {word: index for index, word in enumerate(dict.fromkeys([*words, *TEXT.lower().split()]))}
+    return LotlipTokenizer(vocab=vocab, model_max_length=2000), BertTokenizer(vocab=vocab)
+
+
+@pytest.mark.parametrize("splitter", SPLITTERS)
+def test_a_separator_stands_behind_each_sub_caption_and_nowhere_else(tokenizers, splitter):
+    lotlip, bert = tokenizers
+    texts = [TEXT, "Version 2.0. e.g. this one", "I. M. Pei built it. He did."]
+    if (SHARED / "data" / "flags").exists():
+        lines = [line for path in (SHARED / "data" / "flags").glob("*/metadata.jsonl") for line in path.open()]
+        texts += [text for line in lines for text in json.loads(line)["long_captions"]]
+    for text in texts:
+        parts = split_sub_captions(text, splitter)
+        expected = [lotlip.cls_token_id]
+        for part in parts:  # BERT's tokens of the part, in which it sees the no-break space as a space
+            expected += [
+                *bert(part.replace("\u00a0", " "), add_special_tokens=False)["input_ids"],
+                lotlip.sep_token_id,
+            ]
+        assert lotlip(join_sub_captions(parts))["input_ids"] == expected
+
+
+def test_sentences():
+    assert split_sub_captions(TEXT, "sentences") == SENTENCES
+    assert [part.rstrip(".").replace(". ", ".\u00a0") for part in split_sentences(TEXT)] == SENTENCES
+    assert len(split_sub_captions(TEXT)) == 9
+    with pytest.raises(ValueError, match="must be one of .*'words'"):
+        split_sub_captions(TEXT, "words")
+
+
+@given(st.text() | st.lists(st.sampled_from(["A boat", ". ", "Mr.", "\n", "</s>", "?", " ", "3.5"])).map("".join))
+def test_no_character_is_lost(text):
+    def characters(text: str) -> str:
+        return "".join(text.replace("</s>", "").replace(".", "").split())
+
+    for splitter in SPLITTERS:
+        parts = split_sub_captions(text, splitter)
+        assert all(part == part.strip() != "" for part in parts)
+        assert characters("".join(parts)) == characters(text)
+
+
+def test_training_and_evaluation_split_as_asked(model_dir):
+    from transformers import AutoProcessor
+
+    dataset = Dataset.from_dict({"caption": ["A boat"], "long_captions": [[TEXT]], "image": load_scenes(1)["image"]})
+    for splitter in SPLITTERS:
+        expected = join_sub_captions(split_sub_captions(TEXT, splitter))
+        args = names(splitter)
+        reader = CaptionReader(args, dataset.column_names)
+        assert reader.sub_captions(TEXT) == split_sub_captions(TEXT, splitter)
+        samples = CaptionedImages(dataset, args, reader)
+        assert samples.draw_captions(0, 0, dataset[0])[1] == [expected]
+        samples.num_sub_captions = 2
+        drawn = {samples.draw_sub_captions(TEXT, random.Random(seed)) for seed in range(40)}
+        parts = split_sub_captions(TEXT, splitter)
+        parts = [part for part in parts if not part.isdecimal()]
+        assert drawn == {join_sub_captions(list(pair)) for pair in zip(parts, parts[1:])}
+        collate = RetrievalCollator(AutoProcessor.from_pretrained(model_dir), args, reader, None)
+        row = {"image": {"bytes": None, "path": "nothing.png"}, "long_captions": [TEXT]}
+        assert collate([row])["long_captions"] == []  # without its image
+        row = load_scenes(1).cast_column("image", dataset.features["image"].__class__(decode=False))[0]
+        assert collate([row | {"long_captions": [TEXT]}])["long_captions"] == [expected]
+
+
+def test_the_library_is_needed_only_where_it_is_asked_for(monkeypatch):
+    assert sentencex.segment  # it is there
+    monkeypatch.setitem(sys.modules, "sentencex", None)
+    assert CaptionReader(names("paper"), ["long_captions"]).sub_captions("A boat. Red.") == ["A boat", "Red"]
+    with pytest.raises(ImportError, match='pip install "sentencex'):
+        CaptionReader(names("sentences"), ["long_captions"])
