@@ -29,6 +29,7 @@ import json
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -41,6 +42,7 @@ from captioning.models import PRESETS, Answer, LocalCaptioner
 from captioning.photos import Photo, Photos, check_key_column
 from captioning.prompts import PROMPTS_FILE, draw_prompt, read_prompts
 from captioning.records import Records, list_shards, remove_failed, summarize
+from captioning.rules import add_rule_arguments, apply_rules, read_rules
 from checkpoints import StopSignal
 from data.loading import add_data_arguments, load_split
 from data.storage import refuse_other_settings
@@ -99,6 +101,8 @@ def add_caption_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max_retries", type=int, default=6, help="How often a failed request is sent again.")
     group.add_argument("--max_image_size", type=int, help="Send images with at most so many pixels on a side.")
 
+    add_rule_arguments(parser)
+
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends the program, with usage, at arguments that cannot be."""
@@ -114,6 +118,10 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("`--num_beams` is not in the servers' interface: leave it out with `--endpoint`.")
     if len(set(args.captioner)) < len(args.captioner):
         parser.error(f"`--captioner` is given twice: {' '.join(args.captioner)}.")
+    try:
+        args.rules = read_rules(args.rules, args.without_rule)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def generation_settings(args: argparse.Namespace) -> dict:
@@ -136,7 +144,7 @@ def check_settings(args: argparse.Namespace) -> None:
         `ValueError`: if they are of other data or were made with other settings.
     """
     names = "dataset_name dataset_config_name data_dir data_files train_split image_column key_column seed"
-    names += " max_new_tokens num_beams temperature top_p repetition_penalty max_image_size"
+    names += " max_new_tokens num_beams temperature top_p repetition_penalty max_image_size rules sub_caption_splitter"
     settings = {name: getattr(args, name) for name in names.split()} | {"prompts": args.prompts}
     path = args.output_dir / "settings.json"
     if not list_shards(args.output_dir):
@@ -187,12 +195,16 @@ def load_captioner(name: str, args: argparse.Namespace, state: PartialState):
     return LocalCaptioner(PRESETS.get(model_id, model_id), revision or None, args, settings, device)
 
 
-def make_record(photo: Photo, answer: Answer, captioner: str, revision: str | None, settings: str) -> dict:
-    """The row of an image and a captioner. This is the place where rules look at a finished caption."""
-    caption, error = answer.caption, answer.error
+def make_record(
+    photo: Photo, answer: Answer, captioner: str, revision: str | None, settings: str, args: argparse.Namespace
+) -> tuple[dict, list[str]]:
+    """The row of an image and a captioner, and the rules that mended the caption."""
+    caption, error, rejected_by, changed = answer.caption, answer.error, None, []
     if error is None and not caption:
         error = "the answer is empty"
-    return {
+    if error is None:
+        caption, rejected_by, changed = apply_rules(caption, photo.prompt, args.rules, args.sub_caption_splitter)
+    record = {
         "key": photo.key,
         "url": photo.url,
         "sha256": photo.sha256,
@@ -202,9 +214,10 @@ def make_record(photo: Photo, answer: Answer, captioner: str, revision: str | No
         "prompt": photo.prompt,
         "generation_settings": settings,
         "num_tokens": answer.num_tokens,
-        "rejected_by": None,
+        "rejected_by": rejected_by,
         "error": error,
     }
+    return record, changed
 
 
 def caption_photos(
@@ -225,15 +238,19 @@ def caption_photos(
         for photo in photos.read(done):
             yield photo._replace(prompt=draw_prompt(args.prompts, args.seed, photo.key, name))
 
-    num_tokens, start = 0, time.perf_counter()
+    num_tokens, num_changed, start = 0, Counter(), time.perf_counter()
     with tqdm(
         total=total, initial=len(done), desc=name, unit=" images", disable=not state.is_local_main_process
     ) as progress:
         for photo, answer in captioner.answers(with_prompts(), lambda: stop.number != 0):
-            records.add(make_record(photo, answer, name, captioner.revision, settings))
+            record, changed = make_record(photo, answer, name, captioner.revision, settings, args)
+            records.add(record)
+            num_changed.update(changed)
             num_tokens += answer.num_tokens or 0
             progress.set_postfix_str(f"{num_tokens / (time.perf_counter() - start):.0f} tokens/s", refresh=False)
             progress.update()
+    if num_changed:
+        print(f"{name}: rules mended captions of this run: {dict(num_changed)}.", flush=True)
     if stop.number == 0:
         for number, what in (
             (photos.num_repeated, "rows repeat an image, which is captioned once"),

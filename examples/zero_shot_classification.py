@@ -73,8 +73,8 @@ def read_class_names(args: argparse.Namespace, label_feature) -> list[str]:
         raise ValueError(f"Class names must differ, but {repeated} are there more than once.")
     if isinstance(label_feature, ClassLabel) and len(class_names) != label_feature.num_classes:
         raise ValueError(
-            f"{len(class_names)} class names were given with `--class_names` or `--class_names_file`, but the data set "
-            f"has {label_feature.num_classes} classes: name each, in the order of {label_feature.names[:5]}..."
+            f"{len(class_names)} class names were given with `--class_names` or `--class_names_file`, but the data "
+            f"set has {label_feature.num_classes} classes: name each, in the order of {label_feature.names[:5]}..."
         )
     return class_names
 

@@ -64,7 +64,7 @@ def command(folder: Path, captioners: list[str], **options: object) -> list[str]
     argv = [str(ROOT / "examples" / "recaption.py"), "--output_dir", str(folder), "--device", "cpu"]
     for captioner in captioners:
         argv += ["--captioner", captioner]
-    for name, value in ({"max_new_tokens": 12} | options).items():
+    for name, value in ({"max_new_tokens": 12, "rules": "none"} | options).items():
         values = [] if value is True else value if isinstance(value, list) else [value]
         argv += [f"--{name}", *map(str, values)]
     return argv
@@ -210,7 +210,7 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
     for name in ("no image.jpg", "cut.png", "empty.png"):
         assert rows[name]["caption"] is None and rows[name]["error"].startswith("the image cannot be read: ")
         assert rows[name]["sha256"] == hashlib.sha256(contents[name]).hexdigest() and rows[name]["num_tokens"] == 0
-    assert "2 captions, 0 of them rejected by a rule, 3 failures" in capsys.readouterr().out
+    assert "2 captions, 0 of them rejected by rules, 3 failures" in capsys.readouterr().out
 
     gone = Dataset.from_dict({"image": [str(folder / "a.png"), str(tmp_path / "gone.png"), None]})
     gone.save_to_disk(tmp_path / "gone")
@@ -416,6 +416,28 @@ def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monk
         }
     assert {digest for digest, *_ in server.requests} == {digests[name] for name in lasting if name != "broken.png"}
     assert len(rows) == 11 and [name for name, row in rows.items() if row["error"]] == ["broken.png"]
+
+
+def test_rules_mend_and_mark_what_is_written(caption, photos, capsys):
+    names = sorted(paths(photos))
+    answers = dict.fromkeys(names, "The image shows a red boat on the sand. The sea is calm. In the")
+    answers[names[1]] = "I'm sorry, but I cannot see the image."
+    faults = {}
+    for name, answer in answers.items():
+        digest = hashlib.sha256(paths(photos)[name].read_bytes()).hexdigest()
+        faults[digest] = [(200, {"choices": [{"message": {"content": answer}}]})]
+    with serve(faults) as server:
+        rows = caption("out", "model", endpoint=server.url, **folder_options(photos), rules="all")
+    rejected = {row["key"]: row["caption"] for row in rows if row["rejected_by"]}
+    assert rejected == {names[1]: answers[names[1]]}
+    others = {row["caption"] for row in rows if row["rejected_by"] is None}
+    assert others == {"A red boat on the sand. The sea is calm."} and len(rows) == len(names)
+    output = capsys.readouterr().out
+    changed = len(names) - 1
+    assert f"{{'announcement': {changed}, 'cut_off': {changed}}}" in output
+    assert f"{len(names)} captions, 1 of them rejected by rules {{'refusal': 1}}, 0 failures" in output
+    with pytest.raises(ValueError, match="rules = "):
+        caption("out", "model", endpoint=server.url, **folder_options(photos), rules=["refusal"])
 
 
 def test_a_run_with_a_server_is_told_to_end(caption, photos, tmp_path):

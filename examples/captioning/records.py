@@ -114,13 +114,15 @@ class Records:
 
 
 def summarize(folder: Path) -> str:
-    """A line for each captioner: its captions, those that a rule rejected, and its failures with the first causes."""
+    """A line for each captioner: its captions, those that rules rejected, and its failures with the first causes."""
     counts: dict[str, Counter] = {}
     causes: dict[str, Counter] = {}
+    rejected: dict[str, Counter] = {}
     for path in list_shards(folder):
         for row in parquet.read_table(path, columns=["captioner", "rejected_by", "error"]).to_pylist():
             count = counts.setdefault(row["captioner"], Counter())
-            count["rejected"] += row["rejected_by"] is not None
+            if row["rejected_by"] is not None:
+                rejected.setdefault(row["captioner"], Counter())[row["rejected_by"]] += 1
             if row["error"] is None:
                 count["captions"] += 1
             else:
@@ -128,8 +130,10 @@ def summarize(folder: Path) -> str:
     lines = []
     for captioner, count in counts.items():
         failures = causes.get(captioner, Counter())
-        line = f"{captioner}: {count['captions']} captions, {count['rejected']} of them rejected by a rule, "
-        line += f"{failures.total()} failures"
+        by_rule = rejected.get(captioner, Counter())
+        line = f"{captioner}: {count['captions']} captions, {by_rule.total()} of them rejected by rules"
+        line += f" {dict(by_rule.most_common())}" if by_rule else ""
+        line += f", {failures.total()} failures"
         if failures:
             examples = ", ".join(f"{cause!r}" for cause, _ in failures.most_common(NUM_CAUSES))
             line += f" (such as {examples}); `--retry_failed` tries them again"

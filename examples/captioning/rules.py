@@ -267,7 +267,7 @@ def add_rule_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["all"],
         metavar="NAME[=NUMBER]",
-        help="The rules that apply, with other numbers than their own; `all` are all that are not named.",
+        help="The rules that apply, with other numbers than their own; `all` are all that are not named, `none` none.",
     )
     group.add_argument(
         "--without_rule", nargs="+", default=[], metavar="NAME", help="Rules that do not apply, of those above."
@@ -280,7 +280,7 @@ def read_rules(names: list[str], without: list[str]) -> dict[str, int | None]:
 
     Args:
         names (`list[str]`):
-            Names of rules, each alone or with a number (`"too_short=8"`), or `"all"`.
+            Names of rules, each alone or with a number (`"too_short=8"`), `"all"`, or `"none"` alone.
         without (`list[str]`):
             Names of rules to leave out.
 
@@ -299,7 +299,7 @@ def read_rules(names: list[str], without: list[str]) -> dict[str, int | None]:
     {'refusal': None, 'too_short': 8}
     ```"""
     chosen = dict(DEFAULT_RULES) if "all" in names else {}
-    for argument in names:
+    for argument in names if names != ["none"] else []:
         name, has_number, number = argument.partition("=")
         if name == "all" and not has_number:
             continue
