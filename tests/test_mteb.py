@@ -47,23 +47,20 @@ def test_image_text_retrieval(model_dir, tmp_path, monkeypatch, capsys):
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     folder = tmp_path / "my-model"
     save_with_remote_code(model, processor, folder)
-    names = ["ScenesT2I", "ScenesI2T"]
-    t2i, i2t = make_task("t2i"), make_task("i2t")
-    monkeypatch.setattr(
-        mteb, "get_tasks", lambda tasks: [{"ScenesT2I": t2i, "ScenesI2T": i2t}[name] for name in tasks]
-    )
+    own_tasks = {"ScenesT2I": make_task("t2i"), "ScenesI2T": make_task("i2t")}
+    monkeypatch.setattr(mteb, "get_tasks", lambda tasks: [own_tasks[name] for name in tasks])
     argv = ["mteb_model.py", "--model_name_or_path", str(folder), "--output_dir", str(tmp_path / "results")]
-    monkeypatch.setattr(sys, "argv", [*argv, "--device", "cpu", "--tasks", *names])
+    monkeypatch.setattr(sys, "argv", [*argv, "--device", "cpu", "--tasks", *own_tasks])
     mteb_model.main()
     table = capsys.readouterr().out
-    assert all(f"| {name} | ndcg_at_10 | 0." in table for name in names)
+    assert all(f"| {name} | ndcg_at_10 | 0." in table for name in own_tasks)
 
     scenes = load_scenes(12, seed=3)
     inputs = processor(text=list(scenes["caption"]), images=list(scenes["image"]), return_tensors="pt")
     text_embeds = normalize(model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output)
     image_embeds = normalize(model.get_image_features(inputs["pixel_values"]).pooler_output)
     similarity = text_embeds @ image_embeds.t()
-    results = mteb.evaluate(mteb_model.load_mteb_model(str(folder), "cpu"), [t2i, i2t], cache=None)
+    results = mteb.evaluate(mteb_model.load_mteb_model(str(folder), "cpu"), own_tasks.values(), cache=None)
     assert results.model_name == "local/my-model" and str(tmp_path) not in str(results)
     for result, similarities in zip(results, (similarity, similarity.t())):
         # captions that are equal leave the order open: at best and at worst
