@@ -1,4 +1,4 @@
-"""The recipes of docs/fine_tuning.md, where they could go wrong: adapters saved and merged, text towers of other BERTs."""
+"""The recipes of docs/fine_tuning.md, where they could go wrong: adapters saved and merged, other text towers."""
 
 import pytest
 import torch

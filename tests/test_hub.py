@@ -105,6 +105,10 @@ for embeds, features in (
     (sentence_transformer.encode([image, image]), model.get_image_features(**image_inputs).pooler_output),
 ):
     assert torch.equal(torch.from_numpy(embeds), torch.nn.functional.normalize(features, dim=-1).detach())
+if not remote:
+    sentence_transformer.push_to_hub("org/sentence-transformer")
+    pushed = SentenceTransformer("org/sentence-transformer", device="cpu")
+    assert (pushed.encode(texts) == sentence_transformer.encode(texts)).all()
 
 answer = pipeline("zero-shot-image-classification", model=repo_id, **trust)(image, candidate_labels=["a b", "c", "d"])
 save_file({
