@@ -1,7 +1,6 @@
 """The graphs on onnxruntime, and in Node with transformers.js, against the model."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -150,20 +149,33 @@ def test_node_gives_the_same_embeddings(exported, model, model_dir, node_script,
     for image, file in zip(images, files):
         image.save(file)
 
-    command = ["node", node_script, exported, TEXTS[0], files[0], *TEXTS[1:], files[1]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "DTYPE": "fp32"})
+    def node(*arguments):
+        command = ["node", node_script, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    inputs = [word for text in TEXTS for word in ("--text", text)] + [
+        word for file in files for word in ("--image", file)
+    ]
+    done = node(exported, *inputs)
     assert done.returncode == 0, done.stderr
-    embeds = torch.tensor(json.loads(done.stdout))
+    embeds = {name: torch.tensor(rows) for name, rows in json.loads(done.stdout).items()}
 
     processor = LotlipProcessor.from_pretrained(model_dir)
     tokens = processor.tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
     expected = normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
-    torch.testing.assert_close(embeds[[0, 2, 3, 4]], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(embeds["text_embeds"], expected, atol=1e-5, rtol=0)
     pixel_values = LotlipImageProcessorPil.from_pretrained(model_dir)(images, return_tensors="pt")["pixel_values"]
     expected = normalize(model.get_image_features(pixel_values).pooler_output, dim=-1)
-    torch.testing.assert_close(embeds[1], expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(embeds["image_embeds"][0], expected[0], atol=1e-5, rtol=0)
     # transformers.js resizes by another library
-    assert cosine_similarity(embeds[5], expected[1], dim=0) > 0.99
+    assert cosine_similarity(embeds["image_embeds"][1], expected[1], dim=0) > 0.99
 
-    done = subprocess.run(["node", node_script, exported], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and "usage: node embed.mjs" in done.stderr
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    for arguments, message in (
+        ([exported], "usage: node embed.mjs"),
+        ([tmp_path, "--text", "a"], "holds no graphs in fp32"),
+        ([exported, "--image", "missing.png"], "no such image: missing.png"),
+        ([exported, "--image", tmp_path / "broken.png"], "broken.png cannot be read as an image"),
+    ):
+        done = node(*arguments)
+        assert done.returncode == 2 and message in done.stderr and not done.stdout
