@@ -85,13 +85,13 @@ def test_graphs_give_the_embeddings_of_the_model(exported, model, suffix, tolera
         check(embeds, model.get_image_features(pixel_values).pooler_output)
 
 
-@pytest.mark.parametrize("text_fields", [{"num_corner_tokens": 3}, {"corner_attention_mask": False}])
 @torch.no_grad()
-def test_corner_tokens(tmp_path, text_fields):
-    model = LotlipTextModelWithProjection(tiny_config(**text_fields, num_hidden_layers=1).text_config).eval()
+def test_corner_tokens(tmp_path):
+    config = tiny_config(num_corner_tokens=3, num_hidden_layers=1)
+    model = LotlipTextModelWithProjection(config.text_config).eval()
     inputs = export_onnx.sample_texts(model, num_texts=2, length=8)
     shapes = {name: {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO} for name in inputs}
-    program = export_onnx.export_tower(model, inputs, shapes, output_corner_tokens="num_corner_tokens" in text_fields)
+    program = export_onnx.export_tower(model, inputs, shapes, output_corner_tokens=True)
     export_onnx.onnx.save(export_onnx.convert_dtype(program, "fp32"), tmp_path / "model.onnx")
     inputs = export_onnx.sample_texts(model, num_texts=3, length=20)
     embeds, corners = run(tmp_path / "model.onnx", "text_embeds", "corner_embeds", **inputs)
