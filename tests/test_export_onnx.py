@@ -1,6 +1,7 @@
 """The graphs on onnxruntime, and in Node with transformers.js, against the model."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,18 @@ def test_node_gives_the_same_embeddings(exported, model, model_dir, node_script,
     torch.testing.assert_close(embeds["image_embeds"][0], expected[0], atol=1e-5, rtol=0)
     # transformers.js resizes by another library
     assert cosine_similarity(embeds["image_embeds"][1], expected[1], dim=0) > 0.99
+
+    # what the docs show does the same
+    (snippet,) = re.findall(r"```js\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)
+    node_script.with_name("snippet.mjs").write_text(snippet)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "onnx").symlink_to(exported)
+    command = ["node", node_script.with_name("snippet.mjs")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    tokens = processor.tokenizer(["a red boat", "A red boat. The sea is blue."], padding=True, return_tensors="pt")
+    expected = normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
+    torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), expected, atol=1e-5, rtol=0)
 
     (tmp_path / "broken.png").write_bytes(b"no image")
     for arguments, message in (
