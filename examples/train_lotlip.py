@@ -557,6 +557,12 @@ def save_model(
         results=results,
         dataset=public_name(args.dataset_name) if args.dataset_name else "drawn scenes",
         dataset_split=args.eval_split,
+        settings={
+            name: value
+            for name, value in (vars(args) | {"num_processes": PartialState().num_processes}).items()
+            # no names of files, which are of this machine
+            if isinstance(value, (int, float)) or name in ("objective", "lr_scheduler_type", "mixed_precision")
+        },
     )
     folder.mkdir(exist_ok=True)
     if results is not None:

@@ -51,6 +51,23 @@ IMAGE_PROCESSOR_AUTO_MAP = PROCESSOR_AUTO_MAP | {
 }
 TOKENIZER_AUTO_MAP = PROCESSOR_AUTO_MAP | {"AutoTokenizer": ["tokenization_lotlip.LotlipTokenizer", None]}
 
+# What sentence-transformers reads: its own modules call the model, and give embeddings of length 1
+SENTENCE_TRANSFORMERS_FILES = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ],
+    "sentence_bert_config.json": {
+        "modality_config": {
+            "text": {"method": "get_text_features", "method_output_name": "pooler_output"},
+            "image": {"method": "get_image_features", "method_output_name": "pooler_output"},
+        },
+        "module_output_name": "sentence_embedding",
+        # truncation is left to the tokenizer, which says what it cuts off
+        "processing_kwargs": {"text": {"truncation": None}},
+    },
+}
+
 MODEL_CARD = """\
 ---
 {metadata}
@@ -96,6 +113,15 @@ classifier = pipeline("zero-shot-image-classification", model="{repo_id}", trust
 classifier("image.jpg", candidate_labels=["boat", "car"])
 ```
 
+With sentence-transformers, texts, images and image files:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{repo_id}", trust_remote_code=True)
+similarities = model.similarity(model.encode(texts), model.encode(["image.jpg"]))
+```
+
 A tower alone:
 
 ```python
@@ -109,7 +135,30 @@ vision_model = AutoModel.from_pretrained("{repo_id}", config=config.vision_confi
 ## Where the weights came from
 
 {provenance}
-{evaluation}
+{settings}{evaluation}
+## Intended use
+
+To search images by texts, long ones too, and texts by images; to sort images into classes that are named in words; and
+as a part of other models, in research. Which of it the model does well depends on the data: measure it on your own
+before you rely on it.
+
+## Limits
+
+- It reads English, and of a text the first {max_length} tokens.
+- It sees images at {image_size} x {image_size} pixels, cut to a square in the middle: what lies at the rim is lost,
+  and so is what is small, fine print for instance.
+- A text is one vector, and so is an image. Models of this kind are weak at numbers of things, at negations, at which
+  attribute belongs to which thing, and at where things are. A long text may match well though one sentence is wrong.
+- A similarity ranks. It is no probability that a text is true of an image, and those of different texts are not
+  comparable without calibration.
+
+## Biases
+
+What the model knows comes from images with texts, and it repeats their errors, gaps and stereotypes: of gender, age,
+skin colour, origin, faith and trade. It is worse at people, places and things that are rare there. How it treats
+different groups of people was not measured. Do not use it to recognise or rate people, to guess such traits of theirs,
+to watch them, or to decide about them.
+
 ## Licence
 
 {license_note} The code in this repository (`*.py`) is under the Apache License 2.0.
@@ -127,6 +176,14 @@ vision_model = AutoModel.from_pretrained("{repo_id}", config=config.vision_confi
 ```
 """
 
+SETTINGS = """
+## Settings of the training
+
+| setting | value |
+| --- | --- |
+{rows}
+"""
+
 EVALUATION = """
 ## Evaluation
 
@@ -140,8 +197,8 @@ On the split `{split}` of {dataset}; recall and accuracy in per cent.
 
 def save_with_remote_code(model: LotlipModel, processor: LotlipProcessor, save_directory: str | Path):
     """
-    Saves a model and its processor so that the folder, or a Hub repository with its files, loads in the Auto classes
-    and in `pipeline`, by the installed package or with `trust_remote_code=True` and no package.
+    Saves a model and its processor so that the folder, or a Hub repository with its files, loads in the Auto classes,
+    in `pipeline` and in `SentenceTransformer`, by the installed package or with `trust_remote_code=True` without it.
 
     Args:
         model ([`LotlipModel`]):
@@ -170,6 +227,8 @@ def save_with_remote_code(model: LotlipModel, processor: LotlipProcessor, save_d
     )
     _add_auto_maps(save_directory / PROCESSOR_NAME, PROCESSOR_AUTO_MAP, image_processor=IMAGE_PROCESSOR_AUTO_MAP)
     _add_auto_maps(save_directory / TOKENIZER_CONFIG_FILE, TOKENIZER_AUTO_MAP)
+    for name, content in SENTENCE_TRANSFORMERS_FILES.items():
+        _write_json(save_directory / name, content)
     for file in remote_code_files():
         shutil.copyfile(file, save_directory / file.name)
 
@@ -194,6 +253,10 @@ def _add_auto_maps(json_file: Path, auto_map: dict, **auto_maps_of_parts: dict):
     content["auto_map"] = auto_map
     for part, auto_map_of_part in auto_maps_of_parts.items():
         content[part]["auto_map"] = auto_map_of_part
+    _write_json(json_file, content)
+
+
+def _write_json(json_file: Path, content: dict | list):
     json_file.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -207,6 +270,7 @@ def write_model_card(
     results: dict[str, float] | None = None,
     dataset: str | None = None,
     dataset_split: str = "test",
+    settings: dict[str, object] | None = None,
 ):
     """
     Writes the model card `README.md` of a folder with a saved model and processor.
@@ -231,6 +295,8 @@ def write_model_card(
             The data set that they were measured on. Needed with `results`.
         dataset_split (`str`, *optional*, defaults to `"test"`):
             Its split.
+        settings (`dict[str, object]`, *optional*):
+            Settings of the training by name, for a table.
 
     Example:
 
@@ -261,7 +327,7 @@ def write_model_card(
         pipeline_tag="zero-shot-image-classification",
         language="en",
         base_model=base_model,
-        tags=["lotlip", "vision", "image-text-retrieval", "arxiv:2410.05249"],
+        tags=["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"],
         model_name=title if eval_results else None,
         eval_results=eval_results or None,
     )
@@ -272,6 +338,9 @@ def write_model_card(
             split=dataset_split,
             rows="\n".join(f"| `{name}` | {value:.4g} |" for name, value in results.items()),
         )
+    settings_table = ""
+    if settings:
+        settings_table = SETTINGS.format(rows="\n".join(f"| `{name}` | {value} |" for name, value in settings.items()))
     card = MODEL_CARD.format(
         metadata=metadata.to_yaml(),
         title=title,
@@ -280,6 +349,7 @@ def write_model_card(
         max_length=tokenizer_config["model_max_length"],
         repo_id=repo_id,
         provenance=provenance,
+        settings=settings_table,
         evaluation=evaluation,
         license_note=license_note,
     )

@@ -197,6 +197,8 @@ class HubHandler(BaseHTTPRequestHandler):
             for line in self.read_body().splitlines():
                 operation = json.loads(line)
                 value = operation["value"]
+                if operation["key"] in ("file", "lfsFile"):
+                    (repo / value["path"]).parent.mkdir(parents=True, exist_ok=True)
                 if operation["key"] == "file":
                     (repo / value["path"]).write_bytes(base64.b64decode(value["content"]))
                 elif operation["key"] == "lfsFile":

@@ -51,6 +51,7 @@ MODULES = [
     "embed_dataset",
     "embedding",
     "evaluate_retrieval",
+    "export_onnx",
     "filter_captions",
     "flops",
     "monitoring",
@@ -73,7 +74,11 @@ SMALL_RUN = f"{SMALL_CELL} --overwrite_output_dir"
 SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
 SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
 # Where a documented command needs what lies on the Hub, a small model of the same architecture
-LOCAL = {"google/vit-base-patch16-224-in21k": "local/vit", "google-bert/bert-base-uncased": "local/bert"}
+LOCAL = {
+    "google/vit-base-patch16-224-in21k": "local/vit",
+    "google-bert/bert-base-uncased": "local/bert",
+    "google-bert/bert-base-multilingual-cased": "local/bert",
+}
 
 
 def run_script(monkeypatch, command: str) -> None:

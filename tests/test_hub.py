@@ -97,6 +97,19 @@ with torch.inference_mode():
     assert not any(name.startswith("vision_model.") for name in info["unexpected_keys"]), info
     assert torch.equal(vision_model(inputs["pixel_values"]).image_embeds, outputs.vision_model_output.pooler_output)
 
+from sentence_transformers import SentenceTransformer
+sentence_transformer = SentenceTransformer(repo_id, device="cpu", **trust)
+image_inputs = processor(images=[image, image], return_tensors="pt")
+for embeds, features in (
+    (sentence_transformer.encode(texts), outputs.text_model_output.pooler_output),
+    (sentence_transformer.encode([image, image]), model.get_image_features(**image_inputs).pooler_output),
+):
+    assert torch.equal(torch.from_numpy(embeds), torch.nn.functional.normalize(features, dim=-1).detach())
+if not remote:
+    sentence_transformer.push_to_hub("org/sentence-transformer")
+    pushed = SentenceTransformer("org/sentence-transformer", device="cpu")
+    assert (pushed.encode(texts) == sentence_transformer.encode(texts)).all()
+
 answer = pipeline("zero-shot-image-classification", model=repo_id, **trust)(image, candidate_labels=["a b", "c", "d"])
 save_file({
     "text_embeds": outputs.text_embeds, "image_embeds": outputs.image_embeds, "corners": corners.contiguous(),

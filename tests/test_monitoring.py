@@ -150,6 +150,7 @@ def test_the_model_card_carries_the_evaluation_for_the_hub(train):
     assert tasks["zero_shot_top1"] == "zero-shot-image-classification"
     assert tasks["long_t2i_recall@1"] == "image-text-retrieval"
     assert {result.dataset_name for result in card.data.eval_results} == {"drawn scenes"}
+    assert "| `max_train_steps` | 2 |" in card.text and "| `objective` | lotlip |" in card.text
 
 
 def test_zero_shot_classification_is_that_of_the_script(train, monkeypatch, tmp_path):

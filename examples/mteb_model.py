@@ -1,0 +1,93 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+LoTLIP in MTEB, the benchmark of embeddings: a model of its image-text tasks.
+
+    python examples/mteb_model.py --model_name_or_path outputs/demo --output_dir outputs/mteb \
+        --tasks Flickr30kI2TRetrieval Flickr30kT2IRetrieval
+
+MTEB downloads the data from the Hub, keeps results in `--output_dir`, and computes only those that are not there yet.
+It evaluates models of sentence-transformers by itself; what it cannot know of a folder is that this one reads images.
+"""
+
+import argparse
+from pathlib import Path
+
+import mteb
+from mteb.models import SentenceTransformerEncoderWrapper
+from mteb.results import ModelResult
+from sentence_transformers import SentenceTransformer
+
+import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
+
+
+def load_mteb_model(
+    model_name_or_path: str, device: str | None = None, trust_remote_code: bool = False
+) -> SentenceTransformerEncoderWrapper:
+    """
+    Loads a model for `mteb.evaluate`.
+
+    Args:
+        model_name_or_path (`str`):
+            A LoTLIP model, a Hub id or a folder.
+        device (`str`, *optional*):
+            Such as `cpu` or `cuda:0`; by default an accelerator if there is one.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether to run the code that comes with a model.
+
+    Returns:
+        `SentenceTransformerEncoderWrapper`: the model. Its name in the results is the Hub id, or `local/FOLDER`.
+    """
+    model = SentenceTransformer(model_name_or_path, device=device, trust_remote_code=trust_remote_code)
+    wrapper = SentenceTransformerEncoderWrapper(model)
+    path = Path(model_name_or_path)
+    wrapper.mteb_model_meta = wrapper.mteb_model_meta.model_copy(
+        update={
+            "name": f"local/{path.resolve().name}" if path.exists() else model_name_or_path,
+            "modalities": model.modalities,
+        }
+    )
+    return wrapper
+
+
+def format_table(tasks: list[mteb.AbsTask], results: ModelResult) -> str:
+    """The main score of each task as a Markdown table."""
+    metrics = {task.metadata.name: task.metadata.main_score for task in tasks}
+    lines = ["| task | metric | score |", "| --- | --- | ---: |"]
+    for result in results:
+        lines.append(f"| {result.task_name} | {metrics[result.task_name]} | {result.get_score():.4f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", required=True, help="A LoTLIP model, a Hub id or a folder.")
+    parser.add_argument("--tasks", nargs="+", required=True, help="Names of MTEB's tasks.")
+    parser.add_argument("--output_dir", type=Path, required=True, help="Where MTEB keeps the results.")
+    parser.add_argument("--trust_remote_code", action="store_true", help="Run the code that comes with the model.")
+    parser.add_argument("--device", help="Such as `cpu` or `cuda:0`; by default an accelerator if there is one.")
+    parser.add_argument("--batch_size", type=int, default=64)
+    args = parser.parse_args()
+    tasks = mteb.get_tasks(tasks=args.tasks)
+    results = mteb.evaluate(
+        load_mteb_model(args.model_name_or_path, args.device, args.trust_remote_code),
+        tasks,
+        encode_kwargs={"batch_size": args.batch_size},
+        cache=mteb.ResultCache(args.output_dir),
+    )
+    print(format_table(tasks, results))
+
+
+if __name__ == "__main__":
+    main()
