@@ -40,12 +40,13 @@ from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 
 # English words that say little by themselves; all others are content words
 FUNCTION_WORDS = frozenset(
-    "a about above across after against all along also among an and any are around as at away be because been before "
-    "behind being below beneath beside between both but by can could did do does down during each either every few for "
-    "from had has have he her hers him his i if in inside into is it its itself just may might more most much near no "
-    "nor not of off on one only onto or other our out outside over own same she should so some such than that the their "
-    "theirs them then there these they this those through to too toward towards under until up upon very was we were "
-    "what when where which while who whom whose why will with within without would you your s".split()
+    "a about above across after against all along also among an and any are around as at away be because been "
+    "before behind being below beneath beside between both but by can could did do does down during each either "
+    "every few for from had has have he her hers him his i if in inside into is it its itself just may might more "
+    "most much near no nor not of off on one only onto or other our out outside over own same she should so some "
+    "such than that the their theirs them then there these they this those through to too toward towards under "
+    "until up upon very was we were what when where which while who whom whose why will with within without would "
+    "you your s".split()
 )
 
 # What attention goes to; the last is under the attention mask the corner token itself
@@ -75,10 +76,9 @@ def kinds_of_tokens(input_ids: list[int], tokenizer: PreTrainedTokenizerBase) ->
 
 def places_of_tokens(input_ids: list[int], kinds: list[str], tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
     """The third of the text that the sub-caption of each word is in, None for special tokens."""
-    numbers = sub_caption_numbers(tokenizer.convert_ids_to_tokens(input_ids)[1:], tokenizer.sep_token)
-    count = numbers[-1] + 1
-    thirds = [None, *(PLACES[3 * number // count] for number in numbers)]
-    return [third if kind.endswith("words") else None for third, kind in zip(thirds, kinds)]
+    numbers = sub_caption_numbers(input_ids, tokenizer)
+    count = 1 + max(number for number, kind in zip(numbers, kinds) if kind.endswith("words"))
+    return [PLACES[3 * number // count] if kind.endswith("words") else None for number, kind in zip(numbers, kinds)]
 
 
 def describe_attention(attention: torch.Tensor, kinds: list[str], places: list[str | None]) -> dict[str, float]:
@@ -127,13 +127,13 @@ def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def overlap(attention: torch.Tensor) -> torch.Tensor:
-    """What attention (queries, length) of each two queries to the tokens of a text has in common: (queries, queries)"""
+    """What the attention (queries, length) of each two queries to a text has in common: (queries, queries)"""
     shares = attention / attention.sum(dim=-1, keepdim=True)
     return torch.minimum(shares[:, None], shares[None]).sum(dim=-1)
 
 
 def cosines(embeds: torch.Tensor) -> torch.Tensor:
-    """The mean over the texts of the cosines of their embeddings (texts, slots, dim) with each other: (slots, slots)"""
+    """The cosines of embeddings (texts, slots, dim) of a text with each other, mean of the texts: (slots, slots)"""
     embeds = torch.nn.functional.normalize(embeds, dim=-1)
     return (embeds @ embeds.transpose(1, 2)).mean(dim=0)
 

@@ -17,13 +17,12 @@ What a dual encoder attends to in a text, and what its similarities depend on in
 Gradients are taken with respect to activations only, so that the towers may be locked and no weight gets one.
 """
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -40,8 +39,8 @@ def attention_rollout(attentions: tuple[torch.Tensor, ...]) -> torch.Tensor:
             The attention of every layer, the first one first.
 
     Returns:
-        `torch.Tensor` of shape `(batch_size, length, length)`: for each output position the shares of the inputs, whose
-        sum is 1.
+        `torch.Tensor` of shape `(batch_size, length, length)`: for each output position the shares of the inputs,
+        whose sum is 1.
 
     Example:
 
@@ -139,26 +138,41 @@ def similarity_of_pairs(features: torch.Tensor, embeds: torch.Tensor) -> torch.T
 # Over the text
 
 
-def sub_caption_numbers(tokens: list[str], separator: str | None = None) -> list[int]:
+def sub_caption_numbers(input_ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int | None]:
     """
-    The sub-caption that each token belongs to, by number; the separator behind a sub-caption is of it.
+    The sub-caption that each token of a text is in, by number.
 
     Args:
-        tokens (`list[str]`):
-            The tokens of a text of sub-captions joined by [`join_sub_captions`], without special tokens but separators.
-        separator (`str`, *optional*):
-            A token that separates sub-captions, beside the full stop.
+        input_ids (`list[int]`):
+            The tokens of sub-captions joined by [`join_sub_captions`]. Between them stands a full stop, or what
+            LoTLIP's tokenizer makes of it, a `[SEP]`, which belongs to the one before it.
+        tokenizer (`PreTrainedTokenizerBase`):
+            The tokenizer.
+
+    Returns:
+        `list[int | None]`: None for the special tokens around the text.
 
     Example:
 
     ```python
+    >>> from modeling_lotlip import LotlipTokenizer
     >>> from relevance import sub_caption_numbers
 
-    >>> sub_caption_numbers(["a", "red", "boat", "[SEP]", "the", "sea"], "[SEP]")
-    [0, 0, 0, 0, 1, 1]
+    >>> tokenizer = LotlipTokenizer()
+    >>> sub_caption_numbers(tokenizer("Sea. Sky")["input_ids"], tokenizer)
+    [None, 0, 0, 1, 1]
     ```"""
-    ends = [token.removesuffix("</w>").lstrip("\u2581\u0120") in (".", separator) for token in tokens]
-    return [0, *itertools.accumulate(ends[:-1])][: len(tokens)]
+    around = set(tokenizer.all_special_tokens) - {tokenizer.unk_token, tokenizer.sep_token}
+    numbers, number = [], 0
+    for token in tokenizer.convert_ids_to_tokens(input_ids):
+        numbers.append(None if token in around else number)
+        number += token == tokenizer.sep_token or display_token(token) == "."
+    return numbers
+
+
+def display_token(token: str) -> str:
+    """A token of any tokenizer without its marks of where words begin, continue or end."""
+    return token.removeprefix("##").removesuffix("</w>").lstrip("\u2581\u0120")
 
 
 @torch.no_grad()
@@ -175,7 +189,7 @@ def token_attention(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> 
     Returns:
         `dict[str, torch.Tensor]`: `last_layer`, the attention of the last layer, and `rollout`, the
         [`attention_rollout`] of all, each of shape `(batch_size, 1 + num_corner_tokens, length)`: `[CLS]` first. What
-        lacks to a sum of 1 is the share of the corner tokens, under the attention mask that of the corner token itself.
+        lacks to a sum of 1 is the share of the corner tokens; under the attention mask, of the corner token itself.
 
     Raises:
         `ValueError`: if the model is no LoTLIP, or keeps no attention.
@@ -201,7 +215,8 @@ def token_relevance(
 ) -> torch.Tensor:
     """
     Gradient times input (Shrikumar et al., 2016, https://arxiv.org/abs/1605.01713) over the tokens: how much each word
-    embedding, to first order, contributes to the similarity of a text with an image, or to the length of its embedding.
+    embedding, to first order, contributes to the similarity of a text with an image, or to the length of the
+    embedding.
 
     Args:
         model (`PreTrainedModel`):

@@ -106,8 +106,8 @@ def negate(sub_captions: list[str], generator: random.Random) -> list[str] | Non
     >>> import random
     >>> from text_sensitivity import negate
 
-    >>> [negate([text], random.Random(0)) for text in ("The boat is red", "The sky has a cloud", "A tree nearby", "Sea")]
-    [['The boat is not red'], ['The sky has no cloud'], ['no tree nearby'], None]
+    >>> [negate([text], random.Random(0)) for text in ("The boat is red", "It has a mast", "A tree nearby", "Sea")]
+    [['The boat is not red'], ['It has no mast'], ['no tree nearby'], None]
     ```"""
     for place in generator.sample(range(len(sub_captions)), len(sub_captions)):
         for pattern, negated in NEGATIONS:
@@ -227,7 +227,7 @@ def recalls(image_embeds: torch.Tensor, text_embeds: torch.Tensor) -> dict[str, 
 def measure_lengths(
     model: PreTrainedModel, processor: ProcessorMixin, texts: LongTexts, num_tokens: list[int]
 ) -> list[dict]:
-    """Recall with the first tokens of each text, for every number of tokens up to the limit of the model, and at it."""
+    """Recall with the first tokens of each text, for the numbers of tokens up to the limit of the model and at it."""
     limit = processor.tokenizer.model_max_length
     _, is_truncated = tokenize_and_count(processor, texts.texts, None)
     logger.info(f"{sum(is_truncated)} of {len(is_truncated)} texts are longer than the limit of {limit} tokens.")
@@ -273,8 +273,9 @@ def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: Lo
 
     Returns:
         `list[dict]`: for every change the number of texts, the mean cosine similarity (`similarity`) of their
-        embeddings before and after, the recalls at 1 in per cent `before` and `after`, among the images of these texts,
-        and in how many per cent the own image is nearer to the text as it was (`prefers_original`; equals count half).
+        embeddings before and after, the recalls at 1 in per cent `before` and `after` among the images of these
+        texts, and in how many per cent the own image is nearer to the text as it was (`prefers_original`; equals count
+        half).
     """
     named = {match[0].lower() for text in texts.texts for match in COLOUR.finditer(text)}
     before = embed_corpus(model, processor, texts.texts)
