@@ -18,8 +18,9 @@ How often relevance is where it should be: measured on drawn scenes, of which th
 
 Over the image, the pointing game (Zhang et al., 2018, https://arxiv.org/abs/1608.00507): in every scene a sentence
 such as "a small red ball is in the southwest" is drawn; it is a hit if the most relevant patch has a part of the box
-of that thing. Chance is a patch drawn evenly. A map that goes to things, whatever is said, would hit more often too: so
-the same is counted for the box of another thing of the scene.
+of that thing. Chance is a patch drawn evenly. A map that goes to things, whatever is said, would hit more often too:
+so the same is counted for the box of another thing of the scene. The sentence counts in its context, as what it adds to
+the embedding of the long caption, or alone.
 
 Over the text: the colour of that thing is exchanged for another in its sentence of the long caption; it is a hit if,
 among the sentences of the things in the scene, the false one has the least relevance.
@@ -98,10 +99,25 @@ def draw_things(num_scenes: int, seed: int) -> list[tuple[Scene, Thing, Thing]]:
     return [(scene, *generator.sample(scene.others, 2)) for scene in scenes]
 
 
+def embed_sentences(
+    model: PreTrainedModel, processor: ProcessorMixin, drawn: list[tuple[Scene, Thing, Thing]]
+) -> dict[str, torch.Tensor]:
+    """The sentence of the drawn thing of each scene, in its context and alone, as embeddings (scenes, dim)."""
+    whole, without, alone = [], [], []
+    for scene, thing, _ in drawn:
+        sub_captions, place = [text.capitalize() for text in scene.sub_captions], sentence_of(scene, thing)
+        whole.append(join_sub_captions(sub_captions))
+        alone.append(sub_captions.pop(place))
+        without.append(join_sub_captions(sub_captions))
+    whole, without, alone = (embed_corpus(model, processor, texts) for texts in (whole, without, alone))
+    return {"in context": whole - without, "alone": alone}
+
+
 def play_pointing_game(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     drawn: list[tuple[Scene, Thing, Thing]],
+    directions: torch.Tensor,
     method: str,
     batch_size: int,
 ) -> dict[str, float]:
@@ -115,6 +131,8 @@ def play_pointing_game(
             Its processor.
         drawn (`list[tuple[Scene, Thing, Thing]]`):
             Scenes, each with the thing that is told of and another one.
+        directions (`torch.Tensor` of shape `(len(drawn), dim)`):
+            What the sentence of the thing stands for in the space of embeddings.
         method (`str`):
             A key of `PATCH_METHODS`.
         batch_size (`int`):
@@ -124,13 +142,12 @@ def play_pointing_game(
         `dict[str, float]`: in per cent the `hits` with their confidence interval from `low` to `high`, `chance`, and
         how often the other thing is hit (`other`).
     """
-    sentences = [scene.sub_captions[sentence_of(scene, thing)].capitalize() for scene, thing, _ in drawn]
-    text_embeds = embed_corpus(model, processor, sentences)
     hits, others, chances = [], [], []
     for start in tqdm(range(0, len(drawn), batch_size), desc=method, unit=" batches"):
         batch = drawn[start : start + batch_size]
-        inputs = dict(processor.image_processor([scene.draw() for scene, _, _ in batch], return_tensors="pt"))
-        maps = patch_relevance(model, inputs, text_embeds[start : start + batch_size], method)
+        images = processor.image_processor([scene.draw() for scene, _, _ in batch], return_tensors="pt")
+        text_embeds = directions[start : start + batch_size, None]
+        maps = patch_relevance(model, images["pixel_values"], text_embeds, method).squeeze(1)
         for (_, thing, other), relevance in zip(batch, maps):
             own, another = (patches_of(each.box, *relevance.shape) for each in (thing, other))
             most_relevant = relevance.argmax()
@@ -181,11 +198,11 @@ def format_tables(results: dict) -> str:
     lines = [
         f"Over the image: the most relevant patch is on the thing of the sentence, {results['num_scenes']} scenes.",
         "",
-        "| method | hits, per cent | 95 % | chance | on another thing |",
-        "| --- | --- | --- | --- | --- |",
+        "| sentence | method | hits, per cent | 95 % | chance | on another thing |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, row in results["over_image"].items():
-        lines.append(f"| `{name}` | {format_hits(row)} | {row['other']:.1f} |")
+    for sentence, rows in results["over_image"].items():
+        lines += [f"| {sentence} | `{name}` | {format_hits(row)} | {row['other']:.1f} |" for name, row in rows.items()]
     lines += [
         "",
         "Over the text: the sentence with the false colour is the least relevant of those of things.",
@@ -219,7 +236,11 @@ def main() -> None:
         "num_scenes": args.num_scenes,
         "seed": args.seed,
         "over_image": {
-            method: play_pointing_game(model, processor, drawn, method, args.batch_size) for method in args.methods
+            sentence: {
+                method: play_pointing_game(model, processor, drawn, directions, method, args.batch_size)
+                for method in args.methods
+            }
+            for sentence, directions in embed_sentences(model, processor, drawn).items()
         },
         "over_text": find_false_sentences(model, processor, drawn, args.seed),
     }

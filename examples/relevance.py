@@ -17,12 +17,20 @@ What a dual encoder attends to in a text, and what its similarities depend on in
 Gradients are taken with respect to activations only, so that the towers may be locked and no weight gets one.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from embedding import embed_corpus
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+from modeling_lotlip.sub_captions import join_sub_captions
+
+
+# So many copies of images with a patch painted over are embedded at once
+OCCLUDED_PER_BATCH = 64
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -88,10 +96,12 @@ def identity_like(attention: torch.Tensor) -> torch.Tensor:
     return torch.eye(attention.shape[-1], device=attention.device).expand(attention.shape[0], -1, -1)
 
 
-def check_attentions(attentions: tuple | None) -> None:
-    """Raises a `ValueError` if the attention was not computed."""
+def check_attentions(attentions: tuple | None, num_patches: int = 0) -> None:
+    """Raises a `ValueError` if the attention was not computed, or is that of patches alone."""
     if not attentions or attentions[0] is None:
         raise ValueError("The model keeps no attention: call `model.set_attn_implementation('eager')` before.")
+    if attentions[0].shape[-1] == num_patches:
+        raise ValueError("The image tower has no class token whose attention could be followed: use another method.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -128,10 +138,14 @@ def gradients_from(module: nn.Module) -> Iterator[list[torch.Tensor]]:
         handle.remove()
 
 
-def similarity_of_pairs(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
-    """Cosine similarity of features (batch, dim) with embeddings of the other tower (batch, dim): (batch,)"""
-    embeds = embeds.to(features.device, torch.float32)
-    return nn.functional.cosine_similarity(features.float(), embeds, dim=-1)
+def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
+    """
+    Products of normalised features (batch, dim) with embeddings of the other tower (batch, number, dim), the cosine
+    where these are normalised: (batch, number)
+    """
+    features = nn.functional.normalize(features.float(), dim=-1)
+    embeds = embeds.to(features).clone()  # what was computed in inference mode takes no part in gradients
+    return (embeds @ features[..., None]).squeeze(-1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -224,7 +238,7 @@ def token_relevance(
         inputs (`dict[str, torch.Tensor]`):
             What its tokenizer returns, `input_ids` (batch_size, length) among it.
         image_embeds (`torch.Tensor` of shape `(batch_size, dim)`, *optional*):
-            The image embeddings to whose cosine similarity with the text embeddings tokens contribute. Without them it
+            The normalised image embeddings to whose similarity with the texts tokens contribute. Without them it
             is the length of the text embedding before it is normalised: what it depends on, whatever the image.
 
     Returns:
@@ -237,7 +251,7 @@ def token_relevance(
         if image_embeds is None:
             score = features.float().norm(dim=-1)
         else:
-            score = similarity_of_pairs(features, image_embeds)
+            score = similarities(features, image_embeds[:, None])
         (gradient,) = torch.autograd.grad(score.sum(), outputs)
     return (gradient * outputs[0]).detach().float().sum(dim=-1)
 
@@ -258,3 +272,144 @@ def patch_grid(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[int,
         raise ValueError(f"The image tower of {type(model).__name__} does not cut images of pixels into patches.")
     height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
     return pixel_values.shape[2] // height, pixel_values.shape[3] // width
+
+
+def occlusion(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+    """
+    What the similarity loses when a patch is painted over with the median colour of the image (occlusion, Zeiler &
+    Fergus, 2014, https://arxiv.org/abs/1311.2901). One embedding of the image for each patch, whatever the number of
+    texts; works for any image tower, and the only one of these methods that measures instead of estimating.
+    """
+    rows, columns = patch_grid(model, pixel_values)
+    height, width = pixel_values.shape[2] // rows, pixel_values.shape[3] // columns
+    colours = pixel_values.flatten(2).median(dim=-1).values[..., None, None]
+    lost = []
+    with torch.no_grad():
+        whole = similarities(model.get_image_features(pixel_values=pixel_values).pooler_output, text_embeds)
+        for patches in torch.arange(rows * columns).split(max(1, OCCLUDED_PER_BATCH // len(pixel_values))):
+            occluded = pixel_values.repeat(len(patches), 1, 1, 1, 1)  # shape = (patches, images, channels, ...)
+            for copy, patch in zip(occluded, patches.tolist()):
+                top, left = patch // columns * height, patch % columns * width
+                copy[..., top : top + height, left : left + width] = colours
+            features = model.get_image_features(pixel_values=occluded.flatten(0, 1)).pooler_output
+            lost += [whole - similarities(part, text_embeds) for part in features.unflatten(0, (len(patches), -1))]
+    return torch.stack(lost, dim=-1)
+
+
+def grad_cam(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+    """
+    Grad-CAM (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) on the tokens that go into the last layer:
+    activations weighted with the mean of their gradients over the patches, where that is positive. The patches that
+    come out of the last layer would not do: a class token that is pooled depends on them no more.
+    """
+    num_patches = math.prod(patch_grid(model, pixel_values))
+    with gradients_from(input_embeddings(model, "vision")):
+        outputs = model.get_image_features(pixel_values=pixel_values, output_hidden_states=True)
+        scores, hidden_states = similarities(outputs.pooler_output, text_embeds), outputs.hidden_states[-2]
+        gradients = [torch.autograd.grad(score, hidden_states, retain_graph=True)[0] for score in scores.sum(dim=0)]
+    patches, gradients = hidden_states.detach()[:, -num_patches:], torch.stack(gradients, dim=1)[:, :, -num_patches:]
+    weights = gradients.mean(dim=2)  # shape = (images, texts, width)
+    return (weights @ patches.transpose(1, 2)).float().clamp(min=0)
+
+
+def gradient_rollout(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+    """[`gradient_weighted_rollout`] of the class token."""
+    num_patches = math.prod(patch_grid(model, pixel_values))
+    with gradients_from(input_embeddings(model, "vision")):
+        outputs = model.get_image_features(pixel_values=pixel_values, output_attentions=True)
+        check_attentions(outputs.attentions, num_patches)
+        scores = similarities(outputs.pooler_output, text_embeds)
+        gradients = [torch.autograd.grad(score, outputs.attentions, retain_graph=True) for score in scores.sum(dim=0)]
+    attentions = tuple(attention.detach() for attention in outputs.attentions)
+    maps = [gradient_weighted_rollout(attentions, of_text)[:, 0, -num_patches:] for of_text in gradients]
+    return torch.stack(maps, dim=1)
+
+
+def rollout(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+    """[`attention_rollout`] of the class token: the same for every text."""
+    num_patches = math.prod(patch_grid(model, pixel_values))
+    with torch.no_grad():
+        outputs = model.get_image_features(pixel_values=pixel_values, output_attentions=True)
+    check_attentions(outputs.attentions, num_patches)
+    maps = attention_rollout(outputs.attentions)[:, 0, -num_patches:]
+    return maps[:, None].expand(-1, text_embeds.shape[1], -1)
+
+
+# The first one is the default: it finds things best, see `evaluate_relevance.py`
+PATCH_METHODS = {
+    "occlusion": occlusion,
+    "grad_cam": grad_cam,
+    "gradient_rollout": gradient_rollout,
+    "rollout": rollout,
+}
+
+
+def patch_relevance(
+    model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor, method: str = "occlusion"
+) -> torch.Tensor:
+    """
+    How relevant each patch of images is for their similarity with texts.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder; for methods by attention a ViT with a class token and `attn_implementation="eager"`.
+        pixel_values (`torch.Tensor` of shape `(batch_size, channels, height, width)`):
+            The images.
+        text_embeds (`torch.Tensor` of shape `(batch_size, num_texts, dim)`):
+            The embeddings of the texts of each image, or directions such as those of [`sub_caption_directions`].
+        method (`str`, *optional*, defaults to `"occlusion"`):
+            A key of `PATCH_METHODS`, whose functions say what it is.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_texts, rows, columns)` in float32, on the CPU; negative (occlusion
+        only) where a patch takes away from the similarity.
+
+    Raises:
+        `ValueError`: if the image tower is not one of patches, or the method needs attention and there is none.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip import LotlipConfig, LotlipModel
+    >>> from relevance import patch_relevance
+
+    >>> vision_config = {"num_hidden_layers": 1, "image_size": 32}
+    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 1}, vision_config=vision_config)).eval()
+    >>> patch_relevance(model, torch.randn(1, 3, 32, 32), torch.randn(1, 5, 768)).shape
+    torch.Size([1, 5, 2, 2])
+    ```"""
+    relevance = PATCH_METHODS[method](model, pixel_values.to(model.device, model.dtype), text_embeds)
+    return relevance.float().cpu().unflatten(-1, patch_grid(model, pixel_values))
+
+
+def sub_caption_directions(
+    model: PreTrainedModel, processor: ProcessorMixin, sub_captions: list[str], max_length: int | None = None
+) -> torch.Tensor:
+    """
+    What each sub-caption adds to a text: the embedding of the whole, less that of the text without it.
+
+    The similarity of an image with it is what the image's similarity with the text loses without the sub-caption, and
+    the relevance of patches for it is that of the sub-caption in its context. A long caption is embedded as a whole,
+    and a model that was trained on such has hardly seen a sentence alone.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder.
+        processor (`ProcessorMixin`):
+            Its processor.
+        sub_captions (`list[str]`):
+            The sub-captions of one text, at least one.
+        max_length (`int`, *optional*):
+            Truncate texts at this many tokens.
+
+    Returns:
+        `torch.Tensor` of shape `(num_sub_captions, dim)`: not normalised; zero for one that is beyond the limit. The
+        embedding itself where there is one only.
+    """
+    parts = range(len(sub_captions))
+    texts = [sub_captions, *([other for place, other in enumerate(sub_captions) if place != part] for part in parts)]
+    if len(sub_captions) == 1:
+        return embed_corpus(model, processor, sub_captions, max_length=max_length)
+    embeds = embed_corpus(model, processor, [join_sub_captions(text) for text in texts], max_length=max_length)
+    return embeds[0] - embeds[1:]

@@ -45,6 +45,7 @@ from relevance import (
     PATCH_METHODS,
     display_token,
     patch_relevance,
+    sub_caption_directions,
     sub_caption_numbers,
     token_attention,
     token_relevance,
@@ -78,7 +79,7 @@ class Explanation(NamedTuple):
         picture (`Image.Image`, *optional*):
             The part of the image that the model sees.
         similarities (`list[float]`, *optional*):
-            The cosine similarity of the image with the whole text, then with each sub-caption.
+            The cosine similarity of the image with the whole text, then what each sub-caption adds to it.
         over_image (`torch.Tensor` of shape `(1 + sub_captions, rows, columns)`, *optional*):
             The relevance of each patch for these.
     """
@@ -164,12 +165,16 @@ def explain(
     )
     if image is None:
         return explanation
-    text_embeds = embed_corpus(model, processor, [whole, *sub_captions], max_length=max_length)
-    image_inputs = {key: values.expand(len(text_embeds), *values.shape[1:]) for key, values in image_inputs.items()}
+    text_embeds = torch.cat(
+        [
+            embed_corpus(model, processor, [whole], max_length=max_length),
+            sub_caption_directions(model, processor, sub_captions, max_length),
+        ]
+    )
     return explanation._replace(
         picture=seen_picture(processor, image_inputs["pixel_values"][0]),
         similarities=(text_embeds @ image_embeds[0]).tolist(),
-        over_image=patch_relevance(model, image_inputs, text_embeds, method),
+        over_image=patch_relevance(model, image_inputs["pixel_values"], text_embeds[None], method)[0],
     )
 
 
