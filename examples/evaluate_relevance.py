@@ -19,8 +19,8 @@ How often relevance is where it should be: measured on drawn scenes, of which th
 Over the image, the pointing game (Zhang et al., 2018, https://arxiv.org/abs/1608.00507): in every scene a sentence
 such as "a small red ball is in the southwest" is drawn; it is a hit if the most relevant patch has a part of the box
 of that thing. Chance is a patch drawn evenly. A map that goes to things, whatever is said, would hit more often too:
-so the same is counted for the box of another thing of the scene. The sentence counts in its context, as what it adds to
-the embedding of the long caption, or alone.
+so the same is counted for the box of another thing of the scene. The sentence counts in its context, as what it adds
+to the embedding of the long caption, or alone.
 
 Over the text: the colour of that thing is exchanged for another in its sentence of the long caption; it is a hit if,
 among the sentences of the things in the scene, the false one has the least relevance.
@@ -117,10 +117,10 @@ def play_pointing_game(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     drawn: list[tuple[Scene, Thing, Thing]],
-    directions: torch.Tensor,
+    sentences: dict[str, torch.Tensor],
     method: str,
     batch_size: int,
-) -> dict[str, float]:
+) -> dict[str, dict[str, float]]:
     """
     The pointing game over scenes.
 
@@ -131,30 +131,33 @@ def play_pointing_game(
             Its processor.
         drawn (`list[tuple[Scene, Thing, Thing]]`):
             Scenes, each with the thing that is told of and another one.
-        directions (`torch.Tensor` of shape `(len(drawn), dim)`):
-            What the sentence of the thing stands for in the space of embeddings.
+        sentences (`dict[str, torch.Tensor]` of shape `(len(drawn), dim)` each):
+            What [`embed_sentences`] returns.
         method (`str`):
             A key of `PATCH_METHODS`.
         batch_size (`int`):
             Scenes in a batch.
 
     Returns:
-        `dict[str, float]`: in per cent the `hits` with their confidence interval from `low` to `high`, `chance`, and
-        how often the other thing is hit (`other`).
+        `dict[str, dict[str, float]]`: for each of `sentences` in per cent the `hits` with their confidence interval
+        from `low` to `high`, `chance`, and how often the other thing is hit (`other`).
     """
+    directions = torch.stack(list(sentences.values()), dim=1)
     hits, others, chances = [], [], []
     for start in tqdm(range(0, len(drawn), batch_size), desc=method, unit=" batches"):
         batch = drawn[start : start + batch_size]
         images = processor.image_processor([scene.draw() for scene, _, _ in batch], return_tensors="pt")
-        text_embeds = directions[start : start + batch_size, None]
-        maps = patch_relevance(model, images["pixel_values"], text_embeds, method).squeeze(1)
+        maps = patch_relevance(model, images["pixel_values"], directions[start : start + batch_size], method)
         for (_, thing, other), relevance in zip(batch, maps):
-            own, another = (patches_of(each.box, *relevance.shape) for each in (thing, other))
-            most_relevant = relevance.argmax()
-            hits.append(own.flatten()[most_relevant].item())
-            others.append(another.flatten()[most_relevant].item())
+            own, another = (patches_of(each.box, *relevance.shape[1:]).flatten() for each in (thing, other))
+            most_relevant = relevance.flatten(1).argmax(dim=1)
+            hits.append(own[most_relevant].tolist())
+            others.append(another[most_relevant].tolist())
             chances.append(own.float().mean().item())
-    return count_hits(hits, chance=100 * fmean(chances), other=100 * fmean(others))
+    return {
+        name: count_hits(list(own), chance=100 * fmean(chances), other=100 * fmean(another))
+        for name, own, another in zip(sentences, zip(*hits), zip(*others))
+    }
 
 
 def find_false_sentences(
@@ -198,11 +201,11 @@ def format_tables(results: dict) -> str:
     lines = [
         f"Over the image: the most relevant patch is on the thing of the sentence, {results['num_scenes']} scenes.",
         "",
-        "| sentence | method | hits, per cent | 95 % | chance | on another thing |",
+        "| method | sentence | hits, per cent | 95 % | chance | on another thing |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for sentence, rows in results["over_image"].items():
-        lines += [f"| {sentence} | `{name}` | {format_hits(row)} | {row['other']:.1f} |" for name, row in rows.items()]
+    for method, rows in results["over_image"].items():
+        lines += [f"| `{method}` | {name} | {format_hits(row)} | {row['other']:.1f} |" for name, row in rows.items()]
     lines += [
         "",
         "Over the text: the sentence with the false colour is the least relevant of those of things.",
@@ -231,16 +234,14 @@ def main() -> None:
     model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
     model.set_attn_implementation("eager")
     drawn = draw_things(args.num_scenes, args.seed)
+    sentences = embed_sentences(model, processor, drawn)
     results = {
         "model": args.model_name_or_path,
         "num_scenes": args.num_scenes,
         "seed": args.seed,
         "over_image": {
-            sentence: {
-                method: play_pointing_game(model, processor, drawn, directions, method, args.batch_size)
-                for method in args.methods
-            }
-            for sentence, directions in embed_sentences(model, processor, drawn).items()
+            method: play_pointing_game(model, processor, drawn, sentences, method, args.batch_size)
+            for method in args.methods
         },
         "over_text": find_false_sentences(model, processor, drawn, args.seed),
     }

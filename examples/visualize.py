@@ -38,6 +38,7 @@ from accelerate import PartialState
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import add_data_arguments, columns_of, load_split, read_image, undecoded
 from embedding import add_evaluation_arguments, embed_corpus, embed_images, load_model, tokenize
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -58,7 +59,8 @@ from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 # Tokens in a line of a picture take this many characters at most
 LINE_WIDTH = 46
 PANELS_PER_ROW = 6
-CAPTION = {"fontsize": 7, "va": "top", "ha": "center"}
+# Heat maps are at least so many pixels wide or high
+SIDE_OF_MAPS = 224
 
 
 class Explanation(NamedTuple):
@@ -236,16 +238,20 @@ def largest_of(explanation: Explanation, values: list[float]) -> float:
 
 def draw_text(explanations: list[Explanation]) -> Figure:
     """The tokens of each model, shaded by each of its rows over the text, with a bar for each sub-caption."""
-    columns = max(len(explanation.over_text) for explanation in explanations)
-    heights = [len(lines_of_tokens(explanation)) + 2.5 for explanation in explanations]
-    figure = Figure(figsize=(3.3 * columns, 0.155 * sum(heights)), layout="constrained")
-    grid = figure.subplots(len(explanations), columns, squeeze=False, height_ratios=heights)
-    for explanation, row in zip(explanations, grid):
-        for axes in row:
+    panels = []
+    for explanation in explanations:
+        rows = list(explanation.over_text.items())
+        panels += [(explanation, rows[start : start + 2]) for start in range(0, len(rows), 2)]
+    heights = [len(lines_of_tokens(explanation)) + 2.2 for explanation, _ in panels]
+    figure = Figure(figsize=(7, 0.16 * sum(heights)), layout="constrained")
+    for (explanation, rows), row_of_axes in zip(
+        panels, figure.subplots(len(panels), 2, squeeze=False, height_ratios=heights)
+    ):
+        for axes in row_of_axes:
             axes.set_axis_off()
-        row[0].text(0, -2, Path(explanation.name).name, fontsize=8, fontweight="bold", va="top", ha="left")
-        for axes, (title, values) in zip(row, explanation.over_text.items()):
-            draw_tokens(axes, explanation, title, values)
+        for axes, (title, values) in zip(row_of_axes, rows):
+            name = f"{Path(explanation.name).name}: " if len(explanations) > 1 else ""
+            draw_tokens(axes, explanation, name + title, values)
     return figure
 
 
@@ -253,7 +259,7 @@ def draw_tokens(axes, explanation: Explanation, title: str, values: list[float])
     lines, largest = lines_of_tokens(explanation), largest_of(explanation, values)
     sums = sum_by_sub_caption(explanation, values)
     longest = max(map(abs, sums))
-    axes.set(xlim=(0, LINE_WIDTH + 12), ylim=(len(lines), -2.2))
+    axes.set(xlim=(0, LINE_WIDTH + 12), ylim=(len(lines), -1.6))
     axes.text(0, -0.3, title, fontsize=7.5, va="bottom")
     shown = set()
     for y, (number, tokens) in enumerate(lines):
@@ -273,16 +279,21 @@ def draw_tokens(axes, explanation: Explanation, title: str, values: list[float])
 
 
 def heat_map(picture: Image.Image, relevance: torch.Tensor) -> Image.Image:
-    """A picture under the relevance of its patches (rows, columns), the negative taken as none."""
-    from matplotlib import colormaps
-
+    """The relevance of patches (rows, columns), where it is positive, in red over a pale picture in grey."""
     relevance = relevance.clamp(min=0)
     relevance = relevance / relevance.max().clamp(min=1e-12)
-    side = max(224, *picture.size)
-    size = (side * picture.width // max(picture.size), side * picture.height // max(picture.size))
+    scale = max(1, SIDE_OF_MAPS / max(picture.size))
+    size = (round(scale * picture.width), round(scale * picture.height))
     levels = Image.fromarray((255 * relevance).byte().numpy()).resize(size, Image.BICUBIC)
-    colours = Image.fromarray((255 * colormaps["inferno"](np.asarray(levels))[..., :3]).astype("uint8"))
-    return Image.blend(picture.resize(size, Image.BICUBIC), colours, 0.6)
+    grey = picture.convert("L").convert("RGB").resize(size, Image.BICUBIC)
+    pale = Image.blend(grey, Image.new("RGB", size, "white"), 0.35)
+    heat = Image.fromarray((255 * colormaps["YlOrRd"](np.asarray(levels))[..., :3]).astype("uint8"))
+    return Image.composite(heat, pale, levels.point(lambda level: 0.85 * level))
+
+
+def format_similarity(explanation: Explanation, place: int) -> str:
+    """The similarity of the image with the whole text (place 0), or what a sub-caption adds to it, with its sign."""
+    return f"{explanation.similarities[place]:{'+' if place > 0 else ''}.2f}"
 
 
 def draw_image(explanations: list[Explanation]) -> Figure:
@@ -300,13 +311,13 @@ def draw_image(explanations: list[Explanation]) -> Figure:
             axes = grid[block * len(explanations) + index, column]
             if index == 0:
                 axes.set_title("\n".join(textwrap.wrap(title, 26, max_lines=3, placeholder=" ...")), fontsize=7)
+            name = Path(explanation.name).name if len(explanations) > 1 else ""
             if panel == 0:
                 axes.imshow(explanation.picture)
-                axes.text(0.5, -0.04, Path(explanation.name).name, **CAPTION, transform=axes.transAxes)
             else:
                 axes.imshow(heat_map(explanation.picture, explanation.over_image[panel - 1]))
-                similarity = f"{explanation.similarities[panel - 1]:.2f}"
-                axes.text(0.5, -0.04, similarity, **CAPTION, transform=axes.transAxes)
+                name += f" {format_similarity(explanation, panel - 1)}"
+            axes.text(0.5, -0.04, name, fontsize=7, va="top", ha="center", transform=axes.transAxes)
     return figure
 
 
@@ -382,19 +393,18 @@ def format_page(explanations: list[Explanation], method: str) -> str:
             figures = [
                 f'<figure><img alt="" src="{encode_png(explanation.picture)}"><figcaption>The image</figcaption>'
             ]
-            for title, similarity, relevance in zip(
-                ["The whole text", *explanation.sub_captions], explanation.similarities, explanation.over_image
-            ):
-                source = encode_png(heat_map(explanation.picture, relevance))
+            for place, title in enumerate(["The whole text", *explanation.sub_captions]):
+                source = encode_png(heat_map(explanation.picture, explanation.over_image[place]))
                 figures.append(
                     f'<figure><img alt="" src="{source}"><figcaption>{html.escape(title)} '
-                    f'<span class="note">{similarity:.3f}</span></figcaption>'
+                    f'<span class="note">{format_similarity(explanation, place)}</span></figcaption>'
                 )
             body.append(f'<h3>Over the image</h3>\n<div class="maps">{"</figure>".join(figures)}</figure></div>')
     note = (
-        "Attention is the rollout over all layers. What an embedding or a similarity depends on is gradient times "
-        "input: red counts for, blue against; the numbers are shares of the whole, without their sign. "
-        f"Over the image the method is {PATCH_METHODS[method]}; below each picture is the cosine similarity."
+        "What is attended to: the rollout of the attention of all layers. What something depends on: gradient times "
+        "input, red for, blue against; the numbers are shares of the whole, counted without sign. "
+        f"Over the image: the relevance of patches ({method}) for the text and for what each sentence adds to it. Below "
+        "each picture stands the cosine similarity, or how much the sentence adds to it."
     )
     return PAGE.format(title="What the model looks at", note=html.escape(note), body="\n".join(body))
 
@@ -431,6 +441,8 @@ def main() -> None:
         "--method", default=next(iter(PATCH_METHODS)), choices=PATCH_METHODS, help="Of relevance over the image."
     )
     args = parser.parse_args()
+    if args.output_file is not None:
+        parser.error("--output_file is not for this script, which writes several files: name an --output_dir.")
     if args.image is not None and args.text is None:
         parser.error(f"--image {args.image} needs a --text to look for.")
     if args.row < 0:
