@@ -243,10 +243,10 @@ def draw_text(explanations: list[Explanation]) -> Figure:
         rows = list(explanation.over_text.items())
         panels += [(explanation, rows[start : start + 2]) for start in range(0, len(rows), 2)]
     heights = [len(lines_of_tokens(explanation)) + 2.2 for explanation, _ in panels]
-    figure = Figure(figsize=(7, 0.16 * sum(heights)), layout="constrained")
-    for (explanation, rows), row_of_axes in zip(
-        panels, figure.subplots(len(panels), 2, squeeze=False, height_ratios=heights)
-    ):
+    figure = Figure(figsize=(7, 0.16 * sum(heights)))
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.99, wspace=0.02, hspace=0)
+    grid = figure.subplots(len(panels), 2, squeeze=False, height_ratios=heights)
+    for (explanation, rows), row_of_axes in zip(panels, grid):
         for axes in row_of_axes:
             axes.set_axis_off()
         for axes, (title, values) in zip(row_of_axes, rows):
@@ -403,8 +403,8 @@ def format_page(explanations: list[Explanation], method: str) -> str:
     note = (
         "What is attended to: the rollout of the attention of all layers. What something depends on: gradient times "
         "input, red for, blue against; the numbers are shares of the whole, counted without sign. "
-        f"Over the image: the relevance of patches ({method}) for the text and for what each sentence adds to it. Below "
-        "each picture stands the cosine similarity, or how much the sentence adds to it."
+        f"Over the image: the relevance of patches ({method}) for the text and for what each sentence adds to it. "
+        "Below each picture stands the cosine similarity, or how much the sentence adds to it."
     )
     return PAGE.format(title="What the model looks at", note=html.escape(note), body="\n".join(body))
 
