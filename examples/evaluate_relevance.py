@@ -16,24 +16,28 @@ How often relevance is where it should be: measured on drawn scenes, of which th
 
     python examples/evaluate_relevance.py --model_name_or_path outputs/demo --output_file outputs/relevance.json
 
-Over the image, the pointing game (Zhang et al., 2018, https://arxiv.org/abs/1608.00507): in every scene a sentence
-such as "a small red ball is in the southwest" is drawn; it is a hit if the most relevant patch has a part of the box
-of that thing. Chance is a patch drawn evenly. A map that goes to things, whatever is said, would hit more often too:
-so the same is counted for the box of another thing of the scene. The sentence counts in its context, as what it adds
-to the embedding of the long caption, or alone.
+Over the image, the pointing game (Zhang et al., 2018, https://arxiv.org/abs/1608.00507): a text tells of one of two
+things in a picture; it is a hit if the most relevant patch has a part of the box of that thing. Chance is a patch
+drawn evenly. A map that goes to things, whatever is said, would hit more often too: so the same is counted for the
+other one.
 
-Over the text: the colour of that thing is exchanged for another in its sentence of the long caption; it is a hit if,
-among the sentences of the things in the scene, the false one has the least relevance.
+- `large`: two large things stand in two quarters of a picture; the text is a short caption, "a photo of a red boat".
+- `small`: a scene as in training; the text is the sentence of its long caption on one of the small things, "a small
+  red ball is in the southwest", as what it adds to the embedding of the caption.
+
+Over the text: the colour of a small thing is exchanged for another in its sentence of the long caption; it is a hit
+if, among the sentences of the things in the scene, the false one has the least relevance.
 """
 
 import argparse
 import math
 import random
+from dataclasses import replace
 from statistics import NormalDist, fmean
 
 import torch
 from accelerate import PartialState
-from data.scenes import COLOURS, IMAGE_SIZE, Scene, Thing, make_scene
+from data.scenes import COLOURS, IMAGE_SIZE, SALIENT_SHAPES, SALIENT_SIDES, Scene, Thing, make_scene
 from embedding import add_evaluation_arguments, embed_corpus, embed_images, load_model, tokenize
 from evaluate_retrieval import write_json
 from relevance import PATCH_METHODS, patch_relevance, sub_caption_numbers, token_relevance
@@ -42,6 +46,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from modeling_lotlip.sub_captions import join_sub_captions
+
+
+# Left and top of large things
+QUARTERS = [(4, 4), (35, 4), (4, 35), (35, 35)]
 
 
 def sentence_of(scene: Scene, thing: Thing) -> int:
@@ -92,35 +100,48 @@ def count_hits(hits: list[bool], chance: float, **others: float) -> dict[str, fl
     return {"hits": 100 * fmean(hits), "low": low, "high": high, "chance": chance, **others}
 
 
-def draw_things(num_scenes: int, seed: int) -> list[tuple[Scene, Thing, Thing]]:
-    """Scenes of a series, each with a thing drawn from it and another one."""
-    generator = random.Random(f"things {seed}")
+def draw_small(num_scenes: int, seed: int) -> list[tuple[Scene, Thing, Thing]]:
+    """Scenes of a series, each with two of its small things."""
+    generator = random.Random(f"small things {seed}")
     scenes = [make_scene(seed, index) for index in range(num_scenes)]
     return [(scene, *generator.sample(scene.others, 2)) for scene in scenes]
 
 
-def embed_sentences(
+def draw_large(num_scenes: int, seed: int) -> list[tuple[Scene, Thing, Thing]]:
+    """Scenes of nothing but two large things of different colours, in two quarters; the first one is the salient."""
+    generator = random.Random(f"large things {seed}")
+    drawn = []
+    for index in range(num_scenes):
+        pairs = zip(generator.sample(list(SALIENT_SHAPES), 2), generator.sample(list(COLOURS), 2))
+        side, quarters = generator.choice(SALIENT_SIDES), generator.sample(QUARTERS, 2)
+        one, other = (
+            Thing(kind, colour, (x, y, x + side, y + side)) for (kind, colour), (x, y) in zip(pairs, quarters)
+        )
+        drawn.append((replace(make_scene(seed, index), salient=one, others=(other,)), one, other))
+    return drawn
+
+
+def embed_in_context(
     model: PreTrainedModel, processor: ProcessorMixin, drawn: list[tuple[Scene, Thing, Thing]]
-) -> dict[str, torch.Tensor]:
-    """The sentence of the drawn thing of each scene, in its context and alone, as embeddings (scenes, dim)."""
-    whole, without, alone = [], [], []
+) -> torch.Tensor:
+    """What the sentence of the first thing adds to the embedding of the long caption of each scene: (scenes, dim)"""
+    whole, without = [], []
     for scene, thing, _ in drawn:
-        sub_captions, place = [text.capitalize() for text in scene.sub_captions], sentence_of(scene, thing)
+        sub_captions = [text.capitalize() for text in scene.sub_captions]
         whole.append(join_sub_captions(sub_captions))
-        alone.append(sub_captions.pop(place))
+        del sub_captions[sentence_of(scene, thing)]
         without.append(join_sub_captions(sub_captions))
-    whole, without, alone = (embed_corpus(model, processor, texts) for texts in (whole, without, alone))
-    return {"in context": whole - without, "alone": alone}
+    return embed_corpus(model, processor, whole) - embed_corpus(model, processor, without)
 
 
 def play_pointing_game(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     drawn: list[tuple[Scene, Thing, Thing]],
-    sentences: dict[str, torch.Tensor],
+    text_embeds: torch.Tensor,
     method: str,
     batch_size: int,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, float]:
     """
     The pointing game over scenes.
 
@@ -131,33 +152,30 @@ def play_pointing_game(
             Its processor.
         drawn (`list[tuple[Scene, Thing, Thing]]`):
             Scenes, each with the thing that is told of and another one.
-        sentences (`dict[str, torch.Tensor]` of shape `(len(drawn), dim)` each):
-            What [`embed_sentences`] returns.
+        text_embeds (`torch.Tensor` of shape `(len(drawn), dim)`):
+            What the text of each stands for in the space of embeddings.
         method (`str`):
             A key of `PATCH_METHODS`.
         batch_size (`int`):
             Scenes in a batch.
 
     Returns:
-        `dict[str, dict[str, float]]`: for each of `sentences` in per cent the `hits` with their confidence interval
-        from `low` to `high`, `chance`, and how often the other thing is hit (`other`).
+        `dict[str, float]`: in per cent the `hits` with their confidence interval from `low` to `high`, `chance`, and
+        how often the other thing is hit (`other`).
     """
-    directions = torch.stack(list(sentences.values()), dim=1)
     hits, others, chances = [], [], []
     for start in tqdm(range(0, len(drawn), batch_size), desc=method, unit=" batches"):
         batch = drawn[start : start + batch_size]
         images = processor.image_processor([scene.draw() for scene, _, _ in batch], return_tensors="pt")
-        maps = patch_relevance(model, images["pixel_values"], directions[start : start + batch_size], method)
+        texts = text_embeds[start : start + batch_size, None]
+        maps = patch_relevance(model, images["pixel_values"], texts, method).squeeze(1)
         for (_, thing, other), relevance in zip(batch, maps):
-            own, another = (patches_of(each.box, *relevance.shape[1:]).flatten() for each in (thing, other))
-            most_relevant = relevance.flatten(1).argmax(dim=1)
-            hits.append(own[most_relevant].tolist())
-            others.append(another[most_relevant].tolist())
+            own, another = (patches_of(each.box, *relevance.shape) for each in (thing, other))
+            most_relevant = relevance.argmax()
+            hits.append(own.flatten()[most_relevant].item())
+            others.append(another.flatten()[most_relevant].item())
             chances.append(own.float().mean().item())
-    return {
-        name: count_hits(list(own), chance=100 * fmean(chances), other=100 * fmean(another))
-        for name, own, another in zip(sentences, zip(*hits), zip(*others))
-    }
+    return count_hits(hits, chance=100 * fmean(chances), other=100 * fmean(others))
 
 
 def find_false_sentences(
@@ -199,13 +217,13 @@ def find_false_sentences(
 def format_tables(results: dict) -> str:
     """The results as Markdown."""
     lines = [
-        f"Over the image: the most relevant patch is on the thing of the sentence, {results['num_scenes']} scenes.",
+        f"Over the image: the most relevant patch is on the thing of the text, {results['num_scenes']} scenes.",
         "",
-        "| method | sentence | hits, per cent | 95 % | chance | on another thing |",
+        "| things | method | hits, per cent | 95 % | chance | on the other thing |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for method, rows in results["over_image"].items():
-        lines += [f"| `{method}` | {name} | {format_hits(row)} | {row['other']:.1f} |" for name, row in rows.items()]
+    for game, rows in results["over_image"].items():
+        lines += [f"| {game} | `{name}` | {format_hits(row)} | {row['other']:.1f} |" for name, row in rows.items()]
     lines += [
         "",
         "Over the text: the sentence with the false colour is the least relevant of those of things.",
@@ -233,17 +251,22 @@ def main() -> None:
 
     model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
     model.set_attn_implementation("eager")
-    drawn = draw_things(args.num_scenes, args.seed)
-    sentences = embed_sentences(model, processor, drawn)
+    large, small = draw_large(args.num_scenes, args.seed), draw_small(args.num_scenes, args.seed)
+    games = {
+        "large": (large, embed_corpus(model, processor, [scene.caption for scene, _, _ in large])),
+        "small": (small, embed_in_context(model, processor, small)),
+    }
     results = {
         "model": args.model_name_or_path,
         "num_scenes": args.num_scenes,
         "seed": args.seed,
         "over_image": {
-            method: play_pointing_game(model, processor, drawn, sentences, method, args.batch_size)
-            for method in args.methods
+            name: {
+                method: play_pointing_game(model, processor, *game, method, args.batch_size) for method in args.methods
+            }
+            for name, game in games.items()
         },
-        "over_text": find_false_sentences(model, processor, drawn, args.seed),
+        "over_text": find_false_sentences(model, processor, small, args.seed),
     }
     tables = format_tables(results)
     print(tables)

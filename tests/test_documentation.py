@@ -32,6 +32,7 @@ MODULES = [
     "data.benchmarks.imagenet",
     "ablation",
     "checkpoints",
+    "corner_attention",
     "data.captions",
     "data.image_features",
     "data.loading",
@@ -41,12 +42,16 @@ MODULES = [
     "dataset_statistics",
     "embed_dataset",
     "embedding",
+    "evaluate_relevance",
     "evaluate_retrieval",
     "flops",
     "monitoring",
+    "relevance",
     "search_embeddings",
+    "text_sensitivity",
     "train_lotlip",
     "training_summary",
+    "visualize",
     "zero_shot_classification",
 ]
 
@@ -59,6 +64,8 @@ SMALL_RUN = f"{SMALL_CELL} --overwrite_output_dir"
 # A documented grid of trainings
 SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
 SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
+# A documented measurement on few scenes
+SMALL_MEASUREMENTS = {"evaluate_relevance.py": "--num_scenes 2", "text_sensitivity.py": "--max_eval_samples 8"}
 # Where a documented command needs what lies on the Hub, a small model of the same architecture
 LOCAL = {"google/vit-base-patch16-224-in21k": "local/vit", "google-bert/bert-base-uncased": "local/bert"}
 
@@ -75,6 +82,7 @@ def run_script(monkeypatch, command: str) -> None:
         arguments += SMALL_RUN.split()
         if "--checkpointing_steps" in arguments:
             arguments += ["--checkpointing_steps", "1"]
+    arguments += SMALL_MEASUREMENTS.get(Path(name).name, "").split()
     if "/benchmarks/" in name:
         arguments += SMALL_BENCHMARK.split()
         monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
