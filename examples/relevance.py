@@ -337,15 +337,15 @@ def rollout(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: tor
 
 # The first one is the default: it finds things best, see `evaluate_relevance.py`
 PATCH_METHODS = {
-    "occlusion": occlusion,
     "grad_cam": grad_cam,
+    "occlusion": occlusion,
     "gradient_rollout": gradient_rollout,
     "rollout": rollout,
 }
 
 
 def patch_relevance(
-    model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor, method: str = "occlusion"
+    model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor, method: str = "grad_cam"
 ) -> torch.Tensor:
     """
     How relevant each patch of images is for their similarity with texts.
@@ -357,7 +357,7 @@ def patch_relevance(
             The images.
         text_embeds (`torch.Tensor` of shape `(batch_size, num_texts, dim)`):
             The embeddings of the texts of each image, or directions such as those of [`sub_caption_directions`].
-        method (`str`, *optional*, defaults to `"occlusion"`):
+        method (`str`, *optional*, defaults to `"grad_cam"`):
             A key of `PATCH_METHODS`, whose functions say what it is.
 
     Returns:

@@ -456,7 +456,7 @@ def main() -> None:
         model.set_attn_implementation("eager")
         explanations.append(explain(name, model, processor, text, image, args.method, args.max_length))
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    draw_text(explanations).savefig(args.output_dir / "text.png", dpi=200)
+    draw_text(explanations).savefig(args.output_dir / "text.png", dpi=150)
     if image is not None:
         draw_image(explanations).savefig(args.output_dir / "image.png", dpi=150)
     (args.output_dir / "visualize.html").write_text(format_page(explanations, args.method), encoding="utf-8")

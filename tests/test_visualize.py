@@ -159,7 +159,7 @@ def test_occlusion_finds_the_patch_that_counts_wherever_it_is():
     images[0, :, 4:8, 8:12] = images[1, :, 8:12, 4:8] = torch.rand(3, 4, 4)
     texts = torch.randn(2, 2, 6)
     texts[1] = texts[0]
-    relevance = patch_relevance(model, images, texts)
+    relevance = patch_relevance(model, images, texts, "occlusion")
     assert relevance.shape == (2, 2, 3, 4)
     assert relevance[0].abs().flatten(1).argmax(dim=1).tolist() == [6, 6]
     assert (relevance[0].flatten(1) != 0).sum() == 2
@@ -377,7 +377,7 @@ def test_visualize_several_models(model_dir, tmp_path, monkeypatch):
 
 def test_visualize_a_row_and_what_is_not_there(model_dir, tmp_path, monkeypatch):
     arguments = ["--model_name_or_path", model_dir, "--output_dir", tmp_path / "out"]
-    run_main(monkeypatch, visualize, *arguments, "--row", 2, "--method", "grad_cam")
+    run_main(monkeypatch, visualize, *arguments, "--row", 2, "--method", "occlusion")
     assert (tmp_path / "out" / "image.png").exists()
     run_main(monkeypatch, visualize, *arguments[:3], tmp_path / "text only", "--text", TEXT)
     assert not (tmp_path / "text only" / "image.png").exists() and (tmp_path / "text only" / "text.png").exists()
