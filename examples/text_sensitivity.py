@@ -160,14 +160,11 @@ class LongTexts(NamedTuple):
     Args:
         sub_captions (`list[list[str]]`):
             The sub-captions of each.
-        short_captions (`list[str | None]`):
-            The short caption of the same image, None where it has none.
         image_embeds (`torch.Tensor` of shape `(num_texts, dim)`):
             The normalised embeddings of the images.
     """
 
     sub_captions: list[list[str]]
-    short_captions: list[str | None]
     image_embeds: torch.Tensor
 
     @property
@@ -175,8 +172,7 @@ class LongTexts(NamedTuple):
         return [join_sub_captions(parts) for parts in self.sub_captions]
 
     def select(self, places: list[int]) -> "LongTexts":
-        sub_captions, short_captions = ([values[place] for place in places] for values in self[:2])
-        return LongTexts(sub_captions, short_captions, self.image_embeds[places])
+        return LongTexts([self.sub_captions[place] for place in places], self.image_embeds[places])
 
 
 def first_long_captions(embedded: Embedded) -> LongTexts:
@@ -186,18 +182,15 @@ def first_long_captions(embedded: Embedded) -> LongTexts:
     Raises:
         `ValueError`: if there are fewer than two.
     """
-    first = {}
-    for kind, texts in embedded.texts.items():
-        # the first caption of an image comes last, and stays
-        first[kind] = dict(reversed(list(zip(texts["images"], texts["captions"]))))
-    images = sorted(first["long"])
+    texts = embedded.texts["long"]
+    first = dict(reversed(list(zip(texts["images"], texts["captions"]))))  # it comes last, and stays
+    images = sorted(first)
     if len(images) < 2:
         raise ValueError(
             f"{len(images)} images have a long caption: retrieval takes at least two. See the data arguments."
         )
     return LongTexts(
-        sub_captions=[split_sub_captions(first["long"][image]) for image in images],
-        short_captions=[first["short"].get(image) for image in images],
+        sub_captions=[split_sub_captions(first[image]) for image in images],
         image_embeds=torch.cat(embedded.image_embeds)[images],
     )
 
@@ -208,7 +201,7 @@ def embed_first_tokens(
     """Normalised embeddings (texts, dim) of the first `num_tokens` tokens of texts, special ones included."""
     if padding_of(processor) != "max_length":
         return embed_corpus(model, processor, texts, max_length=num_tokens)
-    # such a model is used to texts of its full length: what is cut off becomes padding
+    # such a model knows texts of its full length only: what is cut off becomes padding
     embeds = []
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
         part = in_trained_case(processor, texts[start : start + TEXTS_PER_CHUNK])
@@ -238,33 +231,44 @@ def measure_lengths(
     return rows
 
 
+def sentences_that_matter(model: PreTrainedModel, processor: ProcessorMixin, texts: LongTexts) -> list[int]:
+    """The place of the sentence of each text without which its similarity with the own image falls most."""
+    without = [
+        join_sub_captions(parts[:place] + parts[place + 1 :])
+        for parts in texts.sub_captions
+        for place in range(len(parts))
+    ]
+    embeds = embed_corpus(model, processor, without).split([len(parts) for parts in texts.sub_captions])
+    return [(own @ image).argmin().item() for own, image in zip(embeds, texts.image_embeds)]
+
+
 def measure_positions(model: PreTrainedModel, processor: ProcessorMixin, texts: LongTexts) -> dict:
     """
-    Recall with the sentence that matters at different places of the text: the short caption of the image, or the first
-    sentence where it has none, which in human and machine captions is a summary.
+    Recall with the sentence that matters most at different places of the text.
 
     Returns:
-        `dict`: `num_texts`, those with another sentence beside it; the recalls `without` the sentence, and at every
-        one of `positions`, from 0 (first) to 1 (last).
+        `dict`: `num_texts`, those of more than one sentence; the recalls `without` the sentence, and at every one of
+        `positions`, from 0 (first) to 1 (last).
     """
-    keyed = []
-    for image, (parts, short) in enumerate(zip(texts.sub_captions, texts.short_captions)):
-        key, others = (split_sub_captions(short), parts) if short is not None else (parts[:1], parts[1:])
-        if key and others:
-            keyed.append((image, key, others))
-    if len(keyed) < 2:
-        raise ValueError(f"{len(keyed)} texts have another sentence beside the one that is moved: at least two must.")
-    image_embeds = texts.image_embeds[[image for image, _, _ in keyed]]
+    texts = texts.select([place for place, parts in enumerate(texts.sub_captions) if len(parts) > 1])
+    if len(texts.sub_captions) < 2:
+        raise ValueError(f"{len(texts.sub_captions)} texts have more than one sentence: at least two must.")
+    places = sentences_that_matter(model, processor, texts)
+    split = [(parts[place], parts[:place] + parts[place + 1 :]) for parts, place in zip(texts.sub_captions, places)]
 
-    def recalls_at(position: float | None) -> dict[str, float]:
+    def measure(moved: list[list[str]]) -> dict[str, float]:
+        return recalls(
+            texts.image_embeds, embed_corpus(model, processor, [join_sub_captions(parts) for parts in moved])
+        )
+
+    rows = []
+    for position in POSITIONS:
         moved = []
-        for _, key, others in keyed:
-            place = round((position or 0) * len(others))
-            moved.append(join_sub_captions(others[:place] + (key if position is not None else []) + others[place:]))
-        return recalls(image_embeds, embed_corpus(model, processor, moved))
-
-    positions = [{"position": position, **recalls_at(position)} for position in POSITIONS]
-    return {"num_texts": len(keyed), "without": recalls_at(None), "positions": positions}
+        for sentence, others in split:
+            place = round(position * len(others))
+            moved.append([*others[:place], sentence, *others[place:]])
+        rows.append({"position": position, **measure(moved)})
+    return {"num_texts": len(split), "without": measure([others for _, others in split]), "positions": rows}
 
 
 def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: LongTexts, seed: int) -> list[dict]:
@@ -328,7 +332,7 @@ def format_tables(results: list[dict]) -> str:
         lines += [f"| {result['model']} | {format_recalls(row['num_tokens'], row)} |" for row in result["lengths"]]
     lines += [
         "",
-        "Place of the sentence that matters, from 0 (first) to 1 (last):",
+        "Place of the sentence that matters most, from 0 (first) to 1 (last):",
         "",
         "| model | place | T2I R@1 | I2T R@1 |",
         "| --- | --- | --- | --- |",
@@ -360,11 +364,12 @@ def plot_results(results: list[dict], path: Path) -> None:
             axes.plot([row[x] for row in rows], recall, marker="o", color=colour, label=Path(result["model"]).name)
         positions.axhline(moved["without"]["t2i_recall@1"], color=colour, linestyle=":", linewidth=1.2)
     lengths.set(xlabel="tokens kept", ylabel="text-to-image R@1, per cent", ylim=(0, 103))
-    positions.set(xlabel="place of the sentence that matters (dotted: without it)", ylim=(0, 103))
+    positions.set(xlabel="place of the sentence that matters most", ylim=(0, 103))
     positions.set_xticks([0, 0.5, 1], ["first", "middle", "last"])
     for axes in (lengths, positions):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
+    positions.set_title("dotted: without the sentence", fontsize=9)
     lengths.legend(frameon=False)
     figure.savefig(path, dpi=150)
 

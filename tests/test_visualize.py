@@ -314,7 +314,7 @@ def test_a_model_without_positions_is_blind_to_the_order(loaded):
     model.text_model.embeddings.position_embeddings.weight.zero_()
     colours = ("red", "green", "blue", "yellow")
     parts = [["a red boat", "the ground is sand", f"a {colour} house"] for colour in colours]
-    texts = text_sensitivity.LongTexts(parts, [None] * 4, nn.functional.normalize(torch.randn(4, 32), dim=-1))
+    texts = text_sensitivity.LongTexts(parts, nn.functional.normalize(torch.randn(4, 32), dim=-1))
     rows = {row["change"]: row for row in text_sensitivity.measure_changes(model, processor, texts, seed=0)}
     permuted, dropped = rows["sentences permuted"], rows["first sentence dropped"]
     assert permuted["similarity"] == pytest.approx(1) and permuted["before"] == permuted["after"]
