@@ -222,8 +222,6 @@ def measure_lengths(
 ) -> list[dict]:
     """Recall with the first tokens of each text, for the numbers of tokens up to the limit of the model and at it."""
     limit = processor.tokenizer.model_max_length
-    _, is_truncated = tokenize_and_count(processor, texts.texts, None)
-    logger.info(f"{sum(is_truncated)} of {len(is_truncated)} texts are longer than the limit of {limit} tokens.")
     rows = []
     for number in sorted({min(number, limit) for number in num_tokens}):
         embeds = embed_first_tokens(model, processor, texts.texts, number)
@@ -330,6 +328,9 @@ def format_tables(results: list[dict]) -> str:
     lines += ["", "Tokens kept:", "", "| model | tokens | T2I R@1 | I2T R@1 |", "| --- | --- | --- | --- |"]
     for result in results:
         lines += [f"| {result['model']} | {format_recalls(row['num_tokens'], row)} |" for row in result["lengths"]]
+        if result["num_truncated"] > 0:
+            told = f"{result['num_truncated']} of {result['num_texts']} texts are longer"
+            lines.append(f"| {result['model']} | ({told}) | | |")
     lines += [
         "",
         "Place of the sentence that matters most, from 0 (first) to 1 (last):",
@@ -408,6 +409,7 @@ def main() -> None:
                 "model": name,
                 "max_length": processor.tokenizer.model_max_length,
                 "num_texts": len(texts.sub_captions),
+                "num_truncated": sum(tokenize_and_count(processor, texts.texts, None)[1]),
                 "changes": measure_changes(model, processor, texts, args.seed),
                 "lengths": measure_lengths(model, processor, texts, args.num_tokens),
                 "moved": measure_positions(model, processor, texts),

@@ -26,8 +26,10 @@ Without an image it takes a row of the data, `--row`, with its first long captio
 
 import argparse
 import base64
+import bisect
 import html
 import io
+import itertools
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +39,7 @@ import torch
 from accelerate import PartialState
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import add_data_arguments, columns_of, load_split, read_image, undecoded
-from embedding import add_evaluation_arguments, embed_corpus, embed_images, load_model, tokenize
+from embedding import add_evaluation_arguments, embed_corpus, embed_images, in_trained_case, load_model, tokenize
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -108,6 +110,17 @@ def seen_picture(processor: ProcessorMixin, pixel_values: torch.Tensor) -> Image
     return Image.fromarray((255 * pixels.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy())
 
 
+def number_by_length(
+    processor: ProcessorMixin, sub_captions: list[str], numbers: list[int | None]
+) -> list[int | None]:
+    """The sub-caption of each token where the tokenizer drops full stops (SigLIP): by the lengths of beginnings."""
+    beginnings = [join_sub_captions(sub_captions[: end + 1]) for end in range(len(sub_captions))]
+    beginnings = in_trained_case(processor, beginnings)
+    tokens = processor.tokenizer(beginnings, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    ends, places = [len(ids) for ids in tokens], itertools.count()
+    return [None if number is None else bisect.bisect_right(ends, next(places)) for number in numbers]
+
+
 def explain(
     name: str,
     model: PreTrainedModel,
@@ -158,10 +171,13 @@ def explain(
     over_text[f"{title} depends on"] = token_relevance(model, inputs, image_embeds)[0].tolist()
 
     input_ids = inputs["input_ids"][0].tolist()
+    numbers = sub_caption_numbers(input_ids, processor.tokenizer)
+    if not any(numbers):
+        numbers = number_by_length(processor, sub_captions, numbers)
     explanation = Explanation(
         name=name,
         tokens=processor.tokenizer.convert_ids_to_tokens(input_ids),
-        numbers=sub_caption_numbers(input_ids, processor.tokenizer),
+        numbers=[None if number is None else min(number, len(sub_captions) - 1) for number in numbers],
         over_text=over_text,
         sub_captions=sub_captions,
     )

@@ -13,7 +13,7 @@ import text_sensitivity
 import torch
 import visualize
 from data.scenes import COLOURS, make_scene
-from embedding import embed_corpus, padding_of, tokenize
+from embedding import embed_corpus, padding_of, text_limit, tokenize
 from PIL import Image
 from relevance import (
     PATCH_METHODS,
@@ -26,6 +26,7 @@ from relevance import (
     token_relevance,
 )
 from scipy.stats import binomtest
+from test_dual_encoders import build_clip, build_siglip
 from torch import nn
 from transformers import AutoModel, AutoProcessor, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
@@ -333,6 +334,24 @@ def test_tokens_beyond_the_number_kept_do_not_count(loaded):
     whole = text_sensitivity.embed_first_tokens(model, processor, texts, 9)
     assert not torch.allclose(whole[0], whole[1], atol=1e-6)
     assert padding_of(processor) != "max_length"
+
+
+@pytest.mark.parametrize("build", [build_clip, build_siglip])
+def test_texts_of_other_dual_encoders(build, tmp_path):
+    torch.manual_seed(0)
+    model, processor = build(tmp_path)
+    model.eval().set_attn_implementation("eager")
+    processor.tokenizer.model_max_length = text_limit(model, processor)
+    texts = ["a red boat. the ground is sand", "a red boat. a tree"]
+    whole = text_sensitivity.embed_first_tokens(model, processor, texts, processor.tokenizer.model_max_length)
+    assert torch.allclose(whole, embed_corpus(model, processor, texts), atol=1e-5)
+    cut = text_sensitivity.embed_first_tokens(model, processor, texts, 4)
+    assert torch.allclose(cut[0], cut[1], atol=1e-5) and not torch.allclose(cut[0], whole[0], atol=1e-4)
+    image = make_scene(seed=1, index=0).draw()
+    explanation = visualize.explain("other", model, processor, texts[0], image, "grad_cam")
+    assert list(explanation.over_text) == ["similarity with the image depends on"]
+    assert {number for number in explanation.numbers if number is not None} == {0, 1}
+    assert explanation.over_image.shape[0] == 3
 
 
 def test_text_sensitivity(model_dir, tmp_path, monkeypatch):
