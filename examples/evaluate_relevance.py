@@ -242,7 +242,7 @@ def format_hits(row: dict[str, float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_evaluation_arguments(parser)
-    parser.add_argument("--num_scenes", type=int, default=400, help="How many scenes.")
+    parser.add_argument("--num_scenes", type=int, default=300, help="How many scenes.")
     parser.add_argument("--seed", type=int, default=2, help="The series of scenes; 0 is that of the training.")
     parser.add_argument("--methods", nargs="+", default=list(PATCH_METHODS), choices=PATCH_METHODS)
     args = parser.parse_args()
