@@ -41,6 +41,7 @@ MODULES = [
     "captioning.sharegpt4v",
     "captioning.rules",
     "checkpoints",
+    "corner_attention",
     "data.captions",
     "data.image_features",
     "data.loading",
@@ -50,6 +51,7 @@ MODULES = [
     "dataset_statistics",
     "embed_dataset",
     "embedding",
+    "evaluate_relevance",
     "evaluate_retrieval",
     "export_onnx",
     "filter_captions",
@@ -58,9 +60,12 @@ MODULES = [
     "pack_webdataset",
     "positions",
     "recaption",
+    "relevance",
     "search_embeddings",
+    "text_sensitivity",
     "train_lotlip",
     "training_summary",
+    "visualize",
     "zero_shot_classification",
 ]
 
@@ -73,6 +78,8 @@ SMALL_RUN = f"{SMALL_CELL} --overwrite_output_dir"
 # A documented grid of trainings
 SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
 SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
+# A documented measurement on few scenes
+SMALL_MEASUREMENTS = {"evaluate_relevance.py": "--num_scenes 2", "text_sensitivity.py": "--max_eval_samples 8"}
 # Where a documented command needs what lies on the Hub, a small model of the same architecture
 LOCAL = {
     "google/vit-base-patch16-224-in21k": "local/vit",
@@ -93,6 +100,7 @@ def run_script(monkeypatch, command: str) -> None:
         arguments += SMALL_RUN.split()
         if "--checkpointing_steps" in arguments:
             arguments += ["--checkpointing_steps", "1"]
+    arguments += SMALL_MEASUREMENTS.get(Path(name).name, "").split()
     if "/benchmarks/" in name:
         arguments += SMALL_BENCHMARK.split()
         monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))

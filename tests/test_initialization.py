@@ -22,8 +22,6 @@ from transformers import (
 from modeling_lotlip.modeling_lotlip import LotlipModel
 
 
-timm = pytest.importorskip("timm")
-
 from_pretrained = LotlipModel.from_vision_text_pretrained
 TOWER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
 
