@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from transformers import (
