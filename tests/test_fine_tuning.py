@@ -1,10 +1,13 @@
 """The recipes of docs/fine_tuning.md, where they could go wrong: adapters saved and merged, other text towers."""
 
+import random
+
 import pytest
 import torch
 from conftest import WORDS
 from data.scenes import load_scenes
 from peft import LoraConfig, PeftModel, get_peft_model
+from positions import stretch_positions
 from transformers import (
     AutoModel,
     BertConfig,
@@ -18,7 +21,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from modeling_lotlip import LotlipModel, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.hub import save_with_remote_code
 
 
@@ -114,3 +117,44 @@ def test_what_is_no_bert_is_refused(config, model_class, tmp_path):
     model_class(config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"is of type '{config.model_type}', but the text tower takes"):
         LotlipModel.from_vision_text_pretrained(text_model_name_or_path=tmp_path)
+
+
+def test_a_stretched_table_learns_what_lies_beyond_the_old_one():
+    """The last words of texts say the colour: they are read only where there are positions for them."""
+    torch.manual_seed(0)
+    vocab = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    tokenizer = LotlipTokenizer(vocab=vocab)
+    colours, fillers = ["red", "green", "blue", "yellow"], ["a", "the", "ground", "is", "sand", "sea", "tree", "house"]
+    tower = {**SMALL, "num_hidden_layers": 2, "projection_dim": 32, "hidden_dropout_prob": 0.0}
+    text = {**tower, "vocab_size": len(vocab), "max_position_embeddings": 40, "attention_probs_dropout_prob": 0.0}
+    vision = {**SMALL, "image_size": 8, "patch_size": 8}
+    image_embeds = torch.nn.functional.normalize(torch.randn(4, 32), dim=-1)  # of a locked tower
+
+    def draw(num_texts: int, seed: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        generator = random.Random(seed)
+        beginnings = [". ".join(" ".join(generator.choices(fillers, k=7)) for _ in range(6)) for _ in range(num_texts)]
+        texts = [f"{start}. a {colours[i % 4]} boat" for i, start in enumerate(beginnings)]
+        limit = model.config.text_config.max_position_embeddings - 2
+        return tokenizer(texts, padding=True, max_length=limit, truncation=True, return_tensors="pt"), torch.arange(
+            num_texts
+        ) % 4
+
+    accuracies = []
+    for is_stretched in (False, True):
+        torch.manual_seed(0)
+        model = LotlipModel(LotlipConfig(text_config=text, vision_config=vision, projection_dim=32))
+        if is_stretched:
+            stretch_positions(model, 80)
+        optimizer = torch.optim.AdamW([*model.text_model.parameters(), *model.text_projection.parameters()], 3e-3)
+        for step in range(150):
+            tokens, labels = draw(16, step)
+            features = model.get_text_features(**tokens).pooler_output
+            logits = 10 * torch.nn.functional.normalize(features, dim=-1) @ image_embeds.t()
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(logits, labels).backward()
+            optimizer.step()
+        tokens, labels = draw(64, seed=1000)
+        with torch.no_grad():
+            guesses = (model.eval().get_text_features(**tokens).pooler_output @ image_embeds.t()).argmax(dim=1)
+        accuracies.append((guesses == labels).float().mean().item())
+    assert accuracies[0] < 0.5 and accuracies[1] > 0.95
