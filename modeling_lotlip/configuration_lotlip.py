@@ -303,8 +303,7 @@ class LotlipConfig(LotlipConfigFileMixin, PreTrainedConfig):
     ```"""
 
     model_type = "lotlip"
-    # not `sub_configs_defaults`, with which transformers builds them itself: older versions do not know it
-    sub_configs = {"text_config": LotlipTextConfig, "vision_config": LotlipVisionConfig}
+    sub_configs_defaults = {"text_config": LotlipTextConfig, "vision_config": LotlipVisionConfig}
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
@@ -312,10 +311,6 @@ class LotlipConfig(LotlipConfigFileMixin, PreTrainedConfig):
     logit_scale_init_value: float | int = 2.6592
 
     def __post_init__(self, **kwargs):
-        for name, config_class in self.sub_configs.items():
-            sub_config = getattr(self, name)
-            if not isinstance(sub_config, PreTrainedConfig):
-                setattr(self, name, config_class(**(sub_config or {})))
         super().__post_init__(**kwargs)
         # here too, since `@strict` wraps what its own call raises in an error that is no ValueError
         self.validate_architecture()
