@@ -55,7 +55,7 @@ setup(
         "safetensors",
         "torch>=2.6",
         "torchvision",
-        "transformers>=5.24,<6",
+        "transformers>=5.21,<6",
     ],
     extras_require=extras,
 )

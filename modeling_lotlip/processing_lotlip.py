@@ -20,7 +20,7 @@ from transformers.utils import auto_docstring
 
 
 class LotlipProcessorKwargs(ProcessingKwargs, total=False):
-    # not `text_kwargs` of the processor: older versions of transformers do not know it
+    # not `text_kwargs` of the processor, which transformers 5.21 and 5.22 do not know
     _defaults = {"text_kwargs": {"padding": True}}
 
 

@@ -43,6 +43,7 @@ MODULES = [
     "embedding",
     "evaluate_retrieval",
     "flops",
+    "lay_out_upstream",
     "monitoring",
     "positions",
     "search_embeddings",
