@@ -245,23 +245,17 @@ def to_tree(text: str, imports: tuple[tuple[str, str], ...]) -> str:
 
 def tidy(*folders: Path):
     """Sorts imports, drops unused ones and formats, by the rules of the library."""
-    ruff = [sys.executable, "-m", "ruff"]
-    options = ["--isolated", "--line-length", "119", "--quiet"]
-    sorting = [
-        "--config",
-        "lint.isort.lines-after-imports=2",
-        "--config",
-        'lint.isort.known-first-party=["transformers"]',
-    ]
-    subprocess.run([*ruff, "check", *options, "--fix", "--select", "F401,I001", *sorting, *folders], check=True)
-    subprocess.run([*ruff, "format", *options, *folders], check=True)
+    isort = {"lines-after-imports": "2", "known-first-party": '["transformers"]'}
+    isort = [option for name, value in isort.items() for option in ("--config", f"lint.isort.{name}={value}")]
+    for command in (["check", "--fix", "--select", "F401,I001", *isort], ["format"]):
+        options = ["--isolated", "--line-length", "119", "--quiet"]
+        subprocess.run([sys.executable, "-m", "ruff", *command, *options, *folders], check=True)
 
 
 def register(text: str, registry: str, entry: str) -> str:
     """Adds an entry to one of the library's sorted lists, if it is not there yet."""
-    found = re.search(
-        rf"^{registry}\b[^\n]*= OrderedDict[^\n]*\(\n    \[\n(.*?)^    \]", text, re.MULTILINE | re.DOTALL
-    )
+    opening = rf"^{registry}\b[^\n]*= OrderedDict[^\n]*\(\n    \[\n"
+    found = re.search(rf"{opening}(.*?)^    \]", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise ValueError(f"transformers {transformers.__version__} has no list `{registry}` where it used to be.")
     line, entries = f"        {entry},\n", found[1]
@@ -324,7 +318,7 @@ def lay_out(output_dir: str | Path) -> tuple[list[Path], list[str]]:
         texts[MODEL / f"{name}.py"] = to_tree(text, IMPORTS)
     for name in TEST_MODULES:
         text, dropped = without((ROOT / "tests" / f"{name}.py").read_text(encoding="utf-8"), LEFT_OUT)
-        left_out += [f"{name}.{function}" for function in dropped]
+        left_out += [f"{name}.{function}" for function in dropped if function.startswith("test_")]
         texts[TESTS / f"{name}.py"] = to_tree(text, TEST_IMPORTS)
     texts[TESTS / "__init__.py"] = ""
     texts[DOCS / "lotlip.md"] = doc_page()
@@ -339,12 +333,10 @@ def lay_out(output_dir: str | Path) -> tuple[list[Path], list[str]]:
         texts[SOURCE / file] = text
     models = current(output_dir, "models/__init__.py")
     if "from .lotlip import *" not in models:
-        before = next(
-            name for name in re.findall(r"^    from \.(\w+) import \*$", models, re.MULTILINE) if name > "lotlip"
-        )
-        models = models.replace(
-            f"    from .{before} import", f"    from .lotlip import *\n    from .{before} import", 1
-        )
+        lines = re.findall(r"^    from \.\w+ import \*\n", models, re.MULTILINE)
+        line = "    from .lotlip import *\n"
+        later = next(other for other in lines if other > line)
+        models = models.replace(later, line + later)
     texts[SOURCE / "models" / "__init__.py"] = models
 
     for file, text in texts.items():
@@ -399,18 +391,15 @@ def main():
         "--test", action="store_true", help="Also run the model's tests in a copy of the installed transformers."
     )
     args = parser.parse_args()
-    is_checkout = (args.output_dir / SOURCE / "models").is_dir()
-    if (
-        args.output_dir.exists()
-        and not is_checkout
-        and (not args.output_dir.is_dir() or any(args.output_dir.iterdir()))
-    ):
-        parser.error(f"--output_dir {args.output_dir} is neither a checkout of transformers nor an empty folder")
+    output_dir = args.output_dir
+    if output_dir.exists() and not (output_dir / SOURCE / "models").is_dir():
+        if not output_dir.is_dir() or any(output_dir.iterdir()):
+            parser.error(f"--output_dir {output_dir} is neither a checkout of transformers nor an empty folder")
 
-    files, left_out = lay_out(args.output_dir)
+    files, left_out = lay_out(output_dir)
     for file in files:
-        print(f"Wrote {args.output_dir / file}")
-    print(f"Left out {len(left_out)} tests: {', '.join(left_out)}")
+        print(f"Wrote {output_dir / file}")
+    print("Left out of the tests:", *left_out, sep="\n  ")
     if args.test:
         with tempfile.TemporaryDirectory() as folder:
             copy_installed(folder)

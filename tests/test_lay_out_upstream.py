@@ -83,8 +83,9 @@ def test_pieces():
     with pytest.raises(ValueError, match="2 places"):
         substitute("a a", "a", "b", "file")
 
-    code = "X = 1\n\n# of f\n@d\ndef f():\n    return X\n\nclass A:\n    def __init__(self):\n        self.y = 2\n        X\n"
-    assert without(code, {"X"}) == ("\n\nclass A:\n    def __init__(self):\n        self.y = 2\n", ["f"])
+    kept = "class A:\n    def __init__(self):\n        self.y = 2\n"
+    code = f"X = 1\n# of f\n@d\ndef f():\n    return X\n{kept}        X.add(self)\n"
+    assert without(code, {"X"}) == (kept, ["f"])
 
 
 def test_refuses_a_folder_with_other_files(tmp_path, monkeypatch, capsys):
