@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo test quality style clean
+.PHONY: demo test versions upstream quality style clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,21 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4
+
+# the oldest and the newest transformers that setup.py allows, each in a folder of its own with the packages it wants
+OLDEST = $(shell sed -n 's/.*"transformers>=\([0-9.]*\),<6".*/\1/p' setup.py)
+
+versions: $(VENV)/.installed
+	$(BIN)/pip install --quiet --upgrade --target $(VENV)/transformers-oldest "transformers==$(OLDEST)"
+	$(BIN)/pip install --quiet --upgrade --target $(VENV)/transformers-newest "transformers<6"
+	$(BIN)/python -m pytest -m versions tests/test_versions.py
+	PYTHONPATH=$(abspath $(VENV))/transformers-oldest $(BIN)/python -m pytest $(addprefix tests/test_,$(addsuffix .py, \
+		configuration_lotlip modeling_lotlip tokenization_lotlip image_processing_lotlip processing_lotlip pipeline)) \
+		-k "not compiled and not export and not flex"
+
+# lays the model out as transformers' own tree has it, and runs its tests in a copy of the installed transformers
+upstream: $(VENV)/.installed
+	$(BIN)/python examples/lay_out_upstream.py --output_dir outputs/upstream --test
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check .

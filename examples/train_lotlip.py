@@ -686,7 +686,8 @@ def main() -> None:
     model.vision_model.requires_grad_(not is_locked)
     OBJECTIVES[args.objective].prepare(model)
     if args.gradient_checkpointing:
-        model.activation_checkpointing_enable()
+        # its older name is deprecated, and all that transformers 5.21 knows
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     if not is_locked and (args.cache_image_features or args.num_views):
         raise ValueError("`--cache_image_features` and `--num_views` are for a locked image tower.")
     if args.num_views and args.min_crop_scale == 1:

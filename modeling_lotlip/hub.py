@@ -103,7 +103,7 @@ with torch.inference_mode():
     probabilities = model(**inputs).logits_per_image.softmax(dim=-1)
 ```
 
-Without it, the code in this repository does the same (it needs `transformers` from version 5.24 on, and `ftfy`): leave
+Without it, the code in this repository does the same (it needs `transformers` from version 5.21 on, and `ftfy`): leave
 the import out, and give `from_pretrained` the argument `trust_remote_code=True`. Zero-shot classification:
 
 ```python

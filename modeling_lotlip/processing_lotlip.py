@@ -15,8 +15,13 @@
 Image/Text processor class for LoTLIP.
 """
 
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 from transformers.utils import auto_docstring
+
+
+class LotlipProcessorKwargs(ProcessingKwargs, total=False):
+    # not `text_kwargs` of the processor, which transformers 5.21 and 5.22 do not know
+    _defaults = {"text_kwargs": {"padding": True}}
 
 
 @auto_docstring(
@@ -42,7 +47,7 @@ from transformers.utils import auto_docstring
     """
 )
 class LotlipProcessor(ProcessorMixin):
-    text_kwargs = {"padding": True}
+    valid_processor_kwargs = LotlipProcessorKwargs
 
     def __init__(self, image_processor=None, tokenizer=None):
         super().__init__(image_processor, tokenizer)

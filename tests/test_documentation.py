@@ -56,6 +56,7 @@ MODULES = [
     "export_onnx",
     "filter_captions",
     "flops",
+    "lay_out_upstream",
     "monitoring",
     "pack_webdataset",
     "positions",

@@ -25,13 +25,15 @@ REPO_ID = "org/lotlip-tiny"
 LOAD = """
 import sys
 
-remote, results = sys.argv[1] == "remote", sys.argv[2]
-if remote:
-    sys.modules["modeling_lotlip"] = None  # as if it were not installed
-    trust = {"trust_remote_code": True}
+source, results, repo_id = sys.argv[1:]
+if source == "package":
+    import modeling_lotlip as lotlip
 else:
-    import modeling_lotlip
-    trust = {}
+    sys.modules["modeling_lotlip"] = None  # as if it were not installed
+if source == "tree":
+    import transformers as lotlip
+trust = {"trust_remote_code": True} if source == "remote" else {}
+module = {"package": "modeling_lotlip.", "remote": "transformers_modules.", "tree": "transformers.models.lotlip."}
 
 import torch
 from PIL import Image
@@ -42,7 +44,6 @@ from transformers import (
 )
 
 torch.set_num_threads(1)
-repo_id = "org/lotlip-tiny"
 model = AutoModel.from_pretrained(repo_id, **trust).eval()
 processor = AutoProcessor.from_pretrained(repo_id, **trust)
 tokenizer = AutoTokenizer.from_pretrained(repo_id, **trust)
@@ -55,7 +56,7 @@ assert [part.__name__ for part in classes] == [
     "LotlipModel", "LotlipProcessor", "LotlipTokenizer", "LotlipImageProcessor", "LotlipImageProcessorPil",
     "LotlipTokenizer", "LotlipImageProcessor",
 ], classes
-assert all(part.__module__.startswith("transformers_modules." if remote else "modeling_lotlip.") for part in classes)
+assert all(part.__module__.startswith(module[source]) for part in classes), classes
 
 image = Image.linear_gradient("L").convert("RGB").crop((0, 0, 120, 200))
 texts = ["a bc. d e f", "g"]
@@ -79,14 +80,14 @@ with torch.inference_mode():
     assert torch.equal(pooled @ model.text_projection.weight.t(), outputs.text_model_output.pooler_output)
     pooled = vision_model(inputs["pixel_values"]).pooler_output
     assert torch.equal(pooled, outputs.vision_model_output.pooler_output)
-    if remote:
+    if source == "remote":
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
         towers = [
             get_class_from_dynamic_module(f"modeling_lotlip.{name}", repo_id)
             for name in ("LotlipTextModelWithProjection", "LotlipVisionModelWithProjection")
         ]
     else:
-        towers = [modeling_lotlip.LotlipTextModelWithProjection, modeling_lotlip.LotlipVisionModelWithProjection]
+        towers = [lotlip.LotlipTextModelWithProjection, lotlip.LotlipVisionModelWithProjection]
     text_model, info = towers[0].from_pretrained(repo_id, output_loading_info=True)
     assert not info["missing_keys"] and not info["mismatched_keys"], info
     assert not any(name.startswith(("text_model.", "text_projection.")) for name in info["unexpected_keys"]), info
@@ -185,7 +186,7 @@ def loaded(hub, tmp_path_factory):
     """Embeddings from a process with the package, and from one without it."""
     folder = tmp_path_factory.mktemp("loaded")
     for source in ("package", "remote"):
-        run(hub, folder / f"home-{source}", "-c", LOAD, source, folder / f"{source}.safetensors")
+        run(hub, folder / f"home-{source}", "-c", LOAD, source, folder / f"{source}.safetensors", REPO_ID)
     return {source: load_file(folder / f"{source}.safetensors") for source in ("package", "remote")}
 
 

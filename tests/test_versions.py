@@ -1,0 +1,62 @@
+"""The oldest and the newest transformers read what the other saved, and compute the same; see `make versions`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_hub import LOAD
+
+
+ROOT = Path(__file__).resolve().parents[1]
+VERSIONS = ("oldest", "newest")
+
+SAVE = """
+import sys
+
+from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.hub import save_with_remote_code
+
+model_dir, folder = sys.argv[1:]
+save_with_remote_code(LotlipModel.from_pretrained(model_dir), LotlipProcessor.from_pretrained(model_dir), folder)
+"""
+
+
+def run(version: str, home: Path, code: str, *arguments) -> None:
+    """Runs code with one of the versions, which `make versions` has put beside the environment's packages."""
+    packages = Path(sys.prefix) / f"transformers-{version}"
+    assert (packages / "transformers").is_dir(), f"there is no {packages}: run `make versions`"
+    code = f"import transformers; assert transformers.__file__.startswith({str(packages)!r})\n{code}"
+    environment = {
+        **os.environ,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{packages}{os.pathsep}{ROOT}",
+    }
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    finished = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+@pytest.mark.versions
+def test_versions_read_each_other_and_agree(model_dir, tmp_path):
+    outputs = {}
+    for saved_by in VERSIONS:
+        folder = tmp_path / f"saved-by-{saved_by}"
+        run(saved_by, tmp_path, SAVE, model_dir, folder)
+        (loaded_by,) = set(VERSIONS) - {saved_by}
+        for source in ("package", "remote"):
+            results = tmp_path / f"{loaded_by}-{source}.safetensors"
+            run(loaded_by, tmp_path, LOAD, source, results, folder)
+            outputs[loaded_by, source] = load_file(results)
+
+    expected = outputs["newest", "package"]
+    assert all(tensor.isfinite().all() and tensor.std() > 0 for tensor in expected.values())
+    for case, tensors in outputs.items():
+        assert tensors.keys() == expected.keys()
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, expected[name]), (case, name)
