@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo test quality style clean
+.PHONY: demo test docs docs-serve quality style clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,14 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4
+
+# a warning, a dead link or anchor for instance, fails
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs build --strict
+
+# the same at http://127.0.0.1:8000, built anew when a page changes
+docs-serve: $(VENV)/.installed
+	$(BIN)/mkdocs serve
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check .

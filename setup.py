@@ -44,7 +44,9 @@ extras["test"] = extras["examples"] + [
     "tensorboard",
     "timm",
 ]
-extras["dev"] = extras["test"] + ["ruff>=0.14"]
+extras["quality"] = ["ruff>=0.14"]
+extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0"] + extras["quality"]  # ruff wraps signatures
+extras["dev"] = extras["test"] + extras["quality"] + extras["docs"]
 
 setup(
     name="modeling_lotlip",
