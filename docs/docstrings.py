@@ -16,6 +16,8 @@ from transformers.utils.auto_docstring import ImageProcessorArgs, ModelArgs, Mod
 
 # Descriptions of arguments and of fields that no docstring needs to repeat
 COMMON = {**vars(ProcessorArgs), **vars(ImageProcessorArgs), **vars(ModelOutputArgs), **vars(ModelArgs)}
+# What stands in them for the classes of a model
+CLASSES = {"{image_processor_class}": "`LotlipImageProcessor`", "{processor_class}": "`LotlipProcessor`"}
 
 # `name (type): text`, or the text in the lines below
 ENTRY = re.compile(r"(\*{0,2}\w+(?:, \w+)*)(?: \((.*?)\))?:(?: (.+))?")
@@ -54,20 +56,20 @@ def describe(name: str, annotation: object, default: object) -> str:
     kinds += ["*optional*" if default is not None else ""]
     kinds += [f"defaults to `{default}`" if str(default) != "None" else ""]
     text = textwrap.dedent(COMMON[name]["description"]).strip().split("\n\n[What are")[0]
+    for placeholder, class_name in CLASSES.items():
+        text = text.replace(f"{placeholder}.__call__", class_name).replace(placeholder, class_name)
     return f"{name} ({', '.join(filter(None, kinds))}):\n{textwrap.indent(text, '    ')}\n"
 
 
 def complete(obj: griffe.Object, intro: str, text: str) -> str:
     """What `auto_docstring` makes of a docstring: all arguments in their order, behind the introduction."""
-    if obj.is_function:
-        arguments = [(item.name, item.annotation, item.default) for item in obj.parameters]
-    else:
+    arguments = {item.name: (item.annotation, item.default) for item in obj.parameters}
+    if obj.is_class:
         members = {**obj.inherited_members, **obj.members}.values()
-        arguments = [(item.name, item.annotation, item.value) for item in members if item.is_attribute]
-        arguments += [(item.name, None, None) for item in obj.parameters]
+        arguments |= {item.name: (item.annotation, item.value) for item in members if item.is_attribute}
     entries = ENTRIES.match(text)
     described = {entry[1]: entry[0] for entry in DESCRIBED.finditer(entries[0] if entries else "")}
-    described = "".join(described.get(argument[0]) or describe(*argument) for argument in arguments)
+    described = "".join(described.get(name) or describe(name, *argument) for name, argument in arguments.items())
     title = "Attributes" if "dataclass" in obj.labels else "Args"
     section = f"{title}:\n{textwrap.indent(described, '    ')}\n" if described else ""
     return f"{intro}\n\n{section}{text[entries.end() :] if entries else text}"
