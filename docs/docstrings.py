@@ -78,7 +78,7 @@ def complete(obj: griffe.Object, intro: str, text: str) -> str:
 def to_markdown(section: re.Match) -> str:
     """A section of a docstring: arguments as a list of definitions, the others as they are under their title."""
     name, block = section[1], textwrap.dedent(section[2]).strip()
-    if name in ("Args", "Parameters", "Attributes"):
+    if name in TITLES:  # a definition begins with a colon and three spaces
         lines, mark = [], ""
         for line in block.splitlines():
             entry = ENTRY.fullmatch(line)
@@ -117,5 +117,5 @@ class TransformersDocstrings(griffe.Extension):
                 text = complete(obj, intro, text)
             text = SECTION.sub(to_markdown, text)
             text = re.sub(r"^(Examples?):$", r"**\1**", text, flags=re.MULTILINE)
-            text = text.replace("```python\n>>>", "```pycon\n>>>")
+            text = text.replace("```python\n>>>", "```pycon\n>>>").replace("  # doctest: +SKIP", "")
             obj.docstring = griffe.Docstring(REFERENCE.sub(link, text), parent=obj)
