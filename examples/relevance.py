@@ -258,3 +258,61 @@ def patch_grid(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[int,
         raise ValueError(f"The image tower of {type(model).__name__} does not cut images of pixels into patches.")
     height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
     return pixel_values.shape[2] // height, pixel_values.shape[3] // width
+
+
+# How the relevance of patches is computed, in words that go on "the method is ..."
+PATCH_METHODS = {
+    "gradient_rollout": "attention weighted with its gradient, added up over the layers",
+    "gradient_input": "gradient times input",
+}
+
+
+def patch_relevance(
+    model: PreTrainedModel,
+    inputs: dict[str, torch.Tensor],
+    text_embeds: torch.Tensor,
+    method: str = next(iter(PATCH_METHODS)),
+) -> torch.Tensor:
+    """
+    How much each patch of images counts for their cosine similarity with texts, one text for each image.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder whose image tower cuts images into patches; for `"gradient_rollout"` with
+            `attn_implementation="eager"`.
+        inputs (`dict[str, torch.Tensor]`):
+            What its image processor returns, `pixel_values` (batch_size, channels, height, width) among it.
+        text_embeds (`torch.Tensor` of shape `(batch_size, dim)`):
+            The embeddings of the texts.
+        method (`str`, *optional*):
+            A key of `PATCH_METHODS`: `"gradient_rollout"` is [`gradient_weighted_rollout`], of which the row of the
+            class token is taken, or the mean of all rows where there is none; `"gradient_input"` gradient times input
+            (Shrikumar et al., 2016, https://arxiv.org/abs/1605.01713) over the patch embeddings.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, rows, columns)`: in float32, not negative for `"gradient_rollout"`.
+
+    Raises:
+        `ValueError`: if there is no such method, the image tower has no patches, or the model keeps no attention.
+    """
+    if method not in PATCH_METHODS:
+        raise ValueError(f"`method` must be one of {list(PATCH_METHODS)}, got {method!r}.")
+    rows, columns = patch_grid(model, inputs["pixel_values"])
+    inputs = {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
+        for name, tensor in inputs.items()
+    }
+    with gradients_from(input_embeddings(model, "vision")) as outputs:
+        features = model.get_image_features(**inputs, output_attentions=method == "gradient_rollout")
+        score = similarity_of_pairs(features.pooler_output, text_embeds).sum()
+        if method == "gradient_input":
+            (gradient,) = torch.autograd.grad(score, outputs)
+            product = (gradient * outputs[0]).detach().float()
+            # a convolution gives (batch, dim, rows, columns), a linear layer (batch, patches, dim)
+            return product.sum(dim=1) if product.dim() == 4 else product.sum(dim=-1).unflatten(1, (rows, columns))
+        check_attentions(features.attentions)
+        gradients = torch.autograd.grad(score, features.attentions)
+    relevance = gradient_weighted_rollout(tuple(attention.detach() for attention in features.attentions), gradients)
+    num_before = relevance.shape[-1] - rows * columns  # class and register tokens
+    relevance = relevance[:, 0] if num_before > 0 else relevance.mean(dim=1)
+    return relevance[:, num_before:].unflatten(1, (rows, columns))
