@@ -55,6 +55,11 @@ SHARD_SIZE = 512
 NUM_REFERENCES = 20_000
 # A sentence counts as satisfied if the picture fits it better than this share of the others
 SATISFIED = 0.9
+# How pictures are scored on a sentence, in words that go on "each bar says ..."
+SENTENCE_SCORES = {
+    "alone": "how well it fits one sentence alone",
+    "left_out": "how much of its similarity with the whole text it owes to one sentence",
+}
 # Similarities that differ by less are equal: sums of the same numbers in another order
 ROUNDING = 1e-6
 
@@ -382,7 +387,7 @@ class Query(NamedTuple):
         sentences (`list[Sentence]`):
             The sub-captions of its text.
         sentence_embeds (`torch.Tensor` of shape `(num_sentences, dim)`):
-            Those of each for itself, normalised.
+            What a picture's embedding is multiplied with for its score on each of them; zero where there is none.
     """
 
     embedding: torch.Tensor
@@ -400,7 +405,8 @@ class Result(NamedTuple):
         similarity (`float`):
             The cosine similarity with the query.
         fits (`list[float | None]`):
-            For each sentence the share of the other pictures that fit it less. None if there are no others.
+            For each sentence the share of the other pictures with a lower score. None if there are no others, or the
+            sentence is not read and scored by leaving it out.
     """
 
     name: str
@@ -463,11 +469,32 @@ def embed_image(model: PreTrainedModel, processor: ProcessorMixin, image: Image.
     return embed_batch(model, Batch([0], dict(processor.image_processor([image], return_tensors="pt"))))[0]
 
 
+def embed_sentences(
+    model: PreTrainedModel, processor: ProcessorMixin, sentences: list[Sentence], score: str, max_length: int | None
+) -> torch.Tensor:
+    """
+    What the embedding of a picture is multiplied with for its score on each sentence: (num_sentences, dim)
+
+    With `score="alone"` it is the embedding of the sentence alone, normalised. With `"left_out"` it is that of the
+    text, as far as it is read, less that of the text without the sentence, so that the score is what the similarity
+    loses without it; zero for a sentence that is not read. Of a single sentence nothing can be left out.
+    """
+    read = [sentence.read for sentence in sentences if sentence.read]
+    if score == "alone" or len(read) < 2:
+        return embed_corpus(model, processor, [sentence.text for sentence in sentences], max_length=max_length)
+    without = [join_sub_captions(read[:place] + read[place + 1 :]) for place in range(len(read))]
+    embeds = embed_corpus(model, processor, [join_sub_captions(read), *without], max_length=max_length)
+    differences = torch.zeros(len(sentences), embeds.shape[1])
+    differences[: len(read)] = embeds[0] - embeds[1:]
+    return differences
+
+
 def embed_query(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     text: str,
     image: Image.Image | None = None,
+    sentence_score: str = "alone",
     max_length: int | None = None,
 ) -> Query:
     """
@@ -483,6 +510,8 @@ def embed_query(
             captions in evaluation.
         image (`Image.Image`, *optional*):
             The picture. With a description the query is the mean of both normalised embeddings, normalised.
+        sentence_score (`str`, *optional*, defaults to `"alone"`):
+            How pictures are scored on each sentence, a key of `SENTENCE_SCORES`; see [`embed_sentences`].
         max_length (`int`, *optional*):
             Truncate texts at this many tokens.
 
@@ -490,17 +519,18 @@ def embed_query(
         `QueryError`: if there is neither.
     """
     sub_captions = split_sub_captions(text)
-    embeds, sentence_embeds = [], torch.empty(0, 0)
+    embeds, sentences, sentence_embeds = [], [], torch.empty(0, 0)
     if sub_captions:
         whole = join_sub_captions(sub_captions) if len(sub_captions) > 1 else text.strip()
-        text_embeds = embed_corpus(model, processor, [whole, *sub_captions], max_length=max_length)
-        embeds, sentence_embeds = [text_embeds[0]], text_embeds[1:]
+        embeds.append(embed_corpus(model, processor, [whole], max_length=max_length)[0])
+        sentences = mark_limit(processor, sub_captions, max_length)
+        sentence_embeds = embed_sentences(model, processor, sentences, sentence_score, max_length)
     if image is not None:
         embeds.append(embed_image(model, processor, image))
     if not embeds:
         raise QueryError("There is nothing to search for yet: describe a picture, choose one, or both.")
     embedding = torch.nn.functional.normalize(torch.stack(embeds).mean(dim=0), dim=0)
-    return Query(embedding, mark_limit(processor, sub_captions, max_length), sentence_embeds)
+    return Query(embedding, sentences, sentence_embeds)
 
 
 def percentiles(similarities: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -568,6 +598,7 @@ def search_index(index: Index, query: Query, k: int) -> list[Result]:
     if query.sentences:
         own, references = index.embeds[positions], draw_references(index)
         fits = percentiles(own @ query.sentence_embeds.t(), references @ query.sentence_embeds.t())
+        fits[:, ~query.sentence_embeds.any(dim=1)] = torch.nan
     return [
         Result(index.names[position], similarity, [None if fit != fit else fit for fit in row])
         for position, similarity, row in zip(positions.tolist(), similarities.tolist(), fits.tolist())
@@ -765,7 +796,9 @@ class Searcher:
                 raise QueryError("The pictures are still being indexed. Try again when the bar above is full.")
             raise QueryError("Nothing is indexed yet: there is no picture to find.")
         with self.model_lock:
-            query = embed_query(self.model, self.processor, text, image, self.args.max_length)
+            query = embed_query(
+                self.model, self.processor, text, image, self.args.sentence_score, self.args.max_length
+            )
         return query, search_index(index, query, k)
 
     def heat_map(self, name: str, sentence: str) -> Image.Image:
