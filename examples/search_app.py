@@ -23,6 +23,8 @@ Open the address that it prints. It is served to this machine only, and needs no
 
 import argparse
 import os
+import signal
+import socket
 import time
 from pathlib import Path
 
@@ -151,6 +153,33 @@ def build_page(searcher: Searcher) -> gr.Blocks:
     return page
 
 
+def serve(args: argparse.Namespace) -> None:
+    """Serves the page until Ctrl-C, which it raises as a `KeyboardInterrupt`."""
+    model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
+    searcher = Searcher(model, processor, args)
+    page = build_page(searcher)
+    try:
+        searcher.start_update()
+        page.launch(
+            server_name="127.0.0.1",
+            server_port=args.port,
+            share=args.share,
+            theme=gr.themes.Base(**FONTS),
+            css=CSS,
+            footer_links=[],
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+        address = f"{page.local_url} and {page.share_url}" if args.share else page.local_url
+        print(f"Search your pictures at {address} (Ctrl-C ends it).", flush=True)
+        while True:
+            time.sleep(1)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C, while it ends
+        searcher.stop()
+        page.close(verbose=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser)
@@ -175,30 +204,14 @@ def main() -> None:
     for name in ("batch_size", "k"):
         if getattr(args, name) < 1:
             parser.error(f"`--{name} {getattr(args, name)}` must be at least 1.")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", args.port)) == 0:
+            parser.error(f"`--port {args.port}` is taken by another program: name another one.")
 
-    model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
-    searcher = Searcher(model, processor, args)
-    searcher.start_update()
-    page = build_page(searcher)
     try:
-        page.launch(
-            server_name="127.0.0.1",
-            server_port=args.port,
-            share=args.share,
-            theme=gr.themes.Base(**FONTS),
-            css=CSS,
-            footer_links=[],
-            quiet=True,
-            prevent_thread_lock=True,
-        )
-        print(f"Search your pictures at {page.local_url} (Ctrl-C ends it).", flush=True)
-        while True:
-            time.sleep(1)
+        serve(args)
     except KeyboardInterrupt:
         print()
-    finally:
-        searcher.stop()
-        page.close(verbose=False)
 
 
 if __name__ == "__main__":

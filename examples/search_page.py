@@ -274,8 +274,8 @@ def format_status(searcher: Searcher) -> str:
     if index.unreadable:
         names = "".join(f"<br>{html.escape(name)}" for name in sorted(index.unreadable))
         parts.append(
-            f'<details><summary class="quiet">{count(len(index.unreadable), "file")} cannot be read as a picture and '
-            f'left out</summary><p class="quiet">{names.removeprefix("<br>")}</p></details>'
+            f'<details><summary class="quiet">Left out: {count(len(index.unreadable), "file")} that cannot be read as '
+            f'a picture</summary><p class="quiet">{names.removeprefix("<br>")}</p></details>'
         )
     if searcher.pictures.others:
         others = html.escape(format_files(searcher.pictures.others))
