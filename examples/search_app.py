@@ -53,13 +53,14 @@ from search_page import (
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
 
-class PictureFile(gr.Image):
-    """A picture that was chosen, as the path of its file, whatever is in it: what is none is for us to say."""
-
-    is_template = True  # on the page it is the component it derives from
-
-    def preprocess(self, payload) -> str | None:
-        return None if payload is None else payload.path
+def picture_file(**settings) -> gr.Image:
+    """
+    A picture to be chosen, which handlers get as the path of its file, whatever is in it: what is none is for us to
+    say.
+    """
+    picture = gr.Image(sources=["upload", "clipboard"], **settings)
+    picture.preprocess = lambda payload: None if payload is None else payload.path
+    return picture
 
 
 def build_page(searcher: Searcher) -> gr.Blocks:
@@ -119,9 +120,8 @@ def build_page(searcher: Searcher) -> gr.Blocks:
                     scale=3,
                     elem_id="description",
                 )
-                image = PictureFile(
+                image = picture_file(
                     label="Picture (with a description: the mean of both)",
-                    sources=["upload", "clipboard"],
                     height=210,
                     scale=2,
                     elem_id="query-picture",
@@ -131,9 +131,8 @@ def build_page(searcher: Searcher) -> gr.Blocks:
             results = gr.HTML(js_on_load=SCRIPT, server_functions=[heat_map], elem_id="results")
         with gr.Tab("Zero-shot"):
             with gr.Row():
-                picture = PictureFile(
+                picture = picture_file(
                     label="Picture",
-                    sources=["upload", "clipboard"],
                     height=300,
                     scale=2,
                     elem_id="picture",
@@ -157,9 +156,9 @@ def serve(args: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C, which it raises as a `KeyboardInterrupt`."""
     model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
     searcher = Searcher(model, processor, args)
+    searcher.start_update()
     page = build_page(searcher)
     try:
-        searcher.start_update()
         page.launch(
             server_name="127.0.0.1",
             server_port=args.port,

@@ -58,8 +58,8 @@ CSS = """
 .search-page .query { margin: 0.25rem 0 1.5rem; }
 .search-page .query s { color: var(--quiet); text-decoration-color: var(--error-text-color, #c33); }
 .search-page .query p + p { margin-top: 0.4rem; }
-.search-page .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16.5rem), 1fr));
-    gap: 2.25rem 1.75rem; align-items: start; }
+.search-page .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15.5rem), 1fr));
+    gap: 2.25rem 1.75rem; align-items: start; padding-top: 0.75rem; }
 .search-page .card { margin: 0; min-width: 0; }
 .search-page .frame { position: relative; aspect-ratio: 1; display: flex; border-radius: 6px; overflow: hidden;
     background: var(--background-fill-secondary); }
@@ -84,6 +84,7 @@ CSS = """
 .search-page .label { margin-bottom: 0.9rem; }
 .search-page .label .line > :first-child { white-space: normal; }
 footer { display: none !important; }
+@media (max-width: 640px) { #status { flex-basis: 100%; } }
 """
 
 # A click on a sentence under a picture puts its heat map in the place of the picture, another click the picture back.
