@@ -748,7 +748,7 @@ class Searcher:
 
     def update(self) -> None:
         """Makes the index that of the collection as it is now, with a progress bar in the terminal."""
-        with self.update_lock, tqdm(desc="Indexing", unit=" pictures") as progress:
+        with self.update_lock, tqdm(desc="Indexing", unit=" pictures", delay=1) as progress:
 
             def report(done: int, total: int) -> bool:
                 self.status = Status(True, done, total, None)
@@ -768,7 +768,7 @@ class Searcher:
                     self.model_lock,
                 )
                 self.use(index)
-            except (OSError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError) as error:  # the page says it
                 problem = str(error)
             finally:
                 self.status = self.status._replace(is_updating=False, problem=problem)

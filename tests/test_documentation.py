@@ -61,6 +61,7 @@ SMALL_CELL = (
 SMALL_RUN = f"{SMALL_CELL} --overwrite_output_dir"
 # A documented grid of trainings
 SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
+SMALL_EVALUATION = "--num_scenes 12 --num_queries 2"
 SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
 # Where a documented command needs what lies on the Hub, a small model of the same architecture
 LOCAL = {"google/vit-base-patch16-224-in21k": "local/vit", "google-bert/bert-base-uncased": "local/bert"}
@@ -78,6 +79,8 @@ def run_script(monkeypatch, command: str) -> None:
         arguments += SMALL_RUN.split()
         if "--checkpointing_steps" in arguments:
             arguments += ["--checkpointing_steps", "1"]
+    if name.endswith("evaluate_sentences.py"):
+        arguments += SMALL_EVALUATION.split()
     if "/benchmarks/" in name:
         arguments += SMALL_BENCHMARK.split()
         monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
