@@ -207,6 +207,9 @@ class Index(NamedTuple):
         return self._replace(faiss=build_faiss_index([self.embeds], string_factory) if self.names else None)
 
 
+EMPTY = Index([], torch.empty(0, 0))
+
+
 class Changes(NamedTuple):
     """How many pictures an update embedded for the first time or again, and dropped."""
 
@@ -284,7 +287,7 @@ def update_index(
     batch_size: int = 64,
     report: Callable[[int, int], bool | None] = lambda done, total: None,
     lock: AbstractContextManager | None = None,
-) -> tuple[Index, Changes]:
+) -> Changes:
     """
     Makes an index on disk that of a collection as it is now: what is new is embedded, what is gone dropped, and what
     has changed embedded again. What cannot be read is remembered, and tried again when its file changes.
@@ -309,7 +312,7 @@ def update_index(
             Entered while the model computes.
 
     Returns:
-        `(Index, Changes)`: what can be searched now, and what has changed.
+        `Changes`: what has changed. [`load_index`] reads the index.
     """
     lock = nullcontext() if lock is None else lock
     folder.mkdir(parents=True, exist_ok=True)
@@ -344,19 +347,15 @@ def update_index(
             write_shard(path, entries, torch.cat(embeds), pa.string(), "float32")
         if is_stopped:
             break
-    return load_index(folder), changes
+    return changes
 
 
 def load_index(folder: Path) -> Index:
     """What [`update_index`] left in a folder."""
-    unreadable = {
-        name: error
-        for listed in read_lists(folder).values()
-        for name, (_, error) in listed.items()
-        if error is not None
-    }
-    if not list(folder.glob("embeddings-*.parquet")):
-        return Index([], torch.empty(0, 0), unreadable)
+    lists = read_lists(folder)
+    if not lists:
+        return EMPTY
+    unreadable = {name: error for listed in lists.values() for name, (_, error) in listed.items() if error is not None}
     names = open_shards(folder).to_table(columns=["id"])["id"].to_pylist()
     embeds = list(read_embeddings(folder, "image"))
     return Index(names, torch.cat(embeds) if embeds else torch.empty(0, 0), unreadable)
@@ -715,7 +714,7 @@ class Searcher:
         model.set_attn_implementation("eager")  # heat maps need the attention
         self.model, self.processor, self.args = model, processor, args
         self.pictures = pictures_of(args)
-        self.index = Index([], torch.empty(0, 0))
+        self.index = EMPTY
         self.changes = Changes(0, 0, 0)
         self.model_lock, self.update_lock = Lock(), Lock()
         self.status = Status(False, 0, 0, None)
@@ -724,12 +723,14 @@ class Searcher:
         if args.embeddings_dir is not None:
             check_model(args, model)
             self.use(load_embeddings(args.embeddings_dir))
+        else:
+            self.folder = self.name_index()
 
     def use(self, index: Index) -> None:
         self.index = index.with_faiss(self.args.faiss_factory) if self.args.index == "faiss" else index
 
-    def index_dir(self) -> Path:
-        """The folder of the index: one for each collection and model."""
+    def name_index(self) -> Path:
+        """The folder of the index, one for each collection and model; it notes which."""
         if self.args.images is not None:
             name, source = self.args.images.resolve().name, str(self.args.images.resolve())
         else:
@@ -758,8 +759,8 @@ class Searcher:
 
             self.status, problem = Status(True, 0, 0, None), None
             try:
-                index, self.changes = update_index(
-                    self.index_dir(),
+                self.changes = update_index(
+                    self.folder,
                     self.pictures,
                     self.model,
                     self.processor,
@@ -767,7 +768,8 @@ class Searcher:
                     report,
                     self.model_lock,
                 )
-                self.use(index)
+                if any(self.changes) or self.index is EMPTY:
+                    self.use(load_index(self.folder))
             except (OSError, RuntimeError, ValueError) as error:  # the page says it
                 problem = str(error)
             finally:

@@ -24,6 +24,7 @@ from image_search import (
     Status,
     classify_image,
     embed_query,
+    load_index,
     mark_limit,
     percentiles,
     read_query_image,
@@ -81,7 +82,8 @@ def test_index_follows_the_files(folder, model_and_processor, tmp_path, monkeypa
 
     def update() -> tuple[Index, tuple]:
         embedded.clear()
-        index, changes = update_index(tmp_path / "index", pictures, model, processor, batch_size=3)
+        changes = update_index(tmp_path / "index", pictures, model, processor, batch_size=3)
+        index = load_index(tmp_path / "index")
         files = [path for path in folder.rglob("*.*g") if path.exists() and not path.name.startswith(".")]
         assert sorted([*index.names, *index.unreadable]) == sorted(str(path.relative_to(folder)) for path in files)
         for name, embedding in zip(index.names, index.embeds):
@@ -138,10 +140,11 @@ def test_stopped_update_goes_on(folder, model_and_processor, tmp_path):
         return done >= 6
 
     pictures = PictureFolder(folder)
-    index, _ = update_index(tmp_path / "index", pictures, model, processor, 3, stop_after_six)
-    assert len(index.names) == 6 and reports == [(0, 10), (3, 10), (6, 10)]
-    index, changes = update_index(tmp_path / "index", pictures, model, processor, 3)
-    assert len(index.names) == len(set(index.names)) == 10 and changes.new == 4
+    update_index(tmp_path / "index", pictures, model, processor, 3, stop_after_six)
+    assert len(load_index(tmp_path / "index").names) == 6 and reports == [(0, 10), (3, 10), (6, 10)]
+    changes = update_index(tmp_path / "index", pictures, model, processor, 3)
+    names = load_index(tmp_path / "index").names
+    assert len(names) == len(set(names)) == 10 and changes.new == 4
 
 
 @pytest.mark.parametrize("max_length", [None, 12, 3])
@@ -269,9 +272,9 @@ def test_searcher_of_a_folder(folder, model_dir, model_and_processor, tmp_path):
     # another model has an index of its own; the same one finds its own again
     again = Searcher(*model_and_processor, args)
     again.update()
-    assert again.changes == (0, 0, 1) and again.index_dir() == searcher.index_dir()
+    assert again.changes == (0, 0, 1) and again.folder == searcher.folder
     args.dtype = "bfloat16"
-    assert again.index_dir() != searcher.index_dir
+    assert Searcher(*model_and_processor, args).folder != searcher.folder
     args.images = tmp_path / "nothing"
     with pytest.raises(ValueError, match="is no folder"):
         Searcher(*model_and_processor, args)
