@@ -35,7 +35,16 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from embed_dataset import Entry, write_shard, write_table
-from embedding import Batch, embed_batch, embed_corpus, embed_texts, in_trained_case, prefetch, tokenize
+from embedding import (
+    Batch,
+    embed_batch,
+    embed_corpus,
+    embed_texts,
+    in_trained_case,
+    prefetch,
+    tokenize,
+    tokenize_and_count,
+)
 from evaluate_retrieval import write_json
 from PIL import Image
 from pyarrow import parquet
@@ -659,7 +668,7 @@ def classify_image(
         each label's own; of others they add up to 1.
 
     Raises:
-        `QueryError`: if there is no picture, no label, one twice, or no {} in the template.
+        `QueryError`: if there is no picture, no label, one twice or too long, or no {} in the template.
     """
     names = [name.strip() for line in labels.splitlines() for name in line.split(",") if name.strip()]
     if image is None:
@@ -671,6 +680,10 @@ def classify_image(
         raise QueryError(f"Each label counts once, but these are there more often: {', '.join(repeated)}.")
     if "{}" not in template:
         raise QueryError("The template needs {} where the label goes, as in: a photo of a {}")
+    _, truncated = tokenize_and_count(processor, [template.replace("{}", name) for name in names], max_length)
+    if any(truncated):
+        too_long = [name for name, is_cut in zip(names, truncated) if is_cut]
+        raise QueryError(f"Longer, in the template, than the model reads: {', '.join(too_long)}")
     class_embeds = embed_classes(model, processor, names, [template], batch_size=64, max_length=max_length)
     similarities = class_embeds @ embed_image(model, processor, image)
     logits = similarities * getattr(model, "logit_scale", torch.tensor(0.0)).detach().float().exp().cpu()

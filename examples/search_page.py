@@ -93,6 +93,7 @@ element.addEventListener('click', async (event) => {
     const button = event.target.closest('button.sentence');
     if (!button) return;
     const card = button.closest('.card'), image = card.querySelector('img'), note = card.querySelector('.note');
+    if (!image) return;
     image.dataset.picture ||= image.src;
     const pressed = button.getAttribute('aria-pressed') === 'true';
     for (const other of card.querySelectorAll('button.sentence')) other.setAttribute('aria-pressed', 'false');
@@ -128,16 +129,18 @@ def format_message(message: str) -> str:
     return wrap(f'<p class="message" role="alert">{html.escape(message)}</p>')
 
 
+def is_small(image: Image.Image) -> bool:
+    """Whether a picture is shown with its pixels as squares."""
+    return max(image.size) < 128
+
+
 def encode_picture(image: Image.Image) -> str:
     """A picture, made smaller, as the address of itself."""
     image = image.copy()
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     buffer = io.BytesIO()
-    if max(image.size) < 128:
-        image.save(buffer, format="PNG")
-    else:
-        image.save(buffer, format="JPEG", quality=85)
-    kind = "png" if max(image.size) < 128 else "jpeg"
+    kind = "png" if is_small(image) else "jpeg"
+    image.save(buffer, format=kind, quality=85)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -189,7 +192,7 @@ def format_card(result: Result, sentences: list[Sentence], image: Image.Image | 
     if image is None:
         picture = '<p class="quiet" style="margin: auto">cannot be read any more</p>'
     else:
-        small = ' class="small"' if max(image.size) < 128 else ""
+        small = ' class="small"' if is_small(image) else ""
         picture = f'<img{small} alt="{name}" src="{encode_picture(image)}">'
     return (
         f'<figure class="card" data-name="{name}"><div class="frame">{picture}'

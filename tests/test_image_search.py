@@ -333,6 +333,7 @@ def test_classification(model_and_processor, tmp_path):
         ((image, " \n,", "{}"), "no labels yet"),
         ((image, "a\nb,a", "{}"), "more often: a"),
         ((image, "a", "a photo"), "needs {}"),
+        ((image, "red\n" + "a " * 200, "{}"), "than the model reads: a a"),
     ):
         with pytest.raises(QueryError, match=message):
             classify_image(model, processor, *arguments_)
