@@ -57,7 +57,7 @@ CSS = """
 .search-page details > summary { cursor: pointer; }
 .search-page .query { margin: 0.25rem 0 1.5rem; }
 .search-page .query s { color: var(--quiet); text-decoration-color: var(--error-text-color, #c33); }
-.search-page .query p + p { margin-top: 0.4rem; }
+.search-page .query details p { max-height: 11rem; margin-top: 0.4rem; overflow-y: auto; }
 .search-page .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15.5rem), 1fr));
     gap: 2.25rem 1.75rem; align-items: start; padding-top: 0.75rem; }
 .search-page .card { margin: 0; min-width: 0; }
@@ -153,21 +153,22 @@ def format_bar(share: float | None, text: str, value: str, is_strong: bool) -> s
 
 
 def format_query(sentences: list[Sentence]) -> str:
-    """The text of a query, if a part of it is beyond the limit, with that part struck out."""
+    """The part of a query that is beyond the limit, if there is one, struck out behind the sentence before it."""
     num_unread = sum(len(sentence.unread.split()) for sentence in sentences)
     if num_unread == 0:
         return ""
     num_words = sum(len(sentence.text.split()) for sentence in sentences)
-    text = " ".join(
+    start = max(0, [bool(sentence.unread) for sentence in sentences].index(True) - 1)
+    text = "… " * (start > 0) + " ".join(
         f"{html.escape(sentence.read)}{' ' * bool(sentence.read)}<s>{html.escape(sentence.unread)}.</s>"
         if sentence.unread
         else f"{html.escape(sentence.read)}."
-        for sentence in sentences
+        for sentence in sentences[start:]
     )
     return (
         f'<div class="query"><p role="status">The model reads the first {num_words - num_unread} of {num_words} words '
         "and ranks the pictures by these.</p>"
-        f'<details open><summary class="quiet">Your text, with what is not read struck out</summary><p>{text}</p>'
+        f'<details open><summary class="quiet">What is not read, struck out</summary><p>{text}</p>'
         "</details></div>"
     )
 
