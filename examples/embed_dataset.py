@@ -123,6 +123,30 @@ class Preparation(torch.utils.data.Dataset):
         return rows[0][0] // self.args.shard_size, batches
 
 
+def write_shard(
+    path: Path, entries: list[Entry], embeds: torch.Tensor, id_type: pa.DataType, storage_dtype: str
+) -> None:
+    """Writes a shard in the order of its entries, whole or not at all."""
+    order = sorted(range(len(entries)), key=entries.__getitem__)
+    entries = [entries[position] for position in order]
+    values = to_storage(embeds[order], storage_dtype)
+    columns = {
+        "id": pa.array([entry.id for entry in entries], id_type),
+        "kind": pa.array([entry.kind for entry in entries], pa.string()),
+        "index": pa.array([entry.index for entry in entries], pa.int32()),
+        "truncated": pa.array([entry.truncated for entry in entries], pa.bool_()),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]),
+    }
+    write_table(path, pa.table(columns).replace_schema_metadata({"storage_dtype": storage_dtype}))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a parquet file under another name first."""
+    partial = path.with_name(path.name + ".partial")
+    parquet.write_table(table, partial)
+    partial.replace(path)
+
+
 class Shards:
     """The files of a run: each holds `shard_size` rows, whoever made it, and has its name when it is complete."""
 
@@ -146,23 +170,8 @@ class Shards:
         for _, chunk in groupby(rows, key=lambda row: (row[0] // size, row[0] % size // batch_size)):
             yield list(chunk)
 
-    def write(self, shard: int, entries: list[Entry], embeds: torch.Tensor, id_type: pa.DataType) -> None:
-        """Writes a shard in the order of the data, whole or not at all."""
-        order = sorted(range(len(entries)), key=entries.__getitem__)
-        entries = [entries[position] for position in order]
-        values = to_storage(embeds[order], self.args.storage_dtype)
-        columns = {
-            "id": pa.array([entry.id for entry in entries], id_type),
-            "kind": pa.array([entry.kind for entry in entries], pa.string()),
-            "index": pa.array([entry.index for entry in entries], pa.int32()),
-            "truncated": pa.array([entry.truncated for entry in entries], pa.bool_()),
-            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]),
-        }
-        table = pa.table(columns).replace_schema_metadata({"storage_dtype": self.args.storage_dtype})
-        path = self.args.output_dir / f"embeddings-{shard:06d}.parquet"
-        partial = path.with_name(path.name + ".partial")
-        parquet.write_table(table, partial)
-        partial.replace(path)
+    def path(self, shard: int) -> Path:
+        return self.args.output_dir / f"embeddings-{shard:06d}.parquet"
 
 
 def check_settings(
@@ -267,7 +276,8 @@ def embed_shards(
                 progress.update(sum(entry.place == 0 for entry in item.entries))
             else:
                 id_type = pa.string() if is_named else pa.int64()
-                shards.write(item, entries, torch.cat([torch.empty(0, dim), *embeds]), id_type)
+                shard_embeds = torch.cat([torch.empty(0, dim), *embeds])
+                write_shard(shards.path(item), entries, shard_embeds, id_type, args.storage_dtype)
                 entries, embeds = [], []
 
 

@@ -44,8 +44,8 @@ TEXTS_PER_CHUNK = 256
 READ_WHOLE_TABLE = ("clip", "clipseg", "metaclip_2")
 
 
-def add_evaluation_arguments(parser: argparse.ArgumentParser, are_several_models: bool = False) -> None:
-    """Adds the arguments that the evaluation scripts share to `parser`."""
+def add_model_arguments(parser: argparse.ArgumentParser, are_several_models: bool = False) -> None:
+    """Adds the arguments that name a model, or several, and say how it is run, to `parser`."""
     parser.add_argument(
         "--model_name_or_path",
         required=True,
@@ -57,6 +57,11 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser, are_several_models
     parser.add_argument("--device", help="Such as `cpu` or `cuda:0`; by default an accelerator if there is one.")
     parser.add_argument("--batch_size", type=int, default=64, help="Images in a batch, for each process.")
     parser.add_argument("--max_length", type=int, help="Truncate texts at this many tokens, not at the model's limit.")
+
+
+def add_evaluation_arguments(parser: argparse.ArgumentParser, are_several_models: bool = False) -> None:
+    """Adds the arguments that the evaluation scripts share to `parser`."""
+    add_model_arguments(parser, are_several_models)
     parser.add_argument("--output_file", type=Path, help="Write the results to this JSON file.")
 
 

@@ -120,21 +120,15 @@ def search(queries: torch.Tensor, corpus: Iterable[torch.Tensor], k: int) -> tup
     return similarities, positions
 
 
-def search_faiss(
-    queries: torch.Tensor, corpus: Iterable[torch.Tensor], k: int, string_factory: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+def build_faiss_index(corpus: Iterable[torch.Tensor], string_factory: str) -> Dataset:
     """
-    Approximate search by inner product in a faiss index, which is built in memory.
+    A faiss index of inner products, `"embedding"` of a data set of positions, in memory.
 
     Args:
-        queries, corpus, k:
-            As of [`search`].
+        corpus (`Iterable[torch.Tensor]` of parts of shape `(num_rows, dim)`):
+            Normalised embeddings, in parts of any sizes.
         string_factory (`str`):
             The kind of index, for `faiss.index_factory`.
-
-    Returns:
-        `(torch.Tensor, torch.Tensor)` of shape `(num_queries, k)`: similarities as the index computes them, the
-        highest first, and positions in the corpus; -1 where the index found fewer than `k`.
 
     Raises:
         `ImportError`: if faiss is not installed.
@@ -161,8 +155,26 @@ def search_faiss(
             f"faiss cannot make the index `--faiss_factory {string_factory}` of {len(vectors)} vectors of dimension "
             f"{vectors.shape[1]}: {error}"
         ) from error
-    similarities, positions = dataset.search_batch("embedding", queries.cpu().numpy(), k)
+    return dataset
+
+
+def query_faiss_index(index: Dataset, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Searches in an index of [`build_faiss_index`].
+
+    Returns:
+        `(torch.Tensor, torch.Tensor)` of shape `(num_queries, k)`: similarities as the index computes them, the
+        highest first, and positions in the corpus; -1 where the index found fewer than `k`.
+    """
+    similarities, positions = index.search_batch("embedding", queries.cpu().numpy(), k)
     return torch.from_numpy(similarities), torch.from_numpy(positions)
+
+
+def search_faiss(
+    queries: torch.Tensor, corpus: Iterable[torch.Tensor], k: int, string_factory: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Builds an index with [`build_faiss_index`] and searches in it with [`query_faiss_index`]."""
+    return query_faiss_index(build_faiss_index(corpus, string_factory), queries, k)
 
 
 def recall_at_k(found: torch.Tensor, exact: torch.Tensor) -> float:

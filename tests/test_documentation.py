@@ -53,9 +53,11 @@ MODULES = [
     "embedding",
     "evaluate_relevance",
     "evaluate_retrieval",
+    "evaluate_sentences",
     "export_onnx",
     "filter_captions",
     "flops",
+    "image_search",
     "lay_out_upstream",
     "monitoring",
     "pack_webdataset",
@@ -80,7 +82,11 @@ SMALL_RUN = f"{SMALL_CELL} --overwrite_output_dir"
 SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
 SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
 # A documented measurement on few scenes
-SMALL_MEASUREMENTS = {"evaluate_relevance.py": "--num_scenes 2", "text_sensitivity.py": "--max_eval_samples 8"}
+SMALL_MEASUREMENTS = {
+    "evaluate_relevance.py": "--num_scenes 2",
+    "evaluate_sentences.py": "--num_scenes 12 --num_queries 2",
+    "text_sensitivity.py": "--max_eval_samples 8",
+}
 # Where a documented command needs what lies on the Hub, a small model of the same architecture
 LOCAL = {
     "google/vit-base-patch16-224-in21k": "local/vit",

@@ -16,6 +16,7 @@ from data.benchmarks import BENCHMARKS
 from datasets import Dataset, Features, Image, List, Value
 from embedding import embed_corpus, embed_images, embed_texts, load_model, tokenize, tokenize_and_count
 from evaluate_retrieval import main as evaluate_main
+from image_search import Searcher
 from PIL import Image as PILImage
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -574,3 +575,23 @@ def test_text_embedding_without_corner_tokens(name, folders, data_dir, monkeypat
     arguments = ("--model_name_or_path", folders(name), "--dataset_name", data_dir, "--text_embedding", "mean")
     with pytest.raises(ValueError, match="--text_embedding mean` needs corner tokens"):
         run(monkeypatch, tmp_path, *arguments)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_search_page(name, folders, tmp_path):
+    """Every family is searched; those with an image tower of patches have heat maps, of others it is said."""
+    for index in range(5):
+        noise(index).save(tmp_path / f"{index}.png")
+    args = argparse.Namespace(model_name_or_path=folders(name), dtype="float32", trust_remote_code=False)
+    vars(args).update(device="cpu", max_length=None, batch_size=2, images=tmp_path, embeddings_dir=None, index="exact")
+    vars(args).update(index_dir=tmp_path / "indices", sentence_score="left_out")
+    searcher = Searcher(*load_model(args, PartialState(cpu=True)), args)
+    searcher.update()
+    assert searcher.status.problem is None
+    query, results = searcher.search("a red boat. " * 200, None, 5)
+    assert len(results) == 5 and query.sentences[0].read and query.sentences[-1].unread
+    assert sum(label.probability for label in searcher.classify(str(tmp_path / "0.png"), "a\nb", "{}")) > 0
+    try:
+        assert searcher.heat_map("0.png", "a red boat").size == (224, 224)
+    except ValueError as error:
+        assert name in ("align", "siglip2", "siglip2_masked") and "patches" in str(error)
