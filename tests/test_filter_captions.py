@@ -6,11 +6,14 @@ import json
 import sys
 from pathlib import Path
 
+import captioning.files
 import filter_captions
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from captioning.files import read_rows
+from captioning.report import NUM_EXAMPLES
 from captioning.rules import DEFAULT_RULES, apply_rules, read_rules
 from conftest import SHARED
 from data.captions import SideCaptions
@@ -207,12 +210,12 @@ def run(monkeypatch, tmp_path):
 def read_folder(folder: Path, suffix: str) -> list[dict]:
     paths = sorted(folder.glob(f"*{suffix}"))
     assert [path.name for path in paths] == [f"0{suffix}", f"1{suffix}"]
-    return [row for path in paths for rows in filter_captions.read_rows(path) for row in rows]
+    return [row for path in paths for rows in read_rows(path) for row in rows]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".jsonl.gz"])
 def test_files(captions_dir, run, tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr(filter_captions, "ROWS_PER_BATCH", 3)
+    monkeypatch.setattr(captioning.files, "ROWS_PER_BATCH", 3)
     report = run(captions_dir / f"*{suffix}", "out", "--rules", "all", "duplicate=4")
     before, after = rows_of_captions(), read_folder(tmp_path / "out", suffix)
     if suffix != ".parquet":
@@ -237,12 +240,12 @@ def test_files(captions_dir, run, tmp_path, suffix, monkeypatch):
     assert report["captioners"]["blip"]["num_kept"] == 11 and report["rules"]["duplicate"] == 4
     (example,) = report["examples"]["refusal"]["llava"]
     assert example == {"rejected": "I cannot see the image."}
-    assert len(report["examples"]["announcement"]["llava"]) == filter_captions.NUM_EXAMPLES
+    assert len(report["examples"]["announcement"]["llava"]) == NUM_EXAMPLES
 
     # a second time nothing changes
     again = run(tmp_path / "out" / f"*{suffix}", "again", "--rules", "all", "duplicate=4")
     for shard in (f"0{suffix}", f"1{suffix}"):
-        content = [list(filter_captions.read_rows(tmp_path / folder / shard)) for folder in ("out", "again")]
+        content = [list(read_rows(tmp_path / folder / shard)) for folder in ("out", "again")]
         assert content[0] == content[1]
     assert {name: of["rejected"] for name, of in again["captioners"].items()} == {
         name: of["rejected"] for name, of in report["captioners"].items()
