@@ -27,6 +27,7 @@ URLS = [f"https://example.org/{number}.jpg?size=large" for number in range(NUM_I
 def names(**changes) -> Namespace:
     defaults = {"image_column": "image", "caption_column": "caption", "long_captions_column": "long_captions"}
     defaults |= {"side_files": None, "side_key_column": "key", "side_caption_columns": ["caption"], "key_column": None}
+    defaults["sub_caption_splitter"] = "paper"
     return Namespace(**(defaults | changes))
 
 

@@ -262,7 +262,7 @@ class CaptionReader:
     def __init__(self, args: argparse.Namespace, columns: Iterable[str]):
         columns = list(columns)
         self.image_column = args.image_column
-        self.sub_caption_splitter = getattr(args, "sub_caption_splitter", "paper")
+        self.sub_caption_splitter = args.sub_caption_splitter
         self.sub_captions("")  # says at once what is not installed
         self.short_column, self.long_column = caption_columns(args, columns, is_one_needed=args.side_files is None)
         self.key_column, self.side_captions = None, None
