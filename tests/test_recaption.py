@@ -224,6 +224,10 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
     again = {row["key"]: row for row in caption("out", llava, **folder_options(folder), retry_failed=True)}
     assert len(read(tmp_path / "out")) == len(contents)
     assert again["cut.png"]["caption"] and again["empty.png"]["error"] and again["a.png"] == rows["a.png"]
+    shard = list_shards(tmp_path / "out")[0]
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=f"{shard} is no parquet file: delete it"):
+        caption("out", llava, **folder_options(folder))
 
 
 def test_an_image_that_the_processor_refuses_takes_no_other_with_it(caption, tmp_path):

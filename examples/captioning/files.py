@@ -66,7 +66,7 @@ def open_parquet(path: Path) -> parquet.ParquetFile:
     try:
         return parquet.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no parquet file, it is damaged or cut off: {error}") from error
+        raise ValueError(f"{path} is no parquet file: delete it, it is damaged or cut off. {error}") from error
 
 
 def read_rows(path: Path, columns: Iterable[str | None] | None = None) -> Iterator[list[dict]]:
