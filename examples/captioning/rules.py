@@ -257,11 +257,11 @@ DEFAULT_RULES = {name: rule.number for name, rule in RULES.items()}
 
 def add_rule_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that choose the rules to `parser`."""
-    described = "; ".join(
+    described = "\n".join(
         (f"{name}={rule.number}: " if rule.number else f"{name}: ") + rule.help.format(rule.number)
         for name, rule in RULES.items()
     )
-    group = parser.add_argument_group("rules", f"{described}.")
+    group = parser.add_argument_group("rules", described)
     group.add_argument(
         "--rules",
         nargs="+",
