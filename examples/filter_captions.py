@@ -156,7 +156,7 @@ def filter_files(
         for file, path in zip(tqdm(files, desc="Rules", unit=" files"), judged):
             rewrite(file, path, caption_filter.columns, caption_filter.judge)
         caption_filter.find_repeated()
-        if find_unlike is not None:
+        if find_unlike is not None and caption_filter.outcomes.is_any_kept():
             caption_filter.unlike = find_unlike(judged)
         for path in tqdm(judged, desc="Writing", unit=" files"):
             if len(caption_filter.repeated) or caption_filter.unlike:
@@ -236,10 +236,13 @@ def main() -> None:
         raise ValueError(f"`--captions {' '.join(args.captions)}` have no rows.")
     report = {"rules": rules, **caption_filter.outcomes.to_dict(), **report}
     folder = args.output_dir / "report"
-    if args.report:
+    is_any_kept = caption_filter.outcomes.is_any_kept()
+    if args.report and is_any_kept:
         report |= measure_kept(filtered, folder, args, state)
     outcomes = write_report(report, folder)
     print("\n".join(outcomes).split("\n### ")[0])
+    if not is_any_kept:
+        print("No caption is kept: there is nothing to measure, nor to train on.")
 
 
 if __name__ == "__main__":

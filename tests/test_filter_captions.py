@@ -273,6 +273,15 @@ def test_other_files(run, tmp_path):
         run(tmp_path / "other.parquet", "out")
 
 
+def test_nothing_is_kept(captions_dir, run, capsys):
+    """The report, for which nothing is loaded, says why."""
+    options = ["--report", "--tokenizer_path", "nothing", "--dual_encoder", "nothing"]
+    report = run(captions_dir / "*.parquet", "out", "--rules", "too_short=100", *options)
+    assert {name: of["num_kept"] for name, of in report["captioners"].items()} == {"blip": 0, "llava": 0}
+    assert report["captioners"]["llava"]["rejected"] == {"too_short": 10, "of_the_past": 1}
+    assert "statistics" not in report and "No caption is kept" in capsys.readouterr().out
+
+
 def test_bad_files(captions_dir, run, tmp_path):
     (captions_dir / "1.parquet").write_bytes((captions_dir / "1.parquet").read_bytes()[:-20])
     (captions_dir / "1.jsonl").write_text('{"caption": "a"}\n{"capt')

@@ -59,7 +59,7 @@ class Outcomes:
     """What became of the captions of each captioner, with examples of what each rule did."""
 
     def __init__(self):
-        self.counts = defaultdict(Counter)  # of a captioner: rows, failed, kept
+        self.counts = defaultdict(Counter)  # of a captioner: rows, failed
         self.rejected = defaultdict(Counter)  # of a captioner, by rule
         self.changed = defaultdict(Counter)
         self.examples = defaultdict(list)  # by rule and captioner
@@ -79,17 +79,24 @@ class Outcomes:
         if sum(example.keys() == other.keys() for other in examples) < NUM_EXAMPLES:
             examples.append(example)
 
+    def num_kept(self, captioner: str) -> int:
+        counts = self.counts[captioner]
+        return counts["rows"] - counts["failed"] - self.rejected[captioner].total()
+
+    def is_any_kept(self) -> bool:
+        return any(map(self.num_kept, self.counts))
+
     def to_dict(self) -> dict:
-        captioners = {}
-        for name, counts in sorted(self.counts.items()):
-            rejected = self.rejected[name]
-            captioners[name] = {
+        captioners = {
+            name: {
                 "num_captions": counts["rows"],
                 "num_failed": counts["failed"],
-                "num_kept": counts["rows"] - counts["failed"] - rejected.total(),
-                "rejected": dict(rejected),
+                "num_kept": self.num_kept(name),
+                "rejected": dict(self.rejected[name]),
                 "changed": dict(self.changed[name]),
             }
+            for name, counts in sorted(self.counts.items())
+        }
         examples = defaultdict(dict)
         for (rule, captioner), shown in sorted(self.examples.items()):
             examples[rule][captioner] = shown
@@ -116,8 +123,6 @@ def measure_captions(files: list[Path], args: argparse.Namespace) -> tuple[dict[
             lengths[captioner].add(texts, tokenizer, lambda text: split_sub_captions(text, args.sub_caption_splitter))
             hashes[captioner].append(hash_keys([row.get(args.side_key_column) for row in own]))
         has_keys &= all(row.get(args.side_key_column) is not None for row in rows)
-    if not lengths:
-        raise ValueError("No caption is kept: there is nothing to report.")
     keys = {captioner: np.unique(np.concatenate(parts)) for captioner, parts in hashes.items()}
     together = TextLengths(sub_captions=array("I"), tokens=array("I"))
     for captioner, measured in lengths.items():
