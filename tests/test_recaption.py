@@ -107,6 +107,7 @@ FORMS = {
     "idefics3": "USER: <image> {} ASSISTANT:",
     "qwen2_vl": "USER: <|vision_start|><|image_pad|><|vision_end|>{} ASSISTANT:",
     "llava_next": "[INST] <image>\n{} [/INST]",
+    "blip2": "Question: {} Answer:",
     "instructblip": "{}",
     "instructblip_t5": "{}",
 }
