@@ -24,6 +24,7 @@ extras = {}
 extras["sentences"] = ["sentencex>=1.0.20"]  # splits sentences
 extras["examples"] = ["accelerate>=1.10", "datasets>=4.0", "evaluate>=0.4.5", "matplotlib", "tqdm"]
 extras["examples"] += extras["sentences"]
+extras["examples"] += ["protobuf", "sentencepiece"]  # the tokenizers of ShareGPT4V and SigLIP
 extras["endpoint"] = ["openai"]  # captioners behind a server
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
@@ -41,11 +42,9 @@ extras["test"] = extras["examples"] + [
     *extras["mteb"],
     *extras["onnx"],
     "peft",
-    "protobuf",  # reads SentencePiece models
     "pytest",
     "pytest-xdist",
     *extras["quality"],  # ruff also tidies what is laid out for transformers' tree
-    "sentencepiece",  # the tokenizer of SigLIP
     "scipy",  # reads the class names of ImageNet's development kit
     "tensorboard",
     "timm",

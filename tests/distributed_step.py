@@ -56,6 +56,7 @@ def main():
         seed=0,
         keep_duplicate_negatives=False,
         side_files=None,
+        sub_caption_splitter="paper",
     )
     dataset = build_data(args)
     reader = CaptionReader(args, dataset.column_names)

@@ -90,7 +90,7 @@ def test_batches_change_nothing(monkeypatch, vocab_dir):
     rows = Dataset.from_dict({"long_captions": [["a boat. " * n, "sand"] for n in range(1, 8)]})
     tokenizer = dataset_statistics.load_tokenizer(str(vocab_dir))
     arguments = {"image_column": "image", "caption_column": "caption", "long_captions_column": "long_captions"}
-    args = dataset_statistics.argparse.Namespace(**arguments, side_files=None)
+    args = dataset_statistics.argparse.Namespace(**arguments, side_files=None, sub_caption_splitter="paper")
     reader = dataset_statistics.CaptionReader(args, rows.column_names)
     measured = []
     for size in (1, 3, 1000):

@@ -132,6 +132,7 @@ def test_distinct_short_captions_and_images_without_captions(model_dir, caplog):
         max_length=None,
         dataloader_num_workers=0,
         distinct_short_captions=True,
+        sub_caption_splitter="paper",
         text_embedding="cls",
         side_files=None,
     )

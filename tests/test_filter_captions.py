@@ -6,11 +6,14 @@ import json
 import sys
 from pathlib import Path
 
+import captioning.files
 import filter_captions
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from captioning.files import read_rows
+from captioning.report import NUM_EXAMPLES
 from captioning.rules import DEFAULT_RULES, apply_rules, read_rules
 from conftest import SHARED
 from data.captions import SideCaptions
@@ -64,7 +67,9 @@ BAD_CAPTIONS = {
     "decimals and years": ("The boat is 3.5 m long. It was built in 1920. 2. Bundesliga is written on it.",) * 2,
     "an announcement": (f"Sure! Here is a detailed description of the image:\n\n{BOAT}", BOAT),
     "an announcement with content": (f"The image shows two boats. {BOAT}", f"Two boats. {BOAT}"),
-    "in this picture": ("In this picture we can see that a boat is on fire.", "That a boat is on fire."),
+    "in this picture": ("In this picture we can see that a boat is on fire.", "A boat is on fire."),
+    "a polite model": (f"I'd be happy to describe this image. Here's what I can see in the image:\n{BOAT}", BOAT),
+    "a model that sees": ("In the image, I can see the red boat on sand.", "The red boat on sand."),
     "only an announcement": ("Here's a caption for your image:", "announcement"),
     "the medium": ("This is a watercolor of a red boat.",) * 2,
     "Chinese": ("一艘红色的船停在沙滩上。海面很平静。",) * 2,
@@ -207,12 +212,12 @@ def run(monkeypatch, tmp_path):
 def read_folder(folder: Path, suffix: str) -> list[dict]:
     paths = sorted(folder.glob(f"*{suffix}"))
     assert [path.name for path in paths] == [f"0{suffix}", f"1{suffix}"]
-    return [row for path in paths for rows in filter_captions.read_rows(path) for row in rows]
+    return [row for path in paths for rows in read_rows(path) for row in rows]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".jsonl.gz"])
 def test_files(captions_dir, run, tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr(filter_captions, "ROWS_PER_BATCH", 3)
+    monkeypatch.setattr(captioning.files, "ROWS_PER_BATCH", 3)
     report = run(captions_dir / f"*{suffix}", "out", "--rules", "all", "duplicate=4")
     before, after = rows_of_captions(), read_folder(tmp_path / "out", suffix)
     if suffix != ".parquet":
@@ -237,12 +242,12 @@ def test_files(captions_dir, run, tmp_path, suffix, monkeypatch):
     assert report["captioners"]["blip"]["num_kept"] == 11 and report["rules"]["duplicate"] == 4
     (example,) = report["examples"]["refusal"]["llava"]
     assert example == {"rejected": "I cannot see the image."}
-    assert len(report["examples"]["announcement"]["llava"]) == filter_captions.NUM_EXAMPLES
+    assert len(report["examples"]["announcement"]["llava"]) == NUM_EXAMPLES
 
     # a second time nothing changes
     again = run(tmp_path / "out" / f"*{suffix}", "again", "--rules", "all", "duplicate=4")
     for shard in (f"0{suffix}", f"1{suffix}"):
-        content = [list(filter_captions.read_rows(tmp_path / folder / shard)) for folder in ("out", "again")]
+        content = [list(read_rows(tmp_path / folder / shard)) for folder in ("out", "again")]
         assert content[0] == content[1]
     assert {name: of["rejected"] for name, of in again["captioners"].items()} == {
         name: of["rejected"] for name, of in report["captioners"].items()
@@ -268,6 +273,15 @@ def test_other_files(run, tmp_path):
     ]
     with pytest.raises(ValueError, match="`--caption_column caption` is no column .* has .*'text'"):
         run(tmp_path / "other.parquet", "out")
+
+
+def test_nothing_is_kept(captions_dir, run, capsys):
+    """The report, for which nothing is loaded, says why."""
+    options = ["--report", "--tokenizer_path", "nothing", "--dual_encoder", "nothing"]
+    report = run(captions_dir / "*.parquet", "out", "--rules", "too_short=100", *options)
+    assert {name: of["num_kept"] for name, of in report["captioners"].items()} == {"blip": 0, "llava": 0}
+    assert report["captioners"]["llava"]["rejected"] == {"too_short": 10, "of_the_past": 1}
+    assert "statistics" not in report and "No caption is kept" in capsys.readouterr().out
 
 
 def test_bad_files(captions_dir, run, tmp_path):

@@ -364,6 +364,7 @@ def samples() -> CaptionedImages:
     names = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
     names.num_long_captions, names.num_sub_captions, names.seed, names.side_files = 1, 2, 0, None
     names.no_short_captions = names.draw_short_from_all = names.drop_summary = False
+    names.sub_caption_splitter = "paper"
     stream = Dataset.from_dict({"image": [None], "caption": [None], "long_captions": [None]}).to_iterable_dataset()
     return CaptionedImages(stream, names, CaptionReader(names, ["image", "caption", "long_captions"]))
 

@@ -103,6 +103,7 @@ def test_debias_draws_details_without_the_summary():
     args = argparse.Namespace(num_long_captions=1, num_sub_captions=None, seed=0, drop_summary=True)
     args.image_column, args.caption_column, args.long_captions_column = "image", "caption", "long_captions"
     args.no_short_captions, args.draw_short_from_all, args.side_files = False, False, None
+    args.sub_caption_splitter = "paper"
     dataset = load_scenes(2).remove_columns("long_captions").add_column("long_captions", [["S. A. B. C"], ["Only"]])
     samples = CaptionedImages(dataset, args, CaptionReader(args, dataset.column_names))
     drawn = {samples[epoch, 0, False]["long_captions"][0] for epoch in range(300)}
@@ -144,6 +145,7 @@ def test_laclip_draws_among_all_captions_of_an_image():
     args = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
     args.num_long_captions, args.num_sub_captions, args.seed, args.side_files = 0, 1, 0, None
     args.no_short_captions, args.draw_short_from_all, args.drop_summary = False, True, False
+    args.sub_caption_splitter = "paper"
     dataset = load_scenes(1).remove_columns(["caption", "long_captions"])
     dataset = dataset.add_column("caption", [["a", "b"]]).add_column("long_captions", [["One. Two", "Three"]])
     samples = CaptionedImages(dataset, args, CaptionReader(args, dataset.column_names))

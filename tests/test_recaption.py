@@ -107,6 +107,7 @@ FORMS = {
     "idefics3": "USER: <image> {} ASSISTANT:",
     "qwen2_vl": "USER: <|vision_start|><|image_pad|><|vision_end|>{} ASSISTANT:",
     "llava_next": "[INST] <image>\n{} [/INST]",
+    "blip2": "Question: {} Answer:",
     "instructblip": "{}",
     "instructblip_t5": "{}",
 }
@@ -116,7 +117,7 @@ FORMS = {
 def test_captions_are_those_of_the_model_called_by_hand(caption, photos, tmp_path, monkeypatch, family):
     """One image at a time, without padding, against batches of prompts of different lengths."""
     monkeypatch.chdir(tmp_path)  # prompts are drawn by the name of the captioner: it must be the same every time
-    name = save_captioner(family, Path(f"small_{family}"))
+    name = save_captioner(family, Path(f"small_{family}"), seed=5)
     rows = caption("out", name, **folder_options(photos), prompt=PROMPTS, batch_size=4, seed=1)
     model, processor = AutoModelForImageTextToText.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
     files = paths(photos)
@@ -224,6 +225,10 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
     again = {row["key"]: row for row in caption("out", llava, **folder_options(folder), retry_failed=True)}
     assert len(read(tmp_path / "out")) == len(contents)
     assert again["cut.png"]["caption"] and again["empty.png"]["error"] and again["a.png"] == rows["a.png"]
+    shard = list_shards(tmp_path / "out")[0]
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=f"{shard} is no parquet file: delete it"):
+        caption("out", llava, **folder_options(folder))
 
 
 def test_an_image_that_the_processor_refuses_takes_no_other_with_it(caption, tmp_path):

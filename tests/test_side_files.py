@@ -27,6 +27,7 @@ URLS = [f"https://example.org/{number}.jpg?size=large" for number in range(NUM_I
 def names(**changes) -> Namespace:
     defaults = {"image_column": "image", "caption_column": "caption", "long_captions_column": "long_captions"}
     defaults |= {"side_files": None, "side_key_column": "key", "side_caption_columns": ["caption"], "key_column": None}
+    defaults["sub_caption_splitter"] = "paper"
     return Namespace(**(defaults | changes))
 
 
@@ -237,3 +238,28 @@ def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, capl
         assert captions.are_keys(URLS[:7]).tolist() == [True, False, True, False, True, True, False]
     told = [record.message for record in caplog.records if "are left out" in record.message]
     assert len(told) == 1 and told[0].startswith("3 of 7 rows of `--side_files")
+
+
+def test_images_whose_captions_are_rejected_are_no_bad_samples(train, tmp_path, caplog):
+    """Of 24 images with nothing but long captions 6 have none that is kept, one of them cannot be read."""
+    (tmp_path / "mine").mkdir()
+    rows = []
+    for number, scene in enumerate(load_scenes(NUM_IMAGES, seed=3)):
+        path = tmp_path / "mine" / f"{number:02}.png"
+        scene["image"].save(path)
+        if number == 0:
+            path.write_bytes(b"no image")
+        rejected_by = "refusal" if number % 4 == 0 and number else None
+        caption = None if number == 0 else scene["long_captions"][0]
+        key = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append({"key": key, "caption": caption, "rejected_by": rejected_by})
+    options = {"dataset_name": "imagefolder", "data_dir": tmp_path / "mine", "key_column": "image"}
+    options |= {"eval_split": "train", "max_train_samples": None, "max_train_steps": 6}
+    folder = train("run", **options, side_files=write(tmp_path / "long.parquet", rows))
+    assert json.loads((folder / "eval_results.json").read_text())["long_num_images"] == NUM_IMAGES - 6
+    assert "12 of 48 images that were read have no captions" in caplog.text
+    assert "bad samples" not in caplog.text and "Skipped" not in caplog.text
+
+    nothing = write(tmp_path / "none.parquet", [{**row, "rejected_by": "too_short"} for row in rows[:4]])
+    with pytest.raises(ValueError, match="^4 of 4 rows .* Of the others none has a caption"):
+        CaptionReader(names(side_files=[nothing], key_column="image"), ["image"])

@@ -156,6 +156,7 @@ def test_global_batches_are_a_new_permutation_each_epoch():
 def sample_dataset(**options) -> CaptionedImages:
     args = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
     settings = {"num_long_captions": 1, "num_sub_captions": None, "seed": 0, "side_files": None}
+    settings["sub_caption_splitter"] = "paper"
     settings |= {"no_short_captions": False, "draw_short_from_all": False, "drop_summary": False}
     vars(args).update(settings | options)
     text = "1. First things. 2) A boat.\nThe sea.. 3. Last"

@@ -94,6 +94,7 @@ def load_batches(args: argparse.Namespace) -> Iterator[Batch]:
     names = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
     names.num_long_captions, names.num_sub_captions, names.seed, names.side_files = 1, None, 0, None
     names.no_short_captions = names.draw_short_from_all = names.drop_summary = False
+    names.sub_caption_splitter = "paper"
     crop = RandomResizedCrop(224, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
     dataset = Dataset.from_dict(rows).cast_column("image", Image())
     samples = CaptionedImages(dataset, names, CaptionReader(names, dataset.column_names), crop)

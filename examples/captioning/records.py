@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+from captioning.files import open_parquet
 from pyarrow import parquet
 
 
@@ -46,6 +47,17 @@ def list_shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("captions-*.parquet"))
 
 
+def read_shard(path: Path, columns: list[str]) -> list[dict]:
+    """
+    Some columns of a shard.
+
+    Raises:
+        `ValueError`: if it is damaged.
+    """
+    with open_parquet(path) as file:
+        return file.read(columns).to_pylist()
+
+
 def write_shard(table: pa.Table, path: Path) -> None:
     """Writes a shard, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
@@ -57,7 +69,7 @@ def remove_failed(folder: Path, captioners: list[str]) -> int:
     """Removes the rows of failures of some captioners, which are then captioned as new ones; returns their number."""
     num_removed = 0
     for path in list_shards(folder):
-        rows = parquet.read_table(path).to_pylist()
+        rows = read_shard(path, SCHEMA.names)
         kept = [row for row in rows if row["error"] is None or row["captioner"] not in captioners]
         num_removed += len(rows) - len(kept)
         if not kept:
@@ -93,11 +105,10 @@ class Records:
         fall to this process, for these are kept in memory.
         """
         for path in list_shards(self.args.output_dir):
-            columns = parquet.read_table(path, columns=["key", "captioner", "sha256"]).to_pydict()
-            for key, captioner, sha256 in zip(columns["key"], columns["captioner"], columns["sha256"]):
-                if falls_here(key):
-                    self.done.setdefault(captioner, set()).add(key)
-                    self.digests[key] = sha256
+            for row in read_shard(path, ["key", "captioner", "sha256"]):
+                if falls_here(row["key"]):
+                    self.done.setdefault(row["captioner"], set()).add(row["key"])
+                    self.digests[row["key"]] = row["sha256"]
 
     def add(self, record: dict) -> None:
         self.waiting.append(record)
@@ -119,7 +130,7 @@ def summarize(folder: Path) -> str:
     causes: dict[str, Counter] = {}
     rejected: dict[str, Counter] = {}
     for path in list_shards(folder):
-        for row in parquet.read_table(path, columns=["captioner", "rejected_by", "error"]).to_pylist():
+        for row in read_shard(path, ["captioner", "rejected_by", "error"]):
             count = counts.setdefault(row["captioner"], Counter())
             if row["rejected_by"] is not None:
                 rejected.setdefault(row["captioner"], Counter())[row["rejected_by"]] += 1

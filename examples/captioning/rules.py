@@ -48,6 +48,8 @@ AGREEMENT = r"(?:sure|certainly|of course|okay|absolutely)(?: thing)?"
 # Sentences that only announce: "Sure!", "Here is a detailed description of the image:", "Description:"
 ANNOUNCEMENT = (
     rf"{AGREEMENT}[.!:]+"
+    r"|(?:i'd|i’d|i would) be (?:happy|glad) to (?:describe|help)[^.!:\n]{0,60}[.!:]+"
+    rf"|(?:here is|here's|here’s) what (?:i|we|you) (?:can )?see(?: in (?:the|this|your) {PICTURE})?[.!:]+"
     rf"|(?:{AGREEMENT}[,!.]* )?(?:here is|here's|here’s|below is|the following is) "
     rf"(?:an?|the|my|your) (?:\w+,? ){{0,4}}(?:description|caption)(?: (?:of|for) (?:the|this|your) {PICTURE})?[.!:]+"
     rf"|(?:the|an?) (?:\w+ ){{0,2}}(?:description|caption)(?: (?:of|for) (?:the|this) {PICTURE})? "
@@ -60,7 +62,8 @@ SHOWS = (
     r"(?:\w+ly )?(?:shows|depicts|displays|features|presents|portrays|captures|showcases|illustrates|contains"
     r"|is an? (?:image|picture|photo|photograph) (?:of|showing))(?: that)?"
 )
-PREFIX = rf"(?:(?:the|this) {PICTURE} {SHOWS}|this {SHOWS}|in (?:the|this) {PICTURE},? (?:we|you|one) can see)"
+CAN_SEE = rf"in (?:the|this) {PICTURE},? (?:we|you|one|i) can see(?: that)?"
+PREFIX = rf"(?:(?:the|this) {PICTURE} {SHOWS}|this {SHOWS}|{CAN_SEE})"
 LEAD = re.compile(rf"\s*(?:(?:{ANNOUNCEMENT})(?:\s+|$)|{PREFIX}(?: the following)?:?\s+(?=\S))*", re.IGNORECASE)
 
 REFUSAL = re.compile(
@@ -257,11 +260,11 @@ DEFAULT_RULES = {name: rule.number for name, rule in RULES.items()}
 
 def add_rule_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that choose the rules to `parser`."""
-    described = "; ".join(
+    described = "\n".join(
         (f"{name}={rule.number}: " if rule.number else f"{name}: ") + rule.help.format(rule.number)
         for name, rule in RULES.items()
     )
-    group = parser.add_argument_group("rules", f"{described}.")
+    group = parser.add_argument_group("rules", described)
     group.add_argument(
         "--rules",
         nargs="+",

@@ -135,8 +135,8 @@ def is_rejected(rows: Dataset) -> np.ndarray:
 class SideCaptions:
     """
     Captions in files, found by key. The files are read once, into the cache of `datasets`; in memory is nothing but
-    what is looked up, by a sorted index of the keys' hashes that is kept on disk. Rows whose column `rejected_by` is
-    set, which names the rule that rejects their caption, are left out.
+    what is looked up, by a sorted index of the keys' hashes that is kept on disk. Rows without any caption are left
+    out, and those whose column `rejected_by` is set, which names the rule that rejects their caption.
 
     Args:
         files (`list[str]`):
@@ -208,11 +208,12 @@ class SideCaptions:
         return SideCaptions, self.arguments
 
     def _make_index(self) -> np.ndarray:
-        """The hashes of the keys of all rows in ascending order, less rejected ones, and their places, (2, rows)."""
+        """The hashes of the keys of the rows with captions in ascending order, and their places, (2, rows)."""
         keys = self.rows.select_columns(self.key_column)
         batches = [batch[self.key_column] for batch in keys.iter(batch_size=10_000)]
         hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(hash_keys, batches)])
         is_key = np.array([key not in (None, "") for batch in batches for key in batch], dtype=bool)
+        is_key &= ~np.logical_and.reduce([self.rows.data.column(name).is_null() for name in self.caption_columns])
         if self.num_rejected > 0:
             is_key &= ~is_rejected(self.rows)
         places = np.flatnonzero(is_key)
@@ -256,13 +257,13 @@ class CaptionReader:
             The columns of the data set.
 
     Raises:
-        `ValueError`: if there are captions of neither kind, or no key for the side files.
+        `ValueError`: if there are captions of neither kind, none in the side files, or no key for these.
     """
 
     def __init__(self, args: argparse.Namespace, columns: Iterable[str]):
         columns = list(columns)
         self.image_column = args.image_column
-        self.sub_caption_splitter = getattr(args, "sub_caption_splitter", "paper")
+        self.sub_caption_splitter = args.sub_caption_splitter
         self.sub_captions("")  # says at once what is not installed
         self.short_column, self.long_column = caption_columns(args, columns, is_one_needed=args.side_files is None)
         self.key_column, self.side_captions = None, None
@@ -274,11 +275,14 @@ class CaptionReader:
                     "one whose values stand in the `--side_key_column` of `--side_files`."
                 )
             self.side_captions = SideCaptions(args.side_files, args.side_key_column, args.side_caption_columns)
+            told = (
+                f"{self.side_captions.num_rejected} of {len(self.side_captions.rows)} rows of `--side_files "
+                f"{' '.join(args.side_files)}` are left out: rules reject them (column {REJECTED_COLUMN!r})."
+            )
+            if len(self.side_captions.hashes) == 0:
+                raise ValueError(f"{told} Of the others none has a caption with a key: there is nothing to read.")
             if self.side_captions.num_rejected > 0:
-                warn_once(
-                    f"{self.side_captions.num_rejected} of {len(self.side_captions.rows)} rows of `--side_files "
-                    f"{' '.join(args.side_files)}` are left out: rules reject them (column {REJECTED_COLUMN!r})."
-                )
+                warn_once(told)
 
     @property
     def has_long_captions(self) -> bool:

@@ -48,7 +48,7 @@ class CaptionedImages(Dataset):
 
     A sample is asked for by a key (epoch, index, is_padding), of a stream with the row itself as a fourth. One that
     cannot be used is a black image without captions, which takes no part in the loss, and says why in `bad`. One
-    without captions in the side files has its key in `unmatched`.
+    without captions in the side files has its key in `unmatched`, and is not bad if it has no other caption.
     """
 
     def __init__(
@@ -147,6 +147,8 @@ class CaptionedImages(Dataset):
             with_captions = self.captions[index] if row is None else row
             short_caption, long_captions, sample["unmatched"] = self.draw_captions(index, epoch, with_captions)
             if not any([short_caption, *long_captions]):
+                if sample["unmatched"] is not None:
+                    return sample  # rules reject its captions, or a captioner failed: `UnmatchedKeys` counts it
                 return {**sample, "bad": ("no caption", f"{self.name(index, row)} has no caption")}
             if self.image_features is None:
                 sample["image"] = self.load_image(index, view, row)
