@@ -99,17 +99,20 @@ def test_filip_is_evaluated_token_by_token(train, tmp_path):
         embed_corpus(model, processor, ["a boat"])
 
 
-def test_debias_draws_details_without_the_summary():
+def test_debias_contrasts_details_without_the_summary_and_whole_captions():
     args = argparse.Namespace(num_long_captions=1, num_sub_captions=None, seed=0, drop_summary=True)
     args.image_column, args.caption_column, args.long_captions_column = "image", "caption", "long_captions"
     args.no_short_captions, args.draw_short_from_all, args.side_files = False, False, None
-    dataset = load_scenes(2).remove_columns("long_captions").add_column("long_captions", [["S. A. B. C"], ["Only"]])
+    long_captions = [["S. A. B. C"], ["Only"], []]
+    dataset = load_scenes(3).remove_columns("long_captions").add_column("long_captions", long_captions)
     samples = CaptionedImages(dataset, args, CaptionReader(args, dataset.column_names))
-    drawn = {samples[epoch, 0, False]["long_captions"][0] for epoch in range(300)}
-    assert drawn == {"A", "B", "C", "A. B", "A. C", "B. C", "A. B. C"}
-    assert samples[0, 1, False]["long_captions"] == ["Only"]
+    drawn = [samples[epoch, 0, False] for epoch in range(300)]
+    assert {sample["short_caption"] for sample in drawn} == {"A", "B", "C", "A. B", "A. C", "B. C", "A. B. C"}
+    assert all(sample["long_captions"] == ["S. A. B. C"] for sample in drawn)
+    assert samples[0, 1, False]["short_caption"] == "Only"
+    assert samples[0, 2, False]["short_caption"] == dataset["caption"][2], "there are no details to draw"
     samples.num_sub_captions = 1
-    assert {samples[epoch, 0, False]["long_captions"][0] for epoch in range(99)} == {"A", "B", "C"}
+    assert {samples[epoch, 0, False]["short_caption"] for epoch in range(99)} == {"A", "B", "C"}
 
 
 def test_stretched_positions_keep_the_first(train, tmp_path):
@@ -135,9 +138,12 @@ def test_stretched_positions_keep_the_first(train, tmp_path):
     with pytest.raises(ValueError, match="does not stretch a table of 248"):
         stretch_positions(model, 248)
 
-    folder = train("run", objective="long_clip", max_train_steps=2, max_position_embeddings=600, max_length=580)
+    options = {"objective": "long_clip", "max_train_steps": 2, "max_length": 580, "max_train_samples": 8}
+    folder = train("run", **options, max_position_embeddings=600, checkpointing_steps=1)
     assert AutoModel.from_pretrained(folder).config.text_config.max_position_embeddings == 600
     assert AutoProcessor.from_pretrained(folder).tokenizer.model_max_length == 580
+    with pytest.raises(ValueError, match="max_position_embeddings = 600, this run has 650"):
+        train("run", **options, max_position_embeddings=650, resume_from_checkpoint="latest")
 
 
 def test_laclip_draws_among_all_captions_of_an_image():
