@@ -43,20 +43,20 @@ def text_token_embeds(
     model: LotlipModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: torch.Tensor
 ) -> torch.Tensor:
     """
-    Normalised embeddings of all tokens of texts, `[CLS]` and `[SEP]` too, zero at padding, (texts, length, dim). They
-    go through BERT's pooler and the projection, as `[CLS]` alone does elsewhere.
+    Normalised embeddings of all tokens of texts, `[CLS]` and `[SEP]` too, zero at padding, (texts, length, dim), in
+    float32. They go through BERT's pooler and the projection, as `[CLS]` alone does elsewhere.
     """
     present = attention_mask.bool()
     # an absent text is computed as if it were there: its result is finite, and dropped below
     attention_mask = attention_mask.masked_fill(~present.any(dim=1, keepdim=True), 1)
     hidden_states = model.text_model(input_ids, attention_mask, **kwargs).last_hidden_state
-    embeds = normalize(model.text_projection(model.text_model.pooler(hidden_states)), dim=-1)
+    embeds = normalize(model.text_projection(model.text_model.pooler(hidden_states)).float(), dim=-1)
     return embeds.masked_fill(~present[..., None], 0)
 
 
 def image_token_embeds(model: LotlipModel, last_hidden_state: torch.Tensor) -> torch.Tensor:
-    """Normalised embeddings (images, length, dim) of `[CLS]` and all patches, from the image tower's output."""
-    return normalize(model.visual_projection(last_hidden_state), dim=-1)
+    """Normalised embeddings (images, length, dim) of `[CLS]` and all patches, in float32, from the tower's output."""
+    return normalize(model.visual_projection(last_hidden_state.to(model.dtype)).float(), dim=-1)
 
 
 def pad_and_concatenate(embeds: list[torch.Tensor]) -> torch.Tensor:

@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 import torch
+from accelerate import PartialState
 from conftest import tiny_config
 from data.captions import CaptionReader
 from data.samples import CaptionedImages
 from data.scenes import load_scenes
-from embedding import embed_corpus
+from embedding import embed_corpus, embed_images, embed_texts, load_model
 from monitoring import read_metrics
 from objectives import OBJECTIVES
 from positions import stretch_positions
@@ -97,6 +98,17 @@ def test_filip_is_evaluated_token_by_token(train, tmp_path):
 
     with pytest.raises(ValueError, match="no single embedding"):
         embed_corpus(model, processor, ["a boat"])
+    args = argparse.Namespace(model_name_or_path=folder, dtype="bfloat16", trust_remote_code=False, max_length=None)
+    args.device = "cpu"
+    with pytest.raises(ValueError, match="no single embedding"):
+        load_model(args, PartialState())
+    assert "compare all tokens" in (folder / "README.md").read_text()
+
+    halved, _ = load_model(args, PartialState(), takes_tokens=True)
+    inputs = processor(text=["a boat", "a red boat on the sea"], images=scenes["image"][:2], return_tensors="pt")
+    embeds = embed_images(halved, {"pixel_values": inputs.pop("pixel_values")}), embed_texts(halved, inputs)
+    for embeddings, is_token in zip(embeds, (torch.ones(2, 5), inputs["attention_mask"])):
+        torch.testing.assert_close(embeddings.norm(dim=-1), is_token.float(), rtol=0, atol=1e-6)
 
 
 def test_debias_contrasts_details_without_the_summary_and_whole_captions():
