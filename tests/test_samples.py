@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 NUM_SHARDS, ROWS_PER_SHARD = 4, 11
 NAMES = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
 NAMES.num_long_captions, NAMES.num_sub_captions, NAMES.seed, NAMES.side_files = 1, None, 0, None
-NAMES.no_short_captions, NAMES.draw_short_from_all = False, False
+NAMES.no_short_captions, NAMES.draw_short_from_all, NAMES.drop_summary = False, False, False
 
 
 @pytest.fixture(scope="module")

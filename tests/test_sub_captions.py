@@ -35,7 +35,7 @@ def names(splitter: str) -> Namespace:
     args = Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
     args.num_long_captions, args.num_sub_captions, args.seed, args.side_files = 1, None, 0, None
     args.no_short_captions, args.draw_short_from_all, args.max_length = False, False, None
-    args.sub_caption_splitter = splitter
+    args.drop_summary, args.sub_caption_splitter = False, splitter
     return args
 
 
