@@ -645,6 +645,11 @@ def main() -> None:
         eval_data = load_split(eval_args, args.eval_split, args.max_eval_samples)
         reader = CaptionReader(args, columns_of(train_data))
         eval_reader = CaptionReader(eval_args, columns_of(eval_data))
+    if args.objective == "long_clip" and (args.no_short_captions or reader.short_column is None):
+        raise ValueError(
+            "`--objective long_clip` is `clip` on long captions where there are no short ones, whose loss it changes: "
+            "name their column with `--caption_column`, or train with `debias`, which draws them from the long ones."
+        )
     num_samples = None if args.streaming else len(train_data)
     global_batch_size = args.per_device_train_batch_size * accelerator.num_processes
     if global_batch_size < 2:

@@ -154,6 +154,8 @@ def test_stretched_positions_keep_the_first(train, tmp_path):
     folder = train("run", **options, max_position_embeddings=600, checkpointing_steps=1)
     assert AutoModel.from_pretrained(folder).config.text_config.max_position_embeddings == 600
     assert AutoProcessor.from_pretrained(folder).tokenizer.model_max_length == 580
+    with pytest.raises(ValueError, match="where there are no short ones"):
+        train("none", **options, no_short_captions=True)
     with pytest.raises(ValueError, match="max_position_embeddings = 600, this run has 650"):
         train("run", **options, max_position_embeddings=650, resume_from_checkpoint="latest")
 
