@@ -65,8 +65,27 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser, are_several_models
     parser.add_argument("--output_file", type=Path, help="Write the results to this JSON file.")
 
 
-def load_model(args: argparse.Namespace, state: PartialState) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Loads the model of the evaluation arguments, ready to embed, and its processor."""
+def check_single_embeddings(model: PreTrainedModel) -> None:
+    """
+    Refuses a model that compares tokens.
+
+    Raises:
+        `ValueError`: if it is one, and so has no single embedding of a text or an image.
+    """
+    if is_token_wise(model):
+        raise ValueError(
+            "The model compares all tokens of texts and images, and has no single embedding of either: use one that "
+            "was trained with another `--objective`."
+        )
+
+
+def load_model(
+    args: argparse.Namespace, state: PartialState, takes_tokens: bool = False
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """
+    Loads the model of the evaluation arguments, ready to embed, and its processor. One that compares tokens is refused
+    where the script does not take tokens.
+    """
     model = AutoModel.from_pretrained(
         args.model_name_or_path,
         dtype=getattr(torch, args.dtype),
@@ -76,6 +95,8 @@ def load_model(args: argparse.Namespace, state: PartialState) -> tuple[PreTraine
         raise ValueError(
             f"`--model_name_or_path {args.model_name_or_path}` is a {type(model).__name__}, no dual encoder."
         )
+    if not takes_tokens:
+        check_single_embeddings(model)
     processor = AutoProcessor.from_pretrained(args.model_name_or_path, trust_remote_code=args.trust_remote_code)
     num_positions = count_positions(model)
     if args.max_length is not None and num_positions is not None and args.max_length > num_positions:
@@ -166,7 +187,7 @@ def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor], with_co
     """
     tokens = {name: tensor.to(model.device) for name, tensor in tokens.items()}
     if is_token_wise(model):
-        return text_token_embeds(model, **tokens).float().cpu()
+        return text_token_embeds(model, **tokens).cpu()
     if with_corners:
         outputs = model.get_text_features(**tokens, output_corner_tokens=True)
         text_embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
@@ -186,7 +207,7 @@ def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tor
         for name, tensor in inputs.items()
     }
     if is_token_wise(model):
-        return image_token_embeds(model, model.vision_model(**inputs).last_hidden_state).float().cpu()
+        return image_token_embeds(model, model.vision_model(**inputs).last_hidden_state).cpu()
     image_embeds = model.get_image_features(**inputs).pooler_output
     return torch.nn.functional.normalize(image_embeds.float(), dim=-1).cpu()
 
@@ -266,11 +287,7 @@ def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     Raises:
         `ValueError`: if the model compares tokens, and so has no single embedding of a text or an image.
     """
-    if is_token_wise(model):
-        raise ValueError(
-            "The model compares all tokens of texts and images, and has no single embedding of either: use one that "
-            "was trained with another `--objective`."
-        )
+    check_single_embeddings(model)
     if "pixel_values" in batch.inputs:
         return embed_images(model, batch.inputs)
     return embed_texts(model, batch.inputs)

@@ -322,7 +322,7 @@ def evaluate_benchmarks(args: argparse.Namespace, state: PartialState) -> list[d
     rows = []
     for model_name in dict.fromkeys(args.model_name_or_path):
         model_args = argparse.Namespace(**(vars(args) | {"model_name_or_path": model_name}))
-        model, processor = load_model(model_args, state)
+        model, processor = load_model(model_args, state, takes_tokens=True)
         for name, dataset in datasets.items():
             results = evaluate_retrieval(model, processor, dataset, args, state)
             published = get_benchmark(name).num_images
@@ -434,7 +434,7 @@ def main() -> None:
 
     (args.model_name_or_path,) = args.model_name_or_path
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
-    model, processor = load_model(args, state)
+    model, processor = load_model(args, state, takes_tokens=True)
     results = evaluate_retrieval(model, processor, dataset, args, state)
     if state.is_main_process:
         print(format_table(results))

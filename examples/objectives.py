@@ -125,8 +125,8 @@ OBJECTIVES = {
         {"num_corner_tokens": 0},
     ),
     "debias": Objective(
-        "Long-CLIP with long captions that lack their first sub-caption, a summary, and some of the others (Lavoie et "
-        "al., 2026, https://arxiv.org/abs/2602.22419)",
+        "Long-CLIP with some sub-captions of a long caption, but not the first, a summary, in the place of the short "
+        "one (Lavoie et al., 2026, https://arxiv.org/abs/2602.22419)",
         primary_component_contrastive_loss,
         {"num_corner_tokens": 0, "drop_summary": True},
     ),

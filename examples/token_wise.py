@@ -20,6 +20,7 @@ Yao et al., 2021, FILIP: Fine-grained Interactive Language-Image Pre-Training, h
 from collections.abc import Iterator
 
 import torch
+from accelerate import PartialState
 from torch.nn.functional import normalize, pad
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -43,20 +44,20 @@ def text_token_embeds(
     model: LotlipModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: torch.Tensor
 ) -> torch.Tensor:
     """
-    Normalised embeddings of all tokens of texts, `[CLS]` and `[SEP]` too, zero at padding, (texts, length, dim). They
-    go through BERT's pooler and the projection, as `[CLS]` alone does elsewhere.
+    Normalised embeddings of all tokens of texts, `[CLS]` and `[SEP]` too, zero at padding, (texts, length, dim), in
+    float32. They go through BERT's pooler and the projection, as `[CLS]` alone does elsewhere.
     """
     present = attention_mask.bool()
     # an absent text is computed as if it were there: its result is finite, and dropped below
     attention_mask = attention_mask.masked_fill(~present.any(dim=1, keepdim=True), 1)
     hidden_states = model.text_model(input_ids, attention_mask, **kwargs).last_hidden_state
-    embeds = normalize(model.text_projection(model.text_model.pooler(hidden_states)), dim=-1)
+    embeds = normalize(model.text_projection(model.text_model.pooler(hidden_states)).float(), dim=-1)
     return embeds.masked_fill(~present[..., None], 0)
 
 
 def image_token_embeds(model: LotlipModel, last_hidden_state: torch.Tensor) -> torch.Tensor:
-    """Normalised embeddings (images, length, dim) of `[CLS]` and all patches, from the image tower's output."""
-    return normalize(model.visual_projection(last_hidden_state), dim=-1)
+    """Normalised embeddings (images, length, dim) of `[CLS]` and all patches, in float32, from the tower's output."""
+    return normalize(model.visual_projection(last_hidden_state.to(model.dtype)).float(), dim=-1)
 
 
 def pad_and_concatenate(embeds: list[torch.Tensor]) -> torch.Tensor:
@@ -112,7 +113,8 @@ def similarity_blocks_of_tokens(
     image_embeds: torch.Tensor, text_embeds: torch.Tensor
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """
-    Similarities by late interaction of some texts with all images at a time: see `token_similarities`.
+    Similarities by late interaction of some texts with all images at a time, computed on the accelerator if there is
+    one: see `token_similarities`.
 
     Args:
         image_embeds (`torch.Tensor` of shape `(images, image_length, dim)`):
@@ -121,16 +123,16 @@ def similarity_blocks_of_tokens(
             Normalised embeddings of tokens, zero at padding.
 
     Yields:
-        `(rows, image_to_text, text_to_image)`: the texts, and similarities of shape `(len(rows), images)`.
+        `(rows, image_to_text, text_to_image)`: the texts, and similarities of shape `(len(rows), images)`, on the CPU.
     """
-    mask = (text_embeds != 0).any(dim=-1)
+    image_embeds = image_embeds.to(PartialState().device)
     num_images, num_texts = 64, max(1, BLOCK_SIZE // (64 * image_embeds.shape[1] * text_embeds.shape[1]))
     for start in range(0, len(text_embeds), num_texts):
         rows = slice(start, min(start + num_texts, len(text_embeds)))
-        parts = [
-            token_similarities(images, text_embeds[rows], mask[rows]) for images in image_embeds.split(num_images)
-        ]
-        yield rows, *(torch.cat(similarities).t() for similarities in zip(*parts))
+        texts = text_embeds[rows].to(image_embeds.device)
+        mask = (texts != 0).any(dim=-1)
+        parts = [token_similarities(images, texts, mask) for images in image_embeds.split(num_images)]
+        yield rows, *(torch.cat(similarities).t().cpu() for similarities in zip(*parts))
 
 
 def rank_by_tokens(image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_to_image: torch.Tensor):

@@ -115,6 +115,7 @@ RESUMED_SETTINGS = (
     "adam_epsilon",
     "max_grad_norm",
     "max_length",
+    "max_position_embeddings",
     "num_long_captions",
     "no_short_captions",
     "draw_short_from_all",
@@ -205,7 +206,8 @@ def parse_args() -> argparse.Namespace:
         "--drop_summary",
         action="store_true",
         default=None,
-        help="Draw any number of a long caption's sub-captions but the first, which sums it up, as DeBias-CLIP does.",
+        help="Take for the short caption any number of a long one's sub-captions but the first, a summary, as "
+        "DeBias-CLIP does.",
     )
     group.add_argument("--no_short_captions", action="store_true", help="Train on long captions alone.")
     group.add_argument("--num_sub_captions", type=int, help="Consecutive sub-captions drawn of each. Default: all.")
@@ -335,6 +337,8 @@ def parse_args() -> argparse.Namespace:
             parser.error(f"--checkpointing_steps must be a number or `epoch`, got {args.checkpointing_steps}.")
     if args.no_short_captions and args.num_long_captions == 0:
         parser.error("--no_short_captions and --num_long_captions 0 leave nothing to train on.")
+    if args.drop_summary and (args.no_short_captions or args.draw_short_from_all):
+        parser.error("--drop_summary draws the short caption: it excludes --no_short_captions and LaCLIP's draws.")
     for name in ("max_grad_norm", "warmup_steps", "num_long_captions"):
         if getattr(args, name) < 0:
             parser.error(f"--{name} must be at least 0, got {getattr(args, name)}.")
@@ -641,6 +645,11 @@ def main() -> None:
         eval_data = load_split(eval_args, args.eval_split, args.max_eval_samples)
         reader = CaptionReader(args, columns_of(train_data))
         eval_reader = CaptionReader(eval_args, columns_of(eval_data))
+    if args.objective == "long_clip" and (args.no_short_captions or reader.short_column is None):
+        raise ValueError(
+            "`--objective long_clip` is `clip` on long captions where there are no short ones, whose loss it changes: "
+            "name their column with `--caption_column`, or train with `debias`, which draws them from the long ones."
+        )
     num_samples = None if args.streaming else len(train_data)
     global_batch_size = args.per_device_train_batch_size * accelerator.num_processes
     if global_batch_size < 2:

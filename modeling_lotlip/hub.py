@@ -81,7 +81,7 @@ space.
 - Text tower: a BERT with {num_corner_tokens} corner tokens, which gather what a long text says beside its main point.
 - Image tower: a ViT for images of {image_size} x {image_size} pixels.
 - A text may have {max_length} tokens; a longer one is truncated.
-
+{token_wise}
 ## How to use
 
 With the package `modeling_lotlip` installed:
@@ -174,6 +174,12 @@ to watch them, or to decide about them.
   year      = {{2024}}
 }}
 ```
+"""
+
+TOKEN_WISE = """\
+- It was trained to compare all tokens of a text with all of an image
+  ([FILIP](https://huggingface.co/papers/2111.07783)), and is evaluated so. What follows under "How to use" compares
+  the `[CLS]` tokens alone, for which it was not trained: see `examples/token_wise.py` of the package's sources.
 """
 
 SETTINGS = """
@@ -347,6 +353,7 @@ def write_model_card(
         num_corner_tokens=config["text_config"]["num_corner_tokens"],
         image_size=config["vision_config"]["image_size"],
         max_length=tokenizer_config["model_max_length"],
+        token_wise=TOKEN_WISE if config.get("similarity") == "token_wise" else "",
         repo_id=repo_id,
         provenance=provenance,
         settings=settings_table,

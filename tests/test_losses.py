@@ -153,6 +153,16 @@ def test_primary_component_loss_is_that_of_float64(slots):
         torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * theirs.grad.abs().max().item())
 
 
+def test_primary_components_of_what_is_not_finite_are_not_either():
+    """The training skips such a step and says so: it must get that far."""
+    image_embeds, text_embeds, scale, *_ = random_inputs(20, 3, seed=0)
+    for value in (torch.nan, torch.inf):
+        broken = image_embeds.index_fill(0, torch.tensor([4]), value).requires_grad_()
+        loss = primary_component_contrastive_loss(broken, text_embeds, scale, num_components=3)
+        loss.backward()
+        assert not loss.isfinite()
+
+
 class Together:
     """Threads in the place of processes: each gathers what all have brought."""
 

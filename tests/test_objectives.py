@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 import torch
+from accelerate import PartialState
 from conftest import tiny_config
 from data.captions import CaptionReader
 from data.samples import CaptionedImages
 from data.scenes import load_scenes
-from embedding import embed_corpus
+from embedding import embed_corpus, embed_images, embed_texts, load_model
 from monitoring import read_metrics
 from objectives import OBJECTIVES
 from positions import stretch_positions
@@ -97,20 +98,34 @@ def test_filip_is_evaluated_token_by_token(train, tmp_path):
 
     with pytest.raises(ValueError, match="no single embedding"):
         embed_corpus(model, processor, ["a boat"])
+    args = argparse.Namespace(model_name_or_path=folder, dtype="bfloat16", trust_remote_code=False, max_length=None)
+    args.device = "cpu"
+    with pytest.raises(ValueError, match="no single embedding"):
+        load_model(args, PartialState())
+    assert "compare all tokens" in (folder / "README.md").read_text()
+
+    halved, _ = load_model(args, PartialState(), takes_tokens=True)
+    inputs = processor(text=["a boat", "a red boat on the sea"], images=scenes["image"][:2], return_tensors="pt")
+    embeds = embed_images(halved, {"pixel_values": inputs.pop("pixel_values")}), embed_texts(halved, inputs)
+    for embeddings, is_token in zip(embeds, (torch.ones(2, 5), inputs["attention_mask"])):
+        torch.testing.assert_close(embeddings.norm(dim=-1), is_token.float(), rtol=0, atol=1e-6)
 
 
-def test_debias_draws_details_without_the_summary():
+def test_debias_contrasts_details_without_the_summary_and_whole_captions():
     args = argparse.Namespace(num_long_captions=1, num_sub_captions=None, seed=0, drop_summary=True)
     args.image_column, args.caption_column, args.long_captions_column = "image", "caption", "long_captions"
     args.no_short_captions, args.draw_short_from_all, args.side_files = False, False, None
     args.sub_caption_splitter = "paper"
-    dataset = load_scenes(2).remove_columns("long_captions").add_column("long_captions", [["S. A. B. C"], ["Only"]])
+    long_captions = [["S. A. B. C"], ["Only"], []]
+    dataset = load_scenes(3).remove_columns("long_captions").add_column("long_captions", long_captions)
     samples = CaptionedImages(dataset, args, CaptionReader(args, dataset.column_names))
-    drawn = {samples[epoch, 0, False]["long_captions"][0] for epoch in range(300)}
-    assert drawn == {"A", "B", "C", "A. B", "A. C", "B. C", "A. B. C"}
-    assert samples[0, 1, False]["long_captions"] == ["Only"]
+    drawn = [samples[epoch, 0, False] for epoch in range(300)]
+    assert {sample["short_caption"] for sample in drawn} == {"A", "B", "C", "A. B", "A. C", "B. C", "A. B. C"}
+    assert all(sample["long_captions"] == ["S. A. B. C"] for sample in drawn)
+    assert samples[0, 1, False]["short_caption"] == "Only"
+    assert samples[0, 2, False]["short_caption"] == dataset["caption"][2], "there are no details to draw"
     samples.num_sub_captions = 1
-    assert {samples[epoch, 0, False]["long_captions"][0] for epoch in range(99)} == {"A", "B", "C"}
+    assert {samples[epoch, 0, False]["short_caption"] for epoch in range(99)} == {"A", "B", "C"}
 
 
 def test_stretched_positions_keep_the_first(train, tmp_path):
@@ -136,9 +151,14 @@ def test_stretched_positions_keep_the_first(train, tmp_path):
     with pytest.raises(ValueError, match="does not stretch a table of 248"):
         stretch_positions(model, 248)
 
-    folder = train("run", objective="long_clip", max_train_steps=2, max_position_embeddings=600, max_length=580)
+    options = {"objective": "long_clip", "max_train_steps": 2, "max_length": 580, "max_train_samples": 8}
+    folder = train("run", **options, max_position_embeddings=600, checkpointing_steps=1)
     assert AutoModel.from_pretrained(folder).config.text_config.max_position_embeddings == 600
     assert AutoProcessor.from_pretrained(folder).tokenizer.model_max_length == 580
+    with pytest.raises(ValueError, match="where there are no short ones"):
+        train("none", **options, no_short_captions=True)
+    with pytest.raises(ValueError, match="max_position_embeddings = 600, this run has 650"):
+        train("run", **options, max_position_embeddings=650, resume_from_checkpoint="latest")
 
 
 def test_laclip_draws_among_all_captions_of_an_image():

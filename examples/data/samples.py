@@ -101,19 +101,22 @@ class CaptionedImages(Dataset):
             return self.crop(image)
 
     def draw_sub_captions(self, text: str, generator: random.Random) -> str:
-        """
-        Some consecutive sub-captions of a long caption, or all of them; or without the summary that comes first any
-        number of the others, in their order.
-        """
+        """Some consecutive sub-captions of a long caption, or all of them."""
         sub_captions = [part for part in self.reader.sub_captions(text) if not is_enumeration(part)]
-        if self.drop_summary and len(sub_captions) > 1:
-            rest = range(1, len(sub_captions))
-            drawn = generator.sample(rest, generator.randint(1, min(len(rest), self.num_sub_captions or len(rest))))
-            return join_sub_captions([sub_captions[place] for place in sorted(drawn)])
         if self.num_sub_captions is not None and len(sub_captions) > self.num_sub_captions:
             start = generator.randrange(len(sub_captions) - self.num_sub_captions + 1)
             sub_captions = sub_captions[start : start + self.num_sub_captions]
         return join_sub_captions(sub_captions)
+
+    def draw_details(self, text: str, generator: random.Random) -> str:
+        """Any number of a long caption's sub-captions but the first, in their order; the first if it has no other."""
+        sub_captions = [part for part in self.reader.sub_captions(text) if not is_enumeration(part)]
+        details = sub_captions[1:] or sub_captions
+        if not details:
+            return ""
+        num_drawn = generator.randint(1, min(len(details), self.num_sub_captions or len(details)))
+        drawn = generator.sample(range(len(details)), num_drawn)
+        return join_sub_captions([details[place] for place in sorted(drawn)])
 
     def draw_captions(self, index: int, epoch: int, row: dict) -> tuple[str, list[str], str | None]:
         """
@@ -126,6 +129,8 @@ class CaptionedImages(Dataset):
         long_captions = [text for text in long_captions if self.reader.sub_captions(text)]
         if self.draw_short_from_all:
             short_captions = short_captions + [self.draw_sub_captions(text, generator) for text in long_captions]
+        if self.drop_summary and long_captions:
+            short_captions = [self.draw_details(text, generator) for text in long_captions]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions += [""] * (self.num_long_captions - len(long_captions))

@@ -56,9 +56,10 @@ def keep_primary_components(
     rows = gather(embeds.detach())[gather(present)]
     if num_components >= len(rows) - 1:  # these are all that there are
         return embeds
-    mean = rows.mean(dim=0)
-    components = torch.linalg.svd(rows - mean, full_matrices=False).Vh[:num_components]
-    return mean + (embeds - mean) @ components.t() @ components
+    mean = rows.mean(dim=0)  # not finite if some row is not, and so is then all that is returned
+    centered = (rows - mean).nan_to_num(0, 0, 0)
+    components = torch.linalg.eigh(centered.t() @ centered).eigenvectors[:, -num_components:]
+    return mean + (embeds - mean) @ components @ components.t()
 
 
 def primary_component_contrastive_loss(
