@@ -98,6 +98,16 @@ with torch.inference_mode():
     assert not any(name.startswith("vision_model.") for name in info["unexpected_keys"]), info
     assert torch.equal(vision_model(inputs["pixel_values"]).image_embeds, outputs.vision_model_output.pooler_output)
 
+answer = pipeline("zero-shot-image-classification", model=repo_id, **trust)(image, candidate_labels=["a b", "c", "d"])
+save_file({
+    "text_embeds": outputs.text_embeds, "image_embeds": outputs.image_embeds, "corners": corners.contiguous(),
+    "pixel_values": pil_processor(image, return_tensors="pt")["pixel_values"],
+    "pipeline": torch.tensor([entry["score"] for entry in sorted(answer, key=lambda entry: entry["label"])]),
+}, results)
+"""
+
+# After that: the same by sentence-transformers,
+SENTENCE_TRANSFORMER = """
 from sentence_transformers import SentenceTransformer
 sentence_transformer = SentenceTransformer(repo_id, device="cpu", **trust)
 image_inputs = processor(images=[image, image], return_tensors="pt")
@@ -106,17 +116,13 @@ for embeds, features in (
     (sentence_transformer.encode([image, image]), model.get_image_features(**image_inputs).pooler_output),
 ):
     assert torch.equal(torch.from_numpy(embeds), torch.nn.functional.normalize(features, dim=-1).detach())
-if not remote:
-    sentence_transformer.push_to_hub("org/sentence-transformer")
-    pushed = SentenceTransformer("org/sentence-transformer", device="cpu")
-    assert (pushed.encode(texts) == sentence_transformer.encode(texts)).all()
+"""
 
-answer = pipeline("zero-shot-image-classification", model=repo_id, **trust)(image, candidate_labels=["a b", "c", "d"])
-save_file({
-    "text_embeds": outputs.text_embeds, "image_embeds": outputs.image_embeds, "corners": corners.contiguous(),
-    "pixel_values": pil_processor(image, return_tensors="pt")["pixel_values"],
-    "pipeline": torch.tensor([entry["score"] for entry in sorted(answer, key=lambda entry: entry["label"])]),
-}, results)
+# and what that uploads, it loads.
+PUSH = """
+sentence_transformer.push_to_hub("org/sentence-transformer")
+pushed = SentenceTransformer("org/sentence-transformer", device="cpu")
+assert (pushed.encode(texts) == sentence_transformer.encode(texts)).all()
 """
 
 # Tries repositories that are broken, mends them, and tries again.
@@ -186,7 +192,8 @@ def loaded(hub, tmp_path_factory):
     """Embeddings from a process with the package, and from one without it."""
     folder = tmp_path_factory.mktemp("loaded")
     for source in ("package", "remote"):
-        run(hub, folder / f"home-{source}", "-c", LOAD, source, folder / f"{source}.safetensors", REPO_ID)
+        code = LOAD + SENTENCE_TRANSFORMER + (PUSH if source == "package" else "")
+        run(hub, folder / f"home-{source}", "-c", code, source, folder / f"{source}.safetensors", REPO_ID)
     return {source: load_file(folder / f"{source}.safetensors") for source in ("package", "remote")}
 
 
