@@ -61,9 +61,10 @@ versions: $(VENV)/.installed
 upstream: $(VENV)/.installed
 	$(BIN)/python examples/lay_out_upstream.py --output_dir outputs/upstream --test
 
-# a warning, a dead link or anchor for instance, fails
+# a warning, a dead link or anchor for instance, fails; and so does a command or a snippet
 docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict
+	$(BIN)/python -m pytest -m pages tests/test_documentation.py --numprocesses auto --maxprocesses 4
 
 # the same at http://127.0.0.1:8000, built anew when a page changes
 docs-serve: $(VENV)/.installed

@@ -117,7 +117,7 @@ EXPLANATION = (
     "it, and again for the picture."
 )
 SAMPLED = f" (Of so large a collection, {NUM_REFERENCES:,} pictures drawn at random stand for all.)"
-HEAT_MAP_NOTE = "Bright: where the model finds it, in the part it sees."
+HEAT_MAP_NOTE = "Red: where the model finds it, in the part it sees."
 
 
 def wrap(content: str) -> str:

@@ -35,11 +35,12 @@ def main() -> None:
             page.goto(address)
             page.wait_for_selector("#status >> text=/[0-9] pictures in/")
             page.reload()  # without what was new
+            page.wait_for_selector("#status >> text=/[0-9] pictures in/")
             page.fill("#description textarea", QUERY)
             page.click("#search")
             card = page.locator("#results .card").nth(1)
             card.locator("button.sentence").nth(1).click()
-            card.locator(".note >> text=/Bright/").wait_for()
+            card.locator(".note >> text=/Red/").wait_for()
             page.mouse.move(0, 0)
             page.screenshot(path=args.output_dir / "search_app.png", full_page=True)
 

@@ -186,7 +186,9 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(bash|python)\n(.*?)^```$", content, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.pages] if page.startswith("docs/") else []) for page in PAGES]
+)
 def test_page(page, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
     monkeypatch.syspath_prepend(str(workspace))

@@ -102,7 +102,7 @@ def test_search_by_description_by_picture_and_by_both(address, open_page, photos
     maps = []
     for number in (0, 1):
         sentences.nth(number).click()
-        card.locator(".note >> text=/Bright/").wait_for()
+        card.locator(".note >> text=/Red/").wait_for()
         maps.append(card.locator("img").get_attribute("src"))
         assert sentences.nth(number).get_attribute("aria-pressed") == "true"
     assert len({picture, *maps}) == 3
