@@ -25,8 +25,8 @@ import argparse
 import os
 import signal
 import socket
-import time
 from pathlib import Path
+from threading import Event
 
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: it calls nobody
@@ -153,11 +153,13 @@ def build_page(searcher: Searcher) -> gr.Blocks:
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Serves the page until Ctrl-C, which it raises as a `KeyboardInterrupt`."""
+    """Serves the page until Ctrl-C."""
     model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
     searcher = Searcher(model, processor, args)
     searcher.start_update()
     page = build_page(searcher)
+    is_interrupted = Event()
+    signal.signal(signal.SIGINT, lambda number, frame: is_interrupted.set())  # a second Ctrl-C does no more
     try:
         page.launch(
             server_name="127.0.0.1",
@@ -171,10 +173,9 @@ def serve(args: argparse.Namespace) -> None:
         )
         address = f"{page.local_url} and {page.share_url}" if args.share else page.local_url
         print(f"Search your pictures at {address} (Ctrl-C ends it).", flush=True)
-        while True:
-            time.sleep(1)
+        is_interrupted.wait()
+        print()
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C, while it ends
         searcher.stop()
         page.close(verbose=False)
 
