@@ -116,6 +116,7 @@ RESUMED_SETTINGS = (
     "max_grad_norm",
     "max_length",
     "max_position_embeddings",
+    "no_corner_attention_mask",
     "num_long_captions",
     "no_short_captions",
     "draw_short_from_all",
