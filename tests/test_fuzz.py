@@ -15,7 +15,7 @@ from data.captions import CaptionReader, captions_of
 from data.loading import take_slice
 from data.samples import CaptionedImages, GlobalBatches
 from datasets import Dataset
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from test_tokenization_lotlip import MINILM, ODD_PARTS, vocab_file
@@ -403,6 +403,7 @@ def test_any_row_is_a_sample_or_says_why_not(samples, row):
 
 @settings(BOUNDED, max_examples=1000)
 @given(damaged(IMAGE_FILES))
+@example(b"qoif\x00\x00\x00\x11\x00\x00\x00\x0c\x03\x01\xfe_\x82\xc2\xfe\xd9\xcf\xeb")
 def test_a_damaged_image_file_is_a_bad_sample_at_worst(samples, file):
     row = {"__key__": "shard/7", "image": {"bytes": file, "path": None}, "caption": "a boat"}
     check_sample(samples, row)

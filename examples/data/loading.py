@@ -50,6 +50,7 @@ IMAGE_ERRORS = (
     TypeError,
     RuntimeError,
     EOFError,
+    LookupError,
     OverflowError,
     struct.error,
     zlib.error,
