@@ -48,7 +48,7 @@ from embedding import (
 from evaluate_retrieval import write_json
 from PIL import Image
 from pyarrow import parquet
-from relevance import patch_relevance
+from relevance import patch_relevance, sub_caption_directions
 from search_embeddings import build_faiss_index, check_model, query_faiss_index, search
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
@@ -483,18 +483,15 @@ def embed_sentences(
     """
     What the embedding of a picture is multiplied with for its score on each sentence: (num_sentences, dim)
 
-    With `score="alone"` it is the embedding of the sentence alone, normalised. With `"left_out"` it is that of the
-    text, as far as it is read, less that of the text without the sentence, so that the score is what the similarity
-    loses without it; zero for a sentence that is not read. Of a single sentence nothing can be left out.
+    With `score="alone"` it is the embedding of the sentence alone, normalised. With `"left_out"` it is what the
+    sentence adds to the text, as far as that is read ([`sub_caption_directions`]), so that the score is what the
+    similarity loses without it; zero for a sentence that is not read. Of a single sentence nothing can be left out.
     """
     read = [sentence.read for sentence in sentences if sentence.read]
     if score == "alone" or len(read) < 2:
         return embed_corpus(model, processor, [sentence.text for sentence in sentences], max_length=max_length)
-    without = [join_sub_captions(read[:place] + read[place + 1 :]) for place in range(len(read))]
-    embeds = embed_corpus(model, processor, [join_sub_captions(read), *without], max_length=max_length)
-    differences = torch.zeros(len(sentences), embeds.shape[1])
-    differences[: len(read)] = embeds[0] - embeds[1:]
-    return differences
+    directions = sub_caption_directions(model, processor, read, max_length)
+    return torch.nn.functional.pad(directions, (0, 0, 0, len(sentences) - len(read)))
 
 
 def embed_query(
@@ -504,6 +501,7 @@ def embed_query(
     image: Image.Image | None = None,
     sentence_score: str = "alone",
     max_length: int | None = None,
+    splitter: str = "paper",
 ) -> Query:
     """
     Embeds a description, a picture, or both.
@@ -522,11 +520,13 @@ def embed_query(
             How pictures are scored on each sentence, a key of `SENTENCE_SCORES`; see [`embed_sentences`].
         max_length (`int`, *optional*):
             Truncate texts at this many tokens.
+        splitter (`str`, *optional*, defaults to `"paper"`):
+            How sub-captions are split: see [`split_sub_captions`].
 
     Raises:
         `QueryError`: if there is neither.
     """
-    sub_captions = split_sub_captions(text)
+    sub_captions = split_sub_captions(text, splitter)
     embeds, sentences, sentence_embeds = [], [], torch.empty(0, 0)
     if sub_captions:
         whole = join_sub_captions(sub_captions) if len(sub_captions) > 1 else text.strip()
@@ -731,8 +731,9 @@ class Searcher:
         self.status = Status(False, 0, 0, None)
         self.is_stopped = False
         self.thread = None
+        self.splitter = args.sub_caption_splitter
         if args.embeddings_dir is not None:
-            check_model(args, model)
+            self.splitter = check_model(args, model).get("sub_caption_splitter", "paper")  # queries are split alike
             self.use(load_embeddings(args.embeddings_dir))
         else:
             self.folder = self.name_index()
@@ -810,7 +811,13 @@ class Searcher:
             raise QueryError("Nothing is indexed yet: there is no picture to find.")
         with self.model_lock:
             query = embed_query(
-                self.model, self.processor, text, image, self.args.sentence_score, self.args.max_length
+                self.model,
+                self.processor,
+                text,
+                image,
+                self.args.sentence_score,
+                self.args.max_length,
+                self.splitter,
             )
         return query, search_index(index, query, k)
 

@@ -584,7 +584,7 @@ def test_search_page(name, folders, tmp_path):
         noise(index).save(tmp_path / f"{index}.png")
     args = argparse.Namespace(model_name_or_path=folders(name), dtype="float32", trust_remote_code=False)
     vars(args).update(device="cpu", max_length=None, batch_size=2, images=tmp_path, embeddings_dir=None, index="exact")
-    vars(args).update(index_dir=tmp_path / "indices", sentence_score="left_out")
+    vars(args).update(index_dir=tmp_path / "indices", sentence_score="left_out", sub_caption_splitter="paper")
     searcher = Searcher(*load_model(args, PartialState(cpu=True)), args)
     searcher.update()
     assert searcher.status.problem is None

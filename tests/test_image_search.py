@@ -250,6 +250,17 @@ def test_searcher_of_a_folder(folder, model_dir, model_and_processor, tmp_path):
     assert "10 pictures in" in status and "1 file that cannot be read" in status and "&lt;b&gt;.png" in status
 
     _, results = searcher.search("", str(folder / "more" / "3.jpg"), 4)
+    text = "A boat. It is 3.5 m long."
+    assert [sentence.text for sentence in searcher.search(text, None, 1)[0].sentences] == [
+        "A boat",
+        "It is 3",
+        "5 m long",
+    ]
+    searcher.splitter = "sentences"
+    assert [sentence.text for sentence in searcher.search(text, None, 1)[0].sentences] == [
+        "A boat",
+        "It is 3.5 m long",
+    ]
     assert results[0].name == "more/3.jpg" and results[0].similarity == pytest.approx(1, abs=1e-5)
     assert len(results) == 4 and results[0].fits == []
     picture = searcher.heat_map("more/3.jpg", "a red boat")
