@@ -115,10 +115,14 @@ def input_embeddings(model: PreTrainedModel, tower: str) -> nn.Module:
     Raises:
         `ValueError`: if there is no such tower, or it has none.
     """
+    message = f"{type(model).__name__} has no {tower} tower with embeddings of its inputs."
+    module = getattr(model, f"{tower}_model", None)
+    if module is None:
+        raise ValueError(message)
     try:
-        return getattr(model, f"{tower}_model").get_input_embeddings()
-    except (AttributeError, NotImplementedError) as error:
-        raise ValueError(f"{type(model).__name__} has no {tower} tower with embeddings of its inputs.") from error
+        return module.get_input_embeddings()
+    except NotImplementedError as error:
+        raise ValueError(message) from error
 
 
 @contextmanager
