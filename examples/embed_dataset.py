@@ -34,7 +34,7 @@ import torch
 from accelerate import PartialState
 from data.captions import caption_columns, captions_of
 from data.loading import add_data_arguments, fingerprint_of, load_split, undecoded
-from data.storage import STORAGE_DTYPES, hash_weights, refuse_other_settings, to_storage
+from data.storage import STORAGE_DTYPES, hash_weights, refuse_other_settings, to_storage, write_table
 from datasets import Dataset, Image, IterableDataset
 from datasets.fingerprint import Hasher
 from embedding import (
@@ -138,13 +138,6 @@ def write_shard(
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]),
     }
     write_table(path, pa.table(columns).replace_schema_metadata({"storage_dtype": storage_dtype}))
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Writes a parquet file under another name first."""
-    partial = path.with_name(path.name + ".partial")
-    parquet.write_table(table, partial)
-    partial.replace(path)
 
 
 class Shards:

@@ -46,6 +46,7 @@ from data.loading import (
     share_of,
     undecoded,
 )
+from data.storage import written_whole
 from datasets import Dataset, IterableDataset
 from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize_and_count
 from token_wise import is_token_wise, pad_and_concatenate, rank_by_tokens
@@ -308,9 +309,8 @@ def format_table(results: dict[str, float]) -> str:
 def write_json(path: Path, results: dict) -> None:
     """Writes results to a JSON file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def evaluate_benchmarks(args: argparse.Namespace, state: PartialState) -> list[dict]:
@@ -379,12 +379,10 @@ def kind_of(row: dict) -> str:
 
 def write_csv(path: Path, rows: list[dict]) -> None:
     """Writes rows to a CSV file, whole or not at all; what a row lacks is left empty."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def main() -> None:

@@ -30,11 +30,11 @@ import pyarrow as pa
 import pyarrow.compute
 import torch
 from data.loading import UnreadableImageError, fingerprint_of, load_split, read_image, undecoded
-from data.storage import hash_weights, open_shards, read_embeddings
+from data.storage import hash_weights, open_shards, read_embeddings, write_table
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
-from embed_dataset import Entry, write_shard, write_table
+from embed_dataset import Entry, write_shard
 from embedding import (
     Batch,
     embed_batch,

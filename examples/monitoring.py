@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from checkpoints import Progress
+from data.storage import written_whole
 
 
 METRICS_FILE = "metrics.jsonl"
@@ -207,9 +208,8 @@ class MetricsLog:
                 for row in read_metrics(self.path)
                 if row["step"] <= (progress.step if "loss" in row else progress.evaluated_step)
             ]
-            partial = self.path.with_name(self.path.name + ".partial")
-            partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-            partial.replace(self.path)
+            with written_whole(self.path) as partial:
+                partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     def write(self, measured: dict[str, float], step: int) -> None:
         self.accelerator.log(measured, step=step)

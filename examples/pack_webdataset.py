@@ -33,6 +33,7 @@ from pathlib import Path
 from captioning.photos import name_of, read_file, url_of
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import UnreadableImageError, add_data_arguments, columns_of, load_split, read_image, undecoded
+from data.storage import written_whole
 from datasets import Dataset, IterableDataset
 from PIL import Image
 from tqdm.auto import tqdm
@@ -88,14 +89,12 @@ def pack_row(row: dict, reader: CaptionReader, args: argparse.Namespace, counts:
 
 def write_tar(samples: Iterable[tuple[int, dict[str, bytes]]], path: Path) -> None:
     """Writes a shard, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with tarfile.open(partial, "w") as tar:
+    with written_whole(path) as partial, tarfile.open(partial, "w") as tar:
         for number, members in samples:
             for extension, content in members.items():
                 info = tarfile.TarInfo(f"{number:09d}.{extension}")  # a key of the data may have dots and slashes
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-    partial.replace(path)
 
 
 def pack(dataset: Dataset | IterableDataset, args: argparse.Namespace) -> Counter:

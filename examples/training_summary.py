@@ -27,6 +27,7 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
+from data.storage import written_whole
 from monitoring import METRICS_FILE, read_metrics
 
 
@@ -162,9 +163,8 @@ def write_summary(output_dir: Path) -> Path:
         settings=table({name: value for name, value in settings.items() if value is not None}),
     )
     path = output_dir / SUMMARY_FILE
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    with written_whole(path) as partial:
+        partial.write_text(page, encoding="utf-8")
     return path
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from captioning.files import open_parquet
-from pyarrow import parquet
+from data.storage import write_table
 
 
 NUM_CAUSES = 3  # of failures, in messages
@@ -58,13 +58,6 @@ def read_shard(path: Path, columns: list[str]) -> list[dict]:
         return file.read(columns).to_pylist()
 
 
-def write_shard(table: pa.Table, path: Path) -> None:
-    """Writes a shard, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    parquet.write_table(table, partial)
-    partial.replace(path)
-
-
 def remove_failed(folder: Path, captioners: list[str]) -> int:
     """Removes the rows of failures of some captioners, which are then captioned as new ones; returns their number."""
     num_removed = 0
@@ -75,7 +68,7 @@ def remove_failed(folder: Path, captioners: list[str]) -> int:
         if not kept:
             path.unlink()
         elif len(kept) < len(rows):
-            write_shard(pa.Table.from_pylist(kept, SCHEMA), path)
+            write_table(path, pa.Table.from_pylist(kept, SCHEMA))
     return num_removed
 
 
@@ -119,7 +112,7 @@ class Records:
         """Writes what waits, if anything does."""
         if self.waiting:
             name = f"captions-{self.next_number:06d}-{self.process_index:03d}.parquet"
-            write_shard(pa.Table.from_pylist(self.waiting, SCHEMA), self.args.output_dir / name)
+            write_table(self.args.output_dir / name, pa.Table.from_pylist(self.waiting, SCHEMA))
             self.next_number += 1
             self.waiting = []
 

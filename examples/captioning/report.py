@@ -32,6 +32,7 @@ from accelerate import PartialState
 from captioning.files import CAPTIONER_COLUMN, captioner_of, read_rows
 from data.captions import REJECTED_COLUMN, SideCaptions, captions_of, hash_keys, key_of
 from data.loading import columns_of, load_split, read_images, undecoded
+from data.storage import written_whole
 from dataset_statistics import TextLengths, format_table, load_tokenizer, plot_lengths, summarize
 from datasets import Dataset, IterableDataset
 from embedding import count_positions, embed_corpus, embed_images, embed_texts, load_model, tokenize
@@ -401,7 +402,6 @@ def write_report(report: dict, folder: Path) -> list[str]:
     if SIMILARITY_RULE in report:
         lines += format_similarities(report[SIMILARITY_RULE])
     write_json(folder / "report.json", report)
-    partial = folder / "report.md.partial"
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(folder / "report.md")
+    with written_whole(folder / "report.md") as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return outcomes

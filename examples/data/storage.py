@@ -14,6 +14,7 @@
 """Embeddings on disk: how `embed_dataset.py` stores them, and how they are read again."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,38 @@ import pyarrow as pa
 import pyarrow.dataset
 import torch
 from datasets.fingerprint import Hasher
+from pyarrow import parquet
 from torch import nn
 
 
 STORAGE_DTYPES = ("float32", "float16", "int8", "binary")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """
+    A file that is there whole or not at all: gives another name to write to, which becomes `path` at the end.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from data.storage import written_whole
+
+    >>> with written_whole(Path("results.txt")) as partial:
+    ...     _ = partial.write_text("all of it")
+    >>> Path("results.txt").read_text()
+    'all of it'
+    ```"""
+    partial = path.with_name(path.name + ".partial")
+    yield partial
+    partial.replace(path)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a parquet file, whole or not at all."""
+    with written_whole(path) as partial:
+        parquet.write_table(table, partial)
 
 
 def to_storage(embeds: torch.Tensor, storage_dtype: str) -> np.ndarray:
