@@ -40,9 +40,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from checkpoints import StopSignal, list_checkpoints
-from evaluate_retrieval import write_json
+from data.storage import write_json
 from flops import build_meta_model, count_text_flops
+from training.checkpoints import StopSignal, list_checkpoints
 from training_summary import SETTINGS_FILE
 
 from modeling_lotlip import LotlipConfig

@@ -28,11 +28,11 @@ import torch
 from accelerate import PartialState
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import add_data_arguments, columns_of, load_split
-from embedding import add_evaluation_arguments, embed_texts, load_model, tokenize
-from evaluate_retrieval import write_json
-from monitoring import effective_rank
-from relevance import sub_caption_numbers, token_attention
+from data.storage import write_json
+from inference.embedding import add_evaluation_arguments, embed_texts, load_model, tokenize
+from inference.relevance import sub_caption_numbers, token_attention
 from tqdm.auto import tqdm
+from training.monitoring import effective_rank
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions

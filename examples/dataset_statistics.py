@@ -33,8 +33,8 @@ from pathlib import Path
 from data.benchmarks import BENCHMARKS, get_benchmark, load_benchmark
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import add_data_arguments, columns_of, load_split, undecoded
+from data.storage import write_json
 from datasets import Dataset, IterableDataset
-from evaluate_retrieval import write_json
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from modeling_lotlip import LotlipTokenizer

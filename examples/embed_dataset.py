@@ -34,10 +34,10 @@ import torch
 from accelerate import PartialState
 from data.captions import caption_columns, captions_of
 from data.loading import add_data_arguments, fingerprint_of, load_split, undecoded
-from data.storage import STORAGE_DTYPES, hash_weights, refuse_other_settings, to_storage, write_table
+from data.storage import STORAGE_DTYPES, hash_weights, refuse_other_settings, to_storage, write_json, write_table
 from datasets import Dataset, Image, IterableDataset
 from datasets.fingerprint import Hasher
-from embedding import (
+from inference.embedding import (
     Batch,
     add_evaluation_arguments,
     embed_batch,
@@ -48,7 +48,6 @@ from embedding import (
     tokenize,
     tokenize_and_count,
 )
-from evaluate_retrieval import write_json
 from pyarrow import parquet
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm

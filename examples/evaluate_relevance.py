@@ -38,9 +38,9 @@ from statistics import NormalDist, fmean
 import torch
 from accelerate import PartialState
 from data.scenes import COLOURS, IMAGE_SIZE, SALIENT_SHAPES, SALIENT_SIDES, Scene, Thing, make_scene
-from embedding import add_evaluation_arguments, embed_corpus, embed_images, load_model, tokenize
-from evaluate_retrieval import write_json
-from relevance import PATCH_METHODS, patch_relevance, sub_caption_numbers, token_relevance
+from data.storage import write_json
+from inference.embedding import add_evaluation_arguments, embed_corpus, embed_images, load_model, tokenize
+from inference.relevance import PATCH_METHODS, patch_relevance, sub_caption_numbers, token_relevance
 from text_sensitivity import swap_colour
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin

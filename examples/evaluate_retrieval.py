@@ -27,7 +27,6 @@ Long captions may be in files beside the images: see `--side_files`.
 
 import argparse
 import csv
-import json
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -46,10 +45,10 @@ from data.loading import (
     share_of,
     undecoded,
 )
-from data.storage import written_whole
+from data.storage import write_json, written_whole
 from datasets import Dataset, IterableDataset
-from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize_and_count
-from token_wise import is_token_wise, pad_and_concatenate, rank_by_tokens
+from inference.embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize_and_count
+from inference.token_wise import is_token_wise, pad_and_concatenate, rank_by_tokens
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
@@ -304,13 +303,6 @@ def format_table(results: dict[str, float]) -> str:
                 f"| {kind} | {results[f'{kind}_num_images']} | {results[f'{kind}_num_captions']} | {recalls} |"
             )
     return "\n".join(lines)
-
-
-def write_json(path: Path, results: dict) -> None:
-    """Writes results to a JSON file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def evaluate_benchmarks(args: argparse.Namespace, state: PartialState) -> list[dict]:

@@ -39,9 +39,10 @@ from data.scenes import (
     Scene,
     make_scene,
 )
-from embedding import add_evaluation_arguments, embed_images, load_model
-from evaluate_retrieval import write_json
-from image_search import SATISFIED, SENTENCE_SCORES, Index, embed_query, search_index
+from data.storage import write_json
+from inference.embedding import add_evaluation_arguments, embed_images, load_model
+from search.index import Index
+from search.query import SATISFIED, SENTENCE_SCORES, embed_query, search_index
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 

@@ -37,7 +37,7 @@ import onnx
 import onnx_ir
 import onnxruntime
 import torch
-from evaluate_retrieval import write_json
+from data.storage import write_json
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch.export import Dim
 from transformers import AutoConfig
@@ -175,6 +175,46 @@ def save_graphs(
         print(f"| {path.name} | {size:.1f} | {parity['difference']:.1e} | {parity['cosine']:.6f} |")
 
 
+def export_towers(
+    folder: Path,
+    text_model: LotlipTextModelWithProjection,
+    vision_model: LotlipVisionModelWithProjection,
+    limit: int,
+    dtypes: list[str],
+    output_corner_tokens: bool = False,
+) -> None:
+    """
+    Writes both towers as graphs in several dtypes, and prints a table of how they compare with the models.
+
+    Args:
+        folder (`Path`):
+            Where the graphs go.
+        text_model (`LotlipTextModelWithProjection`), vision_model (`LotlipVisionModelWithProjection`):
+            The towers, in float32, in evaluation.
+        limit (`int`):
+            The length of the longest text they are compared on.
+        dtypes (`list[str]`):
+            Keys of `SUFFIXES`.
+        output_corner_tokens (`bool`, *optional*, defaults to `False`):
+            Whether the text graph also computes the `corner_embeds`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = export_tower(
+        text_model,
+        sample_texts(text_model, num_texts=2, length=8),
+        {name: {0: Dim.AUTO, 1: Dim.AUTO} for name in ("input_ids", "attention_mask")},
+        output_corner_tokens,
+    )
+    vision = export_tower(vision_model, sample_images(vision_model, num_images=2), {"pixel_values": {0: Dim.AUTO}})
+
+    # of other sizes than those that the graphs were traced with
+    texts = [sample_texts(text_model, num_texts, length) for num_texts, length in ((1, 2), (3, limit))]
+    images = [sample_images(vision_model, num_images) for num_images in (1, 3)]
+    print("| graph | MB | largest difference | least cosine similarity |\n| --- | ---: | ---: | ---: |")
+    save_graphs(folder, "text_model", text_model, text, texts, dtypes)
+    save_graphs(folder, "vision_model", vision_model, vision, images, dtypes)
+
+
 def save_preprocessing(folder: Path, processor: LotlipProcessor) -> None:
     """Saves the tokenizer, and the image processor by the name of CLIP's, which transformers.js knows: same steps."""
     processor.tokenizer.save_pretrained(folder)
@@ -211,24 +251,14 @@ def main() -> None:
     text_model = LotlipTextModelWithProjection.from_pretrained(args.model_name_or_path, dtype="float32").eval()
     vision_model = LotlipVisionModelWithProjection.from_pretrained(args.model_name_or_path, dtype="float32").eval()
     processor = LotlipProcessor.from_pretrained(args.model_name_or_path)
-    limit = processor.tokenizer.model_max_length
-
-    folder = args.output_dir / "onnx"
-    folder.mkdir(parents=True, exist_ok=True)
-    text = export_tower(
+    export_towers(
+        args.output_dir / "onnx",
         text_model,
-        sample_texts(text_model, num_texts=2, length=8),
-        {name: {0: Dim.AUTO, 1: Dim.AUTO} for name in ("input_ids", "attention_mask")},
+        vision_model,
+        processor.tokenizer.model_max_length,
+        args.dtype,
         args.output_corner_tokens,
     )
-    vision = export_tower(vision_model, sample_images(vision_model, num_images=2), {"pixel_values": {0: Dim.AUTO}})
-
-    # of other sizes than those that the graphs were traced with
-    texts = [sample_texts(text_model, num_texts, length) for num_texts, length in ((1, 2), (3, limit))]
-    images = [sample_images(vision_model, num_images) for num_images in (1, 3)]
-    print("| graph | MB | largest difference | least cosine similarity |\n| --- | ---: | ---: | ---: |")
-    save_graphs(folder, "text_model", text_model, text, texts, args.dtype)
-    save_graphs(folder, "vision_model", vision_model, vision, images, args.dtype)
     config.save_pretrained(args.output_dir)
     save_preprocessing(args.output_dir, processor)
 

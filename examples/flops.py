@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from evaluate_retrieval import write_json
+from data.storage import write_json
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_lotlip import LotlipConfig, LotlipModel

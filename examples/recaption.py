@@ -43,13 +43,12 @@ from captioning.photos import Photo, Photos, check_key_column
 from captioning.prompts import PROMPTS_FILE, draw_prompt, read_prompts
 from captioning.records import Records, list_shards, remove_failed, summarize
 from captioning.rules import add_rule_arguments, apply_rules, read_rules
-from checkpoints import StopSignal
 from data.loading import add_data_arguments, load_split
-from data.storage import refuse_other_settings
+from data.storage import refuse_other_settings, write_json
 from datasets import Dataset, IterableDataset
-from evaluate_retrieval import write_json
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
+from training.checkpoints import StopSignal
 
 
 def add_caption_arguments(parser: argparse.ArgumentParser) -> None:

@@ -34,10 +34,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: i
 import gradio as gr
 from accelerate import PartialState
 from data.loading import UnreadableImageError, add_data_arguments
-from embedding import add_model_arguments, load_model
-from image_search import NUM_REFERENCES, SENTENCE_SCORES, QueryError, Searcher
+from inference.embedding import add_model_arguments, load_model
 from PIL import Image
-from search_page import (
+from search.page import (
     CSS,
     HEAT_MAP_NOTE,
     SCRIPT,
@@ -48,6 +47,8 @@ from search_page import (
     format_status,
     wrap,
 )
+from search.query import NUM_REFERENCES, SENTENCE_SCORES, QueryError
+from search.searcher import Searcher
 
 
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}

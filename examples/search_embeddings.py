@@ -29,10 +29,9 @@ import pyarrow as pa
 import pyarrow.dataset
 import torch
 from accelerate import PartialState
-from data.storage import hash_weights, open_shards, read_embeddings
+from data.storage import hash_weights, open_shards, read_embeddings, write_json
 from datasets import Dataset
-from embedding import add_evaluation_arguments, embed_corpus, load_model, prefetch, tokenize_and_count
-from evaluate_retrieval import write_json
+from inference.embedding import add_evaluation_arguments, embed_corpus, load_model, prefetch, tokenize_and_count
 from transformers import PreTrainedModel
 
 from modeling_lotlip.metrics import similarity_blocks

@@ -34,7 +34,9 @@ import torch
 from accelerate import PartialState
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import add_data_arguments, columns_of, load_split
-from embedding import (
+from data.storage import write_json
+from evaluate_retrieval import Embedded, embed_dataset
+from inference.embedding import (
     TEXTS_PER_CHUNK,
     add_evaluation_arguments,
     embed_corpus,
@@ -44,7 +46,6 @@ from embedding import (
     padding_of,
     tokenize_and_count,
 )
-from evaluate_retrieval import Embedded, embed_dataset, write_json
 from transformers import PreTrainedModel, ProcessorMixin
 
 from modeling_lotlip.metrics import metrics_of_ranks, retrieval_ranks

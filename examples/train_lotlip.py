@@ -50,17 +50,6 @@ from accelerate.utils import (
     gather_object,
     set_seed,
 )
-from checkpoints import (
-    Progress,
-    StopSignal,
-    check_output_dir,
-    find_checkpoint,
-    find_leftovers,
-    goes_on_in_output_dir,
-    load_checkpoint,
-    save_checkpoint,
-    set_aside_later_checkpoints,
-)
 from data.captions import CaptionReader, UnmatchedKeys, add_side_file_arguments
 from data.image_features import cache_image_features
 from data.loading import (
@@ -72,18 +61,30 @@ from data.loading import (
     undecoded,
 )
 from data.samples import BadSamples, CaptionedImages, Collator, GlobalBatches, StreamedBatches
-from embedding import count_positions
-from evaluate_retrieval import embed_dataset, format_table, measure_retrieval, write_json
-from gradient_cache import backward_in_chunks
+from data.storage import write_json
+from evaluate_retrieval import embed_dataset, format_table, measure_retrieval
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HOME
-from monitoring import MetricsLog, Throughput, measure_slots, peak_memory
-from objectives import OBJECTIVES, scalars_of
-from positions import stretch_positions
+from inference.embedding import count_positions
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from tqdm.auto import tqdm
+from training.checkpoints import (
+    Progress,
+    StopSignal,
+    check_output_dir,
+    find_checkpoint,
+    find_leftovers,
+    goes_on_in_output_dir,
+    load_checkpoint,
+    save_checkpoint,
+    set_aside_later_checkpoints,
+)
+from training.gradient_cache import backward_in_chunks
+from training.monitoring import MetricsLog, Throughput, measure_slots, peak_memory
+from training.objectives import OBJECTIVES, scalars_of
+from training.positions import stretch_positions
 from training_summary import SETTINGS_FILE, write_summary
 from transformers import AutoProcessor, PreTrainedModel, get_scheduler
 from zero_shot_classification import add_classification_arguments, classify, embed_classes, read_class_names

@@ -28,7 +28,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from data.storage import written_whole
-from monitoring import METRICS_FILE, read_metrics
+from training.monitoring import METRICS_FILE, read_metrics
 
 
 SUMMARY_FILE = "summary.html"

@@ -21,7 +21,7 @@ image depends on, and which places of the image each sentence is found in, for o
 
 Without an image it takes a row of the data, `--row`, with its first long caption. The folder gets `text.png` and
 `image.png`, and both with every number in `visualize.html`, a page that needs no other file. The methods are those of
-`relevance.py`.
+`inference/relevance.py`.
 """
 
 import argparse
@@ -34,25 +34,32 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import add_data_arguments, columns_of, load_split, read_image, undecoded
-from embedding import add_evaluation_arguments, embed_corpus, embed_images, in_trained_case, load_model, tokenize
-from matplotlib import colormaps
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from PIL import Image
-from relevance import (
+from inference.embedding import (
+    add_evaluation_arguments,
+    embed_corpus,
+    embed_images,
+    in_trained_case,
+    load_model,
+    tokenize,
+)
+from inference.relevance import (
     PATCH_METHODS,
     display_token,
+    heat_map,
     patch_relevance,
+    seen_picture,
     sub_caption_directions,
     sub_caption_numbers,
     token_attention,
     token_relevance,
 )
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
@@ -61,8 +68,6 @@ from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 # Tokens in a line of a picture take this many characters at most
 LINE_WIDTH = 46
 PANELS_PER_ROW = 6
-# Heat maps are at least so many pixels wide or high
-SIDE_OF_MAPS = 224
 
 
 class Explanation(NamedTuple):
@@ -96,18 +101,6 @@ class Explanation(NamedTuple):
     picture: Image.Image | None = None
     similarities: list[float] | None = None
     over_image: torch.Tensor | None = None
-
-
-def seen_picture(processor: ProcessorMixin, pixel_values: torch.Tensor) -> Image.Image:
-    """What the model sees of an image: its pixel values (channels, height, width) as a picture again."""
-    image_processor = processor.image_processor
-    pixels = pixel_values.float().cpu()
-    if getattr(image_processor, "do_normalize", True):
-        mean, std = (
-            torch.tensor(values)[:, None, None] for values in (image_processor.image_mean, image_processor.image_std)
-        )
-        pixels = pixels * std + mean
-    return Image.fromarray((255 * pixels.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy())
 
 
 def number_by_length(
@@ -292,19 +285,6 @@ def draw_tokens(axes, explanation: Explanation, title: str, values: list[float])
             axes.add_patch(
                 Rectangle((LINE_WIDTH + 1, y + 0.15), abs(width), 0.65, color=shade(sums[number], abs(sums[number])))
             )
-
-
-def heat_map(picture: Image.Image, relevance: torch.Tensor) -> Image.Image:
-    """The relevance of patches (rows, columns), where it is positive, in red over a pale picture in grey."""
-    relevance = relevance.clamp(min=0)
-    relevance = relevance / relevance.max().clamp(min=1e-12)
-    scale = max(1, SIDE_OF_MAPS / max(picture.size))
-    size = (round(scale * picture.width), round(scale * picture.height))
-    levels = Image.fromarray((255 * relevance).byte().numpy()).resize(size, Image.BICUBIC)
-    grey = picture.convert("L").convert("RGB").resize(size, Image.BICUBIC)
-    pale = Image.blend(grey, Image.new("RGB", size, "white"), 0.35)
-    heat = Image.fromarray((255 * colormaps["YlOrRd"](np.asarray(levels))[..., :3]).astype("uint8"))
-    return Image.composite(heat, pale, levels.point(lambda level: 0.85 * level))
 
 
 def format_similarity(explanation: Explanation, place: int) -> str:

@@ -37,10 +37,11 @@ from data.loading import (
     share_of,
     undecoded,
 )
+from data.storage import write_json
 from datasets import ClassLabel, Dataset, IterableDataset
-from embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize
-from evaluate_retrieval import describe_run, write_json
-from token_wise import is_token_wise, pad_and_concatenate, similarity_blocks_of_tokens
+from evaluate_retrieval import describe_run
+from inference.embedding import add_evaluation_arguments, embed_images, embed_texts, load_model, tokenize
+from inference.token_wise import is_token_wise, pad_and_concatenate, similarity_blocks_of_tokens
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin

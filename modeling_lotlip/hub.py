@@ -179,7 +179,8 @@ to watch them, or to decide about them.
 TOKEN_WISE = """\
 - It was trained to compare all tokens of a text with all of an image
   ([FILIP](https://huggingface.co/papers/2111.07783)), and is evaluated so. What follows under "How to use" compares
-  the `[CLS]` tokens alone, for which it was not trained: see `examples/token_wise.py` of the package's sources.
+  the `[CLS]` tokens alone, for which it was not trained: see `examples/inference/token_wise.py` in the package's
+  sources.
 """
 
 SETTINGS = """

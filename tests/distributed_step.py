@@ -14,9 +14,9 @@ from accelerate import Accelerator
 from data.captions import CaptionReader
 from data.samples import CaptionedImages, Collator, GlobalBatches
 from data.scenes import load_scenes
-from gradient_cache import backward_in_chunks
-from objectives import OBJECTIVES, scalars_of
 from train_lotlip import build_tokenizer, global_loss
+from training.gradient_cache import backward_in_chunks
+from training.objectives import OBJECTIVES, scalars_of
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
 

@@ -14,10 +14,10 @@ from functools import partial
 import torch
 from accelerate import Accelerator, debug_launcher
 from conftest import tiny_config
-from gradient_cache import backward_in_chunks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from train_lotlip import global_loss
+from training.gradient_cache import backward_in_chunks
 
 from modeling_lotlip import LotlipModel
 

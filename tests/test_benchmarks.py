@@ -88,6 +88,11 @@ def test_storage(run, model_dir):
     assert list(reading["rows"]) == list(sizes["rows"])
 
 
+def test_onnx_graphs(run):
+    text, image = run("onnx_graphs", "--layers", 1, "--length", 6)
+    assert list(text["rows"]) == list(image["rows"]) == ["torch", "fp32", "fp16", "q8"]
+
+
 def test_choices(run):
     corners, optimizers, dtypes = run("choices", "--layers", 1, "--texts", 2, "--length", 9)
     assert len(corners["rows"]) == len(optimizers["rows"]) == 2 and len(dtypes["rows"]) == 3

@@ -13,8 +13,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import prepare_multi_gpu_env
 from conftest import tiny_config, training_argv, training_environment
-from monitoring import read_metrics
 from safetensors.torch import load_file
+from training.monitoring import read_metrics
 
 import modeling_lotlip.modeling_lotlip as modeling
 

@@ -10,6 +10,8 @@ import runpy
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,7 @@ MODULES = [
     "captioning.report",
     "captioning.rules",
     "captioning.sharegpt4v",
-    "checkpoints",
+    "training.checkpoints",
     "corner_attention",
     "data.captions",
     "data.image_features",
@@ -52,20 +54,24 @@ MODULES = [
     "data.storage",
     "dataset_statistics",
     "embed_dataset",
-    "embedding",
+    "inference.embedding",
     "evaluate_relevance",
     "evaluate_retrieval",
     "evaluate_sentences",
     "export_onnx",
     "filter_captions",
     "flops",
-    "image_search",
+    "search.index",
+    "search.pictures",
+    "search.query",
+    "search.searcher",
+    "search.zero_shot",
     "lay_out_upstream",
-    "monitoring",
+    "training.monitoring",
     "pack_webdataset",
-    "positions",
+    "training.positions",
     "recaption",
-    "relevance",
+    "inference.relevance",
     "search_embeddings",
     "text_sensitivity",
     "train_lotlip",
@@ -186,6 +192,22 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(bash|python)\n(.*?)^```$", content, re.DOTALL | re.MULTILINE)
 
 
+@contextmanager
+def as_typed_in_a_clone() -> Iterator[None]:
+    """Imports as in Python's prompt at the top of a clone: the folder `examples` itself is not on the path."""
+    examples = {path.stem for path in (ROOT / "examples").iterdir()}
+    hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in examples}
+    path = list(sys.path)
+    sys.path[:] = [folder for folder in path if Path(folder).resolve() != ROOT / "examples"]
+    for name in hidden:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        sys.modules.update(hidden)
+
+
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=[pytest.mark.pages] if page.startswith("docs/") else []) for page in PAGES]
 )
@@ -196,7 +218,8 @@ def test_page(page, workspace, monkeypatch):
     namespace = {"__name__": page}
     for language, block in blocks(page):
         if language == "python":
-            exec(compile(block, page, "exec"), namespace)
+            with as_typed_in_a_clone():
+                exec(compile(block, page, "exec"), namespace)
             continue
         for command in block.replace("\\\n", " ").strip().splitlines():
             if command.startswith("make "):
@@ -230,3 +253,10 @@ def test_what_is_public_is_documented_with_an_example(name):
         assert texts[0], f"{name}.{public} has no docstring"
         if not public.endswith("PreTrainedModel"):
             assert any(">>>" in text for text in texts), f"{name}.{public} has no example"
+
+
+def test_every_example_is_listed():
+    listed = set(re.findall(r"^\| `([a-z_]+\.py|[a-z_]+/)`", (ROOT / "examples/README.md").read_text(), re.MULTILINE))
+    paths = [path for path in (ROOT / "examples").iterdir() if path.suffix == ".py" or path.is_dir()]
+    names = {f"{path.name}{'/' * path.is_dir()}" for path in paths if not path.name.startswith("_")}
+    assert listed | {"node/"} == names

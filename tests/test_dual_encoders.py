@@ -14,10 +14,10 @@ from accelerate import PartialState
 from conftest import WORDS
 from data.benchmarks import BENCHMARKS
 from datasets import Dataset, Features, Image, List, Value
-from embedding import embed_corpus, embed_images, embed_texts, load_model, tokenize, tokenize_and_count
 from evaluate_retrieval import main as evaluate_main
-from image_search import Searcher
+from inference.embedding import embed_corpus, embed_images, embed_texts, load_model, tokenize, tokenize_and_count
 from PIL import Image as PILImage
+from search.searcher import Searcher
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AlignConfig,

@@ -13,7 +13,7 @@ from conftest import WORDS
 from data.scenes import load_scenes
 from datasets import Dataset, Features, Image, List, Value
 from embed_dataset import main
-from embedding import Batch, embed_corpus, embed_texts, make_batches, tokenize_and_count
+from inference.embedding import Batch, embed_corpus, embed_texts, make_batches, tokenize_and_count
 from pyarrow import parquet
 from transformers import BatchEncoding
 
@@ -232,7 +232,7 @@ def test_corpus_in_memory(model_dir, tokens_per_batch, caplog):
     slow = BatchEncoding(processor.tokenizer(texts, truncation=True, max_length=50, padding=True, return_tensors="pt"))
     assert slow.encodings is None
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("embedding.tokenize", lambda *_: slow)
+        monkeypatch.setattr("inference.embedding.tokenize", lambda *_: slow)
         assert sum(tokenize_and_count(processor, texts, 50)[1]) == num_truncated
     with pytest.raises(ValueError, match="`texts` is empty"):
         embed_corpus(model, processor, [])

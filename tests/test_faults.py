@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 import torch
 import train_lotlip
-from checkpoints import StopSignal, list_checkpoints
 from conftest import training_argv, training_environment
 from data.scenes import load_scenes
 from datasets import Dataset, Image
 from safetensors.torch import load_file
+from training.checkpoints import StopSignal, list_checkpoints
 
 
 # as long as no machine takes to load the program and make a step
@@ -103,7 +103,9 @@ def test_a_signal_is_noted_while_something_is_written_to_the_terminal(monkeypatc
             raise RuntimeError("reentrant call")  # what Python does where a signal comes in the middle of a write
 
     monkeypatch.setattr(sys, "stderr", Busy())
-    monkeypatch.setattr(logging.getLogger("checkpoints"), "handlers", [logging.StreamHandler()])  # as a run has one
+    monkeypatch.setattr(
+        logging.getLogger("training.checkpoints"), "handlers", [logging.StreamHandler()]
+    )  # as a run has one
     with StopSignal() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.number == signal.SIGTERM

@@ -7,7 +7,7 @@ import torch
 from conftest import WORDS
 from data.scenes import load_scenes
 from peft import LoraConfig, PeftModel, get_peft_model
-from positions import stretch_positions
+from training.positions import stretch_positions
 from transformers import (
     AutoModel,
     BertConfig,

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from conftest import tiny_config
-from gradient_cache import RandomState, backward_in_chunks
+from training.gradient_cache import RandomState, backward_in_chunks
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.losses import blockwise_contrastive_loss

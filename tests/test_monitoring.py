@@ -13,9 +13,9 @@ import torch
 import training_summary
 from data.scenes import load_scenes
 from huggingface_hub import ModelCard
-from monitoring import effective_rank, measure_slots, name_slots, read_metrics, spread
 from safetensors.torch import load_file
 from train_lotlip import METRICS
+from training.monitoring import effective_rank, measure_slots, name_slots, read_metrics, spread
 
 from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.metrics import ImageTextRetrieval

@@ -11,11 +11,11 @@ from conftest import tiny_config
 from data.captions import CaptionReader
 from data.samples import CaptionedImages
 from data.scenes import load_scenes
-from embedding import embed_corpus, embed_images, embed_texts, load_model
-from monitoring import read_metrics
-from objectives import OBJECTIVES
-from positions import stretch_positions
+from inference.embedding import embed_corpus, embed_images, embed_texts, load_model
 from safetensors.torch import load_file
+from training.monitoring import read_metrics
+from training.objectives import OBJECTIVES
+from training.positions import stretch_positions
 from transformers import AutoModel, AutoProcessor
 
 from modeling_lotlip import LotlipModel

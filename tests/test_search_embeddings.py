@@ -13,9 +13,9 @@ from conftest import WORDS
 from data.scenes import load_scenes
 from data.storage import STORAGE_DTYPES, from_storage, read_embeddings, storage_dtype_of, to_storage
 from embed_dataset import main as embed_dataset
-from embedding import embed_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inference.embedding import embed_corpus
 from pyarrow import parquet
 from search_embeddings import main, recall_at_k, search, search_faiss
 

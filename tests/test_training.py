@@ -10,9 +10,9 @@ from conftest import launch, tiny_config
 from data.captions import CaptionReader
 from data.samples import CaptionedImages, GlobalBatches
 from data.scenes import load_scenes
-from monitoring import read_metrics
 from safetensors.torch import load_file
 from train_lotlip import parameter_groups
+from training.monitoring import read_metrics
 
 from modeling_lotlip import LotlipModel, LotlipTextConfig, LotlipVisionConfig, LotlipVisionModel
 

@@ -13,9 +13,8 @@ import text_sensitivity
 import torch
 import visualize
 from data.scenes import COLOURS, make_scene
-from embedding import embed_corpus, padding_of, text_limit, tokenize
-from PIL import Image
-from relevance import (
+from inference.embedding import embed_corpus, padding_of, text_limit, tokenize
+from inference.relevance import (
     PATCH_METHODS,
     attention_rollout,
     gradient_weighted_rollout,
@@ -25,6 +24,7 @@ from relevance import (
     token_attention,
     token_relevance,
 )
+from PIL import Image
 from scipy.stats import binomtest
 from test_dual_encoders import build_clip, build_siglip
 from torch import nn

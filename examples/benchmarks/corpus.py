@@ -40,7 +40,7 @@ from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokeniz
 
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
-from embedding import Batch, embed_batch, embed_corpus, make_batches  # noqa: E402
+from inference.embedding import Batch, embed_batch, embed_corpus, make_batches  # noqa: E402
 
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -33,8 +33,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
 from data.captions import CaptionReader, add_side_file_arguments  # noqa: E402
 from data.loading import add_data_arguments, columns_of, load_split  # noqa: E402
 from data.storage import STORAGE_DTYPES, from_storage, to_storage  # noqa: E402
-from embedding import load_model  # noqa: E402
 from evaluate_retrieval import embed_dataset  # noqa: E402
+from inference.embedding import load_model  # noqa: E402
 from search_embeddings import recall_at_k, search  # noqa: E402
 
 

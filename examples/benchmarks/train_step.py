@@ -61,8 +61,8 @@ from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
 from data.captions import CaptionReader  # noqa: E402
 from data.samples import CaptionedImages, Collator  # noqa: E402
-from gradient_cache import backward_in_chunks  # noqa: E402
 from train_lotlip import parameter_groups  # noqa: E402
+from training.gradient_cache import backward_in_chunks  # noqa: E402
 
 
 Batch = dict[str, torch.Tensor]

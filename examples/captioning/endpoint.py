@@ -20,10 +20,8 @@ import io
 import os
 from collections.abc import Callable, Iterator
 
-from captioning.models import Answer
-from captioning.photos import Photo
 from data.loading import UnreadableImageError
-from embedding import prefetch
+from inference.embedding import prefetch
 from openai import (
     APIError,
     AsyncOpenAI,
@@ -33,6 +31,9 @@ from openai import (
     PermissionDeniedError,
 )
 from PIL import Image
+
+from .models import Answer
+from .photos import Photo
 
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"

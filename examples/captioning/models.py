@@ -21,10 +21,8 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
-from captioning.photos import Photo
-from captioning.sharegpt4v import is_original_llava, load_original_llava
 from data.loading import UnreadableImageError
-from embedding import prefetch
+from inference.embedding import prefetch
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
@@ -35,6 +33,9 @@ from transformers import (
     ProcessorMixin,
     StoppingCriteriaList,
 )
+
+from .photos import Photo
+from .sharegpt4v import is_original_llava, load_original_llava
 
 
 # The captioners of the paper.

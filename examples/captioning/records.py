@@ -19,8 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-from captioning.files import open_parquet
 from data.storage import write_table
+
+from .files import open_parquet
 
 
 NUM_CAUSES = 3  # of failures, in messages

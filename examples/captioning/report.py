@@ -29,18 +29,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from accelerate import PartialState
-from captioning.files import CAPTIONER_COLUMN, captioner_of, read_rows
 from data.captions import REJECTED_COLUMN, SideCaptions, captions_of, hash_keys, key_of
 from data.loading import columns_of, load_split, read_images, undecoded
-from data.storage import written_whole
+from data.storage import write_json, written_whole
 from dataset_statistics import TextLengths, format_table, load_tokenizer, plot_lengths, summarize
 from datasets import Dataset, IterableDataset
-from embedding import count_positions, embed_corpus, embed_images, embed_texts, load_model, tokenize
-from evaluate_retrieval import write_json
+from inference.embedding import count_positions, embed_corpus, embed_images, embed_texts, load_model, tokenize
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
+
+from .files import CAPTIONER_COLUMN, captioner_of, read_rows
 
 
 logger = logging.getLogger(__name__)

@@ -24,12 +24,13 @@ import PIL.Image
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from data.storage import hash_weights
 from datasets.fingerprint import Hasher
 from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
+
+from .storage import hash_weights
 
 
 class ImageFeatures:

@@ -22,7 +22,6 @@ from collections.abc import Callable
 from functools import partial
 
 import PIL.Image
-from data.scenes import load_scenes
 from datasets import (
     Dataset,
     DatasetDict,
@@ -40,6 +39,8 @@ from transformers.image_transforms import convert_to_rgb
 
 from modeling_lotlip.image_processing_pil_lotlip import to_upright_8_bit
 from modeling_lotlip.sub_captions import SPLITTERS
+
+from .scenes import load_scenes
 
 
 # What Pillow raises at files that are no images, are cut off, or would fill the memory.

@@ -24,8 +24,6 @@ from itertools import count, islice
 import PIL.Image
 import torch
 from accelerate import Accelerator
-from data.captions import CaptionReader
-from data.loading import UnreadableImageError, read_image, undecoded
 from datasets import Dataset as MapDataset
 from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
@@ -34,6 +32,9 @@ from torchvision.transforms.v2 import RandomResizedCrop
 
 from modeling_lotlip import LotlipProcessor
 from modeling_lotlip.sub_captions import is_enumeration, join_sub_captions
+
+from .captions import CaptionReader
+from .loading import UnreadableImageError, read_image, undecoded
 
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Embeddings on disk: how `embed_dataset.py` stores them, and how they are read again."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + ".partial")
     yield partial
     partial.replace(path)
+
+
+def write_json(path: Path, results: dict) -> None:
+    """Writes results to a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -26,15 +26,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data.benchmarks.annotations import Annotations
-from data.benchmarks.dci import read_dci
-from data.benchmarks.docci import read_docci
-from data.benchmarks.iiw import read_iiw
-from data.benchmarks.imagenet import read_imagenet
-from data.benchmarks.karpathy import read_karpathy
-from data.benchmarks.sharegpt4v import read_sharegpt4v
-from data.benchmarks.urban1k import read_urban1k
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
+
+from .annotations import Annotations
+from .dci import read_dci
+from .docci import read_docci
+from .iiw import read_iiw
+from .imagenet import read_imagenet
+from .karpathy import read_karpathy
+from .sharegpt4v import read_sharegpt4v
+from .urban1k import read_urban1k
 
 
 logger = logging.getLogger(__name__)

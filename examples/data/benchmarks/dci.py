@@ -15,7 +15,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from data.benchmarks.annotations import Annotations, read_json, text_in
+from .annotations import Annotations, read_json, text_in
 
 
 FOLDER = PurePosixPath("densely_captioned_images")

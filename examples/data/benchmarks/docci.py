@@ -15,7 +15,7 @@
 
 from pathlib import Path
 
-from data.benchmarks.annotations import Annotations, read_json_lines, text_in
+from .annotations import Annotations, read_json_lines, text_in
 
 
 ANNOTATION_FILE = "docci_descriptions.jsonlines"

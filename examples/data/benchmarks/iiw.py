@@ -15,7 +15,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from data.benchmarks.annotations import Annotations, read_json_lines, text_in
+from .annotations import Annotations, read_json_lines, text_in
 
 
 # The folders of images by those of annotations

@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from data.benchmarks.annotations import Annotations
+from .annotations import Annotations
 
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from data.benchmarks.annotations import Annotations, read_json, text_in
+from .annotations import Annotations, read_json, text_in
 
 
 # Some images of MSCOCO have six or seven captions; the 25,000 of the benchmark are the first five of each.

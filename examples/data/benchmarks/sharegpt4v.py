@@ -16,7 +16,7 @@
 import re
 from pathlib import Path
 
-from data.benchmarks.annotations import Annotations, read_json_list, text_in
+from .annotations import Annotations, read_json_list, text_in
 
 
 ANNOTATION_FILE = "share-captioner_coco_lcs_sam_1246k_1107.json"

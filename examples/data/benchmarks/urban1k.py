@@ -15,7 +15,7 @@
 
 from pathlib import Path
 
-from data.benchmarks.annotations import Annotations, naming, text_in
+from .annotations import Annotations, naming, text_in
 
 
 def read_urban1k(data_dir: Path) -> Annotations:

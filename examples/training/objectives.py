@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from types import MethodType
 
 import torch
-from token_wise import token_wise_forward
+from inference.token_wise import token_wise_forward
 from torch import nn
 
 from modeling_lotlip import LotlipModel
@@ -51,7 +51,7 @@ class Objective:
         logit_bias (`float`, *optional*):
             Where the bias of the logits begins, if the loss has one.
         is_token_wise (`bool`, *optional*, defaults to `False`):
-            Whether the loss takes the embeddings of all tokens: see `token_wise.py`.
+            Whether the loss takes the embeddings of all tokens: see `inference/token_wise.py`.
     """
 
     help: str

@@ -20,18 +20,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import PurePath
 
-from image_search import (
-    NUM_REFERENCES,
-    SATISFIED,
-    SENTENCE_SCORES,
-    Index,
-    Label,
-    Query,
-    Result,
-    Searcher,
-    Sentence,
-)
 from PIL import Image
+
+from .index import Index
+from .query import NUM_REFERENCES, SATISFIED, SENTENCE_SCORES, Query, Result, Sentence
+from .searcher import Searcher
+from .zero_shot import Label
 
 
 # The longer side of a picture on the page, in pixels

@@ -23,11 +23,12 @@ from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
-from token_wise import image_token_embeds, is_token_wise, text_token_embeds
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from modeling_lotlip import LotlipTokenizer
+
+from .token_wise import image_token_embeds, is_token_wise, text_token_embeds
 
 
 logger = logging.getLogger(__name__)
@@ -321,7 +322,7 @@ def embed_corpus(
     Example:
 
     ```python
-    >>> from embedding import embed_corpus
+    >>> from inference.embedding import embed_corpus
     >>> from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipImageProcessor, LotlipTokenizer
 
     >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 2}, vision_config={"num_hidden_layers": 1}))

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from checkpoints import Progress
 from data.storage import written_whole
+
+from .checkpoints import Progress
 
 
 METRICS_FILE = "metrics.jsonl"
@@ -44,7 +45,7 @@ def effective_rank(embeds: torch.Tensor) -> float:
 
     ```python
     >>> import torch
-    >>> from monitoring import effective_rank
+    >>> from training.monitoring import effective_rank
 
     >>> round(effective_rank(torch.eye(4)), 4), round(effective_rank(torch.ones(4, 4)), 4)
     (4.0, 1.0)
@@ -74,7 +75,7 @@ def spread(embeds: torch.Tensor) -> float:
 
     ```python
     >>> import torch
-    >>> from monitoring import spread
+    >>> from training.monitoring import spread
 
     >>> spread(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), spread(torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
     (1.0, 0.0)
@@ -89,7 +90,7 @@ def name_slots(num_slots: int, num_corner_tokens: int) -> list[str]:
     Example:
 
     ```python
-    >>> from monitoring import name_slots
+    >>> from training.monitoring import name_slots
 
     >>> name_slots(4, num_corner_tokens=2)
     ['short', 'cls', 'corner_1', 'corner_2']

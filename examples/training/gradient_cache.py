@@ -23,9 +23,10 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from accelerate import Accelerator
-from objectives import scalars_of
 from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
+
+from .objectives import scalars_of
 
 
 class RandomState:

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils.other import load
-from evaluate_retrieval import write_json
+from data.storage import write_json
 
 
 logger = logging.getLogger(__name__)

@@ -41,7 +41,7 @@ def stretch_positions(model: LotlipModel, max_position_embeddings: int, num_kept
 
     ```python
     >>> from modeling_lotlip import LotlipConfig, LotlipModel
-    >>> from positions import stretch_positions
+    >>> from training.positions import stretch_positions
 
     >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 1}, vision_config={"num_hidden_layers": 1}))
     >>> stretch_positions(model, 2028)

@@ -12,26 +12,23 @@ from data.scenes import load_scenes, make_scene
 from datasets import load_dataset
 from draw_scenes import draw_scenes
 from embed_dataset import main as embed_dataset
-from embedding import embed_corpus, load_model
-from image_search import (
-    Index,
-    PictureFolder,
+from inference.embedding import embed_corpus, load_model
+from PIL import Image
+from search.index import Index, load_index, update_index
+from search.page import format_query, format_results, format_status
+from search.pictures import PictureFolder
+from search.query import (
     Query,
     QueryError,
-    Searcher,
     Sentence,
-    Status,
-    classify_image,
     embed_query,
-    load_index,
     mark_limit,
     percentiles,
     read_query_image,
     search_index,
-    update_index,
 )
-from PIL import Image
-from search_page import format_query, format_results, format_status
+from search.searcher import Searcher, Status
+from search.zero_shot import classify_image
 
 from modeling_lotlip.sub_captions import join_sub_captions
 
@@ -72,7 +69,7 @@ def image_embeds(model, processor, images: list[Image.Image]) -> torch.Tensor:
 
 
 def test_index_follows_the_files(folder, model_and_processor, tmp_path, monkeypatch):
-    monkeypatch.setattr("image_search.SHARD_SIZE", 4)
+    monkeypatch.setattr("search.index.SHARD_SIZE", 4)
     model, processor = model_and_processor
     pictures = PictureFolder(folder)
     embedded = []
@@ -123,7 +120,7 @@ def test_index_follows_the_files(folder, model_and_processor, tmp_path, monkeypa
         path.unlink()
     index, changes = update()
     assert changes == (0, 0, 12) and not list((tmp_path / "index").iterdir())
-    with pytest.raises(QueryError, match="is not there any more"):
+    with pytest.raises(FileNotFoundError, match="is not there any more"):
         os.rename(folder, tmp_path / "moved")
         update()
 
@@ -224,7 +221,7 @@ def test_scores_of_sentences(model_and_processor, sentence_score):
 
 
 def test_sample_stands_for_a_large_collection(monkeypatch):
-    monkeypatch.setattr("image_search.NUM_REFERENCES", 400)
+    monkeypatch.setattr("search.query.NUM_REFERENCES", 400)
     embeds = torch.nn.functional.normalize(torch.randn(3000, 8, generator=torch.manual_seed(0)), dim=-1)
     index = Index([str(number) for number in range(3000)], embeds)
     query = embeds[:1] + 0.1

@@ -21,14 +21,20 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
-from embedding import embed_corpus
+from matplotlib import colormaps
+from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from modeling_lotlip.sub_captions import join_sub_captions
 
+from .embedding import embed_corpus
 
+
+# Heat maps are at least so many pixels wide or high
+SIDE_OF_MAPS = 224
 # So many copies of images with a patch painted over are embedded at once
 OCCLUDED_PER_BATCH = 64
 
@@ -54,7 +60,7 @@ def attention_rollout(attentions: tuple[torch.Tensor, ...]) -> torch.Tensor:
 
     ```python
     >>> import torch
-    >>> from relevance import attention_rollout
+    >>> from inference.relevance import attention_rollout
 
     >>> uniform = torch.full((1, 1, 2, 2), 0.5)
     >>> attention_rollout((uniform, uniform))
@@ -174,7 +180,7 @@ def sub_caption_numbers(input_ids: list[int], tokenizer: PreTrainedTokenizerBase
 
     ```python
     >>> from modeling_lotlip import LotlipTokenizer
-    >>> from relevance import sub_caption_numbers
+    >>> from inference.relevance import sub_caption_numbers
 
     >>> tokenizer = LotlipTokenizer()
     >>> sub_caption_numbers(tokenizer("Sea. Sky")["input_ids"], tokenizer)
@@ -376,7 +382,7 @@ def patch_relevance(
     ```python
     >>> import torch
     >>> from modeling_lotlip import LotlipConfig, LotlipModel
-    >>> from relevance import patch_relevance
+    >>> from inference.relevance import patch_relevance
 
     >>> vision_config = {"num_hidden_layers": 1, "image_size": 32}
     >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 1}, vision_config=vision_config)).eval()
@@ -417,3 +423,32 @@ def sub_caption_directions(
         return embed_corpus(model, processor, sub_captions, max_length=max_length)
     embeds = embed_corpus(model, processor, [join_sub_captions(text) for text in texts], max_length=max_length)
     return embeds[0] - embeds[1:]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Heat maps
+
+
+def seen_picture(processor: ProcessorMixin, pixel_values: torch.Tensor) -> Image.Image:
+    """What the model sees of an image: its pixel values (channels, height, width) as a picture again."""
+    image_processor = processor.image_processor
+    pixels = pixel_values.float().cpu()
+    if getattr(image_processor, "do_normalize", True):
+        mean, std = (
+            torch.tensor(values)[:, None, None] for values in (image_processor.image_mean, image_processor.image_std)
+        )
+        pixels = pixels * std + mean
+    return Image.fromarray((255 * pixels.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy())
+
+
+def heat_map(picture: Image.Image, relevance: torch.Tensor) -> Image.Image:
+    """The relevance of patches (rows, columns), where it is positive, in red over a pale picture in grey."""
+    relevance = relevance.clamp(min=0)
+    relevance = relevance / relevance.max().clamp(min=1e-12)
+    scale = max(1, SIDE_OF_MAPS / max(picture.size))
+    size = (round(scale * picture.width), round(scale * picture.height))
+    levels = Image.fromarray((255 * relevance).byte().numpy()).resize(size, Image.BICUBIC)
+    grey = picture.convert("L").convert("RGB").resize(size, Image.BICUBIC)
+    pale = Image.blend(grey, Image.new("RGB", size, "white"), 0.35)
+    heat = Image.fromarray((255 * colormaps["YlOrRd"](np.asarray(levels))[..., :3]).astype("uint8"))
+    return Image.composite(heat, pale, levels.point(lambda level: 0.85 * level))

@@ -1,0 +1,86 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+ONNX graphs of the towers, with random weights: their sizes, how far they are from the model, and their speed.
+
+    python examples/benchmarks/onnx_graphs.py
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+import onnxruntime
+import torch
+from benchmark import add_benchmark_arguments, measure, report, set_up, write_results
+
+from modeling_lotlip import (
+    LotlipTextConfig,
+    LotlipTextModelWithProjection,
+    LotlipVisionConfig,
+    LotlipVisionModelWithProjection,
+)
+
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
+
+from export_onnx import SUFFIXES, export_towers, sample_images, sample_texts  # noqa: E402
+
+
+def open_graph(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A graph on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_benchmark_arguments(parser)
+    parser.add_argument("--layers", type=int, default=12, help="Layers of both towers.")
+    parser.add_argument("--length", type=int, default=126, help="Tokens of a text.")
+    args = parser.parse_args()
+    args.device = "cpu"
+    set_up(args)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+
+    fields = {"num_hidden_layers": args.layers}
+    models = {
+        "text_model": LotlipTextModelWithProjection(LotlipTextConfig(**fields)).eval(),
+        "vision_model": LotlipVisionModelWithProjection(LotlipVisionConfig(**fields)).eval(),
+    }
+    inputs = {
+        "text_model": sample_texts(models["text_model"], num_texts=8, length=args.length),
+        "vision_model": sample_images(models["vision_model"], num_images=4),
+    }
+    inputs["text_model"]["attention_mask"].fill_(1)
+    tables = []
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        export_towers(Path(folder), *models.values(), args.length, list(SUFFIXES))
+        for name, model in models.items():
+            batch = inputs[name]
+            arrays = {key: tensor.numpy() for key, tensor in batch.items()}
+            variants = {"torch": lambda model=model, batch=batch: model(**batch)}
+            for dtype, suffix in SUFFIXES.items():
+                graph = open_graph(Path(folder) / f"{name}{suffix}.onnx", args.threads)
+                variants[dtype] = lambda graph=graph, arrays=arrays: graph.run(None, arrays)
+            title = f"{name}: {len(next(iter(batch.values())))} to features"
+            tables.append(report(title, measure(variants, args.repeats, "cpu"), "torch", args))
+    write_results(tables, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A model and a collection, for several visitors at once. `search_app.py` makes a page of it."""
+
+import argparse
+from pathlib import Path
+from threading import Lock, Thread
+from typing import NamedTuple
+
+from data.loading import UnreadableImageError
+from data.storage import hash_weights, write_json
+from datasets.fingerprint import Hasher
+from PIL import Image
+from search_embeddings import check_model
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+
+from .index import EMPTY, Changes, Index, load_embeddings, load_index, update_index
+from .pictures import pictures_of
+from .query import Query, QueryError, Result, draw_heat_map, embed_query, read_query_image, search_index
+from .zero_shot import Label, classify_image
+
+
+class Status(NamedTuple):
+    """What a searcher does: so many of so many pictures indexed while it works, and what went wrong before."""
+
+    is_updating: bool
+    done: int
+    total: int
+    problem: str | None
+
+
+class Searcher:
+    """
+    A model and a collection, for several visitors at once: updates run in a thread of their own, and searches use what
+    was indexed last.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder.
+        processor (`ProcessorMixin`):
+            Its processor.
+        args (`argparse.Namespace`):
+            The arguments of `search_app.py`.
+
+    Raises:
+        `ValueError`: if the collection is not there, or is of another model.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, args: argparse.Namespace):
+        self.model, self.processor, self.args = model, processor, args
+        self.pictures = pictures_of(args)
+        self.index = EMPTY
+        self.changes = Changes(0, 0, 0)
+        self.model_lock, self.update_lock = Lock(), Lock()
+        self.status = Status(False, 0, 0, None)
+        self.is_stopped = False
+        self.thread = None
+        self.splitter = args.sub_caption_splitter
+        if args.embeddings_dir is not None:
+            self.splitter = check_model(args, model).get("sub_caption_splitter", "paper")  # queries are split alike
+            self.use(load_embeddings(args.embeddings_dir))
+        else:
+            self.folder = self.name_index()
+
+    def use(self, index: Index) -> None:
+        self.index = index.with_faiss(self.args.faiss_factory) if self.args.index == "faiss" else index
+
+    def name_index(self) -> Path:
+        """The folder of the index, one for each collection and model; it notes which."""
+        if self.args.images is not None:
+            name, source = self.args.images.resolve().name, str(self.args.images.resolve())
+        else:
+            name = Path(self.args.dataset_name or "scenes").name
+            names = "dataset_name dataset_config_name data_dir data_files eval_split max_eval_samples image_column"
+            source = {name: getattr(self.args, name) for name in names.split()}
+        settings = {
+            "source": source,
+            "weights": hash_weights(self.model),
+            "processor": Hasher.hash(self.processor),
+            "dtype": self.args.dtype,
+        }
+        folder = self.args.index_dir / f"{name}-{Hasher.hash(settings)}"
+        write_json(folder / "settings.json", settings)
+        return folder
+
+    def update(self) -> None:
+        """Makes the index that of the collection as it is now, with a progress bar in the terminal."""
+        with self.update_lock, tqdm(desc="Indexing", unit=" pictures", delay=1) as progress:
+
+            def report(done: int, total: int) -> bool:
+                self.status = Status(True, done, total, None)
+                progress.total = total
+                progress.update(done - progress.n)
+                return self.is_stopped
+
+            self.status, problem = Status(True, 0, 0, None), None
+            try:
+                self.changes = update_index(
+                    self.folder,
+                    self.pictures,
+                    self.model,
+                    self.processor,
+                    self.args.batch_size,
+                    report,
+                    self.model_lock,
+                )
+                if any(self.changes) or self.index is EMPTY:
+                    self.use(load_index(self.folder))
+            except (OSError, RuntimeError, ValueError) as error:  # the page says it
+                problem = str(error)
+            finally:
+                self.status = self.status._replace(is_updating=False, problem=problem)
+
+    def start_update(self) -> None:
+        """Begins an update, unless one is running or the embeddings were made elsewhere."""
+        is_running = self.thread is not None and self.thread.is_alive()
+        if self.args.embeddings_dir is None and not is_running:
+            self.status = Status(True, 0, 0, None)
+            self.thread = Thread(target=self.update, daemon=True)
+            self.thread.start()
+
+    def stop(self) -> None:
+        """Ends an update that is running; what it has embedded is kept."""
+        self.is_stopped = True
+        if self.thread is not None:
+            self.thread.join()
+
+    def search(self, text: str, image_path: str | None, k: int) -> tuple[Query, list[Result]]:
+        """Raises a `QueryError` if there is nothing to search for, or to search in."""
+        image = None if image_path is None else read_query_image(image_path)
+        index = self.index
+        if not index.names:
+            if self.status.is_updating:
+                raise QueryError("The pictures are still being indexed. Try again when the bar above is full.")
+            raise QueryError("Nothing is indexed yet: there is no picture to find.")
+        with self.model_lock:
+            query = embed_query(
+                self.model,
+                self.processor,
+                text,
+                image,
+                self.args.sentence_score,
+                self.args.max_length,
+                self.splitter,
+            )
+        return query, search_index(index, query, k)
+
+    def heat_map(self, name: str, sentence: str) -> Image.Image:
+        """Where in a picture of the collection a sentence is found."""
+        if name not in self.index.names:
+            raise QueryError("This picture is not in the collection any more. Search again.")
+        try:
+            image = self.pictures.read(name)
+        except UnreadableImageError as error:
+            raise QueryError("This picture cannot be read any more.") from error
+        with self.model_lock:
+            return draw_heat_map(self.model, self.processor, image, sentence, self.args.max_length)
+
+    def classify(self, image_path: str | None, labels: str, template: str) -> list[Label]:
+        """Raises a `QueryError` if there is something missing."""
+        image = None if image_path is None else read_query_image(image_path)
+        with self.model_lock:
+            return classify_image(self.model, self.processor, image, labels, template, self.args.max_length)
