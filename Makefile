@@ -57,9 +57,17 @@ versions: $(VENV)/.installed
 		configuration_lotlip modeling_lotlip tokenization_lotlip image_processing_lotlip processing_lotlip pipeline)) \
 		-k "not compiled and not export and not flex"
 
-# lays the model out as transformers' own tree has it, and runs its tests in a copy of the installed transformers
+# lays the model out as transformers' own tree has it, checks it by the library's rules of structure, and runs its tests
+# and those that every model has in a copy of the installed transformers; the latter are in its sources only
+INSTALLED = $$($(BIN)/python -c "import transformers; print(transformers.__version__)")
+SOURCES = $(abspath $(VENV))/transformers-sources
+
 upstream: $(VENV)/.installed
-	$(BIN)/python examples/lay_out_upstream.py --output_dir outputs/upstream --test
+	rm -rf $(SOURCES) && mkdir $(SOURCES)
+	$(BIN)/pip download --quiet --no-deps --no-binary transformers --dest $(SOURCES) "transformers==$(INSTALLED)"
+	tar -xzf $(SOURCES)/*.tar.gz --strip-components 1 -C $(SOURCES)
+	$(BIN)/python examples/lay_out_upstream.py --output_dir outputs/upstream --test --library_tests $(SOURCES)/tests
+	cd outputs/upstream && $(abspath $(BIN))/python -m mlinter src/transformers/models/lotlip tests/models/lotlip
 
 # a warning, a dead link or anchor for instance, fails; and so does a command or a snippet
 docs: $(VENV)/.installed

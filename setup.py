@@ -41,6 +41,7 @@ extras["test"] = extras["examples"] + [
     *extras["docs"],
     *extras["mteb"],
     *extras["onnx"],
+    "parameterized",  # in the library's own tests
     "peft",
     "pytest",
     "pytest-xdist",
@@ -48,6 +49,7 @@ extras["test"] = extras["examples"] + [
     "scipy",  # reads the class names of ImageNet's development kit
     "tensorboard",
     "timm",
+    "transformers-mlinter",  # the library's rules of structure
 ]
 extras["dev"] = extras["test"]
 

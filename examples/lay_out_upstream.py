@@ -18,19 +18,28 @@ Into a checkout of transformers, or into an empty folder with the registries of 
 
     python examples/lay_out_upstream.py --output_dir ../transformers
 
-With `--test` the same files also go into a copy of the installed transformers, and their tests run there.
+With `--test` the same files also go into a copy of the installed transformers, and their tests run there. Those that
+every model has need the mixins of the library's own tests, which are in its sources only:
+
+    pip download --no-deps --no-binary transformers transformers==5.24.0
+    tar -xf transformers-5.24.0.tar.gz
+    python examples/lay_out_upstream.py --output_dir outputs/upstream --test \
+        --library_tests transformers-5.24.0/tests
 """
 
 import argparse
 import ast
+import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import transformers
+from data.scenes import load_scenes
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,14 +59,25 @@ MODULES = (
     "weights_lotlip",
     "convert_lotlip_to_hf",
 )
-# Tests, and what they are called there
-TEST_MODULES = {
-    "library_modeling_tests": "test_modeling_lotlip",
-    "test_modeling_lotlip": "test_modeling_lotlip_properties",
+# Tests on the mixins of the library, and the others, and what both are called there
+LIBRARY_TESTS = {
+    f"library_{part}_tests": f"test_{part}_lotlip"
+    for part in ("modeling", "image_processing", "processing", "tokenization")
+}
+TEST_MODULES = LIBRARY_TESTS | {
     "test_configuration_lotlip": "test_configuration_lotlip",
-    "test_image_processing_lotlip": "test_image_processing_lotlip",
-    "test_processing_lotlip": "test_processing_lotlip",
-    "test_tokenization_lotlip": "test_tokenization_lotlip",
+    "test_modeling_lotlip": "test_modeling_lotlip_properties",
+    "test_image_processing_lotlip": "test_image_processing_lotlip_properties",
+    "test_processing_lotlip": "test_processing_lotlip_properties",
+    "test_tokenization_lotlip": "test_tokenization_lotlip_properties",
+}
+
+# What the library's source distribution lacks of its tests, so that the others can be imported
+LACKING = {
+    "tests/exporters/test_export.py": "class ExportTesterMixin:\n    pass\n",
+    "tests/generation/test_utils.py": "class GenerationTesterMixin:\n    pass\n",
+    "tests/utils/test_configuration_utils.py": "config_common_kwargs = {}\n",
+    "tests/fixtures/sample_text.txt": "A text.\n",
 }
 
 # The optimizer hook that clamps `logit_scale`: the library leaves that to the training script
@@ -76,8 +96,34 @@ IMPORTS = (
 )
 TEST_IMPORTS = IMPORTS[-2:]
 
+# What the page and the configurations name as an example
+CHECKPOINT = "weiwu-ww/LoTLIP-ViT-B-16-100M"
+
 # Code that has another form in the tree: module, pattern, what stands there instead
 EDITS = (
+    # documentation that the library makes itself, out of files in its own tree only
+    *(
+        (
+            "configuration_lotlip",
+            rf"^@strict\n(?=class {name}\()",
+            f'@auto_docstring(checkpoint="{CHECKPOINT}")\n@strict\n',
+        )
+        for name in ("LotlipTextConfig", "LotlipVisionConfig", "LotlipConfig")
+    ),
+    (
+        "configuration_lotlip",
+        r"^(from transformers\.configuration_utils import .*?\n)",
+        r"\1from transformers.utils import auto_docstring\n",
+    ),
+    # the library does not depend on ftfy; of code on the Hub it asks for all that it imports when it loads
+    (
+        "tokenization_lotlip",
+        r"^        import ftfy .*?\n",
+        "        try:\n            import ftfy\n        except ImportError as error:\n"
+        "            raise ImportError(\n"
+        '                "`LotlipTokenizer` cleans this text with ftfy, as it was in training: `pip install ftfy`."\n'
+        "            ) from error\n",
+    ),
     # the form of transformers 5.21 and 5.22, which know no other
     ("processing_lotlip", r"class LotlipProcessorKwargs\(.*?\n\n\n", ""),
     ("processing_lotlip", r"valid_processor_kwargs = LotlipProcessorKwargs", 'text_kwargs = {"padding": True}'),
@@ -102,6 +148,23 @@ EDITS = (
         r"\1LotlipProcessor.from_pretrained(folder).push_to_hub(args.push_to_hub)\n",
     ),
 )
+
+# The lazy import that every model has
+LAZY_IMPORT = """\
+{licence}from typing import TYPE_CHECKING
+
+from ...utils import _LazyModule
+from ...utils.import_utils import define_import_structure
+
+
+if TYPE_CHECKING:
+{imports}
+else:
+    import sys
+
+    _file = globals()["__file__"]
+    sys.modules[__name__] = _LazyModule(__name__, _file, define_import_structure(_file), module_spec=__spec__)
+"""
 
 # Lists of the library, by file: the list and the entry
 REGISTRIES = {
@@ -146,6 +209,14 @@ specific language governing permissions and limitations under the License.
 # LoTLIP
 
 {overview}
+The released checkpoints are in the format of open_clip. Convert one first:
+
+```bash
+hf download {checkpoint} model.pt --local-dir .
+python -m transformers.models.lotlip.convert_lotlip_to_hf --checkpoint_path model.pt \\
+    --output_dir LoTLIP-ViT-B-16 --tokenizer_path google-bert/bert-base-uncased
+```
+
 <hfoptions id="usage">
 <hfoption id="Pipeline">
 
@@ -245,13 +316,20 @@ def to_tree(text: str, imports: tuple[tuple[str, str], ...]) -> str:
     return text
 
 
-def tidy(*folders: Path):
-    """Sorts imports, drops unused ones and formats, by the rules of the library."""
+def tidy(texts: dict[Path, str]) -> dict[Path, str]:
+    """Sorts imports, drops unused ones and formats, by the rules of the library, before anything is written."""
+    if importlib.util.find_spec("ruff") is None:
+        raise ValueError("ruff formats what is written, and is not installed: `pip install ruff`.")
     isort = {"lines-after-imports": "2", "known-first-party": '["transformers"]'}
     isort = [option for name, value in isort.items() for option in ("--config", f"lint.isort.{name}={value}")]
-    for command in (["check", "--fix", "--select", "F401,I001", *isort], ["format"]):
-        options = ["--isolated", "--line-length", "119", "--quiet"]
-        subprocess.run([sys.executable, "-m", "ruff", *command, *options, *folders], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for file, text in texts.items():
+            write(Path(folder) / file, text)
+        # the modules of `__init__.py` are imported for others to use
+        for command in (["check", "--fix", "--select", "F401,I001", "--exclude", "__init__.py", *isort], ["format"]):
+            options = ["--isolated", "--line-length", "119", "--quiet"]
+            subprocess.run([sys.executable, "-m", "ruff", *command, *options, folder], check=True)
+        return {file: (Path(folder) / file).read_text(encoding="utf-8") for file in texts}
 
 
 def register(text: str, registry: str, entry: str) -> str:
@@ -283,7 +361,10 @@ def doc_page() -> str:
             methods = "\n    - forward" if name == "modeling_lotlip" and not item.endswith("PreTrainedModel") else ""
             methods += "\n    - get_text_features\n    - get_image_features" if item == "LotlipModel" else ""
             autodoc.append(f"## {item}\n\n[[autodoc]] {item}{methods}\n")
-    return DOC_PAGE.format(overview=sections["Overview"], notes=notes) + "\n" + "\n".join(autodoc)
+    # a sentence that leads to another page of this project
+    overview = re.sub(r"\[[^]]*\]\((?!https:)[^)]*\)[^.]*\. ?", "", sections["Overview"])
+    page = DOC_PAGE.format(overview=overview, notes=notes, checkpoint=CHECKPOINT)
+    return page + "\n" + "\n".join(autodoc)
 
 
 def lay_out(output_dir: str | Path) -> tuple[list[Path], list[str]]:
@@ -292,14 +373,13 @@ def lay_out(output_dir: str | Path) -> tuple[list[Path], list[str]]:
 
     Args:
         output_dir (`str` or `Path`):
-            A checkout of transformers, or another folder: lists that are not in it are taken from the installed
-            version.
+            A checkout of transformers, or another folder: that gets the lists of the installed version.
 
     Returns:
         The files, relative to the folder, and the tests that were left out.
 
     Raises:
-        `ValueError`: if code or lists are not as they used to be.
+        `ValueError`: if code or lists are not as they used to be, or ruff is not installed.
 
     Example:
 
@@ -311,6 +391,8 @@ def lay_out(output_dir: str | Path) -> tuple[list[Path], list[str]]:
     src/transformers/models/lotlip/configuration_lotlip.py
     ```"""
     output_dir, texts, left_out = Path(output_dir), {}, []
+    is_checkout = (output_dir / SOURCE / "__init__.py").is_file()
+    library = output_dir / SOURCE if is_checkout else INSTALLED
     licence = Path(__file__).read_text(encoding="utf-8").partition('"""')[0]
     for name in MODULES:
         text = (ROOT / "modeling_lotlip" / f"{name}.py").read_text(encoding="utf-8")
@@ -326,32 +408,27 @@ def lay_out(output_dir: str | Path) -> tuple[list[Path], list[str]]:
     texts[TESTS / "__init__.py"] = ""
     texts[DOCS / "lotlip.md"] = doc_page()
 
-    # the lazy import that every model has
-    lazy = (INSTALLED / "models" / "siglip" / "__init__.py").read_text(encoding="utf-8")
-    texts[MODEL / "__init__.py"] = lazy.replace("siglip", "lotlip")
+    imports = "\n".join(f"    from .{name} import *" for name in sorted(MODULES[:6]))
+    texts[MODEL / "__init__.py"] = LAZY_IMPORT.format(licence=licence, imports=imports)
+    texts = tidy(texts)
     for file, entries in REGISTRIES.items():
-        text = current(output_dir, file)
+        text = (library / file).read_text(encoding="utf-8")
         for registry, entry in entries:
             text = register(text, registry, entry)
         texts[SOURCE / file] = text
-    models = current(output_dir, "models/__init__.py")
+    models = (library / "models/__init__.py").read_text(encoding="utf-8")
     if "from .lotlip import *" not in models:
         lines = re.findall(r"^    from \.\w+ import \*\n", models, re.MULTILINE)
         line = "    from .lotlip import *\n"
-        later = next(other for other in lines if other > line)
+        later = next((other for other in lines if other > line), None)
+        if later is None:
+            raise ValueError(f"`{library / 'models/__init__.py'}` does not import the models as it used to.")
         models = models.replace(later, line + later)
     texts[SOURCE / "models" / "__init__.py"] = models
 
     for file, text in texts.items():
         write(output_dir / file, text)
-    tidy(*(output_dir / MODEL / f"{name}.py" for name in MODULES), output_dir / TESTS)
     return list(texts), left_out
-
-
-def current(output_dir: Path, file: str) -> str:
-    """A file of the library, from the folder or else from the installed version."""
-    source = output_dir / SOURCE / file
-    return (source if source.is_file() else INSTALLED / file).read_text(encoding="utf-8")
 
 
 def copy_installed(folder: str | Path):
@@ -378,13 +455,32 @@ def copy_installed(folder: str | Path):
                 (target / source.name).symlink_to(source)
 
 
+def copy_library_tests(library_tests: Path, folder: Path):
+    """
+    Copies the mixins of the library's tests, and what they import, beside the tests of the model. What the source
+    distribution lacks is left empty, and a drawn picture takes the place of those on the Hub.
+    """
+    shutil.copytree(
+        library_tests, folder / "tests", ignore=shutil.ignore_patterns("models", "__pycache__"), dirs_exist_ok=True
+    )
+    for file, text in LACKING.items():
+        if not (folder / file).exists():
+            write(folder / file, text)
+    for package in ("", "models", "exporters", "generation", "utils"):
+        (folder / "tests" / package / "__init__.py").touch()
+    picture = folder / "tests/fixtures/picture.png"
+    load_scenes(num_scenes=1, seed=0)[0]["image"].resize((640, 480)).save(picture)
+    finder = f"def url_to_local_path(*_):\n    return {str(picture)!r}\n"
+    write(folder / "utils/fetch_hub_objects_for_ci.py", finder)
+
+
 def run_tests(folder: str | Path, *options: str) -> int:
     """
     Runs the model's tests with the copy of transformers in a folder; returns pytest's exit code. The tests that every
-    model has need the library's mixins beside them, which are not part of an installed transformers.
+    model has run if [`copy_library_tests`] has put their mixins beside them.
     """
     if not (Path(folder) / "tests" / "test_modeling_common.py").is_file():
-        options = (*options, f"--ignore={TESTS / 'test_modeling_lotlip.py'}")
+        options = (*options, *(f"--ignore={TESTS / name}.py" for name in LIBRARY_TESTS.values()))
     environment = {**os.environ, "PYTHONPATH": str(Path(folder).resolve() / "src"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(TESTS)]
     return subprocess.run(command, cwd=folder, env=environment).returncode
@@ -398,13 +494,26 @@ def main():
     parser.add_argument(
         "--test", action="store_true", help="Also run the model's tests in a copy of the installed transformers."
     )
+    parser.add_argument(
+        "--library_tests", type=Path, help="With --test: the folder `tests` of transformers' sources, with its mixins."
+    )
     args = parser.parse_args()
     output_dir = args.output_dir
+    if args.library_tests is not None:
+        if not args.test:
+            parser.error("--library_tests is for --test")
+        if not (args.library_tests / "test_modeling_common.py").is_file():
+            parser.error(f"--library_tests {args.library_tests} has no test_modeling_common.py")
     if output_dir.exists() and not (output_dir / SOURCE / "models").is_dir():
         if not output_dir.is_dir() or any(output_dir.iterdir()):
             parser.error(f"--output_dir {output_dir} is neither a checkout of transformers nor an empty folder")
 
-    files, left_out = lay_out(output_dir)
+    try:
+        files, left_out = lay_out(output_dir)
+    except (OSError, ValueError) as error:
+        sys.exit(f"Nothing more is written: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. Files are there whole or not at all: the same command writes them all.")
     for file in files:
         print(f"Wrote {output_dir / file}")
     print("Left out of the tests:", *left_out, sep="\n  ")
@@ -412,7 +521,12 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             copy_installed(folder)
             lay_out(folder)
-            sys.exit(run_tests(folder))
+            if args.library_tests is not None:
+                copy_library_tests(args.library_tests, Path(folder))
+            try:
+                sys.exit(run_tests(folder))
+            except KeyboardInterrupt:
+                sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -219,6 +219,7 @@ class LotlipTextEmbeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.corner_tokens = (
+            # CODEPATH: the released checkpoints have two, the LiT baseline (a plain BERT) has none
             nn.Parameter(torch.randn(config.num_corner_tokens, config.hidden_size))
             if config.num_corner_tokens > 0
             else None
@@ -1189,6 +1190,7 @@ class LotlipVisionModelWithProjection(LotlipPreTrainedModel):
         super().__init__(config)
         self.vision_model = LotlipVisionModel._from_config(config)
         self.visual_projection = (
+            # CODEPATH: models with another width than the image tower's have one, the released checkpoints none
             nn.Linear(config.hidden_size, config.projection_dim, bias=False)
             if config.projection_dim is not None
             else nn.Identity()

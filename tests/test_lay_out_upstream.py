@@ -63,6 +63,34 @@ def test_nothing_of_the_package_is_left(tree):
                 assert (file.parent / f"{node.module}.py").is_file(), (file, node.module)
     page = (tree / "docs/source/en/model_doc/lotlip.md").read_text()
     assert "[[autodoc]] LotlipModel\n    - forward\n" in page and "clamped" not in page
+    assert all(link.startswith("https://") for link in re.findall(r"\]\((.*?)\)", page)) and "](https://" in page
+
+
+def test_follows_the_rules_of_the_library(tree):
+    command = [sys.executable, "-m", "mlinter", "--no-cache", MODEL, "tests/models/lotlip"]
+    assert subprocess.run(command, cwd=tree).returncode == 0
+
+
+def test_nothing_is_written_where_it_cannot_be_whole(tree, tmp_path, monkeypatch):
+    for error in (OSError("read-only"), ValueError("no list"), KeyboardInterrupt()):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(lay_out_upstream, "tidy", fail)
+        monkeypatch.setattr(sys, "argv", ["lay_out_upstream.py", "--output_dir", str(tmp_path / "out")])
+        with pytest.raises(SystemExit, match=str(error)):
+            lay_out_upstream.main()
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_own_folder_gets_the_lists_of_the_installed_version(tmp_path):
+    lay_out(tmp_path)
+    lists = tmp_path / SOURCE / "models/auto/modeling_auto.py"
+    text = lists.read_text()
+    lists.write_text(text.replace("LotlipModel", "OlderModel"))
+    lay_out(tmp_path)
+    assert lists.read_text() == text
 
 
 def test_a_second_time_changes_nothing(tree):
