@@ -16,8 +16,16 @@ from transformers.utils.auto_docstring import ImageProcessorArgs, ModelArgs, Mod
 
 # Descriptions of arguments and of fields that no docstring needs to repeat
 COMMON = {**vars(ProcessorArgs), **vars(ImageProcessorArgs), **vars(ModelOutputArgs), **vars(ModelArgs)}
+# Where the words of transformers do not fit the image processors
+COMMON |= {
+    "size": {"type": "dict[str, int]", "description": "What the shortest edge is resized to, in pixels."},
+    "crop_size": {"type": "dict[str, int]", "description": "Height and width of the crop, in pixels."},
+    "image_mean": {"type": "list[float]", "description": "Mean of each channel in normalization: 0.5 each."},
+    "image_std": {"type": "list[float]", "description": "Standard deviation of each channel: 0.5 each."},
+    "resample": {"type": "PILImageResampling", "description": "The filter of resizing."},
+}
 # What stands in them for the classes of a model
-CLASSES = {"{image_processor_class}": "`LotlipImageProcessor`", "{processor_class}": "`LotlipProcessor`"}
+CLASSES = {"{image_processor_class}": "LotlipImageProcessor", "{processor_class}": "LotlipProcessor"}
 
 # `name (type): text`, or the text in the lines below
 ENTRY = re.compile(r"(\*{0,2}\w+(?:, \w+)*)(?: \((.*?)\))?:(?: (.+))?")
@@ -52,6 +60,8 @@ def describe(name: str, annotation: object, default: object) -> str:
     if not isinstance(COMMON.get(name), dict):
         return ""
     shape = COMMON[name].get("shape")
+    if annotation is None:  # a class attribute
+        annotation = "bool" if str(default) in ("True", "False") else COMMON[name].get("type")
     kinds = [f"`torch.Tensor` {shape}" if isinstance(shape, str) else f"`{annotation}`" if annotation else ""]
     kinds += ["*optional*" if default is not None else ""]
     kinds += [f"defaults to `{default}`" if str(default) != "None" else ""]

@@ -40,6 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from data.arguments import HelpFormatter
 from data.storage import write_json
 from flops import build_meta_model, count_text_flops
 from training.checkpoints import StopSignal, list_checkpoints
@@ -398,15 +399,16 @@ def format_table(rows: dict[str, dict]) -> str:
     """The rows of a group as a Markdown table: mean ± deviation over the seeds, in per cent."""
     metrics = shown_metrics(rows)
     has_flops = any("text_flops" in row for row in rows.values())
-    header = ["setting", "seeds", *(["text tower, MFLOPs"] if has_flops else []), *(METRICS[name] for name in metrics)]
+    header = ["setting", *(["text tower, MFLOPs"] if has_flops else []), *(METRICS[name] for name in metrics), "seeds"]
     lines = [f"| {' | '.join(header)} |", "| " + " | ".join(["---"] * len(header)) + " |"]
     for setting, row in rows.items():
-        columns = [setting, str(len(row["seeds"]))]
+        columns = [setting]
         if has_flops:
             columns.append(f"{row['text_flops'] / 1e6:.4g}" if "text_flops" in row else "")
         for metric in metrics:
             result = row["results"].get(metric)
             columns.append(format_result(result) if result is not None else "")
+        columns.append(str(len(row["seeds"])))
         lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines)
 
@@ -487,9 +489,7 @@ def write_tables(args: argparse.Namespace) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter, allow_abbrev=False)
     parser.add_argument("--output_dir", type=Path, required=True, help="Where cells, tables and pictures go.")
     parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS, help="What to compare.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="The seeds of every setting.")

@@ -26,6 +26,7 @@ import statistics
 
 import torch
 from accelerate import PartialState
+from data.arguments import HelpFormatter
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import add_data_arguments, columns_of, load_split
 from data.storage import write_json
@@ -230,7 +231,7 @@ def format_tables(results: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_evaluation_arguments(parser)
     add_data_arguments(parser)
     add_side_file_arguments(parser)

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.arguments import HelpFormatter
 from data.benchmarks import BENCHMARKS, get_benchmark, load_benchmark
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import add_data_arguments, columns_of, load_split, undecoded
@@ -223,7 +224,7 @@ def plot_lengths(lengths: dict[str, TextLengths], name: str, path: Path) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_data_arguments(parser)
     add_side_file_arguments(parser)
     parser.add_argument("--benchmark", help=f"A benchmark in --data_dir: {', '.join(BENCHMARKS)}.")

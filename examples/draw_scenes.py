@@ -21,6 +21,7 @@ import argparse
 import json
 from pathlib import Path
 
+from data.arguments import HelpFormatter
 from data.scenes import make_scene
 
 
@@ -38,7 +39,7 @@ def draw_scenes(output_dir: Path, num_scenes: int, seed: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="A folder that is not there yet.")
     parser.add_argument("--num_scenes", type=int, default=512, help="How many scenes.")
     parser.add_argument("--seed", type=int, default=3, help="The series of scenes; 0 is that of the training.")

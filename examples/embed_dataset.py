@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import torch
 from accelerate import PartialState
+from data.arguments import HelpFormatter
 from data.captions import caption_columns, captions_of
 from data.loading import add_data_arguments, fingerprint_of, load_split, undecoded
 from data.storage import STORAGE_DTYPES, hash_weights, refuse_other_settings, to_storage, write_json, write_table
@@ -274,11 +275,11 @@ def embed_shards(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_evaluation_arguments(parser)
     add_data_arguments(parser)
     parser.add_argument("--output_dir", type=Path, required=True, help="The folder of the parquet files.")
-    parser.add_argument("--storage_dtype", default="float32", choices=STORAGE_DTYPES)
+    parser.add_argument("--storage_dtype", default="float32", choices=STORAGE_DTYPES, help="How a number is stored.")
     parser.add_argument("--id_column", help="A column of strings or integers; by default rows are numbered from 0.")
     parser.add_argument("--only", choices=["texts", "images"], help="Leave the others out.")
     parser.add_argument("--tokens_per_batch", type=int, default=2048, help="The most tokens in a batch of texts.")

@@ -37,6 +37,7 @@ from statistics import NormalDist, fmean
 
 import torch
 from accelerate import PartialState
+from data.arguments import HelpFormatter
 from data.scenes import COLOURS, IMAGE_SIZE, SALIENT_SHAPES, SALIENT_SIDES, Scene, Thing, make_scene
 from data.storage import write_json
 from inference.embedding import add_evaluation_arguments, embed_corpus, embed_images, load_model, tokenize
@@ -240,11 +241,13 @@ def format_hits(row: dict[str, float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_evaluation_arguments(parser)
     parser.add_argument("--num_scenes", type=int, default=300, help="How many scenes.")
     parser.add_argument("--seed", type=int, default=2, help="The series of scenes; 0 is that of the training.")
-    parser.add_argument("--methods", nargs="+", default=list(PATCH_METHODS), choices=PATCH_METHODS)
+    parser.add_argument(
+        "--methods", nargs="+", default=list(PATCH_METHODS), choices=PATCH_METHODS, help="Of relevance over the image."
+    )
     args = parser.parse_args()
     if args.num_scenes < 1:
         parser.error(f"--num_scenes must be at least 1, got {args.num_scenes}.")

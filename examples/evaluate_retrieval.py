@@ -34,6 +34,7 @@ from typing import NamedTuple
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from data.arguments import HelpFormatter
 from data.benchmarks import get_benchmark, load_benchmark
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import (
@@ -378,7 +379,7 @@ def write_csv(path: Path, rows: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_evaluation_arguments(parser, are_several_models=True)
     add_data_arguments(parser)
     add_side_file_arguments(parser)

@@ -27,6 +27,7 @@ from statistics import fmean
 
 import torch
 from accelerate import PartialState
+from data.arguments import HelpFormatter
 from data.scenes import (
     COUNT_TEMPLATES,
     FRAME_TEMPLATES,
@@ -110,7 +111,7 @@ def evaluate_score(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_evaluation_arguments(parser)
     parser.add_argument("--num_scenes", type=int, default=512, help="How many scenes are searched.")
     parser.add_argument("--num_queries", type=int, default=64, help="How many of their captions are queries.")

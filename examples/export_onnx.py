@@ -37,6 +37,7 @@ import onnx
 import onnx_ir
 import onnxruntime
 import torch
+from data.arguments import HelpFormatter
 from data.storage import write_json
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch.export import Dim
@@ -224,7 +225,7 @@ def save_preprocessing(folder: Path, processor: LotlipProcessor) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--model_name_or_path", required=True, help="A LoTLIP model, a Hub id or a folder.")
     parser.add_argument("--output_dir", type=Path, required=True, help="The folder of the graphs.")
     parser.add_argument(

@@ -42,6 +42,7 @@ from captioning.report import (
     write_report,
 )
 from captioning.rules import add_rule_arguments, apply_rules, read_rules
+from data.arguments import HelpFormatter
 from data.captions import REJECTED_COLUMN, hash_keys
 from data.loading import add_data_arguments
 from tqdm.auto import tqdm
@@ -170,9 +171,7 @@ def filter_files(
 
 def parse_args() -> argparse.Namespace:
     # the data arguments name captions of the images, which are not read here
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, conflict_handler="resolve"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter, conflict_handler="resolve")
     add_data_arguments(parser)
     parser.add_argument(
         "--captions", nargs="+", required=True, help="Parquet files or JSON lines of captions, or patterns of such."
@@ -201,8 +200,10 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument("--max_report_images", type=int, default=10_000, help="Compare captions of so many images.")
     group.add_argument("--num_lowest", type=int, default=20, help="List so many captions of lowest similarity.")
-    group.add_argument("--batch_size", type=int, default=64)
-    group.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    group.add_argument("--batch_size", type=int, default=64, help="Images or texts in a batch.")
+    group.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="What the model computes in."
+    )
     group.add_argument("--device", help="Such as `cpu` or `cuda:0`; by default an accelerator if there is one.")
     group.add_argument("--trust_remote_code", action="store_true", help="Run the code that comes with a model.")
     args = parser.parse_args()

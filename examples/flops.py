@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from data.arguments import HelpFormatter
 from data.storage import write_json
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -181,7 +182,7 @@ def plot_flops(towers: dict, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
         "--config_name",
         "--model_name_or_path",

@@ -39,6 +39,7 @@ import tempfile
 from pathlib import Path
 
 import transformers
+from data.arguments import HelpFormatter
 from data.scenes import load_scenes
 
 
@@ -487,7 +488,7 @@ def run_tests(folder: str | Path, *options: str) -> int:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="A checkout of transformers, or an empty folder."
     )

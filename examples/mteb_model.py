@@ -25,6 +25,7 @@ import argparse
 from pathlib import Path
 
 import mteb
+from data.arguments import HelpFormatter
 from mteb.models import SentenceTransformerEncoderWrapper
 from mteb.results import ModelResult
 from sentence_transformers import SentenceTransformer
@@ -71,13 +72,13 @@ def format_table(tasks: list[mteb.AbsTask], results: ModelResult) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--model_name_or_path", required=True, help="A LoTLIP model, a Hub id or a folder.")
     parser.add_argument("--tasks", nargs="+", required=True, help="Names of MTEB's tasks.")
     parser.add_argument("--output_dir", type=Path, required=True, help="Where MTEB keeps the results.")
     parser.add_argument("--trust_remote_code", action="store_true", help="Run the code that comes with the model.")
     parser.add_argument("--device", help="Such as `cpu` or `cuda:0`; by default an accelerator if there is one.")
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=64, help="Images or texts in a batch.")
     args = parser.parse_args()
     tasks = mteb.get_tasks(tasks=args.tasks)
     results = mteb.evaluate(

@@ -31,6 +31,7 @@ from itertools import islice
 from pathlib import Path
 
 from captioning.photos import name_of, read_file, url_of
+from data.arguments import HelpFormatter
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import UnreadableImageError, add_data_arguments, columns_of, load_split, read_image, undecoded
 from data.storage import written_whole
@@ -127,7 +128,7 @@ def pack(dataset: Dataset | IterableDataset, args: argparse.Namespace) -> Counte
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_data_arguments(parser)
     add_side_file_arguments(parser)
     parser.add_argument("--output_dir", type=Path, required=True, help="The folder of the shards.")

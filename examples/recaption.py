@@ -43,6 +43,7 @@ from captioning.photos import Photo, Photos, check_key_column
 from captioning.prompts import PROMPTS_FILE, draw_prompt, read_prompts
 from captioning.records import Records, list_shards, remove_failed, summarize
 from captioning.rules import add_rule_arguments, apply_rules, read_rules
+from data.arguments import HelpFormatter
 from data.loading import add_data_arguments, load_split
 from data.storage import refuse_other_settings, write_json
 from datasets import Dataset, IterableDataset
@@ -285,7 +286,7 @@ def recaption(dataset: Dataset | IterableDataset, args: argparse.Namespace, stat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_data_arguments(parser)
     add_caption_arguments(parser)
     args = parser.parse_args()

@@ -28,6 +28,8 @@ import socket
 from pathlib import Path
 from threading import Event
 
+from data.arguments import HelpFormatter
+
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: it calls nobody
 
@@ -182,7 +184,7 @@ def serve(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_model_arguments(parser)
     add_data_arguments(parser)
     parser.add_argument("--images", type=Path, help="A folder of pictures, with all folders in it.")

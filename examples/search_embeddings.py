@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import torch
 from accelerate import PartialState
+from data.arguments import HelpFormatter
 from data.storage import hash_weights, open_shards, read_embeddings, write_json
 from datasets import Dataset
 from inference.embedding import add_evaluation_arguments, embed_corpus, load_model, prefetch, tokenize_and_count
@@ -237,7 +238,7 @@ def look_up(folder: Path, kind: str, positions: torch.Tensor) -> list[list[dict 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_evaluation_arguments(parser)
     parser.add_argument("--embeddings_dir", type=Path, required=True, help="The folder that embed_dataset.py made.")
     parser.add_argument("--queries", nargs="+", default=[], help="Texts to search with.")

@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
+from data.arguments import HelpFormatter
 from data.captions import CaptionReader, add_side_file_arguments
 from data.loading import add_data_arguments, columns_of, load_split
 from data.storage import write_json
@@ -380,7 +381,7 @@ def plot_results(results: list[dict], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_evaluation_arguments(parser, are_several_models=True)
     add_data_arguments(parser)
     add_side_file_arguments(parser)

@@ -50,6 +50,7 @@ from accelerate.utils import (
     gather_object,
     set_seed,
 )
+from data.arguments import HelpFormatter
 from data.captions import CaptionReader, UnmatchedKeys, add_side_file_arguments
 from data.image_features import cache_image_features
 from data.loading import (
@@ -145,7 +146,7 @@ METRICS = re.compile(r"(short|long)_(((i2t|t2i)_(recall@(1|5|10)|median_rank))|m
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="Where model, checkpoints and results go.")
     parser.add_argument("--overwrite_output_dir", action="store_true", help="Replace what an earlier run left there.")
     add_data_arguments(parser)
@@ -176,7 +177,9 @@ def parse_args() -> argparse.Namespace:
         default=None,
         help="Lock the image tower. Default: locked if and only if its weights were loaded.",
     )
-    group.add_argument("--no_freeze_vision_model", dest="freeze_vision_model", action="store_false")
+    group.add_argument(
+        "--no_freeze_vision_model", dest="freeze_vision_model", action="store_false", help="Train the image tower."
+    )
     group.add_argument(
         "--cache_image_features",
         action="store_true",
@@ -241,23 +244,31 @@ def parse_args() -> argparse.Namespace:
     )
 
     group = parser.add_argument_group("training")
-    group.add_argument("--per_device_train_batch_size", type=int, default=64)
-    group.add_argument("--per_device_eval_batch_size", type=int, default=64)
-    group.add_argument("--learning_rate", type=float, default=1e-3)
-    group.add_argument("--weight_decay", type=float, default=0.1)
-    group.add_argument("--adam_beta1", type=float, default=0.9)
-    group.add_argument("--adam_beta2", type=float, default=0.98)
-    group.add_argument("--adam_epsilon", type=float, default=1e-6)
+    group.add_argument("--per_device_train_batch_size", type=int, default=64, help="Images of a process in a step.")
+    group.add_argument(
+        "--per_device_eval_batch_size", type=int, default=64, help="Images in a batch of an evaluation."
+    )
+    group.add_argument("--learning_rate", type=float, default=1e-3, help="The highest one, after the warm-up.")
+    group.add_argument("--weight_decay", type=float, default=0.1, help="Of matrices only.")
+    group.add_argument("--adam_beta1", type=float, default=0.9, help="AdamW's decay of the mean.")
+    group.add_argument("--adam_beta2", type=float, default=0.98, help="AdamW's decay of the variance.")
+    group.add_argument("--adam_epsilon", type=float, default=1e-6, help="AdamW's least divisor.")
     group.add_argument("--max_grad_norm", type=float, default=1.0, help="Clip gradients to this norm; 0: do not.")
-    group.add_argument("--num_train_epochs", type=int, default=10)
+    group.add_argument("--num_train_epochs", type=int, default=10, help="Passes over the training data.")
     group.add_argument("--max_train_steps", type=int, help="Optimizer steps, instead of a number of epochs.")
     group.add_argument(
         "--lr_scheduler_type",
         default="cosine",
         choices=["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"],
+        help="How the learning rate falls after the warm-up.",
     )
-    group.add_argument("--warmup_steps", type=int, default=200)
-    group.add_argument("--gradient_accumulation_steps", type=int, default=1)
+    group.add_argument("--warmup_steps", type=int, default=200, help="Steps in which the learning rate rises.")
+    group.add_argument(
+        "--gradient_accumulation_steps",
+        type=int,
+        default=1,
+        help="Batches of an optimizer step, each contrasted for itself.",
+    )
     group.add_argument(
         "--grad_cache_chunk_size",
         type=int,
@@ -280,7 +291,7 @@ def parse_args() -> argparse.Namespace:
     group.add_argument(
         "--ddp_timeout", type=int, default=1800, help="Seconds after which a process gives up waiting for another."
     )
-    group.add_argument("--seed", type=int, default=0)
+    group.add_argument("--seed", type=int, default=0, help="Of weights, data order, crops and captions drawn.")
 
     group = parser.add_argument_group("evaluation and tracking", "Images with class labels are classified, too.")
     group.add_argument("--eval_steps", type=int, default=500, help="Evaluate every so many steps, and at the end.")

@@ -27,6 +27,7 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
+from data.arguments import HelpFormatter
 from data.storage import written_whole
 from training.monitoring import METRICS_FILE, read_metrics
 
@@ -169,7 +170,7 @@ def write_summary(output_dir: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("output_dir", type=Path, help="The output folder of a training.")
     try:
         print(write_summary(parser.parse_args().output_dir))

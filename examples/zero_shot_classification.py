@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from data.arguments import HelpFormatter
 from data.benchmarks import get_benchmark, load_benchmark
 from data.loading import (
     add_data_arguments,
@@ -273,7 +274,7 @@ def template(text: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_evaluation_arguments(parser)
     add_data_arguments(parser)
     add_classification_arguments(parser)

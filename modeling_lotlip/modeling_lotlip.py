@@ -564,6 +564,11 @@ class LotlipTextModel(LotlipPreTrainedModel):
         r"""
         attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
             1 for tokens, 0 for padding.
+        token_type_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Taken as other BERTs take them; every token of LoTLIP has type 0, the default.
+        position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Positions of the tokens, final: without them `[CLS]` has 0, and those of the text begin at
+            `num_corner_tokens + 1`.
         output_corner_tokens (`bool`, *optional*, defaults to `False`):
             Whether to compute the corner tokens too. Under the attention mask nothing else reads them: the other
             outputs are the same with and without. `hidden_states` and `attentions` then hold them at 1 to
@@ -849,8 +854,14 @@ class LotlipModel(LotlipPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
+        token_type_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Taken as other BERTs take them; every token of LoTLIP has type 0, the default.
+        position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Positions of the tokens, final: without them `[CLS]` has 0, and those of the text begin at
+            `num_corner_tokens + 1`.
         output_corner_tokens (`bool`, *optional*, defaults to `False`):
-            Whether to return the projected corner tokens too, as `corner_pooler_output`.
+            Whether to return the projected corner tokens too, as the `corner_pooler_output` of a
+            [`LotlipBaseModelOutputWithPooling`].
 
         Examples:
 
@@ -969,6 +980,8 @@ class LotlipModel(LotlipPreTrainedModel):
             with `short_input_ids`, the long captions only. A caption whose attention mask is all zero is absent.
         attention_mask (`torch.Tensor` of the shape of `input_ids`, *optional*):
             1 for tokens, 0 for padding.
+        token_type_ids (`torch.LongTensor` of the shape of `input_ids`, *optional*):
+            Taken as other BERTs take them; every token of LoTLIP has type 0, the default.
         position_ids (`torch.LongTensor` of the shape of `input_ids`, *optional*):
             Positions of the tokens, final: without them those of the text begin at `num_corner_tokens + 1`.
         return_loss (`bool`, *optional*):
@@ -1138,6 +1151,11 @@ class LotlipTextModelWithProjection(LotlipPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> LotlipTextModelOutput:
         r"""
+        token_type_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Taken as other BERTs take them; every token of LoTLIP has type 0, the default.
+        position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Positions of the tokens, final: without them `[CLS]` has 0, and those of the text begin at
+            `num_corner_tokens + 1`.
         output_corner_tokens (`bool`, *optional*, defaults to `False`):
             Whether to return the projected corner tokens too, as `corner_embeds`.
 

@@ -165,16 +165,16 @@ def test_tables_by_hand(monkeypatch, tmp_path, capsys):
     # the deviation of 10, 14, 24 is the root of (36 + 4 + 64) / 2, that of 50, 53 of (2.25 + 2.25) / 1
     page = f"""## Lengths
 
-| setting | seeds | text tower, MFLOPs | long T2I R@1 |
+| setting | text tower, MFLOPs | long T2I R@1 | seeds |
 | --- | --- | --- | --- |
-| short | 3 | {mflops[0]} | 16.0 ± 7.2 |
-| long | 2 | {mflops[1]} | 51.5 ± 2.1 |
+| short | {mflops[0]} | 16.0 ± 7.2 | 3 |
+| long | {mflops[1]} | 51.5 ± 2.1 | 2 |
 
 ## The same
 
-| setting | seeds | long T2I R@1 |
+| setting | long T2I R@1 | seeds |
 | --- | --- | --- |
-| one | 2 | 51.5 ± 2.1 |
+| one | 51.5 ± 2.1 | 2 |
 """
     assert (tmp_path / "results.md").read_text() == page and page in capsys.readouterr().out
     written = json.loads((tmp_path / "results.json").read_text())

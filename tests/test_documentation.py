@@ -1,5 +1,6 @@
 """Every snippet of README and docs, and every example of a docstring, is run."""
 
+import argparse
 import dataclasses
 import doctest
 import importlib
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState, GradientState
 from captioners import save_captioner
 from captioning.models import PRESETS
@@ -46,6 +48,7 @@ MODULES = [
     "captioning.sharegpt4v",
     "training.checkpoints",
     "corner_attention",
+    "data.arguments",
     "data.captions",
     "data.image_features",
     "data.loading",
@@ -227,6 +230,38 @@ def test_page(page, workspace, monkeypatch):
                 assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
             else:
                 run_script(monkeypatch, command)
+
+
+class Understood(Exception):
+    """Raised in the place of a script's work, behind its arguments."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_are_not_run_are_understood(page, monkeypatch):
+    """Commands for a cluster, for the Hub, for data that no test has: their arguments are those of the scripts."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(self, *args, **kwargs):
+        parse(self, *args, **kwargs)
+        raise Understood
+
+    content = (ROOT / page).read_text(encoding="utf-8")
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
+    for block in re.findall(r"^```text\n(.*?)^```$", content, re.DOTALL | re.MULTILINE):
+        for command in block.replace("\\\n", " ").replace("...", "--output_dir out").splitlines():
+            words = shlex.split(command)
+            script = next((word for word in words if word.startswith("examples/") and word.endswith(".py")), None)
+            if script in (None, "examples/search_app.py"):  # which needs Gradio, and has tests of its own
+                continue
+            if words[:2] == ["accelerate", "launch"]:
+                launched = launch_command_parser().parse_args(
+                    ["0" if word.startswith("$") else word for word in words[2:]]
+                )
+                assert launched.training_script == script
+            monkeypatch.setattr(sys, "argv", words[words.index(script) :])
+            with monkeypatch.context() as context, pytest.raises(Understood):
+                context.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+                runpy.run_path(script, run_name="__main__")
 
 
 @pytest.mark.parametrize("name", MODULES)

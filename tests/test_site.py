@@ -37,4 +37,6 @@ def test_every_argument_is_described(path, package):
         names = {parameter.name for parameter in function.parameters} - {"self", "cls", "kwargs", "args"}
         described = set(re.findall(r"^`(\w+)`", text, re.MULTILINE))
         assert names <= described, f"{function.path} does not describe {names - described}"
-        assert not re.search(r"^ *(Args|Parameters|Returns|Raises):|\[`[^`]*`\](?!\[)|\{\w+\}`?\]", text, re.MULTILINE)
+        assert not re.search(
+            r"^ *(Args|Parameters|Returns|Raises):|\[`[^`]*`\](?!\[)|\{\w+\}`?\]|\[``", text, re.MULTILINE
+        )

@@ -297,11 +297,11 @@ def measure_loading(args: argparse.Namespace, words: list[str], processor) -> di
 
 
 def write_shard(path: Path, rows: list[dict]) -> None:
-    """A WebDataset shard: for every row the members `jpg`, `txt` (short caption) and `json` (list of long ones)."""
+    """A WebDataset shard as `pack_webdataset.py` writes it: the image, and lists of its short and long captions."""
     with tarfile.open(path, "w") as tar:
         for index, row in enumerate(rows):
-            members = {"jpg": row["image"]["bytes"], "txt": row["caption"].encode()}
-            members["json"] = json.dumps(row["long_captions"]).encode()
+            members = {"jpg": row["image"]["bytes"], "caption.json": json.dumps([row["caption"]]).encode()}
+            members["long_captions.json"] = json.dumps(row["long_captions"]).encode()
             for extension, content in members.items():
                 info = tarfile.TarInfo(f"{index:08}.{extension}")
                 info.size = len(content)

@@ -54,7 +54,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, are_several_models: boo
         help=f"A Hub id or a folder of a dual encoder{', or several' if are_several_models else ''}.",
     )
     parser.add_argument("--trust_remote_code", action="store_true", help="Run the code that comes with the model.")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="What the model computes in."
+    )
     parser.add_argument("--device", help="Such as `cpu` or `cuda:0`; by default an accelerator if there is one.")
     parser.add_argument("--batch_size", type=int, default=64, help="Images in a batch, for each process.")
     parser.add_argument("--max_length", type=int, help="Truncate texts at this many tokens, not at the model's limit.")
