@@ -1,19 +1,44 @@
 """
-Takes the screenshot of the docs, of a page that searches drawn scenes with the demo model. Paths are from the root of
-the repository, and stand in the pictures.
+Makes the pictures of the docs with the demo model: the search page over drawn scenes, what the model attends to in a
+text, and where it finds two things. Paths are from the root of the repository, and stand in the pictures.
 
     make demo app  # once, for the model and the scenes
     python tests/take_screenshots.py --model_name_or_path outputs/demo --images outputs/scenes
 """
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from browser import ROOT, open_chromium, serve
 
 
+sys.path.append(str(ROOT / "examples"))
+
+from evaluate_relevance import draw_large  # noqa: E402
+
+
+THINGS = ["key", "crown"]
 QUERY = "The frame is copper. Everything lies on grass. It is lit from the left. Six things are around it."
+
+
+def visualize(model_dir: Path, folder: Path, *options: str) -> None:
+    """Runs the command of the docs, which writes `text.png` and `image.png`."""
+    command = [sys.executable, ROOT / "examples/visualize.py", "--model_name_or_path", model_dir]
+    subprocess.run([*command, "--output_dir", folder, *options], cwd=ROOT, check=True)
+
+
+def draw_visualizations(model_dir: Path, output_dir: Path, folder: Path) -> None:
+    """What is attended to in the first long caption, and where a key and a crown are found in a scene of these two."""
+    visualize(model_dir, folder, "--row", "0")
+    (folder / "text.png").replace(output_dir / "text_attention.png")
+    scene, key, crown = next(drawn for drawn in draw_large(1000, seed=0) if [t.kind for t in drawn[1:]] == THINGS)
+    scene.draw().save(folder / "scene.png")
+    text = ". ".join(f"A photo of a {thing.colour} {thing.kind}" for thing in (key, crown))
+    visualize(model_dir, folder, "--image", str(folder / "scene.png"), "--text", text)
+    (folder / "image.png").replace(output_dir / "image_relevance.png")
 
 
 def main() -> None:
@@ -43,6 +68,7 @@ def main() -> None:
             card.locator(".note >> text=/Red/").wait_for()
             page.mouse.move(0, 0)
             page.screenshot(path=args.output_dir / "search_app.png", full_page=True)
+        draw_visualizations(args.model_name_or_path, args.output_dir, Path(folder))
 
 
 if __name__ == "__main__":
