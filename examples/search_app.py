@@ -25,6 +25,8 @@ import argparse
 import os
 import signal
 import socket
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from threading import Event
 
@@ -35,24 +37,25 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: i
 
 import gradio as gr
 from accelerate import PartialState
-from data.loading import UnreadableImageError, add_data_arguments
+from data.loading import add_data_arguments
 from inference.embedding import add_model_arguments, load_model
-from PIL import Image
 from search.page import (
     CSS,
     HEAT_MAP_NOTE,
     SCRIPT,
-    encode_picture,
     format_labels,
     format_message,
     format_results,
     format_status,
     wrap,
 )
-from search.query import NUM_REFERENCES, SENTENCE_SCORES, QueryError
+from search.pictures import encode_picture
+from search.query import SENTENCE_SCORES, Query, QueryError, Result
 from search.searcher import Searcher
 
 
+# On a phone what was found is below the window
+SHOW_RESULTS = "() => { if (innerWidth <= 640) document.querySelector('#results').scrollIntoView(); }"
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
 
@@ -66,22 +69,41 @@ def picture_file(**settings) -> gr.Image:
     return picture
 
 
+def answer(compute: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """What was asked for, or what is wrong with it."""
+    try:
+        return compute()
+    except (OSError, RuntimeError, ValueError) as error:
+        return {"message": str(error)}
+
+
 def build_page(searcher: Searcher) -> gr.Blocks:
     """The page of a collection."""
 
-    def read(name: str) -> Image.Image | None:
-        try:
-            return searcher.pictures.read(name)
-        except UnreadableImageError:
-            return None
+    def format_found(query: Query, results: list[Result]) -> str:
+        num_pictures = len(searcher.index.names)
+        return format_results(query, results, searcher.thumbnail, searcher.args.sentence_score, num_pictures)
 
     def search(text: str, image_path: str | None) -> str:
         try:
-            query, results = searcher.search(text, image_path, searcher.args.k)
+            return format_found(*searcher.search(text, image_path, searcher.args.k))
         except QueryError as error:
             return format_message(str(error))
-        is_sampled = len(searcher.index.names) > NUM_REFERENCES
-        return format_results(query, results, read, searcher.args.sentence_score, is_sampled)
+
+    # what the page asks for by itself, see SCRIPT: a problem is its answer
+    def similar(asked: dict) -> dict[str, str]:
+        return answer(lambda: {"html": format_found(*searcher.similar(asked["name"], searcher.args.k))})
+
+    def enlarge(asked: dict) -> dict[str, str]:
+        return answer(lambda: {"source": searcher.enlarge(asked["name"])})
+
+    def heat_map(asked: dict) -> dict[str, str]:
+        return answer(
+            lambda: {
+                "source": encode_picture(searcher.heat_map(asked["name"], asked["sentence"])),
+                "message": HEAT_MAP_NOTE,
+            }
+        )
 
     def classify(image_path: str | None, labels: str, template: str) -> str:
         try:
@@ -90,17 +112,12 @@ def build_page(searcher: Searcher) -> gr.Blocks:
             return format_message(str(error))
         return format_labels(found, add_up=not hasattr(searcher.model, "logit_bias"))
 
-    def heat_map(asked: dict) -> dict[str, str]:
-        try:
-            return {
-                "source": encode_picture(searcher.heat_map(asked["name"], asked["sentence"])),
-                "message": HEAT_MAP_NOTE,
-            }
-        except ValueError as error:
-            return {"message": str(error)}
-
     def update() -> tuple[str, gr.Timer]:
         searcher.start_update()
+        return show_status()
+
+    def open_page() -> tuple[str, gr.Timer]:
+        searcher.start_update(min_seconds_ago=60)
         return show_status()
 
     def show_status() -> tuple[str, gr.Timer]:
@@ -118,20 +135,20 @@ def build_page(searcher: Searcher) -> gr.Blocks:
                 text = gr.Textbox(
                     label="Description",
                     placeholder="One sentence, or as many as you like. Shift and Enter searches.",
-                    lines=7,
+                    lines=6,
                     max_lines=14,
                     scale=3,
                     elem_id="description",
                 )
                 image = picture_file(
-                    label="Picture (with a description: the mean of both)",
-                    height=210,
+                    label="Picture, alone or beside a description",
+                    height=195,
                     scale=2,
                     elem_id="query-picture",
                 )
             with gr.Row():
                 button = gr.Button("Search", variant="primary", scale=0, min_width=200, elem_id="search")
-            results = gr.HTML(js_on_load=SCRIPT, server_functions=[heat_map], elem_id="results")
+            results = gr.HTML(js_on_load=SCRIPT, server_functions=[heat_map, enlarge, similar], elem_id="results")
         with gr.Tab("Zero-shot"):
             with gr.Row():
                 picture = picture_file(
@@ -147,11 +164,14 @@ def build_page(searcher: Searcher) -> gr.Blocks:
                 classify_button = gr.Button("Classify", variant="primary", scale=0, min_width=200, elem_id="classify")
             bars = gr.HTML(elem_id="bars")
 
-        page.load(update, outputs=[status, timer], show_progress="hidden")
+        page.load(open_page, outputs=[status, timer], show_progress="hidden")
         refresh.click(update, outputs=[status, timer], show_progress="hidden")
         timer.tick(show_status, outputs=[status, timer], show_progress="hidden")
-        gr.on([button.click, text.submit], search, [text, image], results, show_progress="minimal")
-        classify_button.click(classify, [picture, labels, template], bars, show_progress="minimal")
+        several = {"show_progress": "minimal", "concurrency_limit": 4}  # the model has a lock of its own
+        found = gr.on([button.click, text.submit], search, [text, image], results, **several)
+        found.then(None, js=SHOW_RESULTS)
+        classifying = [classify_button.click, labels.submit, template.submit]
+        gr.on(classifying, classify, [picture, labels, template], bars, **several)
     return page
 
 
@@ -161,8 +181,14 @@ def serve(args: argparse.Namespace) -> None:
     searcher = Searcher(model, processor, args)
     searcher.start_update()
     page = build_page(searcher)
-    is_interrupted = Event()
-    signal.signal(signal.SIGINT, lambda number, frame: is_interrupted.set())  # a second Ctrl-C does no more
+    is_interrupted, num_interrupts = Event(), count(1)
+
+    def interrupt(*_: object) -> None:
+        is_interrupted.set()
+        if next(num_interrupts) > 2:  # the second one is of one who is in a hurry, the third of one who waits
+            os._exit(130)
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
         page.launch(
             server_name="127.0.0.1",
@@ -201,9 +227,13 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=7860, help="The port on 127.0.0.1.")
     parser.add_argument("--share", action="store_true", help="Also make a public address, through Gradio's servers.")
+    parser.set_defaults(sub_caption_splitter="sentences", eval_split=None)
     args = parser.parse_args()
-    if args.images is not None and args.embeddings_dir is not None:
-        parser.error("name either --images or --embeddings_dir.")
+    sources = [name for name in ("images", "embeddings_dir", "dataset_name") if getattr(args, name) is not None]
+    if len(sources) > 1:
+        parser.error(f"name one collection, not both --{sources[0]} and --{sources[1]}.")
+    if args.eval_split is None:  # a folder of one's own has no other; the drawn scenes have a small one
+        args.eval_split = "test" if args.dataset_name is None else "train"
     for name in ("batch_size", "k"):
         if getattr(args, name) < 1:
             parser.error(f"`--{name} {getattr(args, name)}` must be at least 1.")
@@ -213,6 +243,8 @@ def main() -> None:
 
     try:
         serve(args)
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         print()
 

@@ -120,6 +120,26 @@ def search(queries: torch.Tensor, corpus: Iterable[torch.Tensor], k: int) -> tup
     return similarities, positions
 
 
+def check_faiss_factory(string_factory: str, dim: int) -> None:
+    """
+    Refuses what faiss does not know before anything is embedded for it.
+
+    Raises:
+        `ImportError`: if faiss is not installed.
+        `ValueError`: if it has no such index of vectors of that dimension.
+    """
+    if importlib.util.find_spec("faiss") is None:
+        raise ImportError("`--index faiss` needs faiss: `pip install faiss-cpu`, or search with `--index exact`.")
+    import faiss
+
+    try:
+        faiss.index_factory(dim, string_factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise ValueError(
+            f"faiss knows no index `--faiss_factory {string_factory}` of vectors of dimension {dim}: {error}"
+        ) from error
+
+
 def build_faiss_index(corpus: Iterable[torch.Tensor], string_factory: str) -> Dataset:
     """
     A faiss index of inner products, `"embedding"` of a data set of positions, in memory.
@@ -134,13 +154,12 @@ def build_faiss_index(corpus: Iterable[torch.Tensor], string_factory: str) -> Da
         `ImportError`: if faiss is not installed.
         `ValueError`: if faiss cannot make such an index.
     """
-    if importlib.util.find_spec("faiss") is None:
-        raise ImportError("`--index faiss` needs faiss: `pip install faiss-cpu`, or search with `--index exact`.")
+    vectors = torch.cat(list(corpus)).numpy()
+    check_faiss_factory(string_factory, vectors.shape[1])
     import faiss
 
     if sys.platform == "darwin":
         faiss.omp_set_num_threads(1)  # there torch and faiss each bring an LLVM OpenMP, whose threads crash each other
-    vectors = torch.cat(list(corpus)).numpy()
     dataset = Dataset.from_dict({"position": range(len(vectors))})
     try:
         dataset.add_faiss_index_from_external_arrays(

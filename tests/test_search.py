@@ -2,8 +2,10 @@ import argparse
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import WORDS
@@ -12,9 +14,10 @@ from data.scenes import load_scenes, make_scene
 from datasets import load_dataset
 from draw_scenes import draw_scenes
 from embed_dataset import main as embed_dataset
+from filelock import FileLock
 from inference.embedding import embed_corpus, load_model
 from PIL import Image
-from search.index import Index, load_index, update_index
+from search.index import Index, load_index, read_lists, shard_paths, update_index
 from search.page import format_query, format_results, format_status
 from search.pictures import PictureFolder
 from search.query import (
@@ -86,7 +89,7 @@ def test_index_follows_the_files(folder, model_and_processor, tmp_path, monkeypa
         return index, tuple(changes)
 
     read = pictures.read
-    monkeypatch.setattr(pictures, "read", lambda name: (embedded.append(name), read(name))[1])
+    monkeypatch.setattr(pictures, "read", lambda name, *_: (embedded.append(name), read(name))[1])
     (folder / "broken.png").write_bytes(b"no picture")
     (folder / "cut.jpg").write_bytes((folder / "more" / "3.jpg").read_bytes()[:400])
     (folder / "photo.heic").write_bytes(b"")
@@ -116,10 +119,16 @@ def test_index_follows_the_files(folder, model_and_processor, tmp_path, monkeypa
     list_path.write_text(json.dumps(listed))
     assert update()[1] == (1, 0, 0) and embedded == ["2.png"]
 
+    # a disk that is not mounted is an empty folder: nothing is forgotten
     for path in folder.rglob("*.*g"):
-        path.unlink()
-    index, changes = update()
-    assert changes == (0, 0, 12) and not list((tmp_path / "index").iterdir())
+        if path.name != "new.png":
+            path.unlink()
+    assert update()[1] == (0, 0, 11)
+    (folder / "new.png").rename(tmp_path / "new.png")
+    with pytest.raises(FileNotFoundError, match="The 1 that were indexed are kept"):
+        update_index(tmp_path / "index", pictures, model, processor)
+    (tmp_path / "new.png").rename(folder / "new.png")
+    assert update()[1] == (0, 0, 0) and embedded == []
     with pytest.raises(FileNotFoundError, match="is not there any more"):
         os.rename(folder, tmp_path / "moved")
         update()
@@ -139,6 +148,150 @@ def test_stopped_update_goes_on(folder, model_and_processor, tmp_path):
     changes = update_index(tmp_path / "index", pictures, model, processor, 3)
     names = load_index(tmp_path / "index").names
     assert len(names) == len(set(names)) == 10 and changes.new == 4
+
+
+def test_what_is_no_picture_stops_nothing(folder, model_and_processor, tmp_path, monkeypatch):
+    """Names that are no text, pipes, folders that may not be read, pictures that the processor cannot bear."""
+    model, processor = model_and_processor
+    pictures = PictureFolder(folder)
+    update_index(tmp_path / "index", pictures, model, processor)
+    with open(os.fsencode(folder) + b"/bad\xff.png", "wb"):
+        os.mkfifo(folder / "pipe.png")
+    (folder / "linked").symlink_to("more")
+    make_scene(5, 20).draw().resize((300, 1)).save(folder / "thin.png")
+    make_scene(5, 21).draw().save(folder / "zlast.png")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("more"):
+            raise PermissionError(13, "closed", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    preprocess = type(processor.image_processor).__call__
+
+    def refuse_thin(self, images, **kwargs):
+        if any(image.height == 1 for image in images):
+            raise RuntimeError("can't allocate memory")
+        return preprocess(self, images, **kwargs)
+
+    monkeypatch.setattr(type(processor.image_processor), "__call__", refuse_thin)
+    changes = update_index(tmp_path / "index", pictures, model, processor)
+    index = load_index(tmp_path / "index")
+    assert changes == (2, 0, 0) and index.unreadable == {"thin.png": "can't allocate memory"}
+    assert "more/3.jpg" in index.names and "zlast.png" in index.names and len(index.names) == 11
+    assert pictures.closed_folders == {"more"} and pictures.others == {
+        "with a name that is not UTF-8": 1,
+        "that is a pipe or device": 1,
+        "linked folder": 1,
+    }
+
+
+def test_two_programs_share_an_index(folder, model_dir, model_and_processor, tmp_path):
+    args = arguments(model_dir, tmp_path)
+    args.images = folder
+    one, other = (Searcher(*model_and_processor, args) for _ in range(2))
+    one.update()
+    other.update()
+    make_scene(5, 30).draw().save(folder / "new.png")
+    one.update()
+    other.update()  # for which nothing is left to do
+    assert other.changes == (0, 0, 0) and len(other.index.names) == 11
+    with FileLock(one.folder / ".lock"):
+        one.update()
+    assert "another program is indexing" in format_status(one) and "11 pictures of before" in format_status(one)
+
+    # an update that fails has dropped what is gone, and the page knows
+    (folder / "0.png").unlink()
+    make_scene(5, 31).draw().save(folder / "newer.png")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+
+        def fail(*_):
+            raise OSError("the disk is gone")
+
+        monkeypatch.setattr("search.index.embed_batch", fail)
+        one.update()
+        assert "the disk is gone" in format_status(one) and "0.png" not in one.index.names
+    one.update()
+    assert one.changes == (1, 0, 0) and len(one.index.names) == 11 and "11 pictures in" in format_status(one)
+
+    # one that stands there twice, as left by two programs of which one was killed
+    (number,) = (number for number, listed in read_lists(one.folder).items() if "newer.png" in listed)
+    for path in shard_paths(one.folder, number):
+        shutil.copy(path, str(path).replace(f"{number:06d}", "000099"))
+    other.update()
+    assert sorted(other.index.names) == sorted(one.index.names)
+
+
+def test_what_is_indexed_can_be_searched_meanwhile(folder, model_dir, model_and_processor, tmp_path, monkeypatch):
+    monkeypatch.setattr("search.index.SHARD_SIZE", 3)
+    monkeypatch.setattr("search.searcher.SHARD_SIZE", 3)
+    args = arguments(model_dir, tmp_path)
+    args.images = folder
+    searcher = Searcher(*model_and_processor, args)
+    seen, write = [], Status.__new__
+
+    def note(cls, *values):
+        seen.append((len(searcher.index.names), *values[1:3]))
+        return write(cls, *values)
+
+    monkeypatch.setattr(Status, "__new__", note)
+    searcher.update()
+    searchable = [number for number, *_ in seen]
+    assert searchable[0] == 0 and sorted(searchable) == searchable and len(set(searchable)) >= 3
+    assert all(number <= done for number, done, total in seen if total == 10)
+    searcher.start_update(min_seconds_ago=60)
+    assert searcher.thread is None
+    searcher.start_update()
+    searcher.thread.join()
+
+
+def test_pictures_of_the_page_are_made_once(folder, model_dir, model_and_processor, tmp_path):
+    large = make_scene(5, 40).draw().resize((3000, 2000))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned
+    large.save(folder / "large.jpg", exif=exif)
+    small = PictureFolder(folder).read("large.jpg", 480)
+    expected = PictureFolder(folder).read("large.jpg")
+    expected.thumbnail((480, 480))
+    assert small.size == expected.size == (320, 480)
+    difference = np.abs(np.asarray(small, dtype=int) - np.asarray(expected, dtype=int))
+    assert difference.mean() < 2
+
+    args = arguments(model_dir, tmp_path)
+    args.images = folder
+    searcher = Searcher(*model_and_processor, args)
+    searcher.update()
+    first = searcher.thumbnail("1.png")
+    assert searcher.thumbnail("1.png") is first and first.startswith("data:image/png")
+    assert searcher.enlarge("large.jpg").startswith("data:image/jpeg")
+    make_scene(5, 41).draw().save(folder / "1.png")
+    assert searcher.thumbnail("1.png") != first
+    (folder / "1.png").unlink()
+    assert searcher.thumbnail("1.png") is None
+    with pytest.raises(QueryError, match="not in the collection"):
+        searcher.enlarge("../photos/2.png")
+
+
+def test_approximate_search_of_few_pictures_is_exact(folder, model_dir, model_and_processor, tmp_path):
+    args = arguments(model_dir, tmp_path)
+    args.images, args.index, args.faiss_factory = folder, "faiss", "IVF64,PQ8"
+    searcher = Searcher(*model_and_processor, args)
+    searcher.update()
+    assert "searched exactly: they are too few for IVF64,PQ8" in format_status(searcher)
+    assert len(searcher.search("a boat", None, 3)[1]) == 3
+    args.faiss_factory = "HNSV32"
+    with pytest.raises(ValueError, match="knows no index `--faiss_factory HNSV32`"):
+        Searcher(*model_and_processor, args)
+
+
+def test_words_that_the_model_does_not_know_are_named(model_and_processor):
+    model, processor = model_and_processor
+    query = embed_query(model, processor, "A red лодка. <i>qzqz</i> 船")
+    assert query.unknown_words == ["лодка", "i", "qzqz", "船"]
+    page = format_query(query, 3, 10)
+    assert "does not know: лодка, i, qzqz, 船." in page and "3 most similar of 10 pictures" in page
+    assert "know" not in format_query(embed_query(model, processor, "a red boat"), 3, 10)
 
 
 @pytest.mark.parametrize("max_length", [None, 12, 3])
@@ -221,7 +374,7 @@ def test_scores_of_sentences(model_and_processor, sentence_score):
 
 
 def test_sample_stands_for_a_large_collection(monkeypatch):
-    monkeypatch.setattr("search.query.NUM_REFERENCES", 400)
+    monkeypatch.setattr("search.index.NUM_REFERENCES", 400)
     embeds = torch.nn.functional.normalize(torch.randn(3000, 8, generator=torch.manual_seed(0)), dim=-1)
     index = Index([str(number) for number in range(3000)], embeds)
     query = embeds[:1] + 0.1
@@ -258,6 +411,8 @@ def test_searcher_of_a_folder(folder, model_dir, model_and_processor, tmp_path):
         "A boat",
         "It is 3.5 m long",
     ]
+    query, alike = searcher.similar("more/3.jpg", 3)
+    assert alike[0].name == "more/3.jpg" and len(alike) == 3 and query.sentences == []
     assert results[0].name == "more/3.jpg" and results[0].similarity == pytest.approx(1, abs=1e-5)
     assert len(results) == 4 and results[0].fits == []
     picture = searcher.heat_map("more/3.jpg", "a red boat")
@@ -269,10 +424,12 @@ def test_searcher_of_a_folder(folder, model_dir, model_and_processor, tmp_path):
         searcher.heat_map("2.png", "a red boat")
 
     query, results = searcher.search("<script>a</script>. " + "the ground is sand. " * 100, None, 10)
-    page = format_results(query, results, lambda name: None, "alone")
+    page = format_results(query, results, lambda name: None, "alone", 10)
     assert "<script>" not in page and page.count('class="card"') == 10
-    assert page.count('aria-pressed="false"') == 10 * 101  # every sentence, those to be opened too
-    assert "of 401 words" in format_query(query.sentences)
+    assert (
+        page.count('aria-pressed="false"') == 10 * 60 and page.count("93 more sentences, the first 52 of them") == 10
+    )
+    assert "of 401 words" in format_query(query, 10, 10)
 
     # another model has an index of its own; the same one finds its own again
     again = Searcher(*model_and_processor, args)
@@ -322,7 +479,7 @@ def test_searcher_of_a_data_set_and_of_saved_embeddings(model_dir, model_and_pro
 def test_classification(model_and_processor, tmp_path):
     model, processor = model_and_processor
     image = make_scene(5, 0).draw()
-    labels = classify_image(model, processor, image, "red boat\n\nblue house, green car ", "a photo of a {}")
+    labels = classify_image(model, processor, image, "red boat\n\nblue house\ngreen car ", "a photo of a {}")
     inputs = processor(
         images=image,
         text=[f"a photo of a {name}" for name in ("red boat", "blue house", "green car")],
@@ -335,8 +492,8 @@ def test_classification(model_and_processor, tmp_path):
     assert labels[0].probability == max(label.probability for label in labels)
     for arguments_, message in (
         ((None, "a", "{}"), "no picture yet"),
-        ((image, " \n,", "{}"), "no labels yet"),
-        ((image, "a\nb,a", "{}"), "more often: a"),
+        ((image, " \n", "{}"), "no labels yet"),
+        ((image, "a\nb, c\na", "{}"), "more often: a"),
         ((image, "a", "a photo"), "needs {}"),
         ((image, "red\n" + "a " * 200, "{}"), "than the model reads: a a"),
     ):

@@ -1,12 +1,15 @@
 """The search page as a person uses it: in Chromium, run with `-m browser`."""
 
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from browser import open_chromium, serve
+from browser import ROOT, open_chromium, serve
 from data.scenes import make_scene
 
 
@@ -41,10 +44,14 @@ def open_page(chromium):
     """Opens an address; whatever goes wrong in the page, or would be fetched from elsewhere, fails the test."""
     problems, contexts = [], []
 
-    def open_address(address: str, viewport: dict = DESKTOP):
+    def open_address(address: str, viewport: dict = DESKTOP, are_problems_expected: bool = False):
         contexts.append(chromium.new_context(viewport=viewport))
         page = contexts[-1].new_page()
         page.set_default_timeout(20_000)
+        if are_problems_expected:
+            page.goto(address)
+            page.wait_for_selector("#description textarea")
+            return page
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on(
@@ -86,7 +93,7 @@ def test_search_by_description_by_picture_and_by_both(address, open_page, photos
     page.wait_for_selector("#results .card")
     assert page.locator("#results .card").count() == 12
     card = page.locator("#results .card").nth(1)
-    similarities = [float(text) for text in page.locator(".head span:last-child").all_inner_texts()]
+    similarities = [float(text) for text in page.locator(".head > :last-child").all_inner_texts()]
     assert similarities == sorted(similarities, reverse=True)
     sentences = card.locator("button.sentence")
     assert [text.split("\n")[0] for text in sentences.all_inner_texts()] == [
@@ -108,6 +115,18 @@ def test_search_by_description_by_picture_and_by_both(address, open_page, photos
     assert len({picture, *maps}) == 3
     sentences.nth(1).press("Enter")
     assert card.locator("img").get_attribute("src") == picture
+
+    # the picture large, then those that are like it
+    name = card.get_attribute("data-name")
+    card.locator("button.frame").click()
+    page.wait_for_selector(f"dialog[open] >> text={name}")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="hidden")
+    card.locator("text=more like this").click()
+    page.wait_for_selector(f"#results .card:first-child[data-name='{name}'] >> text=1.000")
+    assert page.locator("#results button.sentence").count() == 0
+    search(page, "A red boat. The ground is sand. A house.")  # the same words: the answer of before comes again
+    page.wait_for_selector("#results button.sentence")
 
     upload(page, "#query-picture", photos / "9.png")
     page.fill("#description textarea", "")
@@ -146,8 +165,10 @@ def test_a_query_of_2000_words(address, open_page):
     notice.wait_for()
     num_read = int(re.search(r"reads the first (\d+) of 2000 words", notice.inner_text())[1])
     assert 50 < num_read < 126
+    page.click("text=What is not read")
     assert len(" ".join(page.locator("#results .query s").all_inner_texts()).split()) == 2000 - num_read
-    assert page.locator("#results .card").first.locator("summary").inner_text() == "492 more sentences"
+    summary = page.locator("#results .card").first.locator("summary").inner_text()
+    assert summary == "492 more sentences, the first 52 of them here"
     assert fits_its_window(page)
 
 
@@ -164,6 +185,54 @@ def test_phone(address, open_page, photos):
     page.click("#classify")
     page.wait_for_selector("#bars .label")
     assert fits_its_window(page)
+
+
+def test_words_that_the_model_does_not_know(address, open_page):
+    page = open_page(address)
+    search(page, "A лодка on <b>sand</b>.")
+    page.wait_for_selector("#results [role=status] >> text=/does not know: лодка/")
+
+
+def test_keyboard(address, open_page, photos):
+    page = open_page(address)
+    page.fill("#description textarea", "A red boat")
+    page.press("#description textarea", "Shift+Enter")
+    page.wait_for_selector("#results .card")
+    page.click("role=tab[name='Zero-shot']")
+    upload(page, "#picture", photos / "3.png")
+    page.fill("#labels textarea", "red boat\nHello, world")
+    page.press("#template textarea, #template input", "Enter")
+    page.wait_for_selector("#bars >> text=Hello, world")
+    assert page.locator("#bars .label").count() == 2
+
+
+def test_the_server_goes_away(open_page, photos, model_dir, tmp_path):
+    arguments = ("--model_name_or_path", model_dir, "--images", photos, "--index_dir", tmp_path / "indices")
+    with serve(tmp_path / "output.txt", *arguments) as (address, process):
+        page = open_page(address, are_problems_expected=True)
+        page.wait_for_selector("#status >> text=/14 pictures in/")
+        search(page, "A red boat")
+        sentence = page.locator("#results .card").first.locator("button.sentence")
+        sentence.wait_for()
+        process.kill()
+        process.wait()
+        sentence.click()
+        page.wait_for_selector("#results .note >> text=/is the page still being served/")
+
+
+def test_wrong_arguments_are_told_in_a_line(model_dir, tmp_path):
+    (tmp_path / "text.txt").write_text("no folder")
+    for arguments, message in (
+        (["--images", tmp_path / "nothing"], "is no folder"),
+        (["--images", tmp_path / "text.txt"], "is no folder"),
+        (["--embeddings_dir", tmp_path], "is no folder of `embed_dataset.py`"),
+        (["--images", tmp_path, "--dataset_name", "imagefolder"], "not both --images and --dataset_name"),
+        (["--images", tmp_path, "--index", "faiss", "--faiss_factory", "HNSV"], "knows no index"),
+    ):
+        command = [sys.executable, ROOT / "examples/search_app.py", "--model_name_or_path", model_dir, *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(map(str, command), cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
 def test_no_picture(address, open_page, tmp_path):

@@ -14,6 +14,7 @@
 """The data arguments that all examples share, and the data set they name."""
 
 import argparse
+import io
 import os
 import signal
 import struct
@@ -277,16 +278,30 @@ class UnreadableImageError(ValueError):
     """A file that is no image, is cut off, or would fill the memory."""
 
 
-def read_image(file: dict) -> PIL.Image.Image:
+def read_image(file: dict, max_side: int | None = None) -> PIL.Image.Image:
     """
     An upright RGB image of 8 bits from an undecoded one of any mode; what is transparent becomes white.
+
+    Args:
+        file (`dict`):
+            An undecoded image of `datasets`: its `bytes`, or the `path` of its file.
+        max_side (`int`, *optional*):
+            Make it smaller where a side is longer. A large JPEG is then decoded at a fraction of its size, which takes
+            a tenth of the time.
 
     Raises:
         `UnreadableImageError`: if there is none in the file.
     """
     try:
-        image = Image().decode_example(file)
-        return PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
+        if max_side is None or (file["bytes"] is None and not os.path.exists(file["path"])):
+            image = Image().decode_example(file)
+        else:
+            image = PIL.Image.open(file["path"] if file["bytes"] is None else io.BytesIO(file["bytes"]))
+            image.draft(None, (2 * max_side, 2 * max_side))
+        image = PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
+        if max_side is not None:
+            image.thumbnail((max_side, max_side))
+        return image
     except IMAGE_ERRORS as error:
         raise UnreadableImageError(str(error)) from error
 

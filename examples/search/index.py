@@ -16,6 +16,8 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +28,9 @@ from data.loading import UnreadableImageError
 from data.storage import open_shards, read_embeddings, write_json, write_table
 from datasets import Dataset
 from embed_dataset import Entry, write_shard
+from filelock import FileLock, Timeout
 from inference.embedding import Batch, embed_batch, embed_texts, prefetch, tokenize
+from PIL import Image
 from pyarrow import parquet
 from search_embeddings import build_faiss_index
 from transformers import PreTrainedModel, ProcessorMixin
@@ -36,9 +40,12 @@ from .pictures import PictureFolder, PictureRows
 
 # Pictures in a file of an index: what a stopped run loses at most
 SHARD_SIZE = 512
+# Of a larger collection so many pictures, drawn at random, stand for all where a sentence is judged
+NUM_REFERENCES = 20_000
 
 
-class Index(NamedTuple):
+@dataclass(frozen=True)
+class Index:
     """
     The embeddings of a collection.
 
@@ -55,12 +62,25 @@ class Index(NamedTuple):
 
     names: list[str]
     embeds: torch.Tensor
-    unreadable: dict[str, str] = {}
+    unreadable: dict[str, str] = field(default_factory=dict)
     faiss: Dataset | None = None
 
     def with_faiss(self, string_factory: str) -> "Index":
-        """The same with an approximate index."""
-        return self._replace(faiss=build_faiss_index([self.embeds], string_factory) if self.names else None)
+        """The same with an approximate index. Raises a `ValueError` where faiss cannot make it of so few pictures."""
+        return replace(self, faiss=build_faiss_index([self.embeds], string_factory) if self.names else None)
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """The row of each picture."""
+        return {name: row for row, name in enumerate(self.names)}
+
+    @cached_property
+    def references(self) -> torch.Tensor:
+        """The embeddings of all pictures, or of `NUM_REFERENCES` that are drawn, always the same."""
+        if len(self.names) <= NUM_REFERENCES:
+            return self.embeds
+        drawn = torch.randperm(len(self.names), generator=torch.Generator().manual_seed(0))[:NUM_REFERENCES]
+        return self.embeds[drawn]
 
 
 EMPTY = Index([], torch.empty(0, 0))
@@ -95,19 +115,27 @@ def read_lists(folder: Path) -> dict[int, dict[str, list]]:
     return {number: json.loads(shard_paths(folder, number)[1].read_text(encoding="utf-8")) for number in numbers}
 
 
+def state_of(folder: Path) -> list[tuple[str, int, int]]:
+    """What changes when the index in a folder does, whoever has changed it."""
+    files = sorted(folder.glob("*-*.*"))
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
 def drop_stale(folder: Path, stamps: dict[str, str]) -> Changes:
     """
-    Drops pictures that are no longer there or have changed, from an index on disk.
+    Drops pictures that are no longer there, have changed or stand there twice, from an index on disk.
 
     A run that is stopped in between loses nothing: the list of a shard is written first, and embeddings that it does
     not list are dropped as well.
     """
-    changed, deleted = 0, 0
+    changed, deleted, seen = 0, 0, set()
     for number, listed in read_lists(folder).items():
         path, list_path = shard_paths(folder, number)
-        kept = {name: record for name, record in listed.items() if stamps.get(name) == record[0]}
-        changed += sum(name in stamps and name not in kept for name in listed)
-        deleted += sum(name not in stamps for name in listed)
+        listed_once = {name: record for name, record in listed.items() if name not in seen}
+        kept = {name: record for name, record in listed_once.items() if stamps.get(name) == record[0]}
+        seen |= kept.keys()
+        changed += sum(name in stamps and name not in kept for name in listed_once)
+        deleted += sum(name not in stamps for name in listed_once)
         if len(kept) < len(listed):
             write_json(list_path, kept)
         is_kept = [name in kept for name in parquet.read_table(path, columns=["id"])["id"].to_pylist()]
@@ -123,6 +151,10 @@ def read_batches(
     pictures: PictureFolder | PictureRows, names: list[str], processor: ProcessorMixin, batch_size: int
 ) -> Iterator[tuple[Batch | None, dict[str, str]]]:
     """Preprocessed pictures, in batches with their names for entries, and what is wrong with those left out."""
+
+    def preprocess(images: list[Image.Image]) -> dict[str, torch.Tensor]:
+        return dict(processor.image_processor(images, return_tensors="pt"))
+
     for start in range(0, len(names), batch_size):
         good, images, wrong = [], [], {}
         for name in names[start : start + batch_size]:
@@ -131,7 +163,17 @@ def read_batches(
                 good.append(name)
             except UnreadableImageError as error:
                 wrong[name] = str(error)
-        inputs = dict(processor.image_processor(images, return_tensors="pt")) if images else None
+        try:
+            inputs = preprocess(images) if images else None
+        except (MemoryError, RuntimeError, ValueError):  # one of them: too thin to be resized, say
+            for name, image in zip(list(good), list(images)):
+                try:
+                    preprocess([image])
+                except (MemoryError, RuntimeError, ValueError) as error:
+                    wrong[name] = str(error)
+            images = [image for name, image in zip(good, images) if name not in wrong]
+            good = [name for name in good if name not in wrong]
+            inputs = preprocess(images) if images else None
         yield (Batch(good, inputs) if images else None), wrong
 
 
@@ -146,7 +188,9 @@ def update_index(
 ) -> Changes:
     """
     Makes an index on disk that of a collection as it is now: what is new is embedded, what is gone dropped, and what
-    has changed embedded again. What cannot be read is remembered, and tried again when its file changes.
+    has changed embedded again. What cannot be read is remembered, and tried again when its file changes. What is out
+    of reach is kept as it was, and so is everything if there is no picture any more: a disk that is not mounted is an
+    empty folder.
 
     The folder is one of `embed_dataset.py`, with a list of pictures beside each file. It must be of one model.
 
@@ -169,10 +213,29 @@ def update_index(
 
     Returns:
         `Changes`: what has changed. [`load_index`] reads the index.
+
+    Raises:
+        `OSError`: if another program is making this index, or the collection is not there any more.
     """
-    lock = nullcontext() if lock is None else lock
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        writing = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError("another program is indexing them. Look for changes when it is done.") from error
+    with writing:
+        return _update_index(folder, pictures, model, processor, batch_size, report, lock or nullcontext())
+
+
+def _update_index(folder, pictures, model, processor, batch_size, report, lock) -> Changes:
+    """[`update_index`], while no other program does it."""
     stamps = pictures.scan()
+    listed = {name: record for lists in read_lists(folder).values() for name, record in lists.items()}
+    stamps |= {name: stamp for name, (stamp, _) in listed.items() if pictures.is_out_of_reach(name)}
+    if listed and not stamps:
+        raise FileNotFoundError(
+            f"there is no picture any more. The {len(listed):,} that were indexed are kept; to forget them, delete "
+            f"{folder}."
+        )
     changes = drop_stale(folder, stamps)
     known = read_lists(folder)
     pending = sorted(stamps.keys() - {name for listed in known.values() for name in listed})

@@ -13,94 +13,128 @@
 # limitations under the License.
 """The HTML of the search page: results, labels and messages, with nothing of what does the searching."""
 
-import base64
 import html
-import io
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import PurePath
 
-from PIL import Image
-
-from .index import Index
-from .query import NUM_REFERENCES, SATISFIED, SENTENCE_SCORES, Query, Result, Sentence
+from .index import NUM_REFERENCES, Index
+from .query import SATISFIED, SENTENCE_SCORES, Query, Result, Sentence
 from .searcher import Searcher
 from .zero_shot import Label
 
 
-# The longer side of a picture on the page, in pixels
-PICTURE_SIDE = 480
-# Under a picture so many sentences are seen at once, the others behind a line to open
-NUM_OPEN_SENTENCES = 8
+# Under a picture so many sentences are seen at once, so many more behind a line to open
+NUM_OPEN_SENTENCES, NUM_SENTENCES = 8, 60
 
 CSS = """
 .gradio-container { width: 100%; max-width: 74rem !important; margin: 0 auto !important; }
 .gradio-container .html-container { padding: 0; }
+.gradio-container { --strong: #2563eb; --quiet: color-mix(in srgb, var(--body-text-color) 72%, transparent); }
+.dark .gradio-container, .gradio-container.dark { --strong: #60a5fa; }
+.gradio-container button.primary { background: #2563eb; color: #fff; }
+.gradio-container button[role="tab"][aria-selected="true"] { color: var(--strong); }
+.gradio-container ::placeholder { color: var(--quiet) !important; opacity: 1; }
+.gradio-container :is(textarea, input):focus-visible { outline: 2px solid var(--strong); outline-offset: 1px; }
+#status { min-height: 3.25rem; }
 .search-page { line-height: 1.5; overflow-wrap: anywhere; }
 .search-page h1 { font-size: 1.35rem; font-weight: 600; margin: 0.75rem 0 0; }
 .search-page p { margin: 0; }
-.search-page { --quiet: color-mix(in srgb, var(--body-text-color) 68%, transparent); }
 .search-page .quiet { color: var(--quiet); font-size: 0.875rem; }
-.search-page .explanation { max-width: 46rem; margin-top: 2.5rem; }
+.search-page .explanation { max-width: 46rem; margin-top: 2rem; }
 .search-page .message { padding: 1rem 0; }
 .search-page .track { height: 4px; border-radius: 2px; background: var(--border-color-primary); overflow: hidden; }
 .search-page .track > span { display: block; height: 100%; border-radius: 2px;
     background: var(--quiet); opacity: 0.6; }
-.search-page .strong .track > span { background: var(--primary-500); opacity: 1; }
+.search-page .strong .track > span { background: var(--strong); opacity: 1; }
 .search-page .progress { max-width: 24rem; margin: 0.4rem 0; }
 .search-page details > summary { cursor: pointer; }
-.search-page .query { margin: 0.25rem 0 1.5rem; }
-.search-page .query s { color: var(--quiet); text-decoration-color: var(--error-text-color, #c33); }
+.search-page .query { margin: 0.25rem 0 0.75rem; max-width: 46rem; }
+.search-page s { color: var(--quiet); text-decoration-color: var(--error-text-color, #c33); }
 .search-page .query details p { max-height: 11rem; margin-top: 0.4rem; overflow-y: auto; }
 .search-page .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15.5rem), 1fr));
     gap: 2.25rem 1.75rem; align-items: start; padding-top: 0.75rem; }
 .search-page .card { margin: 0; min-width: 0; }
-.search-page .frame { position: relative; aspect-ratio: 1; display: flex; border-radius: 6px; overflow: hidden;
-    background: var(--background-fill-secondary); }
-.search-page .frame img { width: 100%; height: 100%; object-fit: contain; margin: 0; }
-.search-page .frame img.small { image-rendering: pixelated; }
-.search-page .note { position: absolute; inset: auto 0 0; padding: 0.4rem 0.6rem; font-size: 0.8125rem;
-    color: #fff; background: rgb(0 0 0 / 0.65); }
+.search-page .frame { aspect-ratio: 4 / 3; display: flex; width: 100%; padding: 0; border: 0; border-radius: 6px;
+    overflow: hidden; background: var(--background-fill-secondary); cursor: zoom-in; }
+.search-page img { object-fit: contain; margin: 0; }
+.search-page .frame img { width: 100%; height: 100%; }
+.search-page img[src^="data:image/png"] { image-rendering: pixelated; }
+.search-page .note { padding-top: 0.25rem; }
 .search-page .note:empty { display: none; }
-.search-page .head { display: flex; gap: 1rem; justify-content: space-between; margin: 0.5rem 0 0.25rem; }
-.search-page .head span { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-.search-page .head span + span, .search-page .value { font-variant-numeric: tabular-nums; flex: none; }
-.search-page button.sentence { display: block; width: 100%; padding: 0.3rem 0; border: 0; background: none;
-    color: var(--quiet); font: inherit; font-size: 0.8125rem; text-align: left; cursor: pointer; }
+.search-page .head { display: flex; gap: 1rem; justify-content: space-between; margin-top: 0.5rem; }
+.search-page .head > :first-child { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.search-page .head > :last-child, .search-page .value { font-variant-numeric: tabular-nums; flex: none; }
+.search-page .foot { display: flex; gap: 1rem; justify-content: space-between; margin-bottom: 0.25rem; }
+.search-page .foot span { color: inherit; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.search-page button.similar { flex: none; padding: 0; border: 0; background: none; color: inherit; font: inherit;
+    text-decoration: underline; text-underline-offset: 3px; cursor: pointer; }
+.search-page button.sentence { display: block; width: 100%; padding: 0.3rem 0.4rem; margin: 0 -0.4rem; border: 0;
+    border-radius: 4px; background: none; color: var(--quiet); font: inherit; font-size: 0.8125rem; text-align: left;
+    cursor: pointer; box-sizing: content-box; }
 .search-page button.sentence.strong { color: var(--body-text-color); }
-.search-page button.sentence:hover, .search-page button.sentence[aria-pressed="true"] { color: var(--primary-500); }
+.search-page button.sentence:hover .text { text-decoration: underline; text-underline-offset: 3px; }
+.search-page button.sentence[aria-pressed="true"] { background: var(--background-fill-secondary); }
 .search-page button.sentence span { color: inherit; }
-.search-page button.sentence:focus-visible { outline: 2px solid var(--primary-500); outline-offset: 2px; }
+.search-page button:focus-visible { outline: 2px solid var(--strong); outline-offset: 2px; }
 .search-page .line { display: flex; gap: 0.75rem; justify-content: space-between; margin-bottom: 0.15rem; }
-.search-page .line > :first-child { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.search-page [aria-pressed="true"] .line > :first-child { white-space: normal; }
+.search-page .sentence .text { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
+    overflow: hidden; }
+.search-page [aria-pressed="true"] .text { display: inline; }
 .search-page .labels { max-width: 36rem; padding-top: 0.5rem; }
 .search-page .label { margin-bottom: 0.9rem; }
-.search-page .label .line > :first-child { white-space: normal; }
+.search-page dialog { max-width: 96vw; max-height: 96vh; margin: auto; padding: 0; border: 0; background: none;
+    cursor: zoom-out; }
+.search-page dialog::backdrop { background: rgb(0 0 0 / 0.8); }
+.search-page dialog img { display: block; max-width: 92vw; max-height: 86vh; min-width: min(60vw, 30rem); }
+.search-page dialog p { padding: 0.5rem 0; color: #fff; text-align: center; }
 footer { display: none !important; }
-@media (max-width: 640px) { #status { flex-basis: 100%; } }
+@media (max-width: 640px) {
+    #status { flex-basis: 100%; }
+    #search, #classify { width: 100%; }
+}
 """
 
-# A click on a sentence under a picture puts its heat map in the place of the picture, another click the picture back.
+# A click on a sentence under a picture puts its heat map in the place of the picture, another click the picture back;
+# a click on the picture shows it large.
 SCRIPT = """
+const GONE = {message: 'No answer came: is the page still being served?'};
+const ask = async (question, about) => {
+    try { return (await server[question](about)) ?? GONE; } catch (error) { return GONE; }
+};
+const show = (card, message, source) => {
+    card.querySelector('.note').textContent = message;
+    const image = card.querySelector('img');
+    if (image) image.src = source || image.dataset.picture;
+};
 element.addEventListener('click', async (event) => {
-    const button = event.target.closest('button.sentence');
-    if (!button) return;
-    const card = button.closest('.card'), image = card.querySelector('img'), note = card.querySelector('.note');
-    if (!image) return;
-    image.dataset.picture ||= image.src;
-    const pressed = button.getAttribute('aria-pressed') === 'true';
-    for (const other of card.querySelectorAll('button.sentence')) other.setAttribute('aria-pressed', 'false');
-    note.textContent = '';
-    if (pressed) { image.src = image.dataset.picture; return; }
-    button.setAttribute('aria-pressed', 'true');
-    note.textContent = 'Looking ...';
-    let answer;
-    try { answer = await server.heat_map({name: card.dataset.name, sentence: button.dataset.sentence}); }
-    catch (error) { answer = {message: 'The heat map did not come: is the page still being served?'}; }
-    if (button.getAttribute('aria-pressed') !== 'true') return;
-    note.textContent = answer.message;
-    image.src = answer.source || image.dataset.picture;
+    const button = event.target.closest('button'), card = event.target.closest('.card');
+    if (event.target.closest('dialog')) event.target.closest('dialog').close();
+    if (!button || !card) return;
+    const image = card.querySelector('img'), name = card.dataset.name;
+    if (image) image.dataset.picture ||= image.src;
+    if (button.matches('.similar')) {
+        const answer = await ask('similar', {name});
+        if (answer.html) element.querySelector('.search-page').outerHTML = answer.html;
+        else show(card, answer.message);
+    } else if (button.matches('.frame')) {
+        if (!image) return;
+        const answer = await ask('enlarge', {name}), dialog = element.querySelector('dialog');
+        if (!answer.source) { show(card, answer.message); return; }
+        dialog.querySelector('img').src = answer.source;
+        dialog.querySelector('p').textContent = name;
+        dialog.showModal();
+    } else if (button.matches('.sentence')) {
+        const pressed = button.getAttribute('aria-pressed') === 'true';
+        for (const other of card.querySelectorAll('button.sentence')) other.setAttribute('aria-pressed', 'false');
+        show(card, '');
+        if (pressed) return;
+        button.setAttribute('aria-pressed', 'true');
+        show(card, 'Looking ...');
+        const answer = await ask('heat_map', {name, sentence: button.querySelector('.text').textContent});
+        if (button.getAttribute('aria-pressed') === 'true') show(card, answer.message, answer.source);
+    }
 });
 """
 
@@ -123,30 +157,16 @@ def format_message(message: str) -> str:
     return wrap(f'<p class="message" role="alert">{html.escape(message)}</p>')
 
 
-def is_small(image: Image.Image) -> bool:
-    """Whether a picture is shown with its pixels as squares."""
-    return max(image.size) < 128
-
-
-def encode_picture(image: Image.Image) -> str:
-    """A picture, made smaller, as the address of itself."""
-    image = image.copy()
-    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    buffer = io.BytesIO()
-    kind = "png" if is_small(image) else "jpeg"
-    image.save(buffer, format=kind, quality=85)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def format_bar(share: float | None, text: str, value: str, is_strong: bool) -> str:
-    """A line of text with its value, over a bar."""
+def format_bar(share: float | None, text: str, value: str, is_read: bool = True) -> str:
+    """A line of text with its value, over a bar; struck out where the model does not read it."""
+    text = html.escape(text) if is_read else f"<s>{html.escape(text)}</s>"
     return (
-        f'<span class="line"><span>{html.escape(text)}</span><span class="value">{value}</span></span>'
+        f'<span class="line"><span class="text">{text}</span><span class="value">{value}</span></span>'
         f'<span class="track" style="display: block"><span style="width: {100 * (share or 0):.1f}%"></span></span>'
     )
 
 
-def format_query(sentences: list[Sentence]) -> str:
+def format_limit(sentences: list[Sentence]) -> str:
     """The part of a query that is beyond the limit, if there is one, struck out behind the sentence before it."""
     num_unread = sum(len(sentence.unread.split()) for sentence in sentences)
     if num_unread == 0:
@@ -160,40 +180,60 @@ def format_query(sentences: list[Sentence]) -> str:
         for sentence in sentences[start:]
     )
     return (
-        f'<div class="query"><p role="status">The model reads the first {num_words - num_unread} of {num_words} words '
+        f"<p>The model reads the first {num_words - num_unread} of {num_words} words "
         "and ranks the pictures by these.</p>"
-        f'<details open><summary class="quiet">What is not read, struck out</summary><p>{text}</p>'
-        "</details></div>"
+        f"<details{' open' * (num_unread <= 100)}><summary class='quiet'>What is not read, struck out</summary>"
+        f"<p>{text}</p></details>"
     )
+
+
+def format_query(query: Query, num_results: int, num_pictures: int) -> str:
+    """How many pictures were found, and what of the query the model does not read or know."""
+    lines = []
+    if query.unknown_words:
+        words = ", ".join(map(html.escape, query.unknown_words[:20])) + ", …" * (len(query.unknown_words) > 20)
+        lines.append(f"<p>The model does not know: {words}.</p>")
+    lines.append(format_limit(query.sentences))
+    found = f"The {num_results} most similar of {count(num_pictures, 'picture')}."
+    if query.sentences:
+        tenth = f"{100 * (1 - SATISFIED):.0f} in 100"
+        found += f" ✓: among the {tenth} that fit the sentence best. Click a sentence to see where it is."
+    return f'<div class="query" role="status">{"".join(lines)}<p class="quiet">{found}</p></div>'
 
 
 def format_sentence(sentence: Sentence, fit: float | None) -> str:
     is_satisfied = fit is not None and fit >= SATISFIED
-    value = f"{'✓ ' * is_satisfied}{int(100 * fit)}" if fit is not None else "" if sentence.read else "not read"
-    text = html.escape(sentence.text)
+    value = f"{'✓ ' * is_satisfied}{int(100 * fit)}" if fit is not None else "not read" if not sentence.read else ""
     return (
-        f'<button type="button" class="sentence{" strong" * is_satisfied}" aria-pressed="false" title="{text}" '
-        f'data-sentence="{text}">{format_bar(fit, sentence.text, value, is_satisfied)}</button>'
+        f'<button type="button" class="sentence{" strong" * is_satisfied}" aria-pressed="false">'
+        f"{format_bar(fit, sentence.text, value, bool(sentence.read))}</button>"
     )
 
 
-def format_card(result: Result, sentences: list[Sentence], image: Image.Image | None) -> str:
+def format_card(result: Result, sentences: list[Sentence], thumbnail: str | None) -> str:
     """A picture that was found, with its similarity and a bar for each sentence."""
-    name = html.escape(result.name)
-    bars = [format_sentence(sentence, fit) for sentence, fit in zip(sentences, result.fits)]
+    name, path = html.escape(result.name), PurePath(result.name)
+    bars = [format_sentence(sentence, fit) for sentence, fit in zip(sentences[:NUM_SENTENCES], result.fits)]
     rest = bars[NUM_OPEN_SENTENCES:]
     if rest:
-        rest = ["<details><summary class='quiet'>", f"{len(rest)} more sentences</summary>", *rest, "</details>"]
-    if image is None:
-        picture = '<p class="quiet" style="margin: auto">cannot be read any more</p>'
-    else:
-        small = ' class="small"' if is_small(image) else ""
-        picture = f'<img{small} alt="{name}" src="{encode_picture(image)}">'
+        more = f"{len(sentences) - NUM_OPEN_SENTENCES} more sentences"
+        more += f", the first {len(rest)} of them here" if len(sentences) > NUM_SENTENCES else ""
+        rest = ["<details><summary class='quiet'>", more, "</summary>", *rest, "</details>"]
+    picture = '<span class="quiet" style="margin: auto">cannot be read any more</span>'
+    if thumbnail is not None:
+        picture = f'<img alt="{name}" src="{thumbnail}">'
+    parts = []
+    if len(sentences) > 1:
+        parts.append(f"{sum(fit is not None and fit >= SATISFIED for fit in result.fits)} of {len(sentences)} ✓")
+    if path.parent.parts:
+        parts.append(html.escape(str(path.parent)))
     return (
-        f'<figure class="card" data-name="{name}"><div class="frame">{picture}'
-        '<p class="note" aria-live="polite"></p></div>'
-        f'<div class="head"><span title="{name}">{html.escape(PurePath(result.name).name)}</span>'
+        f'<figure class="card" data-name="{name}"><button type="button" class="frame" aria-label="Show {name} large">'
+        f'{picture}</button><p class="note quiet" aria-live="polite"></p>'
+        f'<div class="head"><span title="{name}">{html.escape(path.name)}</span>'
         f"<span>{result.similarity:.3f}</span></div>"
+        f'<div class="foot quiet"><span>{" · ".join(parts)}</span>'
+        '<button type="button" class="similar">more like this</button></div>'
         f"{''.join(bars[:NUM_OPEN_SENTENCES])}{''.join(rest)}</figure>"
     )
 
@@ -201,9 +241,9 @@ def format_card(result: Result, sentences: list[Sentence], image: Image.Image | 
 def format_results(
     query: Query,
     results: list[Result],
-    read: Callable[[str], Image.Image | None],
+    thumbnail: Callable[[str], str | None],
     score: str,
-    is_sampled: bool = False,
+    num_pictures: int,
 ) -> str:
     """
     The pictures that were found.
@@ -213,26 +253,29 @@ def format_results(
             What was searched for.
         results (`list[Result]`):
             What was found.
-        read (`Callable[[str], Image.Image | None]`):
-            The picture of a name, None where it cannot be read any more.
+        thumbnail (`Callable[[str], str | None]`):
+            The address of the picture of a name, made smaller, None where it cannot be read any more.
         score (`str`):
             How pictures are scored on a sentence, a key of `SENTENCE_SCORES`.
-        is_sampled (`bool`, *optional*, defaults to `False`):
-            Whether a sample stands for the collection.
+        num_pictures (`int`):
+            The pictures of the collection.
     """
-    cards = "".join(format_card(result, query.sentences, read(result.name)) for result in results)
+    cards = "".join(format_card(result, query.sentences, thumbnail(result.name)) for result in results)
     explanation = ""
     if query.sentences:
-        explanation = EXPLANATION.format(score=SENTENCE_SCORES[score]) + SAMPLED * is_sampled
+        explanation = EXPLANATION.format(score=SENTENCE_SCORES[score]) + SAMPLED * (num_pictures > NUM_REFERENCES)
         explanation = f'<p class="quiet explanation">{explanation}</p>'
-    return wrap(f'{format_query(query.sentences)}<div class="cards">{cards}</div>{explanation}')
+    window = '<dialog aria-label="The picture"><img alt=""><p></p></dialog>'
+    # the time tells a second answer from the first one, in whose place the page may have others by now
+    about = f'<div data-time="{time.time_ns()}">{format_query(query, len(results), num_pictures)}</div>'
+    return wrap(f'{about}<div class="cards">{cards}</div>{explanation}{window}')
 
 
 def format_labels(labels: list[Label], add_up: bool) -> str:
     """Labels with their probabilities as bars."""
     bars = "".join(
         f'<div class="label{" strong" * (rank == 0)}">'
-        f"{format_bar(label.probability, label.name, f'{100 * label.probability:.1f} %', rank == 0)}"
+        f"{format_bar(label.probability, label.name, f'{100 * label.probability:.1f} %')}"
         f'<span class="quiet">similarity {label.similarity:.3f}</span></div>'
         for rank, label in enumerate(labels)
     )
@@ -255,18 +298,25 @@ def format_files(counts: Counter) -> str:
 
 def format_status(searcher: Searcher) -> str:
     """What is indexed, or how far that is, and what is left out."""
-    status, index, changes = searcher.status, searcher.index, searcher.changes
+    status, index, changes, pictures = searcher.status, searcher.index, searcher.changes, searcher.pictures
     if status.is_updating:
         share = status.done / status.total if status.total else 0
         line = f"Indexing: {status.done:,} of {count(status.total, 'picture')}" if status.total else "Looking ..."
-        bar = f'<div class="track progress strong" role="progressbar" aria-valuenow="{100 * share:.0f}">'
+        if index.names:
+            line += f" ({count(len(index.names), 'picture')} can be searched)"
+        bar = '<div class="track progress strong" role="progressbar" aria-label="Indexing" '
+        bar += f'aria-valuenow="{100 * share:.0f}">'
         return wrap(
             f'<p role="status">{line}</p><div class="strong">{bar}<span style="width: {100 * share:.1f}%">'
             "</span></div></div>"
         )
-    parts = [f"<p>{html.escape(describe_collection(index, searcher))}</p>"]
     if status.problem is not None:
-        parts.append(f'<p role="alert">The pictures could not be indexed: {html.escape(status.problem)}</p>')
+        place = html.escape(place_of(searcher))
+        parts = [f'<p role="alert">The pictures in {place} could not be indexed: {html.escape(status.problem)}</p>']
+        if index.names:
+            parts.append(f'<p class="quiet">{count(len(index.names), "picture")} of before can be searched.</p>')
+    else:
+        parts = [f"<p>{html.escape(describe_collection(index, searcher))}</p>"]
     if any(changes):
         last = [f"{number:,} {name}" for name, number in changes._asdict().items() if number]
         parts.append(f'<p class="quiet">Last look: {", ".join(last)}.</p>')
@@ -276,17 +326,28 @@ def format_status(searcher: Searcher) -> str:
             f'<details><summary class="quiet">Left out: {count(len(index.unreadable), "file")} that cannot be read as '
             f'a picture</summary><p class="quiet">{names.removeprefix("<br>")}</p></details>'
         )
-    if searcher.pictures.others:
-        others = html.escape(format_files(searcher.pictures.others))
-        parts.append(f'<p class="quiet">Files that are no pictures by their names: {others}.</p>')
+    if pictures.others:
+        parts.append(f'<p class="quiet">Other files, left out: {html.escape(format_files(pictures.others))}.</p>')
+    if pictures.closed_folders:
+        names = ", ".join(sorted(pictures.closed_folders))
+        parts.append(f'<p class="quiet">Folders that may not be read: {html.escape(names)}.</p>')
     return wrap("".join(parts))
+
+
+def place_of(searcher: Searcher) -> str:
+    """Where the pictures are."""
+    args = searcher.args
+    return str(args.images or args.embeddings_dir or args.dataset_name or "the drawn scenes")
 
 
 def describe_collection(index: Index, searcher: Searcher) -> str:
     """How many pictures there are, and how they are searched."""
-    args = searcher.args
-    place = args.images or args.embeddings_dir or args.dataset_name or "the drawn scenes"
+    place, args = place_of(searcher), searcher.args
     if not index.names:
         return f"No pictures in {place}. Put some there, then look for changes."
-    how = "" if index.faiss is None else f", searched approximately ({args.faiss_factory})"
+    how = ""
+    if args.index == "faiss":
+        how = f", searched approximately ({args.faiss_factory})"
+        if index.faiss is None:
+            how = f", searched exactly: they are too few for {args.faiss_factory}"
     return f"{count(len(index.names), 'picture')} in {place}{how}."

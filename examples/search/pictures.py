@@ -14,10 +14,13 @@
 """The pictures of a collection: those of a folder, or of the rows of a data set."""
 
 import argparse
+import base64
+import io
 import json
 import os
+import stat
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pyarrow as pa
 import pyarrow.compute
@@ -27,15 +30,15 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from PIL import Image
 
 
-def stamp_of(path: str) -> str:
+def stamp_of(status: os.stat_result) -> str:
     """What changes when a file does."""
-    status = os.stat(path)
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
 class PictureFolder:
     """
-    The pictures in a folder and all folders in it, named by their paths from there. Hidden files are left out.
+    The pictures in a folder and all folders in it, named by their paths from there. Hidden files are left out, and
+    links to folders are not followed.
 
     Args:
         folder (`Path`):
@@ -49,30 +52,62 @@ class PictureFolder:
         if not folder.is_dir():
             raise ValueError(f"`--images {folder}` is no folder: name the folder of your pictures.")
         self.folder = folder
-        self.others = Counter()
+        self.others, self.closed_folders = Counter(), set()
 
     def scan(self) -> dict[str, str]:
-        """By name a stamp that changes when the file does. `others` then counts the other files by their endings."""
+        """
+        By name a stamp that changes when the file does. `others` then counts by their kind what is left out, and
+        `closed_folders` has the folders that may not be read.
+        """
         if not self.folder.is_dir():
             raise FileNotFoundError(f"The folder {self.folder} is not there any more. What was indexed is kept.")
-        stamps, self.others = {}, Counter()
-        for parent, folders, files in os.walk(self.folder):
+        stamps, self.others, self.closed_folders = {}, Counter(), set()
+
+        def note_closed(error: OSError) -> None:
+            self.closed_folders.add(os.path.relpath(error.filename, self.folder))
+
+        for parent, folders, files in os.walk(self.folder, onerror=note_closed):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
+            self.others["linked folder"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
             for file in sorted(file for file in files if not file.startswith(".")):
                 path = os.path.join(parent, file)
                 ending = os.path.splitext(file)[1].lower()
                 if ending not in ImageFolder.EXTENSIONS:
-                    self.others[ending or "without an ending"] += 1
+                    self.others[os.fsencode(ending).decode(errors="replace") or "without an ending"] += 1
                     continue
                 try:
-                    stamps[os.path.relpath(path, self.folder)] = stamp_of(path)
-                except FileNotFoundError:  # a link to nowhere, or just deleted
+                    os.path.relpath(path, self.folder).encode()
+                    status = os.stat(path)
+                except UnicodeEncodeError:
+                    self.others["with a name that is not UTF-8"] += 1
+                    continue
+                except PermissionError:  # its folder may be listed, and no more
+                    self.closed_folders.add(os.path.relpath(parent, self.folder))
+                    continue
+                except OSError:  # a link to nowhere, or just deleted
                     self.others["without a file behind it"] += 1
+                    continue
+                if not stat.S_ISREG(status.st_mode):  # reading from a pipe may never end
+                    self.others["that is a pipe or device"] += 1
+                    continue
+                stamps[os.path.relpath(path, self.folder)] = stamp_of(status)
+        self.others = +self.others  # without those of which there is none
         return stamps
 
-    def read(self, name: str) -> Image.Image:
-        """The picture of a name. Raises an `UnreadableImageError` if it cannot be read."""
-        return read_image({"path": str(self.folder / name), "bytes": None})
+    def is_out_of_reach(self, name: str) -> bool:
+        """Whether a picture is in a folder that could not be read, so that nobody knows whether it is still there."""
+        return any(str(folder) in self.closed_folders for folder in PurePath(name).parents)
+
+    def stamp(self, name: str) -> str:
+        """That of one file. Raises an `OSError` if it is gone."""
+        return stamp_of(os.stat(self.folder / name))
+
+    def read(self, name: str, max_side: int | None = None) -> Image.Image:
+        """
+        The picture of a name, made smaller where a side is longer than `max_side`. Raises an `UnreadableImageError` if
+        it cannot be read.
+        """
+        return read_image({"path": str(self.folder / name), "bytes": None}, max_side)
 
 
 class PictureRows:
@@ -91,7 +126,7 @@ class PictureRows:
         `ValueError`: if the data set is streamed, so that no row can be shown.
     """
 
-    others = Counter()
+    others, closed_folders = Counter(), frozenset()
 
     def __init__(self, dataset: Dataset, image_column: str, id_column: str | None = None):
         if not isinstance(dataset, Dataset):
@@ -109,16 +144,27 @@ class PictureRows:
             column = table[self.image_column].combine_chunks()
             paths += pa.compute.if_else(column.field("bytes").is_null(), column.field("path"), None).to_pylist()
         return {
-            name: stamp_of(paths[row]) if paths[row] and os.path.exists(paths[row]) else f"{self.fingerprint} {row}"
+            name: stamp_of(os.stat(paths[row])) if paths[row] and os.path.exists(paths[row]) else self.stamp(name)
             for name, row in self.rows.items()
         }
 
-    def read(self, name: str) -> Image.Image:
-        """The picture of a name. Raises an `UnreadableImageError` if it cannot be read."""
+    def is_out_of_reach(self, name: str) -> bool:
+        """No row is."""
+        return False
+
+    def stamp(self, name: str) -> str:
+        """That of one row as it is in the data set."""
+        return f"{self.fingerprint} {self.rows[name]}"
+
+    def read(self, name: str, max_side: int | None = None) -> Image.Image:
+        """
+        The picture of a name, made smaller where a side is longer than `max_side`. Raises an `UnreadableImageError` if
+        it cannot be read.
+        """
         file = self.dataset[self.rows[name]][self.image_column]
         if file is None:
             raise UnreadableImageError("there is none")
-        return read_image(file)
+        return read_image(file, max_side)
 
 
 def pictures_of(args: argparse.Namespace) -> PictureFolder | PictureRows:
@@ -127,7 +173,18 @@ def pictures_of(args: argparse.Namespace) -> PictureFolder | PictureRows:
         return PictureFolder(args.images)
     id_column = None
     if args.embeddings_dir is not None:
-        settings = json.loads((args.embeddings_dir / "settings.json").read_text(encoding="utf-8"))
+        settings_file = args.embeddings_dir / "settings.json"
+        if not settings_file.is_file():
+            raise ValueError(f"`--embeddings_dir {args.embeddings_dir}` is no folder of `embed_dataset.py`.")
+        settings = json.loads(settings_file.read_text(encoding="utf-8"))
         args = argparse.Namespace(**(vars(args) | settings))
         id_column = args.id_column
     return PictureRows(load_split(args, args.eval_split, args.max_eval_samples), args.image_column, id_column)
+
+
+def encode_picture(image: Image.Image) -> str:
+    """A picture as the address of itself: a small one as PNG, which the page shows with its pixels as squares."""
+    buffer = io.BytesIO()
+    kind = "png" if max(image.size) < 128 else "jpeg"
+    image.save(buffer, format=kind, quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

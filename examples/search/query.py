@@ -13,6 +13,7 @@
 # limitations under the License.
 """What is searched for in an index, what is found, and how well it fits each sentence of the query."""
 
+import re
 from typing import NamedTuple
 
 import torch
@@ -28,8 +29,6 @@ from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 from .index import Index
 
 
-# Of a larger collection so many pictures, drawn at random, stand for all where a sentence is judged
-NUM_REFERENCES = 20_000
 # A sentence counts as satisfied if the picture fits it better than this share of the others
 SATISFIED = 0.9
 # How pictures are scored on a sentence, in words that go on "each bar says ..."
@@ -56,6 +55,31 @@ class Sentence(NamedTuple):
         return f"{self.read} {self.unread}".strip()
 
 
+def find_unknown_words(processor: ProcessorMixin, text: str) -> list[str]:
+    """
+    The words of a text of which a model knows no part: its tokenizer has nothing but its unknown token for them.
+
+    Example:
+
+    ```python
+    >>> from search.query import find_unknown_words
+    >>> from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
+
+    >>> tokenizer = LotlipTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "sea": 5})
+    >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=tokenizer)
+    >>> find_unknown_words(processor, "The sea. The shore")
+    ['The', 'shore']
+    ```"""
+    unknown = processor.tokenizer.unk_token_id
+    words = list(dict.fromkeys(re.findall(r"\w+", text)))
+    if unknown is None or not words:
+        return []
+    tokens = processor.tokenizer(
+        in_trained_case(processor, words), add_special_tokens=False, truncation=False, verbose=False
+    )["input_ids"]
+    return [word for word, ids in zip(words, tokens) if ids and set(ids) == {unknown}]
+
+
 class Query(NamedTuple):
     """
     What is searched for.
@@ -67,11 +91,14 @@ class Query(NamedTuple):
             The sub-captions of its text.
         sentence_embeds (`torch.Tensor` of shape `(num_sentences, dim)`):
             What a picture's embedding is multiplied with for its score on each of them; zero where there is none.
+        unknown_words (`list[str]`, *optional*):
+            The words of its text that the model does not know.
     """
 
     embedding: torch.Tensor
     sentences: list[Sentence]
     sentence_embeds: torch.Tensor
+    unknown_words: list[str] = []
 
 
 class Result(NamedTuple):
@@ -198,8 +225,9 @@ def embed_query(
         `QueryError`: if there is neither.
     """
     sub_captions = split_sub_captions(text, splitter)
-    embeds, sentences, sentence_embeds = [], [], torch.empty(0, 0)
+    embeds, sentences, sentence_embeds, unknown = [], [], torch.empty(0, 0), []
     if sub_captions:
+        unknown = find_unknown_words(processor, text)
         whole = join_sub_captions(sub_captions) if len(sub_captions) > 1 else text.strip()
         embeds.append(embed_corpus(model, processor, [whole], max_length=max_length)[0])
         sentences = mark_limit(processor, sub_captions, max_length)
@@ -209,7 +237,7 @@ def embed_query(
     if not embeds:
         raise QueryError("There is nothing to search for yet: describe a picture, choose one, or both.")
     embedding = torch.nn.functional.normalize(torch.stack(embeds).mean(dim=0), dim=0)
-    return Query(embedding, sentences, sentence_embeds)
+    return Query(embedding, sentences, sentence_embeds, unknown)
 
 
 def percentiles(similarities: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -244,14 +272,6 @@ def percentiles(similarities: torch.Tensor, references: torch.Tensor) -> torch.T
     return (num_lower.t() / (len(references) - 1)).clamp(max=1)
 
 
-def draw_references(index: Index) -> torch.Tensor:
-    """The embeddings of all pictures, or of `NUM_REFERENCES` that are drawn, always the same."""
-    if len(index.names) <= NUM_REFERENCES:
-        return index.embeds
-    drawn = torch.randperm(len(index.names), generator=torch.Generator().manual_seed(0))[:NUM_REFERENCES]
-    return index.embeds[drawn]
-
-
 def search_index(index: Index, query: Query, k: int) -> list[Result]:
     """
     The pictures that are most similar to a query, and how well each fits its sentences.
@@ -275,8 +295,8 @@ def search_index(index: Index, query: Query, k: int) -> list[Result]:
     similarities, positions = similarities[0, is_found], positions[0, is_found]
     fits = torch.empty(len(positions), 0)
     if query.sentences:
-        own, references = index.embeds[positions], draw_references(index)
-        fits = percentiles(own @ query.sentence_embeds.t(), references @ query.sentence_embeds.t())
+        own = index.embeds[positions] @ query.sentence_embeds.t()
+        fits = percentiles(own, index.references @ query.sentence_embeds.t())
         fits[:, ~query.sentence_embeds.any(dim=1)] = torch.nan
     return [
         Result(index.names[position], similarity, [None if fit != fit else fit for fit in row])

@@ -14,22 +14,35 @@
 """A model and a collection, for several visitors at once. `search_app.py` makes a page of it."""
 
 import argparse
+import logging
+import time
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock, Thread
 from typing import NamedTuple
 
+import torch
 from data.loading import UnreadableImageError
 from data.storage import hash_weights, write_json
 from datasets.fingerprint import Hasher
+from inference.embedding import embed_texts, tokenize
 from PIL import Image
-from search_embeddings import check_model
+from search_embeddings import check_faiss_factory, check_model
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from .index import EMPTY, Changes, Index, load_embeddings, load_index, update_index
-from .pictures import pictures_of
+from .index import EMPTY, SHARD_SIZE, Changes, Index, load_embeddings, load_index, state_of, update_index
+from .pictures import encode_picture, pictures_of
 from .query import Query, QueryError, Result, draw_heat_map, embed_query, read_query_image, search_index
 from .zero_shot import Label, classify_image
+
+
+logger = logging.getLogger(__name__)
+
+# Of a picture among results, and of one alone: the longer side in pixels
+PICTURE_SIDE, WINDOW_SIDE = 480, 1600
+# So many pictures are kept as they are shown, some 20 kB each
+NUM_THUMBNAILS = 2000
 
 
 class Status(NamedTuple):
@@ -61,13 +74,17 @@ class Searcher:
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, args: argparse.Namespace):
         self.model, self.processor, self.args = model, processor, args
         self.pictures = pictures_of(args)
-        self.index = EMPTY
+        if args.index == "faiss":
+            check_faiss_factory(args.faiss_factory, embed_texts(model, tokenize(processor, ["a"])).shape[-1])
+        self.index, self.state = EMPTY, None
         self.changes = Changes(0, 0, 0)
         self.model_lock, self.update_lock = Lock(), Lock()
         self.status = Status(False, 0, 0, None)
+        self.last_look = float("-inf")
         self.is_stopped = False
         self.thread = None
         self.splitter = args.sub_caption_splitter
+        self.encoded = lru_cache(NUM_THUMBNAILS)(self.encode)
         if args.embeddings_dir is not None:
             self.splitter = check_model(args, model).get("sub_caption_splitter", "paper")  # queries are split alike
             self.use(load_embeddings(args.embeddings_dir))
@@ -75,7 +92,19 @@ class Searcher:
             self.folder = self.name_index()
 
     def use(self, index: Index) -> None:
-        self.index = index.with_faiss(self.args.faiss_factory) if self.args.index == "faiss" else index
+        if self.args.index == "faiss":
+            try:
+                index = index.with_faiss(self.args.faiss_factory)
+            except ValueError as error:  # too few to train it: exact search takes no time then
+                logger.warning(f"The search is exact for now. {error}")
+        self.index = index
+
+    def refresh(self) -> None:
+        """Uses the index on disk, if this or another program has changed it."""
+        state = state_of(self.folder)
+        if state != self.state:
+            self.use(load_index(self.folder))
+            self.state = state
 
     def name_index(self) -> Path:
         """The folder of the index, one for each collection and model; it notes which."""
@@ -103,10 +132,15 @@ class Searcher:
                 self.status = Status(True, done, total, None)
                 progress.total = total
                 progress.update(done - progress.n)
+                # what is on disk can be searched: read again as it grows by a half
+                if done >= max(SHARD_SIZE, 1.5 * len(self.index.names)):
+                    self.refresh()
                 return self.is_stopped
 
             self.status, problem = Status(True, 0, 0, None), None
             try:
+                self.refresh()
+                self.changes = Changes(0, 0, 0)
                 self.changes = update_index(
                     self.folder,
                     self.pictures,
@@ -116,17 +150,23 @@ class Searcher:
                     report,
                     self.model_lock,
                 )
-                if any(self.changes) or self.index is EMPTY:
-                    self.use(load_index(self.folder))
             except (OSError, RuntimeError, ValueError) as error:  # the page says it
                 problem = str(error)
-            finally:
-                self.status = self.status._replace(is_updating=False, problem=problem)
+            try:
+                self.refresh()  # what an update has changed before it failed, too
+            except (OSError, RuntimeError, ValueError) as error:
+                problem = problem or str(error)
+            self.last_look = time.monotonic()
+            self.status = self.status._replace(is_updating=False, problem=problem)
 
-    def start_update(self) -> None:
-        """Begins an update, unless one is running or the embeddings were made elsewhere."""
+    def start_update(self, min_seconds_ago: float = 0) -> None:
+        """
+        Begins an update, unless one is running, the last one ended less than some seconds ago, or the embeddings were
+        made elsewhere.
+        """
         is_running = self.thread is not None and self.thread.is_alive()
-        if self.args.embeddings_dir is None and not is_running:
+        is_recent = time.monotonic() - self.last_look < min_seconds_ago
+        if self.args.embeddings_dir is None and not is_running and not is_recent:
             self.status = Status(True, 0, 0, None)
             self.thread = Thread(target=self.update, daemon=True)
             self.thread.start()
@@ -137,13 +177,37 @@ class Searcher:
         if self.thread is not None:
             self.thread.join()
 
+    def thumbnail(self, name: str) -> str | None:
+        """The address of a picture, made smaller; None where it cannot be read any more."""
+        try:
+            return self.encoded(name, self.pictures.stamp(name), PICTURE_SIDE)
+        except (OSError, UnreadableImageError):
+            return None
+
+    def encode(self, name: str, stamp: str, max_side: int) -> str:
+        """A picture as its file is now, as the address of itself."""
+        return encode_picture(self.pictures.read(name, max_side))
+
+    def enlarge(self, name: str) -> str:
+        """The address of a picture of the collection as large as a window."""
+        return encode_picture(self.read(name, WINDOW_SIDE))
+
+    def read(self, name: str, max_side: int | None = None) -> Image.Image:
+        """A picture of the collection. Raises a `QueryError` if there is none of the name."""
+        if name not in self.index.positions:
+            raise QueryError("This picture is not in the collection any more. Search again.")
+        try:
+            return self.pictures.read(name, max_side)
+        except UnreadableImageError as error:
+            raise QueryError("This picture cannot be read any more.") from error
+
     def search(self, text: str, image_path: str | None, k: int) -> tuple[Query, list[Result]]:
         """Raises a `QueryError` if there is nothing to search for, or to search in."""
         image = None if image_path is None else read_query_image(image_path)
         index = self.index
         if not index.names:
             if self.status.is_updating:
-                raise QueryError("The pictures are still being indexed. Try again when the bar above is full.")
+                raise QueryError("The first pictures are still being indexed. Try again in a moment.")
             raise QueryError("Nothing is indexed yet: there is no picture to find.")
         with self.model_lock:
             query = embed_query(
@@ -157,14 +221,17 @@ class Searcher:
             )
         return query, search_index(index, query, k)
 
+    def similar(self, name: str, k: int) -> tuple[Query, list[Result]]:
+        """The pictures that are most similar to one of the collection, itself first."""
+        index = self.index
+        if name not in index.positions:
+            raise QueryError("This picture is not in the collection any more. Search again.")
+        query = Query(index.embeds[index.positions[name]], [], torch.empty(0, 0))
+        return query, search_index(index, query, k)
+
     def heat_map(self, name: str, sentence: str) -> Image.Image:
         """Where in a picture of the collection a sentence is found."""
-        if name not in self.index.names:
-            raise QueryError("This picture is not in the collection any more. Search again.")
-        try:
-            image = self.pictures.read(name)
-        except UnreadableImageError as error:
-            raise QueryError("This picture cannot be read any more.") from error
+        image = self.read(name)
         with self.model_lock:
             return draw_heat_map(self.model, self.processor, image, sentence, self.args.max_length)
 

@@ -52,7 +52,7 @@ def classify_image(
         image (`Image.Image`):
             The picture.
         labels (`str`):
-            The labels, one on each line, or between commas.
+            The labels, one on each line.
         template (`str`):
             A prompt with {} in the place of the label.
         max_length (`int`, *optional*):
@@ -65,7 +65,7 @@ def classify_image(
     Raises:
         `QueryError`: if there is no picture, no label, one twice or too long, or no {} in the template.
     """
-    names = [name.strip() for line in labels.splitlines() for name in line.split(",") if name.strip()]
+    names = [name.strip() for name in labels.splitlines() if name.strip()]
     if image is None:
         raise QueryError("There is no picture yet: choose one.")
     if not names:
