@@ -39,6 +39,7 @@ import onnxruntime
 import torch
 from data.arguments import HelpFormatter
 from data.storage import write_json
+from inference.embedding import check_single_embeddings
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch.export import Dim
 from transformers import AutoConfig
@@ -214,6 +215,9 @@ def export_towers(
     print("| graph | MB | largest difference | least cosine similarity |\n| --- | ---: | ---: | ---: |")
     save_graphs(folder, "text_model", text_model, text, texts, dtypes)
     save_graphs(folder, "vision_model", vision_model, vision, images, dtypes)
+    for suffix in (suffix for dtype, suffix in SUFFIXES.items() if dtype not in dtypes):
+        for name in ("text_model", "vision_model"):  # of an earlier export, perhaps of another model
+            (folder / f"{name}{suffix}.onnx").unlink(missing_ok=True)
 
 
 def save_preprocessing(folder: Path, processor: LotlipProcessor) -> None:
@@ -247,6 +251,10 @@ def main() -> None:
     config = AutoConfig.from_pretrained(args.model_name_or_path)
     if not isinstance(config, LotlipConfig):
         parser.error(f"--model_name_or_path {args.model_name_or_path} is a `{config.model_type}`, no LoTLIP.")
+    try:
+        check_single_embeddings(config)
+    except ValueError as error:
+        parser.error(f"--model_name_or_path {args.model_name_or_path}: {error}")
     if args.output_corner_tokens and config.text_config.num_corner_tokens == 0:
         parser.error(f"--output_corner_tokens: the model {args.model_name_or_path} has no corner tokens.")
     text_model = LotlipTextModelWithProjection.from_pretrained(args.model_name_or_path, dtype="float32").eval()

@@ -26,9 +26,11 @@ from pathlib import Path
 
 import mteb
 from data.arguments import HelpFormatter
+from inference.embedding import check_single_embeddings
 from mteb.models import SentenceTransformerEncoderWrapper
 from mteb.results import ModelResult
 from sentence_transformers import SentenceTransformer
+from transformers import AutoConfig
 
 import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
 
@@ -49,7 +51,11 @@ def load_mteb_model(
 
     Returns:
         `SentenceTransformerEncoderWrapper`: the model. Its name in the results is the Hub id, or `local/FOLDER`.
+
+    Raises:
+        `ValueError`: if the model compares tokens, and so has no single embedding of a text or an image.
     """
+    check_single_embeddings(AutoConfig.from_pretrained(model_name_or_path, trust_remote_code=trust_remote_code))
     model = SentenceTransformer(model_name_or_path, device=device, trust_remote_code=trust_remote_code)
     wrapper = SentenceTransformerEncoderWrapper(model)
     path = Path(model_name_or_path)
@@ -80,7 +86,10 @@ def main() -> None:
     parser.add_argument("--device", help="Such as `cpu` or `cuda:0`; by default an accelerator if there is one.")
     parser.add_argument("--batch_size", type=int, default=64, help="Images or texts in a batch.")
     args = parser.parse_args()
-    tasks = mteb.get_tasks(tasks=args.tasks)
+    try:
+        tasks = mteb.get_tasks(tasks=args.tasks)
+    except KeyError as error:
+        parser.error(f"--tasks: {error.args[0]}")
     results = mteb.evaluate(
         load_mteb_model(args.model_name_or_path, args.device, args.trust_remote_code),
         tasks,

@@ -106,6 +106,23 @@ SMALL_TOWER = {
 }
 MAX_VOCAB_SIZE = 8192
 
+# What a model card need not say of a training
+NOT_IN_CARD = (
+    "checkpoints_total_limit",
+    "dataloader_num_workers",
+    "ddp_timeout",
+    "logging_steps",
+    "overwrite_output_dir",
+    "push_to_hub",
+    "streaming",
+    "trust_remote_code",
+    "with_tracking",
+)
+BIASES_OF_SCENES = (
+    "It has seen nothing but drawn scenes, and knows no photographs, no people, and few words. It is for trying out "
+    "how such models are trained and used, not for use."
+)
+
 # What a resumed run must share with the one it goes on with, to take the same steps.
 RESUMED_SETTINGS = (
     "seed",
@@ -307,6 +324,9 @@ def parse_args() -> argparse.Namespace:
         "--push_to_hub", action="store_true", help="Upload the model at the end, the best one if one is kept."
     )
     group.add_argument("--hub_model_id", help="The repository to upload to. Default: named after the output folder.")
+    group.add_argument(
+        "--language", nargs="+", default=["en"], help="The captions' languages, ISO codes, for the model card."
+    )
     args = parser.parse_args()
 
     for name, value in OBJECTIVES[args.objective].defaults.items():
@@ -578,8 +598,11 @@ def save_model(
             name: value
             for name, value in (vars(args) | {"num_processes": PartialState().num_processes}).items()
             # no names of files, which are of this machine
-            if isinstance(value, (int, float)) or name in ("objective", "lr_scheduler_type", "mixed_precision")
+            if (isinstance(value, (int, float)) and name not in NOT_IN_CARD)
+            or (value is not None and name in ("objective", "lr_scheduler_type", "mixed_precision"))
         },
+        language=args.language if len(args.language) > 1 else args.language[0],
+        **({} if args.dataset_name or sources else {"biases": BIASES_OF_SCENES}),
     )
     folder.mkdir(exist_ok=True)
     if results is not None:

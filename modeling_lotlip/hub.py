@@ -17,7 +17,7 @@ import json
 import shutil
 from pathlib import Path
 
-from huggingface_hub import EvalResult, HfApi, ModelCardData
+from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCardData
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
@@ -113,16 +113,7 @@ classifier = pipeline("zero-shot-image-classification", model="{repo_id}", trust
 classifier("image.jpg", candidate_labels=["boat", "car"])
 ```
 
-With sentence-transformers, texts, images and image files:
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{repo_id}", trust_remote_code=True)
-similarities = model.similarity(model.encode(texts), model.encode(["image.jpg"]))
-```
-
-A tower alone:
+{sentence_transformers}A tower alone:
 
 ```python
 from transformers import AutoConfig, AutoModel
@@ -144,7 +135,7 @@ before you rely on it.
 
 ## Limits
 
-- It reads English, and of a text the first {max_length} tokens.
+- It reads {languages}, and of a text the first {max_length} tokens.
 - It sees images at {image_size} x {image_size} pixels, cut to a square in the middle: what lies at the rim is lost,
   and so is what is small, fine print for instance.
 - A text is one vector, and so is an image. Models of this kind are weak at numbers of things, at negations, at which
@@ -154,10 +145,7 @@ before you rely on it.
 
 ## Biases
 
-What the model knows comes from images with texts, and it repeats their errors, gaps and stereotypes: of gender, age,
-skin colour, origin, faith and trade. It is worse at people, places and things that are rare there. How it treats
-different groups of people was not measured. Do not use it to recognise or rate people, to guess such traits of theirs,
-to watch them, or to decide about them.
+{biases}
 
 ## Licence
 
@@ -174,6 +162,24 @@ to watch them, or to decide about them.
   year      = {{2024}}
 }}
 ```
+"""
+
+BIASES = """\
+What the model knows comes from images with texts, and it repeats their errors, gaps and stereotypes: of gender, age,
+skin colour, origin, faith and trade. It is worse at people, places and things that are rare there. How it treats
+different groups of people was not measured. Do not use it to recognise or rate people, to guess such traits of theirs,
+to watch them, or to decide about them."""
+
+SENTENCE_TRANSFORMERS = """\
+With sentence-transformers, texts, images and image files:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{repo_id}", trust_remote_code=True)
+similarities = model.similarity(model.encode(texts), model.encode(["image.jpg"]))
+```
+
 """
 
 TOKEN_WISE = """\
@@ -194,7 +200,8 @@ SETTINGS = """
 EVALUATION = """
 ## Evaluation
 
-On the split `{split}` of {dataset}; recall and accuracy in per cent.
+On the split `{split}` of {dataset}. Recall and accuracy are in per cent, shares from 0 to 1; the others are ranks and
+numbers.
 
 | metric | value |
 | --- | ---: |
@@ -205,7 +212,8 @@ On the split `{split}` of {dataset}; recall and accuracy in per cent.
 def save_with_remote_code(model: LotlipModel, processor: LotlipProcessor, save_directory: str | Path):
     """
     Saves a model and its processor so that the folder, or a Hub repository with its files, loads in the Auto classes,
-    in `pipeline` and in `SentenceTransformer`, by the installed package or with `trust_remote_code=True` without it.
+    in `pipeline` and in `SentenceTransformer`, by the installed package or with `trust_remote_code=True` without it. A
+    model that compares tokens has no single embedding, and is none for `SentenceTransformer`.
 
     Args:
         model ([`LotlipModel`]):
@@ -235,9 +243,14 @@ def save_with_remote_code(model: LotlipModel, processor: LotlipProcessor, save_d
     _add_auto_maps(save_directory / PROCESSOR_NAME, PROCESSOR_AUTO_MAP, image_processor=IMAGE_PROCESSOR_AUTO_MAP)
     _add_auto_maps(save_directory / TOKENIZER_CONFIG_FILE, TOKENIZER_AUTO_MAP)
     for name, content in SENTENCE_TRANSFORMERS_FILES.items():
-        _write_json(save_directory / name, content)
+        if not _is_token_wise(model.config.to_dict()):
+            _write_json(save_directory / name, content)
     for file in remote_code_files():
         shutil.copyfile(file, save_directory / file.name)
+
+
+def _is_token_wise(config: dict) -> bool:
+    return config.get("similarity") == "token_wise"
 
 
 def remote_code_files() -> list[Path]:
@@ -278,6 +291,8 @@ def write_model_card(
     dataset: str | None = None,
     dataset_split: str = "test",
     settings: dict[str, object] | None = None,
+    language: str | list[str] = "en",
+    biases: str = BIASES,
 ):
     """
     Writes the model card `README.md` of a folder with a saved model and processor.
@@ -304,6 +319,13 @@ def write_model_card(
             Its split.
         settings (`dict[str, object]`, *optional*):
             Settings of the training by name, for a table.
+        language (`str` or `list[str]`, *optional*, defaults to `"en"`):
+            The ISO codes of the languages that the captions were in, or `"multilingual"`.
+        biases (`str`, *optional*):
+            What to say of biases, in Markdown; by default what holds for models of photographs from the web.
+
+    Raises:
+        `ValueError`: if a result is no number, or nothing says what the results were measured on.
 
     Example:
 
@@ -313,7 +335,13 @@ def write_model_card(
     >>> write_model_card("lotlip-tiny", "org/lotlip-tiny", provenance="Random weights.")
     ```"""
     save_directory = Path(save_directory)
+    if results is not None and dataset is None:
+        raise ValueError("`results` without `dataset`: name the data set that they were measured on.")
+    for name, value in (results or {}).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"`results` has {value!r} as {name!r}: give the metrics only, which are numbers.")
     config = json.loads((save_directory / CONFIG_NAME).read_text(encoding="utf-8"))
+    is_token_wise = _is_token_wise(config)
     tokenizer_config = json.loads((save_directory / TOKENIZER_CONFIG_FILE).read_text(encoding="utf-8"))
     title = repo_id.split("/")[-1]
     eval_results = [
@@ -332,9 +360,11 @@ def write_model_card(
         license=license,
         library_name="transformers",
         pipeline_tag="zero-shot-image-classification",
-        language="en",
+        language=language,
         base_model=base_model,
-        tags=["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"],
+        tags=["lotlip", "vision", "image-text-retrieval"]
+        + ["sentence-transformers"] * (not is_token_wise)
+        + ["arxiv:2410.05249"],
         model_name=title if eval_results else None,
         eval_results=eval_results or None,
     )
@@ -354,7 +384,10 @@ def write_model_card(
         num_corner_tokens=config["text_config"]["num_corner_tokens"],
         image_size=config["vision_config"]["image_size"],
         max_length=tokenizer_config["model_max_length"],
-        token_wise=TOKEN_WISE if config.get("similarity") == "token_wise" else "",
+        token_wise=TOKEN_WISE if is_token_wise else "",
+        sentence_transformers="" if is_token_wise else SENTENCE_TRANSFORMERS.format(repo_id=repo_id),
+        languages="English" if language == "en" else f"texts in the languages of its captions ({_join(language)})",
+        biases=biases,
         repo_id=repo_id,
         provenance=provenance,
         settings=settings_table,
@@ -362,6 +395,10 @@ def write_model_card(
         license_note=license_note,
     )
     (save_directory / MODEL_CARD_NAME).write_text(card, encoding="utf-8")
+
+
+def _join(names: str | list[str]) -> str:
+    return names if isinstance(names, str) else ", ".join(names)
 
 
 def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
@@ -400,4 +437,39 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     return str(repo_url)
 
 
-__all__ = ["push_folder", "save_with_remote_code", "write_model_card"]
+def push_metric(repo_id: str) -> str:
+    """
+    Uploads the metric to a Space on the Hub, where `evaluate.load(repo_id)` finds it. The Space is created if there is
+    none yet, and shows the metric's card.
+
+    Args:
+        repo_id (`str`):
+            Name of the Space, `"name"` (in the user's own namespace) or `"org/name"`. The metric is called by it.
+
+    Returns:
+        `str`: the address of the Space.
+
+    Raises:
+        `HfHubHTTPError`: if the Hub refuses, for instance because nobody is logged in (`hf auth login`).
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.hub import push_metric
+
+    >>> push_metric("org/image_text_retrieval")  # doctest: +SKIP
+    ```"""
+    folder = Path(__file__).parent / "metrics" / "image_text_retrieval"
+    api = HfApi()
+    repo_url = api.create_repo(repo_id, repo_type="space", space_sdk="static", exist_ok=True)
+    files = {f"{repo_id.split('/')[-1]}.py": "image_text_retrieval.py", MODEL_CARD_NAME: MODEL_CARD_NAME}
+    api.create_commit(
+        repo_id=repo_url.repo_id,
+        repo_type="space",
+        operations=[CommitOperationAdd(name, folder / file) for name, file in files.items()],
+        commit_message="Upload the metric",
+    )
+    return str(repo_url)
+
+
+__all__ = ["push_folder", "push_metric", "save_with_remote_code", "write_model_card"]

@@ -74,7 +74,7 @@ class HubHandler(BaseHTTPRequestHandler):
         self.route(
             (r"/api/models/(.+?/[^/]+)/tree/[^/]+(/.*)?", "list_files"),
             (r"/api/models/(.+?/[^/]+?)(?:/revision/[^/]+)?", "describe"),
-            (r"/(.+?/[^/]+)/resolve/([^/]+)/(.+)", "send_file"),
+            (r"/(?:spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "send_file"),
         )
 
     do_HEAD = do_GET
@@ -83,9 +83,9 @@ class HubHandler(BaseHTTPRequestHandler):
         self.route(
             (r"/api/repos/create", "create_repo"),
             (r"/api/validate-yaml", "validate_yaml"),
-            (r"/api/models/(.+?/[^/]+)/preupload/main", "choose_upload_modes"),
+            (r"/api/(?:models|spaces)/(.+?/[^/]+)/preupload/main", "choose_upload_modes"),
             (r"/(.+?/[^/]+)\.git/info/lfs/objects/batch", "start_uploads"),
-            (r"/api/models/(.+?/[^/]+)/commit/main", "commit"),
+            (r"/api/(?:models|spaces)/(.+?/[^/]+)/commit/main", "commit"),
         )
 
     def do_PUT(self):
@@ -157,7 +157,8 @@ class HubHandler(BaseHTTPRequestHandler):
             body = json.loads(self.read_body())
             repo_id = f"{body['organization'] or 'user'}/{body['name']}"
             (self.server.root / repo_id).mkdir(parents=True, exist_ok=True)
-            self.reply_json({"url": f"{self.server.url}/{repo_id}", "name": repo_id})
+            place = "spaces/" if body.get("type") == "space" else ""
+            self.reply_json({"url": f"{self.server.url}/{place}{repo_id}", "name": repo_id})
 
     def validate_yaml(self):
         self.server.model_cards.append(json.loads(self.read_body())["content"])

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from test_convert import make_tokenizer_folder, original_checkpoint, original_to
 from transformers.dynamic_module_utils import get_imports
 
 from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
-from modeling_lotlip.hub import remote_code_files, save_with_remote_code
+from modeling_lotlip.hub import remote_code_files, save_with_remote_code, write_model_card
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -203,6 +204,52 @@ def test_push(hub):
     assert pushed == {file.name: file.read_bytes() for file in hub.converted.iterdir()}
     assert any("/info/lfs/objects/batch" in request for request in hub.requests)
     assert hub.model_cards and f'from_pretrained("{REPO_ID}")' in hub.model_cards[0]
+
+
+METRIC = """
+import evaluate
+import numpy as np
+
+from modeling_lotlip.hub import push_metric
+from modeling_lotlip.metrics import ImageTextRetrieval
+
+print(push_metric("org/recall"))
+embeds = np.random.default_rng(0).normal(size=(2, 9, 4))
+metric = evaluate.load("org/recall")
+assert not isinstance(metric, ImageTextRetrieval) and metric.name == "image_text_retrieval"
+results = {"image_embeds": embeds[0], "text_embeds": embeds[1]}
+assert metric.compute(**results) == ImageTextRetrieval().compute(**results)
+"""
+
+
+def test_the_metric_is_a_space(hub, tmp_path):
+    assert run(hub, tmp_path / "home", "-c", METRIC).strip() == f"{hub.url}/spaces/org/recall"
+    assert {file.name for file in (hub.root / "org/recall").iterdir()} == {"recall.py", "README.md"}
+    assert "sdk: static" in (hub.root / "org/recall/README.md").read_text()
+
+
+def test_the_card_says_what_is_so(hub, tmp_path):
+    shutil.copytree(hub.converted, tmp_path / "model")
+
+    def card(**fields) -> str:
+        write_model_card(tmp_path / "model", "me/model", provenance="Mine.", **fields)
+        return (tmp_path / "model" / "README.md").read_text()
+
+    plain = card()
+    assert "language: en" in plain and "It reads English" in plain and "SentenceTransformer(" in plain
+    mine = card(language=["de", "fr"], biases="It has seen nothing but drawings.")
+    assert "- de\n- fr" in mine and "English" not in mine and "(de, fr)" in mine and "stereotypes" not in mine
+    for wrong, message in (({"a": "b"}, "has 'b' as 'a'"), ({"a": 1.0}, "without `dataset`")):
+        with pytest.raises(ValueError, match=message):
+            card(results=wrong, dataset="photos" if "b" in wrong.values() else None)
+
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"similarity": "token_wise"}))
+    late = card()
+    assert "SentenceTransformer(" not in late and "- sentence-transformers" not in late
+    model, processor = (cls.from_pretrained(tmp_path / "model") for cls in (LotlipModel, LotlipProcessor))
+    save_with_remote_code(model, processor, tmp_path / "late")
+    assert not (tmp_path / "late" / "modules.json").exists()
 
 
 def test_package_and_remote_code_agree(loaded):

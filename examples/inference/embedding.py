@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
-from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from modeling_lotlip import LotlipTokenizer
@@ -68,9 +68,9 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser, are_several_models
     parser.add_argument("--output_file", type=Path, help="Write the results to this JSON file.")
 
 
-def check_single_embeddings(model: PreTrainedModel) -> None:
+def check_single_embeddings(model: PreTrainedModel | PreTrainedConfig) -> None:
     """
-    Refuses a model that compares tokens.
+    Refuses a model that compares tokens, or one of such a configuration.
 
     Raises:
         `ValueError`: if it is one, and so has no single embedding of a text or an image.

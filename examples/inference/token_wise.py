@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import torch
 from accelerate import PartialState
 from torch.nn.functional import normalize, pad
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_lotlip import LotlipModel
@@ -35,9 +35,9 @@ from modeling_lotlip.modeling_lotlip import LotlipOutput
 BLOCK_SIZE = 2**26
 
 
-def is_token_wise(model: PreTrainedModel) -> bool:
+def is_token_wise(model: PreTrainedModel | PreTrainedConfig) -> bool:
     """Whether a model was trained by late interaction, as its configuration says."""
-    return getattr(model.config, "similarity", None) == "token_wise"
+    return getattr(getattr(model, "config", model), "similarity", None) == "token_wise"
 
 
 def text_token_embeds(

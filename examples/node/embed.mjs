@@ -39,28 +39,51 @@ async function embedTexts(name, dtype, texts) {
   return (await model(tokens)).text_embeds;
 }
 
+// What is transparent becomes white, as in Python
+function onWhite(image) {
+  const { data, width, height } = image;
+  if (image.channels !== 4) return image;
+  const pixels = new Uint8ClampedArray(3 * width * height);
+  for (let pixel = 0; pixel < width * height; ++pixel) {
+    const alpha = data[4 * pixel + 3] / 255;
+    for (let colour = 0; colour < 3; ++colour) {
+      pixels[3 * pixel + colour] = Math.round(alpha * data[4 * pixel + colour] + (1 - alpha) * 255);
+    }
+  }
+  return new RawImage(pixels, width, height, 3);
+}
+
 async function embedImages(name, dtype, files) {
   const processor = await AutoImageProcessor.from_pretrained(name);
   const model = await CLIPVisionModelWithProjection.from_pretrained(name, { dtype });
   const images = [];
   for (const file of files) {
-    images.push(await RawImage.read(file).catch((error) => fail(`${file} cannot be read as an image: ${error.message}`)));
+    const image = await RawImage.read(file).catch((error) => fail(`${file} cannot be read as an image: ${error.message}`));
+    images.push(onWhite(image));
   }
   return (await model(await processor(images))).image_embeds;
 }
 
-const { values: options, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    text: { type: "string", multiple: true, default: [] },
-    image: { type: "string", multiple: true, default: [] },
-    dtype: { type: "string", default: "fp32" },
-  },
-});
-const { text: texts, image: files, dtype } = options;
-if (positionals.length !== 1 || texts.length + files.length === 0) {
-  fail("usage: node embed.mjs FOLDER [--text TEXT ...] [--image FILE ...] [--dtype fp32|fp16|q8]");
+const USAGE = "usage: node embed.mjs FOLDER [--text TEXT ...] [--image FILE ...] [--dtype fp32|fp16|q8]";
+
+function readArguments() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        text: { type: "string", multiple: true, default: [] },
+        image: { type: "string", multiple: true, default: [] },
+        dtype: { type: "string", default: "fp32" },
+      },
+    });
+  } catch (error) {
+    return fail(`${error.message}\n${USAGE}`);
+  }
 }
+
+const { values: options, positionals } = readArguments();
+const { text: texts, image: files, dtype } = options;
+if (positionals.length !== 1 || texts.length + files.length === 0) fail(USAGE);
 const folder = resolve(positionals[0]);
 if (!existsSync(join(folder, "onnx", `text_model${SUFFIXES[dtype]}.onnx`))) {
   fail(`${folder} holds no graphs in ${dtype}: export them with examples/export_onnx.py --dtype ${dtype}`);
