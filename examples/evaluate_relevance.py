@@ -40,7 +40,14 @@ from accelerate import PartialState
 from data.arguments import HelpFormatter
 from data.scenes import COLOURS, IMAGE_SIZE, SALIENT_SHAPES, SALIENT_SIDES, Scene, Thing, make_scene
 from data.storage import write_json
-from inference.embedding import add_evaluation_arguments, embed_corpus, embed_images, load_model, tokenize
+from inference.embedding import (
+    add_evaluation_arguments,
+    check_output_file,
+    embed_corpus,
+    embed_images,
+    load_model,
+    tokenize,
+)
 from inference.relevance import PATCH_METHODS, patch_relevance, sub_caption_numbers, token_relevance
 from text_sensitivity import swap_colour
 from tqdm.auto import tqdm
@@ -251,9 +258,16 @@ def main() -> None:
     args = parser.parse_args()
     if args.num_scenes < 1:
         parser.error(f"--num_scenes must be at least 1, got {args.num_scenes}.")
+    check_output_file(parser, args.output_file)
 
     model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
     model.set_attn_implementation("eager")
+    one = draw_large(1, args.seed), embed_corpus(model, processor, ["a photo"])
+    for method in args.methods:
+        try:
+            play_pointing_game(model, processor, *one, method, batch_size=1)
+        except ValueError as error:
+            parser.error(f"--methods {method}: {error}")
     large, small = draw_large(args.num_scenes, args.seed), draw_small(args.num_scenes, args.seed)
     games = {
         "large": (large, embed_corpus(model, processor, [scene.caption for scene, _, _ in large])),

@@ -40,6 +40,8 @@ from evaluate_retrieval import Embedded, embed_dataset
 from inference.embedding import (
     TEXTS_PER_CHUNK,
     add_evaluation_arguments,
+    check_output_file,
+    distinct_names,
     embed_corpus,
     embed_texts,
     in_trained_case,
@@ -353,8 +355,13 @@ def format_recalls(name: object, row: dict[str, float]) -> str:
 
 def plot_results(results: list[dict], path: Path) -> None:
     """Draws text-to-image recall against the number of tokens and against the place of the sentence that matters."""
-    from matplotlib.figure import Figure  # not at the top: the table does not need it
+    # not at the top: the table does not need it
+    from matplotlib import rcParams
+    from matplotlib.figure import Figure
 
+    rcParams["text.parse_math"] = False  # dollars in a name are dollars
+    models = [result["model"] for result in results]
+    names = dict(zip(models, distinct_names(models)))
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     lengths, positions = figure.subplots(1, 2)
     for index, result in enumerate(results):
@@ -364,7 +371,8 @@ def plot_results(results: list[dict], path: Path) -> None:
             (positions, moved["positions"], "position"),
         ):
             recall = [row["t2i_recall@1"] for row in rows]
-            axes.plot([row[x] for row in rows], recall, marker="o", color=colour, label=Path(result["model"]).name)
+            style = {"marker": "os^Dv"[index % 5], "color": colour, "alpha": 0.8}  # seen where they coincide, too
+            axes.plot([row[x] for row in rows], recall, label=names[result["model"]], **style)
         positions.axhline(moved["without"]["t2i_recall@1"], color=colour, linestyle=":", linewidth=1.2)
     lengths.set(xlabel="tokens kept", ylabel="text-to-image R@1, per cent", ylim=(0, 103))
     positions.set(xlabel="place of the sentence that matters most", ylim=(0, 103))
@@ -390,8 +398,7 @@ def main() -> None:
     args = parser.parse_args()
     if min(args.num_tokens) < 3:
         parser.error(f"--num_tokens {min(args.num_tokens)} leaves no word between the special tokens: from 3 on.")
-    if args.output_file is not None and args.output_file.suffix != ".json":
-        parser.error(f"--output_file {args.output_file} is for JSON, name it .json: table and plot stand beside it.")
+    check_output_file(parser, args.output_file)
     args.text_embedding = "cls"
 
     state = PartialState(cpu=args.device == "cpu")

@@ -38,9 +38,10 @@ import torch
 from accelerate import PartialState
 from data.arguments import HelpFormatter
 from data.captions import CaptionReader, add_side_file_arguments
-from data.loading import add_data_arguments, columns_of, load_split, read_image, undecoded
+from data.loading import UnreadableImageError, add_data_arguments, columns_of, load_split, read_image, undecoded
 from inference.embedding import (
     add_evaluation_arguments,
+    distinct_names,
     embed_corpus,
     embed_images,
     in_trained_case,
@@ -58,6 +59,7 @@ from inference.relevance import (
     token_attention,
     token_relevance,
 )
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -66,9 +68,14 @@ from transformers import PreTrainedModel, ProcessorMixin
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 
 
+rcParams["text.parse_math"] = False  # dollars in a text are dollars
+
 # Tokens in a line of a picture take this many characters at most
 LINE_WIDTH = 46
 PANELS_PER_ROW = 6
+
+
+ABOUT_TEXT = "Attends to: attention rollout. Depends on: gradient times input, red for, blue against."
 
 
 class Explanation(NamedTuple):
@@ -90,7 +97,7 @@ class Explanation(NamedTuple):
             The part of the image that the model sees.
         similarities (`list[float]`, *optional*):
             The cosine similarity of the image with the whole text, then what each sub-caption adds to it.
-        over_image (`torch.Tensor` of shape `(1 + sub_captions, rows, columns)`, *optional*):
+        over_image (`torch.Tensor` of shape `(1 + read_sub_captions, rows, columns)`, *optional*):
             The relevance of each patch for these.
     """
 
@@ -177,10 +184,11 @@ def explain(
     )
     if image is None:
         return explanation
+    num_read = 1 + max(number for number in explanation.numbers if number is not None)
     text_embeds = torch.cat(
         [
             embed_corpus(model, processor, [whole], max_length=max_length),
-            sub_caption_directions(model, processor, sub_captions, max_length),
+            sub_caption_directions(model, processor, sub_captions[:num_read], max_length),
         ]
     )
     return explanation._replace(
@@ -253,14 +261,17 @@ def draw_text(explanations: list[Explanation]) -> Figure:
         rows = list(explanation.over_text.items())
         panels += [(explanation, rows[start : start + 2]) for start in range(0, len(rows), 2)]
     heights = [len(lines_of_tokens(explanation)) + 2.2 for explanation, _ in panels]
-    figure = Figure(figsize=(7, 0.16 * sum(heights)))
-    figure.subplots_adjust(0.01, 0.01, 0.99, 0.99, wspace=0.02, hspace=0)
+    height = 0.16 * sum(heights) + 0.2
+    figure = Figure(figsize=(7, height))
+    figure.subplots_adjust(0.01, 0.2 / height, 0.99, 0.99, wspace=0.02, hspace=0)
     grid = figure.subplots(len(panels), 2, squeeze=False, height_ratios=heights)
+    figure.text(0.01, 0.01, f"{ABOUT_TEXT} {describe_unread(explanations)}".strip(), fontsize=6, color="0.35")
+    names = name_models(explanations)
     for (explanation, rows), row_of_axes in zip(panels, grid):
         for axes in row_of_axes:
             axes.set_axis_off()
         for axes, (title, values) in zip(row_of_axes, rows):
-            name = f"{Path(explanation.name).name}: " if len(explanations) > 1 else ""
+            name = f"{names[explanation.name]}: " if len(explanations) > 1 else ""
             draw_tokens(axes, explanation, name + title, values)
     return figure
 
@@ -290,16 +301,52 @@ def draw_tokens(axes, explanation: Explanation, title: str, values: list[float])
 
 def format_similarity(explanation: Explanation, place: int) -> str:
     """The similarity of the image with the whole text (place 0), or what a sub-caption adds to it, with its sign."""
-    return f"{explanation.similarities[place]:{'+' if place > 0 else ''}.2f}"
+    similarity = round(explanation.similarities[place], 2) + 0.0  # no -0.00
+    return f"{similarity:{'+' if place > 0 else ''}.2f}"
 
 
-def draw_image(explanations: list[Explanation]) -> Figure:
-    """The picture, and its heat maps for the whole text and for each sub-caption; every model in a row of its own."""
-    titles = ["the image", "the whole text", *explanations[0].sub_captions]
+def draw_heat_map(explanation: Explanation, place: int) -> Image.Image:
+    """The heat map of the whole text (place 0), or of a sub-caption, on one scale with those of the others."""
+    maps = explanation.over_image[:1] if place == 0 else explanation.over_image[1:]
+    return heat_map(explanation.picture, explanation.over_image[place], maps.max().item())
+
+
+def name_models(explanations: list[Explanation]) -> dict[str, str]:
+    """What each model is called in pictures, by its name."""
+    names = [explanation.name for explanation in explanations]
+    return dict(zip(names, distinct_names(names)))
+
+
+def describe_unread(explanations: list[Explanation]) -> str:
+    """What of the text is beyond a model's limit, or unknown to it, in words."""
+    parts = []
+    for explanation in explanations:
+        num_unread = len(explanation.sub_captions) - len({*explanation.numbers} - {None})
+        if num_unread > 0:
+            parts.append(
+                f"{num_unread} sub-captions are beyond the limit of {name_models(explanations)[explanation.name]}."
+            )
+    if any("[UNK]" in explanation.tokens for explanation in explanations):
+        parts.append("[UNK]: a word that the vocabulary lacks.")
+    return " ".join(parts)
+
+
+def draw_image(explanations: list[Explanation], method: str) -> Figure:
+    """
+    The picture, and its heat maps for the whole text and for each sub-caption that is read; every model in a row of
+    its own.
+    """
+    num_read = max(len(explanation.over_image) for explanation in explanations) - 1
+    titles, names = (
+        ["the image", "the whole text", *explanations[0].sub_captions[:num_read]],
+        name_models(explanations),
+    )
     num_blocks = -(-len(titles) // PANELS_PER_ROW)
     columns, rows = min(len(titles), PANELS_PER_ROW), num_blocks * len(explanations)
     figure = Figure(figsize=(1.75 * columns, 1.75 * rows + 0.45 * num_blocks), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
+    about = f"Relevance of patches by {method}, red where it speaks for the text; sub-captions on one scale."
+    figure.supxlabel(f"{about} {describe_unread(explanations)}".strip(), fontsize=6, color="0.35")
     for axes in grid.flat:
         axes.set_axis_off()
     for panel, title in enumerate(titles):
@@ -308,12 +355,14 @@ def draw_image(explanations: list[Explanation]) -> Figure:
             axes = grid[block * len(explanations) + index, column]
             if index == 0:
                 axes.set_title("\n".join(textwrap.wrap(title, 26, max_lines=3, placeholder=" ...")), fontsize=7)
-            name = Path(explanation.name).name if len(explanations) > 1 else ""
+            name = names[explanation.name] if len(explanations) > 1 else ""
             if panel == 0:
                 axes.imshow(explanation.picture)
-            else:
-                axes.imshow(heat_map(explanation.picture, explanation.over_image[panel - 1]))
+            elif panel <= len(explanation.over_image):
+                axes.imshow(draw_heat_map(explanation, panel - 1))
                 name += f" {format_similarity(explanation, panel - 1)}"
+            else:
+                name += " (beyond its limit)"
             axes.text(0.5, -0.04, name, fontsize=7, va="top", ha="center", transform=axes.transAxes)
     return figure
 
@@ -357,7 +406,8 @@ figcaption {{ font-size: 0.85rem; line-height: 1.3; }}
 def html_of_tokens(explanation: Explanation, title: str, values: list[float]) -> str:
     """The tokens of a text, shaded; each sub-caption in a line with what its tokens have together, in per cent."""
     largest, sums = largest_of(explanation, values), sum_by_sub_caption(explanation, values)
-    total = sum(map(abs, values))
+    is_attention = title.endswith("attends to")
+    total = 1.0 if is_attention else sum(map(abs, values))
     lines = {number: [] for number in (None, *range(len(explanation.sub_captions)))}
     for place, (token, number, value) in enumerate(zip(explanation.tokens, explanation.numbers, values)):
         if number is None and place > 0:
@@ -377,6 +427,10 @@ def html_of_tokens(explanation: Explanation, title: str, values: list[float]) ->
         if spans:
             share = f"{100 * own / total:.1f} %" if total > 0 else ""
             parts.append(f'<div class="line"><span>{"".join(spans)}</span><span>{share}</span></div>')
+    rest = 100 * (total - sum(values))
+    if is_attention and rest > 0.05:
+        note = '<span class="note">the corner token itself, and [SEP]s at the end</span>'
+        parts.append(f'<div class="line">{note}<span>{rest:.1f} %</span></div>')
     return "\n".join(parts)
 
 
@@ -390,8 +444,9 @@ def format_page(explanations: list[Explanation], method: str) -> str:
             figures = [
                 f'<figure><img alt="" src="{encode_png(explanation.picture)}"><figcaption>The image</figcaption>'
             ]
-            for place, title in enumerate(["The whole text", *explanation.sub_captions]):
-                source = encode_png(heat_map(explanation.picture, explanation.over_image[place]))
+            titles = ["The whole text", *explanation.sub_captions][: len(explanation.over_image)]
+            for place, title in enumerate(titles):
+                source = encode_png(draw_heat_map(explanation, place))
                 figures.append(
                     f'<figure><img alt="" src="{source}"><figcaption>{html.escape(title)} '
                     f'<span class="note">{format_similarity(explanation, place)}</span></figcaption>'
@@ -400,9 +455,10 @@ def format_page(explanations: list[Explanation], method: str) -> str:
     note = (
         "What is attended to: the rollout of the attention of all layers. What something depends on: gradient times "
         "input, red for, blue against; the numbers are shares of the whole, counted without sign. "
-        f"Over the image: the relevance of patches ({method}) for the text and for what each sentence adds to it. "
-        "Below each picture stands the cosine similarity, or how much the sentence adds to it."
-    )
+        f"Over the image: the relevance of patches ({method}) for the text and for what each sentence adds to it, the "
+        "sentences on one scale. Below each picture stands the cosine similarity, or what the sentence adds to it. "
+        f"{describe_unread(explanations)}"
+    ).strip()
     return PAGE.format(title="What the model looks at", note=html.escape(note), body="\n".join(body))
 
 
@@ -445,17 +501,24 @@ def main() -> None:
     if args.row < 0:
         parser.error(f"--row must be 0 or more, got {args.row}.")
 
-    text, image = read_input(args)
+    try:
+        text, image = read_input(args)
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+    except UnreadableImageError as error:
+        parser.error(f"--image {args.image} cannot be read as an image: {error}" if args.image else str(error))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if not split_sub_captions(text):
+        parser.error("--text is empty: there is nothing to look at.")
     state = PartialState(cpu=args.device == "cpu")
     explanations = []
     for name in dict.fromkeys(args.model_name_or_path):
         model, processor = load_model(argparse.Namespace(**(vars(args) | {"model_name_or_path": name})), state)
         model.set_attn_implementation("eager")
         explanations.append(explain(name, model, processor, text, image, args.method, args.max_length))
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     draw_text(explanations).savefig(args.output_dir / "text.png", dpi=150)
     if image is not None:
-        draw_image(explanations).savefig(args.output_dir / "image.png", dpi=150)
+        draw_image(explanations, args.method).savefig(args.output_dir / "image.png", dpi=150)
     (args.output_dir / "visualize.html").write_text(format_page(explanations, args.method), encoding="utf-8")
     print(f"The pictures and visualize.html are in {args.output_dir}.")
 

@@ -95,14 +95,15 @@ def test_sub_captions_of_tokens(loaded):
     assert numbers[0][:5] == [None, 0, 0, 0, 0] and set(numbers[0][5:]) == {None}
     assert numbers[1] == [None, *[0] * 4, *[1] * 5, *[2] * 4]
 
-    words = ["<s>", "a</w>", "boat</w>", ".</w>", "the</w>", "sea</w>", "<pad>"]
+    words = ["<s>", "a</w>", "boat</w>", ".</w>", "the</w>", "sea</w>", "<end>", "<end>"]
     clip = SimpleNamespace(
-        all_special_tokens=["<s>", "<pad>"],
-        unk_token=None,
+        all_special_tokens=["<s>", "<end>"],
+        unk_token="<end>",  # as CLIP's
+        eos_token="<end>",
         sep_token=None,
         convert_ids_to_tokens=lambda ids: [words[index] for index in ids],
     )
-    assert sub_caption_numbers(range(7), clip) == [None, 0, 0, 0, 1, 1, None]
+    assert sub_caption_numbers(range(8), clip) == [None, 0, 0, 0, 1, 1, None, None]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -388,24 +389,53 @@ def test_visualize_several_models(model_dir, tmp_path, monkeypatch):
     page = (output_dir / "visualize.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page and "beyond the limit" in page
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
-    assert page.count("<h2>") == 2 and page.count("<img") == 8
+    # the picture, the whole text and the sub-caption that is read
+    assert page.count("<h2>") == 2 and page.count("<img") == 2 * 3
+    assert "1 sub-captions are beyond the limit" in page
     for name in ("text", "image"):
         with Image.open(output_dir / f"{name}.png") as picture:
             assert picture.width > 300
 
 
-def test_visualize_a_row_and_what_is_not_there(model_dir, tmp_path, monkeypatch):
+def test_visualize_a_row_and_what_is_not_there(model_dir, tmp_path, monkeypatch, capsys):
     arguments = ["--model_name_or_path", model_dir, "--output_dir", tmp_path / "out"]
     run_main(monkeypatch, visualize, *arguments, "--row", 2, "--method", "occlusion")
     assert (tmp_path / "out" / "image.png").exists()
     run_main(monkeypatch, visualize, *arguments[:3], tmp_path / "text only", "--text", TEXT)
     assert not (tmp_path / "text only" / "image.png").exists() and (tmp_path / "text only" / "text.png").exists()
-    with pytest.raises(ValueError, match="--row 300"):
-        run_main(monkeypatch, visualize, *arguments, "--row", 300)
-    with pytest.raises(ValueError, match="empty"):
-        run_main(monkeypatch, visualize, *arguments, "--text", " . ")
-    with pytest.raises(SystemExit):
-        run_main(monkeypatch, visualize, *arguments, "--image", "scene.png")
+    (tmp_path / "file").touch()
+    elsewhere = [*arguments[:3], tmp_path / "file" / "out"]
+    for wrong, message in (
+        ([*arguments, "--row", 300], "--row 300"),
+        ([*arguments, "--text", " . "], "empty"),
+        ([*arguments, "--image", "scene.png"], "needs a --text"),
+        ([*arguments, "--text", "a", "--image", "scene.png"], "scene.png cannot be read"),
+        ([*elsewhere, "--text", "a"], "Not a directory"),
+    ):
+        with pytest.raises(SystemExit):
+            run_main(monkeypatch, visualize, *wrong)
+        assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_dollars_are_dollars(model_dir, tmp_path, monkeypatch):
+    make_scene(seed=1, index=0).draw().save(tmp_path / "scene.png")
+    text = "A sign says $5_$. It costs $5 and $6"
+    arguments = ["--image", tmp_path / "scene.png", "--text", text, "--output_dir", tmp_path / "out"]
+    run_main(monkeypatch, visualize, "--model_name_or_path", model_dir, *arguments)
+    assert (tmp_path / "out" / "image.png").exists()
+
+
+def test_an_output_file_that_cannot_be_written_is_refused_first(model_dir, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    for path, message in (
+        (tmp_path / "out.md", "name it .json"),
+        (tmp_path / "file" / "out.json", "File exists"),
+        (tmp_path, "name it .json"),
+    ):
+        for script in (evaluate_relevance, text_sensitivity):
+            with pytest.raises(SystemExit):
+                run_main(monkeypatch, script, "--model_name_or_path", model_dir, "--output_file", path)
+            assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_what_the_model_sees(loaded):

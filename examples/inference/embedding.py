@@ -15,6 +15,7 @@
 
 import argparse
 import logging
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,42 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser, are_several_models
     """Adds the arguments that the evaluation scripts share to `parser`."""
     add_model_arguments(parser, are_several_models)
     parser.add_argument("--output_file", type=Path, help="Write the results to this JSON file.")
+
+
+def check_output_file(parser: argparse.ArgumentParser, path: Path | None) -> None:
+    """Ends with an error, before anything is computed, if no JSON file can be written there."""
+    if path is None:
+        return
+    if path.suffix != ".json":
+        parser.error(f"--output_file {path} is for JSON, name it .json: what else is written stands beside it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output_file {path}: {error}")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        parser.error(f"--output_file {path} cannot be written.")
+
+
+def distinct_names(names: list[str]) -> list[str]:
+    """
+    Models as they are called in a picture: by the last parts of their names, as many as tell them apart.
+
+    Example:
+
+    ```python
+    >>> from inference.embedding import distinct_names
+
+    >>> distinct_names(["runs/1/best", "runs/2/best"])
+    ['1/best', '2/best']
+    >>> distinct_names(["openai/clip-vit-base-patch32", "outputs/demo"])
+    ['clip-vit-base-patch32', 'demo']
+    ```"""
+    parts = [Path(name).parts for name in names]
+    for length in range(1, max(map(len, parts)) + 1):
+        short = ["/".join(part[-length:]) for part in parts]
+        if len(set(short)) == len(set(names)):
+            return short
+    return names
 
 
 def check_single_embeddings(model: PreTrainedModel | PreTrainedConfig) -> None:

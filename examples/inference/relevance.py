@@ -186,7 +186,8 @@ def sub_caption_numbers(input_ids: list[int], tokenizer: PreTrainedTokenizerBase
     >>> sub_caption_numbers(tokenizer("Sea. Sky")["input_ids"], tokenizer)
     [None, 0, 0, 1, 1]
     ```"""
-    around = set(tokenizer.all_special_tokens) - {tokenizer.unk_token, tokenizer.sep_token}
+    # the end of a text, if there is such a token, may be the same as the unknown one (CLIP) or the separator (XLM-R)
+    around = set(tokenizer.all_special_tokens) - ({tokenizer.unk_token, tokenizer.sep_token} - {tokenizer.eos_token})
     numbers, number = [], 0
     for token in tokenizer.convert_ids_to_tokens(input_ids):
         numbers.append(None if token in around else number)
@@ -441,10 +442,13 @@ def seen_picture(processor: ProcessorMixin, pixel_values: torch.Tensor) -> Image
     return Image.fromarray((255 * pixels.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy())
 
 
-def heat_map(picture: Image.Image, relevance: torch.Tensor) -> Image.Image:
-    """The relevance of patches (rows, columns), where it is positive, in red over a pale picture in grey."""
+def heat_map(picture: Image.Image, relevance: torch.Tensor, largest: float | None = None) -> Image.Image:
+    """
+    The relevance of patches (rows, columns), where it is positive, in red over a pale picture in grey; the darkest red
+    is `largest`, by default the largest one of the map.
+    """
     relevance = relevance.clamp(min=0)
-    relevance = relevance / relevance.max().clamp(min=1e-12)
+    relevance = relevance / max(relevance.max().item() if largest is None else largest, 1e-12)
     scale = max(1, SIDE_OF_MAPS / max(picture.size))
     size = (round(scale * picture.width), round(scale * picture.height))
     levels = Image.fromarray((255 * relevance).byte().numpy()).resize(size, Image.BICUBIC)
