@@ -343,7 +343,7 @@ def draw_image(explanations: list[Explanation], method: str) -> Figure:
     )
     num_blocks = -(-len(titles) // PANELS_PER_ROW)
     columns, rows = min(len(titles), PANELS_PER_ROW), num_blocks * len(explanations)
-    figure = Figure(figsize=(1.75 * columns, 1.75 * rows + 0.45 * num_blocks), layout="constrained")
+    figure = Figure(figsize=(1.75 * columns, 1.75 * rows + 0.6 * num_blocks), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     about = f"Relevance of patches by {method}, red where it speaks for the text; sub-captions on one scale."
     figure.supxlabel(f"{about} {describe_unread(explanations)}".strip(), fontsize=6, color="0.35")
