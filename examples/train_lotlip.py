@@ -128,6 +128,8 @@ RESUMED_SETTINGS = (
     "seed",
     "gradient_accumulation_steps",
     "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
     "weight_decay",
     "adam_beta1",
     "adam_beta2",
