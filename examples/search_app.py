@@ -50,8 +50,8 @@ from search.page import (
     wrap,
 )
 from search.pictures import encode_picture
-from search.query import SENTENCE_SCORES, Query, QueryError, Result
-from search.searcher import Searcher
+from search.query import SENTENCE_SCORES, Query, Result
+from search.searcher import PROBLEMS, Searcher
 
 
 # On a phone what was found is below the window
@@ -73,8 +73,8 @@ def answer(compute: Callable[[], dict[str, str]]) -> dict[str, str]:
     """What was asked for, or what is wrong with it."""
     try:
         return compute()
-    except (OSError, RuntimeError, ValueError) as error:
-        return {"message": str(error)}
+    except PROBLEMS as error:
+        return {"message": str(error) or type(error).__name__}
 
 
 def build_page(searcher: Searcher) -> gr.Blocks:
@@ -85,10 +85,8 @@ def build_page(searcher: Searcher) -> gr.Blocks:
         return format_results(query, results, searcher.thumbnail, searcher.args.sentence_score, num_pictures)
 
     def search(text: str, image_path: str | None) -> str:
-        try:
-            return format_found(*searcher.search(text, image_path, searcher.args.k))
-        except QueryError as error:
-            return format_message(str(error))
+        found = answer(lambda: {"html": format_found(*searcher.search(text, image_path, searcher.args.k))})
+        return found["html"] if "html" in found else format_message(found["message"])
 
     # what the page asks for by itself, see SCRIPT: a problem is its answer
     def similar(asked: dict) -> dict[str, str]:
@@ -106,11 +104,9 @@ def build_page(searcher: Searcher) -> gr.Blocks:
         )
 
     def classify(image_path: str | None, labels: str, template: str) -> str:
-        try:
-            found = searcher.classify(image_path, labels, template)
-        except QueryError as error:
-            return format_message(str(error))
-        return format_labels(found, add_up=not hasattr(searcher.model, "logit_bias"))
+        add_up = not hasattr(searcher.model, "logit_bias")
+        found = answer(lambda: {"html": format_labels(searcher.classify(image_path, labels, template), add_up)})
+        return found["html"] if "html" in found else format_message(found["message"])
 
     def update() -> tuple[str, gr.Timer]:
         searcher.start_update()

@@ -240,6 +240,22 @@ def test_what_is_indexed_can_be_searched_meanwhile(folder, model_dir, model_and_
     searchable = [number for number, *_ in seen]
     assert searchable[0] == 0 and sorted(searchable) == searchable and len(set(searchable)) >= 3
     assert all(number <= done for number, done, total in seen if total == 10)
+
+    # a later update too, and whatever happens in it, it comes to its end
+    for number in range(24):
+        make_scene(7, number).draw().save(folder / f"later {number:02}.png")
+    seen.clear()
+    searcher.update()
+    assert len({number for number, *_ in seen}) >= 3 and len(searcher.index.names) == 34
+    make_scene(7, 30).draw().save(folder / "last.png")
+    with pytest.MonkeyPatch.context() as broken:
+
+        def fail(*_):
+            raise MemoryError
+
+        broken.setattr("search.index.embed_batch", fail)
+        searcher.update()
+    assert not searcher.status.is_updating and searcher.status.problem == "MemoryError"
     searcher.start_update(min_seconds_ago=60)
     assert searcher.thread is None
     searcher.start_update()
@@ -279,7 +295,8 @@ def test_approximate_search_of_few_pictures_is_exact(folder, model_dir, model_an
     searcher = Searcher(*model_and_processor, args)
     searcher.update()
     assert "searched exactly: they are too few for IVF64,PQ8" in format_status(searcher)
-    assert len(searcher.search("a boat", None, 3)[1]) == 3
+    results = searcher.search("a boat. a house", None, 10)[1]
+    assert sorted(result.fits[0] for result in results) == [number / 9 for number in range(10)]  # in float64
     args.faiss_factory = "HNSV32"
     with pytest.raises(ValueError, match="knows no index `--faiss_factory HNSV32`"):
         Searcher(*model_and_processor, args)
@@ -371,6 +388,8 @@ def test_scores_of_sentences(model_and_processor, sentence_score):
         fits = [(scores[:, column] < own[column] - 1e-6).sum().item() / 29 for column in range(scores.shape[1])]
         assert result.fits == pytest.approx([*fits, None][:4], abs=1.01 / 29)  # a rounding may exchange two
     assert embed_query(model, processor, "a boat", None, "left_out").sentence_embeds.norm() == pytest.approx(1)
+    only_first = embed_query(model, processor, ". ".join(parts), None, "left_out", max_length=5)
+    assert only_first.sentence_embeds.any(dim=1).tolist() == [True, False, False, False]
 
 
 def test_sample_stands_for_a_large_collection(monkeypatch):
@@ -452,6 +471,15 @@ def test_searcher_of_a_data_set_and_of_saved_embeddings(model_dir, model_and_pro
     assert of_rows.search("", str(tmp_path / "query.png"), 1)[1][0].name == "11"
     of_rows.update()
     assert of_rows.changes == (0, 0, 0) and len(of_rows.index.names) == 20
+    draw_scenes(tmp_path / "files", 3, seed=5)
+    of_files = arguments(model_dir, tmp_path, "--dataset_name", "imagefolder", "--data_dir", tmp_path / "files")
+    of_files.eval_split = "train"
+    pictures = Searcher(*model_and_processor, of_files).pictures
+    before = pictures.scan()
+    assert before == {name: pictures.stamp(name) for name in before}
+    scenes[9]["image"].resize((70, 70)).save(tmp_path / "files" / "0001.png")
+    after = {name: pictures.stamp(name) for name in before}
+    assert [name for name in before if before[name] != after[name]] == ["1"] and after == pictures.scan()
 
     named = {"model_name_or_path": model_dir, "dataset_name": tmp_path / "data", "output_dir": tmp_path / "embeddings"}
     named |= {"device": "cpu", "id_column": "name"}

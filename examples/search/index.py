@@ -15,7 +15,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute
 import torch
 from data.loading import UnreadableImageError
-from data.storage import open_shards, read_embeddings, write_json, write_table
+from data.storage import open_shards, read_embeddings, stored_values, write_json, write_table
 from datasets import Dataset
 from embed_dataset import Entry, write_shard
 from filelock import FileLock, Timeout
@@ -111,14 +111,21 @@ def shard_paths(folder: Path, number: int) -> tuple[Path, Path]:
 
 def read_lists(folder: Path) -> dict[int, dict[str, list]]:
     """By the number of each shard, and by the name of each picture in it, its stamp and what is wrong with it."""
-    numbers = sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob("embeddings-*.parquet"))
-    return {number: json.loads(shard_paths(folder, number)[1].read_text(encoding="utf-8")) for number in numbers}
+    lists = {}
+    for number in sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob("embeddings-*.parquet")):
+        with suppress(FileNotFoundError):  # dropped meanwhile by another program
+            lists[number] = json.loads(shard_paths(folder, number)[1].read_text(encoding="utf-8"))
+    return lists
 
 
 def state_of(folder: Path) -> list[tuple[str, int, int]]:
     """What changes when the index in a folder does, whoever has changed it."""
-    files = sorted(folder.glob("*-*.*"))
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    state = []
+    for path in sorted([*folder.glob("embeddings-*.parquet"), *folder.glob("pictures-*.json")]):
+        with suppress(FileNotFoundError):  # dropped meanwhile by another program
+            status = path.stat()
+            state.append((path.name, status.st_size, status.st_mtime_ns))
+    return state
 
 
 def drop_stale(folder: Path, stamps: dict[str, str]) -> Changes:
@@ -275,6 +282,12 @@ def load_index(folder: Path) -> Index:
     if not lists:
         return EMPTY
     unreadable = {name: error for listed in lists.values() for name, (_, error) in listed.items() if error is not None}
-    names = open_shards(folder).to_table(columns=["id"])["id"].to_pylist()
-    embeds = list(read_embeddings(folder, "image"))
+    names, embeds = [], []
+    for number in lists:
+        with suppress(FileNotFoundError):  # dropped meanwhile by another program
+            # a file is replaced as a whole: its names and embeddings are of one reading
+            table = parquet.read_table(shard_paths(folder, number)[0], columns=["id", "embedding"])
+            if len(table) > 0:
+                names += table["id"].to_pylist()
+                embeds.append(torch.tensor(stored_values(table["embedding"].combine_chunks())))
     return Index(names, torch.cat(embeds) if embeds else torch.empty(0, 0), unreadable)

@@ -203,7 +203,9 @@ def format_query(query: Query, num_results: int, num_pictures: int) -> str:
 
 def format_sentence(sentence: Sentence, fit: float | None) -> str:
     is_satisfied = fit is not None and fit >= SATISFIED
-    value = f"{'✓ ' * is_satisfied}{int(100 * fit)}" if fit is not None else "not read" if not sentence.read else ""
+    value = "" if sentence.read else "not read"
+    if fit is not None:
+        value = f"{'✓ ' * is_satisfied}{int(100 * fit + 1e-9)}"
     return (
         f'<button type="button" class="sentence{" strong" * is_satisfied}" aria-pressed="false">'
         f"{format_bar(fit, sentence.text, value, bool(sentence.read))}</button>"
@@ -216,7 +218,7 @@ def format_card(result: Result, sentences: list[Sentence], thumbnail: str | None
     bars = [format_sentence(sentence, fit) for sentence, fit in zip(sentences[:NUM_SENTENCES], result.fits)]
     rest = bars[NUM_OPEN_SENTENCES:]
     if rest:
-        more = f"{len(sentences) - NUM_OPEN_SENTENCES} more sentences"
+        more = count(len(sentences) - NUM_OPEN_SENTENCES, "more sentence")
         more += f", the first {len(rest)} of them here" if len(sentences) > NUM_SENTENCES else ""
         rest = ["<details><summary class='quiet'>", more, "</summary>", *rest, "</details>"]
     picture = '<span class="quiet" style="margin: auto">cannot be read any more</span>'

@@ -143,18 +143,21 @@ class PictureRows:
         for table in self.dataset.with_format("arrow").iter(batch_size=1000):
             column = table[self.image_column].combine_chunks()
             paths += pa.compute.if_else(column.field("bytes").is_null(), column.field("path"), None).to_pylist()
-        return {
-            name: stamp_of(os.stat(paths[row])) if paths[row] and os.path.exists(paths[row]) else self.stamp(name)
-            for name, row in self.rows.items()
-        }
+        return {name: self.stamp_of_row(row, paths[row]) for name, row in self.rows.items()}
+
+    def stamp_of_row(self, row: int, path: str | None) -> str:
+        """That of a file of its own, or of the row as it is in the data set."""
+        return stamp_of(os.stat(path)) if path and os.path.exists(path) else f"{self.fingerprint} {row}"
 
     def is_out_of_reach(self, name: str) -> bool:
         """No row is."""
         return False
 
     def stamp(self, name: str) -> str:
-        """That of one row as it is in the data set."""
-        return f"{self.fingerprint} {self.rows[name]}"
+        """That of one row."""
+        row = self.rows[name]
+        file = self.dataset[row][self.image_column] or {"bytes": None, "path": None}
+        return self.stamp_of_row(row, file["path"] if file["bytes"] is None else None)
 
     def read(self, name: str, max_side: int | None = None) -> Image.Image:
         """

@@ -186,7 +186,7 @@ def embed_sentences(
     similarity loses without it; zero for a sentence that is not read. Of a single sentence nothing can be left out.
     """
     read = [sentence.read for sentence in sentences if sentence.read]
-    if score == "alone" or len(read) < 2:
+    if score == "alone" or len(sentences) < 2:
         return embed_corpus(model, processor, [sentence.text for sentence in sentences], max_length=max_length)
     directions = sub_caption_directions(model, processor, read, max_length)
     return torch.nn.functional.pad(directions, (0, 0, 0, len(sentences) - len(read)))
@@ -269,7 +269,7 @@ def percentiles(similarities: torch.Tensor, references: torch.Tensor) -> torch.T
     # (num_sentences, ...), sorted: the place of a value is how many are lower
     ordered = references.t().contiguous().sort(dim=1).values
     num_lower = torch.searchsorted(ordered, similarities.t().contiguous() - ROUNDING)
-    return (num_lower.t() / (len(references) - 1)).clamp(max=1)
+    return (num_lower.t().double() / (len(references) - 1)).clamp(max=1)  # in float32 9 of 10 is less than 0.9
 
 
 def search_index(index: Index, query: Query, k: int) -> list[Result]:

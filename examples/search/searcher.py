@@ -45,6 +45,10 @@ PICTURE_SIDE, WINDOW_SIDE = 480, 1600
 NUM_THUMBNAILS = 2000
 
 
+# What may go wrong with files, the model and memory, whoever is at fault
+PROBLEMS = (MemoryError, OSError, RuntimeError, ValueError)
+
+
 class Status(NamedTuple):
     """What a searcher does: so many of so many pictures indexed while it works, and what went wrong before."""
 
@@ -78,7 +82,7 @@ class Searcher:
             check_faiss_factory(args.faiss_factory, embed_texts(model, tokenize(processor, ["a"])).shape[-1])
         self.index, self.state = EMPTY, None
         self.changes = Changes(0, 0, 0)
-        self.model_lock, self.update_lock = Lock(), Lock()
+        self.model_lock, self.update_lock, self.start_lock = Lock(), Lock(), Lock()
         self.status = Status(False, 0, 0, None)
         self.last_look = float("-inf")
         self.is_stopped = False
@@ -133,14 +137,14 @@ class Searcher:
                 progress.total = total
                 progress.update(done - progress.n)
                 # what is on disk can be searched: read again as it grows by a half
-                if done >= max(SHARD_SIZE, 1.5 * len(self.index.names)):
+                if done >= SHARD_SIZE and num_before + done >= 1.5 * len(self.index.names):
                     self.refresh()
                 return self.is_stopped
 
             self.status, problem = Status(True, 0, 0, None), None
             try:
                 self.refresh()
-                self.changes = Changes(0, 0, 0)
+                num_before, self.changes = len(self.index.names), Changes(0, 0, 0)
                 self.changes = update_index(
                     self.folder,
                     self.pictures,
@@ -150,26 +154,28 @@ class Searcher:
                     report,
                     self.model_lock,
                 )
-            except (OSError, RuntimeError, ValueError) as error:  # the page says it
-                problem = str(error)
+            except PROBLEMS as error:  # the page says it
+                problem = str(error) or type(error).__name__
             try:
                 self.refresh()  # what an update has changed before it failed, too
-            except (OSError, RuntimeError, ValueError) as error:
-                problem = problem or str(error)
-            self.last_look = time.monotonic()
-            self.status = self.status._replace(is_updating=False, problem=problem)
+            except PROBLEMS as error:
+                problem = problem or str(error) or type(error).__name__
+            finally:
+                self.last_look = time.monotonic()
+                self.status = self.status._replace(is_updating=False, problem=problem)
 
     def start_update(self, min_seconds_ago: float = 0) -> None:
         """
         Begins an update, unless one is running, the last one ended less than some seconds ago, or the embeddings were
         made elsewhere.
         """
-        is_running = self.thread is not None and self.thread.is_alive()
-        is_recent = time.monotonic() - self.last_look < min_seconds_ago
-        if self.args.embeddings_dir is None and not is_running and not is_recent:
-            self.status = Status(True, 0, 0, None)
-            self.thread = Thread(target=self.update, daemon=True)
-            self.thread.start()
+        with self.start_lock:  # of several pages that are opened at once one begins
+            is_running = self.thread is not None and self.thread.is_alive()
+            is_recent = time.monotonic() - self.last_look < min_seconds_ago
+            if self.args.embeddings_dir is None and not is_running and not is_recent:
+                self.status = Status(True, 0, 0, None)
+                self.thread = Thread(target=self.update, daemon=True)
+                self.thread.start()
 
     def stop(self) -> None:
         """Ends an update that is running; what it has embedded is kept."""
