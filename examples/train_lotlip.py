@@ -79,6 +79,7 @@ from training.checkpoints import (
     find_leftovers,
     goes_on_in_output_dir,
     load_checkpoint,
+    read_state,
     save_checkpoint,
     set_aside_later_checkpoints,
 )
@@ -148,7 +149,9 @@ RESUMED_SETTINGS = (
     "min_crop_scale",
     "num_views",
     "keep_duplicate_negatives",
+    "num_corner_tokens",
     "dataset_name",
+    "dataset_config_name",
     "train_split",
     "image_column",
     "caption_column",
@@ -799,6 +802,8 @@ def main() -> None:
             "global_batch_size": global_batch_size,
             "num_processes": accelerator.num_processes,
             "num_samples": num_samples,
+            "is_locked": is_locked,
+            "mixed_precision": accelerator.mixed_precision,
             **{name: getattr(args, name) for name in RESUMED_SETTINGS},
         }
     )
@@ -823,6 +828,8 @@ def main() -> None:
         )
         logger.info(f"Image features from {samples.image_features.path}: the image tower does not run in training.")
 
+    if checkpoint is not None:
+        progress.check_settings(read_state(checkpoint)["progress"]["settings"])
     # From here on the output folder is this run's
     if accelerator.is_main_process:
         if not goes_on_in_output_dir(args):

@@ -135,7 +135,25 @@ def test_resume_refuses_another_run(train):
     with pytest.raises(ValueError, match="earlier run"):
         train("first")
     (folder / "checkpoint-9.partial").mkdir()  # torn while it was written
-    train("first", resume_from_checkpoint="latest", max_train_steps=5)
+    train("first", resume_from_checkpoint="latest", max_train_steps=5, checkpointing_steps=1)
+
+    # a refused one changes nothing; one from an earlier step sets the later one aside, which can be named again
+    names = sorted(path.name for path in folder.iterdir())
+    earlier = {"resume_from_checkpoint": folder / "checkpoint-4", "max_train_steps": 5, "checkpointing_steps": 1}
+    for wrong, message in (
+        ({"learning_rate": 1e-5}, "learning_rate = "),
+        ({"mixed_precision": "bf16"}, "mixed_precision = no, this run has bf16"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train("first", **earlier, **wrong)
+        assert sorted(path.name for path in folder.iterdir()) == names
+    train("first", **earlier)
+    train("first", **earlier)
+    assert {"checkpoint-5.abandoned", "checkpoint-5.abandoned-2", "checkpoint-5"} <= {
+        path.name for path in folder.iterdir()
+    }
+    train("first", **earlier | {"resume_from_checkpoint": folder / "checkpoint-5.abandoned", "max_train_steps": 6})
+    assert (folder / "checkpoint-6").exists() and (folder / "checkpoint-5").exists()
 
 
 def test_global_batches_are_a_new_permutation_each_epoch():

@@ -286,8 +286,8 @@ def read_image(file: dict, max_side: int | None = None) -> PIL.Image.Image:
         file (`dict`):
             An undecoded image of `datasets`: its `bytes`, or the `path` of its file.
         max_side (`int`, *optional*):
-            Make it smaller where a side is longer. A large JPEG is then decoded at a fraction of its size, which takes
-            a tenth of the time.
+            Make it smaller where a side is longer. A large JPEG is then decoded at a fraction of its size, which is
+            much faster.
 
     Raises:
         `UnreadableImageError`: if there is none in the file.

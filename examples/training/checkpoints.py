@@ -21,6 +21,7 @@ import re
 import shutil
 import signal
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -68,20 +69,25 @@ class Progress:
         self.best = {metric: result}
         return True
 
-    def load_state_dict(self, state: dict) -> None:
-        for name, value in state.pop("settings").items():
+    def check_settings(self, settings: dict) -> None:
+        """Refuses a checkpoint whose run took other steps."""
+        for name, value in settings.items():
             if name in self.settings and value != self.settings[name]:
                 raise ValueError(
                     f"The checkpoint was written with {name} = {value}, this run has {self.settings[name]}: it would "
                     "take other steps. Start it as the first run was started."
                 )
+
+    def load_state_dict(self, state: dict) -> None:
+        self.check_settings(state.pop("settings"))
         for name, value in state.items():
             setattr(self, name, value)
 
 
 class StopSignal:
     """
-    Notes SIGTERM and SIGINT, for the run to end after the step that it is in. A second one ends it at once.
+    Notes SIGTERM and SIGINT, for the run to end after the step that it is in. A second one of the same kind ends it at
+    once.
 
     Args:
         promise (`str`, *optional*):
@@ -94,6 +100,7 @@ class StopSignal:
 
     def note(self, number: int, frame: object) -> None:
         self.number = number
+        # of this kind only: at Ctrl-C torchrun sends SIGTERM behind the terminal's SIGINT
         signal.signal(number, self.handlers[number])
         # past Python's buffer, in which the signal may have found a progress bar at work
         os.write(2, f"{self.promise}\n".encode())
@@ -156,6 +163,11 @@ def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress
     accelerator.wait_for_everyone()
 
 
+def read_state(checkpoint: Path) -> dict:
+    """The progress and the schedule of a checkpoint."""
+    return json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+
+
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path, progress: Progress, scheduler) -> None:
     """
     Loads what `save_checkpoint` saved.
@@ -164,7 +176,7 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path, progress: Progre
         `ValueError`: if it is of another run.
         `pickle.UnpicklingError`: if a file holds more than tensors and numbers, such as code.
     """
-    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    state = read_state(checkpoint)
     progress.load_state_dict(state["progress"])
     accelerator.load_state(str(checkpoint))
     # accelerate passes over random states that it cannot read, and the run would go on with others
@@ -194,12 +206,13 @@ def set_aside_later_checkpoints(output_dir: Path, checkpoint: Path) -> None:
     """Renames those that an earlier run saved after the one that this run goes on from: they are not its own."""
     if checkpoint.resolve().parent != output_dir.resolve():
         return
+    step = read_state(checkpoint)["progress"]["step"]
     for path in list_checkpoints(output_dir):
-        if step_of(path) > step_of(checkpoint):
-            abandoned = path.with_name(f"{path.name}.abandoned")
-            shutil.rmtree(abandoned, ignore_errors=True)
+        if step_of(path) > step:
+            names = (f"{path.name}.abandoned{f'-{number}' if number > 1 else ''}" for number in count(1))
+            abandoned = next(path.with_name(name) for name in names if not path.with_name(name).exists())
             path.rename(abandoned)
-            logger.warning(f"{path} is of the run that is left at step {step_of(checkpoint)}: renamed to {abandoned}.")
+            logger.warning(f"{path} is of the run that is left at step {step}: renamed to {abandoned}.")
 
 
 def find_leftovers(output_dir: Path) -> list[Path]:
