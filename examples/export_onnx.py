@@ -38,7 +38,7 @@ import onnx_ir
 import onnxruntime
 import torch
 from data.arguments import HelpFormatter
-from data.storage import write_json
+from data.storage import hash_weights, write_json
 from inference.embedding import check_single_embeddings
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch.export import Dim
@@ -215,9 +215,18 @@ def export_towers(
     print("| graph | MB | largest difference | least cosine similarity |\n| --- | ---: | ---: | ---: |")
     save_graphs(folder, "text_model", text_model, text, texts, dtypes)
     save_graphs(folder, "vision_model", vision_model, vision, images, dtypes)
-    for suffix in (suffix for dtype, suffix in SUFFIXES.items() if dtype not in dtypes):
-        for name in ("text_model", "vision_model"):  # of an earlier export, perhaps of another model
-            (folder / f"{name}{suffix}.onnx").unlink(missing_ok=True)
+
+
+def remove_graphs_of_another_model(folder: Path, weights: str, dtypes: list[str]) -> None:
+    """Removes what an earlier export left of other weights and in other dtypes than those just written."""
+    record = folder / "weights.json"
+    if not record.exists() or json.loads(record.read_text(encoding="utf-8")) != {"weights": weights}:
+        for suffix in (suffix for dtype, suffix in SUFFIXES.items() if dtype not in dtypes):
+            for path in (folder / f"{name}{suffix}.onnx" for name in ("text_model", "vision_model")):
+                if path.exists():
+                    path.unlink()
+                    print(f"Removed {path}, which is of another model.")
+    write_json(record, {"weights": weights})
 
 
 def save_preprocessing(folder: Path, processor: LotlipProcessor) -> None:
@@ -268,6 +277,8 @@ def main() -> None:
         args.dtype,
         args.output_corner_tokens,
     )
+    weights = f"{hash_weights(text_model)} {hash_weights(vision_model)}"
+    remove_graphs_of_another_model(args.output_dir / "onnx", weights, args.dtype)
     config.save_pretrained(args.output_dir)
     save_preprocessing(args.output_dir, processor)
 

@@ -329,7 +329,11 @@ def tidy(texts: dict[Path, str]) -> dict[Path, str]:
         # the modules of `__init__.py` are imported for others to use
         for command in (["check", "--fix", "--select", "F401,I001", "--exclude", "__init__.py", *isort], ["format"]):
             options = ["--isolated", "--line-length", "119", "--quiet"]
-            subprocess.run([sys.executable, "-m", "ruff", *command, *options, folder], check=True)
+            done = subprocess.run(
+                [sys.executable, "-m", "ruff", *command, *options, folder], capture_output=True, text=True
+            )
+            if done.returncode != 0:
+                raise ValueError(f"ruff cannot format the files: {done.stderr or done.stdout}")
         return {file: (Path(folder) / file).read_text(encoding="utf-8") for file in texts}
 
 

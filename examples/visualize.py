@@ -324,7 +324,7 @@ def describe_unread(explanations: list[Explanation]) -> str:
         num_unread = len(explanation.sub_captions) - len({*explanation.numbers} - {None})
         if num_unread > 0:
             parts.append(
-                f"{num_unread} sub-captions are beyond the limit of {name_models(explanations)[explanation.name]}."
+                f"Beyond the limit of {name_models(explanations)[explanation.name]}, sub-captions: {num_unread}."
             )
     if any("[UNK]" in explanation.tokens for explanation in explanations):
         parts.append("[UNK]: a word that the vocabulary lacks.")

@@ -242,8 +242,11 @@ def save_with_remote_code(model: LotlipModel, processor: LotlipProcessor, save_d
     )
     _add_auto_maps(save_directory / PROCESSOR_NAME, PROCESSOR_AUTO_MAP, image_processor=IMAGE_PROCESSOR_AUTO_MAP)
     _add_auto_maps(save_directory / TOKENIZER_CONFIG_FILE, TOKENIZER_AUTO_MAP)
+    is_token_wise = _is_token_wise(model.config.to_dict())
     for name, content in SENTENCE_TRANSFORMERS_FILES.items():
-        if not _is_token_wise(model.config.to_dict()):
+        if is_token_wise:
+            (save_directory / name).unlink(missing_ok=True)
+        else:
             _write_json(save_directory / name, content)
     for file in remote_code_files():
         shutil.copyfile(file, save_directory / file.name)
@@ -386,7 +389,7 @@ def write_model_card(
         max_length=tokenizer_config["model_max_length"],
         token_wise=TOKEN_WISE if is_token_wise else "",
         sentence_transformers="" if is_token_wise else SENTENCE_TRANSFORMERS.format(repo_id=repo_id),
-        languages="English" if language == "en" else f"texts in the languages of its captions ({_join(language)})",
+        languages=_describe_languages(language),
         biases=biases,
         repo_id=repo_id,
         provenance=provenance,
@@ -397,8 +400,10 @@ def write_model_card(
     (save_directory / MODEL_CARD_NAME).write_text(card, encoding="utf-8")
 
 
-def _join(names: str | list[str]) -> str:
-    return names if isinstance(names, str) else ", ".join(names)
+def _describe_languages(language: str | list[str]) -> str:
+    codes = [language] if isinstance(language, str) else language
+    known = {("en",): "English", ("multilingual",): "texts in many languages"}
+    return known.get(tuple(codes), f"texts in the languages of its captions ({', '.join(codes)})")
 
 
 def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
@@ -439,8 +444,8 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
 
 def push_metric(repo_id: str) -> str:
     """
-    Uploads the metric to a Space on the Hub, where `evaluate.load(repo_id)` finds it. The Space is created if there is
-    none yet, and shows the metric's card.
+    Uploads the metric to a Space on the Hub, where `evaluate.load("org/name")` finds it, by its full name. The Space
+    is created if there is none yet, and shows the metric's card.
 
     Args:
         repo_id (`str`):

@@ -261,7 +261,7 @@ def test_commands_that_are_not_run_are_understood(page, monkeypatch):
             monkeypatch.setattr(sys, "argv", words[words.index(script) :])
             with monkeypatch.context() as context, pytest.raises(Understood):
                 context.setattr(argparse.ArgumentParser, "parse_args", parse_only)
-                runpy.run_path(script, run_name="__main__")
+                runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
 @pytest.mark.parametrize("name", MODULES)

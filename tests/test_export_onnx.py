@@ -115,6 +115,27 @@ def test_what_is_no_lotlip_is_refused(model_dir, monkeypatch, tmp_path, capsys):
         export_onnx.main()
     assert "is a `lotlip_text_model`, no LoTLIP" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
+    config = tiny_config()
+    config.similarity = "token_wise"
+    config.save_pretrained(tmp_path)
+    with pytest.raises(SystemExit):
+        export_onnx.main()
+    assert "has no single embedding" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_graphs_of_another_model_do_not_stay(tmp_path, capsys):
+    def export(weights: str, *dtypes: str) -> set[str]:
+        for dtype in dtypes:
+            for name in ("text_model", "vision_model"):
+                (tmp_path / f"{name}{export_onnx.SUFFIXES[dtype]}.onnx").touch()
+        export_onnx.remove_graphs_of_another_model(tmp_path, weights, list(dtypes))
+        return {path.name.removeprefix("text_model") for path in tmp_path.glob("text_model*")}
+
+    assert export("a", "fp32", "fp16") == {".onnx", "_fp16.onnx"}
+    assert export("a", "q8") == {".onnx", "_fp16.onnx", "_quantized.onnx"} and capsys.readouterr().out == ""
+    assert export("b", "fp32") == {".onnx"}
+    assert "vision_model_quantized.onnx, which is of another model" in capsys.readouterr().out
+
 
 @pytest.fixture(scope="module")
 def node_script(tmp_path_factory) -> Path:

@@ -239,6 +239,7 @@ def test_the_card_says_what_is_so(hub, tmp_path):
     assert "language: en" in plain and "It reads English" in plain and "SentenceTransformer(" in plain
     mine = card(language=["de", "fr"], biases="It has seen nothing but drawings.")
     assert "- de\n- fr" in mine and "English" not in mine and "(de, fr)" in mine and "stereotypes" not in mine
+    assert "It reads texts in many languages" in card(language="multilingual")
     for wrong, message in (({"a": "b"}, "has 'b' as 'a'"), ({"a": 1.0}, "without `dataset`")):
         with pytest.raises(ValueError, match=message):
             card(results=wrong, dataset="photos" if "b" in wrong.values() else None)
@@ -248,6 +249,7 @@ def test_the_card_says_what_is_so(hub, tmp_path):
     late = card()
     assert "SentenceTransformer(" not in late and "- sentence-transformers" not in late
     model, processor = (cls.from_pretrained(tmp_path / "model") for cls in (LotlipModel, LotlipProcessor))
+    shutil.copytree(hub.converted, tmp_path / "late")  # over a model that is one
     save_with_remote_code(model, processor, tmp_path / "late")
     assert not (tmp_path / "late" / "modules.json").exists()
 

@@ -72,14 +72,18 @@ def test_follows_the_rules_of_the_library(tree):
 
 
 def test_nothing_is_written_where_it_cannot_be_whole(tree, tmp_path, monkeypatch):
-    for error in (OSError("read-only"), ValueError("no list"), KeyboardInterrupt()):
+    for error, message in (
+        (OSError("read-only"), "Nothing more is written: read-only"),
+        (ValueError("no list"), "Nothing more is written: no list"),
+        (KeyboardInterrupt(), "Stopped. Files are there whole or not at all"),
+    ):
 
         def fail(*_, error=error):
             raise error
 
         monkeypatch.setattr(lay_out_upstream, "tidy", fail)
         monkeypatch.setattr(sys, "argv", ["lay_out_upstream.py", "--output_dir", str(tmp_path / "out")])
-        with pytest.raises(SystemExit, match=str(error)):
+        with pytest.raises(SystemExit, match=message):
             lay_out_upstream.main()
         assert not (tmp_path / "out").exists()
 

@@ -391,7 +391,7 @@ def test_visualize_several_models(model_dir, tmp_path, monkeypatch):
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     # the picture, the whole text and the sub-caption that is read
     assert page.count("<h2>") == 2 and page.count("<img") == 2 * 3
-    assert "1 sub-captions are beyond the limit" in page
+    assert "sub-captions: 1." in page
     for name in ("text", "image"):
         with Image.open(output_dir / f"{name}.png") as picture:
             assert picture.width > 300

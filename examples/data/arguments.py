@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the arguments of all commands have in common."""
+"""What the arguments of the commands have in common."""
 
 import argparse
 
@@ -37,4 +37,4 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         if action.nargs == 0 or default in (None, [], argparse.SUPPRESS) or "default" in action.help.lower():
             return action.help
         text = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
-        return f"{action.help.rstrip('.')} (default: {text})".replace("%", "%%") + "."
+        return f"{action.help.rstrip('.')} (default: {text.replace('%', '%%')})."

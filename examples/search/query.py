@@ -251,7 +251,8 @@ def percentiles(similarities: torch.Tensor, references: torch.Tensor) -> torch.T
             Those of all pictures, or of a sample.
 
     Returns:
-        `torch.Tensor` of shape `(num_pictures, num_sentences)`: from 0 to 1; NaN if there is no other picture.
+        `torch.Tensor` of shape `(num_pictures, num_sentences)`: from 0 to 1, in float64; NaN if there is no other
+        picture.
 
     Example:
 
@@ -262,10 +263,10 @@ def percentiles(similarities: torch.Tensor, references: torch.Tensor) -> torch.T
     >>> references = torch.tensor([[0.1], [0.4], [0.2], [0.2], [0.3]])
     >>> percentiles(torch.tensor([[0.4], [0.2]]), references)
     tensor([[1.0000],
-            [0.2500]])
+            [0.2500]], dtype=torch.float64)
     ```"""
     if len(references) < 2:
-        return torch.full_like(similarities, torch.nan)
+        return torch.full_like(similarities, torch.nan, dtype=torch.float64)
     # (num_sentences, ...), sorted: the place of a value is how many are lower
     ordered = references.t().contiguous().sort(dim=1).values
     num_lower = torch.searchsorted(ordered, similarities.t().contiguous() - ROUNDING)
