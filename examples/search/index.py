@@ -173,7 +173,7 @@ def read_batches(
         try:
             inputs = preprocess(images) if images else None
         except (MemoryError, RuntimeError, ValueError):  # one of them: too thin to be resized, say
-            for name, image in zip(list(good), list(images)):
+            for name, image in zip(good, images):
                 try:
                     preprocess([image])
                 except (MemoryError, RuntimeError, ValueError) as error:

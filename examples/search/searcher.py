@@ -191,7 +191,7 @@ class Searcher:
             return None
 
     def encode(self, name: str, stamp: str, max_side: int) -> str:
-        """A picture as its file is now, as the address of itself."""
+        """The address of a picture; one of another stamp, which is not used here, is another entry of the cache."""
         return encode_picture(self.pictures.read(name, max_side))
 
     def enlarge(self, name: str) -> str:
