@@ -23,9 +23,9 @@ $(VENV)/.installed-browser: $(VENV)/.installed-app
 demo: $(VENV)/.installed
 	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no --num_machines 1 \
 		examples/train_lotlip.py --output_dir outputs/demo --overwrite_output_dir
-	$(BIN)/python examples/evaluate_retrieval.py --model_name_or_path outputs/demo \
+	$(BIN)/python -m modeling_lotlip.evaluation.retrieval --model_name_or_path outputs/demo \
 		--output_file outputs/demo/retrieval.json
-	$(BIN)/python examples/zero_shot_classification.py --model_name_or_path outputs/demo \
+	$(BIN)/python -m modeling_lotlip.evaluation.classification --model_name_or_path outputs/demo \
 		--output_file outputs/demo/zero_shot.json
 
 outputs/demo/model.safetensors:
@@ -36,7 +36,7 @@ outputs/scenes: | $(VENV)/.installed
 
 # serves a page on which drawn scenes are searched with the model of `make demo`
 app: $(VENV)/.installed-app outputs/demo/model.safetensors outputs/scenes
-	$(BIN)/python examples/search_app.py --model_name_or_path outputs/demo --images outputs/scenes \
+	$(BIN)/python -m modeling_lotlip.commands.app --model_name_or_path outputs/demo --images outputs/scenes \
 		--sentence_score left_out
 
 test: $(VENV)/.installed
@@ -44,7 +44,7 @@ test: $(VENV)/.installed
 
 # needs a Chromium: apt-get install chromium
 browser-test: $(VENV)/.installed-browser
-	$(BIN)/python -m pytest tests/test_search_app.py -m browser
+	$(BIN)/python -m pytest tests/search/test_search_app.py -m browser
 
 # the oldest and the newest transformers that setup.py allows, each in a folder of its own with the packages it wants
 OLDEST = $(shell sed -n 's/.*"transformers>=\([0-9.]*\),<6".*/\1/p' setup.py)
@@ -65,13 +65,13 @@ upstream: $(VENV)/.installed
 	rm -rf $(SOURCES) && mkdir $(SOURCES)
 	$(BIN)/pip download --quiet --no-deps --no-binary transformers --dest $(SOURCES) "transformers==$(INSTALLED)"
 	tar -xzf $(SOURCES)/*.tar.gz --strip-components 1 -C $(SOURCES)
-	$(BIN)/python examples/lay_out_upstream.py --output_dir outputs/upstream --test --library_tests $(SOURCES)/tests
+	$(BIN)/python -m tests.upstream.lay_out --output_dir outputs/upstream --test --library_tests $(SOURCES)/tests
 	cd outputs/upstream && $(abspath $(BIN))/python -m mlinter src/transformers/models/lotlip tests/models/lotlip
 
 # a warning, a dead link or anchor for instance, fails; and so does a command or a snippet
 docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict
-	$(BIN)/python -m pytest -m pages tests/test_documentation.py --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest -m pages tests/docs/test_documentation.py --numprocesses auto --maxprocesses 4
 
 # the same at http://127.0.0.1:8000, built anew when a page changes
 docs-serve: $(VENV)/.installed

@@ -61,7 +61,18 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["modeling_lotlip", "modeling_lotlip.*"]),
-    package_data={"modeling_lotlip": ["metrics/*/README.md"]},
+    py_modules=["lotlip"],  # the command, which parses before the package is imported
+    entry_points={"console_scripts": ["lotlip = lotlip:main"]},
+    package_data={
+        "modeling_lotlip": [
+            "metrics/*/README.md",
+            "captioning/*.txt",
+            "templates/*",
+            "search/*.html",
+            "search/*.css",
+            "search/*.js",
+        ],
+    },
     python_requires=">=3.10",
     install_requires=[
         "ftfy",

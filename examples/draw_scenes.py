@@ -21,8 +21,8 @@ import argparse
 import json
 from pathlib import Path
 
-from data.arguments import HelpFormatter
-from data.scenes import make_scene
+from modeling_lotlip.data.arguments import HelpFormatter
+from modeling_lotlip.data.scenes import make_scene
 
 
 def draw_scenes(output_dir: Path, num_scenes: int, seed: int) -> None:

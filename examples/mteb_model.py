@@ -25,14 +25,14 @@ import argparse
 from pathlib import Path
 
 import mteb
-from data.arguments import HelpFormatter
-from inference.embedding import check_single_embeddings
 from mteb.models import SentenceTransformerEncoderWrapper
 from mteb.results import ModelResult
 from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig
 
 import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
+from modeling_lotlip.data.arguments import HelpFormatter
+from modeling_lotlip.embedding.models import check_single_embeddings
 
 
 def load_mteb_model(

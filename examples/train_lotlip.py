@@ -50,28 +50,30 @@ from accelerate.utils import (
     gather_object,
     set_seed,
 )
-from data.arguments import HelpFormatter
-from data.captions import CaptionReader, UnmatchedKeys, add_side_file_arguments
-from data.image_features import cache_image_features
-from data.loading import (
-    add_data_arguments,
-    columns_of,
-    fingerprint_of,
-    leave_signals_to_the_main_process,
-    load_split,
-    undecoded,
-)
-from data.samples import BadSamples, CaptionedImages, Collator, GlobalBatches, StreamedBatches
-from data.storage import write_json
-from evaluate_retrieval import embed_dataset, format_table, measure_retrieval
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HOME
-from inference.embedding import count_positions
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from tqdm.auto import tqdm
-from training.checkpoints import (
+from transformers import get_scheduler
+
+from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.data.arguments import HelpFormatter, add_data_arguments, add_side_file_arguments
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.loading import columns_of, fingerprint_of, leave_signals_to_the_main_process, load_split
+from modeling_lotlip.data.side_captions import UnmatchedKeys
+from modeling_lotlip.embedding.models import count_positions
+from modeling_lotlip.evaluation.classification import (
+    add_classification_arguments,
+    classify,
+    embed_classes,
+    read_class_names,
+)
+from modeling_lotlip.evaluation.retrieval import embed_dataset, format_table, measure_retrieval
+from modeling_lotlip.files import write_json
+from modeling_lotlip.hub import push_folder, save_with_remote_code, write_model_card
+from modeling_lotlip.training.checkpoints import (
     Progress,
     StopSignal,
     check_output_dir,
@@ -83,29 +85,19 @@ from training.checkpoints import (
     save_checkpoint,
     set_aside_later_checkpoints,
 )
-from training.gradient_cache import backward_in_chunks
-from training.monitoring import MetricsLog, Throughput, measure_slots, peak_memory
-from training.objectives import OBJECTIVES, scalars_of
-from training.positions import stretch_positions
-from training_summary import SETTINGS_FILE, write_summary
-from transformers import AutoProcessor, PreTrainedModel, get_scheduler
-from zero_shot_classification import add_classification_arguments, classify, embed_classes, read_class_names
-
-from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
-from modeling_lotlip.hub import push_folder, save_with_remote_code, write_model_card
+from modeling_lotlip.training.gradient_cache import backward_in_chunks
+from modeling_lotlip.training.image_features import cache_image_features
+from modeling_lotlip.training.models import build_model
+from modeling_lotlip.training.monitoring import MetricsLog, Throughput, measure_slots, peak_memory
+from modeling_lotlip.training.objectives import OBJECTIVES, scalars_of
+from modeling_lotlip.training.positions import stretch_positions
+from modeling_lotlip.training.samples import BadSamples, CaptionedImages, Collator, GlobalBatches, StreamedBatches
+from modeling_lotlip.training.step import global_loss, parameter_groups
+from modeling_lotlip.training.summary import SETTINGS_FILE, write_summary
 
 
 logger = logging.getLogger(__name__)
 
-# The towers that are trained from scratch where none is named: small, for drawn scenes.
-SMALL_TOWER = {
-    "hidden_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 512,
-    "initializer_range": 0.1,
-}
-MAX_VOCAB_SIZE = 8192
 
 # What a model card need not say of a training
 NOT_IN_CARD = (
@@ -411,141 +403,8 @@ def parse_args() -> argparse.Namespace:
 # Model
 
 
-def build_model(
-    args: argparse.Namespace, dataset: datasets.Dataset, reader: CaptionReader
-) -> tuple[LotlipModel, LotlipProcessor, bool]:
-    """The model to train, its processor, and whether the weights of its image tower were loaded."""
-    text_fields = {}
-    if args.num_corner_tokens is not None:
-        text_fields["num_corner_tokens"] = args.num_corner_tokens
-    if args.no_corner_attention_mask:
-        text_fields["corner_attention_mask"] = False
-
-    if args.model_name_or_path is not None:
-        config = LotlipConfig.from_pretrained(args.model_name_or_path)
-        saved = config.text_config.num_corner_tokens
-        if args.num_corner_tokens not in (None, saved):
-            raise ValueError(f"`--num_corner_tokens {args.num_corner_tokens}`, but the model has {saved} of them.")
-        for name, value in text_fields.items():
-            setattr(config.text_config, name, value)
-        model = LotlipModel.from_pretrained(args.model_name_or_path, config=config)
-        return model, AutoProcessor.from_pretrained(args.model_name_or_path), True
-
-    tokenizer_name = args.tokenizer_name or args.text_model_name_or_path
-    if tokenizer_name is not None:
-        tokenizer = LotlipTokenizer.from_pretrained(tokenizer_name)
-    else:
-        tokenizer = build_tokenizer(dataset, reader)
-
-    if args.config_name is not None:
-        config = LotlipConfig.from_pretrained(args.config_name)
-        config.text_config.vocab_size = max(config.text_config.vocab_size, len(tokenizer))
-        for name, value in text_fields.items():
-            setattr(config.text_config, name, value)
-        model = LotlipModel(config)
-    else:
-        text_fields = {f"text_{name}": value for name, value in text_fields.items()}
-        vision_fields = {"vision_image_size": args.image_size} if args.image_size is not None else {}
-        if args.text_model_name_or_path is None:
-            text_fields |= {f"text_{name}": value for name, value in SMALL_TOWER.items()}
-            text_fields |= {"text_vocab_size": len(tokenizer), "text_hidden_dropout_prob": 0.0}
-            text_fields |= {"text_attention_probs_dropout_prob": 0.0, "text_pad_token_id": tokenizer.pad_token_id}
-        if args.vision_model_name_or_path is None:
-            vision_fields |= {f"vision_{name}": value for name, value in SMALL_TOWER.items()}
-            vision_fields |= {"vision_patch_size": 8, "vision_image_size": args.image_size or 64}
-        model = LotlipModel.from_vision_text_pretrained(
-            args.vision_model_name_or_path, args.text_model_name_or_path, **text_fields, **vision_fields
-        )
-    height, width = model.vision_model.embeddings.image_size
-    image_processor = LotlipImageProcessor(
-        size={"shortest_edge": max(height, width)}, crop_size={"height": height, "width": width}
-    )
-    processor = LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
-    return model, processor, args.vision_model_name_or_path is not None
-
-
-def build_tokenizer(dataset: datasets.Dataset, reader: CaptionReader) -> LotlipTokenizer:
-    """
-    A tokenizer with the words of the captions, the most frequent ones, and their characters for all other words. It is
-    the same on every process and in every run, which a trained WordPiece vocabulary is not: its trainer breaks ties at
-    random.
-    """
-    if isinstance(dataset, datasets.IterableDataset):
-        raise ValueError("A stream gives no vocabulary: name a tokenizer with `--tokenizer_name`.")
-    tokenizer = LotlipTokenizer()
-    backend = tokenizer.backend_tokenizer
-    words = Counter()
-    for row in undecoded(dataset, reader.image_column).select_columns(reader.columns):
-        for text in reader.short_captions(row) + reader.long_captions(row):
-            text = backend.normalizer.normalize_str(text).replace(tokenizer.sep_token, " ")
-            words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))
-    characters = sorted(set("".join(words)))
-    vocab = dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    vocab |= dict.fromkeys(characters + [f"##{character}" for character in characters])
-    frequent = sorted(words, key=lambda word: (-words[word], word))
-    vocab |= dict.fromkeys(frequent[: max(0, MAX_VOCAB_SIZE - len(vocab))])
-    return LotlipTokenizer(vocab={token: index for index, token in enumerate(vocab)})
-
-
-def parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict]:
-    """Matrices decay; norms, biases, corner tokens and the temperature (which is never sharded) do not."""
-    decayed, kept, scalars = [], [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter.dim() == 0:
-            scalars.append(parameter)
-        elif parameter.requires_grad:
-            is_kept = parameter.dim() < 2 or name.endswith("corner_tokens")
-            (kept if is_kept else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": kept, "weight_decay": 0.0},
-        {"params": scalars, "weight_decay": 0.0},
-    ]
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The loss of the global batch
-
-
-def global_loss(
-    image_embeds: torch.Tensor,
-    text_embeds: torch.Tensor,
-    logit_scale: torch.Tensor,
-    batch: dict[str, torch.Tensor],
-    args: argparse.Namespace,
-    accelerator: Accelerator,
-    details: dict[str, torch.Tensor] | None = None,
-    **other_scalars: torch.Tensor,
-) -> torch.Tensor:
-    """
-    The loss over the global batch, the same on every process. Each has its gradient for the own rows, multiplied by
-    the number of processes because data parallelism averages over them: what reaches the parameters is the gradient of
-    the global batch. `details` receives what the loss is made of. Other scalars are those of the objective.
-    """
-    for embeds in (image_embeds, text_embeds):
-        if embeds.requires_grad:
-            embeds.register_hook(lambda gradient: gradient * accelerator.num_processes)
-    scalars = {"logit_scale": logit_scale.exp(), **other_scalars}
-    short_groups = None
-    if not args.keep_duplicate_negatives:
-        short_ids = batch["short_input_ids"] * batch["short_attention_mask"]  # padded with 0 here and across processes
-        short_ids = accelerator.gather(accelerator.pad_across_processes(short_ids, dim=1))
-        _, groups = short_ids.unique(dim=0, return_inverse=True)
-        short_groups = groups.unflatten(0, (accelerator.num_processes, -1))[accelerator.process_index]
-    loss, slot_losses = OBJECTIVES[args.objective].loss(
-        image_embeds,
-        text_embeds,
-        **scalars,
-        present=(text_embeds != 0).any(dim=-1),  # the embedding of an absent caption is zero
-        short_groups=short_groups,
-        gather=accelerator.gather,
-        process_index=accelerator.process_index,
-        return_slot_losses=True,
-    )
-    if details is not None:
-        details["slot_losses"] = slot_losses
-        details["image_embeds"], details["text_embeds"] = image_embeds.detach(), text_embeds.detach()
-    return loss
 
 
 # ---------------------------------------------------------------------------------------------------------------------

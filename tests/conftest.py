@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import train_lotlip
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
+from examples import train_lotlip
 from modeling_lotlip import (
     LotlipConfig,
     LotlipImageProcessor,
@@ -148,7 +148,7 @@ def training_argv(folder: Path, name: str, **options) -> list[str]:
 
 def training_environment() -> dict[str, str]:
     """The environment of a training in a process of its own."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "examples"), str(ROOT / "tests")])
+    path = str(ROOT)
     return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 

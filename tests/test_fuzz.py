@@ -11,17 +11,18 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from data.captions import CaptionReader, captions_of
-from data.loading import take_slice
-from data.samples import CaptionedImages, GlobalBatches
 from datasets import Dataset
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
-from test_tokenization_lotlip import MINILM, ODD_PARTS, vocab_file
 
 from modeling_lotlip import LotlipImageProcessor, LotlipImageProcessorPil, LotlipTokenizer
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.loading import take_slice
+from modeling_lotlip.data.side_captions import captions_of
 from modeling_lotlip.metrics import retrieval_metrics
+from modeling_lotlip.training.samples import CaptionedImages, GlobalBatches
+from tests.test_tokenization_lotlip import MINILM, ODD_PARTS, vocab_file
 
 
 BOUNDED = settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))

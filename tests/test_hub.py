@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import CUT_OFF, hub_server
 from safetensors.torch import load_file
-from test_convert import make_tokenizer_folder, original_checkpoint, original_towers
 from transformers.dynamic_module_utils import get_imports
 
 from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.hub import remote_code_files, save_with_remote_code, write_model_card
+from tests.helpers.hub_server import CUT_OFF, hub_server
+from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
 
 
 ROOT = Path(__file__).resolve().parents[1]

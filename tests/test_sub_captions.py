@@ -7,18 +7,18 @@ from argparse import Namespace
 
 import pytest
 import sentencex
-from conftest import SHARED
-from data.captions import CaptionReader
-from data.samples import CaptionedImages
-from data.scenes import load_scenes
 from datasets import Dataset
-from evaluate_retrieval import RetrievalCollator
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizer
 
 from modeling_lotlip import LotlipTokenizer
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.evaluation.retrieval import RetrievalCollator
 from modeling_lotlip.sub_captions import SPLITTERS, join_sub_captions, split_sentences, split_sub_captions
+from modeling_lotlip.training.samples import CaptionedImages
+from tests.conftest import SHARED
 
 
 TEXT = "A boat of Mr. Hill, 3.5 m long, lies at St. John's pier. What a sea! It is 5 p.m. on the clock.\nFog. The end"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_hub import LOAD
+
+from tests.test_hub import LOAD
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,12 +23,19 @@ import copy
 import warnings
 
 import torch
-from benchmark import add_benchmark_arguments, add_model_arguments, measure, report, set_up, write_results
-from original import build_lotlip
 from torch import nn
 from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
 from modeling_lotlip import LotlipModel
+from modeling_lotlip.benchmarking.original import build_lotlip
+from modeling_lotlip.benchmarking.timing import (
+    add_benchmark_arguments,
+    add_model_arguments,
+    measure,
+    report,
+    set_up,
+    write_results,
+)
 
 
 def main() -> None:

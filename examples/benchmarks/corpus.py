@@ -20,11 +20,11 @@ From texts, by `embed_corpus`; from tokens in sorted batches, by the model alone
 
 import argparse
 import random
-import sys
-from pathlib import Path
 
 import torch
-from benchmark import (
+
+from modeling_lotlip.benchmarking.original import build_lotlip, build_original, build_processor
+from modeling_lotlip.benchmarking.timing import (
     add_benchmark_arguments,
     add_model_arguments,
     encoder_flops,
@@ -34,23 +34,7 @@ from benchmark import (
     set_up,
     write_results,
 )
-from original import build_lotlip, build_original
-
-from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
-
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
-from inference.embedding import Batch, embed_batch, embed_corpus, make_batches  # noqa: E402
-
-
-SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-def build_processor(vocab_size: int) -> tuple[list[str], LotlipProcessor]:
-    """Words that are one token each, and a processor whose vocabulary has them and the special tokens."""
-    words = [f"word{index}" for index in range(vocab_size - len(SPECIAL_TOKENS))]
-    tokenizer = LotlipTokenizer(vocab={word: index for index, word in enumerate(SPECIAL_TOKENS + words)})
-    return words, LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=tokenizer)
+from modeling_lotlip.embedding.batches import Batch, embed_batch, embed_corpus, make_batches
 
 
 def build_texts(num_texts: int, words: list[str], seed: int = 0) -> list[str]:

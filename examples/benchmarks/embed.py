@@ -20,7 +20,9 @@ Texts and images to features, against the way the original computes them.
 import argparse
 
 import torch
-from benchmark import (
+
+from modeling_lotlip.benchmarking.original import build_lotlip, build_original
+from modeling_lotlip.benchmarking.timing import (
     add_benchmark_arguments,
     add_model_arguments,
     encoder_flops,
@@ -30,7 +32,6 @@ from benchmark import (
     set_up,
     write_results,
 )
-from original import build_lotlip, build_original
 
 
 PRODUCTS = ("addmm", "mm", "bmm")  # as torch's profiler calls them

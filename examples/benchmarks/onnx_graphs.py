@@ -19,13 +19,11 @@ ONNX graphs of the towers, with random weights: their sizes, how far they are fr
 
 import argparse
 import logging
-import sys
 import tempfile
 from pathlib import Path
 
 import onnxruntime
 import torch
-from benchmark import add_benchmark_arguments, measure, report, set_up, write_results
 
 from modeling_lotlip import (
     LotlipTextConfig,
@@ -33,11 +31,8 @@ from modeling_lotlip import (
     LotlipVisionConfig,
     LotlipVisionModelWithProjection,
 )
-
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
-
-from export_onnx import SUFFIXES, export_towers, sample_images, sample_texts  # noqa: E402
+from modeling_lotlip.benchmarking.timing import add_benchmark_arguments, measure, report, set_up, write_results
+from modeling_lotlip.embedding.onnx import SUFFIXES, export_towers, sample_images, sample_texts
 
 
 def open_graph(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -20,7 +20,8 @@ Ranks of images and texts in both directions, against the matrix product alone a
 import argparse
 
 import torch
-from benchmark import (
+
+from modeling_lotlip.benchmarking.timing import (
     add_benchmark_arguments,
     matrix_product_ceiling,
     measure,
@@ -29,7 +30,6 @@ from benchmark import (
     set_up,
     write_results,
 )
-
 from modeling_lotlip.metrics import retrieval_ranks, similarity_blocks
 
 

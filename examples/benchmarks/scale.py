@@ -40,8 +40,6 @@ import numpy as np
 import PIL.Image
 import torch
 from accelerate import Accelerator
-from benchmark import add_benchmark_arguments, set_up, write_results
-from corpus import build_processor
 from datasets import Dataset, Image, load_dataset
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -49,13 +47,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from modeling_lotlip import LotlipConfig, LotlipModel
+from modeling_lotlip.benchmarking.flops import build_meta_model, count_flops
+from modeling_lotlip.benchmarking.original import build_processor
+from modeling_lotlip.benchmarking.timing import add_benchmark_arguments, set_up, write_results
+from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.losses import blockwise_contrastive_loss
-
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
-from data.captions import CaptionReader  # noqa: E402
-from data.samples import CaptionedImages, Collator, GlobalBatches, StreamedBatches  # noqa: E402
-from flops import build_meta_model, count_flops  # noqa: E402
+from modeling_lotlip.training.samples import CaptionedImages, Collator, GlobalBatches, StreamedBatches
 
 
 FLOAT32_BYTES, INT64_BYTES, BOOL_BYTES = 4, 8, 1

@@ -24,8 +24,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmark import add_benchmark_arguments, add_model_arguments, report, write_results
-from original import build_lotlip
+from modeling_lotlip.benchmarking.original import build_lotlip
+from modeling_lotlip.benchmarking.timing import add_benchmark_arguments, add_model_arguments, report, write_results
 
 
 # Each prints the seconds of what is measured, and the memory that is then in use beyond what was before: pages of the

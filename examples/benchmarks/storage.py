@@ -19,23 +19,19 @@ embed_dataset.py. The images are stored compactly, and the captions, which are t
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from benchmark import add_benchmark_arguments, measure, report, write_results
 
+from modeling_lotlip.benchmarking.timing import add_benchmark_arguments, measure, report, write_results
+from modeling_lotlip.data.arguments import add_data_arguments, add_side_file_arguments
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.loading import columns_of, load_split
+from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.embedding.search import recall_at_k, search
+from modeling_lotlip.embedding.storage import STORAGE_DTYPES, from_storage, to_storage
+from modeling_lotlip.evaluation.retrieval import embed_dataset
 from modeling_lotlip.metrics import retrieval_metrics
-
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
-from data.captions import CaptionReader, add_side_file_arguments  # noqa: E402
-from data.loading import add_data_arguments, columns_of, load_split  # noqa: E402
-from data.storage import STORAGE_DTYPES, from_storage, to_storage  # noqa: E402
-from evaluate_retrieval import embed_dataset  # noqa: E402
-from inference.embedding import load_model  # noqa: E402
-from search_embeddings import recall_at_k, search  # noqa: E402
 
 
 NUM_TIMED = 65_536  # vectors, so that reading them takes long enough to be timed

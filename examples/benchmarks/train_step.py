@@ -39,7 +39,12 @@ import PIL.Image
 import torch
 from accelerate import Accelerator
 from accelerate.utils import find_executable_batch_size
-from benchmark import (
+from datasets import Dataset, Image
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
+
+from modeling_lotlip.benchmarking.original import build_lotlip, build_original, build_processor
+from modeling_lotlip.benchmarking.timing import (
     add_benchmark_arguments,
     add_model_arguments,
     measure,
@@ -48,21 +53,12 @@ from benchmark import (
     set_up,
     write_results,
 )
-from corpus import build_processor
-from datasets import Dataset, Image
-from original import build_lotlip, build_original
-from torch.utils.data import DataLoader
-from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
-
+from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
-
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the examples
-from data.captions import CaptionReader  # noqa: E402
-from data.samples import CaptionedImages, Collator  # noqa: E402
-from train_lotlip import parameter_groups  # noqa: E402
-from training.gradient_cache import backward_in_chunks  # noqa: E402
+from modeling_lotlip.training.gradient_cache import backward_in_chunks
+from modeling_lotlip.training.samples import CaptionedImages, Collator
+from modeling_lotlip.training.step import parameter_groups
 
 
 Batch = dict[str, torch.Tensor]

@@ -1,0 +1,543 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+The questions of the paper, answered by trainings: a grid of settings, each trained and evaluated with several seeds.
+
+    python examples/ablation.py --output_dir outputs/ablation --groups corners captions --seeds 0 1 2
+    python examples/ablation.py --output_dir outputs/mine --dataset_name imagefolder --data_dir FOLDER \
+        --train_split "train[:90%]" --eval_split "train[90%:]"
+
+Arguments that are not listed below go to `train_lotlip.py`, for every cell. A cell is a setting with a seed; it is run
+once, however many groups it is in. Started again, the script goes on with what was stopped and leaves alone what is
+done; other groups and seeds may be named then. The output folder gets the tables (`results.md`, `.csv`, `.json`), a
+picture of each group, and in `cells` the trained models.
+"""
+
+import argparse
+import csv
+import fcntl
+import json
+import os
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from modeling_lotlip import LotlipConfig
+from modeling_lotlip.benchmarking.flops import build_meta_model, count_text_flops
+from modeling_lotlip.data.arguments import HelpFormatter
+from modeling_lotlip.files import write_json
+from modeling_lotlip.training.checkpoints import StopSignal, list_checkpoints
+from modeling_lotlip.training.summary import SETTINGS_FILE
+
+
+Options = dict[str, int | str | bool]
+
+
+@dataclass(frozen=True)
+class Group:
+    """
+    Settings that are compared with each other.
+
+    Args:
+        question (`str`):
+            The title of the table.
+        settings (`dict[str, dict]`):
+            By name, the arguments of `train_lotlip.py` in which they differ; True for one without a value. Equal
+            arguments are the same setting in all groups.
+        is_against_flops (`bool`, *optional*, defaults to `False`):
+            Whether to show the results against the operations of the text tower for a text of the token limit.
+    """
+
+    question: str
+    settings: dict[str, Options]
+    is_against_flops: bool = False
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The grid
+
+LOTLIP = {"num_corner_tokens": 2}  # short and long captions, all sub-captions, 126 tokens
+NO_CORNERS = {"num_corner_tokens": 0}
+SHORT_ONLY = NO_CORNERS | {"num_long_captions": 0}
+
+GROUPS = {
+    "corners": Group(
+        "Number of corner tokens (the paper's Table 3)",
+        {
+            "0": NO_CORNERS,
+            "1": {"num_corner_tokens": 1},
+            "2": LOTLIP,
+            "2, no mask": LOTLIP | {"no_corner_attention_mask": True},  # register tokens
+            "3": {"num_corner_tokens": 3},
+            "4": {"num_corner_tokens": 4},
+        },
+    ),
+    "captions": Group(
+        "Captions trained on (the paper's Table 2)",
+        {
+            "short": SHORT_ONLY,
+            "long": NO_CORNERS | {"no_short_captions": True},
+            "both": NO_CORNERS,
+            "both, corners": LOTLIP,
+        },
+    ),
+    "sub_captions": Group(
+        "Sub-captions of a long caption (the paper's Figure 2)",
+        {
+            "0": SHORT_ONLY,
+            **{str(number): LOTLIP | {"num_sub_captions": number} for number in (1, 2, 3, 5)},
+            "all": LOTLIP,
+        },
+    ),
+    "max_length": Group(
+        "Tokens of a text (the paper's Figure 4)",
+        {
+            **{str(number): LOTLIP | {"max_length": number} for number in (16, 32, 64, 96)},
+            "126": LOTLIP,
+        },
+        is_against_flops=True,
+    ),
+    "objectives": Group(
+        "Objectives, on short captions alone and on both",
+        {
+            "CLIP, short": {"objective": "clip"},
+            "CLIP, both": {"objective": "clip", "num_long_captions": 1},
+            "LaCLIP, one of all": {"objective": "laclip"},
+            "SigLIP, short": {"objective": "siglip"},
+            "SigLIP, both": {"objective": "siglip", "num_long_captions": 1},
+            "FILIP, short": {"objective": "filip"},
+            "FILIP, both": {"objective": "filip", "num_long_captions": 1},
+            "Long-CLIP": {"objective": "long_clip"},
+            "DeBias-CLIP": {"objective": "debias"},
+            "LoTLIP": LOTLIP,
+        },
+    ),
+}
+
+# What the tables and pictures show of `eval_results.json`; results.json has all of it.
+METRICS = {
+    "long_i2t_recall@1": "long I2T R@1",
+    "long_t2i_recall@1": "long T2I R@1",
+    "short_i2t_recall@1": "short I2T R@1",
+    "short_t2i_recall@1": "short T2I R@1",
+    "zero_shot_top1": "zero-shot top-1",
+}
+
+TRAINING_SCRIPT = Path(__file__).with_name("train_lotlip.py")
+RESULTS_FILE = "eval_results.json"
+LOG_FILE = "train.log"
+NUM_LOG_LINES = 15
+POLL_SECONDS = 0.1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cells
+
+
+@dataclass(frozen=True)
+class Cell:
+    """
+    A setting with a seed, known by its arguments: `train_lotlip.py` is run once for each.
+
+    Args:
+        name (`str`):
+            The name of its folder.
+        words (`tuple[str, ...]`):
+            Its own part of the command line.
+    """
+
+    name: str
+    words: tuple[str, ...]
+
+
+def make_cell(options: Options, seed: int) -> Cell:
+    """
+    The cell of a setting and a seed.
+
+    ```python
+    >>> from examples.paper.ablation import make_cell
+
+    >>> cell = make_cell({"num_corner_tokens": 0, "no_short_captions": True}, seed=1)
+    >>> cell.name
+    'no_short_captions,num_corner_tokens=0,seed=1'
+    >>> " ".join(cell.words)
+    '--no_short_captions --num_corner_tokens 0 --seed 1'
+    ```"""
+    names, words = [], []
+    for option, value in [*sorted(options.items()), ("seed", seed)]:
+        names.append(option if value is True else f"{option}={value}")
+        words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+    return Cell(",".join(names), tuple(words))
+
+
+def folder_of(cell: Cell, output_dir: Path) -> Path:
+    return output_dir / "cells" / cell.name
+
+
+def list_cells(groups: list[str], seeds: list[int]) -> list[Cell]:
+    """All cells of some groups, each once; those of the first seed come first, so that early tables are complete."""
+    return list(
+        dict.fromkeys(
+            make_cell(options, seed) for seed in seeds for name in groups for options in GROUPS[name].settings.values()
+        )
+    )
+
+
+def command_of(cell: Cell, output_dir: Path, train_args: list[str]) -> list[str]:
+    """The command that trains and evaluates a cell, or goes on with it where it has a checkpoint."""
+    folder = folder_of(cell, output_dir)
+    is_resumed = bool(list_checkpoints(folder))
+    start = ["--resume_from_checkpoint", "latest"] if is_resumed else ["--overwrite_output_dir"]
+    return [sys.executable, str(TRAINING_SCRIPT), *train_args, *cell.words, "--output_dir", str(folder), *start]
+
+
+def environment_of(slot: int, num_parallel: int) -> dict[str, str]:
+    """
+    The environment of a cell that shares the machine with others: the training script divides the cores by
+    `LOCAL_WORLD_SIZE`, and of several GPUs every cell gets one.
+    """
+    environment = os.environ | {"LOCAL_WORLD_SIZE": str(num_parallel)}
+    if torch.cuda.device_count() > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+        environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+    return environment
+
+
+class Run:
+    """
+    The process of a cell, in a group of its own: signals reach it only from here. It holds a lock of its log, which no
+    other process that would run the cell gets, also if this one has ended before it.
+
+    Args:
+        cell (`Cell`):
+            The cell.
+        args (`argparse.Namespace`):
+            `output_dir`, `num_parallel` and `train_args`.
+        slot (`int`):
+            Which of the places for parallel cells it takes.
+
+    Raises:
+        `BlockingIOError`: if another process runs the cell.
+    """
+
+    def __init__(self, cell: Cell, args: argparse.Namespace, slot: int):
+        self.cell, self.slot, self.start = cell, slot, time.monotonic()
+        self.folder = folder_of(cell, args.output_dir)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / LOG_FILE, "a") as log:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            command = command_of(cell, args.output_dir, args.train_args)
+            log.write(f"{shlex.join(command)}\n")
+            log.flush()
+            self.process = subprocess.Popen(
+                command,
+                env=environment_of(slot, args.num_parallel),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def signal(self, number: int) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+
+    def describe_failure(self) -> str:
+        """How it ended, and the last lines of its log."""
+        code = self.process.returncode
+        ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        path = self.folder / LOG_FILE
+        lines = path.read_bytes().decode(errors="replace").rstrip().split("\n")[-NUM_LOG_LINES:]
+        end = "\n".join("    " + line.rsplit("\r", 1)[-1] for line in lines)  # of a progress bar, its last state
+        return f"{self.cell.name} {ending}. The end of {path}:\n{end}"
+
+
+def read_results(cell: Cell, output_dir: Path) -> dict[str, float] | None:
+    """The results of a cell; None if it is not done."""
+    path = folder_of(cell, output_dir) / RESULTS_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def run_cells(cells: list[Cell], args: argparse.Namespace) -> tuple[list[str], int]:
+    """
+    Runs the cells that are not done, `args.num_parallel` at a time.
+
+    A cell that fails does not keep the others from running. At SIGINT or SIGTERM those that run are told to end, which
+    they do with a checkpoint; at a second one they are killed.
+
+    Args:
+        cells (`list[Cell]`):
+            The cells.
+        args (`argparse.Namespace`):
+            The arguments of [`Run`].
+
+    Returns:
+        `tuple[list[str], int]`: the names of cells that failed, and the number of the signal, 0 if there was none.
+    """
+    waiting = deque(cell for cell in cells if read_results(cell, args.output_dir) is None)
+    num_done, num_cells = len(cells) - len(waiting), len(cells)
+    print(f"{num_cells} cells, {num_done} of them done before.", flush=True)
+    failed, running, free = [], [], deque(range(args.num_parallel))
+    with StopSignal() as stop:
+        try:
+            is_stopping = False
+            while running or (waiting and not stop.number):
+                while waiting and free and not stop.number:
+                    cell = waiting.popleft()
+                    try:
+                        running.append(Run(cell, args, free[0]))
+                        free.popleft()
+                    except BlockingIOError:
+                        failed.append(cell.name)
+                        print(f"{cell.name} is being run by another process: left to it.", flush=True)
+                if stop.number and not is_stopping:
+                    is_stopping = True
+                    for run in running:
+                        run.signal(signal.SIGTERM)
+                time.sleep(POLL_SECONDS)
+                for run in [run for run in running if run.process.poll() is not None]:
+                    running.remove(run)
+                    free.append(run.slot)
+                    results = read_results(run.cell, args.output_dir)
+                    if run.process.returncode == 0 and results is not None:
+                        num_done += 1
+                        seconds = time.monotonic() - run.start
+                        told = ", ".join(f"{METRICS[name]} {results[name]:.1f}" for name in METRICS if name in results)
+                        print(f"[{num_done}/{num_cells}] {run.cell.name}: {told} ({seconds:.0f} s)", flush=True)
+                    elif not is_stopping:
+                        failed.append(run.cell.name)
+                        print(run.describe_failure(), flush=True)
+        finally:
+            for run in running:
+                run.signal(signal.SIGKILL)
+    return failed, stop.number
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables and pictures
+
+
+def summarize(values: list[float]) -> dict:
+    """
+    Mean and deviation of a result over the seeds: the square root of the unbiased variance, None for a single seed.
+
+    ```python
+    >>> from examples.paper.ablation import summarize
+
+    >>> summarize([1.0, 2.0, 6.0])
+    {'mean': 3.0, 'deviation': 2.6457513110645907, 'values': [1.0, 2.0, 6.0]}
+    ```"""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
+
+
+def count_cell_flops(cell: Cell, output_dir: Path) -> int:
+    """Operations of the text tower of a trained model for a text of as many tokens as it takes, without corners."""
+    folder = folder_of(cell, output_dir)
+    max_length = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["max_length"]
+    return count_text_flops(build_meta_model(LotlipConfig.from_pretrained(folder)), max_length)
+
+
+def collect(groups: list[str], seeds: list[int], output_dir: Path) -> dict[str, dict]:
+    """
+    The results of the cells that are done.
+
+    Args:
+        groups (`list[str]`):
+            The groups.
+        seeds (`list[int]`):
+            The seeds.
+        output_dir (`Path`):
+            The output folder.
+
+    Returns:
+        `dict[str, dict]`: for every group the rows by the names of its settings, each with its `options`, the `seeds`
+        that are done, the `text_flops` in a group against them, and `results`: of each result the `mean`, the
+        `deviation` and the `values` in the order of the seeds.
+    """
+    tables = {}
+    for name in groups:
+        tables[name] = {}
+        for setting, options in GROUPS[name].settings.items():
+            done = {seed: read_results(make_cell(options, seed), output_dir) for seed in seeds}
+            done = {seed: results for seed, results in done.items() if results is not None}
+            row = {"options": options, "seeds": list(done)}
+            if done and GROUPS[name].is_against_flops:
+                row["text_flops"] = count_cell_flops(make_cell(options, row["seeds"][0]), output_dir)
+            metrics = next(iter(done.values()), {})
+            row["results"] = {metric: summarize([results[metric] for results in done.values()]) for metric in metrics}
+            tables[name][setting] = row
+    return tables
+
+
+def shown_metrics(rows: dict[str, dict]) -> list[str]:
+    """Those of `METRICS` that were measured."""
+    return [metric for metric in METRICS if any(metric in row["results"] for row in rows.values())]
+
+
+def format_table(rows: dict[str, dict]) -> str:
+    """The rows of a group as a Markdown table: mean ± deviation over the seeds, in per cent."""
+    metrics = shown_metrics(rows)
+    has_flops = any("text_flops" in row for row in rows.values())
+    header = ["setting", *(["text tower, MFLOPs"] if has_flops else []), *(METRICS[name] for name in metrics), "seeds"]
+    lines = [f"| {' | '.join(header)} |", "| " + " | ".join(["---"] * len(header)) + " |"]
+    for setting, row in rows.items():
+        columns = [setting]
+        if has_flops:
+            columns.append(f"{row['text_flops'] / 1e6:.4g}" if "text_flops" in row else "")
+        for metric in metrics:
+            result = row["results"].get(metric)
+            columns.append(format_result(result) if result is not None else "")
+        columns.append(str(len(row["seeds"])))
+        lines.append(f"| {' | '.join(columns)} |")
+    return "\n".join(lines)
+
+
+def format_result(result: dict) -> str:
+    deviation = "" if result["deviation"] is None else f" ± {result['deviation']:.1f}"
+    return f"{result['mean']:.1f}{deviation}"
+
+
+def write_csv(tables: dict[str, dict], path: Path) -> None:
+    """Writes a line for every group, setting and result."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["group", "setting", "result", "seeds", "mean", "deviation", "text_flops"])
+        for group, rows in tables.items():
+            for setting, row in rows.items():
+                for metric, result in row["results"].items():
+                    numbers = [len(row["seeds"]), result["mean"], result["deviation"], row.get("text_flops")]
+                    writer.writerow([group, setting, metric, *numbers])
+
+
+def plot_group(group: Group, rows: dict[str, dict], path: Path) -> None:
+    """
+    Draws means with their deviations, and the results of every seed as dots; of long captions, of short ones and of
+    classification in a picture each.
+    """
+    # not at the top: a dry run does not need it
+    from matplotlib.figure import Figure
+
+    rows = {setting: row for setting, row in rows.items() if row["seeds"]}
+    metrics = shown_metrics(rows)
+    kinds = list(dict.fromkeys(metric.split("_")[0] for metric in metrics))
+    positions, labels = list(range(len(rows))), list(rows)
+    if group.is_against_flops:
+        positions = [row["text_flops"] / 1e6 for row in rows.values()]
+        labels = [f"{setting}\n{mflops:.3g}" for setting, mflops in zip(rows, positions)]
+    figure = Figure(figsize=(4.5 * len(kinds), 4), layout="constrained")
+    figure.suptitle(group.question)
+    for kind, axes in zip(kinds, figure.subplots(1, len(kinds), squeeze=False)[0]):
+        of_kind = [metric for metric in metrics if metric.startswith(kind)]
+        for index, metric in enumerate(of_kind):
+            shift = 0 if group.is_against_flops else (index - (len(of_kind) - 1) / 2) * 0.15
+            drawn = [(x + shift, row["results"][metric]) for x, row in zip(positions, rows.values())]
+            xs, results = zip(*drawn)
+            bars = axes.errorbar(
+                xs,
+                [result["mean"] for result in results],
+                yerr=[result["deviation"] or 0 for result in results],
+                marker="o",
+                linestyle="-" if group.is_against_flops else "",
+                linewidth=1.2,
+                capsize=3,
+                label=METRICS[metric],
+            )
+            dots = [(x, value) for x, result in drawn for value in result["values"]]
+            axes.scatter(*zip(*dots), s=9, alpha=0.4, color=bars.lines[0].get_color())
+        axes.set_xticks(positions, labels)
+        axes.set(ylabel="per cent", xlabel="tokens, and MFLOPs of the text tower" if group.is_against_flops else "")
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
+def write_tables(args: argparse.Namespace) -> None:
+    """Writes tables and pictures of what is done, and prints the tables."""
+    tables = collect(args.groups, args.seeds, args.output_dir)
+    page = "\n\n".join(f"## {GROUPS[name].question}\n\n{format_table(rows)}" for name, rows in tables.items())
+    print(f"\n{page}", flush=True)
+    (args.output_dir / "results.md").write_text(page + "\n", encoding="utf-8")
+    write_csv(tables, args.output_dir / "results.csv")
+    write_json(args.output_dir / "results.json", {"train_args": args.train_args, "groups": tables})
+    for name, rows in tables.items():
+        if any(row["seeds"] for row in rows.values()):
+            plot_group(GROUPS[name], rows, args.output_dir / f"{name}.png")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser.add_argument("--output_dir", type=Path, required=True, help="Where cells, tables and pictures go.")
+    parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS, help="What to compare.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="The seeds of every setting.")
+    parser.add_argument("--num_parallel", type=int, default=1, help="Cells at a time; they share the cores.")
+    parser.add_argument("--dry_run", action="store_true", help="Print the commands of what is not done, run nothing.")
+    args, args.train_args = parser.parse_known_args()
+    if args.num_parallel < 1:
+        parser.error(f"--num_parallel must be at least 1, got {args.num_parallel}.")
+    args.groups, args.seeds = list(dict.fromkeys(args.groups)), list(dict.fromkeys(args.seeds))
+    own = {"--seed", "--overwrite_output_dir", "--resume_from_checkpoint"}
+    own |= {f"--{name}" for group in args.groups for options in GROUPS[group].settings.values() for name in options}
+    taken = sorted(own & {word.split("=")[0] for word in args.train_args})
+    if taken:
+        parser.error(f"{', '.join(taken)}: this script sets it for every cell. Leave it out.")
+    return args
+
+
+def check_train_args(args: argparse.Namespace) -> None:
+    """Refuses to mix cells of different training arguments in a folder, and notes those of a new one."""
+    path = args.output_dir / "train_args.json"
+    if path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if earlier != args.train_args:
+            raise ValueError(
+                f"The cells in `--output_dir {args.output_dir}` were trained with `{shlex.join(earlier)}`, not with "
+                f"`{shlex.join(args.train_args)}`. Give the same arguments, or name another folder."
+            )
+    elif not args.dry_run:
+        write_json(path, args.train_args)
+
+
+def main() -> None:
+    args = parse_args()
+    check_train_args(args)
+    cells = list_cells(args.groups, args.seeds)
+    if args.dry_run:
+        for cell in cells:
+            if read_results(cell, args.output_dir) is None:
+                print(shlex.join(command_of(cell, args.output_dir, args.train_args)))
+        return
+    failed, stop_number = run_cells(cells, args)
+    write_tables(args)
+    if stop_number:
+        print("Stopped. The same command goes on.", flush=True)
+        sys.exit(128 + stop_number)
+    if failed:
+        sys.exit(f"{len(failed)} of {len(cells)} cells failed: {' '.join(failed)}. The same command tries them again.")
+
+
+if __name__ == "__main__":
+    main()

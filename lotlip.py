@@ -1,0 +1,105 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+The command `lotlip`, also `python -m lotlip`: parses the command line, then runs `modeling_lotlip/commands/COMMAND.py`.
+
+It is a module beside the package because importing the package imports torch, which takes seconds, and `--help` and the
+report of a wrong argument need not wait for that: the arguments are parsed before the package's own `__init__` runs.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+PACKAGE = "modeling_lotlip"
+
+
+@contextmanager
+def package_not_initialized() -> Iterator[None]:
+    """Inside, modules of the package can be imported without running its `__init__`, which imports torch."""
+    if PACKAGE in sys.modules:
+        yield
+        return
+    sys.modules[PACKAGE] = importlib.util.module_from_spec(importlib.util.find_spec(PACKAGE))
+    try:
+        yield
+    finally:
+        del sys.modules[PACKAGE]
+
+
+def describe(commands: dict[str, str]) -> str:
+    """What `lotlip --help` prints."""
+    width = max(map(len, commands))
+    lines = [f"  {name:{width}}  {help}" for name, help in commands.items()]
+    return "\n".join(
+        [
+            "usage: lotlip COMMAND ...",
+            "",
+            "LoTLIP: images and long texts.",
+            "",
+            *lines,
+            "",
+            "`lotlip COMMAND --help` lists the arguments.",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """
+    Runs a command.
+
+    Args:
+        argv (`list[str]`, *optional*):
+            The command and its arguments. Default: those of the process.
+
+    Returns:
+        `int`: the exit status: 0, 2 after a mistake of the user, 130 after Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    with package_not_initialized():
+        from modeling_lotlip.commands import COMMANDS
+
+        if not argv or argv[0] in ("-h", "--help"):
+            print(describe(COMMANDS))
+            return 0
+        name, *args = argv
+        if name not in COMMANDS:
+            print(f"lotlip: error: {name!r} is no command. The commands are {', '.join(COMMANDS)}.", file=sys.stderr)
+            return 2
+        from modeling_lotlip.arguments import parse
+
+        command = importlib.import_module(f"modeling_lotlip.commands.{name}")
+        arguments = parse(command.ARGUMENTS, args, prog=f"lotlip {name}", description=command.__doc__)
+
+    importlib.import_module(PACKAGE)  # registers LoTLIP with the Auto classes
+    try:
+        command.run(*arguments)
+    except KeyboardInterrupt:
+        print(f"lotlip {name}: interrupted.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if os.environ.get("LOTLIP_DEBUG") == "1":
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"lotlip {name}: error: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

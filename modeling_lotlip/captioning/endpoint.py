@@ -1,0 +1,197 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Captioners behind an OpenAI-compatible server (vLLM, TGI, SGLang, ...)."""
+
+import argparse
+import asyncio
+import base64
+import io
+import os
+from collections.abc import Callable, Iterator
+
+from openai import (
+    APIError,
+    AsyncOpenAI,
+    AuthenticationError,
+    NotFoundError,
+    OpenAIError,
+    PermissionDeniedError,
+)
+from PIL import Image
+
+from ..data.images import UnreadableImageError
+from ..embedding.batches import prefetch
+from .local import Answer
+from .photos import Photo
+
+
+API_KEY_VARIABLE = "OPENAI_API_KEY"
+SENT_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png"}
+ORIENTATION = 0x0112  # of EXIF
+JPEG_QUALITY = 95
+# After so many failures in a row, and no answer between them, the server is taken to be gone.
+MAX_FAILURES_IN_A_ROW = 100
+SECONDS_BETWEEN_LOOKS = 0.5  # for a signal
+
+
+def as_data_url(photo: Photo, max_size: int | None) -> str:
+    """
+    An image as a data URL: the file as it is if every server shows it upright, as an upright JPEG otherwise, with its
+    longer side at most `max_size`.
+
+    Raises:
+        `UnreadableImageError`: if the file is no image.
+    """
+    image, content = photo.decode(), photo.content
+    with Image.open(io.BytesIO(content)) as original:
+        kind = SENT_FORMATS.get(original.format)
+        is_plain = original.mode in ("L", "RGB") and original.getexif().get(ORIENTATION, 1) == 1
+    is_small = max_size is None or max(image.size) <= max_size
+    if kind is None or not is_plain or not is_small:
+        if not is_small:
+            image.thumbnail((max_size, max_size))
+        kind, buffer = "image/jpeg", io.BytesIO()
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+        content = buffer.getvalue()
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+class EndpointCaptioner:
+    """
+    A model behind a server. The client retries what may pass (timeouts, broken connections, 408, 409, 429 and 5xx)
+    after growing waits, or after that which `Retry-After` asks for.
+
+    Args:
+        name (`str`):
+            The name of the model at the server.
+        args (`argparse.Namespace`):
+            `endpoint`, `concurrency`, `timeout`, `max_retries`, `max_image_size`.
+        settings (`dict`):
+            The fields of a request that say how to generate.
+    """
+
+    def __init__(self, name: str, args: argparse.Namespace, settings: dict):
+        self.name = name
+        self.args = args
+        self.settings = settings
+        self.revision = None
+        self.recorded = {**settings, "max_image_size": args.max_image_size}
+        self.num_failures_in_a_row = 0
+
+    def make_client(self) -> AsyncOpenAI:
+        return AsyncOpenAI(
+            base_url=self.args.endpoint,
+            api_key=os.environ.get(API_KEY_VARIABLE) or "none",  # servers of one's own ask for none
+            timeout=self.args.timeout,
+            max_retries=self.args.max_retries,
+        )
+
+    async def ask(self, client: AsyncOpenAI, photo: Photo) -> tuple[Photo, Answer]:
+        """
+        The answer for an image.
+
+        Raises:
+            `ValueError`: if the server would refuse every request, or has failed too often.
+        """
+        try:
+            url = await asyncio.to_thread(as_data_url, photo, self.args.max_image_size)
+        except UnreadableImageError as error:
+            return photo, Answer(None, error=str(error))
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": photo.prompt}]
+        try:
+            completion = await client.chat.completions.create(
+                model=self.name, messages=[{"role": "user", "content": content}], **self.settings
+            )
+            answer = read_completion(completion)
+        except (AuthenticationError, PermissionDeniedError, NotFoundError) as error:
+            raise ValueError(
+                f"`--endpoint {self.args.endpoint}` refuses `--captioner {self.name}`: {error}. The URL usually ends "
+                f"in /v1; the name is that of the model at the server; its key is read from {API_KEY_VARIABLE}."
+            ) from error
+        except (OpenAIError, ValueError) as error:
+            answer = Answer(None, error=f"the server failed: {describe(error)}")
+        self.count(answer)
+        return photo, answer
+
+    def count(self, answer: Answer) -> None:
+        """Counts failures in a row."""
+        self.num_failures_in_a_row = 0 if answer.error is None else self.num_failures_in_a_row + 1
+        if self.num_failures_in_a_row == MAX_FAILURES_IN_A_ROW:
+            raise ValueError(
+                f"`--endpoint {self.args.endpoint}` has failed {MAX_FAILURES_IN_A_ROW} times in a row, last: "
+                f"{answer.error}. Start again with `--retry_failed` when it answers."
+            )
+
+    def answers(self, photos: Iterator[Photo], is_stopped: Callable[[], bool]) -> Iterator[tuple[Photo, Answer]]:
+        """
+        Captions images, `concurrency` at a time, in the order of the answers.
+
+        Args:
+            photos (`Iterator[Photo]`):
+                The images, each with its prompt.
+            is_stopped (`Callable[[], bool]`):
+                Whether the run is to end: then what is not finished is left out.
+        """
+        loop = asyncio.new_event_loop()
+        client = self.make_client()
+        pending = set()
+        photos = prefetch(photos, depth=self.args.concurrency)
+        try:
+            while not is_stopped():
+                while len(pending) < self.args.concurrency and (photo := next(photos, None)) is not None:
+                    pending.add(loop.create_task(self.ask(client, photo)))
+                if not pending:
+                    return
+                done, pending = loop.run_until_complete(
+                    asyncio.wait(pending, timeout=SECONDS_BETWEEN_LOOKS, return_when=asyncio.FIRST_COMPLETED)
+                )
+                # an error ends the run, but the other answers are there
+                for task in sorted(done, key=lambda task: task.exception() is not None):
+                    yield task.result()
+        finally:
+            loop.run_until_complete(leave(client, pending))
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+
+async def leave(client: AsyncOpenAI, pending: set[asyncio.Task]) -> None:
+    """Gives up requests, and closes the connections."""
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    await client.close()
+
+
+def read_completion(completion: object) -> Answer:
+    """
+    The caption in a server's answer, and the number of its tokens if it is told.
+
+    Raises:
+        `ValueError`: if there is none: a server may answer anything.
+    """
+    try:
+        text = completion.choices[0].message.content
+    except (AttributeError, IndexError, TypeError) as error:
+        raise ValueError(f"the answer is no chat completion: {completion!r:.200}") from error
+    if not isinstance(text, str):
+        raise ValueError(f"the answer has no text: {text!r:.200}")
+    usage = getattr(completion, "usage", None)
+    number = getattr(usage, "completion_tokens", None)
+    return Answer(text.strip(), number if isinstance(number, int) else None)
+
+
+def describe(error: Exception) -> str:
+    """An error and what is behind it, in one line."""
+    cause = f" ({error.__cause__})" if isinstance(error, APIError) and error.__cause__ else ""
+    return " ".join(f"{error}{cause}".split())

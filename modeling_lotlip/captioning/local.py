@@ -1,0 +1,231 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Captioners that run here: the image-text-to-text models of transformers, and those in the original LLaVA layout."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BatchFeature,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+    StoppingCriteriaList,
+)
+
+from ..data.images import UnreadableImageError
+from ..embedding.batches import prefetch
+from .llava import is_original_llava, load_original_llava
+from .photos import Photo
+
+
+# The captioners of the paper.
+PRESETS = {
+    "instructblip": "Salesforce/instructblip-vicuna-7b",
+    "llava": "llava-hf/llava-1.5-7b-hf",
+    "llava-next": "llava-hf/llava-v1.6-mistral-7b-hf",
+    "sharegpt4v": "Lin-Chen/ShareGPT4V-7B",
+}
+# How models without a chat template are asked.
+PROMPT_FORMS = {
+    "blip-2": "Question: {prompt} Answer:",
+    "instructblip": "{prompt}",
+    "llava": "USER: <image>\n{prompt} ASSISTANT:",
+    "llava_next": "[INST] <image>\n{prompt} [/INST]",
+}
+# Images are sorted by the length of their prompt inside a window of so many batches.
+BATCHES_PER_WINDOW = 8
+# So many batches are made ahead of the model.
+PREFETCHED_BATCHES = 2
+
+
+class Answer(NamedTuple):
+    """What a captioner says of an image, or why it says nothing."""
+
+    caption: str | None
+    num_tokens: int | None = 0
+    error: str | None = None
+
+
+class Job(NamedTuple):
+    """Images that the model captions at once, or one that it cannot, with the cause."""
+
+    photos: list[Photo]
+    inputs: BatchFeature | None
+    error: str | None = None
+
+
+def load_model(
+    name: str, revision: str | None, dtype: torch.dtype, trust_remote_code: bool
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """
+    Loads a captioner by Hub id or folder, with the processor that it was saved with.
+
+    Raises:
+        `ValueError`: if there is none, or it is of another kind.
+    """
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+        if is_original_llava(config):
+            return load_original_llava(name, revision, dtype)
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options)
+        return model, AutoProcessor.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"`--captioner {name}` cannot be loaded: {error} It must be a Hub id or a folder of an image-text-to-text "
+            f"model, or one of {', '.join(PRESETS)}."
+        ) from error
+
+
+class LocalCaptioner:
+    """
+    A model of transformers that captions batches of images.
+
+    Args:
+        name (`str`):
+            The Hub id or folder of the model.
+        revision (`str`, *optional*):
+            Of the model on the Hub.
+        args (`argparse.Namespace`):
+            The arguments of `recaption.py`.
+        settings (`dict`):
+            What `generate` is called with.
+        device (`torch.device`):
+            Where the model runs.
+
+    Raises:
+        `ValueError`: if the model has no chat template, and none is known here.
+    """
+
+    def __init__(
+        self, name: str, revision: str | None, args: argparse.Namespace, settings: dict, device: torch.device
+    ):
+        self.args = args
+        self.settings = settings
+        dtype = args.dtype or ("float32" if device.type == "cpu" else "bfloat16")
+        model, self.processor = load_model(name, revision, getattr(torch, dtype), args.trust_remote_code)
+        self.model = model.to(device).eval()
+        self.revision = getattr(model.config, "_commit_hash", None) or revision
+        self.recorded = {**settings, "dtype": dtype}
+        self.form = None
+        if not getattr(self.processor, "chat_template", None):
+            self.form = PROMPT_FORMS.get(model.config.model_type)
+            if self.form is None:
+                raise ValueError(
+                    f"`--captioner {name}` ({model.config.model_type}) has no chat template: save its processor with "
+                    "one, as `chat_template`."
+                )
+        tokenizer = self.processor.tokenizer
+        self.is_encoder_decoder = getattr(model.config.get_text_config(), "is_encoder_decoder", False)
+        # an answer follows its prompt; an encoder counts its positions from the first one
+        tokenizer.padding_side = "right" if self.is_encoder_decoder else "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self.prompt_length = lru_cache(maxsize=None)(lambda prompt: len(tokenizer(prompt)["input_ids"]))
+
+    def make_inputs(self, prompts: list[str], images: list[Image.Image]) -> BatchFeature:
+        """What the model is given of images and prompts: `input_ids` (batch, length), images in its own form."""
+        if self.form is not None:
+            texts = [self.form.format(prompt=prompt) for prompt in prompts]
+            return self.processor(images=images, text=texts, padding=True, return_tensors="pt")
+        conversations = [
+            [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": prompt}]}]
+            for image, prompt in zip(images, prompts)
+        ]
+        return self.processor.apply_chat_template(
+            conversations,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )
+
+    def make_jobs(self, photos: list[Photo], images: list[Image.Image]) -> Iterator[Job]:
+        """A batch; where the processor refuses an image, smaller ones until that image is alone."""
+        try:
+            yield Job(photos, self.make_inputs([photo.prompt for photo in photos], images))
+        except ValueError as error:
+            if len(photos) == 1:
+                yield Job(photos, None, f"the processor refuses it: {error}")
+                return
+            half = len(photos) // 2
+            yield from self.make_jobs(photos[:half], images[:half])
+            yield from self.make_jobs(photos[half:], images[half:])
+
+    def prepare(self, photos: Iterator[Photo]) -> Iterator[Job]:
+        """Batches of images with prompts of like length, read and processed."""
+        batch_size = self.args.batch_size
+        with ThreadPoolExecutor(max(1, self.args.dataloader_num_workers)) as executor:
+            while window := list(islice(photos, batch_size * BATCHES_PER_WINDOW)):
+                window.sort(key=lambda photo: self.prompt_length(photo.prompt))
+                for start in range(0, len(window), batch_size):
+                    batch = window[start : start + batch_size]
+                    good, images = [], []
+                    for photo, image in zip(batch, executor.map(try_to_read, batch)):
+                        if isinstance(image, str):
+                            yield Job([photo], None, image)
+                        else:
+                            good.append(photo)
+                            images.append(image)
+                    if good:
+                        yield from self.make_jobs(good, images)
+
+    @torch.inference_mode()
+    def generate(self, inputs: BatchFeature, is_stopped: Callable[[], bool]) -> list[Answer]:
+        """The answers for one batch; those of a batch that is stopped are torn."""
+        inputs = inputs.to(self.model.device, self.model.dtype)
+        stopping = StoppingCriteriaList([lambda ids, scores: torch.full((len(ids),), is_stopped(), device=ids.device)])
+        tokens = self.model.generate(**inputs, **self.settings, stopping_criteria=stopping)
+        if not self.is_encoder_decoder:
+            tokens = tokens[:, inputs["input_ids"].shape[1] :]
+        tokenizer = self.processor.tokenizer
+        texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+        return [Answer(text, len(tokenizer(text, add_special_tokens=False)["input_ids"])) for text in texts]
+
+    def answers(self, photos: Iterator[Photo], is_stopped: Callable[[], bool]) -> Iterator[tuple[Photo, Answer]]:
+        """
+        Captions images.
+
+        Args:
+            photos (`Iterator[Photo]`):
+                The images, each with its prompt.
+            is_stopped (`Callable[[], bool]`):
+                Whether the run is to end: then what is not finished is left out.
+        """
+        for job in prefetch(self.prepare(photos), depth=PREFETCHED_BATCHES):
+            if job.inputs is None:
+                yield job.photos[0], Answer(None, error=job.error)
+                continue
+            answers = self.generate(job.inputs, is_stopped)
+            if is_stopped():
+                return
+            yield from zip(job.photos, answers)
+
+
+def try_to_read(photo: Photo) -> Image.Image | str:
+    """The image of a file, or what is wrong with it."""
+    try:
+        return photo.decode()
+    except UnreadableImageError as error:
+        return str(error)

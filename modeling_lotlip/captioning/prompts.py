@@ -1,0 +1,60 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The prompts that captioners are asked with."""
+
+import random
+from pathlib import Path
+
+
+PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
+
+
+def read_prompts(path: Path = PROMPTS_FILE) -> list[str]:
+    """
+    The prompts in a file, one in each line; blank lines and those that begin with `#` are none.
+
+    Raises:
+        `ValueError`: if there is no prompt, or no file.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.captioning.prompts import read_prompts
+
+    >>> len(read_prompts())
+    8
+    ```"""
+    try:
+        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    except OSError as error:
+        raise ValueError(f"`--prompts_file {path}` cannot be read: {error.strerror}.") from error
+    prompts = [line for line in lines if line and not line.startswith("#")]
+    if not prompts:
+        raise ValueError(f"`--prompts_file {path}` has no prompt: write one in each line.")
+    return prompts
+
+
+def draw_prompt(prompts: list[str], seed: int, key: str, captioner: str) -> str:
+    """
+    The prompt for an image, drawn anew for each captioner, the same in every run and process.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.captioning.prompts import draw_prompt
+
+    >>> [draw_prompt(["one", "two"], 0, key, "llava") for key in ("a.jpg", "b.jpg", "c.jpg", "a.jpg")]
+    ['two', 'one', 'one', 'two']
+    ```"""
+    return random.Random(f"{seed} {captioner} {key}").choice(prompts)

@@ -1,0 +1,146 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Captions on disk: a row for each image and captioner in parquet shards, which training reads as side files."""
+
+import argparse
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+
+from ..files import write_table
+from .files import open_parquet
+
+
+NUM_CAUSES = 3  # of failures, in messages
+
+SCHEMA = pa.schema(
+    {
+        "key": pa.string(),
+        "url": pa.string(),
+        "sha256": pa.string(),  # of the image file, in hexadecimal digits
+        "caption": pa.string(),
+        "captioner": pa.string(),
+        "revision": pa.string(),
+        "prompt": pa.string(),
+        "generation_settings": pa.string(),  # JSON
+        "num_tokens": pa.int32(),
+        "rejected_by": pa.string(),  # the rule that rejected the caption
+        "error": pa.string(),  # why there is no caption
+    }
+)
+
+
+def list_shards(folder: Path) -> list[Path]:
+    """The shards of a folder, in the order of their names."""
+    return sorted(folder.glob("captions-*.parquet"))
+
+
+def read_shard(path: Path, columns: list[str]) -> list[dict]:
+    """
+    Some columns of a shard.
+
+    Raises:
+        `ValueError`: if it is damaged.
+    """
+    with open_parquet(path) as file:
+        return file.read(columns).to_pylist()
+
+
+def remove_failed(folder: Path, captioners: list[str]) -> int:
+    """Removes the rows of failures of some captioners, which are then captioned as new ones; returns their number."""
+    num_removed = 0
+    for path in list_shards(folder):
+        rows = read_shard(path, SCHEMA.names)
+        kept = [row for row in rows if row["error"] is None or row["captioner"] not in captioners]
+        num_removed += len(rows) - len(kept)
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(rows):
+            write_table(path, pa.Table.from_pylist(kept, SCHEMA))
+    return num_removed
+
+
+class Records:
+    """
+    The records of a folder: those of earlier runs, and those that this process adds, in files of its own.
+
+    Args:
+        args (`argparse.Namespace`):
+            `output_dir`, and `shard_size`, the rows of a file.
+        process_index (`int`):
+            The number of this process, which is in the names of its files.
+    """
+
+    def __init__(self, args: argparse.Namespace, process_index: int):
+        self.args = args
+        self.process_index = process_index
+        self.waiting: list[dict] = []
+        numbers = [int(path.stem.split("-")[1]) for path in list_shards(args.output_dir)]
+        self.next_number = max(numbers, default=-1) + 1
+        self.done: dict[str, set[str]] = {}
+        self.digests: dict[str, str | None] = {}
+
+    def read(self, falls_here: Callable[[str], bool]) -> None:
+        """
+        Reads which images have a record, by captioner in `done`, and their hashes in `digests`; only of those that
+        fall to this process, for these are kept in memory.
+        """
+        for path in list_shards(self.args.output_dir):
+            for row in read_shard(path, ["key", "captioner", "sha256"]):
+                if falls_here(row["key"]):
+                    self.done.setdefault(row["captioner"], set()).add(row["key"])
+                    self.digests[row["key"]] = row["sha256"]
+
+    def add(self, record: dict) -> None:
+        self.waiting.append(record)
+        if len(self.waiting) >= self.args.shard_size:
+            self.write()
+
+    def write(self) -> None:
+        """Writes what waits, if anything does."""
+        if self.waiting:
+            name = f"captions-{self.next_number:06d}-{self.process_index:03d}.parquet"
+            write_table(self.args.output_dir / name, pa.Table.from_pylist(self.waiting, SCHEMA))
+            self.next_number += 1
+            self.waiting = []
+
+
+def summarize(folder: Path) -> str:
+    """A line for each captioner: its captions, those that rules rejected, and its failures with the first causes."""
+    counts: dict[str, Counter] = {}
+    causes: dict[str, Counter] = {}
+    rejected: dict[str, Counter] = {}
+    for path in list_shards(folder):
+        for row in read_shard(path, ["captioner", "rejected_by", "error"]):
+            count = counts.setdefault(row["captioner"], Counter())
+            if row["rejected_by"] is not None:
+                rejected.setdefault(row["captioner"], Counter())[row["rejected_by"]] += 1
+            if row["error"] is None:
+                count["captions"] += 1
+            else:
+                causes.setdefault(row["captioner"], Counter())[row["error"]] += 1
+    lines = []
+    for captioner, count in counts.items():
+        failures = causes.get(captioner, Counter())
+        by_rule = rejected.get(captioner, Counter())
+        line = f"{captioner}: {count['captions']} captions, {by_rule.total()} of them rejected by rules"
+        line += f" {dict(by_rule.most_common())}" if by_rule else ""
+        line += f", {failures.total()} failures"
+        if failures:
+            examples = ", ".join(f"{cause!r}" for cause, _ in failures.most_common(NUM_CAUSES))
+            line += f" (such as {examples}); `--retry_failed` tries them again"
+        lines.append(f"{line}.")
+    return "\n".join(lines)

@@ -1,0 +1,35 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+The commands of `lotlip`, one file each: its arguments (`ARGUMENTS`, dataclasses), and `run`, which takes an object of
+each, calls the library, prints and writes. What needs torch is imported in `run`, so that `--help` answers at once.
+"""
+
+# in the order of `lotlip --help`
+COMMANDS = {
+    "search": "search a folder of pictures by descriptions",
+    "app": "the same as a page in the browser",
+    "embed": "embeddings of the images and captions of a data set",
+    "evaluate": "image-text retrieval on a data set or the paper's benchmarks",
+    "classify": "zero-shot classification",
+    "statistics": "how long the texts of a data set are",
+    "recaption": "long captions for images, by any captioner",
+    "filter": "which captions are worth training on",
+    "pack": "images and captions as webdataset shards",
+    "visualize": "what a model attends to in texts and images",
+    "sensitivity": "what of a long text is used",
+    "export": "both towers as ONNX graphs",
+    "convert": "an original checkpoint to a folder, and back",
+    "push": "upload a folder with its model card and code",
+}

@@ -1,0 +1,153 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The captions of an image: those in the columns of its row, and those in side files, found by a key of the image."""
+
+import argparse
+import logging
+from collections.abc import Iterable
+from functools import cache
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+
+from ..sub_captions import split_sub_captions
+from .published.__init__ import NUM_EXAMPLES
+from .side_captions import REJECTED_COLUMN, SideCaptions, captions_of, hash_keys, key_of, such_as
+
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Warns, the first time that this is to be said."""
+    logger.warning(message)
+
+
+def caption_columns(
+    args: argparse.Namespace, columns: Iterable[str], is_one_needed: bool = True
+) -> tuple[str | None, str | None]:
+    """
+    The columns of short and of long captions, None for the one that the data set lacks.
+
+    Raises:
+        `ValueError`: if it has neither, but needs one.
+    """
+    short = args.caption_column if args.caption_column in columns else None
+    long = args.long_captions_column if args.long_captions_column in columns else None
+    if short is None and long is None and is_one_needed:
+        raise ValueError(
+            f"Neither `--caption_column {args.caption_column}` nor `--long_captions_column "
+            f"{args.long_captions_column}` is a column of the data set, which has {list(columns)}."
+        )
+    return short, long
+
+
+class CaptionReader:
+    """
+    Reads the short and the long captions of a row.
+
+    Args:
+        args (`argparse.Namespace`):
+            The data arguments, and those of side files.
+        columns (`Iterable[str]`):
+            The columns of the data set.
+
+    Raises:
+        `ValueError`: if there are captions of neither kind, none in the side files, or no key for these.
+    """
+
+    def __init__(self, args: argparse.Namespace, columns: Iterable[str]):
+        columns = list(columns)
+        self.image_column = args.image_column
+        self.sub_caption_splitter = args.sub_caption_splitter
+        self.sub_captions("")  # says at once what is not installed
+        self.short_column, self.long_column = caption_columns(args, columns, is_one_needed=args.side_files is None)
+        self.key_column, self.side_captions = None, None
+        if args.side_files is not None:
+            self.key_column = args.key_column or args.side_key_column
+            if self.key_column not in columns and self.key_column.split(".")[0] not in columns:
+                raise ValueError(
+                    f"`--key_column {self.key_column}` is no column of the data set, which has {columns}: name the "
+                    "one whose values stand in the `--side_key_column` of `--side_files`."
+                )
+            self.side_captions = SideCaptions(args.side_files, args.side_key_column, args.side_caption_columns)
+            told = (
+                f"{self.side_captions.num_rejected} of {len(self.side_captions.rows)} rows of `--side_files "
+                f"{' '.join(args.side_files)}` are left out: rules reject them (column {REJECTED_COLUMN!r})."
+            )
+            if len(self.side_captions.hashes) == 0:
+                raise ValueError(f"{told} Of the others none has a caption with a key: there is nothing to read.")
+            if self.side_captions.num_rejected > 0:
+                warn_once(told)
+
+    @property
+    def has_long_captions(self) -> bool:
+        return self.long_column is not None or self.side_captions is not None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read, that of the images only if their files are the keys."""
+        columns = [self.short_column, self.long_column]
+        if self.key_column is not None:
+            columns.append(self.key_column.split(".")[0])
+        return list(dict.fromkeys(column for column in columns if column is not None))
+
+    def short_captions(self, row: dict) -> list[str]:
+        return captions_of(row, self.short_column)
+
+    def long_captions(self, row: dict) -> list[str]:
+        return self.match_long_captions(row)[0]
+
+    def sub_captions(self, text: str) -> list[str]:
+        """The sub-captions of a long caption, split as the data arguments say."""
+        return split_sub_captions(text, self.sub_caption_splitter)
+
+    def match_long_captions(self, row: dict) -> tuple[list[str], str | None]:
+        """The long captions of a row, and its key if there are side files and it has no captions there."""
+        captions = captions_of(row, self.long_column)
+        if self.side_captions is None:
+            return captions, None
+        key = key_of(row, self.key_column)
+        beside = self.side_captions[key] if key is not None else []
+        return captions + beside, None if beside else str(key)
+
+    def report_keys(self, dataset: Dataset | IterableDataset) -> None:
+        """
+        Says how many images have captions in the side files, and how many rows of these belong to no image. Of a
+        stream, and where the keys are hashes of the image files, [`UnmatchedKeys`] tells while they are read.
+
+        Raises:
+            `ValueError`: if no image has any.
+        """
+        if self.side_captions is None or self.key_column == self.image_column or isinstance(dataset, IterableDataset):
+            return
+        column = self.key_column if self.key_column in dataset.column_names else self.key_column.split(".")[0]
+        hashes, unmatched, num_unmatched = [], [], 0
+        for batch in dataset.select_columns(column).iter(batch_size=10_000):
+            keys = [key_of({column: value}, self.key_column) for value in batch[column]]
+            are_there = self.side_captions.are_keys(keys)
+            hashes.append(hash_keys(keys))
+            num_unmatched += int((~are_there).sum())
+            if len(unmatched) < NUM_EXAMPLES:
+                unmatched += [key for key, is_there in zip(keys, are_there) if not is_there]
+        is_unused = ~np.isin(self.side_captions.hashes, np.concatenate(hashes))
+        unused = [self.side_captions.example(place) for place in np.flatnonzero(is_unused)[:NUM_EXAMPLES]]
+        told = (
+            f"{num_unmatched} of {len(dataset)} images have no captions in `--side_files`{such_as(unmatched)}; "
+            f"{is_unused.sum()} of {len(is_unused)} rows there belong to none of the images{such_as(unused)}."
+        )
+        if num_unmatched == len(dataset):
+            raise ValueError(f"{told} Name the right `--key_column` and `--side_key_column`.")
+        logger.warning(told)

@@ -1,0 +1,97 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Images out of files: the one way to read one, and what can be wrong with it."""
+
+import io
+import os
+import struct
+import zlib
+
+import PIL.Image
+from datasets import (
+    Dataset,
+    Image,
+    IterableDataset,
+)
+from transformers.image_transforms import convert_to_rgb
+
+from ..image_processing_pil_lotlip import to_upright_8_bit
+
+
+# What Pillow raises at files that are no images, are cut off, or would fill the memory.
+IMAGE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    PIL.Image.DecompressionBombError,
+)
+
+
+def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
+    """The same data with image files in the place of images: `read_image` decodes them."""
+    return dataset.cast_column(image_column, Image(decode=False))
+
+
+class UnreadableImageError(ValueError):
+    """A file that is no image, is cut off, or would fill the memory."""
+
+
+def read_image(file: dict, max_side: int | None = None) -> PIL.Image.Image:
+    """
+    An upright RGB image of 8 bits from an undecoded one of any mode; what is transparent becomes white.
+
+    Args:
+        file (`dict`):
+            An undecoded image of `datasets`: its `bytes`, or the `path` of its file.
+        max_side (`int`, *optional*):
+            Make it smaller where a side is longer. A large JPEG is then decoded at a fraction of its size, which is
+            much faster.
+
+    Raises:
+        `UnreadableImageError`: if there is none in the file.
+    """
+    try:
+        if max_side is None or (file["bytes"] is None and not os.path.exists(file["path"])):
+            image = Image().decode_example(file)
+        else:
+            image = PIL.Image.open(file["path"] if file["bytes"] is None else io.BytesIO(file["bytes"]))
+            image.draft(None, (2 * max_side, 2 * max_side))
+        image = PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
+        if max_side is not None:
+            image.thumbnail((max_side, max_side))
+        return image
+    except IMAGE_ERRORS as error:
+        raise UnreadableImageError(str(error)) from error
+
+
+def read_images(rows: list[dict], column: str) -> tuple[list[dict], list[PIL.Image.Image], list[str]]:
+    """The rows whose images can be read, these images, and what is wrong with the others."""
+    good, images, wrong = [], [], []
+    for row in rows:
+        try:
+            if row[column] is None:
+                raise UnreadableImageError("there is none")
+            images.append(read_image(row[column]))
+            good.append(row)
+        except UnreadableImageError as error:
+            name = row.get("__key__") or row.get("file_name") or (row[column] or {}).get("path") or "a row"
+            wrong.append(f"The image of {name} cannot be read and is left out: {error}.")
+    return good, images, wrong

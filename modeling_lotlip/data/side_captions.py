@@ -1,0 +1,261 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Captions in files beside the images, found by a key of the image."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
+from fsspec import open as open_file
+from huggingface_hub.constants import HF_HOME
+
+
+SIDE_FILE_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+
+
+REJECTED_COLUMN = "rejected_by"
+
+
+NUM_EXAMPLES = 5  # of keys, in messages
+
+
+# A stream of which so many images have no caption in the side files, and none has one, was given the wrong key.
+MAX_UNMATCHED_AT_FIRST = 1000
+
+
+def captions_of(row: dict, column: str | None) -> list[str]:
+    """
+    The captions of a row in one column, a string or a list of strings; none where there is no column or nothing in it.
+
+    Raises:
+        `ValueError`: if the column holds something else.
+    """
+    captions = row.get(column) if column is not None else None
+    if captions is None:
+        return []
+    if isinstance(captions, str):
+        captions = [captions]
+    if not isinstance(captions, (list, tuple)) or not all(isinstance(c, str) or c is None for c in captions):
+        raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {captions!r}.")
+    return [caption for caption in captions if caption is not None and caption.strip()]
+
+
+def key_of(row: dict, column: str) -> str | None:
+    """
+    The key of an image: what a column holds, where dots lead into dictionaries (`json.url`), or of an undecoded image
+    the SHA-256 of its file in hexadecimal digits.
+    """
+    value = row.get(column)
+    if value is None and "." in column:
+        value = row
+        for name in column.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, dict) and {"bytes", "path"} & value.keys():
+        content = value.get("bytes")
+        try:
+            if content is None:
+                with open_file(value["path"], "rb") as file:
+                    content = file.read()
+        except OSError:
+            return None  # who then reads the image says why it cannot be read
+        return hashlib.sha256(content).hexdigest()
+    return None if value is None else str(value)
+
+
+def hash_keys(keys: list) -> np.ndarray:
+    """Hashes of 64 bits, the same in every process and run."""
+    return pd.util.hash_array(np.array([str(key) for key in keys], dtype=object), categorize=False)
+
+
+def is_rejected(rows: Dataset) -> np.ndarray:
+    """Which rows a rule rejects: those whose `rejected_by` is neither null nor empty."""
+    rules = rows.data.column(REJECTED_COLUMN).cast(pa.string())
+    return pc.fill_null(pc.not_equal(rules, ""), False).to_numpy()
+
+
+class SideCaptions:
+    """
+    Captions in files, found by key. The files are read once, into the cache of `datasets`; in memory is nothing but
+    what is looked up, by a sorted index of the keys' hashes that is kept on disk. Rows without any caption are left
+    out, and those whose column `rejected_by` is set, which names the rule that rejects their caption.
+
+    Args:
+        files (`list[str]`):
+            Parquet, JSON lines or CSV files, or patterns of such.
+        key_column (`str`):
+            Their column of keys. A key may have several rows.
+        caption_columns (`list[str]`):
+            Their columns of captions, strings or lists of strings.
+        cache_dir (`str`, *optional*):
+            Where they are read into. By default the cache of `datasets`.
+
+    Raises:
+        `ValueError`: if the files are of another kind, or lack a column.
+
+    Example:
+
+    ```python
+    >>> from datasets import Dataset
+    >>> from modeling_lotlip.data.side_captions import SideCaptions
+
+    >>> rows = {"url": ["x.org/1", "x.org/2"], "llava": ["A boat. It is red.", None], "blip": ["One boat.", "A car."]}
+    >>> _ = Dataset.from_dict(rows).to_json("long.jsonl")
+    >>> captions = SideCaptions(["long.jsonl"], "url", ["llava", "blip"])
+    >>> captions["x.org/1"], captions["x.org/2"], captions["x.org/3"]
+    (['A boat. It is red.', 'One boat.'], ['A car.'], [])
+    ```"""
+
+    def __init__(self, files: list[str], key_column: str, caption_columns: list[str], cache_dir: str | None = None):
+        self.arguments = (files, key_column, caption_columns, cache_dir)
+        suffixes = {Path(file.lower().removesuffix(".gz")).suffix for file in files}
+        if len(suffixes) > 1 or not suffixes <= SIDE_FILE_BUILDERS.keys():
+            raise ValueError(f"`--side_files` must all be of one of the kinds {[*SIDE_FILE_BUILDERS]}, got {files}.")
+        builder = SIDE_FILE_BUILDERS[suffixes.pop()]
+        options = {"converters": {key_column: str}} if builder == "csv" else {}  # 000123 is not 123
+        try:
+            rows = load_dataset(builder, data_files=files, split="train", cache_dir=cache_dir, **options)
+        except (DatasetGenerationError, FileNotFoundError, StopIteration) as error:
+            raise ValueError(f"`--side_files {' '.join(files)}` cannot be read: {error or 'no rows'}.") from error
+        missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
+        if missing:
+            raise ValueError(
+                f"`--side_files` have no column {missing[0]!r} but {rows.column_names}: name theirs with "
+                "`--side_key_column` and `--side_caption_columns`."
+            )
+        key_type = getattr(rows.features[key_column], "dtype", None)
+        if key_type not in ("string", "large_string") and not str(key_type).startswith(("int", "uint")):
+            raise ValueError(
+                f"The keys in the column {key_column!r} of `--side_files` are read as {key_type}, but must be strings "
+                "or integers: write them as strings, and leave no row without one."
+            )
+        columns = [key_column, *caption_columns]
+        self.num_rejected = 0
+        if REJECTED_COLUMN in rows.column_names:
+            columns = list(dict.fromkeys([*columns, REJECTED_COLUMN]))
+            self.num_rejected = int(is_rejected(rows).sum())
+        self.rows = rows.select_columns(columns)
+        self.key_column, self.caption_columns = key_column, caption_columns
+        folder = Path(HF_HOME) / "lotlip" / "side_captions" if cache_dir is None else Path(cache_dir)
+        path = folder / f"{self.rows._fingerprint}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.npy")
+            np.save(partial, self._make_index())
+            partial.replace(path)
+        self.hashes, self.places = np.load(path, mmap_mode="r")
+
+    def __reduce__(self):
+        # a worker maps the files too: pickled, the index would be read into memory
+        return SideCaptions, self.arguments
+
+    def _make_index(self) -> np.ndarray:
+        """The hashes of the keys of the rows with captions in ascending order, and their places, (2, rows)."""
+        keys = self.rows.select_columns(self.key_column)
+        batches = [batch[self.key_column] for batch in keys.iter(batch_size=10_000)]
+        hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(hash_keys, batches)])
+        is_key = np.array([key not in (None, "") for batch in batches for key in batch], dtype=bool)
+        is_key &= ~np.logical_and.reduce([self.rows.data.column(name).is_null() for name in self.caption_columns])
+        if self.num_rejected > 0:
+            is_key &= ~is_rejected(self.rows)
+        places = np.flatnonzero(is_key)
+        order = places[np.argsort(hashes[places], kind="stable")]
+        return np.stack([hashes[order], order.astype(np.uint64)])
+
+    def rows_of(self, key: str) -> list[dict]:
+        """The rows of a key, none if it is not there."""
+        hashed = hash_keys([key])
+        first, last = (np.searchsorted(self.hashes, hashed, side)[0] for side in ("left", "right"))
+        rows = (self.rows[int(place)] for place in self.places[first:last])
+        return [row for row in rows if str(row[self.key_column]) == key]  # another key may have the same hash
+
+    def __getitem__(self, key: str) -> list[str]:
+        """The captions of a key, none if it is not there."""
+        return [
+            text for row in self.rows_of(key) for column in self.caption_columns for text in captions_of(row, column)
+        ]
+
+    def example(self, place: int) -> str:
+        """The key at a place of the index."""
+        return self.rows[int(self.places[place])][self.key_column]
+
+    def are_keys(self, keys: list) -> np.ndarray:
+        """Which of some keys are there, to the certainty of a hash of 64 bits."""
+        hashed = hash_keys(keys)
+        places = np.searchsorted(self.hashes, hashed)
+        is_within = places < len(self.hashes)
+        is_key = np.array([key is not None for key in keys], dtype=bool)
+        return is_within & is_key & (self.hashes[np.where(is_within, places, 0)] == hashed)
+
+
+class UnmatchedKeys:
+    """Counts the images that have no caption in the side files, while they are read."""
+
+    def __init__(self):
+        self.num_seen, self.num_unmatched, self.examples = 0, 0, []
+
+    def count(self, keys: list[str | None]) -> None:
+        """
+        Counts the images of a batch.
+
+        Args:
+            keys (`list[str | None]`):
+                The key of each image that has no caption in the side files, None for the others.
+
+        Raises:
+            `ValueError`: if many were read, and none has any.
+        """
+        unmatched = [key for key in keys if key is not None]
+        self.num_seen += len(keys)
+        self.num_unmatched += len(unmatched)
+        self.examples = (self.examples + unmatched)[:NUM_EXAMPLES]
+        if self.num_seen >= MAX_UNMATCHED_AT_FIRST:
+            self.check()
+
+    def check(self) -> None:
+        """
+        Raises:
+            `ValueError`: if no image that was read has any.
+        """
+        if self.num_unmatched == self.num_seen > 0:
+            raise ValueError(
+                f"None of the first {self.num_seen} images has captions in `--side_files`{such_as(self.examples)}. "
+                "Name the right `--key_column` and `--side_key_column`."
+            )
+
+    @classmethod
+    def sum(cls, parts: list["UnmatchedKeys"]) -> "UnmatchedKeys":
+        """The counts of several processes as one."""
+        total = cls()
+        for part in parts:
+            total.num_seen += part.num_seen
+            total.num_unmatched += part.num_unmatched
+            total.examples = (total.examples + part.examples)[:NUM_EXAMPLES]
+        return total
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_unmatched} of {self.num_seen} images that were read have no captions in `--side_files`"
+            f"{such_as(self.examples)}."
+        )
+
+
+def such_as(keys: list) -> str:
+    """Some keys, in brackets."""
+    return f" (such as {', '.join(map(repr, keys[:NUM_EXAMPLES]))})" if keys else ""

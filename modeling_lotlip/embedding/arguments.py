@@ -1,0 +1,106 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The arguments of commands that run a model."""
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..arguments import DTYPES, Arguments, argument
+
+
+DEFAULT_MODEL = "weiwu-ww/LoTLIP-ViT-B-16-100M"
+
+
+@dataclass
+class InferenceArguments(Arguments):
+    """How a dual encoder is run."""
+
+    _argument_group_name = "model"
+
+    trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
+    dtype: str = argument("float32", "What the model computes in.", choices=tuple(DTYPES))
+    device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
+    batch_size: int = argument(64, "Images in a batch, for each process.", least=1)
+    max_length: int | None = argument(None, "Truncate texts at this many tokens. Default: the model's limit.", least=3)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.dtype = DTYPES[self.dtype]
+
+
+@dataclass
+class ModelArguments(InferenceArguments):
+    """A dual encoder, and how it is run."""
+
+    model_name_or_path: str = argument(
+        DEFAULT_MODEL, "A Hub id or a folder of a dual encoder.", aliases=("--model",), metavar="MODEL"
+    )
+
+
+@dataclass
+class ModelsArguments(InferenceArguments):
+    """Several dual encoders, and how they are run."""
+
+    model_name_or_path: list[str] = argument(
+        [DEFAULT_MODEL], "Hub ids or folders of dual encoders, one or several.", aliases=("--model",), metavar="MODEL"
+    )
+
+
+@dataclass
+class OutputArguments(Arguments):
+    """Where results go."""
+
+    _argument_group_name = "results"
+
+    output_file: Path | None = argument(None, "Write the results to this file: .json, .csv or .md.")
+
+
+# In place until every command takes dataclasses
+def add_model_arguments(parser: argparse.ArgumentParser, are_several_models: bool = False) -> None:
+    """Adds the arguments that name a model, or several, and say how it is run, to `parser`."""
+    parser.add_argument(
+        "--model_name_or_path",
+        required=True,
+        nargs="+" if are_several_models else None,
+        help=f"A Hub id or a folder of a dual encoder{', or several' if are_several_models else ''}.",
+    )
+    parser.add_argument("--trust_remote_code", action="store_true", help="Run the code that comes with the model.")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="What the model computes in."
+    )
+    parser.add_argument("--device", help="Such as `cpu` or `cuda:0`; by default an accelerator if there is one.")
+    parser.add_argument("--batch_size", type=int, default=64, help="Images in a batch, for each process.")
+    parser.add_argument("--max_length", type=int, help="Truncate texts at this many tokens, not at the model's limit.")
+
+
+def add_evaluation_arguments(parser: argparse.ArgumentParser, are_several_models: bool = False) -> None:
+    """Adds the arguments that the evaluation scripts share to `parser`."""
+    add_model_arguments(parser, are_several_models)
+    parser.add_argument("--output_file", type=Path, help="Write the results to this JSON file.")
+
+
+def check_output_file(parser: argparse.ArgumentParser, path: Path | None) -> None:
+    """Ends with an error, before anything is computed, if no JSON file can be written there."""
+    if path is None:
+        return
+    if path.suffix != ".json":
+        parser.error(f"--output_file {path} is for JSON, name it .json: what else is written stands beside it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output_file {path}: {error}")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        parser.error(f"--output_file {path} cannot be written.")

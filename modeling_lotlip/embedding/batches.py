@@ -1,0 +1,234 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Texts and images to embeddings, by any dual encoder: loading, tokenizing as in training, batches by token number."""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.data.data_collator import pad_without_fast_tokenizer_warning
+
+from .. import LotlipTokenizer
+from .families import in_trained_case, padding_of
+from .models import check_single_embeddings
+from .token_wise import image_token_embeds, is_token_wise, text_token_embeds
+
+
+logger = logging.getLogger(__name__)
+
+# Texts are sorted by length inside a window of so many batches: the more, the less padding between first and last.
+BATCHES_PER_WINDOW = 64
+# So many batches are made ahead of the model.
+PREFETCHED_BATCHES = 8
+TEXTS_PER_CHUNK = 256
+
+
+def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None = None) -> dict[str, torch.Tensor]:
+    """
+    Tokenizes texts as the model was trained on them: padded to the longest, or to the full length (ALIGN, SigLIP), and
+    in lower case where the model knows no other (SigLIP). Longer texts are truncated; LoTLIP's tokenizer does so by
+    itself, and says how many.
+
+    Args:
+        processor (`ProcessorMixin`):
+            The model's processor.
+        texts (`list[str]`):
+            The texts, of any length.
+        max_length (`int`, *optional*):
+            Truncate at this many tokens; by default at the tokenizer's `model_max_length`.
+    """
+    return processor.tokenizer(
+        in_trained_case(processor, texts),
+        padding=padding_of(processor),
+        truncation=None if isinstance(processor.tokenizer, LotlipTokenizer) else True,
+        max_length=max_length,
+        return_tensors="pt",
+    )
+
+
+@torch.inference_mode()
+def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor], with_corners: bool = False) -> torch.Tensor:
+    """
+    Normalised text embeddings (texts, dim) in float32, (texts, 1 + corners, dim) with the corner tokens', or (texts,
+    length, dim) those of all tokens, zero at padding, if the model compares tokens.
+    """
+    tokens = {name: tensor.to(model.device) for name, tensor in tokens.items()}
+    if is_token_wise(model):
+        return text_token_embeds(model, **tokens).cpu()
+    if with_corners:
+        outputs = model.get_text_features(**tokens, output_corner_tokens=True)
+        text_embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
+    else:
+        text_embeds = model.get_text_features(**tokens).pooler_output
+    return torch.nn.functional.normalize(text_embeds.float(), dim=-1).cpu()
+
+
+@torch.inference_mode()
+def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """
+    Normalised image embeddings (images, dim) in float32, from what the model's image processor returns; or (images,
+    length, dim) those of all tokens, if the model compares tokens.
+    """
+    inputs = {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
+        for name, tensor in inputs.items()
+    }
+    if is_token_wise(model):
+        return image_token_embeds(model, model.vision_model(**inputs).last_hidden_state).cpu()
+    image_embeds = model.get_image_features(**inputs).pooler_output
+    return torch.nn.functional.normalize(image_embeds.float(), dim=-1).cpu()
+
+
+class Batch(NamedTuple):
+    """What the model computes at once, and the entries it is for (or other keys)."""
+
+    entries: list
+    inputs: dict[str, torch.Tensor]
+    num_tokens: int = 0
+
+
+def tokenize_and_count(
+    processor: ProcessorMixin, texts: list[str], max_length: int | None
+) -> tuple[dict[str, torch.Tensor], list[bool]]:
+    """Tokens of texts, padded, and which texts were truncated."""
+    tokens = tokenize(processor, texts, max_length)
+    if tokens.encodings is not None:
+        return dict(tokens), [bool(encoding.overflowing) for encoding in tokens.encodings]
+    whole = processor.tokenizer(in_trained_case(processor, texts), truncation=False, verbose=False)["input_ids"]
+    return dict(tokens), [len(ids) > tokens["input_ids"].shape[1] for ids in whole]
+
+
+def sorted_batches(window: list[tuple], processor: ProcessorMixin, tokens_per_batch: int) -> Iterator[Batch]:
+    """Batches of texts, given as pairs of entry and unpadded tokens: the longest first, of like length together."""
+    window = sorted(window, key=lambda text: -len(text[1]["input_ids"]))
+    while window:
+        size = max(1, tokens_per_batch // len(window[0][1]["input_ids"]))
+        (entries, tokens), window = zip(*window[:size]), window[size:]
+        inputs = pad_without_fast_tokenizer_warning(processor.tokenizer, list(tokens), return_tensors="pt")
+        yield Batch(list(entries), dict(inputs), sum(len(text["input_ids"]) for text in tokens))
+
+
+def make_batches(batches: Iterable[Batch], processor: ProcessorMixin, tokens_per_batch: int) -> Iterator[Batch]:
+    """
+    Batches of images as they come, and of texts anew: sorted by length inside a window.
+
+    Args:
+        batches (`Iterable[Batch]`):
+            Images and padded texts, in order.
+        processor (`ProcessorMixin`):
+            The model's processor.
+        tokens_per_batch (`int`):
+            The most tokens in a batch, padding included (a longer text is a batch of its own).
+    """
+    window = []
+    for batch in batches:
+        if "pixel_values" in batch.inputs:
+            yield batch
+            continue
+        mask = torch.ones_like(batch.inputs["input_ids"])
+        if padding_of(processor) != "max_length":  # else padding is part of the text
+            mask = batch.inputs.get("attention_mask", mask)
+        mask = mask.bool()
+        for text, entry in enumerate(batch.entries):
+            window.append((entry, {name: values[text, mask[text]] for name, values in batch.inputs.items()}))
+        if sum(len(tokens["input_ids"]) for _, tokens in window) >= BATCHES_PER_WINDOW * tokens_per_batch:
+            yield from sorted_batches(window, processor, tokens_per_batch)
+            window = []
+    yield from sorted_batches(window, processor, tokens_per_batch)
+
+
+def prefetch(items: Iterator, depth: int = PREFETCHED_BATCHES) -> Iterator:
+    """The items of an iterator, which a thread fetches up to `depth` ahead."""
+    done = object()
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        pending = deque(executor.submit(next, items, done) for _ in range(depth))
+        while (item := pending.popleft().result()) is not done:
+            pending.append(executor.submit(next, items, done))
+            yield item
+
+
+def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """
+    Normalised embeddings (entries, dim) of a batch, in float32.
+
+    Raises:
+        `ValueError`: if the model compares tokens, and so has no single embedding of a text or an image.
+    """
+    check_single_embeddings(model)
+    if "pixel_values" in batch.inputs:
+        return embed_images(model, batch.inputs)
+    return embed_texts(model, batch.inputs)
+
+
+def embed_corpus(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    texts: list[str],
+    tokens_per_batch: int = 2048,
+    max_length: int | None = None,
+) -> torch.Tensor:
+    """
+    Embeds texts of any lengths, with little padding, while the next ones are tokenized.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder.
+        processor (`ProcessorMixin`):
+            Its processor.
+        texts (`list[str]`):
+            The texts, in any order.
+        tokens_per_batch (`int`, *optional*, defaults to 2048):
+            The most tokens in a batch, padding included.
+        max_length (`int`, *optional*):
+            Truncate at this many tokens; by default at the tokenizer's `model_max_length`.
+
+    Returns:
+        `torch.Tensor` of shape `(num_texts, dim)`: normalised embeddings in float32, in the order of the texts.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.embedding.batches import embed_corpus
+    >>> from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipImageProcessor, LotlipTokenizer
+
+    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 2}, vision_config={"num_hidden_layers": 1}))
+    >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
+    >>> embed_corpus(model.eval(), processor, ["a red boat", "A red boat. The sea is calm."]).shape
+    torch.Size([2, 768])
+    ```"""
+    num_truncated = 0
+
+    def padded_texts() -> Iterator[Batch]:
+        nonlocal num_truncated
+        for start in range(0, len(texts), TEXTS_PER_CHUNK):
+            part = texts[start : start + TEXTS_PER_CHUNK]
+            tokens, truncated = tokenize_and_count(processor, part, max_length)
+            num_truncated += sum(truncated)
+            yield Batch(list(range(start, start + len(part))), tokens)
+
+    embeds = None
+    for batch in prefetch(make_batches(padded_texts(), processor, tokens_per_batch)):
+        computed = embed_batch(model, batch)
+        if embeds is None:
+            embeds = computed.new_empty(len(texts), computed.shape[1])
+        embeds[batch.entries] = computed
+    if embeds is None:
+        raise ValueError("`texts` is empty: give at least one text.")
+    if num_truncated > 0:
+        logger.warning(f"{num_truncated} of {len(texts)} texts were truncated.")
+    return embeds

@@ -1,0 +1,123 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Dual encoders: loading, limits of their texts, what tells them apart."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from datasets.fingerprint import Hasher
+from torch import nn
+from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+from .families import READ_WHOLE_TABLE, text_defaults
+from .token_wise import is_token_wise
+
+
+def hash_weights(module: nn.Module) -> str:
+    """A hash of all parameters and buffers, by which what is stored knows the model that it is of."""
+    weights = Hasher()
+    for name, tensor in module.state_dict().items():
+        weights.update((name, tensor.cpu()))
+    return weights.hexdigest()
+
+
+def distinct_names(names: list[str]) -> list[str]:
+    """
+    Models as they are called in a picture: by the last parts of their names, as many as tell them apart.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.embedding.models import distinct_names
+
+    >>> distinct_names(["runs/1/best", "runs/2/best"])
+    ['1/best', '2/best']
+    >>> distinct_names(["openai/clip-vit-base-patch32", "outputs/demo"])
+    ['clip-vit-base-patch32', 'demo']
+    ```"""
+    parts = [Path(name).parts for name in names]
+    for length in range(1, max(map(len, parts)) + 1):
+        short = ["/".join(part[-length:]) for part in parts]
+        if len(set(short)) == len(set(names)):
+            return short
+    return names
+
+
+def check_single_embeddings(model: PreTrainedModel | PreTrainedConfig) -> None:
+    """
+    Refuses a model that compares tokens, or one of such a configuration.
+
+    Raises:
+        `ValueError`: if it is one, and so has no single embedding of a text or an image.
+    """
+    if is_token_wise(model):
+        raise ValueError(
+            "The model compares all tokens of texts and images, and has no single embedding of either: use one that "
+            "was trained with another `--objective`."
+        )
+
+
+def load_model(
+    args: argparse.Namespace, state: PartialState, takes_tokens: bool = False
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """
+    Loads the model of the evaluation arguments, ready to embed, and its processor. One that compares tokens is refused
+    where the script does not take tokens.
+    """
+    model = AutoModel.from_pretrained(
+        args.model_name_or_path,
+        dtype=getattr(torch, args.dtype),
+        trust_remote_code=args.trust_remote_code,
+    )
+    if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
+        raise ValueError(
+            f"`--model_name_or_path {args.model_name_or_path}` is a {type(model).__name__}, no dual encoder."
+        )
+    if not takes_tokens:
+        check_single_embeddings(model)
+    processor = AutoProcessor.from_pretrained(args.model_name_or_path, trust_remote_code=args.trust_remote_code)
+    num_positions = count_positions(model)
+    if args.max_length is not None and num_positions is not None and args.max_length > num_positions:
+        raise ValueError(
+            f"`--max_length {args.max_length}` is beyond the {num_positions} tokens that the text tower of "
+            f"`--model_name_or_path {args.model_name_or_path}` has positions for: give at most so many."
+        )
+    processor.tokenizer.model_max_length = text_limit(model, processor)
+    return model.to(args.device or state.device).eval(), processor
+
+
+def count_positions(model: PreTrainedModel) -> int | None:
+    """How many tokens of a text the text tower has positions for, `None` where it has no table of them."""
+    config = model.config.get_text_config()
+    num_positions = getattr(config, "max_position_embeddings", None)
+    if num_positions is None:
+        return None
+    for name, module in model.named_modules():
+        # RoBERTa's positions begin behind the one of padding
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            num_positions -= module.padding_idx + 1
+    return num_positions - getattr(config, "num_corner_tokens", 0)
+
+
+def text_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
+    """The most tokens of a text that a dual encoder was made to read."""
+    limit = processor.tokenizer.model_max_length
+    num_positions = count_positions(model)
+    if num_positions is None:
+        return limit
+    if model.config.model_type in READ_WHOLE_TABLE:
+        return num_positions
+    return min(limit, num_positions, text_defaults(processor).get("max_length", limit))

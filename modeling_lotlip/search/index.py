@@ -1,0 +1,294 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""An index of a collection: embeddings on disk that follow its files."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute
+import torch
+from datasets import Dataset
+from filelock import FileLock, Timeout
+from PIL import Image
+from pyarrow import parquet
+from transformers import PreTrainedModel, ProcessorMixin
+
+from ..data.images import UnreadableImageError
+from ..embedding.batches import Batch, embed_batch, embed_texts, prefetch, tokenize
+from ..embedding.search import build_faiss_index
+from ..embedding.storage import open_shards, read_embeddings, stored_values
+from ..embedding.store import Entry, write_shard
+from ..files import write_json, write_table
+from .pictures import PictureFolder, PictureRows
+
+
+# Pictures in a file of an index: what a stopped run loses at most
+SHARD_SIZE = 512
+# Of a larger collection so many pictures, drawn at random, stand for all where a sentence is judged
+NUM_REFERENCES = 20_000
+
+
+@dataclass(frozen=True)
+class Index:
+    """
+    The embeddings of a collection.
+
+    Args:
+        names (`list[str]`):
+            The pictures.
+        embeds (`torch.Tensor` of shape `(num_pictures, dim)`):
+            Their normalised embeddings.
+        unreadable (`dict[str, str]`, *optional*):
+            By name what is wrong with pictures that cannot be read.
+        faiss (`Dataset`, *optional*):
+            An approximate index of the embeddings.
+    """
+
+    names: list[str]
+    embeds: torch.Tensor
+    unreadable: dict[str, str] = field(default_factory=dict)
+    faiss: Dataset | None = None
+
+    def with_faiss(self, string_factory: str) -> "Index":
+        """The same with an approximate index. Raises a `ValueError` where faiss cannot make it of so few pictures."""
+        return replace(self, faiss=build_faiss_index([self.embeds], string_factory) if self.names else None)
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """The row of each picture."""
+        return {name: row for row, name in enumerate(self.names)}
+
+    @cached_property
+    def references(self) -> torch.Tensor:
+        """The embeddings of all pictures, or of `NUM_REFERENCES` that are drawn, always the same."""
+        if len(self.names) <= NUM_REFERENCES:
+            return self.embeds
+        drawn = torch.randperm(len(self.names), generator=torch.Generator().manual_seed(0))[:NUM_REFERENCES]
+        return self.embeds[drawn]
+
+
+EMPTY = Index([], torch.empty(0, 0))
+
+
+class Changes(NamedTuple):
+    """How many pictures an update embedded for the first time or again, and dropped."""
+
+    new: int
+    changed: int
+    deleted: int
+
+
+def load_embeddings(folder: Path) -> Index:
+    """The images in a folder of `embed_dataset.py`."""
+    shards = open_shards(folder).to_table(columns=["id"], filter=pa.compute.field("kind") == "image")
+    if len(shards) == 0:
+        raise ValueError(
+            f"`--embeddings_dir {folder}` holds no embeddings of images: make them without `--only texts`."
+        )
+    return Index([str(name) for name in shards["id"].to_pylist()], torch.cat(list(read_embeddings(folder, "image"))))
+
+
+def shard_paths(folder: Path, number: int) -> tuple[Path, Path]:
+    """A shard of embeddings, and the list of what it is of."""
+    return folder / f"embeddings-{number:06d}.parquet", folder / f"pictures-{number:06d}.json"
+
+
+def read_lists(folder: Path) -> dict[int, dict[str, list]]:
+    """By the number of each shard, and by the name of each picture in it, its stamp and what is wrong with it."""
+    lists = {}
+    for number in sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob("embeddings-*.parquet")):
+        with suppress(FileNotFoundError):  # dropped meanwhile by another program
+            lists[number] = json.loads(shard_paths(folder, number)[1].read_text(encoding="utf-8"))
+    return lists
+
+
+def state_of(folder: Path) -> list[tuple[str, int, int]]:
+    """What changes when the index in a folder does, whoever has changed it."""
+    state = []
+    for path in sorted([*folder.glob("embeddings-*.parquet"), *folder.glob("pictures-*.json")]):
+        with suppress(FileNotFoundError):  # dropped meanwhile by another program
+            status = path.stat()
+            state.append((path.name, status.st_size, status.st_mtime_ns))
+    return state
+
+
+def drop_stale(folder: Path, stamps: dict[str, str]) -> Changes:
+    """
+    Drops pictures that are no longer there, have changed or stand there twice, from an index on disk.
+
+    A run that is stopped in between loses nothing: the list of a shard is written first, and embeddings that it does
+    not list are dropped as well.
+    """
+    changed, deleted, seen = 0, 0, set()
+    for number, listed in read_lists(folder).items():
+        path, list_path = shard_paths(folder, number)
+        listed_once = {name: record for name, record in listed.items() if name not in seen}
+        kept = {name: record for name, record in listed_once.items() if stamps.get(name) == record[0]}
+        seen |= kept.keys()
+        changed += sum(name in stamps and name not in kept for name in listed_once)
+        deleted += sum(name not in stamps for name in listed_once)
+        if len(kept) < len(listed):
+            write_json(list_path, kept)
+        is_kept = [name in kept for name in parquet.read_table(path, columns=["id"])["id"].to_pylist()]
+        if not kept:
+            path.unlink()
+            list_path.unlink()
+        elif not all(is_kept):
+            write_table(path, parquet.read_table(path).filter(pa.array(is_kept)))
+    return Changes(0, changed, deleted)
+
+
+def read_batches(
+    pictures: PictureFolder | PictureRows, names: list[str], processor: ProcessorMixin, batch_size: int
+) -> Iterator[tuple[Batch | None, dict[str, str]]]:
+    """Preprocessed pictures, in batches with their names for entries, and what is wrong with those left out."""
+
+    def preprocess(images: list[Image.Image]) -> dict[str, torch.Tensor]:
+        return dict(processor.image_processor(images, return_tensors="pt"))
+
+    for start in range(0, len(names), batch_size):
+        good, images, wrong = [], [], {}
+        for name in names[start : start + batch_size]:
+            try:
+                images.append(pictures.read(name))
+                good.append(name)
+            except UnreadableImageError as error:
+                wrong[name] = str(error)
+        try:
+            inputs = preprocess(images) if images else None
+        except (MemoryError, RuntimeError, ValueError):  # one of them: too thin to be resized, say
+            for name, image in zip(good, images):
+                try:
+                    preprocess([image])
+                except (MemoryError, RuntimeError, ValueError) as error:
+                    wrong[name] = str(error)
+            images = [image for name, image in zip(good, images) if name not in wrong]
+            good = [name for name in good if name not in wrong]
+            inputs = preprocess(images) if images else None
+        yield (Batch(good, inputs) if images else None), wrong
+
+
+def update_index(
+    folder: Path,
+    pictures: PictureFolder | PictureRows,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    batch_size: int = 64,
+    report: Callable[[int, int], bool | None] = lambda done, total: None,
+    lock: AbstractContextManager | None = None,
+) -> Changes:
+    """
+    Makes an index on disk that of a collection as it is now: what is new is embedded, what is gone dropped, and what
+    has changed embedded again. What cannot be read is remembered, and tried again when its file changes. What is out
+    of reach is kept as it was, and so is everything if there is no picture any more: a disk that is not mounted is an
+    empty folder.
+
+    The folder is one of `embed_dataset.py`, with a list of pictures beside each file. It must be of one model.
+
+    Args:
+        folder (`Path`):
+            Where the index is, or will be.
+        pictures (`PictureFolder` or `PictureRows`):
+            The collection.
+        model (`PreTrainedModel`):
+            A dual encoder.
+        processor (`ProcessorMixin`):
+            Its processor.
+        batch_size (`int`, *optional*, defaults to 64):
+            Pictures in a batch.
+        report (`Callable[[int, int], bool | None]`, *optional*):
+            Called with how many pictures are done and how many there are to do; what it returns, if true, stops the
+            update with the pictures so far.
+        lock (`AbstractContextManager`, *optional*):
+            Entered while the model computes.
+
+    Returns:
+        `Changes`: what has changed. [`load_index`] reads the index.
+
+    Raises:
+        `OSError`: if another program is making this index, or the collection is not there any more.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        writing = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError("another program is indexing them. Look for changes when it is done.") from error
+    with writing:
+        return _update_index(folder, pictures, model, processor, batch_size, report, lock or nullcontext())
+
+
+def _update_index(folder, pictures, model, processor, batch_size, report, lock) -> Changes:
+    """[`update_index`], while no other program does it."""
+    stamps = pictures.scan()
+    listed = {name: record for lists in read_lists(folder).values() for name, record in lists.items()}
+    stamps |= {name: stamp for name, (stamp, _) in listed.items() if pictures.is_out_of_reach(name)}
+    if listed and not stamps:
+        raise FileNotFoundError(
+            f"there is no picture any more. The {len(listed):,} that were indexed are kept; to forget them, delete "
+            f"{folder}."
+        )
+    changes = drop_stale(folder, stamps)
+    known = read_lists(folder)
+    pending = sorted(stamps.keys() - {name for listed in known.values() for name in listed})
+    changes = changes._replace(new=len(pending) - changes.changed)
+    first, done = max(known, default=-1) + 1, 0
+    with lock:
+        dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
+    is_stopped = report(0, len(pending))
+    for number, start in enumerate(range(0, len(pending), SHARD_SIZE), start=first):
+        names, entries, embeds, wrong = pending[start : start + SHARD_SIZE], [], [torch.empty(0, dim)], {}
+        for batch, wrong_in_batch in prefetch(read_batches(pictures, names, processor, batch_size), depth=2):
+            if is_stopped:
+                break
+            if batch is not None:
+                with lock:
+                    embeds.append(embed_batch(model, batch))
+                first_row = len(entries)
+                entries += [
+                    Entry(first_row + row, 0, name, "image", 0, False) for row, name in enumerate(batch.entries)
+                ]
+            wrong |= wrong_in_batch
+            done = start + len(entries) + len(wrong)
+            is_stopped = report(done, len(pending))
+        path, list_path = shard_paths(folder, number)
+        listed = [entry.id for entry in entries] + list(wrong)
+        if listed:
+            write_json(list_path, {name: [stamps[name], wrong.get(name)] for name in listed})
+            write_shard(path, entries, torch.cat(embeds), pa.string(), "float32")
+        if is_stopped:
+            break
+    return changes
+
+
+def load_index(folder: Path) -> Index:
+    """What [`update_index`] left in a folder."""
+    lists = read_lists(folder)
+    if not lists:
+        return EMPTY
+    unreadable = {name: error for listed in lists.values() for name, (_, error) in listed.items() if error is not None}
+    names, embeds = [], []
+    for number in lists:
+        with suppress(FileNotFoundError):  # dropped meanwhile by another program
+            # a file is replaced as a whole: its names and embeddings are of one reading
+            table = parquet.read_table(shard_paths(folder, number)[0], columns=["id", "embedding"])
+            if len(table) > 0:
+                names += table["id"].to_pylist()
+                embeds.append(torch.tensor(stored_values(table["embedding"].combine_chunks())))
+    return Index(names, torch.cat(embeds) if embeds else torch.empty(0, 0), unreadable)

@@ -1,0 +1,195 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The pictures of a collection: those of a folder, or of the rows of a data set."""
+
+import argparse
+import base64
+import io
+import json
+import os
+import stat
+from collections import Counter
+from pathlib import Path, PurePath
+
+import pyarrow as pa
+import pyarrow.compute
+from datasets import Dataset
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from PIL import Image
+
+from ..data.images import UnreadableImageError, read_image, undecoded
+from ..data.loading import fingerprint_of, load_split
+
+
+def stamp_of(status: os.stat_result) -> str:
+    """What changes when a file does."""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+class PictureFolder:
+    """
+    The pictures in a folder and all folders in it, named by their paths from there. Hidden files are left out, and
+    links to folders are not followed.
+
+    Args:
+        folder (`Path`):
+            The folder.
+
+    Raises:
+        `ValueError`: if there is no such folder.
+    """
+
+    def __init__(self, folder: Path):
+        if not folder.is_dir():
+            raise ValueError(f"`--images {folder}` is no folder: name the folder of your pictures.")
+        self.folder = folder
+        self.others, self.closed_folders = Counter(), set()
+
+    def scan(self) -> dict[str, str]:
+        """
+        By name a stamp that changes when the file does. `others` then counts by their kind what is left out, and
+        `closed_folders` has the folders that may not be read.
+        """
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"The folder {self.folder} is not there any more. What was indexed is kept.")
+        stamps, self.others, self.closed_folders = {}, Counter(), set()
+
+        def note_closed(error: OSError) -> None:
+            self.closed_folders.add(os.path.relpath(error.filename, self.folder))
+
+        for parent, folders, files in os.walk(self.folder, onerror=note_closed):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            self.others["linked folder"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
+            for file in sorted(file for file in files if not file.startswith(".")):
+                path = os.path.join(parent, file)
+                ending = os.path.splitext(file)[1].lower()
+                if ending not in ImageFolder.EXTENSIONS:
+                    self.others[os.fsencode(ending).decode(errors="replace") or "without an ending"] += 1
+                    continue
+                try:
+                    os.path.relpath(path, self.folder).encode()
+                    status = os.stat(path)
+                except UnicodeEncodeError:
+                    self.others["with a name that is not UTF-8"] += 1
+                    continue
+                except PermissionError:  # its folder may be listed, and no more
+                    self.closed_folders.add(os.path.relpath(parent, self.folder))
+                    continue
+                except OSError:  # a link to nowhere, or just deleted
+                    self.others["without a file behind it"] += 1
+                    continue
+                if not stat.S_ISREG(status.st_mode):  # reading from a pipe may never end
+                    self.others["that is a pipe or device"] += 1
+                    continue
+                stamps[os.path.relpath(path, self.folder)] = stamp_of(status)
+        self.others = +self.others  # without those of which there is none
+        return stamps
+
+    def is_out_of_reach(self, name: str) -> bool:
+        """Whether a picture is in a folder that could not be read, so that nobody knows whether it is still there."""
+        return any(str(folder) in self.closed_folders for folder in PurePath(name).parents)
+
+    def stamp(self, name: str) -> str:
+        """That of one file. Raises an `OSError` if it is gone."""
+        return stamp_of(os.stat(self.folder / name))
+
+    def read(self, name: str, max_side: int | None = None) -> Image.Image:
+        """
+        The picture of a name, made smaller where a side is longer than `max_side`. Raises an `UnreadableImageError` if
+        it cannot be read.
+        """
+        return read_image({"path": str(self.folder / name), "bytes": None}, max_side)
+
+
+class PictureRows:
+    """
+    The pictures of a data set, named by the numbers of their rows or by a column.
+
+    Args:
+        dataset (`Dataset`):
+            The data set.
+        image_column (`str`):
+            The column of the pictures.
+        id_column (`str`, *optional*):
+            The column of their names.
+
+    Raises:
+        `ValueError`: if the data set is streamed, so that no row can be shown.
+    """
+
+    others, closed_folders = Counter(), frozenset()
+
+    def __init__(self, dataset: Dataset, image_column: str, id_column: str | None = None):
+        if not isinstance(dataset, Dataset):
+            raise ValueError("Rows of streamed data cannot be shown: leave out `--streaming`.")
+        self.fingerprint = fingerprint_of(dataset)
+        names = range(len(dataset)) if id_column is None else dataset[id_column]
+        self.rows = {str(name): row for row, name in enumerate(names)}
+        self.dataset = undecoded(dataset.select_columns(image_column), image_column)
+        self.image_column = image_column
+
+    def scan(self) -> dict[str, str]:
+        """By name a stamp: that of the file, or of the whole data set if that holds the pictures itself."""
+        paths = []
+        for table in self.dataset.with_format("arrow").iter(batch_size=1000):
+            column = table[self.image_column].combine_chunks()
+            paths += pa.compute.if_else(column.field("bytes").is_null(), column.field("path"), None).to_pylist()
+        return {name: self.stamp_of_row(row, paths[row]) for name, row in self.rows.items()}
+
+    def stamp_of_row(self, row: int, path: str | None) -> str:
+        """That of a file of its own, or of the row as it is in the data set."""
+        return stamp_of(os.stat(path)) if path and os.path.exists(path) else f"{self.fingerprint} {row}"
+
+    def is_out_of_reach(self, name: str) -> bool:
+        """No row is."""
+        return False
+
+    def stamp(self, name: str) -> str:
+        """That of one row."""
+        row = self.rows[name]
+        file = self.dataset[row][self.image_column] or {"bytes": None, "path": None}
+        return self.stamp_of_row(row, file["path"] if file["bytes"] is None else None)
+
+    def read(self, name: str, max_side: int | None = None) -> Image.Image:
+        """
+        The picture of a name, made smaller where a side is longer than `max_side`. Raises an `UnreadableImageError` if
+        it cannot be read.
+        """
+        file = self.dataset[self.rows[name]][self.image_column]
+        if file is None:
+            raise UnreadableImageError("there is none")
+        return read_image(file, max_side)
+
+
+def pictures_of(args: argparse.Namespace) -> PictureFolder | PictureRows:
+    """The pictures that the arguments name."""
+    if args.images is not None:
+        return PictureFolder(args.images)
+    id_column = None
+    if args.embeddings_dir is not None:
+        settings_file = args.embeddings_dir / "settings.json"
+        if not settings_file.is_file():
+            raise ValueError(f"`--embeddings_dir {args.embeddings_dir}` is no folder of `embed_dataset.py`.")
+        settings = json.loads(settings_file.read_text(encoding="utf-8"))
+        args = argparse.Namespace(**(vars(args) | settings))
+        id_column = args.id_column
+    return PictureRows(load_split(args, args.eval_split, args.max_eval_samples), args.image_column, id_column)
+
+
+def encode_picture(image: Image.Image) -> str:
+    """A picture as the address of itself: a small one as PNG, which the page shows with its pixels as squares."""
+    buffer = io.BytesIO()
+    kind = "png" if max(image.size) < 128 else "jpeg"
+    image.save(buffer, format=kind, quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

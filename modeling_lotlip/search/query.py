@@ -1,0 +1,317 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What is searched for in an index, what is found, and how well it fits each sentence of the query."""
+
+import re
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+
+from ..data.images import UnreadableImageError, read_image
+from ..embedding.batches import Batch, embed_batch, embed_corpus
+from ..embedding.families import in_trained_case
+from ..embedding.search import query_faiss_index, search
+from ..evaluation.relevance import heat_map, patch_relevance, seen_picture, sub_caption_directions
+from ..sub_captions import join_sub_captions, split_sub_captions
+from .index import Index
+
+
+# A sentence counts as satisfied if the picture fits it better than this share of the others
+SATISFIED = 0.9
+# How pictures are scored on a sentence, in words that go on "each bar says ..."
+SENTENCE_SCORES = {
+    "alone": "how well it fits one sentence alone",
+    "left_out": "how much of its similarity with the whole text it owes to one sentence",
+}
+# Similarities that differ by less are equal: sums of the same numbers in another order
+ROUNDING = 1e-6
+
+
+class QueryError(ValueError):
+    """What is wrong with what was asked, in words for whoever asked."""
+
+
+class Sentence(NamedTuple):
+    """A sentence of a query: the part of it that is read within the model's limit, and the part beyond."""
+
+    read: str
+    unread: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.read} {self.unread}".strip()
+
+
+def find_unknown_words(processor: ProcessorMixin, text: str) -> list[str]:
+    """
+    The words of a text of which a model knows no part: its tokenizer has nothing but its unknown token for them.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.search.query import find_unknown_words
+    >>> from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
+
+    >>> tokenizer = LotlipTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "sea": 5})
+    >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=tokenizer)
+    >>> find_unknown_words(processor, "The sea. The shore")
+    ['The', 'shore']
+    ```"""
+    unknown = processor.tokenizer.unk_token_id
+    words = list(dict.fromkeys(re.findall(r"\w+", text)))
+    if unknown is None or not words:
+        return []
+    tokens = processor.tokenizer(
+        in_trained_case(processor, words), add_special_tokens=False, truncation=False, verbose=False
+    )["input_ids"]
+    return [word for word, ids in zip(words, tokens) if ids and set(ids) == {unknown}]
+
+
+class Query(NamedTuple):
+    """
+    What is searched for.
+
+    Args:
+        embedding (`torch.Tensor` of shape `(dim,)`):
+            Normalised.
+        sentences (`list[Sentence]`):
+            The sub-captions of its text.
+        sentence_embeds (`torch.Tensor` of shape `(num_sentences, dim)`):
+            What a picture's embedding is multiplied with for its score on each of them; zero where there is none.
+        unknown_words (`list[str]`, *optional*):
+            The words of its text that the model does not know.
+    """
+
+    embedding: torch.Tensor
+    sentences: list[Sentence]
+    sentence_embeds: torch.Tensor
+    unknown_words: list[str] = []
+
+
+class Result(NamedTuple):
+    """
+    A picture that was found.
+
+    Args:
+        name (`str`):
+            Its name.
+        similarity (`float`):
+            The cosine similarity with the query.
+        fits (`list[float | None]`):
+            For each sentence the share of the other pictures with a lower score. None if there are no others, or the
+            sentence is not read and scored by leaving it out.
+    """
+
+    name: str
+    similarity: float
+    fits: list[float | None]
+
+
+def mark_limit(processor: ProcessorMixin, sub_captions: list[str], max_length: int | None = None) -> list[Sentence]:
+    """
+    Which words of a text are read, and which are beyond the limit of the model.
+
+    Args:
+        processor (`ProcessorMixin`):
+            The model's processor.
+        sub_captions (`list[str]`):
+            The sub-captions of the text.
+        max_length (`int`, *optional*):
+            The limit in tokens; by default the tokenizer's `model_max_length`.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.search.query import mark_limit
+    >>> from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
+
+    >>> tokenizer = LotlipTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "sea": 5})
+    >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=tokenizer)
+    >>> mark_limit(processor, ["a calm sea", "a red boat"], max_length=7)
+    [Sentence(read='a calm sea', unread=''), Sentence(read='a', unread='red boat')]
+    ```"""
+    limit = processor.tokenizer.model_max_length if max_length is None else max_length
+    words = join_sub_captions(sub_captions).split()
+
+    def is_read(num_words: int) -> bool:
+        text = in_trained_case(processor, [" ".join(words[:num_words])])
+        return len(processor.tokenizer(text, truncation=False, verbose=False)["input_ids"][0]) <= limit
+
+    low, high = 0, len(words)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if is_read(middle) else (low, middle - 1)
+    sentences = []
+    for sub_caption in sub_captions:
+        own = sub_caption.split()
+        sentences.append(Sentence(" ".join(own[: max(low, 0)]), " ".join(own[max(low, 0) :])))
+        low -= len(own)
+    return sentences
+
+
+def read_query_image(path: str) -> Image.Image:
+    """The picture in a file. Raises a `QueryError` if there is none."""
+    try:
+        return read_image({"path": path, "bytes": None})
+    except UnreadableImageError as error:
+        raise QueryError("This file is not a picture that can be read. Choose another one.") from error
+
+
+def embed_image(model: PreTrainedModel, processor: ProcessorMixin, image: Image.Image) -> torch.Tensor:
+    """The normalised embedding (dim,) of a picture."""
+    return embed_batch(model, Batch([0], dict(processor.image_processor([image], return_tensors="pt"))))[0]
+
+
+def embed_sentences(
+    model: PreTrainedModel, processor: ProcessorMixin, sentences: list[Sentence], score: str, max_length: int | None
+) -> torch.Tensor:
+    """
+    What the embedding of a picture is multiplied with for its score on each sentence: (num_sentences, dim)
+
+    With `score="alone"` it is the embedding of the sentence alone, normalised. With `"left_out"` it is what the
+    sentence adds to the text, as far as that is read ([`sub_caption_directions`]), so that the score is what the
+    similarity loses without it; zero for a sentence that is not read. Of a single sentence nothing can be left out.
+    """
+    read = [sentence.read for sentence in sentences if sentence.read]
+    if score == "alone" or len(sentences) < 2:
+        return embed_corpus(model, processor, [sentence.text for sentence in sentences], max_length=max_length)
+    directions = sub_caption_directions(model, processor, read, max_length)
+    return torch.nn.functional.pad(directions, (0, 0, 0, len(sentences) - len(read)))
+
+
+def embed_query(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    text: str,
+    image: Image.Image | None = None,
+    sentence_score: str = "alone",
+    max_length: int | None = None,
+    splitter: str = "paper",
+) -> Query:
+    """
+    Embeds a description, a picture, or both.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder.
+        processor (`ProcessorMixin`):
+            Its processor.
+        text (`str`):
+            The description, which may be empty if there is a picture. Several sub-captions are joined, as long
+            captions in evaluation.
+        image (`Image.Image`, *optional*):
+            The picture. With a description the query is the mean of both normalised embeddings, normalised.
+        sentence_score (`str`, *optional*, defaults to `"alone"`):
+            How pictures are scored on each sentence, a key of `SENTENCE_SCORES`; see [`embed_sentences`].
+        max_length (`int`, *optional*):
+            Truncate texts at this many tokens.
+        splitter (`str`, *optional*, defaults to `"paper"`):
+            How sub-captions are split: see [`split_sub_captions`].
+
+    Raises:
+        `QueryError`: if there is neither.
+    """
+    sub_captions = split_sub_captions(text, splitter)
+    embeds, sentences, sentence_embeds, unknown = [], [], torch.empty(0, 0), []
+    if sub_captions:
+        unknown = find_unknown_words(processor, text)
+        whole = join_sub_captions(sub_captions) if len(sub_captions) > 1 else text.strip()
+        embeds.append(embed_corpus(model, processor, [whole], max_length=max_length)[0])
+        sentences = mark_limit(processor, sub_captions, max_length)
+        sentence_embeds = embed_sentences(model, processor, sentences, sentence_score, max_length)
+    if image is not None:
+        embeds.append(embed_image(model, processor, image))
+    if not embeds:
+        raise QueryError("There is nothing to search for yet: describe a picture, choose one, or both.")
+    embedding = torch.nn.functional.normalize(torch.stack(embeds).mean(dim=0), dim=0)
+    return Query(embedding, sentences, sentence_embeds, unknown)
+
+
+def percentiles(similarities: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """
+    How high similarities are among those of the whole collection: the share of the others that is lower.
+
+    Args:
+        similarities (`torch.Tensor` of shape `(num_pictures, num_sentences)`):
+            Those of some pictures of the collection.
+        references (`torch.Tensor` of shape `(num_references, num_sentences)`):
+            Those of all pictures, or of a sample.
+
+    Returns:
+        `torch.Tensor` of shape `(num_pictures, num_sentences)`: from 0 to 1, in float64; NaN if there is no other
+        picture.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.search.query import percentiles
+
+    >>> references = torch.tensor([[0.1], [0.4], [0.2], [0.2], [0.3]])
+    >>> percentiles(torch.tensor([[0.4], [0.2]]), references)
+    tensor([[1.0000],
+            [0.2500]], dtype=torch.float64)
+    ```"""
+    if len(references) < 2:
+        return torch.full_like(similarities, torch.nan, dtype=torch.float64)
+    # (num_sentences, ...), sorted: the place of a value is how many are lower
+    ordered = references.t().contiguous().sort(dim=1).values
+    num_lower = torch.searchsorted(ordered, similarities.t().contiguous() - ROUNDING)
+    return (num_lower.t().double() / (len(references) - 1)).clamp(max=1)  # in float32 9 of 10 is less than 0.9
+
+
+def search_index(index: Index, query: Query, k: int) -> list[Result]:
+    """
+    The pictures that are most similar to a query, and how well each fits its sentences.
+
+    Args:
+        index (`Index`):
+            The collection. If it has an approximate index, that is used.
+        query (`Query`):
+            The query.
+        k (`int`):
+            How many pictures, if there are so many.
+    """
+    k = min(k, len(index.names))
+    if k == 0:
+        return []
+    if index.faiss is None:
+        similarities, positions = search(query.embedding[None], [index.embeds], k)
+    else:
+        similarities, positions = query_faiss_index(index.faiss, query.embedding[None], k)
+    is_found = positions[0] >= 0
+    similarities, positions = similarities[0, is_found], positions[0, is_found]
+    fits = torch.empty(len(positions), 0)
+    if query.sentences:
+        own = index.embeds[positions] @ query.sentence_embeds.t()
+        fits = percentiles(own, index.references @ query.sentence_embeds.t())
+        fits[:, ~query.sentence_embeds.any(dim=1)] = torch.nan
+    return [
+        Result(index.names[position], similarity, [None if fit != fit else fit for fit in row])
+        for position, similarity, row in zip(positions.tolist(), similarities.tolist(), fits.tolist())
+    ]
+
+
+def draw_heat_map(
+    model: PreTrainedModel, processor: ProcessorMixin, image: Image.Image, sentence: str, max_length: int | None = None
+) -> Image.Image:
+    """
+    Where in a picture a sentence is found: the part that the model sees, under the relevance of its patches.
+    """
+    inputs = dict(processor.image_processor([image], return_tensors="pt"))
+    text_embeds = embed_corpus(model, processor, [sentence], max_length=max_length)
+    relevance = patch_relevance(model, inputs["pixel_values"], text_embeds[None])[0, 0]
+    return heat_map(seen_picture(processor, inputs["pixel_values"][0]), relevance)

@@ -1,0 +1,249 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A model and a collection, for several visitors at once. `search_app.py` makes a page of it."""
+
+import argparse
+import logging
+import time
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock, Thread
+from typing import NamedTuple
+
+import torch
+from datasets.fingerprint import Hasher
+from PIL import Image
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+
+from ..data.images import UnreadableImageError
+from ..embedding.batches import embed_texts, tokenize
+from ..embedding.models import hash_weights
+from ..embedding.search import check_faiss_factory, check_model
+from ..files import write_json
+from .index import EMPTY, SHARD_SIZE, Changes, Index, load_embeddings, load_index, state_of, update_index
+from .pictures import encode_picture, pictures_of
+from .query import Query, QueryError, Result, draw_heat_map, embed_query, read_query_image, search_index
+from .zero_shot import Label, classify_image
+
+
+logger = logging.getLogger(__name__)
+
+# Of a picture among results, and of one alone: the longer side in pixels
+PICTURE_SIDE, WINDOW_SIDE = 480, 1600
+# So many pictures are kept as they are shown, some 20 kB each
+NUM_THUMBNAILS = 2000
+
+
+# What may go wrong with files, the model and memory, whoever is at fault
+PROBLEMS = (MemoryError, OSError, RuntimeError, ValueError)
+
+
+class Status(NamedTuple):
+    """What a searcher does: so many of so many pictures indexed while it works, and what went wrong before."""
+
+    is_updating: bool
+    done: int
+    total: int
+    problem: str | None
+
+
+class Searcher:
+    """
+    A model and a collection, for several visitors at once: updates run in a thread of their own, and searches use what
+    was indexed last.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder.
+        processor (`ProcessorMixin`):
+            Its processor.
+        args (`argparse.Namespace`):
+            The arguments of `search_app.py`.
+
+    Raises:
+        `ValueError`: if the collection is not there, or is of another model.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, args: argparse.Namespace):
+        self.model, self.processor, self.args = model, processor, args
+        self.pictures = pictures_of(args)
+        if args.index == "faiss":
+            check_faiss_factory(args.faiss_factory, embed_texts(model, tokenize(processor, ["a"])).shape[-1])
+        self.index, self.state = EMPTY, None
+        self.changes = Changes(0, 0, 0)
+        self.model_lock, self.update_lock, self.start_lock = Lock(), Lock(), Lock()
+        self.status = Status(False, 0, 0, None)
+        self.last_look = float("-inf")
+        self.is_stopped = False
+        self.thread = None
+        self.splitter = args.sub_caption_splitter
+        self.encoded = lru_cache(NUM_THUMBNAILS)(self.encode)
+        if args.embeddings_dir is not None:
+            self.splitter = check_model(args, model).get("sub_caption_splitter", "paper")  # queries are split alike
+            self.use(load_embeddings(args.embeddings_dir))
+        else:
+            self.folder = self.name_index()
+
+    def use(self, index: Index) -> None:
+        if self.args.index == "faiss":
+            try:
+                index = index.with_faiss(self.args.faiss_factory)
+            except ValueError as error:  # too few to train it: exact search takes no time then
+                logger.warning(f"The search is exact for now. {error}")
+        self.index = index
+
+    def refresh(self) -> None:
+        """Uses the index on disk, if this or another program has changed it."""
+        state = state_of(self.folder)
+        if state != self.state:
+            self.use(load_index(self.folder))
+            self.state = state
+
+    def name_index(self) -> Path:
+        """The folder of the index, one for each collection and model; it notes which."""
+        if self.args.images is not None:
+            name, source = self.args.images.resolve().name, str(self.args.images.resolve())
+        else:
+            name = Path(self.args.dataset_name or "scenes").name
+            names = "dataset_name dataset_config_name data_dir data_files eval_split max_eval_samples image_column"
+            source = {name: getattr(self.args, name) for name in names.split()}
+        settings = {
+            "source": source,
+            "weights": hash_weights(self.model),
+            "processor": Hasher.hash(self.processor),
+            "dtype": self.args.dtype,
+        }
+        folder = self.args.index_dir / f"{name}-{Hasher.hash(settings)}"
+        write_json(folder / "settings.json", settings)
+        return folder
+
+    def update(self) -> None:
+        """Makes the index that of the collection as it is now, with a progress bar in the terminal."""
+        with self.update_lock, tqdm(desc="Indexing", unit=" pictures", delay=1) as progress:
+
+            def report(done: int, total: int) -> bool:
+                self.status = Status(True, done, total, None)
+                progress.total = total
+                progress.update(done - progress.n)
+                # what is on disk can be searched: read again as it grows by a half
+                if done >= SHARD_SIZE and num_before + done >= 1.5 * len(self.index.names):
+                    self.refresh()
+                return self.is_stopped
+
+            self.status, problem = Status(True, 0, 0, None), None
+            try:
+                self.refresh()
+                num_before, self.changes = len(self.index.names), Changes(0, 0, 0)
+                self.changes = update_index(
+                    self.folder,
+                    self.pictures,
+                    self.model,
+                    self.processor,
+                    self.args.batch_size,
+                    report,
+                    self.model_lock,
+                )
+            except PROBLEMS as error:  # the page says it
+                problem = str(error) or type(error).__name__
+            try:
+                self.refresh()  # what an update has changed before it failed, too
+            except PROBLEMS as error:
+                problem = problem or str(error) or type(error).__name__
+            finally:
+                self.last_look = time.monotonic()
+                self.status = self.status._replace(is_updating=False, problem=problem)
+
+    def start_update(self, min_seconds_ago: float = 0) -> None:
+        """
+        Begins an update, unless one is running, the last one ended less than some seconds ago, or the embeddings were
+        made elsewhere.
+        """
+        with self.start_lock:  # of several pages that are opened at once one begins
+            is_running = self.thread is not None and self.thread.is_alive()
+            is_recent = time.monotonic() - self.last_look < min_seconds_ago
+            if self.args.embeddings_dir is None and not is_running and not is_recent:
+                self.status = Status(True, 0, 0, None)
+                self.thread = Thread(target=self.update, daemon=True)
+                self.thread.start()
+
+    def stop(self) -> None:
+        """Ends an update that is running; what it has embedded is kept."""
+        self.is_stopped = True
+        if self.thread is not None:
+            self.thread.join()
+
+    def thumbnail(self, name: str) -> str | None:
+        """The address of a picture, made smaller; None where it cannot be read any more."""
+        try:
+            return self.encoded(name, self.pictures.stamp(name), PICTURE_SIDE)
+        except (OSError, UnreadableImageError):
+            return None
+
+    def encode(self, name: str, stamp: str, max_side: int) -> str:
+        """The address of a picture; one of another stamp, which is not used here, is another entry of the cache."""
+        return encode_picture(self.pictures.read(name, max_side))
+
+    def enlarge(self, name: str) -> str:
+        """The address of a picture of the collection as large as a window."""
+        return encode_picture(self.read(name, WINDOW_SIDE))
+
+    def read(self, name: str, max_side: int | None = None) -> Image.Image:
+        """A picture of the collection. Raises a `QueryError` if there is none of the name."""
+        if name not in self.index.positions:
+            raise QueryError("This picture is not in the collection any more. Search again.")
+        try:
+            return self.pictures.read(name, max_side)
+        except UnreadableImageError as error:
+            raise QueryError("This picture cannot be read any more.") from error
+
+    def search(self, text: str, image_path: str | None, k: int) -> tuple[Query, list[Result]]:
+        """Raises a `QueryError` if there is nothing to search for, or to search in."""
+        image = None if image_path is None else read_query_image(image_path)
+        index = self.index
+        if not index.names:
+            if self.status.is_updating:
+                raise QueryError("The first pictures are still being indexed. Try again in a moment.")
+            raise QueryError("Nothing is indexed yet: there is no picture to find.")
+        with self.model_lock:
+            query = embed_query(
+                self.model,
+                self.processor,
+                text,
+                image,
+                self.args.sentence_score,
+                self.args.max_length,
+                self.splitter,
+            )
+        return query, search_index(index, query, k)
+
+    def similar(self, name: str, k: int) -> tuple[Query, list[Result]]:
+        """The pictures that are most similar to one of the collection, itself first."""
+        index = self.index
+        if name not in index.positions:
+            raise QueryError("This picture is not in the collection any more. Search again.")
+        query = Query(index.embeds[index.positions[name]], [], torch.empty(0, 0))
+        return query, search_index(index, query, k)
+
+    def heat_map(self, name: str, sentence: str) -> Image.Image:
+        """Where in a picture of the collection a sentence is found."""
+        image = self.read(name)
+        with self.model_lock:
+            return draw_heat_map(self.model, self.processor, image, sentence, self.args.max_length)
+
+    def classify(self, image_path: str | None, labels: str, template: str) -> list[Label]:
+        """Raises a `QueryError` if there is something missing."""
+        image = None if image_path is None else read_query_image(image_path)
+        with self.model_lock:
+            return classify_image(self.model, self.processor, image, labels, template, self.args.max_length)

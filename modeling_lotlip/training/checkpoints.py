@@ -1,0 +1,252 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Checkpoints of a training: saving and loading, stopping a run, and what another run may not overwrite."""
+
+import argparse
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils.other import load
+
+from ..files import write_json
+
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "training_state.json"
+
+
+@dataclass
+class Progress:
+    """
+    Where a run is, and what must be the same where it goes on.
+
+    Args:
+        settings (`dict`):
+            What must be the same, as it is in this run.
+    """
+
+    settings: dict
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    saved_step: int = -1
+    evaluated_step: int = -1
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    bad_causes: dict[str, int] = field(default_factory=dict)  # of the samples before this start of the run
+    best: dict[str, float] = field(default_factory=dict)  # the best result so far, by the name of its metric
+
+    def is_best(self, results: dict[str, float], metric: str | None, folder: Path) -> bool:
+        """Whether a result is better than all before, or the model of the best one is not in its folder."""
+        if metric is None:
+            return False
+        result = results[metric]
+        if metric in self.best and folder.exists():
+            best = self.best[metric]
+            is_better = result < best if metric.endswith("median_rank") else result > best
+            if not is_better:
+                return False
+        self.best = {metric: result}
+        return True
+
+    def check_settings(self, settings: dict) -> None:
+        """Refuses a checkpoint whose run took other steps."""
+        for name, value in settings.items():
+            if name in self.settings and value != self.settings[name]:
+                raise ValueError(
+                    f"The checkpoint was written with {name} = {value}, this run has {self.settings[name]}: it would "
+                    "take other steps. Start it as the first run was started."
+                )
+
+    def load_state_dict(self, state: dict) -> None:
+        self.check_settings(state.pop("settings"))
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class StopSignal:
+    """
+    Notes SIGTERM and SIGINT, for the run to end after the step that it is in. A second one of the same kind ends it at
+    once.
+
+    Args:
+        promise (`str`, *optional*):
+            What is said at the first one.
+    """
+
+    def __init__(self, promise: str = "The run ends after this step, with a checkpoint."):
+        self.number = 0
+        self.promise = promise
+
+    def note(self, number: int, frame: object) -> None:
+        self.number = number
+        # of this kind only: at Ctrl-C torchrun sends SIGTERM behind the terminal's SIGINT
+        signal.signal(number, self.handlers[number])
+        # past Python's buffer, in which the signal may have found a progress bar at work
+        os.write(2, f"{self.promise}\n".encode())
+
+    def __enter__(self) -> "StopSignal":
+        self.handlers = {number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def on_any_process(self, accelerator: Accelerator) -> int:
+        """The number of the signal that any process has noted, 0 if none has."""
+        return int(accelerator.gather(torch.tensor([self.number], device=accelerator.device)).max())
+
+
+def list_checkpoints(output_dir: Path) -> list[Path]:
+    """The whole checkpoints in a folder, the oldest first; torn ones have other names."""
+    checkpoints = [path for path in output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted((path for path in checkpoints if (path / STATE_FILE).exists()), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress: Progress, scheduler) -> None:
+    """
+    Saves the whole state, unless this run saved or loaded this step before. The folder gets its name only once its
+    files are complete and on the disk; then older ones than `--checkpoints_total_limit` asks for are deleted.
+    """
+    checkpoint_dir = args.output_dir / f"checkpoint-{progress.step}"
+    partial_dir = args.output_dir / f"checkpoint-{progress.step}.partial"
+    replaced_dir = args.output_dir / f"checkpoint-{progress.step}.replaced"
+    if progress.step == progress.saved_step:
+        return
+    progress.saved_step = progress.step
+    if accelerator.is_main_process:
+        for path in (partial_dir, replaced_dir):  # of a run that was killed here
+            shutil.rmtree(path, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial_dir))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        # not through accelerate, which would unpickle it, and with it whatever code it holds
+        state = {"progress": asdict(progress), "scheduler": scheduler.state_dict()}
+        write_json(partial_dir / STATE_FILE, state)
+        for file in (path for path in partial_dir.rglob("*") if path.is_file()):
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+        if checkpoint_dir.exists():  # of a run that went on from the same checkpoint before
+            checkpoint_dir.rename(replaced_dir)
+        partial_dir.rename(checkpoint_dir)
+        shutil.rmtree(replaced_dir, ignore_errors=True)
+        if args.checkpoints_total_limit is not None:
+            earlier = [path for path in list_checkpoints(args.output_dir) if step_of(path) <= progress.step]
+            for path in earlier[: -args.checkpoints_total_limit]:
+                shutil.rmtree(path)
+    accelerator.wait_for_everyone()
+
+
+def read_state(checkpoint: Path) -> dict:
+    """The progress and the schedule of a checkpoint."""
+    return json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+
+
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path, progress: Progress, scheduler) -> None:
+    """
+    Loads what `save_checkpoint` saved.
+
+    Raises:
+        `ValueError`: if it is of another run.
+        `pickle.UnpicklingError`: if a file holds more than tensors and numbers, such as code.
+    """
+    state = read_state(checkpoint)
+    progress.load_state_dict(state["progress"])
+    accelerator.load_state(str(checkpoint))
+    # accelerate passes over random states that it cannot read, and the run would go on with others
+    load(checkpoint / f"random_states_{accelerator.process_index}.pkl")
+    scheduler.load_state_dict(state["scheduler"])
+
+
+def find_checkpoint(args: argparse.Namespace) -> Path | None:
+    """The checkpoint to resume from; none for `latest` where there is none yet."""
+    if args.resume_from_checkpoint is None:
+        return None
+    if args.resume_from_checkpoint != "latest":
+        if not (Path(args.resume_from_checkpoint) / STATE_FILE).exists():
+            raise ValueError(
+                f"`--resume_from_checkpoint {args.resume_from_checkpoint}` is no folder of a checkpoint: name "
+                "`OUTPUT_DIR/checkpoint-N`, or `latest`."
+            )
+        return Path(args.resume_from_checkpoint)
+    checkpoints = list_checkpoints(args.output_dir)
+    if not checkpoints:
+        logger.warning(f"There is no checkpoint in {args.output_dir} yet: training starts from the beginning.")
+        return None
+    return checkpoints[-1]
+
+
+def set_aside_later_checkpoints(output_dir: Path, checkpoint: Path) -> None:
+    """Renames those that an earlier run saved after the one that this run goes on from: they are not its own."""
+    if checkpoint.resolve().parent != output_dir.resolve():
+        return
+    step = read_state(checkpoint)["progress"]["step"]
+    for path in list_checkpoints(output_dir):
+        if step_of(path) > step:
+            names = (f"{path.name}.abandoned{f'-{number}' if number > 1 else ''}" for number in count(1))
+            abandoned = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+            path.rename(abandoned)
+            logger.warning(f"{path} is of the run that is left at step {step}: renamed to {abandoned}.")
+
+
+def find_leftovers(output_dir: Path) -> list[Path]:
+    """What an earlier run left in the output folder; nothing else in it is ever touched."""
+    patterns = (
+        "checkpoint-*",
+        "model*.safetensors",
+        "model.partial",
+        "best",
+        "eval_results.json",
+        "not_finite.json",
+        "metrics.jsonl",
+        "summary.html",
+        "logs",
+    )
+    return [path for pattern in patterns for path in sorted(output_dir.glob(pattern))]
+
+
+def goes_on_in_output_dir(args: argparse.Namespace) -> bool:
+    """Whether the run goes on with what is in its output folder, not anew, nor from a checkpoint of elsewhere."""
+    checkpoint = args.resume_from_checkpoint
+    return checkpoint == "latest" or (
+        checkpoint is not None and Path(checkpoint).resolve().parent == args.output_dir.resolve()
+    )
+
+
+def check_output_dir(args: argparse.Namespace) -> None:
+    """Refuses to mix this run with an earlier one."""
+    if args.model_name_or_path is not None and Path(args.model_name_or_path).resolve() == args.output_dir.resolve():
+        raise ValueError(f"`--output_dir {args.output_dir}` is the model to train further: name another folder.")
+    leftovers = find_leftovers(args.output_dir)
+    if leftovers and not goes_on_in_output_dir(args) and not args.overwrite_output_dir:
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Go on with it "
+            "(`--resume_from_checkpoint latest`), replace it (`--overwrite_output_dir`), or name another folder."
+        )

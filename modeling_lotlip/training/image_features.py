@@ -1,0 +1,238 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The output of a locked image tower, which never changes: computed once, and kept in a memory-mapped file."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from datasets.fingerprint import Hasher
+from filelock import FileLock
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from ..embedding.models import hash_weights
+
+
+class ImageFeatures:
+    """
+    The output of an image tower for every view of every image, read from a memory-mapped file.
+
+    Args:
+        path (`Path`):
+            A `.npy` file of shape `(images, views, ...)`, as `cache_image_features` writes it.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from modeling_lotlip.training.image_features import ImageFeatures
+
+    >>> np.save("features.npy", np.arange(12, dtype=np.float32).reshape(3, 2, 2))
+    >>> ImageFeatures("features.npy")[2, 1]
+    tensor([10., 11.])
+    ```"""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self.features = np.load(path, mmap_mode="r")
+        except ValueError as error:
+            raise ValueError(f"The image features in {path} are damaged ({error}): delete the file.") from error
+
+    def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
+        return torch.from_numpy(self.features[key].copy())
+
+    def __reduce__(self):
+        return ImageFeatures, (self.path,)  # a worker maps the file too: pickled, it would be read into memory
+
+
+class Views(Dataset):
+    """Preprocessed views of images by their number, image by image."""
+
+    def __init__(
+        self,
+        load_image: Callable[[int, int], PIL.Image.Image],
+        image_processor: BaseImageProcessor,
+        numbers: list[int],
+        num_views: int,
+    ):
+        self.load_image = load_image
+        self.image_processor = image_processor
+        self.numbers = numbers
+        self.num_views = num_views
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, position: int) -> tuple[int, torch.Tensor]:
+        number = self.numbers[position]
+        image = self.load_image(*divmod(number, self.num_views))
+        return number, self.image_processor(image, return_tensors="pt")["pixel_values"][0]
+
+
+@torch.no_grad()
+def cache_image_features(
+    vision_model: PreTrainedModel,
+    image_processor: BaseImageProcessor,
+    load_image: Callable[[int, int], PIL.Image.Image],
+    num_images: int,
+    num_views: int,
+    data_key: object,
+    folder: Path,
+    accelerator: Accelerator,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    output: str = "pooler_output",
+) -> ImageFeatures:
+    """
+    Runs an image tower over every view of every image, unless a file in `folder` has its output already.
+
+    The file is named after a hash of the tower, the preprocessing, the precision and the data. The processes share the
+    work. A pass that was stopped goes on where it was.
+
+    Args:
+        vision_model (`PreTrainedModel`):
+            The tower.
+        image_processor (`BaseImageProcessor`):
+            Its preprocessing.
+        load_image (`Callable[[int, int], PIL.Image.Image]`):
+            Gives a view of an image, always the same, from the number of the image and that of the view.
+        num_images (`int`):
+            The number of images.
+        num_views (`int`):
+            The number of views of each.
+        data_key (`object`):
+            Says which images and views these are: it changes when any of them does.
+        folder (`Path`):
+            The folder of the files.
+        accelerator (`Accelerator`):
+            The processes, and the precision.
+        batch_size (`int`, *optional*, defaults to 64):
+            Views in a batch.
+        num_workers (`int`, *optional*, defaults to 0):
+            Processes that load and preprocess.
+        output (`str`, *optional*, defaults to `"pooler_output"`):
+            What is kept of the tower's output: `"pooler_output"` or `"last_hidden_state"`, which has all tokens.
+
+    Raises:
+        `ValueError`: if the disk has no room for the file, or a process does not see it.
+    """
+    vision_model.eval()
+    preprocessing = (type(image_processor).__name__, image_processor.to_dict())
+    settings = (
+        vision_model.config.to_dict(),
+        preprocessing,
+        accelerator.mixed_precision,
+        num_images,
+        num_views,
+        output,
+    )
+    key = Hasher.hash((hash_weights(vision_model), settings, data_key))
+    path = folder / f"{key}.npy"
+    shape = (num_images, num_views, vision_model.config.hidden_size)
+    if output == "last_hidden_state":
+        shape = (*shape[:2], vision_model.embeddings.position_embeddings.shape[1], shape[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    # of two runs that want the same file the second waits for the first
+    lock = FileLock(path.with_suffix(".lock")) if accelerator.is_main_process else nullcontext()
+    with lock:
+        (is_there,) = broadcast_object_list([path.exists()])
+        if not is_there:
+            _make(vision_model, image_processor, load_image, path, shape, accelerator, batch_size, num_workers, output)
+    accelerator.wait_for_everyone()
+    return ImageFeatures(path)
+
+
+def _make(
+    vision_model: PreTrainedModel,
+    image_processor: BaseImageProcessor,
+    load_image: Callable[[int, int], PIL.Image.Image],
+    path: Path,
+    shape: tuple[int, ...],
+    accelerator: Accelerator,
+    batch_size: int,
+    num_workers: int,
+    output: str,
+) -> None:
+    """Makes the file, or what is missing of it."""
+    partial, done_path = path.with_suffix(".partial"), path.with_suffix(".done")
+    if accelerator.is_main_process and not (done_path.exists() and partial.exists()):
+        folder = path.parent
+        needed, free = 4 * np.prod(shape, dtype=np.int64), shutil.disk_usage(folder).free
+        if needed > free:
+            raise ValueError(
+                f"The image features need {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left. Name "
+                "another folder (`--image_features_dir`), or fewer `--num_views`."
+            )
+        np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+        np.lib.format.open_memmap(done_path, mode="w+", dtype=bool, shape=shape[:2])
+    accelerator.wait_for_everyone()
+    if not done_path.exists():
+        raise ValueError(
+            f"The processes must share the folder of the image features, but one does not see {done_path}. Name "
+            "a shared one (`--image_features_dir`)."
+        )
+    _compute(
+        vision_model, image_processor, load_image, partial, done_path, accelerator, batch_size, num_workers, output
+    )
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if not np.load(done_path, mmap_mode="r").all():
+            raise ValueError(f"{partial} has gaps: its folder is not one that all processes share.")
+        partial.rename(path)
+        done_path.unlink()
+
+
+def _compute(
+    vision_model: PreTrainedModel,
+    image_processor: BaseImageProcessor,
+    load_image: Callable[[int, int], PIL.Image.Image],
+    partial: Path,
+    done_path: Path,
+    accelerator: Accelerator,
+    batch_size: int,
+    num_workers: int,
+    output: str,
+) -> None:
+    """Fills in this process's part of the views that are not yet done."""
+    features, done = (np.load(file, mmap_mode="r+") for file in (partial, done_path))
+    num_views = done.shape[1]
+    features, done = features.reshape(-1, *features.shape[2:]), done.reshape(-1)
+    missing = np.flatnonzero(~done).tolist()
+    accelerator.wait_for_everyone()  # all have seen what is missing before any of it is done
+
+    # the processes of the first node: the pages of a mapped file must not be shared among nodes
+    num_sharing = min(accelerator.num_processes, int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)))
+    own = missing[accelerator.process_index :: num_sharing] if accelerator.process_index < num_sharing else []
+    views = Views(load_image, image_processor, own, num_views)
+    loader = DataLoader(views, batch_size, num_workers=num_workers, generator=torch.Generator())
+    with tqdm(
+        total=len(own), desc="Image features", unit=" views", disable=not accelerator.is_local_main_process
+    ) as progress:
+        for numbers, pixel_values in loader:
+            with accelerator.autocast():
+                outputs = vision_model(pixel_values.to(accelerator.device))
+            features[numbers] = outputs[output].float().cpu().numpy()
+            features.flush()  # what is marked as done is on the disk
+            done[numbers] = True
+            progress.update(len(numbers))

@@ -1,0 +1,341 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a training reads: samples with captions drawn for them, their order, and batches of them."""
+
+import argparse
+import logging
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count, islice
+
+import PIL.Image
+import torch
+from accelerate import Accelerator
+from datasets import Dataset as MapDataset
+from datasets import IterableDataset
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import Dataset, Sampler
+from torchvision.transforms.v2 import RandomResizedCrop
+
+from .. import LotlipProcessor
+from ..data.captions import CaptionReader
+from ..data.images import UnreadableImageError, read_image, undecoded
+from ..sub_captions import is_enumeration, join_sub_captions
+
+
+logger = logging.getLogger(__name__)
+
+
+class CaptionedImages(Dataset):
+    """
+    Images with the captions drawn for them. Every draw inside a sample comes from a generator of its own, seeded with
+    (seed, epoch, index): a sample does not depend on workers, on processes, or on what was drawn before. So is the
+    crop, seeded with (seed, view, index): a locked tower sees `num_views` of an image in turns, a trained one a new
+    one in each epoch.
+
+    A sample is asked for by a key (epoch, index, is_padding), of a stream with the row itself as a fourth. One that
+    cannot be used is a black image without captions, which takes no part in the loss, and says why in `bad`. One
+    without captions in the side files has its key in `unmatched`, and is not bad if it has no other caption.
+    """
+
+    def __init__(
+        self,
+        dataset: MapDataset | IterableDataset,
+        args: argparse.Namespace,
+        reader: CaptionReader,
+        crop: RandomResizedCrop | None = None,
+        num_views: int | None = None,
+    ):
+        self.reader = reader
+        self.image_column = args.image_column
+        self.images, self.captions = None, None
+        if isinstance(dataset, MapDataset):
+            dataset = undecoded(dataset, args.image_column)
+            self.images = dataset.select_columns(args.image_column)
+            self.captions = dataset.select_columns(reader.columns)
+        self.num_long_captions = args.num_long_captions if reader.has_long_captions else 0
+        self.has_short_captions = not args.no_short_captions
+        self.draw_short_from_all = args.draw_short_from_all
+        self.drop_summary = args.drop_summary
+        self.num_sub_captions = args.num_sub_captions
+        self.num_views = num_views
+        self.seed = args.seed
+        self.crop = crop
+        self.image_features = None  # in the place of images: see `data/image_features.py`
+
+    def name(self, index: int, row: dict | None) -> str:
+        """What a sample is called where something is wrong with it: its number, and the key that a shard gives it."""
+        return f"row {index}" + (f" ({row['__key__']!r})" if row is not None and "__key__" in row else "")
+
+    def load_image(self, index: int, view: int, row: dict | None = None) -> PIL.Image.Image:
+        """
+        One view of an image.
+
+        Raises:
+            `ValueError`: if it cannot be read, or is not there.
+        """
+        stored = self.images[index] if row is None else row
+        if stored.get(self.image_column) is None:
+            raise ValueError(f"{self.name(index, row)} has no image in column {self.image_column!r}")
+        try:
+            image = read_image(stored[self.image_column])
+        except UnreadableImageError as error:
+            raise UnreadableImageError(f"the image of {self.name(index, row)} cannot be read: {error}") from error
+        if self.crop is None:
+            return image
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(random.Random(f"{self.seed} {view} {index}").getrandbits(63))
+            return self.crop(image)
+
+    def draw_sub_captions(self, text: str, generator: random.Random) -> str:
+        """Some consecutive sub-captions of a long caption, or all of them."""
+        sub_captions = [part for part in self.reader.sub_captions(text) if not is_enumeration(part)]
+        if self.num_sub_captions is not None and len(sub_captions) > self.num_sub_captions:
+            start = generator.randrange(len(sub_captions) - self.num_sub_captions + 1)
+            sub_captions = sub_captions[start : start + self.num_sub_captions]
+        return join_sub_captions(sub_captions)
+
+    def draw_details(self, text: str, generator: random.Random) -> str:
+        """Any number of a long caption's sub-captions but the first, in their order; the first if it has no other."""
+        sub_captions = [part for part in self.reader.sub_captions(text) if not is_enumeration(part)]
+        details = sub_captions[1:] or sub_captions
+        if not details:
+            return ""
+        num_drawn = generator.randint(1, min(len(details), self.num_sub_captions or len(details)))
+        drawn = generator.sample(range(len(details)), num_drawn)
+        return join_sub_captions([details[place] for place in sorted(drawn)])
+
+    def draw_captions(self, index: int, epoch: int, row: dict) -> tuple[str, list[str], str | None]:
+        """
+        A short caption and `num_long_captions` long ones, empty where there is none; and the key of an image without
+        captions in the side files.
+        """
+        generator = random.Random(f"{self.seed} {epoch} {index}")
+        short_captions = self.reader.short_captions(row) if self.has_short_captions else []
+        long_captions, unmatched = self.reader.match_long_captions(row)
+        long_captions = [text for text in long_captions if self.reader.sub_captions(text)]
+        if self.draw_short_from_all:
+            short_captions = short_captions + [self.draw_sub_captions(text, generator) for text in long_captions]
+        if self.drop_summary and long_captions:
+            short_captions = [self.draw_details(text, generator) for text in long_captions]
+        long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
+        long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
+        long_captions += [""] * (self.num_long_captions - len(long_captions))
+        return generator.choice(short_captions) if short_captions else "", long_captions, unmatched
+
+    def __getitem__(self, key: tuple) -> dict:
+        epoch, index, is_padding, *rows = key
+        row = rows[0] if rows else None
+        view = epoch if self.num_views is None else epoch % self.num_views
+        sample = {"short_caption": "", "long_captions": [""] * self.num_long_captions, "name": self.name(index, row)}
+        if self.image_features is not None:
+            sample["vision_pooler_output"] = self.image_features[index, view]
+        else:
+            sample["image"] = PIL.Image.new("RGB", (64, 64))
+        if is_padding:
+            return sample
+        sample |= {"bad": None, "unmatched": None}
+        try:
+            with_captions = self.captions[index] if row is None else row
+            short_caption, long_captions, sample["unmatched"] = self.draw_captions(index, epoch, with_captions)
+            if not any([short_caption, *long_captions]):
+                if sample["unmatched"] is not None:
+                    return sample  # rules reject its captions, or a captioner failed: `UnmatchedKeys` counts it
+                return {**sample, "bad": ("no caption", f"{self.name(index, row)} has no caption")}
+            if self.image_features is None:
+                sample["image"] = self.load_image(index, view, row)
+        except ValueError as error:
+            cause = "no image or wrong type"
+            if isinstance(error, UnreadableImageError):
+                cause = f"unreadable image ({type(error.__cause__.__cause__).__name__})"
+            return {**sample, "bad": (cause, str(error))}
+        return {**sample, "short_caption": short_caption, "long_captions": long_captions}
+
+
+class GlobalBatches(Sampler):
+    """
+    This process's part of every global batch of an epoch, as keys (epoch, index, is_padding).
+
+    The order is a permutation seeded with (seed, epoch), cut into batches for all processes together. The last batch
+    may be smaller: where it does not divide, some processes get a row of padding, an image that lacks all captions.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int, process_index: int, num_processes: int):
+        self.num_samples = num_samples
+        self.global_batch_size = batch_size * num_processes
+        self.seed = seed
+        self.process_index = process_index
+        self.num_processes = num_processes
+        self.epoch = 0
+        self.first_batch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_samples / self.global_batch_size)
+
+    def order(self) -> list[int]:
+        """All samples, in the order of this epoch."""
+        order = list(range(self.num_samples))
+        random.Random(f"{self.seed} {self.epoch}").shuffle(order)
+        return order
+
+    def __iter__(self):
+        order = self.order()
+        for batch in range(self.first_batch, len(self)):
+            indices = order[batch * self.global_batch_size : (batch + 1) * self.global_batch_size]
+            num_rows = math.ceil(len(indices) / self.num_processes)
+            own = indices[self.process_index :: self.num_processes]
+            keys = [(self.epoch, index, False) for index in own]
+            yield keys + [(self.epoch, indices[0], True)] * (num_rows - len(own))
+
+
+class StreamedBatches(Sampler):
+    """
+    This process's part of every global batch of an epoch of a stream, as keys (epoch, index, is_padding, row).
+
+    The stream is shared out over the processes, by shards where their number divides, else by rows, and shuffled in a
+    buffer, all seeded with (seed, epoch). Rows are read here and decoded by the workers, whose number hence changes
+    nothing. A process that has come to the end of its share goes on with rows of padding until the last one has.
+
+    Args:
+        dataset (`IterableDataset`):
+            The stream.
+        batch_size (`int`):
+            Rows of a process in a batch.
+        seed (`int`):
+            The seed.
+        image_column (`str`):
+            The column of the images, which are left undecoded.
+        accelerator (`Accelerator`):
+            The processes.
+        buffer_size (`int`):
+            Rows in the shuffle buffer.
+    """
+
+    def __init__(
+        self,
+        dataset: IterableDataset,
+        batch_size: int,
+        seed: int,
+        image_column: str,
+        accelerator: Accelerator,
+        buffer_size: int,
+    ):
+        stream = undecoded(dataset, image_column).shuffle(seed=seed, buffer_size=buffer_size)
+        self.stream = split_dataset_by_node(stream, accelerator.process_index, accelerator.num_processes)
+        self.batch_size = batch_size
+        self.global_batch_size = batch_size * accelerator.num_processes
+        self.accelerator = accelerator
+        self.epoch = 0
+        self.first_batch = 0
+
+    def __iter__(self) -> Iterator[list[tuple]]:
+        self.stream.set_epoch(self.epoch)
+        # the number of a row among those of all processes
+        first, step = self.accelerator.process_index, self.accelerator.num_processes
+        rows = ((self.epoch, first + step * place, False, row) for place, row in enumerate(self.stream))
+        padding = (self.epoch, 0, True, None)
+        for batch in count():
+            own = list(islice(rows, self.batch_size))
+            sizes = self.accelerator.gather(torch.tensor([len(own)], device=self.accelerator.device))
+            if sizes.max() == 0 and batch == 0:
+                raise ValueError("The stream of the training data is empty: name another split, or other files.")
+            if sizes.max() == 0:
+                return
+            if batch >= self.first_batch:  # those before are read again, for the order to be that of a whole epoch
+                yield own + [padding] * (int(sizes.max()) - len(own))
+
+
+class Collator:
+    """Batches samples into the third form of text input: short and long captions, each padded to its own longest."""
+
+    def __init__(self, processor: LotlipProcessor, max_length: int):
+        self.processor = processor
+        self.max_length = max_length
+
+    def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and attention mask, (texts, length); the mask of an absent caption is all zero."""
+        tokens = self.processor.tokenizer(texts, padding=True, max_length=self.max_length, return_tensors="pt")
+        is_present = torch.tensor([bool(text) for text in texts])
+        return tokens["input_ids"], tokens["attention_mask"] * is_present[:, None]
+
+    def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, list]]:
+        """
+        The model's inputs; and of each sample its `name`, and of those that are not padding what is amiss, None where
+        nothing is: why it is `bad`, and the key that is `unmatched` by the side files.
+        """
+        if "image" in samples[0]:
+            images = [sample["image"] for sample in samples]
+            batch = dict(self.processor.image_processor(images, return_tensors="pt"))
+        else:
+            batch = {"vision_pooler_output": torch.stack([sample["vision_pooler_output"] for sample in samples])}
+        short_captions = [sample["short_caption"] for sample in samples]
+        batch["short_input_ids"], batch["short_attention_mask"] = self.tokenize(short_captions)
+        long_captions = [text for sample in samples for text in sample["long_captions"]]
+        if long_captions:
+            input_ids, attention_mask = self.tokenize(long_captions)
+            batch["input_ids"] = input_ids.unflatten(0, (len(samples), -1))
+            batch["attention_mask"] = attention_mask.unflatten(0, (len(samples), -1))
+        told = ("name", "bad", "unmatched")
+        return batch, {name: [sample[name] for sample in samples if name in sample] for name in told}
+
+
+class BadSamples:
+    """
+    Counts the samples that could not be used, by cause, and ends the run when they are too many.
+
+    Args:
+        max_fraction (`float`):
+            The largest share of bad samples.
+        max_in_a_row (`int`):
+            The most that may follow one another.
+        num_samples (`int`, *optional*):
+            Samples in the data. Of a stream, which does not know, the share is of what was seen, or of 1,000.
+    """
+
+    def __init__(self, max_fraction: float, max_in_a_row: int, num_samples: int | None = None):
+        self.max_fraction = max_fraction
+        self.max_in_a_row = max_in_a_row
+        self.num_samples = num_samples or 1000
+        self.num_seen = 0
+        self.in_a_row = 0
+        self.causes = Counter()
+
+    def count(self, bad: list[tuple[str, str] | None]) -> None:
+        """
+        Counts the samples of a batch.
+
+        Raises:
+            `ValueError`: if too many are bad.
+        """
+        for reason in bad:
+            self.num_seen += 1
+            if reason is None:
+                self.in_a_row = 0
+                continue
+            cause, detail = reason
+            self.in_a_row += 1
+            self.causes[cause] += 1
+            logger.warning(f"Skipped: {detail}.")
+            if self.in_a_row >= self.max_in_a_row:
+                raise ValueError(
+                    f"{self.in_a_row} samples in a row are bad (`--max_bad_in_a_row`), the last: {detail}."
+                )
+            num_bad = self.causes.total()
+            if num_bad > self.max_fraction * max(self.num_seen, self.num_samples):
+                raise ValueError(
+                    f"{num_bad} of {self.num_seen} samples are bad, more than `--max_bad_fraction "
+                    f"{self.max_fraction}` allows: {dict(self.causes)}. The last: {detail}."
+                )

@@ -1,0 +1,182 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+A training on one page: its results, its curves and its settings, in a single HTML file that needs nothing else.
+
+    python examples/training_summary.py outputs/demo
+
+The training script writes it at the end; this command also shows a run that is still going on, or was stopped.
+"""
+
+import argparse
+import html
+import io
+import json
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+from ..data.arguments import HelpFormatter
+from ..files import written_whole
+from .monitoring import METRICS_FILE, read_metrics
+
+
+SUMMARY_FILE = "summary.html"
+SETTINGS_FILE = "training_args.json"
+
+# Titles and the measurements that they are over, each with what is drawn on a logarithmic scale
+PLOTS = [
+    ("Loss", ["loss"], False),
+    ("Loss of each slot", ["loss_*"], False),
+    ("Retrieval and zero-shot classification, per cent", ["*_recall@1", "zero_shot_top1"], False),
+    ("Effective rank of the embeddings of a batch", ["rank_*"], False),
+    ("Spread of the embeddings (0: all the same)", ["spread_*"], False),
+    ("Norm of the gradient", ["gradient_norm"], True),
+    ("Learning rate", ["learning_rate"], False),
+    ("logit_scale", ["logit_scale"], False),
+    ("Images and texts per second", ["images_per_second", "texts_per_second"], False),
+    ("Tokens per second", ["tokens_per_second"], False),
+    ("Share of the time spent in waiting for data", ["data_wait"], False),
+    ("Peak memory of the first process, GB", ["memory_gb"], False),
+]
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
+h1, h2 {{ font-weight: 600; }}
+table {{ border-collapse: collapse; }}
+td, th {{ padding: .15rem .8rem .15rem 0; text-align: left; border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }}
+td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
+.plots {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }}
+.plots svg {{ width: 100%; height: auto; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{state}</p>
+<h2>Results</h2>
+{results}
+<h2>Curves</h2>
+<div class="plots">
+{plots}
+</div>
+<h2>Settings</h2>
+{settings}
+</body>
+</html>
+"""
+
+
+def plot(title: str, curves: dict[str, list[tuple[int, float]]], is_logarithmic: bool) -> str:
+    """Curves over the steps, as an SVG element."""
+    from matplotlib.figure import Figure  # not at the top: a training needs it at its end only
+
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, points in curves.items():
+        axes.plot(*zip(*points), label=name, linewidth=1.2, marker="." if len(points) < 30 else None)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("step", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3)
+    if is_logarithmic:
+        axes.set_yscale("log")
+    if len(curves) > 1:
+        axes.legend(fontsize=7)
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()[file.getvalue().index("<svg") :]
+
+
+def curves_of(rows: list[dict], patterns: list[str]) -> dict[str, list[tuple[int, float]]]:
+    """The points (step, value) of every measurement whose name is like one of the patterns."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+    return {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
+
+
+def table(values: dict) -> str:
+    """A table of names and values."""
+    lines = []
+    for name, value in values.items():
+        text, style = (f"{value:.4g}", ' class="number"') if isinstance(value, float) else (str(value), "")
+        lines.append(f"<tr><td>{html.escape(name)}</td><td{style}>{html.escape(text)}</td></tr>")
+    return "<table>\n" + "\n".join(lines) + "\n</table>"
+
+
+def write_summary(output_dir: Path) -> Path:
+    """
+    Writes `summary.html` into the output folder of a training, from the files that it left there.
+
+    Args:
+        output_dir (`Path`):
+            The output folder.
+
+    Returns:
+        `Path`: the page.
+
+    Raises:
+        `ValueError`: if there was no training.
+    """
+    rows = read_metrics(output_dir / METRICS_FILE)
+    if not rows:
+        raise ValueError(
+            f"`{output_dir}` has no measurements of a training in `{METRICS_FILE}`: name its output folder."
+        )
+    settings = json.loads((output_dir / SETTINGS_FILE).read_text(encoding="utf-8"))
+    results_file = output_dir / "eval_results.json"
+    evaluations = [row for row in rows if "zero_shot_top1" in row or any(name.endswith("mean_recall") for name in row)]
+    last = evaluations[-1] if evaluations else {}
+    if results_file.exists():
+        last, state = json.loads(results_file.read_text(encoding="utf-8")), "The training has come to its end"
+    else:
+        state = "The training has not come to its end"
+    measured = [row for row in rows if "loss" in row]
+    state += f" at step {rows[-1]['step']}" + (f", with a loss of {measured[-1]['loss']:.4g}" if measured else "")
+    if measured:
+        state += ". Skipped steps: {skipped_steps}; bad samples: {bad_samples}".format(**measured[-1])
+    plots = [
+        plot(title, curves, is_logarithmic)
+        for title, patterns, is_logarithmic in PLOTS
+        if (curves := curves_of(rows, patterns))
+    ]
+    page = PAGE.format(
+        title=html.escape(f"LoTLIP training: {output_dir.name}"),
+        state=html.escape(state) + ".",
+        results=table(last) if last else "<p>No evaluation yet.</p>",
+        plots="\n".join(plots),
+        settings=table({name: value for name, value in settings.items() if value is not None}),
+    )
+    path = output_dir / SUMMARY_FILE
+    with written_whole(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("output_dir", type=Path, help="The output folder of a training.")
+    try:
+        print(write_summary(parser.parse_args().output_dir))
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

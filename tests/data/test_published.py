@@ -1,0 +1,358 @@
+"""The benchmarks are read from the files that their publishers ship, here in miniature."""
+
+import dataclasses
+import json
+import logging
+import sys
+
+import pytest
+import scipy.io
+from PIL import Image
+from transformers import pipeline
+
+from modeling_lotlip.data import published
+from modeling_lotlip.data.published import BENCHMARKS, get_benchmark, load_benchmark
+from modeling_lotlip.data.published.annotations import read_json_list
+from modeling_lotlip.evaluation.classification import main as zero_shot_main
+
+
+SHAREGPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    elif path.suffix in (".jsonl", ".jsonlines"):
+        path.write_text("\n".join(json.dumps(row) for row in content) + "\n", encoding="utf-8")
+    else:
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def draw(path, colour="red"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 3), colour).save(path, format="JPEG")
+
+
+def make_dci(folder):
+    root = folder / "densely_captioned_images"
+    write(root / "splits.json", {"train": ["b.json", "a.json"], "valid": [], "test": ["c.json"]})
+    for name in "abc":
+        # the masks of the real ones are left out of the text
+        row = {"image": f"sa_{name}.jpg", "short_caption": f"A {name}.", "mask_data": {"0": {"caption": "No."}}}
+        write(root / "annotations" / f"{name}.json", {**row, "extra_caption": "" if name == "c" else "It is big."})
+        draw(root / "photos" / f"sa_{name}.jpg")
+    return [
+        ("densely_captioned_images/photos/sa_b.jpg", "A b.\nIt is big."),
+        ("densely_captioned_images/photos/sa_a.jpg", "A a.\nIt is big."),
+        ("densely_captioned_images/photos/sa_c.jpg", "A c.\n"),
+    ]
+
+
+def make_iiw(folder):
+    write(folder / "DCI_Test" / "data.jsonl", [{"image": "sa_1.jpg", "ex_id": "x", "IIW": "A\u2028boat. “Red”."}])
+    write(folder / "DOCCI_Test" / "data.jsonl", [{"image": "test_2", "DOCCI": "No.", "IIW": "Two.\n\n\nBoats."}])
+    write(folder / "IIW-400" / "data.jsonl", [{"image/key": "aar_test_3", "IIW-P5B": "No.", "IIW": " Three. "}])
+    expected = [
+        ("dci/sa_1.jpg", "A\u2028boat. “Red”."),
+        ("docci/test_2.jpg", "Two.\n\n\nBoats."),
+        ("docci_aar/aar_test_3.jpg", " Three. "),
+    ]
+    for name, _ in expected:
+        draw(folder / name)
+    return expected
+
+
+def make_sharegpt4v(folder):
+    names = ["coco/train2017/1.jpg", "sam/images/sa_1.jpg", "llava/llava_pretrain/2.jpg", "sam/images/sa_2.jpg"]
+    names += ["sam/images/sa_3.jpg", "sam/images/sa_4.jpg"]
+    rows = []
+    for name in names:
+        turns = [{"from": "human", "value": "What is it?\n<image>"}, {"from": "gpt", "value": f"It is {name}."}]
+        rows.append({"id": name, "image": name, "conversations": turns})
+        if name.startswith("sam"):
+            draw(folder / name)
+    write(folder / SHAREGPT4V, rows)
+    return [(f"sam/images/sa_{number}.jpg", f"It is sam/images/sa_{number}.jpg.") for number in (1, 2, 3)]
+
+
+def make_urban1k(folder):
+    for number in (1, 2, 10):
+        write(folder / "caption" / f"{number}.txt", f"Street {number}. It rains.\nA second line.")
+        draw(folder / "image" / f"{number}.jpg")
+    write(folder / "caption" / "._1.txt", "not a caption")
+    return [(f"image/{number}.jpg", f"Street {number}. It rains.") for number in (1, 10, 2)]
+
+
+def make_docci(folder):
+    rows = [(f"{split}_{n}", split.split("_")[0]) for split in ("train", "test", "qual_dev") for n in (0, 1)]
+    rows = [(name, "test" if name.startswith("qual") else split) for name, split in rows] + [("test_2", "test")]
+    write(
+        folder / "docci_descriptions.jsonlines",
+        [
+            {"split": split, "example_id": name, "image_file": f"{name}.jpg", "description": f"It is {name}."}
+            for name, split in rows
+        ],
+    )
+    for number in range(3):
+        draw(folder / "images" / f"test_{number}.jpg")
+    return [(f"images/test_{number}.jpg", f"It is test_{number}.") for number in range(3)]
+
+
+def make_karpathy(folder, name, image_folder):
+    images = []
+    for number, split in enumerate(["train", "test", "restval", "test", "test", "val"]):
+        sentences = [{"raw": f"Caption {index} of {number}.", "tokens": []} for index in range(5 + number % 3)]
+        images.append({"filename": f"{number}.jpg", "split": split, "sentences": sentences})
+        if name == "coco":
+            images[-1]["filepath"] = image_folder if split != "train" else "train2014"
+        if split == "test":
+            draw(folder / image_folder / f"{number}.jpg")
+    write(folder / f"dataset_{name}.json", {"images": images, "dataset": name})
+    return [(f"{image_folder}/{n}.jpg", [f"Caption {index} of {n}." for index in range(5)]) for n in (1, 3, 4)]
+
+
+MAKERS = {
+    "dci": make_dci,
+    "iiw": make_iiw,
+    "sharegpt4v-1k": make_sharegpt4v,
+    "urban1k": make_urban1k,
+    "docci": make_docci,
+    "coco": lambda folder: make_karpathy(folder, "coco", "val2014"),
+    "flickr30k": lambda folder: make_karpathy(folder, "flickr30k", "flickr30k-images"),
+}
+
+
+@pytest.fixture(autouse=True)
+def three_images(monkeypatch):
+    """Benchmarks of three images each."""
+    for name, benchmark in BENCHMARKS.items():
+        num_texts = 3 * (benchmark.num_texts // benchmark.num_images)
+        small = dataclasses.replace(benchmark, num_images=3, num_texts=num_texts)
+        if name.startswith("sharegpt4v"):
+            small = dataclasses.replace(small, read=lambda data_dir: published.read_sharegpt4v(data_dir, num_rows=3))
+        monkeypatch.setitem(BENCHMARKS, name, small)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_layout(name, tmp_path):
+    expected = MAKERS[name](tmp_path)
+    column = "caption" if name in ("coco", "flickr30k") else "long_captions"
+    dataset = load_benchmark(name, tmp_path)
+    assert list(zip(dataset["file_name"], dataset[column])) == expected
+    assert dataset.column_names == ["file_name", column, "image"]
+    assert dataset[0]["image"].size == (4, 3)
+    files = dataset.cast_column("image", published.Image(decode=False))["image"]
+    assert all(file["bytes"] is None for file in files)  # not copied
+
+    without_images = load_benchmark(name, tmp_path, text_only=True)
+    assert without_images.to_dict() == dataset.remove_columns("image").to_dict()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_missing_images(name, tmp_path, caplog):
+    expected = MAKERS[name](tmp_path)
+    (tmp_path / expected[1][0]).unlink()
+    with pytest.raises(FileNotFoundError) as error:
+        load_benchmark(name, tmp_path)
+    assert f"1 ({expected[1][0]}) of the 3 images" in str(error.value)
+    assert get_benchmark(name).source in str(error.value)
+    assert len(load_benchmark(name, tmp_path, text_only=True)) == 3
+    with caplog.at_level(logging.WARNING):
+        partial = load_benchmark(name, tmp_path, allow_partial=True)
+    assert partial["file_name"] == [expected[0][0], expected[2][0]]
+    assert "2 of 3 images" in caplog.text
+
+    for place in (0, 2):
+        (tmp_path / expected[place][0]).unlink()
+    with pytest.raises(FileNotFoundError):  # nothing is no part
+        load_benchmark(name, tmp_path, allow_partial=True)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_size(name, tmp_path, monkeypatch):
+    MAKERS[name](tmp_path)
+    monkeypatch.setitem(BENCHMARKS, name, dataclasses.replace(BENCHMARKS[name], num_images=4))
+    with pytest.raises(ValueError, match=r"3 images and \d+ texts, but 4 and"):
+        load_benchmark(name, tmp_path)
+    assert len(load_benchmark(name, tmp_path, allow_partial=True)) == 3
+    monkeypatch.setitem(BENCHMARKS, name, dataclasses.replace(BENCHMARKS[name], num_images=2))
+    with pytest.raises(ValueError, match="but 2 and"):
+        load_benchmark(name, tmp_path, text_only=True)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_missing_annotations(name, tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError) as error:
+            load_benchmark(name, folder, allow_partial=True)
+        for part in (str(folder), get_benchmark(name).layout, get_benchmark(name).source):
+            assert part in str(error.value)
+
+
+def test_some_annotations_are_missing(tmp_path):
+    make_dci(tmp_path)
+    (tmp_path / "densely_captioned_images" / "annotations" / "a.json").unlink()
+    make_iiw(tmp_path)
+    (tmp_path / "IIW-400" / "data.jsonl").unlink()
+    for name, missing in (("dci", "densely_captioned_images/annotations/a.json"), ("iiw", "IIW-400/data.jsonl")):
+        with pytest.raises(FileNotFoundError, match=rf"1 \({missing}\) of the annotation files"):
+            load_benchmark(name, tmp_path)
+        assert len(load_benchmark(name, tmp_path, allow_partial=True)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "old", "new", "message"),
+    [
+        ("dci", "densely_captioned_images/splits.json", "]}", "", "splits.json"),
+        ("dci", "densely_captioned_images/splits.json", "[]", "null", "splits.json"),
+        ("dci", "densely_captioned_images/annotations/a.json", "extra_caption", "extra", "a.json.*'extra_caption'"),
+        ("iiw", "DOCCI_Test/data.jsonl", '"Two', "Two", "line 1"),
+        ("iiw", "IIW-400/data.jsonl", '" Three. "', "null", "line 1.*'IIW'"),
+        ("iiw", "IIW-400/data.jsonl", "image/key", "key", "line 1.*'image/key'"),
+        ("sharegpt4v-1k", SHAREGPT4V, "[", "", "must hold a list"),
+        ("sharegpt4v-1k", SHAREGPT4V, '"conversations"', '"turns"', "row 1.*'conversations'"),
+        ("sharegpt4v-1k", SHAREGPT4V, '{"id": "sam/images/sa_2.jpg",', "{", "row 3"),
+        ("urban1k", "caption/10.txt", "Street 10. It rains.", "", "10.txt"),
+        ("docci", "docci_descriptions.jsonlines", "It is test_1.", " ", "line 4.*'description'"),
+        ("coco", "dataset_coco.json", '"images"', '"pictures"', "'images'"),
+        ("coco", "dataset_coco.json", '"raw": "Caption 1 of 3."', '"raw": 3', "image 3.*'raw'"),
+        ("flickr30k", "dataset_flickr30k.json", '"sentences"', '"text"', "image 1.*'sentences'"),
+    ],
+)
+def test_damaged_annotations(name, file, old, new, message, tmp_path):
+    MAKERS[name](tmp_path)
+    path = tmp_path / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    if message == "row 3":
+        old, new = '"image": "sam/images/sa_2.jpg"', '"image": sam'
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_benchmark(name, tmp_path)
+
+
+def test_bytes_that_are_no_text_name_their_file(tmp_path):
+    make_urban1k(tmp_path)
+    (tmp_path / "caption" / "2.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match="2.txt"):
+        load_benchmark("urban1k", tmp_path)
+
+
+def test_long_lists_are_read_in_pieces(tmp_path, monkeypatch):
+    rows = [{"image": f"{number}.jpg", "text": "é\n]" * number} for number in range(30)]
+    for text in (json.dumps(rows), json.dumps(rows, indent=2, ensure_ascii=False)):
+        write(tmp_path / "rows.json", text)
+        for length in (1, 7, 100, 10**6):
+            monkeypatch.setattr(published.annotations, "PIECE_LENGTH", length)
+            assert [row for _, row in read_json_list(tmp_path / "rows.json")] == rows
+    # of what is not asked for nothing is read, so that a part of the file may do
+    write(tmp_path / "rows.json", json.dumps(rows)[:-50])
+    rows_read = read_json_list(tmp_path / "rows.json")
+    assert [next(rows_read)[1] for _ in range(29)] == rows[:29]
+    with pytest.raises(ValueError, match="row 29"):
+        next(rows_read)
+
+
+def test_annotations_of_sharegpt4v_under_another_name(tmp_path):
+    expected = make_sharegpt4v(tmp_path)
+    (tmp_path / SHAREGPT4V).rename(tmp_path / "share4v_sam_10k.json")
+    assert load_benchmark("sharegpt4v-10k", tmp_path)["file_name"] == [name for name, _ in expected]
+    write(tmp_path / "other.json", [])
+    with pytest.raises(FileNotFoundError, match=SHAREGPT4V):
+        load_benchmark("sharegpt4v-10k", tmp_path)
+
+
+def make_imagenet(folder, kind):
+    """Three images of two classes, as folders, with Kaggle's solution, or with the development kit."""
+    labels = ["n00000002", "n00000001", "n00000002"]
+    names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in (1, 2, 3)]
+    if kind == "folders":
+        expected = [(f"val/{label}/{name}", int(label[-1]) - 1) for name, label in sorted(zip(names, labels))]
+        expected.sort()
+    else:
+        image_folder = {"kaggle": "ILSVRC/Data/CLS-LOC/val", "devkit": "val", "flat": "."}[kind]
+        prefix = "" if image_folder == "." else f"{image_folder}/"
+        expected = [(f"{prefix}{name}", int(label[-1]) - 1) for name, label in zip(names, labels)]
+    for name, _ in expected:
+        draw(folder / name)
+    if kind == "kaggle":
+        solution = [f"{name[:-5]},{label} 1 2 3 4 {label} 5 6 7 8 \n" for name, label in zip(names, labels)]
+        write(folder / "LOC_val_solution.csv", "ImageId,PredictionString\n" + "".join(reversed(solution)))
+    if kind in ("kaggle", "folders"):
+        write(folder / "LOC_synset_mapping.txt", "n00000001 tench, Tinca tinca\nn00000002 goldfish\n")
+    else:
+        devkit = folder / "ILSVRC2012_devkit_t12" / "data"
+        write(devkit / "ILSVRC2012_validation_ground_truth.txt", "1\n2\n1\n")  # numbered in an order of its own
+        synsets = [
+            {"ILSVRC2012_ID": number, "WNID": label, "words": words, "num_children": number // 1000}
+            for number, label, words in (
+                (1, "n00000002", "goldfish"),
+                (2, "n00000001", "tench, Tinca tinca"),
+                (1001, "n00000003", "fish"),
+            )
+        ]
+        scipy.io.savemat(devkit / "meta.mat", {"synsets": synsets})
+    return expected
+
+
+@pytest.mark.parametrize("kind", ["folders", "kaggle", "devkit", "flat"])
+def test_imagenet(kind, tmp_path):
+    expected = make_imagenet(tmp_path, kind)
+    dataset = load_benchmark("imagenet", tmp_path)
+    assert list(zip(dataset["file_name"], dataset["label"])) == expected
+    assert dataset.features["label"].names == ["tench", "goldfish"]
+    assert dataset[0]["image"].size == (4, 3)
+
+    (tmp_path / expected[1][0]).unlink()
+    with pytest.raises((FileNotFoundError, ValueError), match="LOC_val_solution"):
+        load_benchmark("imagenet", tmp_path)
+    assert len(load_benchmark("imagenet", tmp_path, allow_partial=True)) == 2
+    with pytest.raises(ValueError, match="has no texts"):
+        load_benchmark("imagenet", tmp_path, text_only=True)
+
+
+def test_imagenet_is_classified(model_dir, monkeypatch, tmp_path):
+    expected = make_imagenet(tmp_path / "imagenet", "kaggle")
+    for name, label in expected:
+        draw(tmp_path / "imagenet" / name, ("red", "blue")[label])
+    output_file = tmp_path / "results.json"
+    arguments = ["--model_name_or_path", str(model_dir), "--benchmark", "imagenet-1k", "--device", "cpu"]
+    arguments += ["--data_dir", str(tmp_path / "imagenet"), "--output_file", str(output_file)]
+    monkeypatch.setattr(sys, "argv", ["zero_shot_classification.py", *arguments])
+    zero_shot_main()
+    results = json.loads(output_file.read_text())
+    assert results["num_images"] == results["published_num_images"] == 3 and results["num_classes"] == 2
+    assert results["dataset"] == "imagenet-1k" and results["model_type"] == "lotlip"
+
+    classifier = pipeline("zero-shot-image-classification", model=str(model_dir))
+    names, template = ["tench", "goldfish"], "a photo of a {}"
+    guesses = [
+        classifier(str(tmp_path / "imagenet" / name), candidate_labels=names, hypothesis_template=template)[0]["label"]
+        for name, _ in expected
+    ]
+    hits = [guess == names[label] for guess, (_, label) in zip(guesses, expected)]
+    assert results["top1"] == pytest.approx(100 * sum(hits) / 3)
+
+    for wrong in (["--benchmark", "dci"], ["--max_eval_samples", "2"]):
+        monkeypatch.setattr(sys, "argv", ["zero_shot_classification.py", *arguments, *wrong])
+        with pytest.raises(SystemExit):
+            zero_shot_main()
+
+
+def test_imagenet_without_names(tmp_path, caplog):
+    expected = make_imagenet(tmp_path, "folders")
+    (tmp_path / "LOC_synset_mapping.txt").unlink()
+    dataset = load_benchmark("imagenet-1k", tmp_path)
+    assert dataset["label"] == [label for _, label in expected]
+    assert dataset.features["label"].names == ["n00000001", "n00000002"]
+    assert "--class_names_file" in caplog.text and "2 of 1000 classes" in caplog.text
+    write(tmp_path / "LOC_synset_mapping.txt", "n00000001 tench\n")
+    with pytest.raises(ValueError, match="n00000002"):
+        load_benchmark("imagenet", tmp_path)
+
+
+def test_names(monkeypatch):
+    assert get_benchmark("MSCOCO") is get_benchmark("coco")
+    with pytest.raises(ValueError, match="Did you mean 'urban1k'"):
+        get_benchmark("urban-1k")

@@ -1,0 +1,232 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Tests of the embedded data set: what is said of a picture is in the picture."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from modeling_lotlip.data import scenes
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SERIES = [[scenes.make_scene(seed, index) for index in range(384)] for seed in (0, 1)]
+SAMPLE = SERIES[0] + SERIES[1]
+
+
+def mentioned(text: str, names) -> list[str]:
+    return [name for name in names if name in text.lower().split()]
+
+
+def parse(sub_caption: str) -> tuple[str, object]:
+    """What a sub-caption is about, and what it says."""
+    said = {
+        "kind": mentioned(sub_caption, scenes.OTHER_SHAPES),
+        "colour": mentioned(sub_caption, scenes.COLOURS),
+        "size": mentioned(sub_caption, scenes.OTHER_SIDES),
+        "place": mentioned(sub_caption, scenes.PLACES),
+        "count": mentioned(sub_caption, scenes.NUMBERS.values()),
+        "ground": mentioned(sub_caption, scenes.GROUNDS),
+        "frame": mentioned(sub_caption, scenes.FRAMES),
+        "light": [light for light in scenes.LIGHTS if sub_caption.endswith(f"from {light}")],
+    }
+    said = {key: values for key, values in said.items() if values}
+    assert all(len(values) == 1 for values in said.values())
+    if "kind" in said:
+        return "thing", tuple(said[key][0] for key in ("place", "size", "colour", "kind"))
+    ((topic, (value,)),) = said.items()
+    return topic, value
+
+
+def brightness(light: str) -> np.ndarray:
+    """Brightness (height, width): 1 at the side of the light, falling evenly to `DARKEST`."""
+    fall = np.linspace(1, scenes.DARKEST, scenes.IMAGE_SIZE)
+    grid = np.broadcast_to(fall, (scenes.IMAGE_SIZE, scenes.IMAGE_SIZE))
+    return {"the left": grid, "the right": grid[:, ::-1], "above": grid.T, "below": grid[:, ::-1].T}[light]
+
+
+def has_colour(pixels: np.ndarray, colour, light: np.ndarray) -> np.ndarray:
+    """Where (height, width) the picture has `colour` under the light."""
+    return np.abs(pixels - np.array(colour) * light[..., None]).max(-1) <= 3
+
+
+def colour_distance(first, second) -> float:
+    """The Euclidean distance in RGB, weighted by the mean red ("redmean", 0 to 765)."""
+    red_mean = (first[0] + second[0]) / 2
+    weights = (2 + red_mean / 256, 4, 2 + (255 - red_mean) / 256)
+    return sum(weight * (a - b) ** 2 for weight, a, b in zip(weights, first, second)) ** 0.5
+
+
+def shaded(colour) -> tuple[float, ...]:
+    return tuple(scenes.DARKEST * value for value in colour)
+
+
+def test_a_scene_depends_on_seed_and_index_only():
+    """In other processes, with other hash seeds, imported as the example scripts import it, without network."""
+    code = (
+        "import hashlib\n"
+        "from modeling_lotlip.data.scenes import load_scenes\n"
+        "rows = load_scenes(5, seed=3)\n"
+        "content = b''.join(row['image'].tobytes() for row in rows) + str(rows['long_captions'][:]).encode()\n"
+        "print(hashlib.sha256(content).hexdigest())"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": hash_seed, "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1]
+    assert scenes.load_scenes(4, seed=3)["caption"][:] == scenes.load_scenes(9, seed=3)["caption"][:4]
+
+
+def test_texts_are_pinned():
+    """A change of the generator changes every number measured on the scenes: make it knowingly."""
+    scene = scenes.make_scene(0, 0)
+    assert scene.caption == "a photo of a red boat"
+    assert scene.long_caption == (
+        "It has a copper frame. The east has a small pink box. In the northwest is a big blue heart. "
+        "Everything lies on snow. The west has a big red arrow. Five things are around it. A big blue ball is "
+        "in the southeast. The light comes from the right. In the north is a small purple bow."
+    )
+
+
+def test_series_share_no_scene():
+    first, second = ({(scene.salient, scene.others) for scene in series} for series in SERIES)
+    assert len(first) == len(second) == 384
+    assert not first & second
+
+
+def test_what_is_said_is_in_the_picture():
+    for scene in SAMPLE:
+        pixels = np.asarray(scene.draw()).astype(float)
+        assert pixels.shape == (64, 64, 3)
+        # The paper's split.
+        sub_captions = [part.strip() for part in re.split(r"\n|</s>|\.", scene.long_caption) if part.strip()]
+        assert 7 <= len(sub_captions) <= 12
+        facts = [parse(sub_caption) for sub_caption in sub_captions]
+        things = {value[0]: value[1:] for topic, value in facts if topic == "thing"}
+        said = dict(facts)
+        assert len(facts) == len(things) + 4
+
+        edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        assert (edge == scenes.FRAMES[said["frame"]]).all()
+        light = brightness(said["light"])
+        on_ground = has_colour(pixels, scenes.GROUNDS[said["ground"]], light)
+        assert on_ground.mean() > 0.3
+        assert said["count"] == scenes.NUMBERS[len(things)]
+
+        for place, (x, y) in scenes.PLACES.items():
+            cell = (slice(y - 7, y + 7), slice(x - 7, x + 7))
+            if place not in things:
+                assert on_ground[cell].all()
+                continue
+            size, colour, kind = things[place]
+            side = scenes.OTHER_SIDES[size]
+            rows, columns = np.nonzero(~on_ground[cell])
+            assert abs(max(np.ptp(rows), np.ptp(columns)) + 1 - side) <= 1
+            coloured = has_colour(pixels, scenes.COLOURS[colour], light)[cell].sum()
+            assert coloured >= (np.asarray(scenes._shape_mask(kind, side)) == 255).sum() >= 5
+
+        colour, kind = scene.caption.split()[-2:]
+        assert (colour, kind) == (scene.salient.colour, scene.salient.kind)
+        assert has_colour(pixels, scenes.COLOURS[colour], light)[18:46, 18:46].sum() >= 100
+
+
+@pytest.mark.parametrize("group", ["SALIENT", "OTHER"])
+def test_shapes_differ_and_fill_their_square(group):
+    shapes, sides = getattr(scenes, f"{group}_SHAPES"), getattr(scenes, f"{group}_SIDES")
+    for side in sides.values() if isinstance(sides, dict) else sides:
+        masks = [np.asarray(scenes._shape_mask(kind, side)) / 255 for kind in shapes]
+        for first, second in itertools.combinations(masks, 2):
+            assert np.abs(first - second).mean() > 0.08
+        for mask in masks:
+            assert mask.any(0).sum() >= side - 1 or mask.any(1).sum() >= side - 1
+
+
+def test_nothing_overlaps_and_nothing_touches():
+    for scene in SAMPLE:
+        count = np.zeros((64, 64), dtype=int)
+        for left, top, right, bottom in (thing.box for thing in (scene.salient, *scene.others)):
+            assert min(left, top) > scenes.FRAME_WIDTH and max(right, bottom) < 64 - scenes.FRAME_WIDTH
+            # The box and a pixel more to the right and below: so any two things are at least a pixel apart.
+            count[top : bottom + 1, left : right + 1] += 1
+        assert count.max() == 1
+
+
+def test_no_invisible_pair():
+    """Whatever stands on a ground is seen, at the dark side too, and colours of different names look different."""
+    for ground in scenes.GROUNDS.values():
+        dark_ground = shaded(ground)
+        for colour in scenes.COLOURS.values():
+            assert colour_distance(shaded(colour), dark_ground) >= 150
+        for frame in scenes.FRAMES.values():
+            # No light of the scene falls on the frame.
+            assert min(colour_distance(frame, ground), colour_distance(frame, dark_ground)) >= 120
+    for names, minimum in ((scenes.COLOURS, 150), (scenes.FRAMES, 150), (scenes.GROUNDS, 70)):
+        for first, second in itertools.combinations(names.values(), 2):
+            assert colour_distance(first, second) >= minimum
+
+
+def test_long_captions_tell_scenes_of_one_short_caption_apart():
+    by_caption = {}
+    for scene in SAMPLE:
+        by_caption.setdefault(scene.caption, []).append(scene)
+        assert scene.salient.kind not in scene.long_caption.lower().replace(".", "").split()
+    assert len(by_caption) >= 120
+    for same in by_caption.values():
+        assert len({frozenset(scene.sub_captions) for scene in same}) == len(same) == 6
+
+
+def test_sub_captions_are_shuffled():
+    for word in ("frame", "things"):
+        positions = {
+            place for scene in SAMPLE for place, text in enumerate(scene.sub_captions) if word in text.split()
+        }
+        assert positions == set(range(12))
+
+
+def test_dataset_columns_and_values():
+    dataset = scenes.load_scenes(130, seed=1)
+    names = [f"{colour} {kind}" for colour, kind in scenes.SALIENT_PAIRS]
+    assert dataset.features == datasets.Features(
+        image=datasets.Image(),
+        caption=datasets.Value("string"),
+        long_captions=datasets.List(datasets.Value("string")),
+        label=datasets.ClassLabel(names=names),
+    )
+    for index in (0, 77, 129):
+        row, scene = dataset[index], scenes.make_scene(1, index)
+        assert row["image"].mode == "RGB"
+        assert np.array_equal(np.asarray(row["image"]), np.asarray(scene.draw()))
+        assert row["caption"] == scene.caption == f"a photo of a {names[row['label']]}"
+        assert row["long_captions"] == [scene.long_caption]
+
+
+def test_no_scenes_is_an_error():
+    with pytest.raises(ValueError, match="`num_scenes` is 0"):
+        scenes.load_scenes(0)

@@ -1,0 +1,267 @@
+"""Long captions in files beside the images, joined by key, by URL and by the hash of the image file."""
+
+import hashlib
+import io
+import json
+import pickle
+import tarfile
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, load_dataset
+from safetensors.torch import load_file
+
+from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.data.side_captions import SideCaptions, UnmatchedKeys
+from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
+from modeling_lotlip.training.models import build_tokenizer
+
+
+NUM_IMAGES = 24
+URLS = [f"https://example.org/{number}.jpg?size=large" for number in range(NUM_IMAGES)]
+
+
+def names(**changes) -> Namespace:
+    defaults = {"image_column": "image", "caption_column": "caption", "long_captions_column": "long_captions"}
+    defaults |= {"side_files": None, "side_key_column": "key", "side_caption_columns": ["caption"], "key_column": None}
+    defaults["sub_caption_splitter"] = "paper"
+    return Namespace(**(defaults | changes))
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Dataset:
+    """Scenes whose long captions have gone elsewhere."""
+    return load_scenes(NUM_IMAGES, seed=12).add_column("url", URLS)
+
+
+@pytest.fixture(scope="module")
+def digests(scenes) -> list[str]:
+    return [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(scenes, "image")]
+
+
+def write(path: Path, rows: list[dict]) -> str:
+    """Rows in two files of the kind that the path's suffix names; the pattern of both."""
+    for half, part in enumerate((rows[::2], rows[1::2])):
+        file = path.with_name(f"{path.stem}{half}{path.suffix}")
+        dataset = Dataset.from_list(part)
+        {".parquet": dataset.to_parquet, ".jsonl": dataset.to_json, ".csv": dataset.to_csv}[path.suffix](file)
+    return str(path.with_name(f"{path.stem}*{path.suffix}"))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+@pytest.mark.parametrize("key", ["url", "hash"])
+def test_the_join_is_that_of_a_dictionary(scenes, digests, tmp_path, suffix, key):
+    keys = URLS if key == "url" else digests
+    # two captioners in columns and in rows, absent captions, a key twice, and keys of no image
+    rows = [
+        {"key": name, "llava": f"First {number}. A boat." if number % 3 else None, "blip": f"Second {number}."}
+        for number, name in enumerate([*keys[:-4], "nobody", keys[5]])
+    ]
+    expected = {name: [] for name in keys}
+    for row in rows:
+        expected.setdefault(row["key"], []).extend(text for text in (row["llava"], row["blip"]) if text)
+    options = {"side_caption_columns": ["llava", "blip"], "key_column": "url" if key == "url" else "image"}
+    args = names(side_files=[write(tmp_path / f"long{suffix}", rows)], **options)
+    reader = CaptionReader(args, ["image", "caption", "url"])
+    assert reader.has_long_captions and reader.long_column is None
+    for row, name in zip(undecoded(scenes, "image").remove_columns("long_captions"), keys):
+        assert sorted(reader.long_captions(row)) == sorted(expected[name])
+        assert reader.match_long_captions(row)[1] == (name if name in keys[-4:] else None)
+
+
+def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
+    (tmp_path / "long.csv").write_text('key,caption\n000000012,"A boat. Red."\n,Nobody\n12,Other\n')
+    captions = SideCaptions([str(tmp_path / "long.csv")], "key", ["caption"])
+    assert captions["000000012"] == ["A boat. Red."] and captions["12"] == ["Other"]
+    rows = [{"key": "a", "caption": "of a"}, {"key": None, "caption": "of none"}]
+    Dataset.from_list(rows).to_parquet(tmp_path / "long.parquet")
+    captions = SideCaptions([str(tmp_path / "long.parquet")], "key", ["caption"])
+    assert captions.are_keys(["a", None, "None", "zzz"]).tolist() == [True, False, False, False]
+    (tmp_path / "dates.jsonl").write_text('{"key": "2021-01-01", "caption": "a"}\n')
+    with pytest.raises(ValueError, match="are read as timestamp"):
+        SideCaptions([str(tmp_path / "dates.jsonl")], "key", ["caption"])
+    with pytest.raises(ValueError, match="`--side_files .*nothing-.*` cannot be read"):
+        SideCaptions([str(tmp_path / "nothing-*.jsonl")], "key", ["caption"])
+
+
+def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
+    rows = [{"key": "a", "caption": "of a"}, {"key": "b", "caption": "of b"}, {"key": "c", "caption": "of c"}]
+    import numpy as np
+
+    from modeling_lotlip.data import side_captions
+
+    monkeypatch.setattr(side_captions, "HF_HOME", tmp_path / "cache")
+    monkeypatch.setattr(side_captions, "hash_keys", lambda keys: np.full(len(keys), 7, dtype=np.uint64))
+    captions = SideCaptions([write(tmp_path / "long.jsonl", rows)], "key", ["caption"])
+    assert [captions[key] for key in "abcd"] == [["of a"], ["of b"], ["of c"], []]
+
+
+def test_what_does_not_match_is_told(scenes, digests, tmp_path, caplog):
+    rows = [{"key": url, "caption": "A boat. A car."} for url in [*URLS[3:], "nobody", "no one"]]
+    args = names(side_files=[write(tmp_path / "long.jsonl", rows)], key_column="url")
+    CaptionReader(args, scenes.column_names).report_keys(scenes)
+    assert f"3 of {NUM_IMAGES} images have no captions in `--side_files` (such as '{URLS[0]}'" in caplog.text
+    assert "2 of 23 rows there belong to none of the images (such as" in caplog.text and "'nobody'" in caplog.text
+    with pytest.raises(ValueError, match=r"24 of 24 images have no captions.*right `--key_column`"):
+        CaptionReader(names(**vars(args) | {"key_column": "caption"}), scenes.column_names).report_keys(scenes)
+    unmatched = UnmatchedKeys()
+    unmatched.count(["a"] * 999)
+    with pytest.raises(ValueError, match="None of the first 1000 images"):
+        unmatched.count(["a"])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"side_files": ["long.txt"]}, "must all be of one of the kinds"),
+        ({"key_column": "address"}, "`--key_column address` is no column"),
+        ({"side_key_column": "address", "key_column": "url"}, "no column 'address' but"),
+        ({"side_caption_columns": ["caption", "blip"], "key_column": "url"}, "no column 'blip' but"),
+    ],
+)
+def test_wrong_names_are_errors(tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    args = names(**{"side_files": [write(tmp_path / "long.jsonl", [{"key": "a", "caption": "b"}] * 2)]} | changes)
+    with pytest.raises(ValueError, match=message):
+        CaptionReader(args, ["image", "key", "url"])
+
+
+def test_evaluation_reads_side_files(scenes, tmp_path, model_dir):
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    settings = {"batch_size": 8, "max_length": None, "dataloader_num_workers": 0, "distinct_short_captions": True}
+    settings["text_embedding"] = "cls"
+    from accelerate import PartialState
+
+    whole = evaluate_retrieval(model, processor, scenes, names(**settings), PartialState())
+    rows = [{"key": row["url"], "caption": row["long_captions"][0]} for row in scenes.remove_columns("image")]
+    args = names(**settings, side_files=[write(tmp_path / "long.parquet", rows)], key_column="url")
+    joined = evaluate_retrieval(model, processor, scenes.remove_columns("long_captions"), args, PartialState())
+    assert joined == whole and joined["long_num_captions"] == NUM_IMAGES
+
+
+def write_shards(folder: Path, scenes: Dataset, num_shards: int, offset: int = 0) -> None:
+    """Tar files as img2dataset writes them: a picture, its caption, and what is known of it."""
+    rows = undecoded(scenes, "image")
+    folder.mkdir()
+    for shard in range(num_shards):
+        with tarfile.open(folder / f"{shard:05}.tar", "w") as tar:
+            for index in range(shard, len(scenes), num_shards):
+                key, row = f"{offset + index:09}", rows[index]
+                members = {"png": row["image"]["bytes"], "txt": row["caption"].encode()}
+                members["json"] = json.dumps({"url": row["url"], "key": key}).encode()
+                for extension, content in members.items():
+                    info = tarfile.TarInfo(f"{key}.{extension}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("key_column", ["json.url", "__key__"])
+def test_shards_train_with_long_captions_from_elsewhere(train, scenes, tmp_path, caplog, key_column):
+    write_shards(tmp_path / "shards", scenes, num_shards=3)
+    keys = URLS if key_column == "json.url" else [f"{number:09}" for number in range(NUM_IMAGES)]
+    rows = [
+        {"key": key, "caption": row["long_captions"]} for key, row in zip(keys[:-2], scenes.remove_columns("image"))
+    ]
+    build_tokenizer(scenes, CaptionReader(names(), scenes.column_names)).save_pretrained(tmp_path / "tokenizer")
+    options = {"dataset_name": "webdataset", "data_files": tmp_path / "shards" / "*.tar", "streaming": True}
+    options |= {"image_column": "png", "caption_column": "txt", "eval_split": "train", "max_eval_samples": 12}
+    options |= {"side_files": write(tmp_path / "long.parquet", rows), "key_column": key_column}
+    options |= {"tokenizer_name": tmp_path / "tokenizer", "max_train_samples": None, "checkpointing_steps": 2}
+    folder = train("whole", **options, max_train_steps=6, dataloader_num_workers=1)
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["long_num_images"] == results["short_num_images"] == 12
+    # two epochs of three batches, with two images each that the side files lack
+    assert "4 of 48 images that were read have no captions" in caplog.text
+    measured = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert any("loss_corner_2" in row for row in measured), "long captions took part"
+
+    (tmp_path / "resumed").mkdir()
+    (folder / "checkpoint-4").rename(tmp_path / "resumed" / "checkpoint-4")
+    resumed = train("resumed", **options, max_train_steps=6, resume_from_checkpoint="latest")
+    weights, expected = load_file(resumed / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert all((weights[name] == expected[name]).all() for name in expected)
+
+
+def test_damaged_shards(train, scenes, tmp_path, caplog):
+    """A member that is no text or JSON makes its sample a bad one; a shard that was cut off is an error."""
+    write_shards(tmp_path / "shards", scenes, num_shards=2)
+    shard = tmp_path / "shards" / "00001.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content.replace(scenes[7]["caption"].encode(), b"\xe9" * len(scenes[7]["caption"]), 1))
+    build_tokenizer(scenes, CaptionReader(names(), scenes.column_names)).save_pretrained(tmp_path / "tokenizer")
+    options = {"dataset_name": "webdataset", "data_files": tmp_path / "shards" / "*.tar", "streaming": True}
+    options |= {"image_column": "png", "caption_column": "txt", "eval_split": "train", "max_eval_samples": 4}
+    options |= {"tokenizer_name": tmp_path / "tokenizer", "max_train_samples": None, "max_train_steps": 3}
+    train("run", **options, max_bad_fraction=0.1)
+    assert "('000000007') has no caption" in caplog.text and "1 bad samples were skipped" in caplog.text
+    shard.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="1 of 2 shards lack the end of a tar file, such as .*00001.tar"):
+        train("other", **options)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_sources_come_in_proportion_to_their_weights(scenes, tmp_path, streaming):
+    from modeling_lotlip.data.loading import load_split
+
+    write_shards(tmp_path / "a", scenes.select(range(20)), num_shards=2)
+    write_shards(tmp_path / "b", scenes.select(range(20, 24)), num_shards=2, offset=20)
+    args = Namespace(dataset_name="webdataset", dataset_config_name=None, data_dir=None, streaming=streaming)
+    args.data_files, args.image_column = [str(tmp_path / "a" / "*.tar"), str(tmp_path / "b" / "*.tar")], "png"
+    mixed = load_split(args, "train", weights=[1.0, 3.0], seed=0)
+    keys = [int(row["__key__"]) for row in mixed]
+    assert set(keys) == set(range(24)), "every row of every source comes"
+    share = sum(key >= 20 for key in keys) / len(keys)
+    assert 0.6 < share < 0.9, share
+    if not streaming:
+        assert load_dataset("webdataset", data_files=args.data_files, split="train").num_rows == 24
+        return
+    orders = []
+    for epoch in (0, 1, 0):
+        shuffled = mixed.shuffle(seed=0, buffer_size=8)
+        shuffled.set_epoch(epoch)
+        orders.append([int(row["__key__"]) for row in shuffled])
+    assert orders[0] == orders[2] != orders[1] and set(orders[1]) == set(range(24))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, caplog):
+    keys = [*URLS[:6], URLS[0]]
+    rejected = [None, "too_short", None, "refusal", None, None, "repetition"]
+    rows = [{"key": key, "caption": f"Of {n}.", "rejected_by": by} for n, (key, by) in enumerate(zip(keys, rejected))]
+    args = names(side_files=[write(tmp_path / f"long{suffix}", rows)], key_column="url")
+    readers = [CaptionReader(args, scenes.column_names) for _ in range(2)]
+    for reader in [*readers, pickle.loads(pickle.dumps(readers[0]))]:
+        captions = reader.side_captions
+        assert [captions[key] for key in URLS[:6]] == [["Of 0."], [], ["Of 2."], [], ["Of 4."], ["Of 5."]]
+        assert captions.are_keys(URLS[:7]).tolist() == [True, False, True, False, True, True, False]
+    told = [record.message for record in caplog.records if "are left out" in record.message]
+    assert len(told) == 1 and told[0].startswith("3 of 7 rows of `--side_files")
+
+
+def test_images_whose_captions_are_rejected_are_no_bad_samples(train, tmp_path, caplog):
+    """Of 24 images with nothing but long captions 6 have none that is kept, one of them cannot be read."""
+    (tmp_path / "mine").mkdir()
+    rows = []
+    for number, scene in enumerate(load_scenes(NUM_IMAGES, seed=3)):
+        path = tmp_path / "mine" / f"{number:02}.png"
+        scene["image"].save(path)
+        if number == 0:
+            path.write_bytes(b"no image")
+        rejected_by = "refusal" if number % 4 == 0 and number else None
+        caption = None if number == 0 else scene["long_captions"][0]
+        key = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append({"key": key, "caption": caption, "rejected_by": rejected_by})
+    options = {"dataset_name": "imagefolder", "data_dir": tmp_path / "mine", "key_column": "image"}
+    options |= {"eval_split": "train", "max_train_samples": None, "max_train_steps": 6}
+    folder = train("run", **options, side_files=write(tmp_path / "long.parquet", rows))
+    assert json.loads((folder / "eval_results.json").read_text())["long_num_images"] == NUM_IMAGES - 6
+    assert "12 of 48 images that were read have no captions" in caplog.text
+    assert "bad samples" not in caplog.text and "Skipped" not in caplog.text
+
+    nothing = write(tmp_path / "none.parquet", [{**row, "rejected_by": "too_short"} for row in rows[:4]])
+    with pytest.raises(ValueError, match="^4 of 4 rows .* Of the others none has a caption"):
+        CaptionReader(names(side_files=[nothing], key_column="image"), ["image"])

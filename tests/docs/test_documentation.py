@@ -1,0 +1,298 @@
+"""Every snippet of README and docs, and every example of a docstring, is run."""
+
+import argparse
+import dataclasses
+import doctest
+import importlib
+import inspect
+import json
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from accelerate.commands.launch import launch_command_parser
+from accelerate.state import AcceleratorState, GradientState
+from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
+
+from modeling_lotlip.captioning.local import PRESETS
+from modeling_lotlip.data.scenes import load_scenes
+from tests.helpers.captioners import save_captioner
+
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
+MODULES = [
+    *(
+        f"modeling_lotlip.{path.stem}"
+        for path in sorted((ROOT / "modeling_lotlip").glob("*.py"))
+        if path.stem != "__init__"
+    ),
+    *(f"modeling_lotlip.losses.{path.stem}" for path in sorted((ROOT / "modeling_lotlip/losses").glob("*_loss.py"))),
+    "modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval",
+    "data.benchmarks",
+    "data.benchmarks.imagenet",
+    "ablation",
+    "captioning.endpoint",
+    "captioning.files",
+    "captioning.models",
+    "captioning.photos",
+    "captioning.prompts",
+    "captioning.records",
+    "captioning.report",
+    "captioning.rules",
+    "captioning.sharegpt4v",
+    "training.checkpoints",
+    "corner_attention",
+    "data.arguments",
+    "data.captions",
+    "data.image_features",
+    "data.loading",
+    "data.samples",
+    "data.scenes",
+    "data.storage",
+    "dataset_statistics",
+    "embed_dataset",
+    "inference.embedding",
+    "evaluate_relevance",
+    "evaluate_retrieval",
+    "evaluate_sentences",
+    "export_onnx",
+    "filter_captions",
+    "flops",
+    "search.index",
+    "search.pictures",
+    "search.query",
+    "search.searcher",
+    "search.zero_shot",
+    "lay_out_upstream",
+    "training.monitoring",
+    "pack_webdataset",
+    "training.positions",
+    "recaption",
+    "inference.relevance",
+    "search_embeddings",
+    "text_sensitivity",
+    "train_lotlip",
+    "training_summary",
+    "visualize",
+    "zero_shot_classification",
+]
+
+# A documented training command, made small
+SMALL_CELL = (
+    "--max_train_steps 2 --max_train_samples 16 --max_eval_samples 8 --per_device_train_batch_size 4 --warmup_steps 1 "
+    "--dataloader_num_workers 0"
+)
+SMALL_RUN = f"{SMALL_CELL} --overwrite_output_dir"
+# A documented grid of trainings
+SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
+SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
+# A documented measurement on few scenes
+SMALL_MEASUREMENTS = {
+    "evaluate_relevance.py": "--num_scenes 2",
+    "evaluate_sentences.py": "--num_scenes 12 --num_queries 2",
+    "text_sensitivity.py": "--max_eval_samples 8",
+}
+# Where a documented command needs what lies on the Hub, a small model of the same architecture
+LOCAL = {
+    "google/vit-base-patch16-224-in21k": "local/vit",
+    "google-bert/bert-base-uncased": "local/bert",
+    "google-bert/bert-base-multilingual-cased": "local/bert",
+}
+
+
+def run_script(monkeypatch, command: str) -> None:
+    """Runs `accelerate launch SCRIPT`, `python SCRIPT` or `python -m MODULE` in this process."""
+    for name, folder in LOCAL.items():
+        command = command.replace(name, folder)
+    words = shlex.split(command)
+    words = words[2:] if words[:2] == ["accelerate", "launch"] else words[1:]
+    is_module = words[0] == "-m"
+    name, *arguments = words[1:] if is_module else words
+    if name.endswith("train_lotlip.py"):
+        arguments += SMALL_RUN.split()
+        if "--checkpointing_steps" in arguments:
+            arguments += ["--checkpointing_steps", "1"]
+    arguments += SMALL_MEASUREMENTS.get(Path(name).name, "").split()
+    if "/benchmarks/" in name:
+        arguments += SMALL_BENCHMARK.split()
+        monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
+    if "--checkpoint_path" in arguments and "--to_original" not in arguments:
+        arguments += ["--tokenizer_path", "local/bert"]
+    is_ablation = name.endswith("ablation.py")
+    arguments += SMALL_ABLATION.split() if is_ablation else []
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setitem(PRESETS, "llava", "local/llava")
+    if is_ablation:
+        run_small_ablation(monkeypatch)
+    elif is_module:
+        runpy.run_module(name, run_name="__main__")
+    else:
+        runpy.run_path(name, run_name="__main__")
+
+
+def run_small_ablation(monkeypatch) -> None:
+    """Runs the grid of trainings with two settings of a group."""
+    ablation = importlib.import_module("ablation")
+    captions = ablation.GROUPS["captions"]
+    two = dict(list(captions.settings.items())[:2])
+    with monkeypatch.context() as context:
+        context.setitem(ablation.GROUPS, "captions", dataclasses.replace(captions, settings=two))
+        context.setenv("PYTHONPATH", str(ROOT))  # of its processes
+        ablation.main()
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    """A folder like a clone after `make demo`, with pictures and small towers of other models."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("examples", "modeling_lotlip"):
+        (folder / name).symlink_to(ROOT / name)
+    for split in ("train", "test"):
+        pictures = folder / "my_photos" / split
+        pictures.mkdir(parents=True)
+        with open(pictures / "metadata.jsonl", "w") as file:
+            for index, scene in enumerate(load_scenes(8, seed=9)):
+                scene["image"].save(pictures / f"{index}.png")
+                row = {
+                    "file_name": f"{index}.png",
+                    "caption": scene["caption"],
+                    "long_captions": scene["long_captions"],
+                }
+                file.write(json.dumps(row) + "\n")
+    (folder / "class_names.txt").write_text("\n".join(load_scenes(1).features["label"].names))
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
+    vocab = {word: index for index, word in enumerate([*words, *(f"[unused{index}]" for index in range(30512))])}
+    small = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64}
+    BertModel(BertConfig(**small)).save_pretrained(folder / "local" / "bert")
+    BertTokenizer(vocab=vocab).save_pretrained(folder / "local" / "bert")
+    ViTModel(ViTConfig(image_size=32, **small)).save_pretrained(folder / "local" / "vit")
+    save_captioner("llava", folder / "local" / "llava")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        run_script(monkeypatch, "accelerate launch examples/train_lotlip.py --output_dir outputs/demo")
+        towers = "--text_model_name_or_path local/bert --vision_model_name_or_path local/vit"
+        run_script(monkeypatch, f"accelerate launch examples/train_lotlip.py --output_dir outputs/original {towers}")
+        run_script(
+            monkeypatch,
+            "python -m modeling_lotlip.convert_lotlip_to_hf --checkpoint_path outputs/original --to_original model.pt",
+        )
+    return folder
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """The language and the content of each block that is run, in the order of the page."""
+    content = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```(bash|python)\n(.*?)^```$", content, re.DOTALL | re.MULTILINE)
+
+
+@contextmanager
+def as_typed_in_a_clone() -> Iterator[None]:
+    """Imports as in Python's prompt at the top of a clone: the folder `examples` itself is not on the path."""
+    examples = {path.stem for path in (ROOT / "examples").iterdir()}
+    hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in examples}
+    path = list(sys.path)
+    sys.path[:] = [folder for folder in path if Path(folder).resolve() != ROOT / "examples"]
+    for name in hidden:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        sys.modules.update(hidden)
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.pages] if page.startswith("docs/") else []) for page in PAGES]
+)
+def test_page(page, workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    monkeypatch.syspath_prepend(str(workspace))
+    shutil.rmtree("LoTLIP-ViT-B-16", ignore_errors=True)
+    namespace = {"__name__": page}
+    for language, block in blocks(page):
+        if language == "python":
+            with as_typed_in_a_clone():
+                exec(compile(block, page, "exec"), namespace)
+            continue
+        for command in block.replace("\\\n", " ").strip().splitlines():
+            if command.startswith("make "):
+                target = command.split()[1]
+                assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
+            else:
+                run_script(monkeypatch, command)
+
+
+class Understood(Exception):
+    """Raised in the place of a script's work, behind its arguments."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_are_not_run_are_understood(page, monkeypatch):
+    """Commands for a cluster, for the Hub, for data that no test has: their arguments are those of the scripts."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(self, *args, **kwargs):
+        parse(self, *args, **kwargs)
+        raise Understood
+
+    content = (ROOT / page).read_text(encoding="utf-8")
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
+    for block in re.findall(r"^```text\n(.*?)^```$", content, re.DOTALL | re.MULTILINE):
+        for command in block.replace("\\\n", " ").replace("...", "--output_dir out").splitlines():
+            words = shlex.split(command)
+            script = next((word for word in words if word.startswith("examples/") and word.endswith(".py")), None)
+            if script in (None, "examples/search_app.py"):  # which needs Gradio, and has tests of its own
+                continue
+            if words[:2] == ["accelerate", "launch"]:
+                launched = launch_command_parser().parse_args(
+                    ["0" if word.startswith("$") else word for word in words[2:]]
+                )
+                assert launched.training_script == script
+            monkeypatch.setattr(sys, "argv", words[words.index(script) :])
+            with monkeypatch.context() as context, pytest.raises(Understood):
+                context.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    # the closing fence of a Markdown block would be taken for expected output
+    parser = doctest.DocTestParser()
+    original_parse = parser.parse
+    parser.parse = lambda string, label="<string>": original_parse(string.replace("```", ""), label)
+    finder = doctest.DocTestFinder(parser=parser)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    for test in finder.find(module, name, extraglobs={"__name__": name}):
+        runner.run(test)
+    assert runner.failures == 0
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("modeling_lotlip")])
+def test_what_is_public_is_documented_with_an_example(name):
+    module = importlib.import_module(name)
+    for public in getattr(module, "__all__", []):
+        item = getattr(module, public)
+        texts = [inspect.getdoc(item) or "", inspect.getdoc(getattr(item, "forward", None)) or ""]
+        assert texts[0], f"{name}.{public} has no docstring"
+        if not public.endswith("PreTrainedModel"):
+            assert any(">>>" in text for text in texts), f"{name}.{public} has no example"
+
+
+def test_every_example_is_listed():
+    listed = set(re.findall(r"^\| `([a-z_]+\.py|[a-z_]+/)`", (ROOT / "examples/README.md").read_text(), re.MULTILINE))
+    paths = [path for path in (ROOT / "examples").iterdir() if path.suffix == ".py" or path.is_dir()]
+    names = {f"{path.name}{'/' * path.is_dir()}" for path in paths if not path.name.startswith("_")}
+    assert listed | {"node/"} == names

@@ -1,0 +1,256 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset, Features, Image, List, Value
+from pyarrow import parquet
+from transformers import BatchEncoding
+
+from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding.batches import Batch, embed_corpus, embed_texts, make_batches, tokenize_and_count
+from modeling_lotlip.embedding.store import main
+from tests.conftest import WORDS
+
+
+ROOT = Path(__file__).parents[2]
+NUM_ROWS = 23
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    """Rows with names, up to three short captions, some blank, and up to two long ones of very different lengths."""
+    generator = random.Random(0)
+
+    def text(longest: int) -> str:
+        return " ".join(generator.choices(WORDS, k=generator.randint(1, longest)))
+
+    rows = []
+    for number, scene in enumerate(load_scenes(NUM_ROWS, seed=4)):
+        long = [f"{text(9)}. {text(30)}.\n{text(9)}" for _ in range(number % 3)]
+        short = [text(5), None, text(5), " "][: number % 5]
+        name = f"name {(7 * number) % NUM_ROWS}"
+        rows.append({"image": scene["image"], "caption": short, "long_captions": long, "name": name})
+    features = Features(
+        image=Image(), caption=List(Value("string")), long_captions=List(Value("string")), name=Value("string")
+    )
+    folder = tmp_path_factory.mktemp("data")
+    Dataset.from_list(rows, features=features).save_to_disk(folder)
+    return folder
+
+
+@pytest.fixture
+def embed(model_dir, data_dir, tmp_path, monkeypatch):
+    """Runs the script in this process, and returns its output folder."""
+
+    def run(name: str, *options: object) -> Path:
+        argv = command(model_dir, data_dir, tmp_path / name, *options)
+        monkeypatch.setattr(sys, "argv", argv)
+        main()
+        return tmp_path / name
+
+    return run
+
+
+def command(model_dir: Path, data_dir: Path, output_dir: Path, *options: object) -> list[str]:
+    named = {"model_name_or_path": model_dir, "dataset_name": data_dir, "output_dir": output_dir, "device": "cpu"}
+    named |= {"batch_size": 3, "shard_size": 4, "tokens_per_batch": 64}
+    arguments = [str(part) for name, value in named.items() for part in (f"--{name}", value)]
+    return ["-m", "modeling_lotlip.embedding.store", *arguments, *map(str, options)]
+
+
+def environment() -> dict[str, str]:
+    path = str(ROOT)
+    return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+def read(folder: Path) -> list[dict]:
+    """The embeddings of all shards, one after the other."""
+    return [
+        row for path in sorted(folder.glob("embeddings-*.parquet")) for row in parquet.read_table(path).to_pylist()
+    ]
+
+
+def keys(rows: list[dict]) -> list[tuple]:
+    return [(row["id"], row["kind"], row["index"], row["truncated"]) for row in rows]
+
+
+def assert_same(rows: list[dict], expected: list[dict], atol: float = 1e-5) -> None:
+    assert keys(rows) == keys(expected)
+    embeds, expected = (torch.tensor([row["embedding"] for row in table]) for table in (rows, expected))
+    torch.testing.assert_close(embeds, expected, rtol=0, atol=atol)
+
+
+@pytest.fixture(scope="module")
+def expected(model_dir, data_dir) -> list[dict]:
+    """The embeddings one by one, in the order of the data."""
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    rows = []
+
+    def add(number: int, kind: str, index: int, features: torch.Tensor, truncated: bool) -> None:
+        embedding = (features / features.norm()).tolist()
+        rows.append({"id": number, "kind": kind, "index": index, "truncated": truncated, "embedding": embedding})
+
+    with torch.no_grad():
+        for number, row in enumerate(Dataset.load_from_disk(data_dir)):
+            pixel_values = processor.image_processor(row["image"], return_tensors="pt")["pixel_values"]
+            add(number, "image", 0, model.get_image_features(pixel_values).pooler_output[0], False)
+            for kind, column in (("short", "caption"), ("long", "long_captions")):
+                for index, text in enumerate(row[column]):
+                    if text is None or not text.strip():
+                        continue
+                    text = text.replace(".\n", ". ")
+                    ids = processor.tokenizer(text, return_tensors="pt", truncation=True, max_length=30)["input_ids"]
+                    is_cut = len(processor.tokenizer(text, truncation=False)["input_ids"]) > 30
+                    add(number, kind, index, model.get_text_features(ids).pooler_output[0], is_cut)
+    return rows
+
+
+@pytest.mark.parametrize("options", [(), ("--dataloader_num_workers", 2, "--batch_size", 64, "--tokens_per_batch", 1)])
+def test_embeddings_equal_those_one_by_one(embed, expected, options, capsys):
+    folder = embed("out", "--max_length", 30, *options)
+    rows = read(folder)
+    assert_same(rows, expected)
+    num_truncated = sum(row["truncated"] for row in expected)
+    assert 0 < num_truncated < len(expected) and f"{num_truncated} captions were truncated" in capsys.readouterr().out
+    assert len(list(folder.glob("*.parquet"))) == 6 and not list(folder.glob("*.partial"))
+
+
+def test_ids_kinds_and_storage(embed, expected, data_dir):
+    names = Dataset.load_from_disk(data_dir)["name"]
+    folder = embed("out", "--max_length", 30, "--id_column", "name", "--storage_dtype", "float16", "--only", "texts")
+    texts = [{**row, "id": names[row["id"]]} for row in expected if row["kind"] != "image"]
+    assert_same(read(folder), texts, atol=1e-3)
+    assert str(parquet.read_schema(folder / "embeddings-000000.parquet").field("embedding").type) == (
+        "fixed_size_list<element: halffloat>[32]"
+    )
+    images = [row for row in expected if row["kind"] == "image"]
+    assert_same(read(embed("images", "--only", "images", "--shard_size", 100)), images)
+
+
+def test_streamed_data(embed, expected, data_dir, tmp_path):
+    (tmp_path / "streamed").mkdir()
+    Dataset.load_from_disk(data_dir).to_parquet(tmp_path / "streamed" / "test.parquet")
+    options = ("--dataset_name", "parquet", "--data_files", tmp_path / "streamed" / "test.parquet", "--streaming")
+    folder = embed("out", "--max_length", 30, *options, "--eval_split", "train", "--dataloader_num_workers", 1)
+    assert_same(read(folder), expected)
+
+
+def test_two_processes_equal_one(expected, model_dir, data_dir, tmp_path):
+    argv = command(model_dir, data_dir, tmp_path / "two", "--max_length", 30)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    done = subprocess.run(launcher + argv, env=environment(), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("holds 23 images") == 1
+    assert_same(read(tmp_path / "two"), expected)
+
+
+def test_a_killed_run_goes_on(expected, embed, model_dir, data_dir, tmp_path):
+    # many shards, of which the first is waited for; the process is killed while it makes others
+    options = ("--max_length", 30, "--shard_size", 1)
+    folder = tmp_path / "killed"
+    argv = command(model_dir, data_dir, folder, *options)
+    process = subprocess.Popen([sys.executable, *argv], env=environment(), stderr=subprocess.DEVNULL)
+    while not list(folder.glob("*.parquet")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    survivors = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    assert 0 < len(survivors) < NUM_ROWS, "killed too late to show anything"
+
+    # as a kill in the middle of writing leaves it
+    (folder / f"embeddings-{NUM_ROWS - 1:06d}.parquet.partial").write_bytes(b"PAR1")
+    embed("killed", *options)
+    assert_same(read(folder), expected)
+    assert all(path.stat().st_mtime_ns == time for path, time in survivors.items()), "a whole shard was made again"
+
+
+def test_refuses_to_mix_settings(embed, model_dir, data_dir, tmp_path):
+    folder = embed("out", "--only", "images")
+    with pytest.raises(ValueError, match="storage_dtype = 'float32', this run has 'float16'"):
+        embed("out", "--only", "images", "--storage_dtype", "float16")
+    with pytest.raises(ValueError, match="holds embeddings with shard_size = 4"):
+        embed("out", "--only", "images", "--shard_size", 5)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    embed("out", "--only", "images", "--tokens_per_batch", 32)  # changes nothing that is computed
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+
+    # other weights and other rows behind the same names
+    other = tmp_path / "other"
+    model = LotlipModel.from_pretrained(model_dir)
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(other)
+    model.save_pretrained(other)
+    embed("moved", "--only", "images", "--model_name_or_path", other)
+    with torch.no_grad():
+        model.text_projection.weight[0, 0] += 1e-3
+    model.save_pretrained(other)
+    with pytest.raises(ValueError, match="with weights = "):
+        embed("moved", "--only", "images", "--model_name_or_path", other)
+    Dataset.load_from_disk(data_dir).select(range(1, NUM_ROWS)).save_to_disk(tmp_path / "less")
+    settings = json.loads((folder / "settings.json").read_text()) | {"dataset_name": str(tmp_path / "less")}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="with data = "):
+        embed("out", "--only", "images", "--dataset_name", tmp_path / "less")
+
+
+def test_says_what_it_cannot_embed(embed, data_dir, tmp_path):
+    with pytest.raises(ValueError, match="`--id_column id` is no column"):
+        embed("out", "--id_column", "id")
+    with pytest.raises(ValueError, match=r"must hold integers or strings; row 0 has \[\]"):
+        embed("out", "--id_column", "caption")
+    with pytest.raises(SystemExit):
+        embed("out", "--shard_size", 0)
+    dataset = Dataset.load_from_disk(data_dir).cast_column("image", Image(decode=False))
+    for image, message in ((None, "Row 2 has no image"), ({"bytes": b"x", "path": None}, "row 2 .* cannot be read")):
+        rows = list(dataset)
+        rows[2]["image"] = image
+        Dataset.from_list(rows, features=dataset.features).save_to_disk(tmp_path / message[:5])
+        with pytest.raises(ValueError, match=message):
+            embed("broken", "--dataset_name", tmp_path / message[:5])
+        assert not list((tmp_path / "broken").glob("*.parquet"))
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 300, 2048])
+def test_corpus_in_memory(model_dir, tokens_per_batch, caplog):
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    generator = random.Random(1)
+    texts = [" ".join(generator.choices(WORDS, k=generator.randint(0, 60))) for _ in range(300)]
+    embeds = embed_corpus(model, processor, texts, tokens_per_batch, max_length=50)
+    tokens = [processor.tokenizer(text, truncation=True, max_length=50, return_tensors="pt") for text in texts]
+    torch.testing.assert_close(embeds, torch.cat([embed_texts(model, text) for text in tokens]), rtol=0, atol=1e-5)
+    num_truncated = sum(len(text.split()) > 48 for text in texts)
+    assert f"{num_truncated} of 300 texts were truncated" in caplog.text
+    # a tokenizer without the encodings of the tokenizers library
+    slow = BatchEncoding(processor.tokenizer(texts, truncation=True, max_length=50, padding=True, return_tensors="pt"))
+    assert slow.encodings is None
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("inference.embedding.tokenize", lambda *_: slow)
+        assert sum(tokenize_and_count(processor, texts, 50)[1]) == num_truncated
+    with pytest.raises(ValueError, match="`texts` is empty"):
+        embed_corpus(model, processor, [])
+
+
+def test_few_padded_tokens_are_computed(model_dir):
+    processor = LotlipProcessor.from_pretrained(model_dir)
+    generator = random.Random(2)
+    lengths = [generator.randint(*[(8, 20), (60, 126), (21, 59), (60, 126)][index % 4]) for index in range(512)]
+    texts = [" ".join(["red"] * (length - 2)) for length in lengths]
+    padded = []
+    for start in range(0, 512, 100):
+        tokens = processor.tokenizer(texts[start : start + 100], padding=True, return_tensors="pt")
+        padded.append(Batch(list(range(start, min(512, start + 100))), dict(tokens)))
+    batches = list(make_batches(padded, processor, tokens_per_batch=2048))
+    assert sorted(entry for batch in batches for entry in batch.entries) == list(range(512))
+    assert sum(batch.num_tokens for batch in batches) == sum(lengths)
+    computed = [batch.inputs["input_ids"].numel() for batch in batches]
+    assert max(computed) <= 2048
+    assert sum(lengths) / sum(computed) > 0.9, "more than a tenth of what is computed is padding"
+    assert len(batches) < 1.3 * sum(computed) / 2048, "batches are not filled"

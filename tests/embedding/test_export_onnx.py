@@ -1,0 +1,221 @@
+"""The graphs on onnxruntime, and in Node with transformers.js, against the model."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import cosine_similarity, normalize
+
+from modeling_lotlip import (
+    LotlipImageProcessorPil,
+    LotlipModel,
+    LotlipProcessor,
+    LotlipTextModelWithProjection,
+)
+from modeling_lotlip.embedding import onnx as export_onnx
+from tests.conftest import tiny_config
+
+
+ROOT = Path(__file__).parents[2]
+# the last one is too long
+TEXTS = [
+    "a red boat. The sea is blue.",
+    "A house",
+    "caf\u00e9 boat[SEP]sea.  tree",
+    "a red boat. the sea is blue. " * 30,
+]
+
+
+@pytest.fixture(scope="module")
+def exported(model_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    argv = ["export_onnx.py", "--model_name_or_path", str(model_dir), "--output_dir", str(folder)]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sys, "argv", [*argv, "--dtype", "fp32", "fp16", "q8"])
+        export_onnx.main()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(model_dir):
+    return LotlipModel.from_pretrained(model_dir).eval()
+
+
+def run(path: Path, *outputs: str, **inputs: torch.Tensor) -> list[torch.Tensor]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    results = session.run(list(outputs), {name: tensor.numpy() for name, tensor in inputs.items()})
+    assert all(result.dtype == np.float32 for result in results)
+    return [torch.from_numpy(result) for result in results]
+
+
+@pytest.mark.parametrize(
+    "suffix, tolerance, least_cosine", [("", 1e-5, 1), ("_fp16", 0.01, 0.9999), ("_quantized", 1, 0.99)]
+)
+@torch.no_grad()
+def test_graphs_give_the_embeddings_of_the_model(exported, model, suffix, tolerance, least_cosine):
+    def check(given, expected):
+        torch.testing.assert_close(given, expected, atol=tolerance, rtol=0)
+        assert cosine_similarity(given, expected).min() >= least_cosine - 1e-6
+
+    # up to the end of the position table, 512 less the corner tokens
+    for num_texts, length in ((1, 2), (5, 33), (2, 510)):
+        input_ids = torch.randint(5, 20, (num_texts, length))
+        attention_mask = torch.ones_like(input_ids)
+        attention_mask[0, 2:] = 0
+        path = exported / "onnx" / f"text_model{suffix}.onnx"
+        embeds, states = run(
+            path, "text_embeds", "last_hidden_state", input_ids=input_ids, attention_mask=attention_mask
+        )
+        expected = model.get_text_features(input_ids, attention_mask)
+        check(embeds, expected.pooler_output)
+        assert states.shape == expected.last_hidden_state.shape
+        # padding changes nothing
+        (alone,) = run(path, "text_embeds", input_ids=input_ids[:1, :2], attention_mask=attention_mask[:1, :2])
+        torch.testing.assert_close(embeds[:1], alone, atol=tolerance, rtol=0)
+    for num_images in (1, 5):
+        pixel_values = torch.randn(num_images, 3, 32, 32)
+        (embeds,) = run(exported / "onnx" / f"vision_model{suffix}.onnx", "image_embeds", pixel_values=pixel_values)
+        check(embeds, model.get_image_features(pixel_values).pooler_output)
+
+
+@torch.no_grad()
+def test_corner_tokens(tmp_path):
+    config = tiny_config(num_corner_tokens=3, num_hidden_layers=1)
+    model = LotlipTextModelWithProjection(config.text_config).eval()
+    inputs = export_onnx.sample_texts(model, num_texts=2, length=8)
+    shapes = {name: {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO} for name in inputs}
+    program = export_onnx.export_tower(model, inputs, shapes, output_corner_tokens=True)
+    export_onnx.onnx.save(export_onnx.convert_dtype(program, "fp32"), tmp_path / "model.onnx")
+    inputs = export_onnx.sample_texts(model, num_texts=3, length=20)
+    embeds, corners = run(tmp_path / "model.onnx", "text_embeds", "corner_embeds", **inputs)
+    expected = model(**inputs, output_corner_tokens=True)
+    torch.testing.assert_close(embeds, expected.text_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(corners, expected.corner_embeds, atol=1e-5, rtol=0)
+
+    # a graph that is not the model's gets no name
+    other = LotlipTextModelWithProjection(model.config).eval()
+    with pytest.raises(RuntimeError, match="`text_model` on onnxruntime is not the model"):
+        export_onnx.save_graphs(tmp_path, "text_model", other, program, [inputs], ["fp32"])
+    assert not (tmp_path / "text_model.onnx").exists()
+
+
+def test_what_is_no_lotlip_is_refused(model_dir, monkeypatch, tmp_path, capsys):
+    tiny_config().text_config.save_pretrained(tmp_path)
+    argv = ["export_onnx.py", "--model_name_or_path", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit):
+        export_onnx.main()
+    assert "is a `lotlip_text_model`, no LoTLIP" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+    config = tiny_config()
+    config.similarity = "token_wise"
+    config.save_pretrained(tmp_path)
+    with pytest.raises(SystemExit):
+        export_onnx.main()
+    assert "has no single embedding" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_graphs_of_another_model_do_not_stay(tmp_path, capsys):
+    def export(weights: str, *dtypes: str) -> set[str]:
+        for dtype in dtypes:
+            for name in ("text_model", "vision_model"):
+                (tmp_path / f"{name}{export_onnx.SUFFIXES[dtype]}.onnx").touch()
+        export_onnx.remove_graphs_of_another_model(tmp_path, weights, list(dtypes))
+        return {path.name.removeprefix("text_model") for path in tmp_path.glob("text_model*")}
+
+    assert export("a", "fp32", "fp16") == {".onnx", "_fp16.onnx"}
+    assert export("a", "q8") == {".onnx", "_fp16.onnx", "_quantized.onnx"} and capsys.readouterr().out == ""
+    assert export("b", "fp32") == {".onnx"}
+    assert "vision_model_quantized.onnx, which is of another model" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def node_script(tmp_path_factory) -> Path:
+    """The script beside transformers.js, which npm installs."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("Node is not installed")
+    folder = tmp_path_factory.mktemp("node")
+    for file in ("embed.mjs", "package.json"):
+        shutil.copy(ROOT / "examples" / "node" / file, folder)
+    command = [
+        "npm",
+        "install",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--no-package-lock",
+        "--prefer-offline",
+    ]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180)
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm did not install transformers.js in three minutes")
+    if done.returncode != 0:
+        pytest.skip(f"npm cannot install transformers.js: {done.stderr[-500:]}")
+    return folder / "embed.mjs"
+
+
+@torch.no_grad()
+def test_node_gives_the_same_embeddings(exported, model, model_dir, node_script, tmp_path):
+    images = [Image.effect_mandelbrot((32, 32), (-2, -1, 1, 1), 50).convert("RGB")]
+    images += [Image.linear_gradient("L").convert("RGB").resize((140, 90))]
+    # transparent outside, over black
+    transparent = images[0].copy()
+    transparent.putalpha(Image.radial_gradient("L").resize((32, 32)))
+    images.append(transparent)
+    files = [tmp_path / f"{name}.png" for name in ("fits", "resized", "transparent")]
+    for image, file in zip(images, files):
+        image.save(file)
+
+    def node(*arguments):
+        command = ["node", node_script, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    inputs = [word for text in TEXTS for word in ("--text", text)] + [
+        word for file in files for word in ("--image", file)
+    ]
+    done = node(exported, *inputs)
+    assert done.returncode == 0, done.stderr
+    embeds = {name: torch.tensor(rows) for name, rows in json.loads(done.stdout).items()}
+
+    processor = LotlipProcessor.from_pretrained(model_dir)
+    tokens = processor.tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    expected = normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
+    torch.testing.assert_close(embeds["text_embeds"], expected, atol=1e-5, rtol=0)
+    pixel_values = LotlipImageProcessorPil.from_pretrained(model_dir)(images, return_tensors="pt")["pixel_values"]
+    expected = normalize(model.get_image_features(pixel_values).pooler_output, dim=-1)
+    torch.testing.assert_close(embeds["image_embeds"][0], expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(embeds["image_embeds"][2:], expected[2:], atol=1e-3, rtol=0)  # a rounding apart
+    # transformers.js resizes by another library
+    assert cosine_similarity(embeds["image_embeds"][1], expected[1], dim=0) > 0.99
+
+    # what the docs show does the same
+    (snippet,) = re.findall(r"```js\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)
+    node_script.with_name("snippet.mjs").write_text(snippet)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "onnx").symlink_to(exported)
+    command = ["node", node_script.with_name("snippet.mjs")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    tokens = processor.tokenizer(["a red boat", "A red boat. The sea is blue."], padding=True, return_tensors="pt")
+    expected = normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
+    torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), expected, atol=1e-5, rtol=0)
+
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    for arguments, message in (
+        ([exported], "usage: node embed.mjs"),
+        ([exported, "--bogus"], "usage: node embed.mjs"),
+        ([tmp_path, "--text", "a"], "holds no graphs in fp32"),
+        ([exported, "--image", "missing.png"], "no such image: missing.png"),
+        ([exported, "--image", tmp_path / "broken.png"], "broken.png cannot be read as an image"),
+    ):
+        done = node(*arguments)
+        assert done.returncode == 2 and message in done.stderr and not done.stdout

@@ -1,0 +1,116 @@
+import importlib
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from modeling_lotlip.benchmarking.original import build_lotlip
+from modeling_lotlip.benchmarking.timing import encoder_flops
+
+
+BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a benchmark in this process in miniature, and returns the tables that it wrote."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))  # of its own processes
+
+    def run(name: str, *options: object) -> list[dict]:
+        file = tmp_path / f"{name}.json"
+        argv = [str(BENCHMARKS / f"{name}.py"), "--output_file", file, "--repeats", 2, "--device", "cpu", *options]
+        monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+        threads = torch.get_num_threads()
+        runpy.run_path(argv[0], run_name="__main__")
+        torch.set_num_threads(threads)
+        results = json.loads(file.read_text())
+        assert results["machine"]["torch"] == torch.__version__ and results["settings"]["repeats"] == 2
+        return results["tables"]
+
+    return run
+
+
+def test_embed(run):
+    short, long, images = run("embed", "--layers", 1, "--texts", 2, "--images", 1, "--lengths", 5, 9, "--profile")
+    for table in (short, long, images):
+        assert list(table["rows"]) == ["original", "float32", "bfloat16"]
+        assert table["rows"]["original"]["ratio"] == 1
+        assert all(row["share_of_ceiling"] > 0 for row in table["rows"].values())
+        assert all(0 < share < 1 for share in table["share_inside_products"].values())
+
+
+def test_operations_are_those_that_torch_counts():
+    model = build_lotlip(layers=2, device="cpu")
+    model.set_attn_implementation("eager")  # the fused kernel of the CPU is not counted
+    input_ids = torch.randint(5, 1000, (3, 50))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.text_model(input_ids)
+    pooler = 2 * 3 * 768**2
+    assert counter.get_total_flops() - pooler == encoder_flops(3 * 50, 50, num_layers=2)
+
+
+def test_corpus(run):
+    (table,) = run("corpus", "--layers", 1, "--texts", 12, "--dtypes", "float32")
+    assert list(table["rows"]) == ["original", "float32, model alone", "float32, from texts"]
+
+
+def test_train_step(run):
+    names = ["original", "float32", "float32, with data", "bfloat16, cached", "bfloat16, in chunks"]
+    (table,) = run(
+        "train_step", "--layers", 1, "--images", 2, "--long_length", 20, "--chunk_size", 1, "--variants", *names
+    )
+    assert list(table["rows"]) == names and table["peak_memory"] > 1e8
+
+
+def test_rank(run):
+    (table,) = run("rank", "--images", 300, "--width", 16)
+    assert list(table["rows"]) == ["product alone", "product in blocks", "ranks", "sorting"]
+
+
+def test_weights_are_used_where_they_lie_in_the_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))
+    startup = importlib.import_module("startup")
+    startup.build_lotlip(layers=1, device="cpu").save_pretrained(tmp_path)
+    size = (tmp_path / "model.safetensors").stat().st_size
+    before = startup.IMPORTS["modeling_lotlip, model and processor"]
+    _, own, whole = startup.run(before, startup.LOAD.format(folder=tmp_path), startup.USE)
+    assert own < 0.2 * size and 0.9 * size < whole < 1.2 * size
+
+
+def test_storage(run, model_dir):
+    sizes, reading = run("storage", "--model_name_or_path", model_dir, "--max_eval_samples", 20)
+    assert [row["bytes_per_vector"] for row in sizes["rows"].values()] == [128, 64, 32, 4]
+    assert list(reading["rows"]) == list(sizes["rows"])
+
+
+def test_onnx_graphs(run):
+    text, image = run("onnx_graphs", "--layers", 1, "--length", 6)
+    assert list(text["rows"]) == list(image["rows"]) == ["torch", "fp32", "fp16", "q8"]
+
+
+def test_choices(run):
+    corners, optimizers, dtypes = run("choices", "--layers", 1, "--texts", 2, "--length", 9)
+    assert len(corners["rows"]) == len(optimizers["rows"]) == 2 and len(dtypes["rows"]) == 3
+    assert dtypes["least_cosine"]["bfloat16"] > 0.99
+
+
+def test_scale(run):
+    options = {"layers": 1, "num_images": 1000, "num_views": 2, "num_train_epochs": 3, "num_measured_images": 4}
+    options = [word for name, value in options.items() for word in (f"--{name}", value)]
+    tables = run("scale", *options, "--per_device_train_batch_size", 8, "--gpus", 2, 4, "--global_batch_sizes", 16)
+    rows = {table["title"].split(",")[0].split(" at ")[0]: table["rows"] for table in tables}
+    hours = {name: row["GPU hours an epoch"] for name, row in rows["The towers"].items()}
+    assert hours["cached image features"] < hours["locked image tower"] < hours["trained image tower"]
+    assert all(hours[name] < hours[f"{name.split()[0]}, in chunks"] for name in list(hours)[:3])
+    storage = rows["Storage of 1"]
+    assert storage["image features, views: 2"]["TB in all"] == pytest.approx(1000 * 2 * 4 * 768 / 1e12)
+    assert all(row["images/s of a core"] > 0 for row in rows["Making batches"].values())
+    two, four = rows["The exchange of a step"].values()
+    assert four["gathered (MB)"] == 2 * two["gathered (MB)"] and four["gradients (MB)"] == two["gradients (MB)"]
+    assert [row["steps"] for row in rows["3 epochs"].values()] == [3 * 63, 3 * 32]

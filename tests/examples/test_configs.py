@@ -1,0 +1,90 @@
+"""The configurations of accelerate: read as `accelerate launch` reads them, and obeyed by the training script."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import prepare_multi_gpu_env
+from safetensors.torch import load_file
+
+import modeling_lotlip.modeling_lotlip as modeling
+from modeling_lotlip.training.monitoring import read_metrics
+from tests.conftest import tiny_config, training_argv, training_environment
+
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "examples" / "configs").glob("*.yaml"))
+
+
+def launch_environment(config: Path, *options: str) -> dict[str, str]:
+    """The variables that `accelerate launch` sets for its processes."""
+    args = launch_command_parser().parse_args(["--config_file", str(config), *options, "train_lotlip.py"])
+    args, _, _ = _validate_launch_command(args)
+    return prepare_multi_gpu_env(args)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_configurations_are_read_as_they_are_meant(config):
+    content = yaml.safe_load(config.read_text())
+    loaded = load_config_from_file(str(config))  # refuses keys that it does not know
+    assert loaded.distributed_type.value == content["distributed_type"]
+    environment = launch_environment(config, "--num_processes", "2", "--gpu_ids", "all")
+    assert environment["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    assert (environment.get("ACCELERATE_USE_FSDP") == "true") == (config.stem == "fsdp2")
+    if config.stem == "fsdp2":
+        assert environment["FSDP_VERSION"] == "2"
+        layers = environment["FSDP_TRANSFORMER_CLS_TO_WRAP"].split(",")
+        assert all(hasattr(modeling, layer) for layer in layers) and set(layers) <= {
+            *modeling.LotlipPreTrainedModel._no_split_modules
+        }
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path, chunk_size):
+    model_config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model_config.vision_config.hidden_dropout_prob = 0.0
+    model_config.save_pretrained(tmp_path / "config")
+    options = {"max_train_steps": 6, "logging_steps": 1, "eval_steps": 3, "max_train_samples": 48, "min_crop_scale": 1}
+    whole = train("whole", **options, no_freeze_vision_model=True, per_device_train_batch_size=8)
+    options |= {"per_device_train_batch_size": 4, "grad_cache_chunk_size": chunk_size, "no_freeze_vision_model": True}
+    environment = training_environment()
+    config = launch_environment(ROOT / "examples" / "configs" / "fsdp2.yaml", "--num_processes", "2")
+    environment |= {name: value for name, value in config.items() if name.startswith(("FSDP_", "ACCELERATE_USE_FSDP"))}
+
+    def train_sharded(name: str, **more) -> dict:
+        argv = training_argv(tmp_path, name, **options, **more, mixed_precision="no")
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+        command += [str(ROOT / "tests" / "helpers" / "fsdp2_training.py"), str(tmp_path / "told"), *argv[1:]]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return json.loads((tmp_path / "told").read_text())
+
+    told = train_sharded("sharded", checkpointing_steps=2)
+    assert told["num_processes"] == 2 and told["whole"] == ["logit_scale"] and told["num_sharded"] > 50
+    sharded = tmp_path / "sharded"
+    losses = [
+        [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row] for folder in (sharded, whole)
+    ]
+    assert len(losses[0]) == 6 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+    results = [json.loads((folder / "eval_results.json").read_text()) for folder in (sharded, whole)]
+    assert results[0].keys() == results[1].keys()
+    weights, expected = (load_file(folder / "model.safetensors") for folder in (sharded, whole))
+    assert weights.keys() == expected.keys()
+    for name in expected:
+        # Adam's first steps have the learning rate's size whatever the gradient's: rounding shows in the smallest
+        torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=1e-4)
+
+    if chunk_size is None:
+        return
+    (tmp_path / "resumed").mkdir()
+    shutil.copytree(sharded / "checkpoint-4", tmp_path / "resumed" / "checkpoint-4")
+    train_sharded("resumed", resume_from_checkpoint="latest")
+    resumed = load_file(tmp_path / "resumed" / "model.safetensors")
+    assert all(torch.equal(resumed[name], weights[name]) for name in weights)

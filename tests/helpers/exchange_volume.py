@@ -1,0 +1,101 @@
+"""
+The bytes that a process hands to the collectives in a training step, for each way to train and number of processes.
+The processes are forked after the imports, which would take most of the time of 14 of them.
+
+    python tests/exchange_volume.py OUTPUT 2 4 8
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from functools import partial
+
+import torch
+from accelerate import Accelerator, debug_launcher
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from modeling_lotlip import LotlipModel
+from modeling_lotlip.training.gradient_cache import backward_in_chunks
+from modeling_lotlip.training.step import global_loss
+from tests.conftest import tiny_config
+
+
+NUM_IMAGES, SHORT_LENGTH, NUM_LONG_CAPTIONS = 4, 6, 3
+
+
+class Collectives(TorchDispatchMode):
+    """Counts the bytes of every collective's inputs and outputs, those of DDP's reducer included."""
+
+    # where an operator's tensors are, and where its result is written to
+    ARGUMENTS = {"allgather_": (1, 0), "allreduce_": (0, 0), "broadcast_": (0, 0)}
+
+    def __init__(self):
+        super().__init__()
+        self.sent, self.received = Counter(), Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "c10d":
+            name = func._opname
+            for counter, place in zip((self.sent, self.received), self.ARGUMENTS[name]):  # an unknown one is an error
+                counter[name] += sum(x.nbytes for x in tree_leaves(args[place]) if isinstance(x, torch.Tensor))
+        return func(*args, **(kwargs or {}))
+
+
+def run(accelerator: Accelerator, is_locked: bool, chunk_size: int | None) -> dict:
+    """The third step: after the first one DDP also agrees on the order in which gradients come."""
+    torch.manual_seed(accelerator.process_index)
+    model = LotlipModel(tiny_config())
+    model.vision_model.requires_grad_(not is_locked)
+    prepared = accelerator.prepare(model)
+    # the last process has the longest short captions: the others' are padded for the exchange
+    is_last = accelerator.process_index == accelerator.num_processes - 1
+    short_input_ids = torch.randint(5, 64, (NUM_IMAGES, SHORT_LENGTH if is_last else SHORT_LENGTH - 2))
+    input_ids = torch.randint(5, 64, (NUM_IMAGES, NUM_LONG_CAPTIONS, 9))
+    batch = {
+        "pixel_values": torch.randn(NUM_IMAGES, 3, 32, 32),
+        "short_input_ids": short_input_ids,
+        "short_attention_mask": torch.ones_like(short_input_ids),
+        "input_ids": input_ids,
+        "attention_mask": torch.ones_like(input_ids),
+    }
+    args = argparse.Namespace(keep_duplicate_negatives=False, objective="lotlip")
+    loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
+    for _ in range(3):
+        prepared.zero_grad()
+        with Collectives() as collectives:
+            if chunk_size is not None:
+                backward_in_chunks(prepared, batch, loss_function, chunk_size, accelerator)
+            else:
+                outputs = prepared(**batch)
+                accelerator.backward(loss_function(outputs.image_embeds, outputs.text_embeds, model.logit_scale))
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    everyone = accelerator.gather(flat[None])
+    return {
+        "sent": collectives.sent,
+        "received": collectives.received,
+        "are_gradients_equal": bool((everyone == flat).all()),
+    }
+
+
+def measure(output: str) -> None:
+    """What each of the processes does."""
+    accelerator = Accelerator(cpu=True)
+    results = {
+        f"{'locked' if is_locked else 'trained'}{'' if chunk_size is None else ', in chunks'}": run(
+            accelerator, is_locked, chunk_size
+        )
+        for is_locked in (True, False)
+        for chunk_size in (None, 2)
+    }
+    with open(f"{output}.{accelerator.num_processes}.{accelerator.process_index}", "w") as file:
+        json.dump(results, file)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    for num_processes in map(int, sys.argv[2:]):
+        debug_launcher(measure, (sys.argv[1],), num_processes)

@@ -1,0 +1,55 @@
+"""
+The training script with sharded parameters (FSDP2) on CPUs, on which accelerate uses DDP whatever it is asked for.
+
+    torchrun --nproc_per_node 2 tests/fsdp2_training.py OUTPUT --output_dir DIR ...
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import accelerate
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.tensor import DTensor
+
+from examples import train_lotlip
+
+
+def use_fsdp2() -> None:
+    """Makes `Accelerator()` shard, as the configuration in the environment says, with what its own code does."""
+    original = AcceleratorState.__init__
+
+    def init(self, *args, fsdp_plugin=None, **kwargs):
+        if self.initialized:
+            original(self, *args, **kwargs)
+        else:
+            original(self, *args, **kwargs)
+            self.fsdp_plugin = fsdp_plugin or FullyShardedDataParallelPlugin()
+        self.distributed_type = DistributedType.FSDP
+
+    AcceleratorState.__init__ = init
+
+
+def main() -> None:
+    output_file, sys.argv = sys.argv[1], sys.argv[1:]
+    use_fsdp2()
+    told = {}
+    original = accelerate.Accelerator.prepare
+
+    def prepare(self, model, optimizer):
+        model, optimizer = original(self, model, optimizer)
+        sharded = {name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)}
+        told["whole"] = sorted({name for name, _ in model.named_parameters()} - sharded)
+        told["num_sharded"], told["num_processes"] = len(sharded), self.num_processes
+        return model, optimizer
+
+    accelerate.Accelerator.prepare = prepare
+    train_lotlip.main()
+    if os.environ["RANK"] == "0":
+        Path(output_file).write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""
+Loss and gradients of a batch by a model whose parameters are sharded (FSDP2) over the processes that launch this file.
+
+    torchrun --nproc_per_node 2 tests/fully_shard_step.py OUTPUT
+"""
+
+import argparse
+import sys
+
+import torch
+from accelerate import Accelerator
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from modeling_lotlip import LotlipModel
+from modeling_lotlip.training.step import global_loss
+from tests.conftest import tiny_config
+
+
+def main():
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
+    model = LotlipModel(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    model.vision_model.requires_grad_(False).eval()
+    batch = {
+        "pixel_values": torch.randn(8, 3, 32, 32),
+        "short_input_ids": torch.randint(5, 64, (8, 6)),
+        "short_attention_mask": torch.ones(8, 6, dtype=torch.long),
+        "input_ids": torch.randint(5, 64, (8, 2, 12)),
+    }
+    share = 8 // accelerator.num_processes
+    start = share * accelerator.process_index
+    batch = {name: values[start : start + share] for name, values in batch.items()}
+
+    if accelerator.num_processes > 1:
+        for layer in [*model.text_model.layers, *model.vision_model.layers]:
+            fully_shard(layer)
+        # a scalar cannot be sharded; the loss is that of the global batch on every process, and so is its gradient
+        fully_shard(model, ignored_params={model.logit_scale})
+    outputs = model(**batch)
+    loss = global_loss(
+        outputs.image_embeds,
+        outputs.text_embeds,
+        model.logit_scale,
+        batch,
+        argparse.Namespace(keep_duplicate_negatives=False, objective="lotlip"),
+        accelerator,
+    )
+    loss.backward()
+    sharded = [name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)]
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            gradient = parameter.grad
+            gradients[name] = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+    if accelerator.is_main_process:
+        torch.save({"loss": loss.detach(), "gradients": gradients, "sharded": sharded}, sys.argv[1])
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

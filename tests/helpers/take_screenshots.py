@@ -1,0 +1,71 @@
+"""
+Makes the pictures of the docs with the demo model: the search page over drawn scenes, what the model attends to in a
+text, and where it finds two things. Paths are from the root of the repository, and stand in the pictures.
+
+    make demo app  # once, for the model and the scenes
+    python tests/take_screenshots.py --model_name_or_path outputs/demo --images outputs/scenes
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from examples.paper.relevance import draw_large
+from tests.helpers.browser import ROOT, open_chromium, serve
+
+
+THINGS = ["key", "crown"]
+QUERY = "The frame is copper. Everything lies on grass. It is lit from the left. Six things are around it."
+
+
+def visualize(model_dir: Path, folder: Path, *options: str) -> None:
+    """Runs the command of the docs, which writes `text.png` and `image.png`."""
+    command = [sys.executable, "-m", "modeling_lotlip.evaluation.maps", "--model_name_or_path", model_dir]
+    subprocess.run([*command, "--output_dir", folder, *options], cwd=ROOT, check=True)
+
+
+def draw_visualizations(model_dir: Path, output_dir: Path, folder: Path) -> None:
+    """What is attended to in the first long caption, and where a key and a crown are found in a scene of these two."""
+    visualize(model_dir, folder, "--row", "0")
+    (folder / "text.png").replace(output_dir / "text_attention.png")
+    scene, key, crown = next(drawn for drawn in draw_large(1000, seed=0) if [t.kind for t in drawn[1:]] == THINGS)
+    scene.draw().save(folder / "scene.png")
+    text = ". ".join(f"A photo of a {thing.colour} {thing.kind}" for thing in (key, crown))
+    visualize(model_dir, folder, "--image", str(folder / "scene.png"), "--text", text)
+    (folder / "image.png").replace(output_dir / "image_relevance.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", type=Path, required=True, help="A folder of a dual encoder.")
+    parser.add_argument("--images", type=Path, required=True, help="A folder of pictures.")
+    parser.add_argument("--output_dir", type=Path, default=ROOT / "docs" / "images", help="Where the pictures go.")
+    parser.add_argument("--width", type=int, default=1280, help="The width of the window in pixels.")
+    parser.add_argument("--color_scheme", default="light", choices=["light", "dark"])
+    args = parser.parse_args()
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+
+    with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
+        served = ["--model_name_or_path", args.model_name_or_path, "--images", args.images]
+        served += ["--index_dir", folder, "--sentence_score", "left_out", "--k", 4]
+        with serve(Path(folder) / "output.txt", *served) as (address, _):
+            viewport = {"width": args.width, "height": 900}
+            page = browser.new_page(viewport=viewport, color_scheme=args.color_scheme)
+            page.goto(address)
+            page.wait_for_selector("#status >> text=/[0-9] pictures in/")
+            page.reload()  # without what was new
+            page.wait_for_selector("#status >> text=/[0-9] pictures in/")
+            page.fill("#description textarea", QUERY)
+            page.click("#search")
+            card = page.locator("#results .card").nth(1)
+            card.locator("button.sentence").nth(1).click()
+            card.locator(".note >> text=/Red/").wait_for()
+            page.mouse.move(0, 0)
+            page.screenshot(path=args.output_dir / "search_app.png", full_page=True)
+        draw_visualizations(args.model_name_or_path, args.output_dir, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""The search page as a person uses it: in Chromium, run with `-m browser`."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modeling_lotlip.data.scenes import make_scene
+from tests.helpers.browser import ROOT, open_chromium, serve
+
+
+pytestmark = pytest.mark.browser
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(14):
+        make_scene(5, index).draw().save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with open_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address(photos, model_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    arguments = ("--model_name_or_path", model_dir, "--images", photos, "--index_dir", folder / "indices")
+    with serve(folder / "output.txt", *arguments) as (address, _):
+        yield address
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Opens an address; whatever goes wrong in the page, or would be fetched from elsewhere, fails the test."""
+    problems, contexts = [], []
+
+    def open_address(address: str, viewport: dict = DESKTOP, are_problems_expected: bool = False):
+        contexts.append(chromium.new_context(viewport=viewport))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(20_000)
+        if are_problems_expected:
+            page.goto(address)
+            page.wait_for_selector("#description textarea")
+            return page
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((address, "data:", "blob:")) else problems.append(request.url)
+            ),
+        )
+        page.goto(address)
+        page.wait_for_selector("#description textarea")
+        return page
+
+    yield open_address
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def search(page, text: str) -> None:
+    page.fill("#description textarea", text)
+    page.click("#search")
+
+
+def upload(page, where: str, path: Path) -> None:
+    page.set_input_files(f"{where} input[type=file]", path)
+    page.wait_for_selector(f"{where} img")
+
+
+def fits_its_window(page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_search_by_description_by_picture_and_by_both(address, open_page, photos):
+    page = open_page(address)
+    page.wait_for_selector("#status >> text=/14 pictures in/")
+    page.click("#search")
+    page.wait_for_selector("#results >> text=/nothing to search for yet/")
+    search(page, "A red boat. The ground is sand. A house.")
+    page.wait_for_selector("#results .card")
+    assert page.locator("#results .card").count() == 12
+    card = page.locator("#results .card").nth(1)
+    similarities = [float(text) for text in page.locator(".head > :last-child").all_inner_texts()]
+    assert similarities == sorted(similarities, reverse=True)
+    sentences = card.locator("button.sentence")
+    assert [text.split("\n")[0] for text in sentences.all_inner_texts()] == [
+        "A red boat",
+        "The ground is sand",
+        "A house",
+    ]
+    width = sentences.nth(1).locator(".track > span").evaluate("bar => parseFloat(bar.style.width)")
+    assert int(width) == int(re.search(r"\d+$", sentences.nth(1).inner_text())[0])
+
+    # the heat map of a sentence, of another one, and the picture again
+    picture = card.locator("img").get_attribute("src")
+    maps = []
+    for number in (0, 1):
+        sentences.nth(number).click()
+        card.locator(".note >> text=/Red/").wait_for()
+        maps.append(card.locator("img").get_attribute("src"))
+        assert sentences.nth(number).get_attribute("aria-pressed") == "true"
+    assert len({picture, *maps}) == 3
+    sentences.nth(1).press("Enter")
+    assert card.locator("img").get_attribute("src") == picture
+
+    # the picture large, then those that are like it
+    name = card.get_attribute("data-name")
+    card.locator("button.frame").click()
+    page.wait_for_selector(f"dialog[open] >> text={name}")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="hidden")
+    card.locator("text=more like this").click()
+    page.wait_for_selector(f"#results .card:first-child[data-name='{name}'] >> text=1.000")
+    assert page.locator("#results button.sentence").count() == 0
+    search(page, "A red boat. The ground is sand. A house.")  # the same words: the answer of before comes again
+    page.wait_for_selector("#results button.sentence")
+
+    upload(page, "#query-picture", photos / "9.png")
+    page.fill("#description textarea", "")
+    page.click("#search")
+    first = page.locator("#results .card").first
+    first.locator("text=9.png").wait_for()
+    assert "1.000" in first.inner_text() and first.locator("button.sentence").count() == 0
+    search(page, "A tree")
+    first.locator("button.sentence").wait_for()
+    assert "1.000" not in first.inner_text()
+
+
+def test_zero_shot(address, open_page, photos):
+    page = open_page(address)
+    page.click("role=tab[name='Zero-shot']")
+    page.click("#classify")
+    page.wait_for_selector("#bars >> text=/no picture yet/")
+    upload(page, "#picture", photos / "3.png")
+    page.click("#classify")
+    page.wait_for_selector("#bars >> text=/no labels yet/")
+    page.fill("#labels textarea", "red boat\nblue house\ntree")
+    page.fill("#template textarea, #template input", "a photo")
+    page.click("#classify")
+    page.wait_for_selector("#bars >> text=/template needs/")
+    page.fill("#template textarea, #template input", "a photo of a {}")
+    page.click("#classify")
+    page.wait_for_selector("#bars .label")
+    shares = [float(text.split()[0]) for text in page.locator("#bars .value").all_inner_texts()]
+    assert len(shares) == 3 and shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.3)
+
+
+def test_a_query_of_2000_words(address, open_page):
+    page = open_page(address, PHONE)
+    search(page, " ".join(["the ground is sand."] * 499 + ["a red boat house."]))
+    notice = page.locator("#results [role=status]")
+    notice.wait_for()
+    num_read = int(re.search(r"reads the first (\d+) of 2000 words", notice.inner_text())[1])
+    assert 50 < num_read < 126
+    page.click("text=What is not read")
+    assert len(" ".join(page.locator("#results .query s").all_inner_texts()).split()) == 2000 - num_read
+    summary = page.locator("#results .card").first.locator("summary").inner_text()
+    assert summary == "492 more sentences, the first 52 of them here"
+    assert fits_its_window(page)
+
+
+def test_phone(address, open_page, photos):
+    page = open_page(address, PHONE)
+    assert fits_its_window(page)
+    search(page, "A red boat of unbelievablylongwords" + "x" * 90 + ". The ground is sand.")
+    page.wait_for_selector("#results .card")
+    assert fits_its_window(page)
+    assert page.locator("#results .card").first.bounding_box()["width"] > 300
+    page.click("role=tab[name='Zero-shot']")
+    upload(page, "#picture", photos / "3.png")
+    page.fill("#labels textarea", "red boat\n" + "y" * 120)
+    page.click("#classify")
+    page.wait_for_selector("#bars .label")
+    assert fits_its_window(page)
+
+
+def test_words_that_the_model_does_not_know(address, open_page):
+    page = open_page(address)
+    search(page, "A лодка on <b>sand</b>.")
+    page.wait_for_selector("#results [role=status] >> text=/does not know: лодка/")
+
+
+def test_keyboard(address, open_page, photos):
+    page = open_page(address)
+    page.fill("#description textarea", "A red boat")
+    page.press("#description textarea", "Shift+Enter")
+    page.wait_for_selector("#results .card")
+    page.click("role=tab[name='Zero-shot']")
+    upload(page, "#picture", photos / "3.png")
+    page.fill("#labels textarea", "red boat\nHello, world")
+    page.press("#template textarea, #template input", "Enter")
+    page.wait_for_selector("#bars >> text=Hello, world")
+    assert page.locator("#bars .label").count() == 2
+
+
+def test_the_server_goes_away(open_page, photos, model_dir, tmp_path):
+    arguments = ("--model_name_or_path", model_dir, "--images", photos, "--index_dir", tmp_path / "indices")
+    with serve(tmp_path / "output.txt", *arguments) as (address, process):
+        page = open_page(address, are_problems_expected=True)
+        page.wait_for_selector("#status >> text=/14 pictures in/")
+        search(page, "A red boat")
+        sentence = page.locator("#results .card").first.locator("button.sentence")
+        sentence.wait_for()
+        process.kill()
+        process.wait()
+        sentence.click()
+        page.wait_for_selector("#results .note >> text=/is the page still being served/")
+
+
+def test_wrong_arguments_are_told_in_a_line(model_dir, tmp_path):
+    (tmp_path / "text.txt").write_text("no folder")
+    for arguments, message in (
+        (["--images", tmp_path / "nothing"], "is no folder"),
+        (["--images", tmp_path / "text.txt"], "is no folder"),
+        (["--embeddings_dir", tmp_path], "is no folder of `embed_dataset.py`"),
+        (["--images", tmp_path, "--dataset_name", "imagefolder"], "not both --images and --dataset_name"),
+        (["--images", tmp_path, "--index", "faiss", "--faiss_factory", "HNSV"], "knows no index"),
+    ):
+        command = [sys.executable, "-m", "modeling_lotlip.commands.app", "--model_name_or_path", model_dir, *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(map(str, command), cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_no_picture(address, open_page, tmp_path):
+    page = open_page(address)
+    (tmp_path / "text.png").write_text("no picture")
+    upload(page, "#query-picture", tmp_path / "text.png")
+    page.click("#search")
+    page.wait_for_selector("#results >> text=/not a picture that can be read/")
+    page.click("role=tab[name='Zero-shot']")
+    upload(page, "#picture", tmp_path / "text.png")
+    page.click("#classify")
+    page.wait_for_selector("#bars >> text=/not a picture that can be read/")
+
+
+def test_an_empty_folder_that_fills(open_page, photos, model_dir, tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    arguments = ("--model_name_or_path", model_dir, "--images", folder, "--index_dir", tmp_path / "indices")
+    with serve(tmp_path / "output.txt", *arguments) as (address, process):
+        page = open_page(address)
+        page.wait_for_selector("#status >> text=/No pictures in .*empty/")
+        search(page, "a boat")
+        page.wait_for_selector("#results >> text=/Nothing is indexed yet/")
+        shutil.copytree(photos, folder, dirs_exist_ok=True)
+        (folder / "broken.png").write_bytes((photos / "0.png").read_bytes()[:100])
+        page.click("role=button[name='Look for changes']")
+        page.wait_for_selector("#status >> text=/14 pictures in/")
+        page.click("text=Left out: 1 file that cannot be read as a picture")
+        page.wait_for_selector("#status >> text=broken.png")
+        page.click("#search")
+        page.wait_for_selector("#results .card")
+        page.close()
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)  # as one does who is in a hurry
+        assert process.wait(20) == 0
+        assert "Traceback" not in (tmp_path / "output.txt").read_text()

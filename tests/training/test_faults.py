@@ -1,0 +1,260 @@
+"""What may happen to a run, provoked in real ones: nothing is lost, and nothing hangs."""
+
+import json
+import logging
+import os
+import pickle
+import random
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset, Image
+from safetensors.torch import load_file
+
+from examples import train_lotlip
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.training.checkpoints import StopSignal, list_checkpoints
+from tests.conftest import training_argv, training_environment
+
+
+# as long as no machine takes to load the program and make a step
+TIME_LIMIT = 120
+
+
+def start(argv: list[str], **environment: str) -> subprocess.Popen:
+    """Starts a training in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, *argv],
+        env=training_environment() | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
+    """Waits until a condition holds, or the process has ended."""
+    deadline = time.monotonic() + TIME_LIMIT
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline, f"not in {TIME_LIMIT} s"
+        time.sleep(0.001)
+
+
+def assert_same_weights(folder: Path, expected: Path) -> None:
+    weights, expected = load_file(folder / "model.safetensors"), load_file(expected / "model.safetensors")
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("num_kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_runs_end_as_the_uninterrupted_one(train, tmp_path, num_kills):
+    options = {"max_train_steps": 20, "checkpointing_steps": 1, "eval_steps": 100}
+    whole = train("whole", **options)
+    generator = random.Random(num_kills)
+    killed, torn = tmp_path / "killed", 0
+    argv = training_argv(tmp_path, "killed", **options, resume_from_checkpoint="latest")
+    for kill in range(num_kills):
+        process = start(argv)
+        num_checkpoints = len(list_checkpoints(killed)) + generator.randint(1, max(1, 18 // num_kills - 1))
+        wait_for(process, lambda: len(list_checkpoints(killed)) >= num_checkpoints)  # noqa: B023
+        if kill % 2 == 0:  # in the middle of writing
+            wait_for(process, lambda: bool(list(killed.glob("checkpoint-*.partial/*"))))
+        assert process.poll() is None, "it ended before it was killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        torn += bool(list(killed.glob("checkpoint-*.partial")))
+    assert torn > 0, "no kill hit a checkpoint that was being written"
+    finished = start(argv)
+    _, errors = finished.communicate(timeout=TIME_LIMIT)
+    assert finished.returncode == 0, errors
+    assert "Going on from" in errors
+    assert_same_weights(killed, whole)
+    assert not list(killed.glob("*.partial"))
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_a_run_with_a_checkpoint(train, tmp_path, number, status):
+    options = {"max_train_steps": 40, "eval_steps": 100, "checkpointing_steps": 3}
+    process = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=2))
+    stopped = tmp_path / "stopped"
+    wait_for(process, lambda: bool(list_checkpoints(stopped)))
+    os.killpg(process.pid, number)  # its data workers have groups of their own
+    _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == status, errors
+    step = int(list_checkpoints(stopped)[-1].name.split("-")[1])
+    assert step < 40 and f"Stopped by {number.name} after step {step}" in errors
+    assert not (stopped / "model.safetensors").exists()
+    resumed = train("stopped", **options, resume_from_checkpoint="latest")
+    assert_same_weights(resumed, train("whole", **options))
+
+
+def test_a_signal_is_noted_while_something_is_written_to_the_terminal(monkeypatch):
+    class Busy:
+        def write(self, text: str) -> None:
+            raise RuntimeError("reentrant call")  # what Python does where a signal comes in the middle of a write
+
+    monkeypatch.setattr(sys, "stderr", Busy())
+    monkeypatch.setattr(
+        logging.getLogger("training.checkpoints"), "handlers", [logging.StreamHandler()]
+    )  # as a run has one
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
+
+
+def test_a_signal_during_an_evaluation_ends_a_run_after_it(tmp_path):
+    options = {"max_train_steps": 40, "eval_steps": 2, "max_eval_samples": 100, "per_device_eval_batch_size": 2}
+    process = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=1))
+    told = ""
+    while re.search(r"Embedding:\s+[1-9]", told) is None:
+        told += process.stderr.read(1)
+        assert process.poll() is None, told
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 143, told + errors
+    assert "Stopped by SIGTERM after step 2" in errors
+    assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-2"]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):
+    options = {"max_train_steps": 30, "checkpointing_steps": 1, "eval_steps": 100}
+    full = tmp_path / "full"
+    argv = training_argv(tmp_path, "full", **options, checkpoints_total_limit=1, resume_from_checkpoint="latest")
+    process = start(argv)
+    wait_for(process, lambda: bool(list_checkpoints(full)))
+    # the largest file that may be written is smaller than the weights
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+    _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 1 and "File too large" in errors
+    checkpoints = list_checkpoints(full)
+    assert 1 <= len(checkpoints) <= 2, "the last whole one is kept"
+    assert list(full.glob("*.partial"))
+    resumed = train("full", **options, resume_from_checkpoint="latest")
+    assert_same_weights(resumed, train("whole", **options))
+
+
+def test_the_last_checkpoints_are_kept(train, tmp_path):
+    folder = train("limited", checkpointing_steps=2, checkpoints_total_limit=2, max_train_steps=9)
+    assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-6", "checkpoint-8"]
+    weights = load_file(folder / "checkpoint-8" / "model.safetensors")["text_projection.weight"]
+    # another schedule of the learning rate
+    options = {"checkpointing_steps": 2, "max_train_steps": 20, "resume_from_checkpoint": folder / "checkpoint-6"}
+    again = train("limited", **options, checkpoints_total_limit=7)
+    assert [path.name for path in list_checkpoints(again)] == [f"checkpoint-{step}" for step in range(8, 21, 2)]
+    anew = load_file(folder / "checkpoint-8" / "model.safetensors")["text_projection.weight"]
+    assert not torch.equal(anew, weights), "the checkpoint of the step is that of the last run that came by"
+
+
+def test_what_comes_after_the_step_that_a_run_is_resumed_from_is_set_aside(train, tmp_path):
+    folder = train("run", checkpointing_steps=2, max_train_steps=8)
+    options = {"checkpointing_steps": 2, "checkpoints_total_limit": 1, "max_train_steps": 5}
+    train("run", **options, resume_from_checkpoint=folder / "checkpoint-2")
+    assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-4"], (
+        "that of this run, not the last number"
+    )
+    assert (folder / "checkpoint-8.abandoned").exists()
+    (folder / "checkpoint-6.replaced").mkdir()
+    (folder / "checkpoint-6.replaced" / "left").touch()  # by a run that was killed
+    train("run", **options | {"max_train_steps": 6}, resume_from_checkpoint="latest")
+    assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-6"]
+    other = train("other", checkpointing_steps=2, max_train_steps=2)
+    with pytest.raises(ValueError, match="of an earlier run"):
+        train("run", **options, resume_from_checkpoint=other / "checkpoint-2")
+    options |= {"max_train_steps": 3, "checkpoints_total_limit": 5, "overwrite_output_dir": True}
+    train("run", **options, resume_from_checkpoint=other / "checkpoint-2")
+    assert not list(folder.glob("checkpoint-*")), "the replaced run's are gone, and this one saved none"
+
+
+def test_a_broken_picture_to_evaluate_on_does_not_end_a_training(train, tmp_path, caplog):
+    scenes = load_scenes(30, seed=9).cast_column("image", Image(decode=False)).to_list()
+    scenes[3]["image"] = {"bytes": scenes[3]["image"]["bytes"][:100], "path": "broken.png"}
+    Dataset.from_list(scenes, features=load_scenes(1).features).save_to_disk(tmp_path / "data")
+    options = {"dataset_name": tmp_path / "data", "train_split": "train[10:]", "eval_split": "train[:10]"}
+    folder = train("run", **options, max_train_steps=2, max_train_samples=None)
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["num_unreadable_images"] == 1 and results["short_num_images"] == 9
+    assert "The image of broken.png cannot be read and is left out" in caplog.text
+
+
+def test_a_step_that_is_not_finite_is_skipped(train, tmp_path, monkeypatch, caplog):
+    calls = []
+
+    def loss_with_a_hole(*args, **kwargs):
+        calls.append(kwargs["batch"])
+        loss = original(*args, **kwargs)
+        return loss * float("nan") if len(calls) == 3 else loss
+
+    original = train_lotlip.global_loss
+    monkeypatch.setattr(train_lotlip, "global_loss", loss_with_a_hole)
+    folder = train("hole", max_train_steps=6, checkpointing_steps=1)
+    assert len(calls) == 6 and caplog.text.count("is skipped") == 1 and "Step 3 is skipped" in caplog.text
+    weights = [load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in (2, 3, 4)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not torch.equal(weights[1]["text_projection.weight"], weights[2]["text_projection.weight"])
+    assert all(tensor.isfinite().all() for tensor in load_file(folder / "model.safetensors").values())
+
+
+def test_too_many_steps_that_are_not_finite_end_the_run(train, tmp_path):
+    with pytest.raises(ValueError, match="3 steps in a row had a loss or gradients that are not finite"):
+        options = {"max_skipped_steps": 3, "checkpointing_steps": 1, "eval_steps": 100, "logging_steps": 1}
+        train("broken", learning_rate=1e30, warmup_steps=0, **options)
+    told = json.loads((tmp_path / "broken" / "not_finite.json").read_text())
+    assert told["step"] == 4 and len(told["rows"]) == 8 and set(told["rows"]) <= set(range(44))
+    assert told["samples"] == [f"row {row}" for row in told["rows"]]
+    checkpoints = list_checkpoints(tmp_path / "broken")
+    assert checkpoints
+    for path in checkpoints:
+        assert all(tensor.isfinite().all() for tensor in load_file(path / "model.safetensors").values())
+    assert not (tmp_path / "broken" / "model.safetensors").exists()
+
+
+def test_an_error_ends_a_run_that_has_data_workers(tmp_path):
+    argv = training_argv(tmp_path, "broken", learning_rate=1e30, warmup_steps=0, max_skipped_steps=2, eval_steps=100)
+    process = start([*argv, "--dataloader_num_workers", "1"])
+    _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 1 and "2 steps in a row" in errors
+
+
+def test_a_process_whose_peer_died_ends(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    argv = training_argv(tmp_path, "two", max_train_steps=2000, checkpointing_steps=1, ddp_timeout=30)
+    environment = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    processes = [start(argv, RANK=str(rank), LOCAL_RANK=str(rank), **environment) for rank in range(2)]
+    wait_for(processes[0], lambda: bool(list_checkpoints(tmp_path / "two")))
+    os.killpg(processes[1].pid, signal.SIGKILL)
+    _, errors = processes[0].communicate(timeout=60)
+    processes[1].communicate()
+    assert processes[0].returncode not in (0, None)
+    assert "peer" in errors or "timed out" in errors.lower()
+
+
+class Malicious:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["optimizer.bin", "random_states_0.pkl"])
+def test_a_checkpoint_that_would_run_code_is_refused(train, tmp_path, name):
+    checkpoint = train("first", max_train_steps=2, checkpointing_steps=2) / "checkpoint-2"
+    copied = shutil.copytree(checkpoint, tmp_path / "copied")
+    assert (copied / name).exists()
+    torch.save({"state": Malicious(tmp_path / "ran")}, copied / name)
+    with pytest.raises(pickle.UnpicklingError):
+        train("second", resume_from_checkpoint=copied)
+    assert not (tmp_path / "ran").exists()
+    assert not list(copied.glob("custom_checkpoint_*")), "accelerate unpickles these whatever they hold"

@@ -1,0 +1,223 @@
+"""What is measured of a training, and what is left of it: the best model, the summary, the model card."""
+
+import json
+import math
+import shutil
+import sys
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+
+from examples.train_lotlip import METRICS
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.losses import blockwise_contrastive_loss
+from modeling_lotlip.metrics import ImageTextRetrieval
+from modeling_lotlip.training import summary as training_summary
+from modeling_lotlip.training.monitoring import effective_rank, measure_slots, name_slots, read_metrics, spread
+
+
+@pytest.mark.parametrize("shape", [(20, 8), (8, 20)])
+def test_rank_and_spread_are_those_of_their_definitions(shape):
+    generator = torch.Generator().manual_seed(shape[0])
+    embeds = torch.nn.functional.normalize(torch.randn(shape, generator=generator) + 0.3, dim=-1)
+    values = np.linalg.svd(embeds.double().numpy(), compute_uv=False)
+    shares = values / values.sum()
+    assert effective_rank(embeds) == pytest.approx(math.exp(-(shares * np.log(shares)).sum()), rel=1e-6)
+    centred = embeds.double() - embeds.double().mean(dim=0)
+    assert spread(embeds) == pytest.approx(centred.square().sum(dim=1).mean().sqrt().item(), rel=1e-6)
+    collapsed = embeds[:1].expand(shape)
+    assert effective_rank(collapsed) == pytest.approx(1, abs=1e-3) and spread(collapsed) < 1e-3
+
+
+def test_slots_are_measured_one_by_one():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.nn.functional.normalize(torch.randn(9, 16, generator=generator), dim=-1)
+    texts = torch.nn.functional.normalize(torch.randn(9, 7, 16, generator=generator), dim=-1)  # K = 2, m = 2
+    texts[[1, 4], 1:4] = 0  # two images lack their first long caption
+    texts[1:, 4:] = 0  # only one has a second: its slots are not counted
+    present = (texts != 0).any(dim=-1)
+    scale = torch.tensor(5.0)
+    loss, slot_losses = blockwise_contrastive_loss(
+        images, texts, scale, present, block_size=3 * 7 * 9, return_slot_losses=True
+    )
+    expected = []
+    for slot in range(7):
+        rows = present[:, slot]
+        logits = scale.double() * texts[rows, slot].double() @ images[rows].double().t()
+        target = torch.arange(len(logits))
+        one_way, other_way = (torch.nn.functional.cross_entropy(x, target) for x in (logits, logits.t()))
+        expected.append((one_way + other_way) / 2 if rows.sum() > 1 else torch.tensor(math.nan))
+    torch.testing.assert_close(slot_losses, torch.stack(expected).float(), equal_nan=True)
+    torch.testing.assert_close(loss, slot_losses[:4].mean())
+
+    assert name_slots(7, 2) == ["short", "cls", "corner_1", "corner_2", "cls", "corner_1", "corner_2"]
+    measured = measure_slots(slot_losses, images, texts, num_corner_tokens=2)
+    assert measured["loss_cls"] == pytest.approx(slot_losses[1].item())
+    assert measured["rank_short"] == pytest.approx(effective_rank(texts[:, 0]))
+    assert measured["spread_cls"] == pytest.approx(spread(texts[present[:, 1], 1]))
+
+
+TIMES = ("images_per_second", "texts_per_second", "tokens_per_second", "data_wait", "memory_gb")
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
+def test_a_resumed_run_has_the_measurements_and_the_best_model_of_the_uninterrupted_one(train, tmp_path):
+    options = {"max_train_steps": 12, "eval_steps": 2, "checkpointing_steps": 1, "logging_steps": 3}
+    options |= {"metric_for_best_model": "zero_shot_top5", "learning_rate": 3e-3}
+    whole = train("whole", **options)
+    rows = read_metrics(whole / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [3, 6, 9, 12]
+    evaluations = {row["step"]: row["zero_shot_top5"] for row in rows if "zero_shot_top5" in row}
+    assert list(evaluations) == [2, 4, 6, 8, 10, 12]
+    assert all(0 <= row["data_wait"] <= 1 and row["tokens_per_second"] > 0 for row in rows if "loss" in row)
+    for row in (row for row in rows if "loss" in row):
+        slots = [row[f"loss_{name}"] for name in ("short", "cls", "corner_1", "corner_2")]
+        assert row["loss"] == pytest.approx(sum(slots) / 4, rel=1e-5)
+    best_step = max(evaluations, key=evaluations.get)  # the first of the best
+    best, checkpoint = (load_file(whole / name / "model.safetensors") for name in ("best", f"checkpoint-{best_step}"))
+    assert all(torch.equal(best[name], checkpoint[name]) for name in best)
+    told = json.loads((whole / "best" / "eval_results.json").read_text())
+    assert told["zero_shot_top5"] == evaluations[best_step]
+
+    stopped = tmp_path / "stopped"
+    shutil.copytree(whole, stopped)
+    shutil.rmtree(stopped / "best")
+    for step in range(2, 13):
+        shutil.rmtree(stopped / f"checkpoint-{step}")
+    with open(stopped / "metrics.jsonl", "a") as file:
+        file.write('{"step": 13, "lo')  # killed while it wrote
+    resumed = train("stopped", **options, resume_from_checkpoint="latest")
+    assert without_times(read_metrics(resumed / "metrics.jsonl")) == without_times(rows)
+    for part in (".", "best"):
+        weights, expected = (load_file(folder / part / "model.safetensors") for folder in (resumed, whole))
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+class Texts(HTMLParser):
+    def __init__(self, page: str):
+        super().__init__()
+        self.texts, self.tags = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        assert not {"src", "href"} & {name for name, _ in attrs if tag in ("img", "script", "link")}, "one file only"
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+def test_the_summary_shows_what_was_measured(train, monkeypatch, capsys):
+    folder = train("run & <more>", logging_steps=2, eval_steps=4)
+    page = (folder / "summary.html").read_text()
+    told = Texts(page)
+    results = json.loads((folder / "eval_results.json").read_text())
+    for name, value in results.items():
+        place = told.texts.index(name)
+        assert (f"{value:.4g}" if isinstance(value, float) else str(value)) in told.texts[place : place + 3]
+    assert "LoTLIP training: run & <more>" in told.texts and "per_device_train_batch_size" in told.texts
+    svgs = [part[: part.index("</svg>") + 6] for part in page.split("<svg")[1:]]
+    assert len(svgs) == len(training_summary.PLOTS)
+    for svg in svgs:
+        ElementTree.fromstring("<svg" + svg)
+    assert any("Loss of each slot" in svg for svg in svgs)
+
+    # of a run that is still going on
+    (folder / "eval_results.json").unlink()
+    monkeypatch.setattr(sys, "argv", ["training_summary.py", str(folder)])
+    training_summary.main()
+    assert "has not come to its end at step 8" in (folder / "summary.html").read_text()
+    monkeypatch.setattr(sys, "argv", ["training_summary.py", str(folder.parent)])
+    with pytest.raises(SystemExit, match="no measurements of a training"):
+        training_summary.main()
+
+
+def test_the_model_card_carries_the_evaluation_for_the_hub(train):
+    folder = train("carded", max_train_steps=2)
+    results = json.loads((folder / "eval_results.json").read_text())
+    card = ModelCard.load(folder / "README.md")
+    told = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert told == {name: value for name, value in results.items() if "_num_" not in name}
+    tasks = {result.metric_type: result.task_type for result in card.data.eval_results}
+    assert tasks["zero_shot_top1"] == "zero-shot-image-classification"
+    assert tasks["long_t2i_recall@1"] == "image-text-retrieval"
+    assert {result.dataset_name for result in card.data.eval_results} == {"drawn scenes"}
+    assert "| `max_train_steps` | 2 |" in card.text and "| `objective` | lotlip |" in card.text
+
+
+def test_zero_shot_classification_is_that_of_the_script(train, monkeypatch, tmp_path):
+    from modeling_lotlip.evaluation import classification as zero_shot_classification
+
+    folder = train("classified", max_train_steps=3, templates="this is a {}", max_eval_samples=40)
+    argv = ["x.py", "--model_name_or_path", str(folder), "--output_file", str(tmp_path / "results.json")]
+    argv += ["--max_eval_samples", "40", "--templates", "this is a {}", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", argv)
+    zero_shot_classification.main()
+    expected = json.loads((tmp_path / "results.json").read_text())
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["zero_shot_top1"] == expected["top1"] and results["zero_shot_top5"] == expected["top5"]
+
+
+def test_the_best_model_is_kept_anew_for_another_metric(train, tmp_path):
+    options = {"checkpointing_steps": 2, "eval_steps": 2, "logging_steps": 1}
+    first = train("first", **options, max_train_steps=4, metric_for_best_model="zero_shot_top5")
+    shutil.copytree(first / "checkpoint-2", tmp_path / "second" / "checkpoint-2")
+    options |= {"resume_from_checkpoint": "latest", "metric_for_best_model": "short_i2t_median_rank"}
+    second = train("second", **options, max_train_steps=4)
+    best = json.loads((second / "best" / "eval_results.json").read_text())
+    ranks = [row["short_i2t_median_rank"] for row in read_metrics(second / "metrics.jsonl") if "zero_shot_top1" in row]
+    assert best["short_i2t_median_rank"] == min(ranks)
+
+
+def test_paths_of_this_machine_are_not_in_the_model_card(train, tmp_path):
+    load_scenes(24, seed=2).save_to_disk(tmp_path / "private" / "pictures")
+    options = {"dataset_name": tmp_path / "private" / "pictures", "eval_split": "train", "max_train_steps": 1}
+    card = (train("carded", **options, max_train_samples=None) / "README.md").read_text()
+    assert "pictures" in card and str(tmp_path) not in card and "private" not in card
+
+
+def test_every_result_can_choose_the_best_model():
+    results = ImageTextRetrieval().compute(image_embeds=torch.eye(3), text_embeds=torch.eye(3), ks=(1, 5, 10))
+    assert all(METRICS.fullmatch(f"{kind}_{name}") for kind in ("short", "long") for name in results)
+    assert METRICS.fullmatch("zero_shot_top1") and not METRICS.fullmatch("loss")
+
+
+@pytest.mark.parametrize(
+    "wrong, error, message",
+    [
+        ({"metric_for_best_model": "loss"}, SystemExit, None),
+        ({"templates": "a photo"}, SystemExit, None),
+        ({"data_weights": 1}, SystemExit, None),
+        ({"logging_steps": 0}, SystemExit, None),
+        ({"image_column": "picture"}, ValueError, "--image_column picture"),
+        ({"caption_column": "x", "long_captions_column": "y"}, ValueError, "Neither `--caption_column x`"),
+        ({"long_captions_column": "y", "metric_for_best_model": "long_mean_recall"}, ValueError, "no long captions"),
+        ({"label_column": "y", "metric_for_best_model": "zero_shot_top1"}, ValueError, "no class labels"),
+        ({"label_column": "y", "class_names": "boat"}, ValueError, "`--label_column y` is no column"),
+        ({"max_train_samples": 7}, ValueError, "7 images, too few for one batch of 8"),
+        ({"eval_split": "validation"}, ValueError, "'train' and 'test', not 'validation'"),
+        ({"max_length": 1000}, ValueError, "--max_length 1000"),
+        ({"cache_image_features": True, "no_freeze_vision_model": True}, ValueError, "for a locked image tower"),
+        ({"overwrite_output_dir": None}, ValueError, "of an earlier run. Go on with it"),
+        ({"max_length": 2}, ValueError, "leaves no room for a text"),
+        ({"streaming": True}, SystemExit, None),
+        ({"with_tracking": True, "report_to": "wandb"}, ValueError, "`--report_to wandb` is not installed"),
+        ({"push_to_hub": True, "hub_model_id": "no name!"}, ValueError, "Repo id must"),
+        ({"metric_for_best_model": "long_t2i_recall@3"}, SystemExit, None),
+    ],
+)
+def test_an_error_comes_before_an_earlier_run_is_overwritten(train, tmp_path, wrong, error, message):
+    earlier = tmp_path / "run" / "model.safetensors"
+    earlier.parent.mkdir()
+    earlier.write_bytes(b"precious")
+    with pytest.raises(error, match=message):
+        train("run", **({"overwrite_output_dir": True, "max_train_steps": 1} | wrong))
+    assert earlier.read_bytes() == b"precious" and list(earlier.parent.iterdir()) == [earlier]

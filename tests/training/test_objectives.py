@@ -1,0 +1,175 @@
+"""The objectives of training: each trains, resumes, and leaves a model that loads as any other."""
+
+import argparse
+import json
+import shutil
+
+import pytest
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor
+
+from modeling_lotlip import LotlipModel
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts
+from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.training.monitoring import read_metrics
+from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.positions import stretch_positions
+from modeling_lotlip.training.samples import CaptionedImages
+from tests.conftest import tiny_config
+
+
+@pytest.mark.parametrize(
+    "objective, with_long_captions",
+    [("clip", False), ("laclip", False), ("siglip", False), *((objective, True) for objective in OBJECTIVES)],
+)
+def test_an_objective_trains_and_resumes(train, tmp_path, recwarn, caplog, objective, with_long_captions):
+    options = {"objective": objective, "max_train_steps": 6, "logging_steps": 1, "eval_steps": 100}
+    options |= {
+        "num_long_captions": int(with_long_captions),
+        "grad_cache_chunk_size": 3 if with_long_captions else None,
+    }
+    whole = train("whole", **options, checkpointing_steps=3)
+    rows = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
+    assert ("loss_cls" in rows[0]) == with_long_captions
+    assert ("loss_corner_1" in rows[0]) == (with_long_captions and objective == "lotlip")
+
+    (tmp_path / "resumed").mkdir()
+    shutil.copytree(whole / "checkpoint-3", tmp_path / "resumed" / "checkpoint-3")
+    resumed = train("resumed", **options, resume_from_checkpoint="latest")
+    weights, expected = (load_file(folder / "model.safetensors") for folder in (resumed, whole))
+    assert weights.keys() == expected.keys() and all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert ("logit_bias" in weights) == (OBJECTIVES[objective].logit_bias is not None)
+    if "logit_bias" in weights:
+        assert weights["logit_bias"] != OBJECTIVES[objective].logit_bias, "it is trained"
+    caplog.clear()
+    model = AutoModel.from_pretrained(whole)
+    assert model.config.architectures == ["LotlipModel"]
+    assert model.config.text_config.num_corner_tokens == (2 if objective == "lotlip" else 0)
+    assert "logit_bias" not in caplog.text and not hasattr(model, "logit_bias")
+
+
+def test_filip_trains_on_kept_tokens_of_a_locked_tower(train, tmp_path):
+    options = {"objective": "filip", "num_long_captions": 1, "max_train_steps": 3, "freeze_vision_model": True}
+    options["config_name"] = None  # small towers, without dropout
+    features = {"cache_image_features": True, "image_features_dir": tmp_path / "features"}
+    weights = [
+        load_file(train(name, **options, **more) / "model.safetensors")
+        for name, more in (("run", {}), ("kept", features), ("kept_chunks", features | {"grad_cache_chunk_size": 3}))
+    ]
+    for other in weights[1:]:
+        for name, weight in weights[0].items():
+            torch.testing.assert_close(other[name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_filip_is_evaluated_token_by_token(train, tmp_path):
+    """Recall and classes from the similarities of single pairs, and no single embedding for what needs one."""
+    folder = train("run", objective="filip", max_train_steps=20, max_eval_samples=12, per_device_eval_batch_size=5)
+    results = json.loads((folder / "eval_results.json").read_text())
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    scenes = load_scenes(12, seed=1)
+    assert results["long_num_captions"] == 12 and model.config.similarity == "token_wise"
+
+    def tokens(hidden_states: torch.Tensor, projection: torch.nn.Module) -> torch.Tensor:
+        return torch.nn.functional.normalize(projection(hidden_states[0]), dim=-1)
+
+    def text_tokens(text: str) -> torch.Tensor:
+        inputs = processor.tokenizer(text, return_tensors="pt")
+        states = model.text_model.pooler(model.text_model(**inputs).last_hidden_state)
+        return tokens(states, model.text_projection)
+
+    with torch.inference_mode():
+        pixels = [processor.image_processor(image, return_tensors="pt")["pixel_values"] for image in scenes["image"]]
+        images = [tokens(model.vision_model(p).last_hidden_state, model.visual_projection) for p in pixels]
+        texts = [text_tokens(captions[0]) for captions in scenes["long_captions"]]
+        names = [name.replace("_", " ") for name in scenes.features["label"].names]
+        classes = [text_tokens(f"a photo of a {name}") for name in names]
+    to_text = torch.tensor([[float((i @ t.t()).amax(1).mean()) for t in texts] for i in images])
+    to_image = torch.tensor([[float((t @ i.t()).amax(1).mean()) for i in images] for t in texts])
+    for direction, similarities in (("i2t", to_text), ("t2i", to_image)):
+        hits = similarities.argsort(dim=1, descending=True)[:, :5] == torch.arange(12)[:, None]
+        assert results[f"long_{direction}_recall@1"] == pytest.approx(100 * hits[:, 0].float().mean().item())
+        assert results[f"long_{direction}_recall@5"] == pytest.approx(100 * hits.any(dim=1).float().mean().item())
+    to_class = torch.tensor([[float((i @ c.t()).amax(1).mean()) for c in classes] for i in images])
+    expected = (to_class.argmax(dim=1) == torch.tensor(scenes["label"])).float().mean().item()
+    assert results["zero_shot_top1"] == pytest.approx(100 * expected)
+
+    with pytest.raises(ValueError, match="no single embedding"):
+        embed_corpus(model, processor, ["a boat"])
+    args = argparse.Namespace(model_name_or_path=folder, dtype="bfloat16", trust_remote_code=False, max_length=None)
+    args.device = "cpu"
+    with pytest.raises(ValueError, match="no single embedding"):
+        load_model(args, PartialState())
+    assert "compare all tokens" in (folder / "README.md").read_text()
+
+    halved, _ = load_model(args, PartialState(), takes_tokens=True)
+    inputs = processor(text=["a boat", "a red boat on the sea"], images=scenes["image"][:2], return_tensors="pt")
+    embeds = embed_images(halved, {"pixel_values": inputs.pop("pixel_values")}), embed_texts(halved, inputs)
+    for embeddings, is_token in zip(embeds, (torch.ones(2, 5), inputs["attention_mask"])):
+        torch.testing.assert_close(embeddings.norm(dim=-1), is_token.float(), rtol=0, atol=1e-6)
+
+
+def test_debias_contrasts_details_without_the_summary_and_whole_captions():
+    args = argparse.Namespace(num_long_captions=1, num_sub_captions=None, seed=0, drop_summary=True)
+    args.image_column, args.caption_column, args.long_captions_column = "image", "caption", "long_captions"
+    args.no_short_captions, args.draw_short_from_all, args.side_files = False, False, None
+    args.sub_caption_splitter = "paper"
+    long_captions = [["S. A. B. C"], ["Only"], []]
+    dataset = load_scenes(3).remove_columns("long_captions").add_column("long_captions", long_captions)
+    samples = CaptionedImages(dataset, args, CaptionReader(args, dataset.column_names))
+    drawn = [samples[epoch, 0, False] for epoch in range(300)]
+    assert {sample["short_caption"] for sample in drawn} == {"A", "B", "C", "A. B", "A. C", "B. C", "A. B. C"}
+    assert all(sample["long_captions"] == ["S. A. B. C"] for sample in drawn)
+    assert samples[0, 1, False]["short_caption"] == "Only"
+    assert samples[0, 2, False]["short_caption"] == dataset["caption"][2], "there are no details to draw"
+    samples.num_sub_captions = 1
+    assert {samples[epoch, 0, False]["short_caption"] for epoch in range(99)} == {"A", "B", "C"}
+
+
+def test_stretched_positions_keep_the_first(train, tmp_path):
+    model = LotlipModel(tiny_config(max_position_embeddings=77)).eval()
+    table = model.text_model.embeddings.position_embeddings.weight.detach().clone()
+    ids = torch.randint(5, 50, (3, 18))  # with two corners 20 positions
+    before = model.get_text_features(ids).pooler_output
+    stretch_positions(model, 248)
+    torch.testing.assert_close(model.get_text_features(ids).pooler_output, before, rtol=0, atol=0)
+    stretched = model.text_model.embeddings.position_embeddings.weight
+    for place, expected in {
+        20: table[20],
+        21: 0.75 * table[20] + 0.25 * table[21],
+        242: 0.5 * table[75] + 0.5 * table[76],
+        244: table[76],
+        247: 1.75 * table[76] - 0.75 * table[75],
+    }.items():
+        torch.testing.assert_close(stretched[place], expected)
+    model.save_pretrained(tmp_path / "longer")
+    loaded = LotlipModel.from_pretrained(tmp_path / "longer")
+    ids = torch.randint(5, 50, (1, 246))
+    torch.testing.assert_close(loaded.get_text_features(ids).pooler_output, model.get_text_features(ids).pooler_output)
+    with pytest.raises(ValueError, match="does not stretch a table of 248"):
+        stretch_positions(model, 248)
+
+    options = {"objective": "long_clip", "max_train_steps": 2, "max_length": 580, "max_train_samples": 8}
+    folder = train("run", **options, max_position_embeddings=600, checkpointing_steps=1)
+    assert AutoModel.from_pretrained(folder).config.text_config.max_position_embeddings == 600
+    assert AutoProcessor.from_pretrained(folder).tokenizer.model_max_length == 580
+    with pytest.raises(ValueError, match="where there are no short ones"):
+        train("none", **options, no_short_captions=True)
+    with pytest.raises(ValueError, match="max_position_embeddings = 600, this run has 650"):
+        train("run", **options, max_position_embeddings=650, resume_from_checkpoint="latest")
+
+
+def test_laclip_draws_among_all_captions_of_an_image():
+    args = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
+    args.num_long_captions, args.num_sub_captions, args.seed, args.side_files = 0, 1, 0, None
+    args.no_short_captions, args.draw_short_from_all, args.drop_summary = False, True, False
+    args.sub_caption_splitter = "paper"
+    dataset = load_scenes(1).remove_columns(["caption", "long_captions"])
+    dataset = dataset.add_column("caption", [["a", "b"]]).add_column("long_captions", [["One. Two", "Three"]])
+    samples = CaptionedImages(dataset, args, CaptionReader(args, dataset.column_names))
+    drawn = [samples[epoch, 0, False] for epoch in range(200)]
+    assert {sample["short_caption"] for sample in drawn} == {"a", "b", "One", "Two", "Three"}
+    assert all(sample["long_captions"] == [] for sample in drawn)

@@ -1,0 +1,209 @@
+import argparse
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import PIL.Image
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from datasets import Dataset, Features, Image, Value, load_dataset
+from safetensors.torch import load_file
+
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.training.models import build_tokenizer
+from modeling_lotlip.training.samples import BadSamples, CaptionedImages, StreamedBatches
+from tests.conftest import launch
+
+
+ROOT = Path(__file__).parents[2]
+NUM_SHARDS, ROWS_PER_SHARD = 4, 11
+NAMES = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
+NAMES.num_long_captions, NAMES.num_sub_captions, NAMES.seed, NAMES.side_files = 1, None, 0, None
+NAMES.no_short_captions = NAMES.draw_short_from_all = NAMES.drop_summary = False
+NAMES.sub_caption_splitter = "paper"
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    """Scenes in parquet files, with a number in each row."""
+    folder = tmp_path_factory.mktemp("shards")
+    scenes = load_scenes(NUM_SHARDS * ROWS_PER_SHARD, seed=6)
+    scenes = scenes.add_column("number", list(range(len(scenes))))
+    for shard in range(NUM_SHARDS):
+        rows = range(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
+        scenes.select(rows).to_parquet(folder / f"{shard}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    scenes = load_scenes(20, seed=6)
+    build_tokenizer(scenes, CaptionReader(NAMES, scenes.column_names)).save_pretrained(folder)
+    return folder
+
+
+def stream(folder: Path):
+    files = sorted(str(file) for file in folder.glob("*.parquet"))
+    return load_dataset("parquet", data_files=files, split="train", streaming=True)
+
+
+@pytest.fixture
+def batches(shards):
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    return StreamedBatches(stream(shards), 8, 0, "image", Accelerator(cpu=True), buffer_size=20)
+
+
+def numbers(batches: list[list[tuple]]) -> list[list[int]]:
+    return [[key[3]["number"] for key in keys if not key[2]] for keys in batches]
+
+
+def test_an_epoch_of_a_stream_has_every_row_once_in_an_order_of_its_own(batches):
+    orders = []
+    for epoch in range(2):
+        batches.epoch = epoch
+        epoch_batches = list(batches)
+        assert [len(keys) for keys in epoch_batches] == [8] * 5 + [4]
+        assert all(isinstance(key[3]["image"], dict) for keys in epoch_batches for key in keys), "decoded by workers"
+        orders.append(numbers(epoch_batches))
+    flat = [[number for batch in order for number in batch] for order in orders]
+    assert all(sorted(order) == list(range(44)) for order in flat)
+    assert flat[0] != flat[1] and flat[0] != sorted(flat[0])
+    batches.epoch, batches.first_batch = 0, 3
+    assert numbers(list(batches)) == orders[0][3:], "going on is going through the rest, in the same order"
+
+
+STREAM = {"max_train_steps": 8, "streaming": True, "shuffle_buffer_size": 20, "eval_split": "train"}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resumed_stream_is_the_uninterrupted_one(train, shards, tokenizer, tmp_path, num_workers):
+    # in the middle of the first epoch, and of the second
+    options = {**STREAM, "dataset_name": shards, "tokenizer_name": tokenizer, "max_eval_samples": 8}
+    whole = train("whole", **options, checkpointing_steps=2, dataloader_num_workers=2 - num_workers)
+    for step in (2, 6):
+        interrupted = tmp_path / f"interrupted_{step}_{num_workers}"
+        shutil.copytree(whole / f"checkpoint-{step}", interrupted / f"checkpoint-{step}")
+        resumed = train(
+            interrupted.name, **options, resume_from_checkpoint="latest", dataloader_num_workers=num_workers
+        )
+        weights, expected = load_file(resumed / "model.safetensors"), load_file(whole / "model.safetensors")
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_processes_share_a_stream_without_overlap_or_loss(shards, tmp_path, num_processes):
+    """By shards where their number divides, else by rows; the last batches are padded."""
+    script = tmp_path / "share.py"
+    script.write_text(
+        "import json, sys\n"
+        "from accelerate import Accelerator\n"
+        "from data.samples import StreamedBatches\n"
+        "from pathlib import Path\n"
+        "from test_samples import numbers, stream\n"
+        "accelerator = Accelerator(cpu=True)\n"
+        "batches = StreamedBatches(stream(Path(sys.argv[1])), 5, 0, 'image', accelerator, buffer_size=20)\n"
+        "told = [list(batches)]\n"
+        "told = [accelerator.num_processes, [len(keys) for keys in told[0]], numbers(told[0])]\n"
+        "Path(f'{sys.argv[2]}.{accelerator.process_index}').write_text(json.dumps(told))\n"
+        "accelerator.wait_for_everyone(); accelerator.end_training()\n"
+    )
+    done = launch(num_processes, str(script), str(shards), str(tmp_path / "told"))
+    assert done.returncode == 0, done.stderr
+    told = [json.loads((tmp_path / f"told.{process}").read_text()) for process in range(num_processes)]
+    assert all(number == num_processes for number, _, _ in told)
+    assert all(sizes == told[0][1] for _, sizes, _ in told), "as many rows in every process's batch"
+    assert sorted(number for _, _, own in told for batch in own for number in batch) == list(range(44))
+
+
+def test_webdataset_shards(train, tokenizer, tmp_path, caplog):
+    scenes = load_scenes(12, seed=7)
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for index in range(6 * shard, 6 * shard + 6):
+                file = io.BytesIO()
+                scenes[index]["image"].save(file, "png")
+                members = {"png": file.getvalue(), "txt": scenes[index]["caption"].encode()}
+                if index == 7:
+                    members["png"] = members["png"][:100]  # cut off
+                for extension, content in members.items():
+                    info = tarfile.TarInfo(f"sample{index:04}.{extension}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    Dataset.from_list(scenes.select(range(4)).to_list(), features=scenes.features).to_parquet(
+        tmp_path / "eval.parquet"
+    )
+    options = {**STREAM, "dataset_name": "webdataset", "data_files": tmp_path / "*.tar", "image_column": "png"}
+    options |= {"caption_column": "txt", "tokenizer_name": tokenizer, "max_eval_samples": 4}
+    train("run", **options, per_device_train_batch_size=4, max_bad_fraction=0.1)
+    # 12 samples in batches of 4: 8 steps are two epochs and two thirds, which meet the broken image two or three times
+    num_skipped = caplog.text.count("('sample0007') cannot be read")
+    assert num_skipped in (2, 3) and f"{num_skipped} bad samples were skipped" in caplog.text
+
+
+def bad_rows() -> Dataset:
+    """Rows of which the first is good and every other is bad in a way of its own."""
+    good = load_scenes(1, seed=8)[0]
+    png, bomb = io.BytesIO(), io.BytesIO()
+    good["image"].save(png, "png")
+    PIL.Image.new("1", (20_000, 20_000)).save(bomb, "png")
+    images = [png.getvalue(), b"no image", png.getvalue()[:200], b"", bomb.getvalue(), None, png.getvalue()]
+    features = Features(image=Image(), caption=Value("string"))
+    rows = {"image": [image and {"bytes": image, "path": None} for image in images]}
+    rows["image"][3] = {"bytes": b"", "path": None}
+    rows["caption"] = ["a boat"] * (len(images) - 1) + [" "]
+    return Dataset.from_dict(rows, features=features)
+
+
+def test_bad_samples_take_no_part_and_say_why():
+    rows = bad_rows()
+    samples = CaptionedImages(rows, NAMES, CaptionReader(NAMES, rows.column_names))
+    drawn = [samples[0, index, False] for index in range(len(samples.images))]
+    assert drawn[0]["bad"] is None and drawn[0]["short_caption"] == "a boat"
+    for index, sample in enumerate(drawn[1:], start=1):
+        assert sample["short_caption"] == "" and f"row {index} " in sample["bad"][1] + " "
+    causes = [sample["bad"][0] for sample in drawn[1:]]
+    assert causes[3] == "unreadable image (DecompressionBombError)"
+    assert all(cause.startswith("unreadable image") for cause in causes[:4])
+    assert causes[4:] == ["no image or wrong type", "no caption"]
+    assert not {"bad", "unmatched"} & samples[0, 1, True].keys(), "padding is not counted"
+
+
+def test_too_many_bad_samples_end_the_run():
+    reason = ("unreadable image", "the image of row 3 cannot be read")
+    bad = BadSamples(max_fraction=0.1, max_in_a_row=100, num_samples=30)
+    bad.count([None, reason, reason, reason])
+    with pytest.raises(ValueError, match="4 of 5 samples are bad.*{'unreadable image': 4}.*row 3"):
+        bad.count([reason])
+    bad = BadSamples(max_fraction=1.0, max_in_a_row=3)
+    for _ in range(5):
+        bad.count([reason, reason, None])
+    with pytest.raises(ValueError, match="3 samples in a row are bad"):
+        bad.count([reason, reason, reason])
+
+
+def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
+    scenes = load_scenes(30, seed=9).cast_column("image", Image(decode=False)).to_list()
+    scenes[4]["image"] = {"bytes": b"no image", "path": None}
+    scenes[9]["caption"], scenes[9]["long_captions"] = None, []
+    features = load_scenes(1).features
+    Dataset.from_list(scenes, features=features).save_to_disk(tmp_path / "data")
+    load_scenes(8, seed=2).save_to_disk(tmp_path / "eval")
+    options = {"dataset_name": tmp_path / "data", "train_split": "train", "eval_split": "train[10:20]"}
+    train("run", **options, max_train_steps=4, max_bad_fraction=0.1, max_train_samples=None)
+    assert "2 bad samples were skipped" in caplog.text and "'no caption': 1" in caplog.text
+    with pytest.raises(ValueError, match="more than `--max_bad_fraction 0.01` allows"):
+        train("other", **options, max_train_steps=4, max_train_samples=None)
+
+
+def test_wrong_uses_of_a_stream_are_errors(train, shards):
+    with pytest.raises(SystemExit):
+        train("a", dataset_name=shards, streaming=True, max_train_steps=None)
+    with pytest.raises(ValueError, match="`--tokenizer_name`"):
+        train("b", **STREAM, dataset_name=shards)

@@ -1,0 +1,341 @@
+import argparse
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modeling_lotlip import LotlipModel, LotlipTextConfig, LotlipVisionConfig, LotlipVisionModel
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.training.monitoring import read_metrics
+from modeling_lotlip.training.samples import CaptionedImages, GlobalBatches
+from modeling_lotlip.training.step import parameter_groups
+from tests.conftest import launch, tiny_config
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "num_processes, vision, chunk_size, objective",
+    [
+        (2, "trained", 0, "lotlip"),
+        (2, "locked", 1, "lotlip"),
+        (4, "locked", 0, "lotlip"),
+        (4, "trained", 1, "lotlip"),
+        (2, "trained", 1, "siglip"),
+        (2, "locked", 1, "filip"),
+        (2, "trained", 0, "filip"),
+        (2, "trained", 1, "long_clip"),
+    ],
+)
+def test_several_processes_equal_one(tmp_path, num_processes, vision, chunk_size, objective):
+    """Gradients of an epoch, and the curve of losses over two more, for the same global batches."""
+    runs = []
+    for number in (1, num_processes):
+        output = tmp_path / f"steps_{number}"
+        step = [str(ROOT / "tests" / "helpers" / "distributed_step.py"), str(output), "4", vision]
+        done = launch(number, *step, str(chunk_size if number > 1 else 0), objective)
+        assert done.returncode == 0, done.stderr
+        runs.append([torch.load(f"{output}.{process}") for process in range(number)])
+        assert all(run["num_processes"] == number for run in runs[-1])
+
+    (alone,), several = runs
+    assert [len(step["keys"]) for step in alone["steps"]] == 3 * [4, 4, 3]
+    assert several[-1]["steps"][2]["keys"][-1][2], "the last batch does not divide: one row must be padding"
+    seen = []
+    for one, *others in zip(alone["steps"], *(run["steps"] for run in several)):
+        real = [key for other in others for key in other["keys"] if not key[2]]
+        assert sorted(real) == sorted(one["keys"])
+        seen += [index for _, index, _ in real]
+        assert all(other["loss"] == others[0]["loss"] for other in others)
+        torch.testing.assert_close(others[0]["loss"], one["loss"], rtol=1e-5, atol=0)
+        if "gradients" not in one:
+            continue
+        assert others[0]["gradients"].keys() == one["gradients"].keys()
+        assert any(name.startswith("vision_model") for name in one["gradients"]) == (vision == "trained")
+        total_norm = torch.stack([gradient.norm() for gradient in one["gradients"].values()]).norm().item()
+        for name, gradient in one["gradients"].items():
+            # the gradient of a key bias is zero but for rounding, which is relative to the others'
+            difference = (others[0]["gradients"][name] - gradient).norm().item()
+            assert difference <= 1e-5 * gradient.norm().item() + 1e-7 * total_norm, name
+    assert sorted(seen) == sorted(3 * list(range(11))), "every sample once in an epoch"
+    assert alone["steps"][-1]["loss"] != alone["steps"][-4]["loss"]
+
+
+def test_sharded_parameters_get_the_gradients_of_one_process(tmp_path):
+    results = []
+    for num_processes in (1, 2):
+        output = tmp_path / f"sharded_{num_processes}"
+        done = launch(num_processes, str(ROOT / "tests" / "helpers" / "fully_shard_step.py"), str(output))
+        assert done.returncode == 0, done.stderr
+        results.append(torch.load(output))
+    alone, sharded = results
+    assert not alone["sharded"] and len(sharded["sharded"]) == len(LotlipModel(tiny_config()).state_dict()) - 1
+    torch.testing.assert_close(sharded["loss"], alone["loss"], rtol=1e-5, atol=0)
+    assert sharded["gradients"].keys() == alone["gradients"].keys()
+    for name, gradient in alone["gradients"].items():
+        torch.testing.assert_close(sharded["gradients"][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_script_in_two_processes_evaluates_as_in_one(train, tmp_path):
+    alone = train("alone", max_eval_samples=25)
+    done = launch(
+        2,
+        str(ROOT / "examples" / "train_lotlip.py"),
+        *("--output_dir", str(tmp_path / "two"), "--config_name", str(tmp_path / "config")),
+        *("--max_train_samples", "44", "--max_eval_samples", "25", "--per_device_train_batch_size", "4"),
+        *("--max_train_steps", "8", "--warmup_steps", "2", "--learning_rate", "1e-3"),
+    )
+    assert done.returncode == 0, done.stderr
+    results = [json.loads((folder / "eval_results.json").read_text()) for folder in (alone, tmp_path / "two")]
+    assert results[0].keys() == results[1].keys()
+    assert results[0]["long_num_images"] == results[1]["long_num_images"] == 25
+    assert "short_t2i_recall@1" in results[0] and "long_i2t_recall@10" in results[0]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_resumed_run_is_the_uninterrupted_run(train, tmp_path, num_workers):
+    # 44 images in batches of 8: step 3 is in the middle of the first epoch, step 6 at its end; dropout and crops on
+    whole = train("whole", checkpointing_steps=3, eval_steps=2, min_crop_scale=0.8)
+    for step in (3, 6):
+        interrupted = tmp_path / f"interrupted_{step}"
+        shutil.copytree(whole / f"checkpoint-{step}", interrupted / f"checkpoint-{step}")
+        resumed = train(
+            interrupted.name,
+            min_crop_scale=0.8,
+            checkpointing_steps=4,
+            resume_from_checkpoint="latest",
+            dataloader_num_workers=num_workers,
+        )
+        weights, expected = load_file(resumed / "model.safetensors"), load_file(whole / "model.safetensors")
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_resumed_run_is_the_uninterrupted_run_where_updates_cross_epochs(train, tmp_path):
+    # 3 batches an epoch and 2 an update: the first epoch ends in the middle of an update
+    options = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "checkpointing_steps": "epoch"}
+    whole = train("whole", max_train_steps=6, **options)
+    steps = sorted(int(path.name.split("-")[1]) for path in whole.glob("checkpoint-*"))
+    assert steps[0] == 2
+    resumed = train("resumed", max_train_steps=6, resume_from_checkpoint=whole / "checkpoint-2", **options)
+    weights, expected = load_file(resumed / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_resume_refuses_another_run(train):
+    folder = train("first", checkpointing_steps=4, max_train_steps=4)
+    with pytest.raises(ValueError, match="seed = 0, this run has 1"):
+        train("second", seed=1, resume_from_checkpoint=folder / "checkpoint-4")
+    with pytest.raises(ValueError, match="earlier run"):
+        train("first")
+    (folder / "checkpoint-9.partial").mkdir()  # torn while it was written
+    train("first", resume_from_checkpoint="latest", max_train_steps=5, checkpointing_steps=1)
+
+    # a refused one changes nothing; one from an earlier step sets the later one aside, which can be named again
+    names = sorted(path.name for path in folder.iterdir())
+    earlier = {"resume_from_checkpoint": folder / "checkpoint-4", "max_train_steps": 5, "checkpointing_steps": 1}
+    for wrong, message in (
+        ({"learning_rate": 1e-5}, "learning_rate = "),
+        ({"mixed_precision": "bf16"}, "mixed_precision = no, this run has bf16"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train("first", **earlier, **wrong)
+        assert sorted(path.name for path in folder.iterdir()) == names
+    train("first", **earlier)
+    train("first", **earlier)
+    assert {"checkpoint-5.abandoned", "checkpoint-5.abandoned-2", "checkpoint-5"} <= {
+        path.name for path in folder.iterdir()
+    }
+    train("first", **earlier | {"resume_from_checkpoint": folder / "checkpoint-5.abandoned", "max_train_steps": 6})
+    assert (folder / "checkpoint-6").exists() and (folder / "checkpoint-5").exists()
+
+
+def test_global_batches_are_a_new_permutation_each_epoch():
+    batches = GlobalBatches(num_samples=10, batch_size=2, seed=1, process_index=1, num_processes=2)
+    others = GlobalBatches(num_samples=10, batch_size=2, seed=1, process_index=0, num_processes=2)
+    orders = []
+    for epoch in range(2):
+        batches.epoch = others.epoch = epoch
+        keys = [key for own, other in zip(batches, others) for key in own + other]
+        orders.append([index for _, index, is_padding in keys if not is_padding])
+        assert sorted(orders[-1]) == list(range(10))
+        assert {key[0] for key in keys} == {epoch}
+    assert orders[0] != orders[1]
+    whole, batches.first_batch = list(batches), 1
+    assert list(batches) == whole[1:]
+
+
+def sample_dataset(**options) -> CaptionedImages:
+    args = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
+    settings = {"num_long_captions": 1, "num_sub_captions": None, "seed": 0, "side_files": None}
+    settings["sub_caption_splitter"] = "paper"
+    settings |= {"no_short_captions": False, "draw_short_from_all": False, "drop_summary": False}
+    vars(args).update(settings | options)
+    text = "1. First things. 2) A boat.\nThe sea.. 3. Last"
+    dataset = load_scenes(3, seed=2).remove_columns(["caption", "long_captions"])
+    dataset = dataset.add_column("caption", [["a", "b", "c"], [None, "d"], []])
+    dataset = dataset.add_column("long_captions", [[text, "Other"], [text], []])
+    return CaptionedImages(dataset, args, CaptionReader(args, dataset.column_names))
+
+
+def test_draws_of_captions():
+    samples = sample_dataset(num_long_captions=2)
+    drawn = {samples[epoch, 0, False]["short_caption"] for epoch in range(50)}
+    assert drawn == {"a", "b", "c"}
+    assert samples[0, 1, False]["short_caption"] == "d"
+    # enumeration goes, but a number in a sentence stays; "2) A boat" is a sub-caption with its number
+    assert samples[0, 1, False]["long_captions"] == ["First things. 2) A boat. The sea. Last", ""]
+    assert samples[0, 2, False]["long_captions"] == ["", ""] and samples[0, 2, False]["short_caption"] == ""
+    assert samples[0, 0, True]["long_captions"] == ["", ""] and samples[0, 0, True]["short_caption"] == ""
+    assert {tuple(samples[epoch, 0, False]["long_captions"]) for epoch in range(50)} == {
+        ("First things. 2) A boat. The sea. Last", "Other"),
+        ("Other", "First things. 2) A boat. The sea. Last"),
+    }
+
+    parts = ["First things", "2) A boat", "The sea", "Last"]
+    consecutive = {". ".join(parts[start : start + 2]) for start in range(3)}
+    samples = sample_dataset(num_sub_captions=2)
+    assert {samples[epoch, 1, False]["long_captions"][0] for epoch in range(50)} == consecutive
+    again = sample_dataset(num_sub_captions=2)
+    order = [(epoch, index, False) for epoch in range(5) for index in range(3)]
+    drawn = {key: samples[key]["long_captions"] for key in order}
+    random.Random(0).shuffle(order)
+    assert all(again[key]["long_captions"] == drawn[key] for key in order), "a draw depends on the sample alone"
+
+
+def test_no_weight_decay_on_norms_biases_corners_and_temperature():
+    model = LotlipModel(tiny_config())
+    groups = parameter_groups(model, 0.1)
+    decayed, kept = ({id(p) for g in groups for p in g["params"] if g["weight_decay"] == decay} for decay in (0.1, 0))
+    kept_names = {name for name, parameter in model.named_parameters() if id(parameter) in kept}
+    assert len(decayed) + len(kept) == len(list(model.parameters()))
+    assert {
+        "logit_scale",
+        "text_model.embeddings.corner_tokens",
+        "text_model.layers.0.layer_norm1.weight",
+    } <= kept_names
+    assert all(name.endswith("bias") or "norm" in name or "corner" in name or "scale" in name for name in kept_names)
+    assert "text_model.embeddings.word_embeddings.weight" not in kept_names
+
+
+def test_image_tower_is_locked_if_it_was_loaded(train, tmp_path):
+    towers = LotlipModel(tiny_config())
+    start = train("start", max_train_steps=2)
+    before = load_file(start / "model.safetensors")
+    names = [name for name in before if name.startswith("vision_model")]
+    locked = train("locked", config_name=None, model_name_or_path=start, max_train_steps=2)
+    after = load_file(locked / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in names)
+    assert not torch.equal(before["text_projection.weight"], after["text_projection.weight"])
+    free = train("free", config_name=None, model_name_or_path=start, max_train_steps=2, no_freeze_vision_model=True)
+    after = load_file(free / "model.safetensors")
+    assert not any(torch.equal(before[name], after[name]) for name in names if name.endswith("q_proj.weight"))
+    assert len(names) == len(towers.vision_model.state_dict())
+
+
+def test_a_locked_tower_stays_in_evaluation_mode(train):
+    seen = []
+
+    def record(module, inputs):
+        if isinstance(module, LotlipVisionModel) and not torch.is_inference_mode_enabled():
+            seen.append(module.training)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(record)
+    train("locked", freeze_vision_model=True, eval_steps=2, max_train_steps=5)
+    hook.remove()
+    assert seen == [False] * 5
+
+
+def test_trains_without_long_captions_or_without_short_ones(train, tmp_path):
+    dataset = load_scenes(20, seed=3)
+    for column in ("caption", "long_captions"):
+        dataset.remove_columns(column).save_to_disk(tmp_path / f"without_{column}")
+        data = {"dataset_name": tmp_path / f"without_{column}", "train_split": "train", "eval_split": "train"}
+        folder = train(f"run_without_{column}", max_train_steps=3, **data)
+        results = json.loads((folder / "eval_results.json").read_text())
+        assert ("short_t2i_recall@1" in results) == (column != "caption")
+        assert ("long_t2i_recall@1" in results) == (column != "long_captions")
+
+
+@pytest.mark.parametrize("left_out", ["short", "long"])
+def test_trains_on_one_kind_of_captions_and_is_evaluated_on_both(train, left_out):
+    options = {"no_short_captions": True} if left_out == "short" else {"num_long_captions": 0}
+    folder = train(f"without_{left_out}", max_train_steps=2, logging_steps=1, **options)
+    measured = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+    assert all(
+        ("loss_short" in row, "loss_cls" in row) == (left_out == "long", left_out == "short") for row in measured
+    )
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["short_num_captions"] == results["long_num_captions"] == 24
+    with pytest.raises(SystemExit):
+        train("nothing", no_short_captions=True, num_long_captions=0)
+
+
+def test_trackers_get_losses_and_results(train):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = {"eval_steps": 4, "logging_steps": 1, "gradient_accumulation_steps": 2}
+    folder = train("tracked", with_tracking=True, report_to="tensorboard", **options)
+    events = EventAccumulator(str(folder / "logs" / "lotlip")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
+    assert [event.step for event in events.Scalars("long_t2i_recall@1")] == [4, 8]
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert events.Scalars("short_mean_recall")[-1].value == pytest.approx(results["short_mean_recall"])
+
+
+def test_wrong_arguments_are_errors(train, tmp_path):
+    with pytest.raises(ValueError, match="--image_column picture.*has \\['image'"):
+        train("a", image_column="picture")
+    with pytest.raises(ValueError, match="Neither `--caption_column x`"):
+        train("b", caption_column="x", long_captions_column="y")
+    with pytest.raises(ValueError, match="--max_length 600"):
+        train("c", max_length=600)
+    with pytest.raises(ValueError, match="7 images, too few for one batch of 8"):
+        train("d", max_train_samples=7)
+    for wrong in ({"num_sub_captions": 0}, {"min_crop_scale": 0}, {"checkpointing_steps": "often"}):
+        with pytest.raises(SystemExit):
+            train("e", **wrong)
+    broken = load_scenes(4, seed=3).to_list()
+    broken[2]["image"]["bytes"] = b"no image"
+    from datasets import Dataset
+
+    Dataset.from_list(broken).save_to_disk(tmp_path / "broken")
+    with pytest.raises(
+        ValueError,
+        match="`--max_bad_fraction 0.01` allows: .*image of row 2 cannot be read",
+    ):
+        train("f", dataset_name=tmp_path / "broken", eval_split="train", per_device_train_batch_size=4)
+
+
+def test_towers_by_name_meet_in_one_model(train, tmp_path):
+    from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(words), **small)).save_pretrained(tmp_path / "bert")
+    BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(tmp_path / "bert")
+    ViTModel(ViTConfig(image_size=32, patch_size=16, **(small | {"hidden_size": 48}))).save_pretrained(
+        tmp_path / "vit"
+    )
+    folder = train(
+        "run",
+        config_name=None,
+        text_model_name_or_path=tmp_path / "bert",
+        vision_model_name_or_path=tmp_path / "vit",
+        num_corner_tokens=3,
+        max_train_steps=2,
+    )
+    model = LotlipModel.from_pretrained(folder)
+    assert model.config.text_config.num_corner_tokens == 3 and model.config.projection_dim == 48
+    assert isinstance(model.config.text_config, LotlipTextConfig)
+    assert isinstance(model.config.vision_config, LotlipVisionConfig)
+    vit = ViTModel.from_pretrained(tmp_path / "vit")
+    torch.testing.assert_close(
+        model.vision_model.embeddings.position_embeddings, vit.embeddings.position_embeddings, rtol=0, atol=0
+    )
