@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-The command `lotlip`, also `python -m lotlip`: parses the command line, then runs `modeling_lotlip/commands/COMMAND.py`.
+The command `lotlip` or `python -m lotlip`: parses its arguments, then runs `modeling_lotlip/commands/COMMAND.py`.
 
-It is a module beside the package because importing the package imports torch, which takes seconds, and `--help` and the
-report of a wrong argument need not wait for that: the arguments are parsed before the package's own `__init__` runs.
+It is a module beside the package because importing the package imports torch, which takes seconds: `--help` and the
+report of a wrong argument need not wait for it. The arguments are parsed before the package's own `__init__` runs.
 """
 
 import importlib

@@ -543,8 +543,8 @@ def main() -> None:
             args, args.train_split, args.max_train_samples, weights=args.data_weights, seed=args.seed
         )
         eval_data = load_split(eval_args, args.eval_split, args.max_eval_samples)
-        reader = CaptionReader(args, columns_of(train_data))
-        eval_reader = CaptionReader(eval_args, columns_of(eval_data))
+        reader = CaptionReader(columns_of(train_data), args, args, args.image_column)
+        eval_reader = CaptionReader(columns_of(eval_data), eval_args, eval_args, eval_args.image_column)
     if args.objective == "long_clip" and (args.no_short_captions or reader.short_column is None):
         raise ValueError(
             "`--objective long_clip` is `clip` on long captions where there are no short ones, whose loss it changes: "

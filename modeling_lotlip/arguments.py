@@ -230,7 +230,7 @@ def with_hyphens(names: list[str]) -> list[str]:
 
 def _hf_argument_parser() -> type[argparse.ArgumentParser]:
     """
-    `HfArgumentParser`. Where transformers is not imported yet its one file is loaded alone, in a twentieth of the time.
+    `HfArgumentParser`. Where transformers is not imported yet its one file is loaded alone, which is faster.
     """
     if "transformers" in sys.modules:
         from transformers import HfArgumentParser

@@ -367,7 +367,9 @@ def samples() -> CaptionedImages:
     names.no_short_captions = names.draw_short_from_all = names.drop_summary = False
     names.sub_caption_splitter = "paper"
     stream = Dataset.from_dict({"image": [None], "caption": [None], "long_captions": [None]}).to_iterable_dataset()
-    return CaptionedImages(stream, names, CaptionReader(names, ["image", "caption", "long_captions"]))
+    return CaptionedImages(
+        stream, names, CaptionReader(["image", "caption", "long_captions"], names, names, names.image_column)
+    )
 
 
 FILES = st.sampled_from(IMAGE_FILES) | st.none() | st.binary(max_size=40)

@@ -90,7 +90,7 @@ def test_training_and_evaluation_split_as_asked(model_dir):
     for splitter in SPLITTERS:
         expected = join_sub_captions(split_sub_captions(TEXT, splitter))
         args = names(splitter)
-        reader = CaptionReader(args, dataset.column_names)
+        reader = CaptionReader(dataset.column_names, args, args, args.image_column)
         assert reader.sub_captions(TEXT) == split_sub_captions(TEXT, splitter)
         samples = CaptionedImages(dataset, args, reader)
         assert samples.draw_captions(0, 0, dataset[0])[1] == [expected]
@@ -109,6 +109,8 @@ def test_training_and_evaluation_split_as_asked(model_dir):
 def test_the_library_is_needed_only_where_it_is_asked_for(monkeypatch):
     assert sentencex.segment  # it is there
     monkeypatch.setitem(sys.modules, "sentencex", None)
-    assert CaptionReader(names("paper"), ["long_captions"]).sub_captions("A boat. Red.") == ["A boat", "Red"]
+    assert CaptionReader(["long_captions"], names("paper"), names("paper"), names("paper").image_column).sub_captions(
+        "A boat. Red."
+    ) == ["A boat", "Red"]
     with pytest.raises(ImportError, match='pip install "sentencex'):
-        CaptionReader(names("sentences"), ["long_captions"])
+        CaptionReader(["long_captions"], names("sentences"), names("sentences"), names("sentences").image_column)

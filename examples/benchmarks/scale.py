@@ -275,7 +275,7 @@ def measure_loading(args: argparse.Namespace, words: list[str], processor) -> di
     names.side_files = None
     names.no_short_captions = names.draw_short_from_all = names.drop_summary = False
     names.sub_caption_splitter = "paper"
-    reader = CaptionReader(names, ["image", "caption", "long_captions"])
+    reader = CaptionReader(["image", "caption", "long_captions"], names, names, names.image_column)
     collator = Collator(processor, args.long_length)
     keys = [(0, index, False) for index in range(args.num_measured_images)]
     measured = {}

@@ -41,8 +41,8 @@ def embed_images_and_long_captions(args: argparse.Namespace) -> tuple[torch.Tens
     """Embeddings of the images that have long captions and of these captions, and the image of each caption."""
     state = PartialState(cpu=args.device == "cpu")
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
-    reader = CaptionReader(args, columns_of(dataset))
-    image_embeds, texts, *_ = embed_dataset(*load_model(args, state), dataset, reader, args, state)
+    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
+    image_embeds, texts, *_ = embed_dataset(*load_model(args.model_name_or_path, args), dataset, reader, args, state)
     if not texts["long"]["captions"]:
         raise ValueError(f"No image has a caption in `--long_captions_column {args.long_captions_column}`.")
     gallery, image_of_text = torch.tensor(texts["long"]["images"]).unique(return_inverse=True)

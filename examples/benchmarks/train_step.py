@@ -93,7 +93,9 @@ def load_batches(args: argparse.Namespace) -> Iterator[Batch]:
     names.sub_caption_splitter = "paper"
     crop = RandomResizedCrop(224, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
     dataset = Dataset.from_dict(rows).cast_column("image", Image())
-    samples = CaptionedImages(dataset, names, CaptionReader(names, dataset.column_names), crop)
+    samples = CaptionedImages(
+        dataset, names, CaptionReader(dataset.column_names, names, names, names.image_column), crop
+    )
     batches = ([(epoch, index, False) for index in range(args.images)] for epoch in count())
     loader = DataLoader(
         samples,

@@ -25,7 +25,6 @@ import math
 import statistics
 
 import torch
-from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -242,13 +241,13 @@ def main() -> None:
         parser.error(f"--output_file {args.output_file} is for JSON, name it .json: the tables stand beside it.")
 
     dataset = load_split(args, args.eval_split, args.max_eval_samples, with_images=False)
-    reader = CaptionReader(args, columns_of(dataset))
+    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
     captions = (reader.long_captions(row) for row in dataset.select_columns(reader.columns))
     texts = [join_sub_captions(split_sub_captions(of_image[0])) for of_image in captions if of_image]
     texts = [text for text in texts if text]
     if not texts:
         raise ValueError("No image has a long caption: there is nothing to analyse. See the data arguments.")
-    model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
+    model, processor = load_model(args.model_name_or_path, args)
     if getattr(model.config.get_text_config(), "num_corner_tokens", 0) == 0:
         raise ValueError(f"`--model_name_or_path {args.model_name_or_path}` has no corner tokens.")
     model.set_attn_implementation("eager")

@@ -36,7 +36,6 @@ from dataclasses import replace
 from statistics import NormalDist, fmean
 
 import torch
-from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -255,7 +254,7 @@ def main() -> None:
         parser.error(f"--num_scenes must be at least 1, got {args.num_scenes}.")
     check_output_file(parser, args.output_file)
 
-    model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
+    model, processor = load_model(args.model_name_or_path, args)
     model.set_attn_implementation("eager")
     one = draw_large(1, args.seed), embed_corpus(model, processor, ["a photo"])
     for method in args.methods:

@@ -26,7 +26,6 @@ from collections import defaultdict
 from statistics import fmean
 
 import torch
-from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -123,7 +122,7 @@ def main() -> None:
     if not 1 <= args.num_queries <= args.num_scenes or args.num_scenes < 2:
         parser.error("--num_queries must be from 1 to --num_scenes, and that at least 2.")
 
-    model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
+    model, processor = load_model(args.model_name_or_path, args)
     scenes = [make_scene(args.seed, number) for number in range(args.num_scenes)]
     embeds = []
     for start in range(0, len(scenes), args.batch_size):

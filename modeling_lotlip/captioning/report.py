@@ -140,7 +140,7 @@ def measure_captions(files: list[Path], args: argparse.Namespace) -> tuple[dict[
 
 def load_dual_encoder(name: str, args: argparse.Namespace, state: PartialState):
     """A dual encoder and its processor."""
-    return load_model(argparse.Namespace(**vars(args), model_name_or_path=name, max_length=None), state)
+    return load_model(name, argparse.Namespace(**vars(args), max_length=None))
 
 
 def prepare_text(text: str, args: argparse.Namespace) -> str:

@@ -36,7 +36,6 @@ from ..data.arguments import HelpFormatter
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: it calls nobody
 
 import gradio as gr
-from accelerate import PartialState
 
 from ..data.arguments import add_data_arguments
 from ..embedding.arguments import add_model_arguments
@@ -175,7 +174,7 @@ def build_page(searcher: Searcher) -> gr.Blocks:
 
 def serve(args: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C."""
-    model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
+    model, processor = load_model(args.model_name_or_path, args)
     searcher = Searcher(model, processor, args)
     searcher.start_update()
     page = build_page(searcher)

@@ -110,7 +110,7 @@ def pack(dataset: Dataset | IterableDataset, args: argparse.Namespace) -> Counte
     if list(args.output_dir.glob("*.tar")):
         raise ValueError(f"`--output_dir {args.output_dir}` holds shards: delete them, or name another folder.")
     dataset = undecoded(dataset, args.image_column)
-    reader = CaptionReader(args, columns_of(dataset))
+    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
     counts = Counter()
 
     def samples() -> Iterator[dict[str, bytes]]:

@@ -13,7 +13,6 @@
 # limitations under the License.
 """The captions of an image: those in the columns of its row, and those in side files, found by a key of the image."""
 
-import argparse
 import logging
 from collections.abc import Iterable
 from functools import cache
@@ -22,6 +21,7 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 
 from ..sub_captions import split_sub_captions
+from .arguments import CaptionArguments, SideFileArguments
 from .published.__init__ import NUM_EXAMPLES
 from .side_captions import REJECTED_COLUMN, SideCaptions, captions_of, hash_keys, key_of, such_as
 
@@ -36,7 +36,7 @@ def warn_once(message: str) -> None:
 
 
 def caption_columns(
-    args: argparse.Namespace, columns: Iterable[str], is_one_needed: bool = True
+    captions: CaptionArguments, columns: Iterable[str], is_one_needed: bool = True
 ) -> tuple[str | None, str | None]:
     """
     The columns of short and of long captions, None for the one that the data set lacks.
@@ -44,12 +44,12 @@ def caption_columns(
     Raises:
         `ValueError`: if it has neither, but needs one.
     """
-    short = args.caption_column if args.caption_column in columns else None
-    long = args.long_captions_column if args.long_captions_column in columns else None
+    short = captions.caption_column if captions.caption_column in columns else None
+    long = captions.long_captions_column if captions.long_captions_column in columns else None
     if short is None and long is None and is_one_needed:
         raise ValueError(
-            f"Neither `--caption_column {args.caption_column}` nor `--long_captions_column "
-            f"{args.long_captions_column}` is a column of the data set, which has {list(columns)}."
+            f"Neither `--caption_column {captions.caption_column}` nor `--long_captions_column "
+            f"{captions.long_captions_column}` is a column of the data set, which has {list(columns)}."
         )
     return short, long
 
@@ -59,33 +59,48 @@ class CaptionReader:
     Reads the short and the long captions of a row.
 
     Args:
-        args (`argparse.Namespace`):
-            The data arguments, and those of side files.
         columns (`Iterable[str]`):
             The columns of the data set.
+        captions (`CaptionArguments`):
+            The columns of captions, and how long ones are split.
+        side_files (`SideFileArguments`, *optional*):
+            Files with further long captions.
+        image_column (`str`, *optional*, defaults to `"image"`):
+            The column of the images, whose files can be the keys of side files.
 
     Raises:
         `ValueError`: if there are captions of neither kind, none in the side files, or no key for these.
     """
 
-    def __init__(self, args: argparse.Namespace, columns: Iterable[str]):
+    def __init__(
+        self,
+        columns: Iterable[str],
+        captions: CaptionArguments,
+        side_files: SideFileArguments | None = None,
+        image_column: str = "image",
+    ):
+        side_files = side_files or SideFileArguments()
         columns = list(columns)
-        self.image_column = args.image_column
-        self.sub_caption_splitter = args.sub_caption_splitter
+        self.image_column = image_column
+        self.sub_caption_splitter = captions.sub_caption_splitter
         self.sub_captions("")  # says at once what is not installed
-        self.short_column, self.long_column = caption_columns(args, columns, is_one_needed=args.side_files is None)
+        self.short_column, self.long_column = caption_columns(
+            captions, columns, is_one_needed=side_files.side_files is None
+        )
         self.key_column, self.side_captions = None, None
-        if args.side_files is not None:
-            self.key_column = args.key_column or args.side_key_column
+        if side_files.side_files is not None:
+            self.key_column = side_files.key_column or side_files.side_key_column
             if self.key_column not in columns and self.key_column.split(".")[0] not in columns:
                 raise ValueError(
                     f"`--key_column {self.key_column}` is no column of the data set, which has {columns}: name the "
                     "one whose values stand in the `--side_key_column` of `--side_files`."
                 )
-            self.side_captions = SideCaptions(args.side_files, args.side_key_column, args.side_caption_columns)
+            self.side_captions = SideCaptions(
+                side_files.side_files, side_files.side_key_column, side_files.side_caption_columns
+            )
             told = (
                 f"{self.side_captions.num_rejected} of {len(self.side_captions.rows)} rows of `--side_files "
-                f"{' '.join(args.side_files)}` are left out: rules reject them (column {REJECTED_COLUMN!r})."
+                f"{' '.join(side_files.side_files)}` are left out: rules reject them (column {REJECTED_COLUMN!r})."
             )
             if len(self.side_captions.hashes) == 0:
                 raise ValueError(f"{told} Of the others none has a caption with a key: there is nothing to read.")

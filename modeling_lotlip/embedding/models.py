@@ -13,7 +13,6 @@
 # limitations under the License.
 """Dual encoders: loading, limits of their texts, what tells them apart."""
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from datasets.fingerprint import Hasher
 from torch import nn
 from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
+from .arguments import InferenceArguments
 from .families import READ_WHOLE_TABLE, text_defaults
 from .token_wise import is_token_wise
 
@@ -71,32 +71,41 @@ def check_single_embeddings(model: PreTrainedModel | PreTrainedConfig) -> None:
 
 
 def load_model(
-    args: argparse.Namespace, state: PartialState, takes_tokens: bool = False
+    model_name_or_path: str, inference: InferenceArguments | None = None, takes_tokens: bool = False
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    Loads the model of the evaluation arguments, ready to embed, and its processor. One that compares tokens is refused
-    where the script does not take tokens.
+    Loads a dual encoder, ready to embed, and its processor.
+
+    Args:
+        model_name_or_path (`str`):
+            A Hub id or a folder.
+        inference (`InferenceArguments`, *optional*):
+            Precision, device and limit of texts. Default: float32, on the device of accelerate's `PartialState`.
+        takes_tokens (`bool`, *optional*, defaults to `False`):
+            Whether the caller can use a model that compares tokens and has no single embedding.
+
+    Raises:
+        `ValueError`: if it is no dual encoder, compares tokens, or has fewer positions than `inference.max_length`.
     """
+    inference = inference or InferenceArguments()
     model = AutoModel.from_pretrained(
-        args.model_name_or_path,
-        dtype=getattr(torch, args.dtype),
-        trust_remote_code=args.trust_remote_code,
+        model_name_or_path,
+        dtype=getattr(torch, inference.dtype),
+        trust_remote_code=inference.trust_remote_code,
     )
     if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
-        raise ValueError(
-            f"`--model_name_or_path {args.model_name_or_path}` is a {type(model).__name__}, no dual encoder."
-        )
+        raise ValueError(f"`--model_name_or_path {model_name_or_path}` is a {type(model).__name__}, no dual encoder.")
     if not takes_tokens:
         check_single_embeddings(model)
-    processor = AutoProcessor.from_pretrained(args.model_name_or_path, trust_remote_code=args.trust_remote_code)
+    processor = AutoProcessor.from_pretrained(model_name_or_path, trust_remote_code=inference.trust_remote_code)
     num_positions = count_positions(model)
-    if args.max_length is not None and num_positions is not None and args.max_length > num_positions:
+    if inference.max_length is not None and num_positions is not None and inference.max_length > num_positions:
         raise ValueError(
-            f"`--max_length {args.max_length}` is beyond the {num_positions} tokens that the text tower of "
-            f"`--model_name_or_path {args.model_name_or_path}` has positions for: give at most so many."
+            f"`--max_length {inference.max_length}` is beyond the {num_positions} tokens that the text tower of "
+            f"`--model_name_or_path {model_name_or_path}` has positions for: give at most so many."
         )
     processor.tokenizer.model_max_length = text_limit(model, processor)
-    return model.to(args.device or state.device).eval(), processor
+    return model.to(inference.device or PartialState().device).eval(), processor
 
 
 def count_positions(model: PreTrainedModel) -> int | None:

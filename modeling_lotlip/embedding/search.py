@@ -28,7 +28,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel
 
@@ -283,7 +282,7 @@ def main() -> None:
             f"`--k {args.k}` must be from 1 to {num_rows}, the embeddings of `--kind {args.kind}` in "
             f"`--embeddings_dir {args.embeddings_dir}`."
         )
-    model, processor = load_model(args, PartialState(cpu=args.device == "cpu"))
+    model, processor = load_model(args.model_name_or_path, args)
     splitter = check_model(args, model).get("sub_caption_splitter", "paper")
     # texts of several sentences as `embed_dataset.py` embeds long captions
     sub_captions = [split_sub_captions(query, splitter) for query in queries]

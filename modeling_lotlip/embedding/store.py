@@ -287,7 +287,7 @@ def main() -> None:
     # a process that is ready early waits for the last one
     state = PartialState(cpu=args.device == "cpu", timeout=timedelta(days=7))
     dataset = load_split(args, args.eval_split, args.max_eval_samples, with_images=args.only != "texts")
-    model, processor = load_model(args, state)
+    model, processor = load_model(args.model_name_or_path, args)
     if state.is_main_process:
         check_settings(args, model, processor, dataset)
     state.wait_for_everyone()

@@ -293,7 +293,7 @@ def main() -> None:
     if args.label_column not in columns:
         raise ValueError(f"`--label_column {args.label_column}` is no column of the data set, which has {columns}.")
     class_names = read_class_names(args, dataset.features[args.label_column] if dataset.features else None)
-    model, processor = load_model(args, state, takes_tokens=True)
+    model, processor = load_model(args.model_name_or_path, args, takes_tokens=True)
     results = evaluate_zero_shot(model, processor, dataset, class_names, args, state)
     if state.is_main_process:
         print("| images | classes | top-1 | top-5 |\n| --- | --- | --- | --- |")

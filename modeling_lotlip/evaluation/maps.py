@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accelerate import PartialState
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -470,7 +469,7 @@ def read_input(args: argparse.Namespace) -> tuple[str, Image.Image | None]:
     rows = list(dataset.skip(args.row))
     if not rows:
         raise ValueError(f"`--row {args.row}` is beyond the split {args.eval_split!r}.")
-    reader = CaptionReader(args, columns_of(dataset))
+    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
     captions = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
     if not captions:
         raise ValueError(f"`--row {args.row}` has no caption.")
@@ -506,10 +505,9 @@ def main() -> None:
         parser.error(str(error))
     if not split_sub_captions(text):
         parser.error("--text is empty: there is nothing to look at.")
-    state = PartialState(cpu=args.device == "cpu")
     explanations = []
     for name in dict.fromkeys(args.model_name_or_path):
-        model, processor = load_model(argparse.Namespace(**(vars(args) | {"model_name_or_path": name})), state)
+        model, processor = load_model(name, args)
         model.set_attn_implementation("eager")
         explanations.append(explain(name, model, processor, text, image, args.method, args.max_length))
     draw_text(explanations).savefig(args.output_dir / "text.png", dpi=150)

@@ -206,7 +206,7 @@ def evaluate_retrieval(
         `dict[str, float]`: what [`measure_retrieval`] returns.
     """
     with state.main_process_first():  # which reads new side files
-        reader = CaptionReader(args, columns_of(dataset))
+        reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
     embedded = embed_dataset(model, processor, dataset, reader, args, state)
     return measure_retrieval(embedded, args.distinct_short_captions) if state.is_main_process else {}
 
@@ -310,7 +310,7 @@ def evaluate_benchmarks(args: argparse.Namespace, state: PartialState) -> list[d
     rows = []
     for model_name in dict.fromkeys(args.model_name_or_path):
         model_args = argparse.Namespace(**(vars(args) | {"model_name_or_path": model_name}))
-        model, processor = load_model(model_args, state, takes_tokens=True)
+        model, processor = load_model(model_args.model_name_or_path, model_args, takes_tokens=True)
         for name, dataset in datasets.items():
             results = evaluate_retrieval(model, processor, dataset, args, state)
             published = get_benchmark(name).num_images
@@ -420,7 +420,7 @@ def main() -> None:
 
     (args.model_name_or_path,) = args.model_name_or_path
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
-    model, processor = load_model(args, state, takes_tokens=True)
+    model, processor = load_model(args.model_name_or_path, args, takes_tokens=True)
     results = evaluate_retrieval(model, processor, dataset, args, state)
     if state.is_main_process:
         print(format_table(results))

@@ -397,11 +397,11 @@ def main() -> None:
     if state.num_processes > 1:
         parser.error("This script runs in one process: start it with `python`.")
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
-    reader = CaptionReader(args, columns_of(dataset))
+    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
     results = []
     for name in dict.fromkeys(args.model_name_or_path):
         model_args = argparse.Namespace(**(vars(args) | {"model_name_or_path": name}))
-        model, processor = load_model(model_args, state)
+        model, processor = load_model(model_args.model_name_or_path, model_args)
         if args.max_length is not None:
             processor.tokenizer.model_max_length = args.max_length
         texts = first_long_captions(embed_dataset(model, processor, dataset, reader, model_args, state))

@@ -261,7 +261,7 @@ def main() -> None:
         dataset = load_split(args, args.eval_split, args.max_eval_samples, with_images=False)
     if args.image_column in columns_of(dataset):
         dataset = undecoded(dataset, args.image_column)
-    reader = CaptionReader(args, columns_of(dataset))
+    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
     lengths = measure_texts(dataset, reader, load_tokenizer(args.tokenizer_path))
     statistics = {kind: summarize(measured) for kind, measured in lengths.items()}
 

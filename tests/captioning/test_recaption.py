@@ -573,7 +573,13 @@ def test_captions_feed_training(caption, train, llava, photos, tmp_path):
         assert row["long_captions.json"] == row["json"]["long_captions"] == captions[digest]
     assert len(packed) == len({row["sha256"] for row in rows if row["caption"]})
     tokenizer = build_tokenizer(
-        packed, CaptionReader(names(long_captions_column="long_captions.json"), packed.column_names)
+        packed,
+        CaptionReader(
+            packed.column_names,
+            names(long_captions_column="long_captions.json"),
+            names(long_captions_column="long_captions.json"),
+            names(long_captions_column="long_captions.json").image_column,
+        ),
     )
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     shards = {"dataset_name": "webdataset", "data_files": files, "streaming": True, "image_column": "png"}

@@ -66,7 +66,7 @@ def test_the_join_is_that_of_a_dictionary(scenes, digests, tmp_path, suffix, key
         expected.setdefault(row["key"], []).extend(text for text in (row["llava"], row["blip"]) if text)
     options = {"side_caption_columns": ["llava", "blip"], "key_column": "url" if key == "url" else "image"}
     args = names(side_files=[write(tmp_path / f"long{suffix}", rows)], **options)
-    reader = CaptionReader(args, ["image", "caption", "url"])
+    reader = CaptionReader(["image", "caption", "url"], args, args, args.image_column)
     assert reader.has_long_captions and reader.long_column is None
     for row, name in zip(undecoded(scenes, "image").remove_columns("long_captions"), keys):
         assert sorted(reader.long_captions(row)) == sorted(expected[name])
@@ -103,11 +103,16 @@ def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
 def test_what_does_not_match_is_told(scenes, digests, tmp_path, caplog):
     rows = [{"key": url, "caption": "A boat. A car."} for url in [*URLS[3:], "nobody", "no one"]]
     args = names(side_files=[write(tmp_path / "long.jsonl", rows)], key_column="url")
-    CaptionReader(args, scenes.column_names).report_keys(scenes)
+    CaptionReader(scenes.column_names, args, args, args.image_column).report_keys(scenes)
     assert f"3 of {NUM_IMAGES} images have no captions in `--side_files` (such as '{URLS[0]}'" in caplog.text
     assert "2 of 23 rows there belong to none of the images (such as" in caplog.text and "'nobody'" in caplog.text
     with pytest.raises(ValueError, match=r"24 of 24 images have no captions.*right `--key_column`"):
-        CaptionReader(names(**vars(args) | {"key_column": "caption"}), scenes.column_names).report_keys(scenes)
+        CaptionReader(
+            scenes.column_names,
+            names(**vars(args) | {"key_column": "caption"}),
+            names(**vars(args) | {"key_column": "caption"}),
+            names(**vars(args) | {"key_column": "caption"}).image_column,
+        ).report_keys(scenes)
     unmatched = UnmatchedKeys()
     unmatched.count(["a"] * 999)
     with pytest.raises(ValueError, match="None of the first 1000 images"):
@@ -127,7 +132,7 @@ def test_wrong_names_are_errors(tmp_path, monkeypatch, changes, message):
     monkeypatch.chdir(tmp_path)
     args = names(**{"side_files": [write(tmp_path / "long.jsonl", [{"key": "a", "caption": "b"}] * 2)]} | changes)
     with pytest.raises(ValueError, match=message):
-        CaptionReader(args, ["image", "key", "url"])
+        CaptionReader(["image", "key", "url"], args, args, args.image_column)
 
 
 def test_evaluation_reads_side_files(scenes, tmp_path, model_dir):
@@ -166,7 +171,9 @@ def test_shards_train_with_long_captions_from_elsewhere(train, scenes, tmp_path,
     rows = [
         {"key": key, "caption": row["long_captions"]} for key, row in zip(keys[:-2], scenes.remove_columns("image"))
     ]
-    build_tokenizer(scenes, CaptionReader(names(), scenes.column_names)).save_pretrained(tmp_path / "tokenizer")
+    build_tokenizer(
+        scenes, CaptionReader(scenes.column_names, names(), names(), names().image_column)
+    ).save_pretrained(tmp_path / "tokenizer")
     options = {"dataset_name": "webdataset", "data_files": tmp_path / "shards" / "*.tar", "streaming": True}
     options |= {"image_column": "png", "caption_column": "txt", "eval_split": "train", "max_eval_samples": 12}
     options |= {"side_files": write(tmp_path / "long.parquet", rows), "key_column": key_column}
@@ -192,7 +199,9 @@ def test_damaged_shards(train, scenes, tmp_path, caplog):
     shard = tmp_path / "shards" / "00001.tar"
     content = shard.read_bytes()
     shard.write_bytes(content.replace(scenes[7]["caption"].encode(), b"\xe9" * len(scenes[7]["caption"]), 1))
-    build_tokenizer(scenes, CaptionReader(names(), scenes.column_names)).save_pretrained(tmp_path / "tokenizer")
+    build_tokenizer(
+        scenes, CaptionReader(scenes.column_names, names(), names(), names().image_column)
+    ).save_pretrained(tmp_path / "tokenizer")
     options = {"dataset_name": "webdataset", "data_files": tmp_path / "shards" / "*.tar", "streaming": True}
     options |= {"image_column": "png", "caption_column": "txt", "eval_split": "train", "max_eval_samples": 4}
     options |= {"tokenizer_name": tmp_path / "tokenizer", "max_train_samples": None, "max_train_steps": 3}
@@ -233,7 +242,7 @@ def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, capl
     rejected = [None, "too_short", None, "refusal", None, None, "repetition"]
     rows = [{"key": key, "caption": f"Of {n}.", "rejected_by": by} for n, (key, by) in enumerate(zip(keys, rejected))]
     args = names(side_files=[write(tmp_path / f"long{suffix}", rows)], key_column="url")
-    readers = [CaptionReader(args, scenes.column_names) for _ in range(2)]
+    readers = [CaptionReader(scenes.column_names, args, args, args.image_column) for _ in range(2)]
     for reader in [*readers, pickle.loads(pickle.dumps(readers[0]))]:
         captions = reader.side_captions
         assert [captions[key] for key in URLS[:6]] == [["Of 0."], [], ["Of 2."], [], ["Of 4."], ["Of 5."]]
@@ -264,4 +273,9 @@ def test_images_whose_captions_are_rejected_are_no_bad_samples(train, tmp_path, 
 
     nothing = write(tmp_path / "none.parquet", [{**row, "rejected_by": "too_short"} for row in rows[:4]])
     with pytest.raises(ValueError, match="^4 of 4 rows .* Of the others none has a caption"):
-        CaptionReader(names(side_files=[nothing], key_column="image"), ["image"])
+        CaptionReader(
+            ["image"],
+            names(side_files=[nothing], key_column="image"),
+            names(side_files=[nothing], key_column="image"),
+            names(side_files=[nothing], key_column="image").image_column,
+        )

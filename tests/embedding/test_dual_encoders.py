@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from accelerate import PartialState
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -341,7 +340,7 @@ def load(folder, max_length=None):
     args = argparse.Namespace(
         model_name_or_path=str(folder), dtype="float32", trust_remote_code=False, max_length=max_length, device="cpu"
     )
-    return load_model(args, PartialState(cpu=True))
+    return load_model(args.model_name_or_path, args)
 
 
 def brute_force(similarity, owners):
@@ -586,7 +585,7 @@ def test_search_page(name, folders, tmp_path):
     args = argparse.Namespace(model_name_or_path=folders(name), dtype="float32", trust_remote_code=False)
     vars(args).update(device="cpu", max_length=None, batch_size=2, images=tmp_path, embeddings_dir=None, index="exact")
     vars(args).update(index_dir=tmp_path / "indices", sentence_score="left_out", sub_caption_splitter="paper")
-    searcher = Searcher(*load_model(args, PartialState(cpu=True)), args)
+    searcher = Searcher(*load_model(args.model_name_or_path, args), args)
     searcher.update()
     assert searcher.status.problem is None
     query, results = searcher.search("a red boat. " * 200, None, 5)

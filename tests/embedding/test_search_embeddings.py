@@ -273,7 +273,6 @@ def test_faiss_and_torch_share_a_process():
         "for _ in range(3): search(corpus, [corpus], 5); search_faiss(corpus, [corpus], 5, 'HNSW8')\n"
         "print('done')"
     )
-    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

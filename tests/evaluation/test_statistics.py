@@ -91,7 +91,7 @@ def test_batches_change_nothing(monkeypatch, vocab_dir):
     tokenizer = dataset_statistics.load_tokenizer(str(vocab_dir))
     arguments = {"image_column": "image", "caption_column": "caption", "long_captions_column": "long_captions"}
     args = dataset_statistics.argparse.Namespace(**arguments, side_files=None, sub_caption_splitter="paper")
-    reader = dataset_statistics.CaptionReader(args, rows.column_names)
+    reader = dataset_statistics.CaptionReader(rows.column_names, args, args, args.image_column)
     measured = []
     for size in (1, 3, 1000):
         monkeypatch.setattr(dataset_statistics, "TEXTS_PER_BATCH", size)

@@ -60,7 +60,7 @@ def main():
         sub_caption_splitter="paper",
     )
     dataset = build_data(args)
-    reader = CaptionReader(args, dataset.column_names)
+    reader = CaptionReader(dataset.column_names, args, args, args.image_column)
     tokenizer = build_tokenizer(dataset, reader)
     torch.manual_seed(0)
     tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

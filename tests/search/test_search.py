@@ -53,7 +53,7 @@ def model_and_processor(model_dir):
     args = argparse.Namespace(
         model_name_or_path=model_dir, dtype="float32", trust_remote_code=False, max_length=None, device="cpu"
     )
-    model, processor = load_model(args, None)
+    model, processor = load_model(args.model_name_or_path, args)
     return model, processor
 
 

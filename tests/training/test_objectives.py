@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import torch
-from accelerate import PartialState
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
@@ -102,10 +101,10 @@ def test_filip_is_evaluated_token_by_token(train, tmp_path):
     args = argparse.Namespace(model_name_or_path=folder, dtype="bfloat16", trust_remote_code=False, max_length=None)
     args.device = "cpu"
     with pytest.raises(ValueError, match="no single embedding"):
-        load_model(args, PartialState())
+        load_model(args.model_name_or_path, args)
     assert "compare all tokens" in (folder / "README.md").read_text()
 
-    halved, _ = load_model(args, PartialState(), takes_tokens=True)
+    halved, _ = load_model(args.model_name_or_path, args, takes_tokens=True)
     inputs = processor(text=["a boat", "a red boat on the sea"], images=scenes["image"][:2], return_tensors="pt")
     embeds = embed_images(halved, {"pixel_values": inputs.pop("pixel_values")}), embed_texts(halved, inputs)
     for embeddings, is_token in zip(embeds, (torch.ones(2, 5), inputs["attention_mask"])):
@@ -119,7 +118,7 @@ def test_debias_contrasts_details_without_the_summary_and_whole_captions():
     args.sub_caption_splitter = "paper"
     long_captions = [["S. A. B. C"], ["Only"], []]
     dataset = load_scenes(3).remove_columns("long_captions").add_column("long_captions", long_captions)
-    samples = CaptionedImages(dataset, args, CaptionReader(args, dataset.column_names))
+    samples = CaptionedImages(dataset, args, CaptionReader(dataset.column_names, args, args, args.image_column))
     drawn = [samples[epoch, 0, False] for epoch in range(300)]
     assert {sample["short_caption"] for sample in drawn} == {"A", "B", "C", "A. B", "A. C", "B. C", "A. B. C"}
     assert all(sample["long_captions"] == ["S. A. B. C"] for sample in drawn)
@@ -169,7 +168,7 @@ def test_laclip_draws_among_all_captions_of_an_image():
     args.sub_caption_splitter = "paper"
     dataset = load_scenes(1).remove_columns(["caption", "long_captions"])
     dataset = dataset.add_column("caption", [["a", "b"]]).add_column("long_captions", [["One. Two", "Three"]])
-    samples = CaptionedImages(dataset, args, CaptionReader(args, dataset.column_names))
+    samples = CaptionedImages(dataset, args, CaptionReader(dataset.column_names, args, args, args.image_column))
     drawn = [samples[epoch, 0, False] for epoch in range(200)]
     assert {sample["short_caption"] for sample in drawn} == {"a", "b", "One", "Two", "Three"}
     assert all(sample["long_captions"] == [] for sample in drawn)

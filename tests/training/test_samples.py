@@ -44,7 +44,9 @@ def shards(tmp_path_factory) -> Path:
 def tokenizer(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     scenes = load_scenes(20, seed=6)
-    build_tokenizer(scenes, CaptionReader(NAMES, scenes.column_names)).save_pretrained(folder)
+    build_tokenizer(scenes, CaptionReader(scenes.column_names, NAMES, NAMES, NAMES.image_column)).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -163,7 +165,7 @@ def bad_rows() -> Dataset:
 
 def test_bad_samples_take_no_part_and_say_why():
     rows = bad_rows()
-    samples = CaptionedImages(rows, NAMES, CaptionReader(NAMES, rows.column_names))
+    samples = CaptionedImages(rows, NAMES, CaptionReader(rows.column_names, NAMES, NAMES, NAMES.image_column))
     drawn = [samples[0, index, False] for index in range(len(samples.images))]
     assert drawn[0]["bad"] is None and drawn[0]["short_caption"] == "a boat"
     for index, sample in enumerate(drawn[1:], start=1):

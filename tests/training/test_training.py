@@ -181,7 +181,7 @@ def sample_dataset(**options) -> CaptionedImages:
     dataset = load_scenes(3, seed=2).remove_columns(["caption", "long_captions"])
     dataset = dataset.add_column("caption", [["a", "b", "c"], [None, "d"], []])
     dataset = dataset.add_column("long_captions", [[text, "Other"], [text], []])
-    return CaptionedImages(dataset, args, CaptionReader(args, dataset.column_names))
+    return CaptionedImages(dataset, args, CaptionReader(dataset.column_names, args, args, args.image_column))
 
 
 def test_draws_of_captions():
