@@ -1,0 +1,116 @@
+"""The entry point: what `lotlip` says, at once, and what it does with mistakes."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lotlip
+from modeling_lotlip.commands import COMMANDS
+
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "transformers", "datasets", "numpy", "PIL", "pandas", "huggingface_hub")
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Runs `lotlip` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "lotlip", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def imported_by(*arguments: str) -> list[str]:
+    """Which of the heavy packages a process has imported after `lotlip ARGUMENTS`."""
+    code = (
+        "import json, sys, lotlip\n"
+        "try:\n"
+        "    lotlip.main(sys.argv[1:])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_help_lists_every_command_with_a_line():
+    for arguments in ([], ["--help"]):
+        done = run(*arguments)
+        assert done.returncode == 0 and done.stderr == ""
+        for name, help in COMMANDS.items():
+            assert any(line.split() == [name, *help.split()] for line in done.stdout.splitlines()), name
+
+
+def test_every_file_is_a_command():
+    files = {path.stem for path in (ROOT / "modeling_lotlip" / "commands").glob("*.py")} - {"__init__"}
+    assert files == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_and_mistakes_import_nothing_heavy(name):
+    assert imported_by(name, "--help") == []
+    assert imported_by(name, "--no_such_option") == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command(name, capsys):
+    with pytest.raises(SystemExit) as exit:
+        lotlip.main([name, "--help"])
+    assert exit.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: lotlip {name}")
+    command = importlib.import_module(f"modeling_lotlip.commands.{name}")
+    assert command.__doc__.strip().splitlines()[0] in shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_wrong_argument_is_one_line(name, capsys):
+    with pytest.raises(SystemExit) as exit:
+        lotlip.main([name, "--no_such_option", "3"])
+    assert exit.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"lotlip {name}: error: ") and output.err.count("\n") == 1
+
+
+def test_an_unknown_command_names_the_others(capsys):
+    assert lotlip.main(["sarch"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lotlip: error: 'sarch' is no command") and "search" in error and error.count("\n") == 1
+
+
+def test_a_mistake_is_one_line_and_a_traceback_for_who_asks(tmp_path):
+    arguments = ["evaluate", "--model", str(tmp_path / "nowhere")]
+    done = run(*arguments, HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("lotlip evaluate: error: ")
+    assert "Traceback" not in done.stderr and done.stdout == ""
+    done = run(*arguments, HF_HUB_OFFLINE="1", LOTLIP_DEBUG="1")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_ctrl_c_is_said(monkeypatch, capsys):
+    from modeling_lotlip.commands import statistics
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(statistics, "run", interrupted)
+    assert lotlip.main(["statistics"]) == 130
+    assert capsys.readouterr().err == "lotlip statistics: interrupted.\n"

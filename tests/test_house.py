@@ -1,0 +1,109 @@
+"""The rules of the layout, read from the imports: who may use what."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "modeling_lotlip"
+FOLDERS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
+LIBRARY = [name for name in FOLDERS if name != "commands"]
+MODEL_FILES = sorted(path.stem for path in PACKAGE.glob("*_lotlip.py"))
+GENERIC_NAMES = {
+    "data",
+    "search",
+    "training",
+    "inference",
+    "captioning",
+    "evaluation",
+    "embedding",
+    "utils",
+    "helpers",
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Absolute names of all modules that a file imports, also inside functions; `from a import b` gives `a.b`."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms(path: Path) -> set[str]:
+    """The folders of the package that a file imports from."""
+    parts = [name.split(".") for name in imported(path)]
+    return {part[1] for part in parts if part[0] == "modeling_lotlip" and len(part) > 1 and part[1] in FOLDERS}
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+def test_model_files_import_no_folder_and_nothing_else_of_the_package(name):
+    parts = [module.split(".") for module in imported(PACKAGE / f"{name}.py")]
+    own = {part[1] for part in parts if part[0] == "modeling_lotlip"}
+    # how the processor splits captions and how files are written goes to the Hub with the model
+    assert own <= {*MODEL_FILES, "sub_captions", "files"}, own
+
+
+@pytest.mark.parametrize("folder", LIBRARY)
+def test_no_folder_imports_a_command(folder):
+    users = [path.name for path in (PACKAGE / folder).rglob("*.py") if "commands" in rooms(path)]
+    assert users == []
+
+
+def test_root_modules_import_no_folder():
+    users = {path.name: rooms(path) for path in PACKAGE.glob("*.py") if path.name != "__init__.py" and rooms(path)}
+    assert users == {}
+
+
+def test_arrows_between_folders_run_one_way():
+    arrows = {
+        folder: set().union(*(rooms(path) for path in (PACKAGE / folder).rglob("*.py"))) - {folder}
+        for folder in LIBRARY
+    }
+    order = []
+    while arrows:
+        free = [folder for folder, targets in arrows.items() if not targets - set(order)]
+        assert free, f"a circle among {arrows}"
+        order += free
+        arrows = {folder: targets for folder, targets in arrows.items() if folder not in free}
+    assert order.index("data") < order.index("embedding") < order.index("evaluation") < order.index("training")
+
+
+EXAMPLES = sorted(path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=str)
+def test_examples_import_the_installed_package_alone(path):
+    siblings = {file.stem for file in EXAMPLES} | {"examples", "tests"}
+    names = {name.partition(".")[0] for name in imported(ROOT / "examples" / path)}
+    assert not names & siblings
+    assert not any(name.startswith("modeling_lotlip.commands") for name in imported(ROOT / "examples" / path))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*/**/*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_import_by_a_generic_name_and_no_sys_path(path):
+    if path.relative_to(ROOT).parts[0] not in ("modeling_lotlip", "examples", "tests"):
+        return
+    text = path.read_text(encoding="utf-8")
+    assert not {name.partition(".")[0] for name in imported(path)} & GENERIC_NAMES
+    if path != Path(__file__):
+        assert "sys.path" not in text and "syspath_prepend" not in text
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_namespace_is_passed_around(path):
+    """Functions take values or a dataclass."""
+    assert "argparse.Namespace" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_each_folder_says_what_it_is_for(folder):
+    assert ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text(encoding="utf-8")))
