@@ -835,6 +835,15 @@ class LotlipModel(LotlipPreTrainedModel):
             model.text_model.load_state_dict(text_weights, strict=False)
         return model.eval()
 
+    @torch.no_grad()
+    def clamp_logit_scale(self) -> None:
+        r"""
+        Brings `logit_scale` back to [0, ln 100], to be called after each step of the optimizer; a frozen one stays as
+        it is. `Trainer` does so with [`~modeling_lotlip.training.callbacks.ClampLogitScaleCallback`].
+        """
+        if self.logit_scale.requires_grad:
+            self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
 

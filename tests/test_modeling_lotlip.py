@@ -24,6 +24,7 @@ from modeling_lotlip.modeling_lotlip import (
     LotlipVisionModelWithProjection,
     image_text_contrastive_loss,
 )
+from modeling_lotlip.training.callbacks import ClampLogitScaleCallback
 from modeling_lotlip.weights_lotlip import BERT_NAMES, TIMM_NAMES
 
 
@@ -594,7 +595,8 @@ def test_trainer(tmp_path, several_captions):
         disable_tqdm=True,
     )
     pairs = random_pairs(16, several_captions)
-    trainer = Trainer(model, arguments, data_collator=collate, train_dataset=pairs, eval_dataset=pairs[:8])
+    data = {"data_collator": collate, "train_dataset": pairs, "eval_dataset": pairs[:8]}
+    trainer = Trainer(model, arguments, callbacks=[ClampLogitScaleCallback()], **data)
     trainer.train()
     assert model.logit_scale.item() in (0.0, pytest.approx(MAX_LOGIT_SCALE))
     assert all(not torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
@@ -622,6 +624,19 @@ def test_logit_scale_is_clamped_by_any_optimizer(obtain):
         optimizer.step()
         assert model.logit_scale.item() == pytest.approx(bound)
     assert bystander.logit_scale.item() == 9.0
+
+
+def test_logit_scale_is_clamped_where_it_is_trained():
+    model = new_model()
+    for value, bound in ((9.0, MAX_LOGIT_SCALE), (-1.0, 0.0), (2.5, 2.5)):
+        with torch.no_grad():
+            model.logit_scale.fill_(value)
+        model.clamp_logit_scale()
+        assert model.logit_scale.item() == pytest.approx(bound)
+    with torch.no_grad():
+        model.logit_scale.requires_grad_(False).fill_(9.0)
+    model.clamp_logit_scale()
+    assert model.logit_scale.item() == 9.0
 
 
 def test_logit_scale_is_clamped_under_accelerate():

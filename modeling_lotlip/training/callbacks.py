@@ -1,0 +1,39 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Callbacks for the `Trainer` of transformers."""
+
+from transformers import TrainerCallback
+
+
+class ClampLogitScaleCallback(TrainerCallback):
+    """
+    Keeps `logit_scale` of a [`LotlipModel`] within [0, ln 100] while `Trainer` trains it, as the paper's training does
+    (Wu et al., 2024, https://arxiv.org/abs/2410.05249).
+
+    Example:
+
+    ```python
+    >>> from transformers import Trainer
+    >>> from modeling_lotlip import LotlipConfig, LotlipModel
+    >>> from modeling_lotlip.training.callbacks import ClampLogitScaleCallback
+
+    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 1}, vision_config={"num_hidden_layers": 1}))
+    >>> trainer = Trainer(model, callbacks=[ClampLogitScaleCallback()])
+    ```"""
+
+    def on_optimizer_step(self, args, state, control, model, **kwargs):
+        model.clamp_logit_scale()
+
+
+__all__ = ["ClampLogitScaleCallback"]
