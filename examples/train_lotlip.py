@@ -61,7 +61,12 @@ from transformers import get_scheduler
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import HelpFormatter, add_data_arguments, add_side_file_arguments
 from modeling_lotlip.data.captions import CaptionReader
-from modeling_lotlip.data.loading import columns_of, fingerprint_of, leave_signals_to_the_main_process, load_split
+from modeling_lotlip.data.loading import (
+    compute_fingerprint,
+    get_columns,
+    leave_signals_to_the_main_process,
+    load_split,
+)
 from modeling_lotlip.data.side_captions import UnmatchedKeys
 from modeling_lotlip.embedding.models import count_positions
 from modeling_lotlip.evaluation.classification import (
@@ -543,8 +548,8 @@ def main() -> None:
             args, args.train_split, args.max_train_samples, weights=args.data_weights, seed=args.seed
         )
         eval_data = load_split(eval_args, args.eval_split, args.max_eval_samples)
-        reader = CaptionReader(columns_of(train_data), args, args, args.image_column)
-        eval_reader = CaptionReader(columns_of(eval_data), eval_args, eval_args, eval_args.image_column)
+        reader = CaptionReader(get_columns(train_data), args, args, args.image_column)
+        eval_reader = CaptionReader(get_columns(eval_data), eval_args, eval_args, eval_args.image_column)
     if args.objective == "long_clip" and (args.no_short_captions or reader.short_column is None):
         raise ValueError(
             "`--objective long_clip` is `clip` on long captions where there are no short ones, whose loss it changes: "
@@ -561,7 +566,7 @@ def main() -> None:
             "processes): lower the batch size."
         )
     class_names = None
-    if args.label_column in columns_of(eval_data):
+    if args.label_column in get_columns(eval_data):
         label_feature = eval_data.features[args.label_column] if eval_data.features else None
         if args.class_names or args.class_names_file or isinstance(label_feature, datasets.ClassLabel):
             class_names = read_class_names(args, label_feature)
@@ -678,7 +683,7 @@ def main() -> None:
             samples.load_image,
             num_samples,
             num_views,
-            data_key=(fingerprint_of(train_data, args.image_column), views),
+            data_key=(compute_fingerprint(train_data, args.image_column), views),
             folder=args.image_features_dir or Path(HF_HOME) / "lotlip" / "image_features",
             accelerator=accelerator,
             batch_size=args.per_device_eval_batch_size,

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as st_numpy
 from modeling_lotlip import LotlipImageProcessor, LotlipImageProcessorPil, LotlipTokenizer
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.loading import take_slice
-from modeling_lotlip.data.side_captions import captions_of
+from modeling_lotlip.data.rows import read_captions
 from modeling_lotlip.metrics import retrieval_metrics
 from modeling_lotlip.training.samples import CaptionedImages, GlobalBatches
 from tests.test_tokenization_lotlip import MINILM, ODD_PARTS, vocab_file
@@ -330,7 +330,7 @@ def test_any_embeddings_are_judged_or_refused(case, random):
 @given(st.recursive(NO_TEXT | TEXTS, lambda part: st.lists(part, max_size=3) | st.lists(part, max_size=2).map(tuple)))
 def test_captions_are_texts_or_refused(value):
     try:
-        captions = captions_of({"column": value}, "column")
+        captions = read_captions({"column": value}, "column")
     except ValueError as error:
         assert "The column 'column'" in str(error)
         return

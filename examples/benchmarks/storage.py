@@ -26,7 +26,7 @@ from accelerate import PartialState
 from modeling_lotlip.benchmarking.timing import add_benchmark_arguments, measure, report, write_results
 from modeling_lotlip.data.arguments import add_data_arguments, add_side_file_arguments
 from modeling_lotlip.data.captions import CaptionReader
-from modeling_lotlip.data.loading import columns_of, load_split
+from modeling_lotlip.data.loading import get_columns, load_split
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.search import recall_at_k, search
 from modeling_lotlip.embedding.storage import STORAGE_DTYPES, from_storage, to_storage
@@ -41,7 +41,7 @@ def embed_images_and_long_captions(args: argparse.Namespace) -> tuple[torch.Tens
     """Embeddings of the images that have long captions and of these captions, and the image of each caption."""
     state = PartialState(cpu=args.device == "cpu")
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
-    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
+    reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
     image_embeds, texts, *_ = embed_dataset(*load_model(args.model_name_or_path, args), dataset, reader, args, state)
     if not texts["long"]["captions"]:
         raise ValueError(f"No image has a caption in `--long_captions_column {args.long_captions_column}`.")

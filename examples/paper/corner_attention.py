@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from modeling_lotlip.data.arguments import HelpFormatter, add_data_arguments, add_side_file_arguments
 from modeling_lotlip.data.captions import CaptionReader
-from modeling_lotlip.data.loading import columns_of, load_split
+from modeling_lotlip.data.loading import get_columns, load_split
 from modeling_lotlip.embedding.arguments import add_evaluation_arguments
 from modeling_lotlip.embedding.batches import embed_texts, tokenize
 from modeling_lotlip.embedding.models import load_model
@@ -241,7 +241,7 @@ def main() -> None:
         parser.error(f"--output_file {args.output_file} is for JSON, name it .json: the tables stand beside it.")
 
     dataset = load_split(args, args.eval_split, args.max_eval_samples, with_images=False)
-    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
+    reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
     captions = (reader.long_captions(row) for row in dataset.select_columns(reader.columns))
     texts = [join_sub_captions(split_sub_captions(of_image[0])) for of_image in captions if of_image]
     texts = [text for text in texts if text]

@@ -15,7 +15,6 @@
 
 import argparse
 import hashlib
-import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -23,16 +22,11 @@ from typing import NamedTuple
 
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
-from fsspec import open as open_file
 from PIL import Image
 
-from ..data.images import UnreadableImageError, read_image, undecoded
-from ..data.loading import columns_of
-from ..data.side_captions import key_of
-
-
-# Where img2dataset and the large collections keep the address of an image.
-URL_COLUMNS = ("url", "json.url", "URL", "image_url")
+from ..data.images import UnreadableImageError, read_file, read_image, undecoded
+from ..data.loading import get_columns
+from ..data.rows import find_key, read_url
 
 
 class Photo(NamedTuple):
@@ -62,49 +56,14 @@ class Photo(NamedTuple):
             raise UnreadableImageError(f"the image cannot be read: {cause}") from error
 
 
-def read_file(file: dict | None) -> tuple[bytes | None, str | None]:
-    """The bytes of an undecoded image, or what is wrong."""
-    file = file or {}
-    if file.get("bytes") is not None:
-        return file["bytes"], None
-    if file.get("path") is None:
-        return None, "there is no image"
-    try:
-        with open_file(file["path"], "rb") as opened:
-            return opened.read(), None
-    except (OSError, ValueError) as error:
-        return None, f"the file cannot be read: {error}"
-
-
-def short_path(path: str, folder: str | None) -> str:
-    """The path of an image as its key: inside the folder of the data relative to it, so that this may be moved."""
-    bases = [] if folder is None else [os.path.abspath(folder), os.path.realpath(folder)]
-    return next((os.path.relpath(path, base) for base in bases if path.startswith(base + os.sep)), path)
-
-
-def name_of(row: dict, args: argparse.Namespace) -> str | None:
-    """The key of an image without its file being read; None where the SHA-256 of the file is the key."""
-    if args.key_column is not None:
-        return None if args.key_column == args.image_column else key_of(row, args.key_column)
-    if row.get("__key__") is not None:
-        return row["__key__"]
-    path = (row[args.image_column] or {}).get("path")
-    return None if path is None else short_path(path, args.data_dir or args.dataset_name)
-
-
 def check_key_column(dataset: Dataset | IterableDataset, column: str | None) -> None:
     """
     Raises:
         `ValueError`: if `--key_column` names no column.
     """
-    columns = columns_of(dataset)
+    columns = get_columns(dataset)
     if column is not None and column not in columns and column.split(".")[0] not in columns:
         raise ValueError(f"`--key_column {column}` is no column of the data set, which has {columns}: name one.")
-
-
-def url_of(row: dict) -> str | None:
-    """The address that an image comes from, where the data set knows it."""
-    return next((url for url in (key_of(row, column) for column in URL_COLUMNS) if url is not None), None)
 
 
 class Photos:
@@ -149,7 +108,7 @@ class Photos:
         seen = set()
         self.num_repeated, self.num_unnamed = 0, 0
         for number, row in enumerate(self.dataset):
-            key, photo = name_of(row, self.args), None
+            key, photo = find_key(row, self.args, self.args.key_column), None
             if key is None:
                 photo = self.read_row(None, number, row)
                 key = photo.key
@@ -175,6 +134,10 @@ class Photos:
 
     def read_row(self, key: str | None, number: int, row: dict) -> Photo:
         """The image of a row. Without key it is known by its hash; a row without an image then by its number."""
-        content, error = read_file(row[self.args.image_column])
+        content = error = None
+        try:
+            content = read_file(row[self.args.image_column])
+        except UnreadableImageError as unreadable:
+            error = str(unreadable)
         sha256 = None if content is None else hashlib.sha256(content).hexdigest()
-        return Photo(key or sha256 or f"row {number}", url_of(row), sha256, content, error)
+        return Photo(key or sha256 or f"row {number}", read_url(row), sha256, content, error)

@@ -34,8 +34,9 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from ..data.images import read_images, undecoded
-from ..data.loading import columns_of, load_split
-from ..data.side_captions import REJECTED_COLUMN, SideCaptions, captions_of, hash_keys, key_of
+from ..data.loading import get_columns, load_split
+from ..data.rows import read_captions, read_key
+from ..data.side_captions import REJECTED_COLUMN, SideCaptions, hash_keys
 from ..embedding.batches import embed_corpus, embed_images, embed_texts, tokenize
 from ..embedding.models import count_positions, load_model
 from ..evaluation.statistics import TextLengths, format_table, load_tokenizer, plot_lengths, summarize
@@ -273,9 +274,10 @@ def measure_images(files: list[Path], args: argparse.Namespace, state: PartialSt
         max_samples = min(args.max_report_images, max_samples or args.max_report_images)
     dataset = undecoded(load_split(args, args.eval_split, max_samples), args.image_column)
     key_column = args.key_column or args.side_key_column
-    if key_column.split(".")[0] not in columns_of(dataset) and key_column not in columns_of(dataset):
+    columns = get_columns(dataset)
+    if key_column.split(".")[0] not in columns and key_column not in columns:
         raise ValueError(
-            f"`--key_column {key_column}` is no column of the data set, which has {columns_of(dataset)}: name the one "
+            f"`--key_column {key_column}` is no column of the data set, which has {columns}: name the one "
             "whose values stand in `--side_key_column` of `--captions`."
         )
     columns = [args.caption_column] + [CAPTIONER_COLUMN] * any(map(has_captioner, files))
@@ -287,12 +289,12 @@ def measure_images(files: list[Path], args: argparse.Namespace, state: PartialSt
         rows, images, wrong = read_images(rows, args.image_column)
         for message in wrong:
             logger.warning(message)
-        keys = [key_of(row, key_column) for row in rows]
+        keys = [read_key(row, key_column) for row in rows]
         found = [
             (image, str(key), captioner_of(row), row[args.caption_column])
             for image, key in enumerate(keys)
-            for row in (captions.rows_of(str(key)) if key is not None else [])
-            if captions_of(row, args.caption_column)
+            for row in (captions.find_rows(str(key)) if key is not None else [])
+            if read_captions(row, args.caption_column)
         ]
         num_found += len(found)
         if found:

@@ -34,11 +34,11 @@ from datasets import Dataset, IterableDataset
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..captioning.photos import name_of, read_file, url_of
 from ..data.arguments import HelpFormatter, add_data_arguments, add_side_file_arguments
 from ..data.captions import CaptionReader
-from ..data.images import UnreadableImageError, read_image, undecoded
-from ..data.loading import columns_of, load_split
+from ..data.images import UnreadableImageError, read_file, read_image, undecoded
+from ..data.loading import get_columns, load_split
+from ..data.rows import find_key, read_url
 from ..files import written_whole
 
 
@@ -71,10 +71,8 @@ def pack_row(row: dict, reader: CaptionReader, args: argparse.Namespace, counts:
     if not short and not long:
         counts["without a caption were left out"] += 1
         return None
-    content, error = read_file(row[args.image_column])
     try:
-        if error is not None:
-            raise UnreadableImageError(error)
+        content = read_file(row[args.image_column])
         image, is_new = as_format(content, args.image_format)
     except UnreadableImageError:
         counts["with an image that cannot be read were left out"] += 1
@@ -82,7 +80,7 @@ def pack_row(row: dict, reader: CaptionReader, args: argparse.Namespace, counts:
     counts[f"were not in the format {args.image_format} and written anew"] += is_new
     counts["packed"] += 1
     sha256 = hashlib.sha256(content).hexdigest()
-    about = {"key": name_of(row, args) or sha256, "url": url_of(row) or "", "sha256": sha256}
+    about = {"key": find_key(row, args, args.key_column) or sha256, "url": read_url(row) or "", "sha256": sha256}
     captions = {"caption": short or [""], "long_captions": long or [""]}
     has_captions = {"caption": reader.short_column is not None, "long_captions": reader.has_long_captions}
     captions = {name: texts for name, texts in captions.items() if has_captions[name]}
@@ -110,7 +108,7 @@ def pack(dataset: Dataset | IterableDataset, args: argparse.Namespace) -> Counte
     if list(args.output_dir.glob("*.tar")):
         raise ValueError(f"`--output_dir {args.output_dir}` holds shards: delete them, or name another folder.")
     dataset = undecoded(dataset, args.image_column)
-    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
+    reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
     counts = Counter()
 
     def samples() -> Iterator[dict[str, bytes]]:

@@ -22,8 +22,8 @@ from datasets import Dataset, IterableDataset
 
 from ..sub_captions import split_sub_captions
 from .arguments import CaptionArguments, SideFileArguments
-from .published.__init__ import NUM_EXAMPLES
-from .side_captions import REJECTED_COLUMN, SideCaptions, captions_of, hash_keys, key_of, such_as
+from .rows import read_captions, read_key
+from .side_captions import NUM_EXAMPLES, REJECTED_COLUMN, SideCaptions, hash_keys, list_examples
 
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def caption_columns(
+def find_caption_columns(
     captions: CaptionArguments, columns: Iterable[str], is_one_needed: bool = True
 ) -> tuple[str | None, str | None]:
     """
@@ -84,7 +84,7 @@ class CaptionReader:
         self.image_column = image_column
         self.sub_caption_splitter = captions.sub_caption_splitter
         self.sub_captions("")  # says at once what is not installed
-        self.short_column, self.long_column = caption_columns(
+        self.short_column, self.long_column = find_caption_columns(
             captions, columns, is_one_needed=side_files.side_files is None
         )
         self.key_column, self.side_captions = None, None
@@ -120,7 +120,7 @@ class CaptionReader:
         return list(dict.fromkeys(column for column in columns if column is not None))
 
     def short_captions(self, row: dict) -> list[str]:
-        return captions_of(row, self.short_column)
+        return read_captions(row, self.short_column)
 
     def long_captions(self, row: dict) -> list[str]:
         return self.match_long_captions(row)[0]
@@ -131,10 +131,10 @@ class CaptionReader:
 
     def match_long_captions(self, row: dict) -> tuple[list[str], str | None]:
         """The long captions of a row, and its key if there are side files and it has no captions there."""
-        captions = captions_of(row, self.long_column)
+        captions = read_captions(row, self.long_column)
         if self.side_captions is None:
             return captions, None
-        key = key_of(row, self.key_column)
+        key = read_key(row, self.key_column)
         beside = self.side_captions[key] if key is not None else []
         return captions + beside, None if beside else str(key)
 
@@ -151,8 +151,8 @@ class CaptionReader:
         column = self.key_column if self.key_column in dataset.column_names else self.key_column.split(".")[0]
         hashes, unmatched, num_unmatched = [], [], 0
         for batch in dataset.select_columns(column).iter(batch_size=10_000):
-            keys = [key_of({column: value}, self.key_column) for value in batch[column]]
-            are_there = self.side_captions.are_keys(keys)
+            keys = [read_key({column: value}, self.key_column) for value in batch[column]]
+            are_there = self.side_captions.contains(keys)
             hashes.append(hash_keys(keys))
             num_unmatched += int((~are_there).sum())
             if len(unmatched) < NUM_EXAMPLES:
@@ -160,8 +160,8 @@ class CaptionReader:
         is_unused = ~np.isin(self.side_captions.hashes, np.concatenate(hashes))
         unused = [self.side_captions.example(place) for place in np.flatnonzero(is_unused)[:NUM_EXAMPLES]]
         told = (
-            f"{num_unmatched} of {len(dataset)} images have no captions in `--side_files`{such_as(unmatched)}; "
-            f"{is_unused.sum()} of {len(is_unused)} rows there belong to none of the images{such_as(unused)}."
+            f"{num_unmatched} of {len(dataset)} images have no captions in `--side_files`{list_examples(unmatched)}; "
+            f"{is_unused.sum()} of {len(is_unused)} rows there belong to none of the images{list_examples(unused)}."
         )
         if num_unmatched == len(dataset):
             raise ValueError(f"{told} Name the right `--key_column` and `--side_key_column`.")

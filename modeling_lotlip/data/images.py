@@ -24,6 +24,7 @@ from datasets import (
     Image,
     IterableDataset,
 )
+from fsspec import open as open_file
 from transformers.image_transforms import convert_to_rgb
 
 from ..image_processing_pil_lotlip import to_upright_8_bit
@@ -80,6 +81,25 @@ def read_image(file: dict, max_side: int | None = None) -> PIL.Image.Image:
         return image
     except IMAGE_ERRORS as error:
         raise UnreadableImageError(str(error)) from error
+
+
+def read_file(file: dict | None) -> bytes:
+    """
+    The bytes of an undecoded image.
+
+    Raises:
+        `UnreadableImageError`: if there are none.
+    """
+    file = file or {}
+    if file.get("bytes") is not None:
+        return file["bytes"]
+    if file.get("path") is None:
+        raise UnreadableImageError("there is no image")
+    try:
+        with open_file(file["path"], "rb") as opened:
+            return opened.read()
+    except (OSError, ValueError) as error:
+        raise UnreadableImageError(f"the file cannot be read: {error}") from error
 
 
 def read_images(rows: list[dict], column: str) -> tuple[list[dict], list[PIL.Image.Image], list[str]]:

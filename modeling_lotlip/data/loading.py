@@ -116,7 +116,7 @@ def load_split(
     if isinstance(dataset, Dataset) and len(dataset) == 0:
         raise ValueError(f"The split {split!r} is empty.")
     if with_images:
-        columns = columns_of(dataset)
+        columns = get_columns(dataset)
         if args.image_column not in columns:
             raise ValueError(
                 f"`--image_column {args.image_column}` is no column of split {split!r}, which has {columns}: name one."
@@ -176,7 +176,7 @@ def mix(sources: list[Dataset] | list[IterableDataset], weights: list[float], se
     return interleave_datasets(sources, probabilities, seed, stopping_strategy="all_exhausted")
 
 
-def fingerprint_of(dataset: Dataset, image_column: str | None = None) -> str:
+def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> str:
     """
     A hash of the rows of a data set and of its images: of those in files of their own their sizes and times too, which
     the fingerprint of `datasets` does not know.
@@ -195,7 +195,7 @@ def fingerprint_of(dataset: Dataset, image_column: str | None = None) -> str:
     return hasher.hexdigest()
 
 
-def columns_of(dataset: Dataset | IterableDataset) -> list[str]:
+def get_columns(dataset: Dataset | IterableDataset) -> list[str]:
     """The names of the columns; of a stream that does not know them, those of its first row."""
     return dataset.column_names if dataset.column_names is not None else list(next(iter(dataset)))
 
@@ -209,7 +209,9 @@ def take_slice(dataset: Dataset, name: str, split: str) -> Dataset:
     return dataset if (start, stop) == (0, len(dataset)) else dataset.select(range(start, stop))
 
 
-def share_of(dataset: Dataset | IterableDataset, process_index: int, num_processes: int) -> Dataset | IterableDataset:
+def split_by_process(
+    dataset: Dataset | IterableDataset, process_index: int, num_processes: int
+) -> Dataset | IterableDataset:
     """The rows of one process; none for the last ones where there are fewer rows than processes."""
     if isinstance(dataset, Dataset) and len(dataset) < num_processes:
         return dataset.select(range(process_index, min(process_index + 1, len(dataset))))

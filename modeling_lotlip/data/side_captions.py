@@ -13,7 +13,6 @@
 # limitations under the License.
 """Captions in files beside the images, found by a key of the image."""
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -23,8 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
-from fsspec import open as open_file
 from huggingface_hub.constants import HF_HOME
+
+from .rows import read_captions
 
 
 SIDE_FILE_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
@@ -38,45 +38,6 @@ NUM_EXAMPLES = 5  # of keys, in messages
 
 # A stream of which so many images have no caption in the side files, and none has one, was given the wrong key.
 MAX_UNMATCHED_AT_FIRST = 1000
-
-
-def captions_of(row: dict, column: str | None) -> list[str]:
-    """
-    The captions of a row in one column, a string or a list of strings; none where there is no column or nothing in it.
-
-    Raises:
-        `ValueError`: if the column holds something else.
-    """
-    captions = row.get(column) if column is not None else None
-    if captions is None:
-        return []
-    if isinstance(captions, str):
-        captions = [captions]
-    if not isinstance(captions, (list, tuple)) or not all(isinstance(c, str) or c is None for c in captions):
-        raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {captions!r}.")
-    return [caption for caption in captions if caption is not None and caption.strip()]
-
-
-def key_of(row: dict, column: str) -> str | None:
-    """
-    The key of an image: what a column holds, where dots lead into dictionaries (`json.url`), or of an undecoded image
-    the SHA-256 of its file in hexadecimal digits.
-    """
-    value = row.get(column)
-    if value is None and "." in column:
-        value = row
-        for name in column.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-    if isinstance(value, dict) and {"bytes", "path"} & value.keys():
-        content = value.get("bytes")
-        try:
-            if content is None:
-                with open_file(value["path"], "rb") as file:
-                    content = file.read()
-        except OSError:
-            return None  # who then reads the image says why it cannot be read
-        return hashlib.sha256(content).hexdigest()
-    return None if value is None else str(value)
 
 
 def hash_keys(keys: list) -> np.ndarray:
@@ -178,7 +139,7 @@ class SideCaptions:
         order = places[np.argsort(hashes[places], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
 
-    def rows_of(self, key: str) -> list[dict]:
+    def find_rows(self, key: str) -> list[dict]:
         """The rows of a key, none if it is not there."""
         hashed = hash_keys([key])
         first, last = (np.searchsorted(self.hashes, hashed, side)[0] for side in ("left", "right"))
@@ -188,14 +149,17 @@ class SideCaptions:
     def __getitem__(self, key: str) -> list[str]:
         """The captions of a key, none if it is not there."""
         return [
-            text for row in self.rows_of(key) for column in self.caption_columns for text in captions_of(row, column)
+            text
+            for row in self.find_rows(key)
+            for column in self.caption_columns
+            for text in read_captions(row, column)
         ]
 
     def example(self, place: int) -> str:
         """The key at a place of the index."""
         return self.rows[int(self.places[place])][self.key_column]
 
-    def are_keys(self, keys: list) -> np.ndarray:
+    def contains(self, keys: list) -> np.ndarray:
         """Which of some keys are there, to the certainty of a hash of 64 bits."""
         hashed = hash_keys(keys)
         places = np.searchsorted(self.hashes, hashed)
@@ -235,8 +199,8 @@ class UnmatchedKeys:
         """
         if self.num_unmatched == self.num_seen > 0:
             raise ValueError(
-                f"None of the first {self.num_seen} images has captions in `--side_files`{such_as(self.examples)}. "
-                "Name the right `--key_column` and `--side_key_column`."
+                f"None of the first {self.num_seen} images has captions in `--side_files`"
+                f"{list_examples(self.examples)}. Name the right `--key_column` and `--side_key_column`."
             )
 
     @classmethod
@@ -252,10 +216,10 @@ class UnmatchedKeys:
     def __str__(self) -> str:
         return (
             f"{self.num_unmatched} of {self.num_seen} images that were read have no captions in `--side_files`"
-            f"{such_as(self.examples)}."
+            f"{list_examples(self.examples)}."
         )
 
 
-def such_as(keys: list) -> str:
+def list_examples(keys: list) -> str:
     """Some keys, in brackets."""
     return f" (such as {', '.join(map(repr, keys[:NUM_EXAMPLES]))})" if keys else ""

@@ -40,10 +40,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import HelpFormatter, add_data_arguments
-from ..data.captions import caption_columns
+from ..data.captions import find_caption_columns
 from ..data.images import undecoded
-from ..data.loading import fingerprint_of, load_split
-from ..data.side_captions import captions_of
+from ..data.loading import compute_fingerprint, load_split
+from ..data.rows import read_captions
 from ..files import refuse_other_settings, write_json, write_table
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .arguments import add_evaluation_arguments
@@ -94,7 +94,7 @@ class Preparation(torch.utils.data.Dataset):
         for kind, column in self.columns.items():
             values = row[column] if isinstance(row[column], (list, tuple)) else [row[column]]
             for index, value in enumerate(values):
-                for item in [value] if kind == "image" else captions_of({column: value}, column):
+                for item in [value] if kind == "image" else read_captions({column: value}, column):
                     if kind == "long":
                         item = join_sub_captions(split_sub_captions(item, self.args.sub_caption_splitter))
                         if not item:
@@ -180,7 +180,7 @@ def check_settings(
         "data": "streamed",
     }
     if isinstance(dataset, Dataset):
-        settings["data"] = fingerprint_of(dataset, None if args.only == "texts" else args.image_column)
+        settings["data"] = compute_fingerprint(dataset, None if args.only == "texts" else args.image_column)
     path = args.output_dir / "settings.json"
     if not list(args.output_dir.glob("embeddings-*.parquet")):
         return write_json(path, settings)
@@ -227,7 +227,7 @@ def embed_shards(
         dataset = undecoded(dataset, args.image_column)  # `Preparation` decodes
     first_row = next(iter(dataset))
     if args.only != "images":
-        short_and_long = zip(("short", "long"), caption_columns(args, first_row))
+        short_and_long = zip(("short", "long"), find_caption_columns(args, first_row))
         columns |= {kind: column for kind, column in short_and_long if column is not None}
     if args.id_column is not None and args.id_column not in first_row:
         raise ValueError(f"`--id_column {args.id_column}` is no column of the data set, which has {list(first_row)}.")

@@ -34,7 +34,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import HelpFormatter, add_data_arguments
 from ..data.images import read_images, undecoded
-from ..data.loading import columns_of, leave_signals_to_the_main_process, load_split, share_of
+from ..data.loading import get_columns, leave_signals_to_the_main_process, load_split, split_by_process
 from ..data.published import get_benchmark, load_benchmark
 from ..embedding.arguments import add_evaluation_arguments
 from ..embedding.batches import embed_images, embed_texts, tokenize
@@ -228,7 +228,7 @@ def evaluate_zero_shot(
     model.eval()
     class_embeds = embed_classes(model, processor, class_names, args.templates, args.batch_size, args.max_length)
     loader = DataLoader(
-        share_of(undecoded(dataset, args.image_column), state.process_index, state.num_processes),
+        split_by_process(undecoded(dataset, args.image_column), state.process_index, state.num_processes),
         batch_size=args.batch_size,
         collate_fn=ClassificationCollator(processor, args, class_names),
         num_workers=args.dataloader_num_workers,
@@ -289,7 +289,7 @@ def main() -> None:
         dataset = load_benchmark(args.benchmark, args.data_dir, allow_partial=args.allow_partial)
     else:
         dataset = load_split(args, args.eval_split, args.max_eval_samples)
-    columns = columns_of(dataset)
+    columns = get_columns(dataset)
     if args.label_column not in columns:
         raise ValueError(f"`--label_column {args.label_column}` is no column of the data set, which has {columns}.")
     class_names = read_class_names(args, dataset.features[args.label_column] if dataset.features else None)

@@ -44,7 +44,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.arguments import HelpFormatter, add_data_arguments, add_side_file_arguments
 from ..data.captions import CaptionReader
 from ..data.images import UnreadableImageError, read_image, undecoded
-from ..data.loading import columns_of, load_split
+from ..data.loading import get_columns, load_split
 from ..embedding.arguments import add_evaluation_arguments
 from ..embedding.batches import embed_corpus, embed_images, tokenize
 from ..embedding.families import in_trained_case
@@ -469,7 +469,7 @@ def read_input(args: argparse.Namespace) -> tuple[str, Image.Image | None]:
     rows = list(dataset.skip(args.row))
     if not rows:
         raise ValueError(f"`--row {args.row}` is beyond the split {args.eval_split!r}.")
-    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
+    reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
     captions = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
     if not captions:
         raise ValueError(f"`--row {args.row}` has no caption.")

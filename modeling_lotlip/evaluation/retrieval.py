@@ -42,7 +42,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.arguments import HelpFormatter, add_data_arguments, add_side_file_arguments
 from ..data.captions import CaptionReader
 from ..data.images import read_images, undecoded
-from ..data.loading import columns_of, leave_signals_to_the_main_process, load_split, share_of
+from ..data.loading import get_columns, leave_signals_to_the_main_process, load_split, split_by_process
 from ..data.published import get_benchmark, load_benchmark
 from ..embedding.arguments import add_evaluation_arguments
 from ..embedding.batches import embed_images, embed_texts, tokenize_and_count
@@ -125,7 +125,7 @@ def embed_dataset(
         raise ValueError(f"`--text_embedding {args.text_embedding}` needs corner tokens, but the model has none.")
     was_training = model.training
     model.eval()
-    share = share_of(undecoded(dataset, args.image_column), state.process_index, state.num_processes)
+    share = split_by_process(undecoded(dataset, args.image_column), state.process_index, state.num_processes)
     loader = DataLoader(
         share,
         batch_size=args.batch_size,
@@ -206,7 +206,7 @@ def evaluate_retrieval(
         `dict[str, float]`: what [`measure_retrieval`] returns.
     """
     with state.main_process_first():  # which reads new side files
-        reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
+        reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
     embedded = embed_dataset(model, processor, dataset, reader, args, state)
     return measure_retrieval(embedded, args.distinct_short_captions) if state.is_main_process else {}
 

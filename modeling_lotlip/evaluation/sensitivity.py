@@ -36,7 +36,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import HelpFormatter, add_data_arguments, add_side_file_arguments
 from ..data.captions import CaptionReader
-from ..data.loading import columns_of, load_split
+from ..data.loading import get_columns, load_split
 from ..embedding.arguments import add_evaluation_arguments, check_output_file
 from ..embedding.batches import TEXTS_PER_CHUNK, embed_corpus, embed_texts, tokenize_and_count
 from ..embedding.families import in_trained_case, padding_of
@@ -397,7 +397,7 @@ def main() -> None:
     if state.num_processes > 1:
         parser.error("This script runs in one process: start it with `python`.")
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
-    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
+    reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
     results = []
     for name in dict.fromkeys(args.model_name_or_path):
         model_args = argparse.Namespace(**(vars(args) | {"model_name_or_path": name}))

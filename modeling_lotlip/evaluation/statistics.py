@@ -37,7 +37,7 @@ from .. import LotlipTokenizer
 from ..data.arguments import HelpFormatter, add_data_arguments, add_side_file_arguments
 from ..data.captions import CaptionReader
 from ..data.images import undecoded
-from ..data.loading import columns_of, load_split
+from ..data.loading import get_columns, load_split
 from ..data.published import BENCHMARKS, get_benchmark, load_benchmark
 from ..files import write_json
 
@@ -259,9 +259,9 @@ def main() -> None:
     else:
         name = args.dataset_name or "scenes"
         dataset = load_split(args, args.eval_split, args.max_eval_samples, with_images=False)
-    if args.image_column in columns_of(dataset):
+    if args.image_column in get_columns(dataset):
         dataset = undecoded(dataset, args.image_column)
-    reader = CaptionReader(columns_of(dataset), args, args, args.image_column)
+    reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
     lengths = measure_texts(dataset, reader, load_tokenizer(args.tokenizer_path))
     statistics = {kind: summarize(measured) for kind, measured in lengths.items()}
 

@@ -29,7 +29,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from PIL import Image
 
 from ..data.images import UnreadableImageError, read_image, undecoded
-from ..data.loading import fingerprint_of, load_split
+from ..data.loading import compute_fingerprint, load_split
 
 
 def stamp_of(status: os.stat_result) -> str:
@@ -133,7 +133,7 @@ class PictureRows:
     def __init__(self, dataset: Dataset, image_column: str, id_column: str | None = None):
         if not isinstance(dataset, Dataset):
             raise ValueError("Rows of streamed data cannot be shown: leave out `--streaming`.")
-        self.fingerprint = fingerprint_of(dataset)
+        self.fingerprint = compute_fingerprint(dataset)
         names = range(len(dataset)) if id_column is None else dataset[id_column]
         self.rows = {str(name): row for row, name in enumerate(names)}
         self.dataset = undecoded(dataset.select_columns(image_column), image_column)

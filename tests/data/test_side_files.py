@@ -80,7 +80,7 @@ def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
     rows = [{"key": "a", "caption": "of a"}, {"key": None, "caption": "of none"}]
     Dataset.from_list(rows).to_parquet(tmp_path / "long.parquet")
     captions = SideCaptions([str(tmp_path / "long.parquet")], "key", ["caption"])
-    assert captions.are_keys(["a", None, "None", "zzz"]).tolist() == [True, False, False, False]
+    assert captions.contains(["a", None, "None", "zzz"]).tolist() == [True, False, False, False]
     (tmp_path / "dates.jsonl").write_text('{"key": "2021-01-01", "caption": "a"}\n')
     with pytest.raises(ValueError, match="are read as timestamp"):
         SideCaptions([str(tmp_path / "dates.jsonl")], "key", ["caption"])
@@ -246,7 +246,7 @@ def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, capl
     for reader in [*readers, pickle.loads(pickle.dumps(readers[0]))]:
         captions = reader.side_captions
         assert [captions[key] for key in URLS[:6]] == [["Of 0."], [], ["Of 2."], [], ["Of 4."], ["Of 5."]]
-        assert captions.are_keys(URLS[:7]).tolist() == [True, False, True, False, True, True, False]
+        assert captions.contains(URLS[:7]).tolist() == [True, False, True, False, True, True, False]
     told = [record.message for record in caplog.records if "are left out" in record.message]
     assert len(told) == 1 and told[0].startswith("3 of 7 rows of `--side_files")
 

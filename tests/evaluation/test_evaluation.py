@@ -11,8 +11,8 @@ from PIL import Image as PILImage
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.data.rows import read_captions
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.data.side_captions import captions_of
 from modeling_lotlip.evaluation.classification import class_index, embed_classes, summarize
 from modeling_lotlip.evaluation.classification import main as zero_shot_main
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
@@ -216,5 +216,5 @@ def test_data_arguments_that_name_nothing(tmp_path, data_dir):
     with pytest.raises((FileNotFoundError, ConnectionError)):
         load_split(args, "test")
     with pytest.raises(ValueError, match="'caption' must hold strings"):
-        captions_of({"caption": 3}, "caption")
-    assert captions_of({"caption": ["a", None, " "]}, "caption") == ["a"]
+        read_captions({"caption": 3}, "caption")
+    assert read_captions({"caption": ["a", None, " "]}, "caption") == ["a"]

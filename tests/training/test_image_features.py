@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipVisionModel
-from modeling_lotlip.data.loading import fingerprint_of, load_split
+from modeling_lotlip.data.loading import compute_fingerprint, load_split
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.image_features import ImageFeatures, cache_image_features
 from tests.conftest import launch, tiny_config
@@ -237,5 +237,5 @@ def test_the_first_rows_of_a_data_set_keep_their_name(tmp_path):
     parser = argparse.ArgumentParser()
     add_data_arguments(parser)
     args = parser.parse_args([])
-    fingerprints = {fingerprint_of(load_split(args, "train", 30), "image") for _ in range(2)}
-    assert len(fingerprints) == 1 and fingerprint_of(load_split(args, "train", 31), "image") not in fingerprints
+    fingerprints = {compute_fingerprint(load_split(args, "train", 30), "image") for _ in range(2)}
+    assert len(fingerprints) == 1 and compute_fingerprint(load_split(args, "train", 31), "image") not in fingerprints

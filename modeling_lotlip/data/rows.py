@@ -1,0 +1,89 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What one row of a data set holds: captions, and the key and the address of its image."""
+
+import hashlib
+import os
+
+from fsspec import open as open_file
+
+from .arguments import DatasetArguments
+
+
+# Where img2dataset and the large collections keep the address of an image.
+URL_COLUMNS = ("url", "json.url", "URL", "image_url")
+
+
+def read_captions(row: dict, column: str | None) -> list[str]:
+    """
+    The captions of a row in one column, a string or a list of strings; none where there is no column or nothing in it.
+
+    Raises:
+        `ValueError`: if the column holds something else.
+    """
+    captions = row.get(column) if column is not None else None
+    if captions is None:
+        return []
+    if isinstance(captions, str):
+        captions = [captions]
+    if not isinstance(captions, (list, tuple)) or not all(isinstance(c, str) or c is None for c in captions):
+        raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {captions!r}.")
+    return [caption for caption in captions if caption is not None and caption.strip()]
+
+
+def read_key(row: dict, column: str) -> str | None:
+    """
+    The key of an image: what a column holds, where dots lead into dictionaries (`json.url`), or of an undecoded image
+    the SHA-256 of its file in hexadecimal digits.
+    """
+    value = row.get(column)
+    if value is None and "." in column:
+        value = row
+        for name in column.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, dict) and {"bytes", "path"} & value.keys():
+        content = value.get("bytes")
+        try:
+            if content is None:
+                with open_file(value["path"], "rb") as file:
+                    content = file.read()
+        except OSError:
+            return None  # who then reads the image says why it cannot be read
+        return hashlib.sha256(content).hexdigest()
+    return None if value is None else str(value)
+
+
+def find_key(row: dict, dataset: DatasetArguments, key_column: str | None = None) -> str | None:
+    """
+    The key of an image without its file being read: what `key_column` holds; without one the `__key__` of a shard, or
+    the path of the file in the folder of the data, so that this may be moved. None where the SHA-256 of the file is
+    the key.
+    """
+    if key_column is not None:
+        return None if key_column == dataset.image_column else read_key(row, key_column)
+    if row.get("__key__") is not None:
+        return row["__key__"]
+    path = (row[dataset.image_column] or {}).get("path")
+    return None if path is None else shorten_path(path, dataset.data_dir or dataset.dataset_name)
+
+
+def shorten_path(path: str, folder: str | None) -> str:
+    """A path relative to a folder if it lies in there, as it is otherwise."""
+    bases = [] if folder is None else [os.path.abspath(folder), os.path.realpath(folder)]
+    return next((os.path.relpath(path, base) for base in bases if path.startswith(base + os.sep)), path)
+
+
+def read_url(row: dict) -> str | None:
+    """The address that an image comes from, where the data set knows it."""
+    return next((url for url in (read_key(row, column) for column in URL_COLUMNS) if url is not None), None)
