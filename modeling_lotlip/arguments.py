@@ -21,7 +21,9 @@ import argparse
 import copy
 import dataclasses
 import importlib.util
+import inspect
 import sys
+import typing
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -159,6 +161,17 @@ def argument_parser(arguments: tuple[type, ...], **options: Any) -> argparse.Arg
     ```"""
 
     class Parser(_hf_argument_parser()):
+        def _add_dataclass_arguments(self, dtype: type) -> None:
+            """Each field in the group of the class that declares it, which may be a base of the dataclass."""
+            types, groups = typing.get_type_hints(dtype), {}
+            for field in fields(dtype):
+                owner = next(cls for cls in dtype.__mro__ if field.name in inspect.get_annotations(cls))
+                title = getattr(owner, "_argument_group_name", None)
+                if title is not None and title not in groups:
+                    groups[title] = self.add_argument_group(title)
+                field.type = types[field.name]
+                self._parse_dataclass_field(groups.get(title, self), field)
+
         @staticmethod
         def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
             field = copy.copy(field)

@@ -27,14 +27,18 @@ class DatasetArguments(Arguments):
     _argument_group_name = "data"
 
     dataset_name: str | None = argument(
-        None, "A Hub id, a builder such as `imagefolder` or `webdataset`, or a local folder. Default: drawn scenes."
+        None,
+        "A Hub id, a builder such as `imagefolder` or `webdataset`, or a local folder. Default: drawn scenes.",
+        compared_on_resume=True,
     )
-    dataset_config_name: str | None = argument(None, "The configuration of the data set, if it has several.")
+    dataset_config_name: str | None = argument(
+        None, "The configuration of the data set, if it has several.", compared_on_resume=True
+    )
     data_dir: str | None = argument(None, "The folder of the data, for a builder.")
     data_files: list[str] | None = argument(None, "The files of the data, for a builder.")
-    streaming: bool = argument(False, "Read the data while it is used, without a copy on disk.")
-    image_column: str = argument("image", "The column of the images (or their paths).")
-    dataloader_num_workers: int = argument(0, "Processes that decode and tokenize.", least=0)
+    streaming: bool = argument(False, "Read the data while it is used, without a copy on disk.", in_model_card=False)
+    image_column: str = argument("image", "The column of the images (or their paths).", compared_on_resume=True)
+    dataloader_num_workers: int = argument(0, "Processes that decode and tokenize.", least=0, in_model_card=False)
 
 
 @dataclass
@@ -46,13 +50,17 @@ class CaptionArguments(Arguments):
     caption_column: str = argument(
         "caption",
         "The column of short captions, strings or lists (one is drawn in training, all count in evaluation).",
+        compared_on_resume=True,
     )
-    long_captions_column: str = argument("long_captions", "The column of long captions, strings or lists.")
+    long_captions_column: str = argument(
+        "long_captions", "The column of long captions, strings or lists.", compared_on_resume=True
+    )
     sub_caption_splitter: str = argument(
         "paper",
         "Where a long caption is split: at every full stop and line break as in the paper, or where a sentence ends "
         "(needs sentencex).",
         choices=tuple(SPLITTERS),
+        compared_on_resume=True,
     )
 
 
@@ -62,13 +70,18 @@ class SideFileArguments(Arguments):
 
     _argument_group_name = "side files"
 
-    side_files: list[str] | None = argument(None, "Parquet, JSON lines or CSV files with a key and captions.")
-    side_key_column: str = argument("key", "Their column of keys.")
-    side_caption_columns: list[str] = argument(["caption"], "Their columns of captions, one or several.")
+    side_files: list[str] | None = argument(
+        None, "Parquet, JSON lines or CSV files with a key and captions.", compared_on_resume=True
+    )
+    side_key_column: str = argument("key", "Their column of keys.", compared_on_resume=True)
+    side_caption_columns: list[str] = argument(
+        ["caption"], "Their columns of captions, one or several.", compared_on_resume=True
+    )
     key_column: str | None = argument(
         None,
         "The column of the images' keys, such as `__key__` or `json.url` of shards. The image column itself: the "
         "SHA-256 of the image file. Default: the name of --side_key_column.",
+        compared_on_resume=True,
     )
 
 
@@ -88,7 +101,7 @@ class TrainSplitArguments(Arguments):
 
     _argument_group_name = "data"
 
-    train_split: str = argument("train", "The split to train on.")
+    train_split: str = argument("train", "The split to train on.", compared_on_resume=True)
     max_train_samples: int | None = argument(None, "Use this many images, the first ones.", least=1)
 
 
