@@ -78,9 +78,9 @@ from modeling_lotlip.evaluation.classification import (
 from modeling_lotlip.evaluation.retrieval import embed_dataset, format_table, measure_retrieval
 from modeling_lotlip.files import write_json
 from modeling_lotlip.hub import push_folder, save_with_remote_code, write_model_card
+from modeling_lotlip.signals import StopSignal
 from modeling_lotlip.training.checkpoints import (
     Progress,
-    StopSignal,
     check_output_dir,
     find_checkpoint,
     find_leftovers,

@@ -182,6 +182,8 @@ def argument_parser(arguments: tuple[type, ...], **options: Any) -> argparse.Arg
             elif field.type in (bool, bool | None):
                 add_flag(parser, field)
             else:
+                if str(field.type).startswith("list") and field.default_factory is MISSING:
+                    field.metadata["action"] = "extend"  # `--x a b` and `--x a --x b` are the same
                 super(Parser, Parser)._parse_dataclass_field(parser, field)
 
         def parse_args_into_dataclasses(self, args: list[str] | None = None) -> tuple:

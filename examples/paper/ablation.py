@@ -45,7 +45,8 @@ from modeling_lotlip import LotlipConfig
 from modeling_lotlip.benchmarking.flops import build_meta_model, count_text_flops
 from modeling_lotlip.data.arguments import HelpFormatter
 from modeling_lotlip.files import write_json
-from modeling_lotlip.training.checkpoints import StopSignal, list_checkpoints
+from modeling_lotlip.signals import StopSignal
+from modeling_lotlip.training.checkpoints import list_checkpoints
 from modeling_lotlip.training.summary import SETTINGS_FILE
 
 

@@ -50,7 +50,7 @@ from ..captioning.rules import add_rule_arguments, apply_rules, read_rules
 from ..data.arguments import HelpFormatter, add_data_arguments
 from ..data.loading import load_split
 from ..files import refuse_other_settings, write_json
-from ..training.checkpoints import StopSignal
+from ..signals import StopSignal
 
 
 def add_caption_arguments(parser: argparse.ArgumentParser) -> None:

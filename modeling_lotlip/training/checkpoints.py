@@ -19,12 +19,10 @@ import logging
 import os
 import re
 import shutil
-import signal
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils.other import load
 
@@ -83,40 +81,6 @@ class Progress:
         self.check_settings(state.pop("settings"))
         for name, value in state.items():
             setattr(self, name, value)
-
-
-class StopSignal:
-    """
-    Notes SIGTERM and SIGINT, for the run to end after the step that it is in. A second one of the same kind ends it at
-    once.
-
-    Args:
-        promise (`str`, *optional*):
-            What is said at the first one.
-    """
-
-    def __init__(self, promise: str = "The run ends after this step, with a checkpoint."):
-        self.number = 0
-        self.promise = promise
-
-    def note(self, number: int, frame: object) -> None:
-        self.number = number
-        # of this kind only: at Ctrl-C torchrun sends SIGTERM behind the terminal's SIGINT
-        signal.signal(number, self.handlers[number])
-        # past Python's buffer, in which the signal may have found a progress bar at work
-        os.write(2, f"{self.promise}\n".encode())
-
-    def __enter__(self) -> "StopSignal":
-        self.handlers = {number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-    def on_any_process(self, accelerator: Accelerator) -> int:
-        """The number of the signal that any process has noted, 0 if none has."""
-        return int(accelerator.gather(torch.tensor([self.number], device=accelerator.device)).max())
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 
 from examples import train_lotlip
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.training.checkpoints import StopSignal, list_checkpoints
+from modeling_lotlip.signals import StopSignal
+from modeling_lotlip.training.checkpoints import list_checkpoints
 from tests.conftest import training_argv, training_environment
 
 

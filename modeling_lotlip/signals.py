@@ -1,0 +1,58 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Signals that tell a run to end, noted for it to end where nothing is lost."""
+
+import os
+import signal
+
+import torch
+from accelerate import Accelerator
+
+
+class StopSignal:
+    """
+    Notes SIGTERM and SIGINT, for the run to end after the step that it is in. A second one of the same kind ends it at
+    once.
+
+    Args:
+        promise (`str`, *optional*):
+            What is said at the first one.
+    """
+
+    def __init__(self, promise: str = "The run ends after this step, with a checkpoint."):
+        self.number = 0
+        self.promise = promise
+
+    def note(self, number: int, frame: object) -> None:
+        self.number = number
+        # of this kind only: at Ctrl-C torchrun sends SIGTERM behind the terminal's SIGINT
+        signal.signal(number, self.handlers[number])
+        # past Python's buffer, in which the signal may have found a progress bar at work
+        os.write(2, f"{self.promise}\n".encode())
+
+    def is_received(self) -> bool:
+        """Whether a signal has come."""
+        return self.number != 0
+
+    def __enter__(self) -> "StopSignal":
+        self.handlers = {number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def on_any_process(self, accelerator: Accelerator) -> int:
+        """The number of the signal that any process has noted, 0 if none has."""
+        return int(accelerator.gather(torch.tensor([self.number], device=accelerator.device)).max())

@@ -1,0 +1,42 @@
+"""Signals that tell a run to end."""
+
+import os
+import signal
+
+import pytest
+
+from modeling_lotlip.signals import StopSignal
+
+
+@pytest.fixture
+def unnoted():
+    """The signals that nobody notes, in the place of the end of this process."""
+    numbers = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: numbers.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    yield numbers
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_the_second_signal_of_a_kind_ends_the_run_at_once(unnoted, capfd):
+    with StopSignal("So be it.") as stop:
+        assert not stop.is_received()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.is_received() and stop.number == signal.SIGINT and unnoted == []
+        os.kill(os.getpid(), signal.SIGTERM)  # what torchrun sends behind it
+        assert stop.number == signal.SIGTERM and unnoted == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert unnoted == [signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGINT)
+        assert unnoted == [signal.SIGTERM, signal.SIGINT]
+    assert capfd.readouterr().err == "So be it.\nSo be it.\n"
+
+
+def test_outside_signals_are_not_noted(unnoted):
+    with StopSignal() as stop:
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert unnoted == [signal.SIGTERM] and not stop.is_received()
