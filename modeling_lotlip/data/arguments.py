@@ -21,8 +21,8 @@ from ..sub_captions import SPLITTERS
 
 
 @dataclass
-class DatasetArguments(Arguments):
-    """A data set with images. Without `dataset_name` it is the embedded one of drawn scenes."""
+class SourceArguments(Arguments):
+    """Where rows with images come from. Without `dataset_name` it is the embedded data set of drawn scenes."""
 
     _argument_group_name = "data"
 
@@ -38,12 +38,18 @@ class DatasetArguments(Arguments):
     data_files: list[str] | None = argument(None, "The files of the data, for a builder.")
     streaming: bool = argument(False, "Read the data while it is used, without a copy on disk.", in_model_card=False)
     image_column: str = argument("image", "The column of the images (or their paths).", compared_on_resume=True)
+
+
+@dataclass
+class DatasetArguments(SourceArguments):
+    """A data set with images, and how it is read."""
+
     dataloader_num_workers: int = argument(0, "Processes that decode and tokenize.", least=0, in_model_card=False)
 
 
 @dataclass
-class CaptionArguments(Arguments):
-    """The captions of a data set."""
+class CaptionColumnArguments(Arguments):
+    """The columns of captions."""
 
     _argument_group_name = "captions"
 
@@ -55,6 +61,12 @@ class CaptionArguments(Arguments):
     long_captions_column: str = argument(
         "long_captions", "The column of long captions, strings or lists.", compared_on_resume=True
     )
+
+
+@dataclass
+class CaptionArguments(CaptionColumnArguments):
+    """The captions of a data set, and how long ones are split."""
+
     sub_caption_splitter: str = argument(
         "paper",
         "Where a long caption is split: at every full stop and line break as in the paper, or where a sentence ends "
