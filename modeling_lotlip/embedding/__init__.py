@@ -11,3 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+"""
+From images and texts to embeddings, by any dual encoder: models, batches, rows of data sets, folders of embeddings and
+the search in them. May import data, losses and metrics; evaluation, training, captioning and search use it.
+"""

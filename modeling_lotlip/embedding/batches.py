@@ -15,7 +15,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -95,11 +95,24 @@ def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tor
 
 
 class Batch(NamedTuple):
-    """What the model computes at once, and the entries it is for (or other keys)."""
+    """
+    What the model computes at once.
+
+    Args:
+        entries (`list`):
+            What the caller knows each image or text by.
+        inputs (`dict[str, torch.Tensor]`):
+            Of the model.
+        num_tokens (`int`, *optional*, defaults to 0):
+            Of texts, without padding.
+        unreadable (`list[tuple[str, str]]`, *optional*):
+            The names of rows that were left out, and what is wrong with their images.
+    """
 
     entries: list
     inputs: dict[str, torch.Tensor]
     num_tokens: int = 0
+    unreadable: Sequence[tuple[str, str]] = ()
 
 
 def tokenize_and_count(
@@ -137,7 +150,7 @@ def make_batches(batches: Iterable[Batch], processor: ProcessorMixin, tokens_per
     """
     window = []
     for batch in batches:
-        if "pixel_values" in batch.inputs:
+        if "input_ids" not in batch.inputs:
             yield batch
             continue
         mask = torch.ones_like(batch.inputs["input_ids"])

@@ -1,0 +1,131 @@
+"""The one way from rows to embeddings."""
+
+import threading
+
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as PILImage
+
+from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.data.images import UnreadableImageError, read_row_image, undecoded
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding.batches import embed_images, embed_texts, tokenize
+from modeling_lotlip.embedding.rows import (
+    Item,
+    NumberedRows,
+    NumberedStream,
+    RowCollator,
+    embed_rows,
+    load_rows,
+    warn_of_unreadable,
+)
+from tests.conftest import WORDS
+
+
+@pytest.fixture(scope="module")
+def model_and_processor(model_dir) -> tuple[LotlipModel, LotlipProcessor]:
+    return LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Dataset:
+    """Eleven rows with a text of another length each; the images of 2, 3 and 7 cannot be read."""
+    scenes = undecoded(load_scenes(11, seed=2), "image")
+    images = list(scenes["image"])
+    images[2] = {"bytes": b"no image", "path": "bad.png"}
+    images[3] = {"bytes": b"no image", "path": "bad.png"}
+    images[7] = None
+    texts = [" ".join(WORDS[: 1 + number]) for number in range(11)]
+    features = Features(image=Image(decode=False), text=Value("string"))
+    return Dataset.from_dict({"image": images, "text": texts}, features=features)
+
+
+def read_row(number: int, row: dict):
+    yield Item(number, "image", read_row_image(row, "image"))
+    yield Item(number, "text", row["text"], index=1)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_rows_are_embedded_as_by_hand_and_bad_images_left_out(model_and_processor, rows, num_workers, caplog):
+    model, processor = model_and_processor
+    loader = load_rows(rows, RowCollator(processor, read_row, max_length=8), batch_size=3, num_workers=num_workers)
+    embeds, unreadable = {}, []
+    for embedded in embed_rows(model, processor, loader, tokens_per_batch=24):
+        unreadable += embedded.unreadable
+        assert embedded.embeds is None or len(embedded.embeds) == len(embedded.items)
+        embeds |= (
+            {(item.row, item.kind): (item, embed) for item, embed in zip(embedded.items, embedded.embeds)}
+            if (embedded.items)
+            else {}
+        )
+    warn_of_unreadable(unreadable)
+    assert [name for name, _ in unreadable] == ["bad.png", "bad.png", "row 7"]
+    assert caplog.text.count("cannot be read and is left out") == 3 and "row 7" in caplog.text
+    good = [0, 1, 4, 5, 6, 8, 9, 10]
+    assert set(embeds) == {(number, kind) for number in good for kind in ("image", "text")}
+    for number in good:
+        pixels = processor.image_processor([read_row_image(rows[number], "image")], return_tensors="pt")
+        item, embed = embeds[number, "image"]
+        assert item == Item(number, "image")
+        torch.testing.assert_close(embed, embed_images(model, pixels)[0], rtol=0, atol=1e-6)
+        item, embed = embeds[number, "text"]
+        assert item == Item(number, "text", rows[number]["text"], 1, truncated=number > 5)
+        expected = embed_texts(model, tokenize(processor, [rows[number]["text"]], 8))[0]
+        torch.testing.assert_close(embed, expected, rtol=0, atol=1e-6)
+
+
+def test_an_image_that_cannot_be_preprocessed_is_left_out(model_and_processor):
+    """One pixel high and very wide it is scaled to a width that no memory holds."""
+    model, processor = model_and_processor
+    pictures = {"good": PILImage.new("RGB", (40, 50)), "thin": PILImage.new("RGB", (100_000, 1)), "other": None}
+
+    def read_picture(name: str, _: None) -> list[Item]:
+        if pictures[name] is None:
+            raise UnreadableImageError("it is torn")
+        return [Item(name, "image", pictures[name])]
+
+    def preprocess(images, return_tensors):
+        if any(image.width > 1000 for image in images):
+            raise ValueError("too thin")
+        return processor.image_processor(images, return_tensors=return_tensors)
+
+    collator = RowCollator(type("Processor", (), {"image_processor": staticmethod(preprocess)}), read_picture)
+    lock = threading.Lock()
+    (embedded,) = embed_rows(model, processor, [collator([(name, None) for name in pictures])], lock=lock)
+    assert [item.row for item in embedded.items] == ["good"] and embedded.embeds.shape == (1, 32)
+    assert embedded.unreadable == [("other", "it is torn"), ("thin", "too thin")]
+    assert not lock.locked()
+
+
+def test_a_group_is_complete_when_the_next_one_begins(model_and_processor, rows):
+    model, processor = model_and_processor
+    collator = RowCollator(processor, read_row)
+    # rows 2 and 3 are a group of their own, of which nothing is left
+    prepared = [
+        collator([(number, rows[number]) for number in numbers]) for numbers in ([0, 1], [2, 3], [4], [5, 6, 7])
+    ]
+    groups = {number: group for group, numbers in enumerate(([0, 1], [2, 3], [4, 5, 6, 7])) for number in numbers}
+    results = list(embed_rows(model, processor, prepared, group=groups.__getitem__))
+    assert [result.group for result in results] == sorted(result.group for result in results)
+    for group, expected in enumerate(([0, 1], [], [4, 5, 6])):
+        own = [result for result in results if result.group == group]
+        assert own, "a group without a result"
+        assert sorted({item.row for result in own for item in result.items}) == expected
+
+
+@pytest.mark.parametrize("num_processes", [1, 3, 4, 13])
+def test_each_row_is_in_one_share(rows, num_processes):
+    shares = [NumberedRows(rows, process, num_processes) for process in range(num_processes)]
+    numbered = [share[index] for share in shares for index in range(len(share))]
+    assert [number for number, _ in numbered] == list(range(11))
+    assert all(row["text"] == rows[number]["text"] for number, row in numbered)
+
+
+def test_rows_of_a_stream_have_numbers_of_their_own(rows):
+    stream = NumberedStream(rows.to_iterable_dataset(num_shards=3))
+    for num_workers in (0, 2):
+        loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=num_workers)
+        numbered = list(loader)
+        assert len({number for number, _ in numbered}) == 11
+        assert sorted(row["text"] for _, row in numbered) == sorted(rows["text"])
