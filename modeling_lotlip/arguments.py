@@ -186,6 +186,10 @@ def argument_parser(arguments: tuple[type, ...], **options: Any) -> argparse.Arg
                     field.metadata["action"] = "extend"  # `--x a b` and `--x a --x b` are the same
                 super(Parser, Parser)._parse_dataclass_field(parser, field)
 
+        def add_argument_group(self, title: str, **options: Any) -> argparse._ArgumentGroup:
+            groups = [group for group in self._action_groups if group.title == title]
+            return groups[0] if groups else super().add_argument_group(title, **options)
+
         def parse_args_into_dataclasses(self, args: list[str] | None = None) -> tuple:
             return super().parse_args_into_dataclasses(args, look_for_args_file=False)
 

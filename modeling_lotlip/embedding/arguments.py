@@ -25,20 +25,26 @@ DEFAULT_MODEL = "weiwu-ww/LoTLIP-ViT-B-16-100M"
 
 
 @dataclass
-class InferenceArguments(Arguments):
-    """How a dual encoder is run."""
+class LoadingArguments(Arguments):
+    """How a dual encoder is loaded."""
 
     _argument_group_name = "model"
 
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
     dtype: str = argument("float32", "What the model computes in.", choices=tuple(DTYPES))
     device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
-    batch_size: int = argument(64, "Images in a batch, for each process.", least=1)
     max_length: int | None = argument(None, "Truncate texts at this many tokens. Default: the model's limit.", least=3)
 
     def __post_init__(self):
         super().__post_init__()
         self.dtype = DTYPES[self.dtype]
+
+
+@dataclass
+class InferenceArguments(LoadingArguments):
+    """How a dual encoder is run."""
+
+    batch_size: int = argument(64, "Images in a batch, for each process.", least=1)
 
 
 @dataclass
@@ -51,12 +57,19 @@ class ModelArguments(InferenceArguments):
 
 
 @dataclass
-class ModelsArguments(InferenceArguments):
-    """Several dual encoders, and how they are run."""
+class ModelNames(Arguments):
+    """Several dual encoders."""
+
+    _argument_group_name = "model"
 
     model_name_or_path: list[str] = argument(
         [DEFAULT_MODEL], "Hub ids or folders of dual encoders, one or several.", aliases=("--model",), metavar="MODEL"
     )
+
+
+@dataclass
+class ModelsArguments(ModelNames, InferenceArguments):
+    """Several dual encoders, and how they are run."""
 
 
 @dataclass

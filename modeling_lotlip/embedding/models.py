@@ -21,7 +21,7 @@ from datasets.fingerprint import Hasher
 from torch import nn
 from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-from .arguments import InferenceArguments
+from .arguments import LoadingArguments
 from .families import READ_WHOLE_TABLE, text_defaults
 from .token_wise import is_token_wise
 
@@ -71,7 +71,7 @@ def check_single_embeddings(model: PreTrainedModel | PreTrainedConfig) -> None:
 
 
 def load_model(
-    model_name_or_path: str, inference: InferenceArguments | None = None, takes_tokens: bool = False
+    model_name_or_path: str, inference: LoadingArguments | None = None, takes_tokens: bool = False
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
     Loads a dual encoder, ready to embed, and its processor.
@@ -79,7 +79,7 @@ def load_model(
     Args:
         model_name_or_path (`str`):
             A Hub id or a folder.
-        inference (`InferenceArguments`, *optional*):
+        inference (`LoadingArguments`, *optional*):
             Precision, device and limit of texts. Default: float32, on the device of accelerate's `PartialState`.
         takes_tokens (`bool`, *optional*, defaults to `False`):
             Whether the caller can use a model that compares tokens and has no single embedding.
@@ -87,7 +87,7 @@ def load_model(
     Raises:
         `ValueError`: if it is no dual encoder, compares tokens, or has fewer positions than `inference.max_length`.
     """
-    inference = inference or InferenceArguments()
+    inference = inference or LoadingArguments()
     model = AutoModel.from_pretrained(
         model_name_or_path,
         dtype=getattr(torch, inference.dtype),

@@ -1,0 +1,127 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Pictures of what a dual encoder does: what it attends to in a text, which tokens and sentences its similarity with an
+image depends on, and which places of the image each sentence is found in, for one model or several side by side.
+
+    lotlip visualize --model outputs/demo --output_dir outputs/visualize
+    lotlip visualize --model MODEL OTHER_MODEL --output_dir outputs/visualize \\
+        --image photo.jpg --text "A red boat. The sea is calm."
+
+Without a text it takes a row of the data, `--row`, with its first long caption. The folder gets `text.png` and
+`image.png`, and both with every number in `visualize.html`, a page that needs no other file.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..arguments import Arguments, argument
+from ..data.arguments import CaptionArguments, SideFileArguments, SourceArguments
+from ..embedding.arguments import LoadingArguments, ModelNames
+
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass
+class VisualizeArguments(Arguments):
+    """What is looked at, and where the pictures go."""
+
+    output_dir: Path = argument(help="Where the pictures and the page go.")
+    text: str | None = argument(None, "A text. Default: that of --row of the data.")
+    image: Path | None = argument(None, "An image file to the text.")
+    eval_split: str = argument("test", "The split of --row.")
+    row: int = argument(0, "The row of the data, from 0 on.", least=0)
+    method: str = argument(
+        "grad_cam",
+        "Of relevance over the image.",
+        choices=("grad_cam", "occlusion", "gradient_rollout", "rollout"),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.image is not None and self.text is None:
+            raise ValueError(f"--image {self.image} needs a --text to look for.")
+
+
+ARGUMENTS = (VisualizeArguments, ModelNames, LoadingArguments, SourceArguments, CaptionArguments, SideFileArguments)
+
+
+def run(
+    visualize: VisualizeArguments,
+    models: ModelNames,
+    loading: LoadingArguments,
+    dataset: SourceArguments,
+    captions: CaptionArguments,
+    side_files: SideFileArguments,
+) -> None:
+    from ..embedding.models import load_model
+    from ..evaluation.explanation import explain
+    from ..evaluation.maps import draw_image, draw_text
+    from ..evaluation.page import render_page
+    from ..sub_captions import split_sub_captions
+
+    if visualize.text is None:
+        text, image = read_row(visualize.row, visualize.eval_split, dataset, captions, side_files)
+    else:
+        text, image = visualize.text, read_file(visualize.image)
+    if not split_sub_captions(text, captions.sub_caption_splitter):
+        raise ValueError("--text is empty: there is nothing to look at.")
+    visualize.output_dir.mkdir(parents=True, exist_ok=True)
+
+    explanations = []
+    for name in dict.fromkeys(models.model_name_or_path):
+        model, processor = load_model(name, loading)
+        model.set_attn_implementation("eager")
+        options = {"max_length": loading.max_length, "splitter": captions.sub_caption_splitter}
+        explanations.append(explain(name, model, processor, text, image, visualize.method, **options))
+    draw_text(explanations).savefig(visualize.output_dir / "text.png", dpi=150)
+    if image is not None:
+        draw_image(explanations, visualize.method).savefig(visualize.output_dir / "image.png", dpi=150)
+    page = render_page(explanations, visualize.method)
+    (visualize.output_dir / "visualize.html").write_text(page, encoding="utf-8")
+    print(f"The pictures and visualize.html are in {visualize.output_dir}.")
+
+
+def read_file(path: Path | None) -> "Image.Image | None":
+    """The image in a file, if one is named."""
+    from ..data.images import UnreadableImageError, read_image
+
+    if path is None:
+        return None
+    try:
+        return read_image({"path": str(path), "bytes": None})
+    except UnreadableImageError as error:
+        raise ValueError(f"--image {path} cannot be read as an image: {error}") from error
+
+
+def read_row(
+    row: int, split: str, dataset: SourceArguments, captions: CaptionArguments, side_files: SideFileArguments
+) -> "tuple[str, Image.Image]":
+    """The first caption of a row, a long one if there is any, and its image."""
+    from ..data.captions import CaptionReader
+    from ..data.images import read_image, undecoded
+    from ..data.loading import get_columns, load_split
+
+    data = undecoded(load_split(dataset, split, row + 1), dataset.image_column)
+    rows = list(data.skip(row))
+    if not rows:
+        raise ValueError(f"--row {row} is beyond the split {split!r}.")
+    reader = CaptionReader(get_columns(data), captions, side_files, dataset.image_column)
+    texts = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
+    if not texts:
+        raise ValueError(f"--row {row} has no caption.")
+    return texts[0], read_image(rows[0][dataset.image_column])
