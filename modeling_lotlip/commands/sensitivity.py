@@ -1,0 +1,101 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+What of a long text a dual encoder uses: retrieval against the number of tokens that are kept and the place of the
+sentence that matters, and how much embeddings and retrieval change when sentences are permuted, dropped or falsified.
+
+    lotlip sensitivity --model outputs/demo --output_file outputs/sensitivity.json
+    lotlip sensitivity --model MODEL OTHER_MODEL --output_file outputs/sensitivity.json \\
+        --dataset_name imagefolder --data_dir my_photos --eval_split test
+
+Every image counts with its first long caption. Beside the JSON file stand the tables (`.md`) and a plot (`.png`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..arguments import Arguments, argument
+from ..data.arguments import CaptionArguments, DatasetArguments, EvaluationSplitArguments, SideFileArguments
+from ..embedding.arguments import ModelsArguments
+
+
+@dataclass
+class SensitivityArguments(Arguments):
+    """What is measured, and where the results go."""
+
+    num_tokens: list[int] = argument(
+        [8, 16, 32, 48, 64, 77, 96, 128, 192, 256],
+        "Numbers of tokens to keep: from 3 on, as two are special ones.",
+        least=3,
+    )
+    seed: int = argument(0, "Of the draws of sentences and colours.")
+    output_file: Path | None = argument(None, "Write the results to this JSON file; the tables and a plot beside it.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.output_file is not None and self.output_file.suffix != ".json":
+            raise ValueError(f"--output_file {self.output_file} is for JSON, name it .json: the rest stands beside it.")
+
+
+ARGUMENTS = (
+    SensitivityArguments,
+    ModelsArguments,
+    DatasetArguments,
+    EvaluationSplitArguments,
+    CaptionArguments,
+    SideFileArguments,
+)
+
+
+def run(
+    sensitivity: SensitivityArguments,
+    models: ModelsArguments,
+    dataset: DatasetArguments,
+    split: EvaluationSplitArguments,
+    captions: CaptionArguments,
+    side_files: SideFileArguments,
+) -> None:
+    from accelerate import PartialState
+
+    from ..data.captions import CaptionReader
+    from ..data.loading import get_columns, load_split
+    from ..embedding.models import load_model
+    from ..evaluation.retrieval import embed_dataset
+    from ..evaluation.sensitivity import format_tables, measure_sensitivity, plot_results, select_first_long_captions
+    from ..files import check_writable, write_json
+
+    state = PartialState(cpu=models.device == "cpu")
+    if state.num_processes > 1:
+        raise ValueError("`lotlip sensitivity` runs in one process: start it without `accelerate launch`.")
+    path = sensitivity.output_file
+    if path is not None:
+        check_writable(path)
+    data = load_split(dataset, split.eval_split, split.max_eval_samples)
+    reader = CaptionReader(get_columns(data), captions, side_files, dataset.image_column)
+    results = []
+    for name in dict.fromkeys(models.model_name_or_path):
+        model, processor = load_model(name, models)
+        if models.max_length is not None:
+            processor.tokenizer.model_max_length = models.max_length
+        embedded = embed_dataset(model, processor, data, reader, dataset, models, state)
+        texts = select_first_long_captions(embedded, captions.sub_caption_splitter)
+        measured = measure_sensitivity(model, processor, texts, sensitivity.num_tokens, sensitivity.seed)
+        results.append({"model": name, **measured})
+    tables = format_tables(results)
+    print(tables)
+    if path is not None:
+        settings = {"dataset": dataset.dataset_name or "scenes", "seed": sensitivity.seed}
+        write_json(path, {**settings, "models": results})
+        path.with_suffix(".md").write_text(tables + "\n", encoding="utf-8")
+        plot_results(results, path.with_suffix(".png"))
