@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor
 
 from examples import train_lotlip
 from modeling_lotlip import (
@@ -114,6 +115,13 @@ def model_dir(tmp_path_factory) -> Path:
     image_processor = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     LotlipProcessor(image_processor=image_processor, tokenizer=LotlipTokenizer(vocab=vocab)).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def loaded(model_dir):
+    """That model, which keeps its attention, and its processor."""
+    model = AutoModel.from_pretrained(model_dir, attn_implementation="eager").eval()
+    return model.requires_grad_(False), AutoProcessor.from_pretrained(model_dir)
 
 
 def tiny_config(**text_fields) -> LotlipConfig:

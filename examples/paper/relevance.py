@@ -45,7 +45,7 @@ from modeling_lotlip.embedding.arguments import add_evaluation_arguments, check_
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, tokenize
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.relevance import PATCH_METHODS, patch_relevance, sub_caption_numbers, token_relevance
-from modeling_lotlip.evaluation.sensitivity import swap_colour
+from modeling_lotlip.evaluation.text_changes import swap_colour
 from modeling_lotlip.files import write_json
 from modeling_lotlip.sub_captions import join_sub_captions
 

@@ -24,6 +24,7 @@ Every image counts with its first long caption. Beside the JSON file stand the t
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 from ..arguments import Arguments, argument
 from ..data.arguments import CaptionArguments, DatasetArguments, EvaluationSplitArguments, SideFileArguments
@@ -45,7 +46,9 @@ class SensitivityArguments(Arguments):
     def __post_init__(self):
         super().__post_init__()
         if self.output_file is not None and self.output_file.suffix != ".json":
-            raise ValueError(f"--output_file {self.output_file} is for JSON, name it .json: the rest stands beside it.")
+            raise ValueError(
+                f"--output_file {self.output_file} is for JSON, name it .json: the rest stands beside it."
+            )
 
 
 ARGUMENTS = (
@@ -88,7 +91,8 @@ def run(
         model, processor = load_model(name, models)
         if models.max_length is not None:
             processor.tokenizer.model_max_length = models.max_length
-        embedded = embed_dataset(model, processor, data, reader, dataset, models, state)
+        settings = SimpleNamespace(**vars(dataset), **vars(models), text_embedding="cls")
+        embedded = embed_dataset(model, processor, data, reader, settings, state)
         texts = select_first_long_captions(embedded, captions.sub_caption_splitter)
         measured = measure_sensitivity(model, processor, texts, sensitivity.num_tokens, sensitivity.seed)
         results.append({"model": name, **measured})

@@ -3,7 +3,7 @@ Makes the pictures of the docs with the demo model: the search page over drawn s
 text, and where it finds two things. Paths are from the root of the repository, and stand in the pictures.
 
     make demo app  # once, for the model and the scenes
-    python tests/take_screenshots.py --model_name_or_path outputs/demo --images outputs/scenes
+    python -m tests.helpers.take_screenshots --model_name_or_path outputs/demo --images outputs/scenes
 """
 
 import argparse
@@ -22,7 +22,7 @@ QUERY = "The frame is copper. Everything lies on grass. It is lit from the left.
 
 def visualize(model_dir: Path, folder: Path, *options: str) -> None:
     """Runs the command of the docs, which writes `text.png` and `image.png`."""
-    command = [sys.executable, "-m", "modeling_lotlip.evaluation.maps", "--model_name_or_path", model_dir]
+    command = [sys.executable, "-m", "lotlip", "visualize", "--model", model_dir]
     subprocess.run([*command, "--output_dir", folder, *options], cwd=ROOT, check=True)
 
 

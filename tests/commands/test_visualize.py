@@ -1,0 +1,77 @@
+"""`lotlip visualize`: the page and the pictures of one model and of several."""
+
+import dataclasses
+import re
+
+import pytest
+from PIL import Image
+
+import lotlip
+from modeling_lotlip.commands.visualize import VisualizeArguments
+from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.evaluation.relevance import PATCH_METHODS
+
+
+TEXT = "A red boat. The ground is sand. A green tree"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the command in this process, on the CPU, and returns its exit status."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    return lambda *arguments: lotlip.main(["visualize", *map(str, arguments)])
+
+
+def test_the_methods_are_those_of_the_library():
+    (method,) = (field for field in dataclasses.fields(VisualizeArguments) if field.name == "method")
+    assert list(method.metadata["choices"]) == list(PATCH_METHODS) and method.default == next(iter(PATCH_METHODS))
+
+
+def test_several_models(model_dir, tmp_path, run):
+    make_scene(seed=1, index=0).draw().save(tmp_path / "scene.png")
+    (tmp_path / "other").symlink_to(model_dir)
+    output_dir = tmp_path / "out"
+    text = "<script>alert(1)</script> & a red boat. The ground is sand"
+    models = ["--model_name_or_path", model_dir, tmp_path / "other", "--output_dir", output_dir]
+    assert run(*models, "--image", tmp_path / "scene.png", "--text", text, "--max_length", 8) == 0
+    page = (output_dir / "visualize.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page and "beyond the limit" in page
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    # the picture, the whole text and the sub-caption that is read
+    assert page.count("<h2>") == 2 and page.count("<img") == 2 * 3
+    assert "sub-captions: 1." in page
+    for name in ("text", "image"):
+        with Image.open(output_dir / f"{name}.png") as picture:
+            assert picture.width > 300
+
+
+def test_a_row_of_the_data_or_a_text_alone(model_dir, tmp_path, run):
+    models = ["--model", model_dir, "--output_dir"]
+    assert run(*models, tmp_path / "out", "--row", 2, "--method", "occlusion") == 0
+    assert (tmp_path / "out" / "image.png").exists()
+    assert run(*models, tmp_path / "text only", "--text", TEXT) == 0
+    assert not (tmp_path / "text only" / "image.png").exists() and (tmp_path / "text only" / "text.png").exists()
+
+
+def test_what_is_not_there(model_dir, tmp_path, run, capsys):
+    (tmp_path / "file").touch()
+    models = ["--model", model_dir, "--output_dir", tmp_path / "out"]
+    elsewhere = [*models[:3], tmp_path / "file" / "out"]
+    for wrong, message in (
+        ([*models, "--row", 300], "--row 300"),
+        ([*models, "--text", " . "], "empty"),
+        ([*models, "--text", "a", "--image", "scene.png"], "scene.png cannot be read"),
+        ([*elsewhere, "--text", "a"], "Not a directory"),
+    ):
+        assert run(*wrong) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(SystemExit):
+        run(*models, "--image", "scene.png")
+    assert "--image scene.png needs a --text" in capsys.readouterr().err
+
+
+def test_dollars_are_dollars(model_dir, tmp_path, run):
+    make_scene(seed=1, index=0).draw().save(tmp_path / "scene.png")
+    arguments = ["--image", tmp_path / "scene.png", "--text", "A sign says $5_$. It costs $5 and $6"]
+    assert run("--model", model_dir, *arguments, "--output_dir", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "image.png").exists()

@@ -1,0 +1,197 @@
+"""Attention and relevance over texts and images, on cases whose answer is known."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+
+from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.embedding.batches import embed_corpus, tokenize
+from modeling_lotlip.evaluation.relevance import (
+    PATCH_METHODS,
+    attention_rollout,
+    gradient_weighted_rollout,
+    patch_relevance,
+    seen_picture,
+    sub_caption_directions,
+    sub_caption_numbers,
+    token_attention,
+    token_relevance,
+)
+from modeling_lotlip.sub_captions import join_sub_captions
+
+
+TEXT = "A red boat. The ground is sand. A green tree"
+
+
+def test_rollouts_of_attention():
+    torch.manual_seed(0)
+    attentions = tuple(torch.rand(2, 3, 5, 5) for _ in range(3))
+    for attention in attentions:
+        attention[..., 4] = 0  # nothing attends to the last one
+        attention /= attention.sum(dim=-1, keepdim=True)
+    rollout = attention_rollout(attentions)
+    assert torch.allclose(rollout.sum(dim=-1), torch.ones(2, 5))
+    assert (rollout[:, :4, 4] == 0).all()
+
+    gradients = tuple(torch.randn(2, 3, 5, 5) for _ in range(3))
+    relevance = gradient_weighted_rollout(attentions, gradients)
+    assert (relevance >= 0).all() and (relevance[:, :4, 4] == 0).all() and (relevance[:, :4, :4] > 0).any()
+    weighted = [(attention * gradient).clamp(min=0).mean(dim=1) for attention, gradient in zip(attentions, gradients)]
+    product = torch.eye(5)
+    for layer in weighted:
+        product = (torch.eye(5) + layer) @ product
+    assert torch.allclose(relevance, product.expand(2, -1, -1))
+
+
+def test_corner_tokens_attend_to_themselves_and_the_text(loaded):
+    model, processor = loaded
+    inputs = tokenize(processor, [TEXT, "A red boat"])
+    attentions = token_attention(model, inputs)
+    for attention in attentions.values():
+        assert attention.shape == (2, 3, inputs["input_ids"].shape[1])
+        assert (attention[1, :, inputs["attention_mask"][1] == 0] == 0).all()
+        assert torch.allclose(attention[:, 0].sum(dim=-1), torch.ones(2)), "[CLS] sees no corner"
+        assert (attention[:, 1:].sum(dim=-1) < 1).all(), "a corner sees itself"
+    assert (attentions["last_layer"][:, 1:, 0] == 0).all(), "a corner does not see [CLS]"
+
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(ValueError, match="set_attn_implementation"):
+        token_attention(model, inputs)
+
+
+def test_sub_captions_of_tokens(loaded):
+    _, processor = loaded
+    inputs = tokenize(processor, ["A red boat", TEXT])
+    numbers = [sub_caption_numbers(ids, processor.tokenizer) for ids in inputs["input_ids"].tolist()]
+    assert numbers[0][:5] == [None, 0, 0, 0, 0] and set(numbers[0][5:]) == {None}
+    assert numbers[1] == [None, *[0] * 4, *[1] * 5, *[2] * 4]
+
+    words = ["<s>", "a</w>", "boat</w>", ".</w>", "the</w>", "sea</w>", "<end>", "<end>"]
+    clip = SimpleNamespace(
+        all_special_tokens=["<s>", "<end>"],
+        unk_token="<end>",  # as CLIP's
+        eos_token="<end>",
+        sep_token=None,
+        convert_ids_to_tokens=lambda ids: [words[index] for index in ids],
+    )
+    assert sub_caption_numbers(range(8), clip) == [None, 0, 0, 0, 1, 1, None, None]
+
+
+class LinearEncoder(nn.Module):
+    """A dual encoder that adds up what a linear map makes of tokens, or of patches of 4 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.text_model = self.vision_model = self
+        self.words, self.patches = nn.Embedding(9, 6), nn.Conv2d(3, 6, 4, 4, bias=False)
+        self.config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=4))
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+
+    def get_input_embeddings(self):
+        return self.words
+
+    def get_text_features(self, input_ids):
+        return SimpleNamespace(pooler_output=self.words(input_ids).sum(dim=1))
+
+    def get_image_features(self, pixel_values):
+        return SimpleNamespace(pooler_output=1 + self.patches(pixel_values).flatten(2).sum(dim=-1))
+
+
+def test_token_relevance_is_complete_and_right(loaded):
+    torch.manual_seed(0)
+    linear = LinearEncoder()
+    input_ids = torch.tensor([[1, 2, 3, 3], [4, 5, 6, 7]])
+    length = linear.get_text_features(input_ids).pooler_output.norm(dim=-1)
+    relevance = token_relevance(linear, {"input_ids": input_ids})
+    assert torch.allclose(relevance.sum(dim=-1), length) and relevance[0, 2] == relevance[0, 3]
+    assert linear.words.weight.grad is None
+
+    # against a small step along a word embedding
+    model, processor = loaded
+    model.double().set_attn_implementation("sdpa")  # "eager" rounds the attention to float32
+    inputs, image = tokenize(processor, [TEXT]), nn.functional.normalize(torch.randn(1, 32, dtype=torch.float64))
+    relevance = token_relevance(model, inputs, image)
+    embeds = model.text_model.get_input_embeddings()(inputs["input_ids"])
+
+    def similarity(scale):
+        changed = embeds.clone()
+        changed[:, 3] *= scale
+        features = model.get_text_features(inputs_embeds=changed, attention_mask=inputs["attention_mask"])
+        return nn.functional.cosine_similarity(features.pooler_output, image).item()
+
+    assert relevance[0, 3].item() == pytest.approx((similarity(1 + 1e-5) - similarity(1 - 1e-5)) / 2e-5, abs=1e-6)
+
+
+def test_occlusion_finds_the_patch_that_counts_wherever_it_is():
+    torch.manual_seed(0)
+    model, images = LinearEncoder(), torch.zeros(2, 3, 12, 16)
+    images[0, :, 4:8, 8:12] = images[1, :, 8:12, 4:8] = torch.rand(3, 4, 4)
+    texts = torch.randn(2, 2, 6)
+    texts[1] = texts[0]
+    relevance = patch_relevance(model, images, texts, "occlusion")
+    assert relevance.shape == (2, 2, 3, 4)
+    assert relevance[0].abs().flatten(1).argmax(dim=1).tolist() == [6, 6]
+    assert (relevance[0].flatten(1) != 0).sum() == 2
+    # moved down and to the left by a patch
+    assert torch.allclose(relevance[1, :, 2, 1], relevance[0, :, 1, 2])
+    features = nn.functional.normalize(model.get_image_features(images).pooler_output, dim=-1)
+    empty = nn.functional.normalize(torch.ones(6), dim=0)
+    assert torch.allclose(relevance[0, :, 1, 2], texts[0] @ (features[0] - empty), atol=1e-5)
+
+
+@pytest.mark.parametrize("model_class", [CLIPModel, SiglipModel])
+def test_other_dual_encoders(model_class):
+    torch.manual_seed(0)
+    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config_class = CLIPConfig if model_class is CLIPModel else SiglipConfig
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = config_class(
+        text_config={**tower, "vocab_size": 64, "projection_dim": 32, **special},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        projection_dim=32,
+    )
+    model = model_class._from_config(config, attn_implementation="eager").eval()
+    images, texts = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32)
+    for method in PATCH_METHODS:
+        if model_class is SiglipModel and "rollout" in method:
+            with pytest.raises(ValueError, match="no class token"):
+                patch_relevance(model, images, texts, method)
+            continue
+        relevance = patch_relevance(model, images, texts, method)
+        assert relevance.shape == (2, 3, 4, 4) and relevance.isfinite().all() and (relevance != 0).any()
+        # an image does not depend on those beside it
+        alone = patch_relevance(model, images[1:], texts[1:, 2:], method)
+        assert torch.allclose(alone[0, 0], relevance[1, 2], atol=1e-5)
+    assert token_relevance(model, {"input_ids": torch.tensor([[1, 5, 2]])}).shape == (1, 3)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    with pytest.raises(ValueError, match="no LoTLIP"):
+        token_attention(model, {"input_ids": torch.tensor([[1, 5, 2]])})
+
+
+def test_grad_cam_depends_on_the_text_and_rollout_does_not(loaded):
+    model, _ = loaded
+    images, texts = torch.randn(1, 3, 32, 32), torch.randn(1, 2, 32)
+    assert not torch.allclose(*patch_relevance(model, images, texts, "grad_cam")[0])
+    assert not torch.allclose(*patch_relevance(model, images, texts, "gradient_rollout")[0])
+    assert torch.equal(*patch_relevance(model, images, texts, "rollout")[0])
+
+
+def test_what_a_sub_caption_adds(loaded):
+    model, processor = loaded
+    parts = TEXT.split(". ")
+    directions = sub_caption_directions(model, processor, parts)
+    whole, without = embed_corpus(model, processor, [TEXT, join_sub_captions([parts[0], parts[2]])])
+    assert torch.allclose(directions[1], whole - without, atol=1e-6)
+    assert (sub_caption_directions(model, processor, parts, max_length=6)[2].abs() < 1e-6).all(), "beyond the limit"
+    assert sub_caption_directions(model, processor, parts[:1]).shape == (1, 32)
+
+
+def test_what_the_model_sees(loaded):
+    _, processor = loaded
+    picture = make_scene(seed=1, index=0).draw().resize((32, 32))
+    pixel_values = processor.image_processor([picture], return_tensors="pt")["pixel_values"]
+    seen = seen_picture(processor, pixel_values[0])
+    assert seen.tobytes() == picture.tobytes()

@@ -1,0 +1,55 @@
+"""What of a text embeddings use: on models and texts whose answer is known."""
+
+import pytest
+import torch
+from torch import nn
+
+from modeling_lotlip.embedding.batches import embed_corpus
+from modeling_lotlip.embedding.families import padding_of
+from modeling_lotlip.embedding.models import text_limit
+from modeling_lotlip.evaluation.sensitivity import (
+    LongTexts,
+    embed_first_tokens,
+    measure_changes,
+    measure_positions,
+)
+from tests.embedding.test_dual_encoders import build_clip, build_siglip
+
+
+def test_a_model_without_positions_is_blind_to_the_order(loaded):
+    model, processor = loaded
+    model.text_model.embeddings.position_embeddings.weight.zero_()
+    colours = ("red", "green", "blue", "yellow")
+    parts = [["a red boat", "the ground is sand", f"a {colour} house"] for colour in colours]
+    texts = LongTexts(parts, nn.functional.normalize(torch.randn(4, 32), dim=-1))
+    rows = {row["change"]: row for row in measure_changes(model, processor, texts, seed=0)}
+    permuted, dropped = rows["sentences permuted"], rows["first sentence dropped"]
+    assert permuted["similarity"] == pytest.approx(1) and permuted["before"] == permuted["after"]
+    assert permuted["prefers_original"] == 50
+    assert dropped["similarity"] < 0.999 and rows["one colour swapped"]["num_texts"] == 4
+    moved = measure_positions(model, processor, texts)
+    first, *others = ({**row, "position": None} for row in moved["positions"])
+    assert all(row == first for row in others) and moved["num_texts"] == 4
+
+
+def test_tokens_beyond_the_number_kept_do_not_count(loaded):
+    model, processor = loaded
+    texts = ["a red boat the ground is sand", "a red boat the ground is sea"]
+    kept = embed_first_tokens(model, processor, texts, 8)
+    assert torch.allclose(kept[0], kept[1], atol=1e-6)
+    whole = embed_first_tokens(model, processor, texts, 9)
+    assert not torch.allclose(whole[0], whole[1], atol=1e-6)
+    assert padding_of(processor) != "max_length"
+
+
+@pytest.mark.parametrize("build", [build_clip, build_siglip])
+def test_texts_of_other_dual_encoders(build, tmp_path):
+    torch.manual_seed(0)
+    model, processor = build(tmp_path)
+    model.eval()
+    processor.tokenizer.model_max_length = text_limit(model, processor)
+    texts = ["a red boat. the ground is sand", "a red boat. a tree"]
+    whole = embed_first_tokens(model, processor, texts, processor.tokenizer.model_max_length)
+    assert torch.allclose(whole, embed_corpus(model, processor, texts), atol=1e-5)
+    cut = embed_first_tokens(model, processor, texts, 4)
+    assert torch.allclose(cut[0], cut[1], atol=1e-5) and not torch.allclose(cut[0], whole[0], atol=1e-4)
