@@ -423,7 +423,7 @@ def whole_model(model: torch.nn.Module, args: argparse.Namespace, accelerator: A
         return unwrapped_model
     weights = get_model_state_dict(unwrapped_model, options=StateDictOptions(full_state_dict=True))
     with torch.random.fork_rng():
-        copy = LotlipModel(unwrapped_model.config)
+        copy = OBJECTIVES[args.objective].model_class(unwrapped_model.config)
         OBJECTIVES[args.objective].prepare(copy)
     copy.load_state_dict(weights)
     return copy.to(accelerator.device)

@@ -33,6 +33,7 @@ from .modeling_lotlip import (
     LotlipVisionModel,
     LotlipVisionModelWithProjection,
 )
+from .modeling_token_wise_lotlip import LotlipTokenWiseModel
 from .processing_lotlip import LotlipProcessor
 from .tokenization_lotlip import LotlipTokenizer
 
@@ -42,10 +43,11 @@ __version__ = "0.1.0"
 for _config in (LotlipConfig, LotlipTextConfig, LotlipVisionConfig):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
 
-AutoModel.register(LotlipConfig, LotlipModel, exist_ok=True)
+for _auto_class in (AutoModel, AutoModelForZeroShotImageClassification):
+    # the `architectures` of a configuration say which
+    _auto_class.register(LotlipConfig, (LotlipModel, LotlipTokenWiseModel), exist_ok=True)
 AutoModel.register(LotlipTextConfig, LotlipTextModel, exist_ok=True)
 AutoModel.register(LotlipVisionConfig, LotlipVisionModel, exist_ok=True)
-AutoModelForZeroShotImageClassification.register(LotlipConfig, LotlipModel, exist_ok=True)
 
 for _config in (LotlipConfig, LotlipTextConfig):
     AutoTokenizer.register(_config, tokenizer_class=LotlipTokenizer, exist_ok=True)
@@ -67,6 +69,7 @@ __all__ = [
     "LotlipTextConfig",
     "LotlipTextModel",
     "LotlipTextModelWithProjection",
+    "LotlipTokenWiseModel",
     "LotlipTokenizer",
     "LotlipVisionConfig",
     "LotlipVisionModel",

@@ -286,6 +286,8 @@ class LotlipConfig(LotlipConfigFileMixin, PreTrainedConfig):
             of the image tower, or its `hidden_size` where it has no projection.
         logit_scale_init_value (`float`, *optional*, defaults to 2.6592):
             Initial value of `logit_scale`, the logarithm of the inverse temperature: ln(1 / 0.07).
+        token_wise (`bool`, *optional*, defaults to `False`):
+            Whether the model is a [`LotlipTokenWiseModel`], which compares all tokens of a text with all of an image.
 
     Raises:
         `ValueError`: if the widths cannot meet.
@@ -309,9 +311,18 @@ class LotlipConfig(LotlipConfigFileMixin, PreTrainedConfig):
     vision_config: dict | PreTrainedConfig | None = None
     projection_dim: int = 768
     logit_scale_init_value: float | int = 2.6592
+    token_wise: bool = False
+
+    @property
+    def default_architecture(self) -> str:
+        """The class of the models of this configuration."""
+        return "LotlipTokenWiseModel" if self.token_wise else "LotlipModel"
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        # by which the Auto classes choose
+        if self.architectures is None:
+            self.architectures = [self.default_architecture]
         # here too, since `@strict` wraps what its own call raises in an error that is no ValueError
         self.validate_architecture()
 

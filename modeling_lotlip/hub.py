@@ -28,12 +28,11 @@ from .processing_lotlip import LotlipProcessor
 
 MODEL_CARD_NAME = "README.md"
 
-MODEL_AUTO_MAP = {
+AUTO_MAP = {
     "AutoConfig": "configuration_lotlip.LotlipConfig",
-    "AutoModel": "modeling_lotlip.LotlipModel",
-    "AutoModelForZeroShotImageClassification": "modeling_lotlip.LotlipModel",
     "AutoProcessor": "processing_lotlip.LotlipProcessor",
 }
+AUTO_MODELS = ("AutoModel", "AutoModelForZeroShotImageClassification")
 TEXT_AUTO_MAP = {
     "AutoConfig": "configuration_lotlip.LotlipTextConfig",
     "AutoModel": "modeling_lotlip.LotlipTextModel",
@@ -184,9 +183,7 @@ similarities = model.similarity(model.encode(texts), model.encode(["image.jpg"])
 
 TOKEN_WISE = """\
 - It was trained to compare all tokens of a text with all of an image
-  ([FILIP](https://huggingface.co/papers/2111.07783)), and is evaluated so. What follows under "How to use" compares
-  the `[CLS]` tokens alone, for which it was not trained: see `examples/inference/token_wise.py` in the package's
-  sources.
+  ([FILIP](https://huggingface.co/papers/2111.07783)), and has no single embedding of either.
 """
 
 SETTINGS = """
@@ -237,30 +234,29 @@ def save_with_remote_code(model: LotlipModel, processor: LotlipProcessor, save_d
     model.save_pretrained(save_directory)
     processor.save_pretrained(save_directory)
 
-    _add_auto_maps(
-        save_directory / CONFIG_NAME, MODEL_AUTO_MAP, text_config=TEXT_AUTO_MAP, vision_config=VISION_AUTO_MAP
-    )
+    auto_map = AUTO_MAP | dict.fromkeys(AUTO_MODELS, f"{type(model).__module__.split('.')[-1]}.{type(model).__name__}")
+    _add_auto_maps(save_directory / CONFIG_NAME, auto_map, text_config=TEXT_AUTO_MAP, vision_config=VISION_AUTO_MAP)
     _add_auto_maps(save_directory / PROCESSOR_NAME, PROCESSOR_AUTO_MAP, image_processor=IMAGE_PROCESSOR_AUTO_MAP)
     _add_auto_maps(save_directory / TOKENIZER_CONFIG_FILE, TOKENIZER_AUTO_MAP)
-    is_token_wise = _is_token_wise(model.config.to_dict())
     for name, content in SENTENCE_TRANSFORMERS_FILES.items():
-        if is_token_wise:
+        if model.is_token_wise:
             (save_directory / name).unlink(missing_ok=True)
         else:
             _write_json(save_directory / name, content)
-    for file in remote_code_files():
+    for file in remote_code_files(type(model)):
         shutil.copyfile(file, save_directory / file.name)
 
 
 def _is_token_wise(config: dict) -> bool:
-    return config.get("similarity") == "token_wise"
+    return config.get("token_wise", False)
 
 
-def remote_code_files() -> list[Path]:
-    """The modules that the auto maps name, and all that these import from the package."""
+def remote_code_files(model_class: type[LotlipModel] = LotlipModel) -> list[Path]:
+    """The modules that the auto maps of a model name, and all that these import from the package."""
     package = Path(__file__).parent
     class_references = [
-        *MODEL_AUTO_MAP.values(),
+        *AUTO_MAP.values(),
+        model_class.__module__.split(".")[-1],
         *IMAGE_PROCESSOR_AUTO_MAP["AutoImageProcessor"].values(),
         TOKENIZER_AUTO_MAP["AutoTokenizer"][0],
     ]

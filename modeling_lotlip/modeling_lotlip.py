@@ -209,6 +209,64 @@ def _insert_corners(tokens: torch.Tensor, corners: torch.Tensor) -> torch.Tensor
     return torch.cat([tokens[:, :1], corners, tokens[:, 1:]], dim=1)
 
 
+def _sort_captions(
+    input_ids: torch.LongTensor | None,
+    attention_mask: torch.Tensor | None,
+    token_type_ids: torch.LongTensor | None,
+    position_ids: torch.LongTensor | None,
+    short_input_ids: torch.LongTensor | None,
+    short_attention_mask: torch.Tensor | None,
+) -> tuple[dict[str, torch.Tensor] | None, dict[str, torch.Tensor] | None, int]:
+    """
+    Sorts the three forms of text that [`LotlipModel`] takes.
+
+    Returns the text tower's inputs for the short captions (batch_size, length) and for the long ones (batch_size *
+    captions, length), `None` where there are none, and the number of long captions of an image.
+    """
+    if input_ids is None and short_input_ids is None:
+        raise ValueError("You have to specify `input_ids`, `short_input_ids`, or both.")
+    short_inputs = {"input_ids": short_input_ids, "attention_mask": short_attention_mask}
+    if short_input_ids is not None:
+        if short_input_ids.dim() != 2:
+            raise ValueError(
+                "`short_input_ids` must be of shape (batch_size, sequence_length), got "
+                f"{tuple(short_input_ids.shape)}."
+            )
+        if input_ids is None:
+            return short_inputs, None, 0
+        if input_ids.dim() != 3 or input_ids.shape[0] != short_input_ids.shape[0]:
+            raise ValueError(
+                f"Beside `short_input_ids` of shape {tuple(short_input_ids.shape)} the long captions in `input_ids` "
+                f"must be of shape ({short_input_ids.shape[0]}, captions, sequence_length), got "
+                f"{tuple(input_ids.shape)}."
+            )
+
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "token_type_ids": token_type_ids,
+        "position_ids": position_ids,
+    }
+    inputs = {name: tensor for name, tensor in inputs.items() if tensor is not None}
+    if input_ids.dim() != 3:
+        return None, inputs, 1
+
+    for name, tensor in inputs.items():
+        if tensor.shape != input_ids.shape:
+            raise ValueError(
+                f"`{name}` must be of the shape of `input_ids`, {tuple(input_ids.shape)}, got {tuple(tensor.shape)}."
+            )
+    if short_input_ids is None:
+        if input_ids.shape[1] == 0:
+            raise ValueError(f"`input_ids` of shape {tuple(input_ids.shape)} hold no caption.")
+        short_inputs = {name: tensor[:, 0] for name, tensor in inputs.items()}
+        inputs = {name: tensor[:, 1:] for name, tensor in inputs.items()}
+    num_long_captions = inputs["input_ids"].shape[1]
+    if num_long_captions == 0:
+        return short_inputs, None, 0
+    return short_inputs, {name: tensor.flatten(0, 1) for name, tensor in inputs.items()}, num_long_captions
+
+
 class LotlipTextEmbeddings(nn.Module):
     """Words, positions and token types as in BERT, and the corner tokens behind `[CLS]`."""
 
@@ -736,9 +794,16 @@ class LotlipModel(LotlipPreTrainedModel):
     accepts_loss_kwargs = False
     # what a training with a sigmoid loss adds
     _keys_to_ignore_on_load_unexpected = [r"^logit_bias$"]
+    # whether it compares all tokens, see `modeling_token_wise_lotlip`, in the place of one embedding of each
+    is_token_wise = False
 
     def __init__(self, config: LotlipConfig):
         super().__init__(config)
+        if config.token_wise != self.is_token_wise:
+            raise ValueError(
+                f"`{type(self).__name__}` does not fit a configuration with `token_wise={config.token_wise}`: its "
+                f"model is `{config.default_architecture}`. `AutoModel` finds the right one."
+            )
         text_config, vision_config = config.text_config, config.vision_config
 
         self.text_model = LotlipTextModel._from_config(text_config)
@@ -936,15 +1001,15 @@ class LotlipModel(LotlipPreTrainedModel):
 
     def _embed_captions(
         self,
-        attention_mask: torch.Tensor | None,
+        attention_mask: torch.Tensor | None = None,
         output_corner_tokens: bool = False,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor, LotlipBaseModelOutputWithPooling]:
         """
         Embeds captions and finds those that are there.
 
-        Returns the normalised embeddings (captions, 1 + corners, dim), zero where a caption is absent, the captions'
-        presence (captions,) and the output of the tower.
+        Returns the normalised embeddings (captions, 1 + corners, dim), zero where a caption is absent, which of them
+        are there (captions, 1 + corners), and the output of the tower.
         """
         present = None
         if attention_mask is not None and attention_mask.dim() == 2:
@@ -964,8 +1029,8 @@ class LotlipModel(LotlipPreTrainedModel):
 
         if present is None:
             present = torch.ones(text_embeds.shape[0], dtype=torch.bool, device=text_embeds.device)
-        text_embeds = text_embeds.masked_fill(~present[:, None, None], 0)
-        return text_embeds, present, text_outputs
+        present = present[:, None].expand(-1, text_embeds.shape[1])
+        return text_embeds.masked_fill(~present[:, :, None], 0), present, text_outputs
 
     @can_return_tuple
     @auto_docstring
@@ -1002,7 +1067,7 @@ class LotlipModel(LotlipPreTrainedModel):
             1 for tokens, 0 for padding.
         vision_pooler_output (`torch.Tensor` of shape `(batch_size, hidden_size)`, *optional*):
             The `pooler_output` of [`LotlipVisionModel`] for the images, computed before, in place of `pixel_values`: a
-            locked image tower need not run again.
+            frozen image tower need not run again.
 
         Without a long caption (`captions` is 1) the corner tokens get no gradient: tell DistributedDataParallel with
         `find_unused_parameters=True`.
@@ -1027,6 +1092,11 @@ class LotlipModel(LotlipPreTrainedModel):
         >>> outputs.text_embeds.shape  # the short [CLS], the long [CLS] and two corners
         torch.Size([2, 4, 768])
         ```"""
+        short_inputs, long_inputs, num_long_captions = _sort_captions(
+            input_ids, attention_mask, token_type_ids, position_ids, short_input_ids, short_attention_mask
+        )
+        has_several_captions = short_inputs is not None
+
         if vision_pooler_output is None:
             vision_outputs: BaseModelOutputWithPooling = self.get_image_features(
                 pixel_values=pixel_values,
@@ -1041,59 +1111,18 @@ class LotlipModel(LotlipPreTrainedModel):
         image_embeds = vision_outputs.pooler_output
         image_embeds = image_embeds / _get_vector_norm(image_embeds)
 
-        long_inputs = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-            "position_ids": position_ids,
-        }
-        short_inputs = {"input_ids": short_input_ids, "attention_mask": short_attention_mask}
-        has_several_captions = input_ids is not None and input_ids.dim() == 3
-        if short_input_ids is not None and short_input_ids.dim() != 2:
-            raise ValueError(
-                "`short_input_ids` must be of shape (batch_size, sequence_length), got "
-                f"{tuple(short_input_ids.shape)}."
-            )
-        if short_input_ids is not None and input_ids is not None:
-            if not has_several_captions or input_ids.shape[0] != short_input_ids.shape[0]:
-                raise ValueError(
-                    f"Beside `short_input_ids` of shape {tuple(short_input_ids.shape)} the long captions in "
-                    f"`input_ids` must be of shape ({short_input_ids.shape[0]}, captions, sequence_length), got "
-                    f"{tuple(input_ids.shape)}."
-                )
-        num_long_captions = 0 if input_ids is None else 1
-        if has_several_captions:
-            for name, tensor in long_inputs.items():
-                if tensor is not None and tensor.shape != input_ids.shape:
-                    raise ValueError(
-                        f"`{name}` must be of the shape of `input_ids`, {tuple(input_ids.shape)}, got "
-                        f"{tuple(tensor.shape)}."
-                    )
-            if short_input_ids is None:
-                if input_ids.shape[1] == 0:
-                    raise ValueError(f"`input_ids` of shape {tuple(input_ids.shape)} hold no caption.")
-                short_inputs = {name: None if ids is None else ids[:, 0] for name, ids in long_inputs.items()}
-                long_inputs = {name: None if ids is None else ids[:, 1:] for name, ids in long_inputs.items()}
-            num_long_captions = long_inputs["input_ids"].shape[1]
-            long_inputs = {name: None if ids is None else ids.flatten(0, 1) for name, ids in long_inputs.items()}
-
         text_embeds, present = [], []
-        if short_inputs["input_ids"] is not None:
+        if short_inputs is not None:
             short_embeds, short_present, text_outputs = self._embed_captions(**short_inputs, **kwargs)
             text_embeds.append(short_embeds)
-            present.append(short_present[:, None])
-        if num_long_captions > 0:
+            present.append(short_present)
+        if long_inputs is not None:
             long_embeds, long_present, text_outputs = self._embed_captions(
-                **long_inputs,
-                output_corner_tokens=bool(has_several_captions or return_loss),
-                **kwargs,
+                **long_inputs, output_corner_tokens=bool(has_several_captions or return_loss), **kwargs
             )
             # the slots of an image side by side: [CLS] and corners of its first long caption, of its second, ...
-            long_present = long_present[:, None].expand(-1, long_embeds.shape[1])
             text_embeds.append(long_embeds.unflatten(0, (-1, num_long_captions)).flatten(1, 2))
             present.append(long_present.unflatten(0, (-1, num_long_captions)).flatten(1, 2))
-        if not text_embeds:
-            raise ValueError("You have to specify `input_ids`, `short_input_ids`, or both.")
         text_embeds, present = torch.cat(text_embeds, dim=1), torch.cat(present, dim=1)
 
         # cosine similarity as logits
@@ -1115,7 +1144,7 @@ class LotlipModel(LotlipPreTrainedModel):
             loss=loss,
             logits_per_image=logits_per_image,
             logits_per_text=logits_per_text,
-            text_embeds=text_embeds if has_several_captions or short_input_ids is not None else text_embeds[:, 0],
+            text_embeds=text_embeds if has_several_captions else text_embeds[:, 0],
             image_embeds=image_embeds,
             text_model_output=text_outputs,
             vision_model_output=vision_outputs,

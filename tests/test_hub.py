@@ -13,8 +13,15 @@ import torch
 from safetensors.torch import load_file
 from transformers.dynamic_module_utils import get_imports
 
-from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip import (
+    LotlipImageProcessor,
+    LotlipModel,
+    LotlipProcessor,
+    LotlipTokenizer,
+    LotlipTokenWiseModel,
+)
 from modeling_lotlip.hub import remote_code_files, save_with_remote_code, write_model_card
+from tests.conftest import tiny_config
 from tests.helpers.hub_server import CUT_OFF, hub_server
 from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
 
@@ -244,14 +251,39 @@ def test_the_card_says_what_is_so(hub, tmp_path):
         with pytest.raises(ValueError, match=message):
             card(results=wrong, dataset="photos" if "b" in wrong.values() else None)
 
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"similarity": "token_wise"}))
+    processor = LotlipProcessor.from_pretrained(tmp_path / "model")
+    config = tiny_config(num_corner_tokens=0)
+    config.token_wise = True
+    save_with_remote_code(LotlipTokenWiseModel(config), processor, tmp_path / "model")  # over a model that is none
     late = card()
     assert "SentenceTransformer(" not in late and "- sentence-transformers" not in late
-    model, processor = (cls.from_pretrained(tmp_path / "model") for cls in (LotlipModel, LotlipProcessor))
-    shutil.copytree(hub.converted, tmp_path / "late")  # over a model that is one
-    save_with_remote_code(model, processor, tmp_path / "late")
-    assert not (tmp_path / "late" / "modules.json").exists()
+    assert not (tmp_path / "model" / "modules.json").exists()
+
+
+LOAD_TOKEN_WISE = """
+import sys
+sys.modules["modeling_lotlip"] = None  # as if it were not installed
+import torch
+from transformers import AutoModel, AutoModelForZeroShotImageClassification
+for auto_class in (AutoModel, AutoModelForZeroShotImageClassification):
+    model = auto_class.from_pretrained(sys.argv[1], trust_remote_code=True)
+    outputs = model(input_ids=torch.tensor([[5, 6]]), pixel_values=torch.ones(1, 3, 32, 32))
+    print(type(model).__name__, outputs.logits_per_image.item())
+"""
+
+
+def test_token_wise_model_is_itself_without_the_package(hub, tmp_path):
+    config = tiny_config(num_corner_tokens=0)
+    config.token_wise = True
+    model = LotlipTokenWiseModel(config).eval()
+    save_with_remote_code(model, LotlipProcessor.from_pretrained(hub.converted), tmp_path)
+    expected = model(input_ids=torch.tensor([[5, 6]]), pixel_values=torch.ones(1, 3, 32, 32)).logits_per_image.item()
+    loaded = subprocess.run([sys.executable, "-c", LOAD_TOKEN_WISE, str(tmp_path)], capture_output=True, text=True)
+    lines = loaded.stdout.splitlines()
+    assert len(lines) == 2, loaded.stderr
+    for line in lines:
+        name, logit = line.split()
+        assert name == "LotlipTokenWiseModel" and float(logit) == pytest.approx(expected)
 
 
 def test_package_and_remote_code_agree(loaded):

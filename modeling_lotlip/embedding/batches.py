@@ -26,7 +26,7 @@ from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 from .. import LotlipTokenizer
 from .families import in_trained_case, padding_of
 from .models import check_single_embeddings
-from .token_wise import image_token_embeds, is_token_wise, text_token_embeds
+from .token_wise import is_token_wise
 
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor], with_co
     """
     tokens = {name: tensor.to(model.device) for name, tensor in tokens.items()}
     if is_token_wise(model):
-        return text_token_embeds(model, **tokens).cpu()
+        return model.get_text_token_embeds(**tokens).cpu()
     if with_corners:
         outputs = model.get_text_features(**tokens, output_corner_tokens=True)
         text_embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
@@ -89,7 +89,7 @@ def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tor
         for name, tensor in inputs.items()
     }
     if is_token_wise(model):
-        return image_token_embeds(model, model.vision_model(**inputs).last_hidden_state).cpu()
+        return model.get_image_token_embeds(**inputs).cpu()
     image_embeds = model.get_image_features(**inputs).pooler_output
     return torch.nn.functional.normalize(image_embeds.float(), dim=-1).cpu()
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Late interaction of images and texts, token by token: what FILIP's objective trains, and the evaluation of its models.
+The evaluation of models that compare images and texts token by token: see [`LotlipTokenWiseModel`].
 
 Yao et al., 2021, FILIP: Fine-grained Interactive Language-Image Pre-Training, https://arxiv.org/abs/2111.07783.
 """
@@ -21,14 +21,11 @@ from collections.abc import Iterator
 
 import torch
 from accelerate import PartialState
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import pad
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .. import LotlipModel
-from ..losses.token_wise_contrastive_loss import token_similarities
 from ..metrics import ranks_of_blocks
-from ..modeling_lotlip import LotlipOutput
+from ..modeling_token_wise_lotlip import token_similarities
 
 
 # Similarities of tokens in a block, 4 bytes each
@@ -36,77 +33,14 @@ BLOCK_SIZE = 2**26
 
 
 def is_token_wise(model: PreTrainedModel | PreTrainedConfig) -> bool:
-    """Whether a model was trained by late interaction, as its configuration says."""
-    return getattr(getattr(model, "config", model), "similarity", None) == "token_wise"
-
-
-def text_token_embeds(
-    model: LotlipModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: torch.Tensor
-) -> torch.Tensor:
-    """
-    Normalised embeddings of all tokens of texts, `[CLS]` and `[SEP]` too, zero at padding, (texts, length, dim), in
-    float32. They go through BERT's pooler and the projection, as `[CLS]` alone does elsewhere.
-    """
-    present = attention_mask.bool()
-    # an absent text is computed as if it were there: its result is finite, and dropped below
-    attention_mask = attention_mask.masked_fill(~present.any(dim=1, keepdim=True), 1)
-    hidden_states = model.text_model(input_ids, attention_mask, **kwargs).last_hidden_state
-    embeds = normalize(model.text_projection(model.text_model.pooler(hidden_states)).float(), dim=-1)
-    return embeds.masked_fill(~present[..., None], 0)
-
-
-def image_token_embeds(model: LotlipModel, last_hidden_state: torch.Tensor) -> torch.Tensor:
-    """Normalised embeddings (images, length, dim) of `[CLS]` and all patches, in float32, from the tower's output."""
-    return normalize(model.visual_projection(last_hidden_state.to(model.dtype)).float(), dim=-1)
+    """Whether a model compares tokens, as its configuration says: see [`LotlipTokenWiseModel`]."""
+    return getattr(getattr(model, "config", model), "token_wise", False)
 
 
 def pad_and_concatenate(embeds: list[torch.Tensor]) -> torch.Tensor:
     """Embeddings (texts, length, dim) of texts of several lengths, padded with zeros to the longest, as one."""
     length = max(part.shape[1] for part in embeds)
     return torch.cat([pad(part, (0, 0, 0, length - part.shape[1])) for part in embeds])
-
-
-def token_wise_forward(
-    model: LotlipModel,
-    short_input_ids: torch.Tensor,
-    short_attention_mask: torch.Tensor,
-    input_ids: torch.Tensor | None = None,
-    attention_mask: torch.Tensor | None = None,
-    pixel_values: torch.Tensor | None = None,
-    vision_pooler_output: torch.Tensor | None = None,
-) -> LotlipOutput:
-    """
-    In training the forward pass of a model in the place of its own, on the same inputs.
-
-    Args:
-        model ([`LotlipModel`]):
-            The model.
-        short_input_ids, short_attention_mask (`torch.Tensor` of shape `(batch_size, short_length)`):
-            The short captions.
-        input_ids, attention_mask (`torch.Tensor` of shape `(batch_size, captions, length)`, *optional*):
-            The long captions.
-        pixel_values (`torch.Tensor` of shape `(batch_size, 3, height, width)`, *optional*):
-            The images.
-        vision_pooler_output (`torch.Tensor` of shape `(batch_size, image_length, hidden_size)`, *optional*):
-            The output of the image tower for all tokens, in the place of images.
-
-    Returns:
-        [`LotlipOutput`]: `image_embeds` of shape `(batch_size, image_length, dim)`, `text_embeds` of shape
-        `(batch_size, slots, text_length, dim)`, and what may stand for images as the `pooler_output` of the
-        `vision_model_output`.
-    """
-    if vision_pooler_output is None:
-        vision_pooler_output = model.vision_model(pixel_values).last_hidden_state
-    captions = [text_token_embeds(model, short_input_ids, short_attention_mask)]
-    if input_ids is not None:
-        num_captions = input_ids.shape[1]
-        long_embeds = text_token_embeds(model, input_ids.flatten(0, 1), attention_mask.flatten(0, 1))
-        captions += long_embeds.unflatten(0, (-1, num_captions)).unbind(dim=1)
-    return LotlipOutput(
-        image_embeds=image_token_embeds(model, vision_pooler_output),
-        text_embeds=pad_and_concatenate(captions).unflatten(0, (len(captions), -1)).transpose(0, 1),
-        vision_model_output=BaseModelOutputWithPooling(pooler_output=vision_pooler_output),
-    )
 
 
 def similarity_blocks_of_tokens(

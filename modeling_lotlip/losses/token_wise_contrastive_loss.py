@@ -22,44 +22,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from ..modeling_token_wise_lotlip import token_similarities
 from .comparison import compared_pairs, losses_of_slots, weigh_pairs
-
-
-def token_similarities(
-    image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Similarities of images and texts by late interaction (Yao et al., 2021, https://arxiv.org/abs/2111.07783, equations
-    4 and 5): the mean over an image's tokens of the similarity with the text's token that is most similar to each; and
-    the mean over a text's tokens of that with the image's.
-
-    Args:
-        image_embeds (`torch.Tensor` of shape `(images, image_length, dim)`):
-            Normalised features of all tokens of images.
-        text_embeds (`torch.Tensor` of shape `(texts, text_length, dim)`):
-            Normalised features of all tokens of texts.
-        text_mask (`torch.Tensor` of shape `(texts, text_length)`):
-            False for padding.
-
-    Returns:
-        `(torch.Tensor, torch.Tensor)`, both of shape `(images, texts)`: image to text, and text to image. They are of
-        no use where a text has no token.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from modeling_lotlip.losses.token_wise_contrastive_loss import token_similarities
-
-    >>> image, text = torch.eye(3)[None], torch.eye(3)[None, :2]
-    >>> token_similarities(image, text, torch.ones(1, 2, dtype=torch.bool))  # no token of the text is like the third
-    (tensor([[0.6667]]), tensor([[1.]]))
-    ```"""
-    similarities = torch.einsum("ipd,tqd->iptq", image_embeds, text_embeds)
-    of_tokens = similarities.masked_fill(~text_mask, -2.0)  # below any cosine
-    image_to_text = of_tokens.amax(dim=3).mean(dim=1)
-    text_to_image = (similarities.amax(dim=1) * text_mask).sum(dim=2) / text_mask.sum(dim=1).clamp(min=1)
-    return image_to_text, text_to_image
 
 
 class _TokenWiseComparison:

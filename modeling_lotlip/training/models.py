@@ -22,6 +22,7 @@ from transformers import AutoProcessor
 from .. import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from ..data.captions import CaptionReader
 from ..data.images import undecoded
+from .objectives import OBJECTIVES
 
 
 # The towers that are trained from scratch where none is named: small, for drawn scenes.
@@ -41,6 +42,7 @@ def build_model(
     args: argparse.Namespace, dataset: datasets.Dataset, reader: CaptionReader
 ) -> tuple[LotlipModel, LotlipProcessor, bool]:
     """The model to train, its processor, and whether the weights of its image tower were loaded."""
+    model_class = OBJECTIVES[args.objective].model_class
     text_fields = {}
     if args.num_corner_tokens is not None:
         text_fields["num_corner_tokens"] = args.num_corner_tokens
@@ -54,7 +56,8 @@ def build_model(
             raise ValueError(f"`--num_corner_tokens {args.num_corner_tokens}`, but the model has {saved} of them.")
         for name, value in text_fields.items():
             setattr(config.text_config, name, value)
-        model = LotlipModel.from_pretrained(args.model_name_or_path, config=config)
+        config.token_wise = model_class.is_token_wise
+        model = model_class.from_pretrained(args.model_name_or_path, config=config)
         return model, AutoProcessor.from_pretrained(args.model_name_or_path), True
 
     tokenizer_name = args.tokenizer_name or args.text_model_name_or_path
@@ -68,7 +71,8 @@ def build_model(
         config.text_config.vocab_size = max(config.text_config.vocab_size, len(tokenizer))
         for name, value in text_fields.items():
             setattr(config.text_config, name, value)
-        model = LotlipModel(config)
+        config.token_wise = model_class.is_token_wise
+        model = model_class(config)
     else:
         text_fields = {f"text_{name}": value for name, value in text_fields.items()}
         vision_fields = {"vision_image_size": args.image_size} if args.image_size is not None else {}
@@ -79,8 +83,12 @@ def build_model(
         if args.vision_model_name_or_path is None:
             vision_fields |= {f"vision_{name}": value for name, value in SMALL_TOWER.items()}
             vision_fields |= {"vision_patch_size": 8, "vision_image_size": args.image_size or 64}
-        model = LotlipModel.from_vision_text_pretrained(
-            args.vision_model_name_or_path, args.text_model_name_or_path, **text_fields, **vision_fields
+        model = model_class.from_vision_text_pretrained(
+            args.vision_model_name_or_path,
+            args.text_model_name_or_path,
+            token_wise=model_class.is_token_wise,
+            **text_fields,
+            **vision_fields,
         )
     height, width = model.vision_model.embeddings.image_size
     image_processor = LotlipImageProcessor(

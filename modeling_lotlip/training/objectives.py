@@ -18,13 +18,11 @@ scalars that are trained with it, and what of a training is otherwise by default
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MethodType
 
 import torch
 from torch import nn
 
-from .. import LotlipModel
-from ..embedding.token_wise import token_wise_forward
+from .. import LotlipModel, LotlipTokenWiseModel
 from ..losses import (
     blockwise_contrastive_loss,
     blockwise_sigmoid_loss,
@@ -50,8 +48,8 @@ class Objective:
             Where the inverse temperature (no logarithm) begins, if not where the model has it.
         logit_bias (`float`, *optional*):
             Where the bias of the logits begins, if the loss has one.
-        is_token_wise (`bool`, *optional*, defaults to `False`):
-            Whether the loss takes the embeddings of all tokens: see `inference/token_wise.py`.
+        model_class (`type`, *optional*, defaults to [`LotlipModel`]):
+            The class of the models that it trains.
     """
 
     help: str
@@ -59,26 +57,18 @@ class Objective:
     defaults: dict = field(default_factory=dict)
     logit_scale: float | None = None
     logit_bias: float | None = None
-    is_token_wise: bool = False
+    model_class: type[LotlipModel] = LotlipModel
+
+    @property
+    def is_token_wise(self) -> bool:
+        """Whether the loss takes the embeddings of all tokens."""
+        return self.model_class.is_token_wise
 
     def prepare(self, model: LotlipModel) -> None:
         """
         Makes a model ready for training: it gets the scalars that the loss needs, with which it is saved, and without
-        which it works; and if the loss takes tokens, a forward pass that gives them, which its configuration tells.
-
-        Raises:
-            `ValueError`: if the model has corner tokens, of which a loss of all tokens makes no sense.
+        which it works.
         """
-        model.config.__dict__.pop("similarity", None)
-        if self.is_token_wise:
-            num_corner_tokens = model.config.text_config.num_corner_tokens
-            if num_corner_tokens > 0:
-                raise ValueError(
-                    f"The model has {num_corner_tokens} corner tokens, but an objective that compares all tokens of a "
-                    "text has no use for them: train a model without (`--num_corner_tokens 0`)."
-                )
-            model.forward = MethodType(token_wise_forward, model)
-            model.config.similarity = "token_wise"
         with torch.no_grad():
             if self.logit_scale is not None:
                 model.logit_scale.fill_(self.logit_scale).log_()
@@ -116,7 +106,7 @@ OBJECTIVES = {
         "all tokens of a text with all of an image (Yao et al., 2021, https://arxiv.org/abs/2111.07783)",
         token_wise_contrastive_loss,
         SHORT_CAPTIONS_ONLY,
-        is_token_wise=True,
+        model_class=LotlipTokenWiseModel,
     ),
     "long_clip": Objective(
         "short captions with the primary components of images, long ones with images as they are (Zhang et al., 2024, "

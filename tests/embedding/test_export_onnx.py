@@ -116,7 +116,7 @@ def test_what_is_no_lotlip_is_refused(model_dir, monkeypatch, tmp_path, capsys):
     assert "is a `lotlip_text_model`, no LoTLIP" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
     config = tiny_config()
-    config.similarity = "token_wise"
+    config.token_wise = True
     config.save_pretrained(tmp_path)
     with pytest.raises(SystemExit):
         export_onnx.main()

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from accelerate import Accelerator
 
-from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
+from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipProcessor
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.gradient_cache import backward_in_chunks
@@ -72,7 +72,10 @@ def main():
         loss = partial(OBJECTIVES[objective].loss, num_components=1)
         OBJECTIVES[objective] = replace(OBJECTIVES[objective], loss=loss)
     vision_config = {**tower, "image_size": 64, "patch_size": 16}
-    model = LotlipModel(LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=32))
+    model_class = OBJECTIVES[objective].model_class
+    config = LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=32)
+    config.token_wise = model_class.is_token_wise
+    model = model_class(config)
     model.vision_model.requires_grad_(vision == "trained")
     OBJECTIVES[objective].prepare(model)
     image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
