@@ -1,4 +1,4 @@
-// Embeds texts and images in Node, without Python, with the graphs that `examples/export_onnx.py` wrote:
+// Embeds texts and images in Node, without Python, with the graphs that `lotlip export` wrote:
 //
 //     npm install --ignore-scripts --prefix examples/node
 //     node examples/node/embed.mjs outputs/onnx --text "A red boat. The sea is blue." --text "a car" --image photo.jpg
@@ -86,7 +86,7 @@ const { text: texts, image: files, dtype } = options;
 if (positionals.length !== 1 || texts.length + files.length === 0) fail(USAGE);
 const folder = resolve(positionals[0]);
 if (!existsSync(join(folder, "onnx", `text_model${SUFFIXES[dtype]}.onnx`))) {
-  fail(`${folder} holds no graphs in ${dtype}: export them with examples/export_onnx.py --dtype ${dtype}`);
+  fail(`${folder} holds no graphs in ${dtype}: export them with lotlip export --dtype ${dtype}`);
 }
 const missing = files.filter((file) => !existsSync(file));
 if (missing.length > 0) fail(`no such image: ${missing.join(", ")}`);
