@@ -11,8 +11,6 @@ import runpy
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState, GradientState
 from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
 
+import lotlip
 from modeling_lotlip.captioning.local import PRESETS
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import save_captioner
@@ -27,62 +26,11 @@ from tests.helpers.captioners import save_captioner
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
-MODULES = [
-    *(
-        f"modeling_lotlip.{path.stem}"
-        for path in sorted((ROOT / "modeling_lotlip").glob("*.py"))
-        if path.stem != "__init__"
-    ),
-    *(f"modeling_lotlip.losses.{path.stem}" for path in sorted((ROOT / "modeling_lotlip/losses").glob("*_loss.py"))),
-    "modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval",
-    "data.benchmarks",
-    "data.benchmarks.imagenet",
-    "ablation",
-    "captioning.endpoint",
-    "captioning.files",
-    "captioning.models",
-    "captioning.photos",
-    "captioning.prompts",
-    "captioning.records",
-    "captioning.report",
-    "captioning.rules",
-    "captioning.sharegpt4v",
-    "training.checkpoints",
-    "corner_attention",
-    "data.arguments",
-    "data.captions",
-    "data.image_features",
-    "data.loading",
-    "data.samples",
-    "data.scenes",
-    "data.storage",
-    "dataset_statistics",
-    "embed_dataset",
-    "inference.embedding",
-    "evaluate_relevance",
-    "evaluate_retrieval",
-    "evaluate_sentences",
-    "export_onnx",
-    "filter_captions",
-    "flops",
-    "search.index",
-    "search.pictures",
-    "search.query",
-    "search.searcher",
-    "search.zero_shot",
-    "lay_out_upstream",
-    "training.monitoring",
-    "pack_webdataset",
-    "training.positions",
-    "recaption",
-    "inference.relevance",
-    "search_embeddings",
-    "text_sensitivity",
-    "train_lotlip",
-    "training_summary",
-    "visualize",
-    "zero_shot_classification",
-]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for folder in ("modeling_lotlip", "examples/paper")
+    for path in (ROOT / folder).rglob("*.py")
+) + ["examples.train_lotlip", "lotlip"]
 
 # A documented training command, made small
 SMALL_CELL = (
@@ -95,9 +43,9 @@ SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
 SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
 # A documented measurement on few scenes
 SMALL_MEASUREMENTS = {
-    "evaluate_relevance.py": "--num_scenes 2",
-    "evaluate_sentences.py": "--num_scenes 12 --num_queries 2",
-    "text_sensitivity.py": "--max_eval_samples 8",
+    "relevance.py": "--num_scenes 2",
+    "sentences.py": "--num_scenes 12 --num_queries 2",
+    "sensitivity": "--max_eval_samples 8",
 }
 # Where a documented command needs what lies on the Hub, a small model of the same architecture
 LOCAL = {
@@ -107,14 +55,13 @@ LOCAL = {
 }
 
 
-def run_script(monkeypatch, command: str) -> None:
-    """Runs `accelerate launch SCRIPT`, `python SCRIPT` or `python -m MODULE` in this process."""
+def run_command(monkeypatch, command: str) -> None:
+    """Runs `lotlip COMMAND`, `python SCRIPT`, `python -m MODULE` or `accelerate launch` of these in this process."""
     for name, folder in LOCAL.items():
         command = command.replace(name, folder)
-    words = shlex.split(command)
-    words = words[2:] if words[:2] == ["accelerate", "launch"] else words[1:]
-    is_module = words[0] == "-m"
-    name, *arguments = words[1:] if is_module else words
+    name, *arguments = without_launcher(shlex.split(command))
+    if name == "lotlip":
+        arguments += SMALL_MEASUREMENTS.get(arguments[0], "").split()
     if name.endswith("train_lotlip.py"):
         arguments += SMALL_RUN.split()
         if "--checkpointing_steps" in arguments:
@@ -122,8 +69,7 @@ def run_script(monkeypatch, command: str) -> None:
     arguments += SMALL_MEASUREMENTS.get(Path(name).name, "").split()
     if "/benchmarks/" in name:
         arguments += SMALL_BENCHMARK.split()
-        monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
-    if "--checkpoint_path" in arguments and "--to_original" not in arguments:
+    if ("--checkpoint_path" in arguments or arguments[:1] == ["convert"]) and "--to_original" not in arguments:
         arguments += ["--tokenizer_path", "local/bert"]
     is_ablation = name.endswith("ablation.py")
     arguments += SMALL_ABLATION.split() if is_ablation else []
@@ -132,17 +78,30 @@ def run_script(monkeypatch, command: str) -> None:
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setitem(PRESETS, "llava", "local/llava")
-    if is_ablation:
+    if name == "lotlip":
+        monkeypatch.setenv("LOTLIP_DEBUG", "1")
+        assert lotlip.main(arguments) == 0
+    elif is_ablation:
         run_small_ablation(monkeypatch)
-    elif is_module:
-        runpy.run_module(name, run_name="__main__")
-    else:
+    elif name.endswith(".py"):
         runpy.run_path(name, run_name="__main__")
+    else:
+        runpy.run_module(name, run_name="__main__")
+
+
+def without_launcher(words: list[str]) -> list[str]:
+    """The words of a command from the script, the module or `lotlip` on."""
+    if words[:2] == ["accelerate", "launch"]:
+        launched = launch_command_parser().parse_args(["0" if word.startswith("$") else word for word in words[2:]])
+        return [launched.training_script, *launched.training_script_args]
+    if words[0] == "python":
+        return words[2:] if words[1] == "-m" else words[1:]
+    return words
 
 
 def run_small_ablation(monkeypatch) -> None:
     """Runs the grid of trainings with two settings of a group."""
-    ablation = importlib.import_module("ablation")
+    ablation = importlib.import_module("examples.paper.ablation")
     captions = ablation.GROUPS["captions"]
     two = dict(list(captions.settings.items())[:2])
     with monkeypatch.context() as context:
@@ -180,10 +139,10 @@ def workspace(tmp_path_factory) -> Path:
     save_captioner("llava", folder / "local" / "llava")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        run_script(monkeypatch, "accelerate launch examples/train_lotlip.py --output_dir outputs/demo")
+        run_command(monkeypatch, "accelerate launch examples/train_lotlip.py --output_dir outputs/demo")
         towers = "--text_model_name_or_path local/bert --vision_model_name_or_path local/vit"
-        run_script(monkeypatch, f"accelerate launch examples/train_lotlip.py --output_dir outputs/original {towers}")
-        run_script(
+        run_command(monkeypatch, f"accelerate launch examples/train_lotlip.py --output_dir outputs/original {towers}")
+        run_command(
             monkeypatch,
             "python -m modeling_lotlip.convert_lotlip_to_hf --checkpoint_path outputs/original --to_original model.pt",
         )
@@ -196,41 +155,23 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(bash|python)\n(.*?)^```$", content, re.DOTALL | re.MULTILINE)
 
 
-@contextmanager
-def as_typed_in_a_clone() -> Iterator[None]:
-    """Imports as in Python's prompt at the top of a clone: the folder `examples` itself is not on the path."""
-    examples = {path.stem for path in (ROOT / "examples").iterdir()}
-    hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in examples}
-    path = list(sys.path)
-    sys.path[:] = [folder for folder in path if Path(folder).resolve() != ROOT / "examples"]
-    for name in hidden:
-        del sys.modules[name]
-    try:
-        yield
-    finally:
-        sys.path[:] = path
-        sys.modules.update(hidden)
-
-
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=[pytest.mark.pages] if page.startswith("docs/") else []) for page in PAGES]
 )
 def test_page(page, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
-    monkeypatch.syspath_prepend(str(workspace))
     shutil.rmtree("LoTLIP-ViT-B-16", ignore_errors=True)
     namespace = {"__name__": page}
     for language, block in blocks(page):
         if language == "python":
-            with as_typed_in_a_clone():
-                exec(compile(block, page, "exec"), namespace)
+            exec(compile(block, page, "exec"), namespace)
             continue
         for command in block.replace("\\\n", " ").strip().splitlines():
             if command.startswith("make "):
                 target = command.split()[1]
                 assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
             else:
-                run_script(monkeypatch, command)
+                run_command(monkeypatch, command)
 
 
 class Understood(Exception):
@@ -240,29 +181,28 @@ class Understood(Exception):
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_that_are_not_run_are_understood(page, monkeypatch):
     """Commands for a cluster, for the Hub, for data that no test has: their arguments are those of the scripts."""
-    parse = argparse.ArgumentParser.parse_args
+    parse = argparse.ArgumentParser.parse_known_args
 
     def parse_only(self, *args, **kwargs):
         parse(self, *args, **kwargs)
         raise Understood
 
     content = (ROOT / page).read_text(encoding="utf-8")
-    monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
     for block in re.findall(r"^```text\n(.*?)^```$", content, re.DOTALL | re.MULTILINE):
         for command in block.replace("\\\n", " ").replace("...", "--output_dir out").splitlines():
             words = shlex.split(command)
-            script = next((word for word in words if word.startswith("examples/") and word.endswith(".py")), None)
-            if script in (None, "examples/search_app.py"):  # which needs Gradio, and has tests of its own
+            if not words or words[0] not in ("lotlip", "python", "accelerate"):
                 continue
-            if words[:2] == ["accelerate", "launch"]:
-                launched = launch_command_parser().parse_args(
-                    ["0" if word.startswith("$") else word for word in words[2:]]
-                )
-                assert launched.training_script == script
-            monkeypatch.setattr(sys, "argv", words[words.index(script) :])
+            name, *arguments = without_launcher(words)
+            monkeypatch.setattr(sys, "argv", [name, *arguments])
             with monkeypatch.context() as context, pytest.raises(Understood):
-                context.setattr(argparse.ArgumentParser, "parse_args", parse_only)
-                runpy.run_path(str(ROOT / script), run_name="__main__")
+                context.setattr(argparse.ArgumentParser, "parse_known_args", parse_only)
+                if name == "lotlip":
+                    lotlip.main(arguments)
+                elif name.endswith(".py"):
+                    runpy.run_path(str(ROOT / name), run_name="__main__")
+                else:
+                    runpy.run_module(name, run_name="__main__")
 
 
 @pytest.mark.parametrize("name", MODULES)
