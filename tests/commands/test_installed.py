@@ -1,0 +1,123 @@
+"""Every command from an installed wheel, in an empty folder, far from the clone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from modeling_lotlip.commands import COMMANDS
+from modeling_lotlip.data.scenes import load_scenes
+from tests.helpers.captioners import save_captioner
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel, built from a copy of the sources."""
+    sources, folder = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "lotlip.py"):
+        shutil.copy(ROOT / name, sources / name)
+    shutil.copytree(ROOT / "modeling_lotlip", sources / "modeling_lotlip", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, sources]
+    subprocess.run(list(map(str, command)), check=True, timeout=300)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """A folder into which the wheel was installed."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, wheel]
+    subprocess.run(list(map(str, command)), check=True, timeout=300)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workspace(installed, model_dir, tmp_path_factory) -> Path:
+    """A user's folder: a model, pictures, a captioner."""
+    folder = tmp_path_factory.mktemp("user")
+    shutil.copytree(model_dir, folder / "model")
+    (folder / "photos").mkdir()
+    for index, scene in enumerate(load_scenes(6, seed=3)):
+        scene["image"].save(folder / "photos" / f"{index}.png")
+    Image.new("RGB", (40, 30), "red").save(folder / "photos" / "red.jpg")
+    save_captioner("llava", folder / "captioner")
+    return folder
+
+
+@pytest.fixture
+def run(installed, workspace):
+    """Runs a command of the installed package in the user's folder."""
+
+    def run(*command: str, status: int = 0) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        environment |= {"HF_HOME": str(workspace / "cache"), "PATH": f"{installed / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def test_the_wheel_has_every_file_of_the_package(wheel):
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    files = [path for path in (ROOT / "modeling_lotlip").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    missing = [path for path in files if str(path.relative_to(ROOT)) not in packed]
+    assert missing == [] and "lotlip.py" in packed
+
+
+def test_the_package_is_that_of_the_wheel(run, installed):
+    done = run(sys.executable, "-c", "import modeling_lotlip, lotlip; print(modeling_lotlip.__file__, lotlip.__file__)")
+    assert all(path.startswith(str(installed)) for path in done.stdout.split())
+
+
+def test_the_metric_loads_by_its_constant(run):
+    code = (
+        "import evaluate, torch\n"
+        "from modeling_lotlip.metrics import IMAGE_TEXT_RETRIEVAL\n"
+        "metric = evaluate.load(IMAGE_TEXT_RETRIEVAL)\n"
+        "embeds = torch.eye(12)\n"
+        "print(metric.compute(image_embeds=embeds, text_embeds=embeds)['t2i_recall@1'])"
+    )
+    assert run(sys.executable, "-c", code).stdout.split()[-1] == "100.0"
+
+
+CASES = {
+    "evaluate": "--model model --max_eval_samples 8 --output_file results.json",
+    "classify": "--model model --max_eval_samples 8",
+    "embed": "--model model --max_eval_samples 8 --output_dir embeddings",
+    "statistics": "--max_eval_samples 8 --tokenizer_path model",
+    "sensitivity": "--model model --max_eval_samples 8 --output_file sensitivity.json",
+    "visualize": "--model model --output_dir maps",
+    "export": "--model model --output_dir onnx",
+    "search": "photos|a red boat|--model|model|--k|3",
+    "recaption": "--captioner captioner --dataset_name imagefolder --data_dir photos --output_dir captions --device cpu",
+    "filter": "--captions captions/*.parquet --output_dir filtered",
+    "pack": "--max_eval_samples 8 --output_dir shards",
+    "convert": "model --to_original model.pt",
+}
+
+
+def arguments(command: str) -> list[str]:
+    return CASES[command].split("|") if "|" in CASES[command] else CASES[command].split()
+
+
+def test_every_command_is_tried_here_or_in_tests_of_its_own():
+    assert set(COMMANDS) - set(CASES) <= {"app", "push", "serve"}  # servers, and the Hub
+
+
+@pytest.mark.parametrize("command", CASES)
+def test_command(command, run, workspace):
+    run("lotlip", command, *arguments(command))
+    if command == "evaluate":
+        assert json.loads((workspace / "results.json").read_text())["long_num_images"] == 8
