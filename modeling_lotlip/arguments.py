@@ -168,7 +168,8 @@ def argument_parser(arguments: tuple[type, ...], **options: Any) -> argparse.Arg
                 owner = next(cls for cls in dtype.__mro__ if field.name in inspect.get_annotations(cls))
                 title = getattr(owner, "_argument_group_name", None)
                 if title is not None and title not in groups:
-                    groups[title] = self.add_argument_group(title)
+                    description = getattr(owner, "_argument_group_description", None)
+                    groups[title] = self.add_argument_group(title, description)
                 field.type = types[field.name]
                 self._parse_dataclass_field(groups.get(title, self), field)
 

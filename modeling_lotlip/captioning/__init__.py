@@ -11,3 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+"""
+Long captions for images, by any captioner, and which of them are worth training on. May import the model, `data`,
+`embedding` and `evaluation`; used by `lotlip recaption` and `lotlip filter`.
+"""

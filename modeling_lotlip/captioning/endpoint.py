@@ -13,7 +13,6 @@
 # limitations under the License.
 """Captioners behind an OpenAI-compatible server (vLLM, TGI, SGLang, ...)."""
 
-import argparse
 import asyncio
 import base64
 import io
@@ -32,7 +31,8 @@ from PIL import Image
 
 from ..data.images import UnreadableImageError
 from ..embedding.batches import prefetch
-from .local import Answer
+from .arguments import CaptionerArguments
+from .captioner import Answer
 from .photos import Photo
 
 
@@ -45,7 +45,7 @@ MAX_FAILURES_IN_A_ROW = 100
 SECONDS_BETWEEN_LOOKS = 0.5  # for a signal
 
 
-def as_data_url(photo: Photo, max_size: int | None) -> str:
+def make_data_url(photo: Photo, max_size: int | None) -> str:
     """
     An image as a data URL: the file as it is if every server shows it upright, as an upright JPEG otherwise, with its
     longer side at most `max_size`.
@@ -67,89 +67,47 @@ def as_data_url(photo: Photo, max_size: int | None) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def list_request_options(arguments: CaptionerArguments) -> dict:
+    """The fields of a request that say how to generate."""
+    sampling = {"temperature": arguments.temperature or 0.0}
+    if arguments.top_p is not None:
+        sampling["top_p"] = arguments.top_p
+    options = {"max_tokens": arguments.max_new_tokens, **sampling, "seed": arguments.seed}
+    if arguments.repetition_penalty is not None:  # vLLM and SGLang know it, OpenAI's interface does not
+        options["extra_body"] = {"repetition_penalty": arguments.repetition_penalty}
+    return options
+
+
 class EndpointCaptioner:
     """
-    A model behind a server. The client retries what may pass (timeouts, broken connections, 408, 409, 429 and 5xx)
-    after growing waits, or after that which `Retry-After` asks for.
+    A model behind a server: a [`Captioner`]. The client retries what may pass (timeouts, broken connections, 408, 409,
+    429 and 5xx) after growing waits, or after that which `Retry-After` asks for.
 
     Args:
         name (`str`):
             The name of the model at the server.
-        args (`argparse.Namespace`):
-            `endpoint`, `concurrency`, `timeout`, `max_retries`, `max_image_size`.
-        settings (`dict`):
-            The fields of a request that say how to generate.
+        arguments (`CaptionerArguments`):
+            `endpoint`, the URL of the server, and how it is asked.
     """
 
-    def __init__(self, name: str, args: argparse.Namespace, settings: dict):
+    revision = None
+
+    def __init__(self, name: str, arguments: CaptionerArguments):
         self.name = name
-        self.args = args
-        self.settings = settings
-        self.revision = None
-        self.recorded = {**settings, "max_image_size": args.max_image_size}
+        self.arguments = arguments
+        self.request_options = list_request_options(arguments)
+        self.settings = {**self.request_options, "max_image_size": arguments.max_image_size}
         self.num_failures_in_a_row = 0
 
-    def make_client(self) -> AsyncOpenAI:
-        return AsyncOpenAI(
-            base_url=self.args.endpoint,
-            api_key=os.environ.get(API_KEY_VARIABLE) or "none",  # servers of one's own ask for none
-            timeout=self.args.timeout,
-            max_retries=self.args.max_retries,
-        )
-
-    async def ask(self, client: AsyncOpenAI, photo: Photo) -> tuple[Photo, Answer]:
-        """
-        The answer for an image.
-
-        Raises:
-            `ValueError`: if the server would refuse every request, or has failed too often.
-        """
-        try:
-            url = await asyncio.to_thread(as_data_url, photo, self.args.max_image_size)
-        except UnreadableImageError as error:
-            return photo, Answer(None, error=str(error))
-        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": photo.prompt}]
-        try:
-            completion = await client.chat.completions.create(
-                model=self.name, messages=[{"role": "user", "content": content}], **self.settings
-            )
-            answer = read_completion(completion)
-        except (AuthenticationError, PermissionDeniedError, NotFoundError) as error:
-            raise ValueError(
-                f"`--endpoint {self.args.endpoint}` refuses `--captioner {self.name}`: {error}. The URL usually ends "
-                f"in /v1; the name is that of the model at the server; its key is read from {API_KEY_VARIABLE}."
-            ) from error
-        except (OpenAIError, ValueError) as error:
-            answer = Answer(None, error=f"the server failed: {describe(error)}")
-        self.count(answer)
-        return photo, answer
-
-    def count(self, answer: Answer) -> None:
-        """Counts failures in a row."""
-        self.num_failures_in_a_row = 0 if answer.error is None else self.num_failures_in_a_row + 1
-        if self.num_failures_in_a_row == MAX_FAILURES_IN_A_ROW:
-            raise ValueError(
-                f"`--endpoint {self.args.endpoint}` has failed {MAX_FAILURES_IN_A_ROW} times in a row, last: "
-                f"{answer.error}. Start again with `--retry_failed` when it answers."
-            )
-
-    def answers(self, photos: Iterator[Photo], is_stopped: Callable[[], bool]) -> Iterator[tuple[Photo, Answer]]:
-        """
-        Captions images, `concurrency` at a time, in the order of the answers.
-
-        Args:
-            photos (`Iterator[Photo]`):
-                The images, each with its prompt.
-            is_stopped (`Callable[[], bool]`):
-                Whether the run is to end: then what is not finished is left out.
-        """
+    def answer(self, photos: Iterator[Photo], is_stopped: Callable[[], bool]) -> Iterator[tuple[Photo, Answer]]:
+        """Captions images, `concurrency` at a time, in the order of the answers: see [`Captioner`]."""
         loop = asyncio.new_event_loop()
         client = self.make_client()
         pending = set()
-        photos = prefetch(photos, depth=self.args.concurrency)
+        photos = prefetch(photos, depth=self.arguments.concurrency)
         try:
             while not is_stopped():
-                while len(pending) < self.args.concurrency and (photo := next(photos, None)) is not None:
+                while len(pending) < self.arguments.concurrency and (photo := next(photos, None)) is not None:
                     pending.add(loop.create_task(self.ask(client, photo)))
                 if not pending:
                     return
@@ -160,12 +118,62 @@ class EndpointCaptioner:
                 for task in sorted(done, key=lambda task: task.exception() is not None):
                     yield task.result()
         finally:
-            loop.run_until_complete(leave(client, pending))
+            loop.run_until_complete(give_up(client, pending))
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
 
+    def make_client(self) -> AsyncOpenAI:
+        """A client of the server, with the key of the environment."""
+        return AsyncOpenAI(
+            base_url=self.arguments.endpoint,
+            api_key=os.environ.get(API_KEY_VARIABLE) or "none",  # servers of one's own ask for none
+            timeout=self.arguments.timeout,
+            max_retries=self.arguments.max_retries,
+        )
 
-async def leave(client: AsyncOpenAI, pending: set[asyncio.Task]) -> None:
+    async def ask(self, client: AsyncOpenAI, photo: Photo) -> tuple[Photo, Answer]:
+        """
+        The answer for an image.
+
+        Raises:
+            `ValueError`: if the server would refuse every request, or has failed too often.
+        """
+        try:
+            url = await asyncio.to_thread(make_data_url, photo, self.arguments.max_image_size)
+        except UnreadableImageError as error:
+            return photo, Answer(None, error=str(error))
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": photo.prompt}]
+        try:
+            completion = await client.chat.completions.create(
+                model=self.name, messages=[{"role": "user", "content": content}], **self.request_options
+            )
+            answer = read_completion(completion)
+        except (AuthenticationError, PermissionDeniedError, NotFoundError) as error:
+            raise ValueError(
+                f"`--endpoint {self.arguments.endpoint}` refuses `--captioner {self.name}`: {error}. The URL usually "
+                f"ends in /v1; the name is that of the model at the server; its key is read from {API_KEY_VARIABLE}."
+            ) from error
+        except (OpenAIError, ValueError) as error:
+            answer = Answer(None, error=f"the server failed: {describe(error)}")
+        self.count_failures(answer)
+        return photo, answer
+
+    def count_failures(self, answer: Answer) -> None:
+        """
+        Counts failures in a row.
+
+        Raises:
+            `ValueError`: if there are too many.
+        """
+        self.num_failures_in_a_row = 0 if answer.error is None else self.num_failures_in_a_row + 1
+        if self.num_failures_in_a_row == MAX_FAILURES_IN_A_ROW:
+            raise ValueError(
+                f"`--endpoint {self.arguments.endpoint}` has failed {MAX_FAILURES_IN_A_ROW} times in a row, last: "
+                f"{answer.error}. Start again with `--retry_failed` when it answers."
+            )
+
+
+async def give_up(client: AsyncOpenAI, pending: set[asyncio.Task]) -> None:
     """Gives up requests, and closes the connections."""
     for task in pending:
         task.cancel()

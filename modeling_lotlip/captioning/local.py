@@ -13,14 +13,13 @@
 # limitations under the License.
 """Captioners that run here: the image-text-to-text models of transformers, and those in the original LLaVA layout."""
 
-import argparse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
 import torch
+from accelerate import PartialState
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
@@ -34,17 +33,12 @@ from transformers import (
 
 from ..data.images import UnreadableImageError
 from ..embedding.batches import prefetch
+from .arguments import CaptionerArguments, GenerationArguments
+from .captioner import CAPTIONERS, Answer
 from .llava import is_original_llava, load_original_llava
 from .photos import Photo
 
 
-# The captioners of the paper.
-PRESETS = {
-    "instructblip": "Salesforce/instructblip-vicuna-7b",
-    "llava": "llava-hf/llava-1.5-7b-hf",
-    "llava-next": "llava-hf/llava-v1.6-mistral-7b-hf",
-    "sharegpt4v": "Lin-Chen/ShareGPT4V-7B",
-}
 # How models without a chat template are asked.
 PROMPT_FORMS = {
     "blip-2": "Question: {prompt} Answer:",
@@ -56,14 +50,6 @@ PROMPT_FORMS = {
 BATCHES_PER_WINDOW = 8
 # So many batches are made ahead of the model.
 PREFETCHED_BATCHES = 2
-
-
-class Answer(NamedTuple):
-    """What a captioner says of an image, or why it says nothing."""
-
-    caption: str | None
-    num_tokens: int | None = 0
-    error: str | None = None
 
 
 class Job(NamedTuple):
@@ -92,61 +78,114 @@ def load_model(
         return model, AutoProcessor.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"`--captioner {name}` cannot be loaded: {error} It must be a Hub id or a folder of an image-text-to-text "
-            f"model, or one of {', '.join(PRESETS)}."
+            f"`--captioner {name}` cannot be loaded. It must be one of {', '.join(CAPTIONERS)}, or a Hub id or a "
+            f"folder of an image-text-to-text model: {error}"
         ) from error
+
+
+def list_generate_options(arguments: GenerationArguments) -> dict:
+    """What `generate` is called with."""
+    options = {"max_new_tokens": arguments.max_new_tokens, "num_beams": arguments.num_beams}
+    options["do_sample"] = arguments.temperature is not None
+    given = {name: getattr(arguments, name) for name in ("temperature", "top_p", "repetition_penalty")}
+    return options | {name: value for name, value in given.items() if value is not None}
+
+
+def find_prompt_form(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> str | None:
+    """
+    How a model is asked; None where its chat template says it.
+
+    Raises:
+        `ValueError`: if the model has no chat template, and no form is known.
+    """
+    if getattr(processor, "chat_template", None):
+        return None
+    if model.config.model_type not in PROMPT_FORMS:
+        raise ValueError(
+            f"`--captioner {name}` ({model.config.model_type}) has no chat template: save its processor with one, as "
+            "`chat_template`."
+        )
+    return PROMPT_FORMS[model.config.model_type]
 
 
 class LocalCaptioner:
     """
-    A model of transformers that captions batches of images.
+    A model of transformers that captions batches of images: a [`Captioner`].
 
     Args:
         name (`str`):
             The Hub id or folder of the model.
         revision (`str`, *optional*):
             Of the model on the Hub.
-        args (`argparse.Namespace`):
-            The arguments of `recaption.py`.
-        settings (`dict`):
-            What `generate` is called with.
-        device (`torch.device`):
-            Where the model runs.
+        arguments (`CaptionerArguments`, *optional*):
+            How it runs and generates.
 
     Raises:
-        `ValueError`: if the model has no chat template, and none is known here.
+        `ValueError`: if there is no such model, or it has no chat template, and none is known here.
     """
 
-    def __init__(
-        self, name: str, revision: str | None, args: argparse.Namespace, settings: dict, device: torch.device
-    ):
-        self.args = args
-        self.settings = settings
-        dtype = args.dtype or ("float32" if device.type == "cpu" else "bfloat16")
-        model, self.processor = load_model(name, revision, getattr(torch, dtype), args.trust_remote_code)
+    def __init__(self, name: str, revision: str | None = None, arguments: CaptionerArguments | None = None):
+        self.arguments = arguments or CaptionerArguments()
+        device = torch.device(self.arguments.device or PartialState().device)
+        dtype = self.arguments.dtype or ("float32" if device.type == "cpu" else "bfloat16")
+        model, self.processor = load_model(name, revision, getattr(torch, dtype), self.arguments.trust_remote_code)
         self.model = model.to(device).eval()
         self.revision = getattr(model.config, "_commit_hash", None) or revision
-        self.recorded = {**settings, "dtype": dtype}
-        self.form = None
-        if not getattr(self.processor, "chat_template", None):
-            self.form = PROMPT_FORMS.get(model.config.model_type)
-            if self.form is None:
-                raise ValueError(
-                    f"`--captioner {name}` ({model.config.model_type}) has no chat template: save its processor with "
-                    "one, as `chat_template`."
-                )
+        self.generate_options = list_generate_options(self.arguments)
+        self.settings = {**self.generate_options, "dtype": dtype}
+        self.prompt_form = find_prompt_form(name, model, self.processor)
         tokenizer = self.processor.tokenizer
         self.is_encoder_decoder = getattr(model.config.get_text_config(), "is_encoder_decoder", False)
         # an answer follows its prompt; an encoder counts its positions from the first one
         tokenizer.padding_side = "right" if self.is_encoder_decoder else "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self.prompt_length = lru_cache(maxsize=None)(lambda prompt: len(tokenizer(prompt)["input_ids"]))
+
+    def answer(self, photos: Iterator[Photo], is_stopped: Callable[[], bool]) -> Iterator[tuple[Photo, Answer]]:
+        """Captions images: see [`Captioner`]."""
+        for job in prefetch(self.make_jobs(photos), depth=PREFETCHED_BATCHES):
+            if job.inputs is None:
+                yield job.photos[0], Answer(None, error=job.error)
+                continue
+            answers = self.generate(job.inputs, is_stopped)
+            if is_stopped():
+                return
+            yield from zip(job.photos, answers)
+
+    def make_jobs(self, photos: Iterator[Photo]) -> Iterator[Job]:
+        """Batches of images with prompts of like length, read and processed."""
+        batch_size = self.arguments.batch_size
+        with ThreadPoolExecutor(max(1, self.arguments.dataloader_num_workers)) as executor:
+            while window := list(islice(photos, batch_size * BATCHES_PER_WINDOW)):
+                window.sort(key=lambda photo: len(photo.prompt))
+                for start in range(0, len(window), batch_size):
+                    good, images = [], []
+                    batch = window[start : start + batch_size]
+                    for photo, image in zip(batch, executor.map(try_to_read, batch)):
+                        if isinstance(image, str):
+                            yield Job([photo], None, image)
+                        else:
+                            good.append(photo)
+                            images.append(image)
+                    if good:
+                        yield from self.process(good, images)
+
+    def process(self, photos: list[Photo], images: list[Image.Image]) -> Iterator[Job]:
+        """A batch; where the processor refuses an image, smaller ones until that image is alone."""
+        try:
+            yield Job(photos, self.make_inputs([photo.prompt for photo in photos], images))
+        except ValueError as error:
+            if len(photos) == 1:
+                yield Job(photos, None, f"the processor refuses it: {error}")
+                return
+            half = len(photos) // 2
+            yield from self.process(photos[:half], images[:half])
+            yield from self.process(photos[half:], images[half:])
 
     def make_inputs(self, prompts: list[str], images: list[Image.Image]) -> BatchFeature:
         """What the model is given of images and prompts: `input_ids` (batch, length), images in its own form."""
-        if self.form is not None:
-            texts = [self.form.format(prompt=prompt) for prompt in prompts]
+        if self.prompt_form is not None:
+            texts = [self.prompt_form.format(prompt=prompt) for prompt in prompts]
             return self.processor(images=images, text=texts, padding=True, return_tensors="pt")
         conversations = [
             [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": prompt}]}]
@@ -161,66 +200,17 @@ class LocalCaptioner:
             processor_kwargs={"padding": True},
         )
 
-    def make_jobs(self, photos: list[Photo], images: list[Image.Image]) -> Iterator[Job]:
-        """A batch; where the processor refuses an image, smaller ones until that image is alone."""
-        try:
-            yield Job(photos, self.make_inputs([photo.prompt for photo in photos], images))
-        except ValueError as error:
-            if len(photos) == 1:
-                yield Job(photos, None, f"the processor refuses it: {error}")
-                return
-            half = len(photos) // 2
-            yield from self.make_jobs(photos[:half], images[:half])
-            yield from self.make_jobs(photos[half:], images[half:])
-
-    def prepare(self, photos: Iterator[Photo]) -> Iterator[Job]:
-        """Batches of images with prompts of like length, read and processed."""
-        batch_size = self.args.batch_size
-        with ThreadPoolExecutor(max(1, self.args.dataloader_num_workers)) as executor:
-            while window := list(islice(photos, batch_size * BATCHES_PER_WINDOW)):
-                window.sort(key=lambda photo: self.prompt_length(photo.prompt))
-                for start in range(0, len(window), batch_size):
-                    batch = window[start : start + batch_size]
-                    good, images = [], []
-                    for photo, image in zip(batch, executor.map(try_to_read, batch)):
-                        if isinstance(image, str):
-                            yield Job([photo], None, image)
-                        else:
-                            good.append(photo)
-                            images.append(image)
-                    if good:
-                        yield from self.make_jobs(good, images)
-
     @torch.inference_mode()
     def generate(self, inputs: BatchFeature, is_stopped: Callable[[], bool]) -> list[Answer]:
         """The answers for one batch; those of a batch that is stopped are torn."""
         inputs = inputs.to(self.model.device, self.model.dtype)
         stopping = StoppingCriteriaList([lambda ids, scores: torch.full((len(ids),), is_stopped(), device=ids.device)])
-        tokens = self.model.generate(**inputs, **self.settings, stopping_criteria=stopping)
+        tokens = self.model.generate(**inputs, **self.generate_options, stopping_criteria=stopping)
         if not self.is_encoder_decoder:
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
         tokenizer = self.processor.tokenizer
         texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
         return [Answer(text, len(tokenizer(text, add_special_tokens=False)["input_ids"])) for text in texts]
-
-    def answers(self, photos: Iterator[Photo], is_stopped: Callable[[], bool]) -> Iterator[tuple[Photo, Answer]]:
-        """
-        Captions images.
-
-        Args:
-            photos (`Iterator[Photo]`):
-                The images, each with its prompt.
-            is_stopped (`Callable[[], bool]`):
-                Whether the run is to end: then what is not finished is left out.
-        """
-        for job in prefetch(self.prepare(photos), depth=PREFETCHED_BATCHES):
-            if job.inputs is None:
-                yield job.photos[0], Answer(None, error=job.error)
-                continue
-            answers = self.generate(job.inputs, is_stopped)
-            if is_stopped():
-                return
-            yield from zip(job.photos, answers)
 
 
 def try_to_read(photo: Photo) -> Image.Image | str:

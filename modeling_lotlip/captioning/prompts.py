@@ -20,9 +20,10 @@ from pathlib import Path
 PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
 
 
-def read_prompts(path: Path = PROMPTS_FILE) -> list[str]:
+def read_prompts(path: Path | None = None) -> list[str]:
     """
-    The prompts in a file, one in each line; blank lines and those that begin with `#` are none.
+    The prompts in a file, by default those of the package. One stands in each line; blank lines and those that begin
+    with `#` are none.
 
     Raises:
         `ValueError`: if there is no prompt, or no file.
@@ -35,6 +36,7 @@ def read_prompts(path: Path = PROMPTS_FILE) -> list[str]:
     >>> len(read_prompts())
     8
     ```"""
+    path = path or PROMPTS_FILE
     try:
         lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     except OSError as error:

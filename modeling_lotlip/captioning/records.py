@@ -13,15 +13,15 @@
 # limitations under the License.
 """Captions on disk: a row for each image and captioner in parquet shards, which training reads as side files."""
 
-import argparse
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pyarrow as pa
+from accelerate import PartialState
 
 from ..files import write_table
 from .files import open_parquet
+from .photos import falls_to
 
 
 NUM_CAUSES = 3  # of failures, in messages
@@ -75,69 +75,67 @@ def remove_failed(folder: Path, captioners: list[str]) -> int:
 
 class Records:
     """
-    The records of a folder: those of earlier runs, and those that this process adds, in files of its own.
+    The records of a folder: those of earlier runs, and those that this process adds, in files of its own. Of the
+    earlier ones only those are kept in memory whose images fall to this process: which have a record, by captioner, in
+    `done`, and the hashes of their files in `digests`.
 
     Args:
-        args (`argparse.Namespace`):
-            `output_dir`, and `shard_size`, the rows of a file.
-        process_index (`int`):
-            The number of this process, which is in the names of its files.
+        output_dir (`Path`):
+            The folder.
+        shard_size (`int`):
+            The rows of a file.
+        state (`PartialState`):
+            The processes. The number of this one is in the names of its files.
+
+    Raises:
+        `ValueError`: if a file is damaged.
     """
 
-    def __init__(self, args: argparse.Namespace, process_index: int):
-        self.args = args
-        self.process_index = process_index
+    def __init__(self, output_dir: Path, shard_size: int, state: PartialState):
+        self.output_dir = output_dir
+        self.shard_size = shard_size
+        self.process_index = state.process_index
         self.waiting: list[dict] = []
-        numbers = [int(path.stem.split("-")[1]) for path in list_shards(args.output_dir)]
-        self.next_number = max(numbers, default=-1) + 1
+        shards = list_shards(output_dir)
+        self.next_number = max((int(path.stem.split("-")[1]) for path in shards), default=-1) + 1
         self.done: dict[str, set[str]] = {}
         self.digests: dict[str, str | None] = {}
-
-    def read(self, falls_here: Callable[[str], bool]) -> None:
-        """
-        Reads which images have a record, by captioner in `done`, and their hashes in `digests`; only of those that
-        fall to this process, for these are kept in memory.
-        """
-        for path in list_shards(self.args.output_dir):
+        for path in shards:
             for row in read_shard(path, ["key", "captioner", "sha256"]):
-                if falls_here(row["key"]):
+                if falls_to(state, row["key"]):
                     self.done.setdefault(row["captioner"], set()).add(row["key"])
                     self.digests[row["key"]] = row["sha256"]
 
     def add(self, record: dict) -> None:
+        """Takes a record, and writes those that wait if they fill a file."""
         self.waiting.append(record)
-        if len(self.waiting) >= self.args.shard_size:
+        if len(self.waiting) >= self.shard_size:
             self.write()
 
     def write(self) -> None:
-        """Writes what waits, if anything does."""
+        """Writes the records that wait, if there are any."""
         if self.waiting:
             name = f"captions-{self.next_number:06d}-{self.process_index:03d}.parquet"
-            write_table(self.args.output_dir / name, pa.Table.from_pylist(self.waiting, SCHEMA))
+            write_table(self.output_dir / name, pa.Table.from_pylist(self.waiting, SCHEMA))
             self.next_number += 1
             self.waiting = []
 
 
 def summarize(folder: Path) -> str:
     """A line for each captioner: its captions, those that rules rejected, and its failures with the first causes."""
-    counts: dict[str, Counter] = {}
-    causes: dict[str, Counter] = {}
-    rejected: dict[str, Counter] = {}
+    numbers, rejected, causes = Counter(), defaultdict(Counter), defaultdict(Counter)
     for path in list_shards(folder):
         for row in read_shard(path, ["captioner", "rejected_by", "error"]):
-            count = counts.setdefault(row["captioner"], Counter())
+            numbers[row["captioner"]] += row["error"] is None
             if row["rejected_by"] is not None:
-                rejected.setdefault(row["captioner"], Counter())[row["rejected_by"]] += 1
-            if row["error"] is None:
-                count["captions"] += 1
-            else:
-                causes.setdefault(row["captioner"], Counter())[row["error"]] += 1
+                rejected[row["captioner"]][row["rejected_by"]] += 1
+            if row["error"] is not None:
+                causes[row["captioner"]][row["error"]] += 1
     lines = []
-    for captioner, count in counts.items():
-        failures = causes.get(captioner, Counter())
-        by_rule = rejected.get(captioner, Counter())
-        line = f"{captioner}: {count['captions']} captions, {by_rule.total()} of them rejected by rules"
-        line += f" {dict(by_rule.most_common())}" if by_rule else ""
+    for captioner, number in numbers.items():
+        rules, failures = rejected[captioner], causes[captioner]
+        line = f"{captioner}: {number} captions, {rules.total()} of them rejected by rules"
+        line += f" {dict(rules.most_common())}" if rules else ""
         line += f", {failures.total()} failures"
         if failures:
             examples = ", ".join(f"{cause!r}" for cause, _ in failures.most_common(NUM_CAUSES))

@@ -18,13 +18,12 @@ The edits are repeated, in the order of `RULES`, until they change nothing; then
 the caption, which stays as it was written. So a caption that went through the rules once is left alone by them.
 """
 
-import argparse
 import re
 from collections import Counter
 from collections.abc import Callable
+from itertools import groupby
+from operator import eq
 from typing import NamedTuple
-
-import numpy as np
 
 from ..sub_captions import split_sentences, split_sub_captions
 
@@ -188,11 +187,9 @@ def is_repetitive(text: str, number: int) -> bool:
     # a repeated phrase has four words in a row that come nearly as often as itself: most texts have none
     if max(Counter(zip(words, words[1:], words[2:], words[3:])).values(), default=0) < number - 1:
         return False
-    numbers = {word: index for index, word in enumerate(dict.fromkeys(words))}
-    ids = np.array([numbers[word] for word in words])
-    for length in range(1, min(MAX_PHRASE_WORDS, len(ids) // 2) + 1):
-        differs = np.flatnonzero(ids[length:] != ids[:-length])
-        longest = np.diff(differs, prepend=-1, append=len(ids) - length).max() - 1
+    for length in range(1, min(MAX_PHRASE_WORDS, len(words) // 2) + 1):
+        runs = groupby(map(eq, words, words[length:]))
+        longest = max((sum(1 for _ in run) for is_same, run in runs if is_same), default=0)
         if longest + length >= max(number * length, MIN_REPEATED_WORDS):
             return True
     return False
@@ -256,25 +253,6 @@ RULES = {
     "duplicate": Rule("rejects a caption that {} other images have from the same captioner", 3),
 }
 DEFAULT_RULES = {name: rule.number for name, rule in RULES.items()}
-
-
-def add_rule_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that choose the rules to `parser`."""
-    described = "\n".join(
-        (f"{name}={rule.number}: " if rule.number else f"{name}: ") + rule.help.format(rule.number)
-        for name, rule in RULES.items()
-    )
-    group = parser.add_argument_group("rules", described)
-    group.add_argument(
-        "--rules",
-        nargs="+",
-        default=["all"],
-        metavar="NAME[=NUMBER]",
-        help="The rules that apply, with other numbers than their own; `all` are all that are not named, `none` none.",
-    )
-    group.add_argument(
-        "--without_rule", nargs="+", default=[], metavar="NAME", help="Rules that do not apply, of those above."
-    )
 
 
 def read_rules(names: list[str], without: list[str]) -> dict[str, int | None]:

@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState, GradientState
 from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
 
 import lotlip
-from modeling_lotlip.captioning.local import PRESETS
+from modeling_lotlip.captioning.captioner import CAPTIONERS
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import save_captioner
 
@@ -77,7 +77,7 @@ def run_command(monkeypatch, command: str) -> None:
     GradientState._reset_state()
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setitem(PRESETS, "llava", "local/llava")
+    monkeypatch.setitem(CAPTIONERS, "llava", "local/llava")
     if name == "lotlip":
         monkeypatch.setenv("LOTLIP_DEBUG", "1")
         assert lotlip.main(arguments) == 0

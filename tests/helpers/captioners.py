@@ -1,11 +1,17 @@
-"""Small random captioners of real architectures, saved with their real processors."""
+"""Small random captioners of real architectures, saved with their real processors; what tests of captions share."""
 
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import sentencepiece
 import torch
+from pyarrow import parquet
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -246,3 +252,44 @@ def save_original_llava(folder: Path, has_vision_weights: bool) -> LlavaForCondi
     original |= {"image_aspect_ratio": "pad", "rope_scaling": None, "tie_word_embeddings": False}
     (folder / "config.json").write_text(json.dumps(original))
     return model
+
+
+def make_arguments(types: tuple[type, ...], **options: object) -> list:
+    """An object of each dataclass of arguments, with those options that it has a field for."""
+    objects = [
+        of_type(**{field.name: options[field.name] for field in fields(of_type) if field.name in options})
+        for of_type in types
+    ]
+    unknown = options.keys() - {field.name for made in objects for field in fields(made)}
+    assert not unknown, unknown
+    return objects
+
+
+def list_shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("captions-*.parquet"))
+
+
+def read_records(folder: Path) -> list[dict]:
+    return [row for path in list_shards(folder) for row in parquet.read_table(path).to_pylist()]
+
+
+def of_folder(folder: Path) -> dict:
+    """The options that name the pictures of a folder."""
+    return {"dataset_name": "imagefolder", "data_dir": str(folder)}
+
+
+def list_photos(folder: Path) -> dict[str, Path]:
+    """Files by their keys."""
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*.*")}
+
+
+def stop_later(folder: Path) -> None:
+    """Sends this process SIGTERM when two more shards are there."""
+    num_shards = len(list_shards(folder))
+
+    def wait_and_stop():
+        while len(list_shards(folder)) < num_shards + 2:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait_and_stop, daemon=True).start()

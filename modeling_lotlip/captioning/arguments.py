@@ -1,0 +1,214 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The arguments of captioners, of the rules for what they write, and of the report on it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..arguments import DTYPES, Arguments, argument
+from ..sub_captions import SPLITTERS
+from .captioner import CAPTIONERS
+from .rules import RULES, read_rules
+
+
+SIMILARITY_RULE = "image_text_similarity"
+
+
+@dataclass
+class GenerationArguments(Arguments):
+    """How captions are generated: greedily if nothing is said."""
+
+    _argument_group_name = "generation"
+
+    seed: int = argument(0, "Of the draws of prompts, and of sampling.", compared_on_resume=True)
+    max_new_tokens: int = argument(512, "The most tokens of a caption.", least=1, compared_on_resume=True)
+    num_beams: int = argument(1, "Search with this many beams; not with --endpoint.", least=1, compared_on_resume=True)
+    temperature: float | None = argument(
+        None, "Sample with this temperature. Default: no sampling.", compared_on_resume=True
+    )
+    top_p: float | None = argument(
+        None, "Sample among the likeliest tokens that have this probability.", compared_on_resume=True
+    )
+    repetition_penalty: float | None = argument(None, "Above 1 against repetition.", compared_on_resume=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.temperature is not None and self.temperature <= 0:
+            raise ValueError(f"`--temperature {self.temperature}` must be above 0: leave it out for greedy captions.")
+        if self.top_p is not None and self.temperature is None:
+            raise ValueError("`--top_p` is for sampling: give a `--temperature`, such as 1.0, too.")
+
+
+@dataclass
+class LocalArguments(Arguments):
+    """Captioners that run on this machine."""
+
+    _argument_group_name = "models that run here"
+
+    batch_size: int = argument(8, "Images in a batch, for each process.", least=1)
+    dtype: str | None = argument(
+        None, "What the model computes in. Default: bfloat16, on a CPU float32.", choices=tuple(DTYPES)
+    )
+    device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
+    trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
+    dataloader_num_workers: int = argument(1, "Threads that decode images for the model.", least=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.dtype = DTYPES.get(self.dtype)
+
+
+@dataclass
+class EndpointArguments(Arguments):
+    """Captioners behind a server."""
+
+    _argument_group_name = "models behind a server"
+
+    endpoint: str | None = argument(
+        None, "The URL of an OpenAI-compatible server, up to /v1; its key is read from OPENAI_API_KEY."
+    )
+    concurrency: int = argument(32, "Requests at a time, for each process.", least=1)
+    timeout: float = argument(120.0, "Seconds to wait for an answer.")
+    max_retries: int = argument(6, "How often a failed request is sent again.", least=0)
+    max_image_size: int | None = argument(
+        None, "Send images with at most so many pixels on a side.", least=1, compared_on_resume=True
+    )
+
+
+@dataclass
+class CaptionerArguments(EndpointArguments, LocalArguments, GenerationArguments):
+    """
+    How captioners run and generate.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.captioning.arguments import CaptionerArguments
+
+    >>> CaptionerArguments(temperature=0.7).num_beams
+    1
+    ```"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.endpoint is not None and self.num_beams > 1:
+            raise ValueError("`--num_beams` is not in the servers' interface: leave it out with `--endpoint`.")
+
+
+@dataclass
+class RuleArguments(Arguments):
+    """The rules that captions go through, and how sub-captions are counted."""
+
+    _argument_group_name = "rules"
+    _argument_group_description = "\n".join(
+        (f"{name}={rule.number}: " if rule.number else f"{name}: ") + rule.help.format(rule.number)
+        for name, rule in RULES.items()
+    )
+
+    rules: list[str] = argument(
+        ["all"],
+        "The rules that apply, with other numbers than their own; `all` are all that are not named, `none` none.",
+        metavar="NAME[=NUMBER]",
+    )
+    without_rule: list[str] = argument([], "Rules that do not apply, of those above.", metavar="NAME")
+    sub_caption_splitter: str = argument(
+        "paper",
+        "Where a long caption is split: at every full stop and line break as in the paper, or where a sentence ends "
+        "(needs sentencex).",
+        choices=tuple(SPLITTERS),
+        compared_on_resume=True,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.read()
+
+    def read(self) -> dict[str, int | None]:
+        """The rules with their numbers: see [`read_rules`]."""
+        return read_rules(self.rules, self.without_rule)
+
+
+@dataclass
+class RecaptionArguments(Arguments):
+    """What describes images, what it is asked, and where the captions go."""
+
+    captioner: list[str] = argument(
+        help=f"{', '.join(CAPTIONERS)}, a Hub id (`ID@REVISION` for one of its revisions) or a folder of an "
+        "image-text-to-text model, or with --endpoint the name of the model there. One or several."
+    )
+    output_dir: Path = argument(help="The folder of the parquet files.")
+    key_column: str | None = argument(
+        None,
+        "The column of the images' keys, such as `json.url` of shards. The image column itself: the SHA-256 of the "
+        "image file. Default: `__key__` of shards, else the path of the image, else its SHA-256.",
+        compared_on_resume=True,
+    )
+    prompt: list[str] | None = argument(None, "What to ask; of several one is drawn for each image.")
+    prompts_file: Path | None = argument(
+        None, "A file of prompts, one in each line, in the place of --prompt. Default: eight prompts of our own."
+    )
+    shard_size: int = argument(500, "Captions in a file; a killed run loses fewer.", least=1)
+    retry_failed: bool = argument(False, "Try those again that failed in earlier runs.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(set(self.captioner)) < len(self.captioner):
+            raise ValueError(f"`--captioner` is given twice: {' '.join(self.captioner)}.")
+        if self.prompt is not None and self.prompts_file is not None:
+            raise ValueError("`--prompt` and `--prompts_file` do not go together: give one of them.")
+
+
+@dataclass
+class FilterArguments(Arguments):
+    """The files of captions, and where the filtered ones go."""
+
+    captions: list[str] = argument(help="Parquet files or JSON lines of captions, or patterns of such.")
+    output_dir: Path = argument(help="The folder of the filtered files.")
+    caption_column: str = argument("caption", "The column of captions in --captions.")
+    side_key_column: str = argument("key", "Their column of the images' keys.")
+
+
+@dataclass
+class ReportArguments(Arguments):
+    """What the report measures, and the images that captions are compared with."""
+
+    _argument_group_name = "report"
+
+    report: bool = argument(False, "Measure the captions that are kept, too.")
+    tokenizer_path: str = argument(
+        "google-bert/bert-base-uncased", "Counts their tokens, as in the paper's data table."
+    )
+    text_model: str | None = argument(None, "Compares captioners: a BERT of sentences, or a dual encoder.")
+    dual_encoder: str | None = argument(None, "Compares captions with the images of the data arguments.")
+    key_column: str | None = argument(
+        None,
+        "The column of the images' keys. The image column itself: the SHA-256 of the image file. Default: the name of "
+        "--side_key_column.",
+    )
+    min_image_text_similarity: float | None = argument(
+        None, f"Reject captions that are less similar to their image, by a rule of its own, `{SIMILARITY_RULE}`."
+    )
+    max_report_images: int = argument(10_000, "Compare captions of so many images.", least=1)
+    num_lowest: int = argument(20, "List so many captions of lowest similarity.", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.text_model is not None and not self.report:
+            raise ValueError("`--text_model` is for the `--report`: give that too.")
+        if self.dual_encoder is not None and not self.report and self.min_image_text_similarity is None:
+            raise ValueError(
+                "`--dual_encoder` is for the `--report`, or for `--min_image_text_similarity`: give one of them too."
+            )
+        if self.min_image_text_similarity is not None and self.dual_encoder is None:
+            raise ValueError("`--min_image_text_similarity` needs a `--dual_encoder`, which measures it.")

@@ -1,0 +1,192 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Captions for the images of a data set by one or several captioners; a stopped run goes on where it was."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from datasets import Dataset
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from ..data.arguments import SourceArguments, TrainSplitArguments
+from ..data.loading import load_split
+from ..files import refuse_other_settings, write_json
+from ..signals import StopSignal
+from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
+from .captioner import Answer, Captioner, load_captioner
+from .photos import Photo, Photos, check_key_column
+from .prompts import draw_prompt, read_prompts
+from .records import Records, list_shards, remove_failed
+from .rules import apply_rules
+
+
+def recaption(
+    source: SourceArguments,
+    split: TrainSplitArguments,
+    arguments: RecaptionArguments,
+    captioning: CaptionerArguments,
+    rules: RuleArguments,
+    state: PartialState,
+    tell: Callable[[str], None] = print,
+) -> int:
+    """
+    Captions the images of a data set that fall to this process, by every captioner, and writes the records.
+
+    Args:
+        source (`SourceArguments`):
+            The data set.
+        split (`TrainSplitArguments`):
+            Its split.
+        arguments (`RecaptionArguments`):
+            The captioners, the prompts and the output folder.
+        captioning (`CaptionerArguments`):
+            How the captioners run and generate.
+        rules (`RuleArguments`):
+            The rules that captions go through.
+        state (`PartialState`):
+            The processes, all of which call this function.
+        tell (`Callable[[str], None]`, *optional*, defaults to `print`):
+            Is given what there is to say, line by line.
+
+    Returns:
+        `int`: the number of the signal that ended it, 0 if none did.
+
+    Raises:
+        `ValueError`: if the folder has captions of other data or settings, or another run writes to it; if two
+            different images have the same key; if there is no such captioner, or its server is gone.
+    """
+    prompts = arguments.prompt or read_prompts(arguments.prompts_file)
+    dataset = load_split(source, split.train_split, split.max_train_samples)
+    check_key_column(dataset, arguments.key_column)
+    num_images = len(dataset) if isinstance(dataset, Dataset) else split.max_train_samples
+    num_images = None if num_images is None else round(num_images / state.num_processes)
+    with lock_folder(arguments.output_dir) if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            settings = list_compared(source, split, arguments, captioning, rules)
+            settings |= {"rules": rules.read(), "prompts": prompts}
+            prepare_folder(arguments.output_dir, settings)
+            if arguments.retry_failed:
+                num_removed = remove_failed(arguments.output_dir, arguments.captioner)
+                tell(f"{num_removed} failures are tried again.")
+        state.wait_for_everyone()
+        set_seed(captioning.seed + state.process_index)
+        records = Records(arguments.output_dir, arguments.shard_size, state)
+        photos = Photos(dataset, source, arguments.key_column, state, records.digests)
+        with StopSignal("The run ends; what is captioned is written.") as stop:
+            for name in arguments.captioner:
+                captioner = load_captioner(name, captioning)
+                done = records.done.get(name, set())
+                asked = with_prompts(photos.read(done), prompts, captioning.seed, name)
+                answers = captioner.answer(asked, stop.is_received)
+                is_silent = not state.is_local_main_process
+                with tqdm(total=num_images, initial=len(done), desc=name, unit=" images", disable=is_silent) as bar:
+                    num_changed = record_answers(answers, name, captioner, rules, records, bar)
+                if num_changed:
+                    tell(f"{name}: rules mended captions of this run: {dict(num_changed)}.")
+                if stop.is_received():
+                    return stop.number
+                for line in photos.describe_keys():
+                    tell(f"{name}: {line}")
+        state.wait_for_everyone()
+    return 0
+
+
+def lock_folder(output_dir: Path) -> AbstractContextManager:
+    """
+    Keeps other runs out of a folder.
+
+    Raises:
+        `ValueError`: if another one is in it.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(output_dir / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"Another run writes to `--output_dir {output_dir}`: wait for it, or end it.") from error
+
+
+def list_compared(source: SourceArguments, *others: object) -> dict:
+    """What captions depend on, and must be the same in every run that adds some to a folder."""
+    compared = {name: getattr(source, name) for name in ("data_dir", "data_files")}
+    for arguments in (source, *others):
+        names = [field.name for field in fields(arguments) if field.metadata.get("compared_on_resume")]
+        compared |= {name: getattr(arguments, name) for name in names}
+    return compared
+
+
+def prepare_folder(output_dir: Path, settings: dict) -> None:
+    """
+    Notes in a folder what its captions depend on, or compares it with what an earlier run noted; removes what a killed
+    run left half-written.
+
+    Raises:
+        `ValueError`: if its captions are of other data, or were made with other settings.
+    """
+    path = output_dir / "settings.json"
+    if list_shards(output_dir):
+        noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        refuse_other_settings(noted, settings, output_dir, "captions")
+    else:
+        write_json(path, settings)
+    for torn in output_dir.glob("*.parquet.partial"):
+        torn.unlink()
+
+
+def with_prompts(photos: Iterable[Photo], prompts: list[str], seed: int, captioner: str) -> Iterator[Photo]:
+    """Images with the prompt that is drawn for each."""
+    for photo in photos:
+        yield photo._replace(prompt=draw_prompt(prompts, seed, photo.key, captioner))
+
+
+def record_answers(
+    answers: Iterable[tuple[Photo, Answer]],
+    name: str,
+    captioner: Captioner,
+    rules: RuleArguments,
+    records: Records,
+    bar: tqdm,
+) -> Counter:
+    """Applies the rules to answers as they come, and records them, whatever ends it; counts the edits by rule."""
+    num_tokens, num_changed, start = 0, Counter(), time.perf_counter()
+    about = {"captioner": name, "revision": captioner.revision}
+    about |= {"generation_settings": json.dumps(captioner.settings)}
+    try:
+        for photo, answer in answers:
+            outcome, changed = apply_rules_to_answer(photo, answer, rules)
+            image = {"key": photo.key, "url": photo.url, "sha256": photo.sha256, "prompt": photo.prompt}
+            records.add(image | about | outcome | {"num_tokens": answer.num_tokens})
+            num_changed.update(changed)
+            num_tokens += answer.num_tokens or 0
+            bar.set_postfix_str(f"{num_tokens / (time.perf_counter() - start):.0f} tokens/s", refresh=False)
+            bar.update()
+    finally:
+        records.write()
+    return num_changed
+
+
+def apply_rules_to_answer(photo: Photo, answer: Answer, rules: RuleArguments) -> tuple[dict, list[str]]:
+    """The caption of an answer or why there is none, with the rule that rejects it; and the rules that mended it."""
+    if answer.error is not None or not answer.caption:
+        error = answer.error or "the answer is empty"
+        return {"caption": None, "rejected_by": None, "error": error}, []
+    caption, rejected_by, changed = apply_rules(answer.caption, photo.prompt, rules.read(), rules.sub_caption_splitter)
+    return {"caption": caption, "rejected_by": rejected_by, "error": None}, changed

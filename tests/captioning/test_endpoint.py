@@ -1,0 +1,104 @@
+"""Captioners behind a server."""
+
+import hashlib
+import signal
+
+import pytest
+from PIL import Image
+
+from modeling_lotlip.captioning import endpoint
+from modeling_lotlip.data.scenes import load_scenes
+from tests.helpers.captioners import list_photos, of_folder, read_records, stop_later
+from tests.helpers.chat_server import serve
+
+
+def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    digests = {}
+    for index, scene in enumerate(load_scenes(10, seed=23)):
+        scene["image"].save(folder / f"{index}.png")
+        digests[f"{index}.png"] = hashlib.sha256((folder / f"{index}.png").read_bytes()).hexdigest()
+    (folder / "broken.png").write_bytes(b"nothing")
+    faults = {
+        "0.png": [(500, {"error": "it hurts"}), (503, b"busy")],
+        "1.png": [(429, {"error": "too fast"}, "2")],
+        "2.png": ["stall"],
+        "3.png": ["hang up"],
+        "4.png": [(200, b"<html>Welcome</html>")],
+        "5.png": [(200, {"choices": []})],
+        "6.png": [(400, {"error": {"message": "this picture is too large"}})],
+        "7.png": [(200, {"choices": [{"message": {"content": None}}]})],
+        "8.png": [(200, b"{")],
+    }
+    lasting = {"4.png": "no chat completion", "5.png": "no chat completion", "6.png": "this picture is too large"}
+    lasting |= {"7.png": "has no text", "8.png": "the server failed", "broken.png": "the image cannot be read"}
+    options = {**of_folder(folder), "prompt": ["Describe"], "concurrency": 3, "timeout": 1, "max_retries": 3}
+    with serve({digests[name]: list(list_of) for name, list_of in faults.items()}) as server:
+        rows = {row["key"]: row for row in caption("out", "their-model", endpoint=server.url, **options)}
+    assert server.most_at_work == 3
+    assert {name for name, row in rows.items() if row["error"]} == lasting.keys()
+    for name, row in rows.items():
+        if name in lasting:
+            assert lasting[name] in row["error"] and row["caption"] is None
+        else:  # the very file was sent
+            assert row["caption"] == f"{digests[name]} of Describe" and row["num_tokens"] == 7
+    first, second = (at for digest, _, _, at, _ in server.requests if digest == digests["1.png"])
+    assert second - first >= 1.9, "`Retry-After` is waited for"
+    _, kind, request, _, authorization = server.requests[0]
+    assert kind == "data:image/png" and authorization == "Bearer secret"
+    assert request["model"] == "their-model" and request["max_tokens"] == 12 and request["temperature"] == 0
+
+    with serve({}) as server:
+        rows = {
+            row["key"]: row for row in caption("out", "their-model", endpoint=server.url, **options, retry_failed=True)
+        }
+    assert {digest for digest, *_ in server.requests} == {digests[name] for name in lasting if name != "broken.png"}
+    assert len(rows) == 11 and [name for name, row in rows.items() if row["error"]] == ["broken.png"]
+
+
+def test_a_run_with_a_server_is_told_to_end(caption, photos, tmp_path):
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in list_photos(photos).values()]
+    options = {**of_folder(photos), "concurrency": 4, "shard_size": 1}
+    with serve({digest: ["stall"] for digest in digests[2:]}) as server:
+        stop_later(tmp_path / "out")
+        caption("out", "model", endpoint=server.url, **options)
+    assert caption.stop_number == signal.SIGTERM and len(read_records(tmp_path / "out")) == 2
+    with serve({}) as server:
+        assert len(caption("out", "model", endpoint=server.url, **options)) == len(server.requests) + 2 == 6
+
+
+def test_images_are_sent_upright_in_a_form_that_servers_read(caption, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    image = load_scenes(1, seed=24)[0]["image"].resize((100, 50))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(folder / "turned.jpg", exif=exif)
+    image.save(folder / "other.webp")
+    image.save(folder / "plain.jpg")
+    image.convert("RGBA").save(folder / "clear.png")
+    sizes = {}
+    for max_image_size in (None, 40):
+        options = {} if max_image_size is None else {"max_image_size": max_image_size}
+        with serve({}) as server:
+            caption(f"out{max_image_size}", "model", endpoint=server.url, **of_folder(folder), **options)
+        sizes[max_image_size] = sorted(server.sizes)
+        assert {kind for _, kind, *_ in server.requests} == {"data:image/jpeg"}
+        plain = hashlib.sha256((folder / "plain.jpg").read_bytes()).hexdigest()
+        assert (plain in {digest for digest, *_ in server.requests}) == (max_image_size is None)
+    assert sizes == {None: [(50, 100), *[(100, 50)] * 3], 40: [(20, 40), *[(40, 20)] * 3]}
+
+
+def test_a_server_that_refuses_or_is_gone_ends_the_run(caption, photos, tmp_path, monkeypatch):
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in list_photos(photos).values()]
+    refusals = {digest: [(401, {"error": "no key"})] for digest in digests}
+    with serve(refusals) as server, pytest.raises(ValueError, match="refuses `--captioner model`.*OPENAI_API_KEY"):
+        caption("out", "model", endpoint=server.url, **of_folder(photos))
+    assert read_records(tmp_path / "out") == []
+    monkeypatch.setattr(endpoint, "MAX_FAILURES_IN_A_ROW", 3)
+    options = {"concurrency": 1, "max_retries": 0}
+    with pytest.raises(ValueError, match="has failed 3 times in a row, last: .*`--retry_failed`"):
+        caption("gone", "model", endpoint=server.url, **of_folder(photos), **options)
+    assert len(read_records(tmp_path / "gone")) == 2, "failures are kept"

@@ -1,0 +1,63 @@
+"""Captioners that run here: models of each family against the model called by hand."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from modeling_lotlip.data.scenes import load_scenes
+from tests.helpers.captioners import FAMILIES, list_photos, of_folder, save_captioner
+
+
+PROMPTS = ["Describe what you see here", "Describe in long", "what is in the red house on the sand by the sea"]
+
+
+FORMS = {
+    "llava": "USER: <image> {} ASSISTANT:",
+    "idefics3": "USER: <image> {} ASSISTANT:",
+    "qwen2_vl": "USER: <|vision_start|><|image_pad|><|vision_end|>{} ASSISTANT:",
+    "llava_next": "[INST] <image>\n{} [/INST]",
+    "blip2": "Question: {} Answer:",
+    "instructblip": "{}",
+    "instructblip_t5": "{}",
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captions_are_those_of_the_model_called_by_hand(caption, photos, tmp_path, monkeypatch, family):
+    """One image at a time, without padding, against batches of prompts of different lengths."""
+    monkeypatch.chdir(tmp_path)  # prompts are drawn by the name of the captioner: it must be the same every time
+    name = save_captioner(family, Path(f"small_{family}"), seed=5)
+    rows = caption("out", name, **of_folder(photos), prompt=PROMPTS, batch_size=4, seed=1)
+    model, processor = AutoModelForImageTextToText.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
+    files = list_photos(photos)
+    assert sorted(row["key"] for row in rows) == sorted(files) and len({row["prompt"] for row in rows}) > 1
+    for row in rows:
+        content = files[row["key"]].read_bytes()
+        assert row["sha256"] == hashlib.sha256(content).hexdigest()
+        image = Image.open(io.BytesIO(content)).convert("RGB")
+        inputs = processor(images=[image], text=[FORMS[family].format(row["prompt"])], return_tensors="pt")
+        tokens = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0]
+        if family != "instructblip_t5":
+            tokens = tokens[inputs["input_ids"].shape[1] :]
+        expected = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        assert row["caption"] == (expected or None)
+        assert row["num_tokens"] == len(expected.split())
+        settings = {"max_new_tokens": 12, "num_beams": 1, "do_sample": False, "dtype": "float32"}
+        assert json.loads(row["generation_settings"]) == settings
+        assert row["captioner"] == name and (row["error"] is None) == bool(expected)
+    assert len({row["caption"] for row in rows}) > 1, "captions depend on the image"
+
+
+def test_an_image_that_the_processor_refuses_takes_no_other_with_it(caption, tmp_path):
+    name = save_captioner("qwen2_vl", tmp_path / "qwen2_vl")
+    (tmp_path / "mine").mkdir()
+    for index, scene in enumerate(load_scenes(4, seed=26)):
+        (scene["image"] if index != 2 else scene["image"].resize((300, 1))).save(tmp_path / "mine" / f"{index}.png")
+    rows = {row["key"]: row for row in caption("out", name, **of_folder(tmp_path / "mine"))}
+    assert "the processor refuses it: absolute aspect ratio" in rows.pop("2.png")["error"]
+    assert len(rows) == 3 and not any(row["error"] for row in rows.values())

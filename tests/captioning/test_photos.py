@@ -1,0 +1,43 @@
+"""Which images are captioned, and what their keys are."""
+
+import hashlib
+
+import pytest
+from datasets import Dataset
+
+from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.scenes import load_scenes
+from tests.data.test_side_files import write_shards
+from tests.helpers.captioners import read_records
+
+
+def test_keys_and_addresses(caption, llava, tmp_path, capsys):
+    scenes = load_scenes(4, seed=22).add_column("url", [f"https://example.org/{index}" for index in range(4)])
+    digests = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(scenes, "image")]
+    write_shards(tmp_path / "shards", scenes, num_shards=2)
+    shards = {"dataset_name": "webdataset", "data_files": [str(tmp_path / "shards" / "*.tar")], "image_column": "png"}
+    rows = caption("shards", llava, **shards, streaming=True)
+    assert sorted(row["key"] for row in rows) == [f"{index:09}" for index in range(4)]
+    assert {row["url"]: row["sha256"] for row in rows} == dict(zip(scenes["url"], digests))
+    assert {row["key"] for row in caption("urls", llava, **shards, key_column="json.url")} == set(scenes["url"])
+
+    scenes.save_to_disk(tmp_path / "saved")
+    saved = {"dataset_name": str(tmp_path / "saved")}
+    assert {row["key"] for row in caption("saved", llava, **saved)} == set(digests)
+    # the same image in two rows is captioned once, two images with one key are an error
+    double = Dataset.from_list(
+        [*undecoded(scenes, "image"), undecoded(scenes, "image")[1]], undecoded(scenes, "image").features
+    )
+    double.cast_column("image", scenes.features["image"]).save_to_disk(tmp_path / "double")
+    assert len(caption("double", llava, dataset_name=str(tmp_path / "double"), key_column="url")) == 4
+    assert "1 rows repeat an image" in capsys.readouterr().out
+    scenes.map(lambda row: {"url": "the same"}).save_to_disk(tmp_path / "same")
+    with pytest.raises(ValueError, match="Two different images have the key 'the same', the second in row 1"):
+        caption("same", llava, dataset_name=str(tmp_path / "same"), key_column="url")
+    assert len(read_records(tmp_path / "same")) <= 1
+    scenes.map(lambda row, index: {"url": None if index else "known"}, with_indices=True).save_to_disk(
+        tmp_path / "some"
+    )
+    rows = caption("some", llava, dataset_name=str(tmp_path / "some"), key_column="url")
+    assert {row["key"] for row in rows} == {"known", *digests[1:]}
+    assert "3 images have no `--key_column url`" in capsys.readouterr().out

@@ -1,0 +1,206 @@
+"""`lotlip recaption`: mistakes in a line, runs that are killed or told to end, and what training makes of captions."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from datasets import load_dataset
+
+import lotlip
+from modeling_lotlip.captioning.prompts import read_prompts
+from modeling_lotlip.data.arguments import CaptionArguments, SideFileArguments
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.data.side_captions import SideCaptions
+from modeling_lotlip.training.models import build_tokenizer
+from tests.conftest import training_environment
+from tests.helpers.captioners import list_shards, of_folder, read_records, save_captioner, stop_later
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory) -> str:
+    return save_captioner("llava", tmp_path_factory.mktemp("captioner") / "llava")
+
+
+def command_line(folder: Path, *captioners: str, **options: object) -> list[str]:
+    argv = ["recaption", "--output_dir", str(folder), "--device", "cpu", "--captioner", *captioners]
+    for name, value in ({"max_new_tokens": 12, "rules": "none"} | options).items():
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        argv += [f"--{name}", *map(str, values)]
+    return argv
+
+
+@pytest.fixture
+def caption(tmp_path) -> Callable[..., list[dict]]:
+    """Runs the command in this process, and returns the rows that its folder then holds."""
+
+    def run(name: str, *captioners: str, **options: object) -> list[dict]:
+        assert lotlip.main(command_line(tmp_path / name, *captioners, **options)) == 0
+        return read_records(tmp_path / name)
+
+    return run
+
+
+@pytest.fixture
+def fail(tmp_path, capsys, monkeypatch) -> Callable[..., str]:
+    """Runs the command in this process, and returns the line that says what is wrong."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def run(*captioners: str, **options: object) -> str:
+        capsys.readouterr()
+        try:
+            status = lotlip.main(command_line(tmp_path / "out", *captioners, **options))
+        except SystemExit as exit:
+            status = exit.code
+        output = capsys.readouterr()
+        assert status == 2 and "Traceback" not in output.err and "holds captions" not in output.out
+        *_, line = output.err.splitlines()
+        assert line.startswith("lotlip recaption: error: ")
+        return line
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    load_scenes(1, seed=21)[0]["image"].save(folder / "0.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"top_p": 0.5}, "`--top_p` is for sampling"),
+        ({"temperature": 0}, "`--temperature 0.0` must be above 0"),
+        ({"endpoint": "http://x", "num_beams": 2}, "`--num_beams` is not in the servers' interface"),
+        ({"batch_size": 0}, "--batch_size must be at least 1, got 0."),
+        ({"shard_size": 0}, "--shard_size must be at least 1, got 0."),
+        ({"max_image_size": 0}, "--max_image_size must be at least 1, got 0."),
+        ({"rules": "too_shor"}, "`--rules too_shor` names no rule: there are"),
+        ({"prompt": "What?", "prompts_file": "p.txt"}, "`--prompt` and `--prompts_file` do not go together"),
+        ({"caption_column": "text"}, "--caption_column"),
+        ({"label_column": "label"}, "--label_column"),
+        ({"eval_split": "test"}, "--eval_split"),
+    ],
+)
+def test_wrong_arguments(fail, llava, options, message):
+    assert message in fail(llava, **options)
+
+
+def test_a_captioner_must_be_named_once(fail, llava):
+    assert "--captioner" in fail()
+    assert "`--captioner` is given twice" in fail(llava, llava)
+
+
+def test_what_is_wrong_with_data_and_models(fail, photos, llava, tmp_path):
+    line = fail("lava", **of_folder(photos))
+    assert "`--captioner lava` cannot be loaded. It must be one of instructblip, llava, " in line
+    assert "`--captioner " in fail(str(photos), **of_folder(photos))
+    assert "`--prompts_file nothing.txt` cannot be read" in fail(llava, prompts_file="nothing.txt")
+    line = fail(llava, **of_folder(photos), key_column="address")
+    assert "`--key_column address` is no column of the data set, which has ['image']" in line
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty") in fail(llava, **of_folder(tmp_path / "empty"))
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no picture")
+    fail(llava, **of_folder(tmp_path / "texts"))
+
+
+def test_a_missing_extra_is_named(fail, photos, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    line = fail("model", **of_folder(photos), endpoint="http://127.0.0.1:9/v1")
+    assert line.endswith('`--endpoint` needs openai: `pip install "modeling_lotlip[endpoint]"`.')
+
+
+def run_and_kill(argv: list[str], folder: Path, num_processes: int) -> None:
+    """Runs the command in processes of its own, which are killed when three more shards are there."""
+    launcher = [sys.executable]
+    if num_processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
+    num_shards = len(list_shards(folder))
+    with open(folder.with_suffix(".log"), "a+") as log:
+        command = [*launcher, "-m", "lotlip", *argv]
+        process = subprocess.Popen(command, env=training_environment(), stdout=log, stderr=log)
+        while len(list_shards(folder)) < num_shards + 3:
+            assert process.poll() is None, folder.with_suffix(".log").read_text()
+            time.sleep(0.005)
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            os.kill(each.pid, signal.SIGKILL)
+        assert process.wait(timeout=60) == -signal.SIGKILL
+
+
+def test_a_run_that_is_killed_three_times_ends_complete(caption, tmp_path, llava):
+    other = save_captioner("instructblip", tmp_path / "instructblip")
+    out = tmp_path / "out"
+    options = {"max_train_samples": 96, "batch_size": 4, "shard_size": 8}
+    argv = command_line(out, llava, other, **options)
+    for num_processes in (1, 2, 1):
+        run_and_kill(argv, out, num_processes)
+    num_rows = len(read_records(out))
+    (out / "captions-000099-000.parquet.partial").write_bytes(b"torn")
+    stop_later(out)
+    with pytest.raises(SystemExit) as stopped:
+        caption("out", llava, other, **options)
+    assert stopped.value.code == 128 + signal.SIGTERM and num_rows < len(read_records(out)) < 192
+    rows = caption("out", llava, other, **options)
+
+    digests = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(load_scenes(96), "image")]
+    assert Counter((row["key"], row["captioner"]) for row in rows) == Counter(
+        (digest, captioner) for digest in digests for captioner in (llava, other)
+    )
+    assert not list(out.glob("*.partial"))
+    assert {row["prompt"] for row in rows} == set(read_prompts())
+    # what came piece by piece is what an uninterrupted run gives
+    whole = {(row["key"], row["captioner"]): row for row in caption("whole", llava, other, max_train_samples=96)}
+    assert all(whole[row["key"], row["captioner"]] == row for row in rows)
+
+
+def test_captions_feed_training(caption, train, llava, tmp_path):
+    other = save_captioner("llava_next", tmp_path / "llava_next")
+    (tmp_path / "mine").mkdir()
+    for index, scene in enumerate(load_scenes(24, seed=25)):
+        scene["image"].save(tmp_path / "mine" / f"{index}.png")
+    (tmp_path / "mine" / "broken.png").write_bytes(b"nothing")
+    data = of_folder(tmp_path / "mine")
+    rows = caption("captions", llava, other, **data)
+    (tmp_path / "mine" / "broken.png").unlink()
+    pattern = str(tmp_path / "captions" / "*.parquet")
+    captions = SideCaptions([pattern], "sha256", ["caption"])
+    for row in rows:
+        expected = [other["caption"] for other in rows if other["sha256"] == row["sha256"] and other["caption"]]
+        assert sorted(captions[row["sha256"]]) == sorted(expected), "a caption that is none is absent"
+    side = {"side_files": pattern, "side_key_column": "sha256", "key_column": "image"}
+    options = {"max_train_steps": 3, "warmup_steps": 1, "max_train_samples": None, "max_eval_samples": 8}
+    folder = train("joined", **data, **side, **options, eval_split="train", max_bad_fraction=0.5)
+    assert json.loads((folder / "eval_results.json").read_text())["long_num_images"] > 0
+
+    argv = ["pack", "--output_dir", str(tmp_path / "shards"), "--shard_size", "10", "--image_format", "png"]
+    for name, value in {**data, **side}.items():
+        argv += [f"--{name}", str(value)]
+    assert lotlip.main(argv) == 0
+    files = str(tmp_path / "shards" / "*.tar")
+    packed = undecoded(load_dataset("webdataset", data_files=files, split="train"), "png")
+    for row in packed:
+        digest = hashlib.sha256(row["png"]["bytes"]).hexdigest()
+        assert digest == row["json"]["sha256"] and row["json"]["key"] == digest
+        assert row["long_captions.json"] == row["json"]["long_captions"] == captions[digest]
+    assert len(packed) == len({row["sha256"] for row in rows if row["caption"]})
+    columns = CaptionArguments(long_captions_column="long_captions.json")
+    tokenizer = build_tokenizer(packed, CaptionReader(packed.column_names, columns, SideFileArguments(), "png"))
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    shards = {"dataset_name": "webdataset", "data_files": files, "streaming": True, "image_column": "png"}
+    shards |= {"long_captions_column": "long_captions.json", "tokenizer_name": tmp_path / "tokenizer"}
+    folder = train("streamed", **shards, **options, eval_split="train")
+    assert json.loads((folder / "eval_results.json").read_text())["long_num_images"] == 8
