@@ -11,3 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+"""
+Search of one's own pictures: an index that follows a folder, queries, and the page. It may use the model, data,
+embedding and evaluation; `lotlip search`, `lotlip app` and `examples/paper/sentences.py` use it.
+"""

@@ -14,7 +14,7 @@
 """An index of a collection: embeddings on disk that follow its files."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,13 +25,14 @@ import pyarrow as pa
 import pyarrow.compute
 import torch
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 from filelock import FileLock, Timeout
-from PIL import Image
+from huggingface_hub import cached_assets_path
 from pyarrow import parquet
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.images import UnreadableImageError
 from ..embedding.batches import Batch, embed_batch, embed_texts, prefetch, tokenize
+from ..embedding.models import hash_weights
 from ..embedding.search import build_faiss_index
 from ..embedding.storage import open_shards, read_embeddings, stored_values
 from ..embedding.store import Entry, write_shard
@@ -96,13 +97,47 @@ class Changes(NamedTuple):
 
 
 def load_embeddings(folder: Path) -> Index:
-    """The images in a folder of `embed_dataset.py`."""
+    """
+    The images in a folder of `lotlip embed`.
+
+    Raises:
+        `ValueError`: if there are none.
+    """
     shards = open_shards(folder).to_table(columns=["id"], filter=pa.compute.field("kind") == "image")
     if len(shards) == 0:
-        raise ValueError(
-            f"`--embeddings_dir {folder}` holds no embeddings of images: make them without `--only texts`."
-        )
+        raise ValueError(f"--embeddings_dir {folder} holds no embeddings of images: make them without `--only texts`.")
     return Index([str(name) for name in shards["id"].to_pylist()], torch.cat(list(read_embeddings(folder, "image"))))
+
+
+def find_index(
+    pictures: PictureFolder | PictureRows,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    index_dir: Path | None = None,
+) -> Path:
+    """
+    The folder of the index of a collection by a model, which may have to be made: it notes there which it is of.
+
+    Args:
+        pictures (`PictureFolder` or `PictureRows`):
+            The collection.
+        model (`PreTrainedModel`):
+            A dual encoder.
+        processor (`ProcessorMixin`):
+            Its processor.
+        index_dir (`Path`, *optional*):
+            The folder of all indices. Default: `assets/lotlip/search` in the cache of the Hub.
+    """
+    settings = {
+        "source": pictures.source,
+        "weights": hash_weights(model),
+        "processor": Hasher.hash(processor),
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+    name = f"{Path(pictures.place).resolve().name}-{Hasher.hash(settings)}"
+    folder = cached_assets_path("lotlip", "search", name) if index_dir is None else index_dir / name
+    write_json(folder / "settings.json", settings)
+    return folder
 
 
 def shard_paths(folder: Path, number: int) -> tuple[Path, Path]:
@@ -119,7 +154,7 @@ def read_lists(folder: Path) -> dict[int, dict[str, list]]:
     return lists
 
 
-def state_of(folder: Path) -> list[tuple[str, int, int]]:
+def read_state(folder: Path) -> list[tuple[str, int, int]]:
     """What changes when the index in a folder does, whoever has changed it."""
     state = []
     for path in sorted([*folder.glob("embeddings-*.parquet"), *folder.glob("pictures-*.json")]):
@@ -155,34 +190,20 @@ def drop_stale(folder: Path, stamps: dict[str, str]) -> Changes:
     return Changes(0, changed, deleted)
 
 
-def read_batches(
-    pictures: PictureFolder | PictureRows, names: list[str], processor: ProcessorMixin, batch_size: int
-) -> Iterator[tuple[Batch | None, dict[str, str]]]:
-    """Preprocessed pictures, in batches with their names for entries, and what is wrong with those left out."""
-
-    def preprocess(images: list[Image.Image]) -> dict[str, torch.Tensor]:
-        return dict(processor.image_processor(images, return_tensors="pt"))
-
-    for start in range(0, len(names), batch_size):
-        good, images, wrong = [], [], {}
-        for name in names[start : start + batch_size]:
-            try:
-                images.append(pictures.read(name))
-                good.append(name)
-            except UnreadableImageError as error:
-                wrong[name] = str(error)
+def preprocess_pictures(
+    pictures: PictureFolder | PictureRows, names: list[str], processor: ProcessorMixin
+) -> tuple[Batch | None, dict[str, str]]:
+    """A batch of pictures with their names for entries, None if there is none, and what is wrong with those left out."""
+    inputs, wrong = {}, {}
+    for name in names:
         try:
-            inputs = preprocess(images) if images else None
-        except (MemoryError, RuntimeError, ValueError):  # one of them: too thin to be resized, say
-            for name, image in zip(good, images):
-                try:
-                    preprocess([image])
-                except (MemoryError, RuntimeError, ValueError) as error:
-                    wrong[name] = str(error)
-            images = [image for name, image in zip(good, images) if name not in wrong]
-            good = [name for name in good if name not in wrong]
-            inputs = preprocess(images) if images else None
-        yield (Batch(good, inputs) if images else None), wrong
+            inputs[name] = processor.image_processor([pictures.read(name)], return_tensors="pt")
+        except (MemoryError, RuntimeError, ValueError) as error:  # unreadable, or too thin to be resized, say
+            wrong[name] = str(error) or type(error).__name__
+    if not inputs:
+        return None, wrong
+    stacked = {key: torch.cat([each[key] for each in inputs.values()]) for key in next(iter(inputs.values()))}
+    return Batch(list(inputs), stacked), wrong
 
 
 def update_index(
@@ -198,13 +219,13 @@ def update_index(
     Makes an index on disk that of a collection as it is now: what is new is embedded, what is gone dropped, and what
     has changed embedded again. What cannot be read is remembered, and tried again when its file changes. What is out
     of reach is kept as it was, and so is everything if there is no picture any more: a disk that is not mounted is an
-    empty folder.
+    empty folder. Whatever ends an update, an error or Ctrl-C, what was embedded until then stays.
 
-    The folder is one of `embed_dataset.py`, with a list of pictures beside each file. It must be of one model.
+    The folder is one of `lotlip embed`, with a list of pictures beside each file. It must be of one model.
 
     Args:
         folder (`Path`):
-            Where the index is, or will be.
+            Where the index is, or will be: see [`find_index`].
         pictures (`PictureFolder` or `PictureRows`):
             The collection.
         model (`PreTrainedModel`):
@@ -231,11 +252,13 @@ def update_index(
     except Timeout as error:
         raise BlockingIOError("another program is indexing them. Look for changes when it is done.") from error
     with writing:
-        return _update_index(folder, pictures, model, processor, batch_size, report, lock or nullcontext())
+        pending, changes = prune_index(folder, pictures)
+        embed_pictures(folder, pictures, pending, model, processor, batch_size, report, lock or nullcontext())
+    return changes
 
 
-def _update_index(folder, pictures, model, processor, batch_size, report, lock) -> Changes:
-    """[`update_index`], while no other program does it."""
+def prune_index(folder: Path, pictures: PictureFolder | PictureRows) -> tuple[dict[str, str], Changes]:
+    """Drops what is not as it was, and returns the pictures to be embedded with their stamps, and what changes."""
     stamps = pictures.scan()
     listed = {name: record for lists in read_lists(folder).values() for name, record in lists.items()}
     stamps |= {name: stamp for name, (stamp, _) in listed.items() if pictures.is_out_of_reach(name)}
@@ -245,36 +268,62 @@ def _update_index(folder, pictures, model, processor, batch_size, report, lock) 
             f"{folder}."
         )
     changes = drop_stale(folder, stamps)
-    known = read_lists(folder)
-    pending = sorted(stamps.keys() - {name for listed in known.values() for name in listed})
-    changes = changes._replace(new=len(pending) - changes.changed)
-    first, done = max(known, default=-1) + 1, 0
+    kept = {name for lists in read_lists(folder).values() for name in lists}
+    pending = {name: stamps[name] for name in sorted(stamps.keys() - kept)}
+    return pending, changes._replace(new=len(pending) - changes.changed)
+
+
+def embed_pictures(
+    folder: Path,
+    pictures: PictureFolder | PictureRows,
+    pending: dict[str, str],
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    batch_size: int,
+    report: Callable[[int, int], bool | None],
+    lock: AbstractContextManager,
+) -> None:
+    """Adds shards of pictures, given with their stamps, to an index: see [`update_index`]."""
+    names, first = list(pending), max(read_lists(folder), default=-1) + 1
     with lock:
         dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
-    is_stopped = report(0, len(pending))
-    for number, start in enumerate(range(0, len(pending), SHARD_SIZE), start=first):
-        names, entries, embeds, wrong = pending[start : start + SHARD_SIZE], [], [torch.empty(0, dim)], {}
-        for batch, wrong_in_batch in prefetch(read_batches(pictures, names, processor, batch_size), depth=2):
-            if is_stopped:
-                break
-            if batch is not None:
-                with lock:
-                    embeds.append(embed_batch(model, batch))
-                first_row = len(entries)
-                entries += [
-                    Entry(first_row + row, 0, name, "image", 0, False) for row, name in enumerate(batch.entries)
-                ]
-            wrong |= wrong_in_batch
-            done = start + len(entries) + len(wrong)
-            is_stopped = report(done, len(pending))
-        path, list_path = shard_paths(folder, number)
-        listed = [entry.id for entry in entries] + list(wrong)
-        if listed:
-            write_json(list_path, {name: [stamps[name], wrong.get(name)] for name in listed})
-            write_shard(path, entries, torch.cat(embeds), pa.string(), "float32")
-        if is_stopped:
-            break
-    return changes
+    is_stopped = report(0, len(names))
+    for number, start in enumerate(range(0, len(names), SHARD_SIZE), start=first):
+        of_shard = names[start : start + SHARD_SIZE]
+        parts = (of_shard[row : row + batch_size] for row in range(0, len(of_shard), batch_size))
+        batches = prefetch((preprocess_pictures(pictures, part, processor) for part in parts), depth=2)
+        embedded, wrong, num_done = [], {}, start
+        try:
+            for batch, wrong_in_batch in batches:
+                if is_stopped:
+                    return
+                if batch is not None:
+                    with lock:
+                        embedded.append((batch.entries, embed_batch(model, batch)))
+                    num_done += len(batch.entries)
+                wrong |= wrong_in_batch
+                num_done += len(wrong_in_batch)
+                is_stopped = report(num_done, len(names))
+        finally:  # whatever ends it, what is embedded stays
+            write_pictures(folder, number, embedded, wrong, pending, dim)
+
+
+def write_pictures(
+    folder: Path,
+    number: int,
+    embedded: list[tuple[list[str], torch.Tensor]],
+    wrong: dict[str, str],
+    stamps: dict[str, str],
+    dim: int,
+) -> None:
+    """Writes a shard of an index and its list, if there is anything to write."""
+    path, list_path = shard_paths(folder, number)
+    names = [name for part, _ in embedded for name in part]
+    if names or wrong:
+        write_json(list_path, {name: [stamps[name], wrong.get(name)] for name in [*names, *wrong]})
+        entries = [Entry(row, 0, name, "image", 0, False) for row, name in enumerate(names)]
+        embeds = torch.cat([torch.empty(0, dim), *(embeds for _, embeds in embedded)])
+        write_shard(path, entries, embeds, pa.string(), "float32")
 
 
 def load_index(folder: Path) -> Index:

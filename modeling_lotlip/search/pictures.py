@@ -13,13 +13,13 @@
 # limitations under the License.
 """The pictures of a collection: those of a folder, or of the rows of a data set."""
 
-import argparse
 import base64
 import io
 import json
 import os
 import stat
 from collections import Counter
+from dataclasses import asdict, fields
 from pathlib import Path, PurePath
 
 import pyarrow as pa
@@ -28,12 +28,14 @@ from datasets import Dataset
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from PIL import Image
 
+from ..data.arguments import SourceArguments
 from ..data.images import UnreadableImageError, read_image, undecoded
 from ..data.loading import compute_fingerprint, load_split
+from .arguments import PageArguments
 
 
-def stamp_of(status: os.stat_result) -> str:
-    """What changes when a file does."""
+def make_stamp(status: os.stat_result) -> str:
+    """What changes when a file does: its size, and when it was written."""
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
@@ -46,15 +48,25 @@ class PictureFolder:
         folder (`Path`):
             The folder.
 
+    Attributes:
+        place (`str`):
+            Where the pictures are, in words for whoever searches.
+
     Raises:
         `ValueError`: if there is no such folder.
     """
 
     def __init__(self, folder: Path):
         if not folder.is_dir():
-            raise ValueError(f"`--images {folder}` is no folder: name the folder of your pictures.")
+            raise ValueError(f"{folder} is no folder: name the folder of your pictures.")
         self.folder = folder
+        self.place = str(folder)
         self.others, self.closed_folders = Counter(), set()
+
+    @property
+    def source(self) -> str:
+        """By which the index of the folder is found again."""
+        return str(self.folder.resolve())
 
     def scan(self) -> dict[str, str]:
         """
@@ -92,7 +104,7 @@ class PictureFolder:
                 if not stat.S_ISREG(status.st_mode):  # reading from a pipe may never end
                     self.others["that is a pipe or device"] += 1
                     continue
-                stamps[os.path.relpath(path, self.folder)] = stamp_of(status)
+                stamps[os.path.relpath(path, self.folder)] = make_stamp(status)
         self.others = +self.others  # without those of which there is none
         return stamps
 
@@ -102,7 +114,7 @@ class PictureFolder:
 
     def stamp(self, name: str) -> str:
         """That of one file. Raises an `OSError` if it is gone."""
-        return stamp_of(os.stat(self.folder / name))
+        return make_stamp(os.stat(self.folder / name))
 
     def read(self, name: str, max_side: int | None = None) -> Image.Image:
         """
@@ -123,6 +135,10 @@ class PictureRows:
             The column of the pictures.
         id_column (`str`, *optional*):
             The column of their names.
+        place (`str`, *optional*, defaults to `"the data set"`):
+            Where the pictures are, in words for whoever searches.
+        source (`dict`, *optional*):
+            The arguments that name the data set, by which its index is found again.
 
     Raises:
         `ValueError`: if the data set is streamed, so that no row can be shown.
@@ -130,9 +146,17 @@ class PictureRows:
 
     others, closed_folders = Counter(), frozenset()
 
-    def __init__(self, dataset: Dataset, image_column: str, id_column: str | None = None):
+    def __init__(
+        self,
+        dataset: Dataset,
+        image_column: str,
+        id_column: str | None = None,
+        place: str = "the data set",
+        source: dict | None = None,
+    ):
         if not isinstance(dataset, Dataset):
-            raise ValueError("Rows of streamed data cannot be shown: leave out `--streaming`.")
+            raise ValueError("Rows of streamed data cannot be shown: load the data set without streaming.")
+        self.place, self.source = place, source or {}
         self.fingerprint = compute_fingerprint(dataset)
         names = range(len(dataset)) if id_column is None else dataset[id_column]
         self.rows = {str(name): row for row, name in enumerate(names)}
@@ -149,7 +173,7 @@ class PictureRows:
 
     def stamp_of_row(self, row: int, path: str | None) -> str:
         """That of a file of its own, or of the row as it is in the data set."""
-        return stamp_of(os.stat(path)) if path and os.path.exists(path) else f"{self.fingerprint} {row}"
+        return make_stamp(os.stat(path)) if path and os.path.exists(path) else f"{self.fingerprint} {row}"
 
     def is_out_of_reach(self, name: str) -> bool:
         """No row is."""
@@ -172,19 +196,46 @@ class PictureRows:
         return read_image(file, max_side)
 
 
-def pictures_of(args: argparse.Namespace) -> PictureFolder | PictureRows:
-    """The pictures that the arguments name."""
-    if args.images is not None:
-        return PictureFolder(args.images)
-    id_column = None
-    if args.embeddings_dir is not None:
-        settings_file = args.embeddings_dir / "settings.json"
-        if not settings_file.is_file():
-            raise ValueError(f"`--embeddings_dir {args.embeddings_dir}` is no folder of `embed_dataset.py`.")
-        settings = json.loads(settings_file.read_text(encoding="utf-8"))
-        args = argparse.Namespace(**(vars(args) | settings))
-        id_column = args.id_column
-    return PictureRows(load_split(args, args.eval_split, args.max_eval_samples), args.image_column, id_column)
+def open_pictures(collection: PageArguments) -> PictureFolder | PictureRows:
+    """
+    The pictures of a folder, of a folder of `lotlip embed`, of a data set, or else the drawn scenes.
+
+    Raises:
+        `ValueError`: if they are not there.
+    """
+    if collection.photos is not None:
+        return PictureFolder(Path(collection.photos))
+    if collection.embeddings_dir is not None:
+        return open_embedded_pictures(collection.embeddings_dir)
+    dataset = SourceArguments(
+        dataset_name=collection.dataset_name,
+        dataset_config_name=collection.dataset_config_name,
+        data_dir=collection.data_dir,
+        data_files=collection.data_files,
+        image_column=collection.image_column or "image",
+    )
+    # a folder of one's own has no other split; the drawn scenes have a small one
+    split = collection.eval_split or ("test" if collection.dataset_name is None else "train")
+    rows = load_split(dataset, split, collection.max_eval_samples)
+    source = asdict(dataset) | {"eval_split": split, "max_eval_samples": collection.max_eval_samples}
+    return PictureRows(rows, dataset.image_column, None, collection.dataset_name or "the drawn scenes", source)
+
+
+def open_embedded_pictures(embeddings_dir: Path) -> PictureRows:
+    """
+    The pictures whose embeddings are in a folder of `lotlip embed`, which notes the data set that they come from.
+
+    Raises:
+        `ValueError`: if it is no such folder.
+    """
+    settings_file = embeddings_dir / "settings.json"
+    if not settings_file.is_file():
+        raise ValueError(f"--embeddings_dir {embeddings_dir} is no folder of `lotlip embed`.")
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    names = {field.name for field in fields(SourceArguments)}
+    dataset = SourceArguments(**{name: value for name, value in settings.items() if name in names})
+    rows = load_split(dataset, settings["eval_split"], settings["max_eval_samples"])
+    return PictureRows(rows, dataset.image_column, settings["id_column"], str(embeddings_dir))
 
 
 def encode_picture(image: Image.Image) -> str:

@@ -31,11 +31,6 @@ from .index import Index
 
 # A sentence counts as satisfied if the picture fits it better than this share of the others
 SATISFIED = 0.9
-# How pictures are scored on a sentence, in words that go on "each bar says ..."
-SENTENCE_SCORES = {
-    "alone": "how well it fits one sentence alone",
-    "left_out": "how much of its similarity with the whole text it owes to one sentence",
-}
 # Similarities that differ by less are equal: sums of the same numbers in another order
 ROUNDING = 1e-6
 
@@ -55,6 +50,11 @@ class Sentence(NamedTuple):
         return f"{self.read} {self.unread}".strip()
 
 
+def find_words(text: str) -> list[str]:
+    """The different words of a text, in their order."""
+    return list(dict.fromkeys(re.findall(r"\w+", text)))
+
+
 def find_unknown_words(processor: ProcessorMixin, text: str) -> list[str]:
     """
     The words of a text of which a model knows no part: its tokenizer has nothing but its unknown token for them.
@@ -71,7 +71,7 @@ def find_unknown_words(processor: ProcessorMixin, text: str) -> list[str]:
     ['The', 'shore']
     ```"""
     unknown = processor.tokenizer.unk_token_id
-    words = list(dict.fromkeys(re.findall(r"\w+", text)))
+    words = find_words(text)
     if unknown is None or not words:
         return []
     tokens = processor.tokenizer(
@@ -215,19 +215,21 @@ def embed_query(
         image (`Image.Image`, *optional*):
             The picture. With a description the query is the mean of both normalised embeddings, normalised.
         sentence_score (`str`, *optional*, defaults to `"alone"`):
-            How pictures are scored on each sentence, a key of `SENTENCE_SCORES`; see [`embed_sentences`].
+            How pictures are scored on each sentence, `"alone"` or `"left_out"`; see [`embed_sentences`].
         max_length (`int`, *optional*):
             Truncate texts at this many tokens.
         splitter (`str`, *optional*, defaults to `"paper"`):
             How sub-captions are split: see [`split_sub_captions`].
 
     Raises:
-        `QueryError`: if there is neither.
+        `QueryError`: if there is neither, or a text of which the model knows no word.
     """
     sub_captions = split_sub_captions(text, splitter)
     embeds, sentences, sentence_embeds, unknown = [], [], torch.empty(0, 0), []
     if sub_captions:
         unknown = find_unknown_words(processor, text)
+        if set(unknown) == set(find_words(text)) != set():
+            raise QueryError(f"The model knows no word of {text.strip()!r}: describe the picture in other words.")
         whole = join_sub_captions(sub_captions) if len(sub_captions) > 1 else text.strip()
         embeds.append(embed_corpus(model, processor, [whole], max_length=max_length)[0])
         sentences = mark_limit(processor, sub_captions, max_length)

@@ -11,9 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A model and a collection, for several visitors at once. `search_app.py` makes a page of it."""
+"""A model and a collection, for several visitors at once. `page.py` makes a page of it."""
 
-import argparse
 import logging
 import time
 from functools import lru_cache
@@ -22,18 +21,15 @@ from threading import Lock, Thread
 from typing import NamedTuple
 
 import torch
-from datasets.fingerprint import Hasher
 from PIL import Image
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import UnreadableImageError
 from ..embedding.batches import embed_texts, tokenize
-from ..embedding.models import hash_weights
-from ..embedding.search import check_faiss_factory, check_model
-from ..files import write_json
-from .index import EMPTY, SHARD_SIZE, Changes, Index, load_embeddings, load_index, state_of, update_index
-from .pictures import encode_picture, pictures_of
+from ..embedding.search import check_faiss_factory
+from .index import EMPTY, SHARD_SIZE, Changes, Index, load_index, read_state, update_index
+from .pictures import PictureFolder, PictureRows, encode_picture
 from .query import Query, QueryError, Result, draw_heat_map, embed_query, read_query_image, search_index
 from .zero_shot import Label, classify_image
 
@@ -69,65 +65,73 @@ class Searcher:
             A dual encoder.
         processor (`ProcessorMixin`):
             Its processor.
-        args (`argparse.Namespace`):
-            The arguments of `search_app.py`.
+        pictures (`PictureFolder` or `PictureRows`):
+            The collection.
+        folder (`Path`, *optional*):
+            Where its index is kept and updated: see [`find_index`]. Without one it is never updated.
+        index (`Index`, *optional*):
+            What can be searched from the start.
+        faiss_factory (`str`, *optional*):
+            Search approximately, with this index of faiss. Where it needs more pictures than there are, the search
+            stays exact. Default: exact search.
+        sentence_score (`str`, *optional*, defaults to `"alone"`):
+            How pictures are scored on each sentence of a query, `"alone"` or `"left_out"`: see [`embed_sentences`].
+        splitter (`str`, *optional*, defaults to `"sentences"`):
+            How the sentences of a query are split: see [`split_sub_captions`].
+        max_length (`int`, *optional*):
+            Truncate texts at this many tokens.
+        batch_size (`int`, *optional*, defaults to 64):
+            Pictures in a batch of an update.
 
     Raises:
-        `ValueError`: if the collection is not there, or is of another model.
+        `ImportError`: if faiss is asked for and not installed.
+        `ValueError`: if faiss knows no such index.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, args: argparse.Namespace):
-        self.model, self.processor, self.args = model, processor, args
-        self.pictures = pictures_of(args)
-        if args.index == "faiss":
-            check_faiss_factory(args.faiss_factory, embed_texts(model, tokenize(processor, ["a"])).shape[-1])
-        self.index, self.state = EMPTY, None
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        pictures: PictureFolder | PictureRows,
+        folder: Path | None = None,
+        index: Index = EMPTY,
+        *,
+        faiss_factory: str | None = None,
+        sentence_score: str = "alone",
+        splitter: str = "sentences",
+        max_length: int | None = None,
+        batch_size: int = 64,
+    ):
+        self.model, self.processor, self.pictures, self.folder = model, processor, pictures, folder
+        self.faiss_factory, self.batch_size = faiss_factory, batch_size
+        self.sentence_score, self.splitter, self.max_length = sentence_score, splitter, max_length
+        if faiss_factory is not None:
+            check_faiss_factory(faiss_factory, embed_texts(model, tokenize(processor, ["a"])).shape[-1])
+        self.use(index)
+        self.state = None
         self.changes = Changes(0, 0, 0)
         self.model_lock, self.update_lock, self.start_lock = Lock(), Lock(), Lock()
         self.status = Status(False, 0, 0, None)
         self.last_look = float("-inf")
         self.is_stopped = False
         self.thread = None
-        self.splitter = args.sub_caption_splitter
         self.encoded = lru_cache(NUM_THUMBNAILS)(self.encode)
-        if args.embeddings_dir is not None:
-            self.splitter = check_model(args, model).get("sub_caption_splitter", "paper")  # queries are split alike
-            self.use(load_embeddings(args.embeddings_dir))
-        else:
-            self.folder = self.name_index()
 
     def use(self, index: Index) -> None:
-        if self.args.index == "faiss":
+        """Searches in an index from now on, approximately if that was asked for and can be."""
+        if self.faiss_factory is not None:
             try:
-                index = index.with_faiss(self.args.faiss_factory)
+                index = index.with_faiss(self.faiss_factory)
             except ValueError as error:  # too few to train it: exact search takes no time then
                 logger.warning(f"The search is exact for now. {error}")
         self.index = index
 
     def refresh(self) -> None:
         """Uses the index on disk, if this or another program has changed it."""
-        state = state_of(self.folder)
+        state = read_state(self.folder)
         if state != self.state:
             self.use(load_index(self.folder))
             self.state = state
-
-    def name_index(self) -> Path:
-        """The folder of the index, one for each collection and model; it notes which."""
-        if self.args.images is not None:
-            name, source = self.args.images.resolve().name, str(self.args.images.resolve())
-        else:
-            name = Path(self.args.dataset_name or "scenes").name
-            names = "dataset_name dataset_config_name data_dir data_files eval_split max_eval_samples image_column"
-            source = {name: getattr(self.args, name) for name in names.split()}
-        settings = {
-            "source": source,
-            "weights": hash_weights(self.model),
-            "processor": Hasher.hash(self.processor),
-            "dtype": self.args.dtype,
-        }
-        folder = self.args.index_dir / f"{name}-{Hasher.hash(settings)}"
-        write_json(folder / "settings.json", settings)
-        return folder
 
     def update(self) -> None:
         """Makes the index that of the collection as it is now, with a progress bar in the terminal."""
@@ -151,7 +155,7 @@ class Searcher:
                     self.pictures,
                     self.model,
                     self.processor,
-                    self.args.batch_size,
+                    self.batch_size,
                     report,
                     self.model_lock,
                 )
@@ -173,7 +177,7 @@ class Searcher:
         with self.start_lock:  # of several pages that are opened at once one begins
             is_running = self.thread is not None and self.thread.is_alive()
             is_recent = time.monotonic() - self.last_look < min_seconds_ago
-            if self.args.embeddings_dir is None and not is_running and not is_recent:
+            if self.folder is not None and not is_running and not is_recent:
                 self.status = Status(True, 0, 0, None)
                 self.thread = Thread(target=self.update, daemon=True)
                 self.thread.start()
@@ -222,8 +226,8 @@ class Searcher:
                 self.processor,
                 text,
                 image,
-                self.args.sentence_score,
-                self.args.max_length,
+                self.sentence_score,
+                self.max_length,
                 self.splitter,
             )
         return query, search_index(index, query, k)
@@ -240,10 +244,10 @@ class Searcher:
         """Where in a picture of the collection a sentence is found."""
         image = self.read(name)
         with self.model_lock:
-            return draw_heat_map(self.model, self.processor, image, sentence, self.args.max_length)
+            return draw_heat_map(self.model, self.processor, image, sentence, self.max_length)
 
     def classify(self, image_path: str | None, labels: str, template: str) -> list[Label]:
         """Raises a `QueryError` if there is something missing."""
         image = None if image_path is None else read_query_image(image_path)
         with self.model_lock:
-            return classify_image(self.model, self.processor, image, labels, template, self.args.max_length)
+            return classify_image(self.model, self.processor, image, labels, template, self.max_length)

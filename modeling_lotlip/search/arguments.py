@@ -1,0 +1,123 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The arguments of `lotlip search` and `lotlip app`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..arguments import Arguments, argument
+from ..sub_captions import SPLITTERS
+
+
+# How pictures are scored on a sentence, in words that go on "each bar says ..."
+SENTENCE_SCORES = {
+    "alone": "how well it fits one sentence alone",
+    "left_out": "how much of its similarity with the whole text it owes to one sentence",
+}
+# The parts of a data set that `lotlip embed` embeds
+KINDS = ("image", "short", "long")
+
+
+@dataclass
+class IndexArguments(Arguments):
+    """The pictures that are searched, and how."""
+
+    _argument_group_name = "search"
+
+    photos: str | None = argument(
+        None, "A folder of pictures, with all folders in it.", positional=True, metavar="PHOTOS"
+    )
+    embeddings_dir: Path | None = argument(
+        None, "Search the embeddings in a folder of `lotlip embed` instead.", aliases=("--embeddings",), metavar="DIR"
+    )
+    index_dir: Path | None = argument(
+        None, "Where indices of pictures are kept. Default: `assets/lotlip/search` in the cache of the Hub."
+    )
+    faiss_factory: str | None = argument(
+        None, "Search approximately, with this index of faiss, such as `HNSW32`. Default: exact search."
+    )
+    sub_caption_splitter: str | None = argument(
+        None,
+        "Where a text is split: where a sentence ends, or at every full stop and line break as in the paper. Default: "
+        "sentences; in --embeddings_dir as its captions were.",
+        choices=tuple(SPLITTERS),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("index_dir", "sub_caption_splitter"):
+            if self.embeddings_dir is not None and getattr(self, name) is not None:
+                raise ValueError(f"--{name} has no effect on --embeddings_dir, which is used as it is: leave it out.")
+
+
+@dataclass
+class SearchArguments(IndexArguments):
+    """What is searched for."""
+
+    texts: list[str] = argument([], "Descriptions of what to find.", positional=True, metavar="TEXT")
+    texts_file: Path | None = argument(None, "A file of more of them, one in a line.")
+    k: int = argument(5, "How many results for each text. Where there are fewer, all are shown.", least=1)
+    kind: str | None = argument(
+        None, "What to search for in --embeddings_dir. Default: image.", choices=KINDS
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.embeddings_dir is not None and self.photos is not None:
+            # there is no PHOTOS then: the first word is a text as well
+            self.texts, self.photos = [self.photos, *self.texts], None
+        if self.embeddings_dir is None and self.photos is None:
+            raise ValueError("there is nothing to search in: name a folder of PHOTOS, or one of --embeddings_dir.")
+        if self.kind is not None and self.embeddings_dir is None:
+            raise ValueError(f"--kind {self.kind} is of --embeddings_dir: in PHOTOS pictures are searched.")
+        if not self.texts and self.texts_file is None:
+            raise ValueError("there is nothing to search for: add a TEXT, or name a file of them by --texts_file.")
+        if not all(text.strip() for text in self.texts):
+            raise ValueError("a TEXT is blank: describe what to find.")
+
+
+@dataclass
+class PageArguments(IndexArguments):
+    """The page, and a data set whose pictures it can search."""
+
+    dataset_name: str | None = argument(
+        None,
+        "Search the pictures of a data set instead: a Hub id, a builder such as `imagefolder`, or a local folder. "
+        "Default, without any pictures: drawn scenes.",
+    )
+    dataset_config_name: str | None = argument(None, "The configuration of the data set, if it has several.")
+    data_dir: str | None = argument(None, "The folder of the data, for a builder.")
+    data_files: list[str] | None = argument(None, "The files of the data, for a builder.")
+    eval_split: str | None = argument(None, "The split of the data set. Default: train; of the drawn scenes, test.")
+    max_eval_samples: int | None = argument(None, "Use this many images of the data set, the first ones.", least=1)
+    image_column: str | None = argument(None, "The column of the images (or their paths). Default: image.")
+    k: int = argument(12, "How many pictures to show.", least=1)
+    sentence_score: str = argument(
+        "alone",
+        "The bars: similarity with each sentence alone, or what similarity with the text loses without it.",
+        choices=tuple(SENTENCE_SCORES),
+    )
+    port: int = argument(7860, "The port on 127.0.0.1.", least=1)
+    share: bool = argument(False, "Also make a public address, through Gradio's servers.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        sources = {"PHOTOS": self.photos, "--embeddings_dir": self.embeddings_dir, "--dataset_name": self.dataset_name}
+        named = [name for name, value in sources.items() if value is not None]
+        if len(named) > 1:
+            raise ValueError(f"name one collection, not both {named[0]} and {named[1]}.")
+        if self.photos is not None or self.embeddings_dir is not None:
+            for name in ("dataset_config_name", "data_dir", "data_files", "eval_split", "max_eval_samples", "image_column"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--{name} is of --dataset_name: leave it out beside {named[0]}.")

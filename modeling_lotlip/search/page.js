@@ -1,0 +1,39 @@
+// A click on a sentence under a picture puts its heat map in the place of the picture, another click the picture back;
+// a click on the picture shows it large. `element` and `server` are Gradio's.
+const GONE = {message: 'No answer came: is the page still being served?'};
+const ask = async (question, about) => {
+    try { return (await server[question](about)) ?? GONE; } catch (error) { return GONE; }
+};
+const show = (card, message, source) => {
+    card.querySelector('.note').textContent = message;
+    const image = card.querySelector('img');
+    if (image) image.src = source || image.dataset.picture;
+};
+element.addEventListener('click', async (event) => {
+    const button = event.target.closest('button'), card = event.target.closest('.card');
+    if (event.target.closest('dialog')) event.target.closest('dialog').close();
+    if (!button || !card) return;
+    const image = card.querySelector('img'), name = card.dataset.name;
+    if (image) image.dataset.picture ||= image.src;
+    if (button.matches('.similar')) {
+        const answer = await ask('similar', {name});
+        if (answer.html) element.querySelector('.search-page').outerHTML = answer.html;
+        else show(card, answer.message);
+    } else if (button.matches('.frame')) {
+        if (!image) return;
+        const answer = await ask('enlarge', {name}), dialog = element.querySelector('dialog');
+        if (!answer.source) { show(card, answer.message); return; }
+        dialog.querySelector('img').src = answer.source;
+        dialog.querySelector('p').textContent = name;
+        dialog.showModal();
+    } else if (button.matches('.sentence')) {
+        const pressed = button.getAttribute('aria-pressed') === 'true';
+        for (const other of card.querySelectorAll('button.sentence')) other.setAttribute('aria-pressed', 'false');
+        show(card, '');
+        if (pressed) return;
+        button.setAttribute('aria-pressed', 'true');
+        show(card, 'Looking ...');
+        const answer = await ask('heat_map', {name, sentence: button.querySelector('.text').textContent});
+        if (button.getAttribute('aria-pressed') === 'true') show(card, answer.message, answer.source);
+    }
+});

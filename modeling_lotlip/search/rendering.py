@@ -1,0 +1,227 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The HTML of the search page: fills `page.html` with results, labels and messages."""
+
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from pathlib import PurePath
+
+from jinja2 import Environment, StrictUndefined
+
+from .arguments import SENTENCE_SCORES
+from .index import NUM_REFERENCES
+from .query import SATISFIED, Query, Result, Sentence
+from .searcher import Searcher
+from .zero_shot import Label
+
+
+# Under a picture so many sentences are seen at once, so many more behind a line to open
+NUM_OPEN_SENTENCES, NUM_SENTENCES = 8, 60
+# Of words that the model does not know so many are named
+NUM_UNKNOWN_WORDS = 20
+# A longer part of a query that is not read is behind a line to open
+NUM_OPEN_WORDS = 100
+
+TOP = f"{100 * (1 - SATISFIED):.0f}"
+EXPLANATION = (
+    "The number beside a picture's name is its cosine similarity with the query. Under the picture, each bar says "
+    "{score}, compared with all pictures here: 97 means more than 97 in 100 of the others. Coloured, with a tick: it "
+    f"is in the top {TOP} in 100. Click a sentence to see where in the picture the model finds it, and again for the "
+    "picture."
+)
+SAMPLED = f" (Of so large a collection, {NUM_REFERENCES:,} pictures drawn at random stand for all.)"
+HEAT_MAP_NOTE = "Red: where the model finds it, in the part it sees."
+
+
+def read_resource(name: str) -> str:
+    """A file beside this one, such as `page.css`."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def load_macros() -> object:
+    """The macros of `page.html`, which escape whatever is filled in."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(read_resource("page.html")).module
+
+
+def render(macro: str, **values: object) -> str:
+    """The HTML of a macro of `page.html`."""
+    return str(getattr(load_macros(), macro)(**values))
+
+
+def count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def describe_limit(sentences: list[Sentence]) -> dict | None:
+    """The part of a query that is beyond the limit, and the sentence before it; None if there is no such part."""
+    num_unread = sum(len(sentence.unread.split()) for sentence in sentences)
+    if num_unread == 0:
+        return None
+    num_words = sum(len(sentence.text.split()) for sentence in sentences)
+    start = max(0, [bool(sentence.unread) for sentence in sentences].index(True) - 1)
+    return {
+        "num_read": num_words - num_unread,
+        "num_words": num_words,
+        "is_open": num_unread <= NUM_OPEN_WORDS,
+        "has_more_before": start > 0,
+        "sentences": sentences[start:],
+    }
+
+
+def describe_query(query: Query, num_results: int, num_pictures: int) -> dict:
+    """How many pictures were found, and what of the query the model does not read or know, for `query`."""
+    return {
+        "unknown_words": query.unknown_words[:NUM_UNKNOWN_WORDS],
+        "are_more_unknown": len(query.unknown_words) > NUM_UNKNOWN_WORDS,
+        "limit": describe_limit(query.sentences),
+        "num_results": num_results,
+        "pictures": count(num_pictures, "picture"),
+        "has_sentences": bool(query.sentences),
+        "top": TOP,
+    }
+
+
+def describe_sentence(sentence: Sentence, fit: float | None) -> dict:
+    """A sentence under a picture: ticked if the picture fits it better than `SATISFIED` of the others."""
+    is_satisfied = fit is not None and fit >= SATISFIED
+    value = "" if sentence.read else "not read"
+    if fit is not None:
+        value = f"{'✓ ' * is_satisfied}{int(100 * fit + 1e-9)}"
+    return {
+        "text": sentence.text,
+        "is_read": bool(sentence.read),
+        "fit": fit,
+        "is_satisfied": is_satisfied,
+        "value": value,
+    }
+
+
+def describe_card(result: Result, sentences: list[Sentence], thumbnail: str | None) -> dict:
+    """A picture that was found, for `card`."""
+    path = PurePath(result.name)
+    bars = [describe_sentence(sentence, fit) for sentence, fit in zip(sentences, result.fits)]
+    num_more = len(sentences) - NUM_OPEN_SENTENCES
+    more = count(num_more, "more sentence")
+    if len(sentences) > NUM_SENTENCES:
+        more += f", the first {NUM_SENTENCES - NUM_OPEN_SENTENCES} of them here"
+    notes = []
+    if len(sentences) > 1:
+        notes.append(f"{sum(bar['is_satisfied'] for bar in bars)} of {len(sentences)} ✓")
+    if path.parent.parts:
+        notes.append(str(path.parent))
+    return {
+        "name": result.name,
+        "file": path.name,
+        "thumbnail": thumbnail,
+        "similarity": f"{result.similarity:.3f}",
+        "notes": notes,
+        "sentences": bars[:NUM_OPEN_SENTENCES],
+        "more": more,
+        "more_sentences": bars[NUM_OPEN_SENTENCES:NUM_SENTENCES],
+    }
+
+
+def format_title() -> str:
+    return render("title")
+
+
+def format_message(message: str) -> str:
+    """What is wrong, in the place of results."""
+    return render("message", text=message)
+
+
+def format_results(
+    query: Query,
+    results: list[Result],
+    thumbnail: Callable[[str], str | None],
+    score: str,
+    num_pictures: int,
+) -> str:
+    """
+    The pictures that were found.
+
+    Args:
+        query (`Query`):
+            What was searched for.
+        results (`list[Result]`):
+            What was found.
+        thumbnail (`Callable[[str], str | None]`):
+            The address of the picture of a name, made smaller, None where it cannot be read any more.
+        score (`str`):
+            How pictures are scored on a sentence, a key of `SENTENCE_SCORES`.
+        num_pictures (`int`):
+            The pictures of the collection.
+    """
+    explanation = ""
+    if query.sentences:
+        explanation = EXPLANATION.format(score=SENTENCE_SCORES[score]) + SAMPLED * (num_pictures > NUM_REFERENCES)
+    return render(
+        "results",
+        about=describe_query(query, len(results), num_pictures),
+        time=time.time_ns(),
+        cards=[describe_card(result, query.sentences, thumbnail(result.name)) for result in results],
+        explanation=explanation,
+    )
+
+
+def format_labels(labels: list[Label], add_up: bool) -> str:
+    """Labels with their probabilities as bars; `add_up` says whether these are of a choice between the labels."""
+    return render("labels", found=labels, add_up=add_up)
+
+
+def format_status(searcher: Searcher) -> str:
+    """What is indexed, or how far that is, and what is left out."""
+    status, index, changes, pictures = searcher.status, searcher.index, searcher.changes, searcher.pictures
+    if status.is_updating:
+        line = f"Indexing: {status.done:,} of {count(status.total, 'picture')}" if status.total else "Looking ..."
+        if index.names:
+            line += f" ({count(len(index.names), 'picture')} can be searched)"
+        return render("progress", line=line, share=status.done / status.total if status.total else 0)
+    alert, line, notes = "", "", []
+    if status.problem is not None:
+        alert = f"The pictures in {pictures.place} could not be indexed: {status.problem}"
+        if index.names:
+            notes.append(f"{count(len(index.names), 'picture')} of before can be searched.")
+    else:
+        line = describe_collection(searcher)
+    if any(changes):
+        last = [f"{number:,} {name}" for name, number in changes._asdict().items() if number]
+        notes.append(f"Last look: {', '.join(last)}.")
+    if pictures.others:
+        others = ", ".join(f"{number:,} {ending}" for ending, number in pictures.others.most_common())
+        notes.append(f"Other files, left out: {others}.")
+    if pictures.closed_folders:
+        notes.append(f"Folders that may not be read: {', '.join(sorted(pictures.closed_folders))}.")
+    unreadable = sorted(index.unreadable)
+    num_unreadable = count(len(unreadable), "file")
+    return render(
+        "status", alert=alert, line=line, notes=notes, unreadable=unreadable, num_unreadable=num_unreadable
+    )
+
+
+def describe_collection(searcher: Searcher) -> str:
+    """How many pictures there are, and how they are searched."""
+    index, place = searcher.index, searcher.pictures.place
+    if not index.names:
+        return f"No pictures in {place}. Put some there, then look for changes."
+    how = ""
+    if searcher.faiss_factory is not None:
+        how = f", searched approximately ({searcher.faiss_factory})"
+        if index.faiss is None:
+            how = f", searched exactly: they are too few for {searcher.faiss_factory}"
+    return f"{count(len(index.names), 'picture')} in {place}{how}."
