@@ -44,7 +44,7 @@ test: $(VENV)/.installed
 
 # needs a Chromium: apt-get install chromium
 browser-test: $(VENV)/.installed-browser
-	$(BIN)/python -m pytest tests/search/test_search_app.py -m browser
+	$(BIN)/python -m pytest tests/search/test_page.py -m browser
 
 # the oldest and the newest transformers that setup.py allows, each in a folder of its own with the packages it wants
 OLDEST = $(shell sed -n 's/.*"transformers>=\([0-9.]*\),<6".*/\1/p' setup.py)

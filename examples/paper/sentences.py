@@ -46,8 +46,9 @@ from modeling_lotlip.embedding.arguments import add_evaluation_arguments
 from modeling_lotlip.embedding.batches import embed_images
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.files import write_json
+from modeling_lotlip.search.arguments import SENTENCE_SCORES
 from modeling_lotlip.search.index import Index
-from modeling_lotlip.search.query import SATISFIED, SENTENCE_SCORES, embed_query, search_index
+from modeling_lotlip.search.query import SATISFIED, embed_query, search_index
 
 
 # What a sentence says: of which kind it is, and the value

@@ -68,9 +68,7 @@ class SearchArguments(IndexArguments):
     texts: list[str] = argument([], "Descriptions of what to find.", positional=True, metavar="TEXT")
     texts_file: Path | None = argument(None, "A file of more of them, one in a line.")
     k: int = argument(5, "How many results for each text. Where there are fewer, all are shown.", least=1)
-    kind: str | None = argument(
-        None, "What to search for in --embeddings_dir. Default: image.", choices=KINDS
-    )
+    kind: str | None = argument(None, "What to search for in --embeddings_dir. Default: image.", choices=KINDS)
 
     def __post_init__(self):
         super().__post_init__()
@@ -118,6 +116,13 @@ class PageArguments(IndexArguments):
         if len(named) > 1:
             raise ValueError(f"name one collection, not both {named[0]} and {named[1]}.")
         if self.photos is not None or self.embeddings_dir is not None:
-            for name in ("dataset_config_name", "data_dir", "data_files", "eval_split", "max_eval_samples", "image_column"):
+            for name in (
+                "dataset_config_name",
+                "data_dir",
+                "data_files",
+                "eval_split",
+                "max_eval_samples",
+                "image_column",
+            ):
                 if getattr(self, name) is not None:
                     raise ValueError(f"--{name} is of --dataset_name: leave it out beside {named[0]}.")

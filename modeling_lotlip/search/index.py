@@ -193,7 +193,7 @@ def drop_stale(folder: Path, stamps: dict[str, str]) -> Changes:
 def preprocess_pictures(
     pictures: PictureFolder | PictureRows, names: list[str], processor: ProcessorMixin
 ) -> tuple[Batch | None, dict[str, str]]:
-    """A batch of pictures with their names for entries, None if there is none, and what is wrong with those left out."""
+    """A batch of pictures with their names for entries, or None, and what is wrong with those that are left out."""
     inputs, wrong = {}, {}
     for name in names:
         try:

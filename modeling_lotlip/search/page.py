@@ -25,6 +25,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: i
 
 try:
     import gradio as gr
+    from gradio.data_classes import ImageData
 except ImportError as error:
     raise ImportError('The page needs Gradio: `pip install "modeling_lotlip[app]"`.') from error
 
@@ -62,7 +63,7 @@ class PictureFile(gr.Image):
 
     is_template = True  # it looks like its base class
 
-    def preprocess(self, payload: gr.ImageData | None) -> str | None:
+    def preprocess(self, payload: ImageData | None) -> str | None:
         return None if payload is None else payload.path
 
 
@@ -181,9 +182,7 @@ def build_search(handlers: Handlers) -> None:
 def build_zero_shot(handlers: Handlers) -> None:
     """The tab where a picture is classified."""
     with gr.Row():
-        picture = PictureFile(
-            label="Picture", sources=["upload", "clipboard"], height=300, scale=2, elem_id="picture"
-        )
+        picture = PictureFile(label="Picture", sources=["upload", "clipboard"], height=300, scale=2, elem_id="picture")
         with gr.Column(scale=3):
             labels = gr.Textbox(label="Labels, one on each line", lines=6, max_lines=14, elem_id="labels")
             template = gr.Textbox("a photo of a {}", label="Template: {} is the label", elem_id="template")

@@ -209,9 +209,7 @@ def format_status(searcher: Searcher) -> str:
         notes.append(f"Folders that may not be read: {', '.join(sorted(pictures.closed_folders))}.")
     unreadable = sorted(index.unreadable)
     num_unreadable = count(len(unreadable), "file")
-    return render(
-        "status", alert=alert, line=line, notes=notes, unreadable=unreadable, num_unreadable=num_unreadable
-    )
+    return render("status", alert=alert, line=line, notes=notes, unreadable=unreadable, num_unreadable=num_unreadable)
 
 
 def describe_collection(searcher: Searcher) -> str:

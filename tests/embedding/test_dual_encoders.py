@@ -63,9 +63,12 @@ from modeling_lotlip import (
     LotlipTokenizer,
 )
 from modeling_lotlip.data.published import BENCHMARKS
+from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts, tokenize, tokenize_and_count
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.retrieval import main as evaluate_main
+from modeling_lotlip.search.index import find_index
+from modeling_lotlip.search.pictures import PictureFolder
 from modeling_lotlip.search.searcher import Searcher
 from tests.conftest import WORDS
 
@@ -582,10 +585,11 @@ def test_search_page(name, folders, tmp_path):
     """Every family is searched; those with an image tower of patches have heat maps, of others it is said."""
     for index in range(5):
         noise(index).save(tmp_path / f"{index}.png")
-    args = argparse.Namespace(model_name_or_path=folders(name), dtype="float32", trust_remote_code=False)
-    vars(args).update(device="cpu", max_length=None, batch_size=2, images=tmp_path, embeddings_dir=None, index="exact")
-    vars(args).update(index_dir=tmp_path / "indices", sentence_score="left_out", sub_caption_splitter="paper")
-    searcher = Searcher(*load_model(args.model_name_or_path, args), args)
+    model, processor = load_model(str(folders(name)), InferenceArguments(device="cpu"))
+    pictures = PictureFolder(tmp_path)
+    folder = find_index(pictures, model, processor, tmp_path / "indices")
+    options = {"sentence_score": "left_out", "splitter": "paper", "batch_size": 2}
+    searcher = Searcher(model, processor, pictures, folder, **options)
     searcher.update()
     assert searcher.status.problem is None
     query, results = searcher.search("a red boat. " * 200, None, 5)

@@ -22,7 +22,7 @@ def serve(output: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Po
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "modeling_lotlip.commands.app", "--port", port, "--device", "cpu", *arguments]
+    command = [sys.executable, "-m", "lotlip", "app", "--port", port, "--device", "cpu", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with open(output, "w") as file:
         process = subprocess.Popen(

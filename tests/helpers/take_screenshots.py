@@ -48,7 +48,7 @@ def main() -> None:
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
     with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
-        served = ["--model_name_or_path", args.model_name_or_path, "--images", args.images]
+        served = [args.images, "--model", args.model_name_or_path]
         served += ["--index_dir", folder, "--sentence_score", "left_out", "--k", 4]
         with serve(Path(folder) / "output.txt", *served) as (address, _):
             viewport = {"width": args.width, "height": 900}

@@ -1,17 +1,14 @@
 """The search page as a person uses it: in Chromium, run with `-m browser`."""
 
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from modeling_lotlip.data.scenes import make_scene
-from tests.helpers.browser import ROOT, open_chromium, serve
+from tests.helpers.browser import open_chromium, serve
 
 
 pytestmark = pytest.mark.browser
@@ -35,7 +32,7 @@ def chromium():
 @pytest.fixture(scope="module")
 def address(photos, model_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    arguments = ("--model_name_or_path", model_dir, "--images", photos, "--index_dir", folder / "indices")
+    arguments = (photos, "--model", model_dir, "--index_dir", folder / "indices")
     with serve(folder / "output.txt", *arguments) as (address, _):
         yield address
 
@@ -208,7 +205,7 @@ def test_keyboard(address, open_page, photos):
 
 
 def test_the_server_goes_away(open_page, photos, model_dir, tmp_path):
-    arguments = ("--model_name_or_path", model_dir, "--images", photos, "--index_dir", tmp_path / "indices")
+    arguments = (photos, "--model", model_dir, "--index_dir", tmp_path / "indices")
     with serve(tmp_path / "output.txt", *arguments) as (address, process):
         page = open_page(address, are_problems_expected=True)
         page.wait_for_selector("#status >> text=/14 pictures in/")
@@ -219,21 +216,6 @@ def test_the_server_goes_away(open_page, photos, model_dir, tmp_path):
         process.wait()
         sentence.click()
         page.wait_for_selector("#results .note >> text=/is the page still being served/")
-
-
-def test_wrong_arguments_are_told_in_a_line(model_dir, tmp_path):
-    (tmp_path / "text.txt").write_text("no folder")
-    for arguments, message in (
-        (["--images", tmp_path / "nothing"], "is no folder"),
-        (["--images", tmp_path / "text.txt"], "is no folder"),
-        (["--embeddings_dir", tmp_path], "is no folder of `embed_dataset.py`"),
-        (["--images", tmp_path, "--dataset_name", "imagefolder"], "not both --images and --dataset_name"),
-        (["--images", tmp_path, "--index", "faiss", "--faiss_factory", "HNSV"], "knows no index"),
-    ):
-        command = [sys.executable, "-m", "modeling_lotlip.commands.app", "--model_name_or_path", model_dir, *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(map(str, command), cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
 def test_no_picture(address, open_page, tmp_path):
@@ -251,7 +233,7 @@ def test_no_picture(address, open_page, tmp_path):
 def test_an_empty_folder_that_fills(open_page, photos, model_dir, tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
-    arguments = ("--model_name_or_path", model_dir, "--images", folder, "--index_dir", tmp_path / "indices")
+    arguments = (folder, "--model", model_dir, "--index_dir", tmp_path / "indices")
     with serve(tmp_path / "output.txt", *arguments) as (address, process):
         page = open_page(address)
         page.wait_for_selector("#status >> text=/No pictures in .*empty/")

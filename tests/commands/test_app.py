@@ -1,0 +1,58 @@
+"""`lotlip app`: what is wrong is told in a line before anything is served."""
+
+import socket
+
+import pytest
+
+import lotlip
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nothing"], "nothing is no folder: name the folder of your pictures."),
+        (["text.txt"], "text.txt is no folder: name the folder of your pictures."),
+        (["--embeddings_dir", "photos"], "--embeddings_dir photos is no folder of `lotlip embed`."),
+        (["photos", "--faiss_factory", "HNSV"], "HNSV` of vectors of dimension 32"),
+    ],
+)
+def test_wrong_pictures_are_told_in_a_line(arguments, message, model_dir, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("gradio")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "text.txt").write_text("no folder")
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", str(model_dir), "--device", "cpu", "--index_dir", "indices", "--port", "1"]
+    assert lotlip.main(["app", *arguments, *options]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("lotlip app: error: ") and message in error
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["photos", "--dataset_name", "imagefolder"], "name one collection, not both PHOTOS and --dataset_name."),
+        (["photos", "--data_dir", "d"], "--data_dir is of --dataset_name: leave it out beside PHOTOS."),
+        (["photos", "--image_column", "d"], "--image_column is of --dataset_name: leave it out beside PHOTOS."),
+        (["--embeddings_dir", "e", "--eval_split", "d"], "--eval_split is of --dataset_name"),
+        (["--embeddings_dir", "e", "--index_dir", "i"], "--index_dir has no effect on --embeddings_dir"),
+        (["--embeddings_dir", "e", "--sub_caption_splitter", "paper"], "--sub_caption_splitter has no effect on"),
+        (["photos", "--k", "0"], "--k must be at least 1, got 0."),
+        (["photos", "--caption_column", "caption"], "unrecognized arguments: --caption_column caption"),
+    ],
+)
+def test_no_argument_is_ignored(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        lotlip.main(["app", *arguments])
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.count("\n") == 1
+    assert error.startswith(f"lotlip app: error: {message}")
+
+
+def test_a_port_that_is_taken_is_told(tmp_path, capsys):
+    pytest.importorskip("gradio")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert lotlip.main(["app", str(tmp_path), "--port", str(port)]) == 2
+    assert f"--port {port} is taken by another program" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+"""What is searched for, what is found, and how well it fits each sentence."""
+
+import random
+
+import pytest
+import torch
+
+from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.embedding.batches import embed_corpus
+from modeling_lotlip.search.index import Index
+from modeling_lotlip.search.query import (
+    Query,
+    QueryError,
+    Result,
+    Sentence,
+    embed_query,
+    mark_limit,
+    percentiles,
+    search_index,
+)
+from modeling_lotlip.search.rendering import format_results
+from modeling_lotlip.sub_captions import join_sub_captions
+from tests.conftest import WORDS
+from tests.helpers.embeddings import embed_images
+
+
+def test_words_that_the_model_does_not_know_are_named(model_and_processor):
+    model, processor = model_and_processor
+    query = embed_query(model, processor, "A red лодка. <i>qzqz</i> 船")
+    assert query.unknown_words == ["лодка", "i", "qzqz", "船"]
+    page = format_results(query, [Result("1.png", 0.5, [])] * 3, lambda name: None, "alone", 10)
+    assert "does not know: лодка, i, qzqz, 船." in page and "3 most similar of 10 pictures" in page
+    known = embed_query(model, processor, "a red boat")
+    assert "know" not in format_results(known, [], lambda name: None, "alone", 10)
+    for text in ("лодка", "Qzqz. 船!\n"):
+        with pytest.raises(QueryError, match=f"knows no word of '{text.strip()}'"):
+            embed_query(model, processor, text)
+
+
+@pytest.mark.parametrize("max_length", [None, 12, 3])
+def test_marks_what_is_beyond_the_limit(model_and_processor, max_length):
+    _, processor = model_and_processor
+    generator = random.Random(0)
+    sub_captions = [" ".join(generator.choices([*WORDS, "unbelievable"], k=7)) for _ in range(300)]
+    sentences = mark_limit(processor, sub_captions, max_length)
+    assert [sentence.text for sentence in sentences] == sub_captions
+    read = [sentence.read for sentence in sentences if sentence.read]
+    assert not any(sentence.read for sentence in sentences[len(read) :])
+    limit = max_length or processor.tokenizer.model_max_length
+
+    def num_tokens(parts: list[str]) -> int:
+        return len(processor.tokenizer(join_sub_captions(parts), truncation=False, verbose=False)["input_ids"])
+
+    last = sentences[len(read) - 1] if read else Sentence("", sub_captions[0])
+    next_word = (last.unread or sentences[len(read)].unread).split()[0]
+    longer = [*read[:-1], f"{read[-1]} {next_word}"] if last.unread and read else [*read, next_word]
+    assert num_tokens(read) <= limit < num_tokens(longer)
+    assert mark_limit(processor, sub_captions[:1], 100) == [Sentence(sub_captions[0], "")]
+
+
+def test_percentiles_by_counting():
+    torch.manual_seed(0)
+    references = torch.randn(50, 4).round(decimals=1)  # with equals
+    found = percentiles(references[:9], references)
+    for picture in range(9):
+        for sentence in range(4):
+            lower = sum(value < references[picture, sentence] - 1e-4 for value in references[:, sentence])
+            assert found[picture, sentence] == pytest.approx(lower / 49)
+    assert percentiles(torch.ones(1, 2), torch.ones(1, 2)).isnan().all()
+
+
+def test_query_of_text_and_picture(model_and_processor):
+    model, processor = model_and_processor
+    image = make_scene(5, 0).draw()
+    text = "A red boat.\nThe ground is sand. a house"
+    of_text, of_image = embed_query(model, processor, text), embed_query(model, processor, " . ", image)
+    both = embed_query(model, processor, text, image)
+    torch.testing.assert_close(both.embedding.norm(), torch.tensor(1.0))
+    torch.testing.assert_close(
+        both.embedding * (of_text.embedding + of_image.embedding).norm(), of_text.embedding + of_image.embedding
+    )
+    assert [sentence.text for sentence in both.sentences] == ["A red boat", "The ground is sand", "a house"]
+    assert of_image.sentences == []
+    torch.testing.assert_close(of_image.embedding, embed_images(model, processor, [image])[0])
+    with pytest.raises(QueryError, match="nothing to search for"):
+        embed_query(model, processor, " \n. ")
+
+
+@pytest.mark.parametrize("sentence_score", ["alone", "left_out"])
+def test_scores_of_sentences(model_and_processor, sentence_score):
+    model, processor = model_and_processor
+    images = [make_scene(6, number).draw() for number in range(30)]
+    index = Index([str(number) for number in range(30)], embed_images(model, processor, images))
+    parts = ["a red boat", "the ground is sand", "a house of blue", "a tree of photo"]
+    # of the third one a word is read
+    query = embed_query(model, processor, ". ".join(parts), None, sentence_score, max_length=12)
+    results = search_index(index, query, 30)
+    assert [sentence.unread for sentence in query.sentences] == ["", "", "house of blue", "a tree of photo"]
+
+    def similarities(texts: list[str]) -> torch.Tensor:
+        return index.embeds @ embed_corpus(model, processor, texts, max_length=12).t()
+
+    whole = similarities([". ".join(parts)])[:, 0]
+    assert [result.similarity for result in results] == pytest.approx(
+        whole.sort(descending=True).values.tolist(), abs=1e-6
+    )
+    if sentence_score == "alone":
+        scores = similarities(parts)
+    else:
+        without = [f"{parts[1]}. a", f"{parts[0]}. a", f"{parts[0]}. {parts[1]}"]
+        scores = whole[:, None] - similarities(without)
+    for result in results:
+        own = scores[int(result.name)]
+        fits = [(scores[:, column] < own[column] - 1e-6).sum().item() / 29 for column in range(scores.shape[1])]
+        assert result.fits == pytest.approx([*fits, None][:4], abs=1.01 / 29)  # a rounding may exchange two
+    assert embed_query(model, processor, "a boat", None, "left_out").sentence_embeds.norm() == pytest.approx(1)
+    only_first = embed_query(model, processor, ". ".join(parts), None, "left_out", max_length=5)
+    assert only_first.sentence_embeds.any(dim=1).tolist() == [True, False, False, False]
+
+
+def test_sample_stands_for_a_large_collection(monkeypatch):
+    monkeypatch.setattr("modeling_lotlip.search.index.NUM_REFERENCES", 400)
+    embeds = torch.nn.functional.normalize(torch.randn(3000, 8, generator=torch.manual_seed(0)), dim=-1)
+    index = Index([str(number) for number in range(3000)], embeds)
+    query = embeds[:1] + 0.1
+    results = search_index(index, Query(query[0], [Sentence("a", "")], query), 600)
+    exact = percentiles((embeds @ query.t())[[int(result.name) for result in results]], embeds @ query.t())
+    fits = torch.tensor([result.fits for result in results])
+    assert 0 < (fits - exact).abs().max() < 0.1

@@ -1,0 +1,233 @@
+"""A model and a collection, for several visitors at once."""
+
+import copy
+import shutil
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from modeling_lotlip.data.scenes import load_scenes, make_scene
+from modeling_lotlip.embedding.store import main as embed_dataset
+from modeling_lotlip.search.arguments import PageArguments
+from modeling_lotlip.search.index import find_index, load_embeddings, read_lists, shard_paths
+from modeling_lotlip.search.pictures import PictureFolder, open_pictures
+from modeling_lotlip.search.query import QueryError
+from modeling_lotlip.search.rendering import format_results, format_status
+from modeling_lotlip.search.searcher import Searcher, Status
+
+
+def test_two_programs_share_an_index(folder, open_folder):
+    one, other = open_folder(), open_folder()
+    one.update()
+    other.update()
+    make_scene(5, 30).draw().save(folder / "new.png")
+    one.update()
+    other.update()  # for which nothing is left to do
+    assert other.changes == (0, 0, 0) and len(other.index.names) == 11
+    with FileLock(one.folder / ".lock"):
+        one.update()
+    assert "another program is indexing" in format_status(one) and "11 pictures of before" in format_status(one)
+
+    # an update that fails has dropped what is gone, and the page knows
+    (folder / "0.png").unlink()
+    make_scene(5, 31).draw().save(folder / "newer.png")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+
+        def fail(*_):
+            raise OSError("the disk is gone")
+
+        monkeypatch.setattr("modeling_lotlip.search.index.embed_batch", fail)
+        one.update()
+        assert "the disk is gone" in format_status(one) and "0.png" not in one.index.names
+    one.update()
+    assert one.changes == (1, 0, 0) and len(one.index.names) == 11 and "11 pictures in" in format_status(one)
+
+    # one that stands there twice, as left by two programs of which one was killed
+    (number,) = (number for number, listed in read_lists(one.folder).items() if "newer.png" in listed)
+    for path in shard_paths(one.folder, number):
+        shutil.copy(path, str(path).replace(f"{number:06d}", "000099"))
+    other.update()
+    assert sorted(other.index.names) == sorted(one.index.names)
+
+
+def test_what_is_indexed_can_be_searched_meanwhile(folder, open_folder, monkeypatch):
+    monkeypatch.setattr("modeling_lotlip.search.index.SHARD_SIZE", 3)
+    monkeypatch.setattr("modeling_lotlip.search.searcher.SHARD_SIZE", 3)
+    searcher = open_folder()
+    seen, write = [], Status.__new__
+
+    def note(cls, *values):
+        seen.append((len(searcher.index.names), *values[1:3]))
+        return write(cls, *values)
+
+    monkeypatch.setattr(Status, "__new__", note)
+    searcher.update()
+    searchable = [number for number, *_ in seen]
+    assert searchable[0] == 0 and sorted(searchable) == searchable and len(set(searchable)) >= 3
+    assert all(number <= done for number, done, total in seen if total == 10)
+
+    # a later update too, and whatever happens in it, it comes to its end
+    for number in range(24):
+        make_scene(7, number).draw().save(folder / f"later {number:02}.png")
+    seen.clear()
+    searcher.update()
+    assert len({number for number, *_ in seen}) >= 3 and len(searcher.index.names) == 34
+    make_scene(7, 30).draw().save(folder / "last.png")
+    with pytest.MonkeyPatch.context() as broken:
+
+        def fail(*_):
+            raise MemoryError
+
+        broken.setattr("modeling_lotlip.search.index.embed_batch", fail)
+        searcher.update()
+    assert not searcher.status.is_updating and searcher.status.problem == "MemoryError"
+    searcher.start_update(min_seconds_ago=60)
+    assert searcher.thread is None
+    searcher.start_update()
+    searcher.thread.join()
+
+
+def test_approximate_search_of_few_pictures_is_exact(open_folder):
+    searcher = open_folder(faiss_factory="IVF64,PQ8")
+    searcher.update()
+    assert "searched exactly: they are too few for IVF64,PQ8" in format_status(searcher)
+    results = searcher.search("a boat. a house", None, 10)[1]
+    assert sorted(result.fits[0] for result in results) == [number / 9 for number in range(10)]  # in float64
+    with pytest.raises(ValueError, match="knows no index .*HNSV32"):
+        open_folder(faiss_factory="HNSV32")
+
+
+def test_searcher_of_a_folder(folder, open_folder):
+    searcher = open_folder()
+    with pytest.raises(QueryError, match="Nothing is indexed yet"):
+        searcher.search("a boat", None, 3)
+    assert "No pictures in" in format_status(searcher)
+    searcher.status = Status(True, 3, 10, None)
+    assert "Indexing: 3 of 10 pictures" in format_status(searcher)
+    (folder / "<b>.png").write_bytes(b"no picture")
+    searcher.start_update()
+    searcher.thread.join()
+    status = format_status(searcher)
+    assert "10 pictures in" in status and "1 file that cannot be read" in status and "&lt;b&gt;.png" in status
+
+    _, results = searcher.search("", str(folder / "more" / "3.jpg"), 4)
+    text = "A boat. It is 3.5 m long."
+    assert [sentence.text for sentence in searcher.search(text, None, 1)[0].sentences] == [
+        "A boat",
+        "It is 3",
+        "5 m long",
+    ]
+    searcher.splitter = "sentences"
+    assert [sentence.text for sentence in searcher.search(text, None, 1)[0].sentences] == [
+        "A boat",
+        "It is 3.5 m long",
+    ]
+    query, alike = searcher.similar("more/3.jpg", 3)
+    assert alike[0].name == "more/3.jpg" and len(alike) == 3 and query.sentences == []
+    assert results[0].name == "more/3.jpg" and results[0].similarity == pytest.approx(1, abs=1e-5)
+    assert len(results) == 4 and results[0].fits == []
+    picture = searcher.heat_map("more/3.jpg", "a red boat")
+    assert picture.size == (224, 224)
+    with pytest.raises(QueryError, match="not in the collection"):
+        searcher.heat_map("../secret.png", "a red boat")
+    (folder / "2.png").unlink()
+    with pytest.raises(QueryError, match="cannot be read any more"):
+        searcher.heat_map("2.png", "a red boat")
+
+    query, results = searcher.search("<script>a</script>. " + "the ground is sand. " * 100, None, 10)
+    page = format_results(query, results, lambda name: None, "alone", 10)
+    assert "<script>" not in page and page.count('class="card"') == 10
+    assert (
+        page.count('aria-pressed="false"') == 10 * 60 and page.count("93 more sentences, the first 52 of them") == 10
+    )
+    assert "of 401 words" in page
+
+
+def test_each_model_has_an_index_of_its_own(folder, open_folder, model_and_processor, tmp_path):
+    searcher = open_folder()
+    searcher.update()
+    (folder / "2.png").unlink()
+    again = open_folder()
+    again.update()
+    assert again.changes == (0, 0, 1) and again.folder == searcher.folder
+    model, processor = model_and_processor
+    in_bfloat16 = copy.deepcopy(model).bfloat16()
+    assert find_index(PictureFolder(folder), in_bfloat16, processor, tmp_path / "indices") != searcher.folder
+    with pytest.raises(ValueError, match="is no folder"):
+        PictureFolder(tmp_path / "nothing")
+
+
+def test_searcher_of_a_data_set(model_and_processor, tmp_path):
+    scenes = load_scenes(20, seed=5)
+    scenes.save_to_disk(tmp_path / "data")
+    scenes[11]["image"].save(tmp_path / "query.png")
+    pictures = open_pictures(PageArguments(dataset_name=str(tmp_path / "data")))
+    index_folder = find_index(pictures, *model_and_processor, tmp_path / "indices")
+    of_rows = Searcher(*model_and_processor, pictures, index_folder)
+    of_rows.update()
+    assert of_rows.search("", str(tmp_path / "query.png"), 1)[1][0].name == "11"
+    of_rows.update()
+    assert of_rows.changes == (0, 0, 0) and len(of_rows.index.names) == 20
+    (tmp_path / "files").mkdir()
+    for number in range(3):
+        scenes[number]["image"].save(tmp_path / "files" / f"{number}.png")
+    pictures = open_pictures(PageArguments(dataset_name="imagefolder", data_dir=str(tmp_path / "files")))
+    before = pictures.scan()
+    assert before == {name: pictures.stamp(name) for name in before}
+    scenes[9]["image"].resize((70, 70)).save(tmp_path / "files" / "1.png")
+    after = {name: pictures.stamp(name) for name in before}
+    assert [name for name in before if before[name] != after[name]] == ["1"] and after == pictures.scan()
+    assert pictures.place == "imagefolder" and pictures.source["data_dir"] == str(tmp_path / "files")
+
+
+def test_searcher_of_saved_embeddings(model_dir, model_and_processor, tmp_path, monkeypatch):
+    scenes = load_scenes(20, seed=5)
+    scenes.add_column("name", [f"scene {7 * number % 20}" for number in range(20)]).save_to_disk(tmp_path / "data")
+    scenes[11]["image"].save(tmp_path / "query.png")
+    named = {"model_name_or_path": model_dir, "dataset_name": tmp_path / "data", "output_dir": tmp_path / "embeddings"}
+    named |= {"device": "cpu", "id_column": "name"}
+    argv = [str(part) for name, value in named.items() for part in (f"--{name}", value)]
+    monkeypatch.setattr("sys.argv", ["embed_dataset.py", *argv])
+    embed_dataset()
+    pictures = open_pictures(PageArguments(embeddings_dir=tmp_path / "embeddings"))
+    index = load_embeddings(tmp_path / "embeddings")
+    saved = Searcher(*model_and_processor, pictures, index=index)
+    (result,) = saved.search("", str(tmp_path / "query.png"), 1)[1]
+    assert result.name == f"scene {7 * 11 % 20}"
+    assert saved.pictures.read(result.name).tobytes() == scenes[11]["image"].tobytes()
+    saved.start_update()
+    assert saved.thread is None
+
+    exact = saved.search("a red boat. the ground is sand", None, 8)[1]
+    approximate = Searcher(*model_and_processor, pictures, index=index, faiss_factory="HNSW32")
+    assert approximate.index.faiss is not None and "approximately (HNSW32)" in format_status(approximate)
+    assert [
+        (result.name, result.fits) for result in approximate.search("a red boat. the ground is sand", None, 8)[1]
+    ] == [(result.name, result.fits) for result in exact]
+
+
+def test_pictures_of_the_page_are_made_once(folder, open_folder):
+    large = make_scene(5, 40).draw().resize((3000, 2000))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned
+    large.save(folder / "large.jpg", exif=exif)
+    small = PictureFolder(folder).read("large.jpg", 480)
+    expected = PictureFolder(folder).read("large.jpg")
+    expected.thumbnail((480, 480))
+    assert small.size == expected.size == (320, 480)
+    difference = np.abs(np.asarray(small, dtype=int) - np.asarray(expected, dtype=int))
+    assert difference.mean() < 2
+
+    searcher = open_folder()
+    searcher.update()
+    first = searcher.thumbnail("1.png")
+    assert searcher.thumbnail("1.png") is first and first.startswith("data:image/png")
+    assert searcher.enlarge("large.jpg").startswith("data:image/jpeg")
+    make_scene(5, 41).draw().save(folder / "1.png")
+    assert searcher.thumbnail("1.png") != first
+    (folder / "1.png").unlink()
+    assert searcher.thumbnail("1.png") is None
+    with pytest.raises(QueryError, match="not in the collection"):
+        searcher.enlarge("../photos/2.png")

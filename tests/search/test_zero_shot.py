@@ -1,0 +1,35 @@
+"""Zero-shot classification of one picture."""
+
+import pytest
+
+from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.search.query import QueryError, read_query_image
+from modeling_lotlip.search.zero_shot import classify_image
+
+
+def test_classification(model_and_processor, tmp_path):
+    model, processor = model_and_processor
+    image = make_scene(5, 0).draw()
+    labels = classify_image(model, processor, image, "red boat\n\nblue house\ngreen car ", "a photo of a {}")
+    inputs = processor(
+        images=image,
+        text=[f"a photo of a {name}" for name in ("red boat", "blue house", "green car")],
+        return_tensors="pt",
+    )
+    expected = dict(
+        zip(("red boat", "blue house", "green car"), model(**inputs).logits_per_image[0].softmax(-1).tolist())
+    )
+    assert {label.name: label.probability for label in labels} == pytest.approx(expected, abs=1e-5)
+    assert labels[0].probability == max(label.probability for label in labels)
+    for arguments_, message in (
+        ((None, "a", "{}"), "no picture yet"),
+        ((image, " \n", "{}"), "no labels yet"),
+        ((image, "a\nb, c\na", "{}"), "more often: a"),
+        ((image, "a", "a photo"), "needs {}"),
+        ((image, "red\n" + "a " * 200, "{}"), "than the model reads: a a"),
+    ):
+        with pytest.raises(QueryError, match=message):
+            classify_image(model, processor, *arguments_)
+    (tmp_path / "text.png").write_text("a text")
+    with pytest.raises(QueryError, match="not a picture"):
+        read_query_image(str(tmp_path / "text.png"))
