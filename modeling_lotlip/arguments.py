@@ -161,6 +161,8 @@ def argument_parser(arguments: tuple[type, ...], **options: Any) -> argparse.Arg
     ```"""
 
     class Parser(_hf_argument_parser()):
+        is_parsing = False
+
         def _add_dataclass_arguments(self, dtype: type) -> None:
             """Each field in the group of the class that declares it, which may be a base of the dataclass."""
             types, groups = typing.get_type_hints(dtype), {}
@@ -193,6 +195,17 @@ def argument_parser(arguments: tuple[type, ...], **options: Any) -> argparse.Arg
 
         def parse_args_into_dataclasses(self, args: list[str] | None = None) -> tuple:
             return super().parse_args_into_dataclasses(args, look_for_args_file=False)
+
+        def parse_known_args(self, args: list[str] | None = None, namespace: object = None) -> tuple[object, list]:
+            """Arguments without names may stand in several places, between options; what is unknown is an error."""
+            if self.is_parsing:  # `parse_known_intermixed_args` calls this method
+                return super().parse_known_args(args, namespace)
+            self.is_parsing = True
+            namespace, unknown = self.parse_known_intermixed_args(args, namespace)
+            self.is_parsing = False
+            if unknown:
+                self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            return namespace, unknown
 
         def error(self, message: str) -> None:
             self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")

@@ -55,16 +55,19 @@ FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "mon
 SEVERAL = {"show_progress": "minimal", "concurrency_limit": 4}
 
 
-class PictureFile(gr.Image):
+def picture_file(**settings: object) -> gr.Image:
     """
     A picture to be chosen, which handlers get as the path of its file, whatever is in it: what is none is for us to
     say.
     """
+    picture = gr.Image(sources=["upload", "clipboard"], **settings)
+    # of this object, since for a subclass Gradio writes a .pyi file into the package
+    picture.preprocess = take_path
+    return picture
 
-    is_template = True  # it looks like its base class
 
-    def preprocess(self, payload: ImageData | None) -> str | None:
-        return None if payload is None else payload.path
+def take_path(payload: ImageData | None) -> str | None:
+    return None if payload is None else payload.path
 
 
 def answer(compute: Callable[[], dict[str, str]]) -> dict[str, str]:
@@ -164,9 +167,8 @@ def build_search(handlers: Handlers) -> None:
             scale=3,
             elem_id="description",
         )
-        image = PictureFile(
+        image = picture_file(
             label="Picture, alone or beside a description",
-            sources=["upload", "clipboard"],
             height=195,
             scale=2,
             elem_id="query-picture",
@@ -182,7 +184,7 @@ def build_search(handlers: Handlers) -> None:
 def build_zero_shot(handlers: Handlers) -> None:
     """The tab where a picture is classified."""
     with gr.Row():
-        picture = PictureFile(label="Picture", sources=["upload", "clipboard"], height=300, scale=2, elem_id="picture")
+        picture = picture_file(label="Picture", height=300, scale=2, elem_id="picture")
         with gr.Column(scale=3):
             labels = gr.Textbox(label="Labels, one on each line", lines=6, max_lines=14, elem_id="labels")
             template = gr.Textbox("a photo of a {}", label="Template: {} is the label", elem_id="template")

@@ -13,7 +13,7 @@ import lotlip
         (["nothing"], "nothing is no folder: name the folder of your pictures."),
         (["text.txt"], "text.txt is no folder: name the folder of your pictures."),
         (["--embeddings_dir", "photos"], "--embeddings_dir photos is no folder of `lotlip embed`."),
-        (["photos", "--faiss_factory", "HNSV"], "HNSV` of vectors of dimension 32"),
+        (["photos", "--index_dir", "indices", "--faiss_factory", "HNSV"], "HNSV` of vectors of dimension 32"),
     ],
 )
 def test_wrong_pictures_are_told_in_a_line(arguments, message, model_dir, tmp_path, monkeypatch, capsys):
@@ -21,7 +21,7 @@ def test_wrong_pictures_are_told_in_a_line(arguments, message, model_dir, tmp_pa
     (tmp_path / "photos").mkdir()
     (tmp_path / "text.txt").write_text("no folder")
     monkeypatch.chdir(tmp_path)
-    options = ["--model", str(model_dir), "--device", "cpu", "--index_dir", "indices", "--port", "1"]
+    options = ["--model", str(model_dir), "--device", "cpu", "--port", "1"]
     assert lotlip.main(["app", *arguments, *options]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("lotlip app: error: ") and message in error

@@ -29,7 +29,7 @@ def serve(output: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Po
             list(map(str, command)), cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not re.search("Search your pictures at", output.read_text()):
             assert process.poll() is None and time.monotonic() < deadline, output.read_text()
             time.sleep(0.1)
