@@ -49,8 +49,8 @@ class IndexArguments(Arguments):
     )
     sub_caption_splitter: str | None = argument(
         None,
-        "Where a text is split: where a sentence ends, or at every full stop and line break as in the paper. Default: "
-        "sentences; in --embeddings_dir as its captions were.",
+        "Where a text is split: where a sentence ends (needs sentencex), or at every full stop and line break as in "
+        "the paper. Default: sentences if sentencex is installed; in --embeddings_dir as its captions were.",
         choices=tuple(SPLITTERS),
     )
 

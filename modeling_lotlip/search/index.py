@@ -31,8 +31,9 @@ from huggingface_hub import cached_assets_path
 from pyarrow import parquet
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..embedding.batches import Batch, embed_batch, embed_texts, prefetch, tokenize
+from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import hash_weights
+from ..embedding.rows import EmbeddedItems, Item, RowCollator, embed_rows
 from ..embedding.search import build_faiss_index
 from ..embedding.storage import open_shards, read_embeddings, stored_values
 from ..embedding.store import Entry, write_shard
@@ -190,22 +191,6 @@ def drop_stale(folder: Path, stamps: dict[str, str]) -> Changes:
     return Changes(0, changed, deleted)
 
 
-def preprocess_pictures(
-    pictures: PictureFolder | PictureRows, names: list[str], processor: ProcessorMixin
-) -> tuple[Batch | None, dict[str, str]]:
-    """A batch of pictures with their names for entries, or None, and what is wrong with those that are left out."""
-    inputs, wrong = {}, {}
-    for name in names:
-        try:
-            inputs[name] = processor.image_processor([pictures.read(name)], return_tensors="pt")
-        except (MemoryError, RuntimeError, ValueError) as error:  # unreadable, or too thin to be resized, say
-            wrong[name] = str(error) or type(error).__name__
-    if not inputs:
-        return None, wrong
-    stacked = {key: torch.cat([each[key] for each in inputs.values()]) for key in next(iter(inputs.values()))}
-    return Batch(list(inputs), stacked), wrong
-
-
 def update_index(
     folder: Path,
     pictures: PictureFolder | PictureRows,
@@ -284,46 +269,36 @@ def embed_pictures(
     lock: AbstractContextManager,
 ) -> None:
     """Adds shards of pictures, given with their stamps, to an index: see [`update_index`]."""
+    collate = RowCollator(processor, lambda name, _: [Item(name, "image", pictures.read(name))])
     names, first = list(pending), max(read_lists(folder), default=-1) + 1
     with lock:
         dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
-    is_stopped = report(0, len(names))
+    if report(0, len(names)):
+        return
     for number, start in enumerate(range(0, len(names), SHARD_SIZE), start=first):
-        of_shard = names[start : start + SHARD_SIZE]
-        parts = (of_shard[row : row + batch_size] for row in range(0, len(of_shard), batch_size))
-        batches = prefetch((preprocess_pictures(pictures, part, processor) for part in parts), depth=2)
-        embedded, wrong, num_done = [], {}, start
+        of_shard = [(name, None) for name in names[start : start + SHARD_SIZE]]
+        prepared = (collate(of_shard[row : row + batch_size]) for row in range(0, len(of_shard), batch_size))
+        embedded, num_done = [], start
         try:
-            for batch, wrong_in_batch in batches:
-                if is_stopped:
+            for part in embed_rows(model, processor, prepared, num_prefetched=2, lock=lock):
+                embedded.append(part)
+                num_done += len(part.items) + len(part.unreadable)
+                if report(num_done, len(names)):
                     return
-                if batch is not None:
-                    with lock:
-                        embedded.append((batch.entries, embed_batch(model, batch)))
-                    num_done += len(batch.entries)
-                wrong |= wrong_in_batch
-                num_done += len(wrong_in_batch)
-                is_stopped = report(num_done, len(names))
         finally:  # whatever ends it, what is embedded stays
-            write_pictures(folder, number, embedded, wrong, pending, dim)
+            write_pictures(folder, number, embedded, pending, dim)
 
 
-def write_pictures(
-    folder: Path,
-    number: int,
-    embedded: list[tuple[list[str], torch.Tensor]],
-    wrong: dict[str, str],
-    stamps: dict[str, str],
-    dim: int,
-) -> None:
+def write_pictures(folder: Path, number: int, embedded: list[EmbeddedItems], stamps: dict[str, str], dim: int) -> None:
     """Writes a shard of an index and its list, if there is anything to write."""
     path, list_path = shard_paths(folder, number)
-    names = [name for part, _ in embedded for name in part]
+    names = [item.row for part in embedded for item in part.items]
+    wrong = {name: error for part in embedded for name, error in part.unreadable}
     if names or wrong:
         write_json(list_path, {name: [stamps[name], wrong.get(name)] for name in [*names, *wrong]})
         entries = [Entry(row, 0, name, "image", 0, False) for row, name in enumerate(names)]
-        embeds = torch.cat([torch.empty(0, dim), *(embeds for _, embeds in embedded)])
-        write_shard(path, entries, embeds, pa.string(), "float32")
+        embeds = [part.embeds for part in embedded if part.embeds is not None]
+        write_shard(path, entries, torch.cat([torch.empty(0, dim), *embeds]), pa.string(), "float32")
 
 
 def load_index(folder: Path) -> Index:

@@ -35,7 +35,7 @@ from ..embedding.search import check_model
 from .arguments import PageArguments
 from .index import find_index, load_embeddings
 from .pictures import encode_picture, open_pictures
-from .query import Query, Result
+from .query import Query, Result, choose_splitter
 from .rendering import (
     HEAT_MAP_NOTE,
     format_labels,
@@ -212,7 +212,7 @@ def open_searcher(page: PageArguments, model_arguments: ModelArguments) -> Searc
     }
     if page.embeddings_dir is None:
         folder = find_index(pictures, model, processor, page.index_dir)
-        splitter = page.sub_caption_splitter or "sentences"
+        splitter = page.sub_caption_splitter or choose_splitter()
         return Searcher(model, processor, pictures, folder, splitter=splitter, **options)
     # queries are split as the captions were
     splitter = check_model(page, model).get("sub_caption_splitter", "paper")

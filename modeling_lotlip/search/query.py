@@ -13,6 +13,7 @@
 # limitations under the License.
 """What is searched for in an index, what is found, and how well it fits each sentence of the query."""
 
+import importlib.util
 import re
 from typing import NamedTuple
 
@@ -48,6 +49,11 @@ class Sentence(NamedTuple):
     @property
     def text(self) -> str:
         return f"{self.read} {self.unread}".strip()
+
+
+def choose_splitter() -> str:
+    """How the sentences of a query are split where nothing is said: where they end if sentencex is installed."""
+    return "paper" if importlib.util.find_spec("sentencex") is None else "sentences"
 
 
 def find_words(text: str) -> list[str]:

@@ -38,7 +38,7 @@ def test_two_programs_share_an_index(folder, open_folder):
         def fail(*_):
             raise OSError("the disk is gone")
 
-        monkeypatch.setattr("modeling_lotlip.search.index.embed_batch", fail)
+        monkeypatch.setattr("modeling_lotlip.embedding.rows.embed_images", fail)
         one.update()
         assert "the disk is gone" in format_status(one) and "0.png" not in one.index.names
     one.update()
@@ -80,7 +80,7 @@ def test_what_is_indexed_can_be_searched_meanwhile(folder, open_folder, monkeypa
         def fail(*_):
             raise MemoryError
 
-        broken.setattr("modeling_lotlip.search.index.embed_batch", fail)
+        broken.setattr("modeling_lotlip.embedding.rows.embed_images", fail)
         searcher.update()
     assert not searcher.status.is_updating and searcher.status.problem == "MemoryError"
     searcher.start_update(min_seconds_ago=60)
