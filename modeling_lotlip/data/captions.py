@@ -13,12 +13,11 @@
 # limitations under the License.
 """The captions of an image: those in the columns of its row, and those in side files, found by a key of the image."""
 
-import logging
 from collections.abc import Iterable
-from functools import cache
 
 import numpy as np
 from datasets import Dataset, IterableDataset
+from transformers.utils import logging
 
 from ..sub_captions import split_sub_captions
 from .arguments import CaptionArguments, SideFileArguments
@@ -26,13 +25,7 @@ from .rows import read_captions, read_key
 from .side_captions import NUM_EXAMPLES, REJECTED_COLUMN, SideCaptions, hash_keys, list_examples
 
 
-logger = logging.getLogger(__name__)
-
-
-@cache
-def warn_once(message: str) -> None:
-    """Warns, the first time that this is to be said."""
-    logger.warning(message)
+logger = logging.get_logger(__name__)
 
 
 def find_caption_columns(
@@ -105,7 +98,7 @@ class CaptionReader:
             if len(self.side_captions.hashes) == 0:
                 raise ValueError(f"{told} Of the others none has a caption with a key: there is nothing to read.")
             if self.side_captions.num_rejected > 0:
-                warn_once(told)
+                logger.warning_once(told)
 
     @property
     def has_long_captions(self) -> bool:

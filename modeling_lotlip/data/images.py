@@ -14,16 +14,12 @@
 """Images out of files: the one way to read one, and what can be wrong with it."""
 
 import io
-import os
+import re
 import struct
 import zlib
 
 import PIL.Image
-from datasets import (
-    Dataset,
-    Image,
-    IterableDataset,
-)
+from datasets import Dataset, Image, IterableDataset
 from fsspec import open as open_file
 from transformers.image_transforms import convert_to_rgb
 
@@ -70,17 +66,16 @@ def read_image(file: dict, max_side: int | None = None) -> PIL.Image.Image:
         `UnreadableImageError`: if there is none in the file.
     """
     try:
-        if max_side is None or (file["bytes"] is None and not os.path.exists(file["path"])):
-            image = Image().decode_example(file)
-        else:
-            image = PIL.Image.open(file["path"] if file["bytes"] is None else io.BytesIO(file["bytes"]))
+        image = PIL.Image.open(io.BytesIO(read_file(file)))
+        if max_side is not None:
             image.draft(None, (2 * max_side, 2 * max_side))
         image = PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
         if max_side is not None:
             image.thumbnail((max_side, max_side))
         return image
     except IMAGE_ERRORS as error:
-        raise UnreadableImageError(str(error)) from error
+        # without the address of the object, so that equal causes are equal
+        raise UnreadableImageError(re.sub(r" `?<[^<>]* at 0x[0-9a-fA-F]+>`?", "", str(error))) from error
 
 
 def read_file(file: dict | None) -> bytes:
@@ -98,7 +93,7 @@ def read_file(file: dict | None) -> bytes:
     try:
         with open_file(file["path"], "rb") as opened:
             return opened.read()
-    except (OSError, ValueError) as error:
+    except IMAGE_ERRORS as error:
         raise UnreadableImageError(f"the file cannot be read: {error}") from error
 
 
@@ -109,8 +104,6 @@ def read_row_image(row: dict, column: str) -> PIL.Image.Image:
     Raises:
         `UnreadableImageError`: if there is none, or it cannot be read.
     """
-    if row[column] is None:
-        raise UnreadableImageError("there is none")
     return read_image(row[column])
 
 

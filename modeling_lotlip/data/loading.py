@@ -11,39 +11,42 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The data arguments that all examples share, and the data set they name."""
+"""The data set that the data arguments name: its splits, its columns and the rows of each process."""
 
-import argparse
 import os
 import signal
-from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 
 from datasets import (
     Dataset,
+    DatasetBuilder,
     DatasetDict,
     Image,
     IterableDataset,
     ReadInstruction,
     interleave_datasets,
-    load_dataset,
     load_dataset_builder,
     load_from_disk,
 )
 from datasets.distributed import split_dataset_by_node
+from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
+from transformers.utils import logging
 
+from .arguments import SourceArguments
 from .images import undecoded
 from .scenes import load_scenes
+from .webdataset import TolerantWebDataset
 
+
+logger = logging.get_logger(__name__)
 
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
-NUM_TRAIN_SCENES = 8192
-NUM_EVAL_SCENES = 256
+NUM_SCENES = {"train": 8192, "test": 256}
 
 
 def load_split(
-    args: argparse.Namespace,
+    source: SourceArguments,
     split: str,
     max_samples: int | None = None,
     with_images: bool = True,
@@ -54,93 +57,145 @@ def load_split(
     Loads one split of the data set that the data arguments name.
 
     Args:
-        args (`argparse.Namespace`):
+        source (`SourceArguments`):
             The data arguments.
         split (`str`):
-            The split, such as `"train"`, or a slice of one, such as `"train[:100]"`.
+            The split, such as `"train"`, or a slice of one, such as `"train[:100]"`. If there is only one, it is
+            taken whatever its name is, which a warning tells.
         max_samples (`int`, *optional*):
             Keep the first so many rows.
         with_images (`bool`, *optional*, defaults to `True`):
             Whether the images are needed.
         weights (`list[float]`, *optional*):
-            How often a row comes from each of `args.data_files`, which are then sources of their own. The data ends
+            How often a row comes from each of `source.data_files`, which are then sources of their own. The data ends
             when the rows of every source have come, those of smaller ones several times.
         seed (`int`, *optional*, defaults to 0):
             Of the draws of sources.
 
+    Returns:
+        `Dataset`, or `IterableDataset` if `source.streaming`: its rows, images in the column `source.image_column`.
+
     Raises:
-        `ValueError`: if the split or the image column is not there, or the split is empty.
-    """
-    if args.dataset_name is None and (args.data_dir is not None or args.data_files is not None):
+        `ValueError`: if the data set, the split or the image column is not there, or the split is empty.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.data.arguments import SourceArguments
+    >>> from modeling_lotlip.data.loading import load_split
+
+    >>> load_split(SourceArguments(), "train[:3]")["caption"][:]
+    ['a photo of a red boat', 'a photo of a brown boat', 'a photo of a green boat']
+    ```"""
+    if source.dataset_name is None:
+        rows = load_scene_split(source, split, max_samples)
+    elif is_saved_to_disk(source.dataset_name):
+        rows = load_saved_split(source, split)
+    elif weights is None:
+        rows = load_built_split(source, source.data_files, split)
+    else:
+        rows = mix([load_built_split(source, files, split) for files in source.data_files], weights, seed)
+
+    if isinstance(rows, Dataset) and len(rows) == 0:
+        raise ValueError(f"The split {split!r} is empty.")
+    if with_images:
+        columns = get_columns(rows)
+        if source.image_column not in columns:
+            raise ValueError(
+                f"`--image_column {source.image_column}` is no column of split {split!r}, which has {columns}: name "
+                "one."
+            )
+        if not isinstance((rows.features or {}).get(source.image_column), Image):
+            rows = rows.cast_column(source.image_column, Image())
+    return rows if max_samples is None else rows.take(max_samples)
+
+
+def load_scene_split(source: SourceArguments, split: str, max_samples: int | None) -> Dataset:
+    """A split of the embedded data set, of which no more is drawn than is needed."""
+    if source.data_dir is not None or source.data_files is not None:
         raise ValueError(
             "`--data_dir` and `--data_files` need `--dataset_name`, the builder that reads them: `imagefolder`, "
             "`webdataset`, `json`, ..."
         )
-    if args.dataset_name is None:
-        name = split.split("[")[0]
-        if name not in ("train", "test"):
-            raise ValueError(f"The drawn scenes have the splits 'train' and 'test', not {split!r}.")
-        num_scenes = NUM_TRAIN_SCENES if name == "train" else NUM_EVAL_SCENES
-        if split == name and max_samples is not None:
-            num_scenes = min(max_samples, num_scenes)
-        dataset = take_slice(load_scenes(num_scenes, seed=int(name == "test")), name, split)
-    elif is_saved_to_disk(args.dataset_name) and (args.data_files is not None or args.data_dir is not None):
-        raise ValueError(
-            f"`--dataset_name {args.dataset_name}` was saved with `save_to_disk` and is all there is: leave out "
-            "`--data_files` and `--data_dir`."
-        )
-    elif is_saved_to_disk(args.dataset_name):
-        dataset, name = load_from_disk(args.dataset_name), split.split("[")[0]
-        if isinstance(dataset, DatasetDict):
-            if name not in dataset:
-                raise ValueError(f"`--dataset_name {args.dataset_name}` has no split {name!r} but {list(dataset)}.")
-            dataset = dataset[name]
-        dataset = take_slice(dataset, name, split)
-    else:
-        if args.dataset_name == "webdataset":
-            prepare_webdataset(args, split.split("[")[0])
-        sources = [args.data_files] if weights is None else args.data_files
-        loaded = [
-            load_dataset(
-                args.dataset_name,
-                args.dataset_config_name,
-                data_dir=args.data_dir,
-                data_files=data_files,
-                split=split,
-                streaming=args.streaming,
-            )
-            for data_files in sources
-        ]
-        dataset = loaded[0] if weights is None else mix(loaded, weights, seed)
-
-    if isinstance(dataset, Dataset) and len(dataset) == 0:
-        raise ValueError(f"The split {split!r} is empty.")
-    if with_images:
-        columns = get_columns(dataset)
-        if args.image_column not in columns:
-            raise ValueError(
-                f"`--image_column {args.image_column}` is no column of split {split!r}, which has {columns}: name one."
-            )
-        if not isinstance(dataset.features[args.image_column] if dataset.features else None, Image):
-            dataset = dataset.cast_column(args.image_column, Image())
-    if max_samples is not None:
-        dataset = dataset.take(max_samples)
-    return dataset
+    split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
+    name = split.partition("[")[0]
+    num_scenes = NUM_SCENES[name] if max_samples is None or split != name else min(max_samples, NUM_SCENES[name])
+    return take_slice(load_scenes(num_scenes, seed=int(name == "test")), name, split)
 
 
 def is_saved_to_disk(name: str) -> bool:
-    return os.path.isdir(name) and bool({"state.json", "dataset_dict.json"} & set(os.listdir(name)))
+    """Whether a folder was written by `save_to_disk`."""
+    return any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json"))
 
 
-def prepare_webdataset(args: argparse.Namespace, split: str) -> None:
+def load_saved_split(source: SourceArguments, split: str) -> Dataset:
+    """A split of what `save_to_disk` has written; a single data set there goes by any name."""
+    if source.data_files is not None or source.data_dir is not None:
+        raise ValueError(
+            f"`--dataset_name {source.dataset_name}` was saved with `save_to_disk` and is all there is: leave out "
+            "`--data_files` and `--data_dir`."
+        )
+    rows = load_from_disk(source.dataset_name)
+    if isinstance(rows, DatasetDict):
+        split = resolve_split(split, list(rows), f"`--dataset_name {source.dataset_name}`")
+        rows = rows[split.partition("[")[0]]
+    return take_slice(rows, split.partition("[")[0], split)
+
+
+def load_built_split(
+    source: SourceArguments, data_files: str | list[str] | None, split: str
+) -> Dataset | IterableDataset:
+    """A split of a data set of the Hub, or of files that a builder of `datasets` reads."""
+    told = describe_source(source, data_files)
+    try:
+        builder = load_dataset_builder(
+            source.dataset_name, source.dataset_config_name, data_dir=source.data_dir, data_files=data_files
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{told} cannot be loaded: {error} Check these arguments.") from error
+    splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
+    split = resolve_split(split, splits, told)
+    if source.dataset_name == "webdataset":
+        check_shards(builder, split.partition("[")[0])
+        builder = TolerantWebDataset(data_files=builder.config.data_files)
+    if source.streaming:
+        return builder.as_streaming_dataset(split)
+    try:
+        builder.download_and_prepare()
+    except DatasetGenerationError as error:
+        raise ValueError(f"{told} cannot be read: {error.__cause__ or error}") from error
+    return builder.as_dataset(split)
+
+
+def describe_source(source: SourceArguments, data_files: str | list[str] | None) -> str:
+    """The arguments that name a data set, as they are typed."""
+    given = {"dataset_name": source.dataset_name, "dataset_config_name": source.dataset_config_name}
+    given |= {"data_dir": source.data_dir, "data_files": data_files}
+    values = {name: value if isinstance(value, list) else [value] for name, value in given.items() if value}
+    return f"`{' '.join(f'--{name} ' + ' '.join(map(str, value)) for name, value in values.items())}`"
+
+
+def resolve_split(split: str, splits: list[str], name: str) -> str:
     """
-    Makes `datasets` read webdataset shards with nothing left out in silence: a local shard that was cut off, of which
-    it would read what there is, is an error, and a text or JSON member that cannot be decoded is None.
+    The split to take: the one that is asked for; if it is not there, but only one is, that one, which is told once.
 
     Raises:
-        `ValueError`: if shards were cut off.
+        `ValueError`: if there are several others.
     """
-    builder = load_dataset_builder("webdataset", data_dir=args.data_dir, data_files=args.data_files)
+    asked, bracket, part = split.partition("[")
+    if not splits or asked in (*splits, "all") or "+" in split:
+        return split
+    if len(splits) > 1:
+        raise ValueError(f"{name} has no split {asked!r} but {', '.join(map(repr, splits))}: name one of these.")
+    logger.warning_once(f"{name} has no split {asked!r}: its only one, {splits[0]!r}, is taken.")
+    return splits[0] + bracket + part
+
+
+def check_shards(builder: DatasetBuilder, split: str) -> None:
+    """
+    Raises:
+        `ValueError`: if local shards of a split were cut off, of which `datasets` would read what there is.
+    """
     shards = [str(file) for file in builder.config.data_files.get(split, []) if str(file).endswith(".tar")]
     cut_off = [shard for shard in shards if os.path.isfile(shard) and not ends_as_a_tar(shard)]
     if cut_off:
@@ -148,10 +203,6 @@ def prepare_webdataset(args: argparse.Namespace, split: str) -> None:
             f"{len(cut_off)} of {len(shards)} shards lack the end of a tar file, such as {cut_off[0]}: they were cut "
             "off. Write them anew, or leave them out of `--data_files`."
         )
-    decoders = type(builder).DECODERS
-    for extension, decode in decoders.items():
-        if not isinstance(decode, partial):
-            decoders[extension] = partial(decode_or_none, decode)
 
 
 def ends_as_a_tar(path: str) -> bool:
@@ -160,14 +211,6 @@ def ends_as_a_tar(path: str) -> bool:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1024))
         return size >= 1024 and not any(file.read())
-
-
-def decode_or_none(decode: Callable[[bytes], object], content: bytes) -> object:
-    """What a member of a shard holds; None where it is damaged, which counts as missing."""
-    try:
-        return decode(content)
-    except ValueError:
-        return None
 
 
 def mix(sources: list[Dataset] | list[IterableDataset], weights: list[float], seed: int) -> Dataset | IterableDataset:
@@ -214,7 +257,7 @@ def split_by_process(
 ) -> Dataset | IterableDataset:
     """The rows of one process; none for the last ones where there are fewer rows than processes."""
     if isinstance(dataset, Dataset) and len(dataset) < num_processes:
-        return dataset.select(range(process_index, min(process_index + 1, len(dataset))))
+        return dataset.select([process_index] if process_index < len(dataset) else [])
     return split_dataset_by_node(dataset, rank=process_index, world_size=num_processes)
 
 

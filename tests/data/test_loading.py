@@ -1,0 +1,263 @@
+"""The data set that the data arguments name: splits, files, columns, and what is said of those that are not there."""
+
+import json
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from datasets import Dataset, DatasetDict, Image
+
+from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.loading import (
+    compute_fingerprint,
+    get_columns,
+    is_saved_to_disk,
+    load_split,
+    split_by_process,
+    take_slice,
+)
+from modeling_lotlip.data.scenes import load_scenes, make_scene
+
+
+def write_json(path: Path, numbers: range) -> str:
+    path.write_text("".join(json.dumps({"number": number}) + "\n" for number in numbers))
+    return str(path)
+
+
+def read_numbers(source: SourceArguments, *args, **options) -> list[int]:
+    return [row["number"] for row in load_split(source, *args, with_images=False, **options)]
+
+
+def write_images(folder: Path, names: list[str]) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (4, 3), "red").save(folder / name)
+
+
+def write_shard(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, BytesIO(content))
+    return path
+
+
+both_ways = pytest.mark.parametrize("streaming", [False, True])
+
+
+# The embedded data set
+
+
+def test_scenes_are_drawn_as_far_as_they_are_needed(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "modeling_lotlip.data.loading.load_scenes",
+        lambda num_scenes, seed: drawn.append((num_scenes, seed)) or load_scenes(min(num_scenes, 300), seed),
+    )
+    source = SourceArguments()
+    assert load_split(source, "train", 3)["caption"] == [make_scene(0, index).caption for index in range(3)]
+    assert len(load_split(source, "test")) == 256
+    assert load_split(source, "test", 2)["long_captions"] == [[make_scene(1, index).long_caption] for index in (0, 1)]
+    # of a slice all must be there: the last three, of which two are kept
+    expected = [make_scene(1, index).caption for index in (253, 254)]
+    assert load_split(source, "test[-3:]", 2)["caption"] == expected
+    assert drawn == [(3, 0), (256, 1), (2, 1), (256, 1)]
+
+
+def test_what_scenes_have_not():
+    with pytest.raises(ValueError, match="drawn scenes has no split 'validation' but 'train', 'test'"):
+        load_split(SourceArguments(), "validation")
+    for source in (SourceArguments(data_dir="photos"), SourceArguments(data_files=["a.json"])):
+        with pytest.raises(ValueError, match="`--data_dir` and `--data_files` need `--dataset_name`"):
+            load_split(source, "train")
+
+
+# Splits
+
+
+@both_ways
+def test_the_only_split_is_taken_and_told_once(tmp_path, caplog, streaming):
+    source = SourceArguments("json", data_files=[write_json(tmp_path / "a.json", range(5))], streaming=streaming)
+    for _ in range(2):
+        assert read_numbers(source, "test") == list(range(5))
+    told = [record.message for record in caplog.records if "no split" in record.message]
+    assert len(told) == 1
+    assert (
+        f"`--dataset_name json --data_files {tmp_path}/a.json` has no split 'test': its only one, 'train'" in told[0]
+    )
+    if not streaming:
+        assert read_numbers(source, "validation[1:3]") == [1, 2]
+
+
+def test_of_several_splits_one_must_be_named(tmp_path):
+    write_images(tmp_path, ["train/a.png", "test/b.png", "test/c.png"])
+    source = SourceArguments("imagefolder", data_dir=str(tmp_path))
+    assert len(load_split(source, "train")) == 1 and len(load_split(source, "test")) == 2
+    assert len(load_split(source, "train+test")) == len(load_split(source, "all")) == 3
+    message = f"`--dataset_name imagefolder --data_dir {tmp_path}` has no split 'val' but 'train', 'test': name one"
+    for split in ("val", "val[:1]"):
+        with pytest.raises(ValueError, match=message):
+            load_split(source, split)
+
+
+def test_splits_of_a_folder_that_was_saved(tmp_path):
+    whole = Dataset.from_dict({"number": [0, 1, 2]})
+    whole.save_to_disk(tmp_path / "one")
+    DatasetDict({"train": whole, "val": whole.select([2])}).save_to_disk(tmp_path / "two")
+    DatasetDict({"val": whole}).save_to_disk(tmp_path / "three")
+    assert is_saved_to_disk(str(tmp_path / "one")) and is_saved_to_disk(str(tmp_path / "two"))
+    assert not is_saved_to_disk(str(tmp_path)) and not is_saved_to_disk("imagefolder")
+    assert read_numbers(SourceArguments(str(tmp_path / "one")), "any[1:]") == [1, 2]
+    assert read_numbers(SourceArguments(str(tmp_path / "two")), "val") == [2]
+    assert read_numbers(SourceArguments(str(tmp_path / "two")), "train[:2]", 1) == [0]
+    assert read_numbers(SourceArguments(str(tmp_path / "three")), "test[1:2]") == [1]
+    with pytest.raises(ValueError, match="has no split 'test' but 'train', 'val'"):
+        read_numbers(SourceArguments(str(tmp_path / "two")), "test")
+    for more in ({"data_files": ["a"]}, {"data_dir": "a"}):
+        with pytest.raises(ValueError, match="was saved with `save_to_disk`.*leave out `--data_files`"):
+            read_numbers(SourceArguments(str(tmp_path / "one"), **more), "train")
+
+
+def test_slices_of_nothing():
+    rows = Dataset.from_dict({"number": [0, 1, 2]})
+    assert take_slice(rows, "train", "train") is rows
+    assert take_slice(rows, "train", "train[50%:]")["number"] == [2]
+    with pytest.raises(ValueError, match=r"'train\[3:\]' is empty: there are 3 rows"):
+        take_slice(rows, "train", "train[3:]")
+
+
+# Files
+
+
+@both_ways
+def test_rows_are_those_of_the_files_that_are_named(tmp_path, streaming):
+    """Evaluation on files of its own has a source of its own."""
+    names = [
+        write_json(tmp_path / f"{name}.json", range(*ends)) for name, ends in zip("abc", [(0, 3), (3, 5), (5, 9)])
+    ]
+    train = SourceArguments("json", data_files=names[:2], streaming=streaming)
+    evaluation = SourceArguments("json", data_files=names[2:], streaming=streaming)
+    assert read_numbers(train, "train") == [0, 1, 2, 3, 4] and read_numbers(evaluation, "train") == [5, 6, 7, 8]
+    assert read_numbers(train, "train", 2) == [0, 1]
+    folder = SourceArguments("json", data_dir=str(tmp_path), streaming=streaming)
+    assert sorted(read_numbers(folder, "train")) == list(range(9))
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    nothing = str(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=f"`--dataset_name {nothing}` cannot be loaded: .*Check these arguments"):
+        load_split(SourceArguments(nothing), "train")
+    with pytest.raises(ValueError, match=f"`--dataset_name imagefolder --data_dir {nothing}` cannot be loaded"):
+        load_split(SourceArguments("imagefolder", data_dir=nothing), "train")
+    with pytest.raises(ValueError, match=f"`--dataset_name json --data_files {nothing} b.json` cannot be loaded"):
+        load_split(SourceArguments("json", data_files=[nothing, "b.json"]), "train")
+    (tmp_path / "damaged.json").write_text('{"number": ')
+    with pytest.raises(ValueError, match="damaged.json` cannot be read: .*JSON"):
+        load_split(SourceArguments("json", data_files=[str(tmp_path / "damaged.json")]), "train")
+    (tmp_path / "one.csv").write_text("number\n")
+    with pytest.raises(ValueError, match="'train' is empty|no data"):
+        load_split(SourceArguments("csv", data_files=[str(tmp_path / "one.csv")]), "train")
+
+
+@both_ways
+def test_the_image_column(tmp_path, streaming):
+    write_images(tmp_path, ["a.png"])
+    rows = {"picture": str(tmp_path / "a.png"), "caption": "a boat"}
+    (tmp_path / "rows.json").write_text(json.dumps(rows) + "\n")
+    options = {"data_files": [str(tmp_path / "rows.json")], "streaming": streaming}
+    (row,) = load_split(SourceArguments("json", **options, image_column="picture"), "train")
+    assert row["picture"].size == (4, 3)  # a path becomes an image
+    (row,) = load_split(SourceArguments("json", **options, image_column="picture"), "train", with_images=False)
+    assert row == rows
+    message = r"`--image_column image` is no column of split 'train', which has \['picture', 'caption'\]"
+    with pytest.raises(ValueError, match=message):
+        load_split(SourceArguments("json", **options), "train")
+
+
+# Shards
+
+
+def members(key: str, text: bytes = b"a boat", about: bytes = b'{"url": "x.org"}') -> dict[str, bytes]:
+    return {f"{key}.jpg": b"jpeg", f"{key}.txt": text, f"{key}.json": about}
+
+
+@both_ways
+def test_damaged_members_are_none(tmp_path, streaming):
+    content = members("a") | members("b", text=b"\xff\xfe") | members("c", about=b"{") | members("d")
+    shard = write_shard(tmp_path / "0.tar", content)
+    source = SourceArguments("webdataset", data_files=[str(shard)], image_column="jpg", streaming=streaming)
+    rows = load_split(source, "train").cast_column("jpg", Image(decode=False))
+    assert [(row["__key__"], row["txt"], row["json"]) for row in rows] == [
+        ("a", "a boat", {"url": "x.org"}),
+        ("b", None, {"url": "x.org"}),
+        ("c", "a boat", None),
+        ("d", "a boat", {"url": "x.org"}),
+    ]
+    # the builder of `datasets` is as it was
+    from datasets.packaged_modules.webdataset import webdataset
+
+    assert webdataset.WebDataset.DECODERS is webdataset.DECODERS
+    assert webdataset.DECODERS["json"] is json.loads
+
+
+@both_ways
+def test_shards_that_were_cut_off(tmp_path, streaming):
+    shards = [write_shard(tmp_path / f"{number}.tar", members(str(number))) for number in range(3)]
+    options = {"data_files": [str(tmp_path / "*.tar")], "image_column": "jpg", "streaming": streaming}
+    assert len(list(load_split(SourceArguments("webdataset", **options), "test", 2).select_columns("txt"))) == 2
+    content = shards[1].read_bytes()
+    for part in (content[: 4 * 512], content[:-1024].rstrip(b"\0"), content[:100], b""):
+        shards[1].write_bytes(part)
+        with pytest.raises(ValueError, match="1 of 3 shards lack the end of a tar file, such as .*1.tar: they were"):
+            load_split(SourceArguments("webdataset", **options), "train")
+
+
+@both_ways
+def test_sources_come_in_proportion_to_their_weights(tmp_path, streaming):
+    names = [write_json(tmp_path / "a.json", range(20)), write_json(tmp_path / "b.json", range(20, 24))]
+    source = SourceArguments("json", data_files=names, streaming=streaming)
+    mixed = read_numbers(source, "train", weights=[1.0, 3.0], seed=0)
+    assert set(mixed) == set(range(24)), "every row of every source comes"
+    assert 0.6 < sum(number >= 20 for number in mixed) / len(mixed) < 0.9
+    assert read_numbers(source, "train", weights=[2.0, 6.0], seed=0) == mixed
+    assert read_numbers(source, "train", weights=[1.0, 3.0], seed=1) != mixed
+
+
+# Rows of a process, columns, fingerprints
+
+
+@both_ways
+@pytest.mark.parametrize(("num_rows", "num_processes"), [(7, 3), (2, 4), (4, 4)])
+def test_each_row_falls_to_one_process(num_rows, num_processes, streaming):
+    rows = Dataset.from_dict({"number": list(range(num_rows))})
+    if streaming:
+        rows = rows.to_iterable_dataset()
+    shares = [split_by_process(rows, process, num_processes) for process in range(num_processes)]
+    numbers = [[row["number"] for row in share] for share in shares]
+    assert sorted(sum(numbers, [])) == list(range(num_rows))
+    assert max(map(len, numbers)) - min(map(len, numbers)) <= 1
+
+
+def test_columns_of_a_stream_that_does_not_know_them():
+    rows = Dataset.from_dict({"number": [1], "text": ["a"]})
+    assert get_columns(rows) == ["number", "text"]
+    stream = rows.to_iterable_dataset().map(lambda row: row | {"more": 1})
+    assert stream.column_names is None and get_columns(stream) == ["number", "text", "more"]
+
+
+def test_the_fingerprint_knows_the_files_of_images(tmp_path):
+    write_images(tmp_path, ["a.png", "b.png"])
+    rows = Dataset.from_dict({"image": [str(tmp_path / "a.png"), str(tmp_path / "b.png")]}).cast_column(
+        "image", Image()
+    )
+    first = compute_fingerprint(rows, "image")
+    assert first == compute_fingerprint(rows, "image") != compute_fingerprint(rows)
+    assert compute_fingerprint(rows.select([0]), "image") != first
+    PIL.Image.fromarray(np.zeros((30, 40, 3), dtype=np.uint8)).save(tmp_path / "b.png")
+    assert compute_fingerprint(rows, "image") != first
+    (tmp_path / "b.png").unlink()
+    assert compute_fingerprint(rows, "image") != first
