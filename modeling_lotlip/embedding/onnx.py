@@ -12,41 +12,20 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Export to ONNX: the text tower and the image tower as two graphs, for onnxruntime and for transformers.js.
+Export to ONNX: the text tower and the image tower of a LoTLIP as two graphs, for onnxruntime and for transformers.js.
 
-    python examples/export_onnx.py --model_name_or_path outputs/demo --output_dir outputs/onnx
-    python examples/export_onnx.py --model_name_or_path outputs/demo --output_dir outputs/onnx --dtype fp32 fp16 q8
-
-transformers does the export, onnxruntime the conversion to other dtypes (`pip install onnx onnxruntime onnxscript`).
-The files have the names, inputs and outputs of CLIP's, with any number of texts, of any length, and of images:
-
-- `onnx/text_model.onnx`: `input_ids` and `attention_mask` to `text_embeds` (batch, dim) and `last_hidden_state`
-- `onnx/vision_model.onnx`: `pixel_values` to `image_embeds` (batch, dim) and `last_hidden_state`
-
-The embeddings are those of the model, not normalised. Each file is run on onnxruntime and compared with the model
-before it has its name.
+transformers does the export, onnxruntime the conversion to other dtypes. The files have the names, inputs and outputs
+of CLIP's. Each graph is run on onnxruntime and compared with the model before its file has its name.
 """
 
-import argparse
 import json
 import logging
-import os
 from pathlib import Path
+from typing import NamedTuple
 
-import onnx
-import onnx_ir
-import onnxruntime
 import torch
-from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch.export import Dim
 from transformers import AutoConfig
-from transformers.exporters import (
-    ExportFormat,
-    OnnxConfig,
-    OnnxExporter,
-    OnnxRuntimeDynamicConfig,
-    OnnxRuntimeQuantizer,
-)
 
 from .. import (
     LotlipConfig,
@@ -55,13 +34,31 @@ from .. import (
     LotlipTextModelWithProjection,
     LotlipVisionModelWithProjection,
 )
-from ..data.arguments import HelpFormatter
-from ..files import write_json
+from ..files import write_json, written_whole
 from .models import check_single_embeddings, hash_weights
 
 
+try:
+    import onnx
+    import onnx_ir
+    import onnxruntime
+    import onnxscript  # noqa: F401, the exporter of torch needs it
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from transformers.exporters import (
+        ExportFormat,
+        OnnxConfig,
+        OnnxExporter,
+        OnnxRuntimeDynamicConfig,
+        OnnxRuntimeQuantizer,
+    )
+except ImportError as error:
+    raise ImportError(f'The export lacks {error.name}: `pip install "modeling_lotlip[onnx]"` brings it.') from error
+
+
+logger = logging.getLogger(__name__)
+
 # What transformers.js adds to the name of a graph of that dtype
-SUFFIXES = {"fp32": "", "fp16": "_fp16", "q8": "_quantized"}
+SUFFIXES = {"float32": "", "float16": "_fp16", "q8": "_quantized"}
 # The least cosine similarity of an embedding in float32 to the model's. The other dtypes are reported only.
 MIN_COSINE = 1 - 1e-5
 
@@ -115,24 +112,45 @@ def convert_dtype(program: onnx_ir.Model, dtype: str) -> onnx.ModelProto:
         program (`onnx_ir.Model`):
             A graph in float32; it is left as it is.
         dtype (`str`):
-            `"fp32"`, `"fp16"` (weights and computation), or `"q8"`: weights of matrix products and embeddings in 8
-            bits, activations quantised while it runs.
+            `"float32"`, `"float16"` (weights and computation), or `"q8"`: weights of matrix products and embeddings in
+            8 bits, activations quantised while it runs.
     """
     if dtype == "q8":
         # convolutions have no kernel in 8 bits on CPUs; 7 of the bits, as older processors overflow with all
         config = OnnxRuntimeDynamicConfig(["MatMul", "Gemm", "Gather"], per_channel=True, reduce_range=True)
         program = OnnxRuntimeQuantizer(config).quantize(program, {}, ExportFormat.ONNX)
     proto = onnx_ir.to_proto(program)
-    return convert_float_to_float16(proto, keep_io_types=True) if dtype == "fp16" else proto
+    return convert_float_to_float16(proto, keep_io_types=True) if dtype == "float16" else proto
+
+
+class Graph(NamedTuple):
+    """
+    A graph that was written.
+
+    Args:
+        name (`str`):
+            The name of its file.
+        megabytes (`float`):
+            Its size.
+        difference (`float`):
+            The largest difference of an entry of an embedding from that of the model.
+        cosine (`float`):
+            The least cosine similarity of an embedding to that of the model.
+    """
+
+    name: str
+    megabytes: float
+    difference: float
+    cosine: float
 
 
 @torch.no_grad()
-def compare(model: LotlipPreTrainedModel, path: Path, samples: list[dict[str, torch.Tensor]]) -> dict[str, float]:
+def compare(model: LotlipPreTrainedModel, path: Path, samples: list[dict[str, torch.Tensor]]) -> tuple[float, float]:
     """
     Runs a graph on onnxruntime, on the CPU, beside the model.
 
     Returns:
-        `dict`: the `difference`, the largest one of an entry of the embeddings, and the least `cosine` similarity of
+        `tuple[float, float]`: the largest difference of an entry of the embeddings, and the least cosine similarity of
         an embedding to that of the model.
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -144,7 +162,7 @@ def compare(model: LotlipPreTrainedModel, path: Path, samples: list[dict[str, to
         embeds, expected = torch.from_numpy(embeds), expected[name]
         differences.append((embeds - expected).abs().max())
         cosines.append(torch.nn.functional.cosine_similarity(embeds, expected).min())
-    return {"difference": torch.stack(differences).max().item(), "cosine": torch.stack(cosines).min().item()}
+    return torch.stack(differences).max().item(), torch.stack(cosines).min().item()
 
 
 def save_graphs(
@@ -154,27 +172,27 @@ def save_graphs(
     program: onnx_ir.Model,
     samples: list[dict[str, torch.Tensor]],
     dtypes: list[str],
-) -> None:
+) -> list[Graph]:
     """
-    Writes a graph in several dtypes, each compared with the model first, and prints a row of a table for each.
+    Writes a graph in several dtypes, each compared with the model first.
 
     Raises:
         `RuntimeError`: if the graph in float32 gives other embeddings than the model.
     """
+    graphs = []
     for dtype in dtypes:
         path = folder / f"{name}{SUFFIXES[dtype]}.onnx"
-        partial = path.with_name(path.name + ".partial")
-        onnx.save(convert_dtype(program, dtype), partial)
-        parity = compare(model, partial, samples)
-        if dtype == "fp32" and not parity["cosine"] >= MIN_COSINE:
-            raise RuntimeError(
-                f"`{name}` on onnxruntime is not the model: an embedding has a cosine similarity of "
-                f"{parity['cosine']:.6f} to the model's. Try other versions of torch, onnx and onnxscript. The graph "
-                f"is left in `{partial}`."
-            )
-        os.replace(partial, path)
-        size = path.stat().st_size / 1e6
-        print(f"| {path.name} | {size:.1f} | {parity['difference']:.1e} | {parity['cosine']:.6f} |")
+        with written_whole(path) as partial:
+            onnx.save(convert_dtype(program, dtype), partial)
+            difference, cosine = compare(model, partial, samples)
+            if dtype == "float32" and not cosine >= MIN_COSINE:
+                raise RuntimeError(
+                    f"`{name}` on onnxruntime is not the model: an embedding has a cosine similarity of {cosine:.6f} "
+                    f"to the model's. Try other versions of torch, onnx and onnxscript. The graph is left in "
+                    f"`{partial}`."
+                )
+        graphs.append(Graph(path.name, path.stat().st_size / 1e6, difference, cosine))
+    return graphs
 
 
 def export_towers(
@@ -184,9 +202,9 @@ def export_towers(
     limit: int,
     dtypes: list[str],
     output_corner_tokens: bool = False,
-) -> None:
+) -> list[Graph]:
     """
-    Writes both towers as graphs in several dtypes, and prints a table of how they compare with the models.
+    Writes both towers as graphs in several dtypes.
 
     Args:
         folder (`Path`):
@@ -212,9 +230,10 @@ def export_towers(
     # of other sizes than those that the graphs were traced with
     texts = [sample_texts(text_model, num_texts, length) for num_texts, length in ((1, 2), (3, limit))]
     images = [sample_images(vision_model, num_images) for num_images in (1, 3)]
-    print("| graph | MB | largest difference | least cosine similarity |\n| --- | ---: | ---: | ---: |")
-    save_graphs(folder, "text_model", text_model, text, texts, dtypes)
-    save_graphs(folder, "vision_model", vision_model, vision, images, dtypes)
+    return [
+        *save_graphs(folder, "text_model", text_model, text, texts, dtypes),
+        *save_graphs(folder, "vision_model", vision_model, vision, images, dtypes),
+    ]
 
 
 def remove_graphs_of_another_model(folder: Path, weights: str, dtypes: list[str]) -> None:
@@ -225,7 +244,7 @@ def remove_graphs_of_another_model(folder: Path, weights: str, dtypes: list[str]
             for path in (folder / f"{name}{suffix}.onnx" for name in ("text_model", "vision_model")):
                 if path.exists():
                     path.unlink()
-                    print(f"Removed {path}, which is of another model.")
+                    logger.warning(f"Removed {path}, which is of another model.")
     write_json(record, {"weights": weights})
 
 
@@ -237,51 +256,59 @@ def save_preprocessing(folder: Path, processor: LotlipProcessor) -> None:
     write_json(folder / "preprocessor_config.json", content | {"image_processor_type": "CLIPImageProcessor"})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--model_name_or_path", required=True, help="A LoTLIP model, a Hub id or a folder.")
-    parser.add_argument("--output_dir", type=Path, required=True, help="The folder of the graphs.")
-    parser.add_argument(
-        "--dtype",
-        nargs="+",
-        default=["fp32"],
-        choices=list(SUFFIXES),
-        help="float32, float16, and 8 bits for the weights, each in files of its own.",
-    )
-    parser.add_argument(
-        "--output_corner_tokens",
-        action="store_true",
-        help="The text graph also gives `corner_embeds` (batch, corners, dim). Embedding does not need them.",
-    )
-    args = parser.parse_args()
-    # the exporter reports on operations that these graphs do not have
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+def export_model(
+    model_name_or_path: str, folder: Path, dtypes: list[str], output_corner_tokens: bool = False
+) -> list[Graph]:
+    """
+    Writes both towers of a model as graphs, with what transformers.js needs beside them.
 
-    config = AutoConfig.from_pretrained(args.model_name_or_path)
+    Args:
+        model_name_or_path (`str`):
+            A LoTLIP model, a Hub id or a folder.
+        folder (`Path`):
+            Gets `onnx/text_model.onnx` (`input_ids` and `attention_mask` to `text_embeds` and `last_hidden_state`),
+            `onnx/vision_model.onnx` (`pixel_values` to `image_embeds` and `last_hidden_state`), both for any number
+            of texts, of any length, and of images, and the files of the tokenizer and the image processor. The
+            embeddings are not normalised.
+        dtypes (`list[str]`):
+            Keys of `SUFFIXES`, each for files of its own.
+        output_corner_tokens (`bool`, *optional*, defaults to `False`):
+            Whether the text graph also computes the `corner_embeds`.
+
+    Returns:
+        `list[Graph]`: how each graph compares with the model.
+
+    Raises:
+        `ValueError`: if the model is no LoTLIP, compares tokens, or lacks the corner tokens that are asked for.
+        `RuntimeError`: if a graph is not the model.
+    """
+    named = f"`--model_name_or_path {model_name_or_path}`"
+    config = AutoConfig.from_pretrained(model_name_or_path)
     if not isinstance(config, LotlipConfig):
-        parser.error(f"--model_name_or_path {args.model_name_or_path} is a `{config.model_type}`, no LoTLIP.")
+        raise ValueError(f"{named} is a `{config.model_type}`, no LoTLIP.")
     try:
         check_single_embeddings(config)
     except ValueError as error:
-        parser.error(f"--model_name_or_path {args.model_name_or_path}: {error}")
-    if args.output_corner_tokens and config.text_config.num_corner_tokens == 0:
-        parser.error(f"--output_corner_tokens: the model {args.model_name_or_path} has no corner tokens.")
-    text_model = LotlipTextModelWithProjection.from_pretrained(args.model_name_or_path, dtype="float32").eval()
-    vision_model = LotlipVisionModelWithProjection.from_pretrained(args.model_name_or_path, dtype="float32").eval()
-    processor = LotlipProcessor.from_pretrained(args.model_name_or_path)
-    export_towers(
-        args.output_dir / "onnx",
-        text_model,
-        vision_model,
-        processor.tokenizer.model_max_length,
-        args.dtype,
-        args.output_corner_tokens,
-    )
+        raise ValueError(f"{named}: {error}") from error
+    if output_corner_tokens and config.text_config.num_corner_tokens == 0:
+        raise ValueError(f"`--output_corner_tokens`: {named} has no corner tokens.")
+    text_model = LotlipTextModelWithProjection.from_pretrained(model_name_or_path, dtype="float32").eval()
+    vision_model = LotlipVisionModelWithProjection.from_pretrained(model_name_or_path, dtype="float32").eval()
+    processor = LotlipProcessor.from_pretrained(model_name_or_path)
+
+    limit = processor.tokenizer.model_max_length
+    graphs = export_towers(folder / "onnx", text_model, vision_model, limit, dtypes, output_corner_tokens)
     weights = f"{hash_weights(text_model)} {hash_weights(vision_model)}"
-    remove_graphs_of_another_model(args.output_dir / "onnx", weights, args.dtype)
-    config.save_pretrained(args.output_dir)
-    save_preprocessing(args.output_dir, processor)
+    remove_graphs_of_another_model(folder / "onnx", weights, dtypes)
+    config.save_pretrained(folder)
+    save_preprocessing(folder, processor)
+    return graphs
 
 
-if __name__ == "__main__":
-    main()
+def format_table(graphs: list[Graph]) -> str:
+    """How graphs compare with the model, as Markdown."""
+    lines = ["| graph | MB | largest difference | least cosine similarity |", "| --- | ---: | ---: | ---: |"]
+    lines += [
+        f"| {name} | {size:.1f} | {difference:.1e} | {cosine:.6f} |" for name, size, difference, cosine in graphs
+    ]
+    return "\n".join(lines)

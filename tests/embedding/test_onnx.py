@@ -4,10 +4,10 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -20,7 +20,15 @@ from modeling_lotlip import (
     LotlipProcessor,
     LotlipTextModelWithProjection,
 )
-from modeling_lotlip.embedding import onnx as export_onnx
+from modeling_lotlip.embedding.onnx import (
+    SUFFIXES,
+    convert_dtype,
+    export_model,
+    export_tower,
+    remove_graphs_of_another_model,
+    sample_texts,
+    save_graphs,
+)
 from tests.conftest import tiny_config
 
 
@@ -37,10 +45,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def exported(model_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    argv = ["export_onnx.py", "--model_name_or_path", str(model_dir), "--output_dir", str(folder)]
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sys, "argv", [*argv, "--dtype", "fp32", "fp16", "q8"])
-        export_onnx.main()
+    export_model(str(model_dir), folder, ["float32", "float16", "q8"])
     return folder
 
 
@@ -90,11 +95,11 @@ def test_graphs_give_the_embeddings_of_the_model(exported, model, suffix, tolera
 def test_corner_tokens(tmp_path):
     config = tiny_config(num_corner_tokens=3, num_hidden_layers=1)
     model = LotlipTextModelWithProjection(config.text_config).eval()
-    inputs = export_onnx.sample_texts(model, num_texts=2, length=8)
+    inputs = sample_texts(model, num_texts=2, length=8)
     shapes = {name: {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO} for name in inputs}
-    program = export_onnx.export_tower(model, inputs, shapes, output_corner_tokens=True)
-    export_onnx.onnx.save(export_onnx.convert_dtype(program, "fp32"), tmp_path / "model.onnx")
-    inputs = export_onnx.sample_texts(model, num_texts=3, length=20)
+    program = export_tower(model, inputs, shapes, output_corner_tokens=True)
+    onnx.save(convert_dtype(program, "float32"), tmp_path / "model.onnx")
+    inputs = sample_texts(model, num_texts=3, length=20)
     embeds, corners = run(tmp_path / "model.onnx", "text_embeds", "corner_embeds", **inputs)
     expected = model(**inputs, output_corner_tokens=True)
     torch.testing.assert_close(embeds, expected.text_embeds, atol=1e-5, rtol=0)
@@ -103,38 +108,50 @@ def test_corner_tokens(tmp_path):
     # a graph that is not the model's gets no name
     other = LotlipTextModelWithProjection(model.config).eval()
     with pytest.raises(RuntimeError, match="`text_model` on onnxruntime is not the model"):
-        export_onnx.save_graphs(tmp_path, "text_model", other, program, [inputs], ["fp32"])
-    assert not (tmp_path / "text_model.onnx").exists()
+        save_graphs(tmp_path, "text_model", other, program, [inputs], ["float32"])
+    assert not (tmp_path / "text_model.onnx").exists() and (tmp_path / "text_model.onnx.partial").exists()
 
 
-def test_what_is_no_lotlip_is_refused(model_dir, monkeypatch, tmp_path, capsys):
+def test_what_cannot_be_exported_is_refused(tmp_path):
     tiny_config().text_config.save_pretrained(tmp_path)
-    argv = ["export_onnx.py", "--model_name_or_path", str(tmp_path), "--output_dir", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", argv)
-    with pytest.raises(SystemExit):
-        export_onnx.main()
-    assert "is a `lotlip_text_model`, no LoTLIP" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="is a `lotlip_text_model`, no LoTLIP"):
+        export_model(str(tmp_path), tmp_path / "out", ["float32"])
 
     config = tiny_config()
     config.token_wise = True
     config.save_pretrained(tmp_path)
-    with pytest.raises(SystemExit):
-        export_onnx.main()
-    assert "has no single embedding" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="has no single embedding"):
+        export_model(str(tmp_path), tmp_path / "out", ["float32"])
+
+    tiny_config(num_corner_tokens=0).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="--output_corner_tokens.*has no corner tokens"):
+        export_model(str(tmp_path), tmp_path / "out", ["float32"], output_corner_tokens=True)
+    assert not (tmp_path / "out").exists()
 
 
-def test_graphs_of_another_model_do_not_stay(tmp_path, capsys):
+def test_what_transformers_js_reads_beside_the_graphs(exported, model_dir):
+    preprocessing = json.loads((exported / "preprocessor_config.json").read_text())
+    assert preprocessing.pop("image_processor_type") == "CLIPImageProcessor", "a name that transformers.js knows"
+    expected = LotlipProcessor.from_pretrained(model_dir).image_processor.to_dict()
+    assert {name: preprocessing[name] for name in ("size", "crop_size", "image_mean", "image_std")} == {
+        name: json.loads(json.dumps(expected[name])) for name in ("size", "crop_size", "image_mean", "image_std")
+    }
+    assert "auto_map" not in preprocessing
+    assert (exported / "tokenizer.json").exists() and (exported / "config.json").exists()
+
+
+def test_graphs_of_another_model_do_not_stay(tmp_path, caplog):
     def export(weights: str, *dtypes: str) -> set[str]:
         for dtype in dtypes:
             for name in ("text_model", "vision_model"):
-                (tmp_path / f"{name}{export_onnx.SUFFIXES[dtype]}.onnx").touch()
-        export_onnx.remove_graphs_of_another_model(tmp_path, weights, list(dtypes))
+                (tmp_path / f"{name}{SUFFIXES[dtype]}.onnx").touch()
+        remove_graphs_of_another_model(tmp_path, weights, list(dtypes))
         return {path.name.removeprefix("text_model") for path in tmp_path.glob("text_model*")}
 
-    assert export("a", "fp32", "fp16") == {".onnx", "_fp16.onnx"}
-    assert export("a", "q8") == {".onnx", "_fp16.onnx", "_quantized.onnx"} and capsys.readouterr().out == ""
-    assert export("b", "fp32") == {".onnx"}
-    assert "vision_model_quantized.onnx, which is of another model" in capsys.readouterr().out
+    assert export("a", "float32", "float16") == {".onnx", "_fp16.onnx"}
+    assert export("a", "q8") == {".onnx", "_fp16.onnx", "_quantized.onnx"} and not caplog.records
+    assert export("b", "float32") == {".onnx"}
+    assert "vision_model_quantized.onnx, which is of another model" in caplog.text
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,70 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Exports both towers of a LoTLIP model as ONNX graphs, for onnxruntime and for transformers.js.
+
+    lotlip export --model outputs/demo --output_dir outputs/onnx
+    lotlip export --model outputs/demo --output_dir outputs/onnx --dtype float32 float16 q8
+
+- onnx/text_model.onnx: input_ids and attention_mask to text_embeds (batch, dim) and last_hidden_state
+- onnx/vision_model.onnx: pixel_values to image_embeds (batch, dim) and last_hidden_state
+
+The graphs take any number of texts, of any length, and of images. The embeddings are those of the model, not
+normalised. Each graph is compared with the model before its file has its name; the table says how near it is.
+"""
+
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..arguments import DTYPES, Arguments, argument
+from ..embedding.arguments import DEFAULT_MODEL
+
+
+@dataclass
+class ExportArguments(Arguments):
+    """What is exported, and where to."""
+
+    output_dir: Path = argument(help="The folder of the graphs.")
+    model_name_or_path: str = argument(
+        DEFAULT_MODEL, "A LoTLIP model, a Hub id or a folder.", aliases=("--model",), metavar="MODEL"
+    )
+    dtype: list[str] = argument(
+        ["float32"],
+        "float32, float16, and q8: 8 bits for the weights. Each in files of its own.",
+        choices=("float32", "float16", "q8", "fp32", "fp16"),
+    )
+    output_corner_tokens: bool = argument(
+        False, "The text graph also gives corner_embeds (batch, corners, dim). Embedding does not need them."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.dtype = list(dict.fromkeys(DTYPES.get(dtype, dtype) for dtype in self.dtype))
+
+
+ARGUMENTS = (ExportArguments,)
+
+
+def run(export: ExportArguments) -> None:
+    import logging
+
+    from ..embedding.onnx import export_model, format_table
+
+    # the exporter reports on operations that these graphs do not have
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with redirect_stdout(sys.stderr):  # where it tells of its progress
+        graphs = export_model(export.model_name_or_path, export.output_dir, export.dtype, export.output_corner_tokens)
+    print(format_table(graphs))
