@@ -171,7 +171,7 @@ def argument_parser(arguments: tuple[type, ...], **options: Any) -> argparse.Arg
                 title = getattr(owner, "_argument_group_name", None)
                 if title is not None and title not in groups:
                     description = getattr(owner, "_argument_group_description", None)
-                    groups[title] = self.add_argument_group(title, description)
+                    groups[title] = self.add_argument_group(title, description=description)
                 field.type = types[field.name]
                 self._parse_dataclass_field(groups.get(title, self), field)
 
