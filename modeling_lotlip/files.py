@@ -11,8 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and tables."""
 
+import csv
 import json
 import os
 from collections.abc import Iterator
@@ -65,6 +66,69 @@ def write_json(path: Path, results: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as partial:
         partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """Writes rows to a CSV file, whole or not at all; what a row lacks is left empty, a list is JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        for row in rows:
+            cells = row.items()
+            writer.writerow({key: json.dumps(cell) if isinstance(cell, (list, dict)) else cell for key, cell in cells})
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def format_markdown(titles: list[str], rows: list[list[str]]) -> str:
+    """
+    A Markdown table.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.files import format_markdown
+
+    >>> print(format_markdown(["model", "recall"], [["demo", "96.1"]]))
+    | model | recall |
+    | --- | --- |
+    | demo | 96.1 |
+    ```"""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def write_results(path: Path, results: dict, table: str, rows: list[dict] | None = None) -> None:
+    """
+    Writes results in the form that the ending of the file names, whole or not at all.
+
+    Args:
+        path (`Path`):
+            A file that ends in `.json`, `.csv` or `.md`.
+        results (`dict`):
+            What becomes JSON.
+        table (`str`):
+            What becomes Markdown: what is printed.
+        rows (`list[dict]`, *optional*):
+            What becomes CSV. Default: the results as one row.
+
+    Raises:
+        `ValueError`: if it has another ending.
+    """
+    if path.suffix == ".json":
+        write_json(path, results)
+    elif path.suffix == ".csv":
+        write_csv(path, [results] if rows is None else rows)
+    elif path.suffix == ".md":
+        write_text(path, table.rstrip("\n") + "\n")
+    else:
+        raise ValueError(f"--output_file {path} must end in .json, .csv or .md.")
 
 
 def write_table(path: Path, table: pa.Table) -> None:

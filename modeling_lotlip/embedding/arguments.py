@@ -80,6 +80,16 @@ class OutputArguments(Arguments):
 
     output_file: Path | None = argument(None, "Write the results to this file: .json, .csv or .md.")
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.output_file is None:
+            return
+        if self.output_file.suffix not in (".json", ".csv", ".md"):
+            raise ValueError(f"--output_file {self.output_file} must end in .json, .csv or .md.")
+        folder = next(parent for parent in self.output_file.absolute().parents if parent.exists())
+        if self.output_file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ValueError(f"--output_file {self.output_file} cannot be written: {folder} takes no files.")
+
 
 # In place until every command takes dataclasses
 def add_model_arguments(parser: argparse.ArgumentParser, are_several_models: bool = False) -> None:

@@ -108,6 +108,20 @@ def load_model(
     return model.to(inference.device or PartialState().device).eval(), processor
 
 
+def describe_model(
+    name: str, model: PreTrainedModel, processor: ProcessorMixin, max_length: int | None = None
+) -> dict[str, str | int | None]:
+    """What results of a model depend on: its name, revision, type, precision, embeddings and limit of texts."""
+    return {
+        "model": name,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "model_type": model.config.model_type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "max_length": max_length or processor.tokenizer.model_max_length,
+        "text_embedding": "tokens" if is_token_wise(model) else "cls",
+    }
+
+
 def count_positions(model: PreTrainedModel) -> int | None:
     """How many tokens of a text the text tower has positions for, `None` where it has no table of them."""
     config = model.config.get_text_config()

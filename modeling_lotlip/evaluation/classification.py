@@ -12,72 +12,68 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Zero-shot classification of a data set: every class is embedded once, from its name in one or several prompt templates.
-
-    python examples/zero_shot_classification.py --model_name_or_path outputs/demo
-    python examples/zero_shot_classification.py --model_name_or_path MODEL --dataset_name imagefolder --data_dir FOLDER
-    python examples/zero_shot_classification.py --model_name_or_path MODEL --benchmark imagenet --data_dir FOLDER
+Zero-shot classification: every class is embedded once, from its name in one or several prompt templates, and an image
+belongs to the class that is most similar to it.
 """
 
-import argparse
-import logging
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import ClassLabel, Dataset, IterableDataset
-from torch.utils.data import DataLoader
+from datasets.features.features import FeatureType
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.arguments import HelpFormatter, add_data_arguments
-from ..data.images import read_images, undecoded
-from ..data.loading import get_columns, leave_signals_to_the_main_process, load_split, split_by_process
-from ..data.published import get_benchmark, load_benchmark
-from ..embedding.arguments import add_evaluation_arguments
-from ..embedding.batches import embed_images, embed_texts, tokenize
-from ..embedding.models import load_model
+from ..data.images import read_row_image, undecoded
+from ..embedding.batches import embed_texts, tokenize
+from ..embedding.rows import Item, RowCollator, embed_rows, load_rows, warn_of_unreadable
 from ..embedding.token_wise import is_token_wise, pad_and_concatenate, similarity_blocks_of_tokens
-from ..files import write_json
-from .retrieval import describe_run
+from ..files import format_markdown
 
 
-logger = logging.getLogger(__name__)
-
-
-def read_class_names(args: argparse.Namespace, label_feature) -> list[str]:
+def read_class_names(
+    labels: FeatureType | None, class_names: list[str] | None = None, class_names_file: Path | None = None
+) -> list[str]:
     """
-    The names of the classes: from the command line, from a file with a name on each line, or from the data set.
+    The names of the classes: as they are given, from a file with a name on each line, or from the data set.
+
+    Args:
+        labels (`FeatureType`, *optional*):
+            The feature of the labels' column, which may name the classes.
+        class_names (`list[str]`, *optional*):
+            The names.
+        class_names_file (`Path`, *optional*):
+            A file of names.
 
     Raises:
         `ValueError`: if there are none, a name stands there twice, or the data set has another number of classes.
     """
-    if args.class_names is not None:
-        class_names = args.class_names
-    elif args.class_names_file is not None:
-        lines = args.class_names_file.read_text(encoding="utf-8").splitlines()
+    if class_names is None and class_names_file is not None:
+        lines = class_names_file.read_text(encoding="utf-8").splitlines()
         class_names = [line.strip() for line in lines if line.strip()]
-    elif isinstance(label_feature, ClassLabel):
-        class_names = [name.replace("_", " ") for name in label_feature.names]
-    else:
+    elif class_names is None and isinstance(labels, ClassLabel):
+        class_names = [name.replace("_", " ") for name in labels.names]
+    elif class_names is None:
         raise ValueError(
-            f"The column {args.label_column!r} does not name its classes. Name them with `--class_names` or "
-            "`--class_names_file`."
+            "The data set does not name its classes: name them with `--class_names` or `--class_names_file`."
         )
     repeated = [name for name, count in Counter(class_names).items() if count > 1]
     if repeated:
         raise ValueError(f"Class names must differ, but {repeated} are there more than once.")
-    if isinstance(label_feature, ClassLabel) and len(class_names) != label_feature.num_classes:
+    if isinstance(labels, ClassLabel) and len(class_names) != labels.num_classes:
         raise ValueError(
             f"{len(class_names)} class names were given with `--class_names` or `--class_names_file`, but the data "
-            f"set has {label_feature.num_classes} classes: name each, in the order of {label_feature.names[:5]}..."
+            f"set has {labels.num_classes} classes: name each, in the order of {labels.names[:5]}..."
         )
     return class_names
 
 
-def class_index(label: int | str, class_names: list[str]) -> int:
+def find_class(label: int | str, class_names: list[str]) -> int:
     """
     The class of a label, an index or a name.
 
@@ -143,7 +139,7 @@ def summarize(predictions: torch.Tensor, labels: torch.Tensor, class_names: list
     }
 
 
-def similarities_with_classes(image_embeds: torch.Tensor, class_embeds: torch.Tensor) -> torch.Tensor:
+def compare_with_classes(image_embeds: torch.Tensor, class_embeds: torch.Tensor) -> torch.Tensor:
     """Similarities (images, classes) of embeddings, or by late interaction of those of all tokens."""
     if class_embeds.dim() == 2:
         return image_embeds @ class_embeds.t()
@@ -171,28 +167,25 @@ def classify(
     Returns:
         `dict`: what [`summarize`] returns.
     """
-    labels = torch.tensor([class_index(label, class_names) for label in labels])
+    labels = torch.tensor([find_class(label, class_names) for label in labels])
     predictions = [
-        similarities_with_classes(embeds, class_embeds).topk(min(5, len(class_names))).indices
+        compare_with_classes(embeds, class_embeds).topk(min(5, len(class_names))).indices
         for embeds in image_embeds.split(4096)
     ]
     return summarize(torch.cat(predictions), labels, class_names)
 
 
-class ClassificationCollator:
-    """Turns rows into preprocessed images and labels, in the workers of a data loader."""
+@dataclass
+class LabelledImageReader:
+    """Reads the image of a row and its class, which is refused at once if it is none."""
 
-    def __init__(self, processor: ProcessorMixin, args: argparse.Namespace, class_names: list[str]):
-        self.processor = processor
-        self.image_column = args.image_column
-        self.label_column = args.label_column
-        self.class_names = class_names
+    class_names: list[str]
+    image_column: str
+    label_column: str
 
-    def __call__(self, rows: list[dict]) -> tuple[dict[str, torch.Tensor] | None, list[int], list[str]]:
-        rows, images, wrong = read_images(rows, self.image_column)
-        labels = [class_index(row[self.label_column], self.class_names) for row in rows]  # a wrong one ends it at once
-        inputs = dict(self.processor.image_processor(images, return_tensors="pt")) if images else None
-        return inputs, labels, wrong
+    def __call__(self, number: int, row: dict) -> Iterator[Item]:
+        image = read_row_image(row, self.image_column)
+        yield Item((number, find_class(row[self.label_column], self.class_names)), "image", image)
 
 
 def evaluate_zero_shot(
@@ -200,8 +193,12 @@ def evaluate_zero_shot(
     processor: ProcessorMixin,
     dataset: Dataset | IterableDataset,
     class_names: list[str],
-    args: argparse.Namespace,
-    state: PartialState,
+    templates: list[str],
+    image_column: str = "image",
+    label_column: str = "label",
+    batch_size: int = 64,
+    max_length: int | None = None,
+    num_workers: int = 0,
 ) -> dict:
     """
     Zero-shot classification of a data set. Every process classifies its share; the main one has the results, the
@@ -216,101 +213,58 @@ def evaluate_zero_shot(
             The images and labels.
         class_names (`list[str]`):
             The names of the classes.
-        args (`argparse.Namespace`):
-            The data arguments, `templates`, `batch_size` and `max_length`.
-        state (`PartialState`):
-            The processes.
+        templates (`list[str]`):
+            Prompts with `{}` in the place of the name.
+        image_column, label_column (`str`, *optional*, defaults to `"image"` and `"label"`):
+            The columns of the data set.
+        batch_size (`int`, *optional*, defaults to 64):
+            Images or prompts in a batch, for each process.
+        max_length (`int`, *optional*):
+            Truncate prompts at this many tokens. Default: the tokenizer's limit.
+        num_workers (`int`, *optional*, defaults to 0):
+            Processes that decode images.
 
     Returns:
-        `dict`: what [`summarize`] returns.
+        `dict`: what [`summarize`] returns, and `num_unreadable_images` if there are such.
+
+    Raises:
+        `ValueError`: if a label is none of the classes, or no image can be read.
     """
+    state = PartialState()
+    collator = RowCollator(processor, LabelledImageReader(class_names, image_column, label_column))
+    dataset = undecoded(dataset, image_column)
+    loader = load_rows(dataset, collator, batch_size, num_workers, state.process_index, state.num_processes)
     was_training = model.training
     model.eval()
-    class_embeds = embed_classes(model, processor, class_names, args.templates, args.batch_size, args.max_length)
-    loader = DataLoader(
-        split_by_process(undecoded(dataset, args.image_column), state.process_index, state.num_processes),
-        batch_size=args.batch_size,
-        collate_fn=ClassificationCollator(processor, args, class_names),
-        num_workers=args.dataloader_num_workers,
-        worker_init_fn=leave_signals_to_the_main_process,
-        generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
-    )
-    image_embeds, labels = [], []
-    for images, batch_labels, wrong in tqdm(loader, "Classifying", unit=" batches", disable=not state.is_main_process):
-        for message in wrong:
-            logger.warning(message)
-        if images is not None:
-            image_embeds.append(embed_images(model, images))
-            labels += batch_labels
-    image_embeds, labels = gather_object(image_embeds), gather_object(labels)
+    class_embeds = embed_classes(model, processor, class_names, templates, batch_size, max_length)
+    image_embeds, labels, num_unreadable = [], [], 0
+    total = len(loader.dataset) if isinstance(dataset, Dataset) else None
+    with tqdm(desc="Classifying", total=total, unit=" images", disable=not state.is_main_process) as progress:
+        for result in embed_rows(model, processor, loader, num_prefetched=2):
+            warn_of_unreadable(result.unreadable)
+            num_unreadable += len(result.unreadable)
+            if result.items:
+                image_embeds.append(result.embeds)
+                labels += [label for (_, label) in (item.row for item in result.items)]
+            progress.update(len(result.items))
     model.train(was_training)
+    image_embeds, labels, num_unreadable = map(gather_object, (image_embeds, labels, [num_unreadable]))
     if not image_embeds:
         raise ValueError("No image of the evaluation data can be read.")
-    return classify(torch.cat(image_embeds), labels, class_embeds, class_names) if state.is_main_process else {}
+    if not state.is_main_process:
+        return {}
+    results = classify(torch.cat(image_embeds), labels, class_embeds, class_names)
+    return results | ({"num_unreadable_images": sum(num_unreadable)} if any(num_unreadable) else {})
 
 
-def add_classification_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of zero-shot classification to `parser`."""
-    parser.add_argument("--class_names", nargs="+", help="The classes, in the order of the labels.")
-    parser.add_argument("--class_names_file", type=Path, help="A file with the name of a class on each line.")
-    parser.add_argument(
-        "--templates",
-        nargs="+",
-        type=template,
-        default=["a photo of a {}"],
-        help="Prompts with {} in the place of the name; averaged.",
-    )
-
-
-def template(text: str) -> str:
-    """A prompt template of the command line."""
-    if "{}" not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} has no {{}} in the place of the class name.")
-    return text
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add_evaluation_arguments(parser)
-    add_data_arguments(parser)
-    add_classification_arguments(parser)
-    parser.add_argument("--benchmark", help="A benchmark by name, `imagenet`, whose files are in `--data_dir`.")
-    parser.add_argument("--allow_partial", action="store_true", help="Use what there is of a benchmark.")
-    parser.set_defaults(text_embedding="cls")
-    args = parser.parse_args()
-    if args.benchmark is not None:
-        if args.data_dir is None or args.dataset_name is not None or args.max_eval_samples is not None:
-            parser.error("--benchmark needs --data_dir, the folder of its files, and is evaluated whole.")
-        if get_benchmark(args.benchmark).task != "classification":
-            parser.error(f"--benchmark {args.benchmark} has no classes: see examples/evaluate_retrieval.py.")
-
-    state = PartialState(cpu=args.device == "cpu")
-    if args.benchmark is not None:
-        dataset = load_benchmark(args.benchmark, args.data_dir, allow_partial=args.allow_partial)
-    else:
-        dataset = load_split(args, args.eval_split, args.max_eval_samples)
-    columns = get_columns(dataset)
-    if args.label_column not in columns:
-        raise ValueError(f"`--label_column {args.label_column}` is no column of the data set, which has {columns}.")
-    class_names = read_class_names(args, dataset.features[args.label_column] if dataset.features else None)
-    model, processor = load_model(args.model_name_or_path, args, takes_tokens=True)
-    results = evaluate_zero_shot(model, processor, dataset, class_names, args, state)
-    if state.is_main_process:
-        print("| images | classes | top-1 | top-5 |\n| --- | --- | --- | --- |")
-        print("| {num_images} | {num_classes} | {top1:.1f} | {top5:.1f} |".format(**results))
-        for pair in results["most_confused"]:
-            print("{count} x {class} taken for {taken_for}".format(**pair))
-        if args.output_file is not None:
-            settings = {
-                "dataset": args.benchmark or args.dataset_name or "scenes",
-                **describe_run(args, model, processor),
-                "templates": args.templates,
-            }
-            if args.benchmark is not None:
-                settings["published_num_images"] = get_benchmark(args.benchmark).num_images
-            write_json(args.output_file, {**settings, **results})
-    state.wait_for_everyone()
-
-
-if __name__ == "__main__":
-    main()
+def format_classification(results: dict) -> str:
+    """The results of [`evaluate_zero_shot`] as a Markdown table, and the classes confused most below it."""
+    cells = [
+        str(results["num_images"]),
+        str(results["num_classes"]),
+        f"{results['top1']:.1f}",
+        f"{results['top5']:.1f}",
+    ]
+    table = format_markdown(["images", "classes", "top-1", "top-5"], [cells])
+    pairs = ["{count} x {class} taken for {taken_for}".format(**pair) for pair in results["most_confused"]]
+    return "\n".join([table, "", *pairs]) if pairs else table

@@ -1,0 +1,89 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Zero-shot classification of a data set: every class is embedded once, from its name in one or several prompt templates.
+
+    lotlip classify --model outputs/demo
+    lotlip classify --model MODEL --dataset_name imagefolder --data_dir FOLDER --templates "a photo of a {}" "a {}"
+    lotlip classify --model MODEL --benchmark imagenet --data_dir FOLDER
+"""
+
+from ..data.arguments import DatasetArguments, EvaluationSplitArguments
+from ..embedding.arguments import ModelArguments, OutputArguments
+from ..evaluation.arguments import ClassificationArguments, ClassificationBenchmarkArguments, check_benchmark
+
+
+ARGUMENTS = (
+    ModelArguments,
+    DatasetArguments,
+    EvaluationSplitArguments,
+    ClassificationArguments,
+    ClassificationBenchmarkArguments,
+    OutputArguments,
+)
+
+
+def run(
+    model_arguments: ModelArguments,
+    data: DatasetArguments,
+    split: EvaluationSplitArguments,
+    classes: ClassificationArguments,
+    benchmark: ClassificationBenchmarkArguments,
+    output: OutputArguments,
+) -> None:
+    from accelerate import PartialState
+
+    from ..data.loading import get_columns, load_split
+    from ..data.published import get_benchmark
+    from ..embedding.models import describe_model, load_model
+    from ..evaluation.classification import evaluate_zero_shot, format_classification, read_class_names
+    from ..evaluation.retrieval import load_benchmarks
+    from ..files import write_results
+
+    state = PartialState(cpu=model_arguments.device == "cpu")
+    source = {"dataset": data.dataset_name or "scenes"}
+    if benchmark.benchmark is not None:
+        check_benchmark(data, split)
+        name = benchmark.benchmark
+        dataset = load_benchmarks([name], data.data_dir, benchmark.allow_partial, "classification")[name]
+        source = {"dataset": name, "published_num_images": get_benchmark(name).num_images}
+    else:
+        dataset = load_split(data, split.eval_split, split.max_eval_samples)
+    columns = get_columns(dataset)
+    if classes.label_column not in columns:
+        raise ValueError(f"`--label_column {classes.label_column}` is no column of the data set, which has {columns}.")
+    labels = dataset.features[classes.label_column] if dataset.features else None
+    class_names = read_class_names(labels, classes.class_names, classes.class_names_file)
+    name = model_arguments.model_name_or_path
+    model, processor = load_model(name, model_arguments, takes_tokens=True)
+    results = evaluate_zero_shot(
+        model,
+        processor,
+        dataset,
+        class_names,
+        classes.templates,
+        data.image_column,
+        classes.label_column,
+        batch_size=model_arguments.batch_size,
+        max_length=model_arguments.max_length,
+        num_workers=data.dataloader_num_workers,
+    )
+    if state.is_main_process:
+        table = format_classification(results)
+        print(table)
+        if output.output_file is not None:
+            settings = describe_model(name, model, processor, model_arguments.max_length)
+            results = source | settings | {"templates": classes.templates} | results
+            write_results(output.output_file, results, table)
+    state.wait_for_everyone()

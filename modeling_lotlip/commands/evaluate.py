@@ -1,0 +1,105 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Image-text retrieval on a data set: recall in both directions, for short and for long captions.
+
+    lotlip evaluate --model outputs/demo
+    lotlip evaluate --model MODEL --dataset_name imagefolder --data_dir FOLDER --output_file results.json
+
+Several models on several of the paper's benchmarks, in one table; each benchmark in a folder of its own name:
+
+    lotlip evaluate --model MODEL OTHER_MODEL --benchmark dci iiw urban1k --data_dir BENCHMARKS
+
+Long captions may be in files beside the images: see --side_files.
+"""
+
+from ..data.arguments import CaptionArguments, DatasetArguments, EvaluationSplitArguments, SideFileArguments
+from ..embedding.arguments import ModelsArguments, OutputArguments
+from ..evaluation.arguments import RetrievalArguments, check_benchmark
+
+
+ARGUMENTS = (
+    ModelsArguments,
+    DatasetArguments,
+    EvaluationSplitArguments,
+    CaptionArguments,
+    SideFileArguments,
+    RetrievalArguments,
+    OutputArguments,
+)
+
+
+def run(
+    models: ModelsArguments,
+    data: DatasetArguments,
+    split: EvaluationSplitArguments,
+    captions: CaptionArguments,
+    side_files: SideFileArguments,
+    retrieval: RetrievalArguments,
+    output: OutputArguments,
+) -> None:
+    from accelerate import PartialState
+
+    from ..data.loading import load_split
+    from ..embedding.models import describe_model, load_model
+    from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_table, load_benchmarks
+    from ..files import write_results
+
+    state = PartialState(cpu=models.device == "cpu")
+    if retrieval.benchmark is not None:
+        check_benchmark(data, split)
+        datasets = load_benchmarks(retrieval.benchmark, data.data_dir, retrieval.allow_partial)
+    else:
+        datasets = {data.dataset_name or "scenes": load_split(data, split.eval_split, split.max_eval_samples)}
+
+    rows = []
+    for model_name in dict.fromkeys(models.model_name_or_path):
+        model, processor = load_model(model_name, models, takes_tokens=True)
+        settings = describe_model(model_name, model, processor, models.max_length)
+        settings["sub_caption_splitter"] = captions.sub_caption_splitter
+        if retrieval.text_embedding != "cls":
+            settings["text_embedding"] = retrieval.text_embedding
+        for name, dataset in datasets.items():
+            results = evaluate_retrieval(
+                model,
+                processor,
+                dataset,
+                captions,
+                side_files,
+                data.image_column,
+                text_embedding=retrieval.text_embedding,
+                # a drawn scene has the short caption of others
+                distinct_short_captions=data.dataset_name is None and retrieval.benchmark is None,
+                batch_size=models.batch_size,
+                max_length=models.max_length,
+                num_workers=data.dataloader_num_workers,
+            )
+            rows.append(describe_source(name, retrieval) | settings | results)
+
+    if state.is_main_process:
+        table = format_table(*rows) if retrieval.benchmark is None else format_benchmarks(rows)
+        print(table)
+        if output.output_file is not None:
+            is_single = len(rows) == 1 and retrieval.benchmark is None
+            write_results(output.output_file, rows[0] if is_single else {"rows": rows}, table, rows)
+    state.wait_for_everyone()
+
+
+def describe_source(name: str, retrieval: RetrievalArguments) -> dict:
+    """Of what data a result is."""
+    from ..data.published import get_benchmark
+
+    if retrieval.benchmark is None:
+        return {"dataset": name}
+    return {"benchmark": name, "published_num_images": get_benchmark(name).num_images}

@@ -1,0 +1,79 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Arguments of evaluations, as dataclasses. Imports nothing heavy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..arguments import Arguments, argument
+from ..data.arguments import DatasetArguments, EvaluationSplitArguments
+
+
+@dataclass
+class RetrievalArguments(Arguments):
+    """What is retrieved, and by which embeddings."""
+
+    _argument_group_name = "retrieval"
+
+    benchmark: list[str] | None = argument(
+        None, "Benchmarks by name, such as `dci iiw`, in --data_dir. With several, that has a folder for each."
+    )
+    allow_partial: bool = argument(False, "Use what there is of a benchmark.")
+    text_embedding: str = argument(
+        "cls",
+        "What stands for a text of LoTLIP: `[CLS]`, its mean with the corner tokens, or for each image the most "
+        "similar of them.",
+        choices=("cls", "mean", "max"),
+    )
+
+
+@dataclass
+class ClassificationArguments(Arguments):
+    """The classes of images, and how they are described."""
+
+    _argument_group_name = "classification"
+
+    label_column: str = argument("label", "The column of the class labels.")
+    class_names: list[str] | None = argument(None, "The classes, in the order of the labels.")
+    class_names_file: Path | None = argument(None, "A file with the name of a class on each line.")
+    templates: list[str] = argument(["a photo of a {}"], "Prompts with {} in the place of the name; averaged.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for template in self.templates:
+            if "{}" not in template:
+                raise ValueError(f"--templates {template!r} has no {{}} in the place of the class name.")
+
+
+@dataclass
+class ClassificationBenchmarkArguments(Arguments):
+    """A benchmark with classes."""
+
+    _argument_group_name = "classification"
+
+    benchmark: str | None = argument(None, "A benchmark by name, `imagenet`, whose files are in --data_dir.")
+    allow_partial: bool = argument(False, "Use what there is of a benchmark.")
+
+
+def check_benchmark(data: DatasetArguments, split: EvaluationSplitArguments) -> None:
+    """
+    Refuses arguments of data sets beside `--benchmark` that do not go with it.
+
+    Raises:
+        `ValueError`: if there are any, or the folder of the benchmark is not named.
+    """
+    if data.data_dir is None or data.dataset_name is not None:
+        raise ValueError("--benchmark needs --data_dir, the folder of its files, and no --dataset_name.")
+    if split.max_eval_samples is not None:
+        raise ValueError("--max_eval_samples is not for a --benchmark, which is evaluated whole: leave it out.")
