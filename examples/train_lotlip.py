@@ -70,7 +70,6 @@ from modeling_lotlip.data.loading import (
 from modeling_lotlip.data.side_captions import UnmatchedKeys
 from modeling_lotlip.embedding.models import count_positions
 from modeling_lotlip.evaluation.classification import (
-    add_classification_arguments,
     classify,
     embed_classes,
     read_class_names,
@@ -314,7 +313,14 @@ def parse_args() -> argparse.Namespace:
 
     group = parser.add_argument_group("evaluation and tracking", "Images with class labels are classified, too.")
     group.add_argument("--eval_steps", type=int, default=500, help="Evaluate every so many steps, and at the end.")
-    add_classification_arguments(group)
+    group.add_argument("--class_names", nargs="+", help="The classes, in the order of the labels.")
+    group.add_argument("--class_names_file", type=Path, help="A file with the name of a class on each line.")
+    group.add_argument(
+        "--templates",
+        nargs="+",
+        default=["a photo of a {}"],
+        help="Prompts with {} in the place of the name; averaged.",
+    )
     group.add_argument(
         "--metric_for_best_model",
         help="Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, `zero_shot_top1`, ...",
@@ -569,7 +575,7 @@ def main() -> None:
     if args.label_column in get_columns(eval_data):
         label_feature = eval_data.features[args.label_column] if eval_data.features else None
         if args.class_names or args.class_names_file or isinstance(label_feature, datasets.ClassLabel):
-            class_names = read_class_names(args, label_feature)
+            class_names = read_class_names(label_feature, args.class_names, args.class_names_file)
     elif args.class_names or args.class_names_file:
         raise ValueError(f"`--label_column {args.label_column}` is no column of the evaluation data: name it.")
     kinds = {"short": eval_reader.short_column, "long": eval_reader.has_long_captions, "zero": class_names}
@@ -730,7 +736,15 @@ def main() -> None:
         evaluated_model = whole_model(model, args, accelerator)
         label_column = args.label_column if class_names is not None else None
         embedded = embed_dataset(
-            evaluated_model, processor, eval_data, eval_reader, eval_args, PartialState(), label_column
+            evaluated_model,
+            processor,
+            eval_data,
+            eval_reader,
+            args.image_column,
+            label_column,
+            batch_size=eval_args.batch_size,
+            max_length=args.max_length,
+            num_workers=args.dataloader_num_workers,
         )
         progress.evaluated_step = progress.step
         results = {}
@@ -741,7 +755,7 @@ def main() -> None:
                 class_embeds = embed_classes(
                     evaluated_model, processor, class_names, args.templates, eval_args.batch_size, args.max_length
                 )
-                classified = classify(torch.cat(embedded.image_embeds), embedded.labels, class_embeds, class_names)
+                classified = classify(embedded.image_embeds, embedded.labels, class_embeds, class_names)
                 results |= {f"zero_shot_{name}": classified[name] for name in ("top1", "top5")}
             metrics.write(results, progress.step)
             tqdm.write(f"Step {progress.step}:\n{format_table(results)}")

@@ -15,7 +15,8 @@ from transformers import BertTokenizer
 from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.evaluation.retrieval import RetrievalCollator
+from modeling_lotlip.embedding.rows import RowCollator
+from modeling_lotlip.evaluation.retrieval import RetrievalReader
 from modeling_lotlip.sub_captions import SPLITTERS, join_sub_captions, split_sentences, split_sub_captions
 from modeling_lotlip.training.samples import CaptionedImages
 from tests.conftest import SHARED
@@ -99,11 +100,12 @@ def test_training_and_evaluation_split_as_asked(model_dir):
         parts = split_sub_captions(TEXT, splitter)
         parts = [part for part in parts if not part.isdecimal()]
         assert drawn == {join_sub_captions(list(pair)) for pair in zip(parts, parts[1:])}
-        collate = RetrievalCollator(AutoProcessor.from_pretrained(model_dir), args, reader, None)
+        collate = RowCollator(AutoProcessor.from_pretrained(model_dir), RetrievalReader(reader))
         row = {"image": {"bytes": None, "path": "nothing.png"}, "long_captions": [TEXT]}
-        assert collate([row])["long_captions"] == []  # without its image
+        assert collate([(0, row)]).texts.entries == []  # without its image
         row = load_scenes(1).cast_column("image", dataset.features["image"].__class__(decode=False))[0]
-        assert collate([row | {"long_captions": [TEXT]}])["long_captions"] == [expected]
+        texts = collate([(0, row | {"long_captions": [TEXT]})]).texts.entries
+        assert [text.content for text in texts if text.kind == "long"] == [expected]
 
 
 def test_the_library_is_needed_only_where_it_is_asked_for(monkeypatch):

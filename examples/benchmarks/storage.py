@@ -39,14 +39,17 @@ NUM_TIMED = 65_536  # vectors, so that reading them takes long enough to be time
 
 def embed_images_and_long_captions(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Embeddings of the images that have long captions and of these captions, and the image of each caption."""
-    state = PartialState(cpu=args.device == "cpu")
+    PartialState(cpu=args.device == "cpu")
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
     reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
-    image_embeds, texts, *_ = embed_dataset(*load_model(args.model_name_or_path, args), dataset, reader, args, state)
-    if not texts["long"]["captions"]:
+    embedded = embed_dataset(
+        *load_model(args.model_name_or_path, args), dataset, reader, args.image_column, batch_size=args.batch_size
+    )
+    if "long" not in embedded.captions:
         raise ValueError(f"No image has a caption in `--long_captions_column {args.long_captions_column}`.")
-    gallery, image_of_text = torch.tensor(texts["long"]["images"]).unique(return_inverse=True)
-    return torch.cat(image_embeds)[gallery], torch.cat(texts["long"]["embeds"]), image_of_text
+    captions = embedded.captions["long"]
+    gallery, image_of_text = captions.images.unique(return_inverse=True)
+    return embedded.image_embeds[gallery], captions.embeds, image_of_text
 
 
 def compare(images: torch.Tensor, texts: torch.Tensor, text_to_image: torch.Tensor) -> dict[str, dict[str, float]]:
@@ -89,9 +92,7 @@ def main() -> None:
     add_side_file_arguments(parser)
     parser.add_argument("--model_name_or_path", default="outputs/demo", help="A Hub id or a folder of a dual encoder.")
     parser.add_argument("--batch_size", type=int, default=64, help="Images in a batch.")
-    parser.set_defaults(
-        dtype="float32", trust_remote_code=False, max_length=None, text_embedding="cls"
-    )  # of `load_model`
+    parser.set_defaults(dtype="float32", trust_remote_code=False, max_length=None)  # of `load_model`
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 

@@ -24,7 +24,6 @@ Every image counts with its first long caption. Beside the JSON file stand the t
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 from ..arguments import Arguments, argument
 from ..data.arguments import CaptionArguments, DatasetArguments, EvaluationSplitArguments, SideFileArguments
@@ -91,8 +90,16 @@ def run(
         model, processor = load_model(name, models)
         if models.max_length is not None:
             processor.tokenizer.model_max_length = models.max_length
-        settings = SimpleNamespace(**vars(dataset), **vars(models), text_embedding="cls")
-        embedded = embed_dataset(model, processor, data, reader, settings, state)
+        embedded = embed_dataset(
+            model,
+            processor,
+            data,
+            reader,
+            dataset.image_column,
+            batch_size=models.batch_size,
+            max_length=models.max_length,
+            num_workers=dataset.dataloader_num_workers,
+        )
         texts = select_first_long_captions(embedded, captions.sub_caption_splitter)
         measured = measure_sensitivity(model, processor, texts, sensitivity.num_tokens, sensitivity.seed)
         results.append({"model": name, **measured})

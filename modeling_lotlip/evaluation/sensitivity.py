@@ -31,7 +31,7 @@ from ..embedding.families import in_trained_case, padding_of
 from ..embedding.models import distinct_names
 from ..metrics import metrics_of_ranks, retrieval_ranks
 from ..sub_captions import join_sub_captions, split_sub_captions
-from .retrieval import Embedded
+from .retrieval import EmbeddedDataset
 from .text_changes import list_changes
 
 
@@ -62,12 +62,12 @@ class LongTexts(NamedTuple):
         return LongTexts([self.sub_captions[place] for place in places], self.image_embeds[places])
 
 
-def select_first_long_captions(embedded: Embedded, splitter: str = "paper") -> LongTexts:
+def select_first_long_captions(embedded: EmbeddedDataset, splitter: str = "paper") -> LongTexts:
     """
     The images of an embedded data set that have a long caption, each with its first one.
 
     Args:
-        embedded (`Embedded`):
+        embedded ([`EmbeddedDataset`]):
             The data set.
         splitter (`str`, *optional*, defaults to `"paper"`):
             How sub-captions are split: see [`split_sub_captions`].
@@ -75,8 +75,10 @@ def select_first_long_captions(embedded: Embedded, splitter: str = "paper") -> L
     Raises:
         `ValueError`: if there are fewer than two.
     """
-    texts = embedded.texts["long"]
-    first = dict(reversed(list(zip(texts["images"], texts["captions"]))))  # it comes last, and stays
+    first = {}
+    if "long" in embedded.captions:
+        captions = embedded.captions["long"]
+        first = dict(reversed(list(zip(captions.images.tolist(), captions.texts))))  # it comes last, and stays
     images = sorted(first)
     if len(images) < 2:
         raise ValueError(
@@ -84,7 +86,7 @@ def select_first_long_captions(embedded: Embedded, splitter: str = "paper") -> L
         )
     return LongTexts(
         sub_captions=[split_sub_captions(first[image], splitter) for image in images],
-        image_embeds=torch.cat(embedded.image_embeds)[images],
+        image_embeds=embedded.image_embeds[images],
     )
 
 

@@ -3,17 +3,16 @@
 import dataclasses
 import json
 import logging
-import sys
 
 import pytest
 import scipy.io
 from PIL import Image
 from transformers import pipeline
 
+import lotlip
 from modeling_lotlip.data import published
 from modeling_lotlip.data.published import BENCHMARKS, get_benchmark, load_benchmark
 from modeling_lotlip.data.published.annotations import read_json_list
-from modeling_lotlip.evaluation.classification import main as zero_shot_main
 
 
 SHAREGPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
@@ -312,15 +311,14 @@ def test_imagenet(kind, tmp_path):
         load_benchmark("imagenet", tmp_path, text_only=True)
 
 
-def test_imagenet_is_classified(model_dir, monkeypatch, tmp_path):
+def test_imagenet_is_classified(model_dir, tmp_path):
     expected = make_imagenet(tmp_path / "imagenet", "kaggle")
     for name, label in expected:
         draw(tmp_path / "imagenet" / name, ("red", "blue")[label])
     output_file = tmp_path / "results.json"
     arguments = ["--model_name_or_path", str(model_dir), "--benchmark", "imagenet-1k", "--device", "cpu"]
     arguments += ["--data_dir", str(tmp_path / "imagenet"), "--output_file", str(output_file)]
-    monkeypatch.setattr(sys, "argv", ["zero_shot_classification.py", *arguments])
-    zero_shot_main()
+    assert lotlip.main(["classify", *arguments]) == 0
     results = json.loads(output_file.read_text())
     assert results["num_images"] == results["published_num_images"] == 3 and results["num_classes"] == 2
     assert results["dataset"] == "imagenet-1k" and results["model_type"] == "lotlip"
@@ -335,9 +333,7 @@ def test_imagenet_is_classified(model_dir, monkeypatch, tmp_path):
     assert results["top1"] == pytest.approx(100 * sum(hits) / 3)
 
     for wrong in (["--benchmark", "dci"], ["--max_eval_samples", "2"]):
-        monkeypatch.setattr(sys, "argv", ["zero_shot_classification.py", *arguments, *wrong])
-        with pytest.raises(SystemExit):
-            zero_shot_main()
+        assert lotlip.main(["classify", *arguments, *wrong]) == 2
 
 
 def test_imagenet_without_names(tmp_path, caplog):

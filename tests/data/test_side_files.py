@@ -137,14 +137,11 @@ def test_wrong_names_are_errors(tmp_path, monkeypatch, changes, message):
 
 def test_evaluation_reads_side_files(scenes, tmp_path, model_dir):
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    settings = {"batch_size": 8, "max_length": None, "dataloader_num_workers": 0, "distinct_short_captions": True}
-    settings["text_embedding"] = "cls"
-    from accelerate import PartialState
-
-    whole = evaluate_retrieval(model, processor, scenes, names(**settings), PartialState())
+    settings = {"batch_size": 8, "distinct_short_captions": True}
+    whole = evaluate_retrieval(model, processor, scenes, names(), **settings)
     rows = [{"key": row["url"], "caption": row["long_captions"][0]} for row in scenes.remove_columns("image")]
-    args = names(**settings, side_files=[write(tmp_path / "long.parquet", rows)], key_column="url")
-    joined = evaluate_retrieval(model, processor, scenes.remove_columns("long_captions"), args, PartialState())
+    args = names(side_files=[write(tmp_path / "long.parquet", rows)], key_column="url")
+    joined = evaluate_retrieval(model, processor, scenes.remove_columns("long_captions"), args, args, **settings)
     assert joined == whole and joined["long_num_captions"] == NUM_IMAGES
 
 

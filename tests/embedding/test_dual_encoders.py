@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -55,6 +54,7 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
+import lotlip
 from modeling_lotlip import (
     LotlipConfig,
     LotlipImageProcessor,
@@ -66,11 +66,11 @@ from modeling_lotlip.data.published import BENCHMARKS
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts, tokenize, tokenize_and_count
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.evaluation.retrieval import main as evaluate_main
 from modeling_lotlip.search.index import find_index
 from modeling_lotlip.search.pictures import PictureFolder
 from modeling_lotlip.search.searcher import Searcher
 from tests.conftest import WORDS
+from tests.helpers.commands import read_error, run_command
 
 
 TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -331,14 +331,6 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-def run(monkeypatch, tmp_path, *arguments):
-    output_file = tmp_path / "results.json"
-    argv = ["script.py", "--device", "cpu", "--output_file", str(output_file), *map(str, arguments)]
-    monkeypatch.setattr(sys, "argv", argv)
-    evaluate_main()
-    return json.loads(output_file.read_text())
-
-
 def load(folder, max_length=None):
     args = argparse.Namespace(
         model_name_or_path=str(folder), dtype="float32", trust_remote_code=False, max_length=max_length, device="cpu"
@@ -364,10 +356,10 @@ def flatten(captions):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_same_numbers_as_by_hand(name, folders, data_dir, monkeypatch, tmp_path):
+def test_same_numbers_as_by_hand(name, folders, data_dir, tmp_path):
     family, folder = FAMILIES[name], folders(name)
     arguments = ("--model_name_or_path", folder, "--dataset_name", data_dir, "--batch_size", 4)
-    results = run(monkeypatch, tmp_path, *arguments)
+    results = run_command("evaluate", tmp_path / "results.json", *arguments)
     assert results["max_length"] == family.limit
 
     hand, hand_processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
@@ -476,12 +468,11 @@ def read_table(markdown):
     return rows[0], rows[2:]
 
 
-def test_benchmarks_of_several_models_in_one_table(folders, benchmarks, monkeypatch, tmp_path, capsys):
+def test_benchmarks_of_several_models_in_one_table(folders, benchmarks, tmp_path, capsys):
     models = [folders("clip"), folders("lotlip")]
     arguments = ("--model_name_or_path", *models, "--benchmark", "urban1k", "flickr30k", "--data_dir", benchmarks)
-    with pytest.raises(ValueError, match="9 images and 45 texts, but 1000 and 5000"):
-        run(monkeypatch, tmp_path, *arguments)
-    rows = run(monkeypatch, tmp_path, *arguments, "--allow_partial")["rows"]
+    assert "9 images and 45 texts, but 1000 and 5000" in read_error(capsys, "evaluate", *arguments)
+    rows = run_command("evaluate", tmp_path / "results.json", *arguments, "--allow_partial")["rows"]
 
     assert [(row["model"], row["benchmark"]) for row in rows] == [
         (str(model), name) for model in models for name in ("urban1k", "flickr30k")
@@ -496,8 +487,14 @@ def test_benchmarks_of_several_models_in_one_table(folders, benchmarks, monkeypa
         # each alone gives the same
         name, model = row["benchmark"], row["model"]
         alone = ("--model_name_or_path", model, "--benchmark", name, "--data_dir", benchmarks / name)
-        assert run(monkeypatch, tmp_path / "alone", *alone, "--allow_partial")["rows"] == [row]
+        assert run_command("evaluate", tmp_path / "alone.json", *alone, "--allow_partial")["rows"] == [row]
 
+    # the same as CSV and as Markdown
+    for name in ("results.csv", "results.md"):
+        output_file = ("--output_file", tmp_path / name)
+        assert (
+            lotlip.main(["evaluate", "--device", "cpu", *map(str, (*arguments, "--allow_partial", *output_file))]) == 0
+        )
     with open(tmp_path / "results.csv", newline="", encoding="utf-8") as file:
         from_csv = list(csv.DictReader(file))
     for row, cells in zip(rows, from_csv, strict=True):
@@ -520,32 +517,40 @@ def test_benchmarks_of_several_models_in_one_table(folders, benchmarks, monkeypa
     assert rows[0]["long_truncated"] > rows[2]["long_truncated"] > 0
 
 
-def test_benchmarks_that_are_unclear(folders, benchmarks, monkeypatch, tmp_path, capsys):
-    model = ("--model_name_or_path", folders("clip"))
+def test_several_models_on_a_data_set(folders, data_dir, tmp_path, capsys):
+    models = [folders("clip"), folders("lotlip")]
+    arguments = ("--dataset_name", data_dir, "--model")
+    rows = run_command("evaluate", tmp_path / "results.json", *arguments, *models)["rows"]
+    titles, lines = read_table(capsys.readouterr().out)
+    assert titles[:4] == ["model", "captions", "images", "texts"]
+    for row, model in zip(rows, models, strict=True):
+        assert row["model"] == str(model)
+        assert row == run_command("evaluate", tmp_path / "alone.json", *arguments, model)
+        recalls = [f"{row[f'short_{direction}_recall@{k}']:.1f}" for direction in ("i2t", "t2i") for k in (1, 5, 10)]
+        assert [str(model), "short", "9", str(row["short_num_captions"]), *recalls] in lines
+
+
+def test_benchmarks_that_are_unclear(folders, benchmarks, tmp_path, capsys):
+    model = ("--model_name_or_path", folders("clip"), "--device", "cpu")
     place = ("--data_dir", benchmarks)
-    with pytest.raises(ValueError, match="no benchmark 'urban'.*Did you mean 'urban1k'"):
-        run(monkeypatch, tmp_path, *model, "--benchmark", "urban", *place)
-    with pytest.raises(FileNotFoundError, match="iiw"):
-        run(monkeypatch, tmp_path, *model, "--benchmark", "urban1k", "iiw", *place)
     for arguments, message in (
+        (("--benchmark", "urban", *place), "no benchmark 'urban'.*Did you mean 'urban1k'"),
+        (("--benchmark", "urban1k", "iiw", *place), "iiw"),
         (("--benchmark", "urban1k"), "--benchmark needs --data_dir"),
         (("--benchmark", "urban1k", *place, "--dataset_name", "imagefolder"), "no --dataset_name"),
-        (("--model_name_or_path", "one", "other"), "Several models.*--benchmark"),
-        (("--benchmark", "urban1k", "imagenet", *place), "imagenet.*zero_shot_classification.py"),
+        (("--benchmark", "urban1k", "imagenet", *place), "imagenet.*`lotlip classify`"),
         (("--benchmark", "urban1k", *place, "--max_eval_samples", 3), "--max_eval_samples"),
-        (("--benchmark", "urban1k", *place, "--output_file", tmp_path / "results.csv"), r"--output_file.*\.json"),
+        (("--benchmark", "urban1k", *place, "--output_file", tmp_path / "results.txt"), r"--output_file.*\.json"),
     ):
-        with pytest.raises(SystemExit):
-            run(monkeypatch, tmp_path, *model, *arguments)
-        assert re.search(message, capsys.readouterr().err), message
+        assert re.search(message, read_error(capsys, "evaluate", *model, *arguments)), message
     assert not list(tmp_path.glob("results.*"))
 
 
 @pytest.mark.parametrize("text_embedding", ["mean", "max"])
-def test_text_embedding_with_corner_tokens(text_embedding, folders, data_dir, monkeypatch, tmp_path):
+def test_text_embedding_with_corner_tokens(text_embedding, folders, data_dir, tmp_path):
     folder = folders("lotlip")
     arguments = ("--model_name_or_path", folder, "--dataset_name", data_dir, "--batch_size", 4)
-    results = run(monkeypatch, tmp_path, *arguments, "--text_embedding", text_embedding)
+    results = run_command("evaluate", tmp_path / "results.json", *arguments, "--text_embedding", text_embedding)
     assert results["text_embedding"] == text_embedding
 
     model, processor = LotlipModel.from_pretrained(folder).eval().double(), LotlipProcessor.from_pretrained(folder)
@@ -574,10 +579,10 @@ def test_text_embedding_with_corner_tokens(text_embedding, folders, data_dir, mo
 
 
 @pytest.mark.parametrize("name", ["clip", "lit"])
-def test_text_embedding_without_corner_tokens(name, folders, data_dir, monkeypatch, tmp_path):
-    arguments = ("--model_name_or_path", folders(name), "--dataset_name", data_dir, "--text_embedding", "mean")
-    with pytest.raises(ValueError, match="--text_embedding mean` needs corner tokens"):
-        run(monkeypatch, tmp_path, *arguments)
+def test_text_embedding_without_corner_tokens(name, folders, data_dir, capsys):
+    arguments = ("--model_name_or_path", folders(name), "--dataset_name", data_dir, "--device", "cpu")
+    message = read_error(capsys, "evaluate", *arguments, "--text_embedding", "mean")
+    assert "--text_embedding mean` needs corner tokens" in message
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,0 +1,33 @@
+"""Data of the evaluations' tests."""
+
+from pathlib import Path
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+
+from modeling_lotlip.data.scenes import load_scenes
+from tests.conftest import WORDS
+
+
+@pytest.fixture(scope="module")
+def evaluation_dir(tmp_path_factory) -> Path:
+    """Ten images with one to three short captions and none to two long ones, saved with `save_to_disk`."""
+    scenes = load_scenes(10, seed=4)
+    rows = []
+    for index, scene in enumerate(scenes):
+        short = [
+            f"a photo of {WORDS[(index + k) % len(WORDS)]} {WORDS[(3 * index + k) % 7]}" for k in range(1 + index % 3)
+        ]
+        long = [
+            f"the ground is {WORDS[index]}. the {WORDS[-index - 1]} is red.\nblue sea {k}" for k in range(index % 3)
+        ]
+        rows.append({"image": scene["image"], "caption": short, "long_captions": long, "label": index % 4})
+    features = Features(
+        image=Image(),
+        caption=List(Value("string")),
+        long_captions=List(Value("string")),
+        label=ClassLabel(names=["red_boat", "green car", "blue house", "yellow tree"]),
+    )
+    folder = tmp_path_factory.mktemp("data")
+    Dataset.from_list(rows, features=features).save_to_disk(folder)
+    return folder

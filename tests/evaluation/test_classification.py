@@ -1,0 +1,90 @@
+"""Zero-shot classification gives the numbers that one gets by calling the model by hand."""
+
+import re
+
+import pytest
+import torch
+from datasets import Dataset, Image
+
+from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.evaluation.classification import embed_classes, evaluate_zero_shot, find_class, summarize
+from tests.helpers.commands import read_error, run_command
+
+
+def test_zero_shot_classification(model_dir, evaluation_dir, tmp_path):
+    templates = ["a photo of {}", "the {} of sand"]
+    arguments = ("--model_name_or_path", model_dir, "--dataset_name", evaluation_dir, "--batch_size", 3)
+    results = run_command("classify", tmp_path / "results.json", *arguments, "--templates", *templates)
+
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    dataset = Dataset.load_from_disk(evaluation_dir)
+    names = ["red boat", "green car", "blue house", "yellow tree"]
+    with torch.no_grad():
+        classes = []
+        for name in names:
+            tokens = processor.tokenizer([t.format(name) for t in templates], padding=True, return_tensors="pt")
+            embeds = model.get_text_features(**tokens).pooler_output
+            classes.append((embeds / embeds.norm(dim=-1, keepdim=True)).mean(dim=0))
+        images = processor.image_processor([row["image"] for row in dataset], return_tensors="pt")
+        images = model.get_image_features(**images).pooler_output
+    classes = torch.stack([embed / embed.norm() for embed in classes])
+    predictions = (images @ classes.t()).argmax(dim=-1)
+    labels = torch.tensor(dataset["label"])
+    assert results["top1"] == pytest.approx(100 * (predictions == labels).float().mean().item())
+    assert results["top5"] == 100 and results["num_images"] == 10 and results["num_classes"] == 4
+    wrong = sum(pair["count"] for pair in results["most_confused"])
+    assert wrong == (predictions != labels).sum().item()
+
+    # the same classes from the command line and from a file
+    arguments = (*arguments, "--templates", *templates)
+    named = run_command("classify", tmp_path / "named.json", *arguments, "--class_names", *names)
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n\n")
+    filed = run_command("classify", tmp_path / "filed.json", *arguments, "--class_names_file", tmp_path / "names.txt")
+    assert named == filed == results
+
+
+def test_zero_shot_classification_refuses_what_is_unclear(model_dir, evaluation_dir, capsys):
+    arguments = ("--model", model_dir, "--dataset_name", evaluation_dir, "--device", "cpu")
+    for wrong, message in (
+        (("--templates", "a photo"), "--templates 'a photo' has no {}"),
+        (("--label_column", "kind"), "`--label_column kind` is no column"),
+        (("--class_names", "red", "blue", "red"), "'red'.*more than once"),
+        (("--class_names", "red", "blue"), "2 class names.*has 4 classes"),
+        (("--label_column", "caption"), "name them with `--class_names`"),
+    ):
+        assert re.search(message, read_error(capsys, "classify", *arguments, *wrong))
+    with pytest.raises(ValueError, match="label -1 is none"):
+        find_class(-1, ["no", "yes"])
+
+
+def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_dir, caplog):
+    model, processor = LotlipModel.from_pretrained(model_dir), LotlipProcessor.from_pretrained(model_dir)
+    dataset = Dataset.load_from_disk(evaluation_dir).cast_column("image", Image(decode=False))
+    names, templates = ["red", "a car", "the sea", "sand"], ["a photo of {}"]
+    rows = list(dataset)
+    rows[1]["image"] = {"bytes": b"no image", "path": "torn.png"}
+    damaged = Dataset.from_list(rows, features=dataset.features)
+    results = evaluate_zero_shot(model.train(), processor, damaged, names, templates, batch_size=3)
+    assert results.pop("num_unreadable_images") == 1 and "torn.png" in caplog.text and model.training
+    others = dataset.select([index for index in range(10) if index != 1])
+    expected = evaluate_zero_shot(model.eval(), processor, others, names, templates, batch_size=3)
+    assert results == expected and results["num_images"] == 9
+    pairs = {(pair["class"], pair["taken_for"]) for pair in results["most_confused"]}
+    assert len(pairs) > 3, "so few mistakes tell no labels apart"
+    with pytest.raises(ValueError, match="No image of the evaluation data can be read"):
+        evaluate_zero_shot(model, processor, damaged.select([1]), names, templates)
+    with pytest.raises(ValueError, match="label 3 is none of the 3 classes"):
+        evaluate_zero_shot(model, processor, dataset, names[:3], templates)
+
+
+def test_summary_counts_the_worst_confused_pairs():
+    predictions = torch.tensor([[1, 0], [1, 0], [0, 1], [2, 1], [1, 2]])
+    results = summarize(predictions, torch.tensor([0, 0, 0, 1, 2]), ["a", "b", "c"], num_pairs=1)
+    assert results["top1"] == pytest.approx(20) and results["top5"] == pytest.approx(100)
+    assert results["most_confused"] == [{"class": "a", "taken_for": "b", "count": 2}]
+
+
+def test_class_embeddings_are_unit_vectors(model_dir):
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    embeds = embed_classes(model, processor, ["red", "blue", "a very green car"], ["a {}", "{}", "the {} sea"], 2)
+    torch.testing.assert_close(embeds.norm(dim=-1), torch.ones(3))

@@ -1,0 +1,133 @@
+"""Retrieval gives the numbers that one gets by calling the model by hand."""
+
+import json
+
+import pytest
+import torch
+from datasets import Dataset, Image
+from PIL import Image as PILImage
+
+from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding.batches import embed_corpus
+from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval
+from tests.conftest import WORDS
+from tests.helpers.commands import run_command
+
+
+def test_retrieval_equals_calling_the_model_by_hand(model_dir, evaluation_dir, tmp_path):
+    arguments = ("--model_name_or_path", model_dir, "--dataset_name", evaluation_dir, "--batch_size", 4)
+    results = run_command("evaluate", tmp_path / "results.json", *arguments, "--dataloader_num_workers", 1)
+
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    dataset = Dataset.load_from_disk(evaluation_dir)
+    for kind, column in (("short", "caption"), ("long", "long_captions")):
+        texts, owners = [], []
+        kept = [row for row in dataset if row[column]]
+        for position, row in enumerate(kept):
+            for text in row[column]:
+                # no caption of these has an abbreviation or a decimal: the paper's split is at ". " and the line break
+                texts.append(text.replace("\n", ". ").replace(".. ", ". "))
+                owners.append(position)
+        with torch.no_grad():
+            images = processor.image_processor([row["image"] for row in kept], return_tensors="pt")
+            outputs = model(**images, **processor.tokenizer(texts, padding=True, return_tensors="pt"))
+        similarity = outputs.logits_per_text
+        owners = torch.tensor(owners)
+        ranks = (similarity > similarity.gather(1, owners[:, None])).sum(dim=1)
+        best_own = torch.stack([similarity[owners == image].amax(0)[image] for image in range(len(kept))])
+        i2t_ranks = (similarity > best_own).sum(dim=0)
+        for k in (1, 5, 10):
+            expected = 100 * (ranks < k).float().mean().item()
+            assert results[f"{kind}_t2i_recall@{k}"] == pytest.approx(expected), (kind, k)
+            expected = 100 * (i2t_ranks < k).float().mean().item()
+            assert results[f"{kind}_i2t_recall@{k}"] == pytest.approx(expected), (kind, k)
+        assert results[f"{kind}_num_images"] == len(kept)
+        assert results[f"{kind}_num_captions"] == len(texts)
+
+
+def test_streamed_data_and_other_dual_encoders(model_dir, tmp_path):
+    # an image folder with metadata, read as a stream and as a whole, give the same
+    folder = tmp_path / "pictures" / "test"
+    folder.mkdir(parents=True)
+    with open(folder / "metadata.jsonl", "w") as file:
+        for index, color in enumerate(["red", "green", "blue", "yellow"]):
+            PILImage.new("RGB", (40 + index, 50), color).save(folder / f"{index}.png")
+            file.write(json.dumps({"file_name": f"{index}.png", "caption": f"a photo of {color}"}) + "\n")
+    output_file, arguments = tmp_path / "results.json", ("--dataset_name", "imagefolder", "--data_dir", folder.parent)
+    whole = run_command("evaluate", output_file, "--model", model_dir, *arguments)
+    streamed = run_command("evaluate", output_file, "--model", model_dir, *arguments, "--streaming")
+    assert whole == streamed and whole["short_num_images"] == 4
+
+    from transformers import (
+        BertTokenizer,
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        VisionTextDualEncoderProcessor,
+    )
+
+    tower = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    vocab = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    config = CLIPConfig(
+        text_config={**tower, "vocab_size": len(vocab), "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    CLIPModel(config).save_pretrained(tmp_path / "clip")
+    tokenizer = BertTokenizer(vocab=vocab, model_max_length=77, model_input_names=["input_ids", "attention_mask"])
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    VisionTextDualEncoderProcessor(CLIPImageProcessor(**size), tokenizer).save_pretrained(tmp_path / "clip")
+    results = run_command("evaluate", tmp_path / "results.json", "--model_name_or_path", tmp_path / "clip", *arguments)
+    assert results["short_t2i_recall@5"] == 100 and results["short_num_images"] == 4
+
+
+def test_distinct_short_captions_and_images_without_captions(model_dir, caplog):
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    dataset = load_scenes(6, seed=1).remove_columns(["caption", "long_captions"])
+    dataset = dataset.add_column("caption", ["a red boat", "a red boat", "a car", "", None, "a car"])
+    dataset = dataset.add_column("long_captions", ["a red. a boat", None, None, "blue. ", "a. ..", "sea"])
+    results = evaluate_retrieval(model, processor, dataset, batch_size=4, distinct_short_captions=True)
+    assert (results["short_num_images"], results["long_num_images"]) == (2, 4)
+    assert "2 of 6 images have no long caption" in caplog.text
+    results = evaluate_retrieval(model, processor, dataset, batch_size=4)
+    assert results["short_num_images"] == results["short_num_captions"] == 4
+
+
+def test_an_unreadable_image_is_left_out_with_its_captions(model_dir, evaluation_dir, caplog):
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    dataset = Dataset.load_from_disk(evaluation_dir).cast_column("image", Image(decode=False))
+    rows = list(dataset)
+    rows[4]["image"] = {"bytes": b"no image", "path": "torn.png"}
+    damaged = Dataset.from_list(rows, features=dataset.features)
+    results = evaluate_retrieval(model, processor, damaged, batch_size=3)
+    assert results.pop("num_unreadable_images") == 1 and "torn.png" in caplog.text
+    others = dataset.select([index for index in range(10) if index != 4])
+    assert results == evaluate_retrieval(model, processor, others, batch_size=3)
+    unreadable = Dataset.from_list(rows[4:5], features=dataset.features)
+    with pytest.raises(ValueError, match="No image of the evaluation data can be read"):
+        evaluate_retrieval(model, processor, unreadable)
+
+
+def test_the_order_is_that_of_the_rows(model_dir, evaluation_dir):
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    dataset = Dataset.load_from_disk(evaluation_dir)
+    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    embedded = embed_dataset(model, processor, dataset, reader, label_column="label", batch_size=4)
+    assert embedded.labels == dataset["label"]
+    captions = embedded.captions["short"]
+    assert captions.texts == [text for row in dataset for text in row["caption"]]
+    assert captions.images.tolist() == [index for index, row in enumerate(dataset) for _ in row["caption"]]
+    torch.testing.assert_close(captions.embeds, embed_corpus(model, processor, captions.texts), rtol=0, atol=1e-5)
+
+
+def test_a_model_in_training_is_evaluated_without_dropout(model_dir, evaluation_dir):
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    dataset = Dataset.load_from_disk(evaluation_dir)
+    expected = evaluate_retrieval(model, processor, dataset)
+    model.train()
+    assert model.text_model.config.hidden_dropout_prob > 0
+    assert evaluate_retrieval(model, processor, dataset) == expected
+    assert model.training

@@ -1,0 +1,25 @@
+"""Runs `lotlip` in this process."""
+
+import json
+from pathlib import Path
+
+import lotlip
+
+
+def run_command(name: str, output_file: Path, *arguments: object) -> dict:
+    """The JSON results of a command on the CPU."""
+    assert lotlip.main([name, "--device", "cpu", "--output_file", str(output_file), *map(str, arguments)]) == 0
+    return json.loads(output_file.read_text())
+
+
+def read_error(capsys, name: str, *arguments: object) -> str:
+    """The one line that a command says to a mistake, after which it ends with status 2."""
+    capsys.readouterr()
+    try:
+        status = lotlip.main([name, *map(str, arguments)])
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith(f"lotlip {name}: error: ")
+    return line
