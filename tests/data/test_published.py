@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import logging
+import subprocess
+import sys
 
+import datasets
 import pytest
 import scipy.io
 from PIL import Image
@@ -13,6 +16,8 @@ import lotlip
 from modeling_lotlip.data import published
 from modeling_lotlip.data.published import BENCHMARKS, get_benchmark, load_benchmark
 from modeling_lotlip.data.published.annotations import read_json_list
+from modeling_lotlip.data.published.sharegpt4v import read_sharegpt4v
+from tests.conftest import ROOT
 
 
 SHAREGPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
@@ -122,6 +127,9 @@ MAKERS = {
 }
 
 
+SIZES = {name: (benchmark.num_images, benchmark.num_texts) for name, benchmark in BENCHMARKS.items()}
+
+
 @pytest.fixture(autouse=True)
 def three_images(monkeypatch):
     """Benchmarks of three images each."""
@@ -129,7 +137,7 @@ def three_images(monkeypatch):
         num_texts = 3 * (benchmark.num_texts // benchmark.num_images)
         small = dataclasses.replace(benchmark, num_images=3, num_texts=num_texts)
         if name.startswith("sharegpt4v"):
-            small = dataclasses.replace(small, read=lambda data_dir: published.read_sharegpt4v(data_dir, num_rows=3))
+            small = dataclasses.replace(small, read=lambda data_dir: read_sharegpt4v(data_dir, num_rows=3))
         monkeypatch.setitem(BENCHMARKS, name, small)
 
 
@@ -141,7 +149,7 @@ def test_layout(name, tmp_path):
     assert list(zip(dataset["file_name"], dataset[column])) == expected
     assert dataset.column_names == ["file_name", column, "image"]
     assert dataset[0]["image"].size == (4, 3)
-    files = dataset.cast_column("image", published.Image(decode=False))["image"]
+    files = dataset.cast_column("image", datasets.Image(decode=False))["image"]
     assert all(file["bytes"] is None for file in files)  # not copied
 
     without_images = load_benchmark(name, tmp_path, text_only=True)
@@ -348,7 +356,31 @@ def test_imagenet_without_names(tmp_path, caplog):
         load_benchmark("imagenet", tmp_path)
 
 
-def test_names(monkeypatch):
-    assert get_benchmark("MSCOCO") is get_benchmark("coco")
-    with pytest.raises(ValueError, match="Did you mean 'urban1k'"):
+def test_registry():
+    assert SIZES == {
+        "dci": (7805, 7805),
+        "iiw": (612, 612),
+        "sharegpt4v-1k": (1000, 1000),
+        "sharegpt4v-10k": (10_000, 10_000),
+        "urban1k": (1000, 1000),
+        "docci": (5000, 5000),
+        "coco": (5000, 25_000),
+        "flickr30k": (1000, 5000),
+        "imagenet": (50_000, 0),
+    }
+    for alias, name in {"MSCOCO": "coco", "flickr30k-1k": "flickr30k", "ImageNet-1k": "imagenet"}.items():
+        assert get_benchmark(alias) is BENCHMARKS[name]
+    with pytest.raises(ValueError, match="There is no benchmark 'urban-1k', but .*Did you mean 'urban1k'"):
         get_benchmark("urban-1k")
+
+
+def test_the_registry_costs_no_heavy_import():
+    """The help of commands lists it."""
+    code = (
+        "import lotlip, sys\n"
+        "with lotlip.package_not_initialized():\n"
+        "    from modeling_lotlip.data.published import BENCHMARKS\n"
+        "print(len(BENCHMARKS), {'torch', 'transformers', 'datasets', 'numpy'} & sys.modules.keys())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "9 set()\n"

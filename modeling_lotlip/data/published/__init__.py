@@ -14,172 +14,35 @@
 """
 The benchmarks of the paper, read from the files that their publishers ship.
 
-    from data.benchmarks import load_benchmark
+    from modeling_lotlip.data.published import load_benchmark
 
     dataset = load_benchmark("iiw", "path/to/iiw")
+
+A file of this folder is a benchmark: another one is another file, which ends with its `BENCHMARKS`.
 """
 
 import difflib
+import importlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import pkgutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from .annotations import Benchmark
 
-from .annotations import Annotations
-from .dci import read_dci
-from .docci import read_docci
-from .iiw import read_iiw
-from .imagenet import read_imagenet
-from .karpathy import read_karpathy
-from .sharegpt4v import read_sharegpt4v
-from .urban1k import read_urban1k
 
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
 NUM_EXAMPLES = 5  # of missing files, in messages
 
-
-@dataclass(frozen=True)
-class Benchmark:
-    """
-    A benchmark as it is published.
-
-    Args:
-        name (`str`):
-            Its name.
-        read (`Callable[[Path], Annotations]`):
-            Reads its annotations from a folder.
-        num_images (`int`):
-            The published number of images.
-        num_texts (`int`):
-            The published number of texts, 0 for classification.
-        layout (`str`):
-            The files in its folder.
-        source (`str`):
-            How to get them.
-        task (`str`, *optional*, defaults to `"retrieval"`):
-            `"retrieval"` or `"classification"`.
-    """
-
-    name: str
-    read: Callable[[Path], Annotations]
-    num_images: int
-    num_texts: int
-    layout: str
-    source: str
-    task: str = "retrieval"
-
-
-SHAREGPT4V_LAYOUT = "share-captioner_coco_lcs_sam_1246k_1107.json, sam/images/sa_*.jpg"
-SHAREGPT4V_SOURCE = (
-    "the captions from https://huggingface.co/datasets/Lin-Chen/ShareGPT4V, the images that they name from SA-1B "
-    "(https://ai.meta.com/datasets/segment-anything-downloads)"
-)
-KARPATHY_SOURCE = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
-
 BENCHMARKS = {
     benchmark.name: benchmark
-    for benchmark in (
-        Benchmark(
-            "dci",
-            read_dci,
-            num_images=7805,
-            num_texts=7805,
-            layout=(
-                "densely_captioned_images/splits.json, densely_captioned_images/annotations/*.json, "
-                "densely_captioned_images/photos/*.jpg"
-            ),
-            source=(
-                "https://dl.fbaipublicfiles.com/densely_captioned_images/dci.tar.gz, and the images of SA-1B's "
-                "sa_000138.tar (https://ai.meta.com/datasets/segment-anything-downloads) in photos/"
-            ),
-        ),
-        Benchmark(
-            "iiw",
-            read_iiw,
-            num_images=612,
-            num_texts=612,
-            layout=(
-                "DCI_Test/data.jsonl with images in dci/, DOCCI_Test/data.jsonl with images in docci/, "
-                "IIW-400/data.jsonl with images in docci_aar/"
-            ),
-            source=(
-                "the annotations from https://github.com/google/imageinwords/tree/main/datasets, the images from DCI "
-                "and from docci_images.tar.gz and docci_images_aar.tar.gz of https://google.github.io/docci"
-            ),
-        ),
-        Benchmark(
-            "sharegpt4v-1k",
-            partial(read_sharegpt4v, num_rows=1000),
-            num_images=1000,
-            num_texts=1000,
-            layout=SHAREGPT4V_LAYOUT,
-            source=SHAREGPT4V_SOURCE,
-        ),
-        Benchmark(
-            "sharegpt4v-10k",
-            partial(read_sharegpt4v, num_rows=10_000),
-            num_images=10_000,
-            num_texts=10_000,
-            layout=SHAREGPT4V_LAYOUT,
-            source=SHAREGPT4V_SOURCE,
-        ),
-        Benchmark(
-            "urban1k",
-            read_urban1k,
-            num_images=1000,
-            num_texts=1000,
-            layout="image/*.jpg, caption/*.txt",
-            source="https://huggingface.co/datasets/BeichenZhang/Urban1k",
-        ),
-        Benchmark(
-            "docci",
-            read_docci,
-            num_images=5000,
-            num_texts=5000,
-            layout="docci_descriptions.jsonlines, images/test_*.jpg",
-            source="docci_descriptions.jsonlines and docci_images.tar.gz of https://google.github.io/docci",
-        ),
-        Benchmark(
-            "coco",
-            partial(read_karpathy, annotation_file="dataset_coco.json"),
-            num_images=5000,
-            num_texts=25_000,
-            layout="dataset_coco.json, val2014/COCO_val2014_*.jpg",
-            source=f"{KARPATHY_SOURCE}, the images from http://images.cocodataset.org/zips/val2014.zip",
-        ),
-        Benchmark(
-            "flickr30k",
-            partial(read_karpathy, annotation_file="dataset_flickr30k.json", image_folder="flickr30k-images"),
-            num_images=1000,
-            num_texts=5000,
-            layout="dataset_flickr30k.json, flickr30k-images/*.jpg",
-            source=f"{KARPATHY_SOURCE}, the images from https://shannon.cs.illinois.edu/DenotationGraph",
-        ),
-        Benchmark(
-            "imagenet",
-            read_imagenet,
-            num_images=50_000,
-            num_texts=0,
-            layout=(
-                "val/n*/*.JPEG, or val/ILSVRC2012_val_*.JPEG with LOC_val_solution.csv or with "
-                "ILSVRC2012_devkit_t12/data/{ILSVRC2012_validation_ground_truth.txt,meta.mat}; for the names of the "
-                "classes LOC_synset_mapping.txt or meta.mat"
-            ),
-            source=(
-                "https://www.image-net.org/download.php, or "
-                "https://www.kaggle.com/c/imagenet-object-localization-challenge"
-            ),
-            task="classification",
-        ),
-    )
+    for module in pkgutil.iter_modules(__path__)
+    for benchmark in getattr(importlib.import_module(f"{__name__}.{module.name}"), "BENCHMARKS", ())
 }
-# Other names that the same data goes by
-ALIASES = {"mscoco": "coco", "flickr30k-1k": "flickr30k", "imagenet-1k": "imagenet", "imagenet1k": "imagenet"}
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -188,7 +51,7 @@ def get_benchmark(name: str) -> Benchmark:
 
     Args:
         name (`str`):
-            A key of `BENCHMARKS`, or of `ALIASES`.
+            A key of `BENCHMARKS`, or one of their aliases.
 
     Raises:
         `ValueError`: if there is none.
@@ -201,16 +64,15 @@ def get_benchmark(name: str) -> Benchmark:
     >>> get_benchmark("MSCOCO").num_texts
     25000
     ```"""
-    key = name.lower()
-    key = ALIASES.get(key, key)
-    if key not in BENCHMARKS:
-        close = difflib.get_close_matches(key, BENCHMARKS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"There is no benchmark {name!r}, but {', '.join(BENCHMARKS)}.{hint}")
-    return BENCHMARKS[key]
+    for benchmark in BENCHMARKS.values():
+        if name.lower() in (benchmark.name, *benchmark.aliases):
+            return benchmark
+    close = difflib.get_close_matches(name.lower(), BENCHMARKS, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"There is no benchmark {name!r}, but {', '.join(BENCHMARKS)}.{hint}")
 
 
-def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, allow_partial: bool = False) -> Dataset:
+def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, allow_partial: bool = False) -> "Dataset":
     """
     Reads a benchmark from a folder with the files that its publishers ship. Images stay where they are.
 
@@ -235,9 +97,9 @@ def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, all
     """
     benchmark, data_dir = get_benchmark(name), Path(data_dir)
     if text_only and benchmark.task == "classification":
-        raise ValueError(f"`text_only` leaves nothing of the benchmark {benchmark.name!r}, which has no texts.")
+        raise ValueError(f"`--text_only` leaves nothing of the benchmark {benchmark.name!r}, which has no texts.")
     if not data_dir.is_dir():
-        raise FileNotFoundError(f"`data_dir` {str(data_dir)!r} is no folder. {how_to_get(benchmark)}")
+        raise FileNotFoundError(f"`--data_dir {data_dir}` is no folder. {benchmark.how_to_get()}")
 
     annotations = benchmark.read(data_dir)
     if annotations.missing:
@@ -245,7 +107,7 @@ def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, all
             f"{describe(annotations.missing)} of the annotation files of {benchmark.name!r} are not in `{data_dir}`"
         )
         if not annotations.rows or not allow_partial:
-            raise FileNotFoundError(f"{message}. {how_to_get(benchmark)}")
+            raise FileNotFoundError(f"{message}. {benchmark.how_to_get()}")
         logger.warning(f"{message}.")
     check_size(benchmark, annotations.rows, data_dir, allow_partial)
 
@@ -255,11 +117,6 @@ def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, all
     if len(rows) < benchmark.num_images:
         logger.warning(f"{benchmark.name!r} is partial: {len(rows)} of {benchmark.num_images} images.")
     return to_dataset(rows, annotations.class_names, None if text_only else data_dir)
-
-
-def how_to_get(benchmark: Benchmark) -> str:
-    """Which files a benchmark is read from, and where they come from."""
-    return f"{benchmark.name!r} is read from {benchmark.layout}. To get them: {benchmark.source}."
 
 
 def describe(missing: list[str]) -> str:
@@ -281,8 +138,8 @@ def check_size(benchmark: Benchmark, rows: list[dict], data_dir: Path, allow_par
         return
     raise ValueError(
         f"The annotations of {benchmark.name!r} in `{data_dir}` are of {size[0]} images and {size[1]} texts, but "
-        f"{published[0]} and {published[1]} are published. {how_to_get(benchmark)} To use them as they are, set "
-        "`allow_partial`."
+        f"{published[0]} and {published[1]} are published. {benchmark.how_to_get()} To use them as they are, set "
+        "`--allow_partial`."
     )
 
 
@@ -299,14 +156,16 @@ def with_images(benchmark: Benchmark, rows: list[dict], data_dir: Path, allow_pa
         return rows
     message = f"{describe(missing)} of the {len(rows)} images of {benchmark.name!r} are not in `{data_dir}`"
     if len(missing) == len(rows) or not allow_partial:
-        remedies = "To use the other images, set `allow_partial`; to do without images, `text_only`."
-        raise FileNotFoundError(f"{message}. {how_to_get(benchmark)} {remedies}")
+        remedies = "To use the other images, set `--allow_partial`; to do without images, `--text_only`."
+        raise FileNotFoundError(f"{message}. {benchmark.how_to_get()} {remedies}")
     logger.warning(f"{message}, and are left out.")
     return [row for row, is_image in zip(rows, is_there) if is_image]
 
 
-def to_dataset(rows: list[dict], class_names: list[str] | None, image_dir: Path | None) -> Dataset:
+def to_dataset(rows: list[dict], class_names: list[str] | None, image_dir: Path | None) -> "Dataset":
     """The rows as a data set, with a column of images if there is a folder of them."""
+    from datasets import ClassLabel, Dataset, Features, Image, List, Value
+
     features = {
         "file_name": Value("string"),
         "image": Image(),

@@ -11,11 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the annotation files of a benchmark say, and readers of the formats that they come in."""
+"""A benchmark, what its annotation files say, and readers of the formats that they come in."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,44 @@ class Annotations:
     rows: list[dict] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     class_names: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """
+    A benchmark as it is published. Each file of this folder ends with its own, or several, as `BENCHMARKS`.
+
+    Args:
+        name (`str`):
+            Its name.
+        read (`Callable[[Path], Annotations]`):
+            Reads its annotations from a folder.
+        num_images (`int`):
+            The published number of images.
+        num_texts (`int`):
+            The published number of texts, 0 for classification.
+        layout (`str`):
+            The files in its folder.
+        source (`str`):
+            How to get them.
+        task (`str`, *optional*, defaults to `"retrieval"`):
+            `"retrieval"` or `"classification"`.
+        aliases (`tuple[str, ...]`, *optional*):
+            Other names that the same data goes by.
+    """
+
+    name: str
+    read: Callable[[Path], Annotations]
+    num_images: int
+    num_texts: int
+    layout: str
+    source: str
+    task: str = "retrieval"
+    aliases: tuple[str, ...] = ()
+
+    def how_to_get(self) -> str:
+        """Which files it is read from, and where they come from."""
+        return f"{self.name!r} is read from {self.layout}. To get them: {self.source}."
 
 
 @contextmanager
@@ -110,7 +148,7 @@ def read_json_list(path: Path) -> Iterator[tuple[str, dict]]:
             number += 1
 
 
-def text_in(row: dict, name: str, where: str, is_empty_allowed: bool = False) -> str:
+def get_text(row: dict, name: str, where: str, is_empty_allowed: bool = False) -> str:
     """
     The string in a field of an annotation.
 

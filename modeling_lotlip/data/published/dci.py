@@ -15,7 +15,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from .annotations import Annotations, read_json, text_in
+from .annotations import Annotations, Benchmark, get_text, read_json
 
 
 FOLDER = PurePosixPath("densely_captioned_images")
@@ -37,12 +37,30 @@ def read_dci(data_dir: Path) -> Annotations:
             annotations.missing.append(str(file))
             continue
         row, where = read_json(data_dir / file), str(data_dir / file)
-        short_caption = text_in(row, "short_caption", where)
-        extra_caption = text_in(row, "extra_caption", where, is_empty_allowed=True)
+        short_caption = get_text(row, "short_caption", where)
+        extra_caption = get_text(row, "extra_caption", where, is_empty_allowed=True)
         annotations.rows.append(
             {
-                "file_name": str(FOLDER / "photos" / text_in(row, "image", where)),
+                "file_name": str(FOLDER / "photos" / get_text(row, "image", where)),
                 "long_captions": f"{short_caption}\n{extra_caption}",
             }
         )
     return annotations
+
+
+BENCHMARKS = (
+    Benchmark(
+        "dci",
+        read_dci,
+        num_images=7805,
+        num_texts=7805,
+        layout=(
+            "densely_captioned_images/splits.json, densely_captioned_images/annotations/*.json, "
+            "densely_captioned_images/photos/*.jpg"
+        ),
+        source=(
+            "https://dl.fbaipublicfiles.com/densely_captioned_images/dci.tar.gz, and the images of SA-1B's "
+            "sa_000138.tar (https://ai.meta.com/datasets/segment-anything-downloads) in photos/"
+        ),
+    ),
+)

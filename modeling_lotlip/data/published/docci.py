@@ -15,7 +15,7 @@
 
 from pathlib import Path
 
-from .annotations import Annotations, read_json_lines, text_in
+from .annotations import Annotations, Benchmark, get_text, read_json_lines
 
 
 ANNOTATION_FILE = "docci_descriptions.jsonlines"
@@ -28,12 +28,24 @@ def read_docci(data_dir: Path) -> Annotations:
         return Annotations(missing=[ANNOTATION_FILE])
     annotations = Annotations()
     for where, row in read_json_lines(path):
-        is_qualitative = text_in(row, "example_id", where).startswith("qual")
-        if text_in(row, "split", where) == "test" and not is_qualitative:
+        is_qualitative = get_text(row, "example_id", where).startswith("qual")
+        if get_text(row, "split", where) == "test" and not is_qualitative:
             annotations.rows.append(
                 {
-                    "file_name": f"images/{text_in(row, 'image_file', where)}",
-                    "long_captions": text_in(row, "description", where),
+                    "file_name": f"images/{get_text(row, 'image_file', where)}",
+                    "long_captions": get_text(row, "description", where),
                 }
             )
     return annotations
+
+
+BENCHMARKS = (
+    Benchmark(
+        "docci",
+        read_docci,
+        num_images=5000,
+        num_texts=5000,
+        layout="docci_descriptions.jsonlines, images/test_*.jpg",
+        source="docci_descriptions.jsonlines and docci_images.tar.gz of https://google.github.io/docci",
+    ),
+)

@@ -15,7 +15,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from .annotations import Annotations, read_json_lines, text_in
+from .annotations import Annotations, Benchmark, get_text, read_json_lines
 
 
 # The folders of images by those of annotations
@@ -31,12 +31,30 @@ def read_iiw(data_dir: Path) -> Annotations:
             annotations.missing.append(str(file))
             continue
         for where, row in read_json_lines(data_dir / file):
-            image = text_in(row, "image" if "image" in row else "image/key", where)
+            image = get_text(row, "image" if "image" in row else "image/key", where)
             image = image if image.endswith(".jpg") else f"{image}.jpg"
             annotations.rows.append(
                 {
                     "file_name": str(PurePosixPath(image_folder) / image),
-                    "long_captions": text_in(row, "IIW", where),
+                    "long_captions": get_text(row, "IIW", where),
                 }
             )
     return annotations
+
+
+BENCHMARKS = (
+    Benchmark(
+        "iiw",
+        read_iiw,
+        num_images=612,
+        num_texts=612,
+        layout=(
+            "DCI_Test/data.jsonl with images in dci/, DOCCI_Test/data.jsonl with images in docci/, "
+            "IIW-400/data.jsonl with images in docci_aar/"
+        ),
+        source=(
+            "the annotations from https://github.com/google/imageinwords/tree/main/datasets, the images from DCI "
+            "and from docci_images.tar.gz and docci_images_aar.tar.gz of https://google.github.io/docci"
+        ),
+    ),
+)

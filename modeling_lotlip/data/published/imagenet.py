@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from .annotations import Annotations
+from .annotations import Annotations, Benchmark
 
 
 logger = logging.getLogger(__name__)
@@ -167,3 +167,24 @@ def name_classes(synonyms: dict[str, str]) -> list[str]:
         else:
             class_names.append(names if count_all[names] == 1 else f"{names} ({wordnet_id})")
     return class_names
+
+
+BENCHMARKS = (
+    Benchmark(
+        "imagenet",
+        read_imagenet,
+        num_images=50_000,
+        num_texts=0,
+        layout=(
+            "val/n*/*.JPEG, or val/ILSVRC2012_val_*.JPEG with LOC_val_solution.csv or with "
+            "ILSVRC2012_devkit_t12/data/{ILSVRC2012_validation_ground_truth.txt,meta.mat}; for the names of the "
+            "classes LOC_synset_mapping.txt or meta.mat"
+        ),
+        source=(
+            "https://www.image-net.org/download.php, or "
+            "https://www.kaggle.com/c/imagenet-object-localization-challenge"
+        ),
+        task="classification",
+        aliases=("imagenet-1k", "imagenet1k"),
+    ),
+)

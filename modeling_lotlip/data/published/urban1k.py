@@ -15,7 +15,7 @@
 
 from pathlib import Path
 
-from .annotations import Annotations, naming, text_in
+from .annotations import Annotations, Benchmark, get_text, naming
 
 
 def read_urban1k(data_dir: Path) -> Annotations:
@@ -28,6 +28,18 @@ def read_urban1k(data_dir: Path) -> Annotations:
     for file in files:
         with naming(file), open(file, encoding="utf-8") as lines:
             row = {"first line": lines.readline().rstrip("\n")}
-        text = text_in(row, "first line", str(file))
+        text = get_text(row, "first line", str(file))
         annotations.rows.append({"file_name": f"image/{file.stem}.jpg", "long_captions": text})
     return annotations
+
+
+BENCHMARKS = (
+    Benchmark(
+        "urban1k",
+        read_urban1k,
+        num_images=1000,
+        num_texts=1000,
+        layout="image/*.jpg, caption/*.txt",
+        source="https://huggingface.co/datasets/BeichenZhang/Urban1k",
+    ),
+)
