@@ -31,7 +31,7 @@ SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 ROWS_PER_BATCH = 10_000
 
 
-def captioner_of(row: dict) -> str:
+def get_captioner(row: dict) -> str:
     return row.get(CAPTIONER_COLUMN) or "captions"
 
 

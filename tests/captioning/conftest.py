@@ -1,14 +1,21 @@
-"""Pictures, a captioner, and captioning from Python."""
+"""Pictures, a captioner, captioning and filtering from Python."""
 
+import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from accelerate import PartialState
+from pyarrow import parquet
 
+from modeling_lotlip.captioning.filter import filter_captions
 from modeling_lotlip.captioning.recaption import recaption
+from modeling_lotlip.commands.filter import ARGUMENTS as FILTER_ARGUMENTS
 from modeling_lotlip.commands.recaption import ARGUMENTS
 from modeling_lotlip.data.scenes import load_scenes
+from tests.helpers.caption_files import SCHEMA, make_rows
 from tests.helpers.captioners import make_arguments, read_records, save_captioner
 
 
@@ -39,5 +46,34 @@ def caption(tmp_path) -> Callable[..., list[dict]]:
         stop_number = recaption(source, split, arguments, captioning, rules, PartialState(cpu=True))
         run.stop_number = stop_number
         return read_records(tmp_path / name)
+
+    return run
+
+
+@pytest.fixture
+def captions_dir(tmp_path) -> Path:
+    """Two shards in each of the formats."""
+    folder = tmp_path / "captions"
+    folder.mkdir()
+    for shard, rows in enumerate((make_rows()[:10], make_rows()[10:])):
+        parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / f"{shard}.parquet", row_group_size=4)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{shard}.jsonl").write_text(lines)
+        with gzip.open(folder / f"{shard}.jsonl.gz", "wt") as file:
+            file.write(lines)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path) -> Callable[..., dict]:
+    """Filters files of captions from Python; returns the report that was written."""
+
+    def run(captions: Path, output: str, **options: object) -> dict:
+        options |= {"captions": [str(captions)], "output_dir": tmp_path / output}
+        report = filter_captions(*make_arguments(FILTER_ARGUMENTS, **options))
+        folder = tmp_path / output / "report"
+        assert (folder / "report.md").read_text().startswith("# Captions")
+        assert json.loads((folder / "report.json").read_text()) == report
+        return report
 
     return run

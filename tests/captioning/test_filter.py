@@ -1,0 +1,110 @@
+"""Files of captions through the rules."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from modeling_lotlip.captioning import files
+from modeling_lotlip.captioning.files import read_rows
+from modeling_lotlip.captioning.report import NUM_EXAMPLES
+from modeling_lotlip.data.side_captions import SideCaptions
+from tests.helpers.caption_files import BOAT, SCHEMA, make_rows
+
+
+def read_folder(folder: Path, suffix: str) -> list[dict]:
+    paths = sorted(folder.glob(f"*{suffix}"))
+    assert [path.name for path in paths] == [f"0{suffix}", f"1{suffix}"]
+    return [row for path in paths for rows in read_rows(path) for row in rows]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".jsonl.gz"])
+def test_files(captions_dir, run, tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr(files, "ROWS_PER_BATCH", 3)
+    report = run(captions_dir / f"*{suffix}", "out", rules=["all", "duplicate=4"])
+    before, after = make_rows(), read_folder(tmp_path / "out", suffix)
+    if suffix != ".parquet":
+        assert {row["rejected_by"] for row in after} == {"", "duplicate", "refusal", "of_the_past"}
+        after = [{**row, "rejected_by": row["rejected_by"] or None} for row in after]
+    expected = [None] * 24
+    expected[19], expected[23] = "refusal", "of_the_past"
+    expected[10] = "duplicate"  # of the images 0 to 5, of which 0 and 1 are one, the fifth
+    assert [row["rejected_by"] for row in after] == expected
+    for old, new in zip(before, after):
+        assert {**old, "caption": None, "rejected_by": None} == {**new, "caption": None, "rejected_by": None}
+    assert after[1]["caption"] == f"Boat 0. {BOAT}" and after[21]["caption"] is None
+    assert after[19]["caption"] == before[19]["caption"] and after[23]["caption"] == before[23]["caption"]
+    llava = report["captioners"]["llava"]
+    assert llava == {
+        "num_captions": 12,
+        "num_failed": 1,
+        "num_kept": 9,
+        "rejected": {"refusal": 1, "of_the_past": 1},
+        "changed": {"announcement": 9},
+    }
+    assert report["captioners"]["blip"]["num_kept"] == 11 and report["rules"]["duplicate"] == 4
+    (example,) = report["examples"]["refusal"]["llava"]
+    assert example == {"rejected": "I cannot see the image."}
+    assert len(report["examples"]["announcement"]["llava"]) == NUM_EXAMPLES
+
+    # a second time nothing changes
+    again = run(tmp_path / "out" / f"*{suffix}", "again", rules=["all", "duplicate=4"])
+    for shard in (f"0{suffix}", f"1{suffix}"):
+        content = [list(read_rows(tmp_path / folder / shard)) for folder in ("out", "again")]
+        assert content[0] == content[1]
+    assert {name: of["rejected"] for name, of in again["captioners"].items()} == {
+        name: of["rejected"] for name, of in report["captioners"].items()
+    }
+    assert not any(of["changed"] for of in again["captioners"].values())
+    # and the files are read as side files
+    captions = SideCaptions([str(tmp_path / "out" / f"*{suffix}")], "key", ["caption"])
+    assert captions["0000"] == ["A picture of some things.", f"Boat 0. {BOAT}"]
+    assert captions["0005"] == [f"Boat 5. {BOAT}"] and captions["0011"] == ["Picture number 11 of a boat."]
+    if suffix == ".parquet":
+        assert parquet.read_schema(tmp_path / "out" / "0.parquet").equals(SCHEMA, check_metadata=True)
+
+
+def test_other_files(run, tmp_path):
+    """Columns of another name, and none of what `recaption.py` writes beside the caption."""
+    table = pa.table({"id": [1, 2], "text": [f"The image shows a dog. {BOAT}", "Dog."], "box": [[1, 2], []]})
+    parquet.write_table(table, tmp_path / "other.parquet")
+    report = run(tmp_path / "other.parquet", "out", caption_column="text", without_rule=["duplicate"])
+    assert report["captioners"]["captions"]["num_kept"] == 1
+    assert parquet.read_table(tmp_path / "out" / "other.parquet").to_pylist() == [
+        {"id": 1, "text": f"A dog. {BOAT}", "box": [1, 2], "rejected_by": None},
+        {"id": 2, "text": "Dog.", "box": [], "rejected_by": "too_short"},
+    ]
+    with pytest.raises(ValueError, match="`--caption_column caption` is no column .* has .*'text'"):
+        run(tmp_path / "other.parquet", "out")
+
+
+def test_nothing_is_kept(captions_dir, run):
+    """The report, for which nothing is loaded, says why."""
+    options = {"report": True, "tokenizer_path": "nothing", "dual_encoder": "nothing"}
+    report = run(captions_dir / "*.parquet", "out", rules=["too_short=100"], **options)
+    assert {name: of["num_kept"] for name, of in report["captioners"].items()} == {"blip": 0, "llava": 0}
+    assert report["captioners"]["llava"]["rejected"] == {"too_short": 10, "of_the_past": 1}
+    assert "statistics" not in report
+
+
+def test_bad_files(captions_dir, run, tmp_path):
+    (captions_dir / "1.parquet").write_bytes((captions_dir / "1.parquet").read_bytes()[:-20])
+    (captions_dir / "1.jsonl").write_text('{"caption": "a"}\n{"capt')
+    for suffix, message in (
+        (".parquet", "1.parquet is no parquet file"),
+        (".jsonl", "Line 2 of .*1.jsonl is no JSON"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(captions_dir / f"*{suffix}", "out")
+        assert list((tmp_path / "out").iterdir()) == []  # nothing by halves
+    with pytest.raises(ValueError, match="names no file"):
+        run(captions_dir / "*.csv", "out")
+    with pytest.raises(ValueError, match="is the folder of"):
+        run(captions_dir / "0.parquet", "captions")
+    parquet.write_table(SCHEMA.empty_table(), tmp_path / "empty.parquet")
+    with pytest.raises(ValueError, match="have no rows"):
+        run(tmp_path / "empty.parquet", "empty")
+    run(captions_dir / "0.parquet", "out")
+    with pytest.raises(ValueError, match="holds other captions, such as 0.parquet"):
+        run(captions_dir / "0.jsonl", "out")

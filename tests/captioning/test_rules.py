@@ -1,0 +1,139 @@
+"""Rules for captions that models wrote."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modeling_lotlip.captioning.rules import DEFAULT_RULES, apply_rules, read_rules
+from modeling_lotlip.sub_captions import split_sub_captions
+from tests.conftest import SHARED
+
+
+PROMPT = "Describe this image in detail."
+BOAT = "A red boat lies on the beach, half in the sand. Behind it the sea is calm."
+
+# What captioners write, and what must become of it: a text, or the rule that rejects it
+BAD_CAPTIONS = {
+    "the prompt of a LLaVA": (f"USER: <image>\n{PROMPT} ASSISTANT: {BOAT}", BOAT),
+    "the prompt in other case, twice": (f"describe this image in detail.  {PROMPT}\n\n{BOAT}", BOAT),
+    "nothing but the prompt": (f"{PROMPT}\n", "prompt_echo"),
+    "words that begin like the prompt": (f"Describe this image in detailed words. {BOAT}",) * 2,
+    "refusal": ("I'm sorry, but I cannot assist with identifying people in images.", "refusal"),
+    "refusal with a curly apostrophe": ("I’m unable to see the picture. Could you describe it to me?", "refusal"),
+    "no image": ("It seems that no image was provided. Please upload the image you want described.", "refusal"),
+    "an AI at the end": (f"{BOAT} As an AI language model, I do not know whose it is.", "refusal"),
+    "a sign that is sorry": (f'{BOAT} A sign reads "Sorry, we are closed" and "I am afraid of dogs".',) * 2,
+    "a sentence without end": (f"{BOAT} {'There is a person in the background. ' * 12}There is a", "repetition"),
+    "a phrase without end": (f"{BOAT} Beside it {'a chair, and a table, and ' * 9}a chair", BOAT),
+    "nothing but a phrase without end": ("There is " + "a chair, and a table, and " * 9, "repetition"),
+    "counting on": ("There is 1 boat. " + " ".join(f"There are {n} boats." for n in range(2, 30)), "repetition"),
+    "one word without end": ("a red red red red red red red red red red red boat", "repetition"),
+    "laughter": (f'{BOAT} A cartoon says "HA HA HA HA HA".',) * 2,
+    "cut off": (f"{BOAT} In the distance, there are several smaller boats and a", BOAT),
+    "cut off after an abbreviation": (f"{BOAT} It belongs to Mr. Hill and his", BOAT),
+    "one sentence without a full stop": ("a red boat on the beach",) * 2,
+    "nothing": ("", "too_short"),
+    "full stops": (" . . . \n", "too_short"),
+    "two words": ("Red boat.", "too_short"),
+    "a novel": (BOAT * 50, "too_long"),
+    "a numbered list": (
+        "The image contains:\n\n1. A red boat\n2. Two **white** dogs;\n3. A lighthouse.",
+        "A red boat. Two white dogs. A lighthouse.",
+    ),
+    "a numbered list in a line": ("1. A red boat. 2. Two dogs. 3. The sea.", "A red boat. Two dogs. The sea."),
+    "a bulleted list that was cut off": (
+        "Objects in it:\n- A red boat on the beach.\n- Two dogs in it.\n- A light",
+        "Objects in it: A red boat on the beach. Two dogs in it.",
+    ),
+    "headings": ("### Boat\nA red one.\n## Sea\nIt is calm.", "Boat.\nA red one.\nSea.\nIt is calm."),
+    "decimals and years": ("The boat is 3.5 m long. It was built in 1920. 2. Bundesliga is written on it.",) * 2,
+    "an announcement": (f"Sure! Here is a detailed description of the image:\n\n{BOAT}", BOAT),
+    "an announcement with content": (f"The image shows two boats. {BOAT}", f"Two boats. {BOAT}"),
+    "in this picture": ("In this picture we can see that a boat is on fire.", "A boat is on fire."),
+    "a polite model": (f"I'd be happy to describe this image. Here's what I can see in the image:\n{BOAT}", BOAT),
+    "a model that sees": ("In the image, I can see the red boat on sand.", "The red boat on sand."),
+    "only an announcement": ("Here's a caption for your image:", "announcement"),
+    "the medium": ("This is a watercolor of a red boat.",) * 2,
+    "Chinese": ("一艘红色的船停在沙滩上。海面很平静。",) * 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_CAPTIONS)
+def test_what_becomes_of_bad_captions(name):
+    caption, expected = BAD_CAPTIONS[name]
+    text, rejected_by, changed = apply_rules(caption, PROMPT)
+    if expected in DEFAULT_RULES:
+        assert (text, rejected_by, changed) == (caption, expected, [])
+        others = {rule: number for rule, number in DEFAULT_RULES.items() if rule != expected}
+        assert apply_rules(caption, PROMPT, others)[1] != expected
+    else:
+        assert (text, rejected_by) == (expected, None)
+        assert bool(changed) == (caption != expected)
+
+
+FRAGMENTS = [
+    *(PROMPT, "USER:", "<image>", "The image shows", "In this image, you can see", "Sure!", "Description:", "that"),
+    *("Here is a caption:", "1.", "2)", "- ", "* ", "# ", "**", "__", "\n", "\n\n", " ", ". ", ".", "!", '"', ":"),
+    *("A red boat lies here", "It is 3.5 m long", "Mr.", "and a dog and a dog", "I'm sorry", "船。", "\u00a0", "é"),
+    *("The image", "</s>"),
+]  # fmt: skip
+CAPTIONS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=8), max_size=25).map(" ".join) | st.lists(
+    st.sampled_from(FRAGMENTS), max_size=25
+).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(CAPTIONS, st.sampled_from([None, PROMPT, "A"]), st.sets(st.sampled_from(sorted(DEFAULT_RULES)), min_size=1))
+def test_rules_leave_alone_what_they_made(caption, prompt, names):
+    rules = read_rules(sorted(names), [])
+    text, rejected_by, changed = apply_rules(caption, prompt, rules)
+    assert (text == caption) == (not changed) or rejected_by is None
+    if rejected_by is not None:
+        assert text == caption and changed == [] and rejected_by in rules
+    assert apply_rules(text, prompt, rules) == (text, rejected_by, [])
+
+
+@pytest.mark.parametrize(
+    "part", ["a ", "A red boat. ", '."', "\n", PROMPT, "The image shows ", "- a boat\n", "1. a 2. b ", "**a", "Sure! "]
+)
+def test_a_megabyte_is_no_trouble(part):
+    caption = part * (2**20 // len(part))
+    without = {rule: number for rule, number in DEFAULT_RULES.items() if rule != "too_long"}
+    assert apply_rules(caption, PROMPT)[1] is not None
+    apply_rules(caption + "x", PROMPT, without)
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "flags").exists(), reason="the flags are not beside the repository")
+def test_real_captions():
+    paths = (SHARED / "data" / "flags").glob("*/metadata.jsonl")
+    captions = [text for path in paths for line in path.open() for text in json.loads(line)["long_captions"]]
+    assert len(captions) == 233
+    generator = np.random.default_rng(0)
+    for caption in captions:
+        assert apply_rules(caption, PROMPT) == (caption, None, [])
+        announced = f"{PROMPT} The image shows {caption}"
+        assert apply_rules(announced, PROMPT)[0] == caption[0].upper() + caption[1:]
+        # cut off anywhere, nothing but the sentence that was cut is lost
+        cut = caption[: generator.integers(len(caption) // 2, len(caption) - 1)]
+        text, rejected_by, _ = apply_rules(cut, PROMPT)
+        assert rejected_by is None and cut.startswith(text)
+        assert len(split_sub_captions(cut[len(text) :], "sentences")) <= 1
+
+
+def test_names_and_numbers_of_rules():
+    assert read_rules(["all"], []) == DEFAULT_RULES
+    assert read_rules(["all", "too_short=8"], ["refusal"]) == {
+        name: 8 if name == "too_short" else number for name, number in DEFAULT_RULES.items() if name != "refusal"
+    }
+    for names, without, message in (
+        (["too_shor"], [], "too_shor` names no rule"),
+        (["all"], ["dup"], "`--without_rule dup`"),
+        (["refusal=3"], [], "has no number"),
+        (["too_short=few"], [], "needs a whole number"),
+        (["too_short=0"], [], "needs a whole number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_rules(names, without)
