@@ -11,10 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What one row of a data set holds: captions, and the key and the address of its image."""
+"""Rows of a data set, and what one holds: captions, and the key and the address of its image."""
 
 import hashlib
 import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from fsspec import open as open_file
 
@@ -87,3 +89,10 @@ def shorten_path(path: str, folder: str | None) -> str:
 def read_url(row: dict) -> str | None:
     """The address that an image comes from, where the data set knows it."""
     return next((url for url in (read_key(row, column) for column in URL_COLUMNS) if url is not None), None)
+
+
+def batched(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:
+    """Rows in lists of a size, the last one of what is left."""
+    iterator = iter(rows)
+    while batch := list(islice(iterator, size)):
+        yield batch
