@@ -44,6 +44,12 @@ def read_captions(row: dict, column: str | None) -> list[str]:
     return [caption for caption in captions if caption is not None and caption.strip()]
 
 
+def find_column(columns: Iterable[str], name: str) -> str | None:
+    """The column that holds what a name such as `url` or `json.url` names; None if there is none."""
+    columns = set(columns)
+    return next((column for column in (name, name.split(".")[0]) if column in columns), None)
+
+
 def read_key(row: dict, column: str) -> str | None:
     """
     The key of an image: what a column holds, where dots lead into dictionaries (`json.url`), or of an undecoded image

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from modeling_lotlip.data.arguments import SourceArguments
-from modeling_lotlip.data.rows import batched, find_key, read_captions, read_key, read_url
+from modeling_lotlip.data.rows import batched, find_column, find_key, read_captions, read_key, read_url
 
 
 def test_captions():
@@ -20,6 +20,10 @@ def test_captions():
 
 
 def test_keys(tmp_path):
+    columns = ["json", "a.b", "url"]
+    assert [find_column(columns, name) for name in ("url", "json.url", "a.b", "b", "a.c")] == [
+        "url", "json", "a.b", None, None,
+    ]  # fmt: skip
     assert read_key({"id": 12}, "id") == "12" and read_key({"id": None}, "id") is None and read_key({}, "id") is None
     row = {"json": {"url": "x.org", "more": {"id": 3}}, "a.b": "flat"}
     assert read_key(row, "json.url") == "x.org" and read_key(row, "json.more.id") == "3"
