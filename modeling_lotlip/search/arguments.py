@@ -84,6 +84,21 @@ class SearchArguments(IndexArguments):
         if not all(text.strip() for text in self.texts):
             raise ValueError("a TEXT is blank: describe what to find.")
 
+    def read_texts(self) -> list[str]:
+        """
+        The texts, then those of the file, whose blank lines are left out.
+
+        Raises:
+            `ValueError`: if the file holds none.
+        """
+        if self.texts_file is None:
+            return list(self.texts)
+        lines = self.texts_file.read_text(encoding="utf-8").splitlines()
+        texts = [line.strip() for line in lines if line.strip()]
+        if not texts:
+            raise ValueError(f"--texts_file {self.texts_file} holds no text: write one in a line.")
+        return [*self.texts, *texts]
+
 
 @dataclass
 class PageArguments(IndexArguments):

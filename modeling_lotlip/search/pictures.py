@@ -238,6 +238,17 @@ def open_embedded_pictures(embeddings_dir: Path) -> PictureRows:
     return PictureRows(rows, dataset.image_column, settings["id_column"], str(embeddings_dir))
 
 
+def describe_others(pictures: PictureFolder | PictureRows) -> list[str]:
+    """Sentences on what else is in a folder, as of the last scan."""
+    lines = []
+    if pictures.others:
+        others = ", ".join(f"{number:,} {ending}" for ending, number in pictures.others.most_common())
+        lines.append(f"Other files, left out: {others}.")
+    if pictures.closed_folders:
+        lines.append(f"Folders that may not be read: {', '.join(sorted(pictures.closed_folders))}.")
+    return lines
+
+
 def encode_picture(image: Image.Image) -> str:
     """A picture as the address of itself: a small one as PNG, which the page shows with its pixels as squares."""
     buffer = io.BytesIO()

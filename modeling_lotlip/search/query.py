@@ -86,6 +86,19 @@ def find_unknown_words(processor: ProcessorMixin, text: str) -> list[str]:
     return [word for word, ids in zip(words, tokens) if ids and set(ids) == {unknown}]
 
 
+def check_words(processor: ProcessorMixin, text: str) -> list[str]:
+    """
+    The words of a text that a model does not know: see [`find_unknown_words`].
+
+    Raises:
+        `QueryError`: if it knows none of them.
+    """
+    unknown = find_unknown_words(processor, text)
+    if unknown and unknown == find_words(text):
+        raise QueryError(f"The model knows no word of {text.strip()!r}: describe the picture in other words.")
+    return unknown
+
+
 class Query(NamedTuple):
     """
     What is searched for.
@@ -233,9 +246,7 @@ def embed_query(
     sub_captions = split_sub_captions(text, splitter)
     embeds, sentences, sentence_embeds, unknown = [], [], torch.empty(0, 0), []
     if sub_captions:
-        unknown = find_unknown_words(processor, text)
-        if set(unknown) == set(find_words(text)) != set():
-            raise QueryError(f"The model knows no word of {text.strip()!r}: describe the picture in other words.")
+        unknown = check_words(processor, text)
         whole = join_sub_captions(sub_captions) if len(sub_captions) > 1 else text.strip()
         embeds.append(embed_corpus(model, processor, [whole], max_length=max_length)[0])
         sentences = mark_limit(processor, sub_captions, max_length)

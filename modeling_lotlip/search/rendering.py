@@ -23,6 +23,7 @@ from jinja2 import Environment, StrictUndefined
 
 from .arguments import SENTENCE_SCORES
 from .index import NUM_REFERENCES
+from .pictures import describe_others
 from .query import SATISFIED, Query, Result, Sentence
 from .searcher import Searcher
 from .zero_shot import Label
@@ -202,11 +203,7 @@ def format_status(searcher: Searcher) -> str:
     if any(changes):
         last = [f"{number:,} {name}" for name, number in changes._asdict().items() if number]
         notes.append(f"Last look: {', '.join(last)}.")
-    if pictures.others:
-        others = ", ".join(f"{number:,} {ending}" for ending, number in pictures.others.most_common())
-        notes.append(f"Other files, left out: {others}.")
-    if pictures.closed_folders:
-        notes.append(f"Folders that may not be read: {', '.join(sorted(pictures.closed_folders))}.")
+    notes += describe_others(pictures)
     unreadable = sorted(index.unreadable)
     num_unreadable = count(len(unreadable), "file")
     return render("status", alert=alert, line=line, notes=notes, unreadable=unreadable, num_unreadable=num_unreadable)

@@ -1,0 +1,57 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Search of pictures by descriptions: prints rank, similarity and path of the most similar ones.
+
+    lotlip search my_photos "A red boat at a pier. The sea is calm."
+    lotlip search my_photos "a red boat" "a house on sand" --k 10 --output_file found.json
+    lotlip search --embeddings DIR "a red boat" --kind long
+
+A folder is indexed once and kept up to date: what is new is embedded, what is gone dropped. `lotlip app` searches the
+same index. In a folder of `lotlip embed` images or captions are searched, and named by their `id`.
+"""
+
+import sys
+from pathlib import Path
+
+from ..embedding.arguments import ModelArguments, OutputArguments
+from ..search.arguments import SearchArguments
+
+
+ARGUMENTS = (SearchArguments, ModelArguments, OutputArguments)
+
+
+def run(search: SearchArguments, arguments: ModelArguments, output: OutputArguments) -> None:
+    from ..embedding.models import load_model
+    from ..files import write_results
+    from ..search.answers import format_answers, list_rows, search_embeddings, search_photos
+    from ..search.pictures import PictureFolder
+
+    texts = search.read_texts()
+    # a wrong folder is told of before the model is loaded
+    pictures = None if search.photos is None else PictureFolder(Path(search.photos))
+    model, processor = load_model(arguments.model_name_or_path, arguments)
+    options = {"k": search.k, "faiss_factory": search.faiss_factory, "max_length": arguments.max_length}
+    if pictures is not None:
+        options |= {"splitter": search.sub_caption_splitter, "index_dir": search.index_dir}
+        results = search_photos(pictures, model, processor, texts, batch_size=arguments.batch_size, **options)
+    else:
+        options |= {"kind": search.kind or "image", "model_name_or_path": arguments.model_name_or_path}
+        results = search_embeddings(search.embeddings_dir, model, processor, texts, **options)
+    for note in results["notes"]:
+        print(note, file=sys.stderr)
+    table = format_answers(results["queries"])
+    print(table)
+    if output.output_file is not None:
+        write_results(output.output_file, results, table, list_rows(results["queries"]))

@@ -1,0 +1,221 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Answers to texts in the terminal, from a folder of pictures, which is brought up to date, or of embeddings."""
+
+import logging
+from pathlib import Path
+
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+
+from ..embedding.search import check_faiss_factory
+from .index import Changes, Index, find_index, load_index, update_index
+from .pictures import PictureFolder, describe_others
+from .query import check_words, choose_splitter, embed_query, search_index
+
+
+logger = logging.getLogger(__name__)
+
+# Of files that cannot be read so many are named
+NUM_NAMED = 20
+
+
+def search_photos(
+    pictures: PictureFolder,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    texts: list[str],
+    k: int = 5,
+    index_dir: Path | None = None,
+    faiss_factory: str | None = None,
+    splitter: str | None = None,
+    max_length: int | None = None,
+    batch_size: int = 64,
+) -> dict:
+    """
+    The pictures of a folder that are most similar to each of several texts. First its index is made, or that of an
+    earlier search brought up to date.
+
+    Args:
+        pictures (`PictureFolder`):
+            The folder.
+        model (`PreTrainedModel`):
+            A dual encoder.
+        processor (`ProcessorMixin`):
+            Its processor.
+        texts (`list[str]`):
+            Descriptions of any length.
+        k (`int`, *optional*, defaults to 5):
+            How many pictures for each text, if there are so many.
+        index_dir (`Path`, *optional*):
+            The folder of all indices: see [`find_index`].
+        faiss_factory (`str`, *optional*):
+            Search approximately, with this index of faiss. Default: exact search.
+        splitter (`str`, *optional*):
+            How the sentences of a text are split. Default: see [`choose_splitter`].
+        max_length (`int`, *optional*):
+            Truncate texts at this many tokens.
+        batch_size (`int`, *optional*, defaults to 64):
+            Pictures in a batch.
+
+    Returns:
+        `dict`: `photos`, `num_pictures`, `unreadable` (by name what is wrong), `notes` on the collection, and for each
+        of the `queries` the `query` itself, whether it was `truncated`, its `unknown_words`, and its `results`: `rank`
+        from 1, `similarity` and `path`.
+
+    Raises:
+        `ValueError`: if there is no picture, the model knows no word of a text, or faiss cannot make the index.
+        `OSError`: if there is no picture any more.
+    """
+    splitter = splitter or choose_splitter()
+    queries = [embed_query(model, processor, text, max_length=max_length, splitter=splitter) for text in texts]
+    if faiss_factory is not None:
+        check_faiss_factory(faiss_factory, len(queries[0].embedding))
+    folder = find_index(pictures, model, processor, index_dir)
+    index, notes = update_with_progress(folder, pictures, model, processor, batch_size)
+    if k > len(index.names):
+        notes.append(f"--k {k} is more than there are: all {len(index.names)} are shown.")
+    if faiss_factory is not None:
+        index = index.with_faiss(faiss_factory)
+    results = {"photos": pictures.place, "num_pictures": len(index.names), "unreadable": index.unreadable}
+    answers = []
+    for text, query in zip(texts, queries):
+        found = [
+            {"rank": rank, "similarity": result.similarity, "path": str(pictures.folder / result.name)}
+            for rank, result in enumerate(search_index(index, query, k), start=1)
+        ]
+        truncated = any(sentence.unread for sentence in query.sentences)
+        answers.append({"query": text, "truncated": truncated, "unknown_words": query.unknown_words, "results": found})
+    return results | {"notes": notes, "queries": answers}
+
+
+def search_embeddings(
+    folder: Path,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    texts: list[str],
+    kind: str = "image",
+    k: int = 5,
+    faiss_factory: str | None = None,
+    max_length: int | None = None,
+    model_name_or_path: str = "the model",
+) -> dict:
+    """
+    The images or captions in a folder of `lotlip embed` that are most similar to each of several texts.
+
+    Args:
+        folder (`Path`):
+            The folder.
+        model (`PreTrainedModel`):
+            The dual encoder that the embeddings are of.
+        processor (`ProcessorMixin`):
+            Its processor.
+        texts (`list[str]`):
+            Descriptions of any length.
+        kind (`str`, *optional*, defaults to `"image"`):
+            What to search for: `"image"`, `"short"` or `"long"`.
+        k (`int`, *optional*, defaults to 5):
+            How many results for each text, if there are so many.
+        faiss_factory (`str`, *optional*):
+            Search with this index of faiss, and measure it against exact search. Default: exact search.
+        max_length (`int`, *optional*):
+            Truncate texts at this many tokens.
+        model_name_or_path (`str`, *optional*):
+            How messages call the model.
+
+    Returns:
+        `dict`: what [`search_folder`] returns, `notes`, and for each query its `unknown_words`.
+
+    Raises:
+        `ValueError`: if the model knows no word of a text, or the folder is none of its embeddings.
+    """
+    from ..embedding.search import search_folder
+    from ..embedding.store import count_embeddings
+
+    unknown = [check_words(processor, text) for text in texts]
+    num_embeds, notes = count_embeddings(folder)[kind], []
+    if 0 < num_embeds < k:
+        notes.append(f"--k {k} is more than there are: all {num_embeds} are shown.")
+        k = num_embeds
+    results = search_folder(
+        folder, model, processor, texts, kind, k, faiss_factory, max_length, model_name_or_path=model_name_or_path
+    )
+    if "recall_against_exact" in results:
+        recall = results["recall_against_exact"]
+        notes.append(f"{results['faiss_factory']}: recall@{k} {recall:.3f} against exact search.")
+    for answer, words in zip(results["queries"], unknown):
+        answer["unknown_words"] = words
+    return results | {"notes": notes}
+
+
+def update_with_progress(
+    folder: Path, pictures: PictureFolder, model: PreTrainedModel, processor: ProcessorMixin, batch_size: int = 64
+) -> tuple[Index, list[str]]:
+    """
+    Makes an index that of a folder as it is now, with a progress bar on standard error, and loads it: see
+    [`update_index`]. While another program makes it, what that has done so far is loaded.
+
+    Returns:
+        `(Index, list[str])`: the index, and sentences on it.
+
+    Raises:
+        `ValueError`: if there is no picture in it.
+        `OSError`: if there is none any more.
+    """
+    changes = Changes(0, 0, 0)
+    with tqdm(desc="Indexing", unit=" pictures", delay=1) as progress:
+
+        def report(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done - progress.n)
+
+        try:
+            changes = update_index(folder, pictures, model, processor, batch_size, report)
+        except BlockingIOError:
+            logger.warning("Another program is indexing the pictures: what it has done so far is searched.")
+    index = load_index(folder)
+    left_out = describe_left_out(index, pictures)
+    if not index.names:
+        raise ValueError(" ".join([f"There is no picture in {pictures.place}.", *left_out]))
+    done = ", ".join(f"{number:,} {name}" for name, number in changes._asdict().items() if number)
+    summary = f"{len(index.names):,} pictures in {pictures.place}" + f" (files: {done})" * bool(done) + "."
+    return index, [summary, *left_out]
+
+
+def describe_left_out(index: Index, pictures: PictureFolder) -> list[str]:
+    """Sentences on what of a folder cannot be searched."""
+    lines = []
+    if index.unreadable:
+        names = sorted(index.unreadable)
+        named = ", ".join(names[:NUM_NAMED]) + ", ..." * (len(names) > NUM_NAMED)
+        lines.append(f"Left out, {len(names):,} that cannot be read as a picture: {named}.")
+    return lines + describe_others(pictures)
+
+
+def format_answers(answers: list[dict]) -> str:
+    """Each text and under it what was found, in lines that begin with rank and similarity."""
+    lines = []
+    for answer in answers:
+        lines.append(answer["query"] + " (truncated)" * answer["truncated"])
+        if answer["unknown_words"]:
+            lines.append(f"      The model does not know: {', '.join(answer['unknown_words'])}.")
+        for result in answer["results"]:
+            found = result.get("path") or f"id {result['id']}   index {result['index']}"
+            lines.append(f"{result['rank']:5} {result['similarity']:8.4f}   {found}")
+    return "\n".join(lines)
+
+
+def list_rows(answers: list[dict]) -> list[dict]:
+    """All results of all texts, a row each."""
+    return [{"query": answer["query"], **result} for answer in answers for result in answer["results"]]

@@ -1,0 +1,221 @@
+"""`lotlip search`: pictures found by descriptions, and what is told where that cannot be."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import lotlip
+from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.embedding import rows
+from modeling_lotlip.embedding.arguments import InferenceArguments
+from modeling_lotlip.embedding.batches import embed_corpus
+from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.search import answers
+from modeling_lotlip.search.index import load_index
+from tests.helpers.embeddings import embed_images
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Eight pictures, one in a folder of its own, one that is broken, and a file that is none."""
+    folder = tmp_path_factory.mktemp("pictures") / "photos"
+    (folder / "more").mkdir(parents=True)
+    for index in range(8):
+        make_scene(5, index).draw().save(folder / (f"more/{index}.png" if index == 3 else f"{index}.png"))
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "photo.heic").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def search(pictures, model_dir, tmp_path, monkeypatch, capsys):
+    """Runs the command in a folder with `photos`, and returns its status, standard output and standard error."""
+    shutil.copytree(pictures, tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        options = ["--model", str(model_dir), "--device", "cpu"]
+        if "--embeddings" not in arguments:
+            options += ["--index_dir", "indices"]
+        try:
+            status = lotlip.main(["search", *arguments, *options])
+        except SystemExit as exit:
+            status = exit.code
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+def rank_by_hand(model_dir: Path, folder: Path, text: str) -> list[tuple[float, str]]:
+    """Similarities and paths of all pictures, the most similar first."""
+    model, processor = load_model(str(model_dir), InferenceArguments(device="cpu"))
+    paths = [path for path in sorted(folder.rglob("*.png")) if path.name != "broken.png"]
+    embeds = embed_images(model, processor, [Image.open(path) for path in paths])
+    similarities = (embeds @ embed_corpus(model, processor, [text])[0]).tolist()
+    return sorted(zip(similarities, [str(path) for path in paths]), reverse=True)
+
+
+def test_ranks_similarities_and_paths_of_several_texts(search, model_dir, tmp_path):
+    status, out, err = search("photos", "a red boat", "A house. The ground is sand", "--k", "3")
+    assert status == 0
+    lines = out.splitlines()
+    assert len(lines) == 8 and lines[0] == "a red boat" and lines[4] == "A house. The ground is sand"
+    for start, text in ((1, "a red boat"), (5, "A house. The ground is sand")):
+        expected = rank_by_hand(model_dir, Path("photos"), text)
+        for rank, line in enumerate(lines[start : start + 3], start=1):
+            shown_rank, similarity, path = line.split()
+            assert int(shown_rank) == rank and path == expected[rank - 1][1]
+            assert float(similarity) == pytest.approx(expected[rank - 1][0], abs=1e-4)
+    assert "8 pictures in photos (files: 9 new)." in err
+    assert "1 that cannot be read as a picture: broken.png." in err and "Other files, left out: 1 .heic." in err
+
+
+def test_a_folder_is_indexed_once_and_kept_up_to_date(search, monkeypatch):
+    assert search("photos", "a red boat")[0] == 0
+    embedded, embed = [], rows.embed_images
+
+    def count(model, inputs):
+        embedded.append(len(inputs["pixel_values"]))
+        return embed(model, inputs)
+
+    monkeypatch.setattr(rows, "embed_images", count)
+    status, out, err = search("photos", "a red boat")
+    assert status == 0 and embedded == [] and "8 pictures in photos." in err
+    make_scene(5, 20).draw().save("photos/new.png")
+    Path("photos/0.png").unlink()
+    status, out, err = search("photos", "a red boat", "--k", "8")
+    assert embedded == [1] and "(files: 1 new, 1 deleted)" in err
+    assert "photos/new.png" in out and "photos/0.png" not in out
+
+
+@pytest.mark.parametrize("ending", ["json", "csv", "md"])
+def test_results_are_written_by_the_ending(search, ending):
+    status, out, _ = search("photos", "a red лодка", "a house", "--k", "2", "--output_file", f"out/found.{ending}")
+    assert status == 0 and "The model does not know: лодка." in out
+    text = Path(f"out/found.{ending}").read_text()
+    if ending == "json":
+        results = json.loads(text)
+        assert results["num_pictures"] == 8 and list(results["unreadable"]) == ["broken.png"]
+        first, second = results["queries"]
+        assert first["query"] == "a red лодка" and first["unknown_words"] == ["лодка"] and not first["truncated"]
+        assert [hit["rank"] for hit in second["results"]] == [1, 2]
+        assert all(hit["path"] in out for hit in second["results"])
+    elif ending == "csv":
+        table = list(csv.DictReader(text.splitlines()))
+        assert [row["query"] for row in table] == ["a red лодка"] * 2 + ["a house"] * 2
+        assert [row["rank"] for row in table] == ["1", "2"] * 2 and all(row["path"] in out for row in table)
+    else:
+        assert text == out
+
+
+def test_fewer_pictures_than_asked_for_are_all_shown(search):
+    status, out, err = search("photos", "a red boat", "--k", "50")
+    assert status == 0 and len(out.splitlines()) == 9
+    assert "--k 50 is more than there are: all 8 are shown." in err
+
+
+def test_options_may_stand_between_texts_and_more_texts_in_a_file(search):
+    Path("texts.txt").write_text("a tree\n\n  a blue car  \n")
+    status, out, _ = search("photos", "--k", "1", "a red boat", "--texts_file", "texts.txt")
+    assert status == 0 and out.splitlines()[::2] == ["a red boat", "a tree", "a blue car"]
+    Path("texts.txt").write_text("\n")
+    status, _, err = search("photos", "--texts_file", "texts.txt")
+    assert status == 2 and "--texts_file texts.txt holds no text" in err
+
+
+def test_a_text_longer_than_the_model_reads_is_marked(search):
+    status, out, _ = search("photos", "a red boat. " * 100, "--k", "1")
+    assert status == 0 and out.splitlines()[0].endswith(" (truncated)")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["empty", "a boat"], "There is no picture in empty."),
+        (["only_broken", "a boat"], "There is no picture in only_broken. Left out, 1 that cannot be read"),
+        (["text.txt", "a boat"], "text.txt is no folder: name the folder of your pictures."),
+        (["nowhere", "a boat"], "nowhere is no folder: name the folder of your pictures."),
+        (["photos", "лодка 船"], "The model knows no word of 'лодка 船': describe the picture in other words."),
+        (["photos", "a boat", "qzqz"], "The model knows no word of 'qzqz': describe the picture in other words."),
+        (["photos"], "there is nothing to search for: add a TEXT"),
+        (["photos", " "], "a TEXT is blank: describe what to find."),
+        ([], "there is nothing to search in: name a folder of PHOTOS"),
+        (["photos", "a boat", "--kind", "long"], "--kind long is of --embeddings_dir"),
+        (["photos", "a boat", "--k", "0"], "--k must be at least 1, got 0."),
+        (["photos", "a boat", "--faiss_factory", "HNSV"], "faiss knows no index `--faiss_factory HNSV`"),
+        (
+            ["photos", "a boat", "--output_file", "found.xml"],
+            "--output_file found.xml must end in .json",
+        ),
+        (["photos", "a boat", "--texts_file", "none.txt"], "[Errno 2] No such file or directory: 'none.txt'"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(search, arguments, message):
+    Path("empty").mkdir()
+    Path("only_broken").mkdir()
+    Path("only_broken/broken.png").write_bytes(b"no picture")
+    Path("text.txt").write_text("no folder")
+    status, out, err = search(*arguments)
+    assert status == 2 and out == ""
+    assert err.splitlines()[-1].startswith(f"lotlip search: error: {message}")
+
+
+def test_ctrl_c_keeps_what_is_indexed(search, monkeypatch):
+    embed = rows.embed_images
+
+    def interrupted(model, inputs):
+        if interrupted.num_batches == 2:
+            raise KeyboardInterrupt
+        interrupted.num_batches += 1
+        return embed(model, inputs)
+
+    interrupted.num_batches = 0
+    with monkeypatch.context() as patched:
+        patched.setattr(rows, "embed_images", interrupted)
+        status, out, err = search("photos", "a boat", "--batch_size", "3")
+    assert status == 130 and out == "" and err.splitlines()[-1] == "lotlip search: interrupted."
+    (folder,) = Path("indices").iterdir()
+    # three batches of nine files, of which one is broken
+    assert len(load_index(folder).names) == 6
+    status, out, err = search("photos", "a boat")
+    assert status == 0 and "8 pictures in photos (files: 3 new)." in err
+
+
+def test_what_another_program_has_indexed_is_searched_meanwhile(search, monkeypatch, caplog):
+    assert search("photos", "a boat")[0] == 0
+
+    def locked(*arguments):
+        raise BlockingIOError
+
+    monkeypatch.setattr(answers, "update_index", locked)
+    status, out, err = search("photos", "a boat", "--k", "2")
+    assert status == 0 and len(out.splitlines()) == 3
+    assert "Another program is indexing the pictures" in caplog.text
+
+
+def test_approximate_search_finds_the_same(search):
+    exact = search("photos", "a boat")[1]
+    assert search("photos", "a boat", "--faiss_factory", "Flat")[1] == exact
+    status, _, err = search("photos", "a boat", "--faiss_factory", "IVF64,Flat")
+    assert status == 2 and "--faiss_factory IVF64,Flat" in err
+
+
+def test_without_sentencex_texts_are_split_as_in_the_paper(search, monkeypatch):
+    found = []
+
+    def note(*arguments, splitter, **options):
+        found.append(splitter)
+        return answers_embed_query(*arguments, splitter=splitter, **options)
+
+    answers_embed_query = answers.embed_query
+    monkeypatch.setattr(answers, "embed_query", note)
+    search("photos", "a boat")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    search("photos", "a boat")
+    search("photos", "a boat", "--sub_caption_splitter", "sentences")
+    assert found == ["sentences", "paper", "sentences"]
