@@ -11,7 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Losses of training on batches that are too large for the model's own, plain loss."""
+"""
+Losses of training, on batches that are too large for the model's own, plain loss: `driver` compares and exchanges,
+each file gives the terms of one loss. May import the model alone; training uses them.
+"""
 
 from .blockwise_contrastive_loss import blockwise_contrastive_loss
 from .blockwise_sigmoid_loss import blockwise_sigmoid_loss

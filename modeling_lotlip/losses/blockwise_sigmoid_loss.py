@@ -11,76 +11,32 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The sigmoid loss of SigLIP, in blocks and shared out over processes as `blockwise_contrastive_loss` is."""
+"""The sigmoid loss of SigLIP, without the similarity matrix and shared out over processes."""
 
 from collections.abc import Callable
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
-from .comparison import Comparison, gather_rows, losses_of_slots, weigh_pairs
+from .driver import Block, Terms, blockwise_loss
 
 
-class _SigmoidComparison(Comparison):
-    """The rows of a comparison as logits of yes or no: own row and other row belong together, or do not."""
+class SigmoidTerms(Terms):
+    """Of every image and every text the answer yes or no: do they belong together?"""
 
-    def _signed(self, bias):
-        """Yields rows and their logits, negated where row and column do not belong together."""
-        for rows, logits in self.blocks():
-            logits = logits.add_(bias).neg_()
-            logits.diagonal(self.first_row + rows.start, dim1=1, dim2=2).neg_()
-            yield rows, logits
+    def text_terms(self, logits: list[torch.Tensor], block: Block) -> torch.Tensor:
+        answers = logits[0].neg_()
+        block.diagonal(answers).neg_()
+        return logsigmoid(answers).sum(dim=1)[None]
 
-    def losses(self, bias, own_weights) -> torch.Tensor:
-        """The weighted losses of the own rows of each slot, (slots,)."""
-        losses = torch.zeros_like(own_weights[:, 0])
-        for rows, logits in self._signed(bias):
-            losses -= (logsigmoid(logits).sum(dim=2) * own_weights[:, rows]).sum(dim=1)
-        return losses
+    def pair_losses(self, image_terms: None, text_terms: torch.Tensor) -> torch.Tensor:
+        return -text_terms[0]
 
-    def gradients(self, bias, own_weights) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The gradients of the own embeddings, and the own rows' parts in those of scale and bias."""
-        own_gradient = torch.zeros_like(self.own)
-        scale_gradient, bias_gradient = torch.zeros_like(self.scale), torch.zeros_like(bias)
-        for rows, logits in self._signed(bias):
-            gradients = torch.sigmoid(-logits) * own_weights[:, rows, None]
-            gradients.diagonal(self.first_row + rows.start, dim1=1, dim2=2).neg_()
-            bias_gradient += gradients.sum()
-            gradient = torch.matmul(gradients, self.others)
-            scale_gradient += (gradient * self.own[:, rows]).sum()
-            gradient = self.scale * gradient
-            own_gradient[:, rows] = gradient if len(self.own) > 1 else gradient.sum(dim=0, keepdim=True)
-        return own_gradient, scale_gradient, bias_gradient
-
-
-class _BlockwiseSigmoidLoss(torch.autograd.Function):
-    """The loss from the own texts' rows; the gradient of the own images from their rows."""
-
-    @staticmethod
-    def forward(ctx, images, texts, scale, bias, present, groups, gather, first_row, block_size):
-        tensors = gather_rows(images, texts, present, groups, gather)
-        images, texts, all_images, all_texts, present, groups = tensors
-        own_weights = weigh_pairs(present)[:, first_row:][:, : images.shape[1]]
-
-        of_texts = _SigmoidComparison(texts, all_images, scale, present, groups, first_row, block_size)
-        parts = gather(of_texts.losses(bias, own_weights)[None]).sum(dim=0)
-        ctx.save_for_backward(*tensors, scale, bias, own_weights)
-        ctx.gather, ctx.first_row, ctx.block_size = gather, first_row, block_size
-        slot_losses = losses_of_slots(parts, present)
-        ctx.mark_non_differentiable(slot_losses)
-        return parts.sum(), slot_losses
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient, _):
-        images, texts, all_images, all_texts, present, groups, scale, bias, own_weights = ctx.saved_tensors
-        shared = (scale, present, groups, ctx.first_row, ctx.block_size)
-        image_gradient, _, _ = _SigmoidComparison(images, all_texts, *shared).gradients(bias, own_weights)
-        text_gradient, *parts = _SigmoidComparison(texts, all_images, *shared).gradients(bias, own_weights)
-        scale_gradient, bias_gradient = ctx.gather(torch.stack(parts)[None]).sum(dim=0)
-        gradients = (image_gradient[0], text_gradient.transpose(0, 1), scale_gradient, bias_gradient)
-        return *(gradient * one for one in gradients), None, None, None, None, None
+    def gradients(self, logits, block, weights, image_terms, text_terms) -> list[torch.Tensor]:
+        block.diagonal(logits[0]).neg_()
+        gradient = logits[0].sigmoid_().mul_(weights[:, None, block.texts])
+        block.diagonal(gradient).neg_()
+        return [gradient]
 
 
 def blockwise_sigmoid_loss(
@@ -138,18 +94,16 @@ def blockwise_sigmoid_loss(
     >>> round(blockwise_sigmoid_loss(image_embeds, text_embeds, torch.tensor(10.0), torch.tensor(-5.0)).item(), 4)
     0.0269
     ```"""
-    if present is None:
-        present = torch.ones(text_embeds.shape[:2], dtype=torch.bool, device=text_embeds.device)
-    with torch.autocast(image_embeds.device.type, enabled=False):
-        loss, slot_losses = _BlockwiseSigmoidLoss.apply(
-            image_embeds.float(),
-            text_embeds.float(),
-            logit_scale.float(),
-            logit_bias.float(),
-            present,
-            short_groups,
-            gather,
-            process_index * len(image_embeds),
-            block_size,
-        )
-    return (loss, slot_losses) if return_slot_losses else loss
+    return blockwise_loss(
+        SigmoidTerms(),
+        image_embeds,
+        text_embeds,
+        logit_scale,
+        logit_bias,
+        present=present,
+        short_groups=short_groups,
+        block_size=block_size,
+        gather=gather,
+        process_index=process_index,
+        return_slot_losses=return_slot_losses,
+    )

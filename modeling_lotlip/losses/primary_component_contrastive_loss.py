@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 import torch
 
-from .blockwise_contrastive_loss import blockwise_contrastive_loss
+from .blockwise_contrastive_loss import ContrastiveTerms
+from .driver import blockwise_loss
 
 
 def keep_primary_components(
@@ -60,6 +61,15 @@ def keep_primary_components(
     centered = (rows - mean).nan_to_num(0, 0, 0)
     components = torch.linalg.eigh(centered.t() @ centered).eigenvectors[:, -num_components:]
     return mean + (embeds - mean) @ components @ components.t()
+
+
+class PrimaryComponentTerms(ContrastiveTerms):
+    """Images (images, 2, dim) have a coarse embedding, for the first slot, and a whole one, for the others."""
+
+    def similarities(self, images: torch.Tensor, texts: torch.Tensor) -> list[torch.Tensor]:
+        coarse, whole = images.unbind(dim=1)
+        short, long = texts[:, :1].transpose(0, 1), texts[:, 1:].transpose(0, 1)
+        return [torch.cat([torch.matmul(coarse, short.mT), torch.matmul(whole, long.mT)])]
 
 
 def primary_component_contrastive_loss(
@@ -123,16 +133,16 @@ def primary_component_contrastive_loss(
     if present is None:
         present = torch.ones(text_embeds.shape[:2], dtype=torch.bool, device=text_embeds.device)
     with torch.autocast(image_embeds.device.type, enabled=False):
-        coarse_embeds = keep_primary_components(image_embeds.float(), num_components, present.any(dim=1), gather)
-    options = {"gather": gather, "process_index": process_index, "return_slot_losses": True}
-    loss, slot_losses = blockwise_contrastive_loss(
-        coarse_embeds, text_embeds[:, :1], logit_scale, present[:, :1], short_groups, **options
+        image_embeds = image_embeds.float()
+        coarse_embeds = keep_primary_components(image_embeds, num_components, present.any(dim=1), gather)
+    return blockwise_loss(
+        PrimaryComponentTerms(),
+        torch.stack([coarse_embeds, image_embeds], dim=1),
+        text_embeds,
+        logit_scale,
+        present=present,
+        short_groups=short_groups,
+        gather=gather,
+        process_index=process_index,
+        return_slot_losses=return_slot_losses,
     )
-    if text_embeds.shape[1] > 1:
-        long_loss, long_slot_losses = blockwise_contrastive_loss(
-            image_embeds, text_embeds[:, 1:], logit_scale, present[:, 1:], **options
-        )
-        num_short, num_long = (losses.isfinite().sum() for losses in (slot_losses, long_slot_losses))
-        loss = (loss * num_short + long_loss * num_long) / (num_short + num_long).clamp(min=1)
-        slot_losses = torch.cat([slot_losses, long_slot_losses])
-    return (loss, slot_losses) if return_slot_losses else loss
