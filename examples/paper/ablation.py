@@ -14,8 +14,8 @@
 """
 The questions of the paper, answered by trainings: a grid of settings, each trained and evaluated with several seeds.
 
-    python examples/ablation.py --output_dir outputs/ablation --groups corners captions --seeds 0 1 2
-    python examples/ablation.py --output_dir outputs/mine --dataset_name imagefolder --data_dir FOLDER \
+    python examples/paper/ablation.py --output_dir outputs/ablation --groups corners captions --seeds 0 1 2
+    python examples/paper/ablation.py --output_dir outputs/mine --dataset_name imagefolder --data_dir FOLDER \
         --train_split "train[:90%]" --eval_split "train[90%:]"
 
 Arguments that are not listed below go to `train_lotlip.py`, for every cell. A cell is a setting with a seed; it is run
@@ -25,7 +25,6 @@ picture of each group, and in `cells` the trained models.
 """
 
 import argparse
-import csv
 import fcntl
 import json
 import os
@@ -42,12 +41,12 @@ from pathlib import Path
 import torch
 
 from modeling_lotlip import LotlipConfig
+from modeling_lotlip.arguments import Arguments, HelpFormatter, argument, report_mistakes
 from modeling_lotlip.benchmarking.flops import build_meta_model, count_text_flops
-from modeling_lotlip.data.arguments import HelpFormatter
-from modeling_lotlip.files import write_json
+from modeling_lotlip.files import format_markdown, write_csv, write_json, write_text
 from modeling_lotlip.signals import StopSignal
-from modeling_lotlip.training.checkpoints import list_checkpoints
-from modeling_lotlip.training.summary import SETTINGS_FILE
+from modeling_lotlip.training.checkpoints import SETTINGS_FILE, list_checkpoints
+from modeling_lotlip.training.saving import RESULTS_FILE
 
 
 Options = dict[str, int | str | bool]
@@ -96,7 +95,7 @@ GROUPS = {
         "Captions trained on (the paper's Table 2)",
         {
             "short": SHORT_ONLY,
-            "long": NO_CORNERS | {"no_short_captions": True},
+            "long": NO_CORNERS | {"short_captions": "none"},
             "both": NO_CORNERS,
             "both, corners": LOTLIP,
         },
@@ -143,11 +142,53 @@ METRICS = {
     "zero_shot_top1": "zero-shot top-1",
 }
 
-TRAINING_SCRIPT = Path(__file__).with_name("train_lotlip.py")
-RESULTS_FILE = "eval_results.json"
+TRAINING_SCRIPT = Path(__file__).parents[1] / "train_lotlip.py"
 LOG_FILE = "train.log"
 NUM_LOG_LINES = 15
 POLL_SECONDS = 0.1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arguments
+
+
+@dataclass
+class AblationArguments(Arguments):
+    """
+    What is trained, and where.
+
+    Args:
+        output_dir (`Path`):
+            The folder of cells, tables and pictures.
+        groups (`list[str]`):
+            What is compared: names of `GROUPS`.
+        seeds (`list[int]`):
+            The seeds of every setting.
+        num_parallel (`int`):
+            Cells at a time.
+        dry_run (`bool`):
+            Whether to print the commands only.
+        train_args (`list[str]`):
+            Words of the command line of `train_lotlip.py`, for every cell.
+    """
+
+    output_dir: Path
+    groups: list[str]
+    seeds: list[int]
+    num_parallel: int = argument(1, least=1)
+    dry_run: bool = False
+    train_args: list[str] = argument([])
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.groups, self.seeds = list(dict.fromkeys(self.groups)), list(dict.fromkeys(self.seeds))
+        own = {"--seed", "--overwrite_output_dir", "--resume_from_checkpoint"}
+        own |= {
+            f"--{name}" for group in self.groups for options in GROUPS[group].settings.values() for name in options
+        }
+        taken = sorted(own & {word.split("=")[0] for word in self.train_args})
+        if taken:
+            raise ValueError(f"{', '.join(taken)}: this script sets it for every cell. Leave it out.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -177,11 +218,11 @@ def make_cell(options: Options, seed: int) -> Cell:
     ```python
     >>> from examples.paper.ablation import make_cell
 
-    >>> cell = make_cell({"num_corner_tokens": 0, "no_short_captions": True}, seed=1)
+    >>> cell = make_cell({"num_corner_tokens": 2, "no_corner_attention_mask": True}, seed=1)
     >>> cell.name
-    'no_short_captions,num_corner_tokens=0,seed=1'
+    'no_corner_attention_mask,num_corner_tokens=2,seed=1'
     >>> " ".join(cell.words)
-    '--no_short_captions --num_corner_tokens 0 --seed 1'
+    '--no_corner_attention_mask --num_corner_tokens 2 --seed 1'
     ```"""
     names, words = [], []
     for option, value in [*sorted(options.items()), ("seed", seed)]:
@@ -190,7 +231,8 @@ def make_cell(options: Options, seed: int) -> Cell:
     return Cell(",".join(names), tuple(words))
 
 
-def folder_of(cell: Cell, output_dir: Path) -> Path:
+def get_folder(cell: Cell, output_dir: Path) -> Path:
+    """Where a cell is trained."""
     return output_dir / "cells" / cell.name
 
 
@@ -203,15 +245,15 @@ def list_cells(groups: list[str], seeds: list[int]) -> list[Cell]:
     )
 
 
-def command_of(cell: Cell, output_dir: Path, train_args: list[str]) -> list[str]:
+def build_command(cell: Cell, output_dir: Path, train_args: list[str]) -> list[str]:
     """The command that trains and evaluates a cell, or goes on with it where it has a checkpoint."""
-    folder = folder_of(cell, output_dir)
+    folder = get_folder(cell, output_dir)
     is_resumed = bool(list_checkpoints(folder))
     start = ["--resume_from_checkpoint", "latest"] if is_resumed else ["--overwrite_output_dir"]
     return [sys.executable, str(TRAINING_SCRIPT), *train_args, *cell.words, "--output_dir", str(folder), *start]
 
 
-def environment_of(slot: int, num_parallel: int) -> dict[str, str]:
+def build_environment(slot: int, num_parallel: int) -> dict[str, str]:
     """
     The environment of a cell that shares the machine with others: the training script divides the cores by
     `LOCAL_WORLD_SIZE`, and of several GPUs every cell gets one.
@@ -232,8 +274,8 @@ class Run:
     Args:
         cell (`Cell`):
             The cell.
-        args (`argparse.Namespace`):
-            `output_dir`, `num_parallel` and `train_args`.
+        args (`AblationArguments`):
+            The arguments of the script.
         slot (`int`):
             Which of the places for parallel cells it takes.
 
@@ -241,18 +283,18 @@ class Run:
         `BlockingIOError`: if another process runs the cell.
     """
 
-    def __init__(self, cell: Cell, args: argparse.Namespace, slot: int):
+    def __init__(self, cell: Cell, args: AblationArguments, slot: int):
         self.cell, self.slot, self.start = cell, slot, time.monotonic()
-        self.folder = folder_of(cell, args.output_dir)
+        self.folder = get_folder(cell, args.output_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / LOG_FILE, "a") as log:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            command = command_of(cell, args.output_dir, args.train_args)
+            command = build_command(cell, args.output_dir, args.train_args)
             log.write(f"{shlex.join(command)}\n")
             log.flush()
             self.process = subprocess.Popen(
                 command,
-                env=environment_of(slot, args.num_parallel),
+                env=build_environment(slot, args.num_parallel),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -275,11 +317,11 @@ class Run:
 
 def read_results(cell: Cell, output_dir: Path) -> dict[str, float] | None:
     """The results of a cell; None if it is not done."""
-    path = folder_of(cell, output_dir) / RESULTS_FILE
+    path = get_folder(cell, output_dir) / RESULTS_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def run_cells(cells: list[Cell], args: argparse.Namespace) -> tuple[list[str], int]:
+def run_cells(cells: list[Cell], args: AblationArguments) -> tuple[list[str], int]:
     """
     Runs the cells that are not done, `args.num_parallel` at a time.
 
@@ -289,8 +331,8 @@ def run_cells(cells: list[Cell], args: argparse.Namespace) -> tuple[list[str], i
     Args:
         cells (`list[Cell]`):
             The cells.
-        args (`argparse.Namespace`):
-            The arguments of [`Run`].
+        args (`AblationArguments`):
+            The arguments of the script.
 
     Returns:
         `tuple[list[str], int]`: the names of cells that failed, and the number of the signal, 0 if there was none.
@@ -354,7 +396,7 @@ def summarize(values: list[float]) -> dict:
 
 def count_cell_flops(cell: Cell, output_dir: Path) -> int:
     """Operations of the text tower of a trained model for a text of as many tokens as it takes, without corners."""
-    folder = folder_of(cell, output_dir)
+    folder = get_folder(cell, output_dir)
     max_length = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["max_length"]
     return count_text_flops(build_meta_model(LotlipConfig.from_pretrained(folder)), max_length)
 
@@ -400,18 +442,15 @@ def format_table(rows: dict[str, dict]) -> str:
     """The rows of a group as a Markdown table: mean ± deviation over the seeds, in per cent."""
     metrics = shown_metrics(rows)
     has_flops = any("text_flops" in row for row in rows.values())
-    header = ["setting", *(["text tower, MFLOPs"] if has_flops else []), *(METRICS[name] for name in metrics), "seeds"]
-    lines = [f"| {' | '.join(header)} |", "| " + " | ".join(["---"] * len(header)) + " |"]
+    titles = ["setting", *(["text tower, MFLOPs"] if has_flops else []), *(METRICS[name] for name in metrics), "seeds"]
+    lines = []
     for setting, row in rows.items():
-        columns = [setting]
+        cells = [setting]
         if has_flops:
-            columns.append(f"{row['text_flops'] / 1e6:.4g}" if "text_flops" in row else "")
-        for metric in metrics:
-            result = row["results"].get(metric)
-            columns.append(format_result(result) if result is not None else "")
-        columns.append(str(len(row["seeds"])))
-        lines.append(f"| {' | '.join(columns)} |")
-    return "\n".join(lines)
+            cells.append(f"{row['text_flops'] / 1e6:.4g}" if "text_flops" in row else "")
+        cells += [format_result(row["results"][name]) if name in row["results"] else "" for name in metrics]
+        lines.append([*cells, str(len(row["seeds"]))])
+    return format_markdown(titles, lines)
 
 
 def format_result(result: dict) -> str:
@@ -419,16 +458,22 @@ def format_result(result: dict) -> str:
     return f"{result['mean']:.1f}{deviation}"
 
 
-def write_csv(tables: dict[str, dict], path: Path) -> None:
-    """Writes a line for every group, setting and result."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["group", "setting", "result", "seeds", "mean", "deviation", "text_flops"])
-        for group, rows in tables.items():
-            for setting, row in rows.items():
-                for metric, result in row["results"].items():
-                    numbers = [len(row["seeds"]), result["mean"], result["deviation"], row.get("text_flops")]
-                    writer.writerow([group, setting, metric, *numbers])
+def list_rows(tables: dict[str, dict]) -> list[dict]:
+    """A row of the CSV file for every group, setting and result."""
+    return [
+        {
+            "group": group,
+            "setting": setting,
+            "result": metric,
+            "seeds": len(row["seeds"]),
+            "mean": result["mean"],
+            "deviation": result["deviation"],
+            "text_flops": row.get("text_flops"),
+        }
+        for group, rows in tables.items()
+        for setting, row in rows.items()
+        for metric, result in row["results"].items()
+    ]
 
 
 def plot_group(group: Group, rows: dict[str, dict], path: Path) -> None:
@@ -473,13 +518,13 @@ def plot_group(group: Group, rows: dict[str, dict], path: Path) -> None:
     figure.savefig(path)
 
 
-def write_tables(args: argparse.Namespace) -> None:
+def write_tables(args: AblationArguments) -> None:
     """Writes tables and pictures of what is done, and prints the tables."""
     tables = collect(args.groups, args.seeds, args.output_dir)
     page = "\n\n".join(f"## {GROUPS[name].question}\n\n{format_table(rows)}" for name, rows in tables.items())
     print(f"\n{page}", flush=True)
-    (args.output_dir / "results.md").write_text(page + "\n", encoding="utf-8")
-    write_csv(tables, args.output_dir / "results.csv")
+    write_text(args.output_dir / "results.md", page + "\n")
+    write_csv(args.output_dir / "results.csv", list_rows(tables))
     write_json(args.output_dir / "results.json", {"train_args": args.train_args, "groups": tables})
     for name, rows in tables.items():
         if any(row["seeds"] for row in rows.values()):
@@ -489,26 +534,21 @@ def write_tables(args: argparse.Namespace) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> AblationArguments:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter, allow_abbrev=False)
     parser.add_argument("--output_dir", type=Path, required=True, help="Where cells, tables and pictures go.")
     parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS, help="What to compare.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="The seeds of every setting.")
     parser.add_argument("--num_parallel", type=int, default=1, help="Cells at a time; they share the cores.")
     parser.add_argument("--dry_run", action="store_true", help="Print the commands of what is not done, run nothing.")
-    args, args.train_args = parser.parse_known_args()
-    if args.num_parallel < 1:
-        parser.error(f"--num_parallel must be at least 1, got {args.num_parallel}.")
-    args.groups, args.seeds = list(dict.fromkeys(args.groups)), list(dict.fromkeys(args.seeds))
-    own = {"--seed", "--overwrite_output_dir", "--resume_from_checkpoint"}
-    own |= {f"--{name}" for group in args.groups for options in GROUPS[group].settings.values() for name in options}
-    taken = sorted(own & {word.split("=")[0] for word in args.train_args})
-    if taken:
-        parser.error(f"{', '.join(taken)}: this script sets it for every cell. Leave it out.")
-    return args
+    own, train_args = parser.parse_known_args()
+    try:
+        return AblationArguments(**vars(own), train_args=train_args)
+    except ValueError as error:
+        parser.error(str(error))
 
 
-def check_train_args(args: argparse.Namespace) -> None:
+def check_train_args(args: AblationArguments) -> None:
     """Refuses to mix cells of different training arguments in a folder, and notes those of a new one."""
     path = args.output_dir / "train_args.json"
     if path.exists():
@@ -529,7 +569,7 @@ def main() -> None:
     if args.dry_run:
         for cell in cells:
             if read_results(cell, args.output_dir) is None:
-                print(shlex.join(command_of(cell, args.output_dir, args.train_args)))
+                print(shlex.join(build_command(cell, args.output_dir, args.train_args)))
         return
     failed, stop_number = run_cells(cells, args)
     write_tables(args)
@@ -541,4 +581,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("ablation.py"):
+        main()

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from examples import train_lotlip
 from examples.paper import ablation
-from examples.paper.ablation import Group, make_cell
+from examples.paper.ablation import AblationArguments, Group, make_cell
+from modeling_lotlip.arguments import parse
 from modeling_lotlip.benchmarking.flops import build_meta_model, count_text_flops
+from modeling_lotlip.training.arguments import TrainArguments
 from tests.conftest import ROOT, tiny_config, training_argv
 
 
@@ -85,9 +86,9 @@ def test_the_grid(monkeypatch, tmp_path):
     shared = 2 + 1 + 1 + 1 + 1
     assert len(set(cells)) == len({cell.name for cell in cells}) == len(cells) == 2 * (num_settings - shared)
     for cell in cells:
-        command = ablation.command_of(cell, tmp_path, ["--config_name", "a"])
+        command = ablation.build_command(cell, tmp_path, ["--config_name", "a"])
         monkeypatch.setattr(sys, "argv", command[1:])
-        args = train_lotlip.parse_args()
+        (args,) = parse((TrainArguments,))
         assert args.output_dir == tmp_path / "cells" / cell.name and args.config_name == "a"
     assert args.seed == 1 and args.overwrite_output_dir
 
@@ -156,9 +157,7 @@ def test_tables_by_hand(monkeypatch, tmp_path, capsys):
         (folder / "training_args.json").write_text(json.dumps(options[setting]))
         results = {"long_t2i_recall@1": recall, "long_num_images": 256}
         (folder / "eval_results.json").write_text(json.dumps(results))
-    args = ablation.argparse.Namespace(
-        output_dir=tmp_path, groups=["lengths", "same"], seeds=[0, 1, 2], train_args=["--image_size", "32"]
-    )
+    args = AblationArguments(tmp_path, ["lengths", "same"], [0, 1, 2], train_args=["--image_size", "32"])
     ablation.write_tables(args)
 
     model = build_meta_model(tiny_config())

@@ -1,6 +1,9 @@
 """The recipes of docs/fine_tuning.md, where they could go wrong: adapters saved and merged, other text towers."""
 
+import importlib
 import random
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,3 +161,34 @@ def test_a_stretched_table_learns_what_lies_beyond_the_old_one():
             guesses = (model.eval().get_text_features(**tokens).pooler_output @ image_embeds.t()).argmax(dim=1)
         accuracies.append((guesses == labels).float().mean().item())
     assert accuracies[0] < 0.5 and accuracies[1] > 0.95
+
+
+def run_example(monkeypatch, name: str, folder: Path, model_dir: Path) -> Path:
+    """Runs a script in this process on a few scenes; gives its output folder."""
+    argv = [name, "--model", model_dir, "--output_dir", folder / name, "--max_train_samples", 20, "--max_steps", 2]
+    argv += ["--per_device_train_batch_size", 4, "--learning_rate", 0.01, "--use_cpu"]
+    monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+    importlib.import_module(f"examples.{name}").main()
+    return folder / name
+
+
+def test_the_script_with_trainer(monkeypatch, tmp_path, model_dir):
+    folder = run_example(monkeypatch, "train_with_trainer", tmp_path, model_dir)
+    before, after = LotlipModel.from_pretrained(model_dir), AutoModel.from_pretrained(folder / "model")
+    assert not torch.equal(before.text_projection.weight, after.text_projection.weight)
+    corners = [model.text_model.embeddings.corner_tokens for model in (before, after)]
+    assert not torch.equal(*corners), "long captions train the corner tokens"
+
+
+def test_the_script_with_lora(monkeypatch, tmp_path, model_dir, capsys):
+    folder = run_example(monkeypatch, "fine_tune_lora", tmp_path, model_dir)
+    assert "trainable params" in capsys.readouterr().out
+    before, after = LotlipModel.from_pretrained(model_dir), AutoModel.from_pretrained(folder / "merged")
+    changed = {
+        name for name, weight in after.state_dict().items() if not torch.equal(weight, before.state_dict()[name])
+    }
+    assert "text_projection.weight" in changed and "text_model.layers.1.mlp.fc2.weight" in changed
+    assert all(
+        name.startswith(("text_model.layers.", "text_projection.")) and name.endswith("weight") for name in changed
+    )
+    assert sum(path.stat().st_size for path in (folder / "adapter").iterdir()) > 0
