@@ -17,12 +17,24 @@ Draws scenes of the embedded data set into a folder of PNG files, with their cap
     python examples/draw_scenes.py --output_dir outputs/scenes --num_scenes 512
 """
 
-import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from modeling_lotlip.data.arguments import HelpFormatter
+from modeling_lotlip.arguments import Arguments, argument, parse
 from modeling_lotlip.data.scenes import make_scene
+
+
+@dataclass
+class DrawArguments(Arguments):
+    output_dir: Path = argument(help="A folder that is not there yet.")
+    num_scenes: int = argument(512, "How many scenes.", least=1)
+    seed: int = argument(3, "The series of scenes; 0 is that of the training.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.output_dir.exists():
+            raise ValueError(f"--output_dir {self.output_dir} is there already: name another folder.")
 
 
 def draw_scenes(output_dir: Path, num_scenes: int, seed: int) -> None:
@@ -38,18 +50,10 @@ def draw_scenes(output_dir: Path, num_scenes: int, seed: int) -> None:
     partial.rename(output_dir)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--output_dir", type=Path, required=True, help="A folder that is not there yet.")
-    parser.add_argument("--num_scenes", type=int, default=512, help="How many scenes.")
-    parser.add_argument("--seed", type=int, default=3, help="The series of scenes; 0 is that of the training.")
-    args = parser.parse_args()
-    if args.num_scenes < 1:
-        parser.error(f"--num_scenes must be at least 1, got {args.num_scenes}.")
-    if args.output_dir.exists():
-        parser.error(f"--output_dir {args.output_dir} is there already: name another folder.")
-    draw_scenes(args.output_dir, args.num_scenes, args.seed)
-    print(f"{args.num_scenes} pictures are in {args.output_dir}.")
+def main(args: list[str] | None = None) -> None:
+    (arguments,) = parse((DrawArguments,), args, description=__doc__)
+    draw_scenes(arguments.output_dir, arguments.num_scenes, arguments.seed)
+    print(f"{arguments.num_scenes} pictures are in {arguments.output_dir}.")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,11 @@ import copy
 import dataclasses
 import importlib.util
 import inspect
+import os
 import sys
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -230,6 +233,26 @@ def parse(arguments: tuple[type, ...], args: list[str] | None = None, **options:
         return parser.parse_args_into_dataclasses(args)
     except ValueError as error:
         parser.error(str(error))
+
+
+@contextmanager
+def report_mistakes(prog: str) -> Iterator[None]:
+    """
+    Ends a program after a mistake of its user: with one line on standard error, and status 2. The traceback is shown
+    where the environment says `LOTLIP_DEBUG=1`.
+
+    Args:
+        prog (`str`):
+            The name of the program.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("LOTLIP_DEBUG") == "1":
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"{prog}: error: {message}", file=sys.stderr)
+        sys.exit(2)
 
 
 def add_positional(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:

@@ -1,6 +1,5 @@
 """Properties of what reads texts, images, embeddings and rows, on inputs that hypothesis makes up."""
 
-import argparse
 import io
 import json
 import math
@@ -17,11 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from modeling_lotlip import LotlipImageProcessor, LotlipImageProcessorPil, LotlipTokenizer
+from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.loading import take_slice
 from modeling_lotlip.data.rows import read_captions
 from modeling_lotlip.metrics import retrieval_metrics
-from modeling_lotlip.training.samples import CaptionedImages, GlobalBatches
+from modeling_lotlip.training.arguments import ObjectiveArguments
+from modeling_lotlip.training.batches import BatchSampler
+from modeling_lotlip.training.samples import CaptionedImages
 from tests.test_tokenization_lotlip import MINILM, ODD_PARTS, vocab_file
 
 
@@ -362,14 +364,9 @@ IMAGE_FILES = image_files()
 
 @pytest.fixture(scope="module")
 def samples() -> CaptionedImages:
-    names = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
-    names.num_long_captions, names.num_sub_captions, names.seed, names.side_files = 1, 2, 0, None
-    names.no_short_captions = names.draw_short_from_all = names.drop_summary = False
-    names.sub_caption_splitter = "paper"
     stream = Dataset.from_dict({"image": [None], "caption": [None], "long_captions": [None]}).to_iterable_dataset()
-    return CaptionedImages(
-        stream, names, CaptionReader(["image", "caption", "long_captions"], names, names, names.image_column)
-    )
+    reader = CaptionReader(["image", "caption", "long_captions"], CaptionArguments())
+    return CaptionedImages(stream, reader, ObjectiveArguments(num_sub_captions=2))
 
 
 FILES = st.sampled_from(IMAGE_FILES) | st.none() | st.binary(max_size=40)
@@ -415,7 +412,7 @@ def test_a_damaged_image_file_is_a_bad_sample_at_worst(samples, file):
 @MANY
 @given(st.integers(0, 60), st.integers(1, 8), st.integers(1, 6), st.integers(0, 3))
 def test_global_batches_have_every_sample_once(num_samples, batch_size, num_processes, epoch):
-    shares = [GlobalBatches(num_samples, batch_size, 0, process, num_processes) for process in range(num_processes)]
+    shares = [BatchSampler(num_samples, batch_size, 0, process, num_processes) for process in range(num_processes)]
     for share in shares:
         share.epoch = epoch
     batches = [list(share) for share in shares]

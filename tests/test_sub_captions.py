@@ -18,6 +18,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.rows import RowCollator
 from modeling_lotlip.evaluation.retrieval import RetrievalReader
 from modeling_lotlip.sub_captions import SPLITTERS, join_sub_captions, split_sentences, split_sub_captions
+from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.samples import CaptionedImages
 from tests.conftest import SHARED
 
@@ -93,7 +94,7 @@ def test_training_and_evaluation_split_as_asked(model_dir):
         args = names(splitter)
         reader = CaptionReader(dataset.column_names, args, args, args.image_column)
         assert reader.sub_captions(TEXT) == split_sub_captions(TEXT, splitter)
-        samples = CaptionedImages(dataset, args, reader)
+        samples = CaptionedImages(dataset, reader, ObjectiveArguments())
         assert samples.draw_captions(0, 0, dataset[0])[1] == [expected]
         samples.num_sub_captions = 2
         drawn = {samples.draw_sub_captions(TEXT, random.Random(seed)) for seed in range(40)}

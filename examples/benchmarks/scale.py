@@ -50,9 +50,12 @@ from modeling_lotlip import LotlipConfig, LotlipModel
 from modeling_lotlip.benchmarking.flops import build_meta_model, count_flops
 from modeling_lotlip.benchmarking.original import build_processor
 from modeling_lotlip.benchmarking.timing import add_benchmark_arguments, set_up, write_results
+from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.losses import blockwise_contrastive_loss
-from modeling_lotlip.training.samples import CaptionedImages, Collator, GlobalBatches, StreamedBatches
+from modeling_lotlip.training.arguments import ObjectiveArguments
+from modeling_lotlip.training.batches import BatchSampler, StreamBatchSampler
+from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
 
 
 FLOAT32_BYTES, INT64_BYTES, BOOL_BYTES = 4, 8, 1
@@ -270,18 +273,14 @@ def build_rows(args: argparse.Namespace, words: list[str], size: tuple[int, int]
 
 def measure_loading(args: argparse.Namespace, words: list[str], processor) -> dict[str, dict[str, float]]:
     """Rates at which one core makes training batches, from JPEGs of two sizes and from cached features."""
-    names = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
-    names.num_long_captions, names.num_sub_captions, names.seed = args.num_long_captions, None, 0
-    names.side_files = None
-    names.no_short_captions = names.draw_short_from_all = names.drop_summary = False
-    names.sub_caption_splitter = "paper"
-    reader = CaptionReader(["image", "caption", "long_captions"], names, names, names.image_column)
-    collator = Collator(processor, args.long_length)
+    drawing = ObjectiveArguments(num_long_captions=args.num_long_captions)
+    reader = CaptionReader(["image", "caption", "long_captions"], CaptionArguments())
+    collator = SampleCollator(processor, args.long_length)
     keys = [(0, index, False) for index in range(args.num_measured_images)]
     measured = {}
     for size in ((500, 375), (341, 256)):
         rows = build_rows(args, words, size)
-        samples = CaptionedImages(Dataset.from_list(rows).cast_column("image", Image()), names, reader)
+        samples = CaptionedImages(Dataset.from_list(rows).cast_column("image", Image()), reader, drawing)
         seconds = core_seconds(lambda samples=samples: collator([samples[key] for key in keys]), args.repeats)
         measured[f"JPEG of {size[0]} x {size[1]}"] = {
             "KB": statistics.mean(len(row["image"]["bytes"]) for row in rows) / 1e3,
@@ -311,14 +310,14 @@ def measure_stream(args: argparse.Namespace, words: list[str]) -> float:
         shard = Path(folder) / "00000.tar"
         write_shard(shard, build_rows(args, words, (500, 375)))
         stream = load_dataset("webdataset", data_files=str(shard), split="train", streaming=True)
-        batches = StreamedBatches(stream, 8, 0, "jpg", Accelerator(cpu=True), buffer_size=16)
+        batches = StreamBatchSampler(stream, 8, 0, "jpg", Accelerator(cpu=True), buffer_size=16)
         return args.num_measured_images / core_seconds(lambda: list(batches), args.repeats)
 
 
 def measure_order(num_images: int, num_measured: int = 1_000_000) -> tuple[float, int]:
     """Seconds and bytes of the order of an epoch, which every process makes; measured on a million, and scaled."""
     num_measured = min(num_images, num_measured)
-    batches = GlobalBatches(num_measured, 1, seed=0, process_index=0, num_processes=1)
+    batches = BatchSampler(num_measured, 1, seed=0, process_index=0, num_processes=1)
     seconds = core_seconds(batches.order, repeats=1)
     order = batches.order()
     size = sys.getsizeof(order) + sum(map(sys.getsizeof, islice(order, 1000))) / min(1000, num_measured) * num_measured

@@ -29,7 +29,7 @@ from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.loading import get_columns, load_split
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.search import recall_at_k, search
-from modeling_lotlip.embedding.storage import STORAGE_DTYPES, from_storage, to_storage
+from modeling_lotlip.embedding.store import STORAGE_DTYPES, from_storage, to_storage
 from modeling_lotlip.evaluation.retrieval import embed_dataset
 from modeling_lotlip.metrics import retrieval_metrics
 

@@ -53,11 +53,14 @@ from modeling_lotlip.benchmarking.timing import (
     set_up,
     write_results,
 )
+from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
+from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.gradient_cache import backward_in_chunks
-from modeling_lotlip.training.samples import CaptionedImages, Collator
+from modeling_lotlip.training.loss import GlobalLoss
+from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
 from modeling_lotlip.training.step import parameter_groups
 
 
@@ -87,20 +90,15 @@ def load_batches(args: argparse.Namespace) -> Iterator[Batch]:
         rows["image"].append({"bytes": file.getvalue(), "path": None})
         rows["caption"].append(" ".join(generator.choices(words, k=args.short_length - 2)))
         rows["long_captions"].append(" ".join(generator.choices(words, k=args.long_length - 2)))
-    names = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
-    names.num_long_captions, names.num_sub_captions, names.seed, names.side_files = 1, None, 0, None
-    names.no_short_captions = names.draw_short_from_all = names.drop_summary = False
-    names.sub_caption_splitter = "paper"
     crop = RandomResizedCrop(224, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
     dataset = Dataset.from_dict(rows).cast_column("image", Image())
-    samples = CaptionedImages(
-        dataset, names, CaptionReader(dataset.column_names, names, names, names.image_column), crop
-    )
+    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    samples = CaptionedImages(dataset, reader, ObjectiveArguments(), crop=crop)
     batches = ([(epoch, index, False) for index in range(args.images)] for epoch in count())
     loader = DataLoader(
         samples,
         batch_sampler=batches,
-        collate_fn=Collator(processor, args.long_length),
+        collate_fn=SampleCollator(processor, args.long_length),
         num_workers=args.workers,
     )
     for batch, _ in loader:
@@ -129,9 +127,12 @@ def build_original_step(args: argparse.Namespace) -> Callable[[Batch], None]:
     return step
 
 
-def contrastive_loss(image_embeds: torch.Tensor, text_embeds: torch.Tensor, logit_scale: torch.Tensor) -> torch.Tensor:
+def contrastive_loss(image_embeds: torch.Tensor, text_embeds: torch.Tensor, logit_scale: torch.Tensor) -> GlobalLoss:
     """The loss of the training script in one process."""
-    return blockwise_contrastive_loss(image_embeds, text_embeds, logit_scale.exp())
+    loss, slot_losses = blockwise_contrastive_loss(
+        image_embeds, text_embeds, logit_scale.exp(), return_slot_losses=True
+    )
+    return GlobalLoss(loss, slot_losses, image_embeds.detach(), text_embeds.detach())
 
 
 def build_our_step(args: argparse.Namespace, dtype: str) -> Callable[[Batch], None]:

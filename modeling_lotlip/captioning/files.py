@@ -24,6 +24,7 @@ from fsspec import open as open_file
 from pyarrow import parquet
 
 from ..data.side_captions import REJECTED_COLUMN
+from ..files import written_whole
 
 
 CAPTIONER_COLUMN, PROMPT_COLUMN = "captioner", "prompt"
@@ -32,6 +33,7 @@ ROWS_PER_BATCH = 10_000
 
 
 def get_captioner(row: dict) -> str:
+    """The captioner of a row; where the file does not say, all are one."""
     return row.get(CAPTIONER_COLUMN) or "captions"
 
 
@@ -64,6 +66,12 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
 
 
 def open_parquet(path: Path) -> parquet.ParquetFile:
+    """
+    Opens a parquet file.
+
+    Raises:
+        `ValueError`: if it is damaged.
+    """
     try:
         return parquet.ParquetFile(path)
     except pa.ArrowInvalid as error:
@@ -158,10 +166,10 @@ def rewrite(source: Path, target: Path, columns: list[str], edit: Callable[[list
     Raises:
         `ValueError`: if there is no such column, or it holds something else than strings.
     """
-    partial = target.with_name(target.name + ".partial")
-    if source.name.endswith(".parquet"):
-        rewrite_parquet(source, partial, columns, edit)
-    else:
+    with written_whole(target) as partial:
+        if source.name.endswith(".parquet"):
+            rewrite_parquet(source, partial, columns, edit)
+            return
         compression = "gzip" if source.name.endswith(".gz") else None
         with open_file(partial, "wt", compression=compression, encoding="utf-8") as file:
             for rows in read_rows(source):
@@ -170,4 +178,3 @@ def rewrite(source: Path, target: Path, columns: list[str], edit: Callable[[list
                 # an empty string, for readers that would take the type of the column from its first values
                 rows = ({**row, REJECTED_COLUMN: row[REJECTED_COLUMN] or ""} for row in rows)
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    partial.replace(target)

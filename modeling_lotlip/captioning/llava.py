@@ -85,6 +85,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def load_bin(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of PyTorch, left on the disk until they are used."""
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 

@@ -11,3 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+"""
+Data sets: loading them, reading images and captions, captions in side files, drawn scenes, the paper's benchmarks.
+May import the image processing and the root modules alone; every other folder of the library uses it.
+"""

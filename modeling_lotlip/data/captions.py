@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from ..sub_captions import split_sub_captions
 from .arguments import CaptionArguments, SideFileArguments
-from .rows import read_captions, read_key
+from .rows import find_column, read_captions, read_key
 from .side_captions import NUM_EXAMPLES, REJECTED_COLUMN, SideCaptions, hash_keys, list_examples
 
 
@@ -47,6 +47,26 @@ def find_caption_columns(
     return short, long
 
 
+def open_side_captions(side_files: SideFileArguments) -> SideCaptions:
+    """
+    The captions in side files. A warning tells once how many of them rules reject.
+
+    Raises:
+        `ValueError`: if there are none that are not rejected.
+    """
+    captions = SideCaptions(side_files.side_files, side_files.side_key_column, side_files.side_caption_columns)
+    files = " ".join(side_files.side_files)
+    told = (
+        f"{captions.num_rejected} of {len(captions.rows)} rows of `--side_files {files}` are left out: rules reject "
+        f"them (column {REJECTED_COLUMN!r})."
+    )
+    if len(captions.hashes) == 0:
+        raise ValueError(f"{told} Of the others none has a caption with a key: there is nothing to read.")
+    if captions.num_rejected > 0:
+        logger.warning_once(told)
+    return captions
+
+
 class CaptionReader:
     """
     Reads the short and the long captions of a row.
@@ -61,9 +81,24 @@ class CaptionReader:
         image_column (`str`, *optional*, defaults to `"image"`):
             The column of the images, whose files can be the keys of side files.
 
+    Attributes:
+        columns (`list[str]`):
+            The columns that are read, that of the images only if their files are the keys.
+
     Raises:
         `ValueError`: if there are captions of neither kind, none in the side files, or no key for these.
-    """
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.data.arguments import CaptionArguments
+    >>> from modeling_lotlip.data.captions import CaptionReader
+
+    >>> reader = CaptionReader(["image", "caption", "long_captions"], CaptionArguments())
+    >>> row = {"caption": "a boat", "long_captions": ["A boat. It is red."]}
+    >>> reader.short_captions(row), reader.long_captions(row), reader.sub_captions("A boat. It is red.")
+    (['a boat'], ['A boat. It is red.'], ['A boat', 'It is red'])
+    ```"""
 
     def __init__(
         self,
@@ -77,40 +112,24 @@ class CaptionReader:
         self.image_column = image_column
         self.sub_caption_splitter = captions.sub_caption_splitter
         self.sub_captions("")  # says at once what is not installed
-        self.short_column, self.long_column = find_caption_columns(
-            captions, columns, is_one_needed=side_files.side_files is None
-        )
+        are_side_files = side_files.side_files is not None
+        self.short_column, self.long_column = find_caption_columns(captions, columns, is_one_needed=not are_side_files)
+        self.columns = [column for column in (self.short_column, self.long_column) if column is not None]
         self.key_column, self.side_captions = None, None
-        if side_files.side_files is not None:
+        if are_side_files:
             self.key_column = side_files.key_column or side_files.side_key_column
-            if self.key_column not in columns and self.key_column.split(".")[0] not in columns:
+            column = find_column(columns, self.key_column)
+            if column is None:
                 raise ValueError(
                     f"`--key_column {self.key_column}` is no column of the data set, which has {columns}: name the "
                     "one whose values stand in the `--side_key_column` of `--side_files`."
                 )
-            self.side_captions = SideCaptions(
-                side_files.side_files, side_files.side_key_column, side_files.side_caption_columns
-            )
-            told = (
-                f"{self.side_captions.num_rejected} of {len(self.side_captions.rows)} rows of `--side_files "
-                f"{' '.join(side_files.side_files)}` are left out: rules reject them (column {REJECTED_COLUMN!r})."
-            )
-            if len(self.side_captions.hashes) == 0:
-                raise ValueError(f"{told} Of the others none has a caption with a key: there is nothing to read.")
-            if self.side_captions.num_rejected > 0:
-                logger.warning_once(told)
+            self.columns = list(dict.fromkeys([*self.columns, column]))
+            self.side_captions = open_side_captions(side_files)
 
     @property
     def has_long_captions(self) -> bool:
         return self.long_column is not None or self.side_captions is not None
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that are read, that of the images only if their files are the keys."""
-        columns = [self.short_column, self.long_column]
-        if self.key_column is not None:
-            columns.append(self.key_column.split(".")[0])
-        return list(dict.fromkeys(column for column in columns if column is not None))
 
     def short_captions(self, row: dict) -> list[str]:
         return read_captions(row, self.short_column)
@@ -141,7 +160,7 @@ class CaptionReader:
         """
         if self.side_captions is None or self.key_column == self.image_column or isinstance(dataset, IterableDataset):
             return
-        column = self.key_column if self.key_column in dataset.column_names else self.key_column.split(".")[0]
+        column = find_column(dataset.column_names, self.key_column)
         hashes, unmatched, num_unmatched = [], [], 0
         for batch in dataset.select_columns(column).iter(batch_size=10_000):
             keys = [read_key({column: value}, self.key_column) for value in batch[column]]
@@ -151,7 +170,7 @@ class CaptionReader:
             if len(unmatched) < NUM_EXAMPLES:
                 unmatched += [key for key, is_there in zip(keys, are_there) if not is_there]
         is_unused = ~np.isin(self.side_captions.hashes, np.concatenate(hashes))
-        unused = [self.side_captions.example(place) for place in np.flatnonzero(is_unused)[:NUM_EXAMPLES]]
+        unused = [self.side_captions.get_key(place) for place in np.flatnonzero(is_unused)[:NUM_EXAMPLES]]
         told = (
             f"{num_unmatched} of {len(dataset)} images have no captions in `--side_files`{list_examples(unmatched)}; "
             f"{is_unused.sum()} of {len(is_unused)} rows there belong to none of the images{list_examples(unused)}."

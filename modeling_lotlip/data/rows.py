@@ -11,10 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What one row of a data set holds: captions, and the key and the address of its image."""
+"""Rows of a data set, and what one holds: captions, and the key and the address of its image."""
 
 import hashlib
 import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from fsspec import open as open_file
 
@@ -40,6 +42,12 @@ def read_captions(row: dict, column: str | None) -> list[str]:
     if not isinstance(captions, (list, tuple)) or not all(isinstance(c, str) or c is None for c in captions):
         raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {captions!r}.")
     return [caption for caption in captions if caption is not None and caption.strip()]
+
+
+def find_column(columns: Iterable[str], name: str) -> str | None:
+    """The column that holds what a name such as `url` or `json.url` names; None if there is none."""
+    columns = set(columns)
+    return next((column for column in (name, name.split(".")[0]) if column in columns), None)
 
 
 def read_key(row: dict, column: str) -> str | None:
@@ -87,3 +95,10 @@ def shorten_path(path: str, folder: str | None) -> str:
 def read_url(row: dict) -> str | None:
     """The address that an image comes from, where the data set knows it."""
     return next((url for url in (read_key(row, column) for column in URL_COLUMNS) if url is not None), None)
+
+
+def batched(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:
+    """Rows in lists of a size, the last one of what is left."""
+    iterator = iter(rows)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -155,7 +155,7 @@ class SideCaptions:
             for text in read_captions(row, column)
         ]
 
-    def example(self, place: int) -> str:
+    def get_key(self, place: int) -> str:
         """The key at a place of the index."""
         return self.rows[int(self.places[place])][self.key_column]
 

@@ -21,6 +21,9 @@ from pathlib import Path
 from ..arguments import DTYPES, Arguments, argument
 
 
+# How a number of a stored embedding can be stored
+STORAGE_DTYPES = ("float32", "float16", "int8", "binary")
+
 DEFAULT_MODEL = "weiwu-ww/LoTLIP-ViT-B-16-100M"
 
 
@@ -70,6 +73,22 @@ class ModelNames(Arguments):
 @dataclass
 class ModelsArguments(ModelNames, InferenceArguments):
     """Several dual encoders, and how they are run."""
+
+
+@dataclass
+class StoreArguments(Arguments):
+    """A folder of embeddings, and what is stored there."""
+
+    _argument_group_name = "embeddings"
+
+    output_dir: Path = argument(help="The folder of the parquet files.")
+    storage_dtype: str = argument("float32", "How a number is stored.", choices=STORAGE_DTYPES)
+    id_column: str | None = argument(
+        None, "A column of strings or integers that tell the rows. Default: their numbers, from 0."
+    )
+    only: str | None = argument(None, "Leave the others out.", choices=("texts", "images"))
+    tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1)
+    shard_size: int = argument(1024, "Rows in a file; a stopped file is begun anew.", least=1)
 
 
 @dataclass

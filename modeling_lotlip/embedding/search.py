@@ -11,16 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""
-Search over the embeddings that `embed_dataset.py` saved: the nearest images, or captions, of texts.
+"""Search in embeddings: exact, with one part of them in memory at a time, or by an index of faiss."""
 
-    python examples/search_embeddings.py --model_name_or_path outputs/demo --embeddings_dir outputs/embeddings \
-        --queries "a red boat" "a green car on grass"
-"""
-
-import argparse
 import importlib.util
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,16 +22,12 @@ import pyarrow as pa
 import pyarrow.dataset
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.arguments import HelpFormatter
-from ..files import write_json
 from ..metrics import similarity_blocks
 from ..sub_captions import join_sub_captions, split_sub_captions
-from .arguments import add_evaluation_arguments
 from .batches import embed_corpus, prefetch, tokenize_and_count
-from .models import hash_weights, load_model
-from .storage import open_shards, read_embeddings
+from .store import check_model, open_shards, read_embeddings
 
 
 def top_k(similarities: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,7 +120,7 @@ def check_faiss_factory(string_factory: str, dim: int) -> None:
         `ValueError`: if it has no such index of vectors of that dimension.
     """
     if importlib.util.find_spec("faiss") is None:
-        raise ImportError("`--index faiss` needs faiss: `pip install faiss-cpu`, or search with `--index exact`.")
+        raise ImportError("`--faiss_factory` needs faiss: `pip install faiss-cpu`, or leave it out to search exactly.")
     import faiss
 
     try:
@@ -219,37 +208,6 @@ def recall_at_k(found: torch.Tensor, exact: torch.Tensor) -> float:
     return (exact[:, :, None] == found[:, None, :]).any(dim=2).double().mean().item()
 
 
-def check_model(args: argparse.Namespace, model: PreTrainedModel) -> dict:
-    """
-    The settings that the embeddings in the folder were made with.
-
-    Raises:
-        `ValueError`: if they are of another model.
-    """
-    path = args.embeddings_dir / "settings.json"
-    if not path.exists():
-        raise ValueError(f"{path} is missing, which says of which model the embeddings are: embed the data anew.")
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    if settings["weights"] != hash_weights(model):
-        raise ValueError(
-            f"`--embeddings_dir {args.embeddings_dir}` holds embeddings of other weights than `--model_name_or_path "
-            f"{args.model_name_or_path}` has in {args.dtype}: name the model that made them, and its `--dtype "
-            f"{settings['dtype']}`, or embed the data anew."
-        )
-    return settings
-
-
-def read_queries(args: argparse.Namespace) -> list[str]:
-    """The queries of `--queries`, then those of `--queries_file`, whose blank lines are left out."""
-    queries = list(args.queries)
-    if args.queries_file is not None:
-        lines = args.queries_file.read_text(encoding="utf-8").splitlines()
-        queries += [line.strip() for line in lines if line.strip()]
-    if not queries or not all(query.strip() for query in queries):
-        raise ValueError("There is no query, or a blank one: name texts with `--queries` or `--queries_file`.")
-    return queries
-
-
 def look_up(folder: Path, kind: str, positions: torch.Tensor) -> list[list[dict | None]]:
     """The `id` and `index` of what is at each position among the embeddings of a kind; None at -1."""
     of_kind = pyarrow.dataset.field("kind") == kind
@@ -258,64 +216,111 @@ def look_up(folder: Path, kind: str, positions: torch.Tensor) -> list[list[dict 
     return [[next(rows) if position >= 0 else None for position in found] for found in positions.tolist()]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add_evaluation_arguments(parser)
-    parser.add_argument("--embeddings_dir", type=Path, required=True, help="The folder that embed_dataset.py made.")
-    parser.add_argument("--queries", nargs="+", default=[], help="Texts to search with.")
-    parser.add_argument("--queries_file", type=Path, help="A file of more of them, one in a line.")
-    parser.add_argument("--kind", default="image", choices=["image", "short", "long"], help="What to search for.")
-    parser.add_argument("--k", type=int, default=5, help="How many results for each query.")
-    parser.add_argument("--index", default="exact", choices=["exact", "faiss"], help="How to search.")
-    parser.add_argument("--faiss_factory", default="HNSW32", help="The faiss index, in the words of its factory.")
-    args = parser.parse_args()
+def check_collection(folder: Path, kind: str, k: int) -> None:
+    """
+    Refuses a search for more than there is in a folder.
 
-    queries = read_queries(args)
-    num_rows = open_shards(args.embeddings_dir).count_rows(filter=pyarrow.dataset.field("kind") == args.kind)
+    Raises:
+        `ValueError`: if it holds fewer than `k` embeddings of a kind.
+    """
+    num_rows = open_shards(folder).count_rows(filter=pyarrow.dataset.field("kind") == kind)
     if num_rows == 0:
         raise ValueError(
-            f"`--embeddings_dir {args.embeddings_dir}` holds no embeddings of `--kind {args.kind}`: search for "
-            "another kind, or embed the data with it."
+            f"`--embeddings_dir {folder}` holds no embeddings of `--kind {kind}`: search for another kind, or embed "
+            "the data with it."
         )
-    if not 1 <= args.k <= num_rows:
+    if not 1 <= k <= num_rows:
         raise ValueError(
-            f"`--k {args.k}` must be from 1 to {num_rows}, the embeddings of `--kind {args.kind}` in "
-            f"`--embeddings_dir {args.embeddings_dir}`."
+            f"`--k {k}` must be from 1 to {num_rows}, the embeddings of `--kind {kind}` in `--embeddings_dir "
+            f"{folder}`."
         )
-    model, processor = load_model(args.model_name_or_path, args)
-    splitter = check_model(args, model).get("sub_caption_splitter", "paper")
-    # texts of several sentences as `embed_dataset.py` embeds long captions
+
+
+def search_folder(
+    folder: Path,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    queries: list[str],
+    kind: str = "image",
+    k: int = 5,
+    faiss_factory: str | None = None,
+    max_length: int | None = None,
+    model_name_or_path: str = "the model",
+) -> dict:
+    """
+    Searches in a folder of `lotlip embed`: the nearest images, or captions, of texts.
+
+    Args:
+        folder (`Path`):
+            The folder.
+        model (`PreTrainedModel`):
+            The dual encoder that the embeddings are of.
+        processor (`ProcessorMixin`):
+            Its processor.
+        queries (`list[str]`):
+            Texts; those of several sentences are split and joined as long captions are.
+        kind (`str`, *optional*, defaults to `"image"`):
+            What to search for: `"image"`, `"short"` or `"long"`.
+        k (`int`, *optional*, defaults to 5):
+            How many results for each query.
+        faiss_factory (`str`, *optional*):
+            Search with this index of faiss, in the words of its factory, and measure it against exact search.
+        max_length (`int`, *optional*):
+            Truncate queries at this many tokens. Default: the tokenizer's limit.
+        model_name_or_path (`str`, *optional*):
+            How messages call the model.
+
+    Returns:
+        `dict`: `kind`, `k`, `index` (`"exact"` or `"faiss"`), with faiss `faiss_factory` and `recall_against_exact`,
+        and for each of the `queries` whether it was `truncated`, and its `results`: `rank`, `similarity`, and the `id`
+        and `index` of what was found. [`format_hits`] shows them.
+
+    Raises:
+        `ValueError`: if a query is blank, there are fewer than `k` embeddings of the kind, or they are of another
+            model.
+        `ImportError`: if faiss is needed and not installed.
+    """
+    if not queries or not all(query.strip() for query in queries):
+        raise ValueError("There is no query, or a blank one: give texts to search with.")
+    check_collection(folder, kind, k)
+    splitter = check_model(folder, model, model_name_or_path).get("sub_caption_splitter", "paper")
+    # texts of several sentences as long captions are embedded
     sub_captions = [split_sub_captions(query, splitter) for query in queries]
     texts = [join_sub_captions(parts) if len(parts) > 1 else query for query, parts in zip(queries, sub_captions)]
-    truncated = tokenize_and_count(processor, texts, args.max_length)[1]
-    embeds = embed_corpus(model, processor, texts, max_length=args.max_length).to(model.device)
+    truncated = tokenize_and_count(processor, texts, max_length)[1]
+    embeds = embed_corpus(model, processor, texts, max_length=max_length).to(model.device)
 
-    def corpus() -> Iterable[torch.Tensor]:
-        return prefetch(read_embeddings(args.embeddings_dir, args.kind), depth=2)
+    def read_corpus() -> Iterable[torch.Tensor]:
+        return prefetch(read_embeddings(folder, kind), depth=2)
 
-    similarities, positions = search(embeds, corpus(), args.k)
-    results = {"kind": args.kind, "index": args.index}
-    if args.index == "faiss":
+    results = {"kind": kind, "k": k, "index": "exact"}
+    similarities, positions = search(embeds, read_corpus(), k)
+    if faiss_factory is not None:
         exact = positions.cpu()
-        similarities, positions = search_faiss(embeds, corpus(), args.k, args.faiss_factory)
-        results |= {"faiss_factory": args.faiss_factory, "recall_against_exact": recall_at_k(positions, exact)}
-        print(f"{args.faiss_factory}: recall@{args.k} {results['recall_against_exact']:.3f} against exact search")
-
-    results["queries"] = []
-    rows = look_up(args.embeddings_dir, args.kind, positions.cpu())
-    for query, is_truncated, scores, found in zip(queries, truncated, similarities.tolist(), rows):
-        hits = [
-            {"rank": rank, "similarity": score, **row}
-            for rank, (score, row) in enumerate(zip(scores, found), start=1)
-            if row is not None
-        ]
-        results["queries"].append({"query": query, "truncated": is_truncated, "results": hits})
-        print(query + (" (truncated)" if is_truncated else ""))
-        for hit in hits:
-            print("{rank:5} {similarity:8.4f}   id {id}   index {index}".format(**hit))
-    if args.output_file is not None:
-        write_json(args.output_file, results)
+        similarities, positions = search_faiss(embeds, read_corpus(), k, faiss_factory)
+        results |= {"index": "faiss", "faiss_factory": faiss_factory}
+        results["recall_against_exact"] = recall_at_k(positions, exact)
+    results["queries"] = [
+        {"query": query, "truncated": is_truncated, "results": list_hits(scores, rows)}
+        for query, is_truncated, scores, rows in zip(
+            queries, truncated, similarities.tolist(), look_up(folder, kind, positions.cpu())
+        )
+    ]
+    return results
 
 
-if __name__ == "__main__":
-    main()
+def list_hits(similarities: list[float], rows: list[dict | None]) -> list[dict]:
+    """What was found for a query, with ranks from 1; an approximate index may find fewer than it was asked for."""
+    found = [(similarity, row) for similarity, row in zip(similarities, rows) if row is not None]
+    return [{"rank": rank, "similarity": score, **row} for rank, (score, row) in enumerate(found, start=1)]
+
+
+def format_hits(results: dict) -> str:
+    """The results of [`search_folder`], a line each."""
+    lines = []
+    if results["index"] == "faiss":
+        lines.append("{faiss_factory}: recall@{k} {recall_against_exact:.3f} against exact search".format(**results))
+    for query in results["queries"]:
+        lines.append(query["query"] + (" (truncated)" if query["truncated"] else ""))
+        lines += ["{rank:5} {similarity:8.4f}   id {id}   index {index}".format(**hit) for hit in query["results"]]
+    return "\n".join(lines)

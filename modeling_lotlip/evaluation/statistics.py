@@ -12,39 +12,32 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-The data table of the paper for any data set or benchmark: images, texts, sub-captions and tokens per text, and the
-share of texts that are too long for a model.
+The data table of the paper: images, texts, sub-captions and tokens per text, and the share of texts that are too long
+for a model.
 
-    python examples/dataset_statistics.py --dataset_name imagefolder --data_dir FOLDER --eval_split train
-    python examples/dataset_statistics.py --benchmark iiw --data_dir FOLDER --text_only --output_file iiw.json
-
-A sub-caption ends at a line break, at "</s>" or at a full stop, or where `--sub_caption_splitter` says. Tokens are
-those of the text as it is, without special tokens and without truncation; the paper counts word pieces of BERT
-uncased. Beside `--output_file` a picture shows how long the texts are.
+Tokens are those of the text as it is, without special tokens and without truncation; the paper counts word pieces of
+BERT uncased.
 """
 
-import argparse
 import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from .. import LotlipTokenizer
-from ..data.arguments import HelpFormatter, add_data_arguments, add_side_file_arguments
 from ..data.captions import CaptionReader
-from ..data.images import undecoded
-from ..data.loading import get_columns, load_split
-from ..data.published import BENCHMARKS, get_benchmark, load_benchmark
-from ..files import write_json
+from ..data.rows import batched
+from ..files import format_markdown
 
 
 # Tokens that models take: CLIP 77, LoTLIP 128, and the longer limits of the paper.
 LIMITS = (77, 128, 192, 256)
-TEXTS_PER_BATCH = 1000
+ROWS_PER_BATCH = 100
 MAX_BINS = 60
 
 
@@ -122,20 +115,11 @@ def measure_texts(
         `ValueError`: if there are none.
     """
     lengths = {"long": TextLengths(), "short": TextLengths()}
-    pending = {kind: [] for kind in lengths}
-
-    def count(kind: str) -> None:
-        lengths[kind].add(pending[kind], tokenizer, reader.sub_captions)
-        pending[kind].clear()
-
-    for row in dataset.select_columns(reader.columns):
-        for kind, texts in (("long", reader.long_captions(row)), ("short", reader.short_captions(row))):
-            lengths[kind].num_images += bool(texts)
-            pending[kind] += texts
-            if len(pending[kind]) >= TEXTS_PER_BATCH:
-                count(kind)
-    for kind in lengths:
-        count(kind)
+    for rows in batched(dataset.select_columns(reader.columns), ROWS_PER_BATCH):
+        for kind, read in {"long": reader.long_captions, "short": reader.short_captions}.items():
+            texts = [read(row) for row in rows]
+            lengths[kind].num_images += sum(map(bool, texts))
+            lengths[kind].add(list(chain.from_iterable(texts)), tokenizer, reader.sub_captions)
     lengths = {kind: measured for kind, measured in lengths.items() if measured.tokens}
     if not lengths:
         raise ValueError("No image has a caption: there is nothing to measure.")
@@ -176,14 +160,14 @@ def summarize(lengths: TextLengths) -> dict:
 
 def format_table(name: str, statistics: dict[str, dict]) -> str:
     """The statistics of each kind of caption as a Markdown table, shares in per cent."""
-    limits = [f"> {limit} tokens" for limit in LIMITS]
-    header = ["data", "captions", "images", "texts", "sub-captions per text", "tokens per text", *limits]
-    lines = [f"| {' | '.join(header)} |", "| " + " | ".join(["---"] * len(header)) + " |"]
-    for kind, row in statistics.items():
-        averages = f"{row['sub_captions_per_text']:.2f} | {row['tokens_per_text']:.2f}"
-        shares = " | ".join(f"{100 * share:.1f} %" for share in row["share_beyond"].values())
-        lines.append(f"| {name} | {kind} | {row['num_images']} | {row['num_texts']} | {averages} | {shares} |")
-    return "\n".join(lines)
+    titles = ["data", "captions", "images", "texts", "sub-captions per text", "tokens per text"]
+    rows = [
+        [name, kind, str(row["num_images"]), str(row["num_texts"])]
+        + [f"{row['sub_captions_per_text']:.2f}", f"{row['tokens_per_text']:.2f}"]
+        + [f"{100 * share:.1f} %" for share in row["share_beyond"].values()]
+        for kind, row in statistics.items()
+    ]
+    return format_markdown(titles + [f"> {limit} tokens" for limit in LIMITS], rows)
 
 
 def plot_lengths(lengths: dict[str, TextLengths], name: str, path: Path) -> None:
@@ -204,9 +188,8 @@ def plot_lengths(lengths: dict[str, TextLengths], name: str, path: Path) -> None
 
     figure = Figure(figsize=(10, 3.5 * len(lengths)), layout="constrained")
     figure.suptitle(name)
-    for (kind, measured), (tokens, sub_captions) in zip(
-        lengths.items(), figure.subplots(len(lengths), 2, squeeze=False)
-    ):
+    subplots = figure.subplots(len(lengths), 2, squeeze=False)
+    for (kind, measured), (tokens, sub_captions) in zip(lengths.items(), subplots):
         width = math.ceil((max(measured.tokens) + 1) / MAX_BINS)
         tokens.hist(measured.tokens, bins=range(0, max(measured.tokens) + width + 1, width))
         for limit in LIMITS:
@@ -222,57 +205,3 @@ def plot_lengths(lengths: dict[str, TextLengths], name: str, path: Path) -> None
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add_data_arguments(parser)
-    add_side_file_arguments(parser)
-    parser.add_argument("--benchmark", help=f"A benchmark in --data_dir: {', '.join(BENCHMARKS)}.")
-    parser.add_argument("--text_only", action="store_true", help="A benchmark's images need not be there.")
-    parser.add_argument("--allow_partial", action="store_true", help="Take what is there of a benchmark.")
-    parser.add_argument(
-        "--tokenizer_path",
-        default="google-bert/bert-base-uncased",
-        help="A Hub id or a folder of a tokenizer; the paper counts with BERT uncased.",
-    )
-    parser.add_argument(
-        "--output_file",
-        type=Path,
-        help="Write the statistics to this JSON file, and a picture of the same name (.png).",
-    )
-    args = parser.parse_args()
-    if args.benchmark is not None and (args.data_dir is None or args.dataset_name is not None):
-        parser.error("--benchmark needs --data_dir, the folder of its files, and no --dataset_name.")
-    if args.benchmark is None and args.allow_partial:
-        parser.error("--allow_partial is for a --benchmark.")
-
-    results = {"tokenizer": args.tokenizer_path, "sub_caption_splitter": args.sub_caption_splitter}
-    if args.benchmark is not None:
-        benchmark = get_benchmark(args.benchmark)
-        if benchmark.task == "classification":
-            parser.error(f"--benchmark {benchmark.name} has no texts.")
-        name = benchmark.name
-        dataset = load_benchmark(name, args.data_dir, args.text_only, args.allow_partial)
-        dataset = dataset if args.max_eval_samples is None else dataset.take(args.max_eval_samples)
-        results |= {"published_num_images": benchmark.num_images, "published_num_texts": benchmark.num_texts}
-    else:
-        name = args.dataset_name or "scenes"
-        dataset = load_split(args, args.eval_split, args.max_eval_samples, with_images=False)
-    if args.image_column in get_columns(dataset):
-        dataset = undecoded(dataset, args.image_column)
-    reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
-    lengths = measure_texts(dataset, reader, load_tokenizer(args.tokenizer_path))
-    statistics = {kind: summarize(measured) for kind, measured in lengths.items()}
-
-    print(format_table(name, statistics))
-    if args.output_file is not None:
-        # the data table's row at the top: of long captions where there are any
-        kind, *others = statistics
-        results = {"dataset": name, "captions": kind, **statistics[kind], **results}
-        write_json(args.output_file, results | {other: statistics[other] for other in others})
-        plot_lengths(lengths, name, args.output_file.with_suffix(".png"))
-
-
-if __name__ == "__main__":
-    main()

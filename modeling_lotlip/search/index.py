@@ -35,8 +35,7 @@ from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import hash_weights
 from ..embedding.rows import EmbeddedItems, Item, RowCollator, embed_rows
 from ..embedding.search import build_faiss_index
-from ..embedding.storage import open_shards, read_embeddings, stored_values
-from ..embedding.store import Entry, write_shard
+from ..embedding.store import open_shards, read_embeddings, read_stored_values, write_shard
 from ..files import write_json, write_table
 from .pictures import PictureFolder, PictureRows
 
@@ -292,13 +291,13 @@ def embed_pictures(
 def write_pictures(folder: Path, number: int, embedded: list[EmbeddedItems], stamps: dict[str, str], dim: int) -> None:
     """Writes a shard of an index and its list, if there is anything to write."""
     path, list_path = shard_paths(folder, number)
-    names = [item.row for part in embedded for item in part.items]
+    items = [item for part in embedded for item in part.items]
+    names = [item.row for item in items]
     wrong = {name: error for part in embedded for name, error in part.unreadable}
     if names or wrong:
         write_json(list_path, {name: [stamps[name], wrong.get(name)] for name in [*names, *wrong]})
-        entries = [Entry(row, 0, name, "image", 0, False) for row, name in enumerate(names)]
         embeds = [part.embeds for part in embedded if part.embeds is not None]
-        write_shard(path, entries, torch.cat([torch.empty(0, dim), *embeds]), pa.string(), "float32")
+        write_shard(path, names, items, torch.cat([torch.empty(0, dim), *embeds]))
 
 
 def load_index(folder: Path) -> Index:
@@ -314,5 +313,5 @@ def load_index(folder: Path) -> Index:
             table = parquet.read_table(shard_paths(folder, number)[0], columns=["id", "embedding"])
             if len(table) > 0:
                 names += table["id"].to_pylist()
-                embeds.append(torch.tensor(stored_values(table["embedding"].combine_chunks())))
+                embeds.append(torch.tensor(read_stored_values(table["embedding"].combine_chunks())))
     return Index(names, torch.cat(embeds) if embeds else torch.empty(0, 0), unreadable)

@@ -31,7 +31,7 @@ except ImportError as error:
 
 from ..embedding.arguments import ModelArguments
 from ..embedding.models import load_model
-from ..embedding.search import check_model
+from ..embedding.store import check_model
 from .arguments import PageArguments
 from .index import find_index, load_embeddings
 from .pictures import encode_picture, open_pictures
@@ -215,7 +215,8 @@ def open_searcher(page: PageArguments, model_arguments: ModelArguments) -> Searc
         splitter = page.sub_caption_splitter or choose_splitter()
         return Searcher(model, processor, pictures, folder, splitter=splitter, **options)
     # queries are split as the captions were
-    splitter = check_model(page, model).get("sub_caption_splitter", "paper")
+    settings = check_model(page.embeddings_dir, model, model_arguments.model_name_or_path)
+    splitter = settings.get("sub_caption_splitter", "paper")
     index = load_embeddings(page.embeddings_dir)
     return Searcher(model, processor, pictures, index=index, splitter=splitter, **options)
 

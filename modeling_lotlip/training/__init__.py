@@ -11,3 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+"""
+Contrastive training: `examples/train_lotlip.py` reads from top to bottom, and calls what is here. May import the
+model, `losses`, `data`, `embedding` and `evaluation`; nothing of the library imports it but commands.
+"""

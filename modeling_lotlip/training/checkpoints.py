@@ -13,7 +13,6 @@
 # limitations under the License.
 """Checkpoints of a training: saving and loading, stopping a run, and what another run may not overwrite."""
 
-import argparse
 import json
 import logging
 import os
@@ -23,19 +22,22 @@ from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils.other import load
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..files import write_json
+from .arguments import CheckpointArguments, TrainArguments
 
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "training_state.json"
+SETTINGS_FILE = "training_args.json"
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """
     Where a run is, and what must be the same where it goes on.
 
@@ -86,24 +88,26 @@ class Progress:
 def list_checkpoints(output_dir: Path) -> list[Path]:
     """The whole checkpoints in a folder, the oldest first; torn ones have other names."""
     checkpoints = [path for path in output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted((path for path in checkpoints if (path / STATE_FILE).exists()), key=step_of)
+    return sorted((path for path in checkpoints if (path / STATE_FILE).exists()), key=get_step)
 
 
-def step_of(checkpoint: Path) -> int:
+def get_step(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
 
 
-def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress: Progress, scheduler) -> None:
+def save_checkpoint(
+    accelerator: Accelerator, args: CheckpointArguments, state: TrainingState, scheduler: LRScheduler
+) -> None:
     """
     Saves the whole state, unless this run saved or loaded this step before. The folder gets its name only once its
     files are complete and on the disk; then older ones than `--checkpoints_total_limit` asks for are deleted.
     """
-    checkpoint_dir = args.output_dir / f"checkpoint-{progress.step}"
-    partial_dir = args.output_dir / f"checkpoint-{progress.step}.partial"
-    replaced_dir = args.output_dir / f"checkpoint-{progress.step}.replaced"
-    if progress.step == progress.saved_step:
+    checkpoint_dir = args.output_dir / f"checkpoint-{state.step}"
+    partial_dir = args.output_dir / f"checkpoint-{state.step}.partial"
+    replaced_dir = args.output_dir / f"checkpoint-{state.step}.replaced"
+    if state.step == state.saved_step:
         return
-    progress.saved_step = progress.step
+    state.saved_step = state.step
     if accelerator.is_main_process:
         for path in (partial_dir, replaced_dir):  # of a run that was killed here
             shutil.rmtree(path, ignore_errors=True)
@@ -112,8 +116,7 @@ def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         # not through accelerate, which would unpickle it, and with it whatever code it holds
-        state = {"progress": asdict(progress), "scheduler": scheduler.state_dict()}
-        write_json(partial_dir / STATE_FILE, state)
+        write_json(partial_dir / STATE_FILE, {"progress": asdict(state), "scheduler": scheduler.state_dict()})
         for file in (path for path in partial_dir.rglob("*") if path.is_file()):
             with open(file, "rb") as opened:
                 os.fsync(opened.fileno())
@@ -122,7 +125,7 @@ def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, progress
         partial_dir.rename(checkpoint_dir)
         shutil.rmtree(replaced_dir, ignore_errors=True)
         if args.checkpoints_total_limit is not None:
-            earlier = [path for path in list_checkpoints(args.output_dir) if step_of(path) <= progress.step]
+            earlier = [path for path in list_checkpoints(args.output_dir) if get_step(path) <= state.step]
             for path in earlier[: -args.checkpoints_total_limit]:
                 shutil.rmtree(path)
     accelerator.wait_for_everyone()
@@ -133,7 +136,7 @@ def read_state(checkpoint: Path) -> dict:
     return json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
 
 
-def load_checkpoint(accelerator: Accelerator, checkpoint: Path, progress: Progress, scheduler) -> None:
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path, state: TrainingState, scheduler: LRScheduler) -> None:
     """
     Loads what `save_checkpoint` saved.
 
@@ -141,15 +144,15 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path, progress: Progre
         `ValueError`: if it is of another run.
         `pickle.UnpicklingError`: if a file holds more than tensors and numbers, such as code.
     """
-    state = read_state(checkpoint)
-    progress.load_state_dict(state["progress"])
+    saved = read_state(checkpoint)
+    state.load_state_dict(saved["progress"])
     accelerator.load_state(str(checkpoint))
     # accelerate passes over random states that it cannot read, and the run would go on with others
     load(checkpoint / f"random_states_{accelerator.process_index}.pkl")
-    scheduler.load_state_dict(state["scheduler"])
+    scheduler.load_state_dict(saved["scheduler"])
 
 
-def find_checkpoint(args: argparse.Namespace) -> Path | None:
+def find_checkpoint(args: CheckpointArguments) -> Path | None:
     """The checkpoint to resume from; none for `latest` where there is none yet."""
     if args.resume_from_checkpoint is None:
         return None
@@ -173,7 +176,7 @@ def set_aside_later_checkpoints(output_dir: Path, checkpoint: Path) -> None:
         return
     step = read_state(checkpoint)["progress"]["step"]
     for path in list_checkpoints(output_dir):
-        if step_of(path) > step:
+        if get_step(path) > step:
             names = (f"{path.name}.abandoned{f'-{number}' if number > 1 else ''}" for number in count(1))
             abandoned = next(path.with_name(name) for name in names if not path.with_name(name).exists())
             path.rename(abandoned)
@@ -196,7 +199,7 @@ def find_leftovers(output_dir: Path) -> list[Path]:
     return [path for pattern in patterns for path in sorted(output_dir.glob(pattern))]
 
 
-def goes_on_in_output_dir(args: argparse.Namespace) -> bool:
+def goes_on_in_output_dir(args: CheckpointArguments) -> bool:
     """Whether the run goes on with what is in its output folder, not anew, nor from a checkpoint of elsewhere."""
     checkpoint = args.resume_from_checkpoint
     return checkpoint == "latest" or (
@@ -204,7 +207,7 @@ def goes_on_in_output_dir(args: argparse.Namespace) -> bool:
     )
 
 
-def check_output_dir(args: argparse.Namespace) -> None:
+def check_output_dir(args: TrainArguments) -> None:
     """Refuses to mix this run with an earlier one."""
     if args.model_name_or_path is not None and Path(args.model_name_or_path).resolve() == args.output_dir.resolve():
         raise ValueError(f"`--output_dir {args.output_dir}` is the model to train further: name another folder.")
@@ -214,3 +217,17 @@ def check_output_dir(args: argparse.Namespace) -> None:
             f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Go on with it "
             "(`--resume_from_checkpoint latest`), replace it (`--overwrite_output_dir`), or name another folder."
         )
+
+
+def take_output_dir(args: TrainArguments, checkpoint: Path | None) -> None:
+    """
+    Makes the output folder this run's: what an earlier one left that is replaced is deleted, what it saved after the
+    checkpoint to go on from is set aside, and the arguments are written down.
+    """
+    if not goes_on_in_output_dir(args):
+        for path in find_leftovers(args.output_dir):
+            path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+    elif checkpoint is not None:
+        set_aside_later_checkpoints(args.output_dir, checkpoint)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(args.output_dir / SETTINGS_FILE, args.to_dict() | {"num_processes": PartialState().num_processes})

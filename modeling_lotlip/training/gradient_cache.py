@@ -26,7 +26,8 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from .objectives import scalars_of
+from .loss import GlobalLoss
+from .models import get_scalars, is_vision_frozen
 
 
 class RandomState:
@@ -48,14 +49,14 @@ class RandomState:
 def backward_in_chunks(
     model: nn.Module,
     batch: dict[str, torch.Tensor],
-    loss_function: Callable[..., torch.Tensor],
+    loss_function: Callable[..., GlobalLoss],
     chunk_size: int,
     accelerator: Accelerator,
-) -> torch.Tensor:
+) -> GlobalLoss:
     """
     Accumulates the gradients of a loss over a whole batch, with the activations of one chunk in memory at a time: the
     chunks are encoded without a graph, the loss gives the gradients of all embeddings, and the chunks are encoded
-    again, with the same random draws, to take these on to the parameters. A locked image tower runs once.
+    again, with the same random draws, to take these on to the parameters. A frozen image tower runs once.
 
     Args:
         model (`nn.Module`):
@@ -63,18 +64,18 @@ def backward_in_chunks(
         batch (`dict[str, torch.Tensor]`):
             Its inputs, each with a row for every image.
         loss_function (`Callable`):
-            Of the image embeddings and the text embeddings, as the model outputs them, and of its scalar parameters by
-            name, such as `logit_scale`.
+            Gives a [`GlobalLoss`] of the image embeddings and the text embeddings, as the model outputs them, and of
+            its scalar parameters by name, such as `logit_scale`.
         chunk_size (`int`):
             Images in a chunk.
         accelerator (`Accelerator`):
             The processes: gradients are exchanged with the last chunk.
 
     Returns:
-        `torch.Tensor` of shape `()`: the loss.
+        [`GlobalLoss`]: what the function gave.
     """
     unwrapped_model = accelerator.unwrap_model(model)
-    is_locked = not any(parameter.requires_grad for parameter in unwrapped_model.vision_model.parameters())
+    is_frozen = is_vision_frozen(unwrapped_model)
     num_rows = len(next(iter(batch.values())))
     chunks, states, image_embeds, text_embeds = [], [], [], []
     for start in range(0, num_rows, chunk_size):
@@ -82,7 +83,7 @@ def backward_in_chunks(
         states.append(RandomState(*chunk.values()))
         with torch.no_grad():
             outputs = model(**chunk)
-        if is_locked and "pixel_values" in chunk:
+        if is_frozen and "pixel_values" in chunk:
             del chunk["pixel_values"]
             chunk["vision_pooler_output"] = outputs.vision_model_output.pooler_output
         chunks.append(chunk)
@@ -90,9 +91,9 @@ def backward_in_chunks(
         text_embeds.append(outputs.text_embeds)
 
     image_embeds, text_embeds = (torch.cat(embeds).requires_grad_() for embeds in (image_embeds, text_embeds))
-    scalars = {name: scalar.detach().requires_grad_() for name, scalar in scalars_of(unwrapped_model).items()}
+    scalars = {name: scalar.detach().requires_grad_() for name, scalar in get_scalars(unwrapped_model).items()}
     loss = loss_function(image_embeds, text_embeds, **scalars)
-    accelerator.backward(loss)  # to the embeddings
+    accelerator.backward(loss.loss)  # to the embeddings
 
     image_gradients, text_gradients = image_embeds.grad.split(chunk_size), text_embeds.grad.split(chunk_size)
     for number, (chunk, state) in enumerate(zip(chunks, states)):
@@ -104,7 +105,7 @@ def backward_in_chunks(
             if outputs.image_embeds.requires_grad:
                 surrogate = surrogate + (outputs.image_embeds * image_gradients[number]).sum()
             if is_last:
-                for name, scalar in scalars_of(unwrapped_model).items():
+                for name, scalar in get_scalars(unwrapped_model).items():
                     surrogate = surrogate + scalar * scalars[name].grad
             surrogate.backward()
-    return loss.detach()
+    return loss._replace(loss=loss.loss.detach())

@@ -11,8 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The output of a locked image tower, which never changes: computed once, and kept in a memory-mapped file."""
+"""The output of a frozen image tower, which never changes: computed once, and kept in a memory-mapped file."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -24,13 +25,23 @@ import PIL.Image
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from datasets import Dataset as MapDataset
 from datasets.fingerprint import Hasher
 from filelock import FileLock
+from huggingface_hub.constants import HF_HOME
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from .. import LotlipModel, LotlipProcessor
+from ..data.loading import compute_fingerprint
 from ..embedding.models import hash_weights
+from .arguments import TrainArguments
+from .objectives import OBJECTIVES
+from .samples import CaptionedImages
+
+
+logger = logging.getLogger(__name__)
 
 
 class ImageFeatures:
@@ -88,6 +99,36 @@ class Views(Dataset):
         number = self.numbers[position]
         image = self.load_image(*divmod(number, self.num_views))
         return number, self.image_processor(image, return_tensors="pt")["pixel_values"][0]
+
+
+def cache_samples(
+    samples: CaptionedImages,
+    dataset: MapDataset,
+    model: LotlipModel,
+    processor: LotlipProcessor,
+    args: TrainArguments,
+    accelerator: Accelerator,
+) -> ImageFeatures:
+    """The output of the frozen image tower of a training for the images of its samples: see the function below."""
+    image_features = cache_image_features(
+        model.vision_model.to(accelerator.device),
+        processor.image_processor,
+        samples.load_image,
+        len(dataset),
+        samples.num_views,
+        data_key=(
+            compute_fingerprint(dataset, args.image_column),
+            (args.seed, args.min_crop_scale) if samples.crop is not None else None,
+        ),
+        folder=args.image_features_dir or Path(HF_HOME) / "lotlip" / "image_features",
+        accelerator=accelerator,
+        batch_size=args.per_device_eval_batch_size,
+        num_workers=args.dataloader_num_workers,
+        output="last_hidden_state" if OBJECTIVES[args.objective].is_token_wise else "pooler_output",
+    )
+    if accelerator.is_main_process:
+        logger.info(f"Image features from {image_features.path}: the image tower does not run in training.")
+    return image_features
 
 
 @torch.no_grad()

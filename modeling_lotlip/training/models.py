@@ -11,18 +11,31 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The model and the tokenizer that a training starts from."""
+"""The model and the tokenizer that a training starts from, made ready for it."""
 
-import argparse
 from collections import Counter
 
 import datasets
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import AutoProcessor
 
-from .. import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+from .. import (
+    LotlipConfig,
+    LotlipImageProcessor,
+    LotlipModel,
+    LotlipProcessor,
+    LotlipTokenizer,
+    LotlipTokenWiseModel,
+)
 from ..data.captions import CaptionReader
 from ..data.images import undecoded
-from .objectives import OBJECTIVES
+from ..embedding.models import count_positions
+from .arguments import TowerArguments, TrainArguments
+from .objectives import OBJECTIVES, Objective
+from .positions import stretch_positions
 
 
 # The towers that are trained from scratch where none is named: small, for drawn scenes.
@@ -39,16 +52,54 @@ MAX_VOCAB_SIZE = 8192
 
 
 def build_model(
-    args: argparse.Namespace, dataset: datasets.Dataset, reader: CaptionReader
+    args: TrainArguments, dataset: datasets.Dataset, reader: CaptionReader
+) -> tuple[LotlipModel, LotlipProcessor]:
+    """
+    The model to train and its processor, whose tokenizer has the limit of texts. What is not trained is frozen: the
+    image tower, and corner tokens that no caption has.
+
+    Args:
+        args (`TrainArguments`):
+            The arguments of the training.
+        dataset (`Dataset`):
+            The training data: without a tokenizer its words are the vocabulary.
+        reader (`CaptionReader`):
+            Reads its captions.
+
+    Raises:
+        `ValueError`: if the model does not fit the arguments.
+    """
+    model, processor, has_pretrained_vision = load_model(args, dataset, reader)
+    if args.max_position_embeddings is not None:
+        stretch_positions(model, args.max_position_embeddings)
+    processor.tokenizer.model_max_length = limit_texts(model, processor, args.max_length)
+
+    is_frozen = args.freeze_vision_model if args.freeze_vision_model is not None else has_pretrained_vision
+    if not is_frozen and (args.cache_image_features or args.num_views):
+        raise ValueError("`--cache_image_features` and `--num_views` are for a frozen image tower.")
+    if args.num_views and args.min_crop_scale == 1:
+        raise ValueError(f"`--num_views {args.num_views}` needs crops: give a `--min_crop_scale` below 1.")
+    model.vision_model.requires_grad_(not is_frozen)
+    prepare_for_objective(model, OBJECTIVES[args.objective])
+    has_long_captions = args.num_long_captions > 0 and reader.has_long_captions
+    if not has_long_captions and model.config.text_config.num_corner_tokens > 0:
+        model.text_model.embeddings.corner_tokens.requires_grad_(False)
+    if args.gradient_checkpointing:
+        # its older name is deprecated, and all that transformers 5.21 knows
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    return model, processor
+
+
+def load_model(
+    args: TrainArguments, dataset: datasets.Dataset, reader: CaptionReader
 ) -> tuple[LotlipModel, LotlipProcessor, bool]:
-    """The model to train, its processor, and whether the weights of its image tower were loaded."""
-    model_class = OBJECTIVES[args.objective].model_class
+    """The model that the arguments name, its processor, and whether the weights of its image tower were loaded."""
+    model_class = get_model_class(OBJECTIVES[args.objective])
     text_fields = {}
     if args.num_corner_tokens is not None:
         text_fields["num_corner_tokens"] = args.num_corner_tokens
     if args.no_corner_attention_mask:
         text_fields["corner_attention_mask"] = False
-
     if args.model_name_or_path is not None:
         config = LotlipConfig.from_pretrained(args.model_name_or_path)
         saved = config.text_config.num_corner_tokens
@@ -65,7 +116,6 @@ def build_model(
         tokenizer = LotlipTokenizer.from_pretrained(tokenizer_name)
     else:
         tokenizer = build_tokenizer(dataset, reader)
-
     if args.config_name is not None:
         config = LotlipConfig.from_pretrained(args.config_name)
         config.text_config.vocab_size = max(config.text_config.vocab_size, len(tokenizer))
@@ -74,28 +124,97 @@ def build_model(
         config.token_wise = model_class.is_token_wise
         model = model_class(config)
     else:
-        text_fields = {f"text_{name}": value for name, value in text_fields.items()}
-        vision_fields = {"vision_image_size": args.image_size} if args.image_size is not None else {}
-        if args.text_model_name_or_path is None:
-            text_fields |= {f"text_{name}": value for name, value in SMALL_TOWER.items()}
-            text_fields |= {"text_vocab_size": len(tokenizer), "text_hidden_dropout_prob": 0.0}
-            text_fields |= {"text_attention_probs_dropout_prob": 0.0, "text_pad_token_id": tokenizer.pad_token_id}
-        if args.vision_model_name_or_path is None:
-            vision_fields |= {f"vision_{name}": value for name, value in SMALL_TOWER.items()}
-            vision_fields |= {"vision_patch_size": 8, "vision_image_size": args.image_size or 64}
-        model = model_class.from_vision_text_pretrained(
-            args.vision_model_name_or_path,
-            args.text_model_name_or_path,
-            token_wise=model_class.is_token_wise,
-            **text_fields,
-            **vision_fields,
-        )
+        model = join_towers(args, model_class, text_fields, tokenizer)
     height, width = model.vision_model.embeddings.image_size
     image_processor = LotlipImageProcessor(
         size={"shortest_edge": max(height, width)}, crop_size={"height": height, "width": width}
     )
     processor = LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
     return model, processor, args.vision_model_name_or_path is not None
+
+
+def join_towers(
+    args: TowerArguments, model_class: type[LotlipModel], text_fields: dict, tokenizer: LotlipTokenizer
+) -> LotlipModel:
+    """A model of two towers, each loaded by its name, or small and with random weights where none is named."""
+    text_fields = {f"text_{name}": value for name, value in text_fields.items()}
+    vision_fields = {"vision_image_size": args.image_size} if args.image_size is not None else {}
+    if args.text_model_name_or_path is None:
+        text_fields |= {f"text_{name}": value for name, value in SMALL_TOWER.items()}
+        text_fields |= {"text_vocab_size": len(tokenizer), "text_hidden_dropout_prob": 0.0}
+        text_fields |= {"text_attention_probs_dropout_prob": 0.0, "text_pad_token_id": tokenizer.pad_token_id}
+    if args.vision_model_name_or_path is None:
+        vision_fields |= {f"vision_{name}": value for name, value in SMALL_TOWER.items()}
+        vision_fields |= {"vision_patch_size": 8, "vision_image_size": args.image_size or 64}
+    return model_class.from_vision_text_pretrained(
+        args.vision_model_name_or_path,
+        args.text_model_name_or_path,
+        token_wise=model_class.is_token_wise,
+        **text_fields,
+        **vision_fields,
+    )
+
+
+def limit_texts(model: LotlipModel, processor: LotlipProcessor, max_length: int | None) -> int:
+    """
+    The most tokens of a text: 128 less the corner tokens by default.
+
+    Raises:
+        `ValueError`: if the text tower has fewer positions, or there is no room for a text.
+    """
+    num_positions = count_positions(model)
+    if max_length is None:
+        return min(128 - model.config.text_config.num_corner_tokens, num_positions)
+    if max_length > num_positions:
+        raise ValueError(f"`--max_length {max_length}` is beyond the {num_positions} positions of the text tower.")
+    if max_length <= processor.tokenizer.num_special_tokens_to_add():
+        raise ValueError(f"`--max_length {max_length}` leaves no room for a text beside the special tokens.")
+    return max_length
+
+
+def is_vision_frozen(model: LotlipModel) -> bool:
+    """Whether no weight of the image tower is trained."""
+    return not any(parameter.requires_grad for parameter in model.vision_model.parameters())
+
+
+def set_train_mode(model: nn.Module, accelerator: Accelerator) -> None:
+    """Dropout and the like on, but for a frozen image tower."""
+    model.train()
+    unwrapped_model = accelerator.unwrap_model(model)
+    if is_vision_frozen(unwrapped_model):
+        unwrapped_model.vision_model.eval()
+
+
+def gather_model(model: nn.Module, objective: Objective, accelerator: Accelerator) -> LotlipModel:
+    """The model itself; where its parameters are sharded (FSDP2) a copy that has all of them, on every process."""
+    unwrapped_model = accelerator.unwrap_model(model)
+    if not accelerator.is_fsdp2:
+        return unwrapped_model
+    weights = get_model_state_dict(unwrapped_model, options=StateDictOptions(full_state_dict=True))
+    with torch.random.fork_rng():
+        copy = get_model_class(objective)(unwrapped_model.config)
+        prepare_for_objective(copy, objective)
+    copy.load_state_dict(weights)
+    return copy.to(accelerator.device)
+
+
+def get_scalars(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The scalars of a model that its loss takes, by name: `logit_scale`, and what an objective adds."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.dim() == 0}
+
+
+def get_model_class(objective: Objective) -> type[LotlipModel]:
+    """The class of the models that an objective trains."""
+    return LotlipTokenWiseModel if objective.is_token_wise else LotlipModel
+
+
+def prepare_for_objective(model: LotlipModel, objective: Objective) -> None:
+    """Gives a model the scalars that a loss needs, with which it is saved, and without which it works."""
+    if objective.logit_scale is not None:
+        with torch.no_grad():
+            model.logit_scale.fill_(objective.logit_scale).log_()
+    if objective.logit_bias is not None:
+        model.register_parameter("logit_bias", nn.Parameter(torch.tensor(objective.logit_bias)))
 
 
 def build_tokenizer(dataset: datasets.Dataset, reader: CaptionReader) -> LotlipTokenizer:

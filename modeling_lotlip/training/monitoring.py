@@ -21,9 +21,10 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker, on_main_process
 
 from ..files import written_whole
-from .checkpoints import Progress
+from .checkpoints import TrainingState
 
 
 METRICS_FILE = "metrics.jsonl"
@@ -186,41 +187,51 @@ def peak_memory(device: torch.device) -> float:
     return torch.get_device_module(device).max_memory_allocated(device) / 1e9
 
 
-class MetricsLog:
+class MetricsFile(GeneralTracker):
     """
-    The measurements of a run, in the file `metrics.jsonl` of its output folder and in the trackers: one line a step,
-    with evaluations in lines of their own.
+    A tracker of accelerate that keeps the measurements of a run in the file `metrics.jsonl` of its output folder: one
+    line a step, with evaluations in lines of their own.
 
     Args:
-        accelerator (`Accelerator`):
-            The processes, and the trackers.
         output_dir (`Path`):
             The output folder.
-        progress (`Progress`):
-            Where the run goes on: what comes later, of a run that was stopped, is forgotten.
     """
 
-    def __init__(self, accelerator: Accelerator, output_dir: Path, progress: Progress):
-        self.accelerator = accelerator
-        self.path = output_dir / METRICS_FILE
-        if accelerator.is_main_process and self.path.exists():
-            rows = [
-                row
-                for row in read_metrics(self.path)
-                if row["step"] <= (progress.step if "loss" in row else progress.evaluated_step)
-            ]
-            with written_whole(self.path) as partial:
-                partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    name = "metrics_file"
+    requires_logging_directory = False
 
-    def write(self, measured: dict[str, float], step: int) -> None:
-        self.accelerator.log(measured, step=step)
-        if self.accelerator.is_main_process:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **measured}) + "\n")
+    def __init__(self, output_dir: Path):
+        super().__init__()
+        self.path = output_dir / METRICS_FILE
+
+    @property
+    def tracker(self) -> Path:
+        return self.path
+
+    def store_init_configuration(self, values: dict) -> None:
+        """Nothing: the arguments are in a file of their own."""
+
+    @on_main_process
+    def forget_after(self, state: TrainingState) -> None:
+        """Leaves out what a run measured after it was saved, where it is resumed."""
+        if not self.path.exists():
+            return
+        rows = [
+            row
+            for row in read_metrics(self.path)
+            if row["step"] <= (state.step if "loss" in row else state.evaluated_step)
+        ]
+        with written_whole(self.path) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    @on_main_process
+    def log(self, values: dict[str, float], step: int | None = None, **kwargs: object) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """What [`MetricsLog`] wrote; a last line that a killed run left unfinished is passed over."""
+    """What [`MetricsFile`] wrote; a last line that a killed run left unfinished is passed over."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a whole line ends in a line break

@@ -12,117 +12,89 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-What a training can be for: LoTLIP, and the systems that the paper compares it with. An objective is a loss, the
-scalars that are trained with it, and what of a training is otherwise by default than in LoTLIP.
+What a training can be for: LoTLIP, and the systems that the paper compares it with. A new one is an entry here and
+its loss in `modeling_lotlip/losses`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import torch
-from torch import nn
-
-from .. import LotlipModel, LotlipTokenWiseModel
-from ..losses import (
-    blockwise_contrastive_loss,
-    blockwise_sigmoid_loss,
-    primary_component_contrastive_loss,
-    token_wise_contrastive_loss,
-)
 
 
 @dataclass(frozen=True)
 class Objective:
     """
-    An objective of training.
+    An objective of training: a loss, and what of a training is otherwise by default than in LoTLIP.
 
     Args:
         help (`str`):
             What it is, with its source.
-        loss (`Callable`):
-            A function of image embeddings, text embeddings and scalars, with the further arguments of
-            [`blockwise_contrastive_loss`].
-        defaults (`dict`):
-            Training arguments that it sets unless the user does.
+        loss (`str`):
+            The name of a function of `modeling_lotlip.losses`, which takes image embeddings, text embeddings and
+            scalars, and the further arguments of [`blockwise_contrastive_loss`].
+        loss_options (`dict`, *optional*):
+            Further arguments of the loss, of its own.
+        num_corner_tokens, num_long_captions, short_captions:
+            The defaults of these training arguments.
         logit_scale (`float`, *optional*):
             Where the inverse temperature (no logarithm) begins, if not where the model has it.
         logit_bias (`float`, *optional*):
             Where the bias of the logits begins, if the loss has one.
-        model_class (`type`, *optional*, defaults to [`LotlipModel`]):
-            The class of the models that it trains.
+        is_token_wise (`bool`, *optional*, defaults to `False`):
+            Whether the loss takes the embeddings of all tokens, those of [`LotlipTokenWiseModel`].
     """
 
     help: str
-    loss: Callable
-    defaults: dict = field(default_factory=dict)
+    loss: str
+    loss_options: dict = field(default_factory=dict)
+    num_corner_tokens: int = 0
+    num_long_captions: int = 0
+    short_captions: str = "given"
     logit_scale: float | None = None
     logit_bias: float | None = None
-    model_class: type[LotlipModel] = LotlipModel
+    is_token_wise: bool = False
 
-    @property
-    def is_token_wise(self) -> bool:
-        """Whether the loss takes the embeddings of all tokens."""
-        return self.model_class.is_token_wise
-
-    def prepare(self, model: LotlipModel) -> None:
-        """
-        Makes a model ready for training: it gets the scalars that the loss needs, with which it is saved, and without
-        which it works.
-        """
-        with torch.no_grad():
-            if self.logit_scale is not None:
-                model.logit_scale.fill_(self.logit_scale).log_()
-        if self.logit_bias is not None:
-            model.register_parameter("logit_bias", nn.Parameter(torch.tensor(self.logit_bias)))
-
-
-SHORT_CAPTIONS_ONLY = {"num_corner_tokens": 0, "num_long_captions": 0}
 
 OBJECTIVES = {
     "lotlip": Objective(
         "short and long captions, these with corner tokens (Wu et al., 2024, https://arxiv.org/abs/2410.05249)",
-        blockwise_contrastive_loss,
+        "blockwise_contrastive_loss",
+        num_corner_tokens=2,
+        num_long_captions=1,
     ),
     "clip": Objective(
-        "one caption with each image (Radford et al., 2021, https://arxiv.org/abs/2103.00020); LiT with a locked "
+        "one caption with each image (Radford et al., 2021, https://arxiv.org/abs/2103.00020); LiT with a frozen "
         "image tower (Zhai et al., 2022, https://arxiv.org/abs/2111.07991)",
-        blockwise_contrastive_loss,
-        SHORT_CAPTIONS_ONLY,
+        "blockwise_contrastive_loss",
     ),
     "laclip": Objective(
         "CLIP with a caption drawn among all, short and long, of an image (Fan et al., 2023, "
         "https://arxiv.org/abs/2305.20088)",
-        blockwise_contrastive_loss,
-        {**SHORT_CAPTIONS_ONLY, "draw_short_from_all": True},
+        "blockwise_contrastive_loss",
+        short_captions="any",
     ),
     "siglip": Objective(
         "every pair by itself, with a sigmoid and a bias (Zhai et al., 2023, https://arxiv.org/abs/2303.15343)",
-        blockwise_sigmoid_loss,
-        SHORT_CAPTIONS_ONLY,
+        "blockwise_sigmoid_loss",
         logit_scale=10.0,
         logit_bias=-10.0,
     ),
     "filip": Objective(
         "all tokens of a text with all of an image (Yao et al., 2021, https://arxiv.org/abs/2111.07783)",
-        token_wise_contrastive_loss,
-        SHORT_CAPTIONS_ONLY,
-        model_class=LotlipTokenWiseModel,
+        "token_wise_contrastive_loss",
+        is_token_wise=True,
     ),
     "long_clip": Objective(
         "short captions with the primary components of images, long ones with images as they are (Zhang et al., 2024, "
         "https://arxiv.org/abs/2403.15378); see also --max_position_embeddings",
-        primary_component_contrastive_loss,
-        {"num_corner_tokens": 0},
+        "primary_component_contrastive_loss",
+        loss_options={"num_components": 32},
+        num_long_captions=1,
     ),
     "debias": Objective(
         "Long-CLIP with some sub-captions of a long caption, but not the first, a summary, in the place of the short "
         "one (Lavoie et al., 2026, https://arxiv.org/abs/2602.22419)",
-        primary_component_contrastive_loss,
-        {"num_corner_tokens": 0, "drop_summary": True},
+        "primary_component_contrastive_loss",
+        loss_options={"num_components": 32},
+        num_long_captions=1,
+        short_captions="details",
     ),
 }
-
-
-def scalars_of(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The scalars of a model that its loss takes, by name: `logit_scale`, and what an objective adds."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.dim() == 0}

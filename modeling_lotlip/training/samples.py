@@ -11,29 +11,25 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a training reads: samples with captions drawn for them, their order, and batches of them."""
+"""What a training reads: images with captions drawn for them, and how rows become a batch."""
 
-import argparse
 import logging
-import math
 import random
 from collections import Counter
-from collections.abc import Iterator
-from itertools import count, islice
 
 import PIL.Image
 import torch
-from accelerate import Accelerator
+from accelerate.utils import gather_object
 from datasets import Dataset as MapDataset
 from datasets import IterableDataset
-from datasets.distributed import split_dataset_by_node
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from .. import LotlipProcessor
 from ..data.captions import CaptionReader
 from ..data.images import UnreadableImageError, read_image, undecoded
 from ..sub_captions import is_enumeration, join_sub_captions
+from .arguments import ObjectiveArguments
 
 
 logger = logging.getLogger(__name__)
@@ -43,38 +39,51 @@ class CaptionedImages(Dataset):
     """
     Images with the captions drawn for them. Every draw inside a sample comes from a generator of its own, seeded with
     (seed, epoch, index): a sample does not depend on workers, on processes, or on what was drawn before. So is the
-    crop, seeded with (seed, view, index): a locked tower sees `num_views` of an image in turns, a trained one a new
+    crop, seeded with (seed, view, index): a frozen tower sees `num_views` of an image in turns, a trained one a new
     one in each epoch.
 
     A sample is asked for by a key (epoch, index, is_padding), of a stream with the row itself as a fourth. One that
     cannot be used is a black image without captions, which takes no part in the loss, and says why in `bad`. One
     without captions in the side files has its key in `unmatched`, and is not bad if it has no other caption.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            The images and captions.
+        reader (`CaptionReader`):
+            Reads the captions of its rows.
+        drawing (`ObjectiveArguments`):
+            Which captions are drawn.
+        seed (`int`, *optional*, defaults to 0):
+            The seed of all draws.
+        crop (`RandomResizedCrop`, *optional*):
+            Cuts a part out of an image.
+        num_views (`int`, *optional*):
+            Crops of an image that come in turns. Default: a new one in each epoch.
     """
 
     def __init__(
         self,
         dataset: MapDataset | IterableDataset,
-        args: argparse.Namespace,
         reader: CaptionReader,
+        drawing: ObjectiveArguments,
+        seed: int = 0,
         crop: RandomResizedCrop | None = None,
         num_views: int | None = None,
     ):
         self.reader = reader
-        self.image_column = args.image_column
+        self.image_column = reader.image_column
         self.images, self.captions = None, None
         if isinstance(dataset, MapDataset):
-            dataset = undecoded(dataset, args.image_column)
-            self.images = dataset.select_columns(args.image_column)
+            dataset = undecoded(dataset, self.image_column)
+            self.images = dataset.select_columns(self.image_column)
             self.captions = dataset.select_columns(reader.columns)
-        self.num_long_captions = args.num_long_captions if reader.has_long_captions else 0
-        self.has_short_captions = not args.no_short_captions
-        self.draw_short_from_all = args.draw_short_from_all
-        self.drop_summary = args.drop_summary
-        self.num_sub_captions = args.num_sub_captions
+        self.kind_of_short_captions = drawing.short_captions
+        self.num_long_captions = drawing.num_long_captions if reader.has_long_captions else 0
+        self.num_sub_captions = drawing.num_sub_captions
         self.num_views = num_views
-        self.seed = args.seed
+        self.seed = seed
         self.crop = crop
-        self.image_features = None  # in the place of images: see `data/image_features.py`
+        self.image_features = None  # in the place of images: see `image_features.py`
 
     def name(self, index: int, row: dict | None) -> str:
         """What a sample is called where something is wrong with it: its number, and the key that a shard gives it."""
@@ -124,12 +133,12 @@ class CaptionedImages(Dataset):
         captions in the side files.
         """
         generator = random.Random(f"{self.seed} {epoch} {index}")
-        short_captions = self.reader.short_captions(row) if self.has_short_captions else []
+        short_captions = self.reader.short_captions(row) if self.kind_of_short_captions != "none" else []
         long_captions, unmatched = self.reader.match_long_captions(row)
         long_captions = [text for text in long_captions if self.reader.sub_captions(text)]
-        if self.draw_short_from_all:
+        if self.kind_of_short_captions == "any":
             short_captions = short_captions + [self.draw_sub_captions(text, generator) for text in long_captions]
-        if self.drop_summary and long_captions:
+        if self.kind_of_short_captions == "details" and long_captions:
             short_captions = [self.draw_details(text, generator) for text in long_captions]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
@@ -165,100 +174,7 @@ class CaptionedImages(Dataset):
         return {**sample, "short_caption": short_caption, "long_captions": long_captions}
 
 
-class GlobalBatches(Sampler):
-    """
-    This process's part of every global batch of an epoch, as keys (epoch, index, is_padding).
-
-    The order is a permutation seeded with (seed, epoch), cut into batches for all processes together. The last batch
-    may be smaller: where it does not divide, some processes get a row of padding, an image that lacks all captions.
-    """
-
-    def __init__(self, num_samples: int, batch_size: int, seed: int, process_index: int, num_processes: int):
-        self.num_samples = num_samples
-        self.global_batch_size = batch_size * num_processes
-        self.seed = seed
-        self.process_index = process_index
-        self.num_processes = num_processes
-        self.epoch = 0
-        self.first_batch = 0
-
-    def __len__(self) -> int:
-        return math.ceil(self.num_samples / self.global_batch_size)
-
-    def order(self) -> list[int]:
-        """All samples, in the order of this epoch."""
-        order = list(range(self.num_samples))
-        random.Random(f"{self.seed} {self.epoch}").shuffle(order)
-        return order
-
-    def __iter__(self):
-        order = self.order()
-        for batch in range(self.first_batch, len(self)):
-            indices = order[batch * self.global_batch_size : (batch + 1) * self.global_batch_size]
-            num_rows = math.ceil(len(indices) / self.num_processes)
-            own = indices[self.process_index :: self.num_processes]
-            keys = [(self.epoch, index, False) for index in own]
-            yield keys + [(self.epoch, indices[0], True)] * (num_rows - len(own))
-
-
-class StreamedBatches(Sampler):
-    """
-    This process's part of every global batch of an epoch of a stream, as keys (epoch, index, is_padding, row).
-
-    The stream is shared out over the processes, by shards where their number divides, else by rows, and shuffled in a
-    buffer, all seeded with (seed, epoch). Rows are read here and decoded by the workers, whose number hence changes
-    nothing. A process that has come to the end of its share goes on with rows of padding until the last one has.
-
-    Args:
-        dataset (`IterableDataset`):
-            The stream.
-        batch_size (`int`):
-            Rows of a process in a batch.
-        seed (`int`):
-            The seed.
-        image_column (`str`):
-            The column of the images, which are left undecoded.
-        accelerator (`Accelerator`):
-            The processes.
-        buffer_size (`int`):
-            Rows in the shuffle buffer.
-    """
-
-    def __init__(
-        self,
-        dataset: IterableDataset,
-        batch_size: int,
-        seed: int,
-        image_column: str,
-        accelerator: Accelerator,
-        buffer_size: int,
-    ):
-        stream = undecoded(dataset, image_column).shuffle(seed=seed, buffer_size=buffer_size)
-        self.stream = split_dataset_by_node(stream, accelerator.process_index, accelerator.num_processes)
-        self.batch_size = batch_size
-        self.global_batch_size = batch_size * accelerator.num_processes
-        self.accelerator = accelerator
-        self.epoch = 0
-        self.first_batch = 0
-
-    def __iter__(self) -> Iterator[list[tuple]]:
-        self.stream.set_epoch(self.epoch)
-        # the number of a row among those of all processes
-        first, step = self.accelerator.process_index, self.accelerator.num_processes
-        rows = ((self.epoch, first + step * place, False, row) for place, row in enumerate(self.stream))
-        padding = (self.epoch, 0, True, None)
-        for batch in count():
-            own = list(islice(rows, self.batch_size))
-            sizes = self.accelerator.gather(torch.tensor([len(own)], device=self.accelerator.device))
-            if sizes.max() == 0 and batch == 0:
-                raise ValueError("The stream of the training data is empty: name another split, or other files.")
-            if sizes.max() == 0:
-                return
-            if batch >= self.first_batch:  # those before are read again, for the order to be that of a whole epoch
-                yield own + [padding] * (int(sizes.max()) - len(own))
-
-
-class Collator:
+class SampleCollator:
     """Batches samples into the third form of text input: short and long captions, each padded to its own longest."""
 
     def __init__(self, processor: LotlipProcessor, max_length: int):
@@ -273,8 +189,8 @@ class Collator:
 
     def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, list]]:
         """
-        The model's inputs; and of each sample its `name`, and of those that are not padding what is amiss, None where
-        nothing is: why it is `bad`, and the key that is `unmatched` by the side files.
+        The model's inputs, and a report: the `name` of each sample, and of those that are not padding why they are
+        `bad` and the key that is `unmatched` by the side files, None where all is well.
         """
         if "image" in samples[0]:
             images = [sample["image"] for sample in samples]
@@ -288,8 +204,10 @@ class Collator:
             input_ids, attention_mask = self.tokenize(long_captions)
             batch["input_ids"] = input_ids.unflatten(0, (len(samples), -1))
             batch["attention_mask"] = attention_mask.unflatten(0, (len(samples), -1))
-        told = ("name", "bad", "unmatched")
-        return batch, {name: [sample[name] for sample in samples if name in sample] for name in told}
+        report = {
+            name: [sample[name] for sample in samples if name in sample] for name in ("name", "bad", "unmatched")
+        }
+        return batch, report
 
 
 class BadSamples:
@@ -339,3 +257,8 @@ class BadSamples:
                     f"{num_bad} of {self.num_seen} samples are bad, more than `--max_bad_fraction "
                     f"{self.max_fraction}` allows: {dict(self.causes)}. The last: {detail}."
                 )
+
+    def sum_over_processes(self, earlier: dict[str, int]) -> tuple[Counter, list[int]]:
+        """By cause, with those of an earlier start of the run; and of each process, since this one."""
+        parts = gather_object([self.causes])
+        return sum(parts, start=Counter(earlier)), [part.total() for part in parts]

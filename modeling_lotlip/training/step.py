@@ -11,15 +11,43 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""One step of training."""
+"""One step of training: a function of model, batch, objective and processes, with a result."""
 
-import argparse
+import math
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 from transformers import PreTrainedModel
 
-from .objectives import OBJECTIVES
+from .gradient_cache import backward_in_chunks
+from .loss import GlobalLoss, global_loss
+from .models import get_scalars
+from .objectives import Objective
+
+
+@dataclass
+class StepResult:
+    """
+    What came of a batch.
+
+    Args:
+        loss (`GlobalLoss`):
+            Its loss.
+        is_update (`bool`):
+            Whether the step of the optimizer was due: not before the last batch of an accumulation.
+        is_taken (`bool`):
+            Whether it was taken: not if loss or gradients are not finite.
+        gradient_norm (`float`, *optional*):
+            The norm of the gradients before they were clipped.
+    """
+
+    loss: GlobalLoss
+    is_update: bool = False
+    is_taken: bool = False
+    gradient_norm: float | None = None
 
 
 def parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict]:
@@ -38,42 +66,72 @@ def parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict]:
     ]
 
 
-def global_loss(
-    image_embeds: torch.Tensor,
-    text_embeds: torch.Tensor,
-    logit_scale: torch.Tensor,
+def train_step(
+    model: nn.Module,
     batch: dict[str, torch.Tensor],
-    args: argparse.Namespace,
+    optimizer: torch.optim.Optimizer,
+    objective: Objective,
     accelerator: Accelerator,
-    details: dict[str, torch.Tensor] | None = None,
-    **other_scalars: torch.Tensor,
-) -> torch.Tensor:
+    *,
+    keep_duplicate_negatives: bool = False,
+    chunk_size: int | None = None,
+    max_grad_norm: float = 1.0,
+) -> StepResult:
     """
-    The loss over the global batch, the same on every process. Each has its gradient for the own rows, multiplied by
-    the number of processes because data parallelism averages over them: what reaches the parameters is the gradient of
-    the global batch. `details` receives what the loss is made of. Other scalars are those of the objective.
+    Adds the gradients of a batch, and takes the step of the optimizer after the last batch of an accumulation.
+
+    Args:
+        model (`nn.Module`):
+            A [`LotlipModel`], as `accelerator.prepare` returned it.
+        batch (`dict[str, torch.Tensor]`):
+            Its inputs: this process's rows of the global batch.
+        optimizer (`Optimizer`):
+            As `accelerator.prepare` returned it.
+        objective (`Objective`):
+            The loss.
+        accelerator (`Accelerator`):
+            The processes, the precision and the accumulation.
+        keep_duplicate_negatives (`bool`, *optional*, defaults to `False`):
+            Whether images with the same short caption are negatives of each other.
+        chunk_size (`int`, *optional*):
+            Encode so many rows at a time: see [`backward_in_chunks`].
+        max_grad_norm (`float`, *optional*, defaults to 1.0):
+            Clip the gradients to this norm; 0: do not.
     """
-    for embeds in (image_embeds, text_embeds):
-        if embeds.requires_grad:
-            embeds.register_hook(lambda gradient: gradient * accelerator.num_processes)
-    scalars = {"logit_scale": logit_scale.exp(), **other_scalars}
-    short_groups = None
-    if not args.keep_duplicate_negatives:
-        short_ids = batch["short_input_ids"] * batch["short_attention_mask"]  # padded with 0 here and across processes
-        short_ids = accelerator.gather(accelerator.pad_across_processes(short_ids, dim=1))
-        _, groups = short_ids.unique(dim=0, return_inverse=True)
-        short_groups = groups.unflatten(0, (accelerator.num_processes, -1))[accelerator.process_index]
-    loss, slot_losses = OBJECTIVES[args.objective].loss(
-        image_embeds,
-        text_embeds,
-        **scalars,
-        present=(text_embeds != 0).any(dim=-1),  # the embedding of an absent caption is zero
-        short_groups=short_groups,
-        gather=accelerator.gather,
-        process_index=accelerator.process_index,
-        return_slot_losses=True,
-    )
-    if details is not None:
-        details["slot_losses"] = slot_losses
-        details["image_embeds"], details["text_embeds"] = image_embeds.detach(), text_embeds.detach()
-    return loss
+    with accelerator.accumulate(model):
+        loss_function = partial(
+            global_loss,
+            batch=batch,
+            objective=objective,
+            accelerator=accelerator,
+            keep_duplicate_negatives=keep_duplicate_negatives,
+        )
+        if chunk_size is not None:
+            loss = backward_in_chunks(model, batch, loss_function, chunk_size, accelerator)
+        else:
+            outputs = model(**batch)
+            scalars = get_scalars(accelerator.unwrap_model(model))
+            loss = loss_function(outputs.image_embeds, outputs.text_embeds, **scalars)
+            accelerator.backward(loss.loss)
+        if not accelerator.sync_gradients:
+            return StepResult(loss)
+        return update(model, optimizer, loss, max_grad_norm, accelerator)
+
+
+def update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: GlobalLoss,
+    max_grad_norm: float,
+    accelerator: Accelerator,
+) -> StepResult:
+    """Takes the step of the optimizer, unless loss or gradients are not finite."""
+    norm = float(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf))
+    is_taken = math.isfinite(loss.loss.item()) and math.isfinite(norm)
+    if is_taken or accelerator.scaler is not None:  # which looks for infinite gradients itself
+        optimizer.step()
+        with torch.no_grad():
+            accelerator.unwrap_model(model).clamp_logit_scale()
+        is_taken = not accelerator.optimizer_step_was_skipped
+    optimizer.zero_grad()
+    return StepResult(loss, True, is_taken, norm)

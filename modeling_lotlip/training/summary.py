@@ -14,26 +14,28 @@
 """
 A training on one page: its results, its curves and its settings, in a single HTML file that needs nothing else.
 
-    python examples/training_summary.py outputs/demo
+    python -m modeling_lotlip.training.summary outputs/demo
 
 The training script writes it at the end; this command also shows a run that is still going on, or was stopped.
 """
 
-import argparse
-import html
 import io
 import json
-import sys
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from ..data.arguments import HelpFormatter
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from ..arguments import Arguments, argument, parse, report_mistakes
 from ..files import written_whole
+from .checkpoints import SETTINGS_FILE
 from .monitoring import METRICS_FILE, read_metrics
+from .saving import RESULTS_FILE
 
 
 SUMMARY_FILE = "summary.html"
-SETTINGS_FILE = "training_args.json"
 
 # Titles and the measurements that they are over, each with what is drawn on a logarithmic scale
 PLOTS = [
@@ -50,40 +52,15 @@ PLOTS = [
     ("Share of the time spent in waiting for data", ["data_wait"], False),
     ("Peak memory of the first process, GB", ["memory_gb"], False),
 ]
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
-h1, h2 {{ font-weight: 600; }}
-table {{ border-collapse: collapse; }}
-td, th {{ padding: .15rem .8rem .15rem 0; text-align: left; border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }}
-td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
-.plots {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }}
-.plots svg {{ width: 100%; height: auto; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{state}</p>
-<h2>Results</h2>
-{results}
-<h2>Curves</h2>
-<div class="plots">
-{plots}
-</div>
-<h2>Settings</h2>
-{settings}
-</body>
-</html>
-"""
+TEMPLATES = Environment(loader=PackageLoader("modeling_lotlip"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
-def plot(title: str, curves: dict[str, list[tuple[int, float]]], is_logarithmic: bool) -> str:
+@dataclass
+class SummaryArguments(Arguments):
+    output_dir: Path = argument(help="The output folder of a training.", positional=True)
+
+
+def plot(title: str, curves: dict[str, list[tuple[int, float]]], is_logarithmic: bool) -> Markup:
     """Curves over the steps, as an SVG element."""
     from matplotlib.figure import Figure  # not at the top: a training needs it at its end only
 
@@ -101,23 +78,14 @@ def plot(title: str, curves: dict[str, list[tuple[int, float]]], is_logarithmic:
         axes.legend(fontsize=7)
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()[file.getvalue().index("<svg") :]
+    return Markup(file.getvalue()[file.getvalue().index("<svg") :])
 
 
-def curves_of(rows: list[dict], patterns: list[str]) -> dict[str, list[tuple[int, float]]]:
+def select_curves(rows: list[dict], patterns: list[str]) -> dict[str, list[tuple[int, float]]]:
     """The points (step, value) of every measurement whose name is like one of the patterns."""
     names = dict.fromkeys(name for row in rows for name in row)
     names = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
     return {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
-
-
-def table(values: dict) -> str:
-    """A table of names and values."""
-    lines = []
-    for name, value in values.items():
-        text, style = (f"{value:.4g}", ' class="number"') if isinstance(value, float) else (str(value), "")
-        lines.append(f"<tr><td>{html.escape(name)}</td><td{style}>{html.escape(text)}</td></tr>")
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
 
 
 def write_summary(output_dir: Path) -> Path:
@@ -140,7 +108,7 @@ def write_summary(output_dir: Path) -> Path:
             f"`{output_dir}` has no measurements of a training in `{METRICS_FILE}`: name its output folder."
         )
     settings = json.loads((output_dir / SETTINGS_FILE).read_text(encoding="utf-8"))
-    results_file = output_dir / "eval_results.json"
+    results_file = output_dir / RESULTS_FILE
     evaluations = [row for row in rows if "zero_shot_top1" in row or any(name.endswith("mean_recall") for name in row)]
     last = evaluations[-1] if evaluations else {}
     if results_file.exists():
@@ -154,14 +122,14 @@ def write_summary(output_dir: Path) -> Path:
     plots = [
         plot(title, curves, is_logarithmic)
         for title, patterns, is_logarithmic in PLOTS
-        if (curves := curves_of(rows, patterns))
+        if (curves := select_curves(rows, patterns))
     ]
-    page = PAGE.format(
-        title=html.escape(f"LoTLIP training: {output_dir.name}"),
-        state=html.escape(state) + ".",
-        results=table(last) if last else "<p>No evaluation yet.</p>",
-        plots="\n".join(plots),
-        settings=table({name: value for name, value in settings.items() if value is not None}),
+    page = TEMPLATES.get_template("training_summary.html").render(
+        title=f"LoTLIP training: {output_dir.name}",
+        state=f"{state}.",
+        results=last,
+        plots=plots,
+        settings={name: value for name, value in settings.items() if value is not None},
     )
     path = output_dir / SUMMARY_FILE
     with written_whole(path) as partial:
@@ -169,14 +137,7 @@ def write_summary(output_dir: Path) -> Path:
     return path
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("output_dir", type=Path, help="The output folder of a training.")
-    try:
-        print(write_summary(parser.parse_args().output_dir))
-    except ValueError as error:
-        sys.exit(str(error))
-
-
 if __name__ == "__main__":
-    main()
+    (arguments,) = parse((SummaryArguments,), description=__doc__)
+    with report_mistakes("modeling_lotlip.training.summary"):
+        print(write_summary(arguments.output_dir))

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from modeling_lotlip.captioning import endpoint
+from modeling_lotlip.captioning.arguments import CaptionerArguments
+from modeling_lotlip.captioning.captioner import Answer
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import list_photos, of_folder, read_records, stop_later
 from tests.helpers.chat_server import serve
@@ -102,3 +104,25 @@ def test_a_server_that_refuses_or_is_gone_ends_the_run(caption, photos, tmp_path
     with pytest.raises(ValueError, match="has failed 3 times in a row, last: .*`--retry_failed`"):
         caption("gone", "model", endpoint=server.url, **of_folder(photos), **options)
     assert len(read_records(tmp_path / "gone")) == 2, "failures are kept"
+
+
+def test_options_of_a_request():
+    plain = {"max_tokens": 512, "temperature": 0.0, "seed": 0}
+    assert endpoint.list_request_options(CaptionerArguments()) == plain
+    options = {"max_new_tokens": 9, "temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.5, "seed": 7}
+    assert endpoint.list_request_options(CaptionerArguments(**options)) == {
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "seed": 7,
+        "extra_body": {"repetition_penalty": 1.5},
+    }
+
+
+def test_failures_are_counted_in_a_row(monkeypatch):
+    monkeypatch.setattr(endpoint, "MAX_FAILURES_IN_A_ROW", 3)
+    captioner = endpoint.EndpointCaptioner("model", CaptionerArguments(endpoint="http://x/v1"))
+    for error in ("gone", "gone", None, "gone", "gone"):
+        captioner.count_failures(Answer("a boat", error=error))
+    with pytest.raises(ValueError, match="has failed 3 times in a row, last: gone"):
+        captioner.count_failures(Answer(None, error="gone"))

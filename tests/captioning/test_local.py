@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from modeling_lotlip.captioning.arguments import GenerationArguments
+from modeling_lotlip.captioning.local import list_generate_options
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import FAMILIES, list_photos, of_folder, save_captioner
 
@@ -61,3 +63,25 @@ def test_an_image_that_the_processor_refuses_takes_no_other_with_it(caption, tmp
     rows = {row["key"]: row for row in caption("out", name, **of_folder(tmp_path / "mine"))}
     assert "the processor refuses it: absolute aspect ratio" in rows.pop("2.png")["error"]
     assert len(rows) == 3 and not any(row["error"] for row in rows.values())
+
+
+def test_options_of_generate():
+    assert list_generate_options(GenerationArguments()) == {"max_new_tokens": 512, "num_beams": 1, "do_sample": False}
+    arguments = GenerationArguments(max_new_tokens=9, num_beams=3, temperature=0.5, top_p=0.9, repetition_penalty=1.5)
+    assert list_generate_options(arguments) == {
+        "max_new_tokens": 9,
+        "num_beams": 3,
+        "do_sample": True,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "repetition_penalty": 1.5,
+    }
+
+
+def test_captions_that_are_sampled_are_the_same_with_the_same_seed(caption, photos, llava):
+    options = {**of_folder(photos), "temperature": 5.0, "prompt": PROMPTS[:1]}
+    first, again, other = (
+        {row["key"]: row["caption"] for row in caption(name, llava, **options, seed=seed)}
+        for name, seed in (("first", 3), ("again", 3), ("other", 4))
+    )
+    assert first == again and first != other

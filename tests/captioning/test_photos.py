@@ -1,10 +1,12 @@
 """Which images are captioned, and what their keys are."""
 
 import hashlib
+from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
 
+from modeling_lotlip.captioning.photos import falls_to
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
 from tests.data.test_side_files import write_shards
@@ -41,3 +43,15 @@ def test_keys_and_addresses(caption, llava, tmp_path, capsys):
     rows = caption("some", llava, dataset_name=str(tmp_path / "some"), key_column="url")
     assert {row["key"] for row in rows} == {"known", *digests[1:]}
     assert "3 images have no `--key_column url`" in capsys.readouterr().out
+
+
+def test_every_key_falls_to_one_process_whatever_the_run():
+    keys = [f"{number}.jpg" for number in range(100)]
+    for num_processes in (1, 2, 3):
+        shares = []
+        for process_index in range(num_processes):
+            state = SimpleNamespace(num_processes=num_processes, process_index=process_index)
+            shares.append([key for key in keys if falls_to(state, key)])
+        assert sorted(sum(shares, [])) == sorted(keys) and min(map(len, shares)) > 20
+    state = SimpleNamespace(num_processes=2, process_index=0)
+    assert [key for key in keys[:8] if falls_to(state, key)] == [], "as in the runs before this one"

@@ -46,21 +46,33 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
         caption("out", llava, **of_folder(folder))
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"prompt": ["Other"]}, "holds captions with prompts = "),
-        ({"max_new_tokens": 3}, "max_new_tokens = 12, this run has 3"),
-        ({"data_dir": "elsewhere"}, "data_dir = "),
-    ],
-)
-def test_other_settings_are_refused_in_the_same_folder(caption, photos, llava, tmp_path, monkeypatch, change, message):
+OTHER_SETTINGS = [
+    ({"prompt": ["Other"]}, "holds captions with prompts = "),
+    ({"max_new_tokens": 3}, "max_new_tokens = 12, this run has 3"),
+    ({"data_dir": "elsewhere"}, "data_dir = "),
+    ({"data_files": ["*.png"]}, "data_files = "),
+    ({"train_split": "train[:3]"}, "train_split = "),
+    ({"key_column": "image"}, "key_column = "),
+    ({"seed": 1}, "seed = 0, this run has 1"),
+    ({"num_beams": 2}, "num_beams = "),
+    ({"temperature": 1.0}, "temperature = "),
+    ({"temperature": 1.0, "top_p": 0.5}, "top_p = "),
+    ({"repetition_penalty": 1.5}, "repetition_penalty = "),
+    ({"max_image_size": 20}, "max_image_size = "),
+    ({"rules": ["refusal"]}, "rules = "),
+    ({"sub_caption_splitter": "sentences"}, "sub_caption_splitter = "),
+]
+
+
+def test_other_settings_are_refused_in_the_same_folder(caption, photos, llava, tmp_path, monkeypatch):
     options = {**of_folder(photos), "prompt": PROMPTS}
-    caption("out", llava, **options)
+    rows = caption("out", llava, **options)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").symlink_to(photos)
-    with pytest.raises(ValueError, match=message):
-        caption("out", llava, **options | change)
+    for change, message in OTHER_SETTINGS:
+        with pytest.raises(ValueError, match=message):
+            caption("out", llava, **options | change)
+    assert read_records(tmp_path / "out") == rows
 
 
 def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_lotlip.captioning.rules import DEFAULT_RULES, apply_rules, read_rules
+from modeling_lotlip.captioning.rules import DEFAULT_RULES, apply_rules, is_repetitive, read_rules
 from modeling_lotlip.sub_captions import split_sub_captions
 from tests.conftest import SHARED
 
@@ -94,6 +94,61 @@ def test_rules_leave_alone_what_they_made(caption, prompt, names):
     if rejected_by is not None:
         assert text == caption and changed == [] and rejected_by in rules
     assert apply_rules(text, prompt, rules) == (text, rejected_by, [])
+
+
+def different_words(number: int) -> str:
+    """So many words, none of which comes twice, in sentences of eleven."""
+    words = [f"w{chr(97 + n // 676)}{chr(97 + n // 26 % 26)}{chr(97 + n % 26)}" for n in range(number)]
+    return " ".join(word + "." * (n % 11 == 10 or n == number - 1) for n, word in enumerate(words))
+
+
+def sentences(number: int, words: str) -> str:
+    """A sentence so many times, each time behind another one."""
+    return " ".join(f"Number{chr(97 + n)} is {chr(97 + n)} thing. The boat {words}." for n in range(number))
+
+
+# What a rule just lets pass, and what it just rejects
+BOUNDS = {
+    "too_long": (different_words(500), different_words(501)),
+    "too_long=20": (different_words(20), different_words(21)),
+    "too_short": ("One two three four five.", "One two three four."),
+    "too_short=8": (different_words(8), different_words(7)),
+    "few_sub_captions=2": ("A red boat. The sea.", "A red boat and the sea."),
+    "many_sub_captions": ("A. " * 60, "A. " * 61),
+    "repetition": (sentences(3, "is red"), sentences(4, "is red")),
+    "repetition=2": (sentences(1, "is red"), sentences(2, "is red")),
+    # a sentence counts from three words on
+    "repetition=3": ("Two boats. A car. Two boats. The sea. Two boats.", "It is so. A car. It is so. Sea. It is so."),
+}
+# Phrases in a row: so many times, of at least eight words in all, and at most thirty in one
+PHRASES = {
+    "a phrase three times": ("Here " + "a chair and a table " * 3, "Here " + "a chair and a table " * 4),
+    "eight words in all": ("See " + "big " * 7 + "boat", "See " + "big " * 8 + "boat"),
+    "two words, eight in all": ("See " + "big red " * 3 + "boat", "See " + "big red " * 4 + "boat"),
+    "thirty words": (
+        "Here " + (different_words(31).replace(".", "") + " ") * 4,
+        "Here " + (different_words(30).replace(".", "") + " ") * 4,
+    ),
+    "the last time half": (
+        "On " + "a chair and a table " * 3 + "a chair",
+        "On " + "a chair and a table " * 4 + "a chair",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", BOUNDS)
+def test_bounds_of_a_rule(rule):
+    rules = read_rules([rule], [])
+    passing, rejected = BOUNDS[rule]
+    assert apply_rules(passing, None, rules) == (passing, None, [])
+    assert apply_rules(rejected, None, rules) == (rejected, rule.partition("=")[0], [])
+
+
+@pytest.mark.parametrize("name", PHRASES)
+def test_bounds_of_repeated_phrases(name):
+    passing, rejected = PHRASES[name]
+    assert not is_repetitive(passing, 4)
+    assert is_repetitive(rejected, 4)
 
 
 @pytest.mark.parametrize(

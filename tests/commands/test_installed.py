@@ -103,7 +103,7 @@ CASES = {
     "search": "photos|a red boat|--model|model|--k|3",
     "recaption": "--captioner captioner --dataset_name imagefolder --data_dir photos --output_dir captions --device cpu",
     "filter": "--captions captions/*.parquet --output_dir filtered",
-    "pack": "--max_eval_samples 8 --output_dir shards",
+    "pack": "--max_train_samples 8 --output_dir shards",
     "convert": "model --to_original model.pt",
 }
 

@@ -5,16 +5,19 @@ import io
 import json
 import pickle
 import tarfile
-from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import Dataset, load_dataset
 from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.data import side_captions
+from modeling_lotlip.data.arguments import CaptionArguments, SideFileArguments, SourceArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.data.side_captions import SideCaptions, UnmatchedKeys
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
@@ -25,11 +28,8 @@ NUM_IMAGES = 24
 URLS = [f"https://example.org/{number}.jpg?size=large" for number in range(NUM_IMAGES)]
 
 
-def names(**changes) -> Namespace:
-    defaults = {"image_column": "image", "caption_column": "caption", "long_captions_column": "long_captions"}
-    defaults |= {"side_files": None, "side_key_column": "key", "side_caption_columns": ["caption"], "key_column": None}
-    defaults["sub_caption_splitter"] = "paper"
-    return Namespace(**(defaults | changes))
+def open_reader(columns: list[str], **side_files) -> CaptionReader:
+    return CaptionReader(columns, CaptionArguments(), SideFileArguments(**side_files))
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def test_the_join_is_that_of_a_dictionary(scenes, digests, tmp_path, suffix, key
     for row in rows:
         expected.setdefault(row["key"], []).extend(text for text in (row["llava"], row["blip"]) if text)
     options = {"side_caption_columns": ["llava", "blip"], "key_column": "url" if key == "url" else "image"}
-    args = names(side_files=[write(tmp_path / f"long{suffix}", rows)], **options)
-    reader = CaptionReader(["image", "caption", "url"], args, args, args.image_column)
+    files = [write(tmp_path / f"long{suffix}", rows)]
+    reader = open_reader(["image", "caption", "url"], side_files=files, **options)
     assert reader.has_long_captions and reader.long_column is None
     for row, name in zip(undecoded(scenes, "image").remove_columns("long_captions"), keys):
         assert sorted(reader.long_captions(row)) == sorted(expected[name])
@@ -88,12 +88,61 @@ def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
         SideCaptions([str(tmp_path / "nothing-*.jsonl")], "key", ["caption"])
 
 
+def test_each_choice_of_columns_has_an_index_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(side_captions, "HF_HOME", tmp_path / "cache")
+    rows = [
+        {"key": "a", "url": "x", "llava": "L a.", "blip": None},
+        {"key": "b", "url": "y", "llava": "", "blip": "B b."},
+    ]
+    file = tmp_path / "long.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def read(key_column: str, columns: list[str], keys: str) -> list[list[str]]:
+        captions = SideCaptions([str(file)], key_column, columns)
+        return [captions[key] for key in keys]
+
+    for _ in range(2):  # the second time they are served from the index
+        assert read("key", ["llava"], "ab") == [["L a."], []]
+        assert read("key", ["blip"], "ab") == [[], ["B b."]]
+        assert read("url", ["blip"], "xyb") == [[], ["B b."], []]
+        assert read("key", ["llava", "blip"], "ab") == [["L a."], ["B b."]]
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 4
+    file.write_text(json.dumps(rows[1] | {"key": "c"}) + "\n")
+    assert read("key", ["blip"], "abc") == [[], [], ["B b."]]
+
+
+def test_what_stays_of_an_index_that_was_not_written_to_its_end(tmp_path, monkeypatch):
+    (tmp_path / "long.jsonl").write_text('{"key": "a", "caption": "of a"}\n')
+
+    def fail(file, array):
+        Path(file).write_bytes(b"torn")
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(np, "save", fail)
+        SideCaptions([str(tmp_path / "long.jsonl")], "key", ["caption"], str(tmp_path / "cache"))
+    captions = SideCaptions([str(tmp_path / "long.jsonl")], "key", ["caption"], str(tmp_path / "cache"))
+    assert captions["a"] == ["of a"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "key_column", "expected"),
+    [
+        (["json", "caption"], "json.url", ["caption", "json"]),
+        (["key.txt", "caption", "long_captions"], "key.txt", ["caption", "long_captions", "key.txt"]),
+        (["image"], "image", ["image"]),
+        (["caption"], "caption", ["caption"]),
+    ],
+)
+def test_columns_that_are_read(tmp_path, columns, key_column, expected):
+    (tmp_path / "long.jsonl").write_text('{"key": "a", "caption": "of a"}\n')
+    reader = open_reader(columns, side_files=[str(tmp_path / "long.jsonl")], key_column=key_column)
+    assert reader.columns == expected
+    assert CaptionReader(["b", "a", "c"], CaptionArguments("a", "b")).columns == ["a", "b"]
+
+
 def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
     rows = [{"key": "a", "caption": "of a"}, {"key": "b", "caption": "of b"}, {"key": "c", "caption": "of c"}]
-    import numpy as np
-
-    from modeling_lotlip.data import side_captions
-
     monkeypatch.setattr(side_captions, "HF_HOME", tmp_path / "cache")
     monkeypatch.setattr(side_captions, "hash_keys", lambda keys: np.full(len(keys), 7, dtype=np.uint64))
     captions = SideCaptions([write(tmp_path / "long.jsonl", rows)], "key", ["caption"])
@@ -102,21 +151,29 @@ def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
 
 def test_what_does_not_match_is_told(scenes, digests, tmp_path, caplog):
     rows = [{"key": url, "caption": "A boat. A car."} for url in [*URLS[3:], "nobody", "no one"]]
-    args = names(side_files=[write(tmp_path / "long.jsonl", rows)], key_column="url")
-    CaptionReader(scenes.column_names, args, args, args.image_column).report_keys(scenes)
+    files = [write(tmp_path / "long.jsonl", rows)]
+    open_reader(scenes.column_names, side_files=files, key_column="url").report_keys(scenes)
     assert f"3 of {NUM_IMAGES} images have no captions in `--side_files` (such as '{URLS[0]}'" in caplog.text
     assert "2 of 23 rows there belong to none of the images (such as" in caplog.text and "'nobody'" in caplog.text
     with pytest.raises(ValueError, match=r"24 of 24 images have no captions.*right `--key_column`"):
-        CaptionReader(
-            scenes.column_names,
-            names(**vars(args) | {"key_column": "caption"}),
-            names(**vars(args) | {"key_column": "caption"}),
-            names(**vars(args) | {"key_column": "caption"}).image_column,
-        ).report_keys(scenes)
+        open_reader(scenes.column_names, side_files=files, key_column="caption").report_keys(scenes)
+
+
+def test_unmatched_keys_are_counted():
     unmatched = UnmatchedKeys()
+    unmatched.check()  # nothing was read
     unmatched.count(["a"] * 999)
-    with pytest.raises(ValueError, match="None of the first 1000 images"):
+    with pytest.raises(ValueError, match=r"None of the first 1000 images .*\(such as 'a', 'a', 'a', 'a', 'a'\)"):
         unmatched.count(["a"])
+    with pytest.raises(ValueError, match="None of the first 1000 images"):
+        unmatched.check()
+    few, others = UnmatchedKeys(), UnmatchedKeys()
+    few.count(["b", None])
+    others.count([None, None, "c"])
+    few.count([None] * 2000)
+    assert str(UnmatchedKeys.sum([few, others])) == (
+        "2 of 2005 images that were read have no captions in `--side_files` (such as 'b', 'c')."
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,18 +187,21 @@ def test_what_does_not_match_is_told(scenes, digests, tmp_path, caplog):
 )
 def test_wrong_names_are_errors(tmp_path, monkeypatch, changes, message):
     monkeypatch.chdir(tmp_path)
-    args = names(**{"side_files": [write(tmp_path / "long.jsonl", [{"key": "a", "caption": "b"}] * 2)]} | changes)
+    files = [write(tmp_path / "long.jsonl", [{"key": "a", "caption": "b"}] * 2)]
     with pytest.raises(ValueError, match=message):
-        CaptionReader(["image", "key", "url"], args, args, args.image_column)
+        open_reader(["image", "key", "url"], **{"side_files": files} | changes)
 
 
 def test_evaluation_reads_side_files(scenes, tmp_path, model_dir):
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     settings = {"batch_size": 8, "distinct_short_captions": True}
-    whole = evaluate_retrieval(model, processor, scenes, names(), **settings)
+    whole = evaluate_retrieval(model, processor, scenes, CaptionArguments(), **settings)
     rows = [{"key": row["url"], "caption": row["long_captions"][0]} for row in scenes.remove_columns("image")]
-    args = names(side_files=[write(tmp_path / "long.parquet", rows)], key_column="url")
-    joined = evaluate_retrieval(model, processor, scenes.remove_columns("long_captions"), args, args, **settings)
+    side_files = SideFileArguments([write(tmp_path / "long.parquet", rows)], key_column="url")
+    columns = CaptionArguments()
+    joined = evaluate_retrieval(
+        model, processor, scenes.remove_columns("long_captions"), columns, side_files, **settings
+    )
     assert joined == whole and joined["long_num_captions"] == NUM_IMAGES
 
 
@@ -168,9 +228,7 @@ def test_shards_train_with_long_captions_from_elsewhere(train, scenes, tmp_path,
     rows = [
         {"key": key, "caption": row["long_captions"]} for key, row in zip(keys[:-2], scenes.remove_columns("image"))
     ]
-    build_tokenizer(
-        scenes, CaptionReader(scenes.column_names, names(), names(), names().image_column)
-    ).save_pretrained(tmp_path / "tokenizer")
+    build_tokenizer(scenes, open_reader(scenes.column_names)).save_pretrained(tmp_path / "tokenizer")
     options = {"dataset_name": "webdataset", "data_files": tmp_path / "shards" / "*.tar", "streaming": True}
     options |= {"image_column": "png", "caption_column": "txt", "eval_split": "train", "max_eval_samples": 12}
     options |= {"side_files": write(tmp_path / "long.parquet", rows), "key_column": key_column}
@@ -196,9 +254,7 @@ def test_damaged_shards(train, scenes, tmp_path, caplog):
     shard = tmp_path / "shards" / "00001.tar"
     content = shard.read_bytes()
     shard.write_bytes(content.replace(scenes[7]["caption"].encode(), b"\xe9" * len(scenes[7]["caption"]), 1))
-    build_tokenizer(
-        scenes, CaptionReader(scenes.column_names, names(), names(), names().image_column)
-    ).save_pretrained(tmp_path / "tokenizer")
+    build_tokenizer(scenes, open_reader(scenes.column_names)).save_pretrained(tmp_path / "tokenizer")
     options = {"dataset_name": "webdataset", "data_files": tmp_path / "shards" / "*.tar", "streaming": True}
     options |= {"image_column": "png", "caption_column": "txt", "eval_split": "train", "max_eval_samples": 4}
     options |= {"tokenizer_name": tmp_path / "tokenizer", "max_train_samples": None, "max_train_steps": 3}
@@ -211,19 +267,17 @@ def test_damaged_shards(train, scenes, tmp_path, caplog):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_sources_come_in_proportion_to_their_weights(scenes, tmp_path, streaming):
-    from modeling_lotlip.data.loading import load_split
-
     write_shards(tmp_path / "a", scenes.select(range(20)), num_shards=2)
     write_shards(tmp_path / "b", scenes.select(range(20, 24)), num_shards=2, offset=20)
-    args = Namespace(dataset_name="webdataset", dataset_config_name=None, data_dir=None, streaming=streaming)
-    args.data_files, args.image_column = [str(tmp_path / "a" / "*.tar"), str(tmp_path / "b" / "*.tar")], "png"
-    mixed = load_split(args, "train", weights=[1.0, 3.0], seed=0)
+    files = [str(tmp_path / "a" / "*.tar"), str(tmp_path / "b" / "*.tar")]
+    source = SourceArguments("webdataset", data_files=files, image_column="png", streaming=streaming)
+    mixed = load_split(source, "train", weights=[1.0, 3.0], seed=0)
     keys = [int(row["__key__"]) for row in mixed]
     assert set(keys) == set(range(24)), "every row of every source comes"
     share = sum(key >= 20 for key in keys) / len(keys)
     assert 0.6 < share < 0.9, share
     if not streaming:
-        assert load_dataset("webdataset", data_files=args.data_files, split="train").num_rows == 24
+        assert load_dataset("webdataset", data_files=files, split="train").num_rows == 24
         return
     orders = []
     for epoch in (0, 1, 0):
@@ -238,8 +292,8 @@ def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, capl
     keys = [*URLS[:6], URLS[0]]
     rejected = [None, "too_short", None, "refusal", None, None, "repetition"]
     rows = [{"key": key, "caption": f"Of {n}.", "rejected_by": by} for n, (key, by) in enumerate(zip(keys, rejected))]
-    args = names(side_files=[write(tmp_path / f"long{suffix}", rows)], key_column="url")
-    readers = [CaptionReader(scenes.column_names, args, args, args.image_column) for _ in range(2)]
+    files = [write(tmp_path / f"long{suffix}", rows)]
+    readers = [open_reader(scenes.column_names, side_files=files, key_column="url") for _ in range(2)]
     for reader in [*readers, pickle.loads(pickle.dumps(readers[0]))]:
         captions = reader.side_captions
         assert [captions[key] for key in URLS[:6]] == [["Of 0."], [], ["Of 2."], [], ["Of 4."], ["Of 5."]]
@@ -270,9 +324,4 @@ def test_images_whose_captions_are_rejected_are_no_bad_samples(train, tmp_path, 
 
     nothing = write(tmp_path / "none.parquet", [{**row, "rejected_by": "too_short"} for row in rows[:4]])
     with pytest.raises(ValueError, match="^4 of 4 rows .* Of the others none has a caption"):
-        CaptionReader(
-            ["image"],
-            names(side_files=[nothing], key_column="image"),
-            names(side_files=[nothing], key_column="image"),
-            names(side_files=[nothing], key_column="image").image_column,
-        )
+        open_reader(["image"], side_files=[nothing], key_column="image")

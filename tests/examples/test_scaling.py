@@ -45,7 +45,7 @@ def test_processes_exchange_what_the_page_says(scale, volumes, num_processes):
     num_slots = scale.num_slots_of(config, num_long_captions=3)
     vision = sum(parameter.numel() for parameter in model.vision_model.parameters())
     everything = sum(parameter.numel() for parameter in model.parameters())
-    variants = {"locked": everything - vision, "trained": everything}
+    variants = {"frozen": everything - vision, "trained": everything}
     for name, num_gradients in variants.items():
         expected = scale.exchanged_bytes(4, num_slots, config.projection_dim, 6, num_gradients)
         own = scale.gathered_bytes(expected)

@@ -2,10 +2,9 @@
 The bytes that a process hands to the collectives in a training step, for each way to train and number of processes.
 The processes are forked after the imports, which would take most of the time of 14 of them.
 
-    python tests/exchange_volume.py OUTPUT 2 4 8
+    python tests/helpers/exchange_volume.py OUTPUT 2 4 8
 """
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -18,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.training.gradient_cache import backward_in_chunks
-from modeling_lotlip.training.step import global_loss
+from modeling_lotlip.training.loss import global_loss
+from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import tiny_config
 
 
@@ -43,11 +43,11 @@ class Collectives(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def run(accelerator: Accelerator, is_locked: bool, chunk_size: int | None) -> dict:
+def run(accelerator: Accelerator, is_frozen: bool, chunk_size: int | None) -> dict:
     """The third step: after the first one DDP also agrees on the order in which gradients come."""
     torch.manual_seed(accelerator.process_index)
     model = LotlipModel(tiny_config())
-    model.vision_model.requires_grad_(not is_locked)
+    model.vision_model.requires_grad_(not is_frozen)
     prepared = accelerator.prepare(model)
     # the last process has the longest short captions: the others' are padded for the exchange
     is_last = accelerator.process_index == accelerator.num_processes - 1
@@ -60,8 +60,7 @@ def run(accelerator: Accelerator, is_locked: bool, chunk_size: int | None) -> di
         "input_ids": input_ids,
         "attention_mask": torch.ones_like(input_ids),
     }
-    args = argparse.Namespace(keep_duplicate_negatives=False, objective="lotlip")
-    loss_function = partial(global_loss, batch=batch, args=args, accelerator=accelerator)
+    loss_function = partial(global_loss, batch=batch, objective=OBJECTIVES["lotlip"], accelerator=accelerator)
     for _ in range(3):
         prepared.zero_grad()
         with Collectives() as collectives:
@@ -69,7 +68,8 @@ def run(accelerator: Accelerator, is_locked: bool, chunk_size: int | None) -> di
                 backward_in_chunks(prepared, batch, loss_function, chunk_size, accelerator)
             else:
                 outputs = prepared(**batch)
-                accelerator.backward(loss_function(outputs.image_embeds, outputs.text_embeds, model.logit_scale))
+                loss = loss_function(outputs.image_embeds, outputs.text_embeds, model.logit_scale)
+                accelerator.backward(loss.loss)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     everyone = accelerator.gather(flat[None])
@@ -84,10 +84,10 @@ def measure(output: str) -> None:
     """What each of the processes does."""
     accelerator = Accelerator(cpu=True)
     results = {
-        f"{'locked' if is_locked else 'trained'}{'' if chunk_size is None else ', in chunks'}": run(
-            accelerator, is_locked, chunk_size
+        f"{'frozen' if is_frozen else 'trained'}{'' if chunk_size is None else ', in chunks'}": run(
+            accelerator, is_frozen, chunk_size
         )
-        for is_locked in (True, False)
+        for is_frozen in (True, False)
         for chunk_size in (None, 2)
     }
     with open(f"{output}.{accelerator.num_processes}.{accelerator.process_index}", "w") as file:

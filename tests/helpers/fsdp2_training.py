@@ -1,7 +1,7 @@
 """
 The training script with sharded parameters (FSDP2) on CPUs, on which accelerate uses DDP whatever it is asked for.
 
-    torchrun --nproc_per_node 2 tests/fsdp2_training.py OUTPUT --output_dir DIR ...
+    torchrun --nproc_per_node 2 tests/helpers/fsdp2_training.py OUTPUT --output_dir DIR ...
 """
 
 import json

@@ -1,10 +1,9 @@
 """
 Loss and gradients of a batch by a model whose parameters are sharded (FSDP2) over the processes that launch this file.
 
-    torchrun --nproc_per_node 2 tests/fully_shard_step.py OUTPUT
+    torchrun --nproc_per_node 2 tests/helpers/fully_shard_step.py OUTPUT
 """
 
-import argparse
 import sys
 
 import torch
@@ -13,7 +12,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.training.step import global_loss
+from modeling_lotlip.training.loss import global_loss
+from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import tiny_config
 
 
@@ -43,9 +43,9 @@ def main():
         outputs.text_embeds,
         model.logit_scale,
         batch,
-        argparse.Namespace(keep_duplicate_negatives=False, objective="lotlip"),
+        OBJECTIVES["lotlip"],
         accelerator,
-    )
+    ).loss
     loss.backward()
     sharded = [name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)]
     gradients = {}

@@ -8,8 +8,8 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+import lotlip
 from modeling_lotlip.data.scenes import load_scenes, make_scene
-from modeling_lotlip.embedding.store import main as embed_dataset
 from modeling_lotlip.search.arguments import PageArguments
 from modeling_lotlip.search.index import find_index, load_embeddings, read_lists, shard_paths
 from modeling_lotlip.search.pictures import PictureFolder, open_pictures
@@ -189,8 +189,7 @@ def test_searcher_of_saved_embeddings(model_dir, model_and_processor, tmp_path, 
     named = {"model_name_or_path": model_dir, "dataset_name": tmp_path / "data", "output_dir": tmp_path / "embeddings"}
     named |= {"device": "cpu", "id_column": "name"}
     argv = [str(part) for name, value in named.items() for part in (f"--{name}", value)]
-    monkeypatch.setattr("sys.argv", ["embed_dataset.py", *argv])
-    embed_dataset()
+    assert lotlip.main(["embed", *argv]) == 0
     pictures = open_pictures(PageArguments(embeddings_dir=tmp_path / "embeddings"))
     index = load_embeddings(tmp_path / "embeddings")
     saved = Searcher(*model_and_processor, pictures, index=index)

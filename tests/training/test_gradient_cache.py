@@ -8,6 +8,7 @@ from accelerate.state import AcceleratorState, GradientState
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.training.gradient_cache import RandomState, backward_in_chunks
+from modeling_lotlip.training.loss import GlobalLoss
 from tests.conftest import tiny_config
 
 
@@ -36,10 +37,11 @@ def build(dropout: float, seed: int = 0) -> tuple[LotlipModel, dict[str, torch.T
     return LotlipModel(config).train(), batch
 
 
-def loss_function(image_embeds, text_embeds, logit_scale) -> torch.Tensor:
-    return blockwise_contrastive_loss(
-        image_embeds, text_embeds, logit_scale.exp(), (text_embeds != 0).any(dim=-1), block_size=16 * BATCH_SIZE
-    )
+def loss_function(image_embeds, text_embeds, logit_scale) -> GlobalLoss:
+    present = (text_embeds != 0).any(dim=-1)
+    options = {"block_size": 16 * BATCH_SIZE, "return_slot_losses": True}
+    losses = blockwise_contrastive_loss(image_embeds, text_embeds, logit_scale.exp(), present, **options)
+    return GlobalLoss(*losses, image_embeds.detach(), text_embeds.detach())
 
 
 def gradients(model: LotlipModel) -> dict[str, torch.Tensor]:
@@ -64,23 +66,26 @@ def encode_with_graph(model: LotlipModel, batch: dict, chunk_size: int) -> tuple
     return tuple(torch.cat([output[name] for output in outputs]) for name in ("image_embeds", "text_embeds"))
 
 
-@pytest.mark.parametrize("is_locked", [False, True])
+@pytest.mark.parametrize("is_frozen", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_loss_and_gradients_are_those_of_the_whole_batch(accelerator, is_locked, checkpointing):
+def test_loss_and_gradients_are_those_of_the_whole_batch(accelerator, is_frozen, checkpointing):
     model, batch = build(dropout=0.0)
-    model.vision_model.requires_grad_(not is_locked)
+    model.vision_model.requires_grad_(not is_frozen)
     expected = copy.deepcopy(model)
-    loss = loss_function(*encode_with_graph(expected, batch, BATCH_SIZE), expected.logit_scale)
+    loss = loss_function(*encode_with_graph(expected, batch, BATCH_SIZE), expected.logit_scale).loss
     loss.backward()
     if checkpointing:
         model.activation_checkpointing_enable()
     calls = []
     model.vision_model.register_forward_hook(lambda *_: calls.append(1))
     torch.testing.assert_close(
-        backward_in_chunks(model, batch, loss_function, CHUNK_SIZE, accelerator), loss.detach(), rtol=1e-5, atol=0
+        backward_in_chunks(model, batch, loss_function, CHUNK_SIZE, accelerator).loss,
+        loss.detach(),
+        rtol=1e-5,
+        atol=0,
     )
     assert_same_gradients(model, expected)
-    assert len(calls) == (4 if is_locked else 8), "a locked tower runs once"
+    assert len(calls) == (4 if is_frozen else 8), "a frozen tower runs once"
     assert "pixel_values" in batch, "the batch is left as it is"
 
 
@@ -88,16 +93,16 @@ def test_dropout_draws_the_same_in_both_passes(accelerator):
     model, batch = build(dropout=0.3)
     expected = copy.deepcopy(model)
     torch.manual_seed(1)
-    loss = loss_function(*encode_with_graph(expected, batch, CHUNK_SIZE), expected.logit_scale)
+    loss = loss_function(*encode_with_graph(expected, batch, CHUNK_SIZE), expected.logit_scale).loss
     loss.backward()
     after = torch.rand(())
     torch.manual_seed(1)
-    cached = backward_in_chunks(model, batch, loss_function, CHUNK_SIZE, accelerator)
+    cached = backward_in_chunks(model, batch, loss_function, CHUNK_SIZE, accelerator).loss
     assert torch.rand(()) == after, "the generator goes on as without the second pass"
     torch.testing.assert_close(cached, loss.detach(), rtol=1e-6, atol=0)
     assert_same_gradients(model, expected)
     torch.manual_seed(2)
-    assert backward_in_chunks(model, batch, loss_function, CHUNK_SIZE, accelerator) != cached
+    assert backward_in_chunks(model, batch, loss_function, CHUNK_SIZE, accelerator).loss != cached
 
 
 def test_bfloat16(accelerator):
@@ -113,7 +118,7 @@ def test_bfloat16(accelerator):
 
         trained.forward = in_bfloat16
         if run is None:
-            loss_function(*encode_with_graph(trained, batch, BATCH_SIZE), trained.logit_scale).backward()
+            loss_function(*encode_with_graph(trained, batch, BATCH_SIZE), trained.logit_scale).loss.backward()
         else:
             run(trained, batch, loss_function, CHUNK_SIZE, accelerator)
     assert_same_gradients(model, expected, rtol=1e-2)

@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipVisionModel
+from modeling_lotlip.data.arguments import DatasetArguments
 from modeling_lotlip.data.loading import compute_fingerprint, load_split
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.image_features import ImageFeatures, cache_image_features
@@ -200,12 +201,12 @@ def test_twenty_fast_steps_are_twenty_plain_steps():
 
 
 def test_wrong_uses_are_errors(train, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="are for a locked image tower"):
+    with pytest.raises(ValueError, match="are for a frozen image tower"):
         train("a", cache_image_features=True)
     with pytest.raises(ValueError, match="`--num_views 2` needs crops"):
         train("b", freeze_vision_model=True, num_views=2)
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("data.image_features.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("modeling_lotlip.training.image_features.shutil.disk_usage", lambda _: usage)
     with pytest.raises(ValueError, match="`--image_features_dir`"):
         train("c", freeze_vision_model=True, cache_image_features=True, image_features_dir=tmp_path / "features")
     assert not list((tmp_path / "features").glob("*.npy"))
@@ -230,12 +231,6 @@ def test_features_stand_in_the_place_of_images():
 
 def test_the_first_rows_of_a_data_set_keep_their_name(tmp_path):
     """The drawn scenes are made anew in every run: their fingerprint must not change with it."""
-    import argparse
-
-    from modeling_lotlip.data.arguments import add_data_arguments
-
-    parser = argparse.ArgumentParser()
-    add_data_arguments(parser)
-    args = parser.parse_args([])
+    args = DatasetArguments()
     fingerprints = {compute_fingerprint(load_split(args, "train", 30), "image") for _ in range(2)}
     assert len(fingerprints) == 1 and compute_fingerprint(load_split(args, "train", 31), "image") not in fingerprints

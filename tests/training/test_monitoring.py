@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -13,12 +14,13 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from examples.train_lotlip import METRICS
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.metrics import ImageTextRetrieval
 from modeling_lotlip.training import summary as training_summary
+from modeling_lotlip.training.arguments import METRICS
 from modeling_lotlip.training.monitoring import effective_rank, measure_slots, name_slots, read_metrics, spread
+from tests.helpers.commands import run_command
 
 
 @pytest.mark.parametrize("shape", [(20, 8), (8, 20)])
@@ -115,7 +117,7 @@ class Texts(HTMLParser):
         self.texts.append(data.strip())
 
 
-def test_the_summary_shows_what_was_measured(train, monkeypatch, capsys):
+def test_the_summary_shows_what_was_measured(train):
     folder = train("run & <more>", logging_steps=2, eval_steps=4)
     page = (folder / "summary.html").read_text()
     told = Texts(page)
@@ -132,12 +134,12 @@ def test_the_summary_shows_what_was_measured(train, monkeypatch, capsys):
 
     # of a run that is still going on
     (folder / "eval_results.json").unlink()
-    monkeypatch.setattr(sys, "argv", ["training_summary.py", str(folder)])
-    training_summary.main()
+    command = [sys.executable, "-m", "modeling_lotlip.training.summary"]
+    done = subprocess.run([*command, folder], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == str(folder / "summary.html")
     assert "has not come to its end at step 8" in (folder / "summary.html").read_text()
-    monkeypatch.setattr(sys, "argv", ["training_summary.py", str(folder.parent)])
-    with pytest.raises(SystemExit, match="no measurements of a training"):
-        training_summary.main()
+    done = subprocess.run([*command, folder.parent], capture_output=True, text=True)
+    assert done.returncode == 2 and "no measurements of a training" in done.stderr.splitlines()[-1]
 
 
 def test_the_model_card_carries_the_evaluation_for_the_hub(train):
@@ -153,15 +155,10 @@ def test_the_model_card_carries_the_evaluation_for_the_hub(train):
     assert "| `max_train_steps` | 2 |" in card.text and "| `objective` | lotlip |" in card.text
 
 
-def test_zero_shot_classification_is_that_of_the_script(train, monkeypatch, tmp_path):
-    from modeling_lotlip.evaluation import classification as zero_shot_classification
-
+def test_zero_shot_classification_is_that_of_the_command(train, tmp_path):
     folder = train("classified", max_train_steps=3, templates="this is a {}", max_eval_samples=40)
-    argv = ["x.py", "--model_name_or_path", str(folder), "--output_file", str(tmp_path / "results.json")]
-    argv += ["--max_eval_samples", "40", "--templates", "this is a {}", "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", argv)
-    zero_shot_classification.main()
-    expected = json.loads((tmp_path / "results.json").read_text())
+    options = ["--model", folder, "--max_eval_samples", 40, "--templates", "this is a {}"]
+    expected = run_command("classify", tmp_path / "results.json", *options)
     results = json.loads((folder / "eval_results.json").read_text())
     assert results["zero_shot_top1"] == expected["top1"] and results["zero_shot_top5"] == expected["top5"]
 
@@ -205,7 +202,7 @@ def test_every_result_can_choose_the_best_model():
         ({"max_train_samples": 7}, ValueError, "7 images, too few for one batch of 8"),
         ({"eval_split": "validation"}, ValueError, "'train' and 'test', not 'validation'"),
         ({"max_length": 1000}, ValueError, "--max_length 1000"),
-        ({"cache_image_features": True, "no_freeze_vision_model": True}, ValueError, "for a locked image tower"),
+        ({"cache_image_features": True, "no_freeze_vision_model": True}, ValueError, "for a frozen image tower"),
         ({"overwrite_output_dir": None}, ValueError, "of an earlier run. Go on with it"),
         ({"max_length": 2}, ValueError, "leaves no room for a text"),
         ({"streaming": True}, SystemExit, None),

@@ -10,10 +10,13 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 from modeling_lotlip import LotlipModel
+from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts
 from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.training.arguments import ObjectiveArguments
+from modeling_lotlip.training.models import get_model_class
 from modeling_lotlip.training.monitoring import read_metrics
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.positions import stretch_positions
@@ -46,12 +49,12 @@ def test_an_objective_trains_and_resumes(train, tmp_path, recwarn, caplog, objec
         assert weights["logit_bias"] != OBJECTIVES[objective].logit_bias, "it is trained"
     caplog.clear()
     model = AutoModel.from_pretrained(whole)
-    assert type(model) is OBJECTIVES[objective].model_class
+    assert type(model) is get_model_class(OBJECTIVES[objective])
     assert model.config.text_config.num_corner_tokens == (2 if objective == "lotlip" else 0)
     assert "logit_bias" not in caplog.text and not hasattr(model, "logit_bias")
 
 
-def test_filip_trains_on_kept_tokens_of_a_locked_tower(train, tmp_path):
+def test_filip_trains_on_kept_tokens_of_a_frozen_tower(train, tmp_path):
     options = {"objective": "filip", "num_long_captions": 1, "max_train_steps": 3, "freeze_vision_model": True}
     options["config_name"] = None  # small towers, without dropout
     features = {"cache_image_features": True, "image_features_dir": tmp_path / "features"}
@@ -112,13 +115,10 @@ def test_filip_is_evaluated_token_by_token(train, tmp_path):
 
 
 def test_debias_contrasts_details_without_the_summary_and_whole_captions():
-    args = argparse.Namespace(num_long_captions=1, num_sub_captions=None, seed=0, drop_summary=True)
-    args.image_column, args.caption_column, args.long_captions_column = "image", "caption", "long_captions"
-    args.no_short_captions, args.draw_short_from_all, args.side_files = False, False, None
-    args.sub_caption_splitter = "paper"
     long_captions = [["S. A. B. C"], ["Only"], []]
     dataset = load_scenes(3).remove_columns("long_captions").add_column("long_captions", long_captions)
-    samples = CaptionedImages(dataset, args, CaptionReader(dataset.column_names, args, args, args.image_column))
+    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    samples = CaptionedImages(dataset, reader, ObjectiveArguments(objective="debias"))
     drawn = [samples[epoch, 0, False] for epoch in range(300)]
     assert {sample["short_caption"] for sample in drawn} == {"A", "B", "C", "A. B", "A. C", "B. C", "A. B. C"}
     assert all(sample["long_captions"] == ["S. A. B. C"] for sample in drawn)
@@ -156,19 +156,16 @@ def test_stretched_positions_keep_the_first(train, tmp_path):
     assert AutoModel.from_pretrained(folder).config.text_config.max_position_embeddings == 600
     assert AutoProcessor.from_pretrained(folder).tokenizer.model_max_length == 580
     with pytest.raises(ValueError, match="where there are no short ones"):
-        train("none", **options, no_short_captions=True)
+        train("none", **options, short_captions="none")
     with pytest.raises(ValueError, match="max_position_embeddings = 600, this run has 650"):
         train("run", **options, max_position_embeddings=650, resume_from_checkpoint="latest")
 
 
 def test_laclip_draws_among_all_captions_of_an_image():
-    args = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
-    args.num_long_captions, args.num_sub_captions, args.seed, args.side_files = 0, 1, 0, None
-    args.no_short_captions, args.draw_short_from_all, args.drop_summary = False, True, False
-    args.sub_caption_splitter = "paper"
     dataset = load_scenes(1).remove_columns(["caption", "long_captions"])
     dataset = dataset.add_column("caption", [["a", "b"]]).add_column("long_captions", [["One. Two", "Three"]])
-    samples = CaptionedImages(dataset, args, CaptionReader(dataset.column_names, args, args, args.image_column))
+    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    samples = CaptionedImages(dataset, reader, ObjectiveArguments(objective="laclip", num_sub_captions=1))
     drawn = [samples[epoch, 0, False] for epoch in range(200)]
     assert {sample["short_caption"] for sample in drawn} == {"a", "b", "One", "Two", "Three"}
     assert all(sample["long_captions"] == [] for sample in drawn)

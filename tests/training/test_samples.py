@@ -1,4 +1,3 @@
-import argparse
 import io
 import json
 import shutil
@@ -13,19 +12,18 @@ from accelerate.state import AcceleratorState, GradientState
 from datasets import Dataset, Features, Image, Value, load_dataset
 from safetensors.torch import load_file
 
+from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.training.arguments import ObjectiveArguments
+from modeling_lotlip.training.batches import StreamBatchSampler
 from modeling_lotlip.training.models import build_tokenizer
-from modeling_lotlip.training.samples import BadSamples, CaptionedImages, StreamedBatches
+from modeling_lotlip.training.samples import BadSamples, CaptionedImages
 from tests.conftest import launch
 
 
 ROOT = Path(__file__).parents[2]
 NUM_SHARDS, ROWS_PER_SHARD = 4, 11
-NAMES = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
-NAMES.num_long_captions, NAMES.num_sub_captions, NAMES.seed, NAMES.side_files = 1, None, 0, None
-NAMES.no_short_captions = NAMES.draw_short_from_all = NAMES.drop_summary = False
-NAMES.sub_caption_splitter = "paper"
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +42,7 @@ def shards(tmp_path_factory) -> Path:
 def tokenizer(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     scenes = load_scenes(20, seed=6)
-    build_tokenizer(scenes, CaptionReader(scenes.column_names, NAMES, NAMES, NAMES.image_column)).save_pretrained(
-        folder
-    )
+    build_tokenizer(scenes, CaptionReader(scenes.column_names, CaptionArguments())).save_pretrained(folder)
     return folder
 
 
@@ -59,7 +55,7 @@ def stream(folder: Path):
 def batches(shards):
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
-    return StreamedBatches(stream(shards), 8, 0, "image", Accelerator(cpu=True), buffer_size=20)
+    return StreamBatchSampler(stream(shards), 8, 0, "image", Accelerator(cpu=True), buffer_size=20)
 
 
 def numbers(batches: list[list[tuple]]) -> list[list[int]]:
@@ -106,11 +102,11 @@ def test_processes_share_a_stream_without_overlap_or_loss(shards, tmp_path, num_
     script.write_text(
         "import json, sys\n"
         "from accelerate import Accelerator\n"
-        "from data.samples import StreamedBatches\n"
+        "from modeling_lotlip.training.batches import StreamBatchSampler\n"
         "from pathlib import Path\n"
-        "from test_samples import numbers, stream\n"
+        "from tests.training.test_samples import numbers, stream\n"
         "accelerator = Accelerator(cpu=True)\n"
-        "batches = StreamedBatches(stream(Path(sys.argv[1])), 5, 0, 'image', accelerator, buffer_size=20)\n"
+        "batches = StreamBatchSampler(stream(Path(sys.argv[1])), 5, 0, 'image', accelerator, buffer_size=20)\n"
         "told = [list(batches)]\n"
         "told = [accelerator.num_processes, [len(keys) for keys in told[0]], numbers(told[0])]\n"
         "Path(f'{sys.argv[2]}.{accelerator.process_index}').write_text(json.dumps(told))\n"
@@ -165,7 +161,7 @@ def bad_rows() -> Dataset:
 
 def test_bad_samples_take_no_part_and_say_why():
     rows = bad_rows()
-    samples = CaptionedImages(rows, NAMES, CaptionReader(rows.column_names, NAMES, NAMES, NAMES.image_column))
+    samples = CaptionedImages(rows, CaptionReader(rows.column_names, CaptionArguments()), ObjectiveArguments())
     drawn = [samples[0, index, False] for index in range(len(samples.images))]
     assert drawn[0]["bad"] is None and drawn[0]["short_caption"] == "a boat"
     for index, sample in enumerate(drawn[1:], start=1):

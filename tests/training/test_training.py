@@ -1,4 +1,3 @@
-import argparse
 import json
 import random
 import shutil
@@ -9,10 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel, LotlipTextConfig, LotlipVisionConfig, LotlipVisionModel
+from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.training.arguments import ObjectiveArguments
+from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.monitoring import read_metrics
-from modeling_lotlip.training.samples import CaptionedImages, GlobalBatches
+from modeling_lotlip.training.samples import CaptionedImages
 from modeling_lotlip.training.step import parameter_groups
 from tests.conftest import launch, tiny_config
 
@@ -24,11 +26,11 @@ ROOT = Path(__file__).parents[2]
     "num_processes, vision, chunk_size, objective",
     [
         (2, "trained", 0, "lotlip"),
-        (2, "locked", 1, "lotlip"),
-        (4, "locked", 0, "lotlip"),
+        (2, "frozen", 1, "lotlip"),
+        (4, "frozen", 0, "lotlip"),
         (4, "trained", 1, "lotlip"),
         (2, "trained", 1, "siglip"),
-        (2, "locked", 1, "filip"),
+        (2, "frozen", 1, "filip"),
         (2, "trained", 0, "filip"),
         (2, "trained", 1, "long_clip"),
     ],
@@ -157,8 +159,8 @@ def test_resume_refuses_another_run(train):
 
 
 def test_global_batches_are_a_new_permutation_each_epoch():
-    batches = GlobalBatches(num_samples=10, batch_size=2, seed=1, process_index=1, num_processes=2)
-    others = GlobalBatches(num_samples=10, batch_size=2, seed=1, process_index=0, num_processes=2)
+    batches = BatchSampler(num_samples=10, batch_size=2, seed=1, process_index=1, num_processes=2)
+    others = BatchSampler(num_samples=10, batch_size=2, seed=1, process_index=0, num_processes=2)
     orders = []
     for epoch in range(2):
         batches.epoch = others.epoch = epoch
@@ -171,17 +173,13 @@ def test_global_batches_are_a_new_permutation_each_epoch():
     assert list(batches) == whole[1:]
 
 
-def sample_dataset(**options) -> CaptionedImages:
-    args = argparse.Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
-    settings = {"num_long_captions": 1, "num_sub_captions": None, "seed": 0, "side_files": None}
-    settings["sub_caption_splitter"] = "paper"
-    settings |= {"no_short_captions": False, "draw_short_from_all": False, "drop_summary": False}
-    vars(args).update(settings | options)
+def sample_dataset(seed: int = 0, **options) -> CaptionedImages:
     text = "1. First things. 2) A boat.\nThe sea.. 3. Last"
     dataset = load_scenes(3, seed=2).remove_columns(["caption", "long_captions"])
     dataset = dataset.add_column("caption", [["a", "b", "c"], [None, "d"], []])
     dataset = dataset.add_column("long_captions", [[text, "Other"], [text], []])
-    return CaptionedImages(dataset, args, CaptionReader(dataset.column_names, args, args, args.image_column))
+    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    return CaptionedImages(dataset, reader, ObjectiveArguments(**options), seed)
 
 
 def test_draws_of_captions():
@@ -224,13 +222,13 @@ def test_no_weight_decay_on_norms_biases_corners_and_temperature():
     assert "text_model.embeddings.word_embeddings.weight" not in kept_names
 
 
-def test_image_tower_is_locked_if_it_was_loaded(train, tmp_path):
+def test_image_tower_is_frozen_if_it_was_loaded(train, tmp_path):
     towers = LotlipModel(tiny_config())
     start = train("start", max_train_steps=2)
     before = load_file(start / "model.safetensors")
     names = [name for name in before if name.startswith("vision_model")]
-    locked = train("locked", config_name=None, model_name_or_path=start, max_train_steps=2)
-    after = load_file(locked / "model.safetensors")
+    frozen = train("frozen", config_name=None, model_name_or_path=start, max_train_steps=2)
+    after = load_file(frozen / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in names)
     assert not torch.equal(before["text_projection.weight"], after["text_projection.weight"])
     free = train("free", config_name=None, model_name_or_path=start, max_train_steps=2, no_freeze_vision_model=True)
@@ -239,7 +237,7 @@ def test_image_tower_is_locked_if_it_was_loaded(train, tmp_path):
     assert len(names) == len(towers.vision_model.state_dict())
 
 
-def test_a_locked_tower_stays_in_evaluation_mode(train):
+def test_a_frozen_tower_stays_in_evaluation_mode(train):
     seen = []
 
     def record(module, inputs):
@@ -247,7 +245,7 @@ def test_a_locked_tower_stays_in_evaluation_mode(train):
             seen.append(module.training)
 
     hook = torch.nn.modules.module.register_module_forward_pre_hook(record)
-    train("locked", freeze_vision_model=True, eval_steps=2, max_train_steps=5)
+    train("frozen", freeze_vision_model=True, eval_steps=2, max_train_steps=5)
     hook.remove()
     assert seen == [False] * 5
 
@@ -265,7 +263,7 @@ def test_trains_without_long_captions_or_without_short_ones(train, tmp_path):
 
 @pytest.mark.parametrize("left_out", ["short", "long"])
 def test_trains_on_one_kind_of_captions_and_is_evaluated_on_both(train, left_out):
-    options = {"no_short_captions": True} if left_out == "short" else {"num_long_captions": 0}
+    options = {"short_captions": "none"} if left_out == "short" else {"num_long_captions": 0}
     folder = train(f"without_{left_out}", max_train_steps=2, logging_steps=1, **options)
     measured = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
     assert all(
@@ -274,7 +272,7 @@ def test_trains_on_one_kind_of_captions_and_is_evaluated_on_both(train, left_out
     results = json.loads((folder / "eval_results.json").read_text())
     assert results["short_num_captions"] == results["long_num_captions"] == 24
     with pytest.raises(SystemExit):
-        train("nothing", no_short_captions=True, num_long_captions=0)
+        train("nothing", short_captions="none", num_long_captions=0)
 
 
 def test_trackers_get_losses_and_results(train):

@@ -13,11 +13,12 @@ from datasets import Dataset, Features, Image, List, Value
 from pyarrow import parquet
 from transformers import BatchEncoding
 
+import lotlip
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import Batch, embed_corpus, embed_texts, make_batches, tokenize_and_count
-from modeling_lotlip.embedding.store import main
 from tests.conftest import WORDS
+from tests.helpers.commands import read_error
 
 
 ROOT = Path(__file__).parents[2]
@@ -47,23 +48,34 @@ def data_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def embed(model_dir, data_dir, tmp_path, monkeypatch):
-    """Runs the script in this process, and returns its output folder."""
+def embed(model_dir, data_dir, tmp_path):
+    """Runs the command in this process, and returns its output folder."""
 
     def run(name: str, *options: object) -> Path:
-        argv = command(model_dir, data_dir, tmp_path / name, *options)
-        monkeypatch.setattr(sys, "argv", argv)
-        main()
+        assert lotlip.main(arguments(model_dir, data_dir, tmp_path / name, *options)) == 0
         return tmp_path / name
 
     return run
 
 
-def command(model_dir: Path, data_dir: Path, output_dir: Path, *options: object) -> list[str]:
+@pytest.fixture
+def refuse(model_dir, data_dir, tmp_path, capsys):
+    """Runs the command, which refuses it, and returns what it says."""
+
+    def run(name: str, *options: object) -> str:
+        return read_error(capsys, *arguments(model_dir, data_dir, tmp_path / name, *options))
+
+    return run
+
+
+def arguments(model_dir: Path, data_dir: Path, output_dir: Path, *options: object) -> list[str]:
     named = {"model_name_or_path": model_dir, "dataset_name": data_dir, "output_dir": output_dir, "device": "cpu"}
     named |= {"batch_size": 3, "shard_size": 4, "tokens_per_batch": 64}
-    arguments = [str(part) for name, value in named.items() for part in (f"--{name}", value)]
-    return ["-m", "modeling_lotlip.embedding.store", *arguments, *map(str, options)]
+    return [
+        "embed",
+        *(str(part) for name, value in named.items() for part in (f"--{name}", value)),
+        *map(str, options),
+    ]
 
 
 def environment() -> dict[str, str]:
@@ -144,8 +156,8 @@ def test_streamed_data(embed, expected, data_dir, tmp_path):
 
 
 def test_two_processes_equal_one(expected, model_dir, data_dir, tmp_path):
-    argv = command(model_dir, data_dir, tmp_path / "two", "--max_length", 30)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    argv = arguments(model_dir, data_dir, tmp_path / "two", "--max_length", 30)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "lotlip"]
     done = subprocess.run(launcher + argv, env=environment(), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("holds 23 images") == 1
@@ -156,7 +168,7 @@ def test_a_killed_run_goes_on(expected, embed, model_dir, data_dir, tmp_path):
     # many shards, of which the first is waited for; the process is killed while it makes others
     options = ("--max_length", 30, "--shard_size", 1)
     folder = tmp_path / "killed"
-    argv = command(model_dir, data_dir, folder, *options)
+    argv = ["-m", "lotlip", *arguments(model_dir, data_dir, folder, *options)]
     process = subprocess.Popen([sys.executable, *argv], env=environment(), stderr=subprocess.DEVNULL)
     while not list(folder.glob("*.parquet")):
         assert process.poll() is None
@@ -173,12 +185,11 @@ def test_a_killed_run_goes_on(expected, embed, model_dir, data_dir, tmp_path):
     assert all(path.stat().st_mtime_ns == time for path, time in survivors.items()), "a whole shard was made again"
 
 
-def test_refuses_to_mix_settings(embed, model_dir, data_dir, tmp_path):
+def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
     folder = embed("out", "--only", "images")
-    with pytest.raises(ValueError, match="storage_dtype = 'float32', this run has 'float16'"):
-        embed("out", "--only", "images", "--storage_dtype", "float16")
-    with pytest.raises(ValueError, match="holds embeddings with shard_size = 4"):
-        embed("out", "--only", "images", "--shard_size", 5)
+    message = refuse("out", "--only", "images", "--storage_dtype", "float16")
+    assert "storage_dtype = 'float32', this run has 'float16'" in message
+    assert "holds embeddings with shard_size = 4" in refuse("out", "--only", "images", "--shard_size", 5)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     embed("out", "--only", "images", "--tokens_per_batch", 32)  # changes nothing that is computed
     assert before == {path: path.read_bytes() for path in folder.iterdir()}
@@ -192,30 +203,40 @@ def test_refuses_to_mix_settings(embed, model_dir, data_dir, tmp_path):
     with torch.no_grad():
         model.text_projection.weight[0, 0] += 1e-3
     model.save_pretrained(other)
-    with pytest.raises(ValueError, match="with weights = "):
-        embed("moved", "--only", "images", "--model_name_or_path", other)
+    assert "with weights = " in refuse("moved", "--only", "images", "--model_name_or_path", other)
     Dataset.load_from_disk(data_dir).select(range(1, NUM_ROWS)).save_to_disk(tmp_path / "less")
     settings = json.loads((folder / "settings.json").read_text()) | {"dataset_name": str(tmp_path / "less")}
     (folder / "settings.json").write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match="with data = "):
-        embed("out", "--only", "images", "--dataset_name", tmp_path / "less")
+    assert "with data = " in refuse("out", "--only", "images", "--dataset_name", tmp_path / "less")
 
 
-def test_says_what_it_cannot_embed(embed, data_dir, tmp_path):
-    with pytest.raises(ValueError, match="`--id_column id` is no column"):
-        embed("out", "--id_column", "id")
-    with pytest.raises(ValueError, match=r"must hold integers or strings; row 0 has \[\]"):
-        embed("out", "--id_column", "caption")
-    with pytest.raises(SystemExit):
-        embed("out", "--shard_size", 0)
+def test_says_what_it_cannot_embed(refuse):
+    assert "`--id_column id` is no column" in refuse("out", "--id_column", "id")
+    assert "must hold integers or strings; row 0 has []" in refuse("out", "--id_column", "caption")
+    assert "--shard_size must be at least 1, got 0" in refuse("out", "--shard_size", 0)
+
+
+def test_bad_images_are_left_out_with_their_captions_and_named(embed, expected, data_dir, tmp_path, caplog, capsys):
     dataset = Dataset.load_from_disk(data_dir).cast_column("image", Image(decode=False))
-    for image, message in ((None, "Row 2 has no image"), ({"bytes": b"x", "path": None}, "row 2 .* cannot be read")):
-        rows = list(dataset)
-        rows[2]["image"] = image
-        Dataset.from_list(rows, features=dataset.features).save_to_disk(tmp_path / message[:5])
-        with pytest.raises(ValueError, match=message):
-            embed("broken", "--dataset_name", tmp_path / message[:5])
-        assert not list((tmp_path / "broken").glob("*.parquet"))
+    rows = list(dataset)
+    for number, image in ((2, None), (5, {"bytes": b"x", "path": "torn.png"})):
+        rows[number]["image"] = image
+    for number in range(8, 12):  # all of a file
+        rows[number]["image"] = None
+    Dataset.from_list(rows, features=dataset.features).save_to_disk(tmp_path / "damaged")
+    options = ("--max_length", 30, "--dataset_name", tmp_path / "damaged", "--output_file", tmp_path / "counts.json")
+    folder = embed("out", *options)
+    assert_same(read(folder), [row for row in expected if row["id"] not in (2, 5, 8, 9, 10, 11)])
+    assert "The image of row 2" in caplog.text and "The image of torn.png" in caplog.text
+    assert "6 images could not be read" in capsys.readouterr().out
+    # a run that has nothing left to do counts them too, and begins no file anew
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    embed("out", *options)
+    assert json.loads((tmp_path / "counts.json").read_text())["unreadable"] == 6
+    assert before == {path: path.read_bytes() for path in folder.iterdir()} and len(before) == 7
+    # texts alone need no images
+    texts = embed("texts", *options, "--only", "texts")
+    assert_same(read(texts), [row for row in expected if row["kind"] != "image"])
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 300, 2048])
@@ -232,7 +253,7 @@ def test_corpus_in_memory(model_dir, tokens_per_batch, caplog):
     slow = BatchEncoding(processor.tokenizer(texts, truncation=True, max_length=50, padding=True, return_tensors="pt"))
     assert slow.encodings is None
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("inference.embedding.tokenize", lambda *_: slow)
+        monkeypatch.setattr("modeling_lotlip.embedding.batches.tokenize", lambda *_: slow)
         assert sum(tokenize_and_count(processor, texts, 50)[1]) == num_truncated
     with pytest.raises(ValueError, match="`texts` is empty"):
         embed_corpus(model, processor, [])

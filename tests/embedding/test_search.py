@@ -1,4 +1,3 @@
-import json
 import math
 import random
 import subprocess
@@ -13,18 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from modeling_lotlip import LotlipModel, LotlipProcessor
+import lotlip
+from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.embedding.search import main, recall_at_k, search, search_faiss
-from modeling_lotlip.embedding.storage import (
+from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.embedding.search import format_hits, recall_at_k, search, search_faiss, search_folder
+from modeling_lotlip.embedding.store import (
     STORAGE_DTYPES,
     from_storage,
     read_embeddings,
-    storage_dtype_of,
+    read_storage_dtype,
     to_storage,
 )
-from modeling_lotlip.embedding.store import main as embed_dataset
 from modeling_lotlip.metrics import retrieval_metrics
 from tests.conftest import WORDS
 
@@ -139,22 +140,15 @@ def data_dir(tmp_path_factory) -> Path:
     return folder
 
 
-def run(monkeypatch, script, **arguments) -> None:
-    argv = [script.__module__]
-    for name, value in arguments.items():
-        argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    monkeypatch.setattr(sys, "argv", argv)
-    script()
-
-
 @pytest.fixture
-def embeddings_dir(model_dir, data_dir, tmp_path, monkeypatch):
+def embeddings_dir(model_dir, data_dir, tmp_path):
     """Embeds the data set in shards of 16 rows, in a storage dtype."""
 
     def embed(storage_dtype: str, **arguments) -> Path:
-        arguments = {"model_name_or_path": model_dir, "dataset_name": data_dir, "id_column": "name", **arguments}
+        arguments = {"model": model_dir, "dataset_name": data_dir, "id_column": "name", "device": "cpu", **arguments}
         arguments |= {"shard_size": 16, "storage_dtype": storage_dtype, "output_dir": tmp_path / storage_dtype}
-        run(monkeypatch, embed_dataset, device="cpu", **arguments)
+        options = [str(part) for name, value in arguments.items() for part in (f"--{name}", value)]
+        assert lotlip.main(["embed", *options]) == 0
         return tmp_path / storage_dtype
 
     return embed
@@ -177,24 +171,19 @@ def test_shards_are_read_as_they_were_stored(embeddings_dir, storage_dtype):
         assert torch.equal(torch.cat(parts), from_storage(stored, storage_dtype))
     assert list(read_embeddings(folder, "none")) == []
     # shards from before they told their storage
-    assert storage_dtype_of(pa.schema({"embedding": pa.list_(pa.float16(), 8)})) == "float16"
+    assert read_storage_dtype(pa.schema({"embedding": pa.list_(pa.float16(), 8)})) == "float16"
 
 
 @pytest.mark.parametrize("storage_dtype, kind", [("float32", "long"), ("binary", "image")])
-def test_command(embeddings_dir, storage_dtype, kind, model_dir, tmp_path, monkeypatch, capsys):
+def test_search_in_a_folder(embeddings_dir, storage_dtype, kind, model_dir):
     folder = embeddings_dir(storage_dtype)
     queries = ["a red boat", "a car. the sea is blue. " * 30, "tree"]
-    (tmp_path / "queries.txt").write_text(f"{queries[1]}\n\n  {queries[2]}\n")
-    output_file = tmp_path / "found.json"
-    arguments = {"model_name_or_path": model_dir, "embeddings_dir": folder, "kind": kind, "device": "cpu", "k": 4}
-    arguments |= {"queries": [queries[0]], "queries_file": tmp_path / "queries.txt", "output_file": output_file}
-    run(monkeypatch, main, **arguments)
-    printed = capsys.readouterr().out
-    found = json.loads(output_file.read_text())["queries"]
-    assert [query["query"].strip() for query in found] == [query.strip() for query in queries]
+    model, processor = load_model(model_dir, InferenceArguments(device="cpu"))
+    results = search_folder(folder, model, processor, queries, kind, k=4)
+    printed, found = format_hits(results), results["queries"]
+    assert [query["query"] for query in found] == queries
     assert [query["truncated"] for query in found] == [False, True, False] and printed.count("(truncated)") == 1
 
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     texts = [queries[0], queries[1].strip().removesuffix("."), queries[2]]
     embeds = embed_corpus(model, processor, texts)
     rows = rows_of(folder, kind)
@@ -207,44 +196,40 @@ def test_command(embeddings_dir, storage_dtype, kind, model_dir, tmp_path, monke
         assert all(f"id {identifier}   index {index}" in printed for identifier, index in expected)
 
     # so small a graph is searched through; signs alone make some pictures equal, in any order
-    run(monkeypatch, main, **arguments, index="faiss")
-    printed = capsys.readouterr().out
-    approximate = json.loads(output_file.read_text())
-    assert f"HNSW32: recall@4 {approximate['recall_against_exact']:.3f} against exact search" in printed
-    assert storage_dtype == "binary" or approximate["recall_against_exact"] == 1.0
+    approximate = search_folder(folder, model, processor, queries, kind, k=4, faiss_factory="HNSW32")
+    recall = approximate["recall_against_exact"]
+    assert f"HNSW32: recall@4 {recall:.3f} against exact search" in format_hits(approximate)
+    assert storage_dtype == "binary" or recall == 1.0
     for query, scores in zip(approximate["queries"], similarities.tolist()):
         assert [result["similarity"] for result in query["results"]] == pytest.approx(scores, abs=1e-5)
 
     # of four cells one is looked into, which gives fewer results than asked for; each of them is right
-    run(monkeypatch, main, **{**arguments, "k": len(rows)}, index="faiss", faiss_factory="IVF4,Flat")
-    approximate = json.loads(output_file.read_text())
+    approximate = search_folder(folder, model, processor, queries, kind, k=len(rows), faiss_factory="IVF4,Flat")
     found = [{(result["id"], result["index"]) for result in query["results"]} for query in approximate["queries"]]
     assert all(0 < len(results) < len(rows) for results in found)
+    assert all(len(query["results"]) == len(own) for query, own in zip(approximate["queries"], found))
     assert approximate["recall_against_exact"] == pytest.approx(
         np.mean([len(results) for results in found]) / len(rows)
     )
 
 
-def test_refuses_other_models_and_missing_kinds(embeddings_dir, model_dir, tmp_path, monkeypatch):
+def test_refuses_other_models_and_missing_kinds(embeddings_dir, model_dir, tmp_path):
     folder = embeddings_dir("int8", only="images")
-    arguments = {"model_name_or_path": model_dir, "embeddings_dir": folder, "device": "cpu", "queries": ["a"]}
-    with pytest.raises(ValueError, match="holds no embeddings of `--kind long`"):
-        run(monkeypatch, main, **arguments, kind="long")
-    with pytest.raises(ValueError, match="`--k 41` must be from 1 to 40, the embeddings of `--kind image`"):
-        run(monkeypatch, main, **arguments, k=41)
-    with pytest.raises(ValueError, match="no query, or a blank one"):
-        run(monkeypatch, main, **{**arguments, "queries": ["a", " "]})
-    with pytest.raises(ValueError, match="holds no embeddings"):
-        run(monkeypatch, main, **{**arguments, "embeddings_dir": tmp_path})
-    with pytest.raises(ValueError, match="of other weights than .* has in bfloat16: .* `--dtype float32`"):
-        run(monkeypatch, main, **arguments, dtype="bfloat16")
-    model = LotlipModel.from_pretrained(model_dir)
+    model, processor = load_model(model_dir, InferenceArguments(device="cpu"))
+
+    def refuse(message: str, folder: Path = folder, model: LotlipModel = model, queries=("a",), **arguments) -> None:
+        with pytest.raises(ValueError, match=message):
+            search_folder(folder, model, processor, list(queries), **arguments)
+
+    refuse("holds no embeddings of `--kind long`", kind="long")
+    refuse("`--k 41` must be from 1 to 40, the embeddings of `--kind image`", k=41)
+    refuse("no query, or a blank one", queries=["a", " "])
+    refuse("holds no embeddings", folder=tmp_path)
+    halved, _ = load_model(model_dir, InferenceArguments(device="cpu", dtype="bf16"))
+    refuse("of other weights than .* has in bfloat16: .* `--dtype float32`", model=halved)
     with torch.no_grad():
         model.text_projection.weight[0, 0] += 1e-3
-    model.save_pretrained(tmp_path / "other")
-    LotlipProcessor.from_pretrained(model_dir).save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match="of other weights than"):
-        run(monkeypatch, main, **{**arguments, "model_name_or_path": tmp_path / "other"})
+    refuse("of other weights than")
 
 
 def test_faiss_is_measured_against_exact_search():

@@ -1,0 +1,80 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Embeddings of the images and captions of a data set, in parquet files; a stopped run goes on where it was.
+
+    lotlip embed --model outputs/demo --output_dir outputs/embeddings
+    lotlip embed --model MODEL --output_dir OUT --dataset_name NAME --only texts
+
+`lotlip search --embeddings OUT "A TEXT"` finds what is nearest to a text.
+"""
+
+from ..data.arguments import CaptionArguments, DatasetArguments, EvaluationSplitArguments
+from ..embedding.arguments import ModelArguments, OutputArguments, StoreArguments
+
+
+ARGUMENTS = (
+    ModelArguments,
+    DatasetArguments,
+    EvaluationSplitArguments,
+    CaptionArguments,
+    StoreArguments,
+    OutputArguments,
+)
+
+# What is noted of the data, beside its fingerprint
+SOURCE = ("dataset_name", "dataset_config_name", "data_dir", "data_files")
+
+
+def run(
+    model_arguments: ModelArguments,
+    data: DatasetArguments,
+    split: EvaluationSplitArguments,
+    captions: CaptionArguments,
+    store: StoreArguments,
+    output: OutputArguments,
+) -> None:
+    from datetime import timedelta
+
+    from accelerate import PartialState
+
+    from ..data.loading import load_split
+    from ..embedding.models import load_model
+    from ..embedding.store import embed_to_folder
+    from ..files import format_markdown, write_results
+
+    # a process that is ready early waits for the last one
+    state = PartialState(cpu=model_arguments.device == "cpu", timeout=timedelta(days=7))
+    dataset = load_split(data, split.eval_split, split.max_eval_samples, with_images=store.only != "texts")
+    model, processor = load_model(model_arguments.model_name_or_path, model_arguments)
+    counts = embed_to_folder(
+        model,
+        processor,
+        dataset,
+        store,
+        captions,
+        data.image_column,
+        batch_size=model_arguments.batch_size,
+        max_length=model_arguments.max_length,
+        num_workers=data.dataloader_num_workers,
+        source={name: getattr(data, name) for name in SOURCE} | vars(split),
+    )
+    if state.is_main_process:
+        print(
+            "{} holds {image} images, {short} short and {long} long captions; {truncated} captions were truncated, "
+            "{unreadable} images could not be read.".format(store.output_dir, **counts)
+        )
+        if output.output_file is not None:
+            table = format_markdown(list(counts), [[str(count) for count in counts.values()]])
+            write_results(output.output_file, counts, table)

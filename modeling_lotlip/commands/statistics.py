@@ -1,0 +1,105 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+The data table of the paper for any data set or benchmark: images, texts, sub-captions and tokens per text, and the
+share of texts that are too long for a model.
+
+    lotlip statistics --dataset_name imagefolder --data_dir my_photos --eval_split train
+    lotlip statistics --benchmark iiw --data_dir iiw --text_only --output_file iiw.json
+
+Tokens are those of the text as it is, without special tokens and without truncation; the paper counts word pieces of
+BERT uncased. Beside --output_file a picture (.png) shows how long the texts are.
+"""
+
+from dataclasses import dataclass
+
+from ..arguments import Arguments, argument
+from ..data.arguments import CaptionArguments, EvaluationSplitArguments, SideFileArguments, SourceArguments
+from ..embedding.arguments import OutputArguments
+
+
+@dataclass
+class StatisticsArguments(Arguments):
+    """What is measured, and how tokens are counted."""
+
+    benchmark: str | None = argument(None, "A benchmark of the paper by name, such as `iiw`, in --data_dir.")
+    text_only: bool = argument(False, "The images of a benchmark need not be there.")
+    allow_partial: bool = argument(False, "Use what there is of a benchmark.")
+    tokenizer_path: str = argument(
+        "google-bert/bert-base-uncased", "A Hub id or a folder of a tokenizer; the paper counts with BERT uncased."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("text_only", "allow_partial"):
+            if getattr(self, name) and self.benchmark is None:
+                raise ValueError(f"--{name} is for a --benchmark: name one, or leave it out.")
+
+
+ARGUMENTS = (
+    StatisticsArguments,
+    SourceArguments,
+    EvaluationSplitArguments,
+    CaptionArguments,
+    SideFileArguments,
+    OutputArguments,
+)
+
+
+def run(
+    statistics: StatisticsArguments,
+    source: SourceArguments,
+    split: EvaluationSplitArguments,
+    captions: CaptionArguments,
+    side_files: SideFileArguments,
+    output: OutputArguments,
+) -> None:
+    from ..data.captions import CaptionReader
+    from ..data.images import undecoded
+    from ..data.loading import get_columns, load_split
+    from ..data.published import get_benchmark, load_benchmark
+    from ..evaluation.statistics import format_table, load_tokenizer, measure_texts, plot_lengths, summarize
+    from ..files import write_results
+
+    about = {"tokenizer": statistics.tokenizer_path, "sub_caption_splitter": captions.sub_caption_splitter}
+    if statistics.benchmark is None:
+        name = source.dataset_name or "scenes"
+        dataset = load_split(source, split.eval_split, split.max_eval_samples, with_images=False)
+    else:
+        if source.data_dir is None or source.dataset_name is not None:
+            raise ValueError("--benchmark needs --data_dir, the folder of its files, and no --dataset_name.")
+        benchmark = get_benchmark(statistics.benchmark)
+        if benchmark.task == "classification":
+            raise ValueError(f"--benchmark {benchmark.name} has no texts: name another one.")
+        name = benchmark.name
+        dataset = load_benchmark(name, source.data_dir, statistics.text_only, statistics.allow_partial)
+        dataset = dataset if split.max_eval_samples is None else dataset.take(split.max_eval_samples)
+        about |= {"published_num_images": benchmark.num_images, "published_num_texts": benchmark.num_texts}
+
+    columns = get_columns(dataset)
+    if source.image_column in columns:
+        dataset = undecoded(dataset, source.image_column)
+    reader = CaptionReader(columns, captions, side_files, source.image_column)
+    lengths = measure_texts(dataset, reader, load_tokenizer(statistics.tokenizer_path))
+    measured = {kind: summarize(of_kind) for kind, of_kind in lengths.items()}
+    table = format_table(name, measured)
+    print(table)
+    if output.output_file is not None:
+        # the data table's row at the top: of long captions where there are any
+        kind, *others = measured
+        results = {"dataset": name, "captions": kind, **measured[kind], **about}
+        results |= {other: measured[other] for other in others}
+        rows = [{"dataset": name, "captions": kind, **of_kind, **about} for kind, of_kind in measured.items()]
+        write_results(output.output_file, results, table, rows)
+        plot_lengths(lengths, name, output.output_file.with_suffix(".png"))

@@ -1,0 +1,352 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+The arguments of a training. Whatever a command line can say, `TrainArguments(output_dir=..., ...)` can say in Python.
+
+A new argument is a field here, and the line that uses it: what a resumed run is compared by, what the model card
+leaves out and the least value are said with the field.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from ..arguments import DTYPES, Arguments, argument
+from ..data.arguments import (
+    CaptionArguments,
+    DatasetArguments,
+    EvaluationSplitArguments,
+    SideFileArguments,
+    TrainSplitArguments,
+)
+from ..evaluation.arguments import ClassificationArguments
+from .objectives import OBJECTIVES
+
+
+# The results of an evaluation, by any of which the best model is kept
+METRICS = re.compile(r"(short|long)_(((i2t|t2i)_(recall@(1|5|10)|median_rank))|mean_recall)|zero_shot_top[15]")
+
+# accelerate's names of the precisions
+MIXED_PRECISIONS = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
+
+
+@dataclass
+class TrainDataArguments(Arguments):
+    """What of the data is trained on, and how much of it may be broken."""
+
+    _argument_group_name = "data"
+
+    data_weights: list[float] | None = argument(
+        None, "How often to draw from each of --data_files.", compared_on_resume=True
+    )
+    eval_data_files: list[str] | None = argument(None, "Evaluate on these files, not on --data_files.")
+    shuffle_buffer_size: int = argument(
+        10_000, "Rows of a stream from which the next one is drawn.", least=1, compared_on_resume=True
+    )
+    max_bad_fraction: float = argument(
+        0.01,
+        "Samples that cannot be used are skipped and counted; the run ends if more than this share of them are.",
+        least=0,
+    )
+    max_bad_in_a_row: int = argument(100, "It ends too after so many in a row.", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.max_bad_fraction > 1:
+            raise ValueError(f"--max_bad_fraction must be from 0 to 1, got {self.max_bad_fraction}.")
+        if self.data_weights is not None and min(self.data_weights) <= 0:
+            raise ValueError(f"--data_weights must be above 0, got {self.data_weights}.")
+
+
+@dataclass
+class TowerArguments(Arguments):
+    """The model. Towers that are not named are small, and trained from scratch."""
+
+    _argument_group_name = "model"
+
+    model_name_or_path: str | None = argument(None, "A LoTLIP model to train further.", aliases=("--model",))
+    text_model_name_or_path: str | None = argument(None, "A BERT to start the text tower from.")
+    vision_model_name_or_path: str | None = argument(
+        None, "A ViT or DINOv2 (transformers), a ViT (timm) or another LoTLIP to start the image tower from."
+    )
+    config_name: str | None = argument(None, "The configuration of a model from scratch, a Hub id or a folder.")
+    tokenizer_name: str | None = argument(None, "A BERT tokenizer, if not that of the text tower.")
+    num_corner_tokens: int | None = argument(
+        None, "2 for LoTLIP by default, or those of the model.", least=0, compared_on_resume=True
+    )
+    no_corner_attention_mask: bool = argument(False, "Let all tokens see the corner tokens.", compared_on_resume=True)
+    freeze_vision_model: bool | None = argument(
+        None,
+        "Freeze the image tower. Default: frozen if and only if its weights were loaded.",
+        compared_on_resume=True,
+    )
+    cache_image_features: bool = argument(
+        False, "Run a frozen image tower once, before training, and keep its output on disk for this and later runs."
+    )
+    image_features_dir: Path | None = argument(None, "Where it is kept. Default: below the Hub's cache.")
+    image_size: int | None = argument(None, "In pixels. Default: that of the image tower; 64 from scratch.")
+    max_length: int | None = argument(
+        None, "Tokens of a text, corners not counted. Default: 128 less them.", compared_on_resume=True
+    )
+    max_position_embeddings: int | None = argument(
+        None,
+        "Stretch the position table of the text tower to so many, keeping the first 20, as Long-CLIP does.",
+        compared_on_resume=True,
+    )
+    gradient_checkpointing: bool = argument(False, "Compute layers twice to save memory.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        towers = (self.text_model_name_or_path, self.vision_model_name_or_path, self.config_name)
+        if self.model_name_or_path and any(towers):
+            raise ValueError(
+                "--model_name_or_path is a whole model: it excludes the names of towers and --config_name."
+            )
+        if self.model_name_or_path and (self.image_size or self.tokenizer_name):
+            raise ValueError(
+                "--image_size and --tokenizer_name are for new models: --model_name_or_path brings its own."
+            )
+        if self.image_features_dir is not None and not self.cache_image_features:
+            raise ValueError("--image_features_dir is for --cache_image_features, which is not given.")
+
+
+@dataclass
+class ObjectiveArguments(Arguments):
+    """What is learned, from which captions and views of the images."""
+
+    _argument_group_name = "objective"
+
+    objective: str = argument(
+        "lotlip",
+        "; ".join(f"{name}: {objective.help}" for name, objective in OBJECTIVES.items()) + ".",
+        choices=tuple(OBJECTIVES),
+        compared_on_resume=True,
+    )
+    short_captions: str | None = argument(
+        None,
+        "What the short caption of an image is. given: one of its short captions; any: one of the short and the long "
+        "ones, as in LaCLIP; details: some sub-captions of a long one, but not the first, a summary, as in "
+        "DeBias-CLIP; none: train on long captions alone. Default: that of the objective, else given.",
+        choices=("given", "any", "details", "none"),
+        compared_on_resume=True,
+    )
+    num_long_captions: int | None = argument(
+        None,
+        "Long captions drawn for an image. Default: that of the objective; 1 for LoTLIP.",
+        least=0,
+        compared_on_resume=True,
+    )
+    num_sub_captions: int | None = argument(
+        None, "Consecutive sub-captions drawn of each. Default: all.", least=1, compared_on_resume=True
+    )
+    min_crop_scale: float | None = argument(
+        None,
+        "Smallest part of an image that is cut out. Default: 0.9, and 1 (all of it) for drawn scenes.",
+        compared_on_resume=True,
+    )
+    num_views: int | None = argument(
+        None,
+        "Random crops of an image that a frozen image tower sees, in turns. Default: the image as it is.",
+        least=1,
+        compared_on_resume=True,
+    )
+    keep_duplicate_negatives: bool = argument(
+        False, "Contrast images whose short captions are the same, too.", compared_on_resume=True
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        objective = OBJECTIVES[self.objective]
+        if self.short_captions is None:
+            self.short_captions = objective.short_captions
+        if self.num_long_captions is None:
+            self.num_long_captions = objective.num_long_captions
+        if self.min_crop_scale is not None and not 0 < self.min_crop_scale <= 1:
+            raise ValueError(f"--min_crop_scale must be above 0 and at most 1, got {self.min_crop_scale}.")
+        if self.short_captions == "none" and self.num_long_captions == 0:
+            raise ValueError("--short_captions none and --num_long_captions 0 leave nothing to train on.")
+
+
+@dataclass
+class OptimizationArguments(Arguments):
+    """The steps of a training."""
+
+    _argument_group_name = "optimization"
+
+    seed: int = argument(0, "Of weights, data order, crops and captions drawn.", compared_on_resume=True)
+    per_device_train_batch_size: int = argument(64, "Images of a process in a step.", least=1)
+    gradient_accumulation_steps: int = argument(
+        1, "Batches of an optimizer step, each contrasted for itself.", least=1, compared_on_resume=True
+    )
+    grad_cache_chunk_size: int | None = argument(
+        None, "Encode so many images and their texts at a time: a batch of any size in the memory of these.", least=1
+    )
+    learning_rate: float = argument(1e-3, "The highest one, after the warm-up.", compared_on_resume=True)
+    lr_scheduler_type: str = argument(
+        "cosine",
+        "How the learning rate falls after the warm-up.",
+        choices=("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"),
+        compared_on_resume=True,
+    )
+    warmup_steps: int = argument(200, "Steps in which the learning rate rises.", least=0, compared_on_resume=True)
+    num_train_epochs: int = argument(10, "Passes over the training data.", least=1)
+    max_train_steps: int | None = argument(None, "Optimizer steps, instead of a number of epochs.", least=1)
+    weight_decay: float = argument(0.1, "Of matrices only.", compared_on_resume=True)
+    adam_beta1: float = argument(0.9, "AdamW's decay of the mean.", compared_on_resume=True)
+    adam_beta2: float = argument(0.98, "AdamW's decay of the variance.", compared_on_resume=True)
+    adam_epsilon: float = argument(1e-6, "AdamW's least divisor.", compared_on_resume=True)
+    max_grad_norm: float = argument(1.0, "Clip gradients to this norm; 0: do not.", least=0, compared_on_resume=True)
+    mixed_precision: str | None = argument(
+        None,
+        "What the model computes in. Default: as accelerate is configured.",
+        choices=tuple(DTYPES),
+        compared_on_resume=True,
+    )
+    max_skipped_steps: int = argument(
+        10,
+        "A step whose loss or gradients are not finite is skipped; after so many in a row the run ends.",
+        least=1,
+    )
+    ddp_timeout: int = argument(
+        1800, "Seconds after which a process gives up waiting for another.", in_model_card=False
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.mixed_precision = MIXED_PRECISIONS.get(DTYPES.get(self.mixed_precision))
+
+
+@dataclass(kw_only=True)
+class CheckpointArguments(Arguments):
+    """The output folder and what is kept in it."""
+
+    _argument_group_name = "output"
+
+    output_dir: Path = argument(help="Where model, checkpoints and results go.")
+    overwrite_output_dir: bool = argument(False, "Replace what an earlier run left there.", in_model_card=False)
+    checkpointing_steps: str | None = argument(None, "Save the state every so many steps, or every `epoch`.")
+    checkpoints_total_limit: int | None = argument(
+        None, "Keep so many checkpoints, the last ones.", least=1, in_model_card=False
+    )
+    resume_from_checkpoint: str | None = argument(
+        None, "A checkpoint, or `latest` for the last one of the output folder."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.output_dir = Path(self.output_dir)
+        steps = self.checkpointing_steps
+        if steps not in (None, "epoch") and not (str(steps).isdecimal() and int(steps) >= 1):
+            raise ValueError(f"--checkpointing_steps must be a number or `epoch`, got {steps}.")
+
+
+@dataclass
+class MonitoringArguments(Arguments):
+    """Evaluation, measurements and the upload of the model."""
+
+    _argument_group_name = "evaluation and tracking"
+
+    per_device_eval_batch_size: int = argument(64, "Images in a batch of an evaluation.", least=1)
+    eval_steps: int = argument(500, "Evaluate every so many steps, and at the end.", least=1)
+    metric_for_best_model: str | None = argument(
+        None, "Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, `zero_shot_top1`, ..."
+    )
+    logging_steps: int = argument(10, "Measure every so many steps.", least=1, in_model_card=False)
+    with_tracking: bool = argument(False, "Send measurements and results to trackers.", in_model_card=False)
+    report_to: str = argument("all", "`tensorboard`, `wandb`, ..., or `all` that are installed.")
+    push_to_hub: bool = argument(
+        False, "Upload the model at the end, the best one if one is kept.", in_model_card=False
+    )
+    hub_model_id: str | None = argument(None, "The repository to upload to. Default: named after the output folder.")
+    language: list[str] = argument(["en"], "The captions' languages, ISO codes, for the model card.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.metric_for_best_model is not None and METRICS.fullmatch(self.metric_for_best_model) is None:
+            raise ValueError(
+                f"--metric_for_best_model {self.metric_for_best_model} is no result of the evaluation. Results are "
+                "short_t2i_recall@1, long_mean_recall, zero_shot_top1, ..."
+            )
+
+
+@dataclass(kw_only=True)
+class TrainArguments(
+    MonitoringArguments,
+    ClassificationArguments,
+    OptimizationArguments,
+    ObjectiveArguments,
+    TowerArguments,
+    SideFileArguments,
+    CaptionArguments,
+    TrainDataArguments,
+    TrainSplitArguments,
+    EvaluationSplitArguments,
+    DatasetArguments,
+    CheckpointArguments,
+):
+    """
+    All arguments of a training.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.training.arguments import TrainArguments
+
+    >>> args = TrainArguments(output_dir="outputs/laclip", objective="laclip")
+    >>> args.short_captions, args.num_long_captions, args.num_corner_tokens
+    ('any', 0, 0)
+    >>> TrainArguments(output_dir="outputs/demo", eval_steps=0)
+    Traceback (most recent call last):
+    ValueError: --eval_steps must be at least 1, got 0.
+    ```"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_corner_tokens is None and self.model_name_or_path is None:
+            self.num_corner_tokens = OBJECTIVES[self.objective].num_corner_tokens
+        if self.min_crop_scale is None:
+            self.min_crop_scale = 1.0 if self.dataset_name is None else 0.9
+        if self.streaming and self.dataset_name is None:
+            raise ValueError("--streaming needs --dataset_name: the drawn scenes are no stream.")
+        if self.streaming and self.max_train_steps is None:
+            raise ValueError("--streaming needs --max_train_steps: a stream does not know its length.")
+        if self.streaming and self.cache_image_features:
+            raise ValueError("--cache_image_features needs the whole data set, not a stream: leave out --streaming.")
+        if self.data_weights is not None:
+            num_sources = len(self.data_files or [])
+            if len(self.data_weights) != num_sources or num_sources < 2:
+                raise ValueError(
+                    f"--data_weights gives {len(self.data_weights)} weights for the {num_sources} values of "
+                    "--data_files: give one for each, two or more (a value may be a pattern)."
+                )
+
+    def compared_on_resume(self) -> dict[str, object]:
+        """What a resumed run must have in common with the first one, to take the same steps."""
+        return {
+            field.name: getattr(self, field.name) for field in fields(self) if field.metadata["compared_on_resume"]
+        }
+
+    def in_model_card(self) -> dict[str, object]:
+        """What the model card tells: numbers and choices, but no names of files, which are of this machine."""
+        told = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_public = isinstance(value, (int, float)) or (value is not None and "choices" in field.metadata)
+            if is_public and field.metadata["in_model_card"]:
+                told[field.name] = value
+        return told
+
+    def to_dict(self) -> dict[str, object]:
+        """All arguments, as JSON can hold them."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}

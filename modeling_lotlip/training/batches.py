@@ -1,0 +1,120 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The order of the samples of an epoch, and the share of each process in every batch."""
+
+import math
+import random
+from collections.abc import Iterator
+from itertools import count, islice
+
+import torch
+from accelerate import Accelerator
+from datasets import IterableDataset
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import Sampler
+
+from ..data.images import undecoded
+
+
+class BatchSampler(Sampler):
+    """
+    This process's part of every global batch of an epoch, as keys (epoch, index, is_padding).
+
+    The order is a permutation seeded with (seed, epoch), cut into batches for all processes together. The last batch
+    may be smaller: where it does not divide, some processes get a row of padding, an image that lacks all captions.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int, process_index: int, num_processes: int):
+        self.num_samples = num_samples
+        self.global_batch_size = batch_size * num_processes
+        self.seed = seed
+        self.process_index = process_index
+        self.num_processes = num_processes
+        self.epoch = 0
+        self.first_batch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_samples / self.global_batch_size)
+
+    def order(self) -> list[int]:
+        """All samples, in the order of this epoch."""
+        order = list(range(self.num_samples))
+        random.Random(f"{self.seed} {self.epoch}").shuffle(order)
+        return order
+
+    def __iter__(self):
+        order = self.order()
+        for batch in range(self.first_batch, len(self)):
+            indices = order[batch * self.global_batch_size : (batch + 1) * self.global_batch_size]
+            num_rows = math.ceil(len(indices) / self.num_processes)
+            own = indices[self.process_index :: self.num_processes]
+            keys = [(self.epoch, index, False) for index in own]
+            yield keys + [(self.epoch, indices[0], True)] * (num_rows - len(own))
+
+
+class StreamBatchSampler(Sampler):
+    """
+    This process's part of every global batch of an epoch of a stream, as keys (epoch, index, is_padding, row).
+
+    The stream is shared out over the processes, by shards where their number divides, else by rows, and shuffled in a
+    buffer, all seeded with (seed, epoch). Rows are read here and decoded by the workers, whose number hence changes
+    nothing. A process that has come to the end of its share goes on with rows of padding until the last one has.
+
+    Args:
+        dataset (`IterableDataset`):
+            The stream.
+        batch_size (`int`):
+            Rows of a process in a batch.
+        seed (`int`):
+            The seed.
+        image_column (`str`):
+            The column of the images, which are left undecoded.
+        accelerator (`Accelerator`):
+            The processes.
+        buffer_size (`int`):
+            Rows in the shuffle buffer.
+    """
+
+    def __init__(
+        self,
+        dataset: IterableDataset,
+        batch_size: int,
+        seed: int,
+        image_column: str,
+        accelerator: Accelerator,
+        buffer_size: int,
+    ):
+        stream = undecoded(dataset, image_column).shuffle(seed=seed, buffer_size=buffer_size)
+        self.stream = split_dataset_by_node(stream, accelerator.process_index, accelerator.num_processes)
+        self.batch_size = batch_size
+        self.global_batch_size = batch_size * accelerator.num_processes
+        self.accelerator = accelerator
+        self.epoch = 0
+        self.first_batch = 0
+
+    def __iter__(self) -> Iterator[list[tuple]]:
+        self.stream.set_epoch(self.epoch)
+        # the number of a row among those of all processes
+        first, step = self.accelerator.process_index, self.accelerator.num_processes
+        rows = ((self.epoch, first + step * place, False, row) for place, row in enumerate(self.stream))
+        padding = (self.epoch, 0, True, None)
+        for batch in count():
+            own = list(islice(rows, self.batch_size))
+            sizes = self.accelerator.gather(torch.tensor([len(own)], device=self.accelerator.device))
+            if sizes.max() == 0 and batch == 0:
+                raise ValueError("The stream of the training data is empty: name another split, or other files.")
+            if sizes.max() == 0:
+                return
+            if batch >= self.first_batch:  # those before are read again, for the order to be that of a whole epoch
+                yield own + [padding] * (int(sizes.max()) - len(own))

@@ -1,0 +1,112 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The evaluation of a model while it is trained."""
+
+from dataclasses import dataclass, replace
+
+from accelerate import PartialState
+from datasets import ClassLabel, Dataset, IterableDataset
+
+from .. import LotlipModel, LotlipProcessor
+from ..data.captions import CaptionReader
+from ..data.loading import get_columns, load_split
+from ..evaluation.classification import classify, embed_classes, read_class_names
+from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
+from .arguments import TrainArguments
+
+
+@dataclass
+class EvaluationData:
+    """
+    What a training is evaluated on.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            The images, captions and labels.
+        reader (`CaptionReader`):
+            Reads its captions.
+        class_names (`list[str]`, *optional*):
+            The classes of its images, if they have labels.
+    """
+
+    dataset: Dataset | IterableDataset
+    reader: CaptionReader
+    class_names: list[str] | None = None
+
+
+def load_evaluation_data(args: TrainArguments) -> EvaluationData:
+    """
+    The evaluation data of a training.
+
+    Raises:
+        `ValueError`: if a column that is named is not there, or `--metric_for_best_model` cannot be measured.
+    """
+    args = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
+    dataset = load_split(args, args.eval_split, args.max_eval_samples)
+    columns = get_columns(dataset)
+    reader = CaptionReader(columns, args, args, args.image_column)
+    class_names = None
+    if args.label_column in columns:
+        labels = dataset.features[args.label_column] if dataset.features else None
+        if args.class_names or args.class_names_file or isinstance(labels, ClassLabel):
+            class_names = read_class_names(labels, args.class_names, args.class_names_file)
+    elif args.class_names or args.class_names_file:
+        raise ValueError(f"`--label_column {args.label_column}` is no column of the evaluation data: name it.")
+
+    kinds = {"short": reader.short_column, "long": reader.has_long_captions, "zero": class_names}
+    kind = (args.metric_for_best_model or "").split("_")[0]
+    if kind and not kinds[kind]:
+        raise ValueError(
+            f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the evaluation data has no "
+            f"{'class labels' if kind == 'zero' else f'{kind} captions'}."
+        )
+    return EvaluationData(dataset, reader, class_names)
+
+
+def evaluate_model(
+    model: LotlipModel, processor: LotlipProcessor, data: EvaluationData, args: TrainArguments
+) -> dict[str, float]:
+    """
+    Retrieval, and zero-shot classification where there are classes, with the keys `short_...`, `long_...` and
+    `zero_shot_...`. Every process embeds its share; the main one has the results, the others get none.
+    """
+    batch_size = args.per_device_eval_batch_size
+    embedded = embed_dataset(
+        model,
+        processor,
+        data.dataset,
+        data.reader,
+        args.image_column,
+        args.label_column if data.class_names is not None else None,
+        batch_size=batch_size,
+        num_workers=args.dataloader_num_workers,
+    )
+    if not PartialState().is_main_process:
+        return {}
+    # a drawn scene has the short caption of others
+    results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None)
+    if data.class_names is not None:
+        model.eval()
+        class_embeds = embed_classes(model, processor, data.class_names, args.templates, batch_size)
+        classified = classify(embedded.image_embeds, embedded.labels, class_embeds, data.class_names)
+        results |= {f"zero_shot_{name}": classified[name] for name in ("top1", "top5")}
+    return results
+
+
+def format_results(results: dict[str, float]) -> str:
+    """The results of [`evaluate_model`] for people."""
+    text = format_table(results)
+    if "zero_shot_top1" in results:
+        text += "\nzero-shot top-1 {zero_shot_top1:.1f}, top-5 {zero_shot_top5:.1f}".format(**results)
+    return text

@@ -1,0 +1,113 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A trained model in its folder, with a card, and on the Hub."""
+
+import shutil
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.tracking import get_available_trackers
+from huggingface_hub import HfApi
+
+from .. import LotlipModel, LotlipProcessor
+from ..files import write_json
+from ..hub import push_folder, save_with_remote_code, write_model_card
+from .arguments import TrainArguments
+
+
+RESULTS_FILE = "eval_results.json"
+
+BIASES_OF_SCENES = (
+    "It has seen nothing but drawn scenes, and knows no photographs, no people, and few words. It is for trying out "
+    "how such models are trained and used, not for use."
+)
+
+
+def public_name(name: str) -> str:
+    """What the model card calls a data set or a model: not by its path on this machine."""
+    return Path(name).resolve().name if Path(name).exists() else name
+
+
+def describe_training(args: TrainArguments) -> dict:
+    """What the model card says of a training: arguments of [`write_model_card`]."""
+    sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
+    sources = [name for name in sources if name is not None]
+    dataset = public_name(args.dataset_name) if args.dataset_name else "drawn scenes"
+    start = " and ".join(map(public_name, sources)) or "random weights"
+    told = {
+        "repo_id": args.hub_model_id or args.output_dir.resolve().name,
+        "provenance": f"Trained by `examples/train_lotlip.py` on {dataset}, from {start}, with seed {args.seed}.",
+        "license": "other",
+        "license_note": "The weights are under the terms of the data and the models that they were trained from.",
+        "base_model": [name for name in sources if not Path(name).exists()] or None,
+        "dataset": dataset,
+        "dataset_split": args.eval_split,
+        "settings": args.in_model_card() | {"num_processes": PartialState().num_processes},
+        "language": args.language if len(args.language) > 1 else args.language[0],
+    }
+    if not args.dataset_name and not sources:
+        told["biases"] = BIASES_OF_SCENES
+    return told
+
+
+def save_model(
+    args: TrainArguments,
+    folder: Path,
+    model: LotlipModel,
+    processor: LotlipProcessor,
+    results: dict[str, float] | None = None,
+) -> list[str]:
+    """
+    Saves the trained model with its code and a model card; complete files take the place of earlier ones.
+
+    Returns:
+        `list[str]`: the names of the files.
+    """
+    partial_dir = args.output_dir / "model.partial"
+    shutil.rmtree(partial_dir, ignore_errors=True)
+    save_with_remote_code(model, processor, partial_dir)
+    write_model_card(partial_dir, results=results, **describe_training(args))
+    if results is not None:
+        write_json(partial_dir / RESULTS_FILE, results)
+    folder.mkdir(exist_ok=True)
+    names = [file.name for file in partial_dir.iterdir()]
+    for name in names:
+        (partial_dir / name).replace(folder / name)
+    partial_dir.rmdir()
+    return names
+
+
+def push_model(args: TrainArguments, names: list[str]) -> str:
+    """Uploads the files of the best model, if one is kept, else of the last; gives the address."""
+    folder = args.output_dir / "best" if args.metric_for_best_model is not None else args.output_dir
+    return push_folder(folder, args.hub_model_id or args.output_dir.resolve().name, allow_patterns=names)
+
+
+def check_services(args: TrainArguments) -> None:
+    """
+    Refuses trackers that are not installed, and a repository that cannot be uploaded to, before anything is done.
+
+    Raises:
+        `ValueError`: if a tracker is missing.
+        `HfHubHTTPError`: if the Hub refuses, for instance because nobody is logged in (`hf auth login`).
+    """
+    if args.with_tracking:
+        installed = [str(tracker) for tracker in get_available_trackers()]
+        if not installed or args.report_to not in ("all", *installed):
+            raise ValueError(
+                f"`--report_to {args.report_to}` is not installed; installed are {installed}. Install a tracker, such "
+                "as `pip install tensorboard`."
+            )
+    if args.push_to_hub and PartialState().is_main_process:
+        HfApi().create_repo(args.hub_model_id or args.output_dir.resolve().name, exist_ok=True)

