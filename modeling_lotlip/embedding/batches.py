@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from .. import LotlipTokenizer
-from .families import in_trained_case, padding_of
+from .families import get_padding, in_trained_case
 from .models import check_single_embeddings
 from .token_wise import is_token_wise
 
@@ -54,7 +54,7 @@ def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None
     """
     return processor.tokenizer(
         in_trained_case(processor, texts),
-        padding=padding_of(processor),
+        padding=get_padding(processor),
         truncation=None if isinstance(processor.tokenizer, LotlipTokenizer) else True,
         max_length=max_length,
         return_tensors="pt",
@@ -154,7 +154,7 @@ def make_batches(batches: Iterable[Batch], processor: ProcessorMixin, tokens_per
             yield batch
             continue
         mask = torch.ones_like(batch.inputs["input_ids"])
-        if padding_of(processor) != "max_length":  # else padding is part of the text
+        if get_padding(processor) != "max_length":  # else padding is part of the text
             mask = batch.inputs.get("attention_mask", mask)
         mask = mask.bool()
         for text, entry in enumerate(batch.entries):
@@ -213,6 +213,9 @@ def embed_corpus(
     Returns:
         `torch.Tensor` of shape `(num_texts, dim)`: normalised embeddings in float32, in the order of the texts.
 
+    Raises:
+        `ValueError`: if there are no texts, or the model compares tokens.
+
     Example:
 
     ```python
@@ -224,24 +227,23 @@ def embed_corpus(
     >>> embed_corpus(model.eval(), processor, ["a red boat", "A red boat. The sea is calm."]).shape
     torch.Size([2, 768])
     ```"""
-    num_truncated = 0
-
-    def padded_texts() -> Iterator[Batch]:
-        nonlocal num_truncated
-        for start in range(0, len(texts), TEXTS_PER_CHUNK):
-            part = texts[start : start + TEXTS_PER_CHUNK]
-            tokens, truncated = tokenize_and_count(processor, part, max_length)
-            num_truncated += sum(truncated)
-            yield Batch(list(range(start, start + len(part))), tokens)
-
-    embeds = None
-    for batch in prefetch(make_batches(padded_texts(), processor, tokens_per_batch)):
+    if not texts:
+        raise ValueError("`texts` is empty: give at least one text.")
+    embeds, num_truncated = None, 0
+    for batch in prefetch(make_batches(tokenize_chunks(processor, texts, max_length), processor, tokens_per_batch)):
         computed = embed_batch(model, batch)
         if embeds is None:
             embeds = computed.new_empty(len(texts), computed.shape[1])
-        embeds[batch.entries] = computed
-    if embeds is None:
-        raise ValueError("`texts` is empty: give at least one text.")
+        places, truncated = zip(*batch.entries)
+        embeds[list(places)] = computed
+        num_truncated += sum(truncated)
     if num_truncated > 0:
         logger.warning(f"{num_truncated} of {len(texts)} texts were truncated.")
     return embeds
+
+
+def tokenize_chunks(processor: ProcessorMixin, texts: list[str], max_length: int | None) -> Iterator[Batch]:
+    """Texts in chunks of `TEXTS_PER_CHUNK`, padded; an entry is the place of a text, and whether it was truncated."""
+    for start in range(0, len(texts), TEXTS_PER_CHUNK):
+        tokens, truncated = tokenize_and_count(processor, texts[start : start + TEXTS_PER_CHUNK], max_length)
+        yield Batch(list(enumerate(truncated, start)), tokens)

@@ -11,35 +11,67 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What families of dual encoders want for their texts."""
+"""What families of dual encoders were trained on, where neither their tokenizers nor their processors say so."""
 
-from transformers import ProcessorMixin
+from dataclasses import dataclass
 
-
-# Models whose text tower reads as much as its position table holds, whatever their tokenizer says: Long-CLIP is a CLIP
-# with a longer table, and often a tokenizer with the limit of the original.
-READ_WHOLE_TABLE = ("clip", "clipseg", "metaclip_2")
+from transformers import PreTrainedModel, ProcessorMixin
 
 
-def text_defaults(processor: ProcessorMixin) -> dict:
-    """How a processor calls its tokenizer where nothing else is asked for."""
+@dataclass(frozen=True)
+class Family:
+    """
+    How a family reads texts.
+
+    Args:
+        model_types (`tuple[str, ...]`, *optional*):
+            The types of its models.
+        processor_prefix (`str`, *optional*):
+            How the names of its processors' classes begin.
+        padding (`bool` or `str`, *optional*):
+            The `padding` that it was trained with.
+        is_lower_case (`bool`, *optional*, defaults to `False`):
+            Whether it knows texts in lower case only.
+        reads_whole_table (`bool`, *optional*, defaults to `False`):
+            Whether it reads as much as its position table holds, whatever its tokenizer says.
+    """
+
+    model_types: tuple[str, ...] = ()
+    processor_prefix: str | None = None
+    padding: bool | str | None = None
+    is_lower_case: bool = False
+    reads_whole_table: bool = False
+
+
+FAMILIES = {
+    # Long-CLIP is a CLIP with a longer table, and often a tokenizer with the limit of the original
+    "CLIP": Family(model_types=("clip", "clipseg", "metaclip_2"), reads_whole_table=True),
+    # not all processors and tokenizers of SigLIP and SigLIP 2 do so by themselves
+    "SigLIP": Family(processor_prefix="Siglip", padding="max_length", is_lower_case=True),
+}
+OTHER = Family()
+
+
+def find_family(owner: PreTrainedModel | ProcessorMixin) -> Family:
+    """The family of a model or a processor."""
+    model_type, name = getattr(getattr(owner, "config", None), "model_type", None), type(owner).__name__
+    for family in FAMILIES.values():
+        if model_type in family.model_types or (family.processor_prefix and name.startswith(family.processor_prefix)):
+            return family
+    return OTHER
+
+
+def get_text_kwargs(processor: ProcessorMixin) -> dict:
+    """How a processor calls its tokenizer where nothing else is asked for (ALIGN, SigLIP 2)."""
     defaults = getattr(type(processor), "text_kwargs", None)
     return defaults if isinstance(defaults, dict) else {}
 
 
-def is_siglip(processor: ProcessorMixin) -> bool:
-    """
-    Whether a processor is of SigLIP or SigLIP 2. These were trained on texts in lower case and padded to the full
-    length, which not all of their processors and tokenizers do by themselves.
-    """
-    return type(processor).__name__.startswith("Siglip")
-
-
-def padding_of(processor: ProcessorMixin) -> bool | str:
+def get_padding(processor: ProcessorMixin) -> bool | str:
     """The `padding` that the model was trained with: to the full length (ALIGN, SigLIP), or to the longest text."""
-    return "max_length" if is_siglip(processor) else text_defaults(processor).get("padding", True)
+    return find_family(processor).padding or get_text_kwargs(processor).get("padding", True)
 
 
 def in_trained_case(processor: ProcessorMixin, texts: list[str]) -> list[str]:
-    """Texts in lower case for SigLIP, whose tokenizers do not all see to it, else as they are."""
-    return [text.lower() for text in texts] if is_siglip(processor) else texts
+    """Texts in lower case where the model knows no other, else as they are."""
+    return [text.lower() for text in texts] if find_family(processor).is_lower_case else texts

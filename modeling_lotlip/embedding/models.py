@@ -22,7 +22,7 @@ from torch import nn
 from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from .arguments import LoadingArguments
-from .families import READ_WHOLE_TABLE, text_defaults
+from .families import find_family, get_text_kwargs
 from .token_wise import is_token_wise
 
 
@@ -85,19 +85,21 @@ def load_model(
             Whether the caller can use a model that compares tokens and has no single embedding.
 
     Raises:
-        `ValueError`: if it is no dual encoder, compares tokens, or has fewer positions than `inference.max_length`.
+        `ValueError`: if there is no such model or device, it is no dual encoder, compares tokens, or has fewer
+            positions than `inference.max_length`.
     """
     inference = inference or LoadingArguments()
-    model = AutoModel.from_pretrained(
-        model_name_or_path,
-        dtype=getattr(torch, inference.dtype),
-        trust_remote_code=inference.trust_remote_code,
-    )
-    if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
-        raise ValueError(f"`--model_name_or_path {model_name_or_path}` is a {type(model).__name__}, no dual encoder.")
+    check_device(inference.device)
+    options = {"trust_remote_code": inference.trust_remote_code}
+    try:
+        model = AutoModel.from_pretrained(model_name_or_path, dtype=getattr(torch, inference.dtype), **options)
+        if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
+            raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
+        processor = AutoProcessor.from_pretrained(model_name_or_path, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`--model_name_or_path {model_name_or_path}` cannot be used: {error}") from error
     if not takes_tokens:
         check_single_embeddings(model)
-    processor = AutoProcessor.from_pretrained(model_name_or_path, trust_remote_code=inference.trust_remote_code)
     num_positions = count_positions(model)
     if inference.max_length is not None and num_positions is not None and inference.max_length > num_positions:
         raise ValueError(
@@ -106,6 +108,22 @@ def load_model(
         )
     processor.tokenizer.model_max_length = text_limit(model, processor)
     return model.to(inference.device or PartialState().device).eval(), processor
+
+
+def check_device(device: str | None) -> None:
+    """
+    Refuses a device that is not there.
+
+    Raises:
+        `ValueError`: if PyTorch has none of that name.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # the former where PyTorch was built without it
+        cause = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"`--device {device}` cannot be used: {cause}. Leave it out for what there is, or name `cpu`."
+        ) from error
 
 
 def describe_model(
@@ -141,6 +159,6 @@ def text_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
     num_positions = count_positions(model)
     if num_positions is None:
         return limit
-    if model.config.model_type in READ_WHOLE_TABLE:
+    if find_family(model).reads_whole_table:
         return num_positions
-    return min(limit, num_positions, text_defaults(processor).get("max_length", limit))
+    return min(limit, num_positions, get_text_kwargs(processor).get("max_length", limit))

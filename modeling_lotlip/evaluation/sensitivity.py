@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..embedding.batches import TEXTS_PER_CHUNK, embed_corpus, embed_texts, tokenize_and_count
-from ..embedding.families import in_trained_case, padding_of
+from ..embedding.families import get_padding, in_trained_case
 from ..embedding.models import distinct_names
 from ..metrics import metrics_of_ranks, retrieval_ranks
 from ..sub_captions import join_sub_captions, split_sub_captions
@@ -94,7 +94,7 @@ def embed_first_tokens(
     model: PreTrainedModel, processor: ProcessorMixin, texts: list[str], num_tokens: int
 ) -> torch.Tensor:
     """Normalised embeddings (texts, dim) of the first `num_tokens` tokens of texts, special ones included."""
-    if padding_of(processor) != "max_length":
+    if get_padding(processor) != "max_length":
         return embed_corpus(model, processor, texts, max_length=num_tokens)
     # such a model knows texts of its full length only: what is cut off becomes padding
     embeds = []

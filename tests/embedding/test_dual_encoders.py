@@ -439,7 +439,7 @@ def test_text_tower_with_fewer_positions_than_its_tokenizer(tmp_path):
 
 def test_no_dual_encoder(tmp_path, folders):
     AutoModel.from_pretrained(folders("vit_bert")).text_model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="BertModel, no dual encoder"):
+    with pytest.raises(ValueError, match="it is a BertModel, no dual encoder"):
         load(tmp_path)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.embedding.families import padding_of
+from modeling_lotlip.embedding.families import get_padding
 from modeling_lotlip.embedding.models import text_limit
 from modeling_lotlip.evaluation.sensitivity import (
     LongTexts,
@@ -39,7 +39,7 @@ def test_tokens_beyond_the_number_kept_do_not_count(loaded):
     assert torch.allclose(kept[0], kept[1], atol=1e-6)
     whole = embed_first_tokens(model, processor, texts, 9)
     assert not torch.allclose(whole[0], whole[1], atol=1e-6)
-    assert padding_of(processor) != "max_length"
+    assert get_padding(processor) != "max_length"
 
 
 @pytest.mark.parametrize("build", [build_clip, build_siglip])
