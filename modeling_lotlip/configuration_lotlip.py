@@ -13,40 +13,8 @@
 # limitations under the License.
 """LoTLIP model configuration."""
 
-import json
-import os
-
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
-
-
-# Several times what the largest image and text encoders have. A configuration that asks for more is damaged or
-# hostile: building the model would fill the memory, or never end.
-MAX_PARAMETERS = 10**10
-MAX_HIDDEN_LAYERS = 1000
-MAX_CONFIG_BYTES = 10**7
-
-ENCODER_SIZES = ("hidden_size", "num_attention_heads", "intermediate_size", "projection_dim")
-TEXT_SIZES = (*ENCODER_SIZES, "vocab_size", "max_position_embeddings", "type_vocab_size")
-VISION_SIZES = (*ENCODER_SIZES, "image_size", "patch_size", "num_channels")
-
-
-class LotlipConfigFileMixin:
-    """Refuses a `config.json` that is none before it fills memory or stack; a broken JSON the base class refuses."""
-
-    @classmethod
-    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict:
-        num_bytes = os.path.getsize(json_file)
-        if num_bytes > MAX_CONFIG_BYTES:
-            raise ValueError(f"`{json_file}` has {num_bytes:,} bytes; a configuration may have {MAX_CONFIG_BYTES:,}.")
-        try:
-            with open(json_file, encoding="utf-8") as reader:
-                content = json.load(reader)
-        except RecursionError:
-            raise ValueError(f"`{json_file}` is nested too deeply for a configuration.") from None
-        if not isinstance(content, dict):
-            raise ValueError(f"`{json_file}` must hold a JSON object, but holds a `{type(content).__name__}`.")
-        return cls._decode_special_floats(content)
 
 
 def _as_pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
@@ -60,21 +28,10 @@ def _check_positive(config: PreTrainedConfig, *names: str):
             raise ValueError(f"`{name}` ({value}) must be positive.")
 
 
-def _check_num_parameters(config: PreTrainedConfig, num_other: int, names: tuple[str, ...]):
-    """Counts the encoder's weight matrices and the `num_other` parameters of embeddings and projection."""
-    if not 0 <= config.num_hidden_layers <= MAX_HIDDEN_LAYERS:
-        raise ValueError(f"`num_hidden_layers` ({config.num_hidden_layers}) must be from 0 to {MAX_HIDDEN_LAYERS}.")
-    per_layer = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
-    num_parameters = config.num_hidden_layers * per_layer + num_other
-    if num_parameters > MAX_PARAMETERS:
-        sizes = {name: getattr(config, name) for name in ("num_hidden_layers", *names)}
-        raise ValueError(
-            f"A `{config.model_type}` of these sizes would have {num_parameters:.2g} parameters, but at most "
-            f"{MAX_PARAMETERS:.2g} are allowed: {sizes}. The configuration is damaged, or not one of LoTLIP."
-        )
-
-
-def _check_heads(config: PreTrainedConfig):
+def _check_encoder(config: PreTrainedConfig):
+    _check_positive(config, "hidden_size", "num_attention_heads", "intermediate_size", "projection_dim")
+    if config.num_hidden_layers < 0:
+        raise ValueError(f"`num_hidden_layers` ({config.num_hidden_layers}) must not be negative.")
     if config.hidden_size % config.num_attention_heads != 0:
         raise ValueError(
             f"`hidden_size` ({config.hidden_size}) must be a multiple of `num_attention_heads` "
@@ -83,7 +40,7 @@ def _check_heads(config: PreTrainedConfig):
 
 
 @strict
-class LotlipTextConfig(LotlipConfigFileMixin, PreTrainedConfig):
+class LotlipTextConfig(PreTrainedConfig):
     r"""
     Configuration of a [`LotlipTextModel`]: a BERT encoder with corner tokens. The defaults are those of
     `bert-base-uncased` with the two corner tokens of the paper.
@@ -169,10 +126,8 @@ class LotlipTextConfig(LotlipConfigFileMixin, PreTrainedConfig):
     def validate_architecture(self):
         """Part of `@strict`-powered validation."""
         super().validate_architecture()
-        _check_positive(self, *TEXT_SIZES)
-        _check_heads(self)
-        num_rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
-        _check_num_parameters(self, (num_rows + self.projection_dim) * self.hidden_size, TEXT_SIZES)
+        _check_positive(self, "vocab_size", "max_position_embeddings", "type_vocab_size")
+        _check_encoder(self)
         if not 0 <= self.num_corner_tokens < self.max_position_embeddings:
             raise ValueError(
                 f"`num_corner_tokens` ({self.num_corner_tokens}) must be at least 0 and smaller than "
@@ -181,7 +136,7 @@ class LotlipTextConfig(LotlipConfigFileMixin, PreTrainedConfig):
 
 
 @strict
-class LotlipVisionConfig(LotlipConfigFileMixin, PreTrainedConfig):
+class LotlipVisionConfig(PreTrainedConfig):
     r"""
     Configuration of a [`LotlipVisionModel`]: a ViT. The defaults are those of ViT-B/16 at 224 pixels.
 
@@ -258,20 +213,16 @@ class LotlipVisionConfig(LotlipConfigFileMixin, PreTrainedConfig):
             raise ValueError(
                 f"`image_size` ({self.image_size}) and `patch_size` ({self.patch_size}) must be numbers or pairs."
             )
-        _check_positive(self, *VISION_SIZES)
-        _check_heads(self)
+        _check_positive(self, "image_size", "patch_size", "num_channels")
+        _check_encoder(self)
         if image_size[0] < patch_size[0] or image_size[1] < patch_size[1]:
             raise ValueError(
                 f"`image_size` ({self.image_size}) must not be smaller than `patch_size` ({self.patch_size})."
             )
-        num_patches = (image_size[0] // patch_size[0]) * (image_size[1] // patch_size[1])
-        num_patch_pixels = self.num_channels * patch_size[0] * patch_size[1]
-        num_rows = num_patches + num_patch_pixels + (self.projection_dim or 0)
-        _check_num_parameters(self, num_rows * self.hidden_size, VISION_SIZES)
 
 
 @strict
-class LotlipConfig(LotlipConfigFileMixin, PreTrainedConfig):
+class LotlipConfig(PreTrainedConfig):
     r"""
     Configuration of a [`LotlipModel`]: a text tower, an image tower and the space in which they meet. The defaults are
     those of the released LoTLIP-ViT-B-16.

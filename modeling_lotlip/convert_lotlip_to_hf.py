@@ -281,7 +281,13 @@ def config_from_checkpoint(
     if IMAGE_HEAD in checkpoint:
         projection_dim = vision_config["projection_dim"] = len(checkpoint[IMAGE_HEAD])
     projection_dim = text_config["projection_dim"] = open_clip_config.get("embed_dim", projection_dim)
-    return LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=projection_dim)
+    config = LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=projection_dim)
+    for tower in (config.text_config, config.vision_config):
+        if tower.num_hidden_layers > len(checkpoint):  # a model of so many might never be built
+            raise ValueError(
+                f"The configuration has {tower.num_hidden_layers} layers, the checkpoint {len(checkpoint)} tensors."
+            )
+    return config
 
 
 def meta_model(config: LotlipConfig) -> LotlipModel:

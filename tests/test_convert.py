@@ -364,6 +364,12 @@ def test_more_layers_in_the_configuration_than_in_the_file(tmp_path, checkpoint)
     with pytest.raises(ValueError, match=r"Missing: visual\.trunk\.blocks\.2\.norm1\.weight"):
         state_dict_from_original(checkpoint, config)
 
+    for part, name in (("vision_cfg", "layers"), ("text_cfg", "num_hidden_layers")):
+        open_clip_config = load_open_clip_config(None)
+        open_clip_config[part][name] = 10**9
+        with pytest.raises(ValueError, match="has 1000000000 layers, the checkpoint"):
+            config_from_checkpoint(checkpoint, open_clip_config, len(WORDS))
+
 
 def test_a_projection_of_images(tmp_path, checkpoint, tokenizer_path):
     checkpoint |= {"visual.head.proj.weight": torch.randn(48, 64), "text.proj.weight": torch.randn(48, 128)}

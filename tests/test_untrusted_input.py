@@ -124,12 +124,11 @@ def test_tokenizer_config_json(tmp_path, fields):
 # Configuration
 
 
-@pytest.mark.parametrize("name", NOT_JSON)
+@pytest.mark.parametrize("name", ["cut off", "text", "empty", "binary"])
 def test_config_json(tmp_path, name):
-    content, message = NOT_JSON[name]
-    write(tmp_path / "config.json", content)
+    write(tmp_path / "config.json", NOT_JSON[name][0])
     for cls in (LotlipConfig, LotlipModel):
-        with pytest.raises((ValueError, OSError), match=rf"config\.json.*({message}|not a valid JSON file)"):
+        with pytest.raises(OSError, match=r"config\.json.*not a valid JSON file"):
             cls.from_pretrained(tmp_path)
 
 
@@ -262,23 +261,7 @@ def attempt(name, load):
         told[name] = ["loaded", ""]
 
 
-text_sizes = ["hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "max_position_embeddings"]
-text_sizes += ["type_vocab_size", "projection_dim"]
-vision_sizes = text_sizes[:3] + ["image_size", "num_channels"]
-for tower, names in {"text_config": text_sizes, "vision_config": vision_sizes}.items():
-    for name in names:
-        fields = {name: 12 * 10**9}
-        attempt(f"{tower} {name}", lambda: LotlipModel(LotlipConfig(**{tower: fields})))
-        content = {"model_type": "lotlip", tower: fields}
-        (folder / "config.json").write_text(json.dumps(content))
-        attempt(f"{tower} {name} in config.json", lambda: LotlipModel.from_pretrained(folder))
-attempt("num_corner_tokens", lambda: LotlipTextConfig(num_corner_tokens=10**9))
-attempt("both sizes", lambda: LotlipVisionConfig(image_size=10**9, patch_size=10**9))
-attempt("many small layers", lambda: LotlipVisionModel(
-    LotlipVisionConfig(hidden_size=1, num_attention_heads=1, intermediate_size=1, num_hidden_layers=10**8)))
-
 for name, load in {
-    "config.json": lambda: LotlipConfig.from_pretrained(folder / "sparse"),
     "tokenizer.json": lambda: LotlipTokenizer.from_pretrained(folder / "sparse"),
     "vocab.txt": lambda: LotlipTokenizer(vocab=folder / "sparse" / "vocab.txt"),
     "bomb": lambda: LotlipImageProcessor()(str(folder / "bomb.png")),
@@ -291,7 +274,7 @@ print(json.dumps(told))
 
 def test_enormous_requests_take_no_memory(tmp_path):
     (tmp_path / "sparse").mkdir()
-    for name in ("config.json", "tokenizer.json", "vocab.txt"):
+    for name in ("tokenizer.json", "vocab.txt"):
         with open(tmp_path / "sparse" / name, "wb") as file:
             file.truncate(10**10)  # takes no room on the disk
     PIL.Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
@@ -302,13 +285,10 @@ def test_enormous_requests_take_no_memory(tmp_path):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told.pop("growth in MiB") < 200
-    messages = {name: told.pop(name)[1] for name in ("config.json", "tokenizer.json", "vocab.txt", "bomb")}
-    for name in ("config.json", "tokenizer.json", "vocab.txt"):
+    messages = {name: message for name, (_, message) in told.items()}
+    for name in ("tokenizer.json", "vocab.txt"):
         assert name in messages[name] and "10,000,000,000 bytes" in messages[name]
     assert "bomb.png" in messages["bomb"] and "exceeds limit" in messages["bomb"]
-    assert len(told) == 27
-    for name, (kind, message) in told.items():
-        assert kind == "ValueError" and ("parameters, but at most 1e+10" in message or "`num_" in message), name
 
 
 # Archives
