@@ -18,15 +18,15 @@ From texts, by `embed_corpus`; from tokens in sorted batches, by the model alone
     python examples/benchmarks/corpus.py --texts 512 --dtypes float32 bfloat16
 """
 
-import argparse
 import random
+from dataclasses import dataclass
 
 import torch
 
+from modeling_lotlip.arguments import argument, parse
 from modeling_lotlip.benchmarking.original import build_lotlip, build_original, build_processor
 from modeling_lotlip.benchmarking.timing import (
-    add_benchmark_arguments,
-    add_model_arguments,
+    TowerBenchmarkArguments,
     encoder_flops,
     matrix_product_ceiling,
     measure,
@@ -35,6 +35,15 @@ from modeling_lotlip.benchmarking.timing import (
     write_results,
 )
 from modeling_lotlip.embedding.batches import Batch, embed_batch, embed_corpus, make_batches
+
+
+@dataclass
+class CorpusArguments(TowerBenchmarkArguments):
+    """What is measured."""
+
+    texts: int = argument(512, "Texts in the corpus.", least=1)
+    batch_size: int = argument(32, "Texts in a batch of the original.", least=1)
+    tokens_per_batch: int = argument(2048, "The most tokens in a batch of ours.", least=1)
 
 
 def build_texts(num_texts: int, words: list[str], seed: int = 0) -> list[str]:
@@ -54,13 +63,7 @@ def original_batches(tokens: dict[str, torch.Tensor], batch_size: int, device: s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_benchmark_arguments(parser)
-    add_model_arguments(parser)
-    parser.add_argument("--texts", type=int, default=512, help="Texts in the corpus.")
-    parser.add_argument("--batch_size", type=int, default=32, help="Texts in a batch of the original.")
-    parser.add_argument("--tokens_per_batch", type=int, default=2048, help="The most tokens in a batch of ours.")
-    args = parser.parse_args()
+    (args,) = parse((CorpusArguments,), description=__doc__)
     set_up(args)
 
     original, _ = build_original(args.layers, args.device)

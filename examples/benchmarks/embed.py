@@ -17,14 +17,17 @@ Texts and images to features, against the way the original computes them.
     python examples/benchmarks/embed.py --texts 32 --images 8 --dtypes float32 bfloat16
 """
 
-import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from modeling_lotlip import LotlipModel
+from modeling_lotlip.arguments import argument, parse
 from modeling_lotlip.benchmarking.original import build_lotlip, build_original
 from modeling_lotlip.benchmarking.timing import (
-    add_benchmark_arguments,
-    add_model_arguments,
+    TowerBenchmarkArguments,
     encoder_flops,
     matrix_product_ceiling,
     measure,
@@ -34,27 +37,51 @@ from modeling_lotlip.benchmarking.timing import (
 )
 
 
+@dataclass
+class EmbedArguments(TowerBenchmarkArguments):
+    """What is measured."""
+
+    texts: int = argument(32, "Texts in a batch.", least=1)
+    lengths: list[int] = argument([15, 122], "Tokens of a text, [CLS] and [SEP] too.", least=2)
+    images: int = argument(8, "Images in a batch.", least=1)
+    attn_implementation: list[str] = argument(["sdpa"], "Such as `sdpa eager flash_attention_2`.")
+    compile: bool = argument(False, "Measure torch.compile too.")
+    profile: bool = argument(False, "Tell the share of matrix products too (CPU).")
+
+
 PRODUCTS = ("addmm", "mm", "bmm")  # as torch's profiler calls them
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_benchmark_arguments(parser)
-    add_model_arguments(parser)
-    parser.add_argument("--texts", type=int, default=32, help="Texts in a batch.")
-    parser.add_argument(
-        "--lengths", type=int, nargs="+", default=[15, 122], help="Tokens of a text, [CLS] and [SEP] too."
-    )
-    parser.add_argument("--images", type=int, default=8, help="Images in a batch.")
-    parser.add_argument(
-        "--attn_implementation", nargs="+", default=["sdpa"], help="Such as `sdpa eager flash_attention_2`."
-    )
-    parser.add_argument("--compile", action="store_true", help="Measure torch.compile too.")
-    parser.add_argument("--profile", action="store_true", help="Tell the share of matrix products too (CPU).")
-    args = parser.parse_args()
-    set_up(args)
+@dataclass
+class Towers:
+    """
+    What is compared.
 
-    original_text, original_image = build_original(args.layers, args.device)
+    Args:
+        original (`Callable[..., torch.Tensor]`):
+            A tower as the original computes it.
+        compute (`Callable[..., torch.Tensor]`):
+            The same by one of `models`, which is its first argument.
+        models (`dict[str, LotlipModel]`):
+            By name, one for each dtype and attention.
+    """
+
+    original: Callable[..., torch.Tensor]
+    compute: Callable[..., torch.Tensor]
+    models: dict[str, LotlipModel]
+
+    def build_variants(self, inputs: tuple[torch.Tensor, ...], with_compiled: bool) -> dict[str, Callable]:
+        """The original, and each model, as it is and compiled, on the same inputs."""
+        variants, compiled = {"original": partial(self.original, *inputs)}, torch.compile(self.compute)
+        for name, model in self.models.items():
+            variants[name] = partial(self.compute, model, *inputs)
+            if with_compiled:
+                variants[f"{name}, compiled"] = partial(compiled, model, *inputs)
+        return variants
+
+
+def build_models(args: EmbedArguments) -> tuple[dict[str, LotlipModel], dict[str, float]]:
+    """A model for each dtype and attention, and the operations per second that the machine gives each at most."""
     models, ceilings = {}, {"original": matrix_product_ceiling(args.device, torch.float32)}
     for dtype in args.dtypes:
         ceiling = matrix_product_ceiling(args.device, getattr(torch, dtype))
@@ -63,51 +90,46 @@ def main() -> None:
             models[name] = build_lotlip(args.layers, args.device, getattr(torch, dtype))
             models[name].set_attn_implementation(attention)
             ceilings[name] = ceilings[f"{name}, compiled"] = ceiling
+    return models, ceilings
 
-    def variants_of(original, compute) -> dict:
-        """`original`, and `compute` for each model, as it is and compiled."""
-        variants, compiled = {"original": original}, torch.compile(compute)
-        for name, model in models.items():
-            variants[name] = lambda model=model: compute(model)
-            if args.compile:
-                variants[f"{name}, compiled"] = lambda model=model: compiled(model)
-        return variants
 
-    def report_profile(variants: dict) -> dict[str, float]:
-        """The share of the time of each variant that is spent inside matrix products, by torch's profiler."""
-        shares = {}
-        for name, run in variants.items() if args.profile else ():
-            with torch.profiler.profile() as profile:
-                run()
-            seconds = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
-            shares[name] = sum(seconds.get(f"aten::{product}", 0) for product in PRODUCTS) / sum(seconds.values())
-            print(f"{name}: {shares[name]:.0%} inside matrix products")
-        return shares
+def profile_products(variants: dict[str, Callable]) -> dict[str, float]:
+    """The share of the time of each variant that is spent inside matrix products, by torch's profiler."""
+    shares = {}
+    for name, run in variants.items():
+        with torch.profiler.profile() as profile:
+            run()
+        seconds = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+        shares[name] = sum(seconds.get(f"aten::{product}", 0) for product in PRODUCTS) / sum(seconds.values())
+        print(f"{name}: {shares[name]:.0%} inside matrix products")
+    return shares
+
+
+@torch.inference_mode()
+def main() -> None:
+    (args,) = parse((EmbedArguments,), description=__doc__)
+    set_up(args)
+    original_text, original_image = build_original(args.layers, args.device)
+    models, ceilings = build_models(args)
+    text = Towers(original_text, lambda model, *tokens: model.get_text_features(*tokens).pooler_output, models)
+    image = Towers(original_image, lambda model, pixels: model.get_image_features(pixels).pooler_output, models)
+
+    workloads = []
+    for length in args.lengths:
+        input_ids = torch.randint(1000, 30000, (args.texts, length), device=args.device)
+        variants = text.build_variants((input_ids, torch.ones_like(input_ids)), args.compile)
+        flops = dict.fromkeys(variants, encoder_flops(args.texts * length, length, num_layers=args.layers))
+        flops["original"] = encoder_flops(args.texts * 128, 128, num_layers=args.layers)
+        workloads.append((f"{args.texts} texts of {length} tokens", variants, flops))
+    variants = image.build_variants((torch.randn(args.images, 3, 224, 224, device=args.device),), args.compile)
+    flops = dict.fromkeys(variants, encoder_flops(197 * args.images, 197, num_layers=args.layers))
+    workloads.append((f"{args.images} images", variants, flops))
 
     tables = []
-    with torch.inference_mode():
-        for length in args.lengths:
-            input_ids = torch.randint(1000, 30000, (args.texts, length), device=args.device)
-            tokens = (input_ids, torch.ones_like(input_ids))
-            variants = variants_of(
-                lambda tokens=tokens: original_text(*tokens),
-                lambda model, tokens=tokens: model.get_text_features(*tokens).pooler_output,
-            )
-            flops = dict.fromkeys(variants, encoder_flops(args.texts * length, length, num_layers=args.layers))
-            flops["original"] = encoder_flops(args.texts * 128, 128, num_layers=args.layers)
-            seconds = measure(variants, args.repeats, args.device)
-            title = f"{args.texts} texts of {length} tokens"
-            tables.append(report(title, seconds, "original", args, ceilings, flops))
-            tables[-1]["share_inside_products"] = report_profile(variants)
-
-        pixel_values = torch.randn(args.images, 3, 224, 224, device=args.device)
-        variants = variants_of(
-            lambda: original_image(pixel_values), lambda model: model.get_image_features(pixel_values).pooler_output
-        )
-        flops = dict.fromkeys(variants, encoder_flops(197 * args.images, 197, num_layers=args.layers))
+    for title, variants, flops in workloads:
         seconds = measure(variants, args.repeats, args.device)
-        tables.append(report(f"{args.images} images", seconds, "original", args, ceilings, flops))
-        tables[-1]["share_inside_products"] = report_profile(variants)
+        tables.append(report(title, seconds, "original", args, ceilings, flops))
+        tables[-1]["share_inside_products"] = profile_products(variants) if args.profile else {}
     write_results(tables, args)
 
 

@@ -17,9 +17,9 @@ ONNX graphs of the towers, with random weights: their sizes, how far they are fr
     python examples/benchmarks/onnx_graphs.py
 """
 
-import argparse
 import logging
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime
@@ -31,8 +31,21 @@ from modeling_lotlip import (
     LotlipVisionConfig,
     LotlipVisionModelWithProjection,
 )
-from modeling_lotlip.benchmarking.timing import add_benchmark_arguments, measure, report, set_up, write_results
-from modeling_lotlip.embedding.onnx import SUFFIXES, export_towers, sample_images, sample_texts
+from modeling_lotlip.arguments import argument, parse
+from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, set_up, write_results
+from modeling_lotlip.embedding.onnx import SUFFIXES, export_towers, format_table, sample_images, sample_texts
+
+
+@dataclass
+class GraphArguments(BenchmarkArguments):
+    """What is measured, on the CPU."""
+
+    layers: int = argument(12, "Layers of both towers.", least=1)
+    length: int = argument(126, "Tokens of a text.", least=2)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.device = "cpu"
 
 
 def open_graph(path: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -43,12 +56,7 @@ def open_graph(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_benchmark_arguments(parser)
-    parser.add_argument("--layers", type=int, default=12, help="Layers of both towers.")
-    parser.add_argument("--length", type=int, default=126, help="Tokens of a text.")
-    args = parser.parse_args()
-    args.device = "cpu"
+    (args,) = parse((GraphArguments,), description=__doc__)
     set_up(args)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
@@ -64,7 +72,7 @@ def main() -> None:
     inputs["text_model"]["attention_mask"].fill_(1)
     tables = []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        export_towers(Path(folder), *models.values(), args.length, list(SUFFIXES))
+        print(format_table(export_towers(Path(folder), *models.values(), args.length, list(SUFFIXES))))
         for name, model in models.items():
             batch = inputs[name]
             arrays = {key: tensor.numpy() for key, tensor in batch.items()}

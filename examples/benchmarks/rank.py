@@ -17,12 +17,13 @@ Ranks of images and texts in both directions, against the matrix product alone a
     python examples/benchmarks/rank.py --images 10000 --texts 10000
 """
 
-import argparse
+from dataclasses import dataclass
 
 import torch
 
+from modeling_lotlip.arguments import argument, parse
 from modeling_lotlip.benchmarking.timing import (
-    add_benchmark_arguments,
+    BenchmarkArguments,
     matrix_product_ceiling,
     measure,
     peak_memory,
@@ -31,6 +32,22 @@ from modeling_lotlip.benchmarking.timing import (
     write_results,
 )
 from modeling_lotlip.metrics import retrieval_ranks, similarity_blocks
+
+
+@dataclass
+class RankArguments(BenchmarkArguments):
+    """What is measured."""
+
+    images: int = argument(10_000, "Images.", least=1)
+    texts: int | None = argument(None, "Default: as many as images; a multiple of them otherwise.", least=1)
+    width: int = argument(768, "Dimensions of an embedding.", least=1)
+    no_full_matrix: bool = argument(False, "Leave out what needs the whole matrix in memory.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.texts = self.texts or self.images
+        if self.texts % self.images != 0:
+            raise ValueError(f"--texts must be a multiple of --images ({self.images}), got {self.texts}.")
 
 
 def multiply_in_blocks(images: torch.Tensor, texts: torch.Tensor) -> None:
@@ -48,23 +65,12 @@ def sort_full_matrix(images: torch.Tensor, texts: torch.Tensor) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_benchmark_arguments(parser)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--texts", type=int, help="Default: as many as images; a multiple of them otherwise.")
-    parser.add_argument("--width", type=int, default=768, help="Dimensions of an embedding.")
-    parser.add_argument(
-        "--no_full_matrix", action="store_true", help="Leave out what needs the whole matrix in memory."
-    )
-    args = parser.parse_args()
-    num_texts = args.texts or args.images
-    if num_texts % args.images != 0:
-        parser.error(f"--texts must be a multiple of --images ({args.images}), got {num_texts}.")
+    (args,) = parse((RankArguments,), description=__doc__)
     set_up(args)
 
     images = torch.nn.functional.normalize(torch.randn(args.images, args.width, device=args.device), dim=-1)
-    texts = torch.nn.functional.normalize(torch.randn(num_texts, args.width, device=args.device), dim=-1)
-    text_to_image = torch.arange(num_texts) // (num_texts // args.images)
+    texts = torch.nn.functional.normalize(torch.randn(args.texts, args.width, device=args.device), dim=-1)
+    text_to_image = torch.arange(args.texts) // (args.texts // args.images)
 
     before = peak_memory(args.device)
     retrieval_ranks(images, texts, text_to_image)
@@ -77,13 +83,13 @@ def main() -> None:
     }
     if not args.no_full_matrix:
         variants = {"product alone": lambda: images @ texts.t(), **variants}
-        if num_texts == args.images:
+        if args.texts == args.images:
             variants["sorting"] = lambda: sort_full_matrix(images, texts)
     baseline = next(iter(variants))
     seconds = measure(variants, args.repeats, args.device)
-    flops = dict.fromkeys(variants, 2 * args.images * num_texts * args.width)
+    flops = dict.fromkeys(variants, 2 * args.images * args.texts * args.width)
     ceilings = dict.fromkeys(variants, matrix_product_ceiling(args.device, torch.float32))
-    title = f"Ranks of {args.images:,} images and {num_texts:,} texts, width {args.width}"
+    title = f"Ranks of {args.images:,} images and {args.texts:,} texts, width {args.width}"
     table = report(title, seconds, baseline, args, ceilings, flops)
     write_results([{**table, "memory_beyond_inputs": memory}], args)
 

@@ -12,21 +12,40 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Start-up: importing the package, and loading a checkpoint of the released size, each in a fresh process.
+Start-up, each in a fresh process: importing the package, loading a checkpoint of the released size, and what `lotlip`
+answers at once.
 
     python examples/benchmarks/startup.py
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from modeling_lotlip.arguments import argument, parse
 from modeling_lotlip.benchmarking.original import build_lotlip
-from modeling_lotlip.benchmarking.timing import add_benchmark_arguments, add_model_arguments, report, write_results
+from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, write_results
 
+
+@dataclass
+class StartupArguments(BenchmarkArguments):
+    """What is measured."""
+
+    layers: int = argument(12, "Layers of both towers.", least=1)
+
+
+# What answers without torch, beside a Python that does nothing: the exit status, and the arguments of Python
+ANSWERS = {
+    "python -c pass": (0, "-c", "pass"),
+    "lotlip --help": (0, "-m", "lotlip", "--help"),
+    "lotlip evaluate --help": (0, "-m", "lotlip", "evaluate", "--help"),
+    "lotlip evaluate --wrong": (2, "-m", "lotlip", "evaluate", "--wrong"),
+}
+AT_ONCE = 0.5  # seconds
 
 # Each prints the seconds of what is measured, and the memory that is then in use beyond what was before: pages of the
 # process's own, and with them those of mapped files.
@@ -75,7 +94,7 @@ def run(before: str, measured: str, after: str = "") -> tuple[float, int, int]:
     return float(seconds), int(own), int(whole)
 
 
-def measure(programs: dict[str, tuple[str, ...]], repeats: int) -> tuple[dict, dict, dict]:
+def measure_programs(programs: dict[str, tuple[str, ...]], repeats: int) -> tuple[dict, dict, dict]:
     """Seconds of each program, in turns of which the first does not count, and its own and whole memory."""
     turns = [{name: run(*program) for name, program in programs.items()} for _ in range(repeats + 1)][1:]
     seconds = {name: [turn[name][0] for turn in turns] for name in programs}
@@ -83,15 +102,21 @@ def measure(programs: dict[str, tuple[str, ...]], repeats: int) -> tuple[dict, d
     return seconds, own, whole
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_benchmark_arguments(parser)
-    add_model_arguments(parser)
-    args = parser.parse_args()
+def answer(status: int, *command: str) -> None:
+    """Runs a program of Python, which must end with this exit status and no traceback."""
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    if done.returncode != status or "Traceback" in done.stderr:
+        raise RuntimeError(f"`python {' '.join(command)}` ended with status {done.returncode}: {done.stderr}")
 
-    seconds, _, _ = measure({name: ("", statement) for name, statement in IMPORTS.items()}, args.repeats)
-    tables = [report("Import, after torch", seconds, "CLIP", args)]
 
+def measure_imports(args: StartupArguments) -> dict:
+    """Importing the package beside CLIP's classes, after torch."""
+    seconds, _, _ = measure_programs({name: ("", statement) for name, statement in IMPORTS.items()}, args.repeats)
+    return report("Import, after torch", seconds, "CLIP", args)
+
+
+def measure_loading(args: StartupArguments) -> dict:
+    """Loading a checkpoint beside reading its file and building plain towers."""
     with tempfile.TemporaryDirectory() as folder:
         build_lotlip(args.layers, "cpu").save_pretrained(folder)
         size = (Path(folder) / "model.safetensors").stat().st_size
@@ -99,13 +124,27 @@ def main() -> None:
             "file read, plain towers built": (PLAIN, READ_AND_BUILD.format(folder=folder, layers=args.layers)),
             "from_pretrained": (IMPORTS["modeling_lotlip, model and processor"], LOAD.format(folder=folder), USE),
         }
-        seconds, own, whole = measure(programs, args.repeats)
-    title = f"Loading {size / 1e6:.0f} MB"
-    table = report(title, seconds, "file read, plain towers built", args, memory=whole)
+        seconds, own, whole = measure_programs(programs, args.repeats)
+    table = report(f"Loading {size / 1e6:.0f} MB", seconds, "file read, plain towers built", args, memory=whole)
     print(
         f"\nOf the memory of from_pretrained {own['from_pretrained'] / 1e6:.0f} MB are its own, the rest is the file."
     )
-    write_results([*tables, {**table, "file_size": size, "own_memory": own}], args)
+    return {**table, "file_size": size, "own_memory": own}
+
+
+def measure_answers(args: StartupArguments) -> dict:
+    """Whole processes: what `lotlip` answers without importing torch."""
+    variants = {name: partial(answer, *command) for name, command in ANSWERS.items()}
+    seconds = measure(variants, args.repeats, "cpu")
+    table = report("Answers, whole processes", seconds, "python -c pass", args)
+    late = [name for name, row in table["rows"].items() if row["median"] > AT_ONCE]
+    print(f"\nWithin {AT_ONCE} s: " + ("all of them." if not late else f"not {', '.join(late)}."))
+    return {**table, "late": late}
+
+
+def main() -> None:
+    (args,) = parse((StartupArguments,), description=__doc__)
+    write_results([measure_imports(args), measure_loading(args), measure_answers(args)], args)
 
 
 if __name__ == "__main__":

@@ -11,3 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+"""
+Speed and operations: timing in turns, the model as the original computes it, FLOPs. Uses the model alone; the scripts
+of `examples/benchmarks` and `examples/paper` use it.
+"""

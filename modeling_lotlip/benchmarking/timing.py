@@ -11,39 +11,56 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the benchmarks share: arguments, timing in turns, the machine's ceiling, tables."""
+"""
+What the benchmarks share: arguments, timing in turns, the machine's ceiling, tables.
 
-import argparse
-import json
+`torch.utils.benchmark` measures one statement after the other, so that a machine whose speed drifts favours one of
+them; here variants take turns, and ratios are those of turns.
+"""
+
+import dataclasses
 import os
 import platform
 import resource
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
 
-
-def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of every benchmark to `parser`."""
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="Threads of the CPU.")
-    parser.add_argument("--repeats", type=int, default=5, help="Measurements of each variant, after a warm-up.")
-    parser.add_argument("--output_file", type=Path, help="Write the measurements to this JSON file.")
+from ..arguments import Arguments, argument
+from ..files import write_json
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of the benchmarks that run the towers to `parser`."""
-    parser.add_argument("--layers", type=int, default=12, help="Layers of both towers.")
-    parser.add_argument(
-        "--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16", "float16"]
+@dataclass
+class BenchmarkArguments(Arguments):
+    """The arguments of every benchmark."""
+
+    device: str | None = argument(None, "Such as `cpu` or `cuda`. Default: CUDA if there is one.")
+    threads: int = argument(os.cpu_count(), "Threads of the CPU.", least=1)
+    repeats: int = argument(5, "Measurements of each variant, after a warm-up.", least=1)
+    output_file: Path | None = argument(None, "Write the measurements to this JSON file.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.device is None:
+            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass
+class TowerBenchmarkArguments(BenchmarkArguments):
+    """The arguments of the benchmarks that run the towers."""
+
+    layers: int = argument(12, "Layers of both towers.", least=1)
+    dtypes: list[str] = argument(
+        ["float32", "bfloat16"], "What is computed in.", choices=("float32", "bfloat16", "float16")
     )
 
 
-def set_up(args: argparse.Namespace) -> None:
+def set_up(args: BenchmarkArguments) -> None:
     """Threads and seed, the same for all benchmarks."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -98,7 +115,7 @@ def report(
     title: str,
     seconds: dict[str, list[float]],
     baseline: str,
-    args: argparse.Namespace,
+    args: BenchmarkArguments,
     ceilings: dict[str, float] | None = None,
     flops: dict[str, float] | None = None,
     memory: dict[str, int] | None = None,
@@ -113,7 +130,7 @@ def report(
             The result of `measure`.
         baseline (`str`):
             The variant that the ratios are of.
-        args (`argparse.Namespace`):
+        args (`BenchmarkArguments`):
             The benchmark's arguments.
         ceilings (`dict[str, float]`, *optional*):
             Operations per second that the machine gives at most, for each variant.
@@ -166,7 +183,7 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def write_results(tables: list[dict], args: argparse.Namespace) -> None:
+def write_results(tables: list[dict], args: BenchmarkArguments) -> None:
     """Writes tables, settings and the machine to `--output_file`."""
     if args.output_file is None:
         return
@@ -180,7 +197,5 @@ def write_results(tables: list[dict], args: argparse.Namespace) -> None:
         "transformers": transformers.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    results = {"machine": machine, "settings": settings, "tables": tables}
-    args.output_file.parent.mkdir(parents=True, exist_ok=True)
-    args.output_file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    settings = dataclasses.asdict(args) | {"output_file": str(args.output_file)}
+    write_json(args.output_file, {"machine": machine, "settings": settings, "tables": tables})
