@@ -13,20 +13,28 @@
 # limitations under the License.
 """
 What compact storage of image embeddings costs: their retrieval by long captions, from each `--storage_dtype` of
-embed_dataset.py. The images are stored compactly, and the captions, which are the queries, are in float32.
+`lotlip embed`. The images are stored compactly, and the captions, which are the queries, are in float32.
 
     python examples/benchmarks/storage.py --model_name_or_path outputs/demo
 """
 
-import argparse
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import PartialState
 
-from modeling_lotlip.benchmarking.timing import add_benchmark_arguments, measure, report, write_results
-from modeling_lotlip.data.arguments import add_data_arguments, add_side_file_arguments
+from modeling_lotlip.arguments import argument, parse
+from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, set_up, write_results
+from modeling_lotlip.data.arguments import (
+    CaptionArguments,
+    DatasetArguments,
+    EvaluationSplitArguments,
+    SideFileArguments,
+)
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.loading import get_columns, load_split
+from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.search import recall_at_k, search
 from modeling_lotlip.embedding.store import STORAGE_DTYPES, from_storage, to_storage
@@ -37,19 +45,39 @@ from modeling_lotlip.metrics import retrieval_metrics
 NUM_TIMED = 65_536  # vectors, so that reading them takes long enough to be timed
 
 
-def embed_images_and_long_captions(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+@dataclass
+class StorageArguments(BenchmarkArguments):
+    """The model that embeds."""
+
+    model_name_or_path: str = argument(
+        "outputs/demo", "A Hub id or a folder of a dual encoder.", aliases=("--model",), metavar="MODEL"
+    )
+    batch_size: int = argument(64, "Images in a batch.", least=1)
+
+
+def embed_images_and_long_captions(
+    args: StorageArguments,
+    dataset: DatasetArguments,
+    split: EvaluationSplitArguments,
+    captions: CaptionArguments,
+    side_files: SideFileArguments,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Embeddings of the images that have long captions and of these captions, and the image of each caption."""
     PartialState(cpu=args.device == "cpu")
-    dataset = load_split(args, args.eval_split, args.max_eval_samples)
-    reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
+    data = load_split(dataset, split.eval_split, split.max_eval_samples)
     embedded = embed_dataset(
-        *load_model(args.model_name_or_path, args), dataset, reader, args.image_column, batch_size=args.batch_size
+        *load_model(args.model_name_or_path, LoadingArguments(device=args.device)),
+        data,
+        CaptionReader(get_columns(data), captions, side_files, dataset.image_column),
+        dataset.image_column,
+        batch_size=args.batch_size,
+        num_workers=dataset.dataloader_num_workers,
     )
     if "long" not in embedded.captions:
-        raise ValueError(f"No image has a caption in `--long_captions_column {args.long_captions_column}`.")
-    captions = embedded.captions["long"]
-    gallery, image_of_text = captions.images.unique(return_inverse=True)
-    return embedded.image_embeds[gallery], captions.embeds, image_of_text
+        raise ValueError(f"No image has a caption in `--long_captions_column {captions.long_captions_column}`.")
+    long = embedded.captions["long"]
+    gallery, image_of_text = long.images.unique(return_inverse=True)
+    return embedded.image_embeds[gallery], long.embeds, image_of_text
 
 
 def compare(images: torch.Tensor, texts: torch.Tensor, text_to_image: torch.Tensor) -> dict[str, dict[str, float]]:
@@ -86,17 +114,13 @@ def compare(images: torch.Tensor, texts: torch.Tensor, text_to_image: torch.Tens
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_benchmark_arguments(parser)
-    add_data_arguments(parser)
-    add_side_file_arguments(parser)
-    parser.add_argument("--model_name_or_path", default="outputs/demo", help="A Hub id or a folder of a dual encoder.")
-    parser.add_argument("--batch_size", type=int, default=64, help="Images in a batch.")
-    parser.set_defaults(dtype="float32", trust_remote_code=False, max_length=None)  # of `load_model`
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args, *data = parse(
+        (StorageArguments, DatasetArguments, EvaluationSplitArguments, CaptionArguments, SideFileArguments),
+        description=__doc__,
+    )
+    set_up(args)
 
-    images, texts, text_to_image = embed_images_and_long_captions(args)
+    images, texts, text_to_image = embed_images_and_long_captions(args, *data)
     title = f"{len(texts):,} long captions (float32) to {len(images):,} stored images, width {images.shape[1]}"
     rows = compare(images, texts, text_to_image)
     print(f"\n{title}\n")
@@ -110,7 +134,7 @@ def main() -> None:
 
     many = images.repeat(-(-NUM_TIMED // len(images)), 1)[:NUM_TIMED]
     stored = {name: to_storage(many, name) for name in STORAGE_DTYPES}
-    variants = {name: lambda name=name: from_storage(stored[name], name) for name in STORAGE_DTYPES}
+    variants = {name: partial(from_storage, stored[name], name) for name in STORAGE_DTYPES}
     seconds = measure(variants, args.repeats, args.device)
     reading = report(f"{NUM_TIMED:,} stored vectors to float32", seconds, "float32", args)
     write_results([{"title": title, "rows": rows}, reading], args)

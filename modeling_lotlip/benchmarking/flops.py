@@ -15,27 +15,17 @@
 Operations and parameters of both towers: of the image tower for an image, of the text tower for a caption by its
 length, with and without the corner tokens.
 
-    python examples/flops.py
-    python examples/flops.py --config_name outputs/demo --lengths 16 32 64 126 --output_file outputs/flops.json
-
 torch counts them on the model itself, which is run on the meta device: nothing is computed, and no weights are needed.
 Counted are matrix products (a multiplication and an addition are two operations), also those of attention. Without the
 corner tokens is how a text is embedded; with them is how a long caption is trained on.
 """
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import LotlipConfig, LotlipModel
-from ..data.arguments import HelpFormatter
-from ..files import write_json
-
-
-LENGTHS = [16, 32, 64, 128, 192, 256]
 
 
 def build_meta_model(config: LotlipConfig) -> LotlipModel:
@@ -140,68 +130,3 @@ def measure_towers(config: LotlipConfig, lengths: list[int]) -> dict:
             "captions": captions,
         },
     }
-
-
-def format_table(towers: dict) -> str:
-    """What `measure_towers` found as a Markdown table, in billions of operations and millions of parameters."""
-    image, text = towers["image"], towers["text"]
-    corners, size = text["num_corner_tokens"], " x ".join(map(str, image["image_size"]))
-    parameters = (text["parameters"] - text["corner_parameters"], text["parameters"])
-    parameters = " | ".join(f"{number / 1e6:.4f}" for number in parameters)
-    lines = [
-        f"| input | GFLOPs | with {corners} corner tokens | million parameters | with {corners} corner tokens |",
-        "| --- | --- | --- | --- | --- |",
-        f"| an image of {size} | {image['flops'] / 1e9:.4g} | | {image['parameters'] / 1e6:.4f} | |",
-    ]
-    for caption in text["captions"]:
-        flops = " | ".join(f"{caption[name] / 1e9:.4g}" for name in ("flops", "flops_with_corner_tokens"))
-        lines.append(f"| a caption of {caption['length']} tokens | {flops} | {parameters} |")
-    return "\n".join(lines)
-
-
-def plot_flops(towers: dict, path: Path) -> None:
-    """Draws the operations of a caption over its length, beside those of an image."""
-    # not at the top: the table does not need it
-    from matplotlib.figure import Figure
-
-    captions, corners = towers["text"]["captions"], towers["text"]["num_corner_tokens"]
-    lengths = [caption["length"] for caption in captions]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.axhline(towers["image"]["flops"] / 1e9, color="black", linestyle="--", linewidth=0.8, label="an image")
-    for name, label, marker in (
-        ("flops_with_corner_tokens", f"a caption, with {corners} corner tokens", "^"),
-        ("flops", "a caption", "o"),
-    ):
-        axes.plot(lengths, [caption[name] / 1e9 for caption in captions], marker=marker, linewidth=1.2, label=label)
-    axes.set(xlabel="tokens of the caption", ylabel="GFLOPs", xticks=lengths, ylim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument(
-        "--config_name",
-        "--model_name_or_path",
-        help="A model or a configuration, a Hub id or a folder. Default: the size of the released models.",
-    )
-    parser.add_argument(
-        "--lengths", type=int, nargs="+", default=LENGTHS, help="Tokens of a caption, without corner tokens."
-    )
-    parser.add_argument(
-        "--output_file", type=Path, help="Write the counts to this JSON file, and a picture of the same name (.png)."
-    )
-    args = parser.parse_args()
-    config = LotlipConfig.from_pretrained(args.config_name) if args.config_name is not None else LotlipConfig()
-    towers = measure_towers(config, args.lengths)
-    print(format_table(towers))
-    if args.output_file is not None:
-        write_json(args.output_file, {"model": args.config_name or "default", **towers})
-        plot_flops(towers, args.output_file.with_suffix(".png"))
-
-
-if __name__ == "__main__":
-    main()

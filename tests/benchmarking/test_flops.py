@@ -1,12 +1,8 @@
 """Operations and parameters of the towers, by the formulas."""
 
-import json
-import sys
-
 import pytest
-from PIL import Image
 
-from modeling_lotlip import LotlipConfig, LotlipModel
+from modeling_lotlip import LotlipModel
 from modeling_lotlip.benchmarking import flops
 from tests.conftest import tiny_config
 
@@ -46,23 +42,3 @@ def test_image_tower_and_parameters(image_projection):
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     assert towers["image"]["parameters"] + towers["text"]["parameters"] + model.logit_scale.numel() == num_parameters
     assert towers["text"]["corner_parameters"] == model.text_model.embeddings.corner_tokens.numel()
-
-
-def test_script(monkeypatch, tmp_path, capsys):
-    tiny_config().save_pretrained(tmp_path / "config")
-    argv = ["flops.py", "--lengths", "8", "126", "--output_file", str(tmp_path / "out" / "flops.json")]
-    for arguments, config in (
-        ([], LotlipConfig()),
-        (["--config_name", str(tmp_path / "config")], tiny_config()),
-    ):
-        monkeypatch.setattr(sys, "argv", argv + arguments)
-        flops.main()
-        towers = flops.measure_towers(config, [8, 126])
-        assert flops.format_table(towers) in capsys.readouterr().out
-        written = json.loads((tmp_path / "out" / "flops.json").read_text())
-        assert {name: written[name] for name in towers} == towers
-        with Image.open(tmp_path / "out" / "flops.png") as picture:
-            assert picture.convert("L").getextrema() != (255, 255)
-    assert f"| a caption of 126 tokens | {towers['text']['captions'][1]['flops'] / 1e9:.4g} |" in flops.format_table(
-        towers
-    )
