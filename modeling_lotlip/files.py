@@ -15,7 +15,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,21 +43,6 @@ def written_whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + ".partial")
     yield partial
     partial.replace(path)
-
-
-def check_writable(path: Path, option: str = "--output_file") -> None:
-    """
-    Makes the folder of a file that will be written when everything is computed.
-
-    Raises:
-        `ValueError`: if no file can be written there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{option} {path}: {error}") from error
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{option} {path} cannot be written.")
 
 
 def write_json(path: Path, results: dict) -> None:

@@ -14,12 +14,11 @@
 """
 What `[CLS]` and each corner token of LoTLIP attend to over the long captions of a data set, and how alike they are.
 
-    python examples/corner_attention.py --model_name_or_path outputs/demo --output_file outputs/corner_attention.json
+    python examples/paper/corner_attention.py --model outputs/demo --output_file outputs/corner_attention.json
 
-Every image counts with its first long caption. The tables stand beside the JSON file (`.md`).
+Every image counts with its first long caption. The tables stand beside the output file (`.md`).
 """
 
-import argparse
 import itertools
 import math
 import statistics
@@ -28,15 +27,21 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from modeling_lotlip.data.arguments import HelpFormatter, add_data_arguments, add_side_file_arguments
+from modeling_lotlip.arguments import parse
+from modeling_lotlip.data.arguments import (
+    CaptionArguments,
+    EvaluationSplitArguments,
+    SideFileArguments,
+    SourceArguments,
+)
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.loading import get_columns, load_split
-from modeling_lotlip.embedding.arguments import add_evaluation_arguments
+from modeling_lotlip.embedding.arguments import ModelArguments, OutputArguments
 from modeling_lotlip.embedding.batches import embed_texts, tokenize
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.relevance import sub_caption_numbers, token_attention
-from modeling_lotlip.files import write_json
-from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
+from modeling_lotlip.files import write_results
+from modeling_lotlip.sub_captions import join_sub_captions
 from modeling_lotlip.training.monitoring import effective_rank
 
 
@@ -57,7 +62,7 @@ KINDS = ("[CLS]", "[SEP]", "content words", "function words", "corners")
 PLACES = ("first", "middle", "last")
 
 
-def kinds_of_tokens(input_ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def classify_tokens(input_ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The kind of each token of a text, one of `KINDS`. A word piece is of the kind of its whole word."""
     tokens = tokenizer.convert_ids_to_tokens(input_ids)
     kinds = []
@@ -76,7 +81,7 @@ def kinds_of_tokens(input_ids: list[int], tokenizer: PreTrainedTokenizerBase) ->
     return kinds
 
 
-def places_of_tokens(input_ids: list[int], kinds: list[str], tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
+def locate_tokens(input_ids: list[int], kinds: list[str], tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
     """The third of the text that the sub-caption of each word is in, None for special tokens."""
     numbers = sub_caption_numbers(input_ids, tokenizer)
     count = 1 + max(number for number, kind in zip(numbers, kinds) if kind.endswith("words"))
@@ -124,7 +129,8 @@ def describe_attention(attention: torch.Tensor, kinds: list[str], places: list[s
     return {**by_kind, **by_place, "entropy": entropy.item()}
 
 
-def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
+def average(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each number over dictionaries that have the same ones."""
     return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
 
 
@@ -172,8 +178,8 @@ def analyse(
         attentions = token_attention(model, inputs)
         for text, mask in enumerate(inputs["attention_mask"].bool()):
             input_ids = inputs["input_ids"][text, mask].tolist()
-            kinds = kinds_of_tokens(input_ids, processor.tokenizer)
-            places = places_of_tokens(input_ids, kinds, processor.tokenizer)
+            kinds = classify_tokens(input_ids, processor.tokenizer)
+            places = locate_tokens(input_ids, kinds, processor.tokenizer)
             uniform = torch.full((len(kinds),), 1 / len(kinds))
             described["uniform"].append(describe_attention(uniform, kinds, places))
             for name, attention in attentions.items():
@@ -186,9 +192,9 @@ def analyse(
         "num_texts": len(texts),
         "slots": slots,
         "attention": {
-            "uniform": mean_of(described["uniform"]),
+            "uniform": average(described["uniform"]),
             **{
-                name: {slot: mean_of(list(rows)) for slot, rows in zip(slots, zip(*described[name]))}
+                name: {slot: average(list(rows)) for slot, rows in zip(slots, zip(*described[name]))}
                 for name in ("last_layer", "rollout")
             },
         },
@@ -231,34 +237,46 @@ def format_tables(results: dict) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add_evaluation_arguments(parser)
-    add_data_arguments(parser)
-    add_side_file_arguments(parser)
-    args = parser.parse_args()
-    if args.output_file is not None and args.output_file.suffix != ".json":
-        parser.error(f"--output_file {args.output_file} is for JSON, name it .json: the tables stand beside it.")
-
-    dataset = load_split(args, args.eval_split, args.max_eval_samples, with_images=False)
-    reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
-    captions = (reader.long_captions(row) for row in dataset.select_columns(reader.columns))
-    texts = [join_sub_captions(split_sub_captions(of_image[0])) for of_image in captions if of_image]
+def read_texts(
+    source: SourceArguments, split: EvaluationSplitArguments, captions: CaptionArguments, side_files: SideFileArguments
+) -> list[str]:
+    """The first long caption of each row."""
+    dataset = load_split(source, split.eval_split, split.max_eval_samples, with_images=False)
+    reader = CaptionReader(get_columns(dataset), captions, side_files, source.image_column)
+    texts = []
+    for row in dataset.select_columns(reader.columns):
+        for text in reader.long_captions(row)[:1]:
+            texts.append(join_sub_captions(reader.sub_captions(text)))
     texts = [text for text in texts if text]
     if not texts:
         raise ValueError("No image has a long caption: there is nothing to analyse. See the data arguments.")
-    model, processor = load_model(args.model_name_or_path, args)
+    return texts
+
+
+def main() -> None:
+    named, *data, output = parse(
+        (
+            ModelArguments,
+            SourceArguments,
+            EvaluationSplitArguments,
+            CaptionArguments,
+            SideFileArguments,
+            OutputArguments,
+        ),
+        description=__doc__,
+    )
+    texts = read_texts(*data)
+    model, processor = load_model(named.model_name_or_path, named)
     if getattr(model.config.get_text_config(), "num_corner_tokens", 0) == 0:
-        raise ValueError(f"`--model_name_or_path {args.model_name_or_path}` has no corner tokens.")
+        raise ValueError(f"`--model_name_or_path {named.model_name_or_path}` has no corner tokens.")
     model.set_attn_implementation("eager")
-    results = analyse(model, processor, texts, args.batch_size, args.max_length)
+    results = analyse(model, processor, texts, named.batch_size, named.max_length)
     tables = format_tables(results)
     print(tables)
-    if args.output_file is not None:
-        write_json(
-            args.output_file, {"model": args.model_name_or_path, "dataset": args.dataset_name or "scenes", **results}
-        )
-        args.output_file.with_suffix(".md").write_text(tables + "\n", encoding="utf-8")
+    if output.output_file is not None:
+        results = {"model": named.model_name_or_path, "dataset": data[0].dataset_name or "scenes", **results}
+        for path in {output.output_file, output.output_file.with_suffix(".md")}:
+            write_results(path, results, tables)
 
 
 if __name__ == "__main__":

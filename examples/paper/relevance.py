@@ -14,7 +14,7 @@
 """
 How often relevance is where it should be: measured on drawn scenes, of which the answers are known.
 
-    python examples/evaluate_relevance.py --model_name_or_path outputs/demo --output_file outputs/relevance.json
+    python examples/paper/relevance.py --model_name_or_path outputs/demo --output_file outputs/relevance.json
 
 Over the image, the pointing game (Zhang et al., 2018, https://arxiv.org/abs/1608.00507): a text tells of one of two
 things in a picture; it is a hit if the most relevant patch has a part of the box of that thing. Chance is a patch
@@ -29,24 +29,23 @@ Over the text: the colour of a small thing is exchanged for another in its sente
 if, among the sentences of the things in the scene, the false one has the least relevance.
 """
 
-import argparse
 import math
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean
 
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from modeling_lotlip.data.arguments import HelpFormatter
+from modeling_lotlip.arguments import Arguments, argument, parse
 from modeling_lotlip.data.scenes import COLOURS, IMAGE_SIZE, SALIENT_SHAPES, SALIENT_SIDES, Scene, Thing, make_scene
-from modeling_lotlip.embedding.arguments import add_evaluation_arguments, check_output_file
+from modeling_lotlip.embedding.arguments import ModelArguments, OutputArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, tokenize
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.relevance import PATCH_METHODS, patch_relevance, sub_caption_numbers, token_relevance
 from modeling_lotlip.evaluation.text_changes import swap_colour
-from modeling_lotlip.files import write_json
+from modeling_lotlip.files import write_results
 from modeling_lotlip.sub_captions import join_sub_captions
 
 
@@ -54,7 +53,16 @@ from modeling_lotlip.sub_captions import join_sub_captions
 QUARTERS = [(4, 4), (35, 4), (4, 35), (35, 35)]
 
 
-def sentence_of(scene: Scene, thing: Thing) -> int:
+@dataclass
+class RelevanceArguments(Arguments):
+    """What is played."""
+
+    num_scenes: int = argument(300, "How many scenes.", least=1)
+    seed: int = argument(2, "The series of scenes; 0 is that of the training.")
+    methods: list[str] = argument(list(PATCH_METHODS), "Of relevance over the image.", choices=tuple(PATCH_METHODS))
+
+
+def find_sentence(scene: Scene, thing: Thing) -> int:
     """The place of the sentence on one of the other things in the long caption of its scene."""
     (place,) = (
         place
@@ -64,14 +72,14 @@ def sentence_of(scene: Scene, thing: Thing) -> int:
     return place
 
 
-def patches_of(box: tuple[int, int, int, int], rows: int, columns: int) -> torch.Tensor:
+def cover_patches(box: tuple[int, int, int, int], rows: int, columns: int) -> torch.Tensor:
     """
     Which patches of a square picture have a part of a box, given in pixels of a scene: (rows, columns)
 
     ```python
-    >>> from examples.paper.relevance import patches_of
+    >>> from examples.paper.relevance import cover_patches
 
-    >>> patches_of((0, 32, 16, 40), rows=4, columns=4).nonzero().tolist()
+    >>> cover_patches((0, 32, 16, 40), rows=4, columns=4).nonzero().tolist()
     [[2, 0]]
     ```"""
     left, top, right, bottom = (side / IMAGE_SIZE for side in box)
@@ -131,7 +139,7 @@ def embed_in_context(
     for scene, thing, _ in drawn:
         sub_captions = [text.capitalize() for text in scene.sub_captions]
         whole.append(join_sub_captions(sub_captions))
-        del sub_captions[sentence_of(scene, thing)]
+        del sub_captions[find_sentence(scene, thing)]
         without.append(join_sub_captions(sub_captions))
     return embed_corpus(model, processor, whole) - embed_corpus(model, processor, without)
 
@@ -172,7 +180,7 @@ def play_pointing_game(
         texts = text_embeds[start : start + batch_size, None]
         maps = patch_relevance(model, images["pixel_values"], texts, method).squeeze(1)
         for (_, thing, other), relevance in zip(batch, maps):
-            own, another = (patches_of(each.box, *relevance.shape) for each in (thing, other))
+            own, another = (cover_patches(each.box, *relevance.shape) for each in (thing, other))
             most_relevant = relevance.argmax()
             hits.append(own.flatten()[most_relevant].item())
             others.append(another.flatten()[most_relevant].item())
@@ -195,11 +203,11 @@ def find_false_sentences(
     hits = {"gradient_input": [], "sentence_alone": [], "leave_one_out": []}
     chances = []
     for scene, thing, _ in tqdm(drawn, desc="false sentences", unit=" scenes"):
-        false = sentence_of(scene, thing)
+        false = find_sentence(scene, thing)
         sub_captions = list(scene.sub_captions)
         sub_captions[false : false + 1] = swap_colour([sub_captions[false]], generator, list(COLOURS))
         sub_captions = [sub_caption.capitalize() for sub_caption in sub_captions]
-        candidates = [sentence_of(scene, other) for other in scene.others]
+        candidates = [find_sentence(scene, other) for other in scene.others]
         image = embed_images(model, dict(processor.image_processor([scene.draw()], return_tensors="pt")))
         inputs = tokenize(processor, [join_sub_captions(sub_captions)])
         by_token = token_relevance(model, inputs, image)[0].tolist()
@@ -238,52 +246,47 @@ def format_tables(results: dict) -> str:
 
 
 def format_hits(row: dict[str, float]) -> str:
+    """Three cells of a table."""
     return f"{row['hits']:.1f} | {row['low']:.1f} to {row['high']:.1f} | {row['chance']:.1f}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add_evaluation_arguments(parser)
-    parser.add_argument("--num_scenes", type=int, default=300, help="How many scenes.")
-    parser.add_argument("--seed", type=int, default=2, help="The series of scenes; 0 is that of the training.")
-    parser.add_argument(
-        "--methods", nargs="+", default=list(PATCH_METHODS), choices=PATCH_METHODS, help="Of relevance over the image."
-    )
-    args = parser.parse_args()
-    if args.num_scenes < 1:
-        parser.error(f"--num_scenes must be at least 1, got {args.num_scenes}.")
-    check_output_file(parser, args.output_file)
-
-    model, processor = load_model(args.model_name_or_path, args)
-    model.set_attn_implementation("eager")
-    one = draw_large(1, args.seed), embed_corpus(model, processor, ["a photo"])
-    for method in args.methods:
-        try:
-            play_pointing_game(model, processor, *one, method, batch_size=1)
-        except ValueError as error:
-            parser.error(f"--methods {method}: {error}")
+def measure_relevance(
+    model: PreTrainedModel, processor: ProcessorMixin, args: RelevanceArguments, batch_size: int
+) -> dict:
+    """Plays every game with every method; see [`play_pointing_game`] and [`find_false_sentences`]."""
     large, small = draw_large(args.num_scenes, args.seed), draw_small(args.num_scenes, args.seed)
     games = {
         "large": (large, embed_corpus(model, processor, [scene.caption for scene, _, _ in large])),
         "small": (small, embed_in_context(model, processor, small)),
     }
-    results = {
-        "model": args.model_name_or_path,
-        "num_scenes": args.num_scenes,
-        "seed": args.seed,
-        "over_image": {
-            name: {
-                method: play_pointing_game(model, processor, *game, method, args.batch_size) for method in args.methods
-            }
-            for name, game in games.items()
-        },
-        "over_text": find_false_sentences(model, processor, small, args.seed),
+    over_image = {
+        name: {method: play_pointing_game(model, processor, *game, method, batch_size) for method in args.methods}
+        for name, game in games.items()
     }
+    over_text = find_false_sentences(model, processor, small, args.seed)
+    return {"num_scenes": args.num_scenes, "seed": args.seed, "over_image": over_image, "over_text": over_text}
+
+
+def main() -> None:
+    args, named, output = parse((RelevanceArguments, ModelArguments, OutputArguments), description=__doc__)
+    model, processor = load_model(named.model_name_or_path, named)
+    model.set_attn_implementation("eager")
+    if named.max_length is not None:
+        processor.tokenizer.model_max_length = named.max_length
+
+    # a method that this model does not know is no reason to wait
+    one = draw_large(1, args.seed), embed_corpus(model, processor, ["a photo"])
+    for method in args.methods:
+        try:
+            play_pointing_game(model, processor, *one, method, batch_size=1)
+        except ValueError as error:
+            raise SystemExit(f"relevance.py: error: --methods {method}: {error}") from error
+    results = {"model": named.model_name_or_path, **measure_relevance(model, processor, args, named.batch_size)}
     tables = format_tables(results)
     print(tables)
-    if args.output_file is not None:
-        write_json(args.output_file, results)
-        args.output_file.with_suffix(".md").write_text(tables + "\n", encoding="utf-8")
+    if output.output_file is not None:
+        for path in {output.output_file, output.output_file.with_suffix(".md")}:
+            write_results(path, results, tables)
 
 
 if __name__ == "__main__":

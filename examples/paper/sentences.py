@@ -14,22 +14,22 @@
 """
 How often the ticks of the search page are right: measured on drawn scenes, of which the answers are known.
 
-    python examples/evaluate_sentences.py --model_name_or_path outputs/demo
+    python examples/paper/sentences.py --model_name_or_path outputs/demo
 
 Each long caption is a query over all scenes, and of every sentence it is known which scenes it is true of. The table
 has the share of ticks that are right and that of true ones which get a tick, beside the share of true ones among all,
 and how often a scene of which a sentence is true has a higher score than one of which it is not (AUC).
 """
 
-import argparse
 from collections import defaultdict
+from dataclasses import dataclass
 from statistics import fmean
 
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from modeling_lotlip.data.arguments import HelpFormatter
+from modeling_lotlip.arguments import Arguments, argument, parse
 from modeling_lotlip.data.scenes import (
     COUNT_TEMPLATES,
     FRAME_TEMPLATES,
@@ -42,10 +42,10 @@ from modeling_lotlip.data.scenes import (
     Scene,
     make_scene,
 )
-from modeling_lotlip.embedding.arguments import add_evaluation_arguments
+from modeling_lotlip.embedding.arguments import ModelArguments, OutputArguments
 from modeling_lotlip.embedding.batches import embed_images
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.files import write_json
+from modeling_lotlip.files import format_markdown, write_results
 from modeling_lotlip.search.arguments import SENTENCE_SCORES
 from modeling_lotlip.search.index import Index
 from modeling_lotlip.search.query import SATISFIED, embed_query, search_index
@@ -63,6 +63,20 @@ STATEMENTS = {
     for template in templates
     for value in values
 }
+
+
+@dataclass
+class SentencesArguments(Arguments):
+    """What is searched, and for what."""
+
+    num_scenes: int = argument(512, "How many scenes are searched.", least=2)
+    num_queries: int = argument(64, "How many of their captions are queries.", least=1)
+    seed: int = argument(3, "The series of scenes; 0 is that of the training.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_queries > self.num_scenes:
+            raise ValueError(f"--num_queries must be at most --num_scenes {self.num_scenes}, got {self.num_queries}.")
 
 
 def is_true(sentence: str, scene: Scene) -> tuple[str, bool]:
@@ -85,13 +99,52 @@ def is_true(sentence: str, scene: Scene) -> tuple[str, bool]:
     return kind, own == value
 
 
+def measure_ticks(fits: torch.Tensor, truths: torch.Tensor) -> dict[str, float]:
+    """
+    How right the ticks of sentences are.
+
+    Args:
+        fits (`torch.Tensor` of shape `(num_sentences, num_scenes)`):
+            The share of scenes that a scene fits the sentence better than. From `SATISFIED` on it gets a tick.
+        truths (`torch.Tensor` of shape `(num_sentences, num_scenes)`):
+            Whether the sentence is true of the scene: of some, and not of others.
+
+    Returns:
+        `dict[str, float]`: in per cent the ticks that are right (`precision`), the true ones that get a tick
+        (`recall`), the `true` ones among all, and how often a scene of which a sentence is true has a higher score
+        than one of which it is not (`auc`).
+
+    ```python
+    >>> import torch
+    >>> from examples.paper.sentences import measure_ticks
+
+    >>> measure_ticks(torch.tensor([[0.95, 0.5, 0.2, 0.1]]), torch.tensor([[True, True, False, False]]))
+    {'precision': 100.0, 'recall': 50.0, 'true': 50.0, 'auc': 100.0}
+    ```"""
+    ticked = fits >= SATISFIED
+    higher = [(own[is_so][:, None] > own[~is_so]).float().mean().item() for own, is_so in zip(fits, truths)]
+    return {
+        "precision": 100 * truths[ticked].float().mean().item(),
+        "recall": 100 * ticked[truths].float().mean().item(),
+        "true": 100 * truths.float().mean().item(),
+        "auc": 100 * fmean(higher),
+    }
+
+
 def evaluate_score(
-    model: PreTrainedModel, processor: ProcessorMixin, index: Index, scenes: list[Scene], num_queries: int, score: str
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    index: Index,
+    scenes: list[Scene],
+    num_queries: int,
+    score: str,
+    max_length: int | None = None,
 ) -> dict[str, dict[str, float]]:
-    """For each kind of sentence `precision`, `recall`, `true` and `auc`, in per cent."""
+    """For each kind of sentence what [`measure_ticks`] returns."""
     fits, truths = defaultdict(list), defaultdict(list)
     for scene in tqdm(scenes[:num_queries], desc=score, unit=" queries"):
-        results = search_index(index, embed_query(model, processor, scene.long_caption, None, score), len(scenes))
+        query = embed_query(model, processor, scene.long_caption, None, score, max_length)
+        results = search_index(index, query, len(scenes))
         for place, sentence in enumerate(scene.sub_captions):
             judged = [is_true(sentence, scenes[int(result.name)]) for result in results]
             kind = judged[0][0]
@@ -99,49 +152,42 @@ def evaluate_score(
             if not truth.all() and results[0].fits[place] is not None:
                 fits[kind].append(torch.tensor([result.fits[place] for result in results]))
                 truths[kind].append(truth)
-    table = {}
-    for kind in sorted(fits):
-        fit, truth = torch.stack(fits[kind]), torch.stack(truths[kind])
-        ticked = fit >= SATISFIED
-        higher = [(own[is_so][:, None] > own[~is_so]).float().mean().item() for own, is_so in zip(fit, truth)]
-        table[kind] = {
-            "precision": 100 * truth[ticked].float().mean().item(),
-            "recall": 100 * ticked[truth].float().mean().item(),
-            "true": 100 * truth.float().mean().item(),
-            "auc": 100 * fmean(higher),
-        }
-    return table
+    return {kind: measure_ticks(torch.stack(fits[kind]), torch.stack(truths[kind])) for kind in sorted(fits)}
+
+
+def format_table(results: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The results of every score as Markdown."""
+    titles = ["score", "sentences", "true, per cent", "ticks that are right", "true ones ticked", "AUC"]
+    columns = ("true", "precision", "recall", "auc")
+    return format_markdown(
+        titles,
+        [
+            [f"`{score}`", kind, *(f"{row[column]:.1f}" for column in columns)]
+            for score, table in results.items()
+            for kind, row in table.items()
+        ],
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add_evaluation_arguments(parser)
-    parser.add_argument("--num_scenes", type=int, default=512, help="How many scenes are searched.")
-    parser.add_argument("--num_queries", type=int, default=64, help="How many of their captions are queries.")
-    parser.add_argument("--seed", type=int, default=3, help="The series of scenes; 0 is that of the training.")
-    args = parser.parse_args()
-    if not 1 <= args.num_queries <= args.num_scenes or args.num_scenes < 2:
-        parser.error("--num_queries must be from 1 to --num_scenes, and that at least 2.")
-
-    model, processor = load_model(args.model_name_or_path, args)
+    args, named, output = parse((SentencesArguments, ModelArguments, OutputArguments), description=__doc__)
+    model, processor = load_model(named.model_name_or_path, named)
     scenes = [make_scene(args.seed, number) for number in range(args.num_scenes)]
     embeds = []
-    for start in range(0, len(scenes), args.batch_size):
-        images = [scene.draw() for scene in scenes[start : start + args.batch_size]]
+    for start in range(0, len(scenes), named.batch_size):
+        images = [scene.draw() for scene in scenes[start : start + named.batch_size]]
         embeds.append(embed_images(model, dict(processor.image_processor(images, return_tensors="pt"))))
     index = Index([str(number) for number in range(len(scenes))], torch.cat(embeds))
     results = {
-        score: evaluate_score(model, processor, index, scenes, args.num_queries, score) for score in SENTENCE_SCORES
+        score: evaluate_score(model, processor, index, scenes, args.num_queries, score, named.max_length)
+        for score in SENTENCE_SCORES
     }
-    print("| score | sentences | true, per cent | ticks that are right | true ones ticked | AUC |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for score, table in results.items():
-        for kind, row in table.items():
-            print(
-                f"| `{score}` | {kind} " + "| {true:.1f} | {precision:.1f} | {recall:.1f} | {auc:.1f} |".format(**row)
-            )
-    if args.output_file is not None:
-        write_json(args.output_file, results)
+    print(format_table(results))
+    if output.output_file is not None:
+        rows = [
+            {"score": score, "kind": kind, **row} for score, table in results.items() for kind, row in table.items()
+        ]
+        write_results(output.output_file, results, format_table(results), rows)
 
 
 if __name__ == "__main__":

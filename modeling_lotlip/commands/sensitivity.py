@@ -19,20 +19,19 @@ sentence that matters, and how much embeddings and retrieval change when sentenc
     lotlip sensitivity --model MODEL OTHER_MODEL --output_file outputs/sensitivity.json \\
         --dataset_name imagefolder --data_dir my_photos --eval_split test
 
-Every image counts with its first long caption. Beside the JSON file stand the tables (`.md`) and a plot (`.png`).
+Every image counts with its first long caption. Beside the output file stand the tables (`.md`) and a plot (`.png`).
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..arguments import Arguments, argument
 from ..data.arguments import CaptionArguments, DatasetArguments, EvaluationSplitArguments, SideFileArguments
-from ..embedding.arguments import ModelsArguments
+from ..embedding.arguments import ModelsArguments, OutputArguments
 
 
 @dataclass
 class SensitivityArguments(Arguments):
-    """What is measured, and where the results go."""
+    """What is measured."""
 
     num_tokens: list[int] = argument(
         [8, 16, 32, 48, 64, 77, 96, 128, 192, 256],
@@ -40,14 +39,6 @@ class SensitivityArguments(Arguments):
         least=3,
     )
     seed: int = argument(0, "Of the draws of sentences and colours.")
-    output_file: Path | None = argument(None, "Write the results to this JSON file; the tables and a plot beside it.")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.output_file is not None and self.output_file.suffix != ".json":
-            raise ValueError(
-                f"--output_file {self.output_file} is for JSON, name it .json: the rest stands beside it."
-            )
 
 
 ARGUMENTS = (
@@ -57,6 +48,7 @@ ARGUMENTS = (
     EvaluationSplitArguments,
     CaptionArguments,
     SideFileArguments,
+    OutputArguments,
 )
 
 
@@ -67,6 +59,7 @@ def run(
     split: EvaluationSplitArguments,
     captions: CaptionArguments,
     side_files: SideFileArguments,
+    output: OutputArguments,
 ) -> None:
     from accelerate import PartialState
 
@@ -74,15 +67,18 @@ def run(
     from ..data.loading import get_columns, load_split
     from ..embedding.models import load_model
     from ..evaluation.retrieval import embed_dataset
-    from ..evaluation.sensitivity import format_tables, measure_sensitivity, plot_results, select_first_long_captions
-    from ..files import check_writable, write_json
+    from ..evaluation.sensitivity import (
+        flatten_results,
+        format_tables,
+        measure_sensitivity,
+        plot_results,
+        select_first_long_captions,
+    )
+    from ..files import write_results
 
     state = PartialState(cpu=models.device == "cpu")
     if state.num_processes > 1:
         raise ValueError("`lotlip sensitivity` runs in one process: start it without `accelerate launch`.")
-    path = sensitivity.output_file
-    if path is not None:
-        check_writable(path)
     data = load_split(dataset, split.eval_split, split.max_eval_samples)
     reader = CaptionReader(get_columns(data), captions, side_files, dataset.image_column)
     results = []
@@ -105,8 +101,8 @@ def run(
         results.append({"model": name, **measured})
     tables = format_tables(results)
     print(tables)
-    if path is not None:
+    if output.output_file is not None:
         settings = {"dataset": dataset.dataset_name or "scenes", "seed": sensitivity.seed}
-        write_json(path, {**settings, "models": results})
-        path.with_suffix(".md").write_text(tables + "\n", encoding="utf-8")
-        plot_results(results, path.with_suffix(".png"))
+        for path in {output.output_file, output.output_file.with_suffix(".md")}:
+            write_results(path, {**settings, "models": results}, tables, flatten_results(results))
+        plot_results(results, output.output_file.with_suffix(".png"))

@@ -235,6 +235,20 @@ def measure_sensitivity(
     }
 
 
+def flatten_results(results: list[dict]) -> list[dict]:
+    """The results of every model as rows with the recalls of one change, one number of tokens or one place each."""
+    flat = []
+    for result in results:
+        rows = []
+        for row in result["changes"]:
+            changed = {f"{time}_{name}": value for time in ("before", "after") for name, value in row[time].items()}
+            rows.append({name: value for name, value in row.items() if name not in ("before", "after")} | changed)
+        rows += result["lengths"]
+        rows += [{"position": "without", **result["moved"]["without"]}, *result["moved"]["positions"]]
+        flat += [{"model": result["model"], **row} for row in rows]
+    return flat
+
+
 def format_tables(results: list[dict]) -> str:
     """The results of every model as Markdown."""
     return "\n".join([*format_changes(results), "", *format_lengths(results), "", *format_positions(results)])

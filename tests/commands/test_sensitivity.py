@@ -1,11 +1,13 @@
 """`lotlip sensitivity`: results, tables and a plot."""
 
+import csv
 import json
 
 import pytest
 from PIL import Image
 
 import lotlip
+from tests.helpers.commands import read_error
 
 
 @pytest.fixture
@@ -28,15 +30,25 @@ def test_results_tables_and_plot(model_dir, tmp_path, run, capsys):
         assert picture.width > 500
 
 
-def test_what_cannot_be_measured_or_written_is_refused_first(model_dir, tmp_path, run, capsys):
+def test_results_as_rows(model_dir, tmp_path, run):
+    path = tmp_path / "sensitivity.csv"
+    options = ["--max_eval_samples", 4, "--num_tokens", 8]
+    assert run("--model", model_dir, *options, "--output_file", path) == 0
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["num_tokens"] for row in rows if row["num_tokens"]] == ["8"]
+    assert [row["position"] for row in rows if row["position"]] == ["without", "0.0", "0.25", "0.5", "0.75", "1.0"]
+    changed = [row for row in rows if row["change"]]
+    assert len(changed) == 6 and all(0 <= float(row["after_t2i_recall@1"]) <= 100 for row in changed)
+    assert path.with_suffix(".md").exists() and path.with_suffix(".png").exists()
+
+
+def test_what_cannot_be_measured_or_written_is_refused_first(model_dir, tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert run("--model", model_dir, "--output_file", tmp_path / "file" / "out.json") == 2
-    assert "File exists" in capsys.readouterr().err.splitlines()[-1]
     for wrong, message in (
-        (("--output_file", tmp_path / "out.md"), "name it .json"),
-        (("--output_file", tmp_path), "name it .json"),
+        (("--output_file", tmp_path / "file" / "out.json"), "cannot be written"),
+        (("--output_file", tmp_path / "out.txt"), "must end in .json, .csv or .md"),
+        (("--output_file", tmp_path), "must end in .json, .csv or .md"),
         (("--num_tokens", 2), "--num_tokens must be at least 3, got 2"),
     ):
-        with pytest.raises(SystemExit):
-            run("--model", model_dir, *wrong)
-        assert message in capsys.readouterr().err.splitlines()[-1]
+        assert message in read_error(capsys, "sensitivity", "--model", model_dir, *wrong)
