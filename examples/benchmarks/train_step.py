@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-A training step with a locked image tower: each image with one short and one long caption, forward, backward, AdamW.
+A training step with a frozen image tower: each image with one short and one long caption, forward, backward, AdamW.
 
     python examples/benchmarks/train_step.py --images 8
     python examples/benchmarks/train_step.py --layers 2 --batch_sizes 8 32 128
@@ -23,7 +23,6 @@ tokenizes for every step, in `--workers` processes; "in chunks" encodes `--chunk
 (`--grad_cache_chunk_size`). Peak memory is that of a process that runs the variant alone.
 """
 
-import argparse
 import io
 import json
 import random
@@ -31,6 +30,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -43,10 +44,10 @@ from datasets import Dataset, Image
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 
+from modeling_lotlip.arguments import argument, parse
 from modeling_lotlip.benchmarking.original import build_lotlip, build_original, build_processor
 from modeling_lotlip.benchmarking.timing import (
-    add_benchmark_arguments,
-    add_model_arguments,
+    TowerBenchmarkArguments,
     measure,
     peak_memory,
     report,
@@ -67,7 +68,28 @@ from modeling_lotlip.training.step import parameter_groups
 Batch = dict[str, torch.Tensor]
 
 
-def random_batch(args: argparse.Namespace) -> Batch:
+@dataclass
+class StepArguments(TowerBenchmarkArguments):
+    """What is measured."""
+
+    images: int = argument(8, "Images in a batch.", least=1)
+    short_length: int = argument(15, "Tokens of a short caption.", least=3)
+    long_length: int = argument(122, "Tokens of a long caption.", least=3)
+    workers: int = argument(1, "Processes that decode and tokenize.", least=0)
+    chunk_size: int = argument(4, "Images encoded at a time, in chunks.", least=1)
+    variants: list[str] | None = argument(None, "Measure these only, against the first one.")
+    batch_sizes: list[int] | None = argument(None, "Measure memory for so many images, and no time.", least=1)
+    largest_batch: bool = argument(False, "Find the largest batch that fits (CUDA).")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.largest_batch and not self.device.startswith("cuda"):
+            raise ValueError(
+                f"--largest_batch needs an accelerator that says when its memory is full, not {self.device}."
+            )
+
+
+def random_batch(args: StepArguments) -> Batch:
     """Pixel values and captions of the lengths asked for."""
     batch = {
         "pixel_values": torch.randn(args.images, 3, 224, 224),
@@ -77,7 +99,7 @@ def random_batch(args: argparse.Namespace) -> Batch:
     return {name: values.to(args.device) for name, values in batch.items()}
 
 
-def load_batches(args: argparse.Namespace) -> Iterator[Batch]:
+def load_batches(args: StepArguments) -> Iterator[Batch]:
     """Batches without end, as the training script makes them from JPEGs that fill a 224 pixel crop."""
     generator, (words, processor) = random.Random(0), build_processor(30_000)
     rows = {"image": [], "caption": [], "long_captions": []}
@@ -105,7 +127,7 @@ def load_batches(args: argparse.Namespace) -> Iterator[Batch]:
         yield {name: values.to(args.device) for name, values in batch.items()}
 
 
-def build_original_step(args: argparse.Namespace) -> Callable[[Batch], None]:
+def build_original_step(args: StepArguments) -> Callable[[Batch], None]:
     """All captions padded to the context length in one batch, and the image tower run in every step."""
     text_tower, image_tower = build_original(args.layers, args.device)
     text_tower.train()
@@ -135,7 +157,7 @@ def contrastive_loss(image_embeds: torch.Tensor, text_embeds: torch.Tensor, logi
     return GlobalLoss(loss, slot_losses, image_embeds.detach(), text_embeds.detach())
 
 
-def build_our_step(args: argparse.Namespace, dtype: str) -> Callable[[Batch], None]:
+def build_our_step(args: StepArguments, dtype: str) -> Callable[[Batch], None]:
     """The step of `examples/train_lotlip.py`."""
     model = build_lotlip(args.layers, args.device).train()
     model.vision_model.requires_grad_(False).eval()
@@ -157,7 +179,7 @@ def build_our_step(args: argparse.Namespace, dtype: str) -> Callable[[Batch], No
     return step
 
 
-def build_variants(args: argparse.Namespace, names: list[str]) -> dict[str, Callable[[], None]]:
+def build_variants(args: StepArguments, names: list[str]) -> dict[str, Callable[[], None]]:
     """A step of each variant by its name."""
     batch = random_batch(args)
     cached = {name: values for name, values in batch.items() if name != "pixel_values"}
@@ -169,14 +191,17 @@ def build_variants(args: argparse.Namespace, names: list[str]) -> dict[str, Call
             steps[dtype] = build_original_step(args) if dtype == "original" else build_our_step(args, dtype)
         step = steps[dtype]
         if data == "with data":
-            batches = load_batches(args)
-            variants[name] = lambda step=step, batches=batches: step(next(batches))
+            variants[name] = partial(step_with_data, step, load_batches(args))
         elif data == "in chunks":
-            variants[name] = lambda step=step: step(batch, args.chunk_size)
+            variants[name] = partial(step, batch, args.chunk_size)
         else:
-            inputs = cached if data == "cached" else batch
-            variants[name] = lambda step=step, inputs=inputs: step(inputs)
+            variants[name] = partial(step, cached if data == "cached" else batch)
     return variants
+
+
+def step_with_data(step: Callable[[Batch], None], batches: Iterator[Batch]) -> None:
+    """A step on the next batch."""
+    step(next(batches))
 
 
 def measure_memory(name: str, *options: str) -> int:
@@ -188,7 +213,7 @@ def measure_memory(name: str, *options: str) -> int:
         return json.loads(file.read_text())["tables"][0]["peak_memory"]
 
 
-def report_memory(args: argparse.Namespace) -> None:
+def report_memory(args: StepArguments) -> None:
     """Prints and writes the peak memory of batches of several sizes, whole and in chunks."""
     print(f"\n| images | whole | in chunks of {args.chunk_size} |\n| --- | --- | --- |")
     rows = {}
@@ -200,35 +225,22 @@ def report_memory(args: argparse.Namespace) -> None:
     write_results([{"title": "Peak memory by images in a batch", "rows": rows}], args)
 
 
-def find_largest_batch(args: argparse.Namespace) -> None:
+def step_once(batch_size: int, args: StepArguments, dtype: str) -> int:
+    """One step with so many images, and their number."""
+    (step,) = build_variants(replace(args, images=batch_size), [dtype]).values()
+    step()
+    return batch_size
+
+
+def find_largest_batch(args: StepArguments) -> None:
     """Prints the most images whose step fits into the memory of the accelerator, to a power of 2."""
     for dtype in args.dtypes:
-
-        @find_executable_batch_size(starting_batch_size=2**16)
-        def train(batch_size: int, dtype: str = dtype) -> int:
-            args.images = batch_size
-            (step,) = build_variants(args, [dtype]).values()
-            step()
-            return batch_size
-
-        print(f"{dtype}: {train()} images in a batch")
+        largest = find_executable_batch_size(step_once, starting_batch_size=2**16)(args, dtype)
+        print(f"{dtype}: {largest} images in a batch")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_benchmark_arguments(parser)
-    add_model_arguments(parser)
-    parser.add_argument("--images", type=int, default=8, help="Images in a batch.")
-    parser.add_argument("--short_length", type=int, default=15, help="Tokens of a short caption.")
-    parser.add_argument("--long_length", type=int, default=122, help="Tokens of a long caption.")
-    parser.add_argument("--workers", type=int, default=1, help="Processes that decode and tokenize.")
-    parser.add_argument("--chunk_size", type=int, default=4, help="Images encoded at a time, in chunks.")
-    parser.add_argument("--variants", nargs="+", help="Measure these only, against the first one.")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", help="Measure memory for so many images, and no time.")
-    parser.add_argument("--largest_batch", action="store_true", help="Find the largest batch that fits (CUDA).")
-    args = parser.parse_args()
-    if args.largest_batch and not args.device.startswith("cuda"):
-        parser.error(f"--largest_batch needs an accelerator that says when its memory is full, not {args.device}.")
+    (args,) = parse((StepArguments,), description=__doc__)
     set_up(args)
     if args.batch_sizes and not args.variants:
         return report_memory(args)

@@ -1,4 +1,3 @@
-import importlib
 import json
 import runpy
 import sys
@@ -6,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from examples.benchmarks import rank, startup, train_step
 from modeling_lotlip.benchmarking.original import build_lotlip
-from modeling_lotlip.benchmarking.timing import encoder_flops
 
 
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
@@ -18,7 +16,6 @@ BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Runs a benchmark in this process in miniature, and returns the tables that it wrote."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))  # of its own processes
 
     def run(name: str, *options: object) -> list[dict]:
@@ -44,16 +41,6 @@ def test_embed(run):
         assert all(0 < share < 1 for share in table["share_inside_products"].values())
 
 
-def test_operations_are_those_that_torch_counts():
-    model = build_lotlip(layers=2, device="cpu")
-    model.set_attn_implementation("eager")  # the fused kernel of the CPU is not counted
-    input_ids = torch.randint(5, 1000, (3, 50))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.text_model(input_ids)
-    pooler = 2 * 3 * 768**2
-    assert counter.get_total_flops() - pooler == encoder_flops(3 * 50, 50, num_layers=2)
-
-
 def test_corpus(run):
     (table,) = run("corpus", "--layers", 1, "--texts", 12, "--dtypes", "float32")
     assert list(table["rows"]) == ["original", "float32, model alone", "float32, from texts"]
@@ -73,14 +60,30 @@ def test_rank(run):
 
 
 def test_weights_are_used_where_they_lie_in_the_file(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))
-    startup = importlib.import_module("startup")
-    startup.build_lotlip(layers=1, device="cpu").save_pretrained(tmp_path)
+    build_lotlip(layers=1, device="cpu").save_pretrained(tmp_path)
     size = (tmp_path / "model.safetensors").stat().st_size
     before = startup.IMPORTS["modeling_lotlip, model and processor"]
     _, own, whole = startup.run(before, startup.LOAD.format(folder=tmp_path), startup.USE)
     assert own < 0.2 * size and 0.9 * size < whole < 1.2 * size
+
+
+def test_what_lotlip_answers_at_once(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))
+    for status, *command in startup.ANSWERS.values():
+        startup.answer(status, *command)
+        with pytest.raises(RuntimeError, match=f"ended with status {status}"):
+            startup.answer(status + 1, *command)
+
+
+def test_wrong_arguments_are_named():
+    for arguments, values, message in (
+        (rank.RankArguments, {"images": 3, "texts": 4}, "--texts must be a multiple of --images"),
+        (train_step.StepArguments, {"device": "cpu", "largest_batch": True}, "--largest_batch needs an accelerator"),
+        (rank.RankArguments, {"repeats": 0}, "--repeats must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            arguments(**values)
 
 
 def test_storage(run, model_dir):
@@ -91,7 +94,7 @@ def test_storage(run, model_dir):
 
 def test_onnx_graphs(run):
     text, image = run("onnx_graphs", "--layers", 1, "--length", 6)
-    assert list(text["rows"]) == list(image["rows"]) == ["torch", "fp32", "fp16", "q8"]
+    assert list(text["rows"]) == list(image["rows"]) == ["torch", "float32", "float16", "q8"]
 
 
 def test_choices(run):
@@ -106,7 +109,7 @@ def test_scale(run):
     tables = run("scale", *options, "--per_device_train_batch_size", 8, "--gpus", 2, 4, "--global_batch_sizes", 16)
     rows = {table["title"].split(",")[0].split(" at ")[0]: table["rows"] for table in tables}
     hours = {name: row["GPU hours an epoch"] for name, row in rows["The towers"].items()}
-    assert hours["cached image features"] < hours["locked image tower"] < hours["trained image tower"]
+    assert hours["cached image features"] < hours["frozen image tower"] < hours["trained image tower"]
     assert all(hours[name] < hours[f"{name.split()[0]}, in chunks"] for name in list(hours)[:3])
     storage = rows["Storage of 1"]
     assert storage["image features, views: 2"]["TB in all"] == pytest.approx(1000 * 2 * 4 * 768 / 1e12)
