@@ -25,7 +25,9 @@ def wheel(tmp_path_factory) -> Path:
     sources, folder = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "lotlip.py"):
         shutil.copy(ROOT / name, sources / name)
-    shutil.copytree(ROOT / "modeling_lotlip", sources / "modeling_lotlip", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "modeling_lotlip", sources / "modeling_lotlip", ignore=shutil.ignore_patterns("__pycache__")
+    )
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, sources]
     subprocess.run(list(map(str, command)), check=True, timeout=300)
     (path,) = folder.glob("*.whl")
@@ -60,7 +62,10 @@ def run(installed, workspace):
 
     def run(*command: str, status: int = 0) -> subprocess.CompletedProcess:
         environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        environment |= {"HF_HOME": str(workspace / "cache"), "PATH": f"{installed / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        environment |= {
+            "HF_HOME": str(workspace / "cache"),
+            "PATH": f"{installed / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        }
         done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
@@ -71,13 +76,17 @@ def run(installed, workspace):
 
 def test_the_wheel_has_every_file_of_the_package(wheel):
     packed = set(zipfile.ZipFile(wheel).namelist())
-    files = [path for path in (ROOT / "modeling_lotlip").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    files = [
+        path for path in (ROOT / "modeling_lotlip").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
     missing = [path for path in files if str(path.relative_to(ROOT)) not in packed]
     assert missing == [] and "lotlip.py" in packed
 
 
 def test_the_package_is_that_of_the_wheel(run, installed):
-    done = run(sys.executable, "-c", "import modeling_lotlip, lotlip; print(modeling_lotlip.__file__, lotlip.__file__)")
+    done = run(
+        sys.executable, "-c", "import modeling_lotlip, lotlip; print(modeling_lotlip.__file__, lotlip.__file__)"
+    )
     assert all(path.startswith(str(installed)) for path in done.stdout.split())
 
 

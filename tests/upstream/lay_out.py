@@ -16,14 +16,14 @@ Lay LoTLIP out as a model of transformers' own source tree.
 
 Into a checkout of transformers, or into an empty folder with the registries of the installed version:
 
-    python examples/lay_out_upstream.py --output_dir ../transformers
+    python -m tests.upstream.lay_out --output_dir ../transformers
 
 With `--test` the same files also go into a copy of the installed transformers, and their tests run there. Those that
 every model has need the mixins of the library's own tests, which are in its sources only:
 
     pip download --no-deps --no-binary transformers transformers==5.24.0
     tar -xf transformers-5.24.0.tar.gz
-    python examples/lay_out_upstream.py --output_dir outputs/upstream --test \
+    python -m tests.upstream.lay_out --output_dir outputs/upstream --test \
         --library_tests transformers-5.24.0/tests
 """
 
@@ -40,7 +40,7 @@ from pathlib import Path
 
 import transformers
 
-from modeling_lotlip.data.arguments import HelpFormatter
+from modeling_lotlip.arguments import HelpFormatter
 from modeling_lotlip.data.scenes import load_scenes
 
 
@@ -155,8 +155,8 @@ EDITS = (
 LAZY_IMPORT = """\
 {licence}from typing import TYPE_CHECKING
 
-from utils import _LazyModule
-from utils.import_utils import define_import_structure
+from ...utils import _LazyModule
+from ...utils.import_utils import define_import_structure
 
 
 if TYPE_CHECKING:
@@ -408,7 +408,8 @@ def lay_out(output_dir: str | Path) -> tuple[list[Path], list[str]]:
         text, _ = without(text, HOOK)
         texts[MODEL / f"{name}.py"] = to_tree(text, IMPORTS)
     for name, name_there in TEST_MODULES.items():
-        text, dropped = without((ROOT / "tests" / f"{name}.py").read_text(encoding="utf-8"), LEFT_OUT)
+        folder = ROOT / "tests" / ("upstream" if name in LIBRARY_TESTS else "")
+        text, dropped = without((folder / f"{name}.py").read_text(encoding="utf-8"), LEFT_OUT)
         left_out += [f"{name}.{function}" for function in dropped if function.startswith("test_")]
         texts[TESTS / f"{name_there}.py"] = licence + to_tree(text, TEST_IMPORTS)
     texts[TESTS / "__init__.py"] = ""
