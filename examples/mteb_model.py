@@ -21,7 +21,7 @@ MTEB downloads the data from the Hub, keeps results in `--output_dir`, and compu
 It evaluates models of sentence-transformers by itself; what it cannot know of a folder is that this one reads images.
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import mteb
@@ -31,8 +31,18 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig
 
 import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
-from modeling_lotlip.data.arguments import HelpFormatter
+from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
 from modeling_lotlip.embedding.models import check_single_embeddings
+
+
+@dataclass
+class MtebArguments(Arguments):
+    model_name_or_path: str = argument(help="A LoTLIP model, a Hub id or a folder.", aliases=("--model",))
+    tasks: list[str] = argument(help="Names of MTEB's tasks.")
+    output_dir: Path = argument(help="Where MTEB keeps the results.")
+    trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
+    device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
+    batch_size: int = argument(64, "Images or texts in a batch.", least=1)
 
 
 def load_mteb_model(
@@ -78,18 +88,11 @@ def format_table(tasks: list[mteb.AbsTask], results: ModelResult) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--model_name_or_path", required=True, help="A LoTLIP model, a Hub id or a folder.")
-    parser.add_argument("--tasks", nargs="+", required=True, help="Names of MTEB's tasks.")
-    parser.add_argument("--output_dir", type=Path, required=True, help="Where MTEB keeps the results.")
-    parser.add_argument("--trust_remote_code", action="store_true", help="Run the code that comes with the model.")
-    parser.add_argument("--device", help="Such as `cpu` or `cuda:0`; by default an accelerator if there is one.")
-    parser.add_argument("--batch_size", type=int, default=64, help="Images or texts in a batch.")
-    args = parser.parse_args()
+    (args,) = parse((MtebArguments,), description=__doc__)
     try:
         tasks = mteb.get_tasks(tasks=args.tasks)
     except KeyError as error:
-        parser.error(f"--tasks: {error.args[0]}")
+        raise ValueError(f"--tasks: {error.args[0]}") from error
     results = mteb.evaluate(
         load_mteb_model(args.model_name_or_path, args.device, args.trust_remote_code),
         tasks,
@@ -100,4 +103,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("mteb_model.py"):
+        main()

@@ -6,6 +6,7 @@ import mteb
 import torch
 from torch.nn.functional import normalize
 
+from examples import mteb_model
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.hub import save_with_remote_code
@@ -39,8 +40,6 @@ def make_task(category: str):
 
 @torch.no_grad()
 def test_image_text_retrieval(model_dir, tmp_path, monkeypatch, capsys):
-    import mteb_model
-
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     folder = tmp_path / "my-model"
     save_with_remote_code(model, processor, folder)

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import sys
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch.nn.functional import cross_entropy, normalize
 
+from examples import train_sentence_transformers
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.hub import remote_code_files, save_with_remote_code
 
@@ -150,6 +152,18 @@ def test_training_is_that_of_the_model(folder, pairs, tmp_path):
     torch.testing.assert_close(given, outputs.text_embeds, atol=1e-3, rtol=0)
     given = trained.encode(list(pairs["image"]), convert_to_tensor=True)
     torch.testing.assert_close(given, outputs.image_embeds, atol=1e-3, rtol=0)
+
+
+def test_example(folder, tmp_path, monkeypatch, capsys):
+    options = {"model": folder, "output_dir": tmp_path, "max_train_samples": 20, "max_steps": 2}
+    options |= {"per_device_train_batch_size": 4, "learning_rate": 0.01}
+    argv = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    monkeypatch.setattr(sys, "argv", ["train_sentence_transformers.py", *argv, "--use_cpu"])
+    train_sentence_transformers.main()
+    assert "recall@10: " in capsys.readouterr().out
+    trained = LotlipModel.from_pretrained(tmp_path / "model").text_projection.weight
+    assert not torch.allclose(trained, LotlipModel.from_pretrained(folder).text_projection.weight, atol=1e-3)
+    assert {file.name for file in (tmp_path / "model").glob("*.py")} == {file.name for file in remote_code_files()}
 
 
 def test_saved_by_sentence_transformers_and_with_its_code_again(sentence_transformer, tmp_path):

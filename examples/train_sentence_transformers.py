@@ -1,0 +1,105 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Training and evaluation with sentence-transformers, of which a LoTLIP folder is a model.
+
+    python examples/train_sentence_transformers.py --model outputs/demo --output_dir outputs/st
+    python examples/train_sentence_transformers.py --model MODEL --output_dir OUT --dataset_name imagefolder \
+        --data_dir FOLDER --caption_column caption
+
+Its loss is CLIP's, of one caption with each image: the corner tokens and `logit_scale` take no part in it.
+LoTLIP's own loss is in `train_lotlip.py` and `train_with_trainer.py`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
+from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.data.arguments import SourceArguments, TrainSplitArguments
+from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.hub import save_with_remote_code
+
+
+@dataclass
+class SentenceTransformersArguments(Arguments):
+    model_name_or_path: str = argument(help="A LoTLIP model: a Hub id or a folder.", aliases=("--model",))
+    output_dir: Path = argument(help="Where the model goes, into a folder `model`, and the checkpoints.")
+    caption_column: str = argument("caption", "The column of captions, one for each image.")
+    learning_rate: float = argument(1e-5, "The highest one, after the warm-up.")
+    per_device_train_batch_size: int = argument(64, "Images of a process in a step.", least=2)
+    num_train_epochs: float = argument(1.0, "Passes over the data.")
+    max_steps: int = argument(-1, "Optimizer steps, instead of a number of epochs.")
+    bf16: bool = argument(False, "Compute in bfloat16, on a GPU.")
+    use_cpu: bool = argument(False, "Leave a GPU alone.")
+
+
+def build_evaluator(pairs: Dataset) -> InformationRetrievalEvaluator:
+    """Captions look for their images."""
+    ids = [str(index) for index in range(len(pairs))]
+    return InformationRetrievalEvaluator(
+        queries=dict(zip(ids, pairs["caption"])),
+        corpus=dict(zip(ids, pairs["image"])),
+        relevant_docs={index: {index} for index in ids},
+        name="text-to-image",
+    )
+
+
+def main() -> None:
+    args, data, split = parse(
+        (SentenceTransformersArguments, SourceArguments, TrainSplitArguments), description=__doc__
+    )
+    rows = load_split(data, split.train_split, split.max_train_samples)
+    pairs = rows.select_columns([data.image_column, args.caption_column])  # the loss takes them in this order
+    pairs = pairs.rename_columns({data.image_column: "image", args.caption_column: "caption"})
+    pairs = pairs.train_test_split(test_size=0.1, seed=0)
+
+    model = SentenceTransformer(args.model_name_or_path, device="cpu" if args.use_cpu else None)
+    evaluator = build_evaluator(pairs["test"])
+    arguments = SentenceTransformerTrainingArguments(
+        args.output_dir,
+        learning_rate=args.learning_rate,
+        per_device_train_batch_size=args.per_device_train_batch_size,
+        num_train_epochs=args.num_train_epochs,
+        max_steps=args.max_steps,
+        bf16=args.bf16,
+        use_cpu=args.use_cpu,
+    )
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=pairs["train"],
+        loss=MultipleNegativesRankingLoss(model),
+        evaluator=evaluator,
+    )
+    trainer.train()
+    print(f"recall@10: {evaluator(model)['text-to-image_cosine_recall@10']:.3f}")
+    folder = args.output_dir / "model"
+    model.save_pretrained(str(folder))
+    # with its code the folder loads with `trust_remote_code=True` where this package is not installed
+    save_with_remote_code(model[0].model, model[0].processor, folder)
+
+
+if __name__ == "__main__":
+    with report_mistakes("train_sentence_transformers.py"):
+        main()
