@@ -17,11 +17,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
@@ -767,22 +765,6 @@ class LotlipVisionModel(LotlipPreTrainedModel):
         )
 
 
-# every model alive whose `logit_scale` has to stay within bounds, whoever trains it
-_MODELS_WITH_LOGIT_SCALE = WeakSet()
-
-
-def _clamp_logit_scale(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
-    """Runs after each step of any optimizer: clamps `logit_scale` of the models that this optimizer trains."""
-    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    for model in _MODELS_WITH_LOGIT_SCALE:
-        if id(model.logit_scale) in trained:
-            with torch.no_grad():
-                model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-
-
-register_optimizer_step_post_hook(_clamp_logit_scale)
-
-
 @auto_docstring(
     custom_intro="""
     The dual encoder: texts and images embedded in one space, trained on short and long captions together.
@@ -816,15 +798,9 @@ class LotlipModel(LotlipPreTrainedModel):
             else nn.Identity()
         )
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
-        _MODELS_WITH_LOGIT_SCALE.add(self)
 
         # Initialize weights and apply final processing
         self.post_init()
-
-    def __setstate__(self, state: dict[str, Any]):
-        # copies and unpickled models do not pass through `__init__`
-        super().__setstate__(state)
-        _MODELS_WITH_LOGIT_SCALE.add(self)
 
     @classmethod
     def from_vision_text_pretrained(

@@ -82,10 +82,17 @@ LACKING = {
     "tests/fixtures/sample_text.txt": "A text.\n",
 }
 
-# The optimizer hook that clamps `logit_scale`: the library leaves that to the training script
-HOOK = {"MAX_LOGIT_SCALE", "_MODELS_WITH_LOGIT_SCALE", "_clamp_logit_scale", "__setstate__"}
-# What of the tests needs the hook, the data of the original implementation, or a fixture shared with other tests
-LEFT_OUT = {"MAX_LOGIT_SCALE", "BERT_NAMES", "REFERENCE", "reference", "build_reference_model"}
+# What clamps `logit_scale`: the library leaves that to the training script
+CLAMP = {"MAX_LOGIT_SCALE", "clamp_logit_scale"}
+# What of the tests needs the clamp, the data of the original implementation, or a fixture shared with other tests
+LEFT_OUT = {
+    "MAX_LOGIT_SCALE",
+    "ClampLogitScaleCallback",
+    "BERT_NAMES",
+    "REFERENCE",
+    "reference",
+    "build_reference_model",
+}
 
 IMPORTS = (
     # from the code of a model
@@ -130,6 +137,12 @@ EDITS = (
     ("processing_lotlip", r"class LotlipProcessorKwargs\(.*?\n\n\n", ""),
     ("processing_lotlip", r"valid_processor_kwargs = LotlipProcessorKwargs", 'text_kwargs = {"padding": True}'),
     ("processing_lotlip", r"import ProcessingKwargs, ProcessorMixin", "import ProcessorMixin"),
+    # the model that compares tokens is this package's
+    ("configuration_lotlip", r"^        token_wise \(`bool`.*?\n.*?\n", ""),
+    ("configuration_lotlip", r"^    token_wise: bool = False\n\n    @property\n.*?(?=    def __post_init__)", "\n"),
+    ("configuration_lotlip", r"^        # by which the Auto classes choose\n.*?\n.*?\n", ""),
+    ("modeling_lotlip", r"^    # whether it compares all tokens.*?\n    is_token_wise = False\n", ""),
+    ("modeling_lotlip", r"^        if config\.token_wise != .*?\n            \)\n", ""),
     # a converted folder carries neither code nor a model card
     ("convert_lotlip_to_hf", r"^from \.hub import .*?\n", ""),
     ("convert_lotlip_to_hf", r"^from huggingface_hub\.utils\.sha import .*?\n", ""),
@@ -405,7 +418,7 @@ def lay_out(output_dir: str | Path) -> tuple[list[Path], list[str]]:
         for module, pattern, replacement in EDITS:
             if module == name:
                 text = substitute(text, pattern, replacement, f"{name}.py")
-        text, _ = without(text, HOOK)
+        text, _ = without(text, CLAMP)
         texts[MODEL / f"{name}.py"] = to_tree(text, IMPORTS)
     for name, name_there in TEST_MODULES.items():
         folder = ROOT / "tests" / ("upstream" if name in LIBRARY_TESTS else "")
