@@ -11,3 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+"""
+What a dual encoder can do and what it looks at: retrieval, classification, relevance, what of a text is used, how long
+texts are. Uses the data and the embeddings; commands, training and the scripts of the paper use it.
+"""
