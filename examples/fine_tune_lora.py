@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-LoRA: small matrices trained beside the weights of the text tower, and the projection, on one GPU; the image tower stays
+LoRA on one GPU: small matrices trained beside the weights of the text tower, and the projection; the image tower stays
 as it is. PEFT (https://huggingface.co/docs/peft) is needed: `pip install peft`.
 
     python examples/fine_tune_lora.py --model LoTLIP-ViT-B-16 --output_dir outputs/lora \
