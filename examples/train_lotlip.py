@@ -65,7 +65,7 @@ from modeling_lotlip.training.checkpoints import (
 from modeling_lotlip.training.evaluation import EvaluationData, evaluate_model, format_results, load_evaluation_data
 from modeling_lotlip.training.image_features import cache_samples
 from modeling_lotlip.training.models import build_model, gather_model, get_scalars, is_vision_frozen, set_train_mode
-from modeling_lotlip.training.monitoring import MetricsFile, Throughput, measure_slots, peak_memory
+from modeling_lotlip.training.monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.samples import BadSamples, CaptionedImages, SampleCollator
 from modeling_lotlip.training.saving import check_services, push_model, save_model
@@ -434,7 +434,8 @@ def main() -> None:
     training = prepare(args, accelerator, checkpoint)
     simple = {name: value for name, value in args.to_dict().items() if isinstance(value, (int, float, str))}
     accelerator.init_trackers("lotlip", simple)  # trackers take no lists
-    accelerator.get_tracker(MetricsFile.name).forget_after(training.state)
+    if accelerator.is_main_process:
+        forget_metrics(args.output_dir, training.state)
     train(training)
     finish(training)
 

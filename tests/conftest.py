@@ -156,17 +156,20 @@ def training_argv(folder: Path, name: str, **options) -> list[str]:
 
 def training_environment() -> dict[str, str]:
     """The environment of a training in a process of its own."""
-    path = str(ROOT)
-    return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return environment | {"LOCAL_WORLD_SIZE": str(os.cpu_count())}  # one thread: other tests run beside
 
 
 @pytest.fixture
 def train(monkeypatch, tmp_path):
-    """Runs the training script in this process, and returns its output folder."""
+    """Runs the training script in this process, without the pictures of its end; returns its output folder."""
 
-    def run(name: str, **options) -> Path:
+    def run(name: str, with_summary: bool = False, **options) -> Path:
         monkeypatch.setattr(sys, "argv", training_argv(tmp_path, name, **options))
         monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(os.cpu_count()))  # one thread
+        if not with_summary:
+            monkeypatch.setattr(train_lotlip, "write_summary", lambda folder: folder / "summary.html")
         AcceleratorState._reset_state(True)
         GradientState._reset_state()
         train_lotlip.main()

@@ -212,22 +212,21 @@ class MetricsFile(GeneralTracker):
         """Nothing: the arguments are in a file of their own."""
 
     @on_main_process
-    def forget_after(self, state: TrainingState) -> None:
-        """Leaves out what a run measured after it was saved, where it is resumed."""
-        if not self.path.exists():
-            return
-        rows = [
-            row
-            for row in read_metrics(self.path)
-            if row["step"] <= (state.step if "loss" in row else state.evaluated_step)
-        ]
-        with written_whole(self.path) as partial:
-            partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-    @on_main_process
     def log(self, values: dict[str, float], step: int | None = None, **kwargs: object) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def forget_metrics(output_dir: Path, state: TrainingState) -> None:
+    """Leaves out what an earlier run measured after the state that is gone on from."""
+    path = output_dir / METRICS_FILE
+    if not path.exists():
+        return
+    rows = [
+        row for row in read_metrics(path) if row["step"] <= (state.step if "loss" in row else state.evaluated_step)
+    ]
+    with written_whole(path) as partial:
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def read_metrics(path: Path) -> list[dict]:

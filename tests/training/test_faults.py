@@ -111,6 +111,19 @@ def test_a_signal_is_noted_while_something_is_written_to_the_terminal(monkeypatc
         assert stop.number == signal.SIGTERM
 
 
+def test_a_second_signal_ends_a_run_at_once():
+    told = []
+    original = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.number == signal.SIGTERM and told == []
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert told == [signal.SIGTERM], "as without the run's handler"
+    finally:
+        signal.signal(signal.SIGTERM, original)
+
+
 def test_a_signal_during_an_evaluation_ends_a_run_after_it(tmp_path):
     options = {"max_train_steps": 40, "eval_steps": 2, "max_eval_samples": 100, "per_device_eval_batch_size": 2}
     process = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=1))

@@ -118,7 +118,7 @@ class Texts(HTMLParser):
 
 
 def test_the_summary_shows_what_was_measured(train):
-    folder = train("run & <more>", logging_steps=2, eval_steps=4)
+    folder = train("run & <more>", with_summary=True, logging_steps=2, eval_steps=4)
     page = (folder / "summary.html").read_text()
     told = Texts(page)
     results = json.loads((folder / "eval_results.json").read_text())
@@ -200,7 +200,7 @@ def test_every_result_can_choose_the_best_model():
         ({"label_column": "y", "metric_for_best_model": "zero_shot_top1"}, ValueError, "no class labels"),
         ({"label_column": "y", "class_names": "boat"}, ValueError, "`--label_column y` is no column"),
         ({"max_train_samples": 7}, ValueError, "7 images, too few for one batch of 8"),
-        ({"eval_split": "validation"}, ValueError, "'train' and 'test', not 'validation'"),
+        ({"eval_split": "validation"}, ValueError, "no split 'validation' but 'train', 'test'"),
         ({"max_length": 1000}, ValueError, "--max_length 1000"),
         ({"cache_image_features": True, "no_freeze_vision_model": True}, ValueError, "for a frozen image tower"),
         ({"overwrite_output_dir": None}, ValueError, "of an earlier run. Go on with it"),

@@ -29,18 +29,19 @@ from tests.conftest import tiny_config
     [("clip", False), ("laclip", False), ("siglip", False), *((objective, True) for objective in OBJECTIVES)],
 )
 def test_an_objective_trains_and_resumes(train, tmp_path, recwarn, caplog, objective, with_long_captions):
-    options = {"objective": objective, "max_train_steps": 6, "logging_steps": 1, "eval_steps": 100}
+    options = {"objective": objective, "max_train_steps": 4, "logging_steps": 1, "eval_steps": 100}
+    options |= {"max_train_samples": 12, "max_eval_samples": 4, "per_device_train_batch_size": 4}
     options |= {
         "num_long_captions": int(with_long_captions),
-        "grad_cache_chunk_size": 3 if with_long_captions else None,
+        "grad_cache_chunk_size": 2 if with_long_captions else None,
     }
-    whole = train("whole", **options, checkpointing_steps=3)
+    whole = train("whole", **options, checkpointing_steps=2)
     rows = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
     assert ("loss_cls" in rows[0]) == with_long_captions
     assert ("loss_corner_1" in rows[0]) == (with_long_captions and objective == "lotlip")
 
     (tmp_path / "resumed").mkdir()
-    shutil.copytree(whole / "checkpoint-3", tmp_path / "resumed" / "checkpoint-3")
+    shutil.copytree(whole / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
     resumed = train("resumed", **options, resume_from_checkpoint="latest")
     weights, expected = (load_file(folder / "model.safetensors") for folder in (resumed, whole))
     assert weights.keys() == expected.keys() and all(torch.equal(weights[name], expected[name]) for name in expected)

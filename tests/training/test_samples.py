@@ -62,7 +62,7 @@ def numbers(batches: list[list[tuple]]) -> list[list[int]]:
     return [[key[3]["number"] for key in keys if not key[2]] for keys in batches]
 
 
-def test_an_epoch_of_a_stream_has_every_row_once_in_an_order_of_its_own(batches):
+def test_an_epoch_of_a_stream_has_every_row_once_in_an_order_of_its_own(batches, shards):
     orders = []
     for epoch in range(2):
         batches.epoch = epoch
@@ -73,6 +73,8 @@ def test_an_epoch_of_a_stream_has_every_row_once_in_an_order_of_its_own(batches)
     flat = [[number for batch in order for number in batch] for order in orders]
     assert all(sorted(order) == list(range(44)) for order in flat)
     assert flat[0] != flat[1] and flat[0] != sorted(flat[0])
+    other = StreamBatchSampler(stream(shards), 8, 1, "image", batches.accelerator, buffer_size=20)
+    assert numbers(list(other)) != orders[0], "another seed, another order"
     batches.epoch, batches.first_batch = 0, 3
     assert numbers(list(batches)) == orders[0][3:], "going on is going through the rest, in the same order"
 
@@ -108,16 +110,19 @@ def test_processes_share_a_stream_without_overlap_or_loss(shards, tmp_path, num_
         "accelerator = Accelerator(cpu=True)\n"
         "batches = StreamBatchSampler(stream(Path(sys.argv[1])), 5, 0, 'image', accelerator, buffer_size=20)\n"
         "told = [list(batches)]\n"
-        "told = [accelerator.num_processes, [len(keys) for keys in told[0]], numbers(told[0])]\n"
+        "places = [key[1] for keys in told[0] for key in keys if not key[2]]\n"
+        "told = [accelerator.num_processes, [len(keys) for keys in told[0]], numbers(told[0]), places]\n"
         "Path(f'{sys.argv[2]}.{accelerator.process_index}').write_text(json.dumps(told))\n"
         "accelerator.wait_for_everyone(); accelerator.end_training()\n"
     )
     done = launch(num_processes, str(script), str(shards), str(tmp_path / "told"))
     assert done.returncode == 0, done.stderr
     told = [json.loads((tmp_path / f"told.{process}").read_text()) for process in range(num_processes)]
-    assert all(number == num_processes for number, _, _ in told)
-    assert all(sizes == told[0][1] for _, sizes, _ in told), "as many rows in every process's batch"
-    assert sorted(number for _, _, own in told for batch in own for number in batch) == list(range(44))
+    assert all(number == num_processes for number, *_ in told)
+    assert all(sizes == told[0][1] for _, sizes, *_ in told), "as many rows in every process's batch"
+    assert sorted(number for _, _, own, _ in told for batch in own for number in batch) == list(range(44))
+    places = [place for *_, own in told for place in own]
+    assert len(set(places)) == len(places), "rows are numbered over all processes"
 
 
 def test_webdataset_shards(train, tokenizer, tmp_path, caplog):

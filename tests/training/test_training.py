@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torchvision.transforms.v2 import RandomResizedCrop
 
 from modeling_lotlip import LotlipModel, LotlipTextConfig, LotlipVisionConfig, LotlipVisionModel
 from modeling_lotlip.data.arguments import CaptionArguments
@@ -85,19 +86,23 @@ def test_sharded_parameters_get_the_gradients_of_one_process(tmp_path):
 
 
 def test_script_in_two_processes_evaluates_as_in_one(train, tmp_path):
-    alone = train("alone", max_eval_samples=25)
+    config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    config.vision_config.hidden_dropout_prob = 0.0
+    config.save_pretrained(tmp_path / "config")
+    alone = train("alone", max_eval_samples=25, max_train_steps=4, learning_rate=1e-5)
     done = launch(
         2,
         str(ROOT / "examples" / "train_lotlip.py"),
         *("--output_dir", str(tmp_path / "two"), "--config_name", str(tmp_path / "config")),
         *("--max_train_samples", "44", "--max_eval_samples", "25", "--per_device_train_batch_size", "4"),
-        *("--max_train_steps", "8", "--warmup_steps", "2", "--learning_rate", "1e-3"),
+        *("--max_train_steps", "4", "--warmup_steps", "2", "--learning_rate", "1e-5"),
     )
     assert done.returncode == 0, done.stderr
     results = [json.loads((folder / "eval_results.json").read_text()) for folder in (alone, tmp_path / "two")]
     assert results[0].keys() == results[1].keys()
     assert results[0]["long_num_images"] == results[1]["long_num_images"] == 25
     assert "short_t2i_recall@1" in results[0] and "long_i2t_recall@10" in results[0]
+    assert len(set(results[0].values())) > 5 and results[1] == pytest.approx(results[0], abs=1e-3)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -169,6 +174,7 @@ def test_global_batches_are_a_new_permutation_each_epoch():
         assert sorted(orders[-1]) == list(range(10))
         assert {key[0] for key in keys} == {epoch}
     assert orders[0] != orders[1]
+    assert BatchSampler(10, 2, seed=2, process_index=0, num_processes=1).order() != others.order()
     whole, batches.first_batch = list(batches), 1
     assert list(batches) == whole[1:]
 
@@ -205,6 +211,25 @@ def test_draws_of_captions():
     drawn = {key: samples[key]["long_captions"] for key in order}
     random.Random(0).shuffle(order)
     assert all(again[key]["long_captions"] == drawn[key] for key in order), "a draw depends on the sample alone"
+
+
+def test_draws_and_crops_depend_on_sample_epoch_and_seed():
+    dataset = load_scenes(1, seed=2).remove_columns("caption").add_column("caption", [list("abcdefgh")])
+    dataset = dataset.select([0] * 12)
+    crop = RandomResizedCrop((32, 32), scale=(0.3, 0.9))
+
+    def draw(keys: list[tuple[int, int]], seed: int = 0) -> tuple[list[str], list[bytes]]:
+        reader = CaptionReader(dataset.column_names, CaptionArguments())
+        samples = CaptionedImages(dataset, reader, ObjectiveArguments(), seed, crop)
+        drawn = [samples[epoch, index, False] for epoch, index in keys]
+        return [sample["short_caption"] for sample in drawn], [sample["image"].tobytes() for sample in drawn]
+
+    indices, epochs = [(0, index) for index in range(12)], [(epoch, 0) for epoch in range(12)]
+    for keys in (indices, epochs):
+        captions, images = draw(keys)
+        assert len(set(captions)) > 3 and len(set(images)) == 12
+        other_captions, other_images = draw(keys, seed=1)
+        assert other_captions != captions and not set(other_images) & set(images)
 
 
 def test_no_weight_decay_on_norms_biases_corners_and_temperature():

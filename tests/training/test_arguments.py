@@ -1,0 +1,220 @@
+"""What the arguments of a training mean, and that each has its effect."""
+
+import json
+import math
+import sys
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from examples import train_lotlip
+from modeling_lotlip.arguments import report_mistakes
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.training.checkpoints import TrainingState, read_state
+from modeling_lotlip.training.evaluation import evaluate_model, load_evaluation_data
+from modeling_lotlip.training.models import build_model
+from modeling_lotlip.training.monitoring import read_metrics
+
+
+# a value of each argument that a resumed run must have in common with the first one, other than the default
+COMPARED_ON_RESUME = {
+    "seed": 1,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 0.1,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 7,
+    "weight_decay": 0.2,
+    "adam_beta1": 0.8,
+    "adam_beta2": 0.8,
+    "adam_epsilon": 0.1,
+    "max_grad_norm": 0.5,
+    "mixed_precision": "bf16",
+    "max_length": 50,
+    "max_position_embeddings": 700,
+    "no_corner_attention_mask": True,
+    "num_corner_tokens": 3,
+    "freeze_vision_model": True,
+    "objective": "clip",
+    "short_captions": "any",
+    "num_long_captions": 2,
+    "num_sub_captions": 3,
+    "sub_caption_splitter": "sentences",
+    "min_crop_scale": 0.7,
+    "num_views": 2,
+    "keep_duplicate_negatives": True,
+    "dataset_name": "imagefolder",
+    "dataset_config_name": "other",
+    "train_split": "other",
+    "image_column": "other",
+    "caption_column": "other",
+    "long_captions_column": "other",
+    "shuffle_buffer_size": 5,
+    "data_weights": [1.0, 2.0],
+    "side_files": ["a.csv"],
+    "side_key_column": "other",
+    "side_caption_columns": ["other"],
+    "key_column": "other",
+}
+
+
+def test_what_a_resumed_run_must_have_in_common(tmp_path):
+    args = TrainArguments(output_dir=tmp_path)
+    state = TrainingState(args.compared_on_resume())
+    assert state.settings.keys() == COMPARED_ON_RESUME.keys()
+    state.check_settings(json.loads(json.dumps(state.settings)))
+    for name, value in COMPARED_ON_RESUME.items():
+        assert getattr(args, name) != value
+        with pytest.raises(ValueError, match=f"was written with {name} = "):
+            state.check_settings(state.settings | {name: value})
+
+
+def test_a_checkpoint_has_what_a_resumed_run_must_have_in_common(train):
+    folder = train("run", max_train_steps=1, checkpointing_steps=1, max_eval_samples=2)
+    settings = read_state(folder / "checkpoint-1")["progress"]["settings"]
+    assert settings.keys() == COMPARED_ON_RESUME.keys() | {"global_batch_size", "num_processes", "num_samples"}
+    assert settings["mixed_precision"] == "no" and settings["max_length"] == 126
+    assert settings["freeze_vision_model"] is False and settings["learning_rate"] == 1e-3
+
+
+def test_the_options_of_the_optimizer_have_their_effect(train, monkeypatch):
+    steps, norms = [], []
+    original_step, original_clip = torch.optim.AdamW.step, Accelerator.clip_grad_norm_
+
+    def step(self, *args, **kwargs):
+        steps.append(
+            [(group["lr"], group["betas"], group["eps"], group["weight_decay"]) for group in self.param_groups]
+        )
+        return original_step(self, *args, **kwargs)
+
+    def clip(self, parameters, max_norm, *args):
+        norms.append(max_norm)
+        return original_clip(self, parameters, max_norm, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", clip)
+    options = {"learning_rate": 0.01, "warmup_steps": 4, "lr_scheduler_type": "constant_with_warmup"}
+    options |= {"adam_beta1": 0.5, "adam_beta2": 0.6, "adam_epsilon": 1e-3, "weight_decay": 0.3, "max_grad_norm": 0.25}
+    folder = train("run", **options, max_train_steps=6, logging_steps=1, max_eval_samples=2)
+    rates = [0.0, 0.0025, 0.005, 0.0075, 0.01, 0.01]
+    for groups, rate in zip(steps, rates, strict=True):
+        assert [group[0] for group in groups] == pytest.approx([rate] * len(groups))
+        assert all(group[1:3] == ((0.5, 0.6), 1e-3) for group in groups) and groups[0][3] == 0.3
+    assert norms == [0.25] * 6
+    assert [row["learning_rate"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row][:2] == rates[1:3]
+    train("free", max_grad_norm=0, max_train_steps=1, max_eval_samples=2)
+    assert norms[6:] == [math.inf]
+
+
+@pytest.mark.parametrize("num_epochs, accumulation, expected", [(2, 1, 6), (2, 2, 3), (1, 2, 1), (1, 4, 1)])
+def test_epochs_are_counted_in_steps_of_the_optimizer(train, num_epochs, accumulation, expected):
+    options = {"num_train_epochs": num_epochs, "gradient_accumulation_steps": accumulation, "logging_steps": 1}
+    options |= {"max_train_samples": 12, "per_device_train_batch_size": 4, "max_eval_samples": 2}
+    folder = train("run", **options, max_train_steps=None)
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+    assert [row["step"] for row in rows] == list(range(1, expected + 1))
+
+
+def test_equal_short_captions_are_no_negatives_unless_they_are_to_be(train, tmp_path):
+    scenes = load_scenes(8, seed=4).remove_columns("caption").add_column("caption", ["a boat"] * 8)
+    scenes.save_to_disk(tmp_path / "equal")
+    options = {"dataset_name": tmp_path / "equal", "eval_split": "train", "max_train_steps": 1, "logging_steps": 1}
+    losses = []
+    for keep in (None, True):
+        folder = train(f"keep_{keep}", **options, keep_duplicate_negatives=keep, max_train_samples=None)
+        losses.append(read_metrics(folder / "metrics.jsonl")[0]["loss_short"])
+    assert losses[0] == pytest.approx(0, abs=1e-5) and losses[1] > 1
+
+
+@pytest.mark.parametrize("num_long_captions", [0, 1])
+def test_corners_are_trained_where_captions_have_them(tmp_path, num_long_captions):
+    dataset = load_scenes(4)
+    args = TrainArguments(output_dir=tmp_path, num_long_captions=num_long_captions, num_corner_tokens=2)
+    model, _ = build_model(args, dataset, CaptionReader(dataset.column_names, args))
+    assert model.text_model.embeddings.corner_tokens.requires_grad == (num_long_captions > 0)
+    assert model.text_model.embeddings.word_embeddings.weight.requires_grad
+
+
+def test_other_files_to_evaluate_on(tmp_path):
+    for name, num_rows in (("train", 6), ("eval", 3)):
+        load_scenes(num_rows, seed=num_rows).to_parquet(tmp_path / f"{name}.parquet")
+    args = TrainArguments(
+        output_dir=tmp_path,
+        dataset_name="parquet",
+        data_files=[str(tmp_path / "train.parquet")],
+        eval_data_files=[str(tmp_path / "eval.parquet")],
+        eval_split="train",
+    )
+    expected = load_scenes(3, seed=3)["caption"]
+    assert list(load_evaluation_data(args).dataset["caption"]) == list(expected)
+    assert len(load_evaluation_data(replace(args, eval_data_files=None)).dataset) == 6
+
+
+def test_a_model_is_evaluated_without_dropout(tmp_path):
+    args = TrainArguments(output_dir=tmp_path, max_eval_samples=3)
+    data, dataset = load_evaluation_data(args), load_scenes(4)
+    model, processor = build_model(args, dataset, CaptionReader(dataset.column_names, args))
+    modes = []
+    for tower in (model.text_model, model.vision_model):
+        tower.register_forward_pre_hook(lambda tower, _: modes.append(tower.training))
+    results = evaluate_model(model.train(), processor, data, args)
+    assert len(modes) >= 3 and not any(modes), "images, captions and classes"
+    assert {"short_mean_recall", "long_mean_recall", "zero_shot_top1"} <= results.keys()
+
+
+def test_defaults_of_objectives_and_data(tmp_path):
+    def defaults(**options) -> tuple:
+        args = TrainArguments(output_dir=tmp_path, **options)
+        return args.short_captions, args.num_long_captions, args.num_corner_tokens, args.min_crop_scale
+
+    assert defaults() == ("given", 1, 2, 1.0)
+    assert defaults(dataset_name="imagefolder") == ("given", 1, 2, 0.9)
+    assert defaults(objective="clip") == ("given", 0, 0, 1.0) == defaults(objective="siglip")
+    assert defaults(objective="laclip") == ("any", 0, 0, 1.0)
+    assert defaults(objective="debias") == ("details", 1, 0, 1.0)
+    assert defaults(objective="clip", num_long_captions=1, short_captions="none") == ("none", 1, 0, 1.0)
+    assert defaults(objective="clip", model_name_or_path="model")[2] is None, "those of the model"
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"short_captions": "none", "num_long_captions": 0}, "leave nothing to train on"),
+        ({"short_captions": "all"}, "--short_captions must be one of given, any, details, none"),
+        ({"model_name_or_path": "a", "config_name": "b"}, "--model_name_or_path is a whole model"),
+        ({"model_name_or_path": "a", "image_size": 32}, "are for new models"),
+        ({"image_features_dir": "a"}, "is for --cache_image_features"),
+        ({"max_bad_fraction": 1.5}, "--max_bad_fraction must be from 0 to 1"),
+        ({"data_weights": [1, 2], "data_files": ["a"]}, "2 weights for the 1 values"),
+        ({"data_weights": [1, 0], "data_files": ["a", "b"]}, "must be above 0"),
+        ({"checkpointing_steps": "0"}, "must be a number or `epoch`"),
+        ({"streaming": True, "dataset_name": "a"}, "--streaming needs --max_train_steps"),
+        ({"metric_for_best_model": "loss"}, "no result of the evaluation"),
+        ({"warmup_steps": -1}, "--warmup_steps must be at least 0"),
+    ],
+)
+def test_clashes_are_refused_from_python_too(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        TrainArguments(output_dir=tmp_path, **wrong)
+
+
+def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch):
+    argv = ["train_lotlip.py", "--output_dir", str(tmp_path), "--image_column", "picture", "--max_train_samples", "9"]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    with pytest.raises(SystemExit) as ended, report_mistakes("train_lotlip.py"):
+        train_lotlip.main()
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("train_lotlip.py: error: ") and "--image_column picture" in last
+
+
+def test_the_model_card_names_no_files(tmp_path):
+    told = TrainArguments(output_dir=tmp_path, side_files=["/private/a.csv"], data_dir="/private").in_model_card()
+    assert not any("private" in str(value) for value in told.values())
+    assert told["short_captions"] == "given" and told["learning_rate"] == 1e-3
+    left_out = {"output_dir", "logging_steps", "ddp_timeout", "push_to_hub", "dataloader_num_workers", "streaming"}
+    assert not left_out & told.keys() and told.keys() <= {field.name for field in fields(TrainArguments)}
