@@ -13,7 +13,6 @@
 # limitations under the License.
 """The arguments that name a data set and its columns."""
 
-import argparse
 from dataclasses import dataclass
 
 from ..arguments import Arguments, argument
@@ -115,81 +114,3 @@ class TrainSplitArguments(Arguments):
 
     train_split: str = argument("train", "The split to train on.", compared_on_resume=True)
     max_train_samples: int | None = argument(None, "Use this many images, the first ones.", least=1)
-
-
-# In place until every command takes dataclasses
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """
-    Shows a description as it is written, and the default of each argument that does not tell it in words.
-
-    Example:
-
-    ```python
-    >>> import argparse
-    >>> from modeling_lotlip.data.arguments import HelpFormatter
-
-    >>> parser = argparse.ArgumentParser(prog="train.py", formatter_class=HelpFormatter)
-    >>> _ = parser.add_argument("--seed", type=int, default=0, help="Of all random numbers.")
-    >>> print(parser.format_help().splitlines()[-1])
-      --seed SEED  Of all random numbers (default: 0).
-    ```"""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        default = action.default
-        if action.nargs == 0 or default in (None, [], argparse.SUPPRESS) or "default" in action.help.lower():
-            return action.help
-        text = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
-        return f"{action.help.rstrip('.')} (default: {text.replace('%', '%%')})."
-
-
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the data arguments to `parser`."""
-    group = parser.add_argument_group(
-        "data", "Without `--dataset_name` the embedded data set of drawn scenes is used."
-    )
-    group.add_argument(
-        "--dataset_name", help="A Hub id, a builder such as `imagefolder` or `webdataset`, or a local folder."
-    )
-    group.add_argument("--dataset_config_name", help="The configuration of the data set, if it has several.")
-    group.add_argument("--data_dir", help="The folder of the data, for a builder.")
-    group.add_argument("--data_files", nargs="+", help="The files of the data, for a builder.")
-    group.add_argument("--train_split", default="train", help="The split to train on.")
-    group.add_argument("--eval_split", default="test", help="The split to evaluate on.")
-    group.add_argument(
-        "--streaming", action="store_true", help="Read the data while it is used, without a copy on disk."
-    )
-    group.add_argument("--max_train_samples", type=int, help="Train on this many images, the first ones.")
-    group.add_argument("--max_eval_samples", type=int, help="Evaluate on this many images, the first ones.")
-    group.add_argument("--image_column", default="image", help="The column of the images (or their paths).")
-    group.add_argument(
-        "--caption_column",
-        default="caption",
-        help="The column of short captions, a string or a list (one is drawn in training, all count in evaluation).",
-    )
-    group.add_argument(
-        "--long_captions_column", default="long_captions", help="The column of the long captions, a string or a list."
-    )
-    group.add_argument(
-        "--sub_caption_splitter",
-        default="paper",
-        choices=SPLITTERS,
-        help="Where a long caption is split: at every full stop and line break as in the paper, or where a sentence "
-        "ends (which needs sentencex).",
-    )
-    group.add_argument("--label_column", default="label", help="The column of the class labels, for classification.")
-    group.add_argument("--dataloader_num_workers", type=int, default=0, help="Processes that decode and tokenize.")
-
-
-def add_side_file_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of long captions in side files to `parser`."""
-    group = parser.add_argument_group("side files", "Long captions in files beside the images.")
-    group.add_argument("--side_files", nargs="+", help="Parquet, JSON lines or CSV files with a key and captions.")
-    group.add_argument("--side_key_column", default="key", help="Their column of keys.")
-    group.add_argument(
-        "--side_caption_columns", nargs="+", default=["caption"], help="Their columns of captions, one or several."
-    )
-    group.add_argument(
-        "--key_column",
-        help="The column of the images' keys, such as `__key__` or `json.url` of shards. The image column itself: the "
-        "SHA-256 of the image file. Default: the name of --side_key_column.",
-    )

@@ -1,5 +1,6 @@
 """Long captions in files beside the images, joined by key, by URL and by the hash of the image file."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -77,15 +78,27 @@ def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
     (tmp_path / "long.csv").write_text('key,caption\n000000012,"A boat. Red."\n,Nobody\n12,Other\n')
     captions = SideCaptions([str(tmp_path / "long.csv")], "key", ["caption"])
     assert captions["000000012"] == ["A boat. Red."] and captions["12"] == ["Other"]
-    rows = [{"key": "a", "caption": "of a"}, {"key": None, "caption": "of none"}]
+    rows = [{"key": "a", "caption": "of a"}, {"key": None, "caption": "of none"}, {"key": "None", "caption": "of it"}]
     Dataset.from_list(rows).to_parquet(tmp_path / "long.parquet")
     captions = SideCaptions([str(tmp_path / "long.parquet")], "key", ["caption"])
-    assert captions.contains(["a", None, "None", "zzz"]).tolist() == [True, False, False, False]
+    assert captions.contains(["a", None, "None", "zzz"]).tolist() == [True, False, True, False]
+    with gzip.open(tmp_path / "long.jsonl.gz", "wt") as file:
+        file.write('{"key": 12, "caption": "of a number"}\n')
+    assert SideCaptions([str(tmp_path / "long.jsonl.gz")], "key", ["caption"])["12"] == ["of a number"]
     (tmp_path / "dates.jsonl").write_text('{"key": "2021-01-01", "caption": "a"}\n')
     with pytest.raises(ValueError, match="are read as timestamp"):
         SideCaptions([str(tmp_path / "dates.jsonl")], "key", ["caption"])
     with pytest.raises(ValueError, match="`--side_files .*nothing-.*` cannot be read"):
         SideCaptions([str(tmp_path / "nothing-*.jsonl")], "key", ["caption"])
+
+
+def test_captions_of_the_row_come_first(tmp_path):
+    (tmp_path / "long.jsonl").write_text('{"key": "a", "caption": "Beside."}\n')
+    reader = open_reader(["key", "caption", "long_captions"], side_files=[str(tmp_path / "long.jsonl")])
+    row = {"key": "a", "caption": "A boat", "long_captions": ["Own."]}
+    assert reader.match_long_captions(row) == (["Own.", "Beside."], None)
+    assert reader.match_long_captions(row | {"key": "b"}) == (["Own."], "b")
+    assert reader.short_captions(row) == ["A boat"]
 
 
 def test_each_choice_of_columns_has_an_index_of_its_own(tmp_path, monkeypatch):
