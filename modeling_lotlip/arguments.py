@@ -22,8 +22,10 @@ import copy
 import dataclasses
 import importlib.util
 import inspect
+import json
 import os
 import sys
+import time
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -250,8 +252,11 @@ def report_mistakes(prog: str) -> Iterator[None]:
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("LOTLIP_DEBUG") == "1":
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"{prog}: error: {message}", file=sys.stderr)
+        message = f"{prog}: error: {' '.join(str(error).split()) or type(error).__name__}"
+        print(message, file=sys.stderr)
+        if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun repeats the cause at its end
+            with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w", encoding="utf-8") as file:
+                json.dump({"message": message, "timestamp": int(time.time())}, file)
         sys.exit(2)
 
 

@@ -18,6 +18,7 @@ from modeling_lotlip.training.checkpoints import TrainingState, read_state
 from modeling_lotlip.training.evaluation import evaluate_model, load_evaluation_data
 from modeling_lotlip.training.models import build_model
 from modeling_lotlip.training.monitoring import read_metrics
+from tests.conftest import ROOT, launch
 
 
 # a value of each argument that a resumed run must have in common with the first one, other than the default
@@ -210,6 +211,13 @@ def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch):
     assert ended.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("train_lotlip.py: error: ") and "--image_column picture" in last
+
+
+def test_a_mistake_is_the_last_that_torchrun_says(tmp_path):
+    done = launch(2, str(ROOT / "examples" / "train_lotlip.py"), "--output_dir", str(tmp_path), "--max_length", "999")
+    assert done.returncode != 0
+    last = [line for line in done.stderr.splitlines() if line.strip("= ")][-1]
+    assert "train_lotlip.py: error: `--max_length 999`" in last
 
 
 def test_the_model_card_names_no_files(tmp_path):

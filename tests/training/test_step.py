@@ -1,0 +1,85 @@
+"""One step of training, on a model by hand."""
+
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+
+from modeling_lotlip import LotlipModel
+from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.step import train_step
+from tests.conftest import tiny_config
+
+
+@pytest.fixture
+def make_step():
+    """A function that gives a step of gradient descent on a small batch, and the model that it trains."""
+
+    def make(accumulation: int = 1, **options):
+        AcceleratorState._reset_state(True)
+        GradientState._reset_state()
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
+        torch.manual_seed(0)
+        model = LotlipModel(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).eval()
+        batch = {
+            "pixel_values": torch.randn(4, 3, 32, 32),
+            "short_input_ids": torch.randint(5, 64, (4, 6)),
+            "short_attention_mask": torch.ones(4, 6, dtype=torch.long),
+            "input_ids": torch.randint(5, 64, (4, 1, 12)),
+            "attention_mask": torch.ones(4, 1, 12, dtype=torch.long),
+        }
+        model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=1.0))
+        return model, lambda: train_step(model, batch, optimizer, OBJECTIVES["lotlip"], accelerator, **options)
+
+    return make
+
+
+def get_weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("max_grad_norm, expected", [(1e-3, 1e-3), (0, None)])
+def test_gradients_are_clipped(make_step, max_grad_norm, expected):
+    model, step = make_step(max_grad_norm=max_grad_norm)
+    before = get_weights(model)
+    result = step()
+    assert result.is_update and result.is_taken and result.gradient_norm > 0.1
+    moved = (get_weights(model) - before).norm().item()
+    assert moved == pytest.approx(result.gradient_norm if expected is None else expected, rel=1e-2)
+
+
+def test_the_loss_is_that_of_the_model(make_step):
+    model, step = make_step(keep_duplicate_negatives=True)
+    result = step()
+    assert result.loss.loss.item() == pytest.approx(result.loss.slot_losses.mean().item(), rel=1e-5)
+    assert result.loss.slot_losses.shape == (4,) and result.loss.text_embeds.shape == (4, 4, 32)
+
+
+@pytest.mark.parametrize("start, end", [(9.0, math.log(100)), (-3.0, 0.0)])
+def test_the_temperature_is_kept_within_its_bounds(make_step, start, end):
+    model, step = make_step(max_grad_norm=1e-6)
+    with torch.no_grad():
+        model.logit_scale.fill_(start)
+    assert step().is_taken
+    assert model.logit_scale.item() == pytest.approx(end, abs=1e-4)
+
+
+def test_the_step_is_taken_after_the_last_batch_of_an_accumulation(make_step):
+    model, step = make_step(accumulation=2)
+    before = get_weights(model)
+    first = step()
+    assert not first.is_update and not first.is_taken and torch.equal(get_weights(model), before)
+    assert step().is_taken and not torch.equal(get_weights(model), before)
+
+
+def test_a_step_that_is_not_finite_is_not_taken(make_step):
+    model, step = make_step()
+    with torch.no_grad():
+        model.text_projection.weight[0, 0] = math.inf
+    before = get_weights(model)
+    result = step()
+    assert result.is_update and not result.is_taken
+    assert torch.equal(get_weights(model), before)
+    assert all(parameter.grad is None for parameter in model.parameters()), "no gradient is left for the next one"
