@@ -79,6 +79,45 @@ def test_other_files(run, tmp_path):
         run(tmp_path / "other.parquet", "out")
 
 
+def find_duplicates(run, tmp_path, rows: list[tuple[str, str, str]], most: int) -> list[int]:
+    """The places of the captions, given with captioner and image, that are marked as duplicates."""
+    table = pa.Table.from_pylist([dict(zip(("captioner", "sha256", "caption"), row)) for row in rows])
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    run(tmp_path / "rows.parquet", "out", rules=[f"duplicate={most}"])
+    marks = parquet.read_table(tmp_path / "out" / "rows.parquet").column("rejected_by").to_pylist()
+    assert set(marks) <= {None, "duplicate"}
+    return [place for place, mark in enumerate(marks) if mark is not None]
+
+
+def test_duplicates_are_those_of_other_images(run, tmp_path):
+    rows = [("llava", image, BOAT) for image in "abcab"]
+    assert find_duplicates(run, tmp_path, rows, 1) == [1, 2, 4]
+    assert find_duplicates(run, tmp_path, rows, 2) == [2]
+    assert find_duplicates(run, tmp_path, rows, 3) == []
+
+
+def test_duplicates_are_those_of_the_same_captioner(run, tmp_path):
+    rows = [(captioner, image, BOAT) for image in "abc" for captioner in ("llava", "blip")]
+    assert find_duplicates(run, tmp_path, rows, 2) == [4, 5]
+    assert find_duplicates(run, tmp_path, rows, 3) == []
+
+
+def test_files_of_the_same_name_and_of_other_kinds_are_refused(captions_dir, tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "0.parquet").write_bytes((captions_dir / "0.parquet").read_bytes())
+    patterns = [str(captions_dir / "*.parquet"), str(tmp_path / "b" / "*")]
+    with pytest.raises(ValueError, match="Several of `--captions` are named 0.parquet"):
+        files.find_files(patterns, tmp_path / "out")
+    (tmp_path / "notes.txt").write_text("a boat")
+    with pytest.raises(ValueError, match="must be files of the kinds"):
+        files.find_files([str(tmp_path / "notes.txt")], tmp_path / "out")
+    # named by two patterns, a file is one
+    assert files.find_files([patterns[0], str(captions_dir / "0.*t")], tmp_path / "out") == [
+        captions_dir / "0.parquet",
+        captions_dir / "1.parquet",
+    ]
+
+
 def test_nothing_is_kept(captions_dir, run):
     """The report, for which nothing is loaded, says why."""
     options = {"report": True, "tokenizer_path": "nothing", "dual_encoder": "nothing"}

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from modeling_lotlip.captioning.arguments import GenerationArguments
-from modeling_lotlip.captioning.local import list_generate_options
+from modeling_lotlip.captioning.arguments import CaptionerArguments, GenerationArguments
+from modeling_lotlip.captioning.local import LocalCaptioner, list_generate_options
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import FAMILIES, list_photos, of_folder, save_captioner
 
@@ -63,6 +63,16 @@ def test_an_image_that_the_processor_refuses_takes_no_other_with_it(caption, tmp
     rows = {row["key"]: row for row in caption("out", name, **of_folder(tmp_path / "mine"))}
     assert "the processor refuses it: absolute aspect ratio" in rows.pop("2.png")["error"]
     assert len(rows) == 3 and not any(row["error"] for row in rows.values())
+
+
+@pytest.mark.parametrize("family, side", [("llava", "left"), ("instructblip_t5", "right")])
+def test_prompts_end_where_the_answer_begins(family, side, tmp_path):
+    """An encoder counts its positions from the first token on, and the answer of a decoder follows its prompt."""
+    captioner = LocalCaptioner(save_captioner(family, tmp_path / family), None, CaptionerArguments(device="cpu"))
+    image = load_scenes(1, seed=27)[0]["image"]
+    mask = captioner.make_inputs(["red", "Describe in long"], [image, image])["attention_mask"]
+    assert mask[1].all() and not mask[0].all()
+    assert mask[0, 0 if side == "right" else -1] and not mask[0, -1 if side == "right" else 0]
 
 
 def test_options_of_generate():

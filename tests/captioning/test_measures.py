@@ -8,7 +8,9 @@ import torch
 from pyarrow import parquet
 from transformers import AutoModel, AutoProcessor, AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
+from modeling_lotlip.captioning.arguments import FilterArguments
 from modeling_lotlip.captioning.files import read_rows
+from modeling_lotlip.captioning.measures import measure_lengths
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
@@ -93,5 +95,30 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
     # without a threshold they are listed only
     listed = run(tmp_path / "captions.parquet", "listed", **options, report=True, tokenizer_path=str(model_dir))
     assert listed["image_text_similarity"] == found
+    # of fewer images, by either limit
+    for limits in ({"max_eval_samples": 3}, {"max_report_images": 3}, {"max_eval_samples": 5, "max_report_images": 3}):
+        limits |= {"report": True, "tokenizer_path": str(model_dir)}
+        few = run(tmp_path / "captions.parquet", "few", **options, **limits)["image_text_similarity"]
+        assert {low["key"] for low in few["lowest"]} == set(digests[:3])
+        for low in few["lowest"]:
+            assert low["similarity"] == pytest.approx(expected[low["captioner"], low["key"]], abs=1e-5)
     with pytest.raises(ValueError, match="None of 8 images has a caption"):
         run(tmp_path / "captions.parquet", "none", **options | {"side_key_column": "captioner"}, report=True)
+
+
+def test_images_are_counted_by_their_keys(tmp_path, model_dir):
+    keys = {"llava": ["a", "a", "b"], "blip": ["b", "c", "c"]}
+    rows = [{"key": key, "captioner": name, "caption": "A boat. A dog."} for name, own in keys.items() for key in own]
+    rows = [{**row, "rejected_by": None} for row in rows]
+    columns = FilterArguments(captions=["*"], output_dir=tmp_path)
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "keys.parquet")
+    lengths, hashes = measure_lengths([tmp_path / "keys.parquet"], columns, str(model_dir))
+    assert {name: of.num_images for name, of in lengths.items()} == {"blip": 2, "llava": 2, "all": 3}
+    assert len(hashes) == 3 and list(hashes) == sorted(hashes)
+    # without a key each row is an image
+    rows[0]["key"] = None
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "no_keys.parquet")
+    lengths, hashes = measure_lengths([tmp_path / "no_keys.parquet"], columns, str(model_dir))
+    assert {name: of.num_images for name, of in lengths.items()} == {"blip": 3, "llava": 3, "all": 6} and len(
+        hashes
+    ) == 0

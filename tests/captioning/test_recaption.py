@@ -75,6 +75,13 @@ def test_other_settings_are_refused_in_the_same_folder(caption, photos, llava, t
     assert read_records(tmp_path / "out") == rows
 
 
+def test_what_a_killed_run_left_half_written_is_removed(caption, photos, llava, tmp_path):
+    rows = caption("out", llava, **of_folder(photos))
+    torn = tmp_path / "out" / "captions-000001-000.parquet.partial"
+    torn.write_bytes(b"torn")
+    assert caption("out", llava, **of_folder(photos)) == rows and not torn.exists()
+
+
 def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):
     names = sorted(list_photos(photos))
     answers = dict.fromkeys(names, "The image shows a red boat on the sand. The sea is calm. In the")

@@ -1,8 +1,11 @@
 """Captions on disk."""
 
+from types import SimpleNamespace
+
 from accelerate import PartialState
 
-from modeling_lotlip.captioning.records import SCHEMA, Records
+from modeling_lotlip.captioning.photos import falls_to
+from modeling_lotlip.captioning.records import SCHEMA, Records, remove_failed, summarize
 from tests.helpers.captioners import list_shards, read_records
 
 
@@ -34,3 +37,36 @@ def test_files_are_written_when_they_are_full_and_at_the_end(tmp_path):
     records.write()
     records.write()
     assert [row["key"] for row in read_records(tmp_path)] == ["a", "b", "c"] and len(list_shards(tmp_path)) == 2
+
+
+def test_a_process_remembers_the_images_of_its_share_alone(tmp_path):
+    records = Records(tmp_path, 5, PartialState(cpu=True))
+    for number in range(20):
+        records.add({**make_record(f"{number}.jpg"), "sha256": f"hash {number}"})
+    states = [SimpleNamespace(num_processes=2, process_index=process_index) for process_index in (0, 1)]
+    shares = [Records(tmp_path, 5, state) for state in states]
+    for state, records in zip(states, shares):
+        own = {f"{number}.jpg" for number in range(20) if falls_to(state, f"{number}.jpg")}
+        assert records.done == {"llava": own} and 0 < len(own) < 20
+        assert records.digests == {key: f"hash {key.removesuffix('.jpg')}" for key in own}
+        records.add(make_record("new"))
+        records.write()
+    *_, first, second = list_shards(tmp_path)
+    assert (first.name, second.name) == ("captions-000004-000.parquet", "captions-000004-001.parquet")
+
+
+def test_failures_of_the_captioners_that_are_named_are_removed(tmp_path):
+    records = Records(tmp_path, 3, PartialState(cpu=True))
+    failed = {"caption": None, "error": "the server failed"}
+    for key in "abc":
+        records.add({**make_record(key), **failed})
+    records.add(make_record("d"))
+    records.add({**make_record("e"), **failed})
+    records.add({**make_record("e"), **failed, "captioner": "blip"})
+    told = (
+        "llava: 1 captions, 0 of them rejected by rules, 4 failures (such as 'the server failed'); `--retry_failed` "
+    )
+    assert summarize(tmp_path).startswith(told) and len(list_shards(tmp_path)) == 2
+    assert remove_failed(tmp_path, ["llava"]) == 4
+    assert [(row["key"], row["captioner"]) for row in read_records(tmp_path)] == [("d", "llava"), ("e", "blip")]
+    assert len(list_shards(tmp_path)) == 1 and remove_failed(tmp_path, ["llava"]) == 0

@@ -2,16 +2,13 @@
 
 import hashlib
 import json
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from datasets import load_dataset
 
@@ -23,8 +20,20 @@ from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.data.side_captions import SideCaptions
 from modeling_lotlip.training.models import build_tokenizer
-from tests.conftest import training_environment
-from tests.helpers.captioners import list_shards, of_folder, read_records, save_captioner, stop_later
+from tests.helpers.captioners import (
+    find_free_port,
+    list_shards,
+    of_folder,
+    read_records,
+    run_as,
+    save_captioner,
+    stop_later,
+)
+
+
+# Processes of their own that need not import torch again
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.helpers.captioners", "modeling_lotlip.captioning.local"])
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +135,19 @@ def test_a_missing_extra_is_named(fail, photos, monkeypatch):
 
 def run_and_kill(argv: list[str], folder: Path, num_processes: int) -> None:
     """Runs the command in processes of its own, which are killed when three more shards are there."""
-    launcher = [sys.executable]
-    if num_processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
-    num_shards = len(list_shards(folder))
-    with open(folder.with_suffix(".log"), "a+") as log:
-        command = [*launcher, "-m", "lotlip", *argv]
-        process = subprocess.Popen(command, env=training_environment(), stdout=log, stderr=log)
-        while len(list_shards(folder)) < num_shards + 3:
-            assert process.poll() is None, folder.with_suffix(".log").read_text()
-            time.sleep(0.005)
-        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
-            os.kill(each.pid, signal.SIGKILL)
-        assert process.wait(timeout=60) == -signal.SIGKILL
+    num_shards, port = len(list_shards(folder)), find_free_port()
+    processes = [
+        SERVER.Process(target=run_as, args=(argv, rank, num_processes, port)) for rank in range(num_processes)
+    ]
+    for process in processes:
+        process.start()
+    while len(list_shards(folder)) < num_shards + 3:
+        assert all(process.is_alive() for process in processes)
+        time.sleep(0.005)
+    for process in processes:
+        process.kill()
+        process.join(timeout=60)
+        assert process.exitcode == -signal.SIGKILL
 
 
 def test_a_run_that_is_killed_three_times_ends_complete(caption, tmp_path, llava):
