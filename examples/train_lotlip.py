@@ -40,6 +40,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, gather_object, set_seed, tqdm
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
@@ -193,6 +194,21 @@ class Training:
     throughput: Throughput
 
 
+def make_optimizer(args: TrainArguments, model: LotlipModel, loader: DataLoader) -> tuple[AdamW, LRScheduler]:
+    """AdamW and the learning rate, for as many steps as `--max_train_steps` or the epochs have."""
+    if args.max_train_steps is None:
+        num_batches = len(loader.batch_sampler) * args.num_train_epochs
+        args.max_train_steps = max(1, num_batches // args.gradient_accumulation_steps)
+    optimizer = AdamW(
+        parameter_groups(model, args.weight_decay),
+        lr=args.learning_rate,
+        betas=(args.adam_beta1, args.adam_beta2),
+        eps=args.adam_epsilon,
+        fused=True,
+    )
+    return optimizer, get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, args.max_train_steps)
+
+
 def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | None) -> Training:
     """Loads data and model, and makes an output folder that is this run's."""
     with accelerator.main_process_first():  # which reads a new data set, the others find it in the cache
@@ -202,17 +218,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     args.max_length, args.freeze_vision_model = processor.tokenizer.model_max_length, is_vision_frozen(model)
     samples = make_samples(args, dataset, reader, model)
     loader = make_loader(args, dataset, samples, processor, accelerator)
-    if args.max_train_steps is None:
-        num_batches = len(loader.batch_sampler) * args.num_train_epochs
-        args.max_train_steps = max(1, num_batches // args.gradient_accumulation_steps)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, args.weight_decay),
-        lr=args.learning_rate,
-        betas=(args.adam_beta1, args.adam_beta2),
-        eps=args.adam_epsilon,
-        fused=True,
-    )
-    scheduler = get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, args.max_train_steps)
+    optimizer, scheduler = make_optimizer(args, model, loader)
     num_samples = None if args.streaming else len(dataset)
     settings = {"global_batch_size": loader.batch_sampler.global_batch_size, "num_samples": num_samples}
     settings |= {"num_processes": accelerator.num_processes, **args.compared_on_resume()}
@@ -240,10 +246,8 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         logger.info(f"Going on from {checkpoint}, at step {state.step}.")
     logger.info(
         f"{num_samples or 'A stream of'} training images, {settings['global_batch_size']} in a batch, "
-        f"{args.max_train_steps} steps."
-    )
-    logger.info(
-        f"{num_parameters:,} trained parameters, image tower {'frozen' if args.freeze_vision_model else 'trained'}."
+        f"{args.max_train_steps} steps; {num_parameters:,} trained parameters, image tower "
+        f"{'frozen' if args.freeze_vision_model else 'trained'}."
     )
     own_samples = None if num_samples is None else math.ceil(num_samples / accelerator.num_processes)
     return Training(
