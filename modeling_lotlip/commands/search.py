@@ -34,8 +34,9 @@ ARGUMENTS = (SearchArguments, ModelArguments, OutputArguments)
 
 def run(search: SearchArguments, arguments: ModelArguments, output: OutputArguments) -> None:
     from ..embedding.models import load_model
+    from ..embedding.search import format_hits
     from ..files import write_results
-    from ..search.answers import format_answers, list_rows, search_embeddings, search_photos
+    from ..search.answers import list_rows, search_embeddings, search_photos
     from ..search.pictures import PictureFolder
 
     texts = search.read_texts()
@@ -51,7 +52,7 @@ def run(search: SearchArguments, arguments: ModelArguments, output: OutputArgume
         results = search_embeddings(search.embeddings_dir, model, processor, texts, **options)
     for note in results["notes"]:
         print(note, file=sys.stderr)
-    table = format_answers(results["queries"])
+    table = format_hits(results)
     print(table)
     if output.output_file is not None:
         write_results(output.output_file, results, table, list_rows(results["queries"]))

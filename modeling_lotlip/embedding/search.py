@@ -316,11 +316,15 @@ def list_hits(similarities: list[float], rows: list[dict | None]) -> list[dict]:
 
 
 def format_hits(results: dict) -> str:
-    """The results of [`search_folder`], a line each."""
+    """The results of [`search_folder`], or others of this form with a `path` for each hit, a line each."""
     lines = []
-    if results["index"] == "faiss":
+    if "recall_against_exact" in results:
         lines.append("{faiss_factory}: recall@{k} {recall_against_exact:.3f} against exact search".format(**results))
     for query in results["queries"]:
         lines.append(query["query"] + (" (truncated)" if query["truncated"] else ""))
-        lines += ["{rank:5} {similarity:8.4f}   id {id}   index {index}".format(**hit) for hit in query["results"]]
+        if query.get("unknown_words"):
+            lines.append(f"      The model does not know: {', '.join(query['unknown_words'])}.")
+        for hit in query["results"]:
+            found = hit.get("path") or "id {id}   index {index}".format(**hit)
+            lines.append("{rank:5} {similarity:8.4f}   ".format(**hit) + found)
     return "\n".join(lines)

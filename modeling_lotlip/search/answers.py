@@ -19,7 +19,8 @@ from pathlib import Path
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..embedding.search import check_faiss_factory
+from ..embedding.search import check_faiss_factory, search_folder
+from ..embedding.store import count_embeddings
 from .index import Changes, Index, find_index, load_index, update_index
 from .pictures import PictureFolder, describe_others
 from .query import check_words, choose_splitter, embed_query, search_index
@@ -70,7 +71,7 @@ def search_photos(
             Pictures in a batch.
 
     Returns:
-        `dict`: `photos`, `num_pictures`, `unreadable` (by name what is wrong), `notes` on the collection, and for each
+        `dict`: `photos`, `index` (`"exact"` or that of faiss), `num_pictures`, `unreadable` (by name what is wrong), `notes` on the collection, and for each
         of the `queries` the `query` itself, whether it was `truncated`, its `unknown_words`, and its `results`: `rank`
         from 1, `similarity` and `path`.
 
@@ -88,7 +89,12 @@ def search_photos(
         notes.append(f"--k {k} is more than there are: all {len(index.names)} are shown.")
     if faiss_factory is not None:
         index = index.with_faiss(faiss_factory)
-    results = {"photos": pictures.place, "num_pictures": len(index.names), "unreadable": index.unreadable}
+    results = {
+        "photos": pictures.place,
+        "index": "exact" if faiss_factory is None else faiss_factory,
+        "num_pictures": len(index.names),
+        "unreadable": index.unreadable,
+    }
     answers = []
     for text, query in zip(texts, queries):
         found = [
@@ -140,9 +146,6 @@ def search_embeddings(
     Raises:
         `ValueError`: if the model knows no word of a text, or the folder is none of its embeddings.
     """
-    from ..embedding.search import search_folder
-    from ..embedding.store import count_embeddings
-
     unknown = [check_words(processor, text) for text in texts]
     num_embeds, notes = count_embeddings(folder)[kind], []
     if 0 < num_embeds < k:
@@ -151,9 +154,6 @@ def search_embeddings(
     results = search_folder(
         folder, model, processor, texts, kind, k, faiss_factory, max_length, model_name_or_path=model_name_or_path
     )
-    if "recall_against_exact" in results:
-        recall = results["recall_against_exact"]
-        notes.append(f"{results['faiss_factory']}: recall@{k} {recall:.3f} against exact search.")
     for answer, words in zip(results["queries"], unknown):
         answer["unknown_words"] = words
     return results | {"notes": notes}
@@ -201,19 +201,6 @@ def describe_left_out(index: Index, pictures: PictureFolder) -> list[str]:
         named = ", ".join(names[:NUM_NAMED]) + ", ..." * (len(names) > NUM_NAMED)
         lines.append(f"Left out, {len(names):,} that cannot be read as a picture: {named}.")
     return lines + describe_others(pictures)
-
-
-def format_answers(answers: list[dict]) -> str:
-    """Each text and under it what was found, in lines that begin with rank and similarity."""
-    lines = []
-    for answer in answers:
-        lines.append(answer["query"] + " (truncated)" * answer["truncated"])
-        if answer["unknown_words"]:
-            lines.append(f"      The model does not know: {', '.join(answer['unknown_words'])}.")
-        for result in answer["results"]:
-            found = result.get("path") or f"id {result['id']}   index {result['index']}"
-            lines.append(f"{result['rank']:5} {result['similarity']:8.4f}   {found}")
-    return "\n".join(lines)
 
 
 def list_rows(answers: list[dict]) -> list[dict]:

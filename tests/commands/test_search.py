@@ -219,3 +219,59 @@ def test_without_sentencex_texts_are_split_as_in_the_paper(search, monkeypatch):
     search("photos", "a boat")
     search("photos", "a boat", "--sub_caption_splitter", "sentences")
     assert found == ["sentences", "paper", "sentences"]
+
+
+@pytest.fixture(scope="module")
+def embeddings(model_dir, tmp_path_factory) -> Path:
+    """Twelve scenes, embedded."""
+    folder = tmp_path_factory.mktemp("embedded") / "embeddings"
+    options = ["--model", model_dir, "--max_eval_samples", 12, "--output_dir", folder, "--device", "cpu"]
+    assert lotlip.main(["embed", *map(str, options)]) == 0
+    return folder
+
+
+def test_embeddings_of_a_data_set_are_searched(search, embeddings, model_dir):
+    capture = ["--embeddings", str(embeddings), "--output_file", "found.json"]
+    status, out, _ = search(*capture, "a red лодка", "a house", "--k", "3")
+    assert status == 0 and "The model does not know: лодка." in out
+    results = json.loads(Path("found.json").read_text())
+    model, processor = load_model(str(model_dir), InferenceArguments(device="cpu"))
+    images = embed_images(model, processor, [make_scene(1, number).draw() for number in range(12)])
+    expected = (images @ embed_corpus(model, processor, ["a house"])[0]).sort(descending=True)
+    hits = results["queries"][1]["results"]
+    assert [hit["id"] for hit in hits] == expected.indices[:3].tolist()
+    assert [hit["similarity"] for hit in hits] == pytest.approx(expected.values[:3].tolist(), abs=1e-5)
+    assert out.splitlines()[-3].split() == [
+        "1",
+        f"{hits[0]['similarity']:.4f}",
+        "id",
+        str(hits[0]["id"]),
+        "index",
+        "0",
+    ]
+
+    status, out, err = search(*capture, "a house", "--k", "500", "--kind", "long")
+    num_long = len(json.loads(Path("found.json").read_text())["queries"][0]["results"])
+    assert status == 0 and num_long == 12 and "--k 500 is more than there are: all 12 are shown." in err
+    status, out, _ = search(*capture, "a house", "--faiss_factory", "Flat")
+    assert out.splitlines()[0] == "Flat: recall@5 1.000 against exact search"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["a house", "лодка"], "The model knows no word of 'лодка'"),
+        (["a house", "--index_dir", "i"], "--index_dir has no effect on --embeddings_dir"),
+        (["a house", "--sub_caption_splitter", "paper"], "--sub_caption_splitter has no effect on --embeddings_dir"),
+        (["a house", "--kind", "word"], "argument --kind: invalid choice: 'word'"),
+        ([], "there is nothing to search for: add a TEXT"),
+    ],
+)
+def test_a_mistake_with_embeddings_is_told_in_a_line(search, embeddings, arguments, message):
+    status, out, err = search("--embeddings", str(embeddings), *arguments)
+    assert status == 2 and out == "" and err.splitlines()[-1].startswith(f"lotlip search: error: {message}")
+
+
+def test_a_folder_without_embeddings_is_told(search):
+    status, _, err = search("--embeddings", "photos", "a house")
+    assert status == 2 and err.splitlines()[-1].startswith("lotlip search: error: photos holds no embeddings")
