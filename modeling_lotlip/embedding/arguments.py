@@ -23,6 +23,8 @@ from ..arguments import DTYPES, Arguments, argument
 
 # How a number of a stored embedding can be stored
 STORAGE_DTYPES = ("float32", "float16", "int8", "binary")
+# What is embedded of a data set: images, short and long captions
+KINDS = ("image", "short", "long")
 
 DEFAULT_MODEL = "weiwu-ww/LoTLIP-ViT-B-16-100M"
 

@@ -46,13 +46,10 @@ from ..data.loading import compute_fingerprint
 from ..data.rows import read_captions
 from ..files import refuse_other_settings, write_json, write_table
 from ..sub_captions import join_sub_captions, split_sub_captions
-from .arguments import STORAGE_DTYPES, StoreArguments
+from .arguments import KINDS, STORAGE_DTYPES, StoreArguments
 from .batches import embed_texts, tokenize
 from .models import hash_weights
 from .rows import EmbeddedItems, GivenRows, Item, RowCollator, embed_rows, warn_of_unreadable
-
-
-KINDS = ("image", "short", "long")
 
 
 def to_storage(embeds: torch.Tensor, storage_dtype: str) -> np.ndarray:

@@ -71,9 +71,9 @@ def search_photos(
             Pictures in a batch.
 
     Returns:
-        `dict`: `photos`, `index` (`"exact"` or that of faiss), `num_pictures`, `unreadable` (by name what is wrong), `notes` on the collection, and for each
-        of the `queries` the `query` itself, whether it was `truncated`, its `unknown_words`, and its `results`: `rank`
-        from 1, `similarity` and `path`.
+        `dict`: `photos`, `index` (`"exact"` or that of faiss), `num_pictures`, `unreadable` (by name what is wrong),
+        `notes` on the collection, and for each of the `queries` the `query` itself, whether it was `truncated`, its
+        `unknown_words`, and its `results`: `rank` from 1, `similarity` and `path`.
 
     Raises:
         `ValueError`: if there is no picture, the model knows no word of a text, or faiss cannot make the index.

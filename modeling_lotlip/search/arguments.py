@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..arguments import Arguments, argument
+from ..embedding.arguments import KINDS
 from ..sub_captions import SPLITTERS
 
 
@@ -25,8 +26,6 @@ SENTENCE_SCORES = {
     "alone": "how well it fits one sentence alone",
     "left_out": "how much of its similarity with the whole text it owes to one sentence",
 }
-# The parts of a data set that `lotlip embed` embeds
-KINDS = ("image", "short", "long")
 
 
 @dataclass

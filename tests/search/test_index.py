@@ -127,3 +127,40 @@ def test_what_is_no_picture_stops_nothing(folder, model_and_processor, tmp_path,
         "that is a pipe or device": 1,
         "linked folder": 1,
     }
+
+
+def test_a_picture_of_the_same_size_that_was_written_later_is_embedded_again(folder, model_and_processor, tmp_path):
+    model, processor = model_and_processor
+    pictures = PictureFolder(folder)
+    path = folder / "0.png"
+    size, time = path.stat().st_size, path.stat().st_mtime_ns
+    update_index(tmp_path / "index", pictures, model, processor)
+    other = (folder / "1.png").read_bytes()
+    path.write_bytes(other[:size].ljust(size, b"\0"))
+    os.utime(path, ns=(time, time + 1))
+    assert path.stat().st_size == size
+    assert update_index(tmp_path / "index", pictures, model, processor) == (0, 1, 0)
+    # and one of another size that has the time of before
+    path.write_bytes(other.ljust(size + 100, b"\0"))
+    os.utime(path, ns=(time, time + 1))
+    assert update_index(tmp_path / "index", pictures, model, processor) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])
+def test_what_ends_an_update_keeps_what_is_embedded(folder, model_and_processor, tmp_path, monkeypatch, error):
+    model, processor = model_and_processor
+    pictures, read = PictureFolder(folder), PictureFolder.read
+
+    def fail(self, name, max_side=None):
+        if name == "7.png":
+            raise error
+        return read(self, name, max_side)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PictureFolder, "read", fail)
+        with pytest.raises(type(error)):
+            update_index(tmp_path / "index", pictures, model, processor, batch_size=2)
+    names = load_index(tmp_path / "index").names
+    assert 2 <= len(names) < 8 and "7.png" not in names
+    assert update_index(tmp_path / "index", pictures, model, processor).new == 10 - len(names)
+    assert len(set(load_index(tmp_path / "index").names)) == 10

@@ -127,3 +127,14 @@ def test_sample_stands_for_a_large_collection(monkeypatch):
     exact = percentiles((embeds @ query.t())[[int(result.name) for result in results]], embeds @ query.t())
     fits = torch.tensor([result.fits for result in results])
     assert 0 < (fits - exact).abs().max() < 0.1
+
+
+def test_an_approximate_index_that_finds_fewer_shows_fewer():
+    """Of two clusters faiss searches one, and answers -1 for what it lacks."""
+    generator = torch.manual_seed(0)
+    near = torch.nn.functional.normalize(torch.tensor([1.0, 0.0]) + 0.01 * torch.randn(60, 2, generator=generator))
+    index = Index([str(number) for number in range(120)], torch.cat([near, -near])).with_faiss("IVF2,Flat")
+    query = Query(torch.tensor([1.0, 0.0]), [Sentence("a boat", "")], torch.tensor([[1.0, 0.0]]))
+    results = search_index(index, query, 100)
+    assert sorted(int(result.name) for result in results) == list(range(60))
+    assert all(result.similarity > 0.9 for result in results)

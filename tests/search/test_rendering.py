@@ -1,0 +1,145 @@
+"""The HTML of the page: everything that is filled in is escaped, and ticks are where they belong."""
+
+from collections import Counter
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from modeling_lotlip.search.index import Changes, Index
+from modeling_lotlip.search.query import Query, Result, Sentence, search_index
+from modeling_lotlip.search.rendering import (
+    NUM_OPEN_SENTENCES,
+    format_labels,
+    format_message,
+    format_results,
+    format_status,
+)
+from modeling_lotlip.search.searcher import Status
+from modeling_lotlip.search.zero_shot import Label
+
+
+HOSTILE = "<em class='x'>\"&amp;'<em>"
+
+
+class Reader(HTMLParser):
+    """The tags, the attributes and the text of a page."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.values, self.text, self.open = Counter(), [], "", []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.values += [value for _, value in attrs]
+        if tag not in ("img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def read_page(page: str) -> Reader:
+    reader = Reader(page)
+    assert reader.open == []
+    return reader
+
+
+def make_searcher(**fields) -> SimpleNamespace:
+    """What `format_status` looks at."""
+    defaults = {
+        "status": Status(False, 0, 0, None),
+        "index": Index(["1.png"], torch.ones(1, 4)),
+        "changes": Changes(0, 0, 0),
+        "pictures": SimpleNamespace(place="photos", others=Counter(), closed_folders=set()),
+        "faiss_factory": None,
+    }
+    return SimpleNamespace(**(defaults | fields))
+
+
+def make_pages() -> dict[str, tuple[str, int]]:
+    """Each part of the page, filled with HTML wherever that can come from outside, and how often it is shown."""
+    sentences = [Sentence(HOSTILE, ""), Sentence(HOSTILE, HOSTILE), Sentence("", HOSTILE)]
+    sentences += [Sentence(HOSTILE, "")] * NUM_OPEN_SENTENCES
+    query = Query(torch.ones(4), sentences, torch.ones(11, 4), [HOSTILE, HOSTILE])
+    found = [Result(f"{HOSTILE}/{HOSTILE}", 0.5, [0.95] * len(sentences))]
+    unreadable = Index(["1.png"], torch.ones(1, 4), {HOSTILE: "wrong", "a" + HOSTILE: "wrong"})
+    closed = SimpleNamespace(place=HOSTILE, others=Counter({HOSTILE: 1}), closed_folders={HOSTILE})
+    return {
+        "results": (format_results(query, found, lambda name: HOSTILE, "alone", 30), 2 + 12 + 2 + 12),
+        "no picture": (format_results(query, found, lambda name: None, "alone", 30), 2 + 12 + 2 + 12),
+        "message": (format_message(HOSTILE), 1),
+        "labels": (format_labels([Label(HOSTILE, 0.5, 0.1)] * 2, True), 2),
+        "status": (format_status(make_searcher(index=unreadable, pictures=closed)), 1 + 2 + 2),
+        "problem": (format_status(make_searcher(status=Status(False, 0, 0, HOSTILE), pictures=closed)), 2 + 2),
+        "faiss": (format_status(make_searcher(faiss_factory=HOSTILE)), 1),
+    }
+
+
+@pytest.mark.parametrize("part", make_pages())
+def test_everything_is_escaped_once(part):
+    page, times = make_pages()[part]
+    reader = read_page(page)
+    assert reader.tags["em"] == 0
+    # what is read again is what was filled in: neither left as it is nor escaped twice
+    assert reader.text.count(HOSTILE) == times and "&" not in reader.text.replace(HOSTILE, "")
+    assert all("&" not in value.replace(HOSTILE, "") for value in reader.values if value)
+    if part == "results":
+        name = f"{HOSTILE}/{HOSTILE}"
+        # of the card, the button, the picture and the line under it
+        assert reader.values.count(name) == 3 and reader.values.count(f"Show {name} large") == 1
+        assert reader.values.count(HOSTILE) == 1  # the address of the picture
+
+
+@pytest.mark.parametrize("fit, value", [(0.9, "✓ 90"), (0.9 - 1e-6, "89"), (1.0, "✓ 100"), (0.0, "0")])
+def test_a_tick_is_for_the_top_tenth(fit, value):
+    query = Query(torch.ones(4), [Sentence("a boat", "")], torch.ones(1, 4))
+    page = format_results(query, [Result("1.png", 0.5, [fit])], lambda name: None, "alone", 11)
+    assert f'<span class="value">{value}</span>' in page
+    assert ('class="sentence strong"' in page) == value.startswith("✓")
+    assert f'<span style="width: {100 * fit:.1f}%">' in page
+
+
+def test_nine_of_ten_others_are_enough_for_a_tick():
+    """Of eleven pictures the second best has nine of the ten others below it."""
+    similarities = torch.linspace(0, 1, 11)[:, None]
+    embeds = torch.cat([similarities, (1 - similarities**2).sqrt()], dim=1)
+    query = Query(torch.tensor([1.0, 0.0]), [Sentence("a boat", "")], torch.tensor([[1.0, 0.0]]))
+    results = search_index(Index([str(number) for number in range(11)], embeds), query, 3)
+    page = format_results(query, results, lambda name: None, "alone", 11)
+    assert [f'<span class="value">{value}</span>' in page for value in ("✓ 100", "✓ 90", "80")] == [True] * 3
+
+
+def test_a_text_that_is_not_read_is_struck_out():
+    sentences = [Sentence("a", ""), Sentence("b", ""), Sentence("c", "d"), Sentence("", "e f")]
+    query = Query(torch.ones(4), sentences, torch.ones(4, 4))
+    reader = read_page(format_results(query, [], lambda name: None, "alone", 11))
+    text = " ".join(reader.text.split())
+    assert "The model reads the first 3 of 6 words and ranks the pictures by these." in text
+    assert "… b. c d. e f." in text and reader.tags["s"] == 2
+    whole = format_results(query._replace(sentences=sentences[:2]), [], lambda name: None, "alone", 11)
+    assert "struck out" not in whole
+
+
+def test_probabilities_that_add_up_and_others():
+    labels = [Label("a boat", 0.75, 0.3), Label("a house", 0.25, 0.1)]
+    page = format_labels(labels, add_up=True)
+    assert "add up to 100 %" in page and page.count('class="label strong"') == 1
+    assert "75.0 %" in page and "width: 25.0%" in page and "similarity 0.300" in page
+    assert "Each label has a probability of its own." in format_labels(labels, add_up=False)
+
+
+def test_progress():
+    searcher = make_searcher(status=Status(True, 3, 12, None))
+    page = format_status(searcher)
+    assert "Indexing: 3 of 12 pictures (1 picture can be searched)" in page and 'aria-valuenow="25"' in page
+    assert "width: 25.0%" in page
+    assert "Looking ..." in format_status(make_searcher(status=Status(True, 0, 0, None)))
+    done = format_status(make_searcher(changes=Changes(2, 0, 1)))
+    assert "1 picture in photos." in done and "Last look: 2 new, 1 deleted." in done
