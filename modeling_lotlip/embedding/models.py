@@ -13,6 +13,8 @@
 # limitations under the License.
 """Dual encoders: loading, limits of their texts, what tells them apart."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -124,6 +126,17 @@ def check_device(device: str | None) -> None:
         raise ValueError(
             f"`--device {device}` cannot be used: {cause}. Leave it out for what there is, or name `cpu`."
         ) from error
+
+
+@contextmanager
+def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, a model computes without dropout; afterwards it trains again if it did before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def describe_model(

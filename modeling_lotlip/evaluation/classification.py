@@ -31,6 +31,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import read_row_image, undecoded
 from ..embedding.batches import embed_texts, tokenize
+from ..embedding.models import evaluation_mode
 from ..embedding.rows import Item, RowCollator, embed_rows, load_rows, warn_of_unreadable
 from ..embedding.token_wise import is_token_wise, pad_and_concatenate, similarity_blocks_of_tokens
 from ..files import format_markdown
@@ -101,10 +102,11 @@ def embed_classes(
     those of all tokens in each template, (classes, templates, length, dim).
     """
     prompts = [template.replace("{}", name) for name in class_names for template in templates]
-    embeds = [
-        embed_texts(model, tokenize(processor, prompts[start : start + batch_size], max_length))
-        for start in range(0, len(prompts), batch_size)
-    ]
+    with evaluation_mode(model):
+        embeds = [
+            embed_texts(model, tokenize(processor, prompts[start : start + batch_size], max_length))
+            for start in range(0, len(prompts), batch_size)
+        ]
     if is_token_wise(model):
         return pad_and_concatenate(embeds).unflatten(0, (len(class_names), len(templates)))
     embeds = torch.cat(embeds).unflatten(0, (len(class_names), len(templates))).mean(dim=1)
@@ -234,12 +236,11 @@ def evaluate_zero_shot(
     collator = RowCollator(processor, LabelledImageReader(class_names, image_column, label_column))
     dataset = undecoded(dataset, image_column)
     loader = load_rows(dataset, collator, batch_size, num_workers, state.process_index, state.num_processes)
-    was_training = model.training
-    model.eval()
     class_embeds = embed_classes(model, processor, class_names, templates, batch_size, max_length)
     image_embeds, labels, num_unreadable = [], [], 0
     total = len(loader.dataset) if isinstance(dataset, Dataset) else None
-    with tqdm(desc="Classifying", total=total, unit=" images", disable=not state.is_main_process) as progress:
+    progress = tqdm(desc="Classifying", total=total, unit=" images", disable=not state.is_main_process)
+    with evaluation_mode(model), progress:
         for result in embed_rows(model, processor, loader, num_prefetched=2):
             warn_of_unreadable(result.unreadable)
             num_unreadable += len(result.unreadable)
@@ -247,7 +248,6 @@ def evaluate_zero_shot(
                 image_embeds.append(result.embeds)
                 labels += [label for (_, label) in (item.row for item in result.items)]
             progress.update(len(result.items))
-    model.train(was_training)
     image_embeds, labels, num_unreadable = map(gather_object, (image_embeds, labels, [num_unreadable]))
     if not image_embeds:
         raise ValueError("No image of the evaluation data can be read.")

@@ -36,6 +36,7 @@ from ..data.captions import CaptionReader
 from ..data.images import read_row_image, undecoded
 from ..data.loading import get_columns
 from ..data.published import get_benchmark, load_benchmark
+from ..embedding.models import evaluation_mode
 from ..embedding.rows import EmbeddedItems, Item, RowCollator, embed_rows, load_rows, warn_of_unreadable
 from ..embedding.token_wise import pad_and_concatenate, rank_by_tokens
 from ..files import format_markdown
@@ -170,8 +171,6 @@ def embed_dataset(
     collator = RowCollator(processor, RetrievalReader(captions, image_column, label_column), max_length)
     dataset = undecoded(dataset, image_column)
     loader = load_rows(dataset, collator, batch_size, num_workers, state.process_index, state.num_processes)
-    was_training = model.training
-    model.eval()
     results = embed_rows(
         model,
         processor,
@@ -181,8 +180,9 @@ def embed_dataset(
         num_prefetched=2,
     )
     total = len(loader.dataset) if isinstance(dataset, Dataset) else None
-    embedded = collect(results, tqdm(desc="Embedding", total=total, unit=" images", disable=not state.is_main_process))
-    model.train(was_training)
+    progress = tqdm(desc="Embedding", total=total, unit=" images", disable=not state.is_main_process)
+    with evaluation_mode(model), progress:
+        embedded = collect(results, progress)
     if text_embedding == "mean":
         for captions in embedded.captions.values():
             captions.embeds = torch.nn.functional.normalize(captions.embeds.mean(dim=1), dim=-1)
@@ -192,15 +192,14 @@ def embed_dataset(
 def collect(results: Iterator[EmbeddedItems], progress: tqdm) -> EmbeddedDataset:
     """The results of [`embed_rows`] with the items of a [`RetrievalReader`], in the order of the rows."""
     items, embeds, num_unreadable = defaultdict(list), defaultdict(list), 0
-    with progress:
-        for result in results:
-            warn_of_unreadable(result.unreadable)
-            num_unreadable += len(result.unreadable)
-            for kind in dict.fromkeys(item.kind for item in result.items):
-                places = [place for place, item in enumerate(result.items) if item.kind == kind]
-                items[kind] += [result.items[place] for place in places]
-                embeds[kind].append(result.embeds if len(places) == len(result.items) else result.embeds[places])
-                progress.update(len(places) if kind == "image" else 0)
+    for result in results:
+        warn_of_unreadable(result.unreadable)
+        num_unreadable += len(result.unreadable)
+        for kind in dict.fromkeys(item.kind for item in result.items):
+            places = [place for place, item in enumerate(result.items) if item.kind == kind]
+            items[kind] += [result.items[place] for place in places]
+            embeds[kind].append(result.embeds if len(places) == len(result.items) else result.embeds[places])
+            progress.update(len(places) if kind == "image" else 0)
     image_embeds, images = torch.empty(0), []
     if "image" in items:
         images, image_embeds = sort_items(items.pop("image"), embeds.pop("image"))

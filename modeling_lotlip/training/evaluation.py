@@ -97,7 +97,6 @@ def evaluate_model(
     # a drawn scene has the short caption of others
     results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None)
     if data.class_names is not None:
-        model.eval()
         class_embeds = embed_classes(model, processor, data.class_names, args.templates, batch_size)
         classified = classify(embedded.image_embeds, embedded.labels, class_embeds, data.class_names)
         results |= {f"zero_shot_{name}": classified[name] for name in ("top1", "top5")}

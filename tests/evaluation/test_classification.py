@@ -84,7 +84,9 @@ def test_summary_counts_the_worst_confused_pairs():
     assert results["most_confused"] == [{"class": "a", "taken_for": "b", "count": 2}]
 
 
-def test_class_embeddings_are_unit_vectors(model_dir):
+def test_class_embeddings_are_unit_vectors_without_dropout(model_dir):
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    embeds = embed_classes(model, processor, ["red", "blue", "a very green car"], ["a {}", "{}", "the {} sea"], 2)
+    arguments = (processor, ["red", "blue", "a very green car"], ["a {}", "{}", "the {} sea"], 2)
+    embeds = embed_classes(model, *arguments)
     torch.testing.assert_close(embeds.norm(dim=-1), torch.ones(3))
+    assert torch.equal(embed_classes(model.train(), *arguments), embeds) and model.training

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset, Image
 from PIL import Image as PILImage
 
-from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenWiseModel
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
@@ -121,6 +121,28 @@ def test_the_order_is_that_of_the_rows(model_dir, evaluation_dir):
     assert captions.texts == [text for row in dataset for text in row["caption"]]
     assert captions.images.tolist() == [index for index, row in enumerate(dataset) for _ in row["caption"]]
     torch.testing.assert_close(captions.embeds, embed_corpus(model, processor, captions.texts), rtol=0, atol=1e-5)
+
+
+def test_a_model_that_compares_tokens_is_embedded_token_by_token(model_dir, evaluation_dir):
+    """Each text as by the model alone, without the padding of its batch, and long captions as they are in training."""
+    config = LotlipConfig.from_pretrained(model_dir)
+    config.token_wise = True
+    model, processor = LotlipTokenWiseModel(config), LotlipProcessor.from_pretrained(model_dir)
+    dataset = Dataset.load_from_disk(evaluation_dir)
+    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    embedded = embed_dataset(model.eval(), processor, dataset, reader, batch_size=4)
+    pixels = processor.image_processor(list(dataset["image"]), return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(embedded.image_embeds, model.get_image_token_embeds(**pixels), rtol=0, atol=1e-5)
+    assert len(embedded.captions["long"].texts) > 5
+    for kind, captions in embedded.captions.items():
+        for text, embeds in zip(captions.texts, captions.embeds):
+            assert kind == "short" or "\n" not in text and not text.endswith(".")
+            tokens = processor.tokenizer([text], return_tensors="pt")
+            with torch.no_grad():
+                (expected,) = model.get_text_token_embeds(**tokens)
+            torch.testing.assert_close(embeds[: len(expected)], expected, rtol=0, atol=1e-5)
+            assert not embeds[len(expected) :].any()
 
 
 def test_a_model_in_training_is_evaluated_without_dropout(model_dir, evaluation_dir):

@@ -15,6 +15,7 @@ from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts
 from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.models import get_model_class
 from modeling_lotlip.training.monitoring import read_metrics
@@ -87,7 +88,9 @@ def test_filip_is_evaluated_token_by_token(train, tmp_path):
     with torch.inference_mode():
         pixels = [processor.image_processor(image, return_tensors="pt")["pixel_values"] for image in scenes["image"]]
         images = [tokens(model.vision_model(p).last_hidden_state, model.visual_projection) for p in pixels]
-        texts = [text_tokens(captions[0]) for captions in scenes["long_captions"]]
+        texts = [
+            text_tokens(join_sub_captions(split_sub_captions(captions[0]))) for captions in scenes["long_captions"]
+        ]
         names = [name.replace("_", " ") for name in scenes.features["label"].names]
         classes = [text_tokens(f"a photo of a {name}") for name in names]
     to_text = torch.tensor([[float((i @ t.t()).amax(1).mean()) for t in texts] for i in images])
