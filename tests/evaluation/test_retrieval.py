@@ -126,7 +126,7 @@ def test_the_order_is_that_of_the_rows(model_dir, evaluation_dir):
 def test_a_model_that_compares_tokens_is_embedded_token_by_token(model_dir, evaluation_dir):
     """Each text as by the model alone, without the padding of its batch, and long captions as they are in training."""
     config = LotlipConfig.from_pretrained(model_dir)
-    config.token_wise = True
+    config.token_wise, config.text_config.num_corner_tokens = True, 0
     model, processor = LotlipTokenWiseModel(config), LotlipProcessor.from_pretrained(model_dir)
     dataset = Dataset.load_from_disk(evaluation_dir)
     reader = CaptionReader(dataset.column_names, CaptionArguments())
