@@ -553,6 +553,58 @@ def _check_original_file(to_original: Path):
         )
 
 
+def convert(
+    checkpoint_path: str | Path,
+    output_dir: str | Path | None = None,
+    config_path: str | Path | None = None,
+    tokenizer_path: str = DEFAULT_TOKENIZER,
+    to_original: str | Path | None = None,
+    card_name: str | None = None,
+) -> list[Path]:
+    """
+    Converts a checkpoint to a folder, a folder (or a checkpoint) to the original's state dict, or both.
+
+    Args:
+        checkpoint_path (`str` or `Path`):
+            The original checkpoint, or a converted folder.
+        output_dir (`str` or `Path`, *optional*):
+            The folder to write.
+        config_path, tokenizer_path:
+            As in [`convert_checkpoint`].
+        to_original (`str` or `Path`, *optional*):
+            The file for the original's state dict.
+        card_name (`str`, *optional*):
+            Name for the examples of the model card; the name of the folder if not given.
+
+    Returns:
+        `list[Path]`: what was written.
+
+    Raises:
+        `ValueError`: if there is nothing to write, or a folder is to be converted again.
+    """
+    is_converted = Path(checkpoint_path).is_dir()
+    if is_converted and (to_original is None or output_dir is not None):
+        raise ValueError(
+            f"`{checkpoint_path}` is a folder, which is converted already: give `--to_original`, and no output folder."
+        )
+    if output_dir is None and to_original is None:
+        raise ValueError("Give an output folder, or `--to_original` for the way back.")
+    if to_original is not None:
+        _check_original_file(Path(to_original).absolute())
+    written = []
+    with tempfile.TemporaryDirectory() as temporary_dir:
+        folder = checkpoint_path
+        if not is_converted:
+            folder = output_dir or Path(temporary_dir) / "converted"
+            convert_checkpoint(checkpoint_path, folder, config_path, tokenizer_path, card_name)
+        if output_dir is not None:
+            written.append(Path(output_dir))
+        if to_original is not None:
+            write_original(folder, to_original)
+            written.append(Path(to_original))
+    return written
+
+
 def main():
     parser = argparse.ArgumentParser(
         prog="python -m modeling_lotlip.convert_lotlip_to_hf",
@@ -585,39 +637,25 @@ def main():
     )
     args = parser.parse_args()
 
-    is_converted = args.checkpoint_path.is_dir()
-    if is_converted and (args.to_original is None or args.output_dir is not None):
-        parser.error("with a folder as --checkpoint_path give --to_original, and no --output_dir: it is converted")
-    if args.output_dir is None and args.to_original is None:
-        parser.error("give --output_dir, or --to_original for the way back")
     if args.push_to_hub is not None and args.output_dir is None:
         parser.error("--push_to_hub uploads the folder that is converted: give --output_dir")
-
     try:
-        with tempfile.TemporaryDirectory() as temporary_dir:
-            if args.to_original is not None:
-                _check_original_file(args.to_original)
-            folder = args.checkpoint_path
-            if not is_converted:
-                folder = convert_checkpoint(
-                    args.checkpoint_path,
-                    args.output_dir or Path(temporary_dir) / "converted",
-                    config_path=args.config_path,
-                    tokenizer_path=args.tokenizer_path,
-                    repo_id=args.push_to_hub,
-                )
-            if args.output_dir is not None:
-                print(f"Wrote {args.output_dir}")
-            if args.to_original is not None:
-                write_original(folder, args.to_original)
-                print(f"Wrote {args.to_original}")
-            if args.push_to_hub is not None:
-                print(f"Uploaded to {push_folder(folder, args.push_to_hub)}")
+        for path in convert(
+            args.checkpoint_path,
+            args.output_dir,
+            config_path=args.config_path,
+            tokenizer_path=args.tokenizer_path,
+            to_original=args.to_original,
+            card_name=args.push_to_hub,
+        ):
+            print(f"Wrote {path}")
+        if args.push_to_hub is not None:
+            print(f"Uploaded to {push_folder(args.output_dir, args.push_to_hub)}")
     except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: error: {error}\n")
 
 
-__all__ = ["convert_checkpoint", "state_dict_to_original", "write_original"]
+__all__ = ["convert", "convert_checkpoint", "state_dict_to_original", "write_original"]
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCardData
+from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
@@ -27,6 +29,11 @@ from .processing_lotlip import LotlipProcessor
 
 
 MODEL_CARD_NAME = "README.md"
+MODEL_CARD_TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+
+# What belongs to a saved model, beside its code
+MODEL_FILES = (MODEL_CARD_NAME, "*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json")
+MODEL_FILES += ("eval_results.json",)
 
 AUTO_MAP = {
     "AutoConfig": "configuration_lotlip.LotlipConfig",
@@ -66,144 +73,6 @@ SENTENCE_TRANSFORMERS_FILES = {
         "processing_kwargs": {"text": {"truncation": None}},
     },
 }
-
-MODEL_CARD = """\
----
-{metadata}
----
-
-# {title}
-
-A [LoTLIP](https://huggingface.co/papers/2410.05249) dual encoder: images and texts, long ones too, embedded in one
-space.
-
-- Text tower: a BERT with {num_corner_tokens} corner tokens, which gather what a long text says beside its main point.
-- Image tower: a ViT for images of {image_size} x {image_size} pixels.
-- A text may have {max_length} tokens; a longer one is truncated.
-{token_wise}
-## How to use
-
-With the package `modeling_lotlip` installed:
-
-```python
-import torch
-from PIL import Image
-
-import modeling_lotlip  # registers the model with the Auto classes
-from transformers import AutoModel, AutoProcessor
-
-model = AutoModel.from_pretrained("{repo_id}")
-processor = AutoProcessor.from_pretrained("{repo_id}")
-
-image = Image.open("image.jpg")
-texts = ["a red boat", "A red boat lies on the beach. The sky is grey. Two gulls sit on its bow."]
-inputs = processor(text=texts, images=image, return_tensors="pt")
-with torch.inference_mode():
-    probabilities = model(**inputs).logits_per_image.softmax(dim=-1)
-```
-
-Without it, the code in this repository does the same (it needs `transformers` from version 5.21 on, and `ftfy`): leave
-the import out, and give `from_pretrained` the argument `trust_remote_code=True`. Zero-shot classification:
-
-```python
-from transformers import pipeline
-
-classifier = pipeline("zero-shot-image-classification", model="{repo_id}", trust_remote_code=True)
-classifier("image.jpg", candidate_labels=["boat", "car"])
-```
-
-{sentence_transformers}A tower alone:
-
-```python
-from transformers import AutoConfig, AutoModel
-
-config = AutoConfig.from_pretrained("{repo_id}", trust_remote_code=True)
-text_model = AutoModel.from_pretrained("{repo_id}", config=config.text_config, trust_remote_code=True)
-vision_model = AutoModel.from_pretrained("{repo_id}", config=config.vision_config, trust_remote_code=True)
-```
-
-## Where the weights came from
-
-{provenance}
-{settings}{evaluation}
-## Intended use
-
-To search images by texts, long ones too, and texts by images; to sort images into classes that are named in words; and
-as a part of other models, in research. Which of it the model does well depends on the data: measure it on your own
-before you rely on it.
-
-## Limits
-
-- It reads {languages}, and of a text the first {max_length} tokens.
-- It sees images at {image_size} x {image_size} pixels, cut to a square in the middle: what lies at the rim is lost,
-  and so is what is small, fine print for instance.
-- A text is one vector, and so is an image. Models of this kind are weak at numbers of things, at negations, at which
-  attribute belongs to which thing, and at where things are. A long text may match well though one sentence is wrong.
-- A similarity ranks. It is no probability that a text is true of an image, and those of different texts are not
-  comparable without calibration.
-
-## Biases
-
-{biases}
-
-## Licence
-
-{license_note} The code in this repository (`*.py`) is under the Apache License 2.0.
-
-## Citation
-
-```bibtex
-@inproceedings{{wu2024lotlip,
-  title     = {{LoTLIP: Improving Language-Image Pre-training for Long Text Understanding}},
-  author    = {{Wu, Wei and Zheng, Kecheng and Ma, Shuailei and Lu, Fan and Guo, Yuxin and Zhang, Yifei and Chen, Wei
-               and Guo, Qingpei and Shen, Yujun and Zha, Zheng-Jun}},
-  booktitle = {{Advances in Neural Information Processing Systems}},
-  year      = {{2024}}
-}}
-```
-"""
-
-BIASES = """\
-What the model knows comes from images with texts, and it repeats their errors, gaps and stereotypes: of gender, age,
-skin colour, origin, faith and trade. It is worse at people, places and things that are rare there. How it treats
-different groups of people was not measured. Do not use it to recognise or rate people, to guess such traits of theirs,
-to watch them, or to decide about them."""
-
-SENTENCE_TRANSFORMERS = """\
-With sentence-transformers, texts, images and image files:
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{repo_id}", trust_remote_code=True)
-similarities = model.similarity(model.encode(texts), model.encode(["image.jpg"]))
-```
-
-"""
-
-TOKEN_WISE = """\
-- It was trained to compare all tokens of a text with all of an image
-  ([FILIP](https://huggingface.co/papers/2111.07783)), and has no single embedding of either.
-"""
-
-SETTINGS = """
-## Settings of the training
-
-| setting | value |
-| --- | --- |
-{rows}
-"""
-
-EVALUATION = """
-## Evaluation
-
-On the split `{split}` of {dataset}. Recall and accuracy are in per cent, shares from 0 to 1; the others are ranks and
-numbers.
-
-| metric | value |
-| --- | ---: |
-{rows}
-"""
 
 
 def save_with_remote_code(model: LotlipModel, processor: LotlipProcessor, save_directory: str | Path):
@@ -247,10 +116,6 @@ def save_with_remote_code(model: LotlipModel, processor: LotlipProcessor, save_d
         shutil.copyfile(file, save_directory / file.name)
 
 
-def _is_token_wise(config: dict) -> bool:
-    return config.get("token_wise", False)
-
-
 def remote_code_files(model_class: type[LotlipModel] = LotlipModel) -> list[Path]:
     """The modules that the auto maps of a model name, and all that these import from the package."""
     package = Path(__file__).parent
@@ -291,7 +156,7 @@ def write_model_card(
     dataset_split: str = "test",
     settings: dict[str, object] | None = None,
     language: str | list[str] = "en",
-    biases: str = BIASES,
+    biases: str | None = None,
 ):
     """
     Writes the model card `README.md` of a folder with a saved model and processor.
@@ -340,7 +205,7 @@ def write_model_card(
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"`results` has {value!r} as {name!r}: give the metrics only, which are numbers.")
     config = json.loads((save_directory / CONFIG_NAME).read_text(encoding="utf-8"))
-    is_token_wise = _is_token_wise(config)
+    is_token_wise = config.get("token_wise", False)
     tokenizer_config = json.loads((save_directory / TOKENIZER_CONFIG_FILE).read_text(encoding="utf-8"))
     title = repo_id.split("/")[-1]
     eval_results = [
@@ -367,39 +232,54 @@ def write_model_card(
         model_name=title if eval_results else None,
         eval_results=eval_results or None,
     )
-    evaluation = ""
-    if results is not None:
-        evaluation = EVALUATION.format(
-            dataset=dataset,
-            split=dataset_split,
-            rows="\n".join(f"| `{name}` | {value:.4g} |" for name, value in results.items()),
-        )
-    settings_table = ""
-    if settings:
-        settings_table = SETTINGS.format(rows="\n".join(f"| `{name}` | {value} |" for name, value in settings.items()))
-    card = MODEL_CARD.format(
-        metadata=metadata.to_yaml(),
+    card = ModelCard.from_template(
+        metadata,
+        MODEL_CARD_TEMPLATE,
         title=title,
         num_corner_tokens=config["text_config"]["num_corner_tokens"],
         image_size=config["vision_config"]["image_size"],
         max_length=tokenizer_config["model_max_length"],
-        token_wise=TOKEN_WISE if is_token_wise else "",
-        sentence_transformers="" if is_token_wise else SENTENCE_TRANSFORMERS.format(repo_id=repo_id),
+        token_wise=is_token_wise,
         languages=_describe_languages(language),
         biases=biases,
         repo_id=repo_id,
         provenance=provenance,
-        settings=settings_table,
-        evaluation=evaluation,
+        settings=settings,
+        results=results,
+        dataset=dataset,
+        dataset_split=dataset_split,
         license_note=license_note,
     )
-    (save_directory / MODEL_CARD_NAME).write_text(card, encoding="utf-8")
+    card.save(save_directory / MODEL_CARD_NAME)
 
 
 def _describe_languages(language: str | list[str]) -> str:
     codes = [language] if isinstance(language, str) else language
     known = {("en",): "English", ("multilingual",): "texts in many languages"}
     return known.get(tuple(codes), f"texts in the languages of its captions ({', '.join(codes)})")
+
+
+def find_model_files(folder: str | Path) -> list[str]:
+    """
+    The names of the files in a folder that are of a saved model: weights, configurations, card and code, but no
+    checkpoints of a training, no logs and nothing in a subfolder.
+
+    Raises:
+        `ValueError`: if no model was saved there.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.hub import find_model_files
+
+    >>> find_model_files("lotlip-tiny")[:3]
+    ['README.md', 'config.json', 'configuration_lotlip.py']
+    ```"""
+    if not (Path(folder) / CONFIG_NAME).is_file():
+        raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")
+    patterns = (*MODEL_FILES, *SENTENCE_TRANSFORMERS_FILES, "*_lotlip.py", "sub_captions.py", "files.py")
+    names = [file.name for file in Path(folder).iterdir() if file.is_file()]
+    return sorted(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
 
 
 def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
@@ -412,13 +292,14 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
         repo_id (`str`):
             Name of the repository, `"name"` (in the user's own namespace) or `"org/name"`.
         allow_patterns (`list[str]`, *optional*):
-            The files to upload, all by default.
+            The files to upload, those of `find_model_files` by default.
 
     Returns:
         `str`: the address of the repository.
 
     Raises:
-        `HfHubHTTPError`: if the Hub refuses, for instance because nobody is logged in (`hf auth login`).
+        `ValueError`: if the Hub does not know who uploads.
+        `HfHubHTTPError`: if the Hub refuses for another reason.
 
     Example:
 
@@ -427,14 +308,23 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
 
     >>> push_folder("lotlip-tiny", "org/lotlip-tiny")  # doctest: +SKIP
     ```"""
+    allow_patterns = find_model_files(folder) if allow_patterns is None else allow_patterns
     api = HfApi()
-    repo_url = api.create_repo(repo_id, exist_ok=True)
-    api.upload_folder(
-        repo_id=repo_url.repo_id,
-        folder_path=folder,
-        commit_message="Upload LoTLIP",
-        allow_patterns=allow_patterns,
-    )
+    try:
+        repo_url = api.create_repo(repo_id, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_url.repo_id,
+            folder_path=folder,
+            commit_message="Upload LoTLIP",
+            allow_patterns=allow_patterns,
+        )
+    except HfHubHTTPError as error:
+        if error.response.status_code == 401:
+            raise ValueError(
+                f"`{folder}` was not uploaded to `{repo_id}`: the Hub asks who you are. Log in with `hf auth login`, "
+                "then repeat the upload with `lotlip push`."
+            ) from error
+        raise
     return str(repo_url)
 
 
@@ -473,4 +363,4 @@ def push_metric(repo_id: str) -> str:
     return str(repo_url)
 
 
-__all__ = ["push_folder", "push_metric", "save_with_remote_code", "write_model_card"]
+__all__ = ["find_model_files", "push_folder", "push_metric", "save_with_remote_code", "write_model_card"]

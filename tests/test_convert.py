@@ -443,9 +443,9 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
         ([*arguments, "--output_dir", model], "not an empty folder"),
         ([*arguments, "--to_original", model], "exists already"),
         ([*arguments, "--to_original", tmp_path / "4.safetensors"], "torch.save"),
-        ([*arguments], "give --output_dir"),
+        ([*arguments], "Give an output folder"),
         ([*arguments, "--to_original", tmp_path / "4.pt", "--push_to_hub", "org/name"], "give --output_dir"),
-        (["--checkpoint_path", folder, "--output_dir", tmp_path / "4"], "give --to_original"),
+        (["--checkpoint_path", folder, "--output_dir", tmp_path / "4"], "give `--to_original`"),
         (["--checkpoint_path", tmp_path / "none.pt", "--output_dir", tmp_path / "4"], "none.pt"),
     ):
         with pytest.raises(SystemExit) as error:

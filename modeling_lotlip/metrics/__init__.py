@@ -11,13 +11,21 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Metrics of image-text retrieval. `evaluate` is imported when one of the names is first used, not before."""
+"""
+Metrics of image-text retrieval. `evaluate.load(IMAGE_TEXT_RETRIEVAL)` loads the metric from its folder. May import
+nothing of the package; evaluation uses them. `evaluate` is imported when one of the names is first used, not before.
+"""
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 
+# The metric's folder
+IMAGE_TEXT_RETRIEVAL = str(Path(__file__).parent / "image_text_retrieval")
+
 __all__ = [
+    "IMAGE_TEXT_RETRIEVAL",
     "ImageTextRetrieval",
     "RetrievalRanks",
     "metrics_of_ranks",

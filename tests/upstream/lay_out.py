@@ -155,12 +155,15 @@ EDITS = (
     ),
     ("convert_lotlip_to_hf", r"^    repo_id: str \| None = None,\n", ""),
     ("convert_lotlip_to_hf", r"^        repo_id \(.*?\n.*?\n", ""),
-    ("convert_lotlip_to_hf", r"^ *repo_id=args\.push_to_hub,\n", ""),
+    ("convert_lotlip_to_hf", r"^    card_name: str \| None = None,\n", ""),
+    ("convert_lotlip_to_hf", r"^        card_name \(.*?\n.*?\n", ""),
+    ("convert_lotlip_to_hf", r", card_name\)", ")"),
+    ("convert_lotlip_to_hf", r"^ *card_name=args\.push_to_hub,\n", ""),
     (
         "convert_lotlip_to_hf",
         r'^( *)print\(f"Uploaded to .*?\n',
-        r"\1LotlipModel.from_pretrained(folder).push_to_hub(args.push_to_hub)\n"
-        r"\1LotlipProcessor.from_pretrained(folder).push_to_hub(args.push_to_hub)\n",
+        r"\1LotlipModel.from_pretrained(args.output_dir).push_to_hub(args.push_to_hub)\n"
+        r"\1LotlipProcessor.from_pretrained(args.output_dir).push_to_hub(args.push_to_hub)\n",
     ),
 )
 
