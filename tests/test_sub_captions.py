@@ -3,7 +3,6 @@
 import json
 import random
 import sys
-from argparse import Namespace
 
 import pytest
 import sentencex
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import BertTokenizer
 
 from modeling_lotlip import LotlipTokenizer
+from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.rows import RowCollator
@@ -33,12 +33,8 @@ SENTENCES = [
 ]
 
 
-def names(splitter: str) -> Namespace:
-    args = Namespace(image_column="image", caption_column="caption", long_captions_column="long_captions")
-    args.num_long_captions, args.num_sub_captions, args.seed, args.side_files = 1, None, 0, None
-    args.no_short_captions, args.draw_short_from_all, args.drop_summary, args.max_length = False, False, False, None
-    args.sub_caption_splitter = splitter
-    return args
+def open_reader(columns: list[str], splitter: str) -> CaptionReader:
+    return CaptionReader(columns, CaptionArguments(sub_caption_splitter=splitter))
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +87,7 @@ def test_training_and_evaluation_split_as_asked(model_dir):
     dataset = Dataset.from_dict({"caption": ["A boat"], "long_captions": [[TEXT]], "image": load_scenes(1)["image"]})
     for splitter in SPLITTERS:
         expected = join_sub_captions(split_sub_captions(TEXT, splitter))
-        args = names(splitter)
-        reader = CaptionReader(dataset.column_names, args, args, args.image_column)
+        reader = open_reader(dataset.column_names, splitter)
         assert reader.sub_captions(TEXT) == split_sub_captions(TEXT, splitter)
         samples = CaptionedImages(dataset, reader, ObjectiveArguments())
         assert samples.draw_captions(0, 0, dataset[0])[1] == [expected]
@@ -112,8 +107,6 @@ def test_training_and_evaluation_split_as_asked(model_dir):
 def test_the_library_is_needed_only_where_it_is_asked_for(monkeypatch):
     assert sentencex.segment  # it is there
     monkeypatch.setitem(sys.modules, "sentencex", None)
-    assert CaptionReader(["long_captions"], names("paper"), names("paper"), names("paper").image_column).sub_captions(
-        "A boat. Red."
-    ) == ["A boat", "Red"]
+    assert open_reader(["long_captions"], "paper").sub_captions("A boat. Red.") == ["A boat", "Red"]
     with pytest.raises(ImportError, match='pip install "sentencex'):
-        CaptionReader(["long_captions"], names("sentences"), names("sentences"), names("sentences").image_column)
+        open_reader(["long_captions"], "sentences")

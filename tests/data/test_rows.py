@@ -40,7 +40,8 @@ def test_keys_without_reading_the_file(tmp_path):
     image = {"bytes": None, "path": str(tmp_path / "photos" / "a" / "b.png")}
     assert find_key({"image": image}, source) == "a/b.png"
     assert find_key({"image": image | {"path": "/elsewhere/b.png"}}, source) == "/elsewhere/b.png"
-    assert find_key({"image": image | {"path": str(tmp_path / "photos2" / "b.png")}}, source).endswith("photos2/b.png")
+    beside = str(tmp_path / "photos2" / "b.png")
+    assert find_key({"image": image | {"path": beside}}, source) == beside
     assert find_key({"image": image, "__key__": "007"}, source) == "007"
     assert find_key({"image": {"bytes": b"a", "path": None}}, source) is None
     assert find_key({"image": None}, source) is None
