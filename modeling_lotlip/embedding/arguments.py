@@ -13,7 +13,6 @@
 # limitations under the License.
 """The arguments of commands that run a model."""
 
-import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,41 +109,3 @@ class OutputArguments(Arguments):
         folder = next(parent for parent in self.output_file.absolute().parents if parent.exists())
         if self.output_file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
             raise ValueError(f"--output_file {self.output_file} cannot be written: {folder} takes no files.")
-
-
-# In place until every command takes dataclasses
-def add_model_arguments(parser: argparse.ArgumentParser, are_several_models: bool = False) -> None:
-    """Adds the arguments that name a model, or several, and say how it is run, to `parser`."""
-    parser.add_argument(
-        "--model_name_or_path",
-        required=True,
-        nargs="+" if are_several_models else None,
-        help=f"A Hub id or a folder of a dual encoder{', or several' if are_several_models else ''}.",
-    )
-    parser.add_argument("--trust_remote_code", action="store_true", help="Run the code that comes with the model.")
-    parser.add_argument(
-        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="What the model computes in."
-    )
-    parser.add_argument("--device", help="Such as `cpu` or `cuda:0`; by default an accelerator if there is one.")
-    parser.add_argument("--batch_size", type=int, default=64, help="Images in a batch, for each process.")
-    parser.add_argument("--max_length", type=int, help="Truncate texts at this many tokens, not at the model's limit.")
-
-
-def add_evaluation_arguments(parser: argparse.ArgumentParser, are_several_models: bool = False) -> None:
-    """Adds the arguments that the evaluation scripts share to `parser`."""
-    add_model_arguments(parser, are_several_models)
-    parser.add_argument("--output_file", type=Path, help="Write the results to this JSON file.")
-
-
-def check_output_file(parser: argparse.ArgumentParser, path: Path | None) -> None:
-    """Ends with an error, before anything is computed, if no JSON file can be written there."""
-    if path is None:
-        return
-    if path.suffix != ".json":
-        parser.error(f"--output_file {path} is for JSON, name it .json: what else is written stands beside it.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"--output_file {path}: {error}")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        parser.error(f"--output_file {path} cannot be written.")

@@ -12,7 +12,7 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval
+from modeling_lotlip.evaluation.retrieval import EmbeddedDataset, embed_dataset, evaluate_retrieval, join_shares
 from tests.conftest import WORDS
 from tests.helpers.commands import run_command
 
@@ -121,6 +121,26 @@ def test_the_order_is_that_of_the_rows(model_dir, evaluation_dir):
     assert captions.texts == [text for row in dataset for text in row["caption"]]
     assert captions.images.tolist() == [index for index, row in enumerate(dataset) for _ in row["caption"]]
     torch.testing.assert_close(captions.embeds, embed_corpus(model, processor, captions.texts), rtol=0, atol=1e-5)
+
+
+def test_shares_of_processes_are_joined_in_order(model_dir, evaluation_dir):
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    dataset = Dataset.load_from_disk(evaluation_dir)
+    reader = CaptionReader(dataset.column_names, CaptionArguments())
+
+    def embed(rows: Dataset) -> EmbeddedDataset:
+        return embed_dataset(model, processor, rows, reader, label_column="label")
+
+    # the last part has no long caption, and a process nothing that it can read
+    parts = [embed(dataset.select(rows)) for rows in (range(4), range(4, 9), range(9, 10))]
+    nothing = EmbeddedDataset(torch.empty(0), {}, [], 2)
+    joined, whole = join_shares([parts[0], nothing, *parts[1:]]), embed(dataset)
+    assert joined.labels == whole.labels and joined.num_unreadable == 2
+    torch.testing.assert_close(joined.image_embeds, whole.image_embeds, rtol=0, atol=1e-5)
+    for kind, captions in whole.captions.items():
+        assert joined.captions[kind].texts == captions.texts
+        assert torch.equal(joined.captions[kind].images, captions.images)
+        torch.testing.assert_close(joined.captions[kind].embeds, captions.embeds, rtol=0, atol=1e-5)
 
 
 def test_a_model_that_compares_tokens_is_embedded_token_by_token(model_dir, evaluation_dir):
