@@ -67,13 +67,7 @@ def run(
     from ..data.loading import get_columns, load_split
     from ..embedding.models import load_model
     from ..evaluation.retrieval import embed_dataset
-    from ..evaluation.sensitivity import (
-        flatten_results,
-        format_tables,
-        measure_sensitivity,
-        plot_results,
-        select_first_long_captions,
-    )
+    from ..evaluation.sensitivity import flatten_results, format_tables, measure_sensitivity, plot_results
     from ..files import write_results
 
     state = PartialState(cpu=models.device == "cpu")
@@ -86,18 +80,10 @@ def run(
         model, processor = load_model(name, models)
         if models.max_length is not None:
             processor.tokenizer.model_max_length = models.max_length
-        embedded = embed_dataset(
-            model,
-            processor,
-            data,
-            reader,
-            dataset.image_column,
-            batch_size=models.batch_size,
-            max_length=models.max_length,
-            num_workers=dataset.dataloader_num_workers,
-        )
-        texts = select_first_long_captions(embedded, captions.sub_caption_splitter)
-        measured = measure_sensitivity(model, processor, texts, sensitivity.num_tokens, sensitivity.seed)
+        options = {"batch_size": models.batch_size, "num_workers": dataset.dataloader_num_workers}
+        embedded = embed_dataset(model, processor, data, reader, dataset.image_column, **options)
+        options = {"seed": sensitivity.seed, "splitter": captions.sub_caption_splitter}
+        measured = measure_sensitivity(model, processor, embedded, sensitivity.num_tokens, **options)
         results.append({"model": name, **measured})
     tables = format_tables(results)
     print(tables)

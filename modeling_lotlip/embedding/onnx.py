@@ -283,7 +283,10 @@ def export_model(
         `RuntimeError`: if a graph is not the model.
     """
     named = f"`--model_name_or_path {model_name_or_path}`"
-    config = AutoConfig.from_pretrained(model_name_or_path)
+    try:
+        config = AutoConfig.from_pretrained(model_name_or_path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{named} cannot be used: {error}") from error
     if not isinstance(config, LotlipConfig):
         raise ValueError(f"{named} is a `{config.model_type}`, no LoTLIP.")
     try:

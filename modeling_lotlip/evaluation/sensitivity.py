@@ -204,7 +204,12 @@ def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: Lo
 
 
 def measure_sensitivity(
-    model: PreTrainedModel, processor: ProcessorMixin, texts: LongTexts, num_tokens: list[int], seed: int = 0
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    embedded: EmbeddedDataset,
+    num_tokens: list[int],
+    seed: int = 0,
+    splitter: str = "paper",
 ) -> dict:
     """
     What of long texts a model uses.
@@ -214,17 +219,20 @@ def measure_sensitivity(
             A dual encoder.
         processor (`ProcessorMixin`):
             Its processor, whose `model_max_length` is the limit.
-        texts (`LongTexts`):
-            At least two.
+        embedded (`EmbeddedDataset`):
+            The images and captions, embedded by it: every image counts with its first long caption.
         num_tokens (`list[int]`):
             Numbers of tokens to keep.
         seed (`int`, *optional*, defaults to 0):
             Of the draws of sentences and colours.
+        splitter (`str`, *optional*, defaults to `"paper"`):
+            How sub-captions are split: see [`split_sub_captions`].
 
     Returns:
         `dict`: `max_length`, `num_texts`, of which `num_truncated` are longer than it, `changes`
         ([`measure_changes`]), `lengths` ([`measure_lengths`]) and `moved` ([`measure_positions`]).
     """
+    texts = select_first_long_captions(embedded, splitter)
     return {
         "max_length": processor.tokenizer.model_max_length,
         "num_texts": len(texts.sub_captions),

@@ -113,6 +113,8 @@ def test_corner_tokens(tmp_path):
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--model_name_or_path.*cannot be used"):
+        export_model(str(tmp_path), tmp_path / "out", ["float32"])
     tiny_config().text_config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is a `lotlip_text_model`, no LoTLIP"):
         export_model(str(tmp_path), tmp_path / "out", ["float32"])
