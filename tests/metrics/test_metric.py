@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_lotlip.metrics import ImageTextRetrieval, retrieval_metrics, retrieval_ranks, similarity_blocks
+from modeling_lotlip.metrics import (
+    IMAGE_TEXT_RETRIEVAL,
+    ImageTextRetrieval,
+    retrieval_metrics,
+    retrieval_ranks,
+    similarity_blocks,
+)
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -315,7 +321,7 @@ def test_errors_of_pairs_leave_the_metric_usable(metric, tmp_path):
 
 def test_loads_from_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("evaluate.config.HF_EVALUATE_OFFLINE", True)
-    loaded = evaluate.load(str(FOLDER), cache_dir=str(tmp_path))
+    loaded = evaluate.load(IMAGE_TEXT_RETRIEVAL, cache_dir=str(tmp_path))
     assert loaded.name == "image_text_retrieval"
     assert "text_to_image" in loaded.inputs_description and "text_to_image" in loaded.compute.__doc__
     results = loaded.compute(image_embeds=GOOD, text_embeds=GOOD)

@@ -1,0 +1,112 @@
+"""The text tower, its conversion and the loss are those of the original, on the small reference that comes along."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from modeling_lotlip import LotlipModel
+from modeling_lotlip.convert_lotlip_to_hf import (
+    config_from_checkpoint,
+    load_open_clip_config,
+    state_dict_from_original,
+    state_dict_to_original,
+)
+from modeling_lotlip.losses import blockwise_contrastive_loss
+from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
+
+
+FOLDER = Path(__file__).parent
+NUM_WORDS, NUM_CORNERS = 30522, 2
+
+
+@pytest.fixture(scope="module")
+def arrays() -> dict[str, torch.Tensor]:
+    with np.load(FOLDER / "reference.npz") as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+    return {name: x.long() if x.dtype == torch.int16 else x for name, x in arrays.items()}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(arrays) -> dict[str, torch.Tensor]:
+    """The reference's text tower beside an image tower that is small and new."""
+    table = torch.zeros(NUM_WORDS + NUM_CORNERS, arrays["words"].shape[1])
+    table[arrays["word_rows"]] = arrays["words"]
+    text = {name.removeprefix("weights/"): x for name, x in arrays.items() if name.startswith("weights/")}
+    trunk = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=16, embed_dim=192, depth=1, num_heads=3, num_classes=0
+    )
+    vision = {f"visual.trunk.{name}": x for name, x in trunk.state_dict().items()}
+    return text | vision | {"text.transformer.embeddings.word_embeddings.weight": table}
+
+
+@pytest.fixture(scope="module")
+def build(checkpoint):
+    def build(attn_implementation: str) -> LotlipModel:
+        open_clip_config = load_open_clip_config(FOLDER / "open_clip_config.json")
+        open_clip_config["vision_cfg"] = {}
+        config = config_from_checkpoint(checkpoint, open_clip_config, NUM_WORDS)
+        model = LotlipModel(config).eval()
+        model.load_state_dict(state_dict_from_original(checkpoint, config))
+        model.set_attn_implementation(attn_implementation)
+        return model
+
+    return build
+
+
+def without_corners(x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([x[..., :1], x[..., NUM_CORNERS + 1 :]], dim=-1)
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa", "flex_attention"])
+@torch.no_grad()
+def test_texts_are_embedded_as_by_the_original(arrays, build, attn_implementation):
+    model = build(attn_implementation)
+    ids, mask = (without_corners(arrays[f"expected/{name}_128"]) for name in ("input_ids", "attention_mask_2d"))
+    outputs = model.get_text_features(ids, mask, output_corner_tokens=True)
+    features = arrays["expected/text_cls_and_corner_features"]
+    assert_close(outputs.pooler_output, features[:, 0])
+    assert_close(outputs.corner_pooler_output, features[:, 1:])
+    assert_close(model.get_text_features(ids, mask).pooler_output, arrays["expected/text_cls_features"])
+    for row, states in enumerate(arrays["expected/text_last_hidden_state_first2"]):
+        length = int(arrays["expected/attention_mask_2d_128"][row].sum())
+        assert_close(outputs.corner_hidden_states[row], states[1:3])
+        assert_close(outputs.last_hidden_state[row, 0], states[0])
+        assert_close(outputs.last_hidden_state[row, 1 : length - 2], states[3:length])
+    short = without_corners(arrays["expected/input_ids_32"])
+    assert_close(model.get_text_features(short, short != 0).pooler_output, arrays["expected/text_cls_features_len32"])
+
+    image_embeds, text_embeds = (
+        torch.nn.functional.normalize(x, dim=-1)
+        for x in (arrays["expected/image_features"], outputs.pooler_output[:6])
+    )
+    logits = model.logit_scale.exp() * image_embeds @ text_embeds.t()
+    assert_close(logits, arrays["expected/logits_per_image_7_images_first_6_texts"])
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
+def test_the_loss_and_its_gradients_are_those_of_the_original(arrays, build, attn_implementation):
+    model, values = build(attn_implementation), json.loads((FOLDER / "loss.json").read_text())
+    ids = without_corners(arrays["loss/input_ids"])
+    outputs = model(ids, torch.randn(4, 3, 32, 32), (ids != 0).long())
+    assert_close(outputs.text_embeds, arrays["loss/text_features"])
+
+    for loss_function in (image_text_contrastive_loss, blockwise_contrastive_loss):
+        images, texts = (arrays[f"loss/{kind}_features"].clone().requires_grad_() for kind in ("image", "text"))
+        loss = loss_function(images, texts, model.logit_scale.exp())
+        loss.backward()
+        assert loss.item() == pytest.approx(values["total_loss"], abs=1e-5)
+        assert_close(images.grad, arrays["loss/image_features_grad"])
+        assert_close(texts.grad, arrays["loss/text_features_grad"])
+
+
+def test_the_way_back_gives_the_tensors_of_the_original(checkpoint, build):
+    back = state_dict_to_original(build("sdpa").state_dict())
+    assert back.keys() == checkpoint.keys() and all(torch.equal(back[name], checkpoint[name]) for name in back)
