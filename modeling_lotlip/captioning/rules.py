@@ -93,6 +93,7 @@ def is_sentence(text: str) -> bool:
 
 
 def capitalize(text: str) -> str:
+    """A text with a capital letter at its beginning; the others stay."""
     return text[:1].upper() + text[1:]
 
 
@@ -167,6 +168,7 @@ def drop_cut_off_sentence(text: str) -> str:
 
 
 def count_words(text: str) -> int:
+    """The number of words, where each Chinese or Japanese character is one."""
     return len(WORD.findall(text))
 
 
@@ -221,7 +223,7 @@ class Rule(NamedTuple):
     rejects: Callable[[str, int | None, str], bool] | None = None
 
 
-# In the order in which they apply. `duplicate` needs the other captions: see `filter_captions.py`.
+# In the order in which they apply. `duplicate` needs the other captions: see [`CaptionFilter`].
 RULES = {
     "too_long": Rule("rejects more than {} words", 500, rejects=lambda text, most, _: count_words(text) > most),
     "prompt_echo": Rule("removes the prompt from the beginning; rejects what is nothing else", edit=strip_prompt),

@@ -66,7 +66,7 @@ def test_files(captions_dir, run, tmp_path, suffix, monkeypatch):
 
 
 def test_other_files(run, tmp_path):
-    """Columns of another name, and none of what `recaption.py` writes beside the caption."""
+    """Columns of another name, and none of what `lotlip recaption` writes beside the caption."""
     table = pa.table({"id": [1, 2], "text": [f"The image shows a dog. {BOAT}", "Dog."], "box": [[1, 2], []]})
     parquet.write_table(table, tmp_path / "other.parquet")
     report = run(tmp_path / "other.parquet", "out", caption_column="text", without_rule=["duplicate"])
@@ -99,7 +99,9 @@ def test_duplicates_are_those_of_other_images(run, tmp_path):
 def test_duplicates_are_those_of_the_same_captioner(run, tmp_path):
     rows = [(captioner, image, BOAT) for image in "abc" for captioner in ("llava", "blip")]
     assert find_duplicates(run, tmp_path, rows, 2) == [4, 5]
-    assert find_duplicates(run, tmp_path, rows, 3) == []
+    rows = [("llava", "a", BOAT), ("llava", "b", BOAT), ("blip", "c", BOAT), ("blip", "d", BOAT)]
+    assert find_duplicates(run, tmp_path, rows, 2) == []
+    assert find_duplicates(run, tmp_path, rows, 1) == [1, 3]
 
 
 def test_files_of_the_same_name_and_of_other_kinds_are_refused(captions_dir, tmp_path):
