@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
@@ -13,6 +14,7 @@ from modeling_lotlip.evaluation.relevance import (
     PATCH_METHODS,
     attention_rollout,
     gradient_weighted_rollout,
+    heat_map,
     patch_relevance,
     seen_picture,
     sub_caption_directions,
@@ -195,3 +197,18 @@ def test_what_the_model_sees(loaded):
     pixel_values = processor.image_processor([picture], return_tensors="pt")["pixel_values"]
     seen = seen_picture(processor, pixel_values[0])
     assert seen.tobytes() == picture.tobytes()
+
+
+def test_a_heat_map_shows_what_speaks_for_the_text_on_the_scale_that_is_asked_for():
+    picture = Image.new("RGB", (224, 224), (90, 90, 90))
+    relevance = torch.tensor([[1.0, -1.0], [0.5, 0.0]])
+
+    def middles(drawn: Image.Image) -> list[tuple[int, int, int]]:
+        return [drawn.getpixel((x, y)) for y in (56, 168) for x in (56, 168)]
+
+    for_text, against, half, nothing = middles(heat_map(picture, relevance))
+    assert against == nothing and len(set(nothing)) == 1, "grey, where nothing speaks for it"
+    redness = [colour[0] - colour[2] for colour in (for_text, half, nothing)]
+    assert redness[0] > 0 and redness[1] > 0 and for_text != half
+    # twice the scale: the largest one looks like the half of before
+    assert middles(heat_map(picture, relevance, largest=2.0))[0] == pytest.approx(half, abs=12)

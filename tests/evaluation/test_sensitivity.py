@@ -7,11 +7,14 @@ from torch import nn
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.families import get_padding
 from modeling_lotlip.embedding.models import text_limit
+from modeling_lotlip.evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset
 from modeling_lotlip.evaluation.sensitivity import (
     LongTexts,
     embed_first_tokens,
+    find_sentences_that_matter,
     measure_changes,
     measure_positions,
+    select_first_long_captions,
 )
 from tests.embedding.test_dual_encoders import build_clip, build_siglip
 
@@ -53,3 +56,24 @@ def test_texts_of_other_dual_encoders(build, tmp_path):
     assert torch.allclose(whole, embed_corpus(model, processor, texts), atol=1e-5)
     cut = embed_first_tokens(model, processor, texts, 4)
     assert torch.allclose(cut[0], cut[1], atol=1e-5) and not torch.allclose(cut[0], whole[0], atol=1e-4)
+
+
+def test_every_image_counts_with_its_first_long_caption():
+    images = nn.functional.normalize(torch.randn(4, 8), dim=-1)
+    captions = EmbeddedCaptions(["A. B", "other", "C", "D. E"], torch.tensor([3, 3, 0, 2]), torch.zeros(4, 8), 0)
+    texts = select_first_long_captions(EmbeddedDataset(images, {"long": captions}, [], 0))
+    assert texts.sub_captions == [["C"], ["D", "E"], ["A", "B"]]
+    assert torch.equal(texts.image_embeds, images[[0, 2, 3]])
+    with pytest.raises(ValueError, match="0 images have a long caption"):
+        select_first_long_captions(EmbeddedDataset(images, {}, [], 0))
+
+
+def test_the_sentence_that_matters_is_the_one_without_which_the_image_is_farthest(loaded):
+    model, processor = loaded
+    parts = [["a red boat", "the ground is sand", "a tree"], ["a blue car", "sea"]]
+    whole = embed_corpus(model, processor, [". ".join(text) for text in parts])
+    without = [[". ".join(text[:i] + text[i + 1 :]) for i in range(len(text))] for text in parts]
+    expected = []
+    for image, texts in zip(whole, without):
+        expected.append((embed_corpus(model, processor, texts) @ image).argmin().item())
+    assert find_sentences_that_matter(model, processor, LongTexts(parts, whole)) == expected
