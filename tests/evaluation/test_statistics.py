@@ -45,9 +45,10 @@ def test_lotlip_tokenizer_counts_as_bert_does(tmp_path, vocab_dir):
     bert = BertTokenizer.from_pretrained(vocab_dir)
     LotlipTokenizer(vocab=bert.get_vocab()).save_pretrained(tmp_path / "lotlip")
     # curly quotes, an entity and a separator, all of which LoTLIP's would change
-    texts = ["“a boat”. the sea &amp; sand.\u00a0 it’s blue… ", "a [SEP] b", "a photo " * 200]
+    texts = ["“a boat”. the sea &amp; sand.\u00a0 it’s blue… ", "a [SEP] b", "A Boat CARS", "a photo " * 200]
     counts = [count_tokens(load_tokenizer(str(folder)), texts) for folder in (tmp_path / "lotlip", vocab_dir)]
     assert counts[0] == counts[1] == [len(bert.tokenize(text)) for text in texts]
+    assert counts[0][2] == 4  # of lower-case words
 
 
 def test_a_limit_is_not_beyond_itself():
