@@ -22,7 +22,7 @@ version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init
 
 # The commands of `lotlip` work after a plain `pip install`, but for these
 extras = {}
-extras["app"] = ["gradio>=6"]  # the search page
+extras["app"] = ["gradio>=6", "sentencex>=1.0.20"]  # the search page, which splits descriptions into sentences
 extras["endpoint"] = ["openai"]  # captioners behind a server
 extras["faiss"] = ["faiss-cpu"]  # approximate search
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]

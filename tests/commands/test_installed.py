@@ -110,7 +110,7 @@ CASES = {
     "visualize": "--model model --output_dir maps",
     "export": "--model model --output_dir onnx",
     "search": "photos|a red boat|--model|model|--k|3",
-    "recaption": "--captioner captioner --dataset_name imagefolder --data_dir photos --output_dir captions --device cpu",
+    "recaption": "--captioner captioner --dataset_name imagefolder --data_dir photos --output_dir captions",
     "filter": "--captions captions/*.parquet --output_dir filtered",
     "pack": "--max_train_samples 8 --output_dir shards",
     "convert": "model --to_original model.pt",
