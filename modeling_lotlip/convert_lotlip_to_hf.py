@@ -569,8 +569,10 @@ def convert(
             The original checkpoint, or a converted folder.
         output_dir (`str` or `Path`, *optional*):
             The folder to write.
-        config_path, tokenizer_path:
-            As in [`convert_checkpoint`].
+        config_path (`str` or `Path`, *optional*):
+            Its `open_clip_config.json`, as in [`convert_checkpoint`].
+        tokenizer_path (`str`, *optional*):
+            The BERT whose vocabulary the texts were read with, as in [`convert_checkpoint`].
         to_original (`str` or `Path`, *optional*):
             The file for the original's state dict.
         card_name (`str`, *optional*):
@@ -581,7 +583,22 @@ def convert(
 
     Raises:
         `ValueError`: if there is nothing to write, or a folder is to be converted again.
-    """
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
+    >>> from modeling_lotlip.convert_lotlip_to_hf import convert
+
+    >>> vocab = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
+    >>> one_layer = {"num_hidden_layers": 1}
+    >>> config = LotlipConfig(text_config={"vocab_size": 5, **one_layer}, vision_config=one_layer)
+    >>> LotlipModel(config).save_pretrained("lotlip-small")
+    >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer(vocab=vocab))
+    >>> _ = processor.save_pretrained("lotlip-small")
+    >>> convert("lotlip-small", to_original="small.pt")
+    [PosixPath('small.pt')]
+    ```"""
     is_converted = Path(checkpoint_path).is_dir()
     if is_converted and (to_original is None or output_dir is not None):
         raise ValueError(

@@ -264,16 +264,22 @@ def find_model_files(folder: str | Path) -> list[str]:
     The names of the files in a folder that are of a saved model: weights, configurations, card and code, but no
     checkpoints of a training, no logs and nothing in a subfolder.
 
+    Args:
+        folder (`str` or `Path`):
+            A folder that a model was saved in.
+
     Raises:
         `ValueError`: if no model was saved there.
 
     Example:
 
     ```python
+    >>> from modeling_lotlip import LotlipTextConfig
     >>> from modeling_lotlip.hub import find_model_files
 
-    >>> find_model_files("lotlip-tiny")[:3]
-    ['README.md', 'config.json', 'configuration_lotlip.py']
+    >>> LotlipTextConfig().save_pretrained("lotlip-text")
+    >>> find_model_files("lotlip-text")
+    ['config.json']
     ```"""
     if not (Path(folder) / CONFIG_NAME).is_file():
         raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")

@@ -96,6 +96,15 @@ class LotlipTokenWiseModel(LotlipModel):
         """
         Normalised embeddings of all tokens of texts, `[CLS]` and `[SEP]` too, zero at padding, (texts, length, dim),
         in float32. They go through BERT's pooler and the projection, as `[CLS]` alone does in [`LotlipModel`].
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(texts, length)`):
+                The texts.
+            attention_mask (`torch.Tensor` of shape `(texts, length)`, *optional*):
+                1 for tokens, 0 for padding. A text without any token has zero embeddings.
+
+        Returns:
+            `torch.Tensor` of shape `(texts, length, dim)`
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -110,8 +119,16 @@ class LotlipTokenWiseModel(LotlipModel):
         self, pixel_values: torch.Tensor | None = None, last_hidden_state: torch.Tensor | None = None, **kwargs
     ) -> torch.Tensor:
         """
-        Normalised embeddings (images, length, dim) of `[CLS]` and all patches, in float32, from images, or from the
-        output of the image tower for them.
+        Normalised embeddings of `[CLS]` and all patches, in float32.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(images, channels, height, width)`, *optional*):
+                The images.
+            last_hidden_state (`torch.Tensor` of shape `(images, length, hidden_size)`, *optional*):
+                The output of the image tower, computed before, in place of `pixel_values`.
+
+        Returns:
+            `torch.Tensor` of shape `(images, length, dim)`
         """
         if last_hidden_state is None:
             last_hidden_state = self.vision_model(pixel_values, **kwargs).last_hidden_state

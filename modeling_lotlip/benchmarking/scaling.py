@@ -183,7 +183,8 @@ def exchanged_bytes(
     Returns:
         `dict[str, int]`: the bytes of `embeddings`, `ids` (and of the two lengths that padding is agreed on with),
         `groups` of equal short captions, `present` captions, `sums` (the logarithms of the sums of exponentials of an
-        image's and a text's similarities, and the similarity of the pair), `scale gradient` and `gradients`.
+        image's and a text's similarities, and the similarity of the pair), `scale gradient` (and that of a bias) and
+        `gradients`.
     """
     return {
         "embeddings": FLOAT32_BYTES * num_images * (1 + num_slots) * dim,
@@ -191,7 +192,7 @@ def exchanged_bytes(
         "groups": INT64_BYTES * num_images,
         "present": BOOL_BYTES * num_images * num_slots,
         "sums": 3 * FLOAT32_BYTES * num_images * num_slots,
-        "scale gradient": FLOAT32_BYTES,
+        "scale gradient": 2 * FLOAT32_BYTES,
         "gradients": FLOAT32_BYTES * num_gradients,
     }
 

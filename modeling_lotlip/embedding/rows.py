@@ -19,6 +19,7 @@ A function says what is in a row, [`RowCollator`] makes batches of it, [`embed_r
 
 ```python
 >>> from torch.utils.data import DataLoader
+>>> from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 >>> from modeling_lotlip.data.images import read_row_image, undecoded
 >>> from modeling_lotlip.data.scenes import load_scenes
 >>> from modeling_lotlip.embedding.rows import Item, NumberedRows, RowCollator, embed_rows, warn_of_unreadable
@@ -27,12 +28,16 @@ A function says what is in a row, [`RowCollator`] makes batches of it, [`embed_r
 ...     yield Item(number, "image", read_row_image(row, "image"))
 ...     yield Item(number, "caption", row["caption"])
 
->>> rows = NumberedRows(undecoded(load_scenes(10), "image"))
+>>> one_layer = {"num_hidden_layers": 1}
+>>> model = LotlipModel(LotlipConfig(text_config=one_layer, vision_config=one_layer)).eval()
+>>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
+>>> rows = NumberedRows(undecoded(load_scenes(4), "image"))
 >>> loader = DataLoader(rows, batch_size=4, collate_fn=RowCollator(processor, read_row))
 >>> for embedded in embed_rows(model, processor, loader):
 ...     warn_of_unreadable(embedded.unreadable)
-...     for item, embed in zip(embedded.items, embedded.embeds):
-...         print(item.row, item.kind, embed.shape)
+...     print([(item.row, item.kind) for item in embedded.items], embedded.embeds.shape)
+[(0, 'image'), (1, 'image'), (2, 'image'), (3, 'image')] torch.Size([4, 768])
+[(0, 'caption'), (1, 'caption'), (2, 'caption'), (3, 'caption')] torch.Size([4, 768])
 ```
 
 Rows need not be of a data set: whatever [`RowCollator`] is called with is a list of pairs of a key and something that

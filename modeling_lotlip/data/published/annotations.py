@@ -68,7 +68,15 @@ class Benchmark:
             `"retrieval"` or `"classification"`.
         aliases (`tuple[str, ...]`, *optional*):
             Other names that the same data goes by.
-    """
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.data.published import get_benchmark
+
+    >>> get_benchmark("urban1k").how_to_get()  # doctest: +ELLIPSIS
+    "'urban1k' is read from ..."
+    ```"""
 
     name: str
     read: Callable[[Path], Annotations]
