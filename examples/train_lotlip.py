@@ -275,11 +275,10 @@ def train(training: Training) -> None:
     args, accelerator, state = training.args, training.accelerator, training.state
     sampler = training.loader.batch_sampler
     is_checkpoint_due = False
-    bar = tqdm(total=args.max_train_steps, initial=state.step, unit=" steps")
     training.throughput.restart()
     if is_evaluation_due(training):  # the run that goes on here was stopped before it
         evaluate(training)
-    with StopSignal() as stop:
+    with StopSignal() as stop, tqdm(total=args.max_train_steps, initial=state.step, unit=" steps") as bar:
         while state.step < args.max_train_steps:
             set_train_mode(training.model, accelerator)
             sampler.epoch, sampler.first_batch = state.epoch, state.batch
@@ -316,7 +315,6 @@ def train(training: Training) -> None:
                     save_state(training)
                 elif args.checkpointing_steps == "epoch":
                     is_checkpoint_due = True  # once the update that the epoch ended in the middle of is done
-    bar.close()
 
 
 def take_step(training: Training, batch: dict[str, torch.Tensor], report: dict[str, list]) -> StepResult:

@@ -150,12 +150,6 @@ class LotlipTokenWiseModel(LotlipModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> LotlipOutput:
         r"""
-        Texts are given as in [`LotlipModel`]. `text_embeds` of the output are of shape `(batch_size, text_length,
-        dim)`, or `(batch_size, captions, text_length, dim)` with several captions for each image, zero at padding, and
-        `image_embeds` of shape `(batch_size, image_length, dim)`. The loss is a function of these:
-        `modeling_lotlip.losses.token_wise_contrastive_loss`. In training mode there are no logits, which need the
-        similarities of all tokens of the batch at once.
-
         short_input_ids (`torch.LongTensor` of shape `(batch_size, short_sequence_length)`, *optional*):
             The short captions, padded to a length of their own.
         short_attention_mask (`torch.Tensor` of shape `(batch_size, short_sequence_length)`, *optional*):
@@ -163,6 +157,12 @@ class LotlipTokenWiseModel(LotlipModel):
         vision_pooler_output (`torch.Tensor` of shape `(batch_size, image_length, hidden_size)`, *optional*):
             The output of the image tower for all tokens, computed before, in place of `pixel_values`. It is also the
             `pooler_output` of the output's `vision_model_output`.
+
+        Texts are given as in [`LotlipModel`]. `text_embeds` of the output are of shape `(batch_size, text_length,
+        dim)`, or `(batch_size, captions, text_length, dim)` with several captions for each image, zero at padding, and
+        `image_embeds` of shape `(batch_size, image_length, dim)`. The loss is a function of these:
+        `modeling_lotlip.losses.token_wise_contrastive_loss`. In training mode there are no logits, which need the
+        similarities of all tokens of the batch at once.
 
         Examples:
 

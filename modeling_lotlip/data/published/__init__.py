@@ -94,7 +94,18 @@ def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, all
     Raises:
         `FileNotFoundError`: if files are missing: lists some, and says where to get them.
         `ValueError`: if the annotations are damaged, or the size is not the published one.
-    """
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from modeling_lotlip.data.published import load_benchmark
+
+    >>> Path("urban1k/caption").mkdir(parents=True)
+    >>> _ = Path("urban1k/caption/1.txt").write_text("A red car stands at a kerb.")
+    >>> load_benchmark("urban1k", "urban1k", text_only=True, allow_partial=True)["long_captions"][:]
+    ['A red car stands at a kerb.']
+    ```"""
     benchmark, data_dir = get_benchmark(name), Path(data_dir)
     if text_only and benchmark.task == "classification":
         raise ValueError(f"`--text_only` leaves nothing of the benchmark {benchmark.name!r}, which has no texts.")
