@@ -29,9 +29,9 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from ..data.arguments import EvaluationSplitArguments, SourceArguments
-from ..data.images import read_row_image, undecoded
+from ..data.images import read_image, undecoded
 from ..data.loading import get_columns, load_split
-from ..data.rows import read_captions, read_key
+from ..data.rows import find_column, read_captions, read_key
 from ..data.side_captions import REJECTED_COLUMN, SideCaptions, hash_keys
 from ..embedding.arguments import InferenceArguments
 from ..embedding.batches import embed_corpus
@@ -244,7 +244,7 @@ class CaptionedImages:
         rows = [] if key is None else self.captions.find_rows(str(key))
         rows = [row for row in rows if read_captions(row, self.columns.caption_column)]
         if rows:
-            yield Item(number, "image", read_row_image(row, self.image_column))
+            yield Item(number, "image", read_image(row[self.image_column]))
         for index, found in enumerate(rows):
             caption = found[self.columns.caption_column]
             about = (str(key), get_captioner(found), caption)
@@ -285,7 +285,7 @@ def measure_similarities(
         max_samples = min(report.max_report_images, max_samples or report.max_report_images)
     dataset = undecoded(load_split(source, split.eval_split, max_samples), source.image_column)
     names, key_column = get_columns(dataset), report.key_column or columns.side_key_column
-    if key_column.split(".")[0] not in names and key_column not in names:
+    if find_column(names, key_column) is None:
         raise ValueError(
             f"`--key_column {key_column}` is no column of the data set, which has {names}: name the one whose values "
             "stand in `--side_key_column` of `--captions`."

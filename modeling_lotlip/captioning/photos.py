@@ -25,7 +25,7 @@ from PIL import Image
 from ..data.arguments import SourceArguments
 from ..data.images import UnreadableImageError, read_file, read_image, undecoded
 from ..data.loading import get_columns
-from ..data.rows import find_key, read_url
+from ..data.rows import find_column, find_key, read_url
 
 
 class Photo(NamedTuple):
@@ -59,7 +59,7 @@ def check_key_column(dataset: Dataset | IterableDataset, column: str | None) -> 
         `ValueError`: if `--key_column` names no column.
     """
     columns = get_columns(dataset)
-    if column is not None and column not in columns and column.split(".")[0] not in columns:
+    if column is not None and find_column(columns, column) is None:
         raise ValueError(f"`--key_column {column}` is no column of the data set, which has {columns}: name one.")
 
 
@@ -86,7 +86,6 @@ class Photos:
             The processes.
         digests (`dict[str, str | None]`):
             The SHA-256 of images with a record, by key. Those that are read are added.
-
     """
 
     def __init__(

@@ -97,30 +97,8 @@ def read_file(file: dict | None) -> bytes:
         raise UnreadableImageError(f"the file cannot be read: {error}") from error
 
 
-def read_row_image(row: dict, column: str) -> PIL.Image.Image:
-    """
-    The image of a row, which is undecoded there.
-
-    Raises:
-        `UnreadableImageError`: if there is none, or it cannot be read.
-    """
-    return read_image(row[column])
-
-
 def name_row(row: dict, number: int | None = None) -> str:
     """How messages call a row: by the key of a shard, by the file of its image, or by its number."""
     paths = [value["path"] for value in row.values() if isinstance(value, dict) and value.keys() == {"bytes", "path"}]
     name = row.get("__key__") or row.get("file_name") or next(filter(None, paths), None)
     return name or ("a row" if number is None else f"row {number}")
-
-
-def read_images(rows: list[dict], column: str) -> tuple[list[dict], list[PIL.Image.Image], list[str]]:
-    """The rows whose images can be read, these images, and what is wrong with the others."""
-    good, images, wrong = [], [], []
-    for row in rows:
-        try:
-            images.append(read_row_image(row, column))
-            good.append(row)
-        except UnreadableImageError as error:
-            wrong.append(f"The image of {name_row(row)} cannot be read and is left out: {error}.")
-    return good, images, wrong

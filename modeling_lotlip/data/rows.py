@@ -18,9 +18,8 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from fsspec import open as open_file
-
-from .arguments import DatasetArguments
+from .arguments import SourceArguments
+from .images import UnreadableImageError, read_file
 
 
 # Where img2dataset and the large collections keep the address of an image.
@@ -61,29 +60,25 @@ def read_key(row: dict, column: str) -> str | None:
         for name in column.split("."):
             value = value.get(name) if isinstance(value, dict) else None
     if isinstance(value, dict) and {"bytes", "path"} & value.keys():
-        content = value.get("bytes")
         try:
-            if content is None:
-                with open_file(value["path"], "rb") as file:
-                    content = file.read()
-        except OSError:
+            return hashlib.sha256(read_file(value)).hexdigest()
+        except UnreadableImageError:
             return None  # who then reads the image says why it cannot be read
-        return hashlib.sha256(content).hexdigest()
     return None if value is None else str(value)
 
 
-def find_key(row: dict, dataset: DatasetArguments, key_column: str | None = None) -> str | None:
+def find_key(row: dict, source: SourceArguments, key_column: str | None = None) -> str | None:
     """
     The key of an image without its file being read: what `key_column` holds; without one the `__key__` of a shard, or
     the path of the file in the folder of the data, so that this may be moved. None where the SHA-256 of the file is
     the key.
     """
     if key_column is not None:
-        return None if key_column == dataset.image_column else read_key(row, key_column)
+        return None if key_column == source.image_column else read_key(row, key_column)
     if row.get("__key__") is not None:
         return row["__key__"]
-    path = (row[dataset.image_column] or {}).get("path")
-    return None if path is None else shorten_path(path, dataset.data_dir or dataset.dataset_name)
+    path = (row[source.image_column] or {}).get("path")
+    return None if path is None else shorten_path(path, source.data_dir or source.dataset_name)
 
 
 def shorten_path(path: str, folder: str | None) -> str:

@@ -28,13 +28,8 @@ from .rows import read_captions
 
 
 SIDE_FILE_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
-
-
 REJECTED_COLUMN = "rejected_by"
-
-
 NUM_EXAMPLES = 5  # of keys, in messages
-
 
 # A stream of which so many images have no caption in the side files, and none has one, was given the wrong key.
 MAX_UNMATCHED_AT_FIRST = 1000

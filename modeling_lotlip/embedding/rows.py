@@ -20,12 +20,12 @@ A function says what is in a row, [`RowCollator`] makes batches of it, [`embed_r
 ```python
 >>> from torch.utils.data import DataLoader
 >>> from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
->>> from modeling_lotlip.data.images import read_row_image, undecoded
+>>> from modeling_lotlip.data.images import read_image, undecoded
 >>> from modeling_lotlip.data.scenes import load_scenes
 >>> from modeling_lotlip.embedding.rows import Item, NumberedRows, RowCollator, embed_rows, warn_of_unreadable
 
 >>> def read_row(number, row):
-...     yield Item(number, "image", read_row_image(row, "image"))
+...     yield Item(number, "image", read_image(row["image"]))
 ...     yield Item(number, "caption", row["caption"])
 
 >>> one_layer = {"num_hidden_layers": 1}

@@ -41,7 +41,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments
 from ..data.captions import find_caption_columns
-from ..data.images import read_row_image, undecoded
+from ..data.images import read_image, undecoded
 from ..data.loading import compute_fingerprint
 from ..data.rows import read_captions
 from ..files import refuse_other_settings, write_json, write_table
@@ -242,7 +242,7 @@ class StoreReader:
     def __call__(self, number: int, row: dict) -> Iterator[Item]:
         key = (number, self.read_id(number, row))
         if "image" in self.columns:
-            yield Item(key, "image", read_row_image(row, self.columns["image"]))
+            yield Item(key, "image", read_image(row[self.columns["image"]]))
         for kind in ("short", "long"):
             values = row[self.columns[kind]] if kind in self.columns else []
             for index, value in enumerate(values if isinstance(values, (list, tuple)) else [values]):

@@ -29,7 +29,7 @@ from datasets.features.features import FeatureType
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.images import read_row_image, undecoded
+from ..data.images import read_image, undecoded
 from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import evaluation_mode
 from ..embedding.rows import Item, RowCollator, embed_rows, load_rows, warn_of_unreadable
@@ -186,7 +186,7 @@ class LabelledImageReader:
     label_column: str
 
     def __call__(self, number: int, row: dict) -> Iterator[Item]:
-        image = read_row_image(row, self.image_column)
+        image = read_image(row[self.image_column])
         yield Item((number, find_class(row[self.label_column], self.class_names)), "image", image)
 
 

@@ -14,7 +14,7 @@
 """
 What a dual encoder attends to in a text, and what its similarities depend on in texts and images.
 
-Gradients are taken with respect to activations only, so that the towers may be locked and no weight gets one.
+Gradients are taken with respect to activations only, so that the towers may be frozen and no weight gets one.
 """
 
 import math

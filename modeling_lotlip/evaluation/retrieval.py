@@ -33,7 +33,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments, SideFileArguments
 from ..data.captions import CaptionReader
-from ..data.images import read_row_image, undecoded
+from ..data.images import read_image, undecoded
 from ..data.loading import get_columns
 from ..data.published import get_benchmark, load_benchmark
 from ..embedding.models import evaluation_mode
@@ -115,7 +115,7 @@ class RetrievalReader:
 
     def __call__(self, number: int, row: dict) -> Iterator[Item]:
         key = (number, row.get(self.label_column))
-        yield Item(key, "image", read_row_image(row, self.image_column))
+        yield Item(key, "image", read_image(row[self.image_column]))
         for index, text in enumerate(self.captions.short_captions(row)):
             yield Item(key, "short", text, index)
         for index, text in enumerate(self.captions.long_captions(row)):

@@ -8,7 +8,7 @@ from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.data.images import UnreadableImageError, read_row_image, undecoded
+from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import embed_images, embed_texts, tokenize
 from modeling_lotlip.embedding.rows import (
@@ -42,7 +42,7 @@ def rows() -> Dataset:
 
 
 def read_row(number: int, row: dict):
-    yield Item(number, "image", read_row_image(row, "image"))
+    yield Item(number, "image", read_image(row["image"]))
     yield Item(number, "text", row["text"], index=1)
 
 
@@ -65,7 +65,7 @@ def test_rows_are_embedded_as_by_hand_and_bad_images_left_out(model_and_processo
     good = [0, 1, 4, 5, 6, 8, 9, 10]
     assert set(embeds) == {(number, kind) for number in good for kind in ("image", "text")}
     for number in good:
-        pixels = processor.image_processor([read_row_image(rows[number], "image")], return_tensors="pt")
+        pixels = processor.image_processor([read_image(rows[number]["image"])], return_tensors="pt")
         item, embed = embeds[number, "image"]
         assert item == Item(number, "image")
         torch.testing.assert_close(embed, embed_images(model, pixels)[0], rtol=0, atol=1e-6)
