@@ -37,6 +37,10 @@ class RetrievalArguments(Arguments):
         choices=("cls", "mean", "max"),
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_partial(self.benchmark, self.allow_partial)
+
 
 @dataclass
 class ClassificationArguments(Arguments):
@@ -51,6 +55,8 @@ class ClassificationArguments(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.class_names is not None and self.class_names_file is not None:
+            raise ValueError("--class_names and --class_names_file do not go together: give one of them.")
         for template in self.templates:
             if "{}" not in template:
                 raise ValueError(f"--templates {template!r} has no {{}} in the place of the class name.")
@@ -64,6 +70,16 @@ class ClassificationBenchmarkArguments(Arguments):
 
     benchmark: str | None = argument(None, "A benchmark by name, `imagenet`, whose files are in --data_dir.")
     allow_partial: bool = argument(False, "Use what there is of a benchmark.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_partial(self.benchmark, self.allow_partial)
+
+
+def check_partial(benchmark: str | list[str] | None, allow_partial: bool) -> None:
+    """Raises a `ValueError` if part of a benchmark is allowed, but none is named."""
+    if allow_partial and benchmark is None:
+        raise ValueError("--allow_partial is for a --benchmark: name one, or leave it out.")
 
 
 def check_benchmark(data: DatasetArguments, split: EvaluationSplitArguments) -> None:

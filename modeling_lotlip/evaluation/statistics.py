@@ -74,10 +74,19 @@ def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
     Args:
         tokenizer_path (`str`):
             A Hub id, or a folder of a tokenizer or of a model, or with nothing but BERT's `vocab.txt`.
+
+    Raises:
+        `ValueError`: if there is no tokenizer.
     """
-    if os.path.isdir(tokenizer_path) and not any(name.endswith(".json") for name in os.listdir(tokenizer_path)):
-        return BertTokenizer.from_pretrained(tokenizer_path)
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+    is_file_of_words = os.path.isdir(tokenizer_path) and not any(
+        name.endswith(".json") for name in os.listdir(tokenizer_path)
+    )
+    try:
+        tokenizer = (BertTokenizer if is_file_of_words else AutoTokenizer).from_pretrained(tokenizer_path)
+        if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a folder without words
+            raise ValueError("there is no vocabulary. Name the folder or the Hub id of a tokenizer.")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`--tokenizer_path {tokenizer_path}` cannot be used: {error}") from error
     if isinstance(tokenizer, LotlipTokenizer):
         return BertTokenizer(
             vocab=tokenizer.get_vocab(),

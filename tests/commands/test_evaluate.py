@@ -40,3 +40,15 @@ def test_captions_that_are_not_there(model_dir, tmp_path, capsys):
     for command, more in (("evaluate", ()), ("embed", ("--output_dir", tmp_path / "out"))):
         message = read_error(capsys, command, "--max_eval_samples", 2, *options, *more)
         assert "Neither `--caption_column x` nor `--long_captions_column y` is a column" in message
+
+
+@pytest.mark.parametrize("command", ["evaluate", "classify"])
+def test_part_of_no_benchmark(command, model_dir, capsys):
+    message = read_error(capsys, command, "--model", model_dir, "--allow_partial")
+    assert "--allow_partial is for a --benchmark" in message
+
+
+def test_classes_that_are_named_twice(model_dir, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("boat\n")
+    names = ("--class_names", "car", "--class_names_file", tmp_path / "names.txt")
+    assert "--class_names_file do not go together" in read_error(capsys, "classify", "--model", model_dir, *names)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from tokenizers import BertWordPieceTokenizer
+from transformers import BertConfig
 
 import lotlip
 from tests.conftest import SHARED, WORDS
@@ -145,3 +146,12 @@ def test_the_published_numbers_of_image_in_words(run, minilm):
     assert results["num_images"] == results["num_texts"] == 612
     assert round(results["sub_captions_per_text"], 2) == 10.16
     assert round(results["tokens_per_text"], 2) == 239.73
+
+
+def test_tokenizers_that_are_not_there(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    BertConfig().save_pretrained(tmp_path / "config")  # of which transformers makes a tokenizer that knows no word
+    for name in ("empty", "config", "nothing"):
+        path = tmp_path / name
+        message = read_error(capsys, "statistics", "--max_eval_samples", 2, "--tokenizer_path", path)
+        assert f"`--tokenizer_path {path}` cannot be used" in message
