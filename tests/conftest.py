@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -187,3 +188,27 @@ def launch(num_processes: int, *command: str) -> subprocess.CompletedProcess:
         text=True,
         timeout=300,
     )
+
+
+@pytest.fixture(scope="session")
+def family_folders(tmp_path_factory):
+    """Makes the folder of a small random model of a family of dual encoders, once."""
+    from tests.helpers.dual_encoders import save_family  # imports every family, which few tests need
+
+    @cache
+    def make_folder(name):
+        folder = tmp_path_factory.mktemp(name)
+        save_family(name, folder)
+        return folder
+
+    return make_folder
+
+
+@pytest.fixture(scope="session")
+def noise_dir(tmp_path_factory):
+    """Images and captions that these models tell apart."""
+    from tests.helpers.dual_encoders import save_data
+
+    folder = tmp_path_factory.mktemp("data")
+    save_data(folder)
+    return folder

@@ -1,11 +1,19 @@
-"""Mistakes in `lotlip evaluate`, `lotlip classify` and `lotlip embed`: one line that names the remedy."""
+"""`lotlip evaluate` on benchmarks and with corner tokens; mistakes in it, in `lotlip classify` and `lotlip embed`: one
+line that names the remedy."""
 
+import csv
+import dataclasses
+import json
 import re
 
 import pytest
+import torch
 
-from modeling_lotlip import LotlipModel
-from tests.helpers.commands import read_error
+import lotlip
+from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.data.published import BENCHMARKS
+from tests.helpers.commands import read_error, run_command
+from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, brute_force, flatten, sentence
 
 
 @pytest.mark.parametrize("command", ["evaluate", "classify", "embed"])
@@ -52,3 +60,145 @@ def test_classes_that_are_named_twice(model_dir, tmp_path, capsys):
     (tmp_path / "names.txt").write_text("boat\n")
     names = ("--class_names", "car", "--class_names_file", tmp_path / "names.txt")
     assert "--class_names_file do not go together" in read_error(capsys, "classify", "--model", model_dir, *names)
+
+
+@pytest.fixture
+def benchmarks(tmp_path, monkeypatch):
+    """The long captions as a complete Urban1k, the short ones as a part of Flickr30k, in miniature."""
+    root = tmp_path / "benchmarks"
+    for folder in ("urban1k/image", "urban1k/caption", "flickr30k/flickr30k-images"):
+        (root / folder).mkdir(parents=True)
+    rows = []
+    for index, image in enumerate(IMAGES):
+        image.save(root / f"urban1k/image/{index}.jpg")
+        (root / f"urban1k/caption/{index}.txt").write_text(LONG[index][0] + "\nmore")
+        image.save(root / f"flickr30k/flickr30k-images/{index}.jpg")
+        captions = [{"raw": sentence(7 * index + k, 4)} for k in range(5)]
+        rows.append({"filename": f"{index}.jpg", "split": "test", "sentences": captions})
+    (root / "flickr30k/dataset_flickr30k.json").write_text(json.dumps({"images": rows}))
+
+    urban1k = dataclasses.replace(BENCHMARKS["urban1k"], num_images=9, num_texts=9)
+    monkeypatch.setitem(BENCHMARKS, "urban1k", urban1k)
+    return root
+
+
+def read_table(markdown):
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.strip().splitlines()]
+    return rows[0], rows[2:]
+
+
+def test_benchmarks_of_several_models_in_one_table(family_folders, benchmarks, tmp_path, capsys):
+    models = [family_folders("clip"), family_folders("lotlip")]
+    arguments = ("--model_name_or_path", *models, "--benchmark", "urban1k", "flickr30k", "--data_dir", benchmarks)
+    assert "9 images and 45 texts, but 1000 and 5000" in read_error(capsys, "evaluate", *arguments)
+    rows = run_command("evaluate", tmp_path / "results.json", *arguments, "--allow_partial")["rows"]
+
+    assert [(row["model"], row["benchmark"]) for row in rows] == [
+        (str(model), name) for model in models for name in ("urban1k", "flickr30k")
+    ]
+    for row in rows:
+        kind = "long" if row["benchmark"] == "urban1k" else "short"
+        assert row["revision"] is None and row["dtype"] == "float32" and row["text_embedding"] == "cls"
+        assert row[f"{kind}_num_images"] == 9
+        assert row[f"{kind}_num_captions"] == (9 if kind == "long" else 45)
+        assert row["model_type"] == ("clip" if row["model"] == str(models[0]) else "lotlip")
+        assert row["max_length"] == (77 if row["model"] == str(models[0]) else 126)
+        # each alone gives the same
+        name, model = row["benchmark"], row["model"]
+        alone = ("--model_name_or_path", model, "--benchmark", name, "--data_dir", benchmarks / name)
+        assert run_command("evaluate", tmp_path / "alone.json", *alone, "--allow_partial")["rows"] == [row]
+
+    # the same as CSV and as Markdown
+    for name in ("results.csv", "results.md"):
+        output_file = ("--output_file", tmp_path / name)
+        assert (
+            lotlip.main(["evaluate", "--device", "cpu", *map(str, (*arguments, "--allow_partial", *output_file))]) == 0
+        )
+    with open(tmp_path / "results.csv", newline="", encoding="utf-8") as file:
+        from_csv = list(csv.DictReader(file))
+    for row, cells in zip(rows, from_csv, strict=True):
+        assert {name: cell for name, cell in cells.items() if cell != ""} == {
+            name: str(value) for name, value in row.items() if value is not None
+        }
+
+    markdown = (tmp_path / "results.md").read_text()
+    assert markdown in capsys.readouterr().out
+    titles, lines = read_table(markdown)
+    partial = "flickr30k (9 of 1000 images)"
+    assert titles == ["model", "urban1k I2T", "urban1k T2I", f"{partial} I2T", f"{partial} T2I",
+                      "average I2T", "average T2I", "truncated"]  # fmt: skip
+    for line, long, short in zip(lines, rows[::2], rows[1::2], strict=True):
+        recalls = [long["long_i2t_recall@1"], long["long_t2i_recall@1"]]
+        recalls += [short["short_i2t_recall@1"], short["short_t2i_recall@1"]]
+        recalls += [(recalls[0] + recalls[2]) / 2, (recalls[1] + recalls[3]) / 2]
+        share = (long["long_truncated"] + short["short_truncated"]) / 2
+        assert line == [long["model"], *(f"{recall:.2f}" for recall in recalls), f"{100 * share:.0f}%"]
+    assert rows[0]["long_truncated"] > rows[2]["long_truncated"] > 0
+
+
+def test_several_models_on_a_data_set(family_folders, noise_dir, tmp_path, capsys):
+    models = [family_folders("clip"), family_folders("lotlip")]
+    arguments = ("--dataset_name", noise_dir, "--model")
+    rows = run_command("evaluate", tmp_path / "results.json", *arguments, *models)["rows"]
+    titles, lines = read_table(capsys.readouterr().out)
+    assert titles[:4] == ["model", "captions", "images", "texts"]
+    for row, model in zip(rows, models, strict=True):
+        assert row["model"] == str(model)
+        assert row == run_command("evaluate", tmp_path / "alone.json", *arguments, model)
+        recalls = [f"{row[f'short_{direction}_recall@{k}']:.1f}" for direction in ("i2t", "t2i") for k in (1, 5, 10)]
+        assert [str(model), "short", "9", str(row["short_num_captions"]), *recalls] in lines
+
+
+def test_benchmarks_that_are_unclear(family_folders, benchmarks, tmp_path, capsys):
+    model = ("--model_name_or_path", family_folders("clip"), "--device", "cpu")
+    place = ("--data_dir", benchmarks)
+    for arguments, message in (
+        (("--benchmark", "urban", *place), "no benchmark 'urban'.*Did you mean 'urban1k'"),
+        (("--benchmark", "urban1k", "iiw", *place), "iiw"),
+        (("--benchmark", "urban1k"), "--benchmark needs --data_dir"),
+        (("--benchmark", "urban1k", *place, "--dataset_name", "imagefolder"), "no --dataset_name"),
+        (("--benchmark", "urban1k", "imagenet", *place), "imagenet.*`lotlip classify`"),
+        (("--benchmark", "urban1k", *place, "--max_eval_samples", 3), "--max_eval_samples"),
+        (("--benchmark", "urban1k", *place, "--output_file", tmp_path / "results.txt"), r"--output_file.*\.json"),
+    ):
+        assert re.search(message, read_error(capsys, "evaluate", *model, *arguments)), message
+    assert not list(tmp_path.glob("results.*"))
+
+
+@pytest.mark.parametrize("text_embedding", ["mean", "max"])
+def test_text_embedding_with_corner_tokens(text_embedding, family_folders, noise_dir, tmp_path):
+    folder = family_folders("lotlip")
+    arguments = ("--model_name_or_path", folder, "--dataset_name", noise_dir, "--batch_size", 4)
+    results = run_command("evaluate", tmp_path / "results.json", *arguments, "--text_embedding", text_embedding)
+    assert results["text_embedding"] == text_embedding
+
+    model, processor = LotlipModel.from_pretrained(folder).eval().double(), LotlipProcessor.from_pretrained(folder)
+    pixel_values = processor.image_processor(IMAGES, return_tensors="pt")["pixel_values"].double()
+
+    def unit(vectors):
+        return vectors / vectors.norm(dim=-1, keepdim=True)
+
+    similarities = {}
+    for kind, captions in (("short", SHORT), ("long", LONG)):
+        texts, owners = flatten(captions)
+        tokens = processor.tokenizer(texts, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            images = unit(model.get_image_features(pixel_values=pixel_values).pooler_output)
+            outputs = model.get_text_features(**tokens, output_corner_tokens=True)
+        slots = torch.stack([unit(outputs.pooler_output), *unit(outputs.corner_pooler_output).unbind(1)])
+        assert len(slots) == 3
+        if text_embedding == "mean":
+            similarity = unit(slots.mean(dim=0)) @ images.t()
+        else:
+            similarity = (slots @ images.t()).amax(dim=0)
+        for metric, value in brute_force(similarity.numpy(), owners).items():
+            assert results[f"{kind}_{metric}"] == pytest.approx(value), (kind, metric)
+        similarities[kind] = (similarity - slots[0] @ images.t()).abs().max()
+    assert min(similarities.values()) > 0.01  # the corner tokens count
+
+
+@pytest.mark.parametrize("name", ["clip", "lit"])
+def test_text_embedding_without_corner_tokens(name, family_folders, noise_dir, capsys):
+    arguments = ("--model_name_or_path", family_folders(name), "--dataset_name", noise_dir, "--device", "cpu")
+    message = read_error(capsys, "evaluate", *arguments, "--text_embedding", "mean")
+    assert "--text_embedding mean` needs corner tokens" in message

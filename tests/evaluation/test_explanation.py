@@ -11,7 +11,7 @@ from modeling_lotlip.embedding.models import text_limit
 from modeling_lotlip.evaluation.explanation import Explanation, describe_unread, explain
 from modeling_lotlip.evaluation.maps import draw_image, draw_text
 from modeling_lotlip.evaluation.page import render_page
-from tests.embedding.test_dual_encoders import build_clip, build_siglip
+from tests.helpers.dual_encoders import build_clip, build_siglip
 
 
 @pytest.mark.parametrize("build", [build_clip, build_siglip])

@@ -16,7 +16,7 @@ from modeling_lotlip.evaluation.sensitivity import (
     measure_positions,
     select_first_long_captions,
 )
-from tests.embedding.test_dual_encoders import build_clip, build_siglip
+from tests.helpers.dual_encoders import build_clip, build_siglip
 
 
 def test_a_model_without_positions_is_blind_to_the_order(loaded):

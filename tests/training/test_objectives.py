@@ -1,6 +1,5 @@
 """The objectives of training: each trains, resumes, and leaves a model that loads as any other."""
 
-import argparse
 import json
 import shutil
 
@@ -13,6 +12,7 @@ from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
@@ -105,13 +105,12 @@ def test_filip_is_evaluated_token_by_token(train, tmp_path):
 
     with pytest.raises(ValueError, match="no single embedding"):
         embed_corpus(model, processor, ["a boat"])
-    args = argparse.Namespace(model_name_or_path=folder, dtype="bfloat16", trust_remote_code=False, max_length=None)
-    args.device = "cpu"
+    loading = LoadingArguments(dtype="bfloat16", device="cpu")
     with pytest.raises(ValueError, match="no single embedding"):
-        load_model(args.model_name_or_path, args)
+        load_model(folder, loading)
     assert "compare all tokens" in (folder / "README.md").read_text()
 
-    halved, _ = load_model(args.model_name_or_path, args, takes_tokens=True)
+    halved, _ = load_model(folder, loading, takes_tokens=True)
     inputs = processor(text=["a boat", "a red boat on the sea"], images=scenes["image"][:2], return_tensors="pt")
     embeds = embed_images(halved, {"pixel_values": inputs.pop("pixel_values")}), embed_texts(halved, inputs)
     for embeddings, is_token in zip(embeds, (torch.ones(2, 5), inputs["attention_mask"])):

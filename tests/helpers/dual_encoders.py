@@ -1,0 +1,320 @@
+"""Small random models of every family of dual encoders, and images with captions that they tell apart."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, Image, List, Value
+from PIL import Image as PILImage
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AlignConfig,
+    AlignModel,
+    AlignProcessor,
+    AltCLIPConfig,
+    AltCLIPModel,
+    AltCLIPProcessor,
+    BertConfig,
+    BertTokenizer,
+    ChineseCLIPConfig,
+    ChineseCLIPImageProcessor,
+    ChineseCLIPModel,
+    ChineseCLIPProcessor,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+    EfficientNetImageProcessor,
+    GemmaTokenizer,
+    MetaClip2Config,
+    MetaClip2Model,
+    PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessor,
+    Siglip2Model,
+    Siglip2Processor,
+    Siglip2Tokenizer,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
+    SiglipProcessor,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+    VisionTextDualEncoderProcessor,
+    ViTConfig,
+    ViTImageProcessor,
+    XLMRobertaTokenizer,
+)
+
+from modeling_lotlip import (
+    LotlipConfig,
+    LotlipImageProcessor,
+    LotlipModel,
+    LotlipProcessor,
+    LotlipTokenizer,
+)
+from tests.conftest import WORDS
+
+
+TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+VISION = {**TOWER, "image_size": 32, "patch_size": 16}
+SIZE = {"height": 32, "width": 32}
+CROP = {"size": {"shortest_edge": 32}, "crop_size": SIZE}
+CORPUS = [". ".join([" ".join(WORDS), " ".join(reversed(WORDS)), "".join(sorted(set("".join(WORDS))))])] * 4
+
+
+def trained(tokenizer, **attributes):
+    """A tokenizer of the same kind with a small vocabulary of its own."""
+    tokenizer = tokenizer.train_new_from_iterator(CORPUS, 400)
+    for name, value in attributes.items():
+        setattr(tokenizer, name, value)
+    return tokenizer
+
+
+def clip_tokenizer():
+    return trained(CLIPTokenizer(), model_max_length=77)
+
+
+def bert_tokenizer(model_max_length=512):
+    return trained(BertTokenizer(), model_max_length=model_max_length)
+
+
+def unigrams(*specials):
+    """A vocabulary as of SentencePiece: whole words, and letters for others."""
+    letters = sorted(set("".join(WORDS)))
+    pieces = [(f"▁{word}", -2.0) for word in WORDS] + [(piece, -8.0) for piece in ["▁", ".", *letters]]
+    return [(special, 0.0) for special in specials] + pieces
+
+
+def xlm_roberta_tokenizer(**attributes):
+    return XLMRobertaTokenizer(vocab=[*unigrams("<s>", "<pad>", "</s>", "<unk>"), ("<mask>", 0.0)], **attributes)
+
+
+def siglip2_tokenizer(tokenizer_class=Siglip2Tokenizer):
+    # as published: one end of sequence, no attention mask, no limit of its own
+    tokenizer = tokenizer_class(
+        add_bos_token=False, add_eos_token=True, padding_side="right", model_input_names=["input_ids"]
+    )
+    return trained(tokenizer)
+
+
+def siglip_tokenizer(_=None):
+    """The kind that SigLIP's `tokenizer.json` holds, which loads without SentencePiece."""
+    backend = Tokenizer(models.Unigram(unigrams("</s>", "<unk>"), unk_id=1))
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(".", "")])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
+    tokens = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=64, model_input_names=["input_ids"], **tokens
+    )
+
+
+def sentencepiece_tokenizer(folder):
+    """The original kind, which is written in Python."""
+    import sentencepiece
+    from transformers import SiglipTokenizer
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=50,
+        pad_id=-1,
+        bos_id=-1,
+        eos_id=0,
+        unk_id=1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return SiglipTokenizer(str(folder / "spiece.model"), model_input_names=["input_ids"])
+
+
+def lotlip_tokenizer():
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    return LotlipTokenizer(vocab={word: index for index, word in enumerate(vocab)})
+
+
+def text_tower(tokenizer, **fields):
+    specials = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    return {**TOWER, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **specials, **fields}
+
+
+def build_clip(folder, num_positions=77):
+    tokenizer = clip_tokenizer()
+    text = text_tower(tokenizer, max_position_embeddings=num_positions)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=24))
+    return model, CLIPProcessor(CLIPImageProcessor(**CROP), tokenizer)
+
+
+def build_long_clip(folder):
+    return build_clip(folder, num_positions=248)  # and a tokenizer that says 77
+
+
+def build_metaclip2(folder):
+    tokenizer = xlm_roberta_tokenizer(model_max_length=512)
+    text = text_tower(tokenizer, max_position_embeddings=77)
+    model = MetaClip2Model(MetaClip2Config(text_config=text, vision_config=VISION, projection_dim=24))
+    return model, CLIPProcessor(CLIPImageProcessor(**CROP), tokenizer)
+
+
+def build_siglip(folder, make_tokenizer=siglip_tokenizer):
+    tokenizer = make_tokenizer(folder)
+    text = text_tower(tokenizer, max_position_embeddings=64, projection_size=32)
+    model = SiglipModel(SiglipConfig(text_config=text, vision_config=VISION))
+    return model, SiglipProcessor(SiglipImageProcessor(size=SIZE), tokenizer)
+
+
+def build_siglip_sentencepiece(folder):
+    return build_siglip(folder, sentencepiece_tokenizer)
+
+
+def build_siglip2_fixed(folder):
+    """SigLIP 2 at one resolution is published as a SigLIP with Gemma's tokenizer, which knows upper case."""
+    return build_siglip(folder, lambda folder: siglip2_tokenizer(GemmaTokenizer))
+
+
+def build_siglip2(folder, **attributes):
+    tokenizer = siglip2_tokenizer()
+    for name, value in attributes.items():
+        setattr(tokenizer, name, value)
+    text = text_tower(tokenizer, max_position_embeddings=64, projection_size=32)
+    vision = {**TOWER, "patch_size": 16, "num_patches": 16}
+    model = Siglip2Model(Siglip2Config(text_config=text, vision_config=vision))
+    return model, Siglip2Processor(Siglip2ImageProcessor(patch_size=16, max_num_patches=256), tokenizer)
+
+
+def build_siglip2_masked(folder):
+    """With a tokenizer as its class makes it, which returns an attention mask."""
+    return build_siglip2(folder, model_input_names=["input_ids", "attention_mask"])
+
+
+def build_align(folder):
+    tokenizer = bert_tokenizer()
+    vision = {
+        "image_size": 32, "width_coefficient": 1.0, "depth_coefficient": 0.5, "kernel_sizes": [3, 3],
+        "in_channels": [32, 16], "out_channels": [16, 24], "strides": [1, 2], "num_block_repeats": [1, 1],
+        "expand_ratios": [1, 2], "hidden_dim": 24,
+    }  # fmt: skip
+    text = text_tower(tokenizer, bos_token_id=None, eos_token_id=None)
+    model = AlignModel(AlignConfig(text_config=text, vision_config=vision, projection_dim=24))
+    size = {"size": SIZE, "crop_size": SIZE}
+    return model, AlignProcessor(EfficientNetImageProcessor(**size), tokenizer)
+
+
+def build_chinese_clip(folder):
+    tokenizer = bert_tokenizer(model_max_length=52)
+    text = text_tower(tokenizer, bos_token_id=None, eos_token_id=None)
+    model = ChineseCLIPModel(ChineseCLIPConfig(text_config=text, vision_config=VISION, projection_dim=24))
+    return model, ChineseCLIPProcessor(ChineseCLIPImageProcessor(size=SIZE, do_center_crop=False), tokenizer)
+
+
+def build_altclip(folder):
+    tokenizer = xlm_roberta_tokenizer()  # without a limit, and positions that begin behind padding's
+    text = text_tower(tokenizer, max_position_embeddings=42, project_dim=24)
+    model = AltCLIPModel(AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=24))
+    return model, AltCLIPProcessor(CLIPImageProcessor(**CROP), tokenizer)
+
+
+def build_vit_bert(folder):
+    tokenizer = bert_tokenizer()
+    bert = BertConfig(**text_tower(tokenizer, max_position_embeddings=40, bos_token_id=None, eos_token_id=None))
+    config = VisionTextDualEncoderConfig(vision_config=ViTConfig(**VISION), text_config=bert, projection_dim=24)
+    model = VisionTextDualEncoderModel(config)
+    return model, VisionTextDualEncoderProcessor(ViTImageProcessor(size=SIZE), tokenizer)
+
+
+def build_lotlip(folder, num_corner_tokens=2, num_positions=128):
+    tokenizer = lotlip_tokenizer()
+    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": num_positions, "projection_dim": 32}
+    config = LotlipConfig(
+        text_config={**text, "num_corner_tokens": num_corner_tokens}, vision_config=VISION, projection_dim=32
+    )
+    image_processor = LotlipImageProcessor(**CROP)
+    return LotlipModel(config), LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
+
+
+def build_lit(folder):
+    return build_lotlip(folder, num_corner_tokens=0)
+
+
+@dataclasses.dataclass
+class Family:
+    """How a family is built, and called by its documentation."""
+
+    build: callable
+    limit: int
+    num_positions: int
+    text_kwargs: dict = dataclasses.field(default_factory=lambda: {"padding": True, "truncation": True})
+
+
+PADDED = {"padding": "max_length", "truncation": True}
+
+FAMILIES = {
+    "clip": Family(build_clip, 77, 77),
+    "long_clip": Family(build_long_clip, 248, 248),
+    "metaclip2": Family(build_metaclip2, 77, 77),
+    "siglip": Family(build_siglip, 64, 64, PADDED),
+    "siglip_sentencepiece": Family(build_siglip_sentencepiece, 64, 64, PADDED),
+    "siglip2_fixed": Family(build_siglip2_fixed, 64, 64, PADDED),
+    "siglip2": Family(build_siglip2, 64, 64, PADDED),
+    "siglip2_masked": Family(build_siglip2_masked, 64, 64, PADDED),
+    "align": Family(build_align, 64, 512, PADDED),
+    "chinese_clip": Family(build_chinese_clip, 52, 512),
+    "altclip": Family(build_altclip, 40, 40),
+    "vit_bert": Family(build_vit_bert, 40, 40),
+    "lit": Family(build_lit, 126, 128, {"padding": True, "truncation": True}),
+    "lotlip": Family(build_lotlip, 126, 126, {"padding": True, "truncation": True}),
+}
+
+
+def save_family(name, folder):
+    """Saves a small random model of a family with its processor."""
+    torch.manual_seed(0)
+    model, processor = FAMILIES[name].build(folder)
+    with torch.no_grad():  # at the usual initialisation all texts are nearly the same
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.25)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def noise(index):
+    pixels = np.random.default_rng(index).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return PILImage.fromarray(pixels).resize((40 + 5 * index, 36), PILImage.Resampling.NEAREST)
+
+
+def sentence(seed, length):
+    words = np.random.default_rng(seed).choice(WORDS, length)
+    return " ".join(words[: length // 2 + 1]) + ". " + " ".join([*words[length // 2 + 1 :], "sea"])
+
+
+IMAGES = [noise(index) for index in range(9)]
+SHORT = [[sentence(10 * index + k, 3 + index) for k in range(1 + index % 2)] for index in range(9)]
+# at the published limits some are cut off and some are not
+LONG = [[sentence(100 + index, 16 + 12 * index + 200 * (index == 8))] for index in range(9)]
+
+
+def save_data(folder):
+    """Saves the images and captions with `save_to_disk`."""
+    features = Features(image=Image(), caption=List(Value("string")), long_captions=List(Value("string")))
+    columns = {"image": IMAGES, "caption": SHORT, "long_captions": LONG}
+    Dataset.from_dict(columns, features=features).save_to_disk(folder)
+
+
+def brute_force(similarity, owners):
+    """Recalls in per cent of a matrix (texts, images)."""
+    recalls = {}
+    ranks = np.array([(row > row[own]).sum() for row, own in zip(similarity, owners)])
+    best = np.array([similarity[owners == image, image].max() for image in range(similarity.shape[1])])
+    i2t_ranks = (similarity > best).sum(axis=0)
+    for k in (1, 5, 10):
+        recalls[f"t2i_recall@{k}"] = 100 * (ranks < k).mean()
+        recalls[f"i2t_recall@{k}"] = 100 * (i2t_ranks < k).mean()
+    return recalls
+
+
+def flatten(captions):
+    texts = [text for own in captions for text in own]
+    return texts, np.array([image for image, own in enumerate(captions) for _ in own])
