@@ -33,6 +33,7 @@ from transformers import (
 
 from ..data.images import UnreadableImageError
 from ..embedding.batches import prefetch
+from ..embedding.models import check_device
 from .arguments import CaptionerArguments, GenerationArguments
 from .captioner import CAPTIONERS, Answer
 from .llava import is_original_llava, load_original_llava
@@ -126,6 +127,7 @@ class LocalCaptioner:
 
     def __init__(self, name: str, revision: str | None = None, arguments: CaptionerArguments | None = None):
         self.arguments = arguments or CaptionerArguments()
+        check_device(self.arguments.device)
         device = torch.device(self.arguments.device or PartialState().device)
         dtype = self.arguments.dtype or ("float32" if device.type == "cpu" else "bfloat16")
         model, self.processor = load_model(name, revision, getattr(torch, dtype), self.arguments.trust_remote_code)

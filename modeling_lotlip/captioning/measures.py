@@ -35,7 +35,7 @@ from ..data.rows import find_column, read_captions, read_key
 from ..data.side_captions import REJECTED_COLUMN, SideCaptions, hash_keys
 from ..embedding.arguments import InferenceArguments
 from ..embedding.batches import embed_corpus
-from ..embedding.models import count_positions, load_model
+from ..embedding.models import check_device, count_positions, load_model
 from ..embedding.rows import Item, RowCollator, embed_rows, load_rows, warn_of_unreadable
 from ..evaluation.statistics import TextLengths, load_tokenizer
 from ..sub_captions import join_sub_captions, split_sub_captions
@@ -115,14 +115,17 @@ def embed_with_text_model(name: str, texts: list[str], inference: InferenceArgum
     Normalised embeddings (texts, dim) by a dual encoder, or by an encoder whose states are averaged over the tokens,
     as most of sentence-transformers do.
     """
-    model = AutoModel.from_pretrained(
-        name, dtype=getattr(torch, inference.dtype), trust_remote_code=inference.trust_remote_code
-    )
+    check_device(inference.device)
+    options = {"trust_remote_code": inference.trust_remote_code}
+    try:
+        model = AutoModel.from_pretrained(name, dtype=getattr(torch, inference.dtype), **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`--text_model {name}` cannot be used: {error}") from error
     if hasattr(model, "get_text_features"):
         model, processor = load_model(name, inference)
         return embed_corpus(model, processor, texts, max_length=inference.max_length)
     model = model.to(inference.device or PartialState().device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=inference.trust_remote_code)
+    tokenizer = AutoTokenizer.from_pretrained(name, **options)
     limits = [inference.max_length, tokenizer.model_max_length, count_positions(model)]
     max_length = min(limit for limit in limits if limit is not None)
     embeds = []

@@ -24,8 +24,7 @@ from PIL import Image
 
 from ..data.arguments import SourceArguments
 from ..data.images import UnreadableImageError, read_file, read_image, undecoded
-from ..data.loading import get_columns
-from ..data.rows import find_column, find_key, read_url
+from ..data.rows import find_key, read_url
 
 
 class Photo(NamedTuple):
@@ -51,16 +50,6 @@ class Photo(NamedTuple):
             return read_image({"bytes": self.content, "path": None})
         except UnreadableImageError as error:
             raise UnreadableImageError(f"the image cannot be read: {error}") from error
-
-
-def check_key_column(dataset: Dataset | IterableDataset, column: str | None) -> None:
-    """
-    Raises:
-        `ValueError`: if `--key_column` names no column.
-    """
-    columns = get_columns(dataset)
-    if column is not None and find_column(columns, column) is None:
-        raise ValueError(f"`--key_column {column}` is no column of the data set, which has {columns}: name one.")
 
 
 def falls_to(state: PartialState, key: str) -> bool:

@@ -28,12 +28,13 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
-from ..data.loading import load_split
+from ..data.loading import get_columns, load_split
+from ..data.rows import check_key_column
 from ..files import refuse_other_settings, write_json
 from ..signals import StopSignal
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
 from .captioner import Answer, Captioner, load_captioner
-from .photos import Photo, Photos, check_key_column
+from .photos import Photo, Photos
 from .prompts import draw_prompt, read_prompts
 from .records import Records, list_shards, remove_failed
 from .rules import apply_rules
@@ -76,7 +77,7 @@ def recaption(
     """
     prompts = arguments.prompt or read_prompts(arguments.prompts_file)
     dataset = load_split(source, split.train_split, split.max_train_samples)
-    check_key_column(dataset, arguments.key_column)
+    check_key_column(get_columns(dataset), arguments.key_column)
     num_images = len(dataset) if isinstance(dataset, Dataset) else split.max_train_samples
     num_images = None if num_images is None else round(num_images / state.num_processes)
     with lock_folder(arguments.output_dir) if state.is_main_process else nullcontext():

@@ -240,7 +240,20 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
 
 def get_columns(dataset: Dataset | IterableDataset) -> list[str]:
     """The names of the columns; of a stream that does not know them, those of its first row."""
-    return dataset.column_names if dataset.column_names is not None else list(next(iter(dataset)))
+    return dataset.column_names if dataset.column_names is not None else list(read_first_row(dataset))
+
+
+def read_first_row(dataset: Dataset | IterableDataset) -> dict:
+    """
+    The first row.
+
+    Raises:
+        `ValueError`: if there is none.
+    """
+    row = next(iter(dataset), None)
+    if row is None:
+        raise ValueError("The data set has no rows: name other data or another split.")
+    return row
 
 
 def take_slice(dataset: Dataset, name: str, split: str) -> Dataset:

@@ -49,6 +49,15 @@ def find_column(columns: Iterable[str], name: str) -> str | None:
     return next((column for column in (name, name.split(".")[0]) if column in columns), None)
 
 
+def check_key_column(columns: Iterable[str], name: str | None) -> None:
+    """
+    Raises:
+        `ValueError`: if `--key_column` names no column.
+    """
+    if name is not None and find_column(columns, name) is None:
+        raise ValueError(f"`--key_column {name}` is no column of the data set, which has {list(columns)}: name one.")
+
+
 def read_key(row: dict, column: str) -> str | None:
     """
     The key of an image: what a column holds, where dots lead into dictionaries (`json.url`), or of an undecoded image

@@ -42,7 +42,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.arguments import CaptionArguments
 from ..data.captions import find_caption_columns
 from ..data.images import read_image, undecoded
-from ..data.loading import compute_fingerprint
+from ..data.loading import compute_fingerprint, read_first_row
 from ..data.rows import read_captions
 from ..files import refuse_other_settings, write_json, write_table
 from ..sub_captions import join_sub_captions, split_sub_captions
@@ -320,7 +320,7 @@ def embed_to_folder(
 
     if store.only != "texts":
         dataset = undecoded(dataset, image_column)
-    first_row = next(iter(dataset))
+    first_row = read_first_row(dataset)
     reader = StoreReader(
         find_columns(store, captions, image_column, first_row), store.id_column, captions.sub_caption_splitter
     )

@@ -54,6 +54,9 @@ def test_report_of_lengths_and_agreement(captions_dir, run, tmp_path):
     for _ in range(2):
         few = run(captions_dir / "*.parquet", "out", **options, max_report_images=3)["agreement"]
         assert few["blip / llava"]["num_images"] <= 3
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="--text_model .*empty` cannot be used"):
+        run(captions_dir / "*.parquet", "out", **options | {"text_model": str(tmp_path / "empty")})
 
 
 def test_captions_unlike_their_images(run, tmp_path, model_dir):

@@ -103,6 +103,8 @@ def test_mistakes(photos, capsys):
     assert "required: --output_dir" in read_error(capsys, "pack", *data[:4])
     for ignored in ("--max_eval_samples", "--sub_caption_splitter", "--dataloader_num_workers"):
         assert f"unrecognized arguments: {ignored}" in read_error(capsys, "pack", *data, ignored, 1)
+    message = "`--key_column address` is no column of the data set, which has ["
+    assert message in read_error(capsys, "pack", *data, "--key_column", "address")
     (photos / "metadata.jsonl").write_text('{"file_name": "0.jpg", "caption": " "}\n')
     message = "There is nothing to pack: {'without a caption were left out': 1}. Name the right columns"
     assert message in read_error(capsys, "pack", *data)

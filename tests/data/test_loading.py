@@ -247,6 +247,8 @@ def test_columns_of_a_stream_that_does_not_know_them():
     assert get_columns(rows) == ["number", "text"]
     stream = rows.to_iterable_dataset().map(lambda row: row | {"more": 1})
     assert stream.column_names is None and get_columns(stream) == ["number", "text", "more"]
+    with pytest.raises(ValueError, match="has no rows: name other data"):
+        get_columns(stream.take(0))
 
 
 def test_the_fingerprint_knows_the_files_of_images(tmp_path):
