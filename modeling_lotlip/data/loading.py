@@ -158,12 +158,13 @@ def load_built_split(
     if source.dataset_name == "webdataset":
         check_shards(builder, split.partition("[")[0])
         builder = TolerantWebDataset(data_files=builder.config.data_files)
-    if source.streaming:
-        return builder.as_streaming_dataset(split)
     try:
+        if source.streaming:
+            return builder.as_streaming_dataset(split)
         builder.download_and_prepare()
-    except DatasetGenerationError as error:
-        raise ValueError(f"{told} cannot be read: {error.__cause__ or error}") from error
+    except (DatasetGenerationError, StopIteration) as error:  # the latter where a file is empty
+        cause = error.__cause__ or str(error) or "there are no rows."
+        raise ValueError(f"{told} cannot be read: {cause}") from error
     return builder.as_dataset(split)
 
 

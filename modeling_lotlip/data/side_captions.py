@@ -88,7 +88,7 @@ class SideCaptions:
         try:
             rows = load_dataset(builder, data_files=files, split="train", cache_dir=cache_dir, **options)
         except (DatasetGenerationError, FileNotFoundError, StopIteration) as error:
-            raise ValueError(f"`--side_files {' '.join(files)}` cannot be read: {error or 'no rows'}.") from error
+            raise ValueError(f"`--side_files {' '.join(files)}` cannot be read: {str(error) or 'no rows'}.") from error
         missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
         if missing:
             raise ValueError(

@@ -251,6 +251,14 @@ def test_columns_of_a_stream_that_does_not_know_them():
         get_columns(stream.take(0))
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_files_without_rows(tmp_path, streaming):
+    (tmp_path / "empty.jsonl").touch()
+    source = SourceArguments("json", data_files=[str(tmp_path / "empty.jsonl")], streaming=streaming)
+    with pytest.raises(ValueError, match="--data_files .*empty.jsonl` cannot be read: there are no rows"):
+        load_split(source, "train", with_images=False)
+
+
 def test_the_fingerprint_knows_the_files_of_images(tmp_path):
     write_images(tmp_path, ["a.png", "b.png"])
     rows = Dataset.from_dict({"image": [str(tmp_path / "a.png"), str(tmp_path / "b.png")]}).cast_column(

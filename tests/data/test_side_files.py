@@ -90,6 +90,9 @@ def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
         SideCaptions([str(tmp_path / "dates.jsonl")], "key", ["caption"])
     with pytest.raises(ValueError, match="`--side_files .*nothing-.*` cannot be read"):
         SideCaptions([str(tmp_path / "nothing-*.jsonl")], "key", ["caption"])
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(ValueError, match="`--side_files .*empty.jsonl` cannot be read: no rows."):
+        SideCaptions([str(tmp_path / "empty.jsonl")], "key", ["caption"])
 
 
 def test_captions_of_the_row_come_first(tmp_path):
