@@ -270,6 +270,9 @@ class LotlipConfig(PreTrainedConfig):
         return "LotlipTokenWiseModel" if self.token_wise else "LotlipModel"
 
     def __post_init__(self, **kwargs):
+        # as older folders have it, with the architecture of the plain model
+        if kwargs.pop("similarity", None) == "token_wise":
+            self.token_wise, self.architectures = True, None
         super().__post_init__(**kwargs)
         # by which the Auto classes choose
         if self.architectures is None:

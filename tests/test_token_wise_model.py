@@ -1,5 +1,7 @@
 """The model that compares all tokens of a text with all of an image: what it answers, and that it stays itself."""
 
+import json
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -87,6 +89,21 @@ def test_it_is_loaded_as_itself(model, auto_class, tmp_path):
         LotlipModel.from_pretrained(tmp_path / "token_wise")
     with pytest.raises(ValueError, match="`LotlipTokenWiseModel` does not fit .*its model is `LotlipModel`"):
         LotlipTokenWiseModel.from_pretrained(tmp_path / "plain")
+
+
+def test_a_folder_with_the_older_field_is_token_wise(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["token_wise"]
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"similarity": "token_wise", "architectures": ["LotlipModel"]})
+    )
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert type(loaded) is LotlipTokenWiseModel
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in model.state_dict().items())
+    with pytest.raises(ValueError, match="`LotlipModel` does not fit .*its model is `LotlipTokenWiseModel`"):
+        LotlipModel.from_pretrained(tmp_path)
+    assert "similarity" not in loaded.config.to_dict() and loaded.config.architectures == ["LotlipTokenWiseModel"]
 
 
 def test_it_has_no_single_embedding_and_no_corners(model):
