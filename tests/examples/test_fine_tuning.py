@@ -131,7 +131,7 @@ def test_a_stretched_table_learns_what_lies_beyond_the_old_one():
     tower = {**SMALL, "num_hidden_layers": 2, "projection_dim": 32, "hidden_dropout_prob": 0.0}
     text = {**tower, "vocab_size": len(vocab), "max_position_embeddings": 40, "attention_probs_dropout_prob": 0.0}
     vision = {**SMALL, "image_size": 8, "patch_size": 8}
-    image_embeds = torch.nn.functional.normalize(torch.randn(4, 32), dim=-1)  # of a locked tower
+    image_embeds = torch.nn.functional.normalize(torch.randn(4, 32), dim=-1)  # of a frozen tower
 
     def draw(num_texts: int, seed: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         generator = random.Random(seed)
