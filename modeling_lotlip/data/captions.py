@@ -35,7 +35,7 @@ def find_caption_columns(
     The columns of short and of long captions, None for the one that the data set lacks.
 
     Raises:
-        `ValueError`: if it has neither, but needs one.
+        `ValueError`: if it has neither, but needs one, or lacks one that was named and is not the default.
     """
     short = captions.caption_column if captions.caption_column in columns else None
     long = captions.long_captions_column if captions.long_captions_column in columns else None
@@ -44,6 +44,10 @@ def find_caption_columns(
             f"Neither `--caption_column {captions.caption_column}` nor `--long_captions_column "
             f"{captions.long_captions_column}` is a column of the data set, which has {list(columns)}."
         )
+    for name, column in (("caption_column", short), ("long_captions_column", long)):
+        named = getattr(captions, name)
+        if column is None and is_one_needed and named != getattr(CaptionArguments, name):
+            raise ValueError(f"`--{name} {named}` is no column of the data set, which has {list(columns)}: name one.")
     return short, long
 
 

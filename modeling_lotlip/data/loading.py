@@ -152,7 +152,7 @@ def load_built_split(
             source.dataset_name, source.dataset_config_name, data_dir=source.data_dir, data_files=data_files
         )
     except (OSError, ValueError) as error:
-        raise ValueError(f"{told} cannot be loaded: {error} Check these arguments.") from error
+        raise ValueError(f"{told} cannot be loaded: {str(error).rstrip('.')}. Check these arguments.") from error
     splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
     split = resolve_split(split, splits, told)
     if source.dataset_name == "webdataset":

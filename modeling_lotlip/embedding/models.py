@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from datasets.fingerprint import Hasher
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
@@ -98,7 +99,7 @@ def load_model(
         if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
             raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
         processor = AutoProcessor.from_pretrained(model_name_or_path, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"`--model_name_or_path {model_name_or_path}` cannot be used: {error}") from error
     if not takes_tokens:
         check_single_embeddings(model)

@@ -360,4 +360,4 @@ def list_batches(parts: Iterable[PreparedRows]) -> Iterator[Batch]:
 def warn_of_unreadable(unreadable: list[tuple[str, str]]) -> None:
     """Logs a warning for each row that was left out."""
     for name, error in unreadable:
-        logger.warning(f"The image of {name} cannot be read and is left out: {error}.")
+        logger.warning(f"The image of {name} cannot be read and is left out: {error.rstrip('.')}.")

@@ -88,10 +88,12 @@ class SearchArguments(IndexArguments):
         The texts, then those of the file, whose blank lines are left out.
 
         Raises:
-            `ValueError`: if the file holds none.
+            `ValueError`: if there is no such file, or it holds none.
         """
         if self.texts_file is None:
             return list(self.texts)
+        if not self.texts_file.is_file():
+            raise ValueError(f"--texts_file {self.texts_file} is no file: name one with a text in each line.")
         lines = self.texts_file.read_text(encoding="utf-8").splitlines()
         texts = [line.strip() for line in lines if line.strip()]
         if not texts:

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -19,10 +20,13 @@ from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, brute_force, flatte
 @pytest.mark.parametrize("command", ["evaluate", "classify", "embed"])
 def test_a_model_or_a_device_that_cannot_be_used(command, model_dir, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
+    shutil.copytree(model_dir, tmp_path / "cut")
+    (tmp_path / "cut" / "model.safetensors").write_bytes((model_dir / "model.safetensors").read_bytes()[:1000])
     LotlipModel.from_pretrained(model_dir).text_model.save_pretrained(tmp_path / "tower")
     options = ("--max_eval_samples", 2, *(("--output_dir", tmp_path / "out") if command == "embed" else ()))
     for arguments, message in (
         (("--model", tmp_path / "empty"), "--model_name_or_path .*/empty` cannot be used"),
+        (("--model", tmp_path / "cut"), "--model_name_or_path .*/cut` cannot be used"),
         (("--model", tmp_path / "tower"), "it is a LotlipTextModel, no dual encoder. Name one of images and texts"),
         (("--model", model_dir, "--device", "tpu9"), "--device tpu9` cannot be used.*name `cpu`"),
         (("--model", model_dir, "--max_length", 511), "--max_length 511` is beyond the 510 tokens"),
@@ -48,6 +52,11 @@ def test_captions_that_are_not_there(model_dir, tmp_path, capsys):
     for command, more in (("evaluate", ()), ("embed", ("--output_dir", tmp_path / "out"))):
         message = read_error(capsys, command, "--max_eval_samples", 2, *options, *more)
         assert "Neither `--caption_column x` nor `--long_captions_column y` is a column" in message
+        for column in ("caption_column", "long_captions_column"):
+            options_of_one = ("--model", model_dir, f"--{column}", "x", "--device", "cpu", "--max_eval_samples", 2)
+            assert f"`--{column} x` is no column of the data set" in read_error(
+                capsys, command, *options_of_one, *more
+            )
 
 
 @pytest.mark.parametrize("command", ["evaluate", "classify"])
