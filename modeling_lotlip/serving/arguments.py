@@ -1,0 +1,39 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The arguments of `lotlip serve`."""
+
+from dataclasses import dataclass
+
+from ..arguments import Arguments, argument
+
+
+@dataclass
+class ServingArguments(Arguments):
+    """Where embeddings are served, and what a request may ask for."""
+
+    _argument_group_name = "server"
+
+    host: str = argument("127.0.0.1", "The address to listen at. `0.0.0.0`: whoever reaches this machine is served.")
+    port: int = argument(8000, "The port to listen at. 0: any that is free.", least=0)
+    max_batch_size: int = argument(256, "The most texts and pictures in a request.", least=1)
+    max_bytes: int = argument(32 * 2**20, "The most bytes of a request, and of a picture that is fetched.", least=1)
+    max_pixels: int = argument(50_000_000, "The most pixels of a picture.", least=1)
+    allow_urls: bool = argument(
+        False, "Fetch pictures from http(s) addresses that a request names, those of your own network too."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.port > 65535:
+            raise ValueError(f"--port must be at most 65535, got {self.port}.")

@@ -1,0 +1,78 @@
+"""`lotlip serve`: it answers OpenAI's client, Ctrl-C ends it, and what is wrong is told in a line before it starts."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+import lotlip
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_it_answers_until_ctrl_c(model_dir):
+    command = [sys.executable, "-m", "lotlip", "serve", "--model", str(model_dir), "--device", "cpu", "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as server:
+        try:
+            address = re.search(r"http://127\.0\.0\.1:\d+/v1", server.stdout.readline())[0]
+            http_client = httpx.Client(trust_env=False)
+            with openai.OpenAI(base_url=address, api_key="none", http_client=http_client) as client:
+                assert len(client.embeddings.create(model="m", input=["a red boat", "a tree"]).data) == 2
+            server.send_signal(signal.SIGINT)
+            _, errors = server.communicate(timeout=60)
+        finally:
+            server.kill()
+    assert server.returncode == 130 and "Traceback" not in errors
+    assert errors.splitlines()[-1] == "lotlip serve: interrupted."
+
+
+def fail(arguments: list[str], capsys) -> str:
+    """What a command that fails says in its last line."""
+    assert lotlip.main(["serve", "--device", "cpu", "--port", "0", *arguments]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("lotlip serve: error: ")
+    return error
+
+
+def test_a_port_that_is_taken_is_told(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert f"--host 127.0.0.1 --port {port} cannot be listened at" in fail(["--port", port], capsys)
+
+
+def test_no_model_and_a_token_wise_one_are_told(model_dir, tmp_path, capsys):
+    from transformers import AutoProcessor
+
+    from modeling_lotlip import LotlipConfig
+    from modeling_lotlip.modeling_token_wise_lotlip import LotlipTokenWiseModel
+
+    config = LotlipConfig.from_pretrained(model_dir)
+    config.token_wise, config.text_config.num_corner_tokens = True, 0
+    LotlipTokenWiseModel(config).save_pretrained(tmp_path / "tokens")
+    AutoProcessor.from_pretrained(model_dir).save_pretrained(tmp_path / "tokens")
+    assert "compares all tokens" in fail(["--model", str(tmp_path / "tokens")], capsys)
+    assert "nowhere` cannot be used" in fail(["--model", str(tmp_path / "nowhere")], capsys)
+
+
+def test_a_missing_extra_is_told(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "modeling_lotlip.serving.server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert 'pip install "modeling_lotlip[serve]"' in fail([], capsys)
+
+
+@pytest.mark.parametrize("arguments", [["--port", "70000"], ["--max_batch_size", "0"], ["--max_pixels", "0"]])
+def test_wrong_limits_are_told(arguments, capsys):
+    with pytest.raises(SystemExit):
+        lotlip.main(["serve", *arguments])
+    error = capsys.readouterr().err
+    assert error.startswith(f"lotlip serve: error: {arguments[0]} must be at") and error.count("\n") == 1

@@ -1,0 +1,282 @@
+"""Embeddings by OpenAI's own client, on 127.0.0.1: equal to the library's, many clients at once, mistakes as 4xx."""
+
+import asyncio
+import base64
+import http.server
+import io
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import torch
+from PIL import Image
+
+from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.embedding.arguments import LoadingArguments
+from modeling_lotlip.embedding.batches import embed_corpus
+from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.serving import embedder as embedder_module
+from modeling_lotlip.serving import server as server_module
+from modeling_lotlip.serving.arguments import ServingArguments
+from modeling_lotlip.serving.embedder import Embedder
+from modeling_lotlip.serving.server import create_app, create_server, listen
+from tests.helpers.embeddings import embed_images
+
+
+TEXTS = ["a red boat", "a photo of the sea and the ground is sand", "a blue tree. the house is green."]
+PICTURES = [make_scene(7, index).draw() for index in range(3)]
+
+
+def data_url(image: Image.Image, format: str = "PNG", **options) -> str:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+@contextmanager
+def serving(folder, **limits):
+    """The address of a server of a model; it ends with the block."""
+    model, processor = load_model(str(folder), LoadingArguments(device="cpu"))
+    embedder = Embedder(model, processor, ServingArguments(**limits), batch_size=8)
+    server = create_server(create_app(embedder, "model"))
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def address(model_dir):
+    with serving(model_dir, max_batch_size=8, max_bytes=100_000, max_pixels=10_000) as address:
+        yield address
+
+
+def connect(address: str) -> openai.OpenAI:
+    client = httpx.Client(trust_env=False)
+    return openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, http_client=client)
+
+
+@pytest.fixture
+def client(address):
+    with connect(address) as client:
+        yield client
+
+
+@pytest.mark.parametrize("family", ["lotlip", "siglip2", "siglip2_masked", "clip"])
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+def test_embeddings_are_those_of_the_library(family, encoding_format, model_dir, family_folders):
+    folder = model_dir if family == "lotlip" else family_folders(family)
+    model, processor = load_model(str(folder), LoadingArguments(device="cpu"))
+    texts, images = embed_corpus(model, processor, TEXTS), embed_images(model, processor, PICTURES)
+    expected = torch.stack([texts[0], images[0], texts[1], images[1], images[2], texts[2]])
+    entries = [TEXTS[0], data_url(PICTURES[0]), TEXTS[1], data_url(PICTURES[1]), data_url(PICTURES[2]), TEXTS[2]]
+    with serving(folder) as address, connect(address) as client:
+        answer = client.embeddings.create(model="any", input=entries, encoding_format=encoding_format)
+    assert answer.model == "any" and [entry.index for entry in answer.data] == list(range(6))
+    embeds = [entry.embedding for entry in answer.data]
+    if encoding_format == "base64":  # asked for by name, it is not decoded by the client
+        embeds = [np.frombuffer(base64.b64decode(embedding), "<f4") for embedding in embeds]
+    assert np.abs(np.array(embeds) - expected.numpy()).max() < 1e-6
+
+
+def test_a_string_its_tokens_and_truncation(client):
+    answer = client.embeddings.with_raw_response.create(model="m", input="a red boat")
+    assert answer.headers["x-truncated-texts"] == "0"
+    assert answer.parse().usage.model_dump() == {"prompt_tokens": 5, "total_tokens": 5}  # with [CLS] and [SEP]
+    assert len(answer.parse().data) == 1 and abs(np.linalg.norm(answer.parse().data[0].embedding) - 1) < 1e-5
+    answer = client.embeddings.with_raw_response.create(model="m", input=["red " * 500, "boat"])
+    assert answer.headers["x-truncated-texts"] == "1" and answer.parse().usage.prompt_tokens == 126 + 3
+    assert client.embeddings.create(model="m", input=data_url(PICTURES[0])).usage.total_tokens == 0
+    assert [model.id for model in client.models.list()] == ["model"]
+
+
+NO_PICTURE = "data:image/png;base64," + base64.b64encode(b"no picture").decode()
+CUT_OFF = data_url(PICTURES[0])[:422]  # whole groups of base64
+POSTSCRIPT = "data:image/png;base64," + base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").decode()
+
+
+@pytest.mark.parametrize(
+    "body, status, message",
+    [
+        ({"input": "a boat"}, 400, "`model`: Field required."),
+        ({"model": "m"}, 400, "`input`: Field required."),
+        ({"input": []}, 400, "`input` is empty"),
+        ({"input": " "}, 400, "`input[0]` is empty"),
+        ({"input": ["a boat", ""]}, 400, "`input[1]` is empty"),
+        ({"input": [1, 2]}, 400, "`input` must be a string or a list of strings."),
+        ({"input": None}, 400, "`input` must be a string or a list of strings."),
+        ({"input": "a boat", "dimensions": 8}, 400, "`dimensions` is no field of a request here: leave it out."),
+        ({"input": "a boat", "encoding_format": "int8"}, 400, "`encoding_format`: Input should be 'float' or 'bas"),
+        ({"input": ["a boat"] * 9}, 400, "`input` has 9 entries, the most in a request are 8."),
+        ({"input": "a" * 100_001}, 413, "The request has more than 100000 bytes: send less."),
+        ({"input": ["a boat", "data:image/png,abc"]}, 400, "`input[1]` is a data URL without base64"),
+        ({"input": "data:image/png;base64,a*c"}, 400, "`input[0]` is no base64"),
+        ({"input": NO_PICTURE}, 400, "`input[0]` is no picture of JPEG, PNG"),
+        ({"input": POSTSCRIPT}, 400, "`input[0]` is no picture of JPEG, PNG"),
+        ({"input": CUT_OFF}, 400, "`input[0]` is a picture that cannot be read"),
+        ({"input": data_url(Image.new("1", (101, 100)))}, 413, "`input[0]` has 101 x 100 pixels, the most are 10000"),
+        ({"input": "http://127.0.0.1:1/a.png"}, 400, "`input[0]` is an address, and this server fetches none"),
+    ],
+)
+def test_a_mistake_is_told_in_the_form_of_openai(body, status, message, address):
+    body = body if "model" in body or body == {"input": "a boat"} else {"model": "m", **body}
+    answer = httpx.post(f"{address}/v1/embeddings", json=body, trust_env=False)
+    error = answer.json()["error"]
+    assert answer.status_code == status and error["message"].startswith(message)
+    assert error["type"] == "invalid_request_error" and error.keys() == {"message", "type", "param", "code"}
+
+
+def test_the_client_raises_its_own_errors(client):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.embeddings.create(model="m", input=[])
+    assert caught.value.param == "input" and caught.value.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "method, path, content, content_type, status",
+    [
+        ("POST", "/v1/embeddings", b"{", "application/json", 400),
+        ("POST", "/v1/embeddings", b'{"input": "\\ud800", "model": "m"}', "application/json", 400),
+        ("POST", "/v1/embeddings", b"[" * 50_000, "application/json", 400),
+        ("POST", "/v1/embeddings", b'{"input": "a boat", "model": "m"}', "text/plain", 415),
+        ("GET", "/v1/embeddings", b"", "application/json", 405),
+        ("POST", "/v1/chat/completions", b"{}", "application/json", 404),
+    ],
+)
+def test_what_is_no_request_is_told_too(method, path, content, content_type, status, address):
+    headers = {"content-type": content_type}
+    answer = httpx.request(method, f"{address}{path}", content=content, headers=headers, trust_env=False)
+    assert answer.status_code == status and answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_long_text_within_the_bytes_is_refused(model_dir):
+    with serving(model_dir) as address, connect(address) as client:
+        with pytest.raises(openai.BadRequestError, match="has 100001 characters, the most are 100000"):
+            client.embeddings.create(model="m", input="a" * 100_001)
+
+
+def test_thirty_clients_at_once_lose_nothing(address, model_dir):
+    model, processor = load_model(str(model_dir), LoadingArguments(device="cpu"))
+    images = embed_images(model, processor, PICTURES)
+
+    def visit(number: int) -> float:
+        errors = []
+        with connect(address) as client:
+            for turn in range(4):
+                text, index = " ".join(["red boat"] * (1 + number)) + " sea" * turn, (number + turn) % 3
+                answer = client.embeddings.create(model="m", input=[text, data_url(PICTURES[index])])
+                expected = torch.stack([expected_texts[text], images[index]])
+                errors.append(np.abs(np.array([e.embedding for e in answer.data]) - expected.numpy()).max())
+        assert len(errors) == 4
+        return max(errors)
+
+    texts = [" ".join(["red boat"] * (1 + number)) + " sea" * turn for number in range(30) for turn in range(4)]
+    expected_texts = dict(zip(texts, embed_corpus(model, processor, texts)))
+    with ThreadPoolExecutor(30) as executor:
+        errors = list(executor.map(visit, range(30)))
+    assert len(errors) == 30 and max(errors) < 1e-6
+
+
+def test_entries_of_several_requests_are_computed_together(model_dir, monkeypatch):
+    sizes = []
+
+    def embed_batch(model, batch):
+        sizes.append(len(batch.entries))
+        return compute(model, batch)
+
+    compute = embedder_module.embed_batch
+    monkeypatch.setattr(embedder_module, "embed_batch", embed_batch)
+
+    async def ask() -> list:
+        model, processor = load_model(str(model_dir), LoadingArguments(device="cpu"))
+        embedder = Embedder(model, processor, ServingArguments(), batch_size=8)
+        asked = [asyncio.create_task(embedder.embed([text])) for text in TEXTS]
+        asked += [asyncio.create_task(embedder.embed([data_url(picture)] * 3)) for picture in PICTURES]
+        while embedder.queue.qsize() < 12:
+            await asyncio.sleep(0.01)
+        working = asyncio.create_task(embedder.run())
+        answers = await asyncio.gather(*asked)
+        working.cancel()
+        return answers
+
+    assert [len(embeds) for embeds, _ in asyncio.run(ask())] == [1, 1, 1, 3, 3, 3]
+    assert sum(sizes) == 12 and len(sizes) <= 4  # two rounds, of texts and of pictures
+
+
+def test_a_failure_of_the_model_is_a_500_and_the_next_request_is_answered(client, monkeypatch):
+    def fail(model, batch):
+        raise RuntimeError("secret")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedder_module, "embed_batch", fail)
+        with pytest.raises(openai.InternalServerError) as caught:
+            client.embeddings.create(model="m", input=["a boat", "a tree"])
+    assert "secret" not in str(caught.value) and caught.value.type == "server_error"
+    assert len(client.embeddings.create(model="m", input="a boat").data) == 1
+
+
+def test_too_many_requests_at_once_are_told_to_come_again(client, monkeypatch):
+    monkeypatch.setattr(server_module, "MAX_REQUESTS", 0)
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.embeddings.create(model="m", input="a boat")
+    assert caught.value.status_code == 503 and "try again later" in str(caught.value)
+
+
+@pytest.fixture
+def files():
+    """A server of a picture, and of a file that is too large."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/none.png":
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(picture if self.path == "/a.png" else bytes(200_000))
+
+        def log_message(self, *arguments):
+            pass
+
+    picture = base64.b64decode(data_url(PICTURES[0]).partition(",")[2])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_addresses_are_fetched_if_allowed(model_dir, files, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving(model_dir, allow_urls=True, max_bytes=100_000) as address, connect(address) as client:
+        answer = client.embeddings.create(model="m", input=[f"{files}/a.png", data_url(PICTURES[0])])
+        assert answer.data[0].embedding == pytest.approx(answer.data[1].embedding, abs=1e-6)
+        for path, message in {"none.png": "cannot be fetched: HTTP Error 404", "large": "more than 100000 b"}.items():
+            with pytest.raises(openai.APIStatusError, match=message) as caught:
+                client.embeddings.create(model="m", input=f"{files}/{path}")
+            assert 400 <= caught.value.status_code < 500
+
+
+def test_a_request_that_is_given_up_stops_no_other(address, client):
+    body = json.dumps({"model": "m", "input": ["a boat"] * 8})
+    for _ in range(5):
+        with pytest.raises(httpx.TimeoutException):
+            httpx.post(
+                f"{address}/v1/embeddings",
+                content=body,
+                headers={"content-type": "application/json"},
+                timeout=httpx.Timeout(5, read=1e-4),
+                trust_env=False,
+            )
+    time.sleep(0.1)
+    assert len(client.embeddings.create(model="m", input="a boat").data) == 1
