@@ -71,6 +71,17 @@ def main(argv: list[str] | None = None) -> int:
         `int`: the exit status: 0, 2 after a mistake of the user, 130 after Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        status = run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def run(argv: list[str]) -> int:
+    """Parses a command line and runs the command. The exit status."""
     with package_not_initialized():
         from modeling_lotlip.commands import COMMANDS
 
@@ -86,12 +97,14 @@ def main(argv: list[str] | None = None) -> int:
         command = importlib.import_module(f"modeling_lotlip.commands.{name}")
         arguments = parse(command.ARGUMENTS, args, prog=f"lotlip {name}", description=command.__doc__)
 
-    importlib.import_module(PACKAGE)  # registers LoTLIP with the Auto classes
     try:
+        importlib.import_module(PACKAGE)  # registers LoTLIP with the Auto classes
         command.run(*arguments)
     except KeyboardInterrupt:
         print(f"lotlip {name}: interrupted.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("LOTLIP_DEBUG") == "1":
             raise

