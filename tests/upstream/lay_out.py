@@ -140,6 +140,7 @@ EDITS = (
     # the model that compares tokens is this package's
     ("configuration_lotlip", r"^        token_wise \(`bool`.*?\n.*?\n", ""),
     ("configuration_lotlip", r"^    token_wise: bool = False\n\n    @property\n.*?(?=    def __post_init__)", "\n"),
+    ("configuration_lotlip", r"^        # as older folders have it.*?\n.*?\n.*?\n", ""),
     ("configuration_lotlip", r"^        # by which the Auto classes choose\n.*?\n.*?\n", ""),
     ("modeling_lotlip", r"^    # whether it compares all tokens.*?\n    is_token_wise = False\n", ""),
     ("modeling_lotlip", r"^        if config\.token_wise != .*?\n            \)\n", ""),
