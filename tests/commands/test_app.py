@@ -17,7 +17,6 @@ import lotlip
     ],
 )
 def test_wrong_pictures_are_told_in_a_line(arguments, message, model_dir, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("gradio")
     (tmp_path / "photos").mkdir()
     (tmp_path / "text.txt").write_text("no folder")
     monkeypatch.chdir(tmp_path)
@@ -49,7 +48,6 @@ def test_no_argument_is_ignored(arguments, message, capsys):
 
 
 def test_a_port_that_is_taken_is_told(tmp_path, capsys):
-    pytest.importorskip("gradio")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

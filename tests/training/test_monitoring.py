@@ -181,6 +181,14 @@ def test_paths_of_this_machine_are_not_in_the_model_card(train, tmp_path):
     assert "pictures" in card and str(tmp_path) not in card and "private" not in card
 
 
+def test_a_result_that_cannot_be_measured_chooses_no_model(train, tmp_path):
+    load_scenes(24, seed=2).remove_columns("long_captions").save_to_disk(tmp_path / "short")
+    options = {"dataset_name": tmp_path / "short", "eval_split": "train", "max_train_steps": 1}
+    with pytest.raises(ValueError, match="has no long captions"):
+        train("run", **options, metric_for_best_model="long_mean_recall")
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_result_can_choose_the_best_model():
     results = ImageTextRetrieval().compute(image_embeds=torch.eye(3), text_embeds=torch.eye(3), ks=(1, 5, 10))
     assert all(METRICS.fullmatch(f"{kind}_{name}") for kind in ("short", "long") for name in results)
@@ -196,7 +204,7 @@ def test_every_result_can_choose_the_best_model():
         ({"logging_steps": 0}, SystemExit, None),
         ({"image_column": "picture"}, ValueError, "--image_column picture"),
         ({"caption_column": "x", "long_captions_column": "y"}, ValueError, "Neither `--caption_column x`"),
-        ({"long_captions_column": "y", "metric_for_best_model": "long_mean_recall"}, ValueError, "no long captions"),
+        ({"long_captions_column": "y"}, ValueError, "`--long_captions_column y` is no column"),
         ({"label_column": "y", "metric_for_best_model": "zero_shot_top1"}, ValueError, "no class labels"),
         ({"label_column": "y", "class_names": "boat"}, ValueError, "`--label_column y` is no column"),
         ({"max_train_samples": 7}, ValueError, "7 images, too few for one batch of 8"),
