@@ -44,6 +44,8 @@ from modeling_lotlip.signals import StopSignal
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.batches import BatchSampler, StreamBatchSampler
 from modeling_lotlip.training.checkpoints import (
+    LOGGING_FOLDER,
+    RUN_NAME,
     TrainingState,
     check_output_dir,
     find_checkpoint,
@@ -58,7 +60,7 @@ from modeling_lotlip.training.models import build_model, gather_model, get_scala
 from modeling_lotlip.training.monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.samples import BadSamples, CaptionedImages, SampleCollator
-from modeling_lotlip.training.saving import check_services, push_model, save_model
+from modeling_lotlip.training.saving import BEST_FOLDER, check_services, push_model, save_model
 from modeling_lotlip.training.skipped_steps import count_skipped_step
 from modeling_lotlip.training.step import StepResult, parameter_groups, train_step
 from modeling_lotlip.training.summary import write_summary
@@ -78,7 +80,7 @@ def start(args: TrainArguments) -> tuple[Accelerator, Path | None]:
         mixed_precision=args.mixed_precision,
         log_with=[MetricsFile(args.output_dir), *([args.report_to] if args.with_tracking else [])],
         project_config=ProjectConfiguration(
-            project_dir=str(args.output_dir), logging_dir=str(args.output_dir / "logs")
+            project_dir=str(args.output_dir), logging_dir=str(args.output_dir / LOGGING_FOLDER)
         ),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))],
     )
@@ -211,6 +213,8 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     num_samples = None if args.streaming else len(dataset)
     settings = {"global_batch_size": loader.batch_sampler.global_batch_size, "num_samples": num_samples}
     settings |= {"num_processes": accelerator.num_processes, **args.compared_on_resume()}
+    if args.streaming:  # which does not know the number of its samples
+        settings["max_train_samples"] = args.max_train_samples
     state = TrainingState(settings)
 
     if accelerator.is_main_process:
@@ -296,6 +300,8 @@ def train(training: Training) -> None:
                     bar.close()
                     end_early(training, stop_number)
                 if state.step == args.max_train_steps:
+                    if args.checkpointing_steps == "epoch":  # the last one ends here
+                        save_state(training)
                     break
             else:
                 state.epoch, state.batch = state.epoch + 1, 0
@@ -370,8 +376,9 @@ def evaluate(training: Training) -> dict[str, float]:
     if training.accelerator.is_main_process:
         training.accelerator.log(results, step=state.step)
         print(f"Step {state.step}:\n{format_results(results)}", flush=True)
-        if state.is_best(results, args.metric_for_best_model, args.output_dir / "best"):
-            save_model(args, args.output_dir / "best", model, training.processor, results)
+        best_dir = args.output_dir / BEST_FOLDER
+        if state.is_best(results, args.metric_for_best_model, best_dir):
+            save_model(args, best_dir, model, training.processor, results, state.step)
     return results
 
 
@@ -424,7 +431,7 @@ def main() -> None:
     accelerator, checkpoint = start(args)
     training = prepare(args, accelerator, checkpoint)
     simple = {name: value for name, value in args.to_dict().items() if isinstance(value, (int, float, str))}
-    accelerator.init_trackers("lotlip", simple)  # trackers take no lists
+    accelerator.init_trackers(RUN_NAME, simple)  # trackers take no lists
     if accelerator.is_main_process:
         forget_metrics(args.output_dir, training.state)
     train(training)

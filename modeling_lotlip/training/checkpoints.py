@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of a training: saving and loading, stopping a run, and what another run may not overwrite."""
 
+import filecmp
 import json
 import logging
 import os
@@ -17,12 +18,16 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..files import write_json
 from .arguments import CheckpointArguments, TrainArguments
+from .saving import BEST_FOLDER, RESULTS_FILE
 
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "training_state.json"
 SETTINGS_FILE = "training_args.json"
+
+# The folder of the trackers' files below the output folder, and in it that of the program's runs
+LOGGING_FOLDER, RUN_NAME = "logs", "lotlip"
 
 
 @dataclass
@@ -88,8 +93,9 @@ def save_checkpoint(
     accelerator: Accelerator, args: CheckpointArguments, state: TrainingState, scheduler: LRScheduler
 ) -> None:
     """
-    Saves the whole state, unless this run saved or loaded this step before. The folder gets its name only once its
-    files are complete and on the disk; then older ones than `--checkpoints_total_limit` asks for are deleted.
+    Saves the whole state, with the best model so far, unless this run saved or loaded this step before. The folder
+    gets its name only once its files are complete and on the disk; then older ones than `--checkpoints_total_limit`
+    asks for are deleted.
     """
     checkpoint_dir = args.output_dir / f"checkpoint-{state.step}"
     partial_dir = args.output_dir / f"checkpoint-{state.step}.partial"
@@ -104,6 +110,8 @@ def save_checkpoint(
     accelerator.save_state(str(partial_dir))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        if (args.output_dir / BEST_FOLDER).exists():
+            link_folder(args.output_dir / BEST_FOLDER, partial_dir / BEST_FOLDER)
         # not through accelerate, which would unpickle it, and with it whatever code it holds
         write_json(partial_dir / STATE_FILE, {"progress": asdict(state), "scheduler": scheduler.state_dict()})
         for file in (path for path in partial_dir.rglob("*") if path.is_file()):
@@ -159,33 +167,73 @@ def find_checkpoint(args: CheckpointArguments) -> Path | None:
     return checkpoints[-1]
 
 
-def set_aside_later_checkpoints(output_dir: Path, checkpoint: Path) -> None:
-    """Renames those that an earlier run saved after the one that this run goes on from: they are not its own."""
-    if checkpoint.resolve().parent != output_dir.resolve():
-        return
-    step = read_state(checkpoint)["progress"]["step"]
+def link_folder(source: Path, target: Path) -> None:
+    """A copy of a folder whose files are the same ones on the disk, if its file system can do that."""
+
+    def link(file: str, copy: str) -> None:
+        try:
+            os.link(file, copy)
+        except OSError:  # no hard links here
+            shutil.copy2(file, copy)
+
+    shutil.copytree(source, target, copy_function=link)
+
+
+def set_aside_later_results(output_dir: Path, checkpoint: Path | None) -> None:
+    """
+    Renames the checkpoints that an earlier run saved after the one that this run goes on from, and a best model that
+    is not the best one of then: they are not this run's.
+    """
+    step = read_state(checkpoint)["progress"]["step"] if checkpoint is not None else 0
     for path in list_checkpoints(output_dir):
         if get_step(path) > step:
-            names = (f"{path.name}.abandoned{f'-{number}' if number > 1 else ''}" for number in count(1))
-            abandoned = next(path.with_name(name) for name in names if not path.with_name(name).exists())
-            path.rename(abandoned)
-            logger.warning(f"{path} is of the run that is left at step {step}: renamed to {abandoned}.")
+            set_aside(path, step)
+    best = output_dir / BEST_FOLDER
+    is_own = checkpoint is not None and (is_of_step(best, step) or have_equal_files(best, checkpoint / BEST_FOLDER))
+    if best.exists() and not is_own:
+        set_aside(best, step)
+
+
+def set_aside(path: Path, step: int) -> None:
+    """Renames what an earlier run left to a name that is not taken."""
+    names = (f"{path.name}.abandoned{f'-{number}' if number > 1 else ''}" for number in count(1))
+    abandoned = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    path.rename(abandoned)
+    logger.warning(f"{path} is of the run that is left at step {step}: renamed to {abandoned}.")
+
+
+def is_of_step(best: Path, step: int) -> bool:
+    """Whether a best model is that of a step: found by the evaluation that came after the checkpoint."""
+    results = best / RESULTS_FILE
+    return results.exists() and json.loads(results.read_text(encoding="utf-8")).get("step") == step
+
+
+def have_equal_files(folder: Path, other: Path) -> bool:
+    """Whether two folders have files of the same names and contents."""
+    names = [sorted(path.name for path in place.glob("*")) for place in (folder, other)]
+    return names[0] == names[1] and not any(filecmp.cmpfiles(folder, other, names[0], shallow=False)[1:])
 
 
 def find_leftovers(output_dir: Path) -> list[Path]:
-    """What an earlier run left in the output folder; nothing else in it is ever touched."""
-    patterns = (
-        "checkpoint-*",
-        "model*.safetensors",
-        "model.partial",
-        "best",
-        "eval_results.json",
-        "not_finite.json",
-        "metrics.jsonl",
-        "summary.html",
-        "logs",
-    )
-    return [path for pattern in patterns for path in sorted(output_dir.glob(pattern))]
+    """
+    What an earlier run left in the output folder; nothing else in it is ever touched. A name alone that others use too
+    does not tell: a checkpoint has the file of its state, a best model that of its results, and of the trackers' files
+    only the folder of this program's runs is taken.
+    """
+    checkpoint = re.compile(r"checkpoint-\d+(?P<unfinished>\.partial|\.replaced|\.abandoned(-\d+)?)?")
+    best = re.compile(rf"{BEST_FOLDER}(\.abandoned(-\d+)?)?")
+    weights = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+    names = {"model.partial", RESULTS_FILE, "not_finite.json", "metrics.jsonl", "summary.html"}
+
+    def is_own(path: Path) -> bool:
+        if match := checkpoint.fullmatch(path.name):
+            return match["unfinished"] is not None or (path / STATE_FILE).exists()
+        if best.fullmatch(path.name):
+            return (path / RESULTS_FILE).exists()
+        return path.name in names or weights.fullmatch(path.name) is not None
+
+    logs = output_dir / LOGGING_FOLDER / RUN_NAME
+    return sorted(filter(is_own, output_dir.glob("*"))) + [logs] * logs.exists()
 
 
 def goes_on_in_output_dir(args: CheckpointArguments) -> bool:
@@ -211,12 +259,16 @@ def check_output_dir(args: TrainArguments) -> None:
 def take_output_dir(args: TrainArguments, checkpoint: Path | None) -> None:
     """
     Makes the output folder this run's: what an earlier one left that is replaced is deleted, what it saved after the
-    checkpoint to go on from is set aside, and the arguments are written down.
+    checkpoint to go on from is set aside, the best model of this checkpoint is put in its place, and the arguments are
+    written down.
     """
     if not goes_on_in_output_dir(args):
         for path in find_leftovers(args.output_dir):
             path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
-    elif checkpoint is not None:
-        set_aside_later_checkpoints(args.output_dir, checkpoint)
+    else:
+        set_aside_later_results(args.output_dir, checkpoint)
     args.output_dir.mkdir(parents=True, exist_ok=True)
+    best = args.output_dir / BEST_FOLDER
+    if checkpoint is not None and (checkpoint / BEST_FOLDER).exists() and not best.exists():
+        link_folder(checkpoint / BEST_FOLDER, best)
     write_json(args.output_dir / SETTINGS_FILE, args.to_dict() | {"num_processes": PartialState().num_processes})

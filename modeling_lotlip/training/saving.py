@@ -16,6 +16,7 @@ from .arguments import TrainArguments
 
 
 RESULTS_FILE = "eval_results.json"
+BEST_FOLDER = "best"
 
 BIASES_OF_SCENES = (
     "It has seen nothing but drawn scenes, and knows no photographs, no people, and few words. It is for trying out "
@@ -56,9 +57,11 @@ def save_model(
     model: LotlipModel,
     processor: LotlipProcessor,
     results: dict[str, float] | None = None,
+    step: int | None = None,
 ) -> list[str]:
     """
-    Saves the trained model with its code and a model card; complete files take the place of earlier ones.
+    Saves the trained model with its code, a model card and its results, with the step of these if it is given;
+    complete files take the place of earlier ones.
 
     Returns:
         `list[str]`: the names of the files.
@@ -68,7 +71,7 @@ def save_model(
     save_with_remote_code(model, processor, partial_dir)
     write_model_card(partial_dir, results=results, **describe_training(args))
     if results is not None:
-        write_json(partial_dir / RESULTS_FILE, results)
+        write_json(partial_dir / RESULTS_FILE, results if step is None else {"step": step, **results})
     folder.mkdir(exist_ok=True)
     names = [file.name for file in partial_dir.iterdir()]
     for name in names:
@@ -79,7 +82,7 @@ def save_model(
 
 def push_model(args: TrainArguments, names: list[str]) -> str:
     """Uploads the files of the best model, if one is kept, else of the last; gives the address."""
-    folder = args.output_dir / "best" if args.metric_for_best_model is not None else args.output_dir
+    folder = args.output_dir / BEST_FOLDER if args.metric_for_best_model is not None else args.output_dir
     return push_folder(folder, args.hub_model_id or args.output_dir.resolve().name, allow_patterns=names)
 
 

@@ -21,6 +21,7 @@ import torch
 from datasets import Dataset, Image
 from safetensors.torch import load_file
 
+from examples import train_lotlip
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.signals import StopSignal
 from modeling_lotlip.training import step
@@ -185,6 +186,80 @@ def test_what_comes_after_the_step_that_a_run_is_resumed_from_is_set_aside(train
     options |= {"max_train_steps": 3, "checkpoints_total_limit": 5, "overwrite_output_dir": True}
     train("run", **options, resume_from_checkpoint=other / "checkpoint-2")
     assert not list(folder.glob("checkpoint-*")), "the replaced run's are gone, and this one saved none"
+
+
+def read_best(folder: Path) -> tuple[int, torch.Tensor]:
+    """The step of the best model, and some of its weights."""
+    results = json.loads((folder / "best" / "eval_results.json").read_text())
+    return results["step"], load_file(folder / "best" / "model.safetensors")["text_projection.weight"]
+
+
+def test_the_best_model_is_that_of_the_checkpoint_that_a_run_is_resumed_from(train, tmp_path, monkeypatch):
+    ranks = iter([5, 6, 3, 4, 9])  # the best is of the first evaluation, then of the third
+    monkeypatch.setattr(
+        train_lotlip, "evaluate_model", lambda *args: {"short_t2i_median_rank": next(ranks), "short_mean_recall": 0.0}
+    )
+    monkeypatch.setattr(train_lotlip, "format_results", str)
+    options = {"metric_for_best_model": "short_t2i_median_rank", "checkpointing_steps": 3, "eval_steps": 2}
+    folder = train("run", **options, max_train_steps=7)
+    step, abandoned = read_best(folder)
+    assert step == 6
+    other = shutil.copytree(folder / "checkpoint-3", tmp_path / "other" / "checkpoint-3")
+
+    # the best of step 6 is of the part that is left at step 3, and that of step 2 takes its place
+    options |= {"eval_steps": 100, "max_train_steps": 4, "resume_from_checkpoint": folder / "checkpoint-3"}
+    resumed = train("run", **options)
+    step, weights = read_best(resumed)
+    assert step == 2 and not torch.equal(weights, abandoned)
+    assert torch.equal(weights, load_file(other / "best" / "model.safetensors")["text_projection.weight"])
+    set_aside = load_file(folder / "best.abandoned" / "model.safetensors")["text_projection.weight"]
+    assert torch.equal(set_aside, abandoned)
+
+    # what is the best one of the checkpoint stays, in this folder and in another
+    ranks = iter([5, 5])
+    train("run", **options)
+    elsewhere = train("elsewhere", **options | {"resume_from_checkpoint": other})
+    for place in (folder, elsewhere):
+        assert read_best(place)[0] == 2
+    assert sorted(path.name for path in folder.glob("best*")) == ["best", "best.abandoned"]
+
+
+def test_the_best_model_of_the_evaluation_after_the_checkpoint_stays(train, monkeypatch):
+    ranks = iter([5, 6, 5, 6])
+    monkeypatch.setattr(
+        train_lotlip, "evaluate_model", lambda *args: {"short_t2i_median_rank": next(ranks), "short_mean_recall": 0.0}
+    )
+    monkeypatch.setattr(train_lotlip, "format_results", str)
+    options = {"metric_for_best_model": "short_t2i_median_rank", "checkpointing_steps": 2, "eval_steps": 2}
+    folder = train("run", **options, max_train_steps=3)
+    before = read_best(folder)[1]
+    assert not (folder / "checkpoint-2" / "best").exists()
+    train("run", **options, max_train_steps=3, resume_from_checkpoint="latest")
+    step, weights = read_best(folder)
+    assert step == 2 and torch.equal(weights, before) and not (folder / "best.abandoned").exists()
+
+
+def test_the_last_epoch_is_saved(train):
+    # 6 batches an epoch
+    folder = train("run", max_train_steps=None, num_train_epochs=2, checkpointing_steps="epoch")
+    assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-6", "checkpoint-12"]
+    longer = {"num_train_epochs": 3, "resume_from_checkpoint": "latest"}
+    train("run", max_train_steps=None, checkpointing_steps="epoch", **longer)
+    assert [path.name for path in list_checkpoints(folder)][2:] == ["checkpoint-18"]
+
+
+def test_only_what_a_training_wrote_is_deleted(train, tmp_path):
+    folder = tmp_path / "run"
+    own = ["logs/slurm-17.out", "best/picture.txt", "checkpoint-500/trainer_state.json", "model_of_mine.safetensors"]
+    for name in own:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("precious")
+    train("run", max_train_steps=2, checkpointing_steps=2, with_tracking=True, report_to="tensorboard")
+    events = list((folder / "logs" / "lotlip").rglob("events*"))
+    assert events and (folder / "checkpoint-2").exists()
+    train("run", max_train_steps=1, overwrite_output_dir=True)
+    assert all((folder / name).read_text() == "precious" for name in own)
+    assert not (folder / "checkpoint-2").exists() and not (folder / "logs" / "lotlip").exists()
 
 
 def test_a_broken_picture_to_evaluate_on_does_not_end_a_training(train, tmp_path, caplog):

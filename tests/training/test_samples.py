@@ -97,6 +97,14 @@ def test_a_resumed_stream_is_the_uninterrupted_one(train, shards, tokenizer, tmp
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+def test_a_stream_goes_on_with_as_many_samples(train, shards, tokenizer):
+    options = {**STREAM, "max_train_steps": 2, "dataset_name": shards, "tokenizer_name": tokenizer}
+    options |= {"max_eval_samples": 8, "checkpointing_steps": 1}
+    folder = train("run", **options)
+    with pytest.raises(ValueError, match="max_train_samples = 44, this run has 40"):
+        train("run", **options, max_train_samples=40, resume_from_checkpoint=folder / "checkpoint-1")
+
+
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_processes_share_a_stream_without_overlap_or_loss(shards, tmp_path, num_processes):
     """By shards where their number divides, else by rows; the last batches are padded."""
