@@ -237,6 +237,9 @@ class LotlipConfig(PreTrainedConfig):
             of the image tower, or its `hidden_size` where it has no projection.
         logit_scale_init_value (`float`, *optional*, defaults to 2.6592):
             Initial value of `logit_scale`, the logarithm of the inverse temperature: ln(1 / 0.07).
+        logit_bias_init_value (`float`, *optional*):
+            Initial value of `logit_bias`, which is added to the logits. With it the loss is the sigmoid one of SigLIP;
+            without it the model has no bias, and the loss is the contrastive one.
         token_wise (`bool`, *optional*, defaults to `False`):
             Whether the model is a [`LotlipTokenWiseModel`], which compares all tokens of a text with all of an image.
 
@@ -262,6 +265,7 @@ class LotlipConfig(PreTrainedConfig):
     vision_config: dict | PreTrainedConfig | None = None
     projection_dim: int = 768
     logit_scale_init_value: float | int = 2.6592
+    logit_bias_init_value: float | int | None = None
     token_wise: bool = False
 
     @property

@@ -28,7 +28,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, can_return_tuple, torch_int
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
@@ -55,11 +55,31 @@ def contrastive_loss(logits: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
     return -0.5 * (log_likelihood * pairs).sum(dim=-1) / pairs.sum(dim=-1).clamp(min=1)
 
 
+def sigmoid_loss(logits: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """
+    Of every image and every text of a slot the answer yes or no: do they belong together? As in SigLIP (Zhai et al.,
+    2023, https://arxiv.org/abs/2303.15343, equation 1).
+
+    Args:
+        logits (`torch.Tensor` of shape `(slots, batch_size, batch_size)`):
+            Scaled similarities with the bias; the diagonal holds the pairs that belong together.
+        pairs (`torch.Tensor` of shape `(slots, batch_size)`):
+            1 where the slot has this pair, 0 where its caption is absent.
+
+    Returns:
+        `torch.Tensor` of shape `(slots,)`: the sum over all images and texts, by the number of the slot's pairs.
+    """
+    signs = 2 * torch.eye(logits.shape[-1], device=logits.device, dtype=logits.dtype) - 1
+    losses = -nn.functional.logsigmoid(signs * logits).sum(dim=-1)
+    return (losses * pairs).sum(dim=-1) / pairs.sum(dim=-1).clamp(min=1)
+
+
 def image_text_contrastive_loss(
     image_embeds: torch.Tensor,
     text_embeds: torch.Tensor,
     logit_scale: torch.Tensor,
     present: torch.Tensor | None = None,
+    logit_bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     The loss of LoTLIP (Wu et al., 2024, https://arxiv.org/abs/2410.05249, section 3): every image is contrasted with
@@ -75,9 +95,13 @@ def image_text_contrastive_loss(
             Inverse temperature (no logarithm).
         present (`torch.Tensor` of shape `(batch_size, slots)`, *optional*):
             False where an image lacks the caption of that slot: it is then neither positive nor negative there.
+        logit_bias (`torch.Tensor` of shape `()`, *optional*):
+            What is added to the scaled similarities. With it the loss of a slot is the sigmoid one, see
+            `sigmoid_loss`.
 
     Returns:
-        `torch.Tensor` of shape `()`: the mean over the slots that have at least two pairs, in float32; 0 if none has.
+        `torch.Tensor` of shape `()`: the mean over the slots that have at least two pairs; 0 if none has. It is
+        computed in float32, under autocast too.
 
     Example:
 
@@ -93,21 +117,49 @@ def image_text_contrastive_loss(
     if present is None:
         present = torch.ones(text_embeds.shape[:2], dtype=torch.bool, device=text_embeds.device)
 
-    logits = logit_scale * torch.matmul(text_embeds.transpose(0, 1), image_embeds.t())
-    logits = logits.float()  # shape = (slots, texts, images)
+    logits = compute_logits(text_embeds.transpose(0, 1), image_embeds, logit_scale, logit_bias)
 
     pairs = present.t()
     compared = pairs[:, :, None] & pairs[:, None, :]
     logits = logits.masked_fill(~compared, torch.finfo(logits.dtype).min)
 
     counted = (pairs.sum(dim=-1) > 1).to(logits.dtype)
-    losses = contrastive_loss(logits, pairs.to(logits.dtype))
+    compute_losses = contrastive_loss if logit_bias is None else sigmoid_loss
+    losses = compute_losses(logits, pairs.to(logits.dtype))
     return (losses * counted).sum() / counted.sum().clamp(min=1)
 
 
-def _get_vector_norm(tensor: torch.Tensor) -> torch.Tensor:
-    """Euclidean norm over the last dimension, in operations that every exporter knows."""
-    return tensor.pow(2).sum(dim=-1, keepdim=True).pow(0.5)
+def compute_logits(
+    text_embeds: torch.Tensor,
+    image_embeds: torch.Tensor,
+    logit_scale: torch.Tensor,
+    logit_bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """
+    Scaled similarities in float32, under autocast too.
+
+    Args:
+        text_embeds (`torch.Tensor` of shape `(..., texts, dim)`):
+            Normalised text features.
+        image_embeds (`torch.Tensor` of shape `(images, dim)`):
+            Normalised image features.
+        logit_scale (`torch.Tensor` of shape `()`):
+            Inverse temperature (no logarithm).
+        logit_bias (`torch.Tensor` of shape `()`, *optional*):
+            What is added.
+
+    Returns:
+        `torch.Tensor` of shape `(..., texts, images)`
+    """
+    with maybe_autocast(text_embeds.device.type, enabled=False):
+        logits = torch.matmul(text_embeds.float(), image_embeds.float().t()) * logit_scale.float()
+    return logits if logit_bias is None else logits + logit_bias.float()
+
+
+def _normalize(tensor: torch.Tensor) -> torch.Tensor:
+    """Vectors of length 1 along the last dimension in float32, in operations that every exporter knows."""
+    tensor = tensor.float()
+    return tensor / tensor.pow(2).sum(dim=-1, keepdim=True).pow(0.5)
 
 
 @auto_docstring(
@@ -173,9 +225,11 @@ class LotlipVisionModelOutput(ModelOutput):
 class LotlipOutput(ModelOutput):
     r"""
     loss (`torch.Tensor` of shape `()`, *optional*, returned when `return_loss` is `True`):
-        Contrastive loss, the mean over the slots.
+        Contrastive loss, or the sigmoid one of a model with a bias, the mean over the slots. Like the logits it is
+        computed in float32, from embeddings normalised in float32, whatever the towers compute in.
     logits_per_image (`torch.Tensor` of shape `(image_batch_size, text_batch_size)`):
-        Scaled cosine similarities of images and texts, of the short captions where there are several for each image.
+        Scaled cosine similarities of images and texts, and the bias of a model that has one; of the short captions
+        where there are several for each image.
     logits_per_text (`torch.Tensor` of shape `(text_batch_size, image_batch_size)`):
         The transpose of `logits_per_image`.
     text_embeds (`torch.Tensor` of shape `(text_batch_size, dim)` or `(text_batch_size, slots, dim)`):
@@ -579,6 +633,8 @@ class LotlipPreTrainedModel(PreTrainedModel):
             init.trunc_normal_(module.position_embeddings, mean=0.0, std=self.config.initializer_range)
         elif isinstance(module, LotlipModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+            if module.logit_bias is not None:
+                init.constant_(module.logit_bias, self.config.logit_bias_init_value)
 
 
 @auto_docstring(
@@ -592,7 +648,7 @@ class LotlipTextModel(LotlipPreTrainedModel):
     input_modalities = ("text",)
     _input_embed_layer = "word_embeddings"
     # the rest of a whole checkpoint
-    _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^(visual|text)_projection\.", r"^logit_scale$"]
+    _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^(visual|text)_projection\.", r"^logit_(scale|bias)$"]
     _can_record_outputs = {"hidden_states": LotlipTextLayer, "attentions": LotlipAttention}
 
     def __init__(self, config: LotlipTextConfig):
@@ -710,7 +766,7 @@ class LotlipVisionModel(LotlipPreTrainedModel):
     input_modalities = ("image",)
     _input_embed_layer = "patch_embedding"
     # the rest of a whole checkpoint
-    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^(visual|text)_projection\.", r"^logit_scale$"]
+    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^(visual|text)_projection\.", r"^logit_(scale|bias)$"]
     _can_record_outputs = {"hidden_states": LotlipVisionLayer, "attentions": LotlipAttention}
 
     def __init__(self, config: LotlipVisionConfig):
@@ -774,8 +830,6 @@ class LotlipModel(LotlipPreTrainedModel):
     config: LotlipConfig
     # the loss is a mean over slots: `Trainer` has no number of items to pass
     accepts_loss_kwargs = False
-    # what a training with a sigmoid loss adds
-    _keys_to_ignore_on_load_unexpected = [r"^logit_bias$"]
     # whether it compares all tokens, see `modeling_token_wise_lotlip`, in the place of one embedding of each
     is_token_wise = False
 
@@ -798,6 +852,12 @@ class LotlipModel(LotlipPreTrainedModel):
             else nn.Identity()
         )
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.logit_bias = (
+            # CODEPATH: models trained with a sigmoid loss have one, the released checkpoints none
+            nn.Parameter(torch.tensor(float(config.logit_bias_init_value)))
+            if config.logit_bias_init_value is not None
+            else None
+        )
 
         # Initialize weights and apply final processing
         self.post_init()
@@ -879,10 +939,12 @@ class LotlipModel(LotlipPreTrainedModel):
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
         r"""
-        Brings `logit_scale` back to [0, ln 100], to be called after each step of the optimizer; a frozen one stays as
-        it is. `Trainer` does so with [`~modeling_lotlip.training.callbacks.ClampLogitScaleCallback`].
+        Brings `logit_scale` back to [0, ln 100], to be called after each step of the optimizer. A frozen one stays as
+        it is, and so does that of a model with a `logit_bias`: the sigmoid loss has no bound (the published SigLIP
+        models learned up to 117). `Trainer` does so with
+        [`~modeling_lotlip.training.callbacks.ClampLogitScaleCallback`].
         """
-        if self.logit_scale.requires_grad:
+        if self.logit_bias is None and self.logit_scale.requires_grad:
             self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -1001,7 +1063,7 @@ class LotlipModel(LotlipPreTrainedModel):
         text_embeds = text_outputs.pooler_output[:, None]
         if output_corner_tokens and text_outputs.corner_pooler_output is not None:
             text_embeds = torch.cat([text_embeds, text_outputs.corner_pooler_output], dim=1)
-        text_embeds = text_embeds / _get_vector_norm(text_embeds)
+        text_embeds = _normalize(text_embeds)
 
         if present is None:
             present = torch.ones(text_embeds.shape[0], dtype=torch.bool, device=text_embeds.device)
@@ -1035,7 +1097,7 @@ class LotlipModel(LotlipPreTrainedModel):
         position_ids (`torch.LongTensor` of the shape of `input_ids`, *optional*):
             Positions of the tokens, final: without them those of the text begin at `num_corner_tokens + 1`.
         return_loss (`bool`, *optional*):
-            Whether to return the contrastive loss, see `image_text_contrastive_loss`. A single caption counts as a
+            Whether to return the loss, see `image_text_contrastive_loss`. A single caption counts as a
             long one: `[CLS]` and every corner token are contrasted with the image.
         short_input_ids (`torch.LongTensor` of shape `(batch_size, short_sequence_length)`, *optional*):
             The short captions, padded to a length of their own.
@@ -1084,8 +1146,7 @@ class LotlipModel(LotlipPreTrainedModel):
             vision_outputs = BaseModelOutputWithPooling(pooler_output=self.visual_projection(vision_pooler_output))
         else:
             raise ValueError("`vision_pooler_output` stands in the place of `pixel_values`: specify one of the two.")
-        image_embeds = vision_outputs.pooler_output
-        image_embeds = image_embeds / _get_vector_norm(image_embeds)
+        image_embeds = _normalize(vision_outputs.pooler_output)
 
         text_embeds, present = [], []
         if short_inputs is not None:
@@ -1103,8 +1164,9 @@ class LotlipModel(LotlipPreTrainedModel):
 
         # cosine similarity as logits
         image_embeds = image_embeds.to(text_embeds.device)
-        logit_scale = self.logit_scale.exp().to(text_embeds.device)
-        logits_per_text = torch.matmul(text_embeds[:, 0], image_embeds.t()) * logit_scale
+        logit_scale = self.logit_scale.float().exp().to(text_embeds.device)
+        logit_bias = self.logit_bias.to(text_embeds.device) if self.logit_bias is not None else None
+        logits_per_text = compute_logits(text_embeds[:, 0], image_embeds, logit_scale, logit_bias)
         logits_per_image = logits_per_text.t()
 
         loss = None
@@ -1114,8 +1176,9 @@ class LotlipModel(LotlipPreTrainedModel):
                     "`return_loss=True` needs the captions of each image: got texts for "
                     f"{text_embeds.shape[0]} images and `pixel_values` of {image_embeds.shape[0]}."
                 )
-            loss = image_text_contrastive_loss(image_embeds, text_embeds, logit_scale, present)
+            loss = image_text_contrastive_loss(image_embeds, text_embeds, logit_scale, present, logit_bias)
 
+        text_embeds, image_embeds = text_embeds.to(self.dtype), image_embeds.to(self.dtype)
         return LotlipOutput(
             loss=loss,
             logits_per_image=logits_per_image,
@@ -1136,7 +1199,7 @@ class LotlipTextModelWithProjection(LotlipPreTrainedModel):
     config: LotlipTextConfig
     base_model_prefix = "text_model"
     input_modalities = ("text",)
-    _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^visual_projection\.", r"^logit_scale$"]
+    _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^visual_projection\.", r"^logit_(scale|bias)$"]
 
     def __init__(self, config: LotlipTextConfig):
         super().__init__(config)
@@ -1216,7 +1279,7 @@ class LotlipVisionModelWithProjection(LotlipPreTrainedModel):
     base_model_prefix = "vision_model"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^text_projection\.", r"^logit_scale$"]
+    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^text_projection\.", r"^logit_(scale|bias)$"]
 
     def __init__(self, config: LotlipVisionConfig):
         super().__init__(config)

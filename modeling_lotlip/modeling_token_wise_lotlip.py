@@ -22,6 +22,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+from transformers.utils.generic import maybe_autocast
 
 from .configuration_lotlip import LotlipConfig
 from .modeling_lotlip import LotlipModel, LotlipOutput, _sort_captions
@@ -44,8 +45,8 @@ def token_similarities(
             False for padding.
 
     Returns:
-        `(torch.Tensor, torch.Tensor)`, both of shape `(images, texts)`: image to text, and text to image. They are of
-        no use where a text has no token.
+        `(torch.Tensor, torch.Tensor)`, both of shape `(images, texts)`: image to text, and text to image, in float32,
+        under autocast too. They are of no use where a text has no token.
 
     Example:
 
@@ -57,7 +58,8 @@ def token_similarities(
     >>> token_similarities(image, text, torch.ones(1, 2, dtype=torch.bool))  # no token of the text is like the third
     (tensor([[0.6667]]), tensor([[1.]]))
     ```"""
-    similarities = torch.einsum("ipd,tqd->iptq", image_embeds, text_embeds)
+    with maybe_autocast(image_embeds.device.type, enabled=False):
+        similarities = torch.einsum("ipd,tqd->iptq", image_embeds.float(), text_embeds.float())
     of_tokens = similarities.masked_fill(~text_mask, -2.0)  # below any cosine
     image_to_text = of_tokens.amax(dim=3).mean(dim=1)
     text_to_image = (similarities.amax(dim=1) * text_mask).sum(dim=2) / text_mask.sum(dim=1).clamp(min=1)
@@ -202,7 +204,9 @@ class LotlipTokenWiseModel(LotlipModel):
         if not self.training:
             first_embeds = text_embeds[:, 0].to(image_embeds.device)
             similarities = token_similarities(image_embeds, first_embeds, (first_embeds != 0).any(dim=-1))
-            logits_per_image, logits_per_text = (self.logit_scale.exp() * each for each in similarities)
+            scale = self.logit_scale.float().exp()
+            bias = self.logit_bias.float() if self.logit_bias is not None else 0.0
+            logits_per_image, logits_per_text = (scale * each + bias for each in similarities)
             logits_per_text = logits_per_text.t()
 
         return LotlipOutput(

@@ -61,12 +61,13 @@ def vision_config(**kwargs):
     return LotlipVisionConfig(**{**fields, **kwargs})
 
 
-def new_model(num_corner_tokens=2, vision_projection_dim=None, seed=0, **kwargs):
+def new_model(num_corner_tokens=2, vision_projection_dim=None, seed=0, logit_bias_init_value=None, **kwargs):
     torch.manual_seed(seed)
     config = LotlipConfig(
         text_config=text_config(num_corner_tokens, **kwargs),
         vision_config=vision_config(projection_dim=vision_projection_dim),
         projection_dim=WIDTH,
+        logit_bias_init_value=logit_bias_init_value,
     )
     return LotlipModel(config).eval()
 
@@ -363,6 +364,75 @@ def test_half_precision(tmp_path, dtype):
         assert nn.functional.cosine_similarity(outputs[name].float(), expected[name]).min() > 0.999
     assert outputs.loss.dtype == torch.float32
     assert outputs.loss.item() == pytest.approx(expected.loss.item(), rel=0.05)
+
+
+@pytest.mark.parametrize("logit_bias_init_value", [None, -3.0])
+def test_the_loss_under_autocast_is_that_of_float32(logit_bias_init_value):
+    """Of the towers' bfloat16 outputs; the gradients of bfloat16 logits are off by some hundredths."""
+    model, captions = new_model(vision_projection_dim=WIDTH, logit_bias_init_value=logit_bias_init_value), 5
+    inputs = {**pad(random_captions(captions)), "pixel_values": random_images(captions), "return_loss": True}
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(**inputs)
+        text, image = outputs.text_model_output, outputs.vision_model_output.pooler_output
+    assert text.pooler_output.dtype == image.dtype == torch.bfloat16
+    leaves = [x.detach().float().requires_grad_() for x in (text.pooler_output, text.corner_pooler_output, image)]
+    texts = nn.functional.normalize(torch.cat([leaves[0][:, None], leaves[1]], dim=1), dim=-1)
+    images = nn.functional.normalize(leaves[2], dim=-1)
+    scalars = [getattr(model, name) for name in ("logit_scale", "logit_bias") if getattr(model, name) is not None]
+    loss = image_text_contrastive_loss(images, texts, model.logit_scale.exp(), logit_bias=model.logit_bias)
+
+    assert outputs.text_embeds.dtype == outputs.logits_per_image.dtype == torch.float32
+    assert_close(outputs.text_embeds, texts[:, 0], atol=1e-6)
+    logits = texts[:, 0] @ images.T * model.logit_scale.exp() + (logit_bias_init_value or 0)
+    assert_close(outputs.logits_per_text, logits, atol=1e-5)
+    assert outputs.loss.item() == pytest.approx(loss.item(), rel=1e-6)
+    expected = torch.autograd.grad(loss, leaves + scalars)
+    found = torch.autograd.grad(outputs.loss, [text.pooler_output, text.corner_pooler_output, image, *scalars])
+    for gradient, expected_gradient in zip(found[:3], expected[:3]):
+        assert torch.equal(gradient, expected_gradient.bfloat16()), "what reaches a bfloat16 tensor is rounded once"
+    assert_close(torch.stack(found[3:]), torch.stack(expected[3:]), atol=1e-6)
+
+
+def test_a_model_in_bfloat16_computes_the_loss_in_float32():
+    model, captions = new_model(vision_projection_dim=WIDTH).bfloat16(), 5
+    outputs = model(**pad(random_captions(captions)), pixel_values=random_images(captions), return_loss=True)
+    text, image = outputs.text_model_output, outputs.vision_model_output
+    texts = torch.cat([text.pooler_output[:, None], text.corner_pooler_output], dim=1).float()
+    texts, images = (nn.functional.normalize(x, dim=-1) for x in (texts, image.pooler_output.float()))
+    loss = image_text_contrastive_loss(images, texts, model.logit_scale.float().exp())
+    assert outputs.loss.item() == pytest.approx(loss.item(), rel=1e-6)
+    assert_close(outputs.logits_per_text, texts[:, 0] @ images.T * model.logit_scale.float().exp(), atol=1e-5)
+
+
+# ---- a model with a bias
+
+
+def test_a_model_with_a_bias_has_the_sigmoid_loss(tmp_path):
+    model, captions = new_model(logit_bias_init_value=-2.5), random_captions(4)
+    captions[2] = None
+    with torch.no_grad():
+        model.logit_scale.fill_(math.log(117))
+        model.logit_bias.fill_(-12.9)
+    outputs = model(**pad(captions), pixel_values=random_images(4), return_loss=True)
+    with torch.no_grad():
+        slots = [embed_alone(model, captions[row], True) for row in (0, 1, 3)]
+        logits = 117 * torch.stack(slots, dim=1) @ outputs.image_embeds[[0, 1, 3]].T - 12.9
+        assert_close(outputs.logits_per_text[[0, 1, 3]][:, [0, 1, 3]], logits[0], atol=1e-4)
+        answers = (2 * torch.eye(3) - 1) * logits
+        expected = answers.exp().reciprocal().log1p().sum(dim=(1, 2)).mean() / 3
+    assert outputs.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    outputs.loss.backward()
+    assert model.logit_bias.grad.isfinite() and model.logit_bias.grad != 0
+
+    model.clamp_logit_scale()
+    model.save_pretrained(tmp_path)
+    loaded, info = LotlipModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()) and loaded.logit_bias.item() == pytest.approx(-12.9)
+    assert loaded.logit_scale.exp().item() == pytest.approx(117), "no bound"
+    for tower in (LotlipTextModelWithProjection, LotlipVisionModelWithProjection, LotlipVisionModel, LotlipTextModel):
+        _, info = tower.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(info.values()), "the bias is none of the tower's"
+    assert new_model().logit_bias is None and "logit_bias" not in new_model().state_dict()
 
 
 def test_tuples():

@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoModelForZeroShotImageClassification
 
 from modeling_lotlip import LotlipConfig, LotlipModel, LotlipTokenWiseModel
+from modeling_lotlip.modeling_token_wise_lotlip import token_similarities
 from tests.conftest import tiny_config
 
 
@@ -43,6 +44,16 @@ def test_logits_are_mean_similarities_of_each_token_with_the_most_similar(model)
             expected = similarities.amax(dim=1).mean(), similarities.amax(dim=0).mean()
             ours = outputs.logits_per_image[row, column], outputs.logits_per_text[column, row]
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_under_autocast_are_those_of_float32(model):
+    pixel_values = torch.randn(2, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(input_ids=TEXTS, attention_mask=MASK, pixel_values=pixel_values)
+    to_text, to_image = token_similarities(outputs.image_embeds, outputs.text_embeds, MASK.bool())
+    assert outputs.logits_per_image.dtype == outputs.text_embeds.dtype == torch.float32
+    torch.testing.assert_close(outputs.logits_per_image, model.logit_scale.exp() * to_text)
+    torch.testing.assert_close(outputs.logits_per_text, model.logit_scale.exp() * to_image.t())
 
 
 def test_short_and_long_captions_in_training(model):

@@ -91,7 +91,7 @@ class Handlers:
         return found["html"] if "html" in found else format_message(found["message"])
 
     def classify(self, image_path: str | None, labels: str, template: str) -> str:
-        add_up = not hasattr(self.searcher.model, "logit_bias")
+        add_up = getattr(self.searcher.model, "logit_bias", None) is None
         found = answer(lambda: {"html": format_labels(self.searcher.classify(image_path, labels, template), add_up)})
         return found["html"] if "html" in found else format_message(found["message"])
 

@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 class ClampLogitScaleCallback(TrainerCallback):
     """
     Keeps `logit_scale` of a [`LotlipModel`] within [0, ln 100] while `Trainer` trains it, as the paper's training does
-    (Wu et al., 2024, https://arxiv.org/abs/2410.05249).
+    (Wu et al., 2024, https://arxiv.org/abs/2410.05249); that of a model with a sigmoid loss has no bounds.
 
     Example:
 

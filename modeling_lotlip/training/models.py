@@ -182,7 +182,6 @@ def gather_model(model: nn.Module, objective: Objective, accelerator: Accelerato
     weights = get_model_state_dict(unwrapped_model, options=StateDictOptions(full_state_dict=True))
     with torch.random.fork_rng():
         copy = get_model_class(objective)(unwrapped_model.config)
-        prepare_for_objective(copy, objective)
     copy.load_state_dict(weights)
     return copy.to(accelerator.device)
 
@@ -198,12 +197,19 @@ def get_model_class(objective: Objective) -> type[LotlipModel]:
 
 
 def prepare_for_objective(model: LotlipModel, objective: Objective) -> None:
-    """Gives a model the scalars that a loss needs, with which it is saved, and without which it works."""
-    if objective.logit_scale is not None:
-        with torch.no_grad():
-            model.logit_scale.fill_(objective.logit_scale).log_()
-    if objective.logit_bias is not None:
-        model.register_parameter("logit_bias", nn.Parameter(torch.tensor(objective.logit_bias)))
+    """
+    Gives a model the bias of the logits that the objective's loss needs, and the temperature that goes with it, or
+    takes it away. A model that was trained with such a loss keeps both.
+    """
+    if (model.logit_bias is None) == (objective.logit_bias is None):
+        return
+    model.config.logit_bias_init_value = objective.logit_bias
+    if objective.logit_bias is None:
+        model.logit_bias = None
+        return
+    model.logit_bias = nn.Parameter(torch.tensor(objective.logit_bias))
+    with torch.no_grad():
+        model.logit_scale.fill_(objective.logit_scale).log_()
 
 
 def build_tokenizer(dataset: datasets.Dataset, reader: CaptionReader) -> LotlipTokenizer:

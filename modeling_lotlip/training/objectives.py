@@ -23,10 +23,9 @@ class Objective:
             Further arguments of the loss, of its own.
         num_corner_tokens, num_long_captions, short_captions:
             The defaults of these training arguments.
-        logit_scale (`float`, *optional*):
-            Where the inverse temperature (no logarithm) begins, if not where the model has it.
-        logit_bias (`float`, *optional*):
-            Where the bias of the logits begins, if the loss has one.
+        logit_scale, logit_bias (`float`, *optional*):
+            Where the inverse temperature (no logarithm) and the bias of the logits begin, if the loss has a bias and
+            the model has none yet.
         is_token_wise (`bool`, *optional*, defaults to `False`):
             Whether the loss takes the embeddings of all tokens, those of [`LotlipTokenWiseModel`].
     """

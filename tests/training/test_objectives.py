@@ -53,7 +53,27 @@ def test_an_objective_trains_and_resumes(train, tmp_path, recwarn, caplog, objec
     model = AutoModel.from_pretrained(whole)
     assert type(model) is get_model_class(OBJECTIVES[objective])
     assert model.config.text_config.num_corner_tokens == (2 if objective == "lotlip" else 0)
-    assert "logit_bias" not in caplog.text and not hasattr(model, "logit_bias")
+    assert "logit_bias" not in caplog.text and (model.logit_bias is not None) == ("logit_bias" in weights)
+
+
+def test_siglip_trained_further_keeps_temperature_and_bias(train, tmp_path):
+    options = {"max_train_samples": 8, "max_eval_samples": 4, "per_device_train_batch_size": 4, "max_train_steps": 1}
+    options["warmup_steps"] = 2  # whose first step changes nothing
+    first = AutoModel.from_pretrained(train("first", objective="siglip", **options))
+    assert first.logit_scale.exp().item() == pytest.approx(10) and first.logit_bias.item() == -10
+    with torch.no_grad():
+        first.logit_scale.fill_(4.75)  # 115.6
+        first.logit_bias.fill_(-12.5)
+    first.save_pretrained(tmp_path / "first")
+
+    options |= {"config_name": None, "model_name_or_path": tmp_path / "first"}
+    again = AutoModel.from_pretrained(train("again", objective="siglip", **options))
+    assert again.logit_scale.item() == 4.75 and again.logit_bias.item() == -12.5
+    clip = AutoModel.from_pretrained(train("clip", objective="clip", **options))
+    assert clip.logit_bias is None and clip.logit_scale.exp().item() == pytest.approx(100)
+    options["model_name_or_path"] = tmp_path / "clip"
+    back = AutoModel.from_pretrained(train("back", objective="siglip", **options))
+    assert back.logit_scale.exp().item() == pytest.approx(10) and back.logit_bias.item() == -10
 
 
 def test_filip_trains_on_kept_tokens_of_a_frozen_tower(train, tmp_path):
