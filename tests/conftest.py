@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from hypothesis import HealthCheck, settings
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
@@ -38,6 +39,13 @@ WORDS = "a photo of red green blue yellow boat car house tree the ground is sand
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+# Made-up inputs: always the same ones; and, by hand, many more, drawn from a seed:
+# pytest tests/test_fuzz.py --hypothesis-profile long --hypothesis-seed 0
+QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None)
+settings.register_profile("short", QUIET, max_examples=100, derandomize=True)
+settings.register_profile("long", QUIET, max_examples=10_000)
+settings.load_profile("short")
 
 # the models of the tests are too small to share out
 torch.set_num_threads(1)
@@ -99,10 +107,8 @@ def build_reference_model(reference):
     return build
 
 
-@pytest.fixture(scope="session")
-def model_dir(tmp_path_factory) -> Path:
-    """A small random model with its processor, saved."""
-    folder = tmp_path_factory.mktemp("model")
+def save_small_model(folder: Path) -> None:
+    """Saves a small random model with its processor."""
     torch.manual_seed(0)
     tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     tower["initializer_range"] = 0.2
@@ -115,6 +121,12 @@ def model_dir(tmp_path_factory) -> Path:
     LotlipModel(config).save_pretrained(folder)
     image_processor = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     LotlipProcessor(image_processor=image_processor, tokenizer=LotlipTokenizer(vocab=vocab)).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    save_small_model(folder)
     return folder
 
 

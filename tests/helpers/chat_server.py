@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image
@@ -20,6 +20,10 @@ class Server(BaseHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
+
+    def handle(self):
+        with suppress(ConnectionError):  # of a client that was killed
+            super().handle()
 
     def reply(self, status: int, content: object, retry_after: str | None = None):
         content = content if isinstance(content, bytes) else json.dumps(content).encode()

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import pickle
-import random
 import re
 import resource
 import shutil
@@ -56,32 +55,6 @@ def assert_same_weights(folder: Path, expected: Path) -> None:
     weights, expected = load_file(folder / "model.safetensors"), load_file(expected / "model.safetensors")
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-
-
-@pytest.mark.parametrize("num_kills", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_runs_end_as_the_uninterrupted_one(train, tmp_path, num_kills):
-    options = {"max_train_steps": 20, "checkpointing_steps": 1, "eval_steps": 100}
-    whole = train("whole", **options)
-    generator = random.Random(num_kills)
-    killed, torn = tmp_path / "killed", 0
-    argv = training_argv(tmp_path, "killed", **options, resume_from_checkpoint="latest")
-    for kill in range(num_kills):
-        process = start(argv)
-        num_checkpoints = len(list_checkpoints(killed)) + generator.randint(1, max(1, 18 // num_kills - 1))
-        wait_for(process, lambda: len(list_checkpoints(killed)) >= num_checkpoints)  # noqa: B023
-        if kill % 2 == 0:  # in the middle of writing
-            wait_for(process, lambda: bool(list(killed.glob("checkpoint-*.partial/*"))))
-        assert process.poll() is None, "it ended before it was killed"
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        torn += bool(list(killed.glob("checkpoint-*.partial")))
-    assert torn > 0, "no kill hit a checkpoint that was being written"
-    finished = start(argv)
-    _, errors = finished.communicate(timeout=TIME_LIMIT)
-    assert finished.returncode == 0, errors
-    assert "Going on from" in errors
-    assert_same_weights(killed, whole)
-    assert not list(killed.glob("*.partial"))
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -1,0 +1,276 @@
+"""
+Kills trainings, captionings and indexings with SIGKILL, and starts each again: in the end there must be what an
+undisturbed run leaves, and at no moment may something that was finished be gone.
+
+    python -m tests.reliability.kills --training 40 --captioning 30 --indexing 30 --seed 0
+
+Every third kill comes in the middle of a write: the process is frozen (SIGSTOP) as soon as it has a file of its output
+folder open for writing, and killed if it still has it then. The others come at random moments. A job that ends before
+its kill is compared, and the next round begins in another folder. Linux only, which tells the open files of a process.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.training.checkpoints import list_checkpoints
+from tests.conftest import save_small_model, training_argv
+from tests.helpers.captioners import of_folder, read_records
+from tests.helpers.chat_server import serve
+from tests.reliability.commands import run_quietly
+
+
+# Processes of their own that need not import torch again
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.reliability.commands"])
+EVERY = 3  # of so many kills one comes in the middle of a write
+TIME_LIMIT = 300  # seconds, as long as no machine takes for a job
+# as large as jobs have to be for kills to hit all of their parts
+NUM_STEPS, NUM_PICTURES, NUM_COPIES = 20, 240, 10
+TEXTS = ["a red boat", "a green car", "a blue house", "a yellow tree", "sand", "the sea", "a photo", "the ground"]
+
+
+def to_argv(options: dict) -> list[str]:
+    return [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+
+
+class Training:
+    """A training, which must end with the same weights bit by bit."""
+
+    name = "training"
+
+    def __init__(self, folder: Path, num_steps: int):
+        self.folder, self.num_steps = folder, num_steps
+
+    def command(self, output: Path) -> tuple[str, list[str]]:
+        options = {"max_train_steps": self.num_steps, "checkpointing_steps": 1, "eval_steps": 100}
+        return "train", training_argv(self.folder, output.name, **options, resume_from_checkpoint="latest")
+
+    def list_finished(self, output: Path) -> list:
+        return [path.name for path in list_checkpoints(output)]
+
+    def check(self, output: Path, undisturbed: Path) -> None:
+        weights, expected = (load_file(folder / "model.safetensors") for folder in (output, undisturbed))
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+        results = [(folder / "eval_results.json").read_text() for folder in (output, undisturbed)]
+        assert results[0] == results[1]
+        assert self.list_finished(output) == self.list_finished(undisturbed)
+        assert not list(output.rglob("*.partial"))
+
+    def describe_lost(self) -> str:
+        return "nothing"
+
+
+class Captioning:
+    """Captions of pictures from a server, every one of which must be there once."""
+
+    name = "captioning"
+
+    def __init__(self, photos: Path, url: str, requests: list):
+        self.photos, self.url, self.requests = photos, url, requests
+        self.num_pictures, self.num_rounds = len(list(photos.iterdir())), 0
+
+    def command(self, output: Path) -> tuple[str, list[str]]:
+        options = {"captioner": "model", "endpoint": self.url, "output_dir": output, "concurrency": 8}
+        options |= {"rules": "none", "device": "cpu", **of_folder(self.photos)}
+        return "lotlip", [
+            "recaption",
+            *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
+        ]
+
+    def list_finished(self, output: Path) -> list:
+        return sorted(json.dumps(row) for row in read_records(output))
+
+    def check(self, output: Path, undisturbed: Path) -> None:
+        self.num_rounds += 1
+        rows = self.list_finished(output)
+        assert rows == self.list_finished(undisturbed) and len(rows) == self.num_pictures
+        assert not list(output.rglob("*.partial"))
+
+    def describe_lost(self) -> str:
+        num_again = len(self.requests) - self.num_rounds * self.num_pictures
+        return f"no caption that was written; {num_again} that were not were asked for again"
+
+
+class Indexing:
+    """An index of pictures, every one of which must be in it once, with its embedding."""
+
+    name = "indexing"
+
+    def __init__(self, folder: Path, photos: Path):
+        self.model, self.photos = folder / "model", photos
+        save_small_model(self.model)
+
+    def command(self, output: Path) -> tuple[str, list[str]]:
+        options = {"model": self.model, "index_dir": output, "k": 100_000, "output_file": output / "found.json"}
+        return "lotlip", ["search", str(self.photos), *TEXTS, "--device", "cpu", *to_argv(options)]
+
+    def list_finished(self, output: Path) -> list:
+        return []  # only the store itself knows
+
+    def check(self, output: Path, undisturbed: Path) -> None:
+        found, expected = (json.loads((folder / "found.json").read_text()) for folder in (output, undisturbed))
+        assert found["num_pictures"] == expected["num_pictures"] == len(list(self.photos.iterdir()))
+        for query, other in zip(found["queries"], expected["queries"]):
+            similarities, others = (
+                {hit["path"]: hit["similarity"] for hit in hits["results"]} for hits in (query, other)
+            )
+            assert len(query["results"]) == len(similarities) == found["num_pictures"]
+            assert similarities == pytest.approx(others, abs=1e-5)  # batches are cut elsewhere
+        assert not list(output.rglob("*.partial"))
+
+    def describe_lost(self) -> str:
+        return "nothing"
+
+
+def find_file_in_work(pid: int, folder: Path) -> str | None:
+    """A file in a folder that a process has open for writing, locks apart."""
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # the process has ended
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(FileNotFoundError):  # closed meanwhile
+                target = os.readlink(f"/proc/{pid}/fd/{number}")
+                if target.startswith(f"{folder}/") and not target.endswith(".lock"):
+                    flags = Path(f"/proc/{pid}/fdinfo/{number}").read_text().partition("flags:")[2].split()[0]
+                    if int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
+                        return str(Path(target).relative_to(folder))
+    return None
+
+
+def is_frozen(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def freeze_in_a_write(process: multiprocessing.Process, folder: Path) -> str | None:
+    """Freezes a process while it writes a file, and tells which; None if it ends before."""
+    deadline = time.monotonic() + TIME_LIMIT
+    while process.is_alive():
+        assert time.monotonic() < deadline, f"not in {TIME_LIMIT} s"
+        if find_file_in_work(process.pid, folder) is None:
+            continue
+        os.kill(process.pid, signal.SIGSTOP)
+        while process.is_alive() and not is_frozen(process.pid):
+            time.sleep(0.0001)
+        file = find_file_in_work(process.pid, folder)
+        if file is not None:
+            return file
+        os.kill(process.pid, signal.SIGCONT)
+    return None
+
+
+class Run:
+    """One job after the other, and their folders."""
+
+    def __init__(self, job: Training | Captioning | Indexing, folder: Path, seed: int):
+        self.job, self.folder = job, folder
+        self.random = random.Random(f"{seed} {job.name}")
+        self.num_rounds, self.kills, self.seconds = 0, Counter(), 0.0
+
+    def start(self, output: Path) -> multiprocessing.Process:
+        log = self.folder / f"{output.name}.log"
+        process = SERVER.Process(target=run_quietly, args=(log, *self.job.command(output)))
+        process.start()
+        return process
+
+    def finish(self, process: multiprocessing.Process, output: Path) -> None:
+        process.join(timeout=TIME_LIMIT)
+        log = (self.folder / f"{output.name}.log").read_text()
+        assert process.exitcode == 0, f"it ended with {process.exitcode}:\n{log[-3000:]}"
+
+    def kill(self, process: multiprocessing.Process, output: Path, is_in_a_write: bool) -> str | None:
+        """Kills a process, and tells when; None if it ended before."""
+        start = time.monotonic()
+        process.join(timeout=self.random.uniform(0, 0.6 * self.seconds))
+        file = freeze_in_a_write(process, output) if is_in_a_write else None
+        if not process.is_alive() or (is_in_a_write and file is None):
+            return None
+        process.kill()
+        process.join(timeout=TIME_LIMIT)
+        assert process.exitcode == -signal.SIGKILL
+        when = f"after {time.monotonic() - start:.2f} s"
+        return f"{when}, while it wrote {file}" if is_in_a_write else when
+
+    def run(self, num_kills: int, tell: Callable[[str], None] = print) -> str:
+        """Kills the job so often; tells what came of it."""
+        undisturbed = self.folder / f"{self.job.name}-undisturbed"
+        first = SERVER.Process(target=time.sleep, args=(0,))  # is ready when the server has imported all
+        first.start()
+        first.join()
+        start = time.monotonic()
+        self.finish(self.start(undisturbed), undisturbed)
+        self.seconds = time.monotonic() - start
+        self.job.check(undisturbed, undisturbed)
+        while self.kills.total() < num_kills:
+            self.num_rounds += 1
+            self.run_round(self.folder / f"{self.job.name}-{self.num_rounds}", undisturbed, num_kills, tell)
+        return (
+            f"{self.job.name}: {self.kills.total()} kills, {self.kills[True]} of them while a file was written, in "
+            f"{self.num_rounds} jobs of {self.seconds:.1f} s; every one ended as the undisturbed one. Lost: "
+            f"{self.job.describe_lost()}."
+        )
+
+    def run_round(self, output: Path, undisturbed: Path, num_kills: int, tell: Callable[[str], None]) -> None:
+        """Starts a job again and again until it ends by itself, and compares."""
+        while True:
+            finished = self.job.list_finished(output)
+            process = self.start(output)
+            if self.kills.total() < num_kills:
+                is_in_a_write = self.kills.total() % EVERY == 0
+                when = self.kill(process, output, is_in_a_write)
+                if when is not None:
+                    self.kills[is_in_a_write] += 1
+                    tell(f"{output.name}: kill {self.kills.total()} {when}")
+                    left = self.job.list_finished(output)
+                    assert set(finished) <= set(left), "what was finished is gone"
+                    assert len(set(left)) == len(left), "something is there twice"
+                    continue
+            self.finish(process, output)
+            self.job.check(output, undisturbed)
+            shutil.rmtree(output)
+            return
+
+
+@contextmanager
+def make_jobs(folder: Path, num_steps: int, num_pictures: int, num_copies: int) -> Iterator[list]:
+    """The three jobs on drawn scenes, with the server that writes the captions."""
+    photos, many = folder / "photos", folder / "many_photos"
+    photos.mkdir()
+    many.mkdir()
+    for index, scene in enumerate(load_scenes(num_pictures)):
+        scene["image"].save(photos / f"{index}.png")
+        for copy in range(num_copies):
+            os.link(photos / f"{index}.png", many / f"{index}-{copy}.png")
+    with serve({}) as server:
+        yield [Training(folder, num_steps), Captioning(photos, server.url, server.requests), Indexing(folder, many)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, number in (("training", 40), ("captioning", 30), ("indexing", 30)):
+        parser.add_argument(f"--{name}", type=int, default=number, help=f"How often it is killed. Default: {number}.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the moments. Default: 0.")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, make_jobs(Path(name), NUM_STEPS, NUM_PICTURES, NUM_COPIES) as jobs:
+        lines = [
+            Run(job, Path(name), args.seed).run(getattr(args, job.name)) for job in jobs if getattr(args, job.name)
+        ]
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
