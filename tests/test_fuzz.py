@@ -259,7 +259,7 @@ def test_a_batch_of_images_is_its_images(images):
 
 
 @st.composite
-def retrieval_cases(draw) -> tuple[np.ndarray, np.ndarray, list[int] | None, bool]:
+def retrieval_cases(draw) -> tuple[np.ndarray, np.ndarray, list[int] | list[list[int]] | None, bool]:
     """Images, texts and a map, full of equals and of odd values; and whether all of it is in order."""
     entries = st.integers(-2, 2).map(float)
     if draw(st.integers(0, 3)) == 0:
@@ -269,13 +269,16 @@ def retrieval_cases(draw) -> tuple[np.ndarray, np.ndarray, list[int] | None, boo
         st.integers(0, num_images - 1), max_size=4).map(lambda more: own + more)))  # fmt: skip
     if text_to_image is not None and draw(st.integers(0, 3)) == 0:
         text_to_image[draw(st.integers(0, len(text_to_image) - 1))] = draw(st.integers(-1, num_images))
+    if text_to_image is not None and draw(st.booleans()):
+        more = st.lists(st.integers(0, num_images - 1), max_size=3)
+        text_to_image = [[image, *draw(more)] for image in text_to_image]
     num_texts = num_images if text_to_image is None else len(text_to_image)
     rows = st_numpy.arrays(np.float64, st.just((num_images + num_texts, width)), elements=entries)
     scales = 10.0 ** draw(st_numpy.arrays(np.float64, (num_images + num_texts, 1), elements=st.integers(-300, 300)))
     rows = draw(rows) * scales
     images, texts = rows[:num_images], rows[num_images:]
     is_good = np.isfinite(rows).all() and rows.any(axis=1).all()
-    is_good &= text_to_image is None or set(text_to_image) == set(range(num_images))
+    is_good &= text_to_image is None or set(np.hstack(text_to_image)) == set(range(num_images))
     if draw(st.integers(0, 9)) == 0:
         texts, is_good = np.pad(texts, ((0, 0), (0, 1)), constant_values=1), False
     return images, texts, text_to_image, bool(is_good)
@@ -303,12 +306,12 @@ def test_any_embeddings_are_judged_or_refused(case, random):
         return
 
     results = retrieval_metrics(images, texts, text_to_image, ks)
-    own = np.arange(len(images)) if text_to_image is None else np.array(text_to_image)
+    own = [np.atleast_1d(entry) for entry in (range(len(images)) if text_to_image is None else text_to_image)]
     # divided by the largest entry first: the squares of 1e-300 vanish
     units = [rows / np.abs(rows).max(axis=1, keepdims=True) for rows in (texts, images)]
     units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in units]
     similarities = (units[0] @ units[1].T).round(9)
-    is_match = own[:, None] == np.arange(len(images))
+    is_match = np.array([np.isin(np.arange(len(images)), entry) for entry in own])
     for direction, table, matches in (("t2i", similarities, is_match), ("i2t", similarities.T, is_match.T)):
         recalls = [results[f"{direction}_recall@{k}"] for k in ks]
         assert all(0 <= low <= high + 1e-9 for low, high in pairwise(recalls)) and recalls[-1] == 100
@@ -317,7 +320,7 @@ def test_any_embeddings_are_judged_or_refused(case, random):
 
     order = random.sample(range(len(images)), len(images))  # new place i has the old image order[i]
     text_order = random.sample(range(len(texts)), len(texts))
-    moved = np.argsort(order)[own[text_order]]
+    moved = [np.argsort(order)[own[text]].tolist() for text in text_order]
     scales = np.array([[2.0 ** random.randint(-10, 10)] for _ in order])
     assert retrieval_metrics(images[order] * scales, texts[text_order], moved, ks) == pytest.approx(results)
     if text_to_image is None:

@@ -70,6 +70,8 @@ def run(
                 text_embedding=retrieval.text_embedding,
                 # a drawn scene has the short caption of others
                 distinct_short_captions=data.dataset_name is None and retrieval.benchmark is None,
+                # published numbers count one image for a text
+                group_equal_captions=retrieval.benchmark is None,
                 batch_size=models.batch_size,
                 max_length=models.max_length,
                 num_workers=data.dataloader_num_workers,

@@ -40,6 +40,8 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed
+from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from PIL import Image
 from torch.utils.data import DataLoader, get_worker_info
@@ -283,6 +285,23 @@ def load_rows(
         worker_init_fn=leave_signals_to_the_main_process,
         generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
     )
+
+
+def gather_to_main(share: Any) -> list[Any]:
+    """
+    What each process has, in the order of the processes, for the main one alone: the others get an empty list, and
+    need no memory for it.
+
+    Args:
+        share (`Any`):
+            What this process has.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return [share]
+    shares = [None] * state.num_processes if state.is_main_process else None
+    torch.distributed.gather_object(share, shares)
+    return shares or []
 
 
 def embed_rows(

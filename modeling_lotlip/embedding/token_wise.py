@@ -6,14 +6,14 @@ The evaluation of models that compare images and texts token by token: see [`Lot
 Yao et al., 2021, FILIP: Fine-grained Interactive Language-Image Pre-Training, https://arxiv.org/abs/2111.07783.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from accelerate import PartialState
 from torch.nn.functional import pad
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..metrics import ranks_of_blocks
+from ..metrics import list_matches, ranks_of_blocks
 from ..modeling_token_wise_lotlip import token_similarities
 
 
@@ -58,7 +58,9 @@ def similarity_blocks_of_tokens(
         yield rows, *(torch.cat(similarities).t().cpu() for similarities in zip(*parts))
 
 
-def rank_by_tokens(image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_to_image: torch.Tensor):
+def rank_by_tokens(
+    image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_to_image: Sequence[int] | Sequence[list[int]]
+):
     """
     [`retrieval_ranks`] by late interaction: texts are ranked for an image by the similarity of image to text, images
     for a text by that of text to image.
@@ -68,9 +70,10 @@ def rank_by_tokens(image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_t
             Normalised embeddings of tokens.
         text_embeds (`torch.Tensor` of shape `(num_texts, text_length, dim)`):
             Normalised embeddings of tokens, zero at padding.
-        text_to_image (`torch.Tensor` of shape `(num_texts,)`):
-            The image of each text.
+        text_to_image (`Sequence[int]` or `Sequence[list[int]]`):
+            The image or images of each text.
     """
+    matches = list_matches(text_to_image, len(text_embeds), len(image_embeds))
     columns = slice(0, len(image_embeds))
     both = [[], []]
     for rows, *similarities in similarity_blocks_of_tokens(image_embeds, text_embeds):
@@ -78,6 +81,9 @@ def rank_by_tokens(image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_t
             blocks.append((rows, columns, block.contiguous()))
     ranks = []
     for blocks in both:
-        own = torch.cat([block[torch.arange(len(block)), text_to_image[rows]] for rows, _, block in blocks])
-        ranks.append(ranks_of_blocks(blocks, own, text_to_image, len(image_embeds)))
+        own = []
+        for rows, _, block in blocks:
+            texts, images = matches[:, (matches[0] >= rows.start) & (matches[0] < rows.stop)]
+            own.append(block[texts - rows.start, images])
+        ranks.append(ranks_of_blocks(blocks, torch.cat(own), matches))
     return ranks[0][0], ranks[1][1]

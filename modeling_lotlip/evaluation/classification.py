@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.images import read_image, undecoded
 from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import evaluation_mode
-from ..embedding.rows import Item, RowCollator, embed_rows, load_rows, warn_of_unreadable
+from ..embedding.rows import Item, RowCollator, embed_rows, gather_to_main, load_rows, warn_of_unreadable
 from ..embedding.token_wise import is_token_wise, pad_and_concatenate, similarity_blocks_of_tokens
 from ..files import format_markdown
 
@@ -237,12 +237,14 @@ def evaluate_zero_shot(
                 image_embeds.append(result.embeds)
                 labels += [label for (_, label) in (item.row for item in result.items)]
             progress.update(len(result.items))
-    image_embeds, labels, num_unreadable = map(gather_object, (image_embeds, labels, [num_unreadable]))
-    if not image_embeds:
+    if not any(gather_object([len(labels)])):
         raise ValueError("No image of the evaluation data can be read.")
+    shares = gather_to_main((image_embeds, labels, num_unreadable))
     if not state.is_main_process:
         return {}
-    results = classify(torch.cat(image_embeds), labels, class_embeds, class_names)
+    image_embeds, labels, num_unreadable = zip(*shares)
+    image_embeds = torch.cat([part for parts in image_embeds for part in parts])
+    results = classify(image_embeds, [label for part in labels for label in part], class_embeds, class_names)
     return results | ({"num_unreadable_images": sum(num_unreadable)} if any(num_unreadable) else {})
 
 

@@ -26,10 +26,18 @@ from ..data.images import read_image, undecoded
 from ..data.loading import get_columns
 from ..data.published import get_benchmark, load_benchmark
 from ..embedding.models import evaluation_mode
-from ..embedding.rows import EmbeddedItems, Item, RowCollator, embed_rows, load_rows, warn_of_unreadable
+from ..embedding.rows import (
+    EmbeddedItems,
+    Item,
+    RowCollator,
+    embed_rows,
+    gather_to_main,
+    load_rows,
+    warn_of_unreadable,
+)
 from ..embedding.token_wise import pad_and_concatenate, rank_by_tokens
 from ..files import format_markdown
-from ..metrics import metrics_of_ranks, ranks_of_blocks, retrieval_ranks, similarity_blocks
+from ..metrics import list_matches, metrics_of_ranks, ranks_of_blocks, retrieval_ranks, similarity_blocks
 from ..sub_captions import join_sub_captions
 
 
@@ -126,7 +134,8 @@ def embed_dataset(
     num_workers: int = 0,
 ) -> EmbeddedDataset:
     """
-    Embeds the images and captions of a data set. Every process embeds its share, and each gets the whole.
+    Embeds the images and captions of a data set. Every process embeds its share; the main one gets the whole, the
+    others an empty one.
 
     Args:
         model (`PreTrainedModel`):
@@ -175,7 +184,9 @@ def embed_dataset(
     if text_embedding == "mean":
         for captions in embedded.captions.values():
             captions.embeds = torch.nn.functional.normalize(captions.embeds.mean(dim=1), dim=-1)
-    return join_shares(gather_object([embedded]))
+    if not any(gather_object([len(embedded.image_embeds)])):
+        raise ValueError("No image of the evaluation data can be read.")
+    return join_shares(gather_to_main(embedded))
 
 
 def collect(results: Iterator[EmbeddedItems], progress: tqdm) -> EmbeddedDataset:
@@ -217,15 +228,8 @@ def concatenate(embeds: list[torch.Tensor]) -> torch.Tensor:
 
 
 def join_shares(shares: list[EmbeddedDataset]) -> EmbeddedDataset:
-    """
-    The shares of several processes as one.
-
-    Raises:
-        `ValueError`: if none has an image.
-    """
+    """The shares of several processes as one."""
     with_images = [share for share in shares if len(share.image_embeds) > 0]
-    if not with_images:
-        raise ValueError("No image of the evaluation data can be read.")
     captions = {}
     for kind in ("short", "long"):
         first_row, parts = 0, []
@@ -243,7 +247,7 @@ def join_shares(shares: list[EmbeddedDataset]) -> EmbeddedDataset:
                 num_truncated=sum(part.num_truncated for part in parts),
             )
     return EmbeddedDataset(
-        image_embeds=torch.cat([share.image_embeds for share in with_images]),
+        image_embeds=torch.cat([share.image_embeds for share in with_images] or [torch.empty(0)]),
         captions=captions,
         labels=[label for share in with_images for label in share.labels],
         num_unreadable=sum(share.num_unreadable for share in shares),
@@ -259,13 +263,15 @@ def evaluate_retrieval(
     image_column: str = "image",
     text_embedding: str = "cls",
     distinct_short_captions: bool = False,
+    group_equal_captions: bool = True,
     batch_size: int = 64,
     max_length: int | None = None,
     num_workers: int = 0,
 ) -> dict[str, float]:
     """
     Embeds a data set and measures its retrieval: see [`embed_dataset`] and [`measure_retrieval`], whose arguments
-    these are. Every process embeds its share; the main one computes the metric, the others get an empty result.
+    these are. Every process embeds its share; the main one computes the metric, where the model is, and the others get
+    an empty result.
 
     Args:
         captions (`CaptionArguments`, *optional*):
@@ -300,22 +306,38 @@ def evaluate_retrieval(
         max_length=max_length,
         num_workers=num_workers,
     )
-    return measure_retrieval(embedded, distinct_short_captions) if state.is_main_process else {}
+    if not state.is_main_process:
+        return {}
+    return measure_retrieval(embedded, distinct_short_captions, group_equal_captions, model.device)
 
 
-def measure_retrieval(embedded: EmbeddedDataset, distinct_short_captions: bool = False) -> dict[str, float]:
+def measure_retrieval(
+    embedded: EmbeddedDataset,
+    distinct_short_captions: bool = False,
+    group_equal_captions: bool = True,
+    device: torch.device | str | None = None,
+) -> dict[str, float]:
     """
     Recall of short and of long captions, each in a gallery of the images that have such a caption.
+
+    Captions are equal if nothing but their white space differs. Equal ones are one text, and each of its images is a
+    right answer of it: a hit if any of them is found.
 
     Args:
         embedded ([`EmbeddedDataset`]):
             The images and captions.
         distinct_short_captions (`bool`, *optional*, defaults to `False`):
             Whether each short caption and one image of it stand for all that have it.
+        group_equal_captions (`bool`, *optional*, defaults to `True`):
+            Otherwise each caption is a text of its own, whose right answer is its own image alone: so the numbers of
+            published benchmarks are counted.
+        device (`torch.device` or `str`, *optional*):
+            Where similarities are computed. Default: where the embeddings are.
 
     Returns:
         `dict[str, float]`: the results of [`ImageTextRetrieval`] with prefixes `short_` and `long_`, the numbers of
-        images and captions of each, and the share of captions that were truncated.
+        images and captions of each, of them those that several images share (`num_shared_captions`) if they are
+        grouped, and the share of captions that were truncated.
 
     Raises:
         `ValueError`: if there are no captions.
@@ -327,34 +349,66 @@ def measure_retrieval(embedded: EmbeddedDataset, distinct_short_captions: bool =
         results["num_unreadable_images"] = embedded.num_unreadable
         logger.warning(f"{embedded.num_unreadable} images cannot be read and are left out of the evaluation.")
     for kind, captions in embedded.captions.items():
-        measured = measure_captions(embedded.image_embeds, captions, kind, kind == "short" and distinct_short_captions)
+        grouping = "group" if group_equal_captions else "separate"
+        if kind == "short" and distinct_short_captions:
+            grouping = "distinct"
+        measured = measure_captions(embedded.image_embeds, captions, kind, grouping, device)
         results |= {f"{kind}_{name}": value for name, value in measured.items()}
     return results
 
 
 def measure_captions(
-    image_embeds: torch.Tensor, captions: EmbeddedCaptions, kind: str, only_distinct: bool
+    image_embeds: torch.Tensor,
+    captions: EmbeddedCaptions,
+    kind: str,
+    grouping: str,
+    device: torch.device | str | None,
 ) -> dict[str, float]:
-    """[`measure_retrieval`] for captions of one kind."""
-    rows = list(range(len(captions.texts)))
-    if only_distinct:
-        rows = sorted({text: row for row, text in reversed(list(enumerate(captions.texts)))}.values())
-    gallery, text_to_image = captions.images[rows].unique(return_inverse=True)
-    if len(gallery) < len(image_embeds) and not only_distinct:
+    """[`measure_retrieval`] for captions of one kind: equal ones in a group, each separate, or one of each."""
+    rows, images_of_texts = group_captions(captions, grouping)
+    gallery = sorted({image for images in images_of_texts for image in images})
+    if len(gallery) < len(image_embeds) and grouping != "distinct":
         missing = len(image_embeds) - len(gallery)
         logger.warning(
             f"{missing} of {len(image_embeds)} images have no {kind} caption and are left out of its gallery."
         )
+    places = {image: place for place, image in enumerate(gallery)}
+    text_to_image = [[places[image] for image in images] for images in images_of_texts]
     if image_embeds.dim() == 3:
         rank = rank_by_tokens
     else:
         rank = rank_by_best_embedding if captions.embeds.dim() == 3 else retrieval_ranks
-    scores = metrics_of_ranks(*rank(image_embeds[gallery], captions.embeds[rows], text_to_image))
+    image_embeds, text_embeds = (embeds.to(device) for embeds in (image_embeds[gallery], captions.embeds[rows]))
+    scores = metrics_of_ranks(*rank(image_embeds, text_embeds, text_to_image))
     scores |= {"num_images": len(gallery), "num_captions": len(rows)}
+    if grouping == "group":
+        scores["num_shared_captions"] = sum(len(images) > 1 for images in images_of_texts)
     return scores | {"truncated": captions.num_truncated / len(captions.texts)}
 
 
-def rank_by_best_embedding(image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_to_image: torch.Tensor):
+def group_captions(captions: EmbeddedCaptions, grouping: str) -> tuple[list[int], list[list[int]]]:
+    """
+    The captions that are retrieved, and the images of each.
+
+    Args:
+        captions ([`EmbeddedCaptions`]):
+            The captions.
+        grouping (`str`):
+            `"group"`: of equal captions the first, with the images of all. `"distinct"`: the first, with its own image
+            alone. `"separate"`: each, with its own.
+    """
+    rows, images_of_texts = {}, {}
+    for row, (text, image) in enumerate(zip(captions.texts, captions.images.tolist())):
+        key = row if grouping == "separate" else " ".join(text.split())
+        if key not in rows or grouping == "group":
+            images_of_texts.setdefault(key, {})[image] = None
+        rows.setdefault(key, row)
+    return list(rows.values()), [list(images) for images in images_of_texts.values()]
+
+
+def rank_by_best_embedding(
+    image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_to_image: list[int] | list[list[int]]
+):
     """
     [`retrieval_ranks`] where the similarity of a text with an image is that of the most similar of its embeddings.
 
@@ -363,8 +417,8 @@ def rank_by_best_embedding(image_embeds: torch.Tensor, text_embeds: torch.Tensor
             Normalised.
         text_embeds (`torch.Tensor` of shape `(num_texts, embeddings, dim)`):
             Normalised.
-        text_to_image (`torch.Tensor` of shape `(num_texts,)`):
-            The image of each text.
+        text_to_image (`list[int]` or `list[list[int]]`):
+            The image or images of each text.
     """
 
     def blocks():
@@ -372,8 +426,12 @@ def rank_by_best_embedding(image_embeds: torch.Tensor, text_embeds: torch.Tensor
             rows, columns, _ = parts[0]
             yield rows, columns, torch.stack([block for _, _, block in parts]).amax(dim=0)
 
-    own = (text_embeds * image_embeds[text_to_image, None]).sum(dim=-1).amax(dim=1)
-    return ranks_of_blocks(blocks(), own, text_to_image, len(image_embeds))
+    matches = list_matches(text_to_image, len(text_embeds), len(image_embeds))
+    own = [
+        (text_embeds[texts] * image_embeds[images, None]).sum(dim=-1).amax(dim=1)
+        for texts, images in matches.to(image_embeds.device).split(1024, dim=1)
+    ]
+    return ranks_of_blocks(blocks(), torch.cat(own), matches)
 
 
 def load_benchmarks(
@@ -404,7 +462,9 @@ def format_table(*rows: dict) -> str:
     for row in rows:
         for kind in ("short", "long"):
             if f"{kind}_num_images" in row:
-                cells = [kind, str(row[f"{kind}_num_images"]), str(row[f"{kind}_num_captions"])]
+                shared = row.get(f"{kind}_num_shared_captions")
+                texts = f"{row[f'{kind}_num_captions']}" + f" ({shared} of several images)" * bool(shared)
+                cells = [kind, str(row[f"{kind}_num_images"]), texts]
                 cells += [f"{row[f'{kind}_{column}']:.1f}" for column in columns]
                 lines.append([row["model"], *cells] if len(rows) > 1 else cells)
     return format_markdown(["model", *titles] if len(rows) > 1 else titles, lines)

@@ -17,6 +17,7 @@ __all__ = [
     "IMAGE_TEXT_RETRIEVAL",
     "ImageTextRetrieval",
     "RetrievalRanks",
+    "list_matches",
     "metrics_of_ranks",
     "ranks_of_blocks",
     "retrieval_metrics",

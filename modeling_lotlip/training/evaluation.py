@@ -84,7 +84,7 @@ def evaluate_model(
     if not PartialState().is_main_process:
         return {}
     # a drawn scene has the short caption of others
-    results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None)
+    results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None, device=model.device)
     if data.class_names is not None:
         class_embeds = embed_classes(model, processor, data.class_names, args.templates, batch_size)
         classified = classify(embedded.image_embeds, embedded.labels, class_embeds, data.class_names)

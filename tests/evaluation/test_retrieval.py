@@ -12,8 +12,10 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import embed_corpus
+from modeling_lotlip.evaluation.classification import evaluate_zero_shot
 from modeling_lotlip.evaluation.retrieval import EmbeddedDataset, embed_dataset, evaluate_retrieval, join_shares
-from tests.conftest import WORDS
+from modeling_lotlip.modeling_token_wise_lotlip import token_similarities
+from tests.conftest import ROOT, WORDS, launch
 from tests.helpers.commands import run_command
 
 
@@ -93,7 +95,83 @@ def test_distinct_short_captions_and_images_without_captions(model_dir, caplog):
     assert (results["short_num_images"], results["long_num_images"]) == (2, 4)
     assert "2 of 6 images have no long caption" in caplog.text
     results = evaluate_retrieval(model, processor, dataset, batch_size=4)
-    assert results["short_num_images"] == results["short_num_captions"] == 4
+    assert (results["short_num_images"], results["short_num_captions"]) == (4, 2)
+
+
+@pytest.mark.parametrize("text_embedding", ["cls", "max", "tokens"])
+def test_all_images_of_a_caption_are_right_answers(text_embedding, model_dir):
+    """Equal captions are one text, which is found with any of its images; a benchmark's are each a text of its own."""
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    if text_embedding == "tokens":
+        config = LotlipConfig.from_pretrained(model_dir)
+        config.token_wise, config.text_config.num_corner_tokens = True, 0
+        torch.manual_seed(1)
+        model, text_embedding = LotlipTokenWiseModel(config).eval(), "cls"
+    captions = [
+        ["a red boat", "sea"],
+        ["a car"],
+        ["a red  boat "],
+        ["sand", "a red boat"],
+        ["a car"],
+        ["sand", "sand"],
+    ]
+    dataset = load_scenes(6, seed=1).remove_columns(["caption", "long_captions"]).add_column("caption", captions)
+    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    embedded = embed_dataset(model, processor, dataset, reader, text_embedding=text_embedding)
+    images, texts = embedded.image_embeds, embedded.captions["short"].embeds
+    if images.dim() == 3:
+        i2t, t2i = (table.t() for table in token_similarities(images, texts, (texts != 0).any(dim=-1)))
+    else:
+        t2i = i2t = texts @ images.t() if texts.dim() == 2 else (texts @ images.t()).amax(dim=1)
+
+    owners = torch.tensor([row for row, own in enumerate(captions) for _ in own])
+    separate = owners[:, None] == torch.arange(6)
+    words = [" ".join(text.split()) for own in captions for text in own]
+    first = [words.index(text) for text in dict.fromkeys(words)]
+    shared = torch.stack([separate[[word == words[row] for word in words]].any(dim=0) for row in first])
+    assert shared.sum(dim=1).tolist() == [3, 1, 2, 2]
+    settings, recalls = {"batch_size": 4, "text_embedding": text_embedding}, []
+    for grouped, rows, is_match in ((True, first, shared), (False, list(range(len(owners))), separate)):
+        results = evaluate_retrieval(model, processor, dataset, group_equal_captions=grouped, **settings)
+        assert results["short_num_captions"] == len(rows)
+        for direction, table, matches in (("t2i", t2i[rows], is_match), ("i2t", i2t[rows].t(), is_match.t())):
+            best = torch.where(matches, table, -torch.inf).amax(dim=1, keepdim=True)
+            # of equals, such as the copies of a text, any may come first
+            better, equal = table > best + 1e-6, (table - best).abs() < 1e-6
+            hits = (better.sum(dim=1) == 0) * (matches & equal).sum(dim=1) / equal.sum(dim=1)
+            recalls.append(results[f"short_{direction}_recall@1"])
+            assert recalls[-1] == pytest.approx(100 * hits.mean().item(), abs=1e-4)
+        assert results.get("short_num_shared_captions") == (3 if grouped else None)
+    assert recalls[:2] != recalls[2:] and max(recalls) > 0
+
+
+@pytest.mark.parametrize("num_captions", [3, 90])
+def test_a_call_of_the_model_has_a_bounded_number_of_tokens(num_captions, model_dir):
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    sizes = []
+    model.text_model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    long = [[f"the {word} is red. " * 20 + f"{index}" for index in range(num_captions)] for word in WORDS[:4]]
+    dataset = load_scenes(4, seed=1).remove_columns("long_captions").add_column("long_captions", long)
+    results = evaluate_retrieval(model, processor, dataset, batch_size=2)
+    assert results["long_num_captions"] == 4 * num_captions
+    assert sum(sizes) > 4 * num_captions * 100 and max(sizes) <= 2 * 128
+
+
+def test_the_embeddings_of_several_processes_are_gathered_to_one(model_dir, evaluation_dir, tmp_path):
+    script = str(ROOT / "tests" / "helpers" / "evaluate_shares.py")
+    done = launch(2, script, str(model_dir), str(evaluation_dir), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    main, other = [json.loads((tmp_path / f"{process}.json").read_text()) for process in (0, 1)]
+    assert (main["num_processes"], main["num_images"], other["num_images"]) == (2, 10, 0)
+    assert other["results"] == other["zero_shot"] == {}
+
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    dataset, names = Dataset.load_from_disk(evaluation_dir), ["red", "a car", "the sea", "sand"]
+    assert main["results"] == pytest.approx(evaluate_retrieval(model, processor, dataset), abs=1e-6)
+    assert main["zero_shot"] == evaluate_zero_shot(model, processor, dataset, names, ["a {}"])
+    assert 0 < main["results"]["short_t2i_recall@1"] < 100
 
 
 def test_an_unreadable_image_is_left_out_with_its_captions(model_dir, evaluation_dir, caplog):

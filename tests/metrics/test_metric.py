@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from fractions import Fraction
+from math import comb
 from pathlib import Path
 from statistics import median
 
@@ -65,12 +66,15 @@ def enumerate_orders(similarities, own, ks):
     return {k: Fraction(hits[k], orders) for k in ks}, Fraction(ranks, orders)
 
 
+@pytest.mark.parametrize("several_images", (False, True))
 @pytest.mark.parametrize("seed", range(25))
-def test_every_order_of_equals_counts_the_same(seed):
+def test_every_order_of_equals_counts_the_same(seed, several_images):
     rng = np.random.default_rng(seed)
-    num_images = int(rng.integers(1, 5))
+    num_images = int(rng.integers(1, 5)) + several_images
     num_texts = int(rng.integers(num_images, 7))
-    text_to_image = captions_of(rng, num_images, num_texts)
+    text_to_image = [[int(image)] for image in captions_of(rng, num_images, num_texts)]
+    if several_images:
+        text_to_image = [own + rng.integers(0, num_images, rng.integers(0, 4)).tolist() for own in text_to_image]
     # few directions and several lengths: full of equals
     directions = np.array([[1, 0], [0, 1], [1, 1], [-1, 1]])
     images = directions[rng.integers(0, 4, num_images)] * rng.integers(1, 4, (num_images, 1))
@@ -79,9 +83,10 @@ def test_every_order_of_equals_counts_the_same(seed):
     ks = [1, 2, 3, 5, 100]
 
     expected = {}
+    captions_of_image = [{text for text, own in enumerate(text_to_image) if i in own} for i in range(num_images)]
     for direction, queries in (
-        ("t2i", [(similarities[j], {text_to_image[j]}) for j in range(num_texts)]),
-        ("i2t", [(similarities[:, i], set(np.flatnonzero(text_to_image == i))) for i in range(num_images)]),
+        ("t2i", [(similarities[j], set(text_to_image[j])) for j in range(num_texts)]),
+        ("i2t", [(similarities[:, i], captions_of_image[i]) for i in range(num_images)]),
     ):
         hits, ranks = zip(*(enumerate_orders(*query, ks) for query in queries))
         expected |= {f"{direction}_recall@{k}": float(100 * sum(hit[k] for hit in hits) / len(hits)) for k in ks}
@@ -91,6 +96,8 @@ def test_every_order_of_equals_counts_the_same(seed):
     results = retrieval_metrics(images, texts, text_to_image, ks)
     assert results == pytest.approx(expected, abs=1e-9)
     assert all(type(value) is float for value in results.values())
+    if not several_images:
+        assert retrieval_metrics(images, texts, [own[0] for own in text_to_image], ks) == results
 
 
 def test_many_blocks_against_the_full_matrix():
@@ -156,6 +163,42 @@ def test_one_point_scores_chance():
         assert results[f"{direction}_recall@1"] == pytest.approx(0.5)
         assert results[f"{direction}_recall@10"] == pytest.approx(5)
         assert results[f"{direction}_median_rank"] == 100.5
+
+
+def test_one_point_scores_chance_where_images_share_their_captions():
+    """Caption j is one of j % 4 + 1 of 120 images: a draw without putting back has one of them among k or not."""
+    text_to_image = [[(7 * j + i) % 120 for i in range(j % 4 + 1)] for j in range(120)]
+    results = retrieval_metrics(np.ones((120, 8)), np.ones((120, 8)), text_to_image)
+    num_captions = Counter(image for own in text_to_image for image in own)
+    for direction, sizes in (("t2i", [len(own) for own in text_to_image]), ("i2t", num_captions.values())):
+        for k in (1, 5, 10):
+            chance = 100 * np.mean([1 - comb(120 - size, k) / comb(120, k) for size in sizes])
+            assert results[f"{direction}_recall@{k}"] == pytest.approx(chance)
+
+
+def test_many_blocks_with_several_images_for_a_caption():
+    """All images of a caption count wherever the blocks end, as in the whole matrix."""
+    rng = np.random.default_rng(0)
+    num_images, num_texts = 5000, 600
+    text_to_image = [[j, *rng.integers(0, num_images, 3).tolist()] for j in range(num_texts)]
+    for image in range(num_texts, num_images):
+        text_to_image[image % num_texts].append(image)
+    images = rng.standard_normal((num_images, 6)).astype(np.float32)
+    texts = images[:num_texts] + rng.standard_normal((num_texts, 6)).astype(np.float32)
+    images[4999] = images[599]
+    is_match = np.zeros((num_texts, num_images), dtype=bool)
+    for text, own in enumerate(text_to_image):
+        is_match[text, own] = True
+    similarities = unit(texts) @ unit(images).T
+    own = np.where(is_match, similarities, -np.inf)
+
+    i2t, t2i = retrieval_ranks(images, texts, text_to_image)
+    for ranks, axis in ((t2i, 1), (i2t, 0)):
+        best = own.max(axis, keepdims=True)
+        for count, sign in ((ranks.better, 1), (ranks.better + ranks.equal, -1)):
+            low, high = ((similarities > best + sign * 1e-6 + edge).sum(axis) for edge in (4e-7, -4e-7))
+            assert (low <= count.numpy()).all() and (count.numpy() <= high).all()
+        assert ((own > best - 6e-7).sum(axis) <= ranks.own.numpy()).all()
 
 
 def test_one_row_and_one_image_with_all_captions():
@@ -242,12 +285,17 @@ def changed(row, value):
         ({"text_embeds": GOOD[:, :3]}, "4 wide and `text_embeds` 3"),
         ({"text_embeds": GOOD[:2]}, "has 3 rows and `text_embeds` 2.*`text_to_image`"),
         ({"text_embeds": None}, "`text_embeds` is missing"),
-        ({"text_to_image": [0, 1]}, r"shape \(2,\).* 3 texts"),
+        ({"text_to_image": [0, 1]}, "has 2 entries.* 3 texts"),
         ({"text_to_image": [0, 1, 3]}, r"`text_to_image\[2\]` is 3, .*from 0 to 2"),
         ({"text_to_image": [0, -1, 2]}, r"`text_to_image\[1\]` is -1"),
         ({"text_to_image": [0, 0, 2]}, "Image 1 has no caption"),
         ({"text_to_image": [0, 1, 1]}, "Image 2 has no caption"),
-        ({"text_to_image": [0.0, 1.0, 2.0]}, "whole numbers"),
+        ({"text_to_image": [0.0, 1.0, 2.0]}, r"`text_to_image\[0\]` is 0.0, .*whole number"),
+        ({"text_to_image": 0}, "has 1 entries.* 3 texts"),
+        ({"text_to_image": [0, [1, 3], 2]}, r"`text_to_image\[1\]` is 3, .*from 0 to 2"),
+        ({"text_to_image": [[0, 1], [0], [0, 1]]}, "Image 2 has no caption"),
+        ({"text_to_image": [[0, 1], [], [2]]}, r"`text_to_image\[1\]` is \[\], "),
+        ({"text_to_image": [0, [1, [2]], 2]}, r"`text_to_image\[1\]` is \[1, \[2\]\], "),
         ({"ks": []}, "`ks`"),
         ({"ks": [0, 1]}, "`ks`"),
         ({"ks": [1.5]}, "`ks`"),
@@ -287,6 +335,19 @@ def test_pairs_equal_arrays(metric):
     # without a map each row is an image, and its copies are equal to it
     metric.add_batch(predictions=pairs, references=texts)
     assert metric.compute() == pytest.approx(retrieval_metrics(pairs, texts))
+
+
+def test_pairs_of_several_images_for_a_text(metric):
+    """A row holds the first image of its text; the others have rows of their own."""
+    rng = np.random.default_rng(2)
+    text_to_image = [[0], [1, 0, 2], [2], [1]]
+    images, texts = rng.standard_normal((3, 6)), rng.standard_normal((4, 6))
+    expected = metric.compute(image_embeds=images, text_embeds=texts, text_to_image=text_to_image, ks=[1, 2])
+    metric.add_batch(predictions=images[[0, 1, 2, 1]], references=texts)
+    assert metric.compute(text_to_image=text_to_image, ks=[1, 2]) == pytest.approx(expected)
+    metric.add_batch(predictions=images[[0, 1, 1, 1]], references=texts)
+    with pytest.raises(ValueError, match="Image 2 has no row"):
+        metric.compute(text_to_image=[[0], [1, 0, 2], [1], [1]])
 
 
 def test_errors_of_pairs_leave_the_metric_usable(metric, tmp_path):

@@ -21,7 +21,7 @@ Embeddings = torch.Tensor | np.ndarray | Sequence
 _DESCRIPTION = """
 Retrieval between images and texts by cosine similarity: recall@k and median rank, image-to-text and text-to-image,
 over the whole set. Ties are fair: a query whose match shares its similarity with others counts the hit to be expected
-when the equal ones are ordered at random. Several captions per image are supported.
+when the equal ones are ordered at random. Several captions per image and several images per caption are supported.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -30,18 +30,20 @@ Args:
         One vector per image, of any length other than zero.
     text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`):
         One vector per caption. With tensors on an accelerator the similarities are computed there.
-    text_to_image (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts,)`, *optional*):
-        The index of the image that each caption belongs to. By default caption j belongs to image j.
+    text_to_image (`torch.Tensor`, `np.ndarray` or list of `num_texts` entries, *optional*):
+        The index of the image that each caption belongs to, or a list of indices where several images have the same
+        caption. By default caption j belongs to image j.
     ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`):
         The ranks at which recall is taken. Beyond the size of the gallery recall is 100.
     predictions, references (same types, shape `(num_pairs, dim)`, *optional*):
         Image and text vectors as pairs, the form of `add_batch`, in place of `image_embeds` and `text_embeds`. An
-        image with five captions gives five rows, and `text_to_image` says which rows share an image.
+        image with five captions gives five rows, and `text_to_image` says which rows share an image. Where it lists
+        several images for a row, the first is the one whose vector stands in the row.
 
 Returns:
-    `dict[str, float]`: `i2t_recall@k` and `t2i_recall@k` in per cent for each k (image-to-text is a hit if any caption
-    of the image is among the first k), `i2t_median_rank` and `t2i_median_rank` (the median over queries of the
-    expected rank of the best match, counted from 1), and `mean_recall`, the mean over all recalls.
+    `dict[str, float]`: `i2t_recall@k` and `t2i_recall@k` in per cent for each k (a hit if any caption of the image, or
+    any image of the caption, is among the first k), `i2t_median_rank` and `t2i_median_rank` (the median over queries
+    of the expected rank of the best match, counted from 1), and `mean_recall`, the mean over all recalls.
 
 Raises:
     `ValueError`: NaN, infinity or a zero vector; no rows; unequal lengths or widths; an image without caption, a
@@ -56,6 +58,9 @@ Examples:
     >>> results = metric.compute(image_embeds=images, text_embeds=texts, text_to_image=[0, 1, 1], ks=[1])
     >>> results["i2t_recall@1"], round(results["t2i_recall@1"], 2)
     (100.0, 66.67)
+    >>> # the second caption is one of both images
+    >>> metric.compute(image_embeds=images, text_embeds=texts, text_to_image=[0, [0, 1], 1], ks=[1])["t2i_recall@1"]
+    100.0
 """
 
 _CITATION = """
@@ -181,14 +186,14 @@ def retrieval_ranks(
     Ranks of the matches in both directions by cosine similarity, from one matrix product in blocks.
 
     Candidates whose similarity is within 1e-6 of the best match's are equal to it. An image's best match is the most
-    similar of its captions.
+    similar of its captions, a caption's the most similar of its images.
 
     Args:
         image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
         text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`):
             Need not be normalised. Moved to the device of `image_embeds`.
-        text_to_image (integers of shape `(num_texts,)`, *optional*):
-            The image that each caption belongs to. By default caption j belongs to image j.
+        text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
+            The image or images that each caption belongs to. By default caption j belongs to image j.
 
     Returns:
         `(RetrievalRanks, RetrievalRanks)`: image-to-text (one query per image) and text-to-image (one per caption).
@@ -209,19 +214,65 @@ def retrieval_ranks(
     images = _unit_rows(image_embeds, "image_embeds")
     texts = _unit_rows(text_embeds, "text_embeds", device=images.device)
     _check_widths(images, texts, "image_embeds", "text_embeds")
-    image_of_text = _image_of_text(text_to_image, len(texts), len(images)).to(images.device)
+    matches = list_matches(text_to_image, len(texts), len(images))
 
     images, texts = _spread(images), _spread(texts)
-    own = torch.cat([(t * images[i]).sum(dim=1) for t, i in zip(texts.split(1024), image_of_text.split(1024))])
-    return ranks_of_blocks(similarity_blocks(texts, images), own, image_of_text, len(images))
+    parts = matches.to(images.device).split(1024, dim=1)
+    own = torch.cat([(texts[text] * images[image]).sum(dim=1) for text, image in parts])
+    return ranks_of_blocks(similarity_blocks(texts, images), own, matches)
+
+
+def list_matches(text_to_image: Embeddings | None, num_texts: int, num_images: int | None = None) -> torch.Tensor:
+    """
+    The captions and images that belong together, checked, as pairs of indices.
+
+    Args:
+        text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
+            The image or images that each caption belongs to. By default caption j belongs to image j.
+        num_texts (`int`):
+            The number of captions.
+        num_images (`int`, *optional*):
+            The number of images. Default: as many as are named.
+
+    Returns:
+        `torch.Tensor` of shape `(2, num_matches)`: a caption and one of its images in each column, int64 on CPU, each
+        pair once, in the order of the captions.
+
+    Raises:
+        `ValueError`: an image without caption, a caption of no image, an index that is none.
+
+    Example:
+
+        >>> list_matches([0, [2, 1], 2], num_texts=3, num_images=3).tolist()
+        [[0, 1, 1, 2], [0, 1, 2, 2]]
+    """
+    if text_to_image is None:
+        if num_images != num_texts:
+            raise ValueError(
+                f"`image_embeds` has {num_images} rows and `text_embeds` {num_texts}. With other than one caption per "
+                "image pass `text_to_image`, the image index of each caption."
+            )
+        return torch.arange(num_texts).expand(2, -1)
+
+    images, texts = _image_indices(text_to_image, num_texts)
+    named = np.unique(images)
+    for index in (named[0], named[-1]):
+        if index < 0 or (num_images is not None and index >= num_images):
+            raise ValueError(
+                f"`text_to_image[{texts[images == index][0]}]` is {index}, which is no image: indices go "
+                + ("from 0 on." if num_images is None else f"from 0 to {num_images - 1}.")
+            )
+    gaps = np.flatnonzero(named != np.arange(len(named)))
+    if len(gaps) > 0 or (num_images is not None and len(named) < num_images):
+        image = gaps[0] if len(gaps) > 0 else len(named)
+        raise ValueError(f"Image {image} has no caption: `text_to_image` never names it.")
+    pairs = np.unique(texts * len(named) + images)
+    return torch.from_numpy(np.stack(np.divmod(pairs, len(named))))
 
 
 @torch.no_grad()
 def ranks_of_blocks(
-    blocks: Iterable[tuple[slice, slice, torch.Tensor]],
-    own: torch.Tensor,
-    image_of_text: torch.Tensor,
-    num_images: int,
+    blocks: Iterable[tuple[slice, slice, torch.Tensor]], own: torch.Tensor, matches: torch.Tensor
 ) -> tuple[RetrievalRanks, RetrievalRanks]:
     """
     Ranks of the matches in both directions, as [`retrieval_ranks`] gives them, by any similarity.
@@ -230,12 +281,10 @@ def ranks_of_blocks(
         blocks (`Iterable[tuple[slice, slice, torch.Tensor]]`):
             Blocks that make up the similarities of all captions (rows) with all images (columns), each with its rows
             and columns. They are written to.
-        own (`torch.Tensor` of shape `(num_texts,)`):
-            The similarity of each caption with its own image.
-        image_of_text (`torch.Tensor` of shape `(num_texts,)`):
-            The image that each caption belongs to; every image has one at least.
-        num_images (`int`):
-            The number of images.
+        own (`torch.Tensor` of shape `(num_matches,)`):
+            The similarity of each caption with an image of its own.
+        matches (`torch.Tensor` of shape `(2, num_matches)`):
+            The captions and images that those are of: see [`list_matches`].
 
     Returns:
         `(RetrievalRanks, RetrievalRanks)`: image-to-text (one query per image) and text-to-image (one per caption).
@@ -245,29 +294,35 @@ def ranks_of_blocks(
         >>> import torch
         >>> similarities = torch.tensor([[0.9, 0.2], [0.8, 0.3]])
         >>> blocks = [(slice(0, 2), slice(0, 2), similarities)]
-        >>> image_to_text, text_to_image = ranks_of_blocks(blocks, similarities.diagonal(), torch.arange(2), 2)
+        >>> matches = list_matches([0, 1], num_texts=2)
+        >>> image_to_text, text_to_image = ranks_of_blocks(blocks, similarities.diagonal(), matches)
         >>> text_to_image.better.tolist(), image_to_text.better.tolist()
         ([0, 1], [0, 0])
     """
-    best = own.new_full((num_images,), -torch.inf).scatter_reduce_(0, image_of_text, own, "amax")
+    num_texts, num_images = (matches.amax(dim=1) + 1).tolist()
+    # the matches of caption j are those from ends[j] to ends[j + 1]
+    ends = [0, *torch.bincount(matches[0], minlength=num_texts).cumsum(0).tolist()]
+    texts, images = matches.to(own.device)
+    best_of_text = own.new_full((num_texts,), -torch.inf).scatter_reduce_(0, texts, own, "amax")
+    best_of_image = own.new_full((num_images,), -torch.inf).scatter_reduce_(0, images, own, "amax")
 
     # rows: the numbers better and equal
-    image_counts = image_of_text.new_zeros(2, num_images)
-    text_counts = image_of_text.new_zeros(2, len(own))
+    image_counts, text_counts = texts.new_zeros(2, num_images), texts.new_zeros(2, num_texts)
 
     for rows, columns, block in blocks:
         # A pair's similarity is rounded in one way only, so that a match counts as its own equal in any block.
-        inside = (image_of_text[rows] >= columns.start) & (image_of_text[rows] < columns.stop)
-        block[inside, image_of_text[rows][inside] - columns.start] = own[rows][inside]
+        part = slice(ends[rows.start], ends[rows.stop])
+        inside = (images[part] >= columns.start) & (images[part] < columns.stop)
+        block[texts[part][inside] - rows.start, images[part][inside] - columns.start] = own[part][inside]
 
-        text_counts[:, rows] += _count(block, own[rows, None], dim=1)
-        image_counts[:, columns] += _count(block, best[columns], dim=0)
+        text_counts[:, rows] += _count(block, best_of_text[rows, None], dim=1)
+        image_counts[:, columns] += _count(block, best_of_image[columns], dim=0)
 
-    best_captions = image_of_text[own >= best[image_of_text] - TOLERANCE]
-    image_own = torch.bincount(best_captions, minlength=num_images)
+    text_own = torch.bincount(texts[own >= best_of_text[texts] - TOLERANCE], minlength=num_texts)
+    image_own = torch.bincount(images[own >= best_of_image[images] - TOLERANCE], minlength=num_images)
     return (
         RetrievalRanks(*image_counts.cpu(), image_own.cpu()),
-        RetrievalRanks(*text_counts.cpu(), torch.ones(len(own), dtype=torch.int64)),
+        RetrievalRanks(*text_counts.cpu(), text_own.cpu()),
     )
 
 
@@ -283,7 +338,8 @@ def retrieval_metrics(
     Args:
         image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
         text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`): Need not be normalised.
-        text_to_image (integers of shape `(num_texts,)`, *optional*): The image that each caption belongs to.
+        text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
+            The image or images that each caption belongs to.
         ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`): The ranks at which recall is taken.
 
     Returns:
@@ -423,8 +479,9 @@ class ImageTextRetrieval(evaluate.Metric):
                 One vector per image; need not be normalised.
             text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`, *optional*):
                 One vector per caption; need not be normalised.
-            text_to_image (integers of shape `(num_texts,)`, *optional*):
-                The image that each caption, or row of the pairs, belongs to. By default caption j belongs to image j.
+            text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
+                The image or images that each caption, or row of the pairs, belongs to; of a row the first is the one
+                whose vector it holds. By default caption j belongs to image j.
             ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`):
                 The ranks at which recall is taken. Beyond the size of the gallery recall is 100.
 
@@ -468,7 +525,6 @@ class ImageTextRetrieval(evaluate.Metric):
 
         images, texts = (_unit_rows(pairs[name], name) for name in ("predictions", "references"))
         if text_to_image is not None:
-            text_to_image = _image_of_text(text_to_image, len(texts))
             images = _shared_images(images, text_to_image)
         return retrieval_metrics(images, texts, text_to_image, ks)
 
@@ -554,48 +610,54 @@ def _check_widths(images: torch.Tensor, texts: torch.Tensor, images_name: str, t
         )
 
 
-def _image_of_text(text_to_image: Embeddings | None, num_texts: int, num_images: int | None = None) -> torch.Tensor:
-    """The checked image index of each text, int64 of shape (num_texts,). No `num_images`: as many as are named."""
-    if text_to_image is None:
-        if num_images != num_texts:
-            raise ValueError(
-                f"`image_embeds` has {num_images} rows and `text_embeds` {num_texts}. With other than one caption per "
-                "image pass `text_to_image`, the image index of each caption."
-            )
-        return torch.arange(num_texts)
-
+def _image_indices(text_to_image: Embeddings, num_texts: int) -> tuple[np.ndarray, np.ndarray]:
+    """All image indices of all captions one after the other, and the caption that each is of: int64."""
     if isinstance(text_to_image, torch.Tensor):
-        text_to_image = text_to_image.detach().cpu()
-    indices = np.asarray(text_to_image)
-    if indices.shape != (num_texts,):
+        text_to_image = text_to_image.detach().cpu().numpy()
+    try:
+        entries = list(text_to_image)
+    except TypeError:
+        entries = [text_to_image]
+    if len(entries) != num_texts:
         raise ValueError(
-            f"`text_to_image` has the shape {indices.shape}, but must give one image index for each of {num_texts} "
-            "texts."
+            f"`text_to_image` has {len(entries)} entries, but must give an image index, or a list of them, for each "
+            f"of {num_texts} texts."
         )
-    if indices.dtype.kind not in "iu":
-        raise ValueError(f"`text_to_image` must hold whole numbers (image indices), got {indices.dtype}.")
+    if isinstance(text_to_image, np.ndarray) and text_to_image.ndim == 1 and text_to_image.dtype.kind in "iu":
+        return text_to_image.astype(np.int64), np.arange(num_texts)
 
-    named = np.unique(indices)
-    for index in (named[0], named[-1]):
-        if index < 0 or (num_images is not None and index >= num_images):
+    lists = []
+    for text, entry in enumerate(entries):
+        try:
+            lists.append(np.atleast_1d(np.asarray(entry)))
+        except ValueError:  # lists of unequal lengths in it
+            lists.append(np.empty(0))
+        if lists[-1].ndim > 1 or len(lists[-1]) == 0 or lists[-1].dtype.kind not in "iu":
             raise ValueError(
-                f"`text_to_image[{np.flatnonzero(indices == index)[0]}]` is {index}, which is no image: indices go "
-                + ("from 0 on." if num_images is None else f"from 0 to {num_images - 1}.")
+                f"`text_to_image[{text}]` is {entry!r}, but must be a whole number, the index of an image, or a list "
+                "of such."
             )
-    gaps = np.flatnonzero(named != np.arange(len(named)))
-    if len(gaps) > 0 or (num_images is not None and len(named) < num_images):
-        image = gaps[0] if len(gaps) > 0 else len(named)
-        raise ValueError(f"Image {image} has no caption: `text_to_image` never names it.")
-    return torch.from_numpy(indices.astype(np.int64))
+    return np.concatenate(lists).astype(np.int64), np.repeat(np.arange(num_texts), [len(entry) for entry in lists])
 
 
-def _shared_images(units: torch.Tensor, image_of_text: torch.Tensor) -> torch.Tensor:
-    """One vector per image out of one per pair. Rows of one image may differ by rounding, not by more."""
-    num_rows, num_images = len(units), int(image_of_text.max()) + 1
-    first = torch.full((num_images,), num_rows).scatter_reduce_(0, image_of_text, torch.arange(num_rows), "amin")
+def _shared_images(units: torch.Tensor, text_to_image: Embeddings) -> torch.Tensor:
+    """
+    One vector per image out of one per pair, whose image is the first of those of its text. Rows of one image may
+    differ by rounding, not by more.
+    """
+    num_rows = len(units)
+    num_images = int(list_matches(text_to_image, num_rows)[1].max()) + 1
+    indices, texts = _image_indices(text_to_image, num_rows)
+    image_of_row = torch.from_numpy(indices[np.unique(texts, return_index=True)[1]])
+    first = torch.full((num_images,), num_rows).scatter_reduce_(0, image_of_row, torch.arange(num_rows), "amin")
+    if (first == num_rows).any():
+        raise ValueError(
+            f"Image {int((first == num_rows).nonzero()[0])} has no row: where `text_to_image` lists several images, "
+            "the first is the one whose vector stands in the row. Give each image a row."
+        )
 
     for start in range(0, num_rows, 1024):
-        of_image = first[image_of_text[start : start + 1024]]
+        of_image = first[image_of_row[start : start + 1024]]
         differs = (units[start : start + 1024] - units[of_image]).abs().amax(dim=1) > 1e-4
         if differs.any():
             row = int(differs.nonzero()[0])
