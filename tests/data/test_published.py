@@ -17,6 +17,7 @@ from modeling_lotlip.data import published
 from modeling_lotlip.data.published import BENCHMARKS, get_benchmark, load_benchmark
 from modeling_lotlip.data.published.annotations import read_json_list
 from modeling_lotlip.data.published.sharegpt4v import read_sharegpt4v
+from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 from tests.conftest import ROOT
 
 
@@ -174,6 +175,32 @@ def test_missing_images(name, tmp_path, caplog):
         (tmp_path / expected[place][0]).unlink()
     with pytest.raises(FileNotFoundError):  # nothing is no part
         load_benchmark(name, tmp_path, allow_partial=True)
+
+
+def test_images_of_iiw_that_are_published_as_those_of_training(tmp_path, caplog):
+    """The original copies them from the other name; with both files there the one that is named is meant."""
+    expected = make_iiw(tmp_path)
+    folder = tmp_path / "docci_aar"
+    draw(folder / "aar_train_3.jpg", "blue")
+    assert load_benchmark("iiw", tmp_path)["file_name"] == [name for name, _ in expected] and not caplog.text
+    (folder / "aar_test_3.jpg").unlink()
+    dataset = load_benchmark("iiw", tmp_path)
+    assert dataset["file_name"] == ["dci/sa_1.jpg", "docci/test_2.jpg", "docci_aar/aar_train_3.jpg"]
+    assert dataset["long_captions"] == [text for _, text in expected] and dataset[2]["image"].getpixel((0, 0))[2] > 200
+    assert "1 images of 'iiw' have `train` in their names" in caplog.text and "aar_train_3.jpg" in caplog.text
+
+
+def test_blank_captions_of_dci_are_no_damage(tmp_path):
+    """The original joins what there is; the text is that of the extra caption."""
+    make_dci(tmp_path)
+    path = tmp_path / "densely_captioned_images" / "annotations" / "a.json"
+    for blank in ("", "  "):
+        write(path, json.loads(path.read_text()) | {"short_caption": blank})
+        (text,) = load_benchmark("dci", tmp_path)["long_captions"][1:2]
+        assert join_sub_captions(split_sub_captions(text)) == "It is big"
+    write(path, json.loads(path.read_text()) | {"short_caption": None})
+    with pytest.raises(ValueError, match="'short_caption' must hold a text, but it is None"):
+        load_benchmark("dci", tmp_path)
 
 
 @pytest.mark.parametrize("name", MAKERS)

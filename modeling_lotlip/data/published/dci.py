@@ -11,7 +11,10 @@ FOLDER = PurePosixPath("densely_captioned_images")
 
 
 def read_dci(data_dir: Path) -> Annotations:
-    """Reads the annotations of all splits; a text is the short caption, a line break, and the extra caption."""
+    """
+    Reads the annotations of all splits; a text is the short caption, a line break, and the extra caption. Either may
+    be blank.
+    """
     splits_file = FOLDER / "splits.json"
     if not (data_dir / splits_file).is_file():
         return Annotations(missing=[str(splits_file)])
@@ -26,8 +29,9 @@ def read_dci(data_dir: Path) -> Annotations:
             annotations.missing.append(str(file))
             continue
         row, where = read_json(data_dir / file), str(data_dir / file)
-        short_caption = get_text(row, "short_caption", where)
-        extra_caption = get_text(row, "extra_caption", where, is_empty_allowed=True)
+        short_caption, extra_caption = (
+            get_text(row, name, where, is_empty_allowed=True) for name in ("short_caption", "extra_caption")
+        )
         annotations.rows.append(
             {
                 "file_name": str(FOLDER / "photos" / get_text(row, "image", where)),
