@@ -5,16 +5,16 @@ Zero-shot classification of a data set: every class is embedded once, from its n
 
     lotlip classify --model outputs/demo
     lotlip classify --model MODEL --dataset_name imagefolder --data_dir FOLDER --templates "a photo of a {}" "a {}"
-    lotlip classify --model MODEL --benchmark imagenet --data_dir FOLDER
+    lotlip classify --model MODEL OTHER_MODEL --benchmark imagenet --data_dir FOLDER
 """
 
 from ..data.arguments import DatasetArguments, EvaluationSplitArguments
-from ..embedding.arguments import ModelArguments, OutputArguments
+from ..embedding.arguments import ModelsArguments, OutputArguments
 from ..evaluation.arguments import ClassificationArguments, ClassificationBenchmarkArguments, check_benchmark
 
 
 ARGUMENTS = (
-    ModelArguments,
+    ModelsArguments,
     DatasetArguments,
     EvaluationSplitArguments,
     ClassificationArguments,
@@ -24,7 +24,7 @@ ARGUMENTS = (
 
 
 def run(
-    model_arguments: ModelArguments,
+    models: ModelsArguments,
     data: DatasetArguments,
     split: EvaluationSplitArguments,
     classes: ClassificationArguments,
@@ -40,7 +40,7 @@ def run(
     from ..evaluation.retrieval import load_benchmarks
     from ..files import write_results
 
-    state = PartialState(cpu=model_arguments.device == "cpu")
+    state = PartialState(cpu=models.device == "cpu")
     source = {"dataset": data.dataset_name or "scenes"}
     if benchmark.benchmark is not None:
         check_benchmark(data, split)
@@ -54,25 +54,27 @@ def run(
         raise ValueError(f"`--label_column {classes.label_column}` is no column of the data set, which has {columns}.")
     labels = dataset.features[classes.label_column] if dataset.features else None
     class_names = read_class_names(labels, classes.class_names, classes.class_names_file)
-    name = model_arguments.model_name_or_path
-    model, processor = load_model(name, model_arguments, takes_tokens=True)
-    results = evaluate_zero_shot(
-        model,
-        processor,
-        dataset,
-        class_names,
-        classes.templates,
-        data.image_column,
-        classes.label_column,
-        batch_size=model_arguments.batch_size,
-        max_length=model_arguments.max_length,
-        num_workers=data.dataloader_num_workers,
-    )
+    rows = []
+    for model_name in dict.fromkeys(models.model_name_or_path):
+        model, processor = load_model(model_name, models, takes_tokens=True)
+        results = evaluate_zero_shot(
+            model,
+            processor,
+            dataset,
+            class_names,
+            classes.templates,
+            data.image_column,
+            classes.label_column,
+            batch_size=models.batch_size,
+            max_length=models.max_length,
+            num_workers=data.dataloader_num_workers,
+        )
+        settings = describe_model(model_name, model, processor, models.max_length)
+        rows.append(source | settings | {"templates": classes.templates} | results)
+
     if state.is_main_process:
-        table = format_classification(results)
+        table = format_classification(*rows)
         print(table)
         if output.output_file is not None:
-            settings = describe_model(name, model, processor, model_arguments.max_length)
-            results = source | settings | {"templates": classes.templates} | results
-            write_results(output.output_file, results, table)
+            write_results(output.output_file, rows[0] if len(rows) == 1 else {"rows": rows}, table, rows)
     state.wait_for_everyone()

@@ -248,14 +248,17 @@ def evaluate_zero_shot(
     return results | ({"num_unreadable_images": sum(num_unreadable)} if any(num_unreadable) else {})
 
 
-def format_classification(results: dict) -> str:
-    """The results of [`evaluate_zero_shot`] as a Markdown table, and the classes confused most below it."""
-    cells = [
-        str(results["num_images"]),
-        str(results["num_classes"]),
-        f"{results['top1']:.1f}",
-        f"{results['top5']:.1f}",
-    ]
-    table = format_markdown(["images", "classes", "top-1", "top-5"], [cells])
-    pairs = ["{count} x {class} taken for {taken_for}".format(**pair) for pair in results["most_confused"]]
-    return "\n".join([table, "", *pairs]) if pairs else table
+def format_classification(*rows: dict) -> str:
+    """
+    The results of [`evaluate_zero_shot`] as a Markdown table, and the classes confused most below it; several models
+    by their names.
+    """
+    titles, lines, parts = ["images", "classes", "top-1", "top-5"], [], []
+    for row in rows:
+        cells = [str(row["num_images"]), str(row["num_classes"]), f"{row['top1']:.1f}", f"{row['top5']:.1f}"]
+        lines.append([row["model"], *cells] if len(rows) > 1 else cells)
+        pairs = ["{count} x {class} taken for {taken_for}".format(**pair) for pair in row["most_confused"]]
+        if pairs:
+            parts.append("\n".join([f"{row['model']}:", *pairs] if len(rows) > 1 else pairs))
+    table = format_markdown(["model", *titles] if len(rows) > 1 else titles, lines)
+    return "\n\n".join([table, *parts])

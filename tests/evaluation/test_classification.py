@@ -1,11 +1,13 @@
 """Zero-shot classification gives the numbers that one gets by calling the model by hand."""
 
+import csv
 import re
 
 import pytest
 import torch
 from datasets import Dataset, Image
 
+import lotlip
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.evaluation.classification import embed_classes, evaluate_zero_shot, find_class, summarize
 from tests.helpers.commands import read_error, run_command
@@ -41,6 +43,26 @@ def test_zero_shot_classification(model_dir, evaluation_dir, tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(names) + "\n\n")
     filed = run_command("classify", tmp_path / "filed.json", *arguments, "--class_names_file", tmp_path / "names.txt")
     assert named == filed == results
+
+
+def test_several_models_in_one_table(family_folders, noise_dir, tmp_path, capsys):
+    models = [family_folders("clip"), family_folders("lotlip")]
+    labels = Dataset.load_from_disk(noise_dir).add_column("label", ["red", "car", "sea"] * 3)
+    labels.save_to_disk(tmp_path / "data")
+    arguments = ("--dataset_name", tmp_path / "data", "--class_names", "red", "car", "sea", "--model")
+    rows = run_command("classify", tmp_path / "results.json", *arguments, *models)["rows"]
+    printed = capsys.readouterr().out
+    assert "| model | images | classes | top-1 | top-5 |" in printed
+    for row, model in zip(rows, models, strict=True):
+        assert row["model"] == str(model) and row["most_confused"]
+        assert row == run_command("classify", tmp_path / "alone.json", *arguments, model)
+        assert f"| {model} | 9 | 3 | {row['top1']:.1f} | 100.0 |" in printed
+        pair = row["most_confused"][0]
+        assert f"{model}:\n{pair['count']} x {pair['class']} taken for {pair['taken_for']}\n" in printed
+    assert lotlip.main(["classify", "--device", "cpu", "--output_file", str(tmp_path / "results.csv"),
+                        *map(str, (*arguments, *models))]) == 0  # fmt: skip
+    with open(tmp_path / "results.csv", newline="") as file:
+        assert [row["model"] for row in csv.DictReader(file)] == list(map(str, models))
 
 
 def test_zero_shot_classification_refuses_what_is_unclear(model_dir, evaluation_dir, capsys):
