@@ -873,6 +873,10 @@ class LotlipModel(LotlipPreTrainedModel):
         Initialises the towers from pretrained ones, as the paper does; corner tokens and projections are new. Like
         [`~PreTrainedModel.from_pretrained`] it returns the model in evaluation mode.
 
+        Give the image tower the pixels that it was trained on: the mean and standard deviation (`image_mean`,
+        `image_std` of [`LotlipImageProcessor`]) of its own image processor or timm configuration.
+        [`~modeling_lotlip.training.image_processors.make_image_processor`] finds them.
+
         Args:
             vision_model_name_or_path (`str`, *optional*):
                 Hub id or folder of a ViT or DINOv2 of transformers (its layer scale is folded into the linear layers),

@@ -7,6 +7,7 @@ A new argument is a field here, and the line that uses it: what a resumed run is
 leaves out and the least value are said with the field.
 """
 
+import math
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,6 +29,10 @@ METRICS = re.compile(r"(short|long)_(((i2t|t2i)_(recall@(1|5|10)|median_rank))|m
 
 # accelerate's names of the precisions
 MIXED_PRECISIONS = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
+
+
+# Learning rates where none is given, by what of the text tower is there already
+LEARNING_RATES = {"model": 1e-5, "text tower": 1e-4, "scratch": 1e-3}
 
 
 @dataclass
@@ -70,9 +75,15 @@ class TowerArguments(Arguments):
         None, "A ViT or DINOv2 (transformers), a ViT (timm) or another LoTLIP to start the image tower from."
     )
     config_name: str | None = argument(None, "The configuration of a model from scratch, a Hub id or a folder.")
-    tokenizer_name: str | None = argument(None, "A BERT tokenizer, if not that of the text tower.")
+    tokenizer_name: str | None = argument(
+        None, "A BERT tokenizer. Default: that of the text tower; from scratch one with the words of the captions."
+    )
     num_corner_tokens: int | None = argument(
-        None, "2 for LoTLIP by default, or those of the model.", least=0, compared_on_resume=True
+        None,
+        "Default: those of the model; of a new one 2 for LoTLIP, or those of its configuration, and 0 for the other "
+        "objectives.",
+        least=0,
+        compared_on_resume=True,
     )
     no_corner_attention_mask: bool = argument(False, "Let all tokens see the corner tokens.", compared_on_resume=True)
     freeze_vision_model: bool | None = argument(
@@ -84,9 +95,21 @@ class TowerArguments(Arguments):
         False, "Run a frozen image tower once, before training, and keep its output on disk for this and later runs."
     )
     image_features_dir: Path | None = argument(None, "Where it is kept. Default: below the Hub's cache.")
-    image_size: int | None = argument(None, "In pixels. Default: that of the image tower; 64 from scratch.")
+    image_size: int | None = argument(None, "In pixels. Default: that of the image tower; 64 from scratch.", least=1)
+    image_mean: list[float] | None = argument(
+        None,
+        "The mean that is taken off the red, green and blue of pixels (from 0 to 1). Default: that of the image "
+        "tower's own image processor or timm configuration; 0.5 from scratch.",
+        compared_on_resume=True,
+    )
+    image_std: list[float] | None = argument(
+        None, "What they are divided by after that. Default: as for --image_mean.", compared_on_resume=True
+    )
     max_length: int | None = argument(
-        None, "Tokens of a text, corners not counted. Default: 128 less them.", compared_on_resume=True
+        None,
+        "Tokens of a text, corners not counted. Default: the limit of the model that is trained further, else 128 "
+        "less the corners.",
+        compared_on_resume=True,
     )
     max_position_embeddings: int | None = argument(
         None,
@@ -97,15 +120,31 @@ class TowerArguments(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
-        towers = (self.text_model_name_or_path, self.vision_model_name_or_path, self.config_name)
-        if self.model_name_or_path and any(towers):
+        towers = (self.text_model_name_or_path, self.vision_model_name_or_path)
+        if self.model_name_or_path and any((*towers, self.config_name)):
             raise ValueError(
                 "--model_name_or_path is a whole model: it excludes the names of towers and --config_name."
             )
-        if self.model_name_or_path and (self.image_size or self.tokenizer_name):
+        if self.config_name and any(towers):
             raise ValueError(
-                "--image_size and --tokenizer_name are for new models: --model_name_or_path brings its own."
+                "--config_name is for a model from scratch: it excludes --text_model_name_or_path and "
+                "--vision_model_name_or_path, which bring their own configurations."
             )
+        if self.model_name_or_path and (self.image_size or self.tokenizer_name or self.image_mean or self.image_std):
+            raise ValueError(
+                "--image_size, --image_mean, --image_std and --tokenizer_name are for new models: "
+                "--model_name_or_path brings its own."
+            )
+        if self.config_name and self.image_size:
+            raise ValueError("--image_size stands in the configuration that --config_name names: leave it out.")
+        if (self.image_mean is None) != (self.image_std is None):
+            raise ValueError("--image_mean and --image_std go together: give both.")
+        for name in ("image_mean", "image_std"):
+            values = getattr(self, name)
+            if values is not None and (len(values) != 3 or not all(map(math.isfinite, values))):
+                raise ValueError(f"--{name} must be three numbers, for red, green and blue, got {values}.")
+        if self.image_std is not None and min(self.image_std) <= 0:
+            raise ValueError(f"--image_std must be above 0, got {self.image_std}.")
         if self.image_features_dir is not None and not self.cache_image_features:
             raise ValueError("--image_features_dir is for --cache_image_features, which is not given.")
 
@@ -141,7 +180,8 @@ class ObjectiveArguments(Arguments):
     )
     min_crop_scale: float | None = argument(
         None,
-        "Smallest part of an image that is cut out. Default: 0.9, and 1 (all of it) for drawn scenes.",
+        "Smallest part of an image that is cut out. Default: 0.9, and 1 (all of it) for drawn scenes and for a frozen "
+        "image tower without --num_views.",
         compared_on_resume=True,
     )
     num_views: int | None = argument(
@@ -181,7 +221,14 @@ class OptimizationArguments(Arguments):
     grad_cache_chunk_size: int | None = argument(
         None, "Encode so many images and their texts at a time: a batch of any size in the memory of these.", least=1
     )
-    learning_rate: float = argument(1e-3, "The highest one, after the warm-up.", compared_on_resume=True)
+    learning_rate: float | None = argument(
+        None,
+        f"The highest one, after the warm-up. Default: {LEARNING_RATES['model']} for a model that is trained further "
+        f"(--model_name_or_path), {LEARNING_RATES['text tower']} with a pretrained text tower, "
+        f"{LEARNING_RATES['scratch']} where texts are learned from scratch.",
+        least=0,
+        compared_on_resume=True,
+    )
     lr_scheduler_type: str = argument(
         "cosine",
         "How the learning rate falls after the warm-up.",
@@ -302,10 +349,22 @@ class TrainArguments(
 
     def __post_init__(self):
         super().__post_init__()
-        if self.num_corner_tokens is None and self.model_name_or_path is None:
+        if self.num_corner_tokens is None and self.model_name_or_path is None and self.config_name is None:
             self.num_corner_tokens = OBJECTIVES[self.objective].num_corner_tokens
+        if self.learning_rate is None:
+            start = "model" if self.model_name_or_path else "text tower" if self.text_model_name_or_path else "scratch"
+            self.learning_rate = LEARNING_RATES[start]
+        is_frozen = self.freeze_vision_model
+        if is_frozen is None:
+            is_frozen = self.model_name_or_path is not None or self.vision_model_name_or_path is not None
+        if is_frozen and self.num_views is None and self.min_crop_scale not in (None, 1):
+            raise ValueError(
+                f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees images as they "
+                "are. Give --num_views, the number of crops, or --no_freeze_vision_model."
+            )
         if self.min_crop_scale is None:
-            self.min_crop_scale = 1.0 if self.dataset_name is None else 0.9
+            is_whole = self.dataset_name is None or (is_frozen and self.num_views is None)
+            self.min_crop_scale = 1.0 if is_whole else 0.9
         if self.streaming and self.dataset_name is None:
             raise ValueError("--streaming needs --dataset_name: the drawn scenes are no stream.")
         if self.streaming and self.max_train_steps is None:

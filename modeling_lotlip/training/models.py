@@ -11,18 +11,12 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import AutoProcessor
 
-from .. import (
-    LotlipConfig,
-    LotlipImageProcessor,
-    LotlipModel,
-    LotlipProcessor,
-    LotlipTokenizer,
-    LotlipTokenWiseModel,
-)
+from .. import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer, LotlipTokenWiseModel
 from ..data.captions import CaptionReader
 from ..data.images import undecoded
 from ..embedding.models import count_positions
 from .arguments import TowerArguments, TrainArguments
+from .image_processors import make_image_processor
 from .objectives import OBJECTIVES, Objective
 from .positions import stretch_positions
 
@@ -61,7 +55,9 @@ def build_model(
     model, processor, has_pretrained_vision = load_model(args, dataset, reader)
     if args.max_position_embeddings is not None:
         stretch_positions(model, args.max_position_embeddings)
-    processor.tokenizer.model_max_length = limit_texts(model, processor, args.max_length)
+    processor.tokenizer.model_max_length = limit_texts(args, model, processor.tokenizer)
+    if args.no_corner_attention_mask and model.config.text_config.num_corner_tokens == 0:
+        raise ValueError("`--no_corner_attention_mask` is for a model with corner tokens, and this one has none.")
 
     is_frozen = args.freeze_vision_model if args.freeze_vision_model is not None else has_pretrained_vision
     if not is_frozen and (args.cache_image_features or args.num_views):
@@ -83,19 +79,15 @@ def load_model(
     args: TrainArguments, dataset: datasets.Dataset, reader: CaptionReader
 ) -> tuple[LotlipModel, LotlipProcessor, bool]:
     """The model that the arguments name, its processor, and whether the weights of its image tower were loaded."""
-    model_class = get_model_class(OBJECTIVES[args.objective])
-    text_fields = {}
-    if args.num_corner_tokens is not None:
-        text_fields["num_corner_tokens"] = args.num_corner_tokens
-    if args.no_corner_attention_mask:
-        text_fields["corner_attention_mask"] = False
+    objective = OBJECTIVES[args.objective]
+    model_class = get_model_class(objective)
     if args.model_name_or_path is not None:
         config = LotlipConfig.from_pretrained(args.model_name_or_path)
         saved = config.text_config.num_corner_tokens
         if args.num_corner_tokens not in (None, saved):
             raise ValueError(f"`--num_corner_tokens {args.num_corner_tokens}`, but the model has {saved} of them.")
-        for name, value in text_fields.items():
-            setattr(config.text_config, name, value)
+        if args.no_corner_attention_mask:
+            config.text_config.corner_attention_mask = False
         config.token_wise = model_class.is_token_wise
         model = model_class.from_pretrained(args.model_name_or_path, config=config)
         return model, AutoProcessor.from_pretrained(args.model_name_or_path), True
@@ -108,25 +100,28 @@ def load_model(
     if args.config_name is not None:
         config = LotlipConfig.from_pretrained(args.config_name)
         config.text_config.vocab_size = max(config.text_config.vocab_size, len(tokenizer))
-        for name, value in text_fields.items():
-            setattr(config.text_config, name, value)
+        if args.num_corner_tokens is not None:
+            config.text_config.num_corner_tokens = args.num_corner_tokens
+        elif objective.num_corner_tokens == 0:
+            config.text_config.num_corner_tokens = 0
+        if args.no_corner_attention_mask:
+            config.text_config.corner_attention_mask = False
         config.token_wise = model_class.is_token_wise
         model = model_class(config)
     else:
-        model = join_towers(args, model_class, text_fields, tokenizer)
-    height, width = model.vision_model.embeddings.image_size
-    image_processor = LotlipImageProcessor(
-        size={"shortest_edge": max(height, width)}, crop_size={"height": height, "width": width}
+        model = join_towers(args, model_class, tokenizer)
+        check_vocabulary(args, tokenizer, model.config.text_config.vocab_size)
+    image_processor = make_image_processor(
+        model.vision_model.embeddings.image_size, args.vision_model_name_or_path, args.image_mean, args.image_std
     )
     processor = LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
     return model, processor, args.vision_model_name_or_path is not None
 
 
-def join_towers(
-    args: TowerArguments, model_class: type[LotlipModel], text_fields: dict, tokenizer: LotlipTokenizer
-) -> LotlipModel:
+def join_towers(args: TowerArguments, model_class: type[LotlipModel], tokenizer: LotlipTokenizer) -> LotlipModel:
     """A model of two towers, each loaded by its name, or small and with random weights where none is named."""
-    text_fields = {f"text_{name}": value for name, value in text_fields.items()}
+    text_fields = {"text_num_corner_tokens": args.num_corner_tokens}
+    text_fields |= {"text_corner_attention_mask": not args.no_corner_attention_mask}
     vision_fields = {"vision_image_size": args.image_size} if args.image_size is not None else {}
     if args.text_model_name_or_path is None:
         text_fields |= {f"text_{name}": value for name, value in SMALL_TOWER.items()}
@@ -144,19 +139,56 @@ def join_towers(
     )
 
 
-def limit_texts(model: LotlipModel, processor: LotlipProcessor, max_length: int | None) -> int:
+def check_vocabulary(args: TowerArguments, tokenizer: LotlipTokenizer, vocab_size: int) -> None:
     """
-    The most tokens of a text: 128 less the corner tokens by default.
+    Refuses a tokenizer that is not that of the pretrained text tower, which would read other words than are written.
+
+    Raises:
+        `ValueError`: if the tower's own tokenizer has another vocabulary, or, where it has none, the table of words
+            another size.
+    """
+    if args.text_model_name_or_path is None:
+        return
+    tower = f"`--text_model_name_or_path {args.text_model_name_or_path}`"
+    if args.tokenizer_name is None:
+        if len(tokenizer) > vocab_size:
+            raise ValueError(
+                f"The tokenizer of {tower} has {len(tokenizer)} words, but the model {vocab_size}: name the right one "
+                "with `--tokenizer_name`, or mend that folder."
+            )
+        return
+    try:
+        own = LotlipTokenizer.from_pretrained(args.text_model_name_or_path)
+    except (OSError, ValueError):  # it has none
+        own = None
+    if own is None and len(tokenizer) != vocab_size:
+        raise ValueError(
+            f"`--tokenizer_name {args.tokenizer_name}` has {len(tokenizer)} words, but {tower} {vocab_size}: the "
+            "model would read other words than are written. Name the tokenizer that it was trained with."
+        )
+    if own is not None and own.get_vocab() != tokenizer.get_vocab():
+        num_same = len(own.get_vocab().items() & tokenizer.get_vocab().items())
+        raise ValueError(
+            f"`--tokenizer_name {args.tokenizer_name}` is not the tokenizer of {tower}: {num_same} of its "
+            f"{len(tokenizer)} words have the same number there. The model would read other words than are written: "
+            "leave out `--tokenizer_name`."
+        )
+
+
+def limit_texts(args: TowerArguments, model: LotlipModel, tokenizer: LotlipTokenizer) -> int:
+    """
+    The most tokens of a text. By default that of the model that is trained further, else 128 less the corner tokens.
 
     Raises:
         `ValueError`: if the text tower has fewer positions, or there is no room for a text.
     """
-    num_positions = count_positions(model)
+    num_positions, max_length = count_positions(model), args.max_length
     if max_length is None:
-        return min(128 - model.config.text_config.num_corner_tokens, num_positions)
+        of_paper = 128 - model.config.text_config.num_corner_tokens
+        return min(of_paper if args.model_name_or_path is None else tokenizer.model_max_length, num_positions)
     if max_length > num_positions:
         raise ValueError(f"`--max_length {max_length}` is beyond the {num_positions} positions of the text tower.")
-    if max_length <= processor.tokenizer.num_special_tokens_to_add():
+    if max_length <= tokenizer.num_special_tokens_to_add():
         raise ValueError(f"`--max_length {max_length}` leaves no room for a text beside the special tokens.")
     return max_length
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState, GradientState
-from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
+from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTImageProcessor, ViTModel
 
 import lotlip
 from modeling_lotlip.captioning.captioner import CAPTIONERS
@@ -136,6 +136,7 @@ def workspace(tmp_path_factory) -> Path:
     BertModel(BertConfig(**small)).save_pretrained(folder / "local" / "bert")
     BertTokenizer(vocab=vocab).save_pretrained(folder / "local" / "bert")
     ViTModel(ViTConfig(image_size=32, **small)).save_pretrained(folder / "local" / "vit")
+    ViTImageProcessor().save_pretrained(folder / "local" / "vit")
     save_captioner("llava", folder / "local" / "llava")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)

@@ -35,6 +35,8 @@ COMPARED_ON_RESUME = {
     "max_grad_norm": 0.5,
     "mixed_precision": "bf16",
     "max_length": 50,
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.3, 0.2, 0.1],
     "max_position_embeddings": 700,
     "no_corner_attention_mask": True,
     "num_corner_tokens": 3,
@@ -178,6 +180,16 @@ def test_defaults_of_objectives_and_data(tmp_path):
     assert defaults(objective="debias") == ("details", 1, 0, 1.0)
     assert defaults(objective="clip", num_long_captions=1, short_captions="none") == ("none", 1, 0, 1.0)
     assert defaults(objective="clip", model_name_or_path="model")[2] is None, "those of the model"
+    assert defaults(config_name="config")[2] is None, "those of the configuration"
+    assert defaults(dataset_name="imagefolder", vision_model_name_or_path="vit")[3] == 1.0, "as they are"
+    assert defaults(dataset_name="imagefolder", vision_model_name_or_path="vit", num_views=2)[3] == 0.9
+
+    def learning_rate(**options) -> float:
+        return TrainArguments(output_dir=tmp_path, **options).learning_rate
+
+    assert learning_rate() == learning_rate(vision_model_name_or_path="vit") == 1e-3
+    assert learning_rate(text_model_name_or_path="bert") == 1e-4 and learning_rate(model_name_or_path="model") == 1e-5
+    assert learning_rate(model_name_or_path="model", learning_rate=0.5) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -187,6 +199,16 @@ def test_defaults_of_objectives_and_data(tmp_path):
         ({"short_captions": "all"}, "--short_captions must be one of given, any, details, none"),
         ({"model_name_or_path": "a", "config_name": "b"}, "--model_name_or_path is a whole model"),
         ({"model_name_or_path": "a", "image_size": 32}, "are for new models"),
+        ({"model_name_or_path": "a", "tokenizer_name": "b"}, "are for new models"),
+        ({"model_name_or_path": "a", "image_mean": [0.5] * 3, "image_std": [0.5] * 3}, "are for new models"),
+        ({"config_name": "a", "vision_model_name_or_path": "b"}, "--config_name is for a model from scratch"),
+        ({"config_name": "a", "text_model_name_or_path": "b"}, "--config_name is for a model from scratch"),
+        ({"config_name": "a", "image_size": 32}, "--image_size stands in the configuration"),
+        ({"image_mean": [0.5] * 3}, "go together"),
+        ({"image_mean": [0.5], "image_std": [0.5]}, "--image_mean must be three numbers.*got \\[0.5\\]"),
+        ({"image_mean": [0.5] * 3, "image_std": [0.5, 0.0, 0.5]}, "--image_std must be above 0"),
+        ({"image_size": 0}, "--image_size must be at least 1"),
+        ({"vision_model_name_or_path": "a", "min_crop_scale": 0.5}, "--min_crop_scale 0.5 would be ignored"),
         ({"image_features_dir": "a"}, "is for --cache_image_features"),
         ({"max_bad_fraction": 1.5}, "--max_bad_fraction must be from 0 to 1"),
         ({"data_weights": [1, 2], "data_files": ["a"]}, "2 weights for the 1 values"),

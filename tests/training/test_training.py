@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torchvision.transforms.v2 import RandomResizedCrop
+from transformers import AutoImageProcessor
 
 from modeling_lotlip import LotlipModel, LotlipTextConfig, LotlipVisionConfig, LotlipVisionModel
 from modeling_lotlip.data.arguments import CaptionArguments
@@ -338,7 +339,7 @@ def test_wrong_arguments_are_errors(train, tmp_path):
 
 
 def test_towers_by_name_meet_in_one_model(train, tmp_path):
-    from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
+    from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTImageProcessor, ViTModel
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
@@ -347,6 +348,7 @@ def test_towers_by_name_meet_in_one_model(train, tmp_path):
     ViTModel(ViTConfig(image_size=32, patch_size=16, **(small | {"hidden_size": 48}))).save_pretrained(
         tmp_path / "vit"
     )
+    ViTImageProcessor(image_mean=(0.4, 0.5, 0.6), image_std=(0.2, 0.3, 0.4)).save_pretrained(tmp_path / "vit")
     folder = train(
         "run",
         config_name=None,
@@ -359,6 +361,8 @@ def test_towers_by_name_meet_in_one_model(train, tmp_path):
     assert model.config.text_config.num_corner_tokens == 3 and model.config.projection_dim == 48
     assert isinstance(model.config.text_config, LotlipTextConfig)
     assert isinstance(model.config.vision_config, LotlipVisionConfig)
+    image_processor = AutoImageProcessor.from_pretrained(folder)
+    assert (image_processor.image_mean, image_processor.image_std) == ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
     vit = ViTModel.from_pretrained(tmp_path / "vit")
     torch.testing.assert_close(
         model.vision_model.embeddings.position_embeddings, vit.embeddings.position_embeddings, rtol=0, atol=0

@@ -1,0 +1,240 @@
+"""The model that a training starts from: its pixels, its words, the limit of its texts, and what does not fit."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import (
+    AutoProcessor,
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    BitImageProcessor,
+    Dinov2Config,
+    Dinov2Model,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
+
+from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.training.models import build_model
+from tests.conftest import tiny_config
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
+
+
+@pytest.fixture
+def build(tmp_path):
+    """The model and the processor that arguments of a training give."""
+
+    def run(**options) -> tuple[LotlipModel, LotlipProcessor]:
+        dataset = load_scenes(4)
+        args = TrainArguments(output_dir=tmp_path / "run", **options)
+        return build_model(args, dataset, CaptionReader(dataset.column_names, args))
+
+    return run
+
+
+def save_vit(folder: Path, image_processor: ViTImageProcessor | None = None) -> str:
+    ViTModel(ViTConfig(image_size=32, patch_size=16, intermediate_size=64, **SMALL)).save_pretrained(folder)
+    if image_processor is not None:
+        image_processor.save_pretrained(folder)
+    return str(folder)
+
+
+def save_timm(folder: Path, architecture: str = "vit_tiny_patch16_224", **pretrained_cfg) -> str:
+    """As timm pushes it to the Hub; `pretrained_cfg` is part of its configuration."""
+    model_args = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    model = timm.create_model(architecture, num_classes=3, **model_args)
+    folder.mkdir()
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    config = {"architecture": architecture, "num_classes": 3, "label_names": list("abc"), "model_args": model_args}
+    (folder / "config.json").write_text(json.dumps(config | {"pretrained_cfg": pretrained_cfg}))
+    return str(folder)
+
+
+def save_bert(folder: Path, words: list[str] | None = None, vocab_size: int = len(WORDS)) -> str:
+    BertModel(BertConfig(vocab_size=vocab_size, intermediate_size=64, **SMALL)).save_pretrained(folder)
+    if words is not None:
+        save_tokenizer(folder, words)
+    return str(folder)
+
+
+def save_tokenizer(folder: Path, words: list[str]) -> str:
+    BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(folder)
+    return str(folder)
+
+
+# ---- pixels
+
+
+def test_a_dinov2_sees_the_pixels_of_its_own_image_processor(build, tmp_path):
+    Dinov2Model(Dinov2Config(image_size=28, patch_size=14, **SMALL)).save_pretrained(tmp_path / "dino")
+    theirs = BitImageProcessor(
+        image_mean=MEAN, image_std=STD, size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28}
+    )
+    theirs.save_pretrained(tmp_path / "dino")
+    _, processor = build(vision_model_name_or_path=str(tmp_path / "dino"))
+    processor.save_pretrained(tmp_path / "saved")
+    ours = AutoProcessor.from_pretrained(tmp_path / "saved").image_processor
+    assert type(ours) is LotlipImageProcessor and (ours.image_mean, ours.image_std) == (MEAN, STD)
+    image = load_scenes(1)["image"][0].resize((66, 44))
+    pixels = [each(image, return_tensors="pt")["pixel_values"] for each in (ours, theirs)]
+    torch.testing.assert_close(*pixels, rtol=0, atol=1e-6)
+
+    _, processor = build(vision_model_name_or_path=str(tmp_path / "dino"), image_size=56)
+    assert dict(processor.image_processor.size) == {"shortest_edge": 64}, "as much more as there"
+    assert dict(processor.image_processor.crop_size) == {"height": 56, "width": 56}
+
+
+def test_a_vit_sees_its_own_statistics_and_images_keep_their_proportions(build, tmp_path, caplog):
+    theirs = ViTImageProcessor(image_mean=MEAN, image_std=STD, resample=2, size={"height": 32, "width": 32})
+    _, processor = build(vision_model_name_or_path=save_vit(tmp_path / "vit", theirs))
+    ours = processor.image_processor
+    assert (ours.image_mean, ours.image_std, ours.resample) == (MEAN, STD, 2)
+    assert dict(ours.size) == {"shortest_edge": 32} and dict(ours.crop_size) == {"height": 32, "width": 32}
+    square = Image.effect_noise((50, 50), 60).convert("RGB")
+    pixels = [each(square, return_tensors="pt")["pixel_values"] for each in (ours, theirs)]
+    torch.testing.assert_close(*pixels, rtol=0, atol=1e-6)
+    assert "changes the proportions" in caplog.text
+
+    without = ViTImageProcessor(do_normalize=False, size={"height": 32, "width": 32})
+    _, processor = build(vision_model_name_or_path=save_vit(tmp_path / "raw", without))
+    assert (processor.image_processor.image_mean, processor.image_processor.image_std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize(
+    "architecture, pretrained_cfg",
+    [
+        ("vit_tiny_patch16_224", {"mean": MEAN, "std": STD, "interpolation": "bilinear", "crop_pct": 0.9}),
+        ("vit_small_patch16_224.dino", {}),
+    ],
+)
+def test_a_timm_tower_has_those_of_its_configuration_or_of_the_list(
+    build, tmp_path, caplog, architecture, pretrained_cfg
+):
+    _, processor = build(vision_model_name_or_path=save_timm(tmp_path / "timm", architecture, **pretrained_cfg))
+    ours = processor.image_processor
+    assert (ours.image_mean, ours.image_std) == (MEAN, STD)
+    assert ours.resample == (2 if pretrained_cfg else 3)
+    assert dict(ours.size) == {"shortest_edge": 32}
+    assert not pretrained_cfg or "the middle of images (0.9 of" in caplog.text
+
+
+def test_another_lotlip_passes_its_own_on(build, tmp_path):
+    LotlipModel(tiny_config()).save_pretrained(tmp_path / "lotlip")
+    LotlipImageProcessor(image_mean=MEAN, image_std=STD).save_pretrained(tmp_path / "lotlip")
+    _, processor = build(vision_model_name_or_path=str(tmp_path / "lotlip"))
+    assert processor.image_processor.image_std == STD and dict(processor.image_processor.size)["shortest_edge"] == 32
+
+
+@pytest.mark.parametrize("save", [save_vit, save_timm])
+def test_statistics_that_nothing_tells_are_asked_for(build, tmp_path, save):
+    tower = save(tmp_path / "tower")
+    with pytest.raises(ValueError, match="--vision_model_name_or_path .*tower` does not tell.*`--image_mean` and"):
+        build(vision_model_name_or_path=tower)
+    _, processor = build(vision_model_name_or_path=tower, image_mean=MEAN, image_std=STD)
+    assert processor.image_processor.image_mean == MEAN and processor.image_processor.image_std == STD
+
+
+def test_pixels_of_another_range_are_asked_for(build, tmp_path):
+    tower = save_vit(tmp_path / "vit", ViTImageProcessor(rescale_factor=1 / 127.5))
+    with pytest.raises(ValueError, match="`--image_mean` and"):
+        build(vision_model_name_or_path=tower)
+
+
+def test_given_statistics_come_before_those_of_the_tower(build, tmp_path):
+    tower = save_vit(tmp_path / "vit", ViTImageProcessor(resample=2))
+    _, processor = build(vision_model_name_or_path=tower, image_mean=MEAN, image_std=STD)
+    ours = processor.image_processor
+    assert (ours.image_mean, ours.image_std, ours.resample) == (MEAN, STD, 2)
+
+
+def test_a_tower_from_scratch_has_those_of_the_paper_or_given_ones(build):
+    for given, expected in (({}, (0.5,) * 3), ({"image_mean": MEAN, "image_std": STD}, MEAN)):
+        _, processor = build(**given)
+        assert processor.image_processor.image_mean == expected
+
+
+# ---- words
+
+
+@pytest.mark.parametrize(
+    "own, named, message",
+    [
+        (WORDS, [*WORDS[:8], "boat", "red"], "is not the tokenizer of .*: 8 of its 10 words"),
+        (WORDS, WORDS[:9], "is not the tokenizer of .*: 9 of its 9 words"),
+        (None, WORDS[:9], "has 9 words, but `--text_model_name_or_path .*bert` 10"),
+        (None, [*WORDS, "sea"], "has 11 words, but .* 10"),
+        ([*WORDS, "sea"], None, "has 11 words, but the model 10"),
+    ],
+)
+def test_a_tokenizer_of_other_words_than_the_text_tower_is_refused(build, tmp_path, own, named, message):
+    options = {"text_model_name_or_path": save_bert(tmp_path / "bert", own)}
+    if named is not None:
+        options["tokenizer_name"] = save_tokenizer(tmp_path / "tokenizer", named)
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+@pytest.mark.parametrize("own", [WORDS, None])
+def test_a_tokenizer_of_the_same_words_is_taken(build, tmp_path, own):
+    options = {"text_model_name_or_path": save_bert(tmp_path / "bert", own)}
+    model, processor = build(**options, tokenizer_name=save_tokenizer(tmp_path / "tokenizer", WORDS))
+    assert processor.tokenizer.get_vocab() == {word: index for index, word in enumerate(WORDS)}
+    assert model.config.text_config.vocab_size == 10
+
+
+def test_a_larger_table_than_its_own_tokenizer_needs_is_fine(build, tmp_path):
+    model, _ = build(text_model_name_or_path=save_bert(tmp_path / "bert", WORDS, vocab_size=16))
+    assert model.config.text_config.vocab_size == 16
+
+
+# ---- limits and corners
+
+
+def test_a_model_trained_further_keeps_its_limit_of_texts(build, model_dir, tmp_path):
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    for saved, expected in ((77, 77), (300, 300), (2000, 510)):
+        processor = LotlipProcessor.from_pretrained(model_dir)
+        processor.tokenizer.model_max_length = saved
+        processor.save_pretrained(folder)
+        model, processor = build(model_name_or_path=str(folder))
+        assert processor.tokenizer.model_max_length == expected
+    _, processor = build(model_name_or_path=str(folder), max_length=50)
+    assert processor.tokenizer.model_max_length == 50
+    assert model.config.text_config.num_corner_tokens == 2
+
+
+def test_corners_are_those_of_a_configuration(build, tmp_path):
+    tiny_config(num_corner_tokens=4).save_pretrained(tmp_path / "config")
+    options = {"config_name": str(tmp_path / "config")}
+    for given, expected in (({}, 4), ({"num_corner_tokens": 1}, 1), ({"objective": "clip"}, 0)):
+        model, processor = build(**options, **given)
+        assert model.config.text_config.num_corner_tokens == expected
+        assert processor.tokenizer.model_max_length == 128 - expected
+
+
+def test_a_mask_of_corners_that_are_not_there_is_refused(build):
+    with pytest.raises(ValueError, match="--no_corner_attention_mask` is for a model with corner tokens"):
+        build(objective="clip", no_corner_attention_mask=True)
+    model, _ = build(no_corner_attention_mask=True)
+    assert model.config.text_config.corner_attention_mask is False
+
+
+def test_arguments_can_be_replaced(tmp_path):
+    args = TrainArguments(output_dir=tmp_path, dataset_name="a", vision_model_name_or_path="vit")
+    assert replace(args, seed=1).learning_rate == args.learning_rate
