@@ -30,6 +30,9 @@ from .webdataset import TolerantWebDataset
 
 logger = logging.get_logger(__name__)
 
+# The column of the names of pictures in a folder
+FILE_NAME_COLUMN = "file_name"
+
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
 
@@ -154,7 +157,30 @@ def load_built_split(
     except (DatasetGenerationError, StopIteration) as error:  # the latter where a file is empty
         cause = error.__cause__ or str(error) or "there are no rows."
         raise ValueError(f"{told} cannot be read: {cause}") from error
-    return builder.as_dataset(split)
+    return with_file_names(builder.as_dataset(split), source)
+
+
+def with_file_names(dataset: Dataset, source: SourceArguments) -> Dataset:
+    """
+    The rows of a local folder of pictures with a column `file_name`, the path of each in the folder, which the builder
+    `imagefolder` drops; other rows as they are.
+    """
+    folder = (source.data_dir or ".") if source.dataset_name == "imagefolder" else source.dataset_name
+    column = source.image_column
+    is_folder = dataset.info.builder_name == "imagefolder" and os.path.isdir(folder)
+    if not is_folder or FILE_NAME_COLUMN in dataset.features or not isinstance(dataset.features.get(column), Image):
+        return dataset
+    folder, names = os.path.abspath(folder), []
+    for image in undecoded(dataset, column)[column]:
+        path = Path(image["path"])
+        names.append((path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix())
+    return dataset.add_column(FILE_NAME_COLUMN, names)
+
+
+def find_file_names(dataset: Dataset | IterableDataset) -> str | None:
+    """The column of the names of pictures, of a folder of them that [`load_split`] has read; else None."""
+    is_folder = dataset.info.builder_name == "imagefolder" and FILE_NAME_COLUMN in (dataset.features or {})
+    return FILE_NAME_COLUMN if is_folder else None
 
 
 def describe_source(source: SourceArguments, data_files: str | list[str] | None) -> str:

@@ -74,7 +74,9 @@ class StoreArguments(Arguments):
     output_dir: Path = argument(help="The folder of the parquet files.")
     storage_dtype: str = argument("float32", "How a number is stored.", choices=STORAGE_DTYPES)
     id_column: str | None = argument(
-        None, "A column of strings or integers that tell the rows. Default: their numbers, from 0."
+        None,
+        "A column of strings or integers that tell the rows. Default: the paths of files in a folder of pictures; "
+        "else (or with --streaming) their numbers, from 0.",
     )
     only: str | None = argument(None, "Leave the others out.", choices=("texts", "images"))
     tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1)

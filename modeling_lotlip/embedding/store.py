@@ -11,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.arguments import CaptionArguments
 from ..data.captions import find_caption_columns
 from ..data.images import read_image, undecoded
-from ..data.loading import compute_fingerprint, read_first_row
+from ..data.loading import compute_fingerprint, find_file_names, read_first_row
 from ..data.rows import read_captions
 from ..files import refuse_other_settings, write_json, write_table
 from ..sub_captions import join_sub_captions, split_sub_captions
@@ -272,7 +272,8 @@ def embed_to_folder(
         processor (`ProcessorMixin`):
             Its processor.
         dataset (`Dataset` or `IterableDataset`):
-            The images and captions.
+            The images and captions. What [`load_split`] reads of a folder of pictures is known by the names of its
+            files, other rows by their numbers, if there is no `store.id_column`.
         store (`StoreArguments`):
             The folder, and what is stored there.
         captions (`CaptionArguments`, *optional*):
@@ -296,6 +297,7 @@ def embed_to_folder(
         `ValueError`: if the folder holds embeddings with other settings, or a column is not there.
     """
     captions, state = captions or CaptionArguments(), PartialState()
+    store = replace(store, id_column=store.id_column or find_file_names(dataset))
     if state.is_main_process:
         settings = dict(source or {})
         settings |= {"dtype": str(model.dtype).removeprefix("torch."), "max_length": max_length}

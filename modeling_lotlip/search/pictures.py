@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..data.arguments import SourceArguments
 from ..data.images import UnreadableImageError, read_image, undecoded
-from ..data.loading import compute_fingerprint, load_split
+from ..data.loading import compute_fingerprint, find_file_names, load_split
 from .arguments import PageArguments
 
 
@@ -207,7 +207,8 @@ def open_pictures(collection: PageArguments) -> PictureFolder | PictureRows:
     split = collection.eval_split or ("test" if collection.dataset_name is None else "train")
     rows = load_split(dataset, split, collection.max_eval_samples)
     source = asdict(dataset) | {"eval_split": split, "max_eval_samples": collection.max_eval_samples}
-    return PictureRows(rows, dataset.image_column, None, collection.dataset_name or "the drawn scenes", source)
+    names = find_file_names(rows)
+    return PictureRows(rows, dataset.image_column, names, collection.dataset_name or "the drawn scenes", source)
 
 
 def open_embedded_pictures(embeddings_dir: Path) -> PictureRows:

@@ -155,6 +155,33 @@ def test_streamed_data(embed, expected, data_dir, tmp_path):
     assert_same(read(folder), expected)
 
 
+@pytest.mark.parametrize("only", [(), ("--only", "texts")])
+def test_a_folder_of_pictures_is_known_by_its_files(embed, tmp_path, capsys, model_dir, monkeypatch, only):
+    """Each embedding has the path of its picture in the folder, however the folder is named."""
+    names = ["a/one.png", "a/two.png", "b/c/one.png", "three.png"]
+    for name, scene in zip(names, load_scenes(4, seed=4)):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        scene["image"].save(tmp_path / "pictures" / name)
+    metadata = [{"file_name": name, "caption": "a boat"} for name in reversed(names)]
+    (tmp_path / "pictures" / "metadata.jsonl").write_text("\n".join(map(json.dumps, metadata)))
+    monkeypatch.chdir(tmp_path)
+    kinds = ["short"] if only else ["image", "short"]
+    for out, source in (
+        ("one", ("--dataset_name", "pictures")),
+        ("two", ("--dataset_name", "imagefolder", "--data_dir", tmp_path / "pictures")),
+        ("three", ("--dataset_name", "imagefolder", "--data_files", "pictures/**", "--id_column", "file_name")),
+    ):
+        folder = embed(out, *source, "--eval_split", "train", *only)
+        prefix = "pictures/" if out == "three" else ""
+        found = {(row["id"], row["kind"]) for row in read(folder)}
+        assert found == {(prefix + name, kind) for name in names for kind in kinds}
+    capsys.readouterr()
+    search = ("--embeddings", "two", "--model", str(model_dir), "--device", "cpu", "--kind", kinds[0])
+    assert lotlip.main(["search", *search, "a red boat"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"id {name} " in printed for name in names)
+
+
 def test_two_processes_equal_one(expected, model_dir, data_dir, tmp_path):
     argv = arguments(model_dir, data_dir, tmp_path / "two", "--max_length", 30)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "lotlip"]

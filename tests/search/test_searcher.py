@@ -178,7 +178,7 @@ def test_searcher_of_a_data_set(model_and_processor, tmp_path):
     assert before == {name: pictures.stamp(name) for name in before}
     scenes[9]["image"].resize((70, 70)).save(tmp_path / "files" / "1.png")
     after = {name: pictures.stamp(name) for name in before}
-    assert [name for name in before if before[name] != after[name]] == ["1"] and after == pictures.scan()
+    assert [name for name in before if before[name] != after[name]] == ["1.png"] and after == pictures.scan()
     assert pictures.place == "imagefolder" and pictures.source["data_dir"] == str(tmp_path / "files")
 
 
