@@ -75,6 +75,7 @@ def main() -> None:
         remove_unused_columns=False,  # the collator reads them
     )
     photos = load_split(data, split.train_split, split.max_train_samples)
+    photos = photos.select_columns([data.image_column, "long_captions"])  # an error if one is not there
     Trainer(model, arguments, train_dataset=photos, data_collator=Collator(processor, data.image_column)).train()
     model.save_pretrained(args.output_dir / "adapter")
 

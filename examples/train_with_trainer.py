@@ -61,7 +61,9 @@ def main() -> None:
     args, data, split = parse((FineTuningArguments, DatasetArguments, TrainSplitArguments), description=__doc__)
     model = LotlipModel.from_pretrained(args.model_name_or_path)
     processor = LotlipProcessor.from_pretrained(args.model_name_or_path)
-    photos = load_split(data, split.train_split, split.max_train_samples).train_test_split(test_size=0.1, seed=0)
+    photos = load_split(data, split.train_split, split.max_train_samples)
+    photos = photos.select_columns([data.image_column, "caption", "long_captions"])  # an error if one is not there
+    photos = photos.train_test_split(test_size=0.1, seed=0)
 
     arguments = TrainingArguments(
         args.output_dir,

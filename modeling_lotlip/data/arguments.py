@@ -43,11 +43,14 @@ class CaptionColumnArguments(Arguments):
 
     caption_column: str = argument(
         "caption",
-        "The column of short captions, strings or lists (one is drawn in training, all count in evaluation).",
+        "The column of short captions, strings or lists (one is drawn in training, all count in evaluation). With an "
+        "empty name ('') none is read.",
         compared_on_resume=True,
     )
     long_captions_column: str = argument(
-        "long_captions", "The column of long captions, strings or lists.", compared_on_resume=True
+        "long_captions",
+        "The column of long captions, strings or lists. With an empty name ('') none is read.",
+        compared_on_resume=True,
     )
 
 

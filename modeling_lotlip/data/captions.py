@@ -21,7 +21,7 @@ def find_caption_columns(
     captions: CaptionArguments, columns: Iterable[str], is_one_needed: bool = True
 ) -> tuple[str | None, str | None]:
     """
-    The columns of short and of long captions, None for the one that the data set lacks.
+    The columns of short and of long captions, None for the one that the data set lacks, or whose name is empty.
 
     Raises:
         `ValueError`: if it has neither, but needs one, or lacks one that was named and is not the default.
@@ -35,8 +35,11 @@ def find_caption_columns(
         )
     for name, column in (("caption_column", short), ("long_captions_column", long)):
         named = getattr(captions, name)
-        if column is None and is_one_needed and named != getattr(CaptionArguments, name):
-            raise ValueError(f"`--{name} {named}` is no column of the data set, which has {list(columns)}: name one.")
+        if column is None and named not in ("", getattr(CaptionArguments, name)):
+            raise ValueError(
+                f"`--{name} {named}` is no column of the data set, which has {list(columns)}: name one, or leave it "
+                "out with an empty name."
+            )
     return short, long
 
 

@@ -50,15 +50,22 @@ def load_evaluation_data(args: TrainArguments) -> EvaluationData:
         labels = dataset.features[args.label_column] if dataset.features else None
         if args.class_names or args.class_names_file or isinstance(labels, ClassLabel):
             class_names = read_class_names(labels, args.class_names, args.class_names_file)
-    elif args.class_names or args.class_names_file:
-        raise ValueError(f"`--label_column {args.label_column}` is no column of the evaluation data: name it.")
-
     kinds = {"short": reader.short_column, "long": reader.has_long_captions, "zero": class_names}
     kind = (args.metric_for_best_model or "").split("_")[0]
     if kind and not kinds[kind]:
         raise ValueError(
             f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the evaluation data has no "
             f"{'class labels' if kind == 'zero' else f'{kind} captions'}."
+        )
+    is_named = args.label_column != TrainArguments.label_column or args.class_names or args.class_names_file
+    if is_named and args.label_column not in columns:
+        raise ValueError(
+            f"`--label_column {args.label_column}` is no column of the evaluation data, which has {columns}: name one."
+        )
+    if is_named and class_names is None:
+        raise ValueError(
+            f"`--label_column {args.label_column}` does not name its classes: name them with `--class_names` or "
+            "`--class_names_file`."
         )
     return EvaluationData(dataset, reader, class_names)
 

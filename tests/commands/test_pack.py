@@ -88,7 +88,7 @@ def test_captions_of_side_files_and_keys_of_a_column(photos):
     Dataset.from_list(side).to_parquet(photos.parent / "side.parquet")
     arguments = ["--side_files", photos.parent / "side.parquet", "--side_key_column", "sha256"]
     arguments += ["--side_caption_columns", "text", "--key_column", "image"]
-    arguments += ["--caption_column", "nothing", "--long_captions_column", "none"]
+    arguments += ["--caption_column", "", "--long_captions_column", ""]
     rows = pack(photos, *arguments)
     assert list(rows) == digests  # no other column has captions, and the hash is the key
     for digest, row in rows.items():
@@ -103,6 +103,11 @@ def test_mistakes(photos, capsys):
     assert "required: --output_dir" in read_error(capsys, "pack", *data[:4])
     for ignored in ("--max_eval_samples", "--sub_caption_splitter", "--dataloader_num_workers"):
         assert f"unrecognized arguments: {ignored}" in read_error(capsys, "pack", *data, ignored, 1)
+    message = "`--long_captions_column none` is no column of the data set, which has ["
+    side = photos.parent / "side.jsonl"
+    side.write_text('{"key": "a", "caption": "A boat."}\n')
+    options = ["--side_files", side, "--key_column", "image", "--long_captions_column", "none"]
+    assert message in read_error(capsys, "pack", *data, *options)
     message = "`--key_column address` is no column of the data set, which has ["
     assert message in read_error(capsys, "pack", *data, "--key_column", "address")
     (photos / "metadata.jsonl").write_text('{"file_name": "0.jpg", "caption": " "}\n')

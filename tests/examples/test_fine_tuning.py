@@ -192,3 +192,12 @@ def test_the_script_with_lora(monkeypatch, tmp_path, model_dir, capsys):
         name.startswith(("text_model.layers.", "text_projection.")) and name.endswith("weight") for name in changed
     )
     assert sum(path.stat().st_size for path in (folder / "adapter").iterdir()) > 0
+
+
+@pytest.mark.parametrize("name", ["train_with_trainer", "fine_tune_lora"])
+def test_a_column_that_is_not_there_is_one_line(monkeypatch, tmp_path, model_dir, name):
+    load_scenes(4).remove_columns("long_captions").save_to_disk(tmp_path / "short")
+    argv = [name, "--model", model_dir, "--output_dir", tmp_path / "out", "--dataset_name", tmp_path / "short"]
+    monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+    with pytest.raises(ValueError, match="long_captions"):
+        importlib.import_module(f"examples.{name}").main()
