@@ -54,7 +54,13 @@ from modeling_lotlip.training.checkpoints import (
     save_checkpoint,
     take_output_dir,
 )
-from modeling_lotlip.training.evaluation import EvaluationData, evaluate_model, format_results, load_evaluation_data
+from modeling_lotlip.training.evaluation import (
+    EvaluationData,
+    check_overlap,
+    evaluate_model,
+    format_results,
+    load_evaluation_data,
+)
 from modeling_lotlip.training.image_features import cache_samples
 from modeling_lotlip.training.models import build_model, gather_model, get_scalars, is_vision_frozen, set_train_mode
 from modeling_lotlip.training.monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
@@ -205,6 +211,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     with accelerator.main_process_first():  # which reads a new data set, the others find it in the cache
         dataset, reader = load_training_data(args, accelerator)
         evaluation_data = load_evaluation_data(args)
+    check_overlap(args, dataset, evaluation_data)
     model, processor = build_model(args, dataset, reader)
     args.max_length, args.freeze_vision_model = processor.tokenizer.model_max_length, is_vision_frozen(model)
     samples = make_samples(args, dataset, reader, model)

@@ -176,7 +176,8 @@ def write_model_card(
             Hub ids of the models that the weights were made from.
         results (`dict[str, float]`, *optional*):
             Metrics by name, for a table, and for the Hub in the form of a model index: names that begin with
-            `zero_shot_` are of classification, the others of retrieval.
+            `zero_shot_` are of classification, the others of retrieval. `share_trained_on` is the share of the images
+            that the model was trained on.
         dataset (`str`, *optional*):
             The data set that they were measured on. Needed with `results`.
         dataset_split (`str`, *optional*, defaults to `"test"`):
@@ -218,7 +219,7 @@ def write_model_card(
             metric_value=value,
         )
         for name, value in (results or {}).items()
-        if not name.endswith(("num_images", "num_captions", "num_unreadable_images"))
+        if not name.endswith(("num_images", "num_captions", "num_unreadable_images", "share_trained_on"))
     ]
     metadata = ModelCardData(
         license=license,

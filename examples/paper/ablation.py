@@ -5,7 +5,7 @@ The questions of the paper, answered by trainings: a grid of settings, each trai
 
     python examples/paper/ablation.py --output_dir outputs/ablation --groups corners captions --seeds 0 1 2
     python examples/paper/ablation.py --output_dir outputs/mine --dataset_name imagefolder --data_dir FOLDER \
-        --train_split "train[:90%]" --eval_split "train[90%:]"
+        --train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0
 
 Arguments that are not listed below go to `train_lotlip.py`, for every cell. A cell is a setting with a seed; it is run
 once, however many groups it is in. Started again, the script goes on with what was stopped and leaves alone what is

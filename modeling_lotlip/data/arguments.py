@@ -25,7 +25,18 @@ class SourceArguments(Arguments):
     data_dir: str | None = argument(None, "The folder of the data, for a builder.")
     data_files: list[str] | None = argument(None, "The files of the data, for a builder.")
     streaming: bool = argument(False, "Read the data while it is used, without a copy on disk.", in_model_card=False)
+    split_seed: int | None = argument(
+        None,
+        "Shuffle the rows with this seed before a slice of a split, such as train[:90%], is taken. Default: do not.",
+        least=0,
+        compared_on_resume=True,
+    )
     image_column: str = argument("image", "The column of the images (or their paths).", compared_on_resume=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.streaming and self.split_seed is not None:
+            raise ValueError("--split_seed needs the whole data set, not a stream: leave out one of them.")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 """The data set that the data arguments name: its splits, its columns and the rows of each process."""
 
 import os
+import random
 import signal
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def load_split(
         source (`SourceArguments`):
             The data arguments.
         split (`str`):
-            The split, such as `"train"`, or a slice of one, such as `"train[:100]"`. If there is only one, it is
-            taken whatever its name is, which a warning tells.
+            The split, such as `"train"`, or a slice of one, such as `"train[:100]"`, of the rows in their order or, if
+            `source.split_seed` is given, in a random one. If there is only one split, it is taken whatever its name
+            is, which a warning tells.
         max_samples (`int`, *optional*):
             Keep the first so many rows.
         with_images (`bool`, *optional*, defaults to `True`):
@@ -79,14 +81,19 @@ def load_split(
     >>> load_split(SourceArguments(), "train[:3]")["caption"][:]
     ['a photo of a red boat', 'a photo of a brown boat', 'a photo of a green boat']
     ```"""
+    # the whole split, if its rows are shuffled before the slice is taken
+    asked = split if source.split_seed is None else split.partition("[")[0]
     if source.dataset_name is None:
-        rows = load_scene_split(source, split, max_samples)
+        parts = [load_scene_split(source, asked, max_samples if source.split_seed is None else None)]
     elif is_saved_to_disk(source.dataset_name):
-        rows = load_saved_split(source, split)
+        parts = [load_saved_split(source, asked)]
     elif weights is None:
-        rows = load_built_split(source, source.data_files, split)
+        parts = [load_built_split(source, source.data_files, asked)]
     else:
-        rows = mix([load_built_split(source, files, split) for files in source.data_files], weights, seed)
+        parts = [load_built_split(source, files, asked) for files in source.data_files]
+    if source.split_seed is not None:
+        parts = [take_shuffled_slice(rows, split, source.split_seed) for rows in parts]
+    rows = parts[0] if weights is None else mix(parts, weights, seed)
 
     if isinstance(rows, Dataset) and len(rows) == 0:
         raise ValueError(f"The split {split!r} is empty.")
@@ -139,14 +146,7 @@ def load_built_split(
 ) -> Dataset | IterableDataset:
     """A split of a data set of the Hub, or of files that a builder of `datasets` reads."""
     told = describe_source(source, data_files)
-    try:
-        builder = load_dataset_builder(
-            source.dataset_name, source.dataset_config_name, data_dir=source.data_dir, data_files=data_files
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{told} cannot be loaded: {str(error).rstrip('.')}. Check these arguments.") from error
-    splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
-    split = resolve_split(split, splits, told)
+    builder, split = make_builder(source, data_files, split)
     if source.dataset_name == "webdataset":
         check_shards(builder, split.partition("[")[0])
         builder = TolerantWebDataset(data_files=builder.config.data_files)
@@ -181,6 +181,31 @@ def find_file_names(dataset: Dataset | IterableDataset) -> str | None:
     """The column of the names of pictures, of a folder of them that [`load_split`] has read; else None."""
     is_folder = dataset.info.builder_name == "imagefolder" and FILE_NAME_COLUMN in (dataset.features or {})
     return FILE_NAME_COLUMN if is_folder else None
+
+
+def make_builder(
+    source: SourceArguments, data_files: str | list[str] | None, split: str
+) -> tuple[DatasetBuilder, str]:
+    """What reads a data set of the Hub or files, and the split that it has."""
+    told = describe_source(source, data_files)
+    try:
+        builder = load_dataset_builder(
+            source.dataset_name, source.dataset_config_name, data_dir=source.data_dir, data_files=data_files
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{told} cannot be loaded: {str(error).rstrip('.')}. Check these arguments.") from error
+    splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
+    return builder, resolve_split(split, splits, told)
+
+
+def list_data_files(source: SourceArguments, split: str) -> set[str]:
+    """The files of a split; its name with that of the data set, where these have none that are known."""
+    builder, split = make_builder(source, source.data_files, split)
+    files = builder.config.data_files or {}
+    names = list(files) if split == "all" else split.split("+")
+    return {str(file) for name in names for file in files.get(name, [])} or {
+        f"{describe_source(source, source.data_files)} {name}" for name in names
+    }
 
 
 def describe_source(source: SourceArguments, data_files: str | list[str] | None) -> str:
@@ -279,6 +304,21 @@ def take_slice(dataset: Dataset, name: str, split: str) -> Dataset:
     if start >= stop:
         raise ValueError(f"The split {split!r} is empty: there are {len(dataset)} rows.")
     return dataset if (start, stop) == (0, len(dataset)) else dataset.select(range(start, stop))
+
+
+def take_shuffled_slice(dataset: Dataset, split: str, seed: int) -> Dataset:
+    """
+    The part that a specification such as `"train[:90%]"` names of a whole split whose rows are shuffled. The parts of
+    one seed fit together: `"train[90%:]"` has the other rows.
+
+    Raises:
+        `ValueError`: if it names parts of several splits.
+    """
+    if "+" in split:
+        raise ValueError(f"`--split_seed {seed}` is for a slice of one split, not for {split!r}: leave it out.")
+    order = list(range(len(dataset)))
+    random.Random(seed).shuffle(order)
+    return take_slice(dataset.select(order, keep_in_memory=True), split.partition("[")[0], split)
 
 
 def split_by_process(

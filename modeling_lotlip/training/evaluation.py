@@ -2,17 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The evaluation of a model while it is trained."""
 
+import logging
 from dataclasses import dataclass, replace
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import ClassLabel, Dataset, IterableDataset
 
 from .. import LotlipModel, LotlipProcessor
 from ..data.captions import CaptionReader
 from ..data.loading import get_columns, load_split
+from ..data.overlap import find_known_files, find_known_images
 from ..evaluation.classification import classify, embed_classes, read_class_names
 from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
 from .arguments import TrainArguments
+
+
+logger = logging.getLogger(__name__)
+
+# The largest share of images that are trained on, with which results still choose the best model
+MAX_TRAINED_ON = 0.01
 
 
 @dataclass
@@ -27,11 +36,14 @@ class EvaluationData:
             Reads its captions.
         class_names (`list[str]`, *optional*):
             The classes of its images, if they have labels.
+        share_trained_on (`float`, *optional*, defaults to 0.0):
+            The share of its images that the training data has too.
     """
 
     dataset: Dataset | IterableDataset
     reader: CaptionReader
     class_names: list[str] | None = None
+    share_trained_on: float = 0.0
 
 
 def load_evaluation_data(args: TrainArguments) -> EvaluationData:
@@ -41,7 +53,7 @@ def load_evaluation_data(args: TrainArguments) -> EvaluationData:
     Raises:
         `ValueError`: if a column that is named is not there, or `--metric_for_best_model` cannot be measured.
     """
-    args = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
+    args = with_eval_files(args)
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
     columns = get_columns(dataset)
     reader = CaptionReader(columns, args, args, args.image_column)
@@ -70,12 +82,61 @@ def load_evaluation_data(args: TrainArguments) -> EvaluationData:
     return EvaluationData(dataset, reader, class_names)
 
 
+def with_eval_files(args: TrainArguments) -> TrainArguments:
+    """The arguments, with the files of the evaluation data as those of the data."""
+    return replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
+
+
+def check_overlap(args: TrainArguments, dataset: Dataset | IterableDataset, data: EvaluationData) -> None:
+    """
+    Measures which share of the evaluation data is trained on, and warns where there is some: the results say little
+    about other images. Every process must call this.
+
+    Args:
+        args (`TrainArguments`):
+            The arguments of the training.
+        dataset (`Dataset` or `IterableDataset`):
+            The training data.
+        data (`EvaluationData`):
+            The evaluation data, which gets the share. Of streams it is that of the files.
+
+    Raises:
+        `ValueError`: if `--metric_for_best_model` would be measured on it.
+    """
+    found = [0, 1]
+    if PartialState().is_main_process:
+        if args.streaming:
+            found = find_known_files(with_eval_files(args), args.eval_split, args, args.train_split)
+        else:
+            found = find_known_images(data.dataset, dataset, args.image_column)
+    num_found, num_compared = broadcast_object_list([*found])
+    data.share_trained_on = num_found / num_compared
+    if num_found == 0:
+        return
+    kind = "files" if args.streaming else "images"
+    remedy = (
+        "other `--eval_data_files` or another `--eval_split`"
+        if args.streaming
+        else 'another `--eval_split`, or parts such as `--train_split "train[:90%]" --eval_split "train[90%:]" '
+        "--split_seed 0`"
+    )
+    told = f"{num_found} of {num_compared} {kind} of the evaluation data are trained on too"
+    if args.metric_for_best_model is not None and data.share_trained_on > MAX_TRAINED_ON:
+        raise ValueError(
+            f"`--metric_for_best_model {args.metric_for_best_model}` would keep the model that knows the training "
+            f"data best: {told}. Give {remedy}."
+        )
+    if PartialState().is_main_process:
+        logger.warning(f"{told}: the results say little about other images. Give {remedy}.")
+
+
 def evaluate_model(
     model: LotlipModel, processor: LotlipProcessor, data: EvaluationData, args: TrainArguments
 ) -> dict[str, float]:
     """
     Retrieval, and zero-shot classification where there are classes, with the keys `short_...`, `long_...` and
-    `zero_shot_...`. Every process embeds its share; the main one has the results, the others get none.
+    `zero_shot_...`; `share_trained_on` where images are trained on. Every process embeds its share; the main one has
+    the results, the others get none.
     """
     batch_size = args.per_device_eval_batch_size
     embedded = embed_dataset(
@@ -96,6 +157,8 @@ def evaluate_model(
         class_embeds = embed_classes(model, processor, data.class_names, args.templates, batch_size)
         classified = classify(embedded.image_embeds, embedded.labels, class_embeds, data.class_names)
         results |= {f"zero_shot_{name}": classified[name] for name in ("top1", "top5")}
+    if data.share_trained_on > 0:
+        results["share_trained_on"] = data.share_trained_on
     return results
 
 

@@ -3,6 +3,7 @@
 """The output of a frozen image tower, which never changes: computed once, and kept in a memory-mapped file."""
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from ..data.loading import compute_fingerprint
 from ..embedding.models import hash_weights
 from .arguments import TrainArguments
 from .objectives import OBJECTIVES
-from .samples import CaptionedImages
+from .samples import BadSamples, CaptionedImages, describe_bad_image
 
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 class ImageFeatures:
     """
-    The output of an image tower for every view of every image, read from a memory-mapped file.
+    The output of an image tower for every view of every image, read from a memory-mapped file; not a number where the
+    image could not be read.
 
     Args:
         path (`Path`):
@@ -84,10 +86,21 @@ class Views(Dataset):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, position: int) -> tuple[int, torch.Tensor]:
+    def __getitem__(self, position: int) -> tuple[int, torch.Tensor | None, tuple[str, str] | None]:
+        """The number of a view, and its pixel values or why it has none."""
         number = self.numbers[position]
-        image = self.load_image(*divmod(number, self.num_views))
-        return number, self.image_processor(image, return_tensors="pt")["pixel_values"][0]
+        try:
+            image = self.load_image(*divmod(number, self.num_views))
+        except ValueError as error:
+            return number, None, describe_bad_image(error)
+        return number, self.image_processor(image, return_tensors="pt")["pixel_values"][0], None
+
+
+def collate(views: list[tuple]) -> tuple[list[int], torch.Tensor, list[int], list[tuple[str, str] | None]]:
+    """The numbers and pixel values of views, the numbers of those without any, and what is bad of each view."""
+    numbers = [number for number, _, bad in views if bad is None]
+    pixel_values = torch.stack([values for _, values, bad in views if bad is None]) if numbers else torch.empty(0)
+    return numbers, pixel_values, [number for number, _, bad in views if bad], [bad for *_, bad in views]
 
 
 def cache_samples(
@@ -98,7 +111,10 @@ def cache_samples(
     args: TrainArguments,
     accelerator: Accelerator,
 ) -> ImageFeatures:
-    """The output of the frozen image tower of a training for the images of its samples: see the function below."""
+    """
+    The output of the frozen image tower of a training for the images of its samples: see the function below. Of images
+    that cannot be read as many are allowed as in the training.
+    """
     image_features = cache_image_features(
         model.vision_model.to(accelerator.device),
         processor.image_processor,
@@ -114,6 +130,8 @@ def cache_samples(
         batch_size=args.per_device_eval_batch_size,
         num_workers=args.dataloader_num_workers,
         output="last_hidden_state" if OBJECTIVES[args.objective].is_token_wise else "pooler_output",
+        max_bad_fraction=args.max_bad_fraction,
+        max_bad_in_a_row=args.max_bad_in_a_row,
     )
     if accelerator.is_main_process:
         logger.info(f"Image features from {image_features.path}: the image tower does not run in training.")
@@ -133,6 +151,8 @@ def cache_image_features(
     batch_size: int = 64,
     num_workers: int = 0,
     output: str = "pooler_output",
+    max_bad_fraction: float = 0.01,
+    max_bad_in_a_row: int = 100,
 ) -> ImageFeatures:
     """
     Runs an image tower over every view of every image, unless a file in `folder` has its output already.
@@ -163,9 +183,15 @@ def cache_image_features(
             Processes that load and preprocess.
         output (`str`, *optional*, defaults to `"pooler_output"`):
             What is kept of the tower's output: `"pooler_output"` or `"last_hidden_state"`, which has all tokens.
+        max_bad_fraction (`float`, *optional*, defaults to 0.01):
+            The largest share of images that cannot be read, for which `load_image` raises a `ValueError`. They are
+            counted and logged.
+        max_bad_in_a_row (`int`, *optional*, defaults to 100):
+            The most that may follow one another.
 
     Raises:
-        `ValueError`: if the disk has no room for the file, or a process does not see it.
+        `ValueError`: if the disk has no room for the file, a process does not see it, or too many images cannot be
+            read.
     """
     vision_model.eval()
     preprocessing = (type(image_processor).__name__, image_processor.to_dict())
@@ -188,7 +214,19 @@ def cache_image_features(
     with lock:
         (is_there,) = broadcast_object_list([path.exists()])
         if not is_there:
-            _make(vision_model, image_processor, load_image, path, shape, accelerator, batch_size, num_workers, output)
+            own_views = math.ceil(num_images * num_views / accelerator.num_processes)
+            _make(
+                vision_model,
+                image_processor,
+                load_image,
+                path,
+                shape,
+                accelerator,
+                batch_size,
+                num_workers,
+                output,
+                BadSamples(max_bad_fraction, max_bad_in_a_row * num_views, own_views),
+            )
     accelerator.wait_for_everyone()
     return ImageFeatures(path)
 
@@ -203,6 +241,7 @@ def _make(
     batch_size: int,
     num_workers: int,
     output: str,
+    bad_views: BadSamples,
 ) -> None:
     """Makes the file, or what is missing of it."""
     partial, done_path = path.with_suffix(".partial"), path.with_suffix(".done")
@@ -223,7 +262,16 @@ def _make(
             "a shared one (`--image_features_dir`)."
         )
     _compute(
-        vision_model, image_processor, load_image, partial, done_path, accelerator, batch_size, num_workers, output
+        vision_model,
+        image_processor,
+        load_image,
+        partial,
+        done_path,
+        accelerator,
+        batch_size,
+        num_workers,
+        output,
+        bad_views,
     )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -243,6 +291,7 @@ def _compute(
     batch_size: int,
     num_workers: int,
     output: str,
+    bad_views: BadSamples,
 ) -> None:
     """Fills in this process's part of the views that are not yet done."""
     features, done = (np.load(file, mmap_mode="r+") for file in (partial, done_path))
@@ -255,14 +304,17 @@ def _compute(
     num_sharing = min(accelerator.num_processes, int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)))
     own = missing[accelerator.process_index :: num_sharing] if accelerator.process_index < num_sharing else []
     views = Views(load_image, image_processor, own, num_views)
-    loader = DataLoader(views, batch_size, num_workers=num_workers, generator=torch.Generator())
+    loader = DataLoader(views, batch_size, num_workers=num_workers, collate_fn=collate, generator=torch.Generator())
     with tqdm(
         total=len(own), desc="Image features", unit=" views", disable=not accelerator.is_local_main_process
     ) as progress:
-        for numbers, pixel_values in loader:
-            with accelerator.autocast():
-                outputs = vision_model(pixel_values.to(accelerator.device))
-            features[numbers] = outputs[output].float().cpu().numpy()
+        for numbers, pixel_values, unreadable, bad in loader:
+            if numbers:
+                with accelerator.autocast():
+                    outputs = vision_model(pixel_values.to(accelerator.device))
+                features[numbers] = outputs[output].float().cpu().numpy()
+            features[unreadable] = np.nan
             features.flush()  # what is marked as done is on the disk
-            done[numbers] = True
-            progress.update(len(numbers))
+            done[numbers + unreadable] = True
+            bad_views.count(bad)
+            progress.update(len(bad))

@@ -139,8 +139,12 @@ class CaptionedImages(Dataset):
         row = rows[0] if rows else None
         view = epoch if self.num_views is None else epoch % self.num_views
         sample = {"short_caption": "", "long_captions": [""] * self.num_long_captions, "name": self.name(index, row)}
+        has_features = False
         if self.image_features is not None:
-            sample["vision_pooler_output"] = self.image_features[index, view]
+            features = self.image_features[index, view]
+            has_features = bool(features.isfinite().all())
+            # others than zero, which cannot be normalised
+            sample["vision_pooler_output"] = features if has_features else torch.ones_like(features)
         else:
             sample["image"] = PIL.Image.new("RGB", (64, 64))
         if is_padding:
@@ -153,14 +157,22 @@ class CaptionedImages(Dataset):
                 if sample["unmatched"] is not None:
                     return sample  # rules reject its captions, or a captioner failed: `UnmatchedKeys` counts it
                 return {**sample, "bad": ("no caption", f"{self.name(index, row)} has no caption")}
-            if self.image_features is None:
-                sample["image"] = self.load_image(index, view, row)
+            if not has_features:
+                image = self.load_image(index, view, row)
+                if self.image_features is not None:  # it can be read now, but could not when the tower ran
+                    raise ValueError(f"the image of {self.name(index, row)} has no features that are numbers")
+                sample["image"] = image
         except ValueError as error:
-            cause = "no image or wrong type"
-            if isinstance(error, UnreadableImageError):
-                cause = f"unreadable image ({type(error.__cause__.__cause__).__name__})"
-            return {**sample, "bad": (cause, str(error))}
+            return {**sample, "bad": describe_bad_image(error)}
         return {**sample, "short_caption": short_caption, "long_captions": long_captions}
+
+
+def describe_bad_image(error: ValueError) -> tuple[str, str]:
+    """The cause by which a sample that cannot be used is counted, and what is said of it."""
+    cause = "no image or wrong type"
+    if isinstance(error, UnreadableImageError):
+        cause = f"unreadable image ({type(error.__cause__.__cause__).__name__})"
+    return cause, str(error)
 
 
 class SampleCollator:

@@ -52,6 +52,7 @@ COMPARED_ON_RESUME = {
     "dataset_name": "imagefolder",
     "dataset_config_name": "other",
     "train_split": "other",
+    "split_seed": 5,
     "image_column": "other",
     "caption_column": "other",
     "long_captions_column": "other",

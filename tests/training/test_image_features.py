@@ -1,12 +1,16 @@
 import copy
 import json
 import os
+import re
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from datasets import Dataset, Image
 from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipVisionModel
@@ -145,6 +149,45 @@ def test_a_stopped_pass_goes_on(accelerator, tmp_path):
             pixel_values = processor(images[index].rotate(90 * view), return_tensors="pt")["pixel_values"]
             torch.testing.assert_close(features[index, view], tower(pixel_values).pooler_output[0], rtol=0, atol=1e-5)
     assert len(list(tmp_path.glob("*.npy"))) == 1 and not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_skipped_as_without_the_cache(train, tmp_path, caplog, num_workers):
+    rows = load_scenes(24, seed=7).cast_column("image", Image(decode=False)).to_list()
+    rows[5]["image"]["bytes"] = rows[5]["image"]["bytes"][:100]
+    rows[9]["image"] = {"bytes": b"no image", "path": None}
+    Dataset.from_list(rows, features=load_scenes(1).features).save_to_disk(tmp_path / "data")
+    start = train("start", max_train_steps=1)
+    options = {"config_name": None, "model_name_or_path": start, "max_train_steps": 6, "learning_rate": 1e-4}
+    options |= {"dataset_name": tmp_path / "data", "train_split": "train[:20]", "eval_split": "train[20:]"}
+    options |= {"max_train_samples": None, "dataloader_num_workers": num_workers, "per_device_eval_batch_size": 3}
+
+    def count_skipped(name: str, **more) -> dict:
+        caplog.clear()
+        folders.append(train(name, **{"max_bad_fraction": 0.5, **options, **more}))
+        return Counter(re.findall(r"Skipped: (the image of row \d+ cannot be read: .*)", caplog.text))
+
+    folders = []
+    plain = count_skipped("plain")
+    assert len(plain) == 2 and plain.total() == 4, "6 steps of 3 an epoch"
+    told = re.findall(r"\d+ bad samples were skipped: .*", caplog.text)
+    cache = {"cache_image_features": True, "image_features_dir": tmp_path / "features"}
+    assert count_skipped("cached", **cache) == plain + Counter(plain.keys()), "once more in the pass over the images"
+    assert len(told) == 1 and re.findall(r"\d+ bad samples were skipped: .*", caplog.text) == told
+    assert_same_weights(folders[1], folders[0], atol=1e-4)
+    assert count_skipped("again", **cache) == plain
+    assert_same_weights(folders[2], folders[1], atol=0)
+
+    # as many as the training allows
+    cache["image_features_dir"] = tmp_path / "other_features"
+    for wrong, message in (
+        ({"max_bad_fraction": 0.05}, "2 of .* samples are bad, more than `--max_bad_fraction 0.05` allows"),
+        ({"max_bad_in_a_row": 1}, "1 samples in a row are bad .* row 5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            count_skipped("too_many", **cache, **wrong)
+        assert not (tmp_path / "too_many").exists() and not list(cache["image_features_dir"].glob("*.npy"))
+        shutil.rmtree(cache["image_features_dir"])
 
 
 def test_two_processes_share_the_work(train, tmp_path, tower_calls):

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.metrics import ImageTextRetrieval
@@ -179,6 +180,37 @@ def test_paths_of_this_machine_are_not_in_the_model_card(train, tmp_path):
     options = {"dataset_name": tmp_path / "private" / "pictures", "eval_split": "train", "max_train_steps": 1}
     card = (train("carded", **options, max_train_samples=None) / "README.md").read_text()
     assert "pictures" in card and str(tmp_path) not in card and "private" not in card
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_evaluation_on_the_training_data_is_told(train, tmp_path, caplog, streaming):
+    if streaming:
+        load_scenes(60, seed=2).to_parquet(tmp_path / "rows.parquet")
+        vocab = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"])}
+        LotlipTokenizer(vocab=vocab).save_pretrained(tmp_path / "tokenizer")
+        options = {"dataset_name": "parquet", "data_files": tmp_path / "rows.parquet", "eval_split": "train"}
+        options |= {"streaming": True, "tokenizer_name": tmp_path / "tokenizer"}
+        told, share = "1 of 1 files of the evaluation data are trained on too", 1.0
+    else:
+        options = {"train_split": "train[:60]", "eval_split": "train[54:66]", "max_train_samples": None}
+        told, share = "6 of 12 images of the evaluation data are trained on too", 0.5
+    folder = train("run", **options, max_train_steps=1)
+    assert caplog.text.count(told) == 1
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["share_trained_on"] == share
+    card = ModelCard.load(folder / "README.md")
+    assert f"The model was trained on {100 * share:.3g} per cent of this data" in card.text
+    assert "share_trained_on" not in {result.metric_type for result in card.data.eval_results}
+    with pytest.raises(ValueError, match=f"knows the training data best: {told}. Give "):
+        train("best", **options, max_train_steps=1, metric_for_best_model="long_mean_recall")
+    assert not (tmp_path / "best").exists()
+
+
+def test_an_evaluation_on_held_back_rows_is_as_before(train, caplog):
+    options = {"train_split": "test[:50%]", "eval_split": "test[50%:]", "split_seed": 0, "max_train_steps": 1}
+    folder = train("run", **options, metric_for_best_model="long_mean_recall")
+    assert "trained on" not in caplog.text and "trained on 0" not in (folder / "README.md").read_text()
+    assert "share_trained_on" not in json.loads((folder / "eval_results.json").read_text())
 
 
 def test_a_result_that_cannot_be_measured_chooses_no_model(train, tmp_path):
