@@ -219,7 +219,7 @@ def write_model_card(
             metric_value=value,
         )
         for name, value in (results or {}).items()
-        if not name.endswith(("num_images", "num_captions", "num_unreadable_images", "share_trained_on"))
+        if "num_" not in name and name != "share_trained_on"
     ]
     metadata = ModelCardData(
         license=license,
