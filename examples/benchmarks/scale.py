@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -48,6 +49,7 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler, StreamBatchSampler
+from modeling_lotlip.training.monitoring import measure_slots
 from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
 
 
@@ -75,6 +77,7 @@ class ScaleArguments(BenchmarkArguments):
     memory_gb_per_s: float = argument(3350.0, "Of a GPU. Default: H100 SXM, 3350.")
     network_gb_per_s: float = argument(50.0, "Into each GPU. Default: 400 Gbit/s, 50.")
     num_measured_images: int = argument(64, "Images decoded for the measurement.", least=1)
+    logging_steps: int = argument(10, "Steps from one measurement of the training to the next.", least=1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -168,6 +171,18 @@ def measure_order(num_images: int, num_measured: int = 1_000_000) -> tuple[float
     order = batches.order()
     size = sys.getsizeof(order) + sum(map(sys.getsizeof, islice(order, 1000))) / min(1000, num_measured) * num_measured
     return seconds * num_images / num_measured, round(size * num_images / num_measured)
+
+
+def measure_watching(args: ScaleArguments, num_slots: int, num_corner_tokens: int, dim: int) -> float:
+    """Seconds of a core that the first process measures its embeddings in, every `--logging_steps` steps."""
+    generator, num_images = torch.Generator().manual_seed(0), args.per_device_train_batch_size
+    image_embeds, text_embeds = (
+        torch.nn.functional.normalize(torch.randn(*shape, dim, generator=generator), dim=-1)
+        for shape in ((num_images,), (num_images, num_slots))
+    )
+    slot_losses = torch.ones(num_slots)
+    measure = partial(measure_slots, slot_losses, image_embeds, text_embeds, num_corner_tokens)
+    return core_seconds(measure, args.repeats)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -315,7 +330,9 @@ def tabulate_data(costs: Costs) -> list[dict]:
 def tabulate_steps(costs: Costs) -> list[dict]:
     """Exchange, loss and time as the number of GPUs grows, with as many images on each."""
     args, batch_size = costs.args, costs.args.per_device_train_batch_size
-    exchange, loss, steps, runs = {}, {}, {}, {}
+    exchange, loss, steps, runs, watching = {}, {}, {}, {}, {}
+    num_corner_tokens, dim = costs.config.text_config.num_corner_tokens, costs.config.projection_dim
+    measuring = measure_watching(args, costs.num_slots, num_corner_tokens, dim)
     for gpus in args.gpus:
         global_batch_size, own = gpus * batch_size, costs.exchange(batch_size)
         own_bytes = gathered_bytes(own)
@@ -331,6 +348,8 @@ def tabulate_steps(costs: Costs) -> list[dict]:
         }
         loss[f"{gpus:,}"] = {"global batch": global_batch_size, **costs.loss(gpus, batch_size)}
         steps[f"{gpus:,}"] = costs.step("frozen image tower", gpus, batch_size)
+        share = measuring / args.logging_steps / steps[f"{gpus:,}"]["step (s)"]
+        watching[f"{gpus:,}"] = {"a measurement (s)": measuring, "of a step (%)": 100 * share}
         num_steps = costs.num_steps(global_batch_size)
         runs[f"{gpus:,}"] = {"steps": num_steps}
         for variant in ("frozen image tower", "cached image features", "trained image tower"):
@@ -342,6 +361,7 @@ def tabulate_steps(costs: Costs) -> list[dict]:
         print_table(f"The exchange of a step, {batch_size} images a GPU", "GPUs", exchange),
         print_table(f"The loss in every process, at {speed} and {memory}", "GPUs", loss),
         print_table(f"A step, frozen image tower, {args.network_gb_per_s:g} GB/s a GPU", "GPUs", steps),
+        print_table(f"Measuring every {args.logging_steps} steps, on one core", "GPUs", watching),
         print_table(f"{args.num_train_epochs} epochs, {batch_size} images a GPU", "GPUs", runs),
     ]
 

@@ -117,3 +117,7 @@ def test_scale(run):
     two, four = rows["The exchange of a step"].values()
     assert four["gathered (MB)"] == 2 * two["gathered (MB)"] and four["gradients (MB)"] == two["gradients (MB)"]
     assert [row["steps"] for row in rows["3 epochs"].values()] == [3 * 63, 3 * 32]
+    steps = rows["A step"].values()
+    for step, watched in zip(steps, rows["Measuring every 10 steps"].values(), strict=True):
+        share = watched["a measurement (s)"] / 10 / step["step (s)"]
+        assert watched["of a step (%)"] == pytest.approx(100 * share) and share > 0

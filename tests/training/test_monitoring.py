@@ -65,6 +65,18 @@ def test_slots_are_measured_one_by_one():
     assert measured["spread_cls"] == pytest.approx(spread(texts[present[:, 1], 1]))
 
 
+def test_of_a_large_batch_some_embeddings_are_measured():
+    generator = torch.Generator().manual_seed(2)
+    images = torch.nn.functional.normalize(torch.randn(300, 16, generator=generator), dim=-1)
+    texts = torch.nn.functional.normalize(torch.randn(300, 3, 16, generator=generator), dim=-1)  # K = 2, m = 0
+    texts[:10, 0] = 0
+    measured = measure_slots(torch.tensor([1.0, 2.0, 3.0]), images, texts, num_corner_tokens=0)
+    assert measured["rank_image"] == effective_rank(images[:256]) != effective_rank(images)
+    assert measured["spread_short"] == spread(texts[10:266, 0]) != spread(texts[10:, 0])
+    assert measured["rank_cls"] == effective_rank(texts[:128, 1:].flatten(0, 1))
+    assert measured["loss_cls"] == 2.5, "the loss is that of all"
+
+
 TIMES = ("images_per_second", "texts_per_second", "tokens_per_second", "data_wait", "memory_gb")
 
 
