@@ -24,6 +24,9 @@ version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init
 extras = {}
 extras["app"] = ["gradio>=6"]  # the search page
 extras["endpoint"] = ["openai"]  # captioners behind a server
+extras["heic"] = [
+    "pillow-heif>=1.0"
+]  # HEIC pictures; not of a plain installation, since its binaries are under the GPL
 extras["faiss"] = ["faiss-cpu"]  # approximate search
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
 extras["serve"] = ["pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddings by OpenAI's API
@@ -40,6 +43,7 @@ extras["test"] = [
     *extras["docs"],
     *extras["endpoint"],
     *extras["faiss"],
+    *extras["heic"],
     *extras["mteb"],
     *extras["onnx"],
     *extras["peft"],
@@ -87,7 +91,7 @@ setup(
         "jinja2",
         "matplotlib",
         "numpy",
-        "pillow",
+        "pillow>=11.3",  # reads AVIF
         "protobuf",  # with sentencepiece, the tokenizers of SigLIP and ShareGPT4V
         "safetensors",
         "sentencepiece",

@@ -51,6 +51,12 @@ settings.load_profile("short")
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_workers_unless_asked_for(monkeypatch):
+    """Processes that decode take longer to start than these images take."""
+    monkeypatch.setattr("modeling_lotlip.embedding.workers.count_workers", lambda: 0)
+
+
 @pytest.fixture(scope="session")
 def reference():
     """Outputs of the original implementation on its tiny checkpoint."""

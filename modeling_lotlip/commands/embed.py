@@ -9,13 +9,13 @@ Embeddings of the images and captions of a data set, in parquet files; a stopped
 `lotlip search --embeddings OUT "A TEXT"` finds what is nearest to a text.
 """
 
-from ..data.arguments import CaptionArguments, DatasetArguments, EvaluationSplitArguments
-from ..embedding.arguments import ModelArguments, OutputArguments, StoreArguments
+from ..data.arguments import CaptionArguments, EvaluationSplitArguments
+from ..embedding.arguments import EmbeddedDataArguments, ModelArguments, OutputArguments, StoreArguments
 
 
 ARGUMENTS = (
     ModelArguments,
-    DatasetArguments,
+    EmbeddedDataArguments,
     EvaluationSplitArguments,
     CaptionArguments,
     StoreArguments,
@@ -28,7 +28,7 @@ SOURCE = ("dataset_name", "dataset_config_name", "data_dir", "data_files")
 
 def run(
     model_arguments: ModelArguments,
-    data: DatasetArguments,
+    data: EmbeddedDataArguments,
     split: EvaluationSplitArguments,
     captions: CaptionArguments,
     store: StoreArguments,

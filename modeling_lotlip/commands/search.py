@@ -30,7 +30,7 @@ def run(search: SearchArguments, arguments: ModelArguments, output: OutputArgume
 
     texts = search.read_texts()
     # a wrong folder is told of before the model is loaded
-    pictures = None if search.photos is None else PictureFolder(Path(search.photos))
+    pictures = None if search.photos is None else PictureFolder(Path(search.photos), search.exact_decoding)
     model, processor = load_model(arguments.model_name_or_path, arguments)
     options = {"k": search.k, "faiss_factory": search.faiss_factory, "max_length": arguments.max_length}
     if pictures is not None:

@@ -6,14 +6,23 @@ import io
 import re
 import struct
 import zlib
+from typing import NamedTuple
 
 import PIL.Image
 from datasets import Dataset, Image, IterableDataset
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from fsspec import open as open_file
+from PIL.ExifTags import Base as ExifTag
+from PIL.JpegImagePlugin import JpegImageFile
+from transformers.image_processing_backends import PilBackend, TorchvisionBackend
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import convert_to_rgb
 
-from ..image_processing_pil_lotlip import to_upright_8_bit
+from ..image_processing_pil_lotlip import MAX_ASPECT_RATIO, to_upright_8_bit
 
+
+# The endings of files that are images
+IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}
 
 # What Pillow raises at files that are no images, are cut off, or would fill the memory.
 IMAGE_ERRORS = (
@@ -25,10 +34,17 @@ IMAGE_ERRORS = (
     EOFError,
     LookupError,
     OverflowError,
+    MemoryError,
     struct.error,
     zlib.error,
     PIL.Image.DecompressionBombError,
 )
+
+# A JPEG is decoded at no less than so many times the size that the image processor makes of it
+DECODING_MARGIN = 3
+# What a file of HEVC images, HEIC, says of itself
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
+TOO_LARGE = "make it smaller, or save it as a JPEG, of which search and `lotlip embed` decode a fraction"
 
 
 def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
@@ -40,9 +56,51 @@ class UnreadableImageError(ValueError):
     """A file that is no image, is cut off, or would fill the memory."""
 
 
-def read_image(file: dict, max_side: int | None = None) -> PIL.Image.Image:
+class Resizing(NamedTuple):
     """
-    An upright RGB image of 8 bits from an undecoded one of any mode; what is transparent becomes white.
+    How an image processor resizes images, by which a large JPEG can be decoded at a fraction of its size.
+
+    Args:
+        shortest_edge (`int`, *optional*):
+            The shorter side in pixels after it.
+        size (`tuple[int, int]`, *optional*):
+            Or width and height.
+        resample (`PIL.Image.Resampling`):
+            The filter.
+    """
+
+    shortest_edge: int | None
+    size: tuple[int, int] | None
+    resample: PIL.Image.Resampling
+
+    @classmethod
+    def of(cls, image_processor: BaseImageProcessor) -> "Resizing | None":
+        """That of an image processor; None if it is another one than transformers' own to a fixed size."""
+        own = (TorchvisionBackend.resize, PilBackend.resize)
+        resample = getattr(image_processor, "resample", None)
+        if getattr(type(image_processor), "resize", None) not in own or not image_processor.do_resize:
+            return None
+        if not isinstance(resample, int):  # Pillow's filters are integers
+            return None
+        size = {name: side for name, side in dict(image_processor.size or {}).items() if side is not None}
+        if size.keys() == {"shortest_edge"}:
+            return cls(size["shortest_edge"], None, PIL.Image.Resampling(resample))
+        if size.keys() == {"height", "width"}:
+            return cls(None, (size["width"], size["height"]), PIL.Image.Resampling(resample))
+        return None
+
+    def target(self, width: int, height: int) -> tuple[int, int]:
+        """What becomes of a width and a height, as transformers rounds it."""
+        if self.size is not None:
+            return self.size
+        longest_edge = int(self.shortest_edge * max(width, height) / min(width, height))
+        return (self.shortest_edge, longest_edge) if width <= height else (longest_edge, self.shortest_edge)
+
+
+def read_image(file: dict, max_side: int | None = None, resizing: Resizing | None = None) -> PIL.Image.Image:
+    """
+    An upright RGB image of 8 bits from an undecoded one of any mode; what is transparent becomes white. Of several
+    frames it is the first.
 
     Args:
         file (`dict`):
@@ -50,21 +108,90 @@ def read_image(file: dict, max_side: int | None = None) -> PIL.Image.Image:
         max_side (`int`, *optional*):
             Make it smaller where a side is longer. A large JPEG is then decoded at a fraction of its size, which is
             much faster.
+        resizing ([`Resizing`], *optional*):
+            Decode a large JPEG at a half, a fourth or an eighth of its size, at least `DECODING_MARGIN` times what the
+            image processor makes of it, and resize it to that. It is two to four times as fast; pixels are a little
+            different.
 
     Raises:
         `UnreadableImageError`: if there is none in the file.
     """
     try:
-        image = PIL.Image.open(io.BytesIO(read_file(file)))
+        image = open_image(read_file(file))
         if max_side is not None:
             image.draft(None, (2 * max_side, 2 * max_side))
+        elif resizing is not None and isinstance(image, JpegImageFile):
+            image = decode_reduced(image, resizing)
+        check_num_pixels(image)
         image = PIL.Image.fromarray(convert_to_rgb(to_upright_8_bit(image), return_numpy=True))
         if max_side is not None:
             image.thumbnail((max_side, max_side))
         return image
     except IMAGE_ERRORS as error:
+        if isinstance(error, UnreadableImageError):
+            raise
         # without the address of the object, so that equal causes are equal
-        raise UnreadableImageError(re.sub(r" `?<[^<>]* at 0x[0-9a-fA-F]+>`?", "", str(error))) from error
+        message = re.sub(r" `?<[^<>]* at 0x[0-9a-fA-F]+>`?", "", str(error)) or type(error).__name__
+        raise UnreadableImageError(message) from error
+
+
+def open_image(content: bytes) -> PIL.Image.Image:
+    """
+    An image that is not decoded yet. A JPEG may have any number of pixels: see `check_num_pixels`.
+
+    Raises:
+        `UnreadableImageError`: if there is none, it is too large, or a HEIC image and pillow-heif is not installed.
+    """
+    file = io.BytesIO(content)
+    if content.startswith(b"\xff\xd8\xff"):
+        image = JpegImageFile(file)
+        if "progressive" in image.info:  # all of it is in memory before the first pixel is
+            check_num_pixels(image, 2)
+        return image
+    if content[4:8] == b"ftyp":
+        brands = content[8 : min(int.from_bytes(content[:4], "big"), 256)]
+        if HEIC_BRANDS & {brands[start : start + 4] for start in range(0, len(brands), 4)}:
+            return open_heic(file)
+    try:
+        return PIL.Image.open(file)
+    except PIL.Image.DecompressionBombError as error:
+        raise UnreadableImageError(f"{str(error).partition(', could')[0]}: {TOO_LARGE}") from error
+
+
+def open_heic(file: io.BytesIO) -> PIL.Image.Image:
+    """A HEIC image that is not decoded yet."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise UnreadableImageError('HEIC needs `pip install "modeling_lotlip[heic]"`') from error
+    return HeifImageFile(file)
+
+
+def check_num_pixels(image: PIL.Image.Image, allowance: int = 1) -> None:
+    """Refuses to decode more pixels than Pillow would, twice `PIL.Image.MAX_IMAGE_PIXELS`, times an allowance."""
+    width, height = image.size
+    limit = None if PIL.Image.MAX_IMAGE_PIXELS is None else 2 * allowance * PIL.Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise UnreadableImageError(f"{width} x {height} pixels are more than {limit}: {TOO_LARGE}")
+
+
+def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
+    """
+    A JPEG decoded at a fraction of its size and resized as an image processor would; as it is, not decoded, where it
+    is too small or too thin for that.
+    """
+    size = image.size
+    is_turned = image.getexif().get(ExifTag.Orientation) in (5, 6, 7, 8)
+    if max(size) > MAX_ASPECT_RATIO * min(size):
+        return image
+    target = resizing.target(*(size[::-1] if is_turned else size))
+    target = target[::-1] if is_turned else target
+    # where a side is no multiple of the fraction, the last row or column of pixels is more than the image
+    _, box = image.draft(None, (DECODING_MARGIN * target[0], DECODING_MARGIN * target[1]))
+    if image.size == size:
+        return image
+    check_num_pixels(image)
+    return image.convert("RGB").resize(target, resizing.resample, box=box)
 
 
 def read_file(file: dict | None) -> bytes:

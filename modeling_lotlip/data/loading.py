@@ -21,10 +21,11 @@ from datasets import (
 from datasets.distributed import split_dataset_by_node
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from transformers.utils import logging
 
 from .arguments import SourceArguments
-from .images import undecoded
+from .images import IMAGE_EXTENSIONS, undecoded
 from .scenes import load_scenes
 from .webdataset import TolerantWebDataset
 
@@ -194,6 +195,8 @@ def make_builder(
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"{told} cannot be loaded: {str(error).rstrip('.')}. Check these arguments.") from error
+    if isinstance(builder, ImageFolder):
+        builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)  # `datasets` would leave out what phones write, without a word
     splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
     return builder, resolve_split(split, splits, told)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..arguments import DTYPES, Arguments, argument
+from ..data.arguments import SourceArguments
 
 
 # How a number of a stored embedding can be stored
@@ -65,8 +66,32 @@ class ModelsArguments(ModelNames, InferenceArguments):
     """Several dual encoders, and how they are run."""
 
 
+@dataclass(kw_only=True)
+class DecodingArguments(Arguments):
+    """How the images of a collection are decoded."""
+
+    _argument_group_name = "images"
+
+    exact_decoding: bool = argument(
+        False,
+        "Decode JPEGs at their full size, so that pixels are those of `lotlip evaluate`. Default: large ones at a "
+        "fraction of it, which is many times as fast.",
+    )
+
+
 @dataclass
-class StoreArguments(Arguments):
+class EmbeddedDataArguments(SourceArguments):
+    """A data set with images, and how it is read."""
+
+    dataloader_num_workers: int | None = argument(
+        None,
+        "Processes that decode and tokenize. Default: one for each core, 8 at most.",
+        least=0,
+    )
+
+
+@dataclass
+class StoreArguments(DecodingArguments):
     """A folder of embeddings, and what is stored there."""
 
     _argument_group_name = "embeddings"

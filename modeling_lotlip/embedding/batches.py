@@ -159,9 +159,12 @@ def prefetch(items: Iterator, depth: int = PREFETCHED_BATCHES) -> Iterator:
     done = object()
     with ThreadPoolExecutor(max_workers=1) as executor:
         pending = deque(executor.submit(next, items, done) for _ in range(depth))
-        while (item := pending.popleft().result()) is not done:
-            pending.append(executor.submit(next, items, done))
-            yield item
+        try:
+            while (item := pending.popleft().result()) is not done:
+                pending.append(executor.submit(next, items, done))
+                yield item
+        finally:  # whoever stops early waits for one item, not for all that are ahead
+            executor.shutdown(cancel_futures=True)
 
 
 def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:

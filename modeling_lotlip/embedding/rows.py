@@ -162,13 +162,6 @@ class NumberedStream(torch.utils.data.IterableDataset):
             yield first + step * place, row
 
 
-class GivenRows(torch.utils.data.Dataset):
-    """For a data loader whose `batch_sampler` gives the rows themselves in the place of indices."""
-
-    def __getitem__(self, row: Any) -> Any:
-        return row
-
-
 # The key of a row, the row itself, and what is in it
 ReadRow = tuple[Any, Any, list[Item]]
 

@@ -11,6 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -24,13 +25,12 @@ from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
 from pyarrow import parquet
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments
 from ..data.captions import find_caption_columns
-from ..data.images import read_image, undecoded
+from ..data.images import Resizing, read_image, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, read_first_row
 from ..data.rows import read_captions
 from ..files import refuse_other_settings, write_json, write_table
@@ -38,7 +38,8 @@ from ..sub_captions import join_sub_captions, split_sub_captions
 from .arguments import KINDS, STORAGE_DTYPES, StoreArguments
 from .batches import embed_texts, tokenize
 from .models import hash_weights
-from .rows import EmbeddedItems, GivenRows, Item, RowCollator, embed_rows, warn_of_unreadable
+from .rows import EmbeddedItems, Item, RowCollator, embed_rows, warn_of_unreadable
+from .workers import Workers
 
 
 def to_storage(embeds: torch.Tensor, storage_dtype: str) -> np.ndarray:
@@ -222,16 +223,19 @@ class StoreReader:
             The column of what a row is known by. Default: its number.
         sub_caption_splitter (`str`, *optional*, defaults to `"paper"`):
             How long captions are split into sub-captions, which are joined again.
+        resizing ([`Resizing`], *optional*):
+            By which large JPEGs are decoded at a fraction of their size: see [`read_image`].
     """
 
     columns: dict[str, str]
     id_column: str | None = None
     sub_caption_splitter: str = "paper"
+    resizing: Resizing | None = None
 
     def __call__(self, number: int, row: dict) -> Iterator[Item]:
         key = (number, self.read_id(number, row))
         if "image" in self.columns:
-            yield Item(key, "image", read_image(row[self.columns["image"]]))
+            yield Item(key, "image", read_image(row[self.columns["image"]], resizing=self.resizing))
         for kind in ("short", "long"):
             values = row[self.columns[kind]] if kind in self.columns else []
             for index, value in enumerate(values if isinstance(values, (list, tuple)) else [values]):
@@ -259,7 +263,7 @@ def embed_to_folder(
     image_column: str = "image",
     batch_size: int = 64,
     max_length: int | None = None,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     source: dict[str, Any] | None = None,
 ) -> dict[str, int]:
     """
@@ -285,7 +289,7 @@ def embed_to_folder(
         max_length (`int`, *optional*):
             Truncate texts at this many tokens. Default: the tokenizer's limit.
         num_workers (`int`, *optional*, defaults to 0):
-            Processes that decode and tokenize.
+            Processes that decode and tokenize, None for as many as fit the machine: see [`Workers`].
         source (`dict[str, Any]`, *optional*):
             Where the data comes from, to be noted beside the embeddings.
 
@@ -302,7 +306,7 @@ def embed_to_folder(
         settings = dict(source or {})
         settings |= {"dtype": str(model.dtype).removeprefix("torch."), "max_length": max_length}
         settings |= {name: getattr(store, name) for name in ("id_column", "only", "storage_dtype", "shard_size")}
-        settings |= vars(captions) | {"image_column": image_column}
+        settings |= vars(captions) | {"image_column": image_column, "exact_decoding": store.exact_decoding}
         settings |= {"weights": hash_weights(model), "processor": Hasher.hash(processor), "data": "streamed"}
         if isinstance(dataset, Dataset):
             settings["data"] = compute_fingerprint(dataset, None if store.only == "texts" else image_column)
@@ -313,26 +317,28 @@ def embed_to_folder(
         dataset = undecoded(dataset, image_column)
     first_row = read_first_row(dataset)
     reader = StoreReader(
-        find_columns(store, captions, image_column, first_row), store.id_column, captions.sub_caption_splitter
+        find_columns(store, captions, image_column, first_row),
+        store.id_column,
+        captions.sub_caption_splitter,
+        None if store.exact_decoding else Resizing.of(processor.image_processor),
     )
     id_type = str if store.id_column is not None and isinstance(first_row[store.id_column], str) else int
     dataset = dataset.select_columns(list({*reader.columns.values(), store.id_column} - {None}))
     dim = embed_texts(model, tokenize(processor, ["a"])).shape[1]
     to_storage(torch.empty(0, dim), store.storage_dtype)  # what cannot be stored is refused before it is computed
     due = DueRows(dataset, store.output_dir, store.shard_size, state.process_index, state.num_processes)
-    loader = DataLoader(
-        GivenRows(),
-        batch_sampler=due.read(batch_size),
-        collate_fn=RowCollator(processor, reader, max_length),
-        num_workers=num_workers,
-    )
-    results = embed_rows(
-        model, processor, loader, store.tokens_per_batch, group=lambda number: number // store.shard_size
-    )
-    results = show_progress(results, due.count(), disable=not state.is_local_main_process)
-    for shard, parts in groupby(results, key=lambda part: part.group):
-        path = store.output_dir / f"embeddings-{shard:06d}.parquet"
-        write_results_of_shard(path, list(parts), dim, store.storage_dtype, id_type)
+    with Workers(RowCollator(processor, reader, max_length), num_workers) as workers:
+        results = embed_rows(
+            model,
+            processor,
+            workers.map(due.read(batch_size)),
+            store.tokens_per_batch,
+            group=lambda number: number // store.shard_size,
+        )
+        with closing(show_progress(results, due.count(), disable=not state.is_local_main_process)) as results:
+            for shard, parts in groupby(results, key=lambda part: part.group):
+                path = store.output_dir / f"embeddings-{shard:06d}.parquet"
+                write_results_of_shard(path, list(parts), dim, store.storage_dtype, id_type)
     state.wait_for_everyone()
     return count_embeddings(store.output_dir)
 
@@ -365,7 +371,7 @@ def check_settings(folder: Path, settings: dict) -> None:
     path = folder / "settings.json"
     if not list(folder.glob("embeddings-*.parquet")):
         return write_json(path, settings)
-    earlier = {"sub_caption_splitter": "paper"}  # of folders that do not say
+    earlier = {"sub_caption_splitter": "paper", "exact_decoding": True}  # of folders that do not say
     earlier |= json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     refuse_other_settings(earlier, settings, folder, "embeddings")
 

@@ -170,7 +170,7 @@ def update_with_progress(
             progress.update(done - progress.n)
 
         try:
-            changes = update_index(folder, pictures, model, processor, batch_size, report)
+            changes = update_index(folder, pictures, model, processor, batch_size, report, num_workers=None)
         except BlockingIOError:
             logger.warning("Another program is indexing the pictures: what it has done so far is searched.")
     index = load_index(folder)

@@ -5,8 +5,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import Arguments, argument
-from ..embedding.arguments import KINDS
+from ..arguments import argument
+from ..embedding.arguments import KINDS, DecodingArguments
 from ..sub_captions import SPLITTERS
 
 
@@ -18,7 +18,7 @@ SENTENCE_SCORES = {
 
 
 @dataclass
-class IndexArguments(Arguments):
+class IndexArguments(DecodingArguments):
     """The pictures that are searched, and how."""
 
     _argument_group_name = "search"
@@ -44,8 +44,8 @@ class IndexArguments(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("index_dir", "sub_caption_splitter"):
-            if self.embeddings_dir is not None and getattr(self, name) is not None:
+        for name in ("index_dir", "sub_caption_splitter", "exact_decoding"):
+            if self.embeddings_dir is not None and getattr(self, name):
                 raise ValueError(f"--{name} has no effect on --embeddings_dir, which is used as it is: leave it out.")
 
 

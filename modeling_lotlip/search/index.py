@@ -4,9 +4,10 @@
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +21,15 @@ from huggingface_hub import cached_assets_path
 from pyarrow import parquet
 from transformers import PreTrainedModel, ProcessorMixin
 
+from ..data.images import Resizing
 from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import hash_weights
-from ..embedding.rows import EmbeddedItems, Item, RowCollator, embed_rows
+from ..embedding.rows import EmbeddedItems, RowCollator, embed_rows
 from ..embedding.search import build_faiss_index
 from ..embedding.store import open_shards, read_embeddings, read_stored_values, write_shard
+from ..embedding.workers import Workers
 from ..files import write_json, write_table
-from .pictures import PictureFolder, PictureRows
+from .pictures import PictureFolder, PictureReader, PictureRows
 
 
 # Pictures in a file of an index: what a stopped run loses at most
@@ -122,6 +125,7 @@ def find_index(
         "weights": hash_weights(model),
         "processor": Hasher.hash(processor),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "exact_decoding": pictures.exact_decoding,
     }
     name = f"{Path(pictures.place).resolve().name}-{Hasher.hash(settings)}"
     folder = cached_assets_path("lotlip", "search", name) if index_dir is None else index_dir / name
@@ -187,6 +191,7 @@ def update_index(
     batch_size: int = 64,
     report: Callable[[int, int], bool | None] = lambda done, total: None,
     lock: AbstractContextManager | None = None,
+    num_workers: int | None = 0,
 ) -> Changes:
     """
     Makes an index on disk that of a collection as it is now: what is new is embedded, what is gone dropped, and what
@@ -212,6 +217,8 @@ def update_index(
             update with the pictures so far.
         lock (`AbstractContextManager`, *optional*):
             Entered while the model computes.
+        num_workers (`int`, *optional*, defaults to 0):
+            Processes that decode, None for as many as fit the machine: see [`Workers`].
 
     Returns:
         `Changes`: what has changed. [`load_index`] reads the index.
@@ -226,7 +233,9 @@ def update_index(
         raise BlockingIOError("another program is indexing them. Look for changes when it is done.") from error
     with writing:
         pending, changes = prune_index(folder, pictures)
-        embed_pictures(folder, pictures, pending, model, processor, batch_size, report, lock or nullcontext())
+        read_row = PictureReader(pictures, Resizing.of(processor.image_processor))
+        with Workers(RowCollator(processor, read_row), num_workers) as workers:
+            embed_pictures(folder, pending, model, processor, workers, batch_size, report, lock or nullcontext())
     return changes
 
 
@@ -248,33 +257,36 @@ def prune_index(folder: Path, pictures: PictureFolder | PictureRows) -> tuple[di
 
 def embed_pictures(
     folder: Path,
-    pictures: PictureFolder | PictureRows,
     pending: dict[str, str],
     model: PreTrainedModel,
     processor: ProcessorMixin,
+    workers: Workers,
     batch_size: int,
     report: Callable[[int, int], bool | None],
     lock: AbstractContextManager,
 ) -> None:
     """Adds shards of pictures, given with their stamps, to an index: see [`update_index`]."""
-    collate = RowCollator(processor, lambda name, _: [Item(name, "image", pictures.read(name))])
     names, first = list(pending), max(read_lists(folder), default=-1) + 1
     with lock:
         dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
     if report(0, len(names)):
         return
-    for number, start in enumerate(range(0, len(names), SHARD_SIZE), start=first):
-        of_shard = [(name, None) for name in names[start : start + SHARD_SIZE]]
-        prepared = (collate(of_shard[row : row + batch_size]) for row in range(0, len(of_shard), batch_size))
-        embedded, num_done = [], start
-        try:
-            for part in embed_rows(model, processor, prepared, num_prefetched=2, lock=lock):
-                embedded.append(part)
-                num_done += len(part.items) + len(part.unreadable)
-                if report(num_done, len(names)):
-                    return
-        finally:  # whatever ends it, what is embedded stays
-            write_pictures(folder, number, embedded, pending, dim)
+    shards = {name: first + place // SHARD_SIZE for place, name in enumerate(names)}
+    rows = ([(name, None) for name in of_shard] for _, of_shard in groupby(names, key=shards.get))
+    batches = (of_shard[row : row + batch_size] for of_shard in rows for row in range(0, len(of_shard), batch_size))
+    results = embed_rows(model, processor, workers.map(batches), group=shards.get, num_prefetched=2, lock=lock)
+    num_done = 0
+    with closing(results):
+        for number, parts in groupby(results, key=lambda part: part.group):
+            embedded = []
+            try:
+                for part in parts:
+                    embedded.append(part)
+                    num_done += len(part.items) + len(part.unreadable)
+                    if report(num_done, len(names)):
+                        return
+            finally:  # whatever ends it, what is embedded stays
+                write_pictures(folder, number, embedded, pending, dim)
 
 
 def write_pictures(folder: Path, number: int, embedded: list[EmbeddedItems], stamps: dict[str, str], dim: int) -> None:

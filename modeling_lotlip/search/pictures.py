@@ -8,18 +8,18 @@ import json
 import os
 import stat
 from collections import Counter
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePath
 
 import pyarrow as pa
 import pyarrow.compute
 from datasets import Dataset
-from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from PIL import Image
 
 from ..data.arguments import SourceArguments
-from ..data.images import UnreadableImageError, read_image, undecoded
+from ..data.images import IMAGE_EXTENSIONS, Resizing, UnreadableImageError, read_image, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, load_split
+from ..embedding.rows import Item
 from .arguments import PageArguments
 
 
@@ -36,6 +36,8 @@ class PictureFolder:
     Args:
         folder (`Path`):
             The folder.
+        exact_decoding (`bool`, *optional*, defaults to `False`):
+            Decode JPEGs at their full size for the model, large ones too.
 
     Attributes:
         place (`str`):
@@ -45,10 +47,10 @@ class PictureFolder:
         `ValueError`: if there is no such folder.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, exact_decoding: bool = False):
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder: name the folder of your pictures.")
-        self.folder = folder
+        self.folder, self.exact_decoding = folder, exact_decoding
         self.place = str(folder)
         self.others, self.closed_folders = Counter(), set()
 
@@ -75,7 +77,7 @@ class PictureFolder:
             for file in sorted(file for file in files if not file.startswith(".")):
                 path = os.path.join(parent, file)
                 ending = os.path.splitext(file)[1].lower()
-                if ending not in ImageFolder.EXTENSIONS:
+                if ending not in IMAGE_EXTENSIONS:
                     self.others[os.fsencode(ending).decode(errors="replace") or "without an ending"] += 1
                     continue
                 try:
@@ -105,12 +107,10 @@ class PictureFolder:
         """That of one file. Raises an `OSError` if it is gone."""
         return make_stamp(os.stat(self.folder / name))
 
-    def read(self, name: str, max_side: int | None = None) -> Image.Image:
-        """
-        The picture of a name, made smaller where a side is longer than `max_side`. Raises an `UnreadableImageError` if
-        it cannot be read.
-        """
-        return read_image({"path": str(self.folder / name), "bytes": None}, max_side)
+    def read(self, name: str, max_side: int | None = None, resizing: Resizing | None = None) -> Image.Image:
+        """The picture of a name, made smaller or read as a model needs it: see `read_image`."""
+        resizing = None if self.exact_decoding else resizing
+        return read_image({"path": str(self.folder / name), "bytes": None}, max_side, resizing)
 
 
 class PictureRows:
@@ -128,6 +128,8 @@ class PictureRows:
             Where the pictures are, in words for whoever searches.
         source (`dict`, *optional*):
             The arguments that name the data set, by which its index is found again.
+        exact_decoding (`bool`, *optional*, defaults to `False`):
+            Decode JPEGs at their full size for the model, large ones too.
 
     Raises:
         `ValueError`: if the data set is streamed, so that no row can be shown.
@@ -142,10 +144,11 @@ class PictureRows:
         id_column: str | None = None,
         place: str = "the data set",
         source: dict | None = None,
+        exact_decoding: bool = False,
     ):
         if not isinstance(dataset, Dataset):
             raise ValueError("Rows of streamed data cannot be shown: load the data set without streaming.")
-        self.place, self.source = place, source or {}
+        self.place, self.source, self.exact_decoding = place, source or {}, exact_decoding
         self.fingerprint = compute_fingerprint(dataset)
         names = range(len(dataset)) if id_column is None else dataset[id_column]
         self.rows = {str(name): row for row, name in enumerate(names)}
@@ -174,15 +177,31 @@ class PictureRows:
         file = self.dataset[row][self.image_column] or {"bytes": None, "path": None}
         return self.stamp_of_row(row, file["path"] if file["bytes"] is None else None)
 
-    def read(self, name: str, max_side: int | None = None) -> Image.Image:
-        """
-        The picture of a name, made smaller where a side is longer than `max_side`. Raises an `UnreadableImageError` if
-        it cannot be read.
-        """
+    def read(self, name: str, max_side: int | None = None, resizing: Resizing | None = None) -> Image.Image:
+        """The picture of a name, made smaller or read as a model needs it: see `read_image`."""
         file = self.dataset[self.rows[name]][self.image_column]
         if file is None:
             raise UnreadableImageError("there is none")
-        return read_image(file, max_side)
+        return read_image(file, max_side, None if self.exact_decoding else resizing)
+
+
+@dataclass
+class PictureReader:
+    """
+    What is in a row of [`RowCollator`]: the picture of a name.
+
+    Args:
+        pictures (`PictureFolder` or `PictureRows`):
+            The collection.
+        resizing ([`Resizing`], *optional*):
+            By which large JPEGs are decoded at a fraction of their size, unless the collection is decoded exactly.
+    """
+
+    pictures: PictureFolder | PictureRows
+    resizing: Resizing | None = None
+
+    def __call__(self, name: str, _: None) -> list[Item]:
+        return [Item(name, "image", self.pictures.read(name, resizing=self.resizing))]
 
 
 def open_pictures(collection: PageArguments) -> PictureFolder | PictureRows:
@@ -193,7 +212,7 @@ def open_pictures(collection: PageArguments) -> PictureFolder | PictureRows:
         `ValueError`: if they are not there.
     """
     if collection.photos is not None:
-        return PictureFolder(Path(collection.photos))
+        return PictureFolder(Path(collection.photos), collection.exact_decoding)
     if collection.embeddings_dir is not None:
         return open_embedded_pictures(collection.embeddings_dir)
     dataset = SourceArguments(
@@ -207,8 +226,8 @@ def open_pictures(collection: PageArguments) -> PictureFolder | PictureRows:
     split = collection.eval_split or ("test" if collection.dataset_name is None else "train")
     rows = load_split(dataset, split, collection.max_eval_samples)
     source = asdict(dataset) | {"eval_split": split, "max_eval_samples": collection.max_eval_samples}
-    names = find_file_names(rows)
-    return PictureRows(rows, dataset.image_column, names, collection.dataset_name or "the drawn scenes", source)
+    names, place = find_file_names(rows), collection.dataset_name or "the drawn scenes"
+    return PictureRows(rows, dataset.image_column, names, place, source, collection.exact_decoding)
 
 
 def open_embedded_pictures(embeddings_dir: Path) -> PictureRows:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.images import UnreadableImageError, read_image
+from ..data.images import Resizing, UnreadableImageError, read_image
 from ..embedding.batches import Batch, embed_batch, embed_corpus
 from ..embedding.families import in_trained_case
 from ..embedding.search import query_faiss_index, search
@@ -170,10 +170,10 @@ def mark_limit(processor: ProcessorMixin, sub_captions: list[str], max_length: i
     return sentences
 
 
-def read_query_image(path: str) -> Image.Image:
-    """The picture in a file. Raises a `QueryError` if there is none."""
+def read_query_image(path: str, resizing: Resizing | None = None) -> Image.Image:
+    """The picture in a file, as a model needs it: see [`read_image`]. Raises a `QueryError` if there is none."""
     try:
-        return read_image({"path": path, "bytes": None})
+        return read_image({"path": path, "bytes": None}, resizing=resizing)
     except UnreadableImageError as error:
         raise QueryError("This file is not a picture that can be read. Choose another one.") from error
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.images import UnreadableImageError
+from ..data.images import Resizing, UnreadableImageError
 from ..embedding.batches import embed_texts, tokenize
 from ..embedding.search import check_faiss_factory
 from .index import EMPTY, SHARD_SIZE, Changes, Index, load_index, read_state, update_index
@@ -93,6 +93,7 @@ class Searcher:
     ):
         self.model, self.processor, self.pictures, self.folder = model, processor, pictures, folder
         self.faiss_factory, self.batch_size = faiss_factory, batch_size
+        self.resizing = None if pictures.exact_decoding else Resizing.of(processor.image_processor)
         self.sentence_score, self.splitter, self.max_length = sentence_score, splitter, max_length
         if faiss_factory is not None:
             check_faiss_factory(faiss_factory, embed_texts(model, tokenize(processor, ["a"])).shape[-1])
@@ -147,6 +148,7 @@ class Searcher:
                     self.batch_size,
                     report,
                     self.model_lock,
+                    num_workers=None,
                 )
             except PROBLEMS as error:  # the page says it
                 problem = str(error) or type(error).__name__
@@ -192,18 +194,18 @@ class Searcher:
         """The address of a picture of the collection as large as a window."""
         return encode_picture(self.read(name, WINDOW_SIDE))
 
-    def read(self, name: str, max_side: int | None = None) -> Image.Image:
+    def read(self, name: str, max_side: int | None = None, resizing: Resizing | None = None) -> Image.Image:
         """A picture of the collection. Raises a `QueryError` if there is none of the name."""
         if name not in self.index.positions:
             raise QueryError("This picture is not in the collection any more. Search again.")
         try:
-            return self.pictures.read(name, max_side)
+            return self.pictures.read(name, max_side, resizing)
         except UnreadableImageError as error:
             raise QueryError("This picture cannot be read any more.") from error
 
     def search(self, text: str, image_path: str | None, k: int) -> tuple[Query, list[Result]]:
         """Raises a `QueryError` if there is nothing to search for, or to search in."""
-        image = None if image_path is None else read_query_image(image_path)
+        image = None if image_path is None else read_query_image(image_path, self.resizing)
         index = self.index
         if not index.names:
             if self.status.is_updating:
@@ -231,7 +233,7 @@ class Searcher:
 
     def heat_map(self, name: str, sentence: str) -> Image.Image:
         """Where in a picture of the collection a sentence is found."""
-        image = self.read(name)
+        image = self.read(name, resizing=self.resizing)
         with self.model_lock:
             return draw_heat_map(self.model, self.processor, image, sentence, self.max_length)
 

@@ -27,7 +27,7 @@ def pictures(tmp_path_factory) -> Path:
     for index in range(8):
         make_scene(5, index).draw().save(folder / (f"more/{index}.png" if index == 3 else f"{index}.png"))
     (folder / "broken.png").write_bytes(b"no picture")
-    (folder / "photo.heic").write_bytes(b"")
+    (folder / "film.mov").write_bytes(b"")
     return folder
 
 
@@ -72,7 +72,7 @@ def test_ranks_similarities_and_paths_of_several_texts(search, model_dir, tmp_pa
             assert int(shown_rank) == rank and path == expected[rank - 1][1]
             assert float(similarity) == pytest.approx(expected[rank - 1][0], abs=1e-4)
     assert "8 pictures in photos (files: 9 new)." in err
-    assert "1 that cannot be read as a picture: broken.png." in err and "Other files, left out: 1 .heic." in err
+    assert "1 that cannot be read as a picture: broken.png." in err and "Other files, left out: 1 .mov." in err
 
 
 def test_a_folder_is_indexed_once_and_kept_up_to_date(search, monkeypatch):
@@ -189,7 +189,7 @@ def test_ctrl_c_keeps_what_is_indexed(search, monkeypatch):
 def test_what_another_program_has_indexed_is_searched_meanwhile(search, monkeypatch, caplog):
     assert search("photos", "a boat")[0] == 0
 
-    def locked(*arguments):
+    def locked(*arguments, **_):
         raise BlockingIOError
 
     monkeypatch.setattr(answers, "update_index", locked)

@@ -1,6 +1,7 @@
 """The one way to read an image out of a file."""
 
-import io
+import re
+import sys
 import zipfile
 
 import numpy as np
@@ -8,19 +9,21 @@ import PIL.Image
 import pytest
 from datasets import Dataset, Features, Image
 
+from modeling_lotlip import LotlipImageProcessor
 from modeling_lotlip.data.images import (
+    Resizing,
     UnreadableImageError,
     name_row,
     read_file,
     read_image,
     undecoded,
 )
+from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil
+from tests.helpers import photographs
 
 
 def encode(image: PIL.Image.Image, kind: str = "png", **options) -> dict:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return {"bytes": buffer.getvalue(), "path": None}
+    return {"bytes": photographs.encode(image, kind, **options), "path": None}
 
 
 def test_any_mode_becomes_rgb():
@@ -51,6 +54,92 @@ def test_large_images_are_made_smaller(kind):
     difference = np.asarray(small, dtype=int) - np.asarray(image.resize((50, 25)), dtype=int)
     assert np.abs(difference).max() < 10
     assert read_image(encode(image, kind), max_side=400).size == read_image(encode(image, kind)).size == (400, 200)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> tuple:
+    folder = tmp_path_factory.mktemp("kinds") / "photos"
+    return folder, *photographs.write_photographs(folder)
+
+
+@pytest.mark.parametrize(
+    "resizing", [None, Resizing(32, None, PIL.Image.Resampling.BICUBIC)], ids=["exact", "reduced"]
+)
+def test_files_of_every_kind_are_read_or_named(photos, resizing, monkeypatch):
+    photographs.shrink_limit(monkeypatch)
+    folder, seen, named = photos
+    for name, image in seen.items():
+        read = read_image({"path": str(folder / name), "bytes": None}, resizing=resizing)
+        assert read.mode == "RGB" and read.size == ((400, 300) if resizing is None or name[-3:] != "jpg" else (42, 32))
+        difference = np.asarray(read.resize((40, 30)), dtype=int) - np.asarray(image.resize((40, 30)), dtype=int)
+        assert np.abs(difference).mean() < 8, name
+    for name, message in named.items():
+        with pytest.raises(UnreadableImageError) as raised:
+            read_image({"path": str(folder / name), "bytes": None}, resizing=resizing)
+        assert re.search(message, str(raised.value)), (name, str(raised.value))
+
+
+def test_a_jpeg_may_be_larger_than_what_is_decoded_of_it(monkeypatch):
+    photographs.shrink_limit(monkeypatch)
+    image = photographs.make_picture(*photographs.HUGE)
+    resizing = Resizing(32, None, PIL.Image.Resampling.BICUBIC)
+    assert read_image(encode(image, "jpeg"), resizing=resizing).size == (48, 32)
+    assert read_image(encode(image, "jpeg"), max_side=90).size == (90, 60)
+    with pytest.raises(UnreadableImageError, match="600 x 400 pixels are more than 200000: make it smaller"):
+        read_image(encode(image, "jpeg"))
+    # all of a progressive one is in memory, whatever is made of it
+    assert read_image(encode(image, "jpeg", progressive=True), resizing=resizing).size == (48, 32)
+    image = photographs.make_picture(900, 500)
+    assert read_image(encode(image, "jpeg"), resizing=resizing).size == (57, 32)
+    with pytest.raises(UnreadableImageError, match="900 x 500 pixels are more than 400000"):
+        read_image(encode(image, "jpeg", progressive=True), resizing=resizing)
+
+
+def test_heic_says_what_reads_it(photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UnreadableImageError, match=r'HEIC needs `pip install "modeling_lotlip\[heic\]"`'):
+        read_image({"path": str(photos[0] / "photo.heic"), "bytes": None})
+
+
+@pytest.mark.parametrize(
+    "size, options",
+    [
+        ((1600, 1200), {}),
+        ((1601, 1203), {"progressive": True}),  # no multiple of what it is divided by
+        ((1199, 1603), {"quality": 40}),
+        ((1203, 2001), {"quality": 95, "subsampling": 0}),
+        ((1603, 1201), {"exif": photographs.turned(6)}),
+        ((1201, 1603), {"exif": photographs.turned(7)}),
+        ((333, 250), {}),
+    ],
+)
+@pytest.mark.parametrize("square", [False, True], ids=["shortest edge", "squeezed"])
+def test_a_reduced_jpeg_has_nearly_the_pixels_of_a_whole_one(size, options, square):
+    size_of_model = {"height": 64, "width": 64} if square else {"shortest_edge": 64}
+    processor = LotlipImageProcessor(size=size_of_model, crop_size={"height": 64, "width": 64})
+    file = encode(photographs.make_grain(*size), "jpeg", **{"quality": 90} | options)
+    whole, reduced = read_image(file), read_image(file, resizing=Resizing.of(processor))
+    assert min(reduced.size) == (64 if max(size) > 400 else 250)
+    pixels, expected = (processor(image, return_tensors="pt")["pixel_values"] for image in (reduced, whole))
+    assert (pixels - expected).abs().max() < 0.04 and (pixels - expected).abs().mean() < 0.006
+
+
+def test_resizing_of_image_processors():
+    for cls in (LotlipImageProcessor, LotlipImageProcessorPil):
+        resizing = Resizing.of(cls())
+        assert resizing == Resizing(224, None, PIL.Image.Resampling.BICUBIC)
+        for size in ((640, 480), (481, 1000), (300, 300), (4031, 3021)):
+            pixels = cls(do_center_crop=False)(PIL.Image.new("RGB", size), return_tensors="pt")["pixel_values"]
+            assert resizing.target(*size) == pixels.shape[:1:-1]
+        assert Resizing.of(cls(do_resize=False)) is None
+        assert Resizing.of(cls(size={"shortest_edge": 200, "longest_edge": 300})) is None
+        assert Resizing.of(cls(size={"height": 30, "width": 50})).target(640, 480) == (50, 30)
+
+    class Own(LotlipImageProcessor):
+        def resize(self, image, size, **kwargs):
+            return super().resize(image, size, **kwargs)
+
+    assert Resizing.of(Own()) is None
 
 
 def test_files_are_read_from_wherever_they_are(tmp_path):

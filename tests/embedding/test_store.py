@@ -70,7 +70,7 @@ def refuse(model_dir, data_dir, tmp_path, capsys):
 
 def arguments(model_dir: Path, data_dir: Path, output_dir: Path, *options: object) -> list[str]:
     named = {"model_name_or_path": model_dir, "dataset_name": data_dir, "output_dir": output_dir, "device": "cpu"}
-    named |= {"batch_size": 3, "shard_size": 4, "tokens_per_batch": 64}
+    named |= {"batch_size": 3, "shard_size": 4, "tokens_per_batch": 64, "dataloader_num_workers": 0}
     return [
         "embed",
         *(str(part) for name, value in named.items() for part in (f"--{name}", value)),

@@ -31,14 +31,14 @@ def test_index_follows_the_files(folder, model_and_processor, tmp_path, monkeypa
         return index, tuple(changes)
 
     read = pictures.read
-    monkeypatch.setattr(pictures, "read", lambda name, *_: (embedded.append(name), read(name))[1])
+    monkeypatch.setattr(pictures, "read", lambda name, **_: (embedded.append(name), read(name))[1])
     (folder / "broken.png").write_bytes(b"no picture")
     (folder / "cut.jpg").write_bytes((folder / "more" / "3.jpg").read_bytes()[:400])
-    (folder / "photo.heic").write_bytes(b"")
+    (folder / "film.mov").write_bytes(b"")
     (folder / ".hidden.png").write_bytes(b"")
     (folder / "nowhere.png").symlink_to("gone.png")
     assert update()[1] == (12, 0, 0)
-    assert pictures.others == {".heic": 1, "without a file behind it": 1}
+    assert pictures.others == {".mov": 1, "without a file behind it": 1}
     (folder / "nowhere.png").unlink()
     index, changes = update()
     assert changes == (0, 0, 0) and embedded == []
@@ -151,10 +151,10 @@ def test_what_ends_an_update_keeps_what_is_embedded(folder, model_and_processor,
     model, processor = model_and_processor
     pictures, read = PictureFolder(folder), PictureFolder.read
 
-    def fail(self, name, max_side=None):
+    def fail(self, name, **options):
         if name == "7.png":
             raise error
-        return read(self, name, max_side)
+        return read(self, name, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(PictureFolder, "read", fail)
