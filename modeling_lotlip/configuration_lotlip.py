@@ -13,12 +13,21 @@
 # limitations under the License.
 """LoTLIP model configuration."""
 
+import re
+
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 
 def _as_pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _check_dtype(dtype: object):
+    """The library takes any name, and looks it up in torch."""
+    name = str(dtype).removeprefix("torch.")
+    if dtype is not None and not re.fullmatch(r"float(8_\w+|16|32|64)?|bfloat16|half|double", name):
+        raise ValueError(f"`dtype` ({dtype!r}) must be a floating point type of torch, such as 'float32'.")
 
 
 def _check_positive(config: PreTrainedConfig, *names: str):
@@ -119,6 +128,7 @@ class LotlipTextConfig(PreTrainedConfig):
     projection_dim: int = 768
 
     def __post_init__(self, **kwargs):
+        _check_dtype(kwargs.get("torch_dtype") if self.dtype is None else self.dtype)
         super().__post_init__(**kwargs)
         # here too, since `@strict` wraps what its own call raises in an error that is no ValueError
         self.validate_architecture()
@@ -201,6 +211,7 @@ class LotlipVisionConfig(PreTrainedConfig):
     projection_dim: int | None = None
 
     def __post_init__(self, **kwargs):
+        _check_dtype(kwargs.get("torch_dtype") if self.dtype is None else self.dtype)
         super().__post_init__(**kwargs)
         # here too, since `@strict` wraps what its own call raises in an error that is no ValueError
         self.validate_architecture()
@@ -277,6 +288,7 @@ class LotlipConfig(PreTrainedConfig):
         # as older folders have it, with the architecture of the plain model
         if kwargs.pop("similarity", None) == "token_wise":
             self.token_wise, self.architectures = True, None
+        _check_dtype(kwargs.get("torch_dtype") if self.dtype is None else self.dtype)
         super().__post_init__(**kwargs)
         # by which the Auto classes choose
         if self.architectures is None:

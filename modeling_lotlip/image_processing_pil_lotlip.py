@@ -171,6 +171,8 @@ def check_size(size: SizeDict, name: str, aspect_ratio: float = 1.0) -> None:
         aspect_ratio (`float`, *optional*, defaults to 1.0): The longer side of an image by its shorter one.
     """
     sides = {side: value for side, value in dict(size).items() if value is not None}
+    if not all(isinstance(value, int) for value in sides.values()):
+        raise ValueError(f"`{name}` must be whole numbers of pixels, got {sides}.")
     if min(sides.values(), default=1) < 1:
         raise ValueError(f"`{name}` must be positive, got {sides}.")
 
@@ -238,6 +240,9 @@ class LotlipImageProcessorMixin:
 
     def _validate_preprocess_kwargs(self, **kwargs):
         super()._validate_preprocess_kwargs(**kwargs)
+        for name, value in kwargs.items():
+            if name.startswith("do_") and not isinstance(value, (bool, type(None))):
+                raise ValueError(f"`{name}` must be true or false, got {value!r}.")
         for name in ("size", "crop_size", "pad_size"):
             if kwargs.get(name) is not None:
                 check_size(kwargs[name], name)

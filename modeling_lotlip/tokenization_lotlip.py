@@ -93,7 +93,9 @@ def _check_tokenizer_json(content: dict[str, Any], path: str) -> None:
     without_words = {**content, "model": {**model, "type": "WordPiece", "vocab": {}}}
     try:
         Tokenizer.from_str(json.dumps(without_words))
-    except Exception as error:  # the tokenizers library raises nothing narrower
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the tokenizers library raises nothing narrower, and its panics are no `Exception`
         raise ValueError(f"`{path}` is no valid `tokenizer.json`: {error}.") from error
 
 
@@ -210,9 +212,15 @@ class LotlipTokenizer(TokenizersBackend):
             _read_text(vocab)  # refuses what is no text
             vocab = WordPiece.read_file(os.fspath(vocab))
         _check_vocab(vocab, "vocab")
-        for name, token in {"unk_token": unk_token, "sep_token": sep_token, "cls_token": cls_token}.items():
+        tokens = {"unk_token": unk_token, "sep_token": sep_token, "cls_token": cls_token}
+        tokens |= {"pad_token": pad_token, "mask_token": mask_token}
+        for name, token in tokens.items():
             if not isinstance(token, (str, AddedToken)) or not str(token):
                 raise ValueError(f"`{name}` must be a token, got {token!r}.")
+        switches = {"do_lower_case": do_lower_case, "tokenize_chinese_chars": tokenize_chinese_chars}
+        for name, switch in (switches | {"strip_accents": strip_accents}).items():
+            if not isinstance(switch, bool) and (name, switch) != ("strip_accents", None):
+                raise ValueError(f"`{name}` must be true or false, got {switch!r}.")
         if str(unk_token) not in vocab:
             raise ValueError(f"The vocabulary of {len(vocab)} words lacks the `unk_token` {str(unk_token)!r}.")
         if isinstance(model_max_length, (int, float)) and model_max_length >= LARGE_INTEGER:

@@ -3,6 +3,7 @@
 """Files of captions that models have written, read and written anew in batches of rows."""
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from glob import glob
@@ -12,6 +13,7 @@ import pyarrow as pa
 from fsspec import open as open_file
 from pyarrow import parquet
 
+from ..data.rows import batched
 from ..data.side_captions import REJECTED_COLUMN
 from ..files import written_whole
 
@@ -63,8 +65,25 @@ def open_parquet(path: Path) -> parquet.ParquetFile:
     """
     try:
         return parquet.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no parquet file: delete it, it is damaged or cut off. {error}") from error
+
+
+def read_batches(path: Path, columns: Iterable[str | None] | None = None) -> Iterator[pa.RecordBatch]:
+    """
+    A parquet file in batches of rows, with those of some columns that it has.
+
+    Raises:
+        `ValueError`: if it is damaged.
+    """
+    with open_parquet(path) as file:
+        names = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
+        try:
+            for batch in file.iter_batches(ROWS_PER_BATCH, columns=names):
+                batch.validate(full=True)  # texts too are what they should be
+                yield batch
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path} is damaged: delete it, or write it anew. {error}") from error
 
 
 def read_rows(path: Path, columns: Iterable[str | None] | None = None) -> Iterator[list[dict]]:
@@ -75,27 +94,26 @@ def read_rows(path: Path, columns: Iterable[str | None] | None = None) -> Iterat
         `ValueError`: if the file cannot be read.
     """
     if path.name.endswith(".parquet"):
-        with open_parquet(path) as file:
-            names = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
-            for batch in file.iter_batches(ROWS_PER_BATCH, columns=names):
-                yield batch.to_pylist()
+        for batch in read_batches(path, columns):
+            yield batch.to_pylist()
         return
-    rows = []
-    with open_file(path, "rt", compression="infer", encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"Line {number} of {path} is no JSON, it is damaged or cut off: {error}.") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"Line {number} of {path} must be a JSON object, got {type(row).__name__}.")
-            rows.append(row)
-            if len(rows) == ROWS_PER_BATCH:
-                yield rows
-                rows = []
-    yield rows
+    try:
+        with open_file(path, "rt", compression="infer", encoding="utf-8") as file:
+            rows = (read_line(line, number, path) for number, line in enumerate(file, start=1) if line.strip())
+            yield from batched(rows, ROWS_PER_BATCH)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read, it is damaged or cut off: {error}.") from error
+
+
+def read_line(line: str, number: int, path: Path) -> dict:
+    """A row of a file of JSON lines. Raises a `ValueError` if it is none."""
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"Line {number} of {path} is no JSON, it is damaged or cut off: {error}.") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"Line {number} of {path} must be a JSON object, got {type(row).__name__}.")
+    return row
 
 
 def check_column(source: Path, name: str, names: Iterable[str]) -> None:
@@ -128,7 +146,7 @@ def rewrite_parquet(source: Path, partial: Path, columns: list[str], edit: Calla
             noted = {name: value for name, value in (schema.metadata or {}).items() if name != b"huggingface"}
             schema = schema.append(marks).with_metadata(noted)
         with parquet.ParquetWriter(partial, schema) as writer:
-            for batch in file.iter_batches(ROWS_PER_BATCH):
+            for batch in read_batches(source):
                 rows = batch.select([name for name in needed if name in batch.schema.names]).to_pylist()
                 prepare_rows(rows, source, columns[0])
                 edit(rows)

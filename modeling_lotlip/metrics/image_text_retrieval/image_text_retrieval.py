@@ -535,17 +535,20 @@ class ImageTextRetrieval(evaluate.Metric):
 def _as_rows(embeds: Embeddings, name: str) -> torch.Tensor | np.ndarray:
     """A matrix of real numbers, in the memory where it is."""
     if isinstance(embeds, (list, tuple)) and any(isinstance(row, torch.Tensor) for row in embeds):
-        embeds = [torch.as_tensor(row) for row in embeds]
+        try:
+            embeds = [torch.as_tensor(row) for row in embeds]
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"`{name}` must hold rows of real numbers: {error}.") from error
         _check_ragged(embeds, name)
         embeds = torch.stack(embeds)
 
     if not isinstance(embeds, torch.Tensor):
         try:
             embeds = np.asarray(embeds)
-        except ValueError:
+        except ValueError as error:
             _check_ragged(embeds, name)
-            raise
-        if embeds.dtype == object:
+            raise ValueError(f"`{name}` must hold rows of real numbers: {error}.") from error
+        if embeds.dtype == object and embeds.ndim > 0:
             _check_ragged(embeds, name)
 
     numeric = embeds.dtype.kind in "fiu" if isinstance(embeds, np.ndarray) else not embeds.is_complex()
@@ -555,12 +558,17 @@ def _as_rows(embeds: Embeddings, name: str) -> torch.Tensor | np.ndarray:
         raise ValueError(f"`{name}` must hold real numbers, got {embeds.dtype}.")
     if embeds.ndim != 2 or embeds.shape[1] == 0:
         raise ValueError(f"`{name}` must have the shape (rows, dim), got {tuple(embeds.shape)}.")
+    if isinstance(embeds, torch.Tensor) and (embeds.layout != torch.strided or embeds.is_meta):
+        raise ValueError(f"`{name}` must be dense, got {embeds.layout} on {embeds.device}.")
     return embeds.detach() if isinstance(embeds, torch.Tensor) else embeds
 
 
 def _check_ragged(rows: Iterable, name: str) -> None:
     for index, row in enumerate(rows):
-        shape = np.shape(row)
+        try:
+            shape = np.shape(row)
+        except ValueError as error:
+            raise ValueError(f"Row {index} of `{name}` must hold real numbers: {error}.") from error
         if index == 0:
             first = shape
         elif shape != first:
