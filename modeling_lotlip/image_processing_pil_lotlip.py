@@ -171,7 +171,7 @@ def check_size(size: SizeDict, name: str, aspect_ratio: float = 1.0) -> None:
         aspect_ratio (`float`, *optional*, defaults to 1.0): The longer side of an image by its shorter one.
     """
     sides = {side: value for side, value in dict(size).items() if value is not None}
-    if not all(isinstance(value, int) for value in sides.values()):
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in sides.values()):
         raise ValueError(f"`{name}` must be whole numbers of pixels, got {sides}.")
     if min(sides.values(), default=1) < 1:
         raise ValueError(f"`{name}` must be positive, got {sides}.")
@@ -251,6 +251,10 @@ class LotlipImageProcessorMixin:
             values = value if isinstance(value, (list, tuple)) else [value]
             if value is not None and not all(isinstance(number, Real) and math.isfinite(number) for number in values):
                 raise ValueError(f"`{name}` must be finite numbers, got {value!r}.")
+            if name == "rescale_factor" and value is values:
+                raise ValueError(f"`{name}` must be a number, got {value!r}.")
+            if len(values) not in (1, 3):
+                raise ValueError(f"`{name}` must be a number, or one for each of three channels, got {value!r}.")
             if name != "image_mean" and 0 in values:
                 raise ValueError(f"`{name}` must not be zero, got {value}.")
 

@@ -7,13 +7,18 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import pyarrow.compute as pc
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from PIL import Image
 
 from ..data.arguments import SourceArguments
 from ..data.images import UnreadableImageError, read_file, read_image, undecoded
-from ..data.rows import find_key, read_url
+from ..data.rows import find_column, find_key, read_url
+from .known_keys import KnownKeys
+
+
+KEYS_PER_BATCH = 10_000
 
 
 class Photo(NamedTuple):
@@ -62,8 +67,8 @@ class Photos:
             Its column of keys: see [`find_key`].
         state (`PartialState`):
             The processes.
-        digests (`dict[str, str | None]`):
-            The SHA-256 of images with a record, by key. Those that are read are added.
+        known (`KnownKeys`):
+            The keys that have a record. Those that are read are added.
     """
 
     def __init__(
@@ -72,35 +77,36 @@ class Photos:
         source: SourceArguments,
         key_column: str | None,
         state: PartialState,
-        digests: dict[str, str | None],
+        known: KnownKeys,
     ):
         self.dataset = undecoded(dataset, source.image_column)
         self.source = source
         self.key_column = key_column
         self.state = state
-        self.digests = digests
-        self.num_repeated, self.num_unnamed = 0, 0
+        self.known = known
+        self.num_repeated, self.num_unnamed, self.turn = 0, 0, 0
 
-    def read(self, done: set[str]) -> Iterator[Photo]:
+    def read(self, captioner: str) -> Iterator[Photo]:
         """
-        Reads the images whose keys are not `done`.
+        Reads the images whose keys have no record by a captioner. Of the others nothing but the key is read, except
+        where the data set is a stream.
 
         Raises:
             `ValueError`: if two different images have the same key.
         """
-        seen = set()
         self.num_repeated, self.num_unnamed = 0, 0
-        for number, row in enumerate(self.dataset):
-            key, photo = find_key(row, self.source, self.key_column), None
+        self.turn += 1
+        for number, (key, row) in enumerate(self.iterate_keys()):
+            photo = None
             if key is None:
                 photo = self.read_row(None, number, row)
                 key = photo.key
             if not falls_to(self.state, key):
                 continue
             self.num_unnamed += photo is not None and self.key_column not in (None, self.source.image_column)
-            if key in seen:
+            if not self.known.meet(key, self.turn):
                 photo = photo or self.read_row(key, number, row)
-                if photo.sha256 != self.digests.get(key):
+                if not self.known.has_digest(key, photo.sha256):
                     raise ValueError(
                         f"Two different images have the key {key!r}, the second in row {number}: their captions could "
                         "not be told apart. Name a column of unique keys with `--key_column`, or the image column, "
@@ -109,15 +115,35 @@ class Photos:
                     )
                 self.num_repeated += 1
                 continue
-            seen.add(key)
-            if key not in done:
+            if not self.known.is_done(key, captioner):
                 photo = photo or self.read_row(key, number, row)
-                self.digests[key] = photo.sha256
+                self.known.note_digest(key, photo.sha256)
                 yield photo
 
-    def read_row(self, key: str | None, number: int, row: dict) -> Photo:
+    def iterate_keys(self) -> Iterator[tuple[str | None, dict | None]]:
+        """The keys of all rows: see [`find_key`]. Those of a stream with the rows, which come with them."""
+        if isinstance(self.dataset, IterableDataset):
+            for row in self.dataset:
+                yield find_key(row, self.source, self.key_column), row
+        elif self.key_column is not None:
+            column = find_column(self.dataset.column_names, self.key_column)
+            for rows in self.dataset.select_columns(column).iter(KEYS_PER_BATCH):
+                for value in rows[column]:
+                    yield find_key({column: value}, self.source, self.key_column), None
+        else:
+            columns = [name for name in ("__key__", self.source.image_column) if name in self.dataset.column_names]
+            for table in self.dataset.select_columns(columns).with_format("arrow").iter(KEYS_PER_BATCH):
+                # the paths alone: what a file holds is not looked at
+                paths = pc.struct_field(table[self.source.image_column], "path").to_pylist()
+                names = table["__key__"].to_pylist() if "__key__" in columns else [None] * len(paths)
+                for name, path in zip(names, paths):
+                    row = {"__key__": name, self.source.image_column: {"path": path}}
+                    yield find_key(row, self.source), None
+
+    def read_row(self, key: str | None, number: int, row: dict | None) -> Photo:
         """The image of a row. Without key it is known by its hash; a row without an image then by its number."""
         content = error = None
+        row = self.dataset[number] if row is None else row
         try:
             content = read_file(row[self.source.image_column])
         except UnreadableImageError as unreadable:

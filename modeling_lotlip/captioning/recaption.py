@@ -25,7 +25,7 @@ from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
 from .captioner import Answer, Captioner, load_captioner
 from .photos import Photo, Photos
 from .prompts import draw_prompt, read_prompts
-from .records import Records, list_shards, remove_failed
+from .records import Records, commit_journals, list_journals, list_shards, remove_failed
 from .rules import apply_rules
 
 
@@ -80,15 +80,16 @@ def recaption(
         state.wait_for_everyone()
         set_seed(captioning.seed + state.process_index)
         records = Records(arguments.output_dir, arguments.shard_size, state)
-        photos = Photos(dataset, source, arguments.key_column, state, records.digests)
+        photos = Photos(dataset, source, arguments.key_column, state, records.known)
         with StopSignal("The run ends; what is captioned is written.") as stop:
             for name in arguments.captioner:
                 captioner = load_captioner(name, captioning)
-                done = records.done.get(name, set())
-                asked = with_prompts(photos.read(done), prompts, captioning.seed, name)
+                asked = with_prompts(photos.read(name), prompts, captioning.seed, name)
                 answers = captioner.answer(asked, stop.is_received)
                 is_silent = not state.is_local_main_process
-                with tqdm(total=num_images, initial=len(done), desc=name, unit=" images", disable=is_silent) as bar:
+                with tqdm(
+                    total=num_images, initial=records.known.count(name), desc=name, unit=" images", disable=is_silent
+                ) as bar:
                     num_changed = record_answers(answers, name, captioner, rules, records, bar)
                 if num_changed:
                     tell(f"{name}: rules mended captions of this run: {dict(num_changed)}.")
@@ -125,20 +126,21 @@ def list_compared(source: SourceArguments, *others: object) -> dict:
 
 def prepare_folder(output_dir: Path, settings: dict) -> None:
     """
-    Notes in a folder what its captions depend on, or compares it with what an earlier run noted; removes what a killed
-    run left half-written.
+    Notes in a folder what its captions depend on, or compares it with what an earlier run noted; makes shards of
+    what a killed run left, and removes what it left half-written.
 
     Raises:
         `ValueError`: if its captions are of other data, or were made with other settings.
     """
     path = output_dir / "settings.json"
-    if list_shards(output_dir):
+    if list_shards(output_dir) or list_journals(output_dir):
         noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         refuse_other_settings(noted, settings, output_dir, "captions")
     else:
         write_json(path, settings)
     for torn in output_dir.glob("*.parquet.partial"):
         torn.unlink()
+    commit_journals(output_dir)
 
 
 def with_prompts(photos: Iterable[Photo], prompts: list[str], seed: int, captioner: str) -> Iterator[Photo]:

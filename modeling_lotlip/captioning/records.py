@@ -2,14 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captions on disk: a row for each image and captioner in parquet shards, which training reads as side files."""
 
+import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import TextIO
 
 import pyarrow as pa
 from accelerate import PartialState
+from pyarrow import parquet
 
-from ..files import write_table
-from .files import open_parquet
+from ..data.rows import batched
+from ..files import written_whole
+from .files import ROWS_PER_BATCH, open_parquet, read_rows
+from .known_keys import KnownKeys
 from .photos import falls_to
 
 
@@ -37,42 +44,85 @@ def list_shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("captions-*.parquet"))
 
 
-def read_shard(path: Path, columns: list[str]) -> list[dict]:
+def read_shard(path: Path, columns: list[str]) -> Iterator[dict]:
     """
     Some columns of a shard.
 
     Raises:
         `ValueError`: if it is damaged.
     """
+    for rows in read_rows(path, columns):
+        yield from rows
+
+
+def list_journals(folder: Path) -> list[Path]:
+    """What runs have written that is in no shard yet."""
+    return sorted(folder.glob("captions-*.journal"))
+
+
+def count_rows(path: Path) -> int:
     with open_parquet(path) as file:
-        return file.read(columns).to_pylist()
+        return file.metadata.num_rows
+
+
+def write_rows(path: Path, rows: Iterable[dict]) -> None:
+    """Writes a shard, whole or not at all."""
+    with written_whole(path) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
+        for batch in batched(rows, ROWS_PER_BATCH):
+            writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
+
+
+def read_journal(path: Path) -> Iterator[dict]:
+    """The rows of a journal; the last one may have been torn off."""
+    with open(path, encoding="utf-8") as file:
+        yield from (json.loads(line) for line in file if line.endswith("\n"))
+
+
+def commit_journal(journal: Path) -> None:
+    """
+    Writes the rows of a journal to the shard of its name, after those that it has, and deletes the journal. What is
+    killed in between is done again at the next start, and no row is lost, nor there twice.
+    """
+    shard = journal.with_suffix(".parquet")
+    first = next(read_journal(journal), None)
+    written = read_shard(shard, ["key", "captioner"]) if shard.exists() else []
+    if first is not None and {"key": first["key"], "captioner": first["captioner"]} not in written:
+        earlier = read_shard(shard, SCHEMA.names) if shard.exists() else []
+        write_rows(shard, chain(earlier, read_journal(journal)))
+    journal.unlink()
+
+
+def commit_journals(folder: Path) -> None:
+    """Commits what runs that were killed have left in a folder."""
+    for journal in list_journals(folder):
+        commit_journal(journal)
 
 
 def remove_failed(folder: Path, captioners: list[str]) -> int:
     """Removes the rows of failures of some captioners, which are then captioned as new ones; returns their number."""
     num_removed = 0
     for path in list_shards(folder):
-        rows = read_shard(path, SCHEMA.names)
+        rows = list(read_shard(path, SCHEMA.names))
         kept = [row for row in rows if row["error"] is None or row["captioner"] not in captioners]
         num_removed += len(rows) - len(kept)
         if not kept:
             path.unlink()
         elif len(kept) < len(rows):
-            write_table(path, pa.Table.from_pylist(kept, SCHEMA))
+            write_rows(path, kept)
     return num_removed
 
 
 class Records:
     """
-    The records of a folder: those of earlier runs, and those that this process adds, in files of its own. Of the
-    earlier ones only those are kept in memory whose images fall to this process: which have a record, by captioner, in
-    `done`, and the hashes of their files in `digests`.
+    The records of a folder: those of earlier runs, and those that this process adds, in files of its own. A record is
+    on the disk as soon as it is added, as a line of a journal; full journals become parquet files. Of the earlier
+    records only those are kept in mind, as `known`, whose images fall to this process.
 
     Args:
         output_dir (`Path`):
             The folder.
         shard_size (`int`):
-            The rows of a file.
+            The rows of a file. The last one of this process is filled up first.
         state (`PartialState`):
             The processes. The number of this one is in the names of its files.
 
@@ -84,30 +134,46 @@ class Records:
         self.output_dir = output_dir
         self.shard_size = shard_size
         self.process_index = state.process_index
-        self.waiting: list[dict] = []
-        shards = list_shards(output_dir)
-        self.next_number = max((int(path.stem.split("-")[1]) for path in shards), default=-1) + 1
-        self.done: dict[str, set[str]] = {}
-        self.digests: dict[str, str | None] = {}
-        for path in shards:
+        self.journal: TextIO | None = None
+        self.known = KnownKeys()
+        self.highest, last, num_rows = -1, -1, shard_size
+        for path in list_shards(output_dir):
+            number, process_index = map(int, path.stem.split("-")[1:])
+            self.highest = max(self.highest, number)
+            if process_index == self.process_index:
+                last, num_rows = number, count_rows(path)
             for row in read_shard(path, ["key", "captioner", "sha256"]):
                 if falls_to(state, row["key"]):
-                    self.done.setdefault(row["captioner"], set()).add(row["key"])
-                    self.digests[row["key"]] = row["sha256"]
+                    self.known.add_record(row["captioner"], row["key"], row["sha256"])
+        if num_rows < shard_size:
+            self.number, self.num_rows = last, num_rows
+        else:
+            self.begin_shard()
+
+    def begin_shard(self) -> None:
+        self.highest += 1
+        self.number, self.num_rows = self.highest, 0
 
     def add(self, record: dict) -> None:
-        """Takes a record, and writes those that wait if they fill a file."""
-        self.waiting.append(record)
-        if len(self.waiting) >= self.shard_size:
+        """Writes a record, and begins another file if this one is full."""
+        if self.journal is None:
+            path = self.output_dir / f"captions-{self.number:06d}-{self.process_index:03d}.journal"
+            self.journal = open(path, "w", encoding="utf-8")
+        # a server may send half of a pair of surrogates, which is in no file of texts
+        line = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace").decode()
+        self.journal.write(line + "\n")
+        self.journal.flush()
+        self.num_rows += 1
+        if self.num_rows >= self.shard_size:
             self.write()
+            self.begin_shard()
 
     def write(self) -> None:
-        """Writes the records that wait, if there are any."""
-        if self.waiting:
-            name = f"captions-{self.next_number:06d}-{self.process_index:03d}.parquet"
-            write_table(self.output_dir / name, pa.Table.from_pylist(self.waiting, SCHEMA))
-            self.next_number += 1
-            self.waiting = []
+        """Makes a parquet file of the journal, if there is one."""
+        if self.journal is not None:
+            self.journal.close()
+            path, self.journal = Path(self.journal.name), None
+            commit_journal(path)
 
 
 def summarize(folder: Path) -> str:

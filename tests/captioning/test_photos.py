@@ -1,12 +1,15 @@
 """Which images are captioned, and what their keys are."""
 
 import hashlib
+import os
 from types import SimpleNamespace
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, Features, Image, Value
 
-from modeling_lotlip.captioning.photos import falls_to
+from modeling_lotlip.captioning.known_keys import KnownKeys
+from modeling_lotlip.captioning.photos import Photos, falls_to
+from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
 from tests.data.test_side_files import write_shards
@@ -55,3 +58,33 @@ def test_every_key_falls_to_one_process_whatever_the_run():
         assert sorted(sum(shares, [])) == sorted(keys) and min(map(len, shares)) > 20
     state = SimpleNamespace(num_processes=2, process_index=0)
     assert [key for key in keys[:8] if falls_to(state, key)] == [], "as in the runs before this one"
+
+
+@pytest.mark.parametrize("key_column", [None, "url"])
+def test_of_images_that_are_done_nothing_but_the_key_is_read(tmp_path, key_column, monkeypatch):
+    for index, scene in enumerate(load_scenes(4, seed=22)):
+        scene["image"].save(tmp_path / f"{index}.png")
+    paths = [str(tmp_path / f"{index}.png") for index in range(4)]
+    rows = {"image": paths, "url": [f"https://example.org/{index}" for index in range(4)], "large": ["x"] * 4}
+    dataset = Dataset.from_dict(rows).cast_column("image", Image())
+    keys = rows["url"] if key_column else [f"{index}.png" for index in range(4)]
+    state = SimpleNamespace(num_processes=1, process_index=0)
+    known = KnownKeys()
+    for key in keys[:3]:
+        known.add_record("llava", key, None)
+    for path in paths[:3]:
+        os.unlink(path)
+    read = []
+    get = Dataset.__getitem__
+    monkeypatch.setattr(Dataset, "__getitem__", lambda dataset, row: (read.append(row), get(dataset, row))[1])
+    photos = Photos(dataset, SourceArguments(dataset_name=str(tmp_path)), key_column, state, known)
+    (photo,) = photos.read("llava")
+    assert photo.key == keys[3] and photo.content and photo.url == rows["url"][3] and read == [3]
+    assert [photo.key for photo in photos.read("blip")] == keys and read == [3, 0, 1, 2, 3]
+
+
+def test_rows_without_a_name_are_known_by_their_paths(tmp_path):
+    rows = {"__key__": ["a", None], "image": [None, {"bytes": b"", "path": "b.png"}]}
+    dataset = Dataset.from_dict(rows, features=Features({"__key__": Value("string"), "image": Image(decode=False)}))
+    photos = Photos(dataset, SourceArguments(), None, SimpleNamespace(num_processes=1, process_index=0), KnownKeys())
+    assert [key for key, _ in photos.iterate_keys()] == ["a", "b.png"]

@@ -27,6 +27,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling_lotlip.captioning.records import list_journals, read_journal
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.checkpoints import list_checkpoints
 from tests.conftest import save_small_model, training_argv
@@ -39,6 +40,7 @@ from tests.reliability.commands import run_quietly
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.reliability.commands"])
 EVERY = 3  # of so many kills one comes in the middle of a write
+OPEN_ALWAYS = (".lock", ".journal")  # as long as a process runs
 TIME_LIMIT = 300  # seconds, as long as no machine takes for a job
 # as large as jobs have to be for kills to hit all of their parts
 NUM_STEPS, NUM_PICTURES, NUM_COPIES = 20, 240, 10
@@ -88,6 +90,7 @@ class Captioning:
 
     def command(self, output: Path) -> tuple[str, list[str]]:
         options = {"captioner": "model", "endpoint": self.url, "output_dir": output, "concurrency": 8}
+        options |= {"shard_size": 50}
         options |= {"rules": "none", "device": "cpu", **of_folder(self.photos)}
         return "lotlip", [
             "recaption",
@@ -95,13 +98,15 @@ class Captioning:
         ]
 
     def list_finished(self, output: Path) -> list:
-        return sorted(json.dumps(row) for row in read_records(output))
+        rows = sorted(json.dumps(row) for row in read_records(output))
+        journals = [json.dumps(row) for path in list_journals(output) for row in read_journal(path)]
+        return rows + [row for row in journals if row not in rows]  # between the two files they are in both
 
     def check(self, output: Path, undisturbed: Path) -> None:
         self.num_rounds += 1
         rows = self.list_finished(output)
         assert rows == self.list_finished(undisturbed) and len(rows) == self.num_pictures
-        assert not list(output.rglob("*.partial"))
+        assert not list(output.rglob("*.partial")) and not list_journals(output)
 
     def describe_lost(self) -> str:
         num_again = len(self.requests) - self.num_rounds * self.num_pictures
@@ -140,12 +145,12 @@ class Indexing:
 
 
 def find_file_in_work(pid: int, folder: Path) -> str | None:
-    """A file in a folder that a process has open for writing, locks apart."""
+    """A file in a folder that a process has open for writing, those apart that are open as long as it runs."""
     with suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # the process has ended
         for number in os.listdir(f"/proc/{pid}/fd"):
             with suppress(FileNotFoundError):  # closed meanwhile
                 target = os.readlink(f"/proc/{pid}/fd/{number}")
-                if target.startswith(f"{folder}/") and not target.endswith(".lock"):
+                if target.startswith(f"{folder}/") and not target.endswith(OPEN_ALWAYS):
                     flags = Path(f"/proc/{pid}/fdinfo/{number}").read_text().partition("flags:")[2].split()[0]
                     if int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
                         return str(Path(target).relative_to(folder))
