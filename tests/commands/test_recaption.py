@@ -119,7 +119,7 @@ def test_what_is_wrong_with_data_and_models(fail, photos, llava, tmp_path):
     assert "`--captioner " in fail(str(photos), **of_folder(photos))
     assert "`--prompts_file nothing.txt` cannot be read" in fail(llava, prompts_file="nothing.txt")
     line = fail(llava, **of_folder(photos), key_column="address")
-    assert "`--key_column address` is no column of the data set, which has ['image']" in line
+    assert "`--key_column address` is no column of the data set, which has ['image', 'file_name']" in line
     assert "`--device tpu9` cannot be used" in fail(llava, **of_folder(photos), device="tpu9")
     (tmp_path / "empty").mkdir()
     assert str(tmp_path / "empty") in fail(llava, **of_folder(tmp_path / "empty"))
