@@ -241,6 +241,7 @@ def write_model_card(
         image_size=config["vision_config"]["image_size"],
         max_length=tokenizer_config["model_max_length"],
         token_wise=is_token_wise,
+        is_sigmoid=config.get("logit_bias_init_value") is not None,
         languages=_describe_languages(language),
         biases=biases,
         repo_id=repo_id,

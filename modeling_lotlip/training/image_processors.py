@@ -101,7 +101,7 @@ def read_settings(name: str) -> dict:
 
 def read_timm_settings(name: str, config: PreTrainedConfig) -> dict:
     """The settings in the configuration of a timm model, or in timm's list where that names the weights."""
-    told = config.pretrained_cfg or {}
+    told = getattr(config, "pretrained_cfg", None) or {}
     if "mean" not in told and "." in config.architecture:  # a model and, behind the point, the weights
         import timm
 

@@ -56,13 +56,14 @@ def save_vit(folder: Path, image_processor: ViTImageProcessor | None = None) -> 
 
 
 def save_timm(folder: Path, architecture: str = "vit_tiny_patch16_224", **pretrained_cfg) -> str:
-    """As timm pushes it to the Hub; `pretrained_cfg` is part of its configuration."""
+    """As timm pushes it to the Hub, or, without `pretrained_cfg`, as transformers saves it."""
     model_args = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
     model = timm.create_model(architecture, num_classes=3, **model_args)
     folder.mkdir()
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     config = {"architecture": architecture, "num_classes": 3, "label_names": list("abc"), "model_args": model_args}
-    (folder / "config.json").write_text(json.dumps(config | {"pretrained_cfg": pretrained_cfg}))
+    config |= {"pretrained_cfg": pretrained_cfg} if pretrained_cfg else {"model_type": "timm_wrapper"}
+    (folder / "config.json").write_text(json.dumps(config))
     return str(folder)
 
 

@@ -69,7 +69,9 @@ def test_siglip_trained_further_keeps_temperature_and_bias(train, tmp_path):
     options |= {"config_name": None, "model_name_or_path": tmp_path / "first"}
     again = AutoModel.from_pretrained(train("again", objective="siglip", **options))
     assert again.logit_scale.item() == 4.75 and again.logit_bias.item() == -12.5
+    assert "logits_per_image.sigmoid()" in (tmp_path / "again" / "README.md").read_text()
     clip = AutoModel.from_pretrained(train("clip", objective="clip", **options))
+    assert "logits_per_image.softmax(dim=-1)" in (tmp_path / "clip" / "README.md").read_text()
     assert clip.logit_bias is None and clip.logit_scale.exp().item() == pytest.approx(100)
     options["model_name_or_path"] = tmp_path / "clip"
     back = AutoModel.from_pretrained(train("back", objective="siglip", **options))
