@@ -49,11 +49,13 @@ from modeling_lotlip.training.checkpoints import (
     TrainingState,
     check_output_dir,
     find_checkpoint,
+    list_checkpoints,
     load_checkpoint,
     read_state,
     save_checkpoint,
     take_output_dir,
 )
+from modeling_lotlip.training.disk import check_room, count_needed_room
 from modeling_lotlip.training.evaluation import (
     EvaluationData,
     check_overlap,
@@ -66,7 +68,13 @@ from modeling_lotlip.training.models import build_model, gather_model, get_scala
 from modeling_lotlip.training.monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.samples import BadSamples, CaptionedImages, SampleCollator
-from modeling_lotlip.training.saving import BEST_FOLDER, check_services, push_model, save_model
+from modeling_lotlip.training.saving import (
+    BEST_FOLDER,
+    check_services,
+    push_model,
+    rescue_model,
+    save_model,
+)
 from modeling_lotlip.training.skipped_steps import count_skipped_step
 from modeling_lotlip.training.step import StepResult, parameter_groups, train_step
 from modeling_lotlip.training.summary import write_summary
@@ -218,6 +226,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     loader = make_loader(args, dataset, samples, processor, accelerator)
     optimizer, scheduler = make_optimizer(args, model, loader)
     num_samples = None if args.streaming else len(dataset)
+    check_room(args, count_needed_room(args, model, None if args.streaming else len(loader.batch_sampler)))
     settings = {"global_batch_size": loader.batch_sampler.global_batch_size, "num_samples": num_samples}
     settings |= {"num_processes": accelerator.num_processes, **args.compared_on_resume()}
     if args.streaming:  # which does not know the number of its samples
@@ -422,10 +431,17 @@ def finish(training: Training) -> None:
         logger.warning(unmatched_keys)
     model = gather_model(training.model, OBJECTIVES[args.objective], accelerator)
     if accelerator.is_main_process:  # before the evaluation, which may meet a broken image
-        save_model(args, args.output_dir, model, training.processor)
+        try:
+            save_model(args, args.output_dir, model, training.processor)
+        except OSError as error:
+            logger.warning(f"{error}. It is tried again after the evaluation.")
     results = evaluate(training)
     if accelerator.is_main_process:
-        names = save_model(args, args.output_dir, model, training.processor, results)
+        try:
+            names = save_model(args, args.output_dir, model, training.processor, results)
+        except OSError as error:
+            checkpoint = next(reversed(list_checkpoints(args.output_dir)), None)
+            raise ValueError(rescue_model(args, model, training.processor, results, checkpoint, error)) from error
         if args.push_to_hub:
             logger.info(f"Uploaded to {push_model(args, names)}.")
         logger.info(f"The summary of this training is {write_summary(args.output_dir)}.")

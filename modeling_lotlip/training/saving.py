@@ -3,11 +3,13 @@
 """A trained model in its folder, with a card, and on the Hub."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.tracking import get_available_trackers
 from huggingface_hub import HfApi
+from safetensors import SafetensorError
 
 from .. import LotlipModel, LotlipProcessor
 from ..files import write_json
@@ -65,19 +67,58 @@ def save_model(
 
     Returns:
         `list[str]`: the names of the files.
+
+    Raises:
+        `OSError`: if it cannot be written, for instance because the disk is full. Earlier files are as they were.
     """
-    partial_dir = args.output_dir / "model.partial"
+    partial_dir = (args.output_dir if folder == args.output_dir / BEST_FOLDER else folder) / "model.partial"
     shutil.rmtree(partial_dir, ignore_errors=True)
-    save_with_remote_code(model, processor, partial_dir)
-    write_model_card(partial_dir, results=results, **describe_training(args))
-    if results is not None:
-        write_json(partial_dir / RESULTS_FILE, results if step is None else {"step": step, **results})
+    try:
+        save_with_remote_code(model, processor, partial_dir)
+        write_model_card(partial_dir, results=results, **describe_training(args))
+        if results is not None:
+            write_json(partial_dir / RESULTS_FILE, results if step is None else {"step": step, **results})
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial_dir, ignore_errors=True)  # which makes room for what is smaller
+        raise OSError(f"The model cannot be saved in {folder}: {error}") from error
     folder.mkdir(exist_ok=True)
     names = [file.name for file in partial_dir.iterdir()]
     for name in names:
         (partial_dir / name).replace(folder / name)
     partial_dir.rmdir()
     return names
+
+
+def rescue_model(
+    args: TrainArguments,
+    model: LotlipModel,
+    processor: LotlipProcessor,
+    results: dict[str, float],
+    checkpoint: Path | None,
+    error: OSError,
+) -> str:
+    """
+    Saves what it can of a run whose model cannot be saved in the output folder: the results there, the model in the
+    folder of the system for temporary files, which is often on another disk. Checkpoints stay as they are.
+
+    Returns:
+        `str`: what went wrong, what was saved and what to do.
+    """
+    told = f"{error}."
+    try:
+        write_json(args.output_dir / RESULTS_FILE, results)
+    except OSError:
+        told += f" Its results are: {results}."
+    other = tempfile.gettempdir()
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="lotlip_"))
+        save_model(args, folder, model, processor, results)
+        return f"{told} It was saved in {folder}: move it from there."
+    except OSError:
+        told += f" Nor can it in {other}."
+    if checkpoint is None:
+        return f"{told} There is no checkpoint (`--checkpointing_steps`): the training is lost."
+    return f"{told} {checkpoint} is whole: make room, and go on with it (`--resume_from_checkpoint latest`)."
 
 
 def push_model(args: TrainArguments, names: list[str]) -> str:

@@ -1,5 +1,6 @@
 """What may happen to a run, provoked in real ones: nothing is lost, and nothing hangs."""
 
+import errno
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +23,13 @@ from datasets import Dataset, Image
 from safetensors.torch import load_file
 
 from examples import train_lotlip
+from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.signals import StopSignal
-from modeling_lotlip.training import step
+from modeling_lotlip.training import saving, step
+from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.checkpoints import list_checkpoints
+from modeling_lotlip.training.disk import count_bytes, count_needed_room
 from tests.conftest import training_argv, training_environment
 
 
@@ -127,6 +132,81 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):
     assert list(full.glob("*.partial"))
     resumed = train("full", **options, resume_from_checkpoint="latest")
     assert_same_weights(resumed, train("whole", **options))
+
+
+def test_a_disk_that_is_full_at_the_end_loses_no_model(train, tmp_path, monkeypatch, caplog):
+    def save(model, processor, folder: Path) -> None:
+        if full in folder.parents:
+            folder.mkdir()
+            (folder / "model.safetensors").write_bytes(b"torn")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(model, processor, folder)
+
+    full, original = tmp_path / "full", saving.save_with_remote_code
+    monkeypatch.setattr(saving, "save_with_remote_code", save)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ValueError, match="No space left on device. It was saved in .*lotlip_.*: move it from there"):
+        train("full", max_train_steps=2)
+    assert caplog.text.count("It is tried again after the evaluation") == 1
+    (rescued,) = tmp_path.glob("lotlip_*")
+    assert not list(full.glob("model*")) and not list(rescued.glob("*.partial"))
+    results = json.loads((full / "eval_results.json").read_text())
+    assert results["short_num_images"] > 0 and json.loads((rescued / "eval_results.json").read_text()) == results
+    monkeypatch.setattr(saving, "save_with_remote_code", original)
+    assert_same_weights(rescued, train("whole", max_train_steps=2))
+
+
+@pytest.mark.parametrize("checkpointing_steps", [None, 3])
+def test_a_disk_that_is_full_everywhere_at_the_end_leaves_the_results(tmp_path, checkpointing_steps):
+    options = {"max_train_steps": 4, "checkpointing_steps": checkpointing_steps}
+    full = tmp_path / "full"
+    process = start(training_argv(tmp_path, "full", **options, resume_from_checkpoint="latest"))
+    if checkpointing_steps is not None:
+        wait_for(process, lambda: bool(list_checkpoints(full)))
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+    _, errors = process.communicate(timeout=TIME_LIMIT)
+    last = errors.splitlines()[-1]
+    assert process.returncode == 2 and last.startswith("train_lotlip.py: error: The model cannot be saved in"), errors
+    if checkpointing_steps is None:
+        assert "There is no checkpoint (`--checkpointing_steps`): the training is lost." in last
+    else:
+        assert f"{full / 'checkpoint-3'} is whole: make room" in last
+    assert "long_t2i_recall@1" in json.loads((full / "eval_results.json").read_text())
+    assert not list(full.glob("model*"))
+
+
+def test_the_room_for_model_and_checkpoints_is_checked_before_anything_is_done(train, tmp_path, monkeypatch, caplog):
+    options = {"checkpointing_steps": 2, "max_train_steps": 8, "freeze_vision_model": True}
+    folder = train("counted", **options)
+    written = {path.name: count_bytes(path) for path in folder.iterdir()}
+    model, args = LotlipModel.from_pretrained(folder), TrainArguments(output_dir=folder, **options)
+    model.vision_model.requires_grad_(False)
+    needed = count_needed_room(args, model, batches_per_epoch=6)
+    assert needed.num_checkpoints == 4
+    assert needed.model == pytest.approx(written["model.safetensors"], rel=0.05)
+    # beside random states and other small files
+    assert needed.checkpoint == pytest.approx(written["checkpoint-8"], rel=0.1)
+    assert needed.least == 2 * needed.model + 2 * needed.checkpoint
+    assert needed.whole == 2 * needed.model + 4 * needed.checkpoint
+    args.checkpointing_steps, args.metric_for_best_model = "epoch", "zero_shot_top1"
+    of_epochs = count_needed_room(args, model, batches_per_epoch=3)
+    assert of_epochs.num_checkpoints == 3 and of_epochs.whole == 6 * needed.model + 3 * needed.checkpoint
+    args.checkpoints_total_limit = 1
+    assert count_needed_room(args, model, batches_per_epoch=1).num_checkpoints == 2
+
+    def leave(num_bytes: int) -> None:
+        usage = type("Usage", (), {"free": num_bytes})
+        monkeypatch.setattr("modeling_lotlip.training.disk.shutil.disk_usage", lambda _: usage)
+
+    leave(needed.least - 1)
+    with pytest.raises(ValueError, match="has .* GB left, but the model and 2 checkpoints need .* GB"):
+        train("new", **options)
+    assert not (tmp_path / "new").exists()
+    leave(needed.least)
+    train("new", **options)
+    assert caplog.text.count("but the model and 4 checkpoints will need") == 1
+    leave(0)  # what is replaced makes room
+    train("new", **options, overwrite_output_dir=True)
 
 
 def test_the_last_checkpoints_are_kept(train, tmp_path):
