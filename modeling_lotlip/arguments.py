@@ -27,7 +27,7 @@ import os
 import sys
 import time
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
@@ -120,6 +120,41 @@ class Arguments:
                     raise ValueError(f"--{field.name} must be at least {least}, got {value}.")
                 if value is not None and choices is not None and value not in choices:
                     raise ValueError(f"--{field.name} must be one of {', '.join(map(str, choices))}, got {value}.")
+
+
+def refuse_given(arguments: Arguments, names: Iterable[str], why: str) -> None:
+    """
+    Refuses arguments that would be ignored.
+
+    Args:
+        arguments (`Arguments`):
+            What was given.
+        names (`Iterable[str]`):
+            The arguments that have no effect; one that has its default counts as not given.
+        why (`str`):
+            What the message says after the name of the argument.
+
+    Raises:
+        `ValueError`: if one of them was given.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.arguments import refuse_given
+    >>> from modeling_lotlip.data.arguments import EvaluationSplitArguments
+
+    >>> refuse_given(EvaluationSplitArguments(), ["eval_split"], "has no effect on a benchmark: leave it out.")
+    >>> refuse_given(EvaluationSplitArguments("train"), ["eval_split"], "has no effect on a benchmark: leave it out.")
+    Traceback (most recent call last):
+    ValueError: --eval_split has no effect on a benchmark: leave it out.
+    ```"""
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(arguments)
+    }
+    for name in names:
+        if getattr(arguments, name) != defaults[name]:
+            raise ValueError(f"--{name} {why}")
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

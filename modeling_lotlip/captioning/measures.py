@@ -111,7 +111,7 @@ def embed_with_text_model(name: str, texts: list[str], inference: InferenceArgum
     except (OSError, ValueError) as error:
         raise ValueError(f"`--text_model {name}` cannot be used: {error}") from error
     if hasattr(model, "get_text_features"):
-        model, processor = load_model(name, inference)
+        model, processor = load_model(name, inference, argument="text_model")
         return embed_corpus(model, processor, texts, max_length=inference.max_length)
     model = model.to(inference.device or PartialState().device).eval()
     tokenizer = AutoTokenizer.from_pretrained(name, **options)
@@ -287,7 +287,7 @@ def measure_similarities(
         [str(file) for file in files], columns.side_key_column, caption_columns, str(files[0].parent)
     )
     read_row = CaptionedImages(captions, columns, source.image_column, key_column, splitter)
-    model, processor = load_model(report.dual_encoder, inference)
+    model, processor = load_model(report.dual_encoder, inference, argument="dual_encoder")
     loader = load_rows(dataset, RowCollator(processor, read_row, inference.max_length), inference.batch_size)
     group_size = BATCHES_PER_GROUP * inference.batch_size
     num_found, image_embeds, group = 0, {}, None

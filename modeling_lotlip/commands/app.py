@@ -10,15 +10,19 @@ A page to search your pictures with: by a long description, by a picture, or by 
 Open the address that it prints. It is served to this machine only, and needs no network.
 """
 
-from ..embedding.arguments import ModelArguments
-from ..search.arguments import PageArguments
+from ..search.arguments import PageArguments, SearchModelArguments
 
 
-ARGUMENTS = (PageArguments, ModelArguments)
+ARGUMENTS = (PageArguments, SearchModelArguments)
 
 
-def run(page: PageArguments, model: ModelArguments) -> None:
+def run(page: PageArguments, model: SearchModelArguments) -> None:
+    from ..search.pictures import open_pictures
+
+    # a wrong folder is told of before an extra that is not installed
+    pictures = open_pictures(page)
+
     from ..search.page import check_port, open_searcher, serve
 
     check_port(page.port)
-    serve(open_searcher(page, model), page.k, page.port, page.share)
+    serve(open_searcher(page, model, pictures), page.k, page.port, page.share)

@@ -9,6 +9,9 @@ Embeddings of the images and captions of a data set, in parquet files; a stopped
 `lotlip search --embeddings OUT "A TEXT"` finds what is nearest to a text.
 """
 
+import os
+
+from ..arguments import refuse_given
 from ..data.arguments import CaptionArguments, EvaluationSplitArguments
 from ..embedding.arguments import EmbeddedDataArguments, ModelArguments, OutputArguments, StoreArguments
 
@@ -43,10 +46,18 @@ def run(
     from ..embedding.store import embed_to_folder
     from ..files import format_markdown, write_results
 
+    if store.only == "texts":
+        refuse_given(data, ("image_column",), "has no effect with --only texts: leave it out.")
+    if store.only == "images":
+        why = "has no effect with --only images: leave it out."
+        refuse_given(captions, ("caption_column", "long_captions_column", "sub_caption_splitter"), why)
+        refuse_given(model_arguments, ("max_length",), why)
     # a process that is ready early waits for the last one
     state = PartialState(cpu=model_arguments.device == "cpu", timeout=timedelta(days=7))
     dataset = load_split(data, split.eval_split, split.max_eval_samples, with_images=store.only != "texts")
-    model, processor = load_model(model_arguments.model_name_or_path, model_arguments)
+    name = model_arguments.model_name_or_path
+    model, processor = load_model(name, model_arguments)
+    name = os.path.abspath(name) if os.path.exists(name) else name  # searches may start elsewhere
     counts = embed_to_folder(
         model,
         processor,
@@ -57,7 +68,7 @@ def run(
         batch_size=model_arguments.batch_size,
         max_length=model_arguments.max_length,
         num_workers=data.dataloader_num_workers,
-        source={name: getattr(data, name) for name in SOURCE} | vars(split),
+        source={name: getattr(data, name) for name in SOURCE} | vars(split) | {"model_name_or_path": name},
     )
     if state.is_main_process:
         print(

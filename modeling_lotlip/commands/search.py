@@ -14,30 +14,34 @@ same index. In a folder of `lotlip embed` images or captions are searched, and n
 import sys
 from pathlib import Path
 
-from ..embedding.arguments import ModelArguments, OutputArguments
-from ..search.arguments import SearchArguments
+from ..embedding.arguments import OutputArguments
+from ..search.arguments import SearchArguments, SearchModelArguments
 
 
-ARGUMENTS = (SearchArguments, ModelArguments, OutputArguments)
+ARGUMENTS = (SearchArguments, SearchModelArguments, OutputArguments)
 
 
-def run(search: SearchArguments, arguments: ModelArguments, output: OutputArguments) -> None:
+def run(search: SearchArguments, arguments: SearchModelArguments, output: OutputArguments) -> None:
     from ..embedding.models import load_model
     from ..embedding.search import format_hits
     from ..files import write_results
-    from ..search.answers import list_rows, search_embeddings, search_photos
+    from ..search.answers import list_rows, note_file_names, search_embeddings, search_photos
+    from ..search.models import choose_model
     from ..search.pictures import PictureFolder
 
     texts = search.read_texts()
     # a wrong folder is told of before the model is loaded
     pictures = None if search.photos is None else PictureFolder(Path(search.photos), search.exact_decoding)
-    model, processor = load_model(arguments.model_name_or_path, arguments)
+    name = choose_model(arguments, search.embeddings_dir)
+    for note in note_file_names(search.texts):
+        print(note, file=sys.stderr)
+    model, processor = load_model(name, arguments)
     options = {"k": search.k, "faiss_factory": search.faiss_factory, "max_length": arguments.max_length}
     if pictures is not None:
         options |= {"splitter": search.sub_caption_splitter, "index_dir": search.index_dir}
         results = search_photos(pictures, model, processor, texts, batch_size=arguments.batch_size, **options)
     else:
-        options |= {"kind": search.kind or "image", "model_name_or_path": arguments.model_name_or_path}
+        options |= {"kind": search.kind or "image", "model_name_or_path": name}
         results = search_embeddings(search.embeddings_dir, model, processor, texts, **options)
     for note in results["notes"]:
         print(note, file=sys.stderr)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ..arguments import Arguments, argument
 from ..data.arguments import CaptionArguments, EvaluationSplitArguments, SideFileArguments, SourceArguments
 from ..embedding.arguments import OutputArguments
+from ..evaluation.arguments import check_benchmark
 
 
 @dataclass
@@ -66,8 +67,7 @@ def run(
         name = source.dataset_name or "scenes"
         dataset = load_split(source, split.eval_split, split.max_eval_samples, with_images=False)
     else:
-        if source.data_dir is None or source.dataset_name is not None:
-            raise ValueError("--benchmark needs --data_dir, the folder of its files, and no --dataset_name.")
+        check_benchmark(source, split, is_whole=False)
         benchmark = get_benchmark(statistics.benchmark)
         if benchmark.task == "classification":
             raise ValueError(f"--benchmark {benchmark.name} has no texts: name another one.")

@@ -4,7 +4,7 @@
 
 from dataclasses import dataclass
 
-from ..arguments import Arguments, argument
+from ..arguments import Arguments, argument, refuse_given
 from ..sub_captions import SPLITTERS
 
 
@@ -97,6 +97,11 @@ class SideFileArguments(Arguments):
         "SHA-256 of the image file. Default: the name of --side_key_column.",
         compared_on_resume=True,
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.side_files is None:
+            refuse_given(self, ("side_key_column", "side_caption_columns"), "is of --side_files: name them too.")
 
 
 @dataclass

@@ -24,6 +24,7 @@ from datasets.fingerprint import Hasher
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from transformers.utils import logging
 
+from ..arguments import refuse_given
 from .arguments import SourceArguments
 from .images import IMAGE_EXTENSIONS, undecoded
 from .scenes import load_scenes
@@ -117,6 +118,7 @@ def load_scene_split(source: SourceArguments, split: str, max_samples: int | Non
             "`--data_dir` and `--data_files` need `--dataset_name`, the builder that reads them: `imagefolder`, "
             "`webdataset`, `json`, ..."
         )
+    refuse_given(source, ("dataset_config_name", "streaming"), "has no effect on the drawn scenes: leave it out.")
     split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
     name = split.partition("[")[0]
     num_scenes = NUM_SCENES[name] if max_samples is None or split != name else min(max_samples, NUM_SCENES[name])
@@ -135,6 +137,10 @@ def load_saved_split(source: SourceArguments, split: str) -> Dataset:
             f"`--dataset_name {source.dataset_name}` was saved with `save_to_disk` and is all there is: leave out "
             "`--data_files` and `--data_dir`."
         )
+    why = (
+        f"has no effect on `--dataset_name {source.dataset_name}`, which was saved with `save_to_disk`: leave it out."
+    )
+    refuse_given(source, ("dataset_config_name", "streaming"), why)
     rows = load_from_disk(source.dataset_name)
     if isinstance(rows, DatasetDict):
         split = resolve_split(split, list(rows), f"`--dataset_name {source.dataset_name}`")

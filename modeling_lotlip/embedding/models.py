@@ -63,7 +63,10 @@ def check_single_embeddings(model: PreTrainedModel | PreTrainedConfig) -> None:
 
 
 def load_model(
-    model_name_or_path: str, inference: LoadingArguments | None = None, takes_tokens: bool = False
+    model_name_or_path: str,
+    inference: LoadingArguments | None = None,
+    takes_tokens: bool = False,
+    argument: str = "model_name_or_path",
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
     Loads a dual encoder, ready to embed, and its processor.
@@ -75,6 +78,8 @@ def load_model(
             Precision, device and limit of texts. Default: float32, on the device of accelerate's `PartialState`.
         takes_tokens (`bool`, *optional*, defaults to `False`):
             Whether the caller can use a model that compares tokens and has no single embedding.
+        argument (`str`, *optional*, defaults to `"model_name_or_path"`):
+            The argument that names the model, for messages.
 
     Raises:
         `ValueError`: if there is no such model or device, it is no dual encoder, compares tokens, or has fewer
@@ -89,14 +94,14 @@ def load_model(
             raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
         processor = AutoProcessor.from_pretrained(model_name_or_path, **options)
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"`--model_name_or_path {model_name_or_path}` cannot be used: {error}") from error
+        raise ValueError(f"`--{argument} {model_name_or_path}` cannot be used: {error}") from error
     if not takes_tokens:
         check_single_embeddings(model)
     num_positions = count_positions(model)
     if inference.max_length is not None and num_positions is not None and inference.max_length > num_positions:
         raise ValueError(
             f"`--max_length {inference.max_length}` is beyond the {num_positions} tokens that the text tower of "
-            f"`--model_name_or_path {model_name_or_path}` has positions for: give at most so many."
+            f"`--{argument} {model_name_or_path}` has positions for: give at most so many."
         )
     processor.tokenizer.model_max_length = text_limit(model, processor)
     return model.to(inference.device or PartialState().device).eval(), processor

@@ -373,7 +373,9 @@ def check_settings(folder: Path, settings: dict) -> None:
         return write_json(path, settings)
     earlier = {"sub_caption_splitter": "paper", "exact_decoding": True}  # of folders that do not say
     earlier |= json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    refuse_other_settings(earlier, settings, folder, "embeddings")
+    # the same weights may lie in another place
+    compared = {name: value for name, value in settings.items() if name != "model_name_or_path"}
+    refuse_other_settings(earlier, compared, folder, "embeddings")
 
 
 class DueRows:
@@ -467,6 +469,21 @@ def count_embeddings(folder: Path) -> dict[str, int]:
     return {kind: counts[kind] for kind in (*KINDS, "truncated", "unreadable")}
 
 
+def read_settings(folder: Path) -> dict:
+    """
+    What a folder of `lotlip embed` notes of its embeddings.
+
+    Raises:
+        `ValueError`: if it notes nothing.
+    """
+    path = folder / "settings.json"
+    if not path.exists():
+        if not folder.is_dir() or not list(folder.glob("embeddings-*.parquet")):
+            raise ValueError(f"--embeddings_dir {folder} is no folder of `lotlip embed`.")
+        raise ValueError(f"{path} is missing, which says of which model the embeddings are: embed the data anew.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def check_model(folder: Path, model: PreTrainedModel, model_name_or_path: str) -> dict:
     """
     The settings that the embeddings in a folder were made with.
@@ -474,10 +491,7 @@ def check_model(folder: Path, model: PreTrainedModel, model_name_or_path: str) -
     Raises:
         `ValueError`: if they are of another model.
     """
-    path = folder / "settings.json"
-    if not path.exists():
-        raise ValueError(f"{path} is missing, which says of which model the embeddings are: embed the data anew.")
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = read_settings(folder)
     if settings["weights"] != hash_weights(model):
         raise ValueError(
             f"`--embeddings_dir {folder}` holds embeddings of other weights than `--model_name_or_path "

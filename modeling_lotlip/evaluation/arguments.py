@@ -5,8 +5,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import Arguments, argument
-from ..data.arguments import DatasetArguments, EvaluationSplitArguments
+from ..arguments import Arguments, argument, refuse_given
+from ..data.arguments import EvaluationSplitArguments, SourceArguments
 
 
 @dataclass
@@ -71,14 +71,23 @@ def check_partial(benchmark: str | list[str] | None, allow_partial: bool) -> Non
         raise ValueError("--allow_partial is for a --benchmark: name one, or leave it out.")
 
 
-def check_benchmark(data: DatasetArguments, split: EvaluationSplitArguments) -> None:
+def check_benchmark(data: SourceArguments, split: EvaluationSplitArguments, is_whole: bool = True) -> None:
     """
     Refuses arguments of data sets beside `--benchmark` that do not go with it.
+
+    Args:
+        data (`SourceArguments`):
+            Names the folder of the benchmark, and nothing else.
+        split (`EvaluationSplitArguments`):
+            Names nothing.
+        is_whole (`bool`, *optional*, defaults to `True`):
+            Whether `--max_eval_samples` is refused too.
 
     Raises:
         `ValueError`: if there are any, or the folder of the benchmark is not named.
     """
     if data.data_dir is None or data.dataset_name is not None:
         raise ValueError("--benchmark needs --data_dir, the folder of its files, and no --dataset_name.")
-    if split.max_eval_samples is not None:
-        raise ValueError("--max_eval_samples is not for a --benchmark, which is evaluated whole: leave it out.")
+    why = "has no effect on a --benchmark, which is read as it is published: leave it out."
+    refuse_given(data, ("dataset_config_name", "data_files", "streaming", "image_column"), why)
+    refuse_given(split, ("eval_split", *(("max_eval_samples",) if is_whole else ())), why)

@@ -3,11 +3,12 @@
 """Answers to texts in the terminal, from a folder of pictures, which is brought up to date, or of embeddings."""
 
 import logging
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
+from ..data.images import IMAGE_EXTENSIONS
 from ..embedding.search import check_faiss_factory, search_folder
 from ..embedding.store import count_embeddings
 from .index import Changes, Index, find_index, load_index, update_index
@@ -19,6 +20,18 @@ logger = logging.getLogger(__name__)
 
 # Of files that cannot be read so many are named
 NUM_NAMED = 20
+
+
+def note_file_names(texts: list[str]) -> list[str]:
+    """Sentences on texts that look like names of files: they are searched for all the same."""
+    notes = []
+    for text in map(str.strip, texts):
+        ending = PurePath(text).suffix.lower()
+        if ending == ".txt" and len(text.split()) == 1:
+            notes.append(f"{text!r} is searched for as a text. A file of texts is named by --texts_file.")
+        elif ending in IMAGE_EXTENSIONS and len(text.split()) == 1:
+            notes.append(f"{text!r} is searched for as a text. `lotlip app` searches with pictures.")
+    return notes
 
 
 def search_photos(

@@ -5,8 +5,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import argument
-from ..embedding.arguments import KINDS, DecodingArguments
+from ..arguments import argument, refuse_given
+from ..embedding.arguments import DEFAULT_MODEL, KINDS, DecodingArguments, ModelArguments
 from ..sub_captions import SPLITTERS
 
 
@@ -15,6 +15,21 @@ SENTENCE_SCORES = {
     "alone": "how well it fits one sentence alone",
     "left_out": "how much of its similarity with the whole text it owes to one sentence",
 }
+# What is said of an argument of an index
+USED_AS_IT_IS = "has no effect on --embeddings_dir, which is used as it is: leave it out."
+
+
+@dataclass
+class SearchModelArguments(ModelArguments):
+    """A dual encoder to search with, and how it is run."""
+
+    model_name_or_path: str | None = argument(
+        None,
+        "A Hub id or a folder of a dual encoder. Default: in --embeddings_dir the one that made them; else "
+        f"{DEFAULT_MODEL}.",
+        aliases=("--model",),
+        metavar="MODEL",
+    )
 
 
 @dataclass
@@ -44,9 +59,8 @@ class IndexArguments(DecodingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("index_dir", "sub_caption_splitter", "exact_decoding"):
-            if self.embeddings_dir is not None and getattr(self, name):
-                raise ValueError(f"--{name} has no effect on --embeddings_dir, which is used as it is: leave it out.")
+        if self.embeddings_dir is not None:
+            refuse_given(self, ("index_dir", "sub_caption_splitter", "exact_decoding"), USED_AS_IT_IS)
 
 
 @dataclass
@@ -121,13 +135,6 @@ class PageArguments(IndexArguments):
         if len(named) > 1:
             raise ValueError(f"name one collection, not both {named[0]} and {named[1]}.")
         if self.photos is not None or self.embeddings_dir is not None:
-            for name in (
-                "dataset_config_name",
-                "data_dir",
-                "data_files",
-                "eval_split",
-                "max_eval_samples",
-                "image_column",
-            ):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"--{name} is of --dataset_name: leave it out beside {named[0]}.")
+            of_data_sets = ("dataset_config_name", "data_dir", "data_files")
+            of_data_sets += ("eval_split", "max_eval_samples", "image_column")
+            refuse_given(self, of_data_sets, f"is of --dataset_name: leave it out beside {named[0]}.")

@@ -18,12 +18,12 @@ try:
 except ImportError as error:
     raise ImportError('The page needs Gradio: `pip install "modeling_lotlip[app]"`.') from error
 
-from ..embedding.arguments import ModelArguments
 from ..embedding.models import load_model
 from ..embedding.store import check_model
-from .arguments import PageArguments
+from .arguments import PageArguments, SearchModelArguments
 from .index import find_index, load_embeddings
-from .pictures import encode_picture, open_pictures
+from .models import choose_model
+from .pictures import PictureFolder, PictureRows, encode_picture
 from .query import Query, Result, choose_splitter
 from .rendering import (
     HEAT_MAP_NOTE,
@@ -184,15 +184,17 @@ def build_zero_shot(handlers: Handlers) -> None:
     gr.on(asked, handlers.classify, [picture, labels, template], bars, **SEVERAL)
 
 
-def open_searcher(page: PageArguments, model_arguments: ModelArguments) -> Searcher:
+def open_searcher(
+    page: PageArguments, model_arguments: SearchModelArguments, pictures: PictureFolder | PictureRows
+) -> Searcher:
     """
     The searcher of the page: its pictures, its model, and the index of both.
 
     Raises:
-        `ValueError`: if the collection is not there, or is of another model.
+        `ValueError`: if the collection is of another model.
     """
-    pictures = open_pictures(page)
-    model, processor = load_model(model_arguments.model_name_or_path, model_arguments)
+    name = choose_model(model_arguments, page.embeddings_dir)
+    model, processor = load_model(name, model_arguments)
     options = {
         "faiss_factory": page.faiss_factory,
         "sentence_score": page.sentence_score,
@@ -204,7 +206,7 @@ def open_searcher(page: PageArguments, model_arguments: ModelArguments) -> Searc
         splitter = page.sub_caption_splitter or choose_splitter()
         return Searcher(model, processor, pictures, folder, splitter=splitter, **options)
     # queries are split as the captions were
-    settings = check_model(page.embeddings_dir, model, model_arguments.model_name_or_path)
+    settings = check_model(page.embeddings_dir, model, name)
     splitter = settings.get("sub_caption_splitter", "paper")
     index = load_embeddings(page.embeddings_dir)
     return Searcher(model, processor, pictures, index=index, splitter=splitter, **options)

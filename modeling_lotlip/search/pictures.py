@@ -4,7 +4,6 @@
 
 import base64
 import io
-import json
 import os
 import stat
 from collections import Counter
@@ -20,6 +19,7 @@ from ..data.arguments import SourceArguments
 from ..data.images import IMAGE_EXTENSIONS, Resizing, UnreadableImageError, read_image, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, load_split
 from ..embedding.rows import Item
+from ..embedding.store import read_settings
 from .arguments import PageArguments
 
 
@@ -237,10 +237,7 @@ def open_embedded_pictures(embeddings_dir: Path) -> PictureRows:
     Raises:
         `ValueError`: if it is no such folder.
     """
-    settings_file = embeddings_dir / "settings.json"
-    if not settings_file.is_file():
-        raise ValueError(f"--embeddings_dir {embeddings_dir} is no folder of `lotlip embed`.")
-    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    settings = read_settings(embeddings_dir)
     names = {field.name for field in fields(SourceArguments)}
     dataset = SourceArguments(**{name: value for name, value in settings.items() if name in names})
     rows = load_split(dataset, settings["eval_split"], settings["max_eval_samples"])

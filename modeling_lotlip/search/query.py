@@ -82,8 +82,10 @@ def check_words(processor: ProcessorMixin, text: str) -> list[str]:
     Raises:
         `QueryError`: if it knows none of them.
     """
-    unknown = find_unknown_words(processor, text)
-    if unknown and unknown == find_words(text):
+    unknown, tokenizer = find_unknown_words(processor, text), processor.tokenizer
+    ids = tokenizer(in_trained_case(processor, [text]), add_special_tokens=False, truncation=False, verbose=False)
+    # a text without words, of signs or emoji, may be all unknown too
+    if set(ids["input_ids"][0]) == {tokenizer.unk_token_id} or (unknown and unknown == find_words(text)):
         raise QueryError(f"The model knows no word of {text.strip()!r}: describe the picture in other words.")
     return unknown
 

@@ -105,6 +105,8 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
         assert {low["key"] for low in few["lowest"]} == set(digests[:3])
         for low in few["lowest"]:
             assert low["similarity"] == pytest.approx(expected[low["captioner"], low["key"]], abs=1e-5)
+    with pytest.raises(ValueError, match=f"`--dual_encoder {tmp_path}` cannot be used"):
+        run(tmp_path / "captions.parquet", "few", **options | {"dual_encoder": str(tmp_path)}, report=True)
     with pytest.raises(ValueError, match="None of 8 images has a caption"):
         run(tmp_path / "captions.parquet", "none", **options | {"side_key_column": "captioner"}, report=True)
 

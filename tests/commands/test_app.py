@@ -1,6 +1,7 @@
 """`lotlip app`: what is wrong is told in a line before anything is served."""
 
 import socket
+import sys
 
 import pytest
 
@@ -24,6 +25,16 @@ def test_wrong_pictures_are_told_in_a_line(arguments, message, model_dir, tmp_pa
     assert lotlip.main(["app", *arguments, *options]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("lotlip app: error: ") and message in error
+
+
+def test_a_wrong_folder_is_told_before_an_extra_that_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    for name in [name for name in sys.modules if name == "modeling_lotlip.search.page"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert lotlip.main(["app", str(tmp_path / "nothing")]) == 2
+    assert "nothing is no folder" in capsys.readouterr().err
+    assert lotlip.main(["app", str(tmp_path)]) == 2
+    assert "The page needs Gradio" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

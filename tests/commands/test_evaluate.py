@@ -59,6 +59,21 @@ def test_captions_that_are_not_there(model_dir, tmp_path, capsys):
             )
 
 
+@pytest.mark.parametrize("option", ["--side_key_column", "--side_caption_columns"])
+def test_columns_of_side_files_that_are_not_named(option, capsys):
+    assert f"{option} is of --side_files: name them too." in read_error(capsys, "evaluate", option, "a")
+
+
+def test_arguments_of_what_is_not_embedded(tmp_path, capsys):
+    options = ("--output_dir", tmp_path / "out", "--only")
+    assert "--image_column has no effect with --only texts" in read_error(
+        capsys, "embed", *options, "texts", "--image_column", "a"
+    )
+    for name, value in (("caption_column", "a"), ("sub_caption_splitter", "sentences"), ("max_length", 9)):
+        message = read_error(capsys, "embed", *options, "images", f"--{name}", value)
+        assert f"--{name} has no effect with --only images" in message
+
+
 @pytest.mark.parametrize("command", ["evaluate", "classify"])
 def test_part_of_no_benchmark(command, model_dir, capsys):
     message = read_error(capsys, command, "--model", model_dir, "--allow_partial")
@@ -167,7 +182,13 @@ def test_benchmarks_that_are_unclear(family_folders, benchmarks, tmp_path, capsy
         (("--benchmark", "urban1k"), "--benchmark needs --data_dir"),
         (("--benchmark", "urban1k", *place, "--dataset_name", "imagefolder"), "no --dataset_name"),
         (("--benchmark", "urban1k", "imagenet", *place), "imagenet.*`lotlip classify`"),
-        (("--benchmark", "urban1k", *place, "--max_eval_samples", 3), "--max_eval_samples"),
+        (("--benchmark", "urban1k", *place, "--max_eval_samples", 3), "--max_eval_samples has no effect on a --bench"),
+        (("--benchmark", "urban1k", *place, "--eval_split", "train"), "--eval_split has no effect on a --benchmark"),
+        (("--benchmark", "urban1k", *place, "--data_files", "a"), "--data_files has no effect on a --benchmark"),
+        (("--benchmark", "urban1k", *place, "--image_column", "a"), "--image_column has no effect on a --benchmark"),
+        (("--benchmark", "urban1k", *place, "--streaming"), "--streaming has no effect on a --benchmark"),
+        (("--dataset_config_name", "a"), "--dataset_config_name has no effect on the drawn scenes"),
+        (("--streaming",), "--streaming has no effect on the drawn scenes"),
         (("--benchmark", "urban1k", *place, "--output_file", tmp_path / "results.txt"), r"--output_file.*\.json"),
     ):
         assert re.search(message, read_error(capsys, "evaluate", *model, *arguments)), message

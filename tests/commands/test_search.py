@@ -16,6 +16,7 @@ from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.search import answers
 from modeling_lotlip.search.index import load_index
+from tests.helpers.commands import read_error
 from tests.helpers.embeddings import embed_images
 
 
@@ -141,6 +142,7 @@ def test_a_text_longer_than_the_model_reads_is_marked(search):
         (["text.txt", "a boat"], "text.txt is no folder: name the folder of your pictures."),
         (["nowhere", "a boat"], "nowhere is no folder: name the folder of your pictures."),
         (["photos", "лодка 船"], "The model knows no word of 'лодка 船': describe the picture in other words."),
+        (["photos", "🚗 🚗"], "The model knows no word of '🚗 🚗': describe the picture in other words."),
         (["photos", "a boat", "qzqz"], "The model knows no word of 'qzqz': describe the picture in other words."),
         (["photos"], "there is nothing to search for: add a TEXT"),
         (["photos", " "], "a TEXT is blank: describe what to find."),
@@ -163,6 +165,14 @@ def test_a_mistake_is_told_in_a_line(search, arguments, message):
     status, out, err = search(*arguments)
     assert status == 2 and out == ""
     assert err.splitlines()[-1].startswith(f"lotlip search: error: {message}")
+
+
+def test_a_text_that_looks_like_a_file_is_told(search):
+    status, out, err = search("photos", "a.txt", "boat.png", "a boat")
+    assert status == 0 and out.splitlines()[0] == "a.txt"
+    assert "'a.txt' is searched for as a text. A file of texts is named by --texts_file." in err
+    assert "'boat.png' is searched for as a text. `lotlip app` searches with pictures." in err
+    assert err.count("is searched for as a text") == 2
 
 
 def test_ctrl_c_keeps_what_is_indexed(search, monkeypatch):
@@ -257,12 +267,29 @@ def test_embeddings_of_a_data_set_are_searched(search, embeddings, model_dir):
     assert out.splitlines()[0] == "Flat: recall@5 1.000 against exact search"
 
 
+def test_embeddings_are_searched_with_the_model_that_made_them(search, embeddings, model_dir, monkeypatch, capsys):
+    """In whatever folder the search starts; where it is not noted it has to be named."""
+    expected = search("--embeddings", str(embeddings), "a house")[1]
+    command = ["search", "--embeddings", str(embeddings), "a house", "--device", "cpu"]
+    assert lotlip.main(command) == 0
+    assert capsys.readouterr().out == expected
+    settings = json.loads((embeddings / "settings.json").read_text())
+    assert settings.pop("model_name_or_path") == str(model_dir)
+    copied = shutil.copytree(embeddings, Path("embeddings"))
+    (copied / "settings.json").write_text(json.dumps(settings))
+    command[2] = str(copied)
+    assert "does not say which model made it: name that by --model" in read_error(capsys, *command)
+    command[2] = "photos"
+    assert "--embeddings_dir photos is no folder of `lotlip embed`" in read_error(capsys, *command)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["a house", "лодка"], "The model knows no word of 'лодка'"),
         (["a house", "--index_dir", "i"], "--index_dir has no effect on --embeddings_dir"),
         (["a house", "--sub_caption_splitter", "paper"], "--sub_caption_splitter has no effect on --embeddings_dir"),
+        (["a house", "--batch_size", "3"], "--batch_size has no effect on --embeddings_dir"),
         (["a house", "--kind", "word"], "argument --kind: invalid choice: 'word'"),
         ([], "there is nothing to search for: add a TEXT"),
     ],
