@@ -22,7 +22,6 @@ from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
 from modeling_lotlip.data.arguments import DatasetArguments, TrainSplitArguments
 from modeling_lotlip.data.loading import load_split
-from modeling_lotlip.hub import save_with_remote_code
 
 
 @dataclass
@@ -82,7 +81,8 @@ def main() -> None:
     # later: the model with them, as one of its own
     base = LotlipModel.from_pretrained(args.model_name_or_path)
     merged = PeftModel.from_pretrained(base, args.output_dir / "adapter").merge_and_unload()
-    save_with_remote_code(merged, processor, args.output_dir / "merged")
+    merged.save_pretrained(args.output_dir / "merged")
+    processor.save_pretrained(args.output_dir / "merged")
 
 
 if __name__ == "__main__":

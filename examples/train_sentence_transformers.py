@@ -27,7 +27,6 @@ import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
 from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
 from modeling_lotlip.data.arguments import SourceArguments, TrainSplitArguments
 from modeling_lotlip.data.loading import load_split
-from modeling_lotlip.hub import save_with_remote_code
 
 
 @dataclass
@@ -83,10 +82,7 @@ def main() -> None:
     )
     trainer.train()
     print(f"recall@10: {evaluator(model)['text-to-image_cosine_recall@10']:.3f}")
-    folder = args.output_dir / "model"
-    model.save_pretrained(str(folder))
-    # with its code the folder loads with `trust_remote_code=True` where this package is not installed
-    save_with_remote_code(model[0].model, model[0].processor, folder)
+    model.save_pretrained(str(args.output_dir / "model"))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
 from modeling_lotlip.data.arguments import DatasetArguments, TrainSplitArguments
 from modeling_lotlip.data.loading import load_split
-from modeling_lotlip.hub import save_with_remote_code
 from modeling_lotlip.training.callbacks import ClampLogitScaleCallback
 
 
@@ -86,7 +85,8 @@ def main() -> None:
         callbacks=[ClampLogitScaleCallback()],
     )
     trainer.train()
-    save_with_remote_code(model, processor, args.output_dir / "model")  # checkpoints have no processor
+    model.save_pretrained(args.output_dir / "model")
+    processor.save_pretrained(args.output_dir / "model")  # checkpoints have no processor
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ for _config in (LotlipConfig, LotlipTextConfig, LotlipVisionConfig):
 for _auto_class in (AutoModel, AutoModelForZeroShotImageClassification):
     # the `architectures` of a configuration say which
     _auto_class.register(LotlipConfig, (LotlipModel, LotlipTokenWiseModel), exist_ok=True)
-AutoModel.register(LotlipTextConfig, LotlipTextModel, exist_ok=True)
-AutoModel.register(LotlipVisionConfig, LotlipVisionModel, exist_ok=True)
+AutoModel.register(LotlipTextConfig, (LotlipTextModel, LotlipTextModelWithProjection), exist_ok=True)
+AutoModel.register(LotlipVisionConfig, (LotlipVisionModel, LotlipVisionModelWithProjection), exist_ok=True)
 
 for _config in (LotlipConfig, LotlipTextConfig):
     AutoTokenizer.register(_config, tokenizer_class=LotlipTokenizer, exist_ok=True)

@@ -130,6 +130,9 @@ class LotlipTextConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         _check_dtype(kwargs.get("torch_dtype") if self.dtype is None else self.dtype)
         super().__post_init__(**kwargs)
+        # by which the Auto classes choose
+        if self.architectures is None:
+            self.architectures = ["LotlipTextModel"]
         # here too, since `@strict` wraps what its own call raises in an error that is no ValueError
         self.validate_architecture()
 
@@ -213,6 +216,9 @@ class LotlipVisionConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         _check_dtype(kwargs.get("torch_dtype") if self.dtype is None else self.dtype)
         super().__post_init__(**kwargs)
+        # by which the Auto classes choose
+        if self.architectures is None:
+            self.architectures = ["LotlipVisionModel"]
         # here too, since `@strict` wraps what its own call raises in an error that is no ValueError
         self.validate_architecture()
 
@@ -317,5 +323,9 @@ class LotlipConfig(PreTrainedConfig):
                 f"({self.projection_dim}) must be equal: texts and images are compared in one space."
             )
 
+
+LotlipTextConfig.register_for_auto_class()
+LotlipVisionConfig.register_for_auto_class()
+LotlipConfig.register_for_auto_class()
 
 __all__ = ["LotlipConfig", "LotlipTextConfig", "LotlipVisionConfig"]

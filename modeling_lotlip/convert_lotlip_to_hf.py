@@ -38,7 +38,7 @@ from safetensors.torch import load_file
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, logging
 
 from .configuration_lotlip import LotlipConfig
-from .hub import push_folder, save_with_remote_code, write_model_card
+from .hub import push_folder, write_model_card
 from .image_processing_lotlip import LotlipImageProcessor
 from .modeling_lotlip import LotlipModel
 from .processing_lotlip import LotlipProcessor
@@ -481,7 +481,8 @@ def convert_checkpoint(
     with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}-", dir=output_dir.parent) as temporary_dir:
         folder = Path(temporary_dir) / output_dir.name
         folder.mkdir()
-        save_with_remote_code(model, LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer), folder)
+        model.save_pretrained(folder)
+        LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer).save_pretrained(folder)
         write_model_card(
             folder,
             repo_id=repo_id or output_dir.name,

@@ -13,6 +13,8 @@
 # limitations under the License.
 """Image processor class for LoTLIP."""
 
+from typing import Any
+
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.utils import auto_docstring
 
@@ -45,7 +47,16 @@ from .image_processing_pil_lotlip import LotlipImageProcessorMixin
     """
 )
 class LotlipImageProcessor(LotlipImageProcessorMixin, TorchvisionBackend):
-    pass
+    def to_dict(self) -> dict[str, Any]:
+        """Names both backends where the saved code is named; the library itself names this one alone."""
+        output = super().to_dict()
+        this = "image_processing_lotlip.LotlipImageProcessor"
+        if output.get("auto_map", {}).get("AutoImageProcessor") == this:
+            pil = "image_processing_pil_lotlip.LotlipImageProcessorPil"
+            output["auto_map"]["AutoImageProcessor"] = {"torchvision": this, "pil": pil}
+        return output
 
+
+LotlipImageProcessor.register_for_auto_class()
 
 __all__ = ["LotlipImageProcessor"]

@@ -303,4 +303,6 @@ class LotlipImageProcessorPil(LotlipImageProcessorMixin, PilBackend):
     pass
 
 
+LotlipImageProcessorPil.register_for_auto_class()
+
 __all__ = ["LotlipImageProcessorPil"]

@@ -32,6 +32,7 @@ from transformers.utils.generic import maybe_autocast, merge_with_config_default
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
+from .saving_lotlip import LotlipSavingMixin
 
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -606,8 +607,10 @@ class LotlipPooler(nn.Module):
 
 
 @auto_docstring
-class LotlipPreTrainedModel(PreTrainedModel):
+class LotlipPreTrainedModel(LotlipSavingMixin, PreTrainedModel):
     config: LotlipConfig
+    # that find the class, in the code that is saved with it
+    auto_classes = ("AutoModel",)
     base_model_prefix = "lotlip"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
@@ -828,6 +831,7 @@ class LotlipVisionModel(LotlipPreTrainedModel):
 )
 class LotlipModel(LotlipPreTrainedModel):
     config: LotlipConfig
+    auto_classes = ("AutoModel", "AutoModelForZeroShotImageClassification")
     # the loss is a mean over slots: `Trainer` has no number of items to pass
     accepts_loss_kwargs = False
     # whether it compares all tokens, see `modeling_token_wise_lotlip`, in the place of one embedding of each
@@ -1339,6 +1343,8 @@ class LotlipVisionModelWithProjection(LotlipPreTrainedModel):
             attentions=vision_outputs.attentions,
         )
 
+
+LotlipPreTrainedModel.register_for_auto_class()  # and all that inherit from it
 
 __all__ = [
     "LotlipModel",

@@ -53,4 +53,6 @@ class LotlipProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer)
 
 
+LotlipProcessor.register_for_auto_class()
+
 __all__ = ["LotlipProcessor"]

@@ -441,4 +441,6 @@ def _untruncated_length(encoding: Encoding, stride: int) -> int:
     return sum(encoding.attention_mask) + sum(overflowing)
 
 
+LotlipTokenizer.register_for_auto_class()
+
 __all__ = ["LotlipTokenizer"]

@@ -11,16 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor
 from transformers.dynamic_module_utils import get_imports
 
 from modeling_lotlip import (
-    LotlipImageProcessor,
+    LotlipImageProcessorPil,
     LotlipModel,
     LotlipProcessor,
-    LotlipTokenizer,
+    LotlipTextModel,
+    LotlipTextModelWithProjection,
     LotlipTokenWiseModel,
+    LotlipVisionModel,
+    LotlipVisionModelWithProjection,
 )
-from modeling_lotlip.hub import remote_code_files, save_with_remote_code, write_model_card
+from modeling_lotlip.hub import find_model_files, write_model_card
 from tests.conftest import tiny_config
 from tests.helpers.hub_server import CUT_OFF, hub_server
 from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
@@ -133,6 +137,24 @@ pushed = SentenceTransformer("org/sentence-transformer", device="cpu")
 assert (pushed.encode(texts) == sentence_transformer.encode(texts)).all()
 """
 
+# By nothing but what the library's own models have
+PLAIN_PUSH = """
+import sys
+from modeling_lotlip import LotlipModel, LotlipProcessor
+folder, repo_id, *first = sys.argv[1:]
+parts = [LotlipProcessor.from_pretrained(folder), LotlipModel.from_pretrained(folder)]
+for part in parts if first == ["processor"] else reversed(parts):
+    part.push_to_hub(repo_id)
+"""
+
+# What was loaded, saved again
+SAVE_AGAIN = """
+folder = f"{results}-again"
+model.save_pretrained(folder)
+processor.save_pretrained(folder)
+text_model.save_pretrained(f"{folder}/text")
+"""
+
 # Tries repositories that are broken, mends them, and tries again.
 FAULTS = """
 import shutil
@@ -197,12 +219,22 @@ def hub(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(hub, tmp_path_factory):
-    """Embeddings from a process with the package, and from one without it."""
+    """
+    Embeddings from a process with the package, and from ones without it: of what the command uploaded, of what plain
+    `push_to_hub` did, and of what the former saved.
+    """
     folder = tmp_path_factory.mktemp("loaded")
-    for source in ("package", "remote"):
-        code = LOAD + SENTENCE_TRANSFORMER + (PUSH if source == "package" else "")
-        run(hub, folder / f"home-{source}", "-c", code, source, folder / f"{source}.safetensors", REPO_ID)
-    return {source: load_file(folder / f"{source}.safetensors") for source in ("package", "remote")}
+    run(hub, folder / "home-push", "-c", PLAIN_PUSH, hub.converted, "org/plain")
+    again = str(folder / "remote-again")
+    for name, source, repo_id, code in (
+        ("package", "package", REPO_ID, PUSH),
+        ("remote", "remote", REPO_ID, SAVE_AGAIN),
+        ("plain", "remote", "org/plain", ""),
+        ("again", "remote", again, ""),
+    ):
+        run(hub, folder / f"home-{name}", "-c", LOAD + SENTENCE_TRANSFORMER + code, source, folder / name, repo_id)
+    hub.saved_again = Path(again)
+    return {name: load_file(folder / name) for name in ("package", "remote", "plain", "again")}
 
 
 def test_push(hub):
@@ -251,56 +283,169 @@ def test_the_card_says_what_is_so(hub, tmp_path):
         with pytest.raises(ValueError, match=message):
             card(results=wrong, dataset="photos" if "b" in wrong.values() else None)
 
-    processor = LotlipProcessor.from_pretrained(tmp_path / "model")
     config = tiny_config(num_corner_tokens=0)
     config.token_wise = True
-    save_with_remote_code(LotlipTokenWiseModel(config), processor, tmp_path / "model")  # over a model that is none
+    LotlipTokenWiseModel(config).save_pretrained(tmp_path / "model")  # over a model that is none
     late = card()
     assert "SentenceTransformer(" not in late and "- sentence-transformers" not in late
     assert not (tmp_path / "model" / "modules.json").exists()
 
 
-LOAD_TOKEN_WISE = """
+@pytest.mark.parametrize("first", ["model", "processor"])
+def test_plain_push_has_a_card_that_says_something(hub, tmp_path, first):
+    run(hub, tmp_path / "home", "-c", PLAIN_PUSH, hub.converted, f"org/first-{first}", first)
+    repo = hub.root / f"org/first-{first}"
+    card = (repo / "README.md").read_text()
+    assert f'from_pretrained("org/first-{first}")' in card and "2 corner tokens" in card
+    assert "automatically generated" not in card and "More Information Needed" not in card
+    assert {file.name for file in repo.iterdir()} == {file.name for file in hub.converted.iterdir()}
+    # one's own stays
+    (repo / "README.md").write_text("---\nlicense: mit\n---\n\n# Mine\n")
+    run(hub, tmp_path / "home", "-c", PLAIN_PUSH, hub.converted, f"org/first-{first}", first)
+    assert "# Mine" in (repo / "README.md").read_text()
+
+
+def test_saving_leaves_the_files_of_others(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "README.md").write_text("# Mine")
+    LotlipModel(tiny_config()).save_pretrained(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "README.md").read_text() == "# Mine"
+    assert "notes.txt" not in find_model_files(tmp_path)
+    assert {"saving_lotlip.py", "README.md", "modules.json"} <= set(find_model_files(tmp_path))
+    LotlipModel(tiny_config()).save_pretrained(tmp_path / "worker", is_main_process=False)
+    assert not any((tmp_path / "worker").iterdir())
+
+
+def test_a_folder_of_an_earlier_version(hub, tmp_path):
+    """Without auto maps and code, as plain `save_pretrained` once left it."""
+    shutil.copytree(hub.converted, tmp_path / "model")
+    for file in (tmp_path / "model").glob("*.py"):
+        file.unlink()
+    for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        content = json.loads((tmp_path / "model" / name).read_text())
+        for part in [content, *content.values()]:
+            if isinstance(part, dict):
+                part.pop("auto_map", None)
+        (tmp_path / "model" / name).write_text(json.dumps(content))
+    model = AutoModel.from_pretrained(tmp_path / "model")
+    expected = LotlipModel.from_pretrained(hub.converted)
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), expected.parameters(), strict=True))
+    assert len(AutoProcessor.from_pretrained(tmp_path / "model").tokenizer) == 40
+
+
+# Loads models and saves one of their results
+LOAD_ALONE = """
 import sys
-sys.modules["modeling_lotlip"] = None  # as if it were not installed
+from inspect import signature
+if sys.argv[2] == "remote":
+    sys.modules["modeling_lotlip"] = None  # as if it were not installed
+else:
+    import modeling_lotlip
 import torch
-from transformers import AutoModel, AutoModelForZeroShotImageClassification
-for auto_class in (AutoModel, AutoModelForZeroShotImageClassification):
-    model = auto_class.from_pretrained(sys.argv[1], trust_remote_code=True)
-    outputs = model(input_ids=torch.tensor([[5, 6]]), pixel_values=torch.ones(1, 3, 32, 32))
-    print(type(model).__name__, outputs.logits_per_image.item())
+from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassification
+from safetensors.torch import save_file
+
+trust = {"trust_remote_code": True} if sys.argv[2] == "remote" else {}
+inputs = {"input_ids": torch.tensor([[5, 6]]), "pixel_values": torch.ones(1, 3, 32, 32)}
+results = {}
+for name in sys.argv[3:]:
+    folder = f"{sys.argv[1]}/{name}"
+    auto_classes = [AutoModel] + [AutoModelForZeroShotImageClassification] * (name == "LotlipTokenWiseModel")
+    for auto_class in auto_classes:
+        model = auto_class.from_pretrained(folder, **trust).eval()
+        assert type(model).__name__ == name and AutoConfig.from_pretrained(folder, **trust).architectures == [name]
+        given = {key: value for key, value in inputs.items() if key in signature(model.forward).parameters}
+        results[name] = model(**given)[0].detach()
+save_file(results, f"{sys.argv[1]}/{sys.argv[2]}")
 """
 
 
-def test_token_wise_model_is_itself_without_the_package(hub, tmp_path):
+def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path):
+    models = [
+        cls(cls.config_class.from_dict(getattr(tiny_config(projection_dim=32), f"{part}_config").to_dict()))
+        for part, cls in (
+            ("text", LotlipTextModel),
+            ("text", LotlipTextModelWithProjection),
+            ("vision", LotlipVisionModel),
+            ("vision", LotlipVisionModelWithProjection),
+        )
+    ]
     config = tiny_config(num_corner_tokens=0)
     config.token_wise = True
-    model = LotlipTokenWiseModel(config).eval()
-    save_with_remote_code(model, LotlipProcessor.from_pretrained(hub.converted), tmp_path)
-    expected = model(input_ids=torch.tensor([[5, 6]]), pixel_values=torch.ones(1, 3, 32, 32)).logits_per_image.item()
-    loaded = subprocess.run([sys.executable, "-c", LOAD_TOKEN_WISE, str(tmp_path)], capture_output=True, text=True)
-    lines = loaded.stdout.splitlines()
-    assert len(lines) == 2, loaded.stderr
-    for line in lines:
-        name, logit = line.split()
-        assert name == "LotlipTokenWiseModel" and float(logit) == pytest.approx(expected)
+    models.append(LotlipTokenWiseModel(config))
+    names = [type(model).__name__ for model in models]
+    for name, model in zip(names, models):
+        model.save_pretrained(tmp_path / name)
+        assert f"`{name}`" in (tmp_path / name / "README.md").read_text() or name == "LotlipTokenWiseModel"
+    results = []
+    for source in ("package", "remote"):
+        subprocess.run([sys.executable, "-c", LOAD_ALONE, str(tmp_path), source, *names], check=True)
+        results.append(load_file(tmp_path / source))
+    assert set(results[0]) == set(names)
+    for name in names:
+        assert torch.equal(results[0][name], results[1][name]), name
 
 
 def test_package_and_remote_code_agree(loaded):
-    assert set(loaded["package"]) == set(loaded["remote"])
     for name, tensor in loaded["package"].items():
         assert tensor.isfinite().all() and tensor.std() > 0
-        assert torch.equal(tensor, loaded["remote"][name]), name
+        for source in ("remote", "plain", "again"):
+            assert loaded[source].keys() == loaded["package"].keys()
+            assert torch.equal(tensor, loaded[source][name]), (source, name)
+
+
+def auto_maps(folder: Path) -> list[dict]:
+    """All of a folder, those of the parts too."""
+    found = []
+    for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        content = json.loads((folder / name).read_text())
+        parts = [content, *(part for part in content.values() if isinstance(part, dict))]
+        found += [part["auto_map"] for part in parts if "auto_map" in part]
+    return found
+
+
+def test_what_was_loaded_without_the_package_is_saved_as_with_it(hub, loaded):
+    written = {file.name: file.read_bytes() for file in hub.saved_again.iterdir() if file.is_file()}
+    expected = {file.name: file.read_bytes() for file in hub.converted.iterdir()}
+    assert written.keys() == expected.keys()
+    assert all(written[name] == expected[name] for name in expected if not name.endswith(("config.json", ".md")))
+    assert auto_maps(hub.saved_again) == auto_maps(hub.converted)
+    config = json.loads((hub.saved_again / "text" / "config.json").read_text())
+    assert config["auto_map"]["AutoModel"] == "modeling_lotlip.LotlipTextModel"
+    assert (hub.saved_again / "text" / "modeling_lotlip.py").exists()
+
+
+def test_the_code_of_another_repository_is_not_named(hub, tmp_path):
+    """As some versions of transformers write it when a model is loaded from the Hub."""
+    model, processor = LotlipModel.from_pretrained(hub.converted), LotlipProcessor.from_pretrained(hub.converted)
+    classes = {"AutoConfig": "configuration_lotlip.LotlipConfig"}
+    classes |= dict.fromkeys(["AutoModel", "AutoModelForZeroShotImageClassification"], "modeling_lotlip.LotlipModel")
+    model.config.auto_map = {name: f"org/other--{code}" for name, code in classes.items()}
+    processor.image_processor.auto_map = {"AutoImageProcessor": "org/other--image_processing_lotlip.X"}
+    processor.tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": ["org/other--tokenization_lotlip.X", None]}
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert auto_maps(tmp_path) == auto_maps(hub.converted)
+
+
+def test_an_image_processor_for_pil_names_no_code_that_is_not_there(hub, tmp_path):
+    LotlipProcessor(
+        LotlipImageProcessorPil(), LotlipProcessor.from_pretrained(hub.converted).tokenizer
+    ).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "processor_config.json").read_text())["image_processor"]
+    assert config["auto_map"]["AutoImageProcessor"] == "image_processing_pil_lotlip.LotlipImageProcessorPil"
+    assert not (tmp_path / "image_processing_lotlip.py").exists()
 
 
 def test_remote_code_is_complete_and_flat(hub):
     files = {file.name for file in hub.converted.glob("*.py")}
-    assert files == {file.name for file in remote_code_files()}
+    package = ROOT / "modeling_lotlip"
+    assert files == {f.name for f in package.glob("*_lotlip.py")} - {"modeling_token_wise_lotlip.py"}
     for file in files:
         code = (hub.converted / file).read_text()
         assert {f"{name}.py" for name in re.findall(r"^\s*from \.(\S+) import", code, re.MULTILINE)} <= files
         assert not re.search(r"^\s*from \.(\S+\.\S+|\s)", code, re.MULTILINE)
-        assert not re.search(r"^(from|import) modeling_lotlip", code, re.MULTILINE)
+        assert "modeling_lotlip" not in get_imports(hub.converted / file)
 
     def references(part):
         if isinstance(part, dict):
@@ -312,14 +457,10 @@ def test_remote_code_is_complete_and_flat(hub):
         elif part is not None:
             yield part
 
-    for file in ("config.json", "processor_config.json", "tokenizer_config.json"):
-        content = json.loads((hub.converted / file).read_text())
-        parts = [content, *(part for part in content.values() if isinstance(part, dict))]
-        auto_maps = [part["auto_map"] for part in parts if "auto_map" in part]
-        assert auto_maps
-        for reference in references(auto_maps):
-            module, name = reference.split(".")
-            assert f"class {name}(" in (hub.converted / f"{module}.py").read_text()
+    assert len(auto_maps(hub.converted)) == 6
+    for reference in references(auto_maps(hub.converted)):
+        module, name = reference.split(".")
+        assert f"class {name}(" in (hub.converted / f"{module}.py").read_text()
 
 
 def test_broken_downloads_are_errors(hub, tmp_path):
@@ -345,24 +486,7 @@ def test_broken_downloads_are_errors(hub, tmp_path):
     assert all(outcome.endswith("Error") for outcome in outcomes.values()), output
 
 
-def test_saving_leaves_the_model_alone(hub, tmp_path):
-    model = LotlipModel.from_pretrained(hub.converted)
-    del model.config.auto_map, model.config.text_config.auto_map, model.config.vision_config.auto_map
-    processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
-    (tmp_path / "notes.txt").write_text("mine")
-
-    save_with_remote_code(model, processor, tmp_path)
-
-    assert not hasattr(model.config, "auto_map") and not hasattr(model.config.text_config, "auto_map")
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-    for file in ("config.json", "processor_config.json", "tokenizer_config.json"):
-        written, converted = (json.loads((folder / file).read_text()) for folder in (tmp_path, hub.converted))
-        assert written["auto_map"] == converted["auto_map"]
-    model.save_pretrained(tmp_path / "plain")
-    assert not list((tmp_path / "plain").glob("*.py")), "saving elsewhere must not have been changed"
-
-
-def test_remote_code_needs_no_more_than_transformers_and_ftfy():
+def test_remote_code_needs_no_more_than_transformers_and_ftfy(hub):
     # transformers refuses remote code whose imports, lazy ones too, are not installed
-    needed = {name for file in remote_code_files() for name in get_imports(file)} - sys.stdlib_module_names
+    needed = {name for file in hub.converted.glob("*.py") for name in get_imports(file)} - sys.stdlib_module_names
     assert needed <= {"PIL", "ftfy", "huggingface_hub", "numpy", "tokenizers", "torch", "transformers"}

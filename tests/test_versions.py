@@ -19,10 +19,10 @@ SAVE = """
 import sys
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.hub import save_with_remote_code
 
 model_dir, folder = sys.argv[1:]
-save_with_remote_code(LotlipModel.from_pretrained(model_dir), LotlipProcessor.from_pretrained(model_dir), folder)
+LotlipModel.from_pretrained(model_dir).save_pretrained(folder)
+LotlipProcessor.from_pretrained(model_dir).save_pretrained(folder)
 """
 
 

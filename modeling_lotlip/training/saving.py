@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from .. import LotlipModel, LotlipProcessor
 from ..files import write_json
-from ..hub import push_folder, save_with_remote_code, write_model_card
+from ..hub import push_folder, write_model_card
 from .arguments import TrainArguments
 
 
@@ -74,7 +74,8 @@ def save_model(
     partial_dir = (args.output_dir if folder == args.output_dir / BEST_FOLDER else folder) / "model.partial"
     shutil.rmtree(partial_dir, ignore_errors=True)
     try:
-        save_with_remote_code(model, processor, partial_dir)
+        model.save_pretrained(partial_dir)
+        processor.save_pretrained(partial_dir)
         write_model_card(partial_dir, results=results, **describe_training(args))
         if results is not None:
             write_json(partial_dir / RESULTS_FILE, results if step is None else {"step": step, **results})

@@ -5,7 +5,7 @@ from huggingface_hub import constants
 
 import lotlip
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.hub import push_folder, save_with_remote_code, write_model_card
+from modeling_lotlip.hub import push_folder, write_model_card
 from tests.helpers.hub_server import hub_server
 
 
@@ -14,7 +14,8 @@ def folder(model_dir, tmp_path):
     """A model with card and code, and beside it what a training leaves."""
     folder = tmp_path / "run"
     model, processor = (cls.from_pretrained(model_dir) for cls in (LotlipModel, LotlipProcessor))
-    save_with_remote_code(model, processor, folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
     write_model_card(folder, "org/mine", provenance="Mine.")
     (folder / "eval_results.json").write_text("{}")
     return folder

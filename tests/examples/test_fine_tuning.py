@@ -23,7 +23,6 @@ from transformers import (
 
 from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.hub import save_with_remote_code
 from modeling_lotlip.training.positions import stretch_positions
 from tests.conftest import WORDS
 
@@ -69,7 +68,7 @@ def test_lora_is_trained_saved_loaded_and_merged(model_dir, tmp_path):
 
     loaded = PeftModel.from_pretrained(LotlipModel.from_pretrained(model_dir), tmp_path / "adapter")
     assert torch.equal(embed(loaded)[0], text_embeds)
-    save_with_remote_code(loaded.merge_and_unload(), processor, tmp_path / "merged")
+    loaded.merge_and_unload().save_pretrained(tmp_path / "merged")
     torch.testing.assert_close(embed(AutoModel.from_pretrained(tmp_path / "merged"))[0], text_embeds)
 
 

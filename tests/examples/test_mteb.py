@@ -9,7 +9,6 @@ from torch.nn.functional import normalize
 from examples import mteb_model
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.hub import save_with_remote_code
 
 
 def make_task(category: str):
@@ -42,7 +41,8 @@ def make_task(category: str):
 def test_image_text_retrieval(model_dir, tmp_path, monkeypatch, capsys):
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     folder = tmp_path / "my-model"
-    save_with_remote_code(model, processor, folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
     own_tasks = {"ScenesT2I": make_task("t2i"), "ScenesI2T": make_task("i2t")}
     monkeypatch.setattr(mteb, "get_tasks", lambda tasks: [own_tasks[name] for name in tasks])
     argv = ["mteb_model.py", "--model_name_or_path", str(folder), "--output_dir", str(tmp_path / "results")]

@@ -2,8 +2,10 @@
 
 import itertools
 import logging
+import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -19,7 +21,6 @@ from torch.nn.functional import cross_entropy, normalize
 
 from examples import train_sentence_transformers
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.hub import remote_code_files, save_with_remote_code
 
 
 TEXTS = ["a red boat. the sea is blue", "a house", "the ground is sand. a tree. a green car"]
@@ -28,8 +29,8 @@ TEXTS = ["a red boat. the sea is blue", "a house", "the ground is sand. a tree. 
 @pytest.fixture(scope="module")
 def folder(model_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sentence_transformer")
-    model = LotlipModel.from_pretrained(model_dir)
-    save_with_remote_code(model, LotlipProcessor.from_pretrained(model_dir), folder)
+    LotlipModel.from_pretrained(model_dir).save_pretrained(folder)
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(folder)
     return folder
 
 
@@ -121,7 +122,8 @@ def test_training_is_that_of_the_model(folder, pairs, tmp_path):
     for module in (model.config.text_config, model.config.vision_config):
         module.hidden_dropout_prob = module.attention_probs_dropout_prob = 0.0
     processor = LotlipProcessor.from_pretrained(folder)
-    save_with_remote_code(model, processor, tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
     trained = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     arguments = SentenceTransformerTrainingArguments(
         tmp_path / "trained",
@@ -163,15 +165,25 @@ def test_example(folder, tmp_path, monkeypatch, capsys):
     assert "recall@10: " in capsys.readouterr().out
     trained = LotlipModel.from_pretrained(tmp_path / "model").text_projection.weight
     assert not torch.allclose(trained, LotlipModel.from_pretrained(folder).text_projection.weight, atol=1e-3)
-    assert {file.name for file in (tmp_path / "model").glob("*.py")} == {file.name for file in remote_code_files()}
+    assert (tmp_path / "model" / "modeling_lotlip.py").exists()
 
 
-def test_saved_by_sentence_transformers_and_with_its_code_again(sentence_transformer, tmp_path):
+WITHOUT_THE_PACKAGE = """
+import sys
+sys.modules["modeling_lotlip"] = None  # as if it were not installed
+import numpy as np
+from sentence_transformers import SentenceTransformer
+folder, results, *texts = sys.argv[1:]
+np.save(results, SentenceTransformer(folder, device="cpu", trust_remote_code=True).encode(texts))
+"""
+
+
+def test_saved_by_sentence_transformers_with_its_code(sentence_transformer, tmp_path):
     expected = sentence_transformer.encode(TEXTS)
     sentence_transformer.save_pretrained(str(tmp_path))
     loaded = SentenceTransformer(str(tmp_path), device="cpu")
     assert (loaded.encode(TEXTS) == expected).all()
 
-    save_with_remote_code(loaded[0].model, loaded[0].processor, tmp_path)
-    assert {file.name for file in tmp_path.glob("*.py")} == {file.name for file in remote_code_files()}
-    assert (SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS) == expected).all()
+    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, tmp_path, tmp_path / "embeds.npy", *TEXTS]
+    subprocess.run(command, check=True)
+    assert (np.load(tmp_path / "embeds.npy") == expected).all()

@@ -26,7 +26,7 @@ from examples import train_lotlip
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.signals import StopSignal
-from modeling_lotlip.training import saving, step
+from modeling_lotlip.training import step
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.checkpoints import list_checkpoints
 from modeling_lotlip.training.disk import count_bytes, count_needed_room
@@ -135,15 +135,15 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):
 
 
 def test_a_disk_that_is_full_at_the_end_loses_no_model(train, tmp_path, monkeypatch, caplog):
-    def save(model, processor, folder: Path) -> None:
+    def save(model: LotlipModel, folder: Path, **kwargs) -> None:
         if full in folder.parents:
             folder.mkdir()
             (folder / "model.safetensors").write_bytes(b"torn")
             raise OSError(errno.ENOSPC, "No space left on device")
-        original(model, processor, folder)
+        original(model, folder, **kwargs)
 
-    full, original = tmp_path / "full", saving.save_with_remote_code
-    monkeypatch.setattr(saving, "save_with_remote_code", save)
+    full, original = tmp_path / "full", LotlipModel.save_pretrained
+    monkeypatch.setattr(LotlipModel, "save_pretrained", save)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ValueError, match="No space left on device. It was saved in .*lotlip_.*: move it from there"):
         train("full", max_train_steps=2)
@@ -152,7 +152,7 @@ def test_a_disk_that_is_full_at_the_end_loses_no_model(train, tmp_path, monkeypa
     assert not list(full.glob("model*")) and not list(rescued.glob("*.partial"))
     results = json.loads((full / "eval_results.json").read_text())
     assert results["short_num_images"] > 0 and json.loads((rescued / "eval_results.json").read_text()) == results
-    monkeypatch.setattr(saving, "save_with_remote_code", original)
+    monkeypatch.setattr(LotlipModel, "save_pretrained", original)
     assert_same_weights(rescued, train("whole", max_train_steps=2))
 
 

@@ -141,19 +141,46 @@ EDITS = (
     ("configuration_lotlip", r"^        token_wise \(`bool`.*?\n.*?\n", ""),
     ("configuration_lotlip", r"^    token_wise: bool = False\n\n    @property\n.*?(?=    def __post_init__)", "\n"),
     ("configuration_lotlip", r"^        # as older folders have it.*?\n.*?\n.*?\n", ""),
-    ("configuration_lotlip", r"^        # by which the Auto classes choose\n.*?\n.*?\n", ""),
+    *(
+        (
+            "configuration_lotlip",
+            rf"^        # by which the Auto classes choose\n[^\n]*\n *self\.architectures = {architectures}\n",
+            "",
+        )
+        for architectures in (r'\["LotlipTextModel"\]', r'\["LotlipVisionModel"\]', r"\[self\.default_architecture\]")
+    ),
     ("modeling_lotlip", r"^    # whether it compares all tokens.*?\n    is_token_wise = False\n", ""),
     ("modeling_lotlip", r"^        if config\.token_wise != .*?\n            \)\n", ""),
-    # a converted folder carries neither code nor a model card
+    # what is saved carries neither code nor a model card
+    (
+        "configuration_lotlip",
+        r"^LotlipTextConfig\.register_for_auto_class\(\)\n.*?LotlipConfig\.register_for_auto_class\(\)\n\n",
+        "\n",
+    ),
+    *(
+        (module, r"^Lotlip\w+\.register_for_auto_class\(\).*?\n\n", "\n")
+        for module in (
+            "modeling_lotlip",
+            "tokenization_lotlip",
+            "processing_lotlip",
+            "image_processing_lotlip",
+            "image_processing_pil_lotlip",
+        )
+    ),
+    ("modeling_lotlip", r"^from \.saving_lotlip import .*?\n", ""),
+    ("modeling_lotlip", r"\(LotlipSavingMixin, PreTrainedModel\)", "(PreTrainedModel)"),
+    (
+        "modeling_lotlip",
+        r"^    # that find the class.*?\n    auto_classes = .*?\n",
+        "",
+    ),
+    ("modeling_lotlip", r"^    auto_classes = \(\"AutoModel\", .*?\n", ""),
+    ("image_processing_lotlip", r"^    def to_dict\(self\).*?        return output\n", "    pass\n"),
+    ("image_processing_lotlip", r"^from typing import Any\n", ""),
     ("convert_lotlip_to_hf", r"^from \.hub import .*?\n", ""),
     ("convert_lotlip_to_hf", r"^from huggingface_hub\.utils\.sha import .*?\n", ""),
     ("convert_lotlip_to_hf", r'^    with open\(checkpoint_path, "rb"\) as file:\n        sha256 = .*?\n', ""),
     ("convert_lotlip_to_hf", r"^        write_model_card\(\n.*?^        \)\n", ""),
-    (
-        "convert_lotlip_to_hf",
-        r"save_with_remote_code\(model, (.*?), folder\)",
-        r"model.save_pretrained(folder)\n        \1.save_pretrained(folder)",
-    ),
     ("convert_lotlip_to_hf", r"^    repo_id: str \| None = None,\n", ""),
     ("convert_lotlip_to_hf", r"^        repo_id \(.*?\n.*?\n", ""),
     ("convert_lotlip_to_hf", r"^    card_name: str \| None = None,\n", ""),
