@@ -41,6 +41,9 @@ VOCAB_FILES_NAMES = {"vocab_file": "vocab.txt", "tokenizer_file": "tokenizer.jso
 # LoTLIP's context of 128 positions less its two corner tokens, which the model adds itself
 DEFAULT_MODEL_MAX_LENGTH = 126
 
+# What a backend keeps of a call. One that a tokenizer is made with is a default of the processor.
+OF_A_CALL = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of")
+
 # Stands for the separator while BERT's normalizer, which would lowercase it, is at work. A rare punctuation mark, left
 # alone by that normalizer. One that the user typed is exchanged for its neighbour: both are unknown to BERT.
 SEPARATOR_MARK, SEPARATOR_MARK_NEIGHBOUR = "\u2cf9", "\u2cfa"
@@ -231,6 +234,7 @@ class LotlipTokenizer(TokenizersBackend):
                 f" {sep_token}, got {model_max_length!r}."
             )
         self._tokenizer = Tokenizer(WordPiece(vocab, unk_token=str(unk_token)))
+        chosen = {name: kwargs[name] for name in OF_A_CALL if kwargs.get(name) is not None}
         super().__init__(
             do_lower_case=do_lower_case,
             unk_token=unk_token,
@@ -244,8 +248,9 @@ class LotlipTokenizer(TokenizersBackend):
             **kwargs,
         )
         # A backend remembers the truncation and padding of the last call, which were not meant for later ones
-        for name in ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"):
+        for name in OF_A_CALL:
             self.init_kwargs.pop(name, None)
+        self.init_kwargs |= chosen
         # After the base class, which may have loaded another backend with BERT's own settings
         self._set_backend()
 
@@ -318,6 +323,7 @@ class LotlipTokenizer(TokenizersBackend):
         saved_class = contents.get("tokenizer_config_file", {}).get("tokenizer_class")
         if saved_class != cls.__name__:
             kwargs.setdefault("model_max_length", DEFAULT_MODEL_MAX_LENGTH)
+            kwargs.setdefault("max_length", None)
         return super()._from_pretrained(resolved_vocab_files, *args, **kwargs)
 
     def _save_pretrained(self, *args, **kwargs) -> tuple[str, ...]:

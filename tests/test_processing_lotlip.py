@@ -1,6 +1,7 @@
 """The processor: nothing but its two parts."""
 
 import doctest
+import json
 
 import numpy as np
 import PIL.Image
@@ -55,13 +56,40 @@ def test_a_saved_processor_forgets_its_last_call(processor, tmp_path):
     assert [len(raw.encode(text).ids) for text in ("a " * 500, "a")] == [126, 3]
 
 
+def test_the_length_and_padding_that_a_tokenizer_is_made_with_hold(processor, tmp_path):
+    texts = ["a red car on a red street", "a"]
+
+    def lengths(processor, **kwargs):
+        return [len(ids) for ids in processor(text=texts, **kwargs)["input_ids"]]
+
+    processor.tokenizer.save_pretrained(tmp_path / "plain")
+    made = LotlipTokenizer.from_pretrained(tmp_path / "plain", max_length=6, padding="max_length")
+    processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=made)
+    assert lengths(processor) == [6, 6]
+    assert lengths(processor, max_length=4, padding=False, pad_to_multiple_of=8, truncation=True) == [4, 3]
+    assert lengths(processor) == [6, 6]
+    assert lengths(processor, max_length=5, truncation=True, pad_to_multiple_of=5) == [5, 5]
+    processor.save_pretrained(tmp_path / "made")
+    for loaded in (
+        AutoProcessor.from_pretrained(tmp_path / "made"),
+        LotlipProcessor.from_pretrained(tmp_path / "made"),
+    ):
+        assert lengths(loaded) == [6, 6]
+    # a BERT's is none of LoTLIP's
+    config = json.loads((tmp_path / "made" / "tokenizer_config.json").read_text())
+    config["tokenizer_class"] = "BertTokenizer"
+    (tmp_path / "made" / "tokenizer_config.json").write_text(json.dumps(config))
+    bert = LotlipTokenizer.from_pretrained(tmp_path / "made", padding=True)
+    assert lengths(LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=bert)) == [9, 9]
+
+
 @pytest.mark.parametrize("image_processor", [LotlipImageProcessor(), LotlipImageProcessorPil()])
 def test_saved_and_loaded(processor, tmp_path, image_processor):
     processor.image_processor = image_processor
     image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 260, 3), dtype=np.uint8))
     expected = processor(images=image, text="A car. A street", return_tensors="np")
     processor.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == {
         "processor_config.json",
         "tokenizer.json",
         "tokenizer_config.json",

@@ -22,7 +22,3 @@ class LotlipProcessorTest(ProcessorTesterMixin, unittest.TestCase):
         pieces = string.ascii_lowercase
         words = [*SPECIAL, *pieces, *(f"##{piece}" for piece in pieces)]
         return LotlipTokenizer(vocab={word: index for index, word in enumerate(words)})
-
-    @unittest.skip(reason="A tokenizer forgets a `max_length` of its making: it is an argument of calls")
-    def test_subprocessor_defaults_preserved_by_kwargs_0_images(self):
-        pass
