@@ -174,7 +174,8 @@ def test_saved_copied_and_pickled(tokenizer, tmp_path):
         assert type(other) is LotlipTokenizer
         assert other(texts, padding=True) == expected
         assert (other.model_max_length, other.padding_side) == (126, "right")
-    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+    saved = {path.name for path in (tmp_path / "again").iterdir() if path.suffix != ".py"}
+    assert saved == {"tokenizer.json", "tokenizer_config.json"}
 
 
 @pytest.mark.parametrize("do_lower_case", [True, False])

@@ -14,6 +14,7 @@ from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from .. import LotlipTokenizer
 from .families import get_padding, in_trained_case
+from .features import image_features, text_features
 from .models import check_single_embeddings
 from .token_wise import is_token_wise
 
@@ -63,7 +64,7 @@ def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor], with_co
         outputs = model.get_text_features(**tokens, output_corner_tokens=True)
         text_embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
     else:
-        text_embeds = model.get_text_features(**tokens).pooler_output
+        text_embeds = text_features(model, tokens)
     return torch.nn.functional.normalize(text_embeds.float(), dim=-1).cpu()
 
 
@@ -79,7 +80,7 @@ def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tor
     }
     if is_token_wise(model):
         return model.get_image_token_embeds(**inputs).cpu()
-    image_embeds = model.get_image_features(**inputs).pooler_output
+    image_embeds = image_features(model, inputs)
     return torch.nn.functional.normalize(image_embeds.float(), dim=-1).cpu()
 
 

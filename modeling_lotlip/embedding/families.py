@@ -23,6 +23,10 @@ class Family:
             Whether it knows texts in lower case only.
         reads_whole_table (`bool`, *optional*, defaults to `False`):
             Whether it reads as much as its position table holds, whatever its tokenizer says.
+        has_walk_types (`bool`, *optional*, defaults to `False`):
+            Whether it reads short and long texts in two ways, by an argument `walk_type`.
+        patch_budgets (`tuple[int, ...]`, *optional*):
+            The numbers of patches that its image processor is called with, by the size of an image.
     """
 
     model_types: tuple[str, ...] = ()
@@ -30,12 +34,22 @@ class Family:
     padding: bool | str | None = None
     is_lower_case: bool = False
     reads_whole_table: bool = False
+    has_walk_types: bool = False
+    patch_budgets: tuple[int, ...] = ()
 
 
 FAMILIES = {
     # Long-CLIP is a CLIP with a longer table, and often a tokenizer with the limit of the original
     "CLIP": Family(model_types=("clip", "clipseg", "metaclip_2"), reads_whole_table=True),
     # not all processors and tokenizers of SigLIP and SigLIP 2 do so by themselves
+    # https://github.com/360CVGroup/FG-CLIP, and its model cards
+    "FG-CLIP 2": Family(
+        model_types=("fgclip2",),
+        padding="max_length",
+        is_lower_case=True,
+        has_walk_types=True,
+        patch_budgets=(128, 256, 576, 784, 1024),
+    ),
     "SigLIP": Family(processor_prefix="Siglip", padding="max_length", is_lower_case=True),
 }
 OTHER = Family()
@@ -43,7 +57,7 @@ OTHER = Family()
 
 def find_family(owner: PreTrainedModel | ProcessorMixin) -> Family:
     """The family of a model or a processor."""
-    model_type, name = getattr(getattr(owner, "config", None), "model_type", None), type(owner).__name__
+    model_type, name = getattr(getattr(owner, "config", owner), "model_type", None), type(owner).__name__
     for family in FAMILIES.values():
         if model_type in family.model_types or (family.processor_prefix and name.startswith(family.processor_prefix)):
             return family
@@ -51,9 +65,13 @@ def find_family(owner: PreTrainedModel | ProcessorMixin) -> Family:
 
 
 def get_text_kwargs(processor: ProcessorMixin) -> dict:
-    """How a processor calls its tokenizer where nothing else is asked for (ALIGN, SigLIP 2)."""
-    defaults = getattr(type(processor), "text_kwargs", None)
-    return defaults if isinstance(defaults, dict) else {}
+    """
+    How a processor calls its tokenizer where nothing else is asked for (ALIGN, SigLIP 2). Up to transformers 5.22 its
+    `valid_processor_kwargs` say so; where both do, these go before the attribute of the class.
+    """
+    own = getattr(type(processor), "text_kwargs", None)
+    older = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {}).get("text_kwargs", {})
+    return {**(own if isinstance(own, dict) else {}), **older}
 
 
 def get_padding(processor: ProcessorMixin) -> bool | str:

@@ -15,6 +15,8 @@ from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedM
 
 from .arguments import LoadingArguments
 from .families import find_family, get_text_kwargs
+from .features import text_lengths
+from .remote_code import load_with_code
 from .token_wise import is_token_wise
 
 
@@ -87,12 +89,15 @@ def load_model(
     """
     inference = inference or LoadingArguments()
     check_device(inference.device)
-    options = {"trust_remote_code": inference.trust_remote_code}
+    dtype = getattr(torch, inference.dtype)
     try:
-        model = AutoModel.from_pretrained(model_name_or_path, dtype=getattr(torch, inference.dtype), **options)
+        if inference.trust_remote_code:
+            model, processor = load_with_code(model_name_or_path, dtype)
+        else:
+            model, processor = AutoModel.from_pretrained(model_name_or_path, dtype=dtype), None
         if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
             raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
-        processor = AutoProcessor.from_pretrained(model_name_or_path, **options)
+        processor = processor or AutoProcessor.from_pretrained(model_name_or_path)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"`--{argument} {model_name_or_path}` cannot be used: {error}") from error
     if not takes_tokens:
@@ -102,6 +107,12 @@ def load_model(
         raise ValueError(
             f"`--max_length {inference.max_length}` is beyond the {num_positions} tokens that the text tower of "
             f"`--{argument} {model_name_or_path}` has positions for: give at most so many."
+        )
+    lengths = text_lengths(model)
+    if lengths and inference.max_length is not None and inference.max_length not in lengths:
+        raise ValueError(
+            f"`--max_length {inference.max_length}` does not fit `--model_name_or_path {model_name_or_path}`. "
+            f"Give {' or '.join(map(str, lengths))}, or leave it out."
         )
     processor.tokenizer.model_max_length = text_limit(model, processor)
     return model.to(inference.device or PartialState().device).eval(), processor
@@ -151,6 +162,8 @@ def describe_model(
 def count_positions(model: PreTrainedModel) -> int | None:
     """How many tokens of a text the text tower has positions for, `None` where it has no table of them."""
     config = model.config.get_text_config()
+    if lengths := text_lengths(model):
+        return max(lengths)
     num_positions = getattr(config, "max_position_embeddings", None)
     if num_positions is None:
         return None

@@ -50,6 +50,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.images import UnreadableImageError, name_row
 from ..data.loading import leave_signals_to_the_main_process, split_by_process
 from .batches import PREFETCHED_BATCHES, Batch, embed_images, embed_texts, make_batches, prefetch, tokenize_and_count
+from .features import prepare_images
 
 
 logger = logging.getLogger(__name__)
@@ -210,8 +211,8 @@ class RowCollator:
         images = [item for item in items if item.kind == "image"]
         if not images:
             return Batch([], {})
-        inputs = self.processor.image_processor([image.content for image in images], return_tensors="pt")
-        return Batch([image._replace(content=None) for image in images], dict(inputs))
+        inputs = prepare_images(self.processor, [image.content for image in images])
+        return Batch([image._replace(content=None) for image in images], inputs)
 
     def prepare_texts(self, items: list[Item]) -> Batch:
         """A batch of the texts among items."""

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..embedding.batches import embed_corpus, embed_images, tokenize
 from ..embedding.families import in_trained_case
+from ..embedding.features import prepare_images
 from ..embedding.models import distinct_names
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .relevance import (
@@ -125,7 +126,7 @@ def explain(
     inputs = tokenize(processor, [whole], max_length)
     image_inputs = image_embeds = None
     if image is not None:
-        image_inputs = dict(processor.image_processor([image], return_tensors="pt"))
+        image_inputs = prepare_images(processor, [image])
         image_embeds = embed_images(model, image_inputs)
     explanation = Explanation(
         name=name,

@@ -16,8 +16,10 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..embedding.batches import embed_corpus
+from ..embedding.features import image_features, text_features
 from ..sub_captions import join_sub_captions
 
 
@@ -246,7 +248,7 @@ def token_relevance(
     """
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     with gradients_from(input_embeddings(model, "text")) as outputs:
-        features = model.get_text_features(**inputs).pooler_output
+        features = text_features(model, inputs)
         if image_embeds is None:
             score = features.float().norm(dim=-1)
         else:
@@ -284,15 +286,28 @@ def occlusion(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: t
     colours = pixel_values.flatten(2).median(dim=-1).values[..., None, None]
     lost = []
     with torch.no_grad():
-        whole = similarities(model.get_image_features(pixel_values=pixel_values).pooler_output, text_embeds)
+        whole = similarities(image_features(model, {"pixel_values": pixel_values}), text_embeds)
         for patches in torch.arange(rows * columns).split(max(1, OCCLUDED_PER_BATCH // len(pixel_values))):
             occluded = pixel_values.repeat(len(patches), 1, 1, 1, 1)  # shape = (patches, images, channels, ...)
             for copy, patch in zip(occluded, patches.tolist()):
                 top, left = patch // columns * height, patch % columns * width
                 copy[..., top : top + height, left : left + width] = colours
-            features = model.get_image_features(pixel_values=occluded.flatten(0, 1)).pooler_output
+            features = image_features(model, {"pixel_values": occluded.flatten(0, 1)})
             lost += [whole - similarities(part, text_embeds) for part in features.unflatten(0, (len(patches), -1))]
     return torch.stack(lost, dim=-1)
+
+
+def states_of_images(model: PreTrainedModel, pixel_values: torch.Tensor, **kwargs: bool) -> BaseModelOutputWithPooling:
+    """
+    What the image tower returns beside the embeddings.
+
+    Raises:
+        `ValueError`: if it is nothing: some models whose code comes with them return embeddings alone.
+    """
+    outputs = model.get_image_features(pixel_values=pixel_values, **kwargs)
+    if isinstance(outputs, torch.Tensor):
+        raise ValueError(f"{type(model).__name__} returns no states of its patches: use the method `occlusion`.")
+    return outputs
 
 
 def grad_cam(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
@@ -303,7 +318,7 @@ def grad_cam(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: to
     """
     num_patches = math.prod(patch_grid(model, pixel_values))
     with gradients_from(input_embeddings(model, "vision")):
-        outputs = model.get_image_features(pixel_values=pixel_values, output_hidden_states=True)
+        outputs = states_of_images(model, pixel_values, output_hidden_states=True)
         scores, hidden_states = similarities(outputs.pooler_output, text_embeds), outputs.hidden_states[-2]
         gradients = [torch.autograd.grad(score, hidden_states, retain_graph=True)[0] for score in scores.sum(dim=0)]
     patches, gradients = hidden_states.detach()[:, -num_patches:], torch.stack(gradients, dim=1)[:, :, -num_patches:]
@@ -315,7 +330,7 @@ def gradient_rollout(model: PreTrainedModel, pixel_values: torch.Tensor, text_em
     """[`gradient_weighted_rollout`] of the class token."""
     num_patches = math.prod(patch_grid(model, pixel_values))
     with gradients_from(input_embeddings(model, "vision")):
-        outputs = model.get_image_features(pixel_values=pixel_values, output_attentions=True)
+        outputs = states_of_images(model, pixel_values, output_attentions=True)
         check_attentions(outputs.attentions, num_patches)
         scores = similarities(outputs.pooler_output, text_embeds)
         gradients = [torch.autograd.grad(score, outputs.attentions, retain_graph=True) for score in scores.sum(dim=0)]
@@ -328,7 +343,7 @@ def rollout(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: tor
     """[`attention_rollout`] of the class token: the same for every text."""
     num_patches = math.prod(patch_grid(model, pixel_values))
     with torch.no_grad():
-        outputs = model.get_image_features(pixel_values=pixel_values, output_attentions=True)
+        outputs = states_of_images(model, pixel_values, output_attentions=True)
     check_attentions(outputs.attentions, num_patches)
     maps = attention_rollout(outputs.attentions)[:, 0, -num_patches:]
     return maps[:, None].expand(-1, text_embeds.shape[1], -1)

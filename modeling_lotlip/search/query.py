@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.images import Resizing, UnreadableImageError, read_image
 from ..embedding.batches import Batch, embed_batch, embed_corpus
 from ..embedding.families import in_trained_case
+from ..embedding.features import prepare_images
 from ..embedding.search import query_faiss_index, search
 from ..evaluation.relevance import heat_map, patch_relevance, seen_picture, sub_caption_directions
 from ..sub_captions import join_sub_captions, split_sub_captions
@@ -182,7 +183,7 @@ def read_query_image(path: str, resizing: Resizing | None = None) -> Image.Image
 
 def embed_image(model: PreTrainedModel, processor: ProcessorMixin, image: Image.Image) -> torch.Tensor:
     """The normalised embedding (dim,) of a picture."""
-    return embed_batch(model, Batch([0], dict(processor.image_processor([image], return_tensors="pt"))))[0]
+    return embed_batch(model, Batch([0], prepare_images(processor, [image])))[0]
 
 
 def embed_sentences(
@@ -321,7 +322,7 @@ def draw_heat_map(
     """
     Where in a picture a sentence is found: the part that the model sees, under the relevance of its patches.
     """
-    inputs = dict(processor.image_processor([image], return_tensors="pt"))
+    inputs = prepare_images(processor, [image])
     text_embeds = embed_corpus(model, processor, [sentence], max_length=max_length)
     relevance = patch_relevance(model, inputs["pixel_values"], text_embeds[None])[0, 0]
     return heat_map(seen_picture(processor, inputs["pixel_values"][0]), relevance)

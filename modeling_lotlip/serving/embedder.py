@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.images import IMAGE_ERRORS, UnreadableImageError, read_image
 from ..embedding.arguments import StoreArguments
 from ..embedding.batches import Batch, embed_batch, make_batches, tokenize_and_count
+from ..embedding.features import prepare_images
 from .arguments import ServingArguments
 
 
@@ -105,7 +106,7 @@ class Embedder:
             data = read_picture_bytes(entry, name, self.limits)
             if data is not None:
                 image = decode_picture(data, name, self.limits.max_pixels)
-                images[index] = dict(self.processor.image_processor([image], return_tensors="pt"))
+                images[index] = prepare_images(self.processor, [image])
             elif not entry.strip():
                 raise RequestError(f"`{name}` is empty: send a text or a picture.", "input")
             elif len(entry) > MAX_CHARACTERS:

@@ -1,0 +1,192 @@
+"""Dual encoders whose code comes with them, through the commands: the same numbers as calling them by hand."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoProcessor, Siglip2ImageProcessor
+from transformers.utils import ModelOutput
+
+import lotlip
+from modeling_lotlip.embedding.arguments import LoadingArguments
+from modeling_lotlip.embedding.batches import embed_corpus
+from modeling_lotlip.embedding.families import get_padding, get_text_kwargs
+from modeling_lotlip.embedding.features import pooled, prepare_images
+from modeling_lotlip.embedding.models import load_model, text_limit
+from modeling_lotlip.embedding.store import read_embeddings
+from modeling_lotlip.evaluation.relevance import patch_relevance
+from tests.helpers import remote_code
+from tests.helpers.commands import run_command
+from tests.helpers.dual_encoders import (
+    IMAGES,
+    LONG,
+    SHORT,
+    brute_force,
+    flatten,
+    siglip2_tokenizer,
+    xlm_roberta_tokenizer,
+)
+from tests.helpers.remote_code.modeling_clip import JinaCLIPConfig, JinaCLIPModel
+from tests.helpers.remote_code.modeling_fgclip2 import Fgclip2Config, Fgclip2Model
+
+
+CODE = Path(remote_code.__file__).parent
+
+
+def save(folder, model, module, auto_map):
+    """Saves a model as it is on the Hub: names of its code in the configuration, the code beside it."""
+    torch.manual_seed(0)
+    weights = {name: torch.randn_like(tensor) for name, tensor in model.state_dict().items() if tensor.dim()}
+    model.load_state_dict(weights, strict=False)
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    config = model.config.to_dict() | {"auto_map": {name: f"{module}.{part}" for name, part in auto_map.items()}}
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(CODE / f"{module}.py", folder)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def fgclip2(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fgclip2")
+    tokenizer = siglip2_tokenizer()
+    tokenizer.save_pretrained(folder)
+    Siglip2ImageProcessor(patch_size=16, max_num_patches=256).save_pretrained(folder)
+    auto_map = {"AutoConfig": "Fgclip2Config", "AutoModelForCausalLM": "Fgclip2Model"}
+    config = Fgclip2Config(text_config={"vocab_size": len(tokenizer)})
+    return folder, save(folder, Fgclip2Model(config), "modeling_fgclip2", auto_map)
+
+
+@pytest.fixture(scope="module")
+def jina(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("jina")
+    tokenizer = xlm_roberta_tokenizer(model_max_length=100)
+    tokenizer.save_pretrained(folder)
+    processor = {"AutoProcessor": "modeling_clip.JinaCLIPProcessor"}
+    code = processor | {"AutoImageProcessor": "modeling_clip.JinaCLIPImageProcessor"}
+    preprocessor = {"auto_map": code, "image_processor_type": "JinaCLIPImageProcessor", "size": 32}
+    preprocessor |= {"processor_class": "JinaCLIPProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    auto_map = {"AutoConfig": "JinaCLIPConfig", "AutoModel": "JinaCLIPModel"}
+    config = JinaCLIPConfig(text_config={"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id})
+    return folder, save(folder, JinaCLIPModel(config), "modeling_clip", auto_map)
+
+
+@torch.no_grad()
+def by_hand_fgclip2(folder, model, texts, images):
+    """As its model card has it: lower case, 64 tokens or 196, and patches by the size of the image."""
+    tokenizer, image_processor = siglip2_tokenizer(), Siglip2ImageProcessor.from_pretrained(folder)
+    tokenizer = type(tokenizer).from_pretrained(folder)
+    text_embeds, image_embeds = [], []
+    for text in texts:
+        is_short = len(tokenizer(text.lower())["input_ids"]) <= 64
+        length, walk_type = (64, "short") if is_short else (196, "long")
+        tokens = tokenizer(
+            [text.lower()], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        text_embeds.append(model.get_text_features(**tokens, walk_type=walk_type))
+    for image in images:
+        patches = (image.width // 16) * (image.height // 16)
+        budget = min([budget for budget in (128, 256, 576, 784, 1024) if patches <= budget], default=1024)
+        inputs = image_processor(images=image, max_num_patches=budget, return_tensors="pt")
+        image_embeds.append(model.get_image_features(**inputs))
+    return torch.cat(text_embeds), torch.cat(image_embeds)
+
+
+@torch.no_grad()
+def by_hand_jina(folder, model, texts, images):
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    tokens = processor.tokenizer(texts, padding=True, truncation=True, max_length=100, return_tensors="pt")
+    pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+    return model.get_text_features(tokens["input_ids"]), model.get_image_features(pixels)
+
+
+@pytest.mark.parametrize("name, limit, by_hand", [("fgclip2", 196, by_hand_fgclip2), ("jina", 100, by_hand_jina)])
+def test_evaluated_and_embedded_as_by_hand(name, limit, by_hand, request, noise_dir, tmp_path):
+    folder, model = request.getfixturevalue(name)
+    arguments = ("--model_name_or_path", folder, "--trust_remote_code", "--dataset_name", noise_dir)
+    results = run_command("evaluate", tmp_path / "results.json", *arguments, "--batch_size", 4)
+    assert results["max_length"] == limit
+    for kind, captions in (("short", SHORT), ("long", LONG)):
+        texts, owners = flatten(captions)
+        text_embeds, image_embeds = (
+            torch.nn.functional.normalize(embeds, dim=-1) for embeds in by_hand(folder, model, texts, IMAGES)
+        )
+        for metric, value in brute_force((text_embeds @ image_embeds.t()).numpy(), owners).items():
+            assert results[f"{kind}_{metric}"] == pytest.approx(value), (kind, metric)
+        assert (image_embeds @ image_embeds.t()).fill_diagonal_(0).max() < 1 - 1e-4
+
+    assert lotlip.main(["embed", *map(str, arguments), "--output_dir", str(tmp_path / "embeds")]) == 0
+    for kind, expected in (("image", image_embeds), ("long", text_embeds)):
+        stored = torch.cat(list(read_embeddings(tmp_path / "embeds", kind)))
+        torch.testing.assert_close(stored, expected, rtol=0, atol=1e-5)
+    loaded, processor = load_model(str(folder), LoadingArguments(device="cpu", trust_remote_code=True))
+    torch.testing.assert_close(embed_corpus(loaded, processor, texts), text_embeds, rtol=0, atol=1e-5)
+
+
+def test_without_consent_no_code_is_run(fgclip2):
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        load_model(str(fgclip2[0]), LoadingArguments(device="cpu"))
+
+
+def test_weights_that_lack_are_no_random_ones(jina, tmp_path):
+    shutil.copytree(jina[0], tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    del weights["vision_model.weight"]
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="weights lack 1 tensors of JinaCLIPModel, `vision_model.weight` first"):
+        load_model(str(tmp_path / "model"), LoadingArguments(device="cpu", trust_remote_code=True))
+
+
+def test_a_length_that_the_model_does_not_read(fgclip2):
+    inference = LoadingArguments(device="cpu", trust_remote_code=True, max_length=100)
+    with pytest.raises(ValueError, match="Give 64 or 196"):
+        load_model(str(fgclip2[0]), inference)
+
+
+def test_each_image_has_the_patches_of_its_size(fgclip2):
+    _, processor = load_model(str(fgclip2[0]), LoadingArguments(device="cpu", trust_remote_code=True))
+    images = [IMAGES[0].resize((width, 160)) for width in (80, 640, 2000)]
+    inputs = prepare_images(processor, images)
+    assert inputs["pixel_values"].shape[:2] == (3, 1024)
+    numbers = inputs["pixel_attention_mask"].sum(dim=1)
+    assert torch.equal(numbers, inputs["spatial_shapes"].prod(dim=1))
+    assert all(most * 0.8 < number <= most for number, most in zip(numbers.tolist(), (128, 576, 1024)))
+    for index, image in enumerate(images):
+        alone = prepare_images(processor, [image])
+        assert torch.equal(inputs["pixel_values"][index, : numbers[index]], alone["pixel_values"][0, : numbers[index]])
+
+
+def test_embeddings_of_either_kind():
+    embeds = torch.ones(2, 3)
+    assert pooled(embeds) is embeds and pooled(ModelOutput(pooler_output=embeds)) is embeds
+
+
+def test_maps_that_need_more_than_embeddings(jina):
+    model, _ = load_model(str(jina[0]), LoadingArguments(device="cpu", trust_remote_code=True))
+    model.config.vision_config = type("Vision", (), {"patch_size": 16})
+    pixel_values, text_embeds = torch.rand(1, 3, 32, 32), torch.rand(1, 1, 24)
+    assert patch_relevance(model, pixel_values, text_embeds, method="occlusion").shape == (1, 1, 2, 2)
+    with pytest.raises(ValueError, match="use the method `occlusion`"):
+        patch_relevance(model, pixel_values, text_embeds, method="rollout")
+
+
+class OlderAlignProcessor:
+    """ALIGN's on transformers 5.21 and 5.22: the limits stand in another place."""
+
+    class valid_processor_kwargs:
+        _defaults = {"text_kwargs": {"padding": "max_length", "max_length": 64}}
+
+    tokenizer = type("Tokenizer", (), {"model_max_length": 512})
+
+
+def test_limits_where_older_versions_have_them():
+    processor = OlderAlignProcessor()
+    assert get_text_kwargs(processor) == {"padding": "max_length", "max_length": 64}
+    assert get_padding(processor) == "max_length"
+    config = type("Config", (), {"model_type": "align", "max_position_embeddings": 512})
+    config.get_text_config = lambda: config
+    model = type("Model", (), {"config": config, "named_modules": lambda self: []})()
+    assert text_limit(model, processor) == 64
