@@ -286,7 +286,7 @@ def train(training: Training) -> None:
     is_checkpoint_due = False
     training.throughput.restart()
     if is_evaluation_due(training):  # the run that goes on here was stopped before it
-        evaluate(training)
+        evaluate(training, gather(training))
     with StopSignal() as stop, tqdm(total=args.max_train_steps, initial=state.step, unit=" steps") as bar:
         while state.step < args.max_train_steps:
             set_train_mode(training.model, accelerator)
@@ -306,7 +306,7 @@ def train(training: Training) -> None:
                     save_state(training)
                     is_checkpoint_due = False
                 if is_evaluation_due(training) and not stop_number:
-                    evaluate(training)
+                    evaluate(training, gather(training))
                     set_train_mode(training.model, accelerator)
                     training.throughput.restart()
                     stop_number = stop.on_any_process(accelerator)
@@ -383,11 +383,16 @@ def is_evaluation_due(training: Training) -> bool:
     return state.step % args.eval_steps == 0 and state.evaluated_step < state.step and not is_at_end
 
 
-def evaluate(training: Training) -> dict[str, float]:
+def gather(training: Training) -> LotlipModel | None:
+    """The model with all its parameters: of sharded ones (FSDP2) on the main process alone, which then evaluates."""
+    return gather_model(training.model, OBJECTIVES[training.args.objective], training.accelerator)
+
+
+def evaluate(training: Training, model: LotlipModel | None) -> dict[str, float]:
     """Results on the evaluation data, on the main process; it keeps the model if they are the best so far."""
     args, state = training.args, training.state
-    model = gather_model(training.model, OBJECTIVES[args.objective], training.accelerator)
-    results = evaluate_model(model, training.processor, training.evaluation_data, args)
+    is_alone = training.accelerator.is_fsdp2
+    results = evaluate_model(model, training.processor, training.evaluation_data, args, is_alone)
     state.evaluated_step = state.step
     if training.accelerator.is_main_process:
         training.accelerator.log(results, step=state.step)
@@ -429,13 +434,13 @@ def finish(training: Training) -> None:
     unmatched_keys = UnmatchedKeys.sum(gather_object([training.unmatched_keys]))
     if unmatched_keys.num_unmatched:
         logger.warning(unmatched_keys)
-    model = gather_model(training.model, OBJECTIVES[args.objective], accelerator)
+    model = gather(training)
     if accelerator.is_main_process:  # before the evaluation, which may meet a broken image
         try:
             save_model(args, args.output_dir, model, training.processor)
         except OSError as error:
             logger.warning(f"{error}. It is tried again after the evaluation.")
-    results = evaluate(training)
+    results = evaluate(training, model)
     if accelerator.is_main_process:
         try:
             names = save_model(args, args.output_dir, model, training.processor, results)

@@ -132,6 +132,7 @@ def embed_dataset(
     batch_size: int = 64,
     max_length: int | None = None,
     num_workers: int = 0,
+    is_alone: bool = False,
 ) -> EmbeddedDataset:
     """
     Embeds the images and captions of a data set. Every process embeds its share; the main one gets the whole, the
@@ -158,6 +159,8 @@ def embed_dataset(
             Truncate texts at this many tokens. Default: the tokenizer's limit.
         num_workers (`int`, *optional*, defaults to 0):
             Processes that decode and tokenize.
+        is_alone (`bool`, *optional*, defaults to `False`):
+            Whether this process embeds all, and the others do not call this.
 
     Raises:
         `ValueError`: if the model has no corner tokens, but they are asked for, or no image can be read.
@@ -168,7 +171,8 @@ def embed_dataset(
     state = PartialState()
     collator = RowCollator(processor, RetrievalReader(captions, image_column, label_column), max_length)
     dataset = undecoded(dataset, image_column)
-    loader = load_rows(dataset, collator, batch_size, num_workers, state.process_index, state.num_processes)
+    share = (0, 1) if is_alone else (state.process_index, state.num_processes)
+    loader = load_rows(dataset, collator, batch_size, num_workers, *share)
     results = embed_rows(
         model,
         processor,
@@ -184,9 +188,10 @@ def embed_dataset(
     if text_embedding == "mean":
         for captions in embedded.captions.values():
             captions.embeds = torch.nn.functional.normalize(captions.embeds.mean(dim=1), dim=-1)
-    if not any(gather_object([len(embedded.image_embeds)])):
+    num_images = [len(embedded.image_embeds)]
+    if not any(num_images if is_alone else gather_object(num_images)):
         raise ValueError("No image of the evaluation data can be read.")
-    return join_shares(gather_to_main(embedded))
+    return join_shares([embedded] if is_alone else gather_to_main(embedded))
 
 
 def collect(results: Iterator[EmbeddedItems], progress: tqdm) -> EmbeddedDataset:

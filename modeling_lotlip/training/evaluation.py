@@ -131,13 +131,19 @@ def check_overlap(args: TrainArguments, dataset: Dataset | IterableDataset, data
 
 
 def evaluate_model(
-    model: LotlipModel, processor: LotlipProcessor, data: EvaluationData, args: TrainArguments
+    model: LotlipModel | None,
+    processor: LotlipProcessor,
+    data: EvaluationData,
+    args: TrainArguments,
+    is_alone: bool = False,
 ) -> dict[str, float]:
     """
     Retrieval, and zero-shot classification where there are classes, with the keys `short_...`, `long_...` and
-    `zero_shot_...`; `share_trained_on` where images are trained on. Every process embeds its share; the main one has
-    the results, the others get none.
+    `zero_shot_...`; `share_trained_on` where images are trained on. Every process embeds its share, or the main
+    one all if it has the model alone (`is_alone`); it has the results, the others get none.
     """
+    if is_alone and not PartialState().is_main_process:
+        return {}
     batch_size = args.per_device_eval_batch_size
     embedded = embed_dataset(
         model,
@@ -148,6 +154,7 @@ def evaluate_model(
         args.label_column if data.class_names is not None else None,
         batch_size=batch_size,
         num_workers=args.dataloader_num_workers,
+        is_alone=is_alone,
     )
     if not PartialState().is_main_process:
         return {}

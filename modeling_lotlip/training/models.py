@@ -206,12 +206,18 @@ def set_train_mode(model: nn.Module, accelerator: Accelerator) -> None:
         unwrapped_model.vision_model.eval()
 
 
-def gather_model(model: nn.Module, objective: Objective, accelerator: Accelerator) -> LotlipModel:
-    """The model itself; where its parameters are sharded (FSDP2) a copy that has all of them, on every process."""
+def gather_model(model: nn.Module, objective: Objective, accelerator: Accelerator) -> LotlipModel | None:
+    """
+    The model itself; where its parameters are sharded (FSDP2) a copy that has all of them on the main process, and
+    None on the others. Every process must call this.
+    """
     unwrapped_model = accelerator.unwrap_model(model)
     if not accelerator.is_fsdp2:
         return unwrapped_model
-    weights = get_model_state_dict(unwrapped_model, options=StateDictOptions(full_state_dict=True))
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)  # gathered to the main process alone
+    weights = get_model_state_dict(unwrapped_model, options=options)
+    if not accelerator.is_main_process:
+        return None
     with torch.random.fork_rng():
         copy = get_model_class(objective)(unwrapped_model.config)
     copy.load_state_dict(weights)

@@ -64,7 +64,11 @@ def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path, chunk_size):
         command += [str(ROOT / "tests" / "helpers" / "fsdp2_training.py"), str(tmp_path / "told"), *argv[1:]]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-        return json.loads((tmp_path / "told").read_text())
+        told, other = (json.loads((tmp_path / f"told.{rank}").read_text()) for rank in range(2))
+        # at each of the evaluations and at the end
+        assert set(told["whole_models"]) == {1} and set(other["whole_models"]) == {0}
+        assert len(told["whole_models"]) == len(other["whole_models"]) > 0
+        return told
 
     told = train_sharded("sharded", checkpointing_steps=2)
     assert told["num_processes"] == 2 and told["whole"] == ["logit_scale"] and told["num_sharded"] > 50
@@ -75,6 +79,7 @@ def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path, chunk_size):
     assert len(losses[0]) == 6 and losses[0] == pytest.approx(losses[1], rel=1e-4)
     results = [json.loads((folder / "eval_results.json").read_text()) for folder in (sharded, whole)]
     assert results[0].keys() == results[1].keys()
+    assert all(results[0][name] == results[1][name] for name in results[1] if "num_" in name), "all are evaluated"
     weights, expected = (load_file(folder / "model.safetensors") for folder in (sharded, whole))
     assert weights.keys() == expected.keys()
     for name in expected:

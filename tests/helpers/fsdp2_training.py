@@ -4,6 +4,7 @@ The training script with sharded parameters (FSDP2) on CPUs, on which accelerate
     torchrun --nproc_per_node 2 tests/helpers/fsdp2_training.py OUTPUT --output_dir DIR ...
 """
 
+import gc
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor
 
 from examples import train_lotlip
+from modeling_lotlip import LotlipModel
 
 
 def use_fsdp2() -> None:
@@ -46,9 +48,19 @@ def main() -> None:
         return model, optimizer
 
     accelerate.Accelerator.prepare = prepare
+    gather, whole_models = train_lotlip.gather, []
+
+    def gather_and_count(training):
+        model = gather(training)
+        gc.collect()
+        models = [known for known in gc.get_objects() if isinstance(known, LotlipModel)]
+        whole_models.append(sum(not any(isinstance(p, DTensor) for p in known.parameters()) for known in models))
+        return model
+
+    train_lotlip.gather = gather_and_count
     train_lotlip.main()
-    if os.environ["RANK"] == "0":
-        Path(output_file).write_text(json.dumps(told))
+    told["whole_models"] = whole_models
+    Path(f"{output_file}.{os.environ['RANK']}").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
