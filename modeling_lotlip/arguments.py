@@ -30,6 +30,7 @@ import typing
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 
@@ -120,6 +121,39 @@ class Arguments:
                     raise ValueError(f"--{field.name} must be at least {least}, got {value}.")
                 if value is not None and choices is not None and value not in choices:
                     raise ValueError(f"--{field.name} must be one of {', '.join(map(str, choices))}, got {value}.")
+
+
+def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) -> None:
+    """
+    Refuses an `--output_file` before the work that it is to be written after.
+
+    Args:
+        path (`Path`, *optional*):
+            The file, if there is to be one.
+        endings (`tuple[str, ...]`, *optional*, defaults to `(".json",)`):
+            Those of the forms that can be written.
+
+    Raises:
+        `ValueError`: if its name has another ending, or it cannot be written.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from modeling_lotlip.arguments import check_output_file
+
+    >>> check_output_file(Path("results.csv"))
+    Traceback (most recent call last):
+    ValueError: --output_file results.csv must end in .json.
+    ```"""
+    if path is None:
+        return
+    if path.suffix not in endings:
+        named = ", ".join(endings[:-1]) + " or " * (len(endings) > 1) + endings[-1]
+        raise ValueError(f"--output_file {path} must end in {named}.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"--output_file {path} cannot be written: {folder} takes no files.")
 
 
 def refuse_given(arguments: Arguments, names: Iterable[str], why: str) -> None:

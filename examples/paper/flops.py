@@ -14,7 +14,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from modeling_lotlip import LotlipConfig
-from modeling_lotlip.arguments import Arguments, argument, parse
+from modeling_lotlip.arguments import Arguments, argument, check_output_file, parse
 from modeling_lotlip.benchmarking.flops import measure_towers
 from modeling_lotlip.files import write_json
 
@@ -32,6 +32,10 @@ class FlopsArguments(Arguments):
     output_file: Path | None = argument(
         None, "Write the counts to this JSON file, and a picture of the same name (.png)."
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_output_file(self.output_file)
 
 
 def format_table(towers: dict) -> str:

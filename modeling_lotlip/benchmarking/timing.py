@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from ..arguments import Arguments, argument
+from ..arguments import Arguments, argument, check_output_file
 from ..files import write_json
 
 
@@ -35,6 +35,7 @@ class BenchmarkArguments(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
+        check_output_file(self.output_file)
         if self.device is None:
             self.device = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arguments of commands that run a model."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import DTYPES, Arguments, argument
+from ..arguments import DTYPES, Arguments, argument, check_output_file
 from ..data.arguments import SourceArguments
 
 
@@ -118,10 +117,4 @@ class OutputArguments(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.output_file is None:
-            return
-        if self.output_file.suffix not in (".json", ".csv", ".md"):
-            raise ValueError(f"--output_file {self.output_file} must end in .json, .csv or .md.")
-        folder = next(parent for parent in self.output_file.absolute().parents if parent.exists())
-        if self.output_file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise ValueError(f"--output_file {self.output_file} cannot be written: {folder} takes no files.")
+        check_output_file(self.output_file, (".json", ".csv", ".md"))

@@ -1,8 +1,10 @@
 """What the benchmarks share."""
 
+import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from examples.paper.flops import FlopsArguments
 from modeling_lotlip.benchmarking.original import build_lotlip
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, encoder_flops, measure, report
 
@@ -21,6 +23,13 @@ def test_variants_take_turns_and_the_first_does_not_count():
     calls = []
     seconds = measure({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=2, device="cpu")
     assert calls == ["a", "b"] * 3 and [len(times) for times in seconds.values()] == [2, 2]
+
+
+def test_another_ending_than_that_of_json_is_refused(tmp_path):
+    for arguments in (BenchmarkArguments, FlopsArguments):
+        with pytest.raises(ValueError, match="r.csv must end in .json."):
+            arguments(output_file=tmp_path / "r.csv")
+        arguments(output_file=tmp_path / "r.json")
 
 
 def test_ratios_are_those_of_turns():
