@@ -24,10 +24,7 @@ version = re.search(r'__version__ = "(.+)"', (root / "modeling_lotlip" / "__init
 extras = {}
 extras["app"] = ["gradio>=6"]  # the search page
 extras["endpoint"] = ["openai"]  # captioners behind a server
-extras["heic"] = [
-    "pillow-heif>=1.0"
-]  # HEIC pictures; not of a plain installation, since its binaries are under the GPL
-extras["faiss"] = ["faiss-cpu"]  # approximate search
+extras["heic"] = ["pillow-heif>=1.0"]  # HEIC; not in a plain installation, since its binaries are under the GPL
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
 extras["serve"] = ["pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddings by OpenAI's API
 # Other libraries that the model works with
@@ -42,7 +39,6 @@ extras["test"] = [
     *extras["app"],
     *extras["docs"],
     *extras["endpoint"],
-    *extras["faiss"],
     *extras["heic"],
     *extras["mteb"],
     *extras["onnx"],
@@ -89,6 +85,7 @@ setup(
         "ftfy",
         "huggingface_hub",
         "jinja2",
+        "lancedb>=0.40",  # the index of pictures
         "matplotlib",
         "numpy",
         "pillow>=11.3",  # reads AVIF

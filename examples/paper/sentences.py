@@ -166,7 +166,7 @@ def main() -> None:
     for start in range(0, len(scenes), named.batch_size):
         images = [scene.draw() for scene in scenes[start : start + named.batch_size]]
         embeds.append(embed_images(model, dict(processor.image_processor(images, return_tensors="pt"))))
-    index = Index([str(number) for number in range(len(scenes))], torch.cat(embeds))
+    index = Index.of_embeddings([str(number) for number in range(len(scenes))], torch.cat(embeds))
     results = {
         score: evaluate_score(model, processor, index, scenes, args.num_queries, score, named.max_length)
         for score in SENTENCE_SCORES

@@ -36,7 +36,7 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     for note in note_file_names(search.texts):
         print(note, file=sys.stderr)
     model, processor = load_model(name, arguments)
-    options = {"k": search.k, "faiss_factory": search.faiss_factory, "max_length": arguments.max_length}
+    options = {"k": search.k, "max_length": arguments.max_length}
     if pictures is not None:
         options |= {"splitter": search.sub_caption_splitter, "index_dir": search.index_dir}
         results = search_photos(pictures, model, processor, texts, batch_size=arguments.batch_size, **options)

@@ -1,16 +1,13 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Search in embeddings: exact, with one part of them in memory at a time, or by an index of faiss."""
+"""Exact search in embeddings, with one part of them in memory at a time."""
 
-import importlib.util
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset
 import torch
-from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..metrics import similarity_blocks
@@ -100,82 +97,6 @@ def search(queries: torch.Tensor, corpus: Iterable[torch.Tensor], k: int) -> tup
     return similarities, positions
 
 
-def check_faiss_factory(string_factory: str, dim: int) -> None:
-    """
-    Refuses what faiss does not know before anything is embedded for it.
-
-    Raises:
-        `ImportError`: if faiss is not installed.
-        `ValueError`: if it has no such index of vectors of that dimension.
-    """
-    if importlib.util.find_spec("faiss") is None:
-        raise ImportError("`--faiss_factory` needs faiss: `pip install faiss-cpu`, or leave it out to search exactly.")
-    import faiss
-
-    try:
-        faiss.index_factory(dim, string_factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise ValueError(
-            f"faiss knows no index `--faiss_factory {string_factory}` of vectors of dimension {dim}: {error}"
-        ) from error
-
-
-def build_faiss_index(corpus: Iterable[torch.Tensor], string_factory: str) -> Dataset:
-    """
-    A faiss index of inner products, `"embedding"` of a data set of positions, in memory.
-
-    Args:
-        corpus (`Iterable[torch.Tensor]` of parts of shape `(num_rows, dim)`):
-            Normalised embeddings, in parts of any sizes.
-        string_factory (`str`):
-            The kind of index, for `faiss.index_factory`.
-
-    Raises:
-        `ImportError`: if faiss is not installed.
-        `ValueError`: if faiss cannot make such an index.
-    """
-    vectors = torch.cat(list(corpus)).numpy()
-    check_faiss_factory(string_factory, vectors.shape[1])
-    import faiss
-
-    if sys.platform == "darwin":
-        faiss.omp_set_num_threads(1)  # there torch and faiss each bring an LLVM OpenMP, whose threads crash each other
-    dataset = Dataset.from_dict({"position": range(len(vectors))})
-    try:
-        dataset.add_faiss_index_from_external_arrays(
-            vectors,
-            index_name="embedding",
-            string_factory=string_factory,
-            metric_type=faiss.METRIC_INNER_PRODUCT,
-            train_size=len(vectors),  # faiss draws from them as many as it needs, if any
-        )
-    except RuntimeError as error:
-        raise ValueError(
-            f"faiss cannot make the index `--faiss_factory {string_factory}` of {len(vectors)} vectors of dimension "
-            f"{vectors.shape[1]}: {error}"
-        ) from error
-    return dataset
-
-
-def query_faiss_index(index: Dataset, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Searches in an index of [`build_faiss_index`].
-
-    Returns:
-        `(torch.Tensor, torch.Tensor)` of shape `(num_queries, k)`: similarities as the index computes them, the
-        highest first, and positions in the corpus; -1 where the index found fewer than `k`.
-    """
-    similarities, positions = index.search_batch("embedding", queries.cpu().numpy(), k)
-    return torch.from_numpy(similarities), torch.from_numpy(positions)
-
-
-def search_faiss(
-    queries: torch.Tensor, corpus: Iterable[torch.Tensor], k: int, string_factory: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Builds an index with [`build_faiss_index`] and searches in it with [`query_faiss_index`]."""
-    return query_faiss_index(build_faiss_index(corpus, string_factory), queries, k)
-
-
 def recall_at_k(found: torch.Tensor, exact: torch.Tensor) -> float:
     """
     The share of the exact results that was found, in whatever order. (One equal to the last of them, found in its
@@ -197,12 +118,12 @@ def recall_at_k(found: torch.Tensor, exact: torch.Tensor) -> float:
     return (exact[:, :, None] == found[:, None, :]).any(dim=2).double().mean().item()
 
 
-def look_up(folder: Path, kind: str, positions: torch.Tensor) -> list[list[dict | None]]:
-    """The `id` and `index` of what is at each position among the embeddings of a kind; None at -1."""
+def look_up(folder: Path, kind: str, positions: torch.Tensor) -> list[list[dict]]:
+    """The `id` and `index` of what is at each position among the embeddings of a kind."""
     of_kind = pyarrow.dataset.field("kind") == kind
     shards = open_shards(folder).scanner(columns=["id", "index"], filter=of_kind)
-    rows = iter(shards.take(pa.array(positions[positions >= 0].numpy())).to_pylist())
-    return [[next(rows) if position >= 0 else None for position in found] for found in positions.tolist()]
+    rows = iter(shards.take(pa.array(positions.flatten().numpy())).to_pylist())
+    return [[next(rows) for _ in found] for found in positions]
 
 
 def check_collection(folder: Path, kind: str, k: int) -> None:
@@ -232,7 +153,6 @@ def search_folder(
     queries: list[str],
     kind: str = "image",
     k: int = 5,
-    faiss_factory: str | None = None,
     max_length: int | None = None,
     model_name_or_path: str = "the model",
 ) -> dict:
@@ -252,22 +172,18 @@ def search_folder(
             What to search for: `"image"`, `"short"` or `"long"`.
         k (`int`, *optional*, defaults to 5):
             How many results for each query.
-        faiss_factory (`str`, *optional*):
-            Search with this index of faiss, in the words of its factory, and measure it against exact search.
         max_length (`int`, *optional*):
             Truncate queries at this many tokens. Default: the tokenizer's limit.
         model_name_or_path (`str`, *optional*):
             How messages call the model.
 
     Returns:
-        `dict`: `kind`, `k`, `index` (`"exact"` or `"faiss"`), with faiss `faiss_factory` and `recall_against_exact`,
-        and for each of the `queries` whether it was `truncated`, and its `results`: `rank`, `similarity`, and the `id`
-        and `index` of what was found. [`format_hits`] shows them.
+        `dict`: `kind`, `k`, and for each of the `queries` whether it was `truncated`, and its `results`: `rank`,
+        `similarity`, and the `id` and `index` of what was found. [`format_hits`] shows them.
 
     Raises:
         `ValueError`: if a query is blank, there are fewer than `k` embeddings of the kind, or they are of another
             model.
-        `ImportError`: if faiss is needed and not installed.
     """
     if not queries or not all(query.strip() for query in queries):
         raise ValueError("There is no query, or a blank one: give texts to search with.")
@@ -279,16 +195,8 @@ def search_folder(
     truncated = tokenize_and_count(processor, texts, max_length)[1]
     embeds = embed_corpus(model, processor, texts, max_length=max_length).to(model.device)
 
-    def read_corpus() -> Iterable[torch.Tensor]:
-        return prefetch(read_embeddings(folder, kind), depth=2)
-
-    results = {"kind": kind, "k": k, "index": "exact"}
-    similarities, positions = search(embeds, read_corpus(), k)
-    if faiss_factory is not None:
-        exact = positions.cpu()
-        similarities, positions = search_faiss(embeds, read_corpus(), k, faiss_factory)
-        results |= {"index": "faiss", "faiss_factory": faiss_factory}
-        results["recall_against_exact"] = recall_at_k(positions, exact)
+    results = {"kind": kind, "k": k}
+    similarities, positions = search(embeds, prefetch(read_embeddings(folder, kind), depth=2), k)
     results["queries"] = [
         {"query": query, "truncated": is_truncated, "results": list_hits(scores, rows)}
         for query, is_truncated, scores, rows in zip(
@@ -298,17 +206,15 @@ def search_folder(
     return results
 
 
-def list_hits(similarities: list[float], rows: list[dict | None]) -> list[dict]:
-    """What was found for a query, with ranks from 1; an approximate index may find fewer than it was asked for."""
-    found = [(similarity, row) for similarity, row in zip(similarities, rows) if row is not None]
-    return [{"rank": rank, "similarity": score, **row} for rank, (score, row) in enumerate(found, start=1)]
+def list_hits(similarities: list[float], rows: list[dict]) -> list[dict]:
+    """What was found for a query, with ranks from 1."""
+    found = enumerate(zip(similarities, rows), start=1)
+    return [{"rank": rank, "similarity": similarity, **row} for rank, (similarity, row) in found]
 
 
 def format_hits(results: dict) -> str:
     """The results of [`search_folder`], or others of this form with a `path` for each hit, a line each."""
     lines = []
-    if "recall_against_exact" in results:
-        lines.append("{faiss_factory}: recall@{k} {recall_against_exact:.3f} against exact search".format(**results))
     for query in results["queries"]:
         lines.append(query["query"] + (" (truncated)" if query["truncated"] else ""))
         if query.get("unknown_words"):

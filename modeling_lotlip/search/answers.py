@@ -3,17 +3,19 @@
 """Answers to texts in the terminal, from a folder of pictures, which is brought up to date, or of embeddings."""
 
 import logging
+import sys
 from pathlib import Path, PurePath
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import IMAGE_EXTENSIONS
-from ..embedding.search import check_faiss_factory, search_folder
+from ..embedding.search import search_folder
 from ..embedding.store import count_embeddings
-from .index import Changes, Index, find_index, load_index, update_index
+from .index import Index, describe_effort, find_index
 from .pictures import PictureFolder, describe_others
 from .query import check_words, choose_splitter, embed_query, search_index
+from .update import Changes, update_index
 
 
 logger = logging.getLogger(__name__)
@@ -41,7 +43,6 @@ def search_photos(
     texts: list[str],
     k: int = 5,
     index_dir: Path | None = None,
-    faiss_factory: str | None = None,
     splitter: str | None = None,
     max_length: int | None = None,
     batch_size: int = 64,
@@ -63,8 +64,6 @@ def search_photos(
             How many pictures for each text, if there are so many.
         index_dir (`Path`, *optional*):
             The folder of all indices: see [`find_index`].
-        faiss_factory (`str`, *optional*):
-            Search approximately, with this index of faiss. Default: exact search.
         splitter (`str`, *optional*):
             How the sentences of a text are split. Default: see [`choose_splitter`].
         max_length (`int`, *optional*):
@@ -73,28 +72,26 @@ def search_photos(
             Pictures in a batch.
 
     Returns:
-        `dict`: `photos`, `index` (`"exact"` or that of faiss), `num_pictures`, `unreadable` (by name what is wrong),
-        `notes` on the collection, and for each of the `queries` the `query` itself, whether it was `truncated`, its
-        `unknown_words`, and its `results`: `rank` from 1, `similarity` and `path`.
+        `dict`: `photos`, `num_pictures`, `recall` (the share of the exact results that an approximate search finds, as
+        measured; 1 where the search is exact), `unreadable` (by name what is wrong), `notes` on the collection, and
+        for each of the `queries` the `query` itself, whether it was `truncated`, its `unknown_words`, and its
+        `results`: `rank` from 1, `similarity` and `path`.
 
     Raises:
-        `ValueError`: if there is no picture, the model knows no word of a text, or faiss cannot make the index.
+        `ValueError`: if there is no picture, or the model knows no word of a text.
         `OSError`: if there is no picture any more.
     """
     splitter = splitter or choose_splitter()
     queries = [embed_query(model, processor, text, max_length=max_length, splitter=splitter) for text in texts]
-    if faiss_factory is not None:
-        check_faiss_factory(faiss_factory, len(queries[0].embedding))
-    folder = find_index(pictures, model, processor, index_dir)
-    index, notes = update_with_progress(folder, pictures, model, processor, batch_size)
-    if k > len(index.names):
-        notes.append(f"--k {k} is more than there are: all {len(index.names)} are shown.")
-    if faiss_factory is not None:
-        index = index.with_faiss(faiss_factory)
+    index = find_index(pictures, model, processor, index_dir)
+    notes = update_with_progress(index, pictures, model, processor, batch_size)
+    num_pictures, effort = len(index), index.effort
+    if k > num_pictures:
+        notes.append(f"--k {k} is more than there are: all {num_pictures} are shown.")
     results = {
         "photos": pictures.place,
-        "index": "exact" if faiss_factory is None else faiss_factory,
-        "num_pictures": len(index.names),
+        "num_pictures": num_pictures,
+        "recall": 1.0 if effort is None else effort.recall,
         "unreadable": index.unreadable,
     }
     answers = []
@@ -115,7 +112,6 @@ def search_embeddings(
     texts: list[str],
     kind: str = "image",
     k: int = 5,
-    faiss_factory: str | None = None,
     max_length: int | None = None,
     model_name_or_path: str = "the model",
 ) -> dict:
@@ -135,8 +131,6 @@ def search_embeddings(
             What to search for: `"image"`, `"short"` or `"long"`.
         k (`int`, *optional*, defaults to 5):
             How many results for each text, if there are so many.
-        faiss_factory (`str`, *optional*):
-            Search with this index of faiss, and measure it against exact search. Default: exact search.
         max_length (`int`, *optional*):
             Truncate texts at this many tokens.
         model_name_or_path (`str`, *optional*):
@@ -154,7 +148,7 @@ def search_embeddings(
         notes.append(f"--k {k} is more than there are: all {num_embeds} are shown.")
         k = num_embeds
     results = search_folder(
-        folder, model, processor, texts, kind, k, faiss_factory, max_length, model_name_or_path=model_name_or_path
+        folder, model, processor, texts, kind, k, max_length, model_name_or_path=model_name_or_path
     )
     for answer, words in zip(results["queries"], unknown):
         answer["unknown_words"] = words
@@ -162,14 +156,14 @@ def search_embeddings(
 
 
 def update_with_progress(
-    folder: Path, pictures: PictureFolder, model: PreTrainedModel, processor: ProcessorMixin, batch_size: int = 64
-) -> tuple[Index, list[str]]:
+    index: Index, pictures: PictureFolder, model: PreTrainedModel, processor: ProcessorMixin, batch_size: int = 64
+) -> list[str]:
     """
-    Makes an index that of a folder as it is now, with a progress bar on standard error, and loads it: see
-    [`update_index`]. While another program makes it, what that has done so far is loaded.
+    Makes an index that of a folder as it is now, with a progress bar on standard error: see [`update_index`]. While
+    another program makes it, what that has done so far is there.
 
     Returns:
-        `(Index, list[str])`: the index, and sentences on it.
+        `list[str]`: sentences on the index.
 
     Raises:
         `ValueError`: if there is no picture in it.
@@ -182,24 +176,26 @@ def update_with_progress(
             progress.total = total
             progress.update(done - progress.n)
 
+        def announce() -> None:
+            progress.write(f"Making the search in {len(index):,} pictures fast ...", file=sys.stderr)
+
         try:
-            changes = update_index(folder, pictures, model, processor, batch_size, report, num_workers=None)
+            changes = update_index(index, pictures, model, processor, batch_size, report, announce, num_workers=None)
         except BlockingIOError:
             logger.warning("Another program is indexing the pictures: what it has done so far is searched.")
-    index = load_index(folder)
-    left_out = describe_left_out(index, pictures)
-    if not index.names:
+    num_pictures, left_out = len(index), describe_left_out(index, pictures)
+    if num_pictures == 0:
         raise ValueError(" ".join([f"There is no picture in {pictures.place}.", *left_out]))
     done = ", ".join(f"{number:,} {name}" for name, number in changes._asdict().items() if number)
-    summary = f"{len(index.names):,} pictures in {pictures.place}" + f" (files: {done})" * bool(done) + "."
-    return index, [summary, *left_out]
+    summary = f"{num_pictures:,} pictures in {pictures.place}" + f" (files: {done})" * bool(done)
+    return [f"{summary}{describe_effort(index)}.", *left_out]
 
 
 def describe_left_out(index: Index, pictures: PictureFolder) -> list[str]:
     """Sentences on what of a folder cannot be searched."""
     lines = []
-    if index.unreadable:
-        names = sorted(index.unreadable)
+    names = sorted(index.unreadable)
+    if names:
         named = ", ".join(names[:NUM_NAMED]) + ", ..." * (len(names) > NUM_NAMED)
         lines.append(f"Left out, {len(names):,} that cannot be read as a picture: {named}.")
     return lines + describe_others(pictures)

@@ -47,9 +47,6 @@ class IndexArguments(DecodingArguments):
     index_dir: Path | None = argument(
         None, "Where indices of pictures are kept. Default: `assets/lotlip/search` in the cache of the Hub."
     )
-    faiss_factory: str | None = argument(
-        None, "Search approximately, with this index of faiss, such as `HNSW32`. Default: exact search."
-    )
     sub_caption_splitter: str | None = argument(
         None,
         "Where a text is split: where a sentence ends (needs sentencex), or at every full stop and line break as in "

@@ -1,104 +1,391 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""An index of a collection: embeddings on disk that follow its files."""
+"""
+The index of a collection: a table of LanceDB on disk, and the search in it.
+
+Of a collection below `NUM_EXACT` pictures every similarity is computed. Above, an index of vectors (IVF_RQ: cells, and
+in them codes of a bit for each dimension) leaves most of them out, and the best that it finds are compared exactly. As
+many cells and candidates are taken as it needs to find `LEAST_RECALL` of what exact search does.
+"""
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from datetime import timedelta
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import lancedb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import torch
-from datasets import Dataset
 from datasets.fingerprint import Hasher
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from huggingface_hub import cached_assets_path
-from pyarrow import parquet
+from lancedb.expr import col, lit
+from lancedb.index import BTree, IvfRq
+from lancedb.query import LanceVectorQueryBuilder
+from lancedb.table import Table
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.images import Resizing
 from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import hash_weights
-from ..embedding.rows import EmbeddedItems, RowCollator, embed_rows
-from ..embedding.search import build_faiss_index
-from ..embedding.store import open_shards, read_embeddings, read_stored_values, write_shard
-from ..embedding.workers import Workers
-from ..files import write_json, write_table
-from .pictures import PictureFolder, PictureReader, PictureRows
+from ..embedding.search import recall_at_k, search
+from ..embedding.store import open_shards, read_embeddings
+from .pictures import PictureFolder, PictureRows, Stamp
 
 
-# Pictures in a file of an index: what a stopped run loses at most
-SHARD_SIZE = 512
+# In the folder of an index: its table, and what is locked by whoever writes
+TABLE, LOCK = "pictures", ".lock"
 # Of a larger collection so many pictures, drawn at random, stand for all where a sentence is judged
 NUM_REFERENCES = 20_000
+# From so many pictures on the search is approximate
+NUM_EXACT = 50_000
+# Of the exact first `RECALL_K` the approximate search finds at least this share, as measured with so many pictures
+LEAST_RECALL, RECALL_K, NUM_MEASURED = 0.98, 10, 100
+# How many cells are looked into, and for each result how many candidates are compared exactly: the first that do
+EFFORTS = ((20, 10), (40, 20), (80, 20), (160, 40))
+# The share of new pictures after which the recall is measured again
+MUCH_NEW = 0.1
+# Versions of the table that are older are dropped; a younger one may still be read by another program
+KEPT_VERSIONS = timedelta(minutes=10)
+# Similarities that differ by less may be of equal vectors, computed in another order
+ROUNDING = 1e-6
+# Pictures that are deleted, or read, at once
+NUM_AT_ONCE = 1_000
 
 
-@dataclass(frozen=True)
-class Index:
+class Found(NamedTuple):
     """
-    The embeddings of a collection.
+    What a search has found, the most similar first.
 
     Args:
         names (`list[str]`):
             The pictures.
-        embeds (`torch.Tensor` of shape `(num_pictures, dim)`):
-            Their normalised embeddings.
-        unreadable (`dict[str, str]`, *optional*):
-            By name what is wrong with pictures that cannot be read.
-        faiss (`Dataset`, *optional*):
-            An approximate index of the embeddings.
+        similarities (`torch.Tensor` of shape `(num_found,)`):
+            Their cosine similarities with the query, in float32.
+        embeds (`torch.Tensor` of shape `(num_found, dim)`):
+            Their embeddings, in float32.
     """
 
     names: list[str]
+    similarities: torch.Tensor
     embeds: torch.Tensor
-    unreadable: dict[str, str] = field(default_factory=dict)
-    faiss: Dataset | None = None
 
-    def with_faiss(self, string_factory: str) -> "Index":
-        """The same with an approximate index. Raises a `ValueError` where faiss cannot make it of so few pictures."""
-        return replace(self, faiss=build_faiss_index([self.embeds], string_factory) if self.names else None)
+
+class Effort(NamedTuple):
+    """
+    How the approximate search goes about it, and what it finds.
+
+    Args:
+        num_cells (`int`):
+            How many cells are looked into.
+        num_candidates (`int`):
+            For each result so many are compared exactly.
+        recall (`float`, *optional*):
+            The share of the exact first `RECALL_K` that it finds of stored pictures; None while that is not measured.
+        num_pictures (`int`, *optional*, defaults to 0):
+            How many there were when it was measured.
+    """
+
+    num_cells: int
+    num_candidates: int
+    recall: float | None = None
+    num_pictures: int = 0
+
+
+def make_schema(dim: int, settings: dict[str, Any] | None = None, dtype: pa.DataType | None = None) -> pa.Schema:
+    """
+    The columns of an index.
+
+    Args:
+        dim (`int`):
+            Of the embeddings.
+        settings (`dict[str, Any]`, *optional*):
+            What they are of, for the metadata of the table: JSON.
+        dtype (`pa.DataType`, *optional*):
+            Of the embeddings. Default: float16, which takes half the time and space of float32.
+    """
+    columns = {
+        "name": pa.string(),
+        "size": pa.int64(),  # of the file, in bytes
+        "modified": pa.timestamp("ns"),  # UTC
+        "row": pa.string(),  # of a data set, where there is no file
+        "hash": pa.string(),  # of the file's bytes, BLAKE2b with 16 bytes
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "taken": pa.timestamp("s"),  # as the camera's clock said
+        "embedding": pa.list_(dtype or pa.float16(), dim),
+        "problem": pa.string(),  # why it cannot be read
+    }
+    metadata = {name: json.dumps(value) for name, value in (settings or {}).items()}
+    return pa.schema(columns, metadata=metadata)
+
+
+def to_vectors(column: pa.ChunkedArray) -> torch.Tensor:
+    """A column of embeddings without nulls as a matrix (rows, dim) in float32, of length 1 in any storage."""
+    vectors = column.combine_chunks()
+    values = torch.from_numpy(vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32))
+    return torch.nn.functional.normalize(values.reshape(-1, vectors.type.list_size), dim=-1)
+
+
+class Index:
+    """
+    The index of a collection, on disk: every question is answered from what is there then, whoever has written it.
+
+    Args:
+        table (`lancedb.table.Table`):
+            With the columns of [`make_schema`].
+        folder (`Path`, *optional*):
+            Where it is.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.search.index import Index
+
+    >>> index = Index.of_embeddings(["sea", "wood", "town"], torch.eye(3))
+    >>> len(index), "wood" in index, "moon" in index
+    (3, True, False)
+    >>> index.search(torch.tensor([0.6, 0.8, 0.0]), k=2).names
+    ['wood', 'sea']
+    ```"""
+
+    def __init__(self, table: Table, folder: Path | None = None):
+        self.table, self.folder = table, folder
+        self.drawn_references = None, None
+
+    @classmethod
+    def of_embeddings(cls, names: list[str], embeds: torch.Tensor) -> "Index":
+        """One in memory, of normalised embeddings (pictures, dim), which are kept in float32."""
+        schema = make_schema(embeds.shape[1], dtype=pa.float32())
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeds.float().numpy().ravel()), embeds.shape[1])
+        columns = {"name": pa.array(names, pa.string()), "embedding": vectors}
+        arrays = [columns.get(field.name, pa.nulls(len(names), field.type)) for field in schema]
+        return cls(lancedb.connect("memory://").create_table(TABLE, pa.table(arrays, schema=schema)))
+
+    @classmethod
+    def make(cls, folder: Path, dim: int, settings: dict[str, Any]) -> "Index":
+        """That in a folder, or a new one."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if not is_index(folder):
+            with FileLock(folder / LOCK):
+                connect(folder).create_table(TABLE, schema=make_schema(dim, settings), exist_ok=True)
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Index":
+        """That in a folder where [`is_index`]."""
+        return cls(connect(folder).open_table(TABLE), folder)
 
     @cached_property
-    def positions(self) -> dict[str, int]:
-        """The row of each picture."""
-        return {name: row for row, name in enumerate(self.names)}
+    def settings(self) -> dict[str, Any]:
+        """What the embeddings are of: see [`find_index`]."""
+        return {name.decode(): json.loads(value) for name, value in (self.table.schema.metadata or {}).items()}
 
     @cached_property
+    def dim(self) -> int:
+        return self.table.schema.field("embedding").type.list_size
+
+    def __len__(self) -> int:
+        """How many pictures can be searched."""
+        return self.table.count_rows("problem IS NULL")
+
+    def __contains__(self, name: str) -> bool:
+        return self.embedding(name) is not None
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """By name what is wrong with pictures that cannot be read."""
+        rows = self.table.search().where("problem IS NOT NULL").select(["name", "problem"]).to_arrow()
+        return dict(zip(rows["name"].to_pylist(), rows["problem"].to_pylist()))
+
+    @property
     def references(self) -> torch.Tensor:
-        """The embeddings of all pictures, or of `NUM_REFERENCES` that are drawn, always the same."""
-        if len(self.names) <= NUM_REFERENCES:
-            return self.embeds
-        drawn = torch.randperm(len(self.names), generator=torch.Generator().manual_seed(0))[:NUM_REFERENCES]
-        return self.embeds[drawn]
+        """The embeddings (pictures, dim) of all pictures, or of `NUM_REFERENCES` that are drawn."""
+        version = self.table.version
+        drawn_at, drawn = self.drawn_references
+        if drawn_at != version:
+            num_rows = self.table.count_rows()
+            if num_rows <= NUM_REFERENCES:
+                query = self.table.search()
+            else:
+                order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(0))[:NUM_REFERENCES]
+                query = self.table.take_offsets(order.sort().values.tolist())
+            drawn = to_vectors(query.select(["embedding"]).to_arrow()["embedding"].drop_null())
+            self.drawn_references = version, drawn
+        return drawn
+
+    def embedding(self, name: str) -> torch.Tensor | None:
+        """That of a picture (dim,), None if there is none of the name."""
+        rows = self.table.search().where(col("name") == lit(name)).select(["embedding"]).limit(1).to_arrow()
+        found = to_vectors(rows["embedding"].drop_null())
+        return found[0] if len(found) else None
+
+    def search(self, query: torch.Tensor, k: int) -> Found:
+        """
+        The pictures that are most similar to a query. Of equal ones that with the first name comes first.
+
+        Args:
+            query (`torch.Tensor` of shape `(dim,)`):
+                A normalised embedding.
+            k (`int`):
+                How many pictures, if there are so many.
+        """
+        limit = 2 * k + 10
+        while True:
+            rows = self.nearest(query, limit).select(["name", "embedding", "_distance"]).to_arrow()
+            names, embeds = rows["name"].to_pylist(), to_vectors(rows["embedding"])
+            # in float64 those of equal vectors are equal, whatever stands beside them
+            similarities = (embeds.double() @ query.double().cpu()).float()
+            order = sorted(range(len(names)), key=lambda row: (-similarities[row].item(), names[row]))
+            is_cut = len(names) == limit and similarities[order[k - 1]] - similarities[order[-1]] <= ROUNDING
+            if not is_cut:
+                order = order[:k]
+                return Found([names[row] for row in order], similarities[order], embeds[order])
+            limit *= 4  # among so many that are alike others may come before
+
+    def nearest(self, query: torch.Tensor, limit: int, effort: Effort | None = None) -> LanceVectorQueryBuilder:
+        """LanceDB's own search for so many rows."""
+        nearest = self.table.search(query.float().cpu().numpy()).distance_type("cosine").limit(limit)
+        effort = effort or self.effort
+        if effort is not None:
+            nearest = nearest.nprobes(effort.num_cells).refine_factor(effort.num_candidates)
+        return nearest
+
+    @property
+    def effort(self) -> Effort | None:
+        """How the approximate search goes about it; None if the search is exact."""
+        if not any(index.columns == ["embedding"] for index in self.table.list_indices()):
+            return None
+        noted = (self.table.schema.field("embedding").metadata or {}).get(b"effort")
+        return Effort(*EFFORTS[-1]) if noted is None else Effort(*json.loads(noted))
+
+    def read_stamps(self) -> Iterator[tuple[str, Stamp]]:
+        """All pictures, and what their files were when they were read."""
+        rows = self.table.search().select(["name", "size", "modified", "row"])
+        for batch in rows.to_batches(NUM_AT_ONCE):
+            modified = batch["modified"].cast(pa.int64())
+            columns = [column.to_pylist() for column in (batch["name"], batch["size"], modified, batch["row"])]
+            for name, *stamp in zip(*columns):
+                yield name, Stamp(*stamp)
+
+    def write(self, rows: list[dict]) -> None:
+        """
+        Adds pictures, or puts them in the place of those of the same names: all or, after an error, none of them.
+
+        Args:
+            rows (`list[dict]`):
+                The columns of each picture, as far as there is something in them; the embedding is a tensor (dim,).
+
+        Raises:
+            `OSError`: if they cannot be written: the disk is full, say.
+        """
+        schema = self.table.schema
+        columns = {name: [row.get(name) for row in rows] for name in schema.names}
+        columns["embedding"] = self.to_column(columns["embedding"])
+        arrays = [
+            column if isinstance(column, pa.Array) else pa.array(column, schema.field(name).type)
+            for name, column in columns.items()
+        ]
+        upsert = self.table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all()
+        try:
+            upsert.execute(pa.table(arrays, schema=schema), on_bad_vectors="null")
+        except RuntimeError as error:  # of LanceDB, with all the places in its sources where it passed by
+            cause = str(error).splitlines()[0]
+            raise OSError(f"The index in {self.folder} cannot be written, and is as it was: {cause}") from error
+
+    def to_column(self, embeds: list[torch.Tensor | None]) -> pa.FixedSizeListArray:
+        """Embeddings as a column of the table."""
+        dtype = self.table.schema.field("embedding").type.value_type.to_pandas_dtype()
+        stacked = torch.stack([torch.zeros(self.dim) if embedding is None else embedding for embedding in embeds])
+        is_null = pa.array([embedding is None for embedding in embeds])
+        return pa.FixedSizeListArray.from_arrays(
+            pa.array(stacked.numpy().astype(dtype).ravel()), self.dim, mask=is_null
+        )
+
+    def delete(self, names: list[str]) -> None:
+        """Drops pictures."""
+        for start in range(0, len(names), NUM_AT_ONCE):
+            self.table.delete(col("name").isin(names[start : start + NUM_AT_ONCE]))
+
+    def tidy(self) -> None:
+        """Brings the many small files of an update together, and what is new into the indices."""
+        self.table.optimize(cleanup_older_than=KEPT_VERSIONS)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether [`Index.speed_up`] has something to do."""
+        effort, num_pictures = self.effort, len(self)
+        if num_pictures < NUM_EXACT:
+            return False
+        return effort is None or abs(num_pictures - effort.num_pictures) > MUCH_NEW * effort.num_pictures
+
+    def speed_up(self) -> None:
+        """
+        Makes the search approximate, or measures how well it is after many new pictures, and makes its index anew
+        where that is no longer good enough.
+        """
+        is_new = self.effort is None
+        if is_new:
+            self.build()
+        if self.measure().recall < LEAST_RECALL and not is_new:
+            self.build()
+            self.measure()
+
+    def build(self) -> None:
+        """Makes the indices of vectors and of names."""
+        self.table.create_index("embedding", config=IvfRq(distance_type="cosine"), replace=True)
+        self.table.create_index("name", config=BTree(), replace=True)
+
+    def measure(self) -> Effort:
+        """Notes the least effort with which the approximate search is good enough, or else the largest."""
+        queries, k = self.references[:NUM_MEASURED], min(RECALL_K, len(self))
+        rows, ids = self.table.search().where("problem IS NULL").select(["embedding"]).with_row_id(True), []
+
+        def read_corpus() -> Iterator[torch.Tensor]:
+            for batch in rows.to_batches(NUM_AT_ONCE):
+                ids.append(torch.from_numpy(batch["_rowid"].to_numpy().astype(np.int64)))
+                yield to_vectors(pa.chunked_array([batch["embedding"]]))
+
+        positions = search(queries, read_corpus(), k)[1]
+        exact = torch.cat(ids)[positions]
+        for num_cells, num_candidates in EFFORTS:
+            effort = Effort(num_cells, num_candidates, num_pictures=len(self))
+            found = torch.stack([self.nearest_ids(query, k, effort) for query in queries])
+            effort = effort._replace(recall=recall_at_k(found, exact))
+            if effort.recall >= LEAST_RECALL:
+                break
+        self.table.update_field_metadata({"path": "embedding", "metadata": {"effort": json.dumps(effort)}})
+        return effort
+
+    def nearest_ids(self, query: torch.Tensor, k: int, effort: Effort) -> torch.Tensor:
+        """LanceDB's numbers of the rows that it finds (k,); -1 where it finds fewer."""
+        rows = self.nearest(query, k, effort).select(["_distance"]).with_row_id(True).to_arrow()
+        ids = torch.from_numpy(rows["_rowid"].to_numpy().astype(np.int64))
+        return torch.nn.functional.pad(ids, (0, k - len(ids)), value=-1)
 
 
-EMPTY = Index([], torch.empty(0, 0))
+def describe_effort(index: Index) -> str:
+    """How the search in an index is, in words that go on "1 picture in a place"; nothing if it is exact."""
+    effort = index.effort
+    if effort is None:
+        return ""
+    if effort.recall is None:
+        return ", searched approximately"
+    return f", searched approximately: {effort.recall:.1%} of the first {RECALL_K} are those of exact search"
 
 
-class Changes(NamedTuple):
-    """How many pictures an update embedded for the first time or again, and dropped."""
-
-    new: int
-    changed: int
-    deleted: int
+def connect(folder: Path) -> lancedb.DBConnection:
+    """A folder of tables, each of which is looked at anew for every question."""
+    return lancedb.connect(folder, read_consistency_interval=timedelta(0))
 
 
-def load_embeddings(folder: Path) -> Index:
-    """
-    The images in a folder of `lotlip embed`.
-
-    Raises:
-        `ValueError`: if there are none.
-    """
-    shards = open_shards(folder).to_table(columns=["id"], filter=pa.compute.field("kind") == "image")
-    if len(shards) == 0:
-        raise ValueError(f"--embeddings_dir {folder} holds no embeddings of images: make them without `--only texts`.")
-    return Index([str(name) for name in shards["id"].to_pylist()], torch.cat(list(read_embeddings(folder, "image"))))
+def is_index(folder: Path) -> bool:
+    """Whether there is an index in a folder."""
+    return any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest"))
 
 
 def find_index(
@@ -106,9 +393,9 @@ def find_index(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     index_dir: Path | None = None,
-) -> Path:
+) -> Index:
     """
-    The folder of the index of a collection by a model, which may have to be made: it notes there which it is of.
+    The index of a collection by a model, which is made if there is none.
 
     Args:
         pictures (`PictureFolder` or `PictureRows`):
@@ -129,190 +416,18 @@ def find_index(
     }
     name = f"{Path(pictures.place).resolve().name}-{Hasher.hash(settings)}"
     folder = cached_assets_path("lotlip", "search", name) if index_dir is None else index_dir / name
-    write_json(folder / "settings.json", settings)
-    return folder
+    return Index.make(folder, embed_texts(model, tokenize(processor, ["a"])).shape[-1], settings)
 
 
-def shard_paths(folder: Path, number: int) -> tuple[Path, Path]:
-    """A shard of embeddings, and the list of what it is of."""
-    return folder / f"embeddings-{number:06d}.parquet", folder / f"pictures-{number:06d}.json"
-
-
-def read_lists(folder: Path) -> dict[int, dict[str, list]]:
-    """By the number of each shard, and by the name of each picture in it, its stamp and what is wrong with it."""
-    lists = {}
-    for number in sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob("embeddings-*.parquet")):
-        with suppress(FileNotFoundError):  # dropped meanwhile by another program
-            lists[number] = json.loads(shard_paths(folder, number)[1].read_text(encoding="utf-8"))
-    return lists
-
-
-def read_state(folder: Path) -> list[tuple[str, int, int]]:
-    """What changes when the index in a folder does, whoever has changed it."""
-    state = []
-    for path in sorted([*folder.glob("embeddings-*.parquet"), *folder.glob("pictures-*.json")]):
-        with suppress(FileNotFoundError):  # dropped meanwhile by another program
-            status = path.stat()
-            state.append((path.name, status.st_size, status.st_mtime_ns))
-    return state
-
-
-def drop_stale(folder: Path, stamps: dict[str, str]) -> Changes:
+def load_embeddings(folder: Path) -> Index:
     """
-    Drops pictures that are no longer there, have changed or stand there twice, from an index on disk.
-
-    A run that is stopped in between loses nothing: the list of a shard is written first, and embeddings that it does
-    not list are dropped as well.
-    """
-    changed, deleted, seen = 0, 0, set()
-    for number, listed in read_lists(folder).items():
-        path, list_path = shard_paths(folder, number)
-        listed_once = {name: record for name, record in listed.items() if name not in seen}
-        kept = {name: record for name, record in listed_once.items() if stamps.get(name) == record[0]}
-        seen |= kept.keys()
-        changed += sum(name in stamps and name not in kept for name in listed_once)
-        deleted += sum(name not in stamps for name in listed_once)
-        if len(kept) < len(listed):
-            write_json(list_path, kept)
-        is_kept = [name in kept for name in parquet.read_table(path, columns=["id"])["id"].to_pylist()]
-        if not kept:
-            path.unlink()
-            list_path.unlink()
-        elif not all(is_kept):
-            write_table(path, parquet.read_table(path).filter(pa.array(is_kept)))
-    return Changes(0, changed, deleted)
-
-
-def update_index(
-    folder: Path,
-    pictures: PictureFolder | PictureRows,
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    batch_size: int = 64,
-    report: Callable[[int, int], bool | None] = lambda done, total: None,
-    lock: AbstractContextManager | None = None,
-    num_workers: int | None = 0,
-) -> Changes:
-    """
-    Makes an index on disk that of a collection as it is now: what is new is embedded, what is gone dropped, and what
-    has changed embedded again. What cannot be read is remembered, and tried again when its file changes. What is out
-    of reach is kept as it was, and so is everything if there is no picture any more: a disk that is not mounted is an
-    empty folder. Whatever ends an update, an error or Ctrl-C, what was embedded until then stays.
-
-    The folder is one of `lotlip embed`, with a list of pictures beside each file. It must be of one model.
-
-    Args:
-        folder (`Path`):
-            Where the index is, or will be: see [`find_index`].
-        pictures (`PictureFolder` or `PictureRows`):
-            The collection.
-        model (`PreTrainedModel`):
-            A dual encoder.
-        processor (`ProcessorMixin`):
-            Its processor.
-        batch_size (`int`, *optional*, defaults to 64):
-            Pictures in a batch.
-        report (`Callable[[int, int], bool | None]`, *optional*):
-            Called with how many pictures are done and how many there are to do; what it returns, if true, stops the
-            update with the pictures so far.
-        lock (`AbstractContextManager`, *optional*):
-            Entered while the model computes.
-        num_workers (`int`, *optional*, defaults to 0):
-            Processes that decode, None for as many as fit the machine: see [`Workers`].
-
-    Returns:
-        `Changes`: what has changed. [`load_index`] reads the index.
+    The images in a folder of `lotlip embed`, in memory.
 
     Raises:
-        `OSError`: if another program is making this index, or the collection is not there any more.
+        `ValueError`: if there are none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        writing = FileLock(folder / ".lock").acquire(timeout=0)
-    except Timeout as error:
-        raise BlockingIOError("another program is indexing them. Look for changes when it is done.") from error
-    with writing:
-        pending, changes = prune_index(folder, pictures)
-        read_row = PictureReader(pictures, Resizing.of(processor.image_processor))
-        with Workers(RowCollator(processor, read_row), num_workers) as workers:
-            embed_pictures(folder, pending, model, processor, workers, batch_size, report, lock or nullcontext())
-    return changes
-
-
-def prune_index(folder: Path, pictures: PictureFolder | PictureRows) -> tuple[dict[str, str], Changes]:
-    """Drops what is not as it was, and returns the pictures to be embedded with their stamps, and what changes."""
-    stamps = pictures.scan()
-    listed = {name: record for lists in read_lists(folder).values() for name, record in lists.items()}
-    stamps |= {name: stamp for name, (stamp, _) in listed.items() if pictures.is_out_of_reach(name)}
-    if listed and not stamps:
-        raise FileNotFoundError(
-            f"there is no picture any more. The {len(listed):,} that were indexed are kept; to forget them, delete "
-            f"{folder}."
-        )
-    changes = drop_stale(folder, stamps)
-    kept = {name for lists in read_lists(folder).values() for name in lists}
-    pending = {name: stamps[name] for name in sorted(stamps.keys() - kept)}
-    return pending, changes._replace(new=len(pending) - changes.changed)
-
-
-def embed_pictures(
-    folder: Path,
-    pending: dict[str, str],
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    workers: Workers,
-    batch_size: int,
-    report: Callable[[int, int], bool | None],
-    lock: AbstractContextManager,
-) -> None:
-    """Adds shards of pictures, given with their stamps, to an index: see [`update_index`]."""
-    names, first = list(pending), max(read_lists(folder), default=-1) + 1
-    with lock:
-        dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
-    if report(0, len(names)):
-        return
-    shards = {name: first + place // SHARD_SIZE for place, name in enumerate(names)}
-    rows = ([(name, None) for name in of_shard] for _, of_shard in groupby(names, key=shards.get))
-    batches = (of_shard[row : row + batch_size] for of_shard in rows for row in range(0, len(of_shard), batch_size))
-    results = embed_rows(model, processor, workers.map(batches), group=shards.get, num_prefetched=2, lock=lock)
-    num_done = 0
-    with closing(results):
-        for number, parts in groupby(results, key=lambda part: part.group):
-            embedded = []
-            try:
-                for part in parts:
-                    embedded.append(part)
-                    num_done += len(part.items) + len(part.unreadable)
-                    if report(num_done, len(names)):
-                        return
-            finally:  # whatever ends it, what is embedded stays
-                write_pictures(folder, number, embedded, pending, dim)
-
-
-def write_pictures(folder: Path, number: int, embedded: list[EmbeddedItems], stamps: dict[str, str], dim: int) -> None:
-    """Writes a shard of an index and its list, if there is anything to write."""
-    path, list_path = shard_paths(folder, number)
-    items = [item for part in embedded for item in part.items]
-    names = [item.row for item in items]
-    wrong = {name: error for part in embedded for name, error in part.unreadable}
-    if names or wrong:
-        write_json(list_path, {name: [stamps[name], wrong.get(name)] for name in [*names, *wrong]})
-        embeds = [part.embeds for part in embedded if part.embeds is not None]
-        write_shard(path, names, items, torch.cat([torch.empty(0, dim), *embeds]))
-
-
-def load_index(folder: Path) -> Index:
-    """What [`update_index`] left in a folder."""
-    lists = read_lists(folder)
-    if not lists:
-        return EMPTY
-    unreadable = {name: error for listed in lists.values() for name, (_, error) in listed.items() if error is not None}
-    names, embeds = [], []
-    for number in lists:
-        with suppress(FileNotFoundError):  # dropped meanwhile by another program
-            # a file is replaced as a whole: its names and embeddings are of one reading
-            table = parquet.read_table(shard_paths(folder, number)[0], columns=["id", "embedding"])
-            if len(table) > 0:
-                names += table["id"].to_pylist()
-                embeds.append(torch.tensor(read_stored_values(table["embedding"].combine_chunks())))
-    return Index(names, torch.cat(embeds) if embeds else torch.empty(0, 0), unreadable)
+    shards = open_shards(folder).to_table(columns=["id"], filter=pa.compute.field("kind") == "image")
+    if len(shards) == 0:
+        raise ValueError(f"--embeddings_dir {folder} holds no embeddings of images: make them without `--only texts`.")
+    names = [str(name) for name in shards["id"].to_pylist()]
+    return Index.of_embeddings(names, torch.cat(list(read_embeddings(folder, "image"))))

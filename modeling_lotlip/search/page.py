@@ -83,7 +83,7 @@ class Handlers:
 
     def format_found(self, query: Query, results: list[Result]) -> dict[str, str]:
         searcher = self.searcher
-        num_pictures = len(searcher.index.names)
+        num_pictures = len(searcher.index)
         return {"html": format_results(query, results, searcher.thumbnail, searcher.sentence_score, num_pictures)}
 
     def search(self, text: str, image_path: str | None) -> str:
@@ -132,8 +132,7 @@ def build_page(searcher: Searcher, k: int) -> gr.Blocks:
         gr.HTML(format_title())
         with gr.Row(equal_height=False):
             status = gr.HTML(format_status(searcher), elem_id="status", scale=4, min_width=300)
-            can_change = searcher.folder is not None
-            refresh = gr.Button("Look for changes", size="sm", scale=0, min_width=160, visible=can_change)
+            refresh = gr.Button("Look for changes", size="sm", scale=0, min_width=160, visible=searcher.is_kept)
         timer = gr.Timer(0.5, active=False)
         with gr.Tab("Search"):
             build_search(handlers)
@@ -196,20 +195,19 @@ def open_searcher(
     name = choose_model(model_arguments, page.embeddings_dir)
     model, processor = load_model(name, model_arguments)
     options = {
-        "faiss_factory": page.faiss_factory,
         "sentence_score": page.sentence_score,
         "max_length": model_arguments.max_length,
         "batch_size": model_arguments.batch_size,
     }
     if page.embeddings_dir is None:
-        folder = find_index(pictures, model, processor, page.index_dir)
+        index = find_index(pictures, model, processor, page.index_dir)
         splitter = page.sub_caption_splitter or choose_splitter()
-        return Searcher(model, processor, pictures, folder, splitter=splitter, **options)
+        return Searcher(model, processor, pictures, index, splitter=splitter, **options)
     # queries are split as the captions were
     settings = check_model(page.embeddings_dir, model, name)
     splitter = settings.get("sub_caption_splitter", "paper")
     index = load_embeddings(page.embeddings_dir)
-    return Searcher(model, processor, pictures, index=index, splitter=splitter, **options)
+    return Searcher(model, processor, pictures, index, is_kept=False, splitter=splitter, **options)
 
 
 def check_port(port: int) -> None:

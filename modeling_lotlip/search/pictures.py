@@ -3,12 +3,15 @@
 """The pictures of a collection: those of a folder, or of the rows of a data set."""
 
 import base64
+import hashlib
 import io
 import os
 import stat
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute
@@ -16,16 +19,57 @@ from datasets import Dataset
 from PIL import Image
 
 from ..data.arguments import SourceArguments
-from ..data.images import IMAGE_EXTENSIONS, Resizing, UnreadableImageError, read_image, undecoded
+from ..data.images import IMAGE_ERRORS, IMAGE_EXTENSIONS, Resizing, open_image, read_file, read_image, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, load_split
 from ..embedding.rows import Item
 from ..embedding.store import read_settings
 from .arguments import PageArguments
 
 
-def make_stamp(status: os.stat_result) -> str:
-    """What changes when a file does: its size, and when it was written."""
-    return f"{status.st_size} {status.st_mtime_ns}"
+# The tags of EXIF: how a picture is turned, when it was taken, and when its file was written
+ORIENTATION, DATE_TIME_ORIGINAL, DATE_TIME = 0x0112, 0x9003, 0x0132
+EXIF_IFD = 0x8769
+
+
+class Stamp(NamedTuple):
+    """
+    What changes when a picture does: size and time of its file, or what says so of the row of a data set.
+
+    Args:
+        size (`int`, *optional*):
+            Of the file, in bytes.
+        modified (`int`, *optional*):
+            When it was written, in nanoseconds since 1970.
+        row (`str`, *optional*):
+            The fingerprint of the data set and the number of the row, if the picture has no file of its own.
+    """
+
+    size: int | None = None
+    modified: int | None = None
+    row: str | None = None
+
+
+def make_stamp(status: os.stat_result) -> Stamp:
+    """That of a file."""
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
+    """
+    What the index notes of a picture's file: its `hash`, and `width`, `height` and when it was `taken` as far as it
+    says.
+    """
+    facts = {"hash": hashlib.blake2b(content, digest_size=16).hexdigest()}
+    try:
+        image = open_image(content)
+        exif = image.getexif()
+        is_turned = exif.get(ORIENTATION) in (5, 6, 7, 8)
+        facts["width"], facts["height"] = image.size[::-1] if is_turned else image.size
+        taken = exif.get_ifd(EXIF_IFD).get(DATE_TIME_ORIGINAL) or exif.get(DATE_TIME)
+        facts["taken"] = None if taken is None else datetime.strptime(taken, "%Y:%m:%d %H:%M:%S")
+    except IMAGE_ERRORS:  # of the date, say: "0000:00:00 00:00:00"
+        pass
+    return facts
 
 
 class PictureFolder:
@@ -59,7 +103,7 @@ class PictureFolder:
         """By which the index of the folder is found again."""
         return str(self.folder.resolve())
 
-    def scan(self) -> dict[str, str]:
+    def scan(self) -> dict[str, Stamp]:
         """
         By name a stamp that changes when the file does. `others` then counts by their kind what is left out, and
         `closed_folders` has the folders that may not be read.
@@ -103,14 +147,17 @@ class PictureFolder:
         """Whether a picture is in a folder that could not be read, so that nobody knows whether it is still there."""
         return any(str(folder) in self.closed_folders for folder in PurePath(name).parents)
 
-    def stamp(self, name: str) -> str:
+    def stamp(self, name: str) -> Stamp:
         """That of one file. Raises an `OSError` if it is gone."""
         return make_stamp(os.stat(self.folder / name))
 
+    def read_file(self, name: str) -> bytes:
+        """The file of a picture. Raises an `UnreadableImageError` if it cannot be read."""
+        return read_file({"path": str(self.folder / name), "bytes": None})
+
     def read(self, name: str, max_side: int | None = None, resizing: Resizing | None = None) -> Image.Image:
         """The picture of a name, made smaller or read as a model needs it: see `read_image`."""
-        resizing = None if self.exact_decoding else resizing
-        return read_image({"path": str(self.folder / name), "bytes": None}, max_side, resizing)
+        return read_image({"bytes": self.read_file(name)}, max_side, None if self.exact_decoding else resizing)
 
 
 class PictureRows:
@@ -155,7 +202,7 @@ class PictureRows:
         self.dataset = undecoded(dataset.select_columns(image_column), image_column)
         self.image_column = image_column
 
-    def scan(self) -> dict[str, str]:
+    def scan(self) -> dict[str, Stamp]:
         """By name a stamp: that of the file, or of the whole data set if that holds the pictures itself."""
         paths = []
         for table in self.dataset.with_format("arrow").iter(batch_size=1000):
@@ -163,32 +210,33 @@ class PictureRows:
             paths += pa.compute.if_else(column.field("bytes").is_null(), column.field("path"), None).to_pylist()
         return {name: self.stamp_of_row(row, paths[row]) for name, row in self.rows.items()}
 
-    def stamp_of_row(self, row: int, path: str | None) -> str:
+    def stamp_of_row(self, row: int, path: str | None) -> Stamp:
         """That of a file of its own, or of the row as it is in the data set."""
-        return make_stamp(os.stat(path)) if path and os.path.exists(path) else f"{self.fingerprint} {row}"
+        return make_stamp(os.stat(path)) if path and os.path.exists(path) else Stamp(row=f"{self.fingerprint} {row}")
 
     def is_out_of_reach(self, name: str) -> bool:
         """No row is."""
         return False
 
-    def stamp(self, name: str) -> str:
+    def stamp(self, name: str) -> Stamp:
         """That of one row."""
         row = self.rows[name]
         file = self.dataset[row][self.image_column] or {"bytes": None, "path": None}
         return self.stamp_of_row(row, file["path"] if file["bytes"] is None else None)
 
+    def read_file(self, name: str) -> bytes:
+        """The file of a picture. Raises an `UnreadableImageError` if it cannot be read."""
+        return read_file(self.dataset[self.rows[name]][self.image_column])
+
     def read(self, name: str, max_side: int | None = None, resizing: Resizing | None = None) -> Image.Image:
         """The picture of a name, made smaller or read as a model needs it: see `read_image`."""
-        file = self.dataset[self.rows[name]][self.image_column]
-        if file is None:
-            raise UnreadableImageError("there is none")
-        return read_image(file, max_side, None if self.exact_decoding else resizing)
+        return read_image({"bytes": self.read_file(name)}, max_side, None if self.exact_decoding else resizing)
 
 
 @dataclass
 class PictureReader:
     """
-    What is in a row of [`RowCollator`]: the picture of a name.
+    What is in a row of [`RowCollator`]: the picture of a name, known by that and what [`describe_file`] says.
 
     Args:
         pictures (`PictureFolder` or `PictureRows`):
@@ -201,7 +249,9 @@ class PictureReader:
     resizing: Resizing | None = None
 
     def __call__(self, name: str, _: None) -> list[Item]:
-        return [Item(name, "image", self.pictures.read(name, resizing=self.resizing))]
+        content = self.pictures.read_file(name)
+        image = read_image({"bytes": content}, resizing=None if self.pictures.exact_decoding else self.resizing)
+        return [Item((name, describe_file(content)), "image", image)]
 
 
 def open_pictures(collection: PageArguments) -> PictureFolder | PictureRows:

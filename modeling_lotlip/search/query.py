@@ -14,7 +14,6 @@ from ..data.images import Resizing, UnreadableImageError, read_image
 from ..embedding.batches import Batch, embed_batch, embed_corpus
 from ..embedding.families import in_trained_case
 from ..embedding.features import prepare_images
-from ..embedding.search import query_faiss_index, search
 from ..evaluation.relevance import heat_map, patch_relevance, seen_picture, sub_caption_directions
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .index import Index
@@ -290,29 +289,20 @@ def search_index(index: Index, query: Query, k: int) -> list[Result]:
 
     Args:
         index (`Index`):
-            The collection. If it has an approximate index, that is used.
+            The collection.
         query (`Query`):
             The query.
         k (`int`):
             How many pictures, if there are so many.
     """
-    k = min(k, len(index.names))
-    if k == 0:
-        return []
-    if index.faiss is None:
-        similarities, positions = search(query.embedding[None], [index.embeds], k)
-    else:
-        similarities, positions = query_faiss_index(index.faiss, query.embedding[None], k)
-    is_found = positions[0] >= 0
-    similarities, positions = similarities[0, is_found], positions[0, is_found]
-    fits = torch.empty(len(positions), 0)
+    found = index.search(query.embedding, k)
+    fits = torch.empty(len(found.names), 0)
     if query.sentences:
-        own = index.embeds[positions] @ query.sentence_embeds.t()
-        fits = percentiles(own, index.references @ query.sentence_embeds.t())
+        fits = percentiles(found.embeds @ query.sentence_embeds.t(), index.references @ query.sentence_embeds.t())
         fits[:, ~query.sentence_embeds.any(dim=1)] = torch.nan
     return [
-        Result(index.names[position], similarity, [None if fit != fit else fit for fit in row])
-        for position, similarity, row in zip(positions.tolist(), similarities.tolist(), fits.tolist())
+        Result(name, similarity, [None if fit != fit else fit for fit in row])
+        for name, similarity, row in zip(found.names, found.similarities.tolist(), fits.tolist())
     ]
 
 

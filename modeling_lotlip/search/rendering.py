@@ -11,7 +11,7 @@ from pathlib import PurePath
 from jinja2 import Environment, StrictUndefined
 
 from .arguments import SENTENCE_SCORES
-from .index import NUM_REFERENCES
+from .index import NUM_REFERENCES, describe_effort
 from .pictures import describe_others
 from .query import SATISFIED, Query, Result, Sentence
 from .searcher import Searcher
@@ -177,18 +177,24 @@ def format_labels(labels: list[Label], add_up: bool) -> str:
 def format_status(searcher: Searcher) -> str:
     """What is indexed, or how far that is, and what is left out."""
     status, index, changes, pictures = searcher.status, searcher.index, searcher.changes, searcher.pictures
+    num_pictures = len(index)
+    if status.is_updating and status.is_speeding_up:
+        line = f"Making the search in {count(num_pictures, 'picture')} fast. They can be searched meanwhile."
+        return render("progress", line=line, share=1)
     if status.is_updating:
         line = f"Indexing: {status.done:,} of {count(status.total, 'picture')}" if status.total else "Looking ..."
-        if index.names:
-            line += f" ({count(len(index.names), 'picture')} can be searched)"
+        if num_pictures:
+            line += f" ({count(num_pictures, 'picture')} can be searched)"
         return render("progress", line=line, share=status.done / status.total if status.total else 0)
     alert, line, notes = "", "", []
     if status.problem is not None:
         alert = f"The pictures in {pictures.place} could not be indexed: {status.problem}"
-        if index.names:
-            notes.append(f"{count(len(index.names), 'picture')} of before can be searched.")
+        if num_pictures:
+            notes.append(f"{count(num_pictures, 'picture')} of before can be searched.")
+    elif num_pictures:
+        line = f"{count(num_pictures, 'picture')} in {pictures.place}{describe_effort(index)}."
     else:
-        line = describe_collection(searcher)
+        line = f"No pictures in {pictures.place}. Put some there, then look for changes."
     if any(changes):
         last = [f"{number:,} {name}" for name, number in changes._asdict().items() if number]
         notes.append(f"Last look: {', '.join(last)}.")
@@ -196,16 +202,3 @@ def format_status(searcher: Searcher) -> str:
     unreadable = sorted(index.unreadable)
     num_unreadable = count(len(unreadable), "file")
     return render("status", alert=alert, line=line, notes=notes, unreadable=unreadable, num_unreadable=num_unreadable)
-
-
-def describe_collection(searcher: Searcher) -> str:
-    """How many pictures there are, and how they are searched."""
-    index, place = searcher.index, searcher.pictures.place
-    if not index.names:
-        return f"No pictures in {place}. Put some there, then look for changes."
-    how = ""
-    if searcher.faiss_factory is not None:
-        how = f", searched approximately ({searcher.faiss_factory})"
-        if index.faiss is None:
-            how = f", searched exactly: they are too few for {searcher.faiss_factory}"
-    return f"{count(len(index.names), 'picture')} in {place}{how}."

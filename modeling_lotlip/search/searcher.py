@@ -2,10 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model and a collection, for several visitors at once. `page.py` makes a page of it."""
 
-import logging
 import time
 from functools import lru_cache
-from pathlib import Path
 from threading import Lock, Thread
 from typing import NamedTuple
 
@@ -15,15 +13,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import Resizing, UnreadableImageError
-from ..embedding.batches import embed_texts, tokenize
-from ..embedding.search import check_faiss_factory
-from .index import EMPTY, SHARD_SIZE, Changes, Index, load_index, read_state, update_index
-from .pictures import PictureFolder, PictureRows, encode_picture
+from .index import Index
+from .pictures import PictureFolder, PictureRows, Stamp, encode_picture
 from .query import Query, QueryError, Result, draw_heat_map, embed_query, read_query_image, search_index
+from .update import Changes, update_index
 from .zero_shot import Label, classify_image
 
-
-logger = logging.getLogger(__name__)
 
 # Of a picture among results, and of one alone: the longer side in pixels
 PICTURE_SIDE, WINDOW_SIDE = 480, 1600
@@ -36,18 +31,31 @@ PROBLEMS = (MemoryError, OSError, RuntimeError, ValueError)
 
 
 class Status(NamedTuple):
-    """What a searcher does: so many of so many pictures indexed while it works, and what went wrong before."""
+    """
+    What a searcher does.
+
+    Args:
+        is_updating (`bool`):
+            Whether it works on the index.
+        done, total (`int`):
+            So many of so many pictures are indexed then.
+        problem (`str`, *optional*):
+            What went wrong before.
+        is_speeding_up (`bool`, *optional*, defaults to `False`):
+            Whether all are, and the search in them is made fast.
+    """
 
     is_updating: bool
     done: int
     total: int
     problem: str | None
+    is_speeding_up: bool = False
 
 
 class Searcher:
     """
     A model and a collection, for several visitors at once: updates run in a thread of their own, and searches use what
-    was indexed last.
+    is indexed then.
 
     Args:
         model (`PreTrainedModel`):
@@ -56,13 +64,10 @@ class Searcher:
             Its processor.
         pictures (`PictureFolder` or `PictureRows`):
             The collection.
-        folder (`Path`, *optional*):
-            Where its index is kept and updated: see [`find_index`]. Without one it is never updated.
-        index (`Index`, *optional*):
-            What can be searched from the start.
-        faiss_factory (`str`, *optional*):
-            Search approximately, with this index of faiss. Where it needs more pictures than there are, the search
-            stays exact. Default: exact search.
+        index (`Index`):
+            Its index: see [`find_index`].
+        is_kept (`bool`, *optional*, defaults to `True`):
+            Whether the index is to be kept up to date.
         sentence_score (`str`, *optional*, defaults to `"alone"`):
             How pictures are scored on each sentence of a query, `"alone"` or `"left_out"`: see [`embed_sentences`].
         splitter (`str`, *optional*, defaults to `"sentences"`):
@@ -71,10 +76,6 @@ class Searcher:
             Truncate texts at this many tokens.
         batch_size (`int`, *optional*, defaults to 64):
             Pictures in a batch of an update.
-
-    Raises:
-        `ImportError`: if faiss is asked for and not installed.
-        `ValueError`: if faiss knows no such index.
     """
 
     def __init__(
@@ -82,23 +83,18 @@ class Searcher:
         model: PreTrainedModel,
         processor: ProcessorMixin,
         pictures: PictureFolder | PictureRows,
-        folder: Path | None = None,
-        index: Index = EMPTY,
+        index: Index,
         *,
-        faiss_factory: str | None = None,
+        is_kept: bool = True,
         sentence_score: str = "alone",
         splitter: str = "sentences",
         max_length: int | None = None,
         batch_size: int = 64,
     ):
-        self.model, self.processor, self.pictures, self.folder = model, processor, pictures, folder
-        self.faiss_factory, self.batch_size = faiss_factory, batch_size
+        self.model, self.processor, self.pictures, self.index = model, processor, pictures, index
+        self.is_kept, self.batch_size = is_kept, batch_size
         self.resizing = None if pictures.exact_decoding else Resizing.of(processor.image_processor)
         self.sentence_score, self.splitter, self.max_length = sentence_score, splitter, max_length
-        if faiss_factory is not None:
-            check_faiss_factory(faiss_factory, embed_texts(model, tokenize(processor, ["a"])).shape[-1])
-        self.use(index)
-        self.state = None
         self.changes = Changes(0, 0, 0)
         self.model_lock, self.update_lock, self.start_lock = Lock(), Lock(), Lock()
         self.status = Status(False, 0, 0, None)
@@ -106,22 +102,6 @@ class Searcher:
         self.is_stopped = False
         self.thread = None
         self.encoded = lru_cache(NUM_THUMBNAILS)(self.encode)
-
-    def use(self, index: Index) -> None:
-        """Searches in an index from now on, approximately if that was asked for and can be."""
-        if self.faiss_factory is not None:
-            try:
-                index = index.with_faiss(self.faiss_factory)
-            except ValueError as error:  # too few to train it: exact search takes no time then
-                logger.warning(f"The search is exact for now. {error}")
-        self.index = index
-
-    def refresh(self) -> None:
-        """Uses the index on disk, if this or another program has changed it."""
-        state = read_state(self.folder)
-        if state != self.state:
-            self.use(load_index(self.folder))
-            self.state = state
 
     def update(self) -> None:
         """Makes the index that of the collection as it is now, with a progress bar in the terminal."""
@@ -131,31 +111,27 @@ class Searcher:
                 self.status = Status(True, done, total, None)
                 progress.total = total
                 progress.update(done - progress.n)
-                # what is on disk can be searched: read again as it grows by a half
-                if done >= SHARD_SIZE and num_before + done >= 1.5 * len(self.index.names):
-                    self.refresh()
                 return self.is_stopped
+
+            def announce() -> None:
+                self.status = self.status._replace(is_speeding_up=True)
 
             self.status, problem = Status(True, 0, 0, None), None
             try:
-                self.refresh()
-                num_before, self.changes = len(self.index.names), Changes(0, 0, 0)
+                self.changes = Changes(0, 0, 0)
                 self.changes = update_index(
-                    self.folder,
+                    self.index,
                     self.pictures,
                     self.model,
                     self.processor,
                     self.batch_size,
                     report,
+                    announce,
                     self.model_lock,
                     num_workers=None,
                 )
             except PROBLEMS as error:  # the page says it
                 problem = str(error) or type(error).__name__
-            try:
-                self.refresh()  # what an update has changed before it failed, too
-            except PROBLEMS as error:
-                problem = problem or str(error) or type(error).__name__
             finally:
                 self.last_look = time.monotonic()
                 self.status = self.status._replace(is_updating=False, problem=problem)
@@ -168,7 +144,7 @@ class Searcher:
         with self.start_lock:  # of several pages that are opened at once one begins
             is_running = self.thread is not None and self.thread.is_alive()
             is_recent = time.monotonic() - self.last_look < min_seconds_ago
-            if self.folder is not None and not is_running and not is_recent:
+            if self.is_kept and not is_running and not is_recent:
                 self.status = Status(True, 0, 0, None)
                 self.thread = Thread(target=self.update, daemon=True)
                 self.thread.start()
@@ -186,7 +162,7 @@ class Searcher:
         except (OSError, UnreadableImageError):
             return None
 
-    def encode(self, name: str, stamp: str, max_side: int) -> str:
+    def encode(self, name: str, stamp: Stamp, max_side: int) -> str:
         """The address of a picture; one of another stamp, which is not used here, is another entry of the cache."""
         return encode_picture(self.pictures.read(name, max_side))
 
@@ -196,7 +172,7 @@ class Searcher:
 
     def read(self, name: str, max_side: int | None = None, resizing: Resizing | None = None) -> Image.Image:
         """A picture of the collection. Raises a `QueryError` if there is none of the name."""
-        if name not in self.index.positions:
+        if name not in self.index:
             raise QueryError("This picture is not in the collection any more. Search again.")
         try:
             return self.pictures.read(name, max_side, resizing)
@@ -206,8 +182,7 @@ class Searcher:
     def search(self, text: str, image_path: str | None, k: int) -> tuple[Query, list[Result]]:
         """Raises a `QueryError` if there is nothing to search for, or to search in."""
         image = None if image_path is None else read_query_image(image_path, self.resizing)
-        index = self.index
-        if not index.names:
+        if len(self.index) == 0:
             if self.status.is_updating:
                 raise QueryError("The first pictures are still being indexed. Try again in a moment.")
             raise QueryError("Nothing is indexed yet: there is no picture to find.")
@@ -221,15 +196,15 @@ class Searcher:
                 self.max_length,
                 self.splitter,
             )
-        return query, search_index(index, query, k)
+        return query, search_index(self.index, query, k)
 
     def similar(self, name: str, k: int) -> tuple[Query, list[Result]]:
         """The pictures that are most similar to one of the collection, itself first."""
-        index = self.index
-        if name not in index.positions:
+        embedding = self.index.embedding(name)
+        if embedding is None:
             raise QueryError("This picture is not in the collection any more. Search again.")
-        query = Query(index.embeds[index.positions[name]], [], torch.empty(0, 0))
-        return query, search_index(index, query, k)
+        query = Query(embedding, [], torch.empty(0, 0))
+        return query, search_index(self.index, query, k)
 
     def heat_map(self, name: str, sentence: str) -> Image.Image:
         """Where in a picture of the collection a sentence is found."""

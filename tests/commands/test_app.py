@@ -14,7 +14,6 @@ import lotlip
         (["nothing"], "nothing is no folder: name the folder of your pictures."),
         (["text.txt"], "text.txt is no folder: name the folder of your pictures."),
         (["--embeddings_dir", "photos"], "--embeddings_dir photos is no folder of `lotlip embed`."),
-        (["photos", "--index_dir", "indices", "--faiss_factory", "HNSV"], "HNSV` of vectors of dimension 32"),
     ],
 )
 def test_wrong_pictures_are_told_in_a_line(arguments, message, model_dir, tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.search import answers
-from modeling_lotlip.search.index import load_index
+from modeling_lotlip.search.index import Index
 from tests.helpers.commands import read_error
 from tests.helpers.embeddings import embed_images
 
@@ -149,7 +149,6 @@ def test_a_text_longer_than_the_model_reads_is_marked(search):
         ([], "there is nothing to search in: name a folder of PHOTOS"),
         (["photos", "a boat", "--kind", "long"], "--kind long is of --embeddings_dir"),
         (["photos", "a boat", "--k", "0"], "--k must be at least 1, got 0."),
-        (["photos", "a boat", "--faiss_factory", "HNSV"], "faiss knows no index `--faiss_factory HNSV`"),
         (
             ["photos", "a boat", "--output_file", "found.xml"],
             "--output_file found.xml must end in .json",
@@ -191,7 +190,7 @@ def test_ctrl_c_keeps_what_is_indexed(search, monkeypatch):
     assert status == 130 and out == "" and err.splitlines()[-1] == "lotlip search: interrupted."
     (folder,) = Path("indices").iterdir()
     # three batches of nine files, of which one is broken
-    assert len(load_index(folder).names) == 6
+    assert len(Index.open(folder)) == 6
     status, out, err = search("photos", "a boat")
     assert status == 0 and "8 pictures in photos (files: 3 new)." in err
 
@@ -206,13 +205,6 @@ def test_what_another_program_has_indexed_is_searched_meanwhile(search, monkeypa
     status, out, err = search("photos", "a boat", "--k", "2")
     assert status == 0 and len(out.splitlines()) == 3
     assert "Another program is indexing the pictures" in caplog.text
-
-
-def test_approximate_search_finds_the_same(search):
-    exact = search("photos", "a boat")[1]
-    assert search("photos", "a boat", "--faiss_factory", "Flat")[1] == exact
-    status, _, err = search("photos", "a boat", "--faiss_factory", "IVF64,Flat")
-    assert status == 2 and "--faiss_factory IVF64,Flat" in err
 
 
 def test_without_sentencex_texts_are_split_as_in_the_paper(search, monkeypatch):
@@ -263,8 +255,6 @@ def test_embeddings_of_a_data_set_are_searched(search, embeddings, model_dir):
     status, out, err = search(*capture, "a house", "--k", "500", "--kind", "long")
     num_long = len(json.loads(Path("found.json").read_text())["queries"][0]["results"])
     assert status == 0 and num_long == 12 and "--k 500 is more than there are: all 12 are shown." in err
-    status, out, _ = search(*capture, "a house", "--faiss_factory", "Flat")
-    assert out.splitlines()[0] == "Flat: recall@5 1.000 against exact search"
 
 
 def test_embeddings_are_searched_with_the_model_that_made_them(search, embeddings, model_dir, monkeypatch, capsys):

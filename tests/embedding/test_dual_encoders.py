@@ -115,9 +115,9 @@ def test_search_page(name, family_folders, tmp_path):
         noise(index).save(tmp_path / f"{index}.png")
     model, processor = load_model(str(family_folders(name)), LoadingArguments(device="cpu"))
     pictures = PictureFolder(tmp_path)
-    folder = find_index(pictures, model, processor, tmp_path / "indices")
+    index = find_index(pictures, model, processor, tmp_path / "indices")
     options = {"sentence_score": "left_out", "splitter": "paper", "batch_size": 2}
-    searcher = Searcher(model, processor, pictures, folder, **options)
+    searcher = Searcher(model, processor, pictures, index, **options)
     searcher.update()
     assert searcher.status.problem is None
     query, results = searcher.search("a red boat. " * 200, None, 5)

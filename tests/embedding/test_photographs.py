@@ -12,8 +12,9 @@ from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.retrieval import embed_dataset
-from modeling_lotlip.search.index import load_index, update_index
+from modeling_lotlip.search.index import find_index
 from modeling_lotlip.search.pictures import PictureFolder
+from modeling_lotlip.search.update import update_index
 from tests.helpers import photographs
 from tests.helpers.embeddings import embed_images
 
@@ -25,9 +26,9 @@ def test_the_same_files_everywhere(model_dir, tmp_path, monkeypatch, caplog, cap
     model, processor = load_model(str(model_dir), InferenceArguments(device="cpu"))
     (expected,) = embed_images(model, processor, [photographs.make_picture()])
 
-    assert update_index(tmp_path / "index", PictureFolder(folder), model, processor).new == len(seen) + len(named)
-    index = load_index(tmp_path / "index")
-    assert set(index.names) == set(seen) and set(index.unreadable) == set(named)
+    index = find_index(PictureFolder(folder), model, processor, tmp_path / "indices")
+    assert update_index(index, PictureFolder(folder), model, processor).new == len(seen) + len(named)
+    assert {name for name, _ in index.read_stamps()} == {*seen, *named} and set(index.unreadable) == set(named)
     assert all("huge" not in name or "make it smaller" in error for name, error in index.unreadable.items())
 
     # `datasets` would leave out what it has no ending for
@@ -54,7 +55,7 @@ def test_the_same_files_everywhere(model_dir, tmp_path, monkeypatch, caplog, cap
     assert all(name in caplog.text for name in named)
 
     coloured = [name for name, image in seen.items() if image.getpixel((0, 0))[0] != image.getpixel((0, 0))[1]]
-    embeds = {"index": dict(zip(index.names, index.embeds))}
+    embeds = {"index": {name: index.embedding(name) for name in seen}}
     embeds["embed"] = {row["id"]: torch.tensor(row["embedding"]) for row in stored}
     embeds["evaluation"] = dict(zip(evaluated.captions["short"].texts, evaluated.image_embeds))
     for where, of_name in embeds.items():

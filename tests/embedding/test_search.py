@@ -1,7 +1,5 @@
 import math
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.embedding.search import format_hits, recall_at_k, search, search_faiss, search_folder
+from modeling_lotlip.embedding.search import format_hits, search, search_folder
 from modeling_lotlip.embedding.store import (
     STORAGE_DTYPES,
     from_storage,
@@ -195,23 +193,6 @@ def test_search_in_a_folder(embeddings_dir, storage_dtype, kind, model_dir):
         assert [(result["id"], result["index"]) for result in query["results"]] == expected
         assert all(f"id {identifier}   index {index}" in printed for identifier, index in expected)
 
-    # so small a graph is searched through; signs alone make some pictures equal, in any order
-    approximate = search_folder(folder, model, processor, queries, kind, k=4, faiss_factory="HNSW32")
-    recall = approximate["recall_against_exact"]
-    assert f"HNSW32: recall@4 {recall:.3f} against exact search" in format_hits(approximate)
-    assert storage_dtype == "binary" or recall == 1.0
-    for query, scores in zip(approximate["queries"], similarities.tolist()):
-        assert [result["similarity"] for result in query["results"]] == pytest.approx(scores, abs=1e-5)
-
-    # of four cells one is looked into, which gives fewer results than asked for; each of them is right
-    approximate = search_folder(folder, model, processor, queries, kind, k=len(rows), faiss_factory="IVF4,Flat")
-    found = [{(result["id"], result["index"]) for result in query["results"]} for query in approximate["queries"]]
-    assert all(0 < len(results) < len(rows) for results in found)
-    assert all(len(query["results"]) == len(own) for query, own in zip(approximate["queries"], found))
-    assert approximate["recall_against_exact"] == pytest.approx(
-        np.mean([len(results) for results in found]) / len(rows)
-    )
-
 
 def test_refuses_other_models_and_missing_kinds(embeddings_dir, model_dir, tmp_path):
     folder = embeddings_dir("int8", only="images")
@@ -230,38 +211,3 @@ def test_refuses_other_models_and_missing_kinds(embeddings_dir, model_dir, tmp_p
     with torch.no_grad():
         model.text_projection.weight[0, 0] += 1e-3
     refuse("of other weights than")
-
-
-def test_faiss_is_measured_against_exact_search():
-    generator = torch.manual_seed(0)
-    queries, corpus = unit(generator, 50, 16), unit(generator, 2000, 16)
-    similarities, exact = search(queries, [corpus], 10)
-    found, positions = search_faiss(queries, iter(corpus.split(999)), 10, "Flat")
-    assert recall_at_k(positions, exact) == 1.0
-    torch.testing.assert_close(found, similarities, rtol=0, atol=1e-5)
-    # one of 16 cells is looked into
-    recall = recall_at_k(search_faiss(queries, [corpus], 10, "IVF16,Flat")[1], exact)
-    assert 0.05 < recall < 0.95
-    with pytest.raises(ValueError, match="`--faiss_factory HNSV`"):
-        search_faiss(queries, [corpus], 10, "HNSV")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        with pytest.raises(ImportError, match="pip install faiss-cpu"):
-            search_faiss(queries, [corpus], 10, "Flat")
-
-
-def test_faiss_and_torch_share_a_process():
-    """Both bring their OpenMP; threads of both work in turns, without a crash and without waiting for ever."""
-    code = (
-        "import torch; from modeling_lotlip.embedding.search import search, search_faiss\n"
-        "torch.set_num_threads(2); corpus = torch.randn(3000, 64)\n"
-        "for _ in range(3): search(corpus, [corpus], 5); search_faiss(corpus, [corpus], 5, 'HNSW8')\n"
-        "print('done')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.stdout.strip() == "done", done.stderr

@@ -16,8 +16,9 @@ from modeling_lotlip import LotlipProcessor
 from modeling_lotlip.data.images import UnreadableImageError
 from modeling_lotlip.embedding.rows import Item, RowCollator, warn_of_unreadable
 from modeling_lotlip.embedding.workers import Workers, count_workers
-from modeling_lotlip.search.index import load_index, update_index
+from modeling_lotlip.search.index import find_index
 from modeling_lotlip.search.pictures import PictureFolder
+from modeling_lotlip.search.update import update_index
 from tests.conftest import ROOT
 
 
@@ -82,10 +83,10 @@ def test_errors_of_a_worker_come_through(processor):
 
 
 class FolderWithABomb(PictureFolder):
-    def read(self, name, max_side=None, resizing=None):
+    def read_file(self, name):
         if name == "4.png" and multiprocessing.parent_process() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().read(name, max_side, resizing)
+        return super().read_file(name)
 
 
 def test_an_index_remembers_what_ended_a_process(model_dir, processor, tmp_path):
@@ -95,10 +96,10 @@ def test_an_index_remembers_what_ended_a_process(model_dir, processor, tmp_path)
     for number in range(9):
         Image.new("RGB", (40, 40), (20 * number, 0, 0)).save(tmp_path / "photos" / f"{number}.png")
     model, pictures = LotlipModel.from_pretrained(model_dir).eval(), FolderWithABomb(tmp_path / "photos")
-    arguments = (tmp_path / "index", pictures, model, processor, 2)
+    index = find_index(pictures, model, processor, tmp_path / "indices")
+    arguments = (index, pictures, model, processor, 2)
     assert update_index(*arguments, num_workers=1).new == 9
-    index = load_index(tmp_path / "index")
-    assert sorted(index.names) == [f"{number}.png" for number in range(9) if number != 4]
+    assert sorted(name for name, _ in index.read_stamps()) == [f"{number}.png" for number in range(9)]
     assert list(index.unreadable) == ["4.png"] and "ended the process" in index.unreadable["4.png"]
     assert update_index(*arguments, num_workers=1) == (0, 0, 0)
 

@@ -33,7 +33,7 @@ def open_folder(folder, model_and_processor, tmp_path):
 
     def open_searcher(**options) -> Searcher:
         pictures = PictureFolder(folder)
-        index_folder = find_index(pictures, *model_and_processor, tmp_path / "indices")
-        return Searcher(*model_and_processor, pictures, index_folder, batch_size=3, splitter="paper", **options)
+        index = find_index(pictures, *model_and_processor, tmp_path / "indices")
+        return Searcher(*model_and_processor, pictures, index, batch_size=3, splitter="paper", **options)
 
     return open_searcher

@@ -1,166 +1,191 @@
-"""An index on disk follows its files."""
+"""Search in an index: exact and approximate, and what is noted of a picture."""
 
-import json
-import os
+import subprocess
+import sys
+from datetime import datetime
+from io import BytesIO
 
 import pytest
 import torch
 from PIL import Image
 
 from modeling_lotlip.data.scenes import make_scene
-from modeling_lotlip.search.index import Index, load_index, update_index
-from modeling_lotlip.search.pictures import PictureFolder
-from tests.helpers.embeddings import embed_images
+from modeling_lotlip.embedding.search import search
+from modeling_lotlip.search import index as index_module
+from modeling_lotlip.search.index import Effort, Index, describe_effort
+from modeling_lotlip.search.pictures import describe_file
 
 
-def test_index_follows_the_files(folder, model_and_processor, tmp_path, monkeypatch):
-    monkeypatch.setattr("modeling_lotlip.search.index.SHARD_SIZE", 4)
-    model, processor = model_and_processor
-    pictures = PictureFolder(folder)
-    embedded = []
-
-    def update() -> tuple[Index, tuple]:
-        embedded.clear()
-        changes = update_index(tmp_path / "index", pictures, model, processor, batch_size=3)
-        index = load_index(tmp_path / "index")
-        files = [path for path in folder.rglob("*.*g") if path.exists() and not path.name.startswith(".")]
-        assert sorted([*index.names, *index.unreadable]) == sorted(str(path.relative_to(folder)) for path in files)
-        for name, embedding in zip(index.names, index.embeds):
-            (expected,) = embed_images(model, processor, [Image.open(folder / name)])
-            torch.testing.assert_close(embedding, expected, rtol=0, atol=1e-5)
-        return index, tuple(changes)
-
-    read = pictures.read
-    monkeypatch.setattr(pictures, "read", lambda name, **_: (embedded.append(name), read(name))[1])
-    (folder / "broken.png").write_bytes(b"no picture")
-    (folder / "cut.jpg").write_bytes((folder / "more" / "3.jpg").read_bytes()[:400])
-    (folder / "film.mov").write_bytes(b"")
-    (folder / ".hidden.png").write_bytes(b"")
-    (folder / "nowhere.png").symlink_to("gone.png")
-    assert update()[1] == (12, 0, 0)
-    assert pictures.others == {".mov": 1, "without a file behind it": 1}
-    (folder / "nowhere.png").unlink()
-    index, changes = update()
-    assert changes == (0, 0, 0) and embedded == []
-    assert set(index.unreadable) == {"broken.png", "cut.jpg"} and len(index.names) == 10
-
-    # one is gone, one is another picture under the same name, one is repaired, one is new
-    (folder / "0.png").unlink()
-    make_scene(5, 77).draw().save(folder / "1.png")
-    make_scene(5, 78).draw().save(folder / "broken.png")
-    make_scene(5, 79).draw().save(folder / "new.png")
-    index, changes = update()
-    assert changes == (1, 2, 1) and sorted(embedded) == ["1.png", "broken.png", "new.png"]
-    assert set(index.unreadable) == {"cut.jpg"}
-    assert update()[1] == (0, 0, 0) and embedded == []
-
-    # a stop between the two files of a shard: what the list does not know is embedded anew, and stands there once
-    list_path = next(path for path in (tmp_path / "index").glob("pictures-*.json") if "2.png" in path.read_text())
-    listed = json.loads(list_path.read_text())
-    del listed["2.png"]
-    list_path.write_text(json.dumps(listed))
-    assert update()[1] == (1, 0, 0) and embedded == ["2.png"]
-
-    # a disk that is not mounted is an empty folder: nothing is forgotten
-    for path in folder.rglob("*.*g"):
-        if path.name != "new.png":
-            path.unlink()
-    assert update()[1] == (0, 0, 11)
-    (folder / "new.png").rename(tmp_path / "new.png")
-    with pytest.raises(FileNotFoundError, match="The 1 that were indexed are kept"):
-        update_index(tmp_path / "index", pictures, model, processor)
-    (tmp_path / "new.png").rename(folder / "new.png")
-    assert update()[1] == (0, 0, 0) and embedded == []
-    with pytest.raises(FileNotFoundError, match="is not there any more"):
-        os.rename(folder, tmp_path / "moved")
-        update()
+def unit(generator: torch.Generator, *shape: int) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=generator), dim=-1)
 
 
-def test_stopped_update_goes_on(folder, model_and_processor, tmp_path):
-    model, processor = model_and_processor
-    reports = []
-
-    def stop_after_six(done: int, total: int) -> bool:
-        reports.append((done, total))
-        return done >= 6
-
-    pictures = PictureFolder(folder)
-    update_index(tmp_path / "index", pictures, model, processor, 3, stop_after_six)
-    assert len(load_index(tmp_path / "index").names) == 6 and reports == [(0, 10), (3, 10), (6, 10)]
-    changes = update_index(tmp_path / "index", pictures, model, processor, 3)
-    names = load_index(tmp_path / "index").names
-    assert len(names) == len(set(names)) == 10 and changes.new == 4
+def fill(folder, embeds: torch.Tensor, start: int = 0, problem: str | None = None) -> Index:
+    """An index on disk with pictures that are called by their numbers."""
+    index = Index.make(folder, embeds.shape[1], {"weights": "w"})
+    index.write([{"name": f"{start + row:05}", "embedding": embedding} for row, embedding in enumerate(embeds)])
+    return index
 
 
-def test_what_is_no_picture_stops_nothing(folder, model_and_processor, tmp_path, monkeypatch):
-    """Names that are no text, pipes, folders that may not be read, pictures that the processor cannot bear."""
-    model, processor = model_and_processor
-    pictures = PictureFolder(folder)
-    update_index(tmp_path / "index", pictures, model, processor)
-    with open(os.fsencode(folder) + b"/bad\xff.png", "wb"):
-        os.mkfifo(folder / "pipe.png")
-    (folder / "linked").symlink_to("more")
-    make_scene(5, 20).draw().resize((300, 1)).save(folder / "thin.png")
-    make_scene(5, 21).draw().save(folder / "zlast.png")
-    scandir = os.scandir
-
-    def closed(path):
-        if str(path).endswith("more"):
-            raise PermissionError(13, "closed", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", closed)
-    preprocess = type(processor.image_processor).__call__
-
-    def refuse_thin(self, images, **kwargs):
-        if any(image.height == 1 for image in images):
-            raise RuntimeError("can't allocate memory")
-        return preprocess(self, images, **kwargs)
-
-    monkeypatch.setattr(type(processor.image_processor), "__call__", refuse_thin)
-    changes = update_index(tmp_path / "index", pictures, model, processor)
-    index = load_index(tmp_path / "index")
-    assert changes == (2, 0, 0) and index.unreadable == {"thin.png": "can't allocate memory"}
-    assert "more/3.jpg" in index.names and "zlast.png" in index.names and len(index.names) == 11
-    assert pictures.closed_folders == {"more"} and pictures.others == {
-        "with a name that is not UTF-8": 1,
-        "that is a pipe or device": 1,
-        "linked folder": 1,
-    }
+def stored(index: Index, num: int) -> torch.Tensor:
+    """The embeddings as they are stored, in the order of the names."""
+    return torch.stack([index.embedding(f"{number:05}") for number in range(num)])
 
 
-def test_a_picture_of_the_same_size_that_was_written_later_is_embedded_again(folder, model_and_processor, tmp_path):
-    model, processor = model_and_processor
-    pictures = PictureFolder(folder)
-    path = folder / "0.png"
-    size, time = path.stat().st_size, path.stat().st_mtime_ns
-    update_index(tmp_path / "index", pictures, model, processor)
-    other = (folder / "1.png").read_bytes()
-    path.write_bytes(other[:size].ljust(size, b"\0"))
-    os.utime(path, ns=(time, time + 1))
-    assert path.stat().st_size == size
-    assert update_index(tmp_path / "index", pictures, model, processor) == (0, 1, 0)
-    # and one of another size that has the time of before
-    path.write_bytes(other.ljust(size + 100, b"\0"))
-    os.utime(path, ns=(time, time + 1))
-    assert update_index(tmp_path / "index", pictures, model, processor) == (0, 1, 0)
+@pytest.mark.parametrize("k", [1, 7, 400, 1000])
+def test_equals_exact_search_in_the_same_vectors(tmp_path, k):
+    generator = torch.manual_seed(0)
+    index, queries = fill(tmp_path, unit(generator, 400, 16)), unit(generator, 5, 16)
+    vectors = stored(index, 400)
+    similarities, positions = search(queries, [vectors], min(k, 400))
+    for query, expected, places in zip(queries, similarities, positions):
+        found = index.search(query, k)
+        assert [int(name) for name in found.names] == places.tolist()
+        torch.testing.assert_close(found.similarities, expected, rtol=0, atol=1e-6)
+        assert torch.equal(found.embeds, vectors[places])
 
 
-@pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])
-def test_what_ends_an_update_keeps_what_is_embedded(folder, model_and_processor, tmp_path, monkeypatch, error):
-    model, processor = model_and_processor
-    pictures, read = PictureFolder(folder), PictureFolder.read
+@pytest.mark.parametrize("num_equal", [5, 300])
+def test_of_equals_the_first_names_come_first_however_many_there_are(tmp_path, num_equal):
+    generator = torch.manual_seed(0)
+    vector, others = unit(generator, 1, 16), unit(generator, 100, 16)
+    names = [f"{number:05}" for number in torch.randperm(num_equal, generator=generator).tolist()]
+    index = fill(tmp_path, others, start=10_000)
+    index.write([{"name": name, "embedding": vector[0]} for name in names])
+    for k in (1, 4, num_equal, num_equal + 2):
+        assert index.search(vector[0], k).names[:num_equal] == sorted(names)[:k]
 
-    def fail(self, name, **options):
-        if name == "7.png":
-            raise error
-        return read(self, name, **options)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(PictureFolder, "read", fail)
-        with pytest.raises(type(error)):
-            update_index(tmp_path / "index", pictures, model, processor, batch_size=2)
-    names = load_index(tmp_path / "index").names
-    assert 2 <= len(names) < 8 and "7.png" not in names
-    assert update_index(tmp_path / "index", pictures, model, processor).new == 10 - len(names)
-    assert len(set(load_index(tmp_path / "index").names)) == 10
+def test_what_cannot_be_read_is_not_found(tmp_path):
+    embeds = unit(torch.manual_seed(0), 3, 8)
+    index = fill(tmp_path, embeds)
+    index.write([{"name": "it's broken", "problem": "cut off"}, {"name": "00001", "problem": "cut off too"}])
+    assert index.unreadable == {"it's broken": "cut off", "00001": "cut off too"} and len(index) == 2
+    assert "it's broken" not in index and "00001" not in index and "00002" in index
+    assert sorted(index.search(embeds[1], 10).names) == ["00000", "00002"] and len(index.references) == 2
+    index.write([{"name": "it's broken", "embedding": embeds[1]}])
+    assert index.search(embeds[1], 1).names == ["it's broken"] and index.unreadable == {"00001": "cut off too"}
+    index.delete(["it's broken", "nothing"])
+    assert len(index) == 2 and "it's broken" not in index
+
+
+def test_a_handle_sees_what_another_one_writes(tmp_path):
+    embeds = unit(torch.manual_seed(0), 20, 8)
+    reader = fill(tmp_path, embeds[:10])
+    assert len(reader) == 10 and len(reader.references) == 10
+    writer = Index.open(tmp_path)
+    writer.write([{"name": "new", "embedding": embeds[15]}])
+    writer.tidy()
+    assert reader.search(embeds[15], 1).names == ["new"] and len(reader) == len(reader.references) == 11
+    assert Index.open(tmp_path).settings == {"weights": "w"}
+
+
+def clustered(generator: torch.Generator, num: int, dim: int) -> torch.Tensor:
+    """Vectors around a few, which is what an index of cells is made for."""
+    centres = torch.randn(num // 50, dim, generator=generator)
+    noise = torch.randn(num, dim, generator=generator)
+    return torch.nn.functional.normalize(centres[torch.arange(num) % len(centres)] + 0.5 * noise, dim=-1)
+
+
+def test_many_pictures_are_searched_approximately_as_well_as_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_module, "NUM_EXACT", 3000)
+    generator = torch.manual_seed(0)
+    embeds = clustered(generator, 4000, 32)
+    index = fill(tmp_path, embeds[:2900])
+    assert not index.is_due and index.effort is None and describe_effort(index) == ""
+    index.write([{"name": f"{row:05}", "embedding": embeds[row]} for row in range(2900, 3000)])
+    assert index.is_due
+    index.speed_up()
+    effort = index.effort
+    assert not index.is_due and effort.recall >= 0.98 and effort.num_pictures == 3000
+    assert f"{effort.recall:.1%} of the first 10" in describe_effort(index)
+    vectors = stored(index, 3000)
+    queries = torch.nn.functional.normalize(vectors[::30] + 0.05 * torch.randn(100, 32, generator=generator), dim=-1)
+    exact = search(queries, [vectors], 10)[1]
+    found = [{int(name) for name in index.search(query, 10).names} for query in queries]
+    recall = sum(len(names & set(places.tolist())) for names, places in zip(found, exact)) / 1000
+    assert recall > 0.95
+    # similarities are the exact ones
+    result = index.search(queries[0], 5)
+    torch.testing.assert_close(result.similarities, result.embeds @ queries[0], rtol=0, atol=1e-6)
+
+    # what is new is found at once, and after many new ones it is measured again
+    index.write([{"name": f"{row:05}", "embedding": embeds[row]} for row in range(3000, 3200)])
+    assert index.search(embeds[3100], 1).names == ["03100"] and not index.is_due
+    index.tidy()
+    assert index.search(embeds[3100], 1).names == ["03100"]
+    index.write([{"name": f"{row:05}", "embedding": embeds[row]} for row in range(3200, 4000)])
+    assert index.is_due
+    index.speed_up()
+    assert index.effort.num_pictures == 4000 and index.effort.recall >= 0.98 and not index.is_due
+
+
+def test_an_effort_that_is_not_enough_is_raised(tmp_path, monkeypatch):
+    """The least of two does if it finds enough; else the larger one is noted, with what it finds."""
+    monkeypatch.setattr(index_module, "NUM_EXACT", 1000)
+    monkeypatch.setattr(index_module, "EFFORTS", ((1, 1), (100, 40)))
+    index = fill(tmp_path, unit(torch.manual_seed(0), 2000, 64))
+    index.build()
+    assert index.effort == Effort(100, 40)  # until it is measured
+    low = index.measure()
+    assert low[:2] == (100, 40) and low.recall >= 0.98
+    monkeypatch.setattr(index_module, "EFFORTS", ((1, 1),))
+    assert index.measure().recall < 0.98 and f"{index.effort.recall:.1%}" in describe_effort(index)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_index_as_it_was(tmp_path):
+    """A limit on the size of files stands for it: LanceDB gets the same kind of error from the system."""
+    fill(tmp_path, unit(torch.manual_seed(0), 20, 64))
+    code = (
+        "import resource, signal, sys, torch\n"
+        "from pathlib import Path\n"
+        "from modeling_lotlip.search.index import Index\n"
+        "index = Index.open(Path(sys.argv[1]))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+        "rows = [{'name': f'more {row}', 'embedding': torch.ones(64)} for row in range(5000)]\n"
+        "try:\n"
+        "    index.write(rows)\n"
+        "except OSError as error:\n"
+        "    print(error, len(index), index.search(torch.ones(64), 3).names)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1 and "cannot be written, and is as it was" in done.stdout, done.stderr
+    index = Index.open(tmp_path)
+    assert len(index) == 20 and index.write([{"name": "more", "embedding": torch.ones(64)}]) is None
+    assert len(index) == 21
+
+
+def test_programs_that_make_an_index_at_once_share_it(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from modeling_lotlip.search.index import Index\n"
+        "sys.stdin.readline(); print(len(Index.make(Path(sys.argv[1]) / 'new', 8, {'weights': 'w'})))"
+    )
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for program in programs:
+        program.stdin.write("\n")
+        program.stdin.flush()
+    assert [program.communicate()[0] for program in programs] == ["0\n", "0\n"]
+
+
+def test_what_is_noted_of_a_file():
+    buffer, exif = BytesIO(), Image.Exif()
+    exif[0x0112], exif[0x0132] = 6, "2020:01:02 03:04:05"
+    image = make_scene(5, 0).draw().resize((60, 40))
+    image.save(buffer, format="jpeg", exif=exif)
+    facts = describe_file(buffer.getvalue())
+    assert (facts["width"], facts["height"]) == (40, 60) and facts["taken"] == datetime(2020, 1, 2, 3, 4, 5)
+    exif.get_ifd(0x8769)[0x9003] = "2019:12:31 23:59:59"
+    image.save(buffer := BytesIO(), format="jpeg", exif=exif)
+    assert describe_file(buffer.getvalue())["taken"] == datetime(2019, 12, 31, 23, 59, 59)
+    exif.get_ifd(0x8769)[0x9003] = "0000:00:00 00:00:00"
+    image.save(buffer := BytesIO(), format="jpeg", exif=exif)
+    facts = describe_file(buffer.getvalue())
+    assert facts.get("taken") is None and facts["width"] == 40
+    assert describe_file(b"no picture").keys() == {"hash"}
+    assert describe_file(b"no picture")["hash"] != facts["hash"] and len(facts["hash"]) == 32

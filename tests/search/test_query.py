@@ -90,7 +90,8 @@ def test_query_of_text_and_picture(model_and_processor):
 def test_scores_of_sentences(model_and_processor, sentence_score):
     model, processor = model_and_processor
     images = [make_scene(6, number).draw() for number in range(30)]
-    index = Index([str(number) for number in range(30)], embed_images(model, processor, images))
+    embeds = embed_images(model, processor, images)
+    index = Index.of_embeddings([str(number) for number in range(30)], embeds)
     parts = ["a red boat", "the ground is sand", "a house of blue", "a tree of photo"]
     # of the third one a word is read
     query = embed_query(model, processor, ". ".join(parts), None, sentence_score, max_length=12)
@@ -98,7 +99,7 @@ def test_scores_of_sentences(model_and_processor, sentence_score):
     assert [sentence.unread for sentence in query.sentences] == ["", "", "house of blue", "a tree of photo"]
 
     def similarities(texts: list[str]) -> torch.Tensor:
-        return index.embeds @ embed_corpus(model, processor, texts, max_length=12).t()
+        return embeds @ embed_corpus(model, processor, texts, max_length=12).t()
 
     whole = similarities([". ".join(parts)])[:, 0]
     assert [result.similarity for result in results] == pytest.approx(
@@ -121,20 +122,9 @@ def test_scores_of_sentences(model_and_processor, sentence_score):
 def test_sample_stands_for_a_large_collection(monkeypatch):
     monkeypatch.setattr("modeling_lotlip.search.index.NUM_REFERENCES", 400)
     embeds = torch.nn.functional.normalize(torch.randn(3000, 8, generator=torch.manual_seed(0)), dim=-1)
-    index = Index([str(number) for number in range(3000)], embeds)
+    index = Index.of_embeddings([str(number) for number in range(3000)], embeds)
     query = embeds[:1] + 0.1
     results = search_index(index, Query(query[0], [Sentence("a", "")], query), 600)
     exact = percentiles((embeds @ query.t())[[int(result.name) for result in results]], embeds @ query.t())
     fits = torch.tensor([result.fits for result in results])
     assert 0 < (fits - exact).abs().max() < 0.1
-
-
-def test_an_approximate_index_that_finds_fewer_shows_fewer():
-    """Of two clusters faiss searches one, and answers -1 for what it lacks."""
-    generator = torch.manual_seed(0)
-    near = torch.nn.functional.normalize(torch.tensor([1.0, 0.0]) + 0.01 * torch.randn(60, 2, generator=generator))
-    index = Index([str(number) for number in range(120)], torch.cat([near, -near])).with_faiss("IVF2,Flat")
-    query = Query(torch.tensor([1.0, 0.0]), [Sentence("a boat", "")], torch.tensor([[1.0, 0.0]]))
-    results = search_index(index, query, 100)
-    assert sorted(int(result.name) for result in results) == list(range(60))
-    assert all(result.similarity > 0.9 for result in results)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from modeling_lotlip.search.index import Changes, Index
+from modeling_lotlip.search.index import Index
 from modeling_lotlip.search.query import Query, Result, Sentence, search_index
 from modeling_lotlip.search.rendering import (
     NUM_OPEN_SENTENCES,
@@ -17,6 +17,7 @@ from modeling_lotlip.search.rendering import (
     format_status,
 )
 from modeling_lotlip.search.searcher import Status
+from modeling_lotlip.search.update import Changes
 from modeling_lotlip.search.zero_shot import Label
 
 
@@ -55,10 +56,9 @@ def make_searcher(**fields) -> SimpleNamespace:
     """What `format_status` looks at."""
     defaults = {
         "status": Status(False, 0, 0, None),
-        "index": Index(["1.png"], torch.ones(1, 4)),
+        "index": Index.of_embeddings(["1.png"], torch.ones(1, 4)),
         "changes": Changes(0, 0, 0),
         "pictures": SimpleNamespace(place="photos", others=Counter(), closed_folders=set()),
-        "faiss_factory": None,
     }
     return SimpleNamespace(**(defaults | fields))
 
@@ -69,7 +69,8 @@ def make_pages() -> dict[str, tuple[str, int]]:
     sentences += [Sentence(HOSTILE, "")] * NUM_OPEN_SENTENCES
     query = Query(torch.ones(4), sentences, torch.ones(11, 4), [HOSTILE, HOSTILE])
     found = [Result(f"{HOSTILE}/{HOSTILE}", 0.5, [0.95] * len(sentences))]
-    unreadable = Index(["1.png"], torch.ones(1, 4), {HOSTILE: "wrong", "a" + HOSTILE: "wrong"})
+    unreadable = Index.of_embeddings(["1.png"], torch.ones(1, 4))
+    unreadable.write([{"name": name, "problem": "wrong"} for name in (HOSTILE, "a" + HOSTILE)])
     closed = SimpleNamespace(place=HOSTILE, others=Counter({HOSTILE: 1}), closed_folders={HOSTILE})
     return {
         "results": (format_results(query, found, lambda name: HOSTILE, "alone", 30), 2 + 12 + 2 + 12),
@@ -78,7 +79,6 @@ def make_pages() -> dict[str, tuple[str, int]]:
         "labels": (format_labels([Label(HOSTILE, 0.5, 0.1)] * 2, True), 2),
         "status": (format_status(make_searcher(index=unreadable, pictures=closed)), 1 + 2 + 2),
         "problem": (format_status(make_searcher(status=Status(False, 0, 0, HOSTILE), pictures=closed)), 2 + 2),
-        "faiss": (format_status(make_searcher(faiss_factory=HOSTILE)), 1),
     }
 
 
@@ -111,7 +111,7 @@ def test_nine_of_ten_others_are_enough_for_a_tick():
     similarities = torch.linspace(0, 1, 11)[:, None]
     embeds = torch.cat([similarities, (1 - similarities**2).sqrt()], dim=1)
     query = Query(torch.tensor([1.0, 0.0]), [Sentence("a boat", "")], torch.tensor([[1.0, 0.0]]))
-    results = search_index(Index([str(number) for number in range(11)], embeds), query, 3)
+    results = search_index(Index.of_embeddings([str(number) for number in range(11)], embeds), query, 3)
     page = format_results(query, results, lambda name: None, "alone", 11)
     assert [f'<span class="value">{value}</span>' in page for value in ("✓ 100", "✓ 90", "80")] == [True] * 3
 

@@ -1,0 +1,238 @@
+"""An index on disk follows its files, whatever happens on the way."""
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.search.index import Index, find_index
+from modeling_lotlip.search.pictures import PictureFolder
+from modeling_lotlip.search.update import update_index
+from tests.helpers.embeddings import embed_images
+
+
+@pytest.fixture
+def index(folder, model_and_processor, tmp_path) -> Index:
+    """That of the folder, still empty."""
+    return find_index(PictureFolder(folder), *model_and_processor, tmp_path / "indices")
+
+
+def names_of(index: Index) -> list[str]:
+    """All names in an index, in whatever order, those that stand there twice too."""
+    return [name for name, _ in index.read_stamps()]
+
+
+def test_index_follows_the_files(folder, index, model_and_processor, tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_lotlip.search.update.WRITE_SIZE", 4)
+    model, processor = model_and_processor
+    pictures = PictureFolder(folder)
+    embedded = []
+
+    def update() -> tuple[Index, tuple]:
+        embedded.clear()
+        changes = update_index(index, pictures, model, processor, batch_size=3)
+        files = [path for path in folder.rglob("*.*g") if path.exists() and not path.name.startswith(".")]
+        names = names_of(index)
+        assert sorted(names) == sorted(str(path.relative_to(folder)) for path in files)
+        assert len(index) == len(names) - len(index.unreadable)
+        for name in set(names) - index.unreadable.keys():
+            (expected,) = embed_images(model, processor, [Image.open(folder / name)])
+            torch.testing.assert_close(index.embedding(name), expected, rtol=0, atol=2e-4)
+        return index, tuple(changes)
+
+    read = pictures.read_file
+    monkeypatch.setattr(pictures, "read_file", lambda name: (embedded.append(name), read(name))[1])
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "cut.jpg").write_bytes((folder / "more" / "3.jpg").read_bytes()[:400])
+    (folder / "film.mov").write_bytes(b"")
+    (folder / ".hidden.png").write_bytes(b"")
+    (folder / "nowhere.png").symlink_to("gone.png")
+    assert update()[1] == (12, 0, 0)
+    assert pictures.others == {".mov": 1, "without a file behind it": 1}
+    (folder / "nowhere.png").unlink()
+    assert update()[1] == (0, 0, 0) and embedded == []
+    assert set(index.unreadable) == {"broken.png", "cut.jpg"} and len(index) == 10
+
+    # one is gone, one is another picture under the same name, one is repaired, one is new
+    (folder / "0.png").unlink()
+    make_scene(5, 77).draw().save(folder / "1.png")
+    make_scene(5, 78).draw().save(folder / "broken.png")
+    make_scene(5, 79).draw().save(folder / "new.png")
+    assert update()[1] == (1, 2, 1) and sorted(embedded) == ["1.png", "broken.png", "new.png"]
+    assert set(index.unreadable) == {"cut.jpg"}
+    assert update()[1] == (0, 0, 0) and embedded == []
+
+    # a disk that is not mounted is an empty folder: nothing is forgotten
+    for path in folder.rglob("*.*g"):
+        if path.name != "new.png":
+            path.unlink()
+    assert update()[1] == (0, 0, 11)
+    (folder / "new.png").rename(tmp_path / "new.png")
+    with pytest.raises(FileNotFoundError, match="The 1 that were indexed are kept"):
+        update_index(index, pictures, model, processor)
+    (tmp_path / "new.png").rename(folder / "new.png")
+    assert update()[1] == (0, 0, 0) and embedded == []
+    with pytest.raises(FileNotFoundError, match="is not there any more"):
+        os.rename(folder, tmp_path / "moved")
+        update()
+
+
+def test_stopped_update_goes_on(folder, index, model_and_processor):
+    model, processor = model_and_processor
+    reports = []
+
+    def stop_after_six(done: int, total: int) -> bool:
+        reports.append((done, total))
+        return done >= 6
+
+    pictures = PictureFolder(folder)
+    update_index(index, pictures, model, processor, 3, stop_after_six)
+    assert len(index) == 6 and reports == [(0, 10), (3, 10), (6, 10)]
+    changes = update_index(index, pictures, model, processor, 3)
+    assert len(index) == len(set(names_of(index))) == 10 and changes.new == 4
+
+
+def test_what_is_no_picture_stops_nothing(folder, index, model_and_processor, monkeypatch):
+    """Names that are no text, pipes, folders that may not be read, pictures that the processor cannot bear."""
+    model, processor = model_and_processor
+    pictures = PictureFolder(folder)
+    update_index(index, pictures, model, processor)
+    with open(os.fsencode(folder) + b"/bad\xff.png", "wb"):
+        os.mkfifo(folder / "pipe.png")
+    (folder / "linked").symlink_to("more")
+    make_scene(5, 20).draw().resize((300, 1)).save(folder / "thin.png")
+    make_scene(5, 21).draw().save(folder / "zlast.png")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("more"):
+            raise PermissionError(13, "closed", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    preprocess = type(processor.image_processor).__call__
+
+    def refuse_thin(self, images, **kwargs):
+        if any(image.height == 1 for image in images):
+            raise RuntimeError("can't allocate memory")
+        return preprocess(self, images, **kwargs)
+
+    monkeypatch.setattr(type(processor.image_processor), "__call__", refuse_thin)
+    changes = update_index(index, pictures, model, processor)
+    assert changes == (2, 0, 0) and index.unreadable == {"thin.png": "can't allocate memory"}
+    assert "more/3.jpg" in index and "zlast.png" in index and "thin.png" not in index and len(index) == 11
+    assert pictures.closed_folders == {"more"} and pictures.others == {
+        "with a name that is not UTF-8": 1,
+        "that is a pipe or device": 1,
+        "linked folder": 1,
+    }
+
+
+def test_a_picture_of_the_same_size_that_was_written_later_is_embedded_again(folder, index, model_and_processor):
+    model, processor = model_and_processor
+    pictures = PictureFolder(folder)
+    path = folder / "0.png"
+    size, time = path.stat().st_size, path.stat().st_mtime_ns
+    update_index(index, pictures, model, processor)
+    other = (folder / "1.png").read_bytes()
+    path.write_bytes(other[:size].ljust(size, b"\0"))
+    os.utime(path, ns=(time, time + 1))
+    assert path.stat().st_size == size
+    assert update_index(index, pictures, model, processor) == (0, 1, 0)
+    # and one of another size that has the time of before
+    path.write_bytes(other.ljust(size + 100, b"\0"))
+    os.utime(path, ns=(time, time + 1))
+    assert update_index(index, pictures, model, processor) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])
+def test_what_ends_an_update_keeps_what_is_embedded(folder, index, model_and_processor, monkeypatch, error):
+    model, processor = model_and_processor
+    pictures, read = PictureFolder(folder), PictureFolder.read_file
+
+    def fail(self, name):
+        if name == "7.png":
+            raise error
+        return read(self, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PictureFolder, "read_file", fail)
+        with pytest.raises(type(error)):
+            update_index(index, pictures, model, processor, batch_size=2)
+    names = names_of(index)
+    assert 2 <= len(names) < 8 and "7.png" not in names
+    assert update_index(index, pictures, model, processor).new == 10 - len(names)
+    assert len(names_of(index)) == len(set(names_of(index))) == 10
+
+
+def test_a_killed_update_goes_on(folder, index, model_dir, model_and_processor, tmp_path):
+    """Killed between two batches, of which the first is written: what is on disk is whole, and the rest follows."""
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from modeling_lotlip.embedding.arguments import InferenceArguments\n"
+        "from modeling_lotlip.embedding.models import load_model\n"
+        "from modeling_lotlip.search import update\n"
+        "from modeling_lotlip.search.index import Index\n"
+        "from modeling_lotlip.search.pictures import PictureFolder\n"
+        "update.WRITE_SIZE = 4\n"
+        "model, processor = load_model(sys.argv[1], InferenceArguments(device='cpu'))\n"
+        "report = lambda done, total: done >= 8 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "index, pictures = Index.open(Path(sys.argv[2])), PictureFolder(Path(sys.argv[3]))\n"
+        "update.update_index(index, pictures, model, processor, 2, report)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(model_dir), str(index.folder), str(folder)])
+    assert killed.returncode == -signal.SIGKILL and len(index) == 4
+    assert update_index(index, PictureFolder(folder), *model_and_processor) == (6, 0, 0)
+    assert len(names_of(index)) == len(set(names_of(index))) == len(index) == 10
+
+
+def test_a_disk_that_is_full_stops_an_update_in_a_line(folder, index, model_and_processor, monkeypatch):
+    pictures, write, written = PictureFolder(folder), Index.write, []
+
+    def fail(self, rows):
+        if written:
+            raise OSError("The index cannot be written: no space left on device")
+        written.append(rows)
+        write(self, rows)
+
+    monkeypatch.setattr("modeling_lotlip.search.update.WRITE_SIZE", 4)
+    with monkeypatch.context() as patched:
+        patched.setattr(Index, "write", fail)
+        with pytest.raises(OSError, match="no space left"):
+            update_index(index, pictures, *model_and_processor, batch_size=2)
+    assert len(index) == 4
+    assert update_index(index, pictures, *model_and_processor) == (6, 0, 0)
+
+
+def test_an_index_of_an_earlier_version_is_made_anew(folder, index, model_and_processor, caplog):
+    for name in ("embeddings-000000.parquet", "pictures-000000.json", "settings.json"):
+        (index.folder / name).write_text("{}")
+    update_index(index, PictureFolder(folder), *model_and_processor)
+    assert caplog.text.count("of an earlier version") == 1 and len(index) == 10
+    assert sorted(path.name for path in index.folder.iterdir()) == [".lock", "pictures.lance"]
+    caplog.clear()
+    assert update_index(index, PictureFolder(folder), *model_and_processor) == (0, 0, 0) and caplog.text == ""
+
+
+def test_a_picture_that_cannot_be_read_any_more_is_no_longer_found(folder, index, model_and_processor):
+    update_index(index, PictureFolder(folder), *model_and_processor)
+    (folder / "2.png").write_bytes(b"no picture")
+    assert update_index(index, PictureFolder(folder), *model_and_processor) == (0, 1, 0)
+    assert "2.png" in index.unreadable and "2.png" not in index and len(index) == 9
+
+
+def test_embeddings_that_are_not_finite_are_refused(folder, index, model_and_processor):
+    model, processor = copy.deepcopy(model_and_processor[0]), model_and_processor[1]
+    with torch.no_grad():
+        for parameter in model.vision_model.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(ValueError, match="embedding of 0.png holds NaN or infinity: choose a wider --dtype"):
+        update_index(index, PictureFolder(folder), model, processor)
+    assert names_of(index) == []
