@@ -22,6 +22,7 @@ from transformers import AutoConfig
 import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
 from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
 from modeling_lotlip.embedding.models import check_single_embeddings
+from modeling_lotlip.loading_lotlip import find_pretrained
 
 
 @dataclass
@@ -54,8 +55,9 @@ def load_mteb_model(
     Raises:
         `ValueError`: if the model compares tokens, and so has no single embedding of a text or an image.
     """
-    check_single_embeddings(AutoConfig.from_pretrained(model_name_or_path, trust_remote_code=trust_remote_code))
-    model = SentenceTransformer(model_name_or_path, device=device, trust_remote_code=trust_remote_code)
+    source = str(find_pretrained(model_name_or_path))
+    check_single_embeddings(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
+    model = SentenceTransformer(source, device=device, trust_remote_code=trust_remote_code)
     wrapper = SentenceTransformerEncoderWrapper(model)
     path = Path(model_name_or_path)
     wrapper.mteb_model_meta = wrapper.mteb_model_meta.model_copy(

@@ -27,6 +27,7 @@ import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
 from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
 from modeling_lotlip.data.arguments import SourceArguments, TrainSplitArguments
 from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.loading_lotlip import find_pretrained
 
 
 @dataclass
@@ -62,7 +63,7 @@ def main() -> None:
     pairs = pairs.rename_columns({data.image_column: "image", args.caption_column: "caption"})
     pairs = pairs.train_test_split(test_size=0.1, seed=0)
 
-    model = SentenceTransformer(args.model_name_or_path, device="cpu" if args.use_cpu else None)
+    model = SentenceTransformer(str(find_pretrained(args.model_name_or_path)), device="cpu" if args.use_cpu else None)
     evaluator = build_evaluator(pairs["test"])
     arguments = SentenceTransformerTrainingArguments(
         args.output_dir,

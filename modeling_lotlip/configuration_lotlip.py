@@ -18,6 +18,8 @@ import re
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from .loading_lotlip import LotlipLoadingMixin
+
 
 def _as_pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
@@ -49,7 +51,7 @@ def _check_encoder(config: PreTrainedConfig):
 
 
 @strict
-class LotlipTextConfig(PreTrainedConfig):
+class LotlipTextConfig(LotlipLoadingMixin, PreTrainedConfig):
     r"""
     Configuration of a [`LotlipTextModel`]: a BERT encoder with corner tokens. The defaults are those of
     `bert-base-uncased` with the two corner tokens of the paper.
@@ -149,7 +151,7 @@ class LotlipTextConfig(PreTrainedConfig):
 
 
 @strict
-class LotlipVisionConfig(PreTrainedConfig):
+class LotlipVisionConfig(LotlipLoadingMixin, PreTrainedConfig):
     r"""
     Configuration of a [`LotlipVisionModel`]: a ViT. The defaults are those of ViT-B/16 at 224 pixels.
 
@@ -239,7 +241,7 @@ class LotlipVisionConfig(PreTrainedConfig):
 
 
 @strict
-class LotlipConfig(PreTrainedConfig):
+class LotlipConfig(LotlipLoadingMixin, PreTrainedConfig):
     r"""
     Configuration of a [`LotlipModel`]: a text tower, an image tower and the space in which they meet. The defaults are
     those of the released LoTLIP-ViT-B-16.

@@ -368,25 +368,31 @@ def state_dict_from_original(checkpoint: dict[str, torch.Tensor], config: Lotlip
     return {name: theirs[original_name(name)].contiguous() for name in ours}
 
 
-def load_tokenizer(tokenizer_path: str) -> LotlipTokenizer:
+def load_tokenizer(tokenizer_path: str, **hub_options) -> LotlipTokenizer:
     """
     The tokenizer from any folder or Hub id with BERT's `vocab.txt` or `tokenizer.json`.
+
+    Args:
+        tokenizer_path (`str`):
+            The folder or Hub id.
+        hub_options:
+            `cache_dir`, `local_files_only` and `token`, as in `from_pretrained`.
 
     Raises:
         `ValueError`: if there is neither, or the Hub cannot be reached.
     """
     for file in ("vocab.txt", "tokenizer.json"):
         try:
-            cached_file(tokenizer_path, file)
+            cached_file(tokenizer_path, file, **hub_options)
             break
         except OSError as error:
             reason = error
     else:
         raise ValueError(
-            f"Neither `vocab.txt` nor `tokenizer.json` can be had from `{tokenizer_path}`. Give `--tokenizer_path` a "
-            f"folder or a Hub id with one of them. The last attempt said: {reason}"
+            f"The words come from `{tokenizer_path}`, and neither `vocab.txt` nor `tokenizer.json` can be had there: "
+            f"{reason} `--tokenizer_path` of the conversion names another folder or Hub id with one of them."
         ) from reason
-    bert = LotlipTokenizer.from_pretrained(tokenizer_path)
+    bert = LotlipTokenizer.from_pretrained(tokenizer_path, **hub_options)
     # its words and normalization only
     return LotlipTokenizer(
         vocab=bert.get_vocab(),
@@ -419,6 +425,7 @@ def convert_checkpoint(
     config_path: str | Path | None = None,
     tokenizer_path: str = DEFAULT_TOKENIZER,
     repo_id: str | None = None,
+    **hub_options,
 ) -> Path:
     """
     Converts an original checkpoint to a folder. If anything fails, there is no folder.
@@ -434,6 +441,8 @@ def convert_checkpoint(
             Folder or Hub id with BERT's `vocab.txt` or `tokenizer.json`.
         repo_id (`str`, *optional*):
             Name for the examples of the model card; the name of the folder if not given.
+        hub_options:
+            `cache_dir`, `local_files_only` and `token`, as in `from_pretrained`, for a tokenizer on the Hub.
 
     Returns:
         `Path`: the folder.
@@ -455,7 +464,7 @@ def convert_checkpoint(
 
     open_clip_config = load_open_clip_config(config_path)
     checkpoint = load_checkpoint(checkpoint_path)
-    tokenizer = load_tokenizer(tokenizer_path)
+    tokenizer = load_tokenizer(tokenizer_path, **hub_options)
     config = config_from_checkpoint(checkpoint, open_clip_config, vocab_size=len(tokenizer))
     state_dict = state_dict_from_original(checkpoint, config)
 

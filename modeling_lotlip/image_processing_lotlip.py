@@ -19,6 +19,7 @@ from transformers.image_processing_backends import TorchvisionBackend
 from transformers.utils import auto_docstring
 
 from .image_processing_pil_lotlip import LotlipImageProcessorMixin
+from .loading_lotlip import LotlipLoadingMixin
 
 
 @auto_docstring(
@@ -46,7 +47,7 @@ from .image_processing_pil_lotlip import LotlipImageProcessorMixin
     ```
     """
 )
-class LotlipImageProcessor(LotlipImageProcessorMixin, TorchvisionBackend):
+class LotlipImageProcessor(LotlipLoadingMixin, LotlipImageProcessorMixin, TorchvisionBackend):
     def to_dict(self) -> dict[str, Any]:
         """Names both backends where the saved code is named; the library itself names this one alone."""
         output = super().to_dict()

@@ -40,6 +40,8 @@ from transformers.image_utils import (
 )
 from transformers.utils import auto_docstring, is_torch_tensor
 
+from .loading_lotlip import LotlipLoadingMixin
+
 
 if TYPE_CHECKING:
     import torch
@@ -299,7 +301,7 @@ class LotlipImageProcessorMixin:
     ```
     """
 )
-class LotlipImageProcessorPil(LotlipImageProcessorMixin, PilBackend):
+class LotlipImageProcessorPil(LotlipLoadingMixin, LotlipImageProcessorMixin, PilBackend):
     pass
 
 

@@ -32,6 +32,7 @@ from transformers.utils.generic import maybe_autocast, merge_with_config_default
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
+from .loading_lotlip import LotlipLoadingMixin
 from .saving_lotlip import LotlipSavingMixin
 
 
@@ -607,7 +608,7 @@ class LotlipPooler(nn.Module):
 
 
 @auto_docstring
-class LotlipPreTrainedModel(LotlipSavingMixin, PreTrainedModel):
+class LotlipPreTrainedModel(LotlipLoadingMixin, LotlipSavingMixin, PreTrainedModel):
     config: LotlipConfig
     # that find the class, in the code that is saved with it
     auto_classes = ("AutoModel",)

@@ -18,6 +18,8 @@ Image/Text processor class for LoTLIP.
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 from transformers.utils import auto_docstring
 
+from .loading_lotlip import LotlipLoadingMixin
+
 
 class LotlipProcessorKwargs(ProcessingKwargs, total=False):
     # not `text_kwargs` of the processor, which transformers 5.21 and 5.22 do not know
@@ -46,7 +48,7 @@ class LotlipProcessorKwargs(ProcessingKwargs, total=False):
     ```
     """
 )
-class LotlipProcessor(ProcessorMixin):
+class LotlipProcessor(LotlipLoadingMixin, ProcessorMixin):
     valid_processor_kwargs = LotlipProcessorKwargs
 
     def __init__(self, image_processor=None, tokenizer=None):

@@ -33,6 +33,8 @@ from transformers.tokenization_utils_base import (
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from transformers.utils import logging
 
+from .loading_lotlip import LotlipLoadingMixin
+
 
 logger = logging.get_logger(__name__)
 
@@ -123,7 +125,7 @@ def _check_vocab(vocab: Any, name: str) -> None:
             raise ValueError(f"`{name}` gives both {words[index]!r} and {word!r} the id {index}.")
 
 
-class LotlipTokenizer(TokenizersBackend):
+class LotlipTokenizer(LotlipLoadingMixin, TokenizersBackend):
     r"""
     Construct a LoTLIP tokenizer: BERT's WordPiece (backed by HuggingFace's tokenizers library), in which each
     sub-caption of a long caption ends in a separator of its own.

@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.configuration_utils import PreTrainedConfig
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
+from .loading_lotlip import find_pretrained
 
 
 # Each table turns a name of ours into theirs, by replacing the parts in this order.
@@ -283,7 +284,7 @@ def load_vision_tower(name_or_path: str, **config_overrides) -> tuple[LotlipVisi
     """
     from .modeling_lotlip import LotlipVisionEmbeddings, LotlipVisionModel
 
-    their_config = AutoConfig.from_pretrained(name_or_path)
+    their_config = AutoConfig.from_pretrained(find_pretrained(name_or_path))
     if their_config.model_type == "timm_wrapper":
         vit = _load_timm_vit(name_or_path)
         state_dict = fold_layer_scale(split_qkv(vit.state_dict()), {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"})

@@ -410,7 +410,7 @@ def test_tokenizers_that_do_not_fit(tmp_path, checkpoint, tokenizer_path):
     (other / "vocab.txt").write_text("\n".join([*WORDS, *(f"x{i}" for i in range(9))]))
     empty = tmp_path / "empty"
     empty.mkdir()
-    for folder, words in ((other, f"{len(WORDS) + 2} rows"), (empty, "Neither `vocab.txt` nor `tokenizer.json`")):
+    for folder, words in ((other, f"{len(WORDS) + 2} rows"), (empty, "neither `vocab.txt` nor `tokenizer.json`")):
         with pytest.raises(ValueError, match=words) as error:
             convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=str(folder))
         assert "--tokenizer_path" in str(error.value)

@@ -27,6 +27,7 @@ from ..embedding.batches import embed_corpus
 from ..embedding.models import check_device, count_positions, load_model
 from ..embedding.rows import Item, RowCollator, embed_rows, load_rows, warn_of_unreadable
 from ..evaluation.statistics import TextLengths, load_tokenizer
+from ..loading_lotlip import find_pretrained
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .arguments import FilterArguments, ReportArguments
 from .files import CAPTIONER_COLUMN, get_captioner, read_rows
@@ -107,7 +108,7 @@ def embed_with_text_model(name: str, texts: list[str], inference: InferenceArgum
     check_device(inference.device)
     options = {"trust_remote_code": inference.trust_remote_code}
     try:
-        model = AutoModel.from_pretrained(name, dtype=getattr(torch, inference.dtype), **options)
+        model = AutoModel.from_pretrained(find_pretrained(name), dtype=getattr(torch, inference.dtype), **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"`--text_model {name}` cannot be used: {error}") from error
     if hasattr(model, "get_text_features"):

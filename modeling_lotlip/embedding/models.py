@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
+from ..loading_lotlip import find_pretrained
 from .arguments import LoadingArguments
 from .families import find_family, get_text_kwargs
 from .features import text_lengths
@@ -91,13 +92,14 @@ def load_model(
     check_device(inference.device)
     dtype = getattr(torch, inference.dtype)
     try:
+        path = find_pretrained(model_name_or_path)
         if inference.trust_remote_code:
-            model, processor = load_with_code(model_name_or_path, dtype)
+            model, processor = load_with_code(path, dtype)
         else:
-            model, processor = AutoModel.from_pretrained(model_name_or_path, dtype=dtype), None
+            model, processor = AutoModel.from_pretrained(path, dtype=dtype), None
         if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
             raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
-        processor = processor or AutoProcessor.from_pretrained(model_name_or_path)
+        processor = processor or AutoProcessor.from_pretrained(path)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"`--{argument} {model_name_or_path}` cannot be used: {error}") from error
     if not takes_tokens:

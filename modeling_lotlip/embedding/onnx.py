@@ -24,6 +24,7 @@ from .. import (
     LotlipVisionModelWithProjection,
 )
 from ..files import write_json, written_whole
+from ..loading_lotlip import find_pretrained
 from .models import check_single_embeddings, hash_weights
 
 
@@ -273,7 +274,8 @@ def export_model(
     """
     named = f"`--model_name_or_path {model_name_or_path}`"
     try:
-        config = AutoConfig.from_pretrained(model_name_or_path)
+        path = find_pretrained(model_name_or_path)
+        config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{named} cannot be used: {error}") from error
     if not isinstance(config, LotlipConfig):
@@ -284,9 +286,9 @@ def export_model(
         raise ValueError(f"{named}: {error}") from error
     if output_corner_tokens and config.text_config.num_corner_tokens == 0:
         raise ValueError(f"`--output_corner_tokens`: {named} has no corner tokens.")
-    text_model = LotlipTextModelWithProjection.from_pretrained(model_name_or_path, dtype="float32").eval()
-    vision_model = LotlipVisionModelWithProjection.from_pretrained(model_name_or_path, dtype="float32").eval()
-    processor = LotlipProcessor.from_pretrained(model_name_or_path)
+    text_model = LotlipTextModelWithProjection.from_pretrained(path, dtype="float32").eval()
+    vision_model = LotlipVisionModelWithProjection.from_pretrained(path, dtype="float32").eval()
+    processor = LotlipProcessor.from_pretrained(path)
 
     limit = processor.tokenizer.model_max_length
     graphs = export_towers(folder / "onnx", text_model, vision_model, limit, dtypes, output_corner_tokens)

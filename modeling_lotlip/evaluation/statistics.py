@@ -22,6 +22,7 @@ from .. import LotlipTokenizer
 from ..data.captions import CaptionReader
 from ..data.rows import batched
 from ..files import format_markdown
+from ..loading_lotlip import find_pretrained
 
 
 # Tokens that models take: CLIP 77, LoTLIP 128, and the longer limits of the paper.
@@ -67,11 +68,10 @@ def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
     Raises:
         `ValueError`: if there is no tokenizer.
     """
-    is_file_of_words = os.path.isdir(tokenizer_path) and not any(
-        name.endswith(".json") for name in os.listdir(tokenizer_path)
-    )
     try:
-        tokenizer = (BertTokenizer if is_file_of_words else AutoTokenizer).from_pretrained(tokenizer_path)
+        path = find_pretrained(tokenizer_path)
+        is_file_of_words = os.path.isdir(path) and not any(name.endswith(".json") for name in os.listdir(path))
+        tokenizer = (BertTokenizer if is_file_of_words else AutoTokenizer).from_pretrained(path)
         if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a folder without words
             raise ValueError("there is no vocabulary. Name the folder or the Hub id of a tokenizer.")
     except (OSError, ValueError) as error:

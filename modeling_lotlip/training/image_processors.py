@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig
 from transformers.utils import logging
 
 from .. import LotlipImageProcessor
+from ..loading_lotlip import find_pretrained
 
 
 logger = logging.get_logger(__name__)
@@ -74,6 +75,7 @@ def read_settings(name: str) -> dict:
     How the images of an image tower are processed: fields of [`LotlipImageProcessor`], and by how much their shortest
     edge is larger than what is cut out, the `margin`. Without mean and standard deviation where nothing tells them.
     """
+    name = find_pretrained(name)
     config = AutoConfig.from_pretrained(name)
     if config.model_type == "timm_wrapper":
         return read_timm_settings(name, config)

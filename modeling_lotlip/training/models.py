@@ -15,6 +15,7 @@ from .. import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer, Lotl
 from ..data.captions import CaptionReader
 from ..data.images import undecoded
 from ..embedding.models import count_positions
+from ..loading_lotlip import find_pretrained
 from .arguments import TowerArguments, TrainArguments
 from .image_processors import make_image_processor
 from .objectives import OBJECTIVES, Objective
@@ -82,15 +83,16 @@ def load_model(
     objective = OBJECTIVES[args.objective]
     model_class = get_model_class(objective)
     if args.model_name_or_path is not None:
-        config = LotlipConfig.from_pretrained(args.model_name_or_path)
+        path = find_pretrained(args.model_name_or_path)
+        config = LotlipConfig.from_pretrained(path)
         saved = config.text_config.num_corner_tokens
         if args.num_corner_tokens not in (None, saved):
             raise ValueError(f"`--num_corner_tokens {args.num_corner_tokens}`, but the model has {saved} of them.")
         if args.no_corner_attention_mask:
             config.text_config.corner_attention_mask = False
         config.token_wise = model_class.is_token_wise
-        model = model_class.from_pretrained(args.model_name_or_path, config=config)
-        return model, AutoProcessor.from_pretrained(args.model_name_or_path), True
+        model = model_class.from_pretrained(path, config=config)
+        return model, AutoProcessor.from_pretrained(path), True
 
     tokenizer_name = args.tokenizer_name or args.text_model_name_or_path
     if tokenizer_name is not None:

@@ -28,10 +28,14 @@ def test_there_and_back(arguments, tmp_path, capsys):
 
 
 def test_mistakes_are_one_line(arguments, tmp_path, capsys):
+    converted = tmp_path / "converted"
+    assert lotlip.main(["convert", arguments[0], str(converted), *arguments[1:]]) == 0
+    capsys.readouterr()
     for argv, words in (
         (arguments, "Give an output folder"),
         ([str(tmp_path / "none.pt"), str(tmp_path / "folder")], "There is no file"),
-        ([str(tmp_path), str(tmp_path / "folder")], "give `--to_original`"),
+        ([str(converted), str(tmp_path / "folder")], "give `--to_original`"),
+        ([str(tmp_path / "bert"), str(tmp_path / "folder")], "it has no `model.pt`"),
     ):
         assert lotlip.main(["convert", *argv]) == 2
         error = capsys.readouterr().err

