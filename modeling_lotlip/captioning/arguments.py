@@ -147,7 +147,7 @@ class RecaptionArguments(Arguments):
     prompts_file: Path | None = argument(
         None, "A file of prompts, one in each line, in the place of --prompt. Default: eight prompts of our own."
     )
-    shard_size: int = argument(100_000, "Captions in a file. So many take some 30 MB.", least=1)
+    shard_size: int = argument(200_000, "Captions in a file. So many take some 100 MB.", least=1)
     retry_failed: bool = argument(False, "Try those again that failed in earlier runs.")
 
     def __post_init__(self):

@@ -3,6 +3,7 @@
 """What is known of images by their keys, in some 40 bytes of memory for each."""
 
 from hashlib import blake2b
+from struct import Struct
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 
 # So many keys of the sorted ones may be new before they are sorted in; such a one takes ten times the memory.
 SHARE_OF_RECENT, LEAST_RECENT = 1 / 32, 1000
+HALVES = Struct("<QQ")
 # The columns beside the two halves of the hash, which are sorted by the first
 TYPES = {"high": np.uint64, "low": np.uint64, "digest": np.uint64, "done": np.uint64, "turn": np.uint8}
 
@@ -26,8 +28,7 @@ def hash_key(key: str) -> tuple[int, int]:
     128 bits of a key, in two halves. That two of 100 million keys share them has a probability of 1.5e-23, and
     some key would then be taken for done.
     """
-    hashed = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return int.from_bytes(hashed[:8], "little"), int.from_bytes(hashed[8:], "little")
+    return HALVES.unpack(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest())
 
 
 def shorten_digest(sha256: str | None) -> int:

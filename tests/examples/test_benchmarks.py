@@ -59,6 +59,11 @@ def test_rank(run):
     assert list(table["rows"]) == ["product alone", "product in blocks", "ranks", "sorting"]
 
 
+def test_recaption(run):
+    (table,) = run("recaption", "--keys", 2500, "--shard_size", 1000)
+    assert len(table["rows"]) == 4 and all(number > 0 for number in table["rows"].values())
+
+
 def test_weights_are_used_where_they_lie_in_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))
     build_lotlip(layers=1, device="cpu").save_pretrained(tmp_path)

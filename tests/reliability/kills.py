@@ -98,8 +98,8 @@ class Captioning:
         ]
 
     def list_finished(self, output: Path) -> list:
-        rows = sorted(json.dumps(row) for row in read_records(output))
-        journals = [json.dumps(row) for path in list_journals(output) for row in read_journal(path)]
+        rows = sorted(json.dumps(row, sort_keys=True) for row in read_records(output))
+        journals = [json.dumps(row, sort_keys=True) for path in list_journals(output) for row in read_journal(path)]
         return rows + [row for row in journals if row not in rows]  # between the two files they are in both
 
     def check(self, output: Path, undisturbed: Path) -> None:
