@@ -245,6 +245,10 @@ class LotlipImageProcessorMixin:
         for name, value in kwargs.items():
             if name.startswith("do_") and not isinstance(value, (bool, type(None))):
                 raise ValueError(f"`{name}` must be true or false, got {value!r}.")
+        resample = kwargs.get("resample")
+        # torchvision's names of filters have a value too
+        if resample is not None and not hasattr(resample, "value") and resample not in list(PILImageResampling):
+            raise ValueError(f"`resample` must be one of Pillow's filters, {list(map(int, PILImageResampling))}.")
         for name in ("size", "crop_size", "pad_size"):
             if kwargs.get(name) is not None:
                 check_size(kwargs[name], name)

@@ -64,8 +64,12 @@ def open_parquet(path: Path) -> parquet.ParquetFile:
         `ValueError`: if it is damaged.
     """
     try:
-        return parquet.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+        file = parquet.ParquetFile(path)
+        file.schema_arrow.names  # noqa: B018 (decoded only now)
+        return file
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no parquet file: delete it, it is damaged or cut off. {error}") from error
 
 

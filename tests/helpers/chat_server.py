@@ -36,7 +36,11 @@ class Server(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if len(content) < int(self.headers["Content-Length"]):  # of a client that was killed
+            self.close_connection = True
+            return
+        request = json.loads(content)
         image, text = request["messages"][0]["content"]
         kind, _, encoded = image["image_url"]["url"].partition(";base64,")
         content = base64.b64decode(encoded)
