@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of images by their keys, in some 40 bytes of memory for each."""
+"""What is known of images by their keys, in some 50 bytes of memory for each."""
 
 from hashlib import blake2b
 from struct import Struct
