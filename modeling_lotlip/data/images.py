@@ -44,7 +44,7 @@ IMAGE_ERRORS = (
 DECODING_MARGIN = 3
 # What a file of HEVC images, HEIC, says of itself
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
-TOO_LARGE = "make it smaller, or save it as a JPEG, of which search and `lotlip embed` decode a fraction"
+TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, which decode a fraction of them)"
 
 
 def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:

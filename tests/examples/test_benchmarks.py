@@ -126,3 +126,12 @@ def test_scale(run):
     for step, watched in zip(steps, rows["Measuring every 10 steps"].values(), strict=True):
         share = watched["a measurement (s)"] / 10 / step["step (s)"]
         assert watched["of a step (%)"] == pytest.approx(100 * share) and share > 0
+
+
+def test_photos(run):
+    options = ("--layers", 1, "--pictures", 3, "--width", 1400, "--height", 1360, "--batch_size", 2)
+    speed, decoding = run("photos", *options, "--dataloader_num_workers", 0)
+    assert list(speed["rows"]) == ["model alone", "from files, 0 workers", "sentence-transformers"]
+    assert speed["bytes_per_file"] > 1e5
+    whole, reduced = decoding["rows"].values()
+    assert whole["largest_difference"] == 0 < reduced["largest_difference"] < 0.04

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest
 from torch import nn
+from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Dinov2Model
 
-from examples.paper import corner_attention, flops, relevance, sentences
+from examples.paper import corner_attention, flops, relevance, sentences, views
 from modeling_lotlip import LotlipConfig
 from modeling_lotlip.benchmarking.flops import measure_towers
 from modeling_lotlip.data.scenes import make_scene
@@ -187,3 +188,69 @@ def test_flops(tmp_path, capsys, run):
     assert f"| a caption of 126 tokens | {towers['text']['captions'][1]['flops'] / 1e9:.4g} |" in flops.format_table(
         towers
     )
+
+
+def test_views_of_wide_pictures():
+    """A white middle between a red left and a blue right end."""
+    picture = Image.new("RGB", (300, 150), "white")
+    picture.paste("red", (0, 0, 75, 150))
+    picture.paste("blue", (225, 0, 300, 150))
+    seen = {name: view(picture) for name, view in views.make_views(112, 14).items()}
+    (middle,), (whole,), (squeezed,) = seen["crop"], seen["whole, own aspect"], seen["whole, squeezed"]
+    assert middle.size == squeezed.size == (112, 112) and middle.getcolors() == [(112 * 112, (255, 255, 255))]
+    assert whole.size == (11 * 14, 5 * 14)
+    for left, right in (seen["2 crops"], seen["2 crops, smaller"], (whole, whole), (squeezed, squeezed)):
+        assert left.getpixel((0, 9)) == (255, 0, 0) and right.getpixel((right.width - 1, 9)) == (0, 0, 255)
+    assert [part.size for part in seen["2 crops, smaller"]] == [(84, 84)] * 2
+    assert views.crop(picture.rotate(90, expand=True), 112, 0).getpixel((9, 0)) == (0, 0, 255)
+
+
+def test_a_wide_scene_holds_its_scene_as_it_is():
+    places = set()
+    for number in range(12):
+        wide, scene = views.draw_wide(1.5, number), make_scene(7, number).draw()
+        assert wide.size == (96, 64)
+        places |= {left for left in range(33) if wide.crop((left, 0, left + 64, 64)).tobytes() == scene.tobytes()}
+    assert min(places) < 8 and max(places) > 24
+
+
+def test_ranks_and_intervals():
+    similarities = torch.tensor([[0.5, 0.9, 0.1], [0.2, 0.7, 0.7], [0.3, 0.2, 0.1]])
+    assert views.rank(similarities).tolist() == [2, 1.5, 3]
+    assert views.bootstrap(torch.ones(20)) == (1, 1)
+    low, high = views.bootstrap(torch.tensor([0.0, 1.0] * 50))
+    assert 0.35 < low < 0.45 and 0.55 < high < 0.65
+
+
+@pytest.fixture
+def frozen_towers(tmp_path) -> list:
+    """The arguments that name an image and a text tower."""
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    Dinov2Model(Dinov2Config(**tower, image_size=28, patch_size=14)).save_pretrained(tmp_path / "vision")
+    BertModel(BertConfig(**tower, intermediate_size=16, vocab_size=8)).save_pretrained(tmp_path / "text")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "boat", "ground"]
+    BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(tmp_path / "text")
+    names = ["--vision_model_name_or_path", tmp_path / "vision", "--text_model_name_or_path", tmp_path / "text"]
+    return [*names, "--image_size", 28, "--steps", 2, "--seeds", 2, "--dtype", "float32"]
+
+
+def test_views_in_miniature(frozen_towers, tmp_path, run, capsys):
+    file = tmp_path / "views.json"
+    run(views, *frozen_towers, "--scenes", 8, "--wide_scenes", 8, "--aspects", 2, "--output_file", file)
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["view"] for row in rows] == list(views.make_views(28, 14))
+    crop, *others = rows
+    assert crop["cost"] == 1 and crop["gain"] == 0 and crop["interval"] == [0, 0]
+    assert all(row["cost"] <= 2 and row["recall@10"] == 100 for row in others)
+
+    pictures = tmp_path / "pictures"
+    for split in ("train", "test"):
+        (pictures / split).mkdir(parents=True)
+        lines = []
+        for number in range(3):
+            make_scene(number, 1).draw().save(pictures / split / f"{number}.png")
+            lines.append({"file_name": f"{number}.png", "caption": "red boat", "long_captions": ["ground"]})
+        (pictures / split / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    capsys.readouterr()
+    run(views, *frozen_towers, "--dataset_name", "imagefolder", "--data_dir", pictures)
+    assert [line.split(" | ")[1] for line in capsys.readouterr().out.splitlines()[2:]] == ["short"] * 5 + ["long"] * 5
