@@ -30,7 +30,6 @@ from modeling_lotlip.data.images import Resizing, read_image
 from modeling_lotlip.embedding.batches import embed_images
 from modeling_lotlip.embedding.rows import RowCollator, embed_rows
 from modeling_lotlip.embedding.workers import Workers, count_workers
-from modeling_lotlip.hub import save_with_remote_code
 from modeling_lotlip.search.pictures import PictureFolder, PictureReader
 
 
@@ -114,7 +113,8 @@ def main() -> None:
         folder.mkdir()
         size = write_photographs(folder, args)
         print(f"{args.pictures} JPEGs of {args.width} x {args.height} pixels, {size / 1e6:.1f} MB each")
-        save_with_remote_code(model, processor, Path(name, "model"))
+        model.save_pretrained(Path(name, "model"))
+        processor.save_pretrained(Path(name, "model"))
         other = SentenceTransformer(
             str(Path(name, "model")), device=args.device, model_kwargs={"dtype": args.dtype}, trust_remote_code=True
         )

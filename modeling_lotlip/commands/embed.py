@@ -47,7 +47,9 @@ def run(
     from ..files import format_markdown, write_results
 
     if store.only == "texts":
-        refuse_given(data, ("image_column",), "has no effect with --only texts: leave it out.")
+        why = "has no effect with --only texts: leave it out."
+        refuse_given(data, ("image_column",), why)
+        refuse_given(store, ("exact_decoding",), why)
     if store.only == "images":
         why = "has no effect with --only images: leave it out."
         refuse_given(captions, ("caption_column", "long_captions_column", "sub_caption_splitter"), why)
