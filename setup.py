@@ -32,6 +32,7 @@ extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
 extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
 extras["peft"] = ["peft"]
 # For developers
+extras["benchmarks"] = ["faiss-cpu"]  # to which examples/benchmarks/search.py compares
 extras["quality"] = ["ruff>=0.14"]
 extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0"] + extras["quality"]  # ruff wraps signatures
 extras["browser"] = extras["app"] + ["playwright", "pytest"]  # tests of the page, in an installed Chromium

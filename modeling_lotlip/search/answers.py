@@ -11,10 +11,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import IMAGE_EXTENSIONS
 from ..embedding.search import search_folder
-from ..embedding.store import count_embeddings
-from .index import Index, describe_effort, find_index
+from ..embedding.store import check_model, count_embeddings
+from .index import Index, describe_effort, find_index, is_index
 from .pictures import PictureFolder, describe_others
-from .query import check_words, choose_splitter, embed_query, search_index
+from .query import Query, check_words, choose_splitter, embed_query, search_index
 from .update import Changes, update_index
 
 
@@ -94,15 +94,18 @@ def search_photos(
         "recall": 1.0 if effort is None else effort.recall,
         "unreadable": index.unreadable,
     }
-    answers = []
-    for text, query in zip(texts, queries):
-        found = [
-            {"rank": rank, "similarity": result.similarity, "path": str(pictures.folder / result.name)}
-            for rank, result in enumerate(search_index(index, query, k), start=1)
-        ]
-        truncated = any(sentence.unread for sentence in query.sentences)
-        answers.append({"query": text, "truncated": truncated, "unknown_words": query.unknown_words, "results": found})
+    answers = [answer_query(index, text, query, k, pictures.folder) for text, query in zip(texts, queries)]
     return results | {"notes": notes, "queries": answers}
+
+
+def answer_query(index: Index, text: str, query: Query, k: int, folder: Path | None) -> dict:
+    """What is found for a text, by its path in a folder or by its name."""
+    found = []
+    for rank, result in enumerate(search_index(index, query, k), start=1):
+        path = result.name if folder is None else str(folder / result.name)
+        found.append({"rank": rank, "similarity": result.similarity, "path": path})
+    truncated = any(sentence.unread for sentence in query.sentences)
+    return {"query": text, "truncated": truncated, "unknown_words": query.unknown_words, "results": found}
 
 
 def search_embeddings(
@@ -116,7 +119,8 @@ def search_embeddings(
     model_name_or_path: str = "the model",
 ) -> dict:
     """
-    The images or captions in a folder of `lotlip embed` that are most similar to each of several texts.
+    The images or captions in a folder of `lotlip embed`, or the pictures in that of an index, that are most similar to
+    each of several texts. An index is searched as it is.
 
     Args:
         folder (`Path`):
@@ -137,11 +141,14 @@ def search_embeddings(
             How messages call the model.
 
     Returns:
-        `dict`: what [`search_folder`] returns, `notes`, and for each query its `unknown_words`.
+        `dict`: what [`search_folder`] returns, `notes`, and for each query its `unknown_words`. Of an index `kind`,
+        `k`, `recall`, `notes` and `queries` as [`search_photos`] has them.
 
     Raises:
         `ValueError`: if the model knows no word of a text, or the folder is none of its embeddings.
     """
+    if is_index(folder):
+        return search_stored_index(folder, model, processor, texts, kind, k, max_length, model_name_or_path)
     unknown = [check_words(processor, text) for text in texts]
     num_embeds, notes = count_embeddings(folder)[kind], []
     if 0 < num_embeds < k:
@@ -153,6 +160,35 @@ def search_embeddings(
     for answer, words in zip(results["queries"], unknown):
         answer["unknown_words"] = words
     return results | {"notes": notes}
+
+
+def search_stored_index(
+    folder: Path,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    texts: list[str],
+    kind: str,
+    k: int,
+    max_length: int | None,
+    model_name_or_path: str,
+) -> dict:
+    """What [`search_embeddings`] returns of an index."""
+    if kind != "image":
+        raise ValueError(f"--kind {kind} is of a folder of `lotlip embed`: {folder} is an index, of pictures only.")
+    source = check_model(folder, model, model_name_or_path)["source"]
+    index, notes = Index.open(folder), []
+    num_pictures, effort = len(index), index.effort
+    if num_pictures == 0:
+        raise ValueError(f"--embeddings_dir {folder} holds no pictures.")
+    if k > num_pictures:
+        notes.append(f"--k {k} is more than there are: all {num_pictures} are shown.")
+    place = Path(source) if isinstance(source, str) else None
+    splitter, answers = choose_splitter(), []
+    for text in texts:
+        query = embed_query(model, processor, text, max_length=max_length, splitter=splitter)
+        answers.append(answer_query(index, text, query, k, place))
+    recall = 1.0 if effort is None else effort.recall
+    return {"kind": kind, "k": k, "recall": recall, "notes": notes, "queries": answers}
 
 
 def update_with_progress(

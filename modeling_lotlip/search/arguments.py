@@ -42,7 +42,10 @@ class IndexArguments(DecodingArguments):
         None, "A folder of pictures, with all folders in it.", positional=True, metavar="PHOTOS"
     )
     embeddings_dir: Path | None = argument(
-        None, "Search the embeddings in a folder of `lotlip embed` instead.", aliases=("--embeddings",), metavar="DIR"
+        None,
+        "Search the embeddings in a folder of `lotlip embed`, or the index in a folder, as they are.",
+        aliases=("--embeddings",),
+        metavar="DIR",
     )
     index_dir: Path | None = argument(
         None, "Where indices of pictures are kept. Default: `assets/lotlip/search` in the cache of the Hub."

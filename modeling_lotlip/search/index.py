@@ -33,6 +33,7 @@ from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import hash_weights
 from ..embedding.search import recall_at_k, search
 from ..embedding.store import open_shards, read_embeddings
+from ..files import write_json
 from .pictures import PictureFolder, PictureRows, Stamp
 
 
@@ -95,15 +96,13 @@ class Effort(NamedTuple):
     num_pictures: int = 0
 
 
-def make_schema(dim: int, settings: dict[str, Any] | None = None, dtype: pa.DataType | None = None) -> pa.Schema:
+def make_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
     """
     The columns of an index.
 
     Args:
         dim (`int`):
             Of the embeddings.
-        settings (`dict[str, Any]`, *optional*):
-            What they are of, for the metadata of the table: JSON.
         dtype (`pa.DataType`, *optional*):
             Of the embeddings. Default: float16, which takes half the time and space of float32.
     """
@@ -119,8 +118,18 @@ def make_schema(dim: int, settings: dict[str, Any] | None = None, dtype: pa.Data
         "embedding": pa.list_(dtype or pa.float16(), dim),
         "problem": pa.string(),  # why it cannot be read
     }
-    metadata = {name: json.dumps(value) for name, value in (settings or {}).items()}
-    return pa.schema(columns, metadata=metadata)
+    return pa.schema(columns)
+
+
+def make_rows(names: list[str], embeds: torch.Tensor, schema: pa.Schema) -> pa.Table:
+    """The rows of an index of which no more is known than names and normalised embeddings (pictures, dim)."""
+    vectors = schema.field("embedding").type
+    values = embeds.numpy().astype(vectors.value_type.to_pandas_dtype())
+    columns = {
+        "name": pa.array(names, pa.string()),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), vectors.list_size),
+    }
+    return pa.table([columns.get(field.name, pa.nulls(len(names), field.type)) for field in schema], schema=schema)
 
 
 def to_vectors(column: pa.ChunkedArray) -> torch.Tensor:
@@ -161,29 +170,22 @@ class Index:
     def of_embeddings(cls, names: list[str], embeds: torch.Tensor) -> "Index":
         """One in memory, of normalised embeddings (pictures, dim), which are kept in float32."""
         schema = make_schema(embeds.shape[1], dtype=pa.float32())
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeds.float().numpy().ravel()), embeds.shape[1])
-        columns = {"name": pa.array(names, pa.string()), "embedding": vectors}
-        arrays = [columns.get(field.name, pa.nulls(len(names), field.type)) for field in schema]
-        return cls(lancedb.connect("memory://").create_table(TABLE, pa.table(arrays, schema=schema)))
+        return cls(lancedb.connect("memory://").create_table(TABLE, make_rows(names, embeds, schema)))
 
     @classmethod
     def make(cls, folder: Path, dim: int, settings: dict[str, Any]) -> "Index":
-        """That in a folder, or a new one."""
+        """That in a folder, or a new one; `settings.json` says beside it what the embeddings are of."""
         folder.mkdir(parents=True, exist_ok=True)
         if not is_index(folder):
             with FileLock(folder / LOCK):
-                connect(folder).create_table(TABLE, schema=make_schema(dim, settings), exist_ok=True)
+                write_json(folder / "settings.json", settings)
+                connect(folder).create_table(TABLE, schema=make_schema(dim), exist_ok=True)
         return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> "Index":
         """That in a folder where [`is_index`]."""
         return cls(connect(folder).open_table(TABLE), folder)
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """What the embeddings are of: see [`find_index`]."""
-        return {name.decode(): json.loads(value) for name, value in (self.table.schema.metadata or {}).items()}
 
     @cached_property
     def dim(self) -> int:
@@ -415,6 +417,7 @@ def find_index(
         "exact_decoding": pictures.exact_decoding,
     }
     name = f"{Path(pictures.place).resolve().name}-{Hasher.hash(settings)}"
+    settings["model_name_or_path"] = model.config.name_or_path  # of which there may be several for the same weights
     folder = cached_assets_path("lotlip", "search", name) if index_dir is None else index_dir / name
     return Index.make(folder, embed_texts(model, tokenize(processor, ["a"])).shape[-1], settings)
 

@@ -21,7 +21,7 @@ except ImportError as error:
 from ..embedding.models import load_model
 from ..embedding.store import check_model
 from .arguments import PageArguments, SearchModelArguments
-from .index import find_index, load_embeddings
+from .index import Index, find_index, is_index, load_embeddings
 from .models import choose_model
 from .pictures import PictureFolder, PictureRows, encode_picture
 from .query import Query, Result, choose_splitter
@@ -203,10 +203,11 @@ def open_searcher(
         index = find_index(pictures, model, processor, page.index_dir)
         splitter = page.sub_caption_splitter or choose_splitter()
         return Searcher(model, processor, pictures, index, splitter=splitter, **options)
-    # queries are split as the captions were
     settings = check_model(page.embeddings_dir, model, name)
-    splitter = settings.get("sub_caption_splitter", "paper")
-    index = load_embeddings(page.embeddings_dir)
+    if is_index(page.embeddings_dir):
+        index, splitter = Index.open(page.embeddings_dir), choose_splitter()
+    else:  # queries are split as the captions were
+        index, splitter = load_embeddings(page.embeddings_dir), settings.get("sub_caption_splitter", "paper")
     return Searcher(model, processor, pictures, index, is_kept=False, splitter=splitter, **options)
 
 

@@ -280,18 +280,23 @@ def open_pictures(collection: PageArguments) -> PictureFolder | PictureRows:
     return PictureRows(rows, dataset.image_column, names, place, source, collection.exact_decoding)
 
 
-def open_embedded_pictures(embeddings_dir: Path) -> PictureRows:
+def open_embedded_pictures(embeddings_dir: Path) -> PictureFolder | PictureRows:
     """
-    The pictures whose embeddings are in a folder of `lotlip embed`, which notes the data set that they come from.
+    The pictures whose embeddings are in a folder of `lotlip embed`, or in that of an index; either notes where they
+    come from.
 
     Raises:
         `ValueError`: if it is no such folder.
     """
     settings = read_settings(embeddings_dir)
+    source = settings.get("source", settings)  # an index keeps it apart
+    if isinstance(source, str):
+        return PictureFolder(Path(source))
     names = {field.name for field in fields(SourceArguments)}
-    dataset = SourceArguments(**{name: value for name, value in settings.items() if name in names})
-    rows = load_split(dataset, settings["eval_split"], settings["max_eval_samples"])
-    return PictureRows(rows, dataset.image_column, settings["id_column"], str(embeddings_dir))
+    dataset = SourceArguments(**{name: value for name, value in source.items() if name in names})
+    rows = load_split(dataset, source["eval_split"], source["max_eval_samples"])
+    ids = find_file_names(rows) if "source" in settings else settings["id_column"]
+    return PictureRows(rows, dataset.image_column, ids, str(embeddings_dir))
 
 
 def describe_others(pictures: PictureFolder | PictureRows) -> list[str]:

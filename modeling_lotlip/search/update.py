@@ -101,7 +101,7 @@ def update_index(
 
 def drop_files_of_before(folder: Path) -> None:
     """Deletes what earlier versions of this program left in the folder of an index, which is made anew."""
-    old = [path for name in ("embeddings-*.parquet", "pictures-*.json", "settings.json") for path in folder.glob(name)]
+    old = [path for name in ("embeddings-*.parquet", "pictures-*.json") for path in folder.glob(name)]
     if old:
         logger.warning(f"The index in {folder} is of an earlier version of this program: it is made anew.")
         for path in old:

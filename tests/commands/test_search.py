@@ -273,6 +273,26 @@ def test_embeddings_are_searched_with_the_model_that_made_them(search, embedding
     assert "--embeddings_dir photos is no folder of `lotlip embed`" in read_error(capsys, *command)
 
 
+def test_an_index_is_searched_as_it_is(search, model_dir, capsys):
+    """By the command and by the page, with the model that made it; what is new in the folder is not looked for."""
+    expected = search("photos", "a red boat", "--k", "8")[1]
+    (index,) = Path("indices").iterdir()
+    make_scene(5, 20).draw().save("photos/new.png")
+    status, out, err = search("--embeddings", str(index), "a red boat", "--k", "50")
+    assert status == 0 and "--k 50 is more than there are: all 8 are shown." in err
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [
+        line.split()[:2] for line in expected.splitlines()[1:]
+    ]
+    paths = [Path(line.split()[2]) for line in out.splitlines()[1:]]
+    assert paths == [Path(line.split()[2]).absolute() for line in expected.splitlines()[1:]]
+    assert lotlip.main(["search", "--embeddings", str(index), "a red boat", "--k", "8", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == out
+    status, _, err = search("--embeddings", str(index), "a red boat", "--kind", "long")
+    assert status == 2 and "--kind long is of a folder of `lotlip embed`" in err
+    status, _, err = search("--embeddings", str(index), "a red boat", "--dtype", "bf16")
+    assert status == 2 and "holds embeddings of other weights" in err
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

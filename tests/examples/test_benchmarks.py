@@ -54,6 +54,14 @@ def test_train_step(run):
     assert list(table["rows"]) == names and table["peak_memory"] > 1e8
 
 
+def test_search(run, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without faiss
+    (table,) = run("search", "--num_vectors", 1000, "--width", 16)
+    assert "faiss is left out" in capsys.readouterr().out and list(table["rows"]) == ["index", "exact"]
+    assert table["rows"]["exact"]["recall@10"] == 1 and table["rows"]["index"]["recall@10"] > 0.98
+    assert table["rows"]["index"]["megabytes_on_disk"] > 0.03
+
+
 def test_rank(run):
     (table,) = run("rank", "--images", 300, "--width", 16)
     assert list(table["rows"]) == ["product alone", "product in blocks", "ranks", "sorting"]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.search import search
+from modeling_lotlip.embedding.store import read_settings
 from modeling_lotlip.search import index as index_module
 from modeling_lotlip.search.index import Effort, Index, describe_effort
 from modeling_lotlip.search.pictures import describe_file
@@ -77,7 +78,7 @@ def test_a_handle_sees_what_another_one_writes(tmp_path):
     writer.write([{"name": "new", "embedding": embeds[15]}])
     writer.tidy()
     assert reader.search(embeds[15], 1).names == ["new"] and len(reader) == len(reader.references) == 11
-    assert Index.open(tmp_path).settings == {"weights": "w"}
+    assert read_settings(tmp_path) == {"weights": "w"}
 
 
 def clustered(generator: torch.Generator, num: int, dim: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from PIL import Image
 import lotlip
 from modeling_lotlip.data.scenes import load_scenes, make_scene
 from modeling_lotlip.search.arguments import PageArguments
-from modeling_lotlip.search.index import find_index, load_embeddings
+from modeling_lotlip.search.index import Index, find_index, load_embeddings
 from modeling_lotlip.search.pictures import PictureFolder, open_pictures
 from modeling_lotlip.search.query import QueryError
 from modeling_lotlip.search.rendering import format_results, format_status
@@ -205,3 +205,20 @@ def test_pictures_of_the_page_are_made_once(folder, open_folder):
     assert searcher.thumbnail("1.png") is None
     with pytest.raises(QueryError, match="not in the collection"):
         searcher.enlarge("../photos/2.png")
+
+
+def test_searcher_of_a_stored_index(folder, open_folder, model_and_processor):
+    made = open_folder()
+    made.update()
+    pictures = open_pictures(PageArguments(embeddings_dir=made.index.folder))
+    stored = Searcher(*model_and_processor, pictures, Index.open(made.index.folder), is_kept=False)
+    assert stored.search("a boat", None, 3)[1] == made.search("a boat", None, 3)[1]
+    assert stored.enlarge("more/3.jpg") == made.enlarge("more/3.jpg") and stored.thumbnail("1.png") is not None
+    scenes = load_scenes(5, seed=5)
+    scenes.save_to_disk(folder.parent / "data")
+    source = PageArguments(dataset_name=str(folder.parent / "data"))
+    index = find_index(open_pictures(source), *model_and_processor, folder.parent / "indices")
+    of_rows = Searcher(*model_and_processor, open_pictures(source), index)
+    of_rows.update()
+    pictures = open_pictures(PageArguments(embeddings_dir=index.folder))
+    assert pictures.read("3").tobytes() == scenes[3]["image"].tobytes() and "3" in Index.open(index.folder)

@@ -212,11 +212,11 @@ def test_a_disk_that_is_full_stops_an_update_in_a_line(folder, index, model_and_
 
 
 def test_an_index_of_an_earlier_version_is_made_anew(folder, index, model_and_processor, caplog):
-    for name in ("embeddings-000000.parquet", "pictures-000000.json", "settings.json"):
+    for name in ("embeddings-000000.parquet", "pictures-000000.json"):
         (index.folder / name).write_text("{}")
     update_index(index, PictureFolder(folder), *model_and_processor)
     assert caplog.text.count("of an earlier version") == 1 and len(index) == 10
-    assert sorted(path.name for path in index.folder.iterdir()) == [".lock", "pictures.lance"]
+    assert sorted(path.name for path in index.folder.iterdir()) == [".lock", "pictures.lance", "settings.json"]
     caplog.clear()
     assert update_index(index, PictureFolder(folder), *model_and_processor) == (0, 0, 0) and caplog.text == ""
 
