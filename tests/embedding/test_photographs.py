@@ -31,7 +31,6 @@ def test_the_same_files_everywhere(model_dir, tmp_path, monkeypatch, caplog, cap
     assert {name for name, _ in index.read_stamps()} == {*seen, *named} and set(index.unreadable) == set(named)
     assert all("huge" not in name or "make it smaller" in error for name, error in index.unreadable.items())
 
-    # `datasets` would leave out what it has no ending for
     with open(folder / "metadata.jsonl", "w") as file:
         for name in sorted({**seen, **named}):
             file.write(json.dumps({"file_name": name, "caption": name, "name": name}) + "\n")
@@ -77,3 +76,10 @@ def test_what_a_folder_was_decoded_as_is_noted(model_dir, tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["exact_decoding"] is False
     embed("--exact_decoding")
     assert "exact_decoding = False, this run has True" in capsys.readouterr().err
+
+
+def test_a_folder_of_pictures_alone_has_all_of_them(tmp_path):
+    """`datasets` would leave out what it has no ending for, without a word."""
+    photographs.write_photographs(tmp_path / "photos")
+    rows = load_split(SourceArguments(dataset_name="imagefolder", data_dir=str(tmp_path / "photos")), "train")
+    assert len(rows) == len(list((tmp_path / "photos").iterdir()))
