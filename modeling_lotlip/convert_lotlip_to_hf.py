@@ -319,6 +319,9 @@ def state_dict_to_original(state_dict: dict[str, torch.Tensor]) -> dict[str, tor
     Returns:
         `dict[str, torch.Tensor]`: in the order of the original.
 
+    Raises:
+        `ValueError`: if the model has a `logit_bias`, which the original has not.
+
     Example:
 
     ```python
@@ -329,6 +332,11 @@ def state_dict_to_original(state_dict: dict[str, torch.Tensor]) -> dict[str, tor
     >>> original["text.transformer.embeddings.word_embeddings.weight"].shape
     torch.Size([30524, 768])
     ```"""
+    if "logit_bias" in state_dict:
+        raise ValueError(
+            "The model was trained with a sigmoid loss and has a `logit_bias`, which the original has not: its "
+            "similarities would be others there. Keep it as it is."
+        )
     renamed = {}
     for prefix, _, _ in PARTS:
         for name, tensor in state_dict.items():

@@ -25,6 +25,7 @@ from modeling_lotlip.convert_lotlip_to_hf import (
     state_dict_to_original,
     write_original,
 )
+from tests.conftest import tiny_config
 
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -447,6 +448,9 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
         back = torch.load(tmp_path / f"{number}.pt")
         assert list(back) == list(checkpoint) and all(torch.equal(back[name], checkpoint[name]) for name in back)
 
+    biased = tiny_config()
+    biased.logit_bias_init_value = -10.0
+    LotlipModel(biased).save_pretrained(tmp_path / "biased")
     before = {file: file.read_bytes() for file in folder.iterdir()}
     for refused, words in (
         ([*arguments, "--output_dir", folder], "not an empty folder"),
@@ -456,6 +460,7 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
         ([*arguments], "Give an output folder"),
         ([*arguments, "--to_original", tmp_path / "4.pt", "--push_to_hub", "org/name"], "give --output_dir"),
         (["--checkpoint_path", folder, "--output_dir", tmp_path / "4"], "give `--to_original`"),
+        (["--checkpoint_path", tmp_path / "biased", "--to_original", tmp_path / "4.pt"], "has a `logit_bias`"),
         (["--checkpoint_path", tmp_path / "none.pt", "--output_dir", tmp_path / "4"], "none.pt"),
     ):
         with pytest.raises(SystemExit) as error:
