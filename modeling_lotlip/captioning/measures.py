@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..data.arguments import EvaluationSplitArguments, SourceArguments
 from ..data.images import read_image, undecoded
@@ -108,10 +108,13 @@ def embed_with_text_model(name: str, texts: list[str], inference: InferenceArgum
     check_device(inference.device)
     options = {"trust_remote_code": inference.trust_remote_code}
     try:
-        model = AutoModel.from_pretrained(find_pretrained(name), dtype=getattr(torch, inference.dtype), **options)
+        path = find_pretrained(name)
+        has_towers = hasattr(AutoConfig.from_pretrained(path, **options), "text_config")
+        if not has_towers:
+            model = AutoModel.from_pretrained(path, dtype=getattr(torch, inference.dtype), **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"`--text_model {name}` cannot be used: {error}") from error
-    if hasattr(model, "get_text_features"):
+    if has_towers:
         model, processor = load_model(name, inference, argument="text_model")
         return embed_corpus(model, processor, texts, max_length=inference.max_length)
     model = model.to(inference.device or PartialState().device).eval()

@@ -41,7 +41,6 @@ class Family:
 FAMILIES = {
     # Long-CLIP is a CLIP with a longer table, and often a tokenizer with the limit of the original
     "CLIP": Family(model_types=("clip", "clipseg", "metaclip_2"), reads_whole_table=True),
-    # not all processors and tokenizers of SigLIP and SigLIP 2 do so by themselves
     # https://github.com/360CVGroup/FG-CLIP, and its model cards
     "FG-CLIP 2": Family(
         model_types=("fgclip2",),
@@ -50,6 +49,7 @@ FAMILIES = {
         has_walk_types=True,
         patch_budgets=(128, 256, 576, 784, 1024),
     ),
+    # not all processors and tokenizers of SigLIP and SigLIP 2 do so by themselves
     "SigLIP": Family(processor_prefix="Siglip", padding="max_length", is_lower_case=True),
 }
 OTHER = Family()

@@ -113,7 +113,7 @@ def load_model(
     lengths = text_lengths(model)
     if lengths and inference.max_length is not None and inference.max_length not in lengths:
         raise ValueError(
-            f"`--max_length {inference.max_length}` does not fit `--model_name_or_path {model_name_or_path}`. "
+            f"`--max_length {inference.max_length}` does not fit `--{argument} {model_name_or_path}`. "
             f"Give {' or '.join(map(str, lengths))}, or leave it out."
         )
     processor.tokenizer.model_max_length = text_limit(model, processor)

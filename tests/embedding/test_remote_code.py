@@ -11,7 +11,8 @@ from transformers import AutoProcessor, Siglip2ImageProcessor
 from transformers.utils import ModelOutput
 
 import lotlip
-from modeling_lotlip.embedding.arguments import LoadingArguments
+from modeling_lotlip.captioning.measures import embed_with_text_model
+from modeling_lotlip.embedding.arguments import InferenceArguments, LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.families import get_padding, get_text_kwargs
 from modeling_lotlip.embedding.features import pooled, prepare_images
@@ -124,6 +125,8 @@ def test_evaluated_and_embedded_as_by_hand(name, limit, by_hand, request, noise_
         torch.testing.assert_close(stored, expected, rtol=0, atol=1e-5)
     loaded, processor = load_model(str(folder), LoadingArguments(device="cpu", trust_remote_code=True))
     torch.testing.assert_close(embed_corpus(loaded, processor, texts), text_embeds, rtol=0, atol=1e-5)
+    inference = InferenceArguments(device="cpu", trust_remote_code=True)
+    torch.testing.assert_close(embed_with_text_model(str(folder), texts, inference), text_embeds, rtol=0, atol=1e-5)
 
 
 def test_without_consent_no_code_is_run(fgclip2):
@@ -142,8 +145,8 @@ def test_weights_that_lack_are_no_random_ones(jina, tmp_path):
 
 def test_a_length_that_the_model_does_not_read(fgclip2):
     inference = LoadingArguments(device="cpu", trust_remote_code=True, max_length=100)
-    with pytest.raises(ValueError, match="Give 64 or 196"):
-        load_model(str(fgclip2[0]), inference)
+    with pytest.raises(ValueError, match="does not fit `--text_model .*Give 64 or 196"):
+        load_model(str(fgclip2[0]), inference, argument="text_model")
 
 
 def test_each_image_has_the_patches_of_its_size(fgclip2):
