@@ -403,6 +403,11 @@ def test_a_model_in_bfloat16_computes_the_loss_in_float32():
     assert outputs.loss.item() == pytest.approx(loss.item(), rel=1e-6)
     assert_close(outputs.logits_per_text, texts[:, 0] @ images.T * model.logit_scale.float().exp(), atol=1e-5)
 
+    # and so does the function, of embeddings that it is given
+    halves = images.bfloat16(), texts.bfloat16(), model.logit_scale.exp()
+    loss = image_text_contrastive_loss(*(half.float() for half in halves))
+    assert image_text_contrastive_loss(*halves).item() == pytest.approx(loss.item(), rel=1e-6)
+
 
 # ---- a model with a bias
 
