@@ -143,3 +143,8 @@ def test_progress():
     assert "Looking ..." in format_status(make_searcher(status=Status(True, 0, 0, None)))
     done = format_status(make_searcher(changes=Changes(2, 0, 1)))
     assert "1 picture in photos." in done and "Last look: 2 new, 1 deleted." in done
+
+
+def test_the_status_says_that_the_search_is_made_fast():
+    page = format_status(make_searcher(status=Status(True, 1, 1, None, is_speeding_up=True)))
+    assert "Making the search in 1 picture fast" in page and "Indexing:" not in page

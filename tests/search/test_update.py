@@ -236,3 +236,19 @@ def test_embeddings_that_are_not_finite_are_refused(folder, index, model_and_pro
     with pytest.raises(ValueError, match="embedding of 0.png holds NaN or infinity: choose a wider --dtype"):
         update_index(index, PictureFolder(folder), model, processor)
     assert names_of(index) == []
+
+
+def test_the_search_in_many_pictures_is_made_fast_after_an_update(folder, index, model_and_processor, monkeypatch):
+    monkeypatch.setattr("modeling_lotlip.search.index.NUM_EXACT", 10)
+    announced = []
+
+    def announce() -> None:
+        announced.append((len(index), index.effort))
+
+    pictures = PictureFolder(folder)
+    update_index(index, pictures, *model_and_processor, 3, lambda done, total: done >= 6, announce)
+    assert announced == [] and index.effort is None
+    update_index(index, pictures, *model_and_processor, announce=announce)
+    assert announced == [(10, None)] and index.effort.recall == 1 and index.effort.num_pictures == 10
+    update_index(index, pictures, *model_and_processor, announce=announce)
+    assert len(announced) == 1
