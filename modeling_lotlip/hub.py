@@ -48,7 +48,7 @@ def find_model_files(folder: str | Path) -> list[str]:
 
     >>> LotlipTextConfig().save_pretrained("lotlip-text")
     >>> find_model_files("lotlip-text")
-    ['config.json']
+    ['config.json', 'configuration_lotlip.py', 'loading_lotlip.py']
     ```"""
     if not (Path(folder) / CONFIG_NAME).is_file():
         raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")
