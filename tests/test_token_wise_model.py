@@ -54,6 +54,20 @@ def test_logits_under_autocast_are_those_of_float32(model):
     assert outputs.logits_per_image.dtype == outputs.text_embeds.dtype == torch.float32
     torch.testing.assert_close(outputs.logits_per_image, model.logit_scale.exp() * to_text)
     torch.testing.assert_close(outputs.logits_per_text, model.logit_scale.exp() * to_image.t())
+    halves = outputs.image_embeds.bfloat16(), outputs.text_embeds.bfloat16()
+    similarities = token_similarities(*halves, MASK.bool())
+    for found, expected in zip(similarities, token_similarities(*(half.float() for half in halves), MASK.bool())):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_a_bias_is_added_to_the_logits(model):
+    inputs = {"input_ids": TEXTS, "attention_mask": MASK, "pixel_values": torch.randn(2, 3, 32, 32)}
+    plain = model(**inputs)
+    model.logit_bias = torch.nn.Parameter(torch.tensor(-3.0))
+    biased = model(**inputs)
+    for name in ("logits_per_image", "logits_per_text"):
+        torch.testing.assert_close(biased[name], plain[name] - 3)
 
 
 def test_short_and_long_captions_in_training(model):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoProcessor, Siglip2ImageProcessor
+from transformers import AutoProcessor, GemmaTokenizer, Siglip2ImageProcessor
 from transformers.utils import ModelOutput
 
 import lotlip
@@ -52,7 +52,7 @@ def save(folder, model, module, auto_map):
 @pytest.fixture(scope="module")
 def fgclip2(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fgclip2")
-    tokenizer = siglip2_tokenizer()
+    tokenizer = siglip2_tokenizer(GemmaTokenizer)  # which keeps capitals
     tokenizer.save_pretrained(folder)
     Siglip2ImageProcessor(patch_size=16, max_num_patches=256).save_pretrained(folder)
     auto_map = {"AutoConfig": "Fgclip2Config", "AutoModelForCausalLM": "Fgclip2Model"}
@@ -78,8 +78,7 @@ def jina(tmp_path_factory):
 @torch.no_grad()
 def by_hand_fgclip2(folder, model, texts, images):
     """As its model card has it: lower case, 64 tokens or 196, and patches by the size of the image."""
-    tokenizer, image_processor = siglip2_tokenizer(), Siglip2ImageProcessor.from_pretrained(folder)
-    tokenizer = type(tokenizer).from_pretrained(folder)
+    tokenizer, image_processor = (part.from_pretrained(folder) for part in (GemmaTokenizer, Siglip2ImageProcessor))
     text_embeds, image_embeds = [], []
     for text in texts:
         is_short = len(tokenizer(text.lower())["input_ids"]) <= 64
@@ -125,6 +124,9 @@ def test_evaluated_and_embedded_as_by_hand(name, limit, by_hand, request, noise_
         torch.testing.assert_close(stored, expected, rtol=0, atol=1e-5)
     loaded, processor = load_model(str(folder), LoadingArguments(device="cpu", trust_remote_code=True))
     torch.testing.assert_close(embed_corpus(loaded, processor, texts), text_embeds, rtol=0, atol=1e-5)
+    shouted = ["A RED boat"]
+    expected = torch.nn.functional.normalize(by_hand(folder, model, shouted, IMAGES[:1])[0])
+    torch.testing.assert_close(embed_corpus(loaded, processor, shouted), expected, rtol=0, atol=1e-5)
     inference = InferenceArguments(device="cpu", trust_remote_code=True)
     torch.testing.assert_close(embed_with_text_model(str(folder), texts, inference), text_embeds, rtol=0, atol=1e-5)
 
