@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 from transformers.dynamic_module_utils import get_imports
@@ -279,9 +280,22 @@ def test_the_card_says_what_is_so(hub, tmp_path):
     mine = card(language=["de", "fr"], biases="It has seen nothing but drawings.")
     assert "- de\n- fr" in mine and "English" not in mine and "(de, fr)" in mine and "stereotypes" not in mine
     assert "It reads texts in many languages" in card(language="multilingual")
-    for wrong, message in (({"a": "b"}, "has 'b' as 'a'"), ({"a": 1.0}, "without `dataset`")):
+    for wrong, message in (
+        ({"results": {"a": "b"}, "dataset": "photos"}, "has 'b' as 'a'"),
+        ({"results": {"a": True}, "dataset": "photos"}, "has True as 'a'"),
+        ({"results": {"a": 1.0}}, "without `dataset`"),
+    ):
         with pytest.raises(ValueError, match=message):
-            card(results=wrong, dataset="photos" if "b" in wrong.values() else None)
+            card(**wrong)
+
+    results = {"zero_shot_top1": 50, "long_t2i_recall@1": 25.0, "num_images": 8, "share_trained_on": 0.5}
+    measured = card(results=results, dataset="photos", dataset_split="validation")
+    assert "trained on 50 per cent of this data" in measured and "On the split `validation` of photos" in measured
+    index = ModelCard.load(tmp_path / "model" / "README.md").data.eval_results
+    assert [(result.task_type, result.metric_type, result.metric_value, result.dataset_split) for result in index] == [
+        ("zero-shot-image-classification", "zero_shot_top1", 50, "validation"),
+        ("image-text-retrieval", "long_t2i_recall@1", 25.0, "validation"),
+    ]
 
     config = tiny_config(num_corner_tokens=0)
     config.token_wise = True

@@ -15,6 +15,7 @@ from modeling_lotlip.benchmarking.scaling import (
     count_loss_memory,
     count_operations,
     count_slots,
+    count_variants,
     exchanged_bytes,
     gathered_bytes,
     loss_operations,
@@ -82,6 +83,20 @@ def test_operations_of_towers_and_loss():
         with FlopCounterMode(display=False) as counter:
             blockwise_contrastive_loss(embeds[:, 0], embeds, torch.ones(()), block_size=60, **arguments).backward()
         assert counter.get_total_flops() == loss_operations(6, 6 * num_processes, num_slots=5, dim=8)
+
+
+def test_operations_of_the_ways_to_train():
+    """In chunks the towers that are trained, texts always, run forward once more."""
+    operations = {"image forward": 1, "image backward": 10, "text forward": 100, "text backward": 1000}
+    assert count_variants(operations) == {
+        "frozen image tower": 1101,
+        "cached image features": 1100,
+        "trained image tower": 1111,
+        "frozen, in chunks": 1201,
+        "cached, in chunks": 1200,
+        "trained, in chunks": 1212,
+        "the pass that caches a view": 1,
+    }
 
 
 def test_memory_counter():

@@ -1,12 +1,24 @@
 """What the benchmarks share."""
 
+import json
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from examples.paper.flops import FlopsArguments
+from modeling_lotlip.benchmarking import timing
 from modeling_lotlip.benchmarking.original import build_lotlip
-from modeling_lotlip.benchmarking.timing import BenchmarkArguments, encoder_flops, measure, report
+from modeling_lotlip.benchmarking.timing import (
+    BenchmarkArguments,
+    encoder_flops,
+    matrix_product_ceiling,
+    measure,
+    peak_memory,
+    report,
+    set_up,
+    write_results,
+)
 
 
 def test_operations_are_those_that_torch_counts():
@@ -40,3 +52,36 @@ def test_ratios_are_those_of_turns():
     assert table["rows"]["fast"]["ratio"] == 2.0 and table["rows"]["base"]["ratio"] == 1.0
     assert table["rows"]["fast"]["median"] == 1.0 and table["rows"]["fast"]["share_of_ceiling"] == 0.5
     assert table["rows"]["base"]["share_of_ceiling"] == 0.2
+
+
+def test_the_ceiling_counts_multiplications_and_additions(monkeypatch):
+    monkeypatch.setattr(timing, "measure", lambda variants, repeats, device: {name: [2.0] for name in variants})
+    assert matrix_product_ceiling("cpu", torch.float32, size=8) == 8**3
+
+
+def test_threads_and_seed_are_set():
+    before, drawn = torch.get_num_threads(), []
+    for threads in (2, 1):
+        set_up(BenchmarkArguments(device="cpu", threads=threads))
+        assert torch.get_num_threads() == threads
+        drawn.append(torch.rand(1).item())
+    torch.set_num_threads(before)
+    assert drawn[0] == drawn[1]
+
+
+def test_memory_is_in_bytes(capsys):
+    assert 5e7 < peak_memory("cpu") < 1e11  # the tests' own process
+    args = BenchmarkArguments(device="cpu", threads=1)
+    table = report("title", {"base": [1.0]}, "base", args, memory={"base": 2_500_000_000})
+    assert "| 2.50 GB |" in capsys.readouterr().out and table["rows"]["base"]["peak_memory"] == 2_500_000_000
+
+
+def test_results_are_written_with_settings_and_machine(tmp_path):
+    args = BenchmarkArguments(device="cpu", threads=1, repeats=2, output_file=tmp_path / "r.json")
+    write_results([{"title": "one"}, {"title": "two"}], args)
+    written = json.loads(args.output_file.read_text())
+    assert [table["title"] for table in written["tables"]] == ["one", "two"]
+    assert written["settings"] == {"device": "cpu", "threads": 1, "repeats": 2, "output_file": str(args.output_file)}
+    machine = written["machine"]
+    assert machine["device"] == "cpu" and machine["threads"] == 1 and machine["torch"] == torch.__version__
+    assert machine["processor"] and not machine["processor"].startswith("model name")

@@ -11,6 +11,7 @@ from datasets import Dataset, Features, Image
 
 from modeling_lotlip import LotlipImageProcessor
 from modeling_lotlip.data.images import (
+    IMAGE_EXTENSIONS,
     Resizing,
     UnreadableImageError,
     name_row,
@@ -18,7 +19,7 @@ from modeling_lotlip.data.images import (
     read_image,
     undecoded,
 )
-from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil
+from modeling_lotlip.image_processing_pil_lotlip import MAX_ASPECT_RATIO, LotlipImageProcessorPil
 from tests.helpers import photographs
 
 
@@ -99,6 +100,18 @@ def test_heic_says_what_reads_it(photos, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(UnreadableImageError, match=r'HEIC needs `pip install "modeling_lotlip\[heic\]"`'):
         read_image({"path": str(photos[0] / "photo.heic"), "bytes": None})
+    # it may say so behind another brand
+    with pytest.raises(UnreadableImageError, match="HEIC needs"):
+        read_image({"path": None, "bytes": b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"})
+
+
+def test_a_jpeg_too_thin_to_be_resized_is_decoded_whole():
+    resizing = Resizing(1, None, PIL.Image.Resampling.BICUBIC)
+    for ratio, size in (
+        (MAX_ASPECT_RATIO, (MAX_ASPECT_RATIO, 1)),
+        (MAX_ASPECT_RATIO + 1, (8 * MAX_ASPECT_RATIO + 8, 8)),
+    ):
+        assert read_image(encode(PIL.Image.new("RGB", (8 * ratio, 8)), "jpeg"), resizing=resizing).size == size
 
 
 @pytest.mark.parametrize(
@@ -122,6 +135,17 @@ def test_a_reduced_jpeg_has_nearly_the_pixels_of_a_whole_one(size, options, squa
     assert min(reduced.size) == (64 if max(size) > 400 else 250)
     pixels, expected = (processor(image, return_tensors="pt")["pixel_values"] for image in (reduced, whole))
     assert (pixels - expected).abs().max() < 0.04 and (pixels - expected).abs().mean() < 0.006
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_is_upright_in_every_orientation(orientation):
+    """Width and height that the image processor makes of it are those of the upright image."""
+    image = photographs.make_picture(600, 400)
+    file = encode(image, "jpeg", exif=photographs.turned(orientation))
+    reduced = read_image(file, resizing=Resizing(None, (64, 32), PIL.Image.Resampling.BICUBIC))
+    whole = read_image(file).resize((64, 32), PIL.Image.Resampling.BICUBIC)
+    assert reduced.size == (64, 32)
+    assert np.abs(np.asarray(reduced, dtype=int) - np.asarray(whole, dtype=int)).mean() < 8
 
 
 def test_resizing_of_image_processors():
@@ -170,10 +194,14 @@ def test_causes_are_told_without_addresses_of_the_memory(tmp_path):
 
 def test_names_of_rows():
     file = {"bytes": b"content", "path": None}
-    assert name_row({"image": file, "__key__": "007"}) == "007"
+    assert name_row({"image": file, "__key__": "007", "file_name": "c.png"}) == "007"
     assert name_row({"image": file | {"path": "b.png"}}) == "b.png"
     assert name_row({"file_name": "c.png", "image": file}, 5) == "c.png"
     assert name_row({"image": file}, 5) == "row 5" and name_row({"image": None}) == "a row"
+
+
+def test_photographs_of_phones_are_images():
+    assert {".jpg", ".png", ".webp", ".avif", ".heic", ".heif", ".hif"} <= IMAGE_EXTENSIONS
 
 
 def test_undecoded_images_are_files():

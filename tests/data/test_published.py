@@ -215,6 +215,12 @@ def test_size(name, tmp_path, monkeypatch):
         load_benchmark(name, tmp_path, text_only=True)
 
 
+def test_no_rows_are_no_part(tmp_path):
+    write(tmp_path / "docci_descriptions.jsonlines", [{"example_id": "train_1", "split": "train"}])
+    with pytest.raises(ValueError, match="are of 0 images and 0 texts"):
+        load_benchmark("docci", tmp_path, text_only=True, allow_partial=True)
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_missing_annotations(name, tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
@@ -286,12 +292,23 @@ def test_long_lists_are_read_in_pieces(tmp_path, monkeypatch):
     assert [next(rows_read)[1] for _ in range(29)] == rows[:29]
     with pytest.raises(ValueError, match="row 29"):
         next(rows_read)
+    # nor is all of a damaged file read to say that it is damaged
+    write(tmp_path / "rows.json", '[{"a": "' + 1000 * "b" + '"}]')
+    monkeypatch.setattr(published.annotations, "PIECE_LENGTH", 10)
+    monkeypatch.setattr(published.annotations, "MAX_ROW_LENGTH", 100)
+    with pytest.raises(ValueError, match="is damaged in row 0"):
+        next(read_json_list(tmp_path / "rows.json"))
 
 
 def test_annotations_of_sharegpt4v_under_another_name(tmp_path):
     expected = make_sharegpt4v(tmp_path)
     (tmp_path / SHAREGPT4V).rename(tmp_path / "share4v_sam_10k.json")
     assert load_benchmark("sharegpt4v-10k", tmp_path)["file_name"] == [name for name, _ in expected]
+    # with images beside it, too
+    text = (tmp_path / "share4v_sam_10k.json").read_text()
+    write(tmp_path / "share4v_sam_10k.json", text.replace('"sam/images/', '"images/'))
+    names = load_benchmark("sharegpt4v-10k", tmp_path, text_only=True)["file_name"]
+    assert names == [name.removeprefix("sam/") for name, _ in expected]
     write(tmp_path / "other.json", [])
     with pytest.raises(FileNotFoundError, match=SHAREGPT4V):
         load_benchmark("sharegpt4v-10k", tmp_path)
@@ -317,11 +334,11 @@ def make_imagenet(folder, kind):
         write(folder / "LOC_synset_mapping.txt", "n00000001 tench, Tinca tinca\nn00000002 goldfish\n")
     else:
         devkit = folder / "ILSVRC2012_devkit_t12" / "data"
-        write(devkit / "ILSVRC2012_validation_ground_truth.txt", "1\n2\n1\n")  # numbered in an order of its own
+        write(devkit / "ILSVRC2012_validation_ground_truth.txt", "1000\n2\n1000\n")  # in an order of its own
         synsets = [
-            {"ILSVRC2012_ID": number, "WNID": label, "words": words, "num_children": number // 1000}
+            {"ILSVRC2012_ID": number, "WNID": label, "words": words, "num_children": number // 1001}
             for number, label, words in (
-                (1, "n00000002", "goldfish"),
+                (1000, "n00000002", "goldfish"),
                 (2, "n00000001", "tench, Tinca tinca"),
                 (1001, "n00000003", "fish"),
             )

@@ -2,15 +2,18 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.models import text_limit
+from modeling_lotlip.evaluation import maps
 from modeling_lotlip.evaluation.explanation import Explanation, describe_unread, explain
-from modeling_lotlip.evaluation.maps import draw_image, draw_text
-from modeling_lotlip.evaluation.page import render_page
+from modeling_lotlip.evaluation.maps import draw_heat_map, draw_image, draw_text, lay_out_tokens
+from modeling_lotlip.evaluation.page import encode_png, lay_out_maps, render_page
+from modeling_lotlip.evaluation.relevance import heat_map
 from tests.helpers.dual_encoders import build_clip, build_siglip
 
 
@@ -78,3 +81,51 @@ def test_pictures_of_models_side_by_side():
     assert notes == ["one", "one 0.50", "one +0.25", "one +0.00", "two", "two 0.50", "two +0.25", "two +0.00"]
     for drawn in (draw_text(explanations), figure):
         drawn.canvas.draw()  # dollars are no formulas
+
+
+def test_sub_captions_begin_lines_and_no_line_is_too_long():
+    explanation = build_explanation("model", "")
+    assert lay_out_tokens(explanation) == [(None, [(0, 0)]), (0, [(0, 1), (3, 2), (8, 3)]), (1, [(0, 4)])]
+    long = explanation._replace(tokens=["[CLS]", *6 * ["a" * 10], "[SEP]"], numbers=[None, *6 * [0], None])
+    columns = [[column for column, _ in tokens] for _, tokens in lay_out_tokens(long)]
+    assert columns == [[0], [0, 11, 22, 33], [0, 11]], "a line has 46 characters"
+
+
+def test_tokens_and_bars_are_shaded_by_their_share_of_the_largest():
+    """`[CLS]` may stand out far, and is not what the others are measured by."""
+    explanation = build_explanation("model", "")._replace(over_text={"depends on": [9.0, 0.2, -0.1, 0.0, -0.4, 0.0]})
+    axes = draw_text([explanation]).axes[0]
+    shown = [(patch.get_width(), patch.get_facecolor()) for patch in axes.patches]
+    red, blue = (0.84, 0.19, 0.15), (0.13, 0.40, 0.75)
+    # tokens of a line, then the bar of its sub-caption
+    expected = [(5, red, 1), (3, red, 0.5), (4, blue, 0.25), (4, blue, 0), (2.75, red, 1), (5, blue, 1), (11, blue, 1)]
+    assert [width for width, _ in shown] == pytest.approx([width for width, _, _ in expected])
+    for (_, seen), (_, colour, share) in zip(shown, expected):
+        assert seen == pytest.approx((*colour, 0.85 * share))
+
+
+def test_the_maps_of_sub_captions_share_a_scale_of_their_own():
+    whole, *parts = over_image = torch.tensor([8.0, 0.5, 1.0])[:, None, None] * torch.eye(2)
+    explanation = build_explanation("model", "")._replace(over_image=over_image)
+    expected = [
+        heat_map(explanation.picture, whole, 8.0),
+        *(heat_map(explanation.picture, part, 1.0) for part in parts),
+    ]
+    for place, picture in enumerate(expected):
+        assert np.array_equal(draw_heat_map(explanation, place), picture)
+    assert [drawn["source"] for drawn in lay_out_maps(explanation)[1:]] == list(map(encode_png, expected))
+
+
+def test_models_stand_below_each_other_in_every_block_of_panels(monkeypatch):
+    monkeypatch.setattr(maps, "PANELS_PER_ROW", 2)
+    one, two = build_explanation("one", ""), build_explanation("two", "")
+    two = two._replace(over_image=two.over_image[:2], similarities=two.similarities[:2])
+    axes = [panel for panel in draw_image([one, two], "grad_cam").axes if panel.texts]
+    assert [panel.texts[0].get_text() for panel in axes] == [
+        *("one", "one 0.50", "two", "two 0.50"),
+        *("one +0.25", "one +0.00", "two +0.25", "two (beyond its limit)"),
+    ]
+    assert [panel.get_title() for panel in axes if panel.get_title()] == [
+        *("the image", "the whole text", "reddish boat", "sea")
+    ]
+    assert np.array_equal(axes[4].images[0].get_array(), draw_heat_map(one, 1))

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,8 @@ def test_the_room_for_model_and_checkpoints_is_checked_before_anything_is_done(t
     args.checkpointing_steps, args.metric_for_best_model = "epoch", "zero_shot_top1"
     of_epochs = count_needed_room(args, model, batches_per_epoch=3)
     assert of_epochs.num_checkpoints == 3 and of_epochs.whole == 6 * needed.model + 3 * needed.checkpoint
+    accumulated = replace(args, gradient_accumulation_steps=2)
+    assert count_needed_room(accumulated, model, batches_per_epoch=3).num_checkpoints == 6, "of batches, not of steps"
     args.checkpoints_total_limit = 1
     assert count_needed_room(args, model, batches_per_epoch=1).num_checkpoints == 2
 
