@@ -425,7 +425,7 @@ def test_what_was_loaded_without_the_package_is_saved_as_with_it(hub, loaded):
     assert all(written[name] == expected[name] for name in expected if not name.endswith(("config.json", ".md")))
     assert auto_maps(hub.saved_again) == auto_maps(hub.converted)
     config = json.loads((hub.saved_again / "text" / "config.json").read_text())
-    assert config["auto_map"]["AutoModel"] == "modeling_lotlip.LotlipTextModel"
+    assert config["auto_map"]["AutoModel"] == "modeling_lotlip.LotlipTextModelWithProjection"
     assert (hub.saved_again / "text" / "modeling_lotlip.py").exists()
 
 
