@@ -93,7 +93,7 @@ def argument(
     Traceback (most recent call last):
     ValueError: --k must be at least 1, got 0.
     ```"""
-    metadata = {"help": help, "aliases": list(aliases)}
+    metadata = {"help": help.replace("%", "%%"), "aliases": list(aliases)}  # argparse fills in what stands behind a %
     metadata |= {"least": least, "positional": positional}
     metadata |= {"compared_on_resume": compared_on_resume, "in_model_card": in_model_card}
     metadata |= {name: value for name, value in {"choices": choices, "metavar": metavar}.items() if value is not None}

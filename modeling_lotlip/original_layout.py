@@ -118,7 +118,14 @@ def find_pretrained(
     """
     The folder that a checkpoint in the original's layout is converted to, as
     [`modeling_lotlip.loading_lotlip.find_pretrained`] says.
-    """
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.original_layout import find_pretrained
+
+    >>> folder = find_pretrained("weiwu-ww/LoTLIP-ViT-B-16-100M")  # doctest: +SKIP
+    ```"""
     if name_or_path is None:
         return None
     options = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}

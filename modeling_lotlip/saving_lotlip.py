@@ -235,7 +235,16 @@ UNKNOWN = {
 
 
 class LotlipSavingMixin:
-    """Saves a model so that it loads without the package too, with a model card, and for sentence-transformers."""
+    """
+    Saves a model so that it loads without the package too, with a model card, and for sentence-transformers.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip import LotlipTextConfig, LotlipTextModel
+
+    >>> LotlipTextModel(LotlipTextConfig(num_hidden_layers=1)).save_pretrained("lotlip-text")  # by this mixin
+    ```"""
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs):
         """
@@ -334,8 +343,11 @@ def write_model_card(
     Example:
 
     ```python
+    >>> from modeling_lotlip import LotlipConfig, LotlipModel
     >>> from modeling_lotlip.hub import write_model_card
 
+    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 1}, vision_config={"num_hidden_layers": 1}))
+    >>> model.save_pretrained("lotlip-tiny")
     >>> write_model_card("lotlip-tiny", "org/lotlip-tiny", provenance="Random weights.")
     ```"""
     save_directory = Path(save_directory)

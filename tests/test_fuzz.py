@@ -397,7 +397,9 @@ def test_a_damaged_processor_file_works_or_is_refused(tmp_path_factory, processo
     name = data.draw(st.sampled_from(["processor_config.json", "tokenizer_config.json"]))
     content = json.loads((processor_folder / name).read_bytes())
     part = content["image_processor"] if name == "processor_config.json" else content
-    classes = {key: part.pop(key) for key in list(part) if key.endswith(("_class", "_type")) or key == "backend"}
+    classes = {
+        key: part.pop(key) for key in list(part) if key.endswith(("_class", "_type", "_map")) or key == "backend"
+    }
     damaged_part = data.draw(damaged_json(json.dumps(part).encode()))
     assume(not re.search(rb'size": *\[', damaged_part))  # which transformers takes for a pair
     if damaged_part.startswith(b"{"):

@@ -248,8 +248,9 @@ def test_wrong_uses_are_errors(train, tmp_path, monkeypatch):
         train("a", cache_image_features=True)
     with pytest.raises(ValueError, match="`--num_views 2` needs crops"):
         train("b", freeze_vision_model=True, num_views=2)
+    disk_usage = shutil.disk_usage
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("modeling_lotlip.training.image_features.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage if "features" in str(path) else disk_usage(path))
     with pytest.raises(ValueError, match="`--image_features_dir`"):
         train("c", freeze_vision_model=True, cache_image_features=True, image_features_dir=tmp_path / "features")
     assert not list((tmp_path / "features").glob("*.npy"))
