@@ -105,7 +105,7 @@ def test_an_index_remembers_what_ended_a_process(model_dir, processor, tmp_path)
 
 
 SCRIPT = """
-import multiprocessing, time
+import multiprocessing, os, time
 from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.embedding.rows import RowCollator
 from modeling_lotlip.embedding.workers import Workers
@@ -117,6 +117,9 @@ if {guard}:
     with Workers(RowCollator(processor, read_row), num_workers=2) as workers:
         made = workers.map([[("image", 1)]] * 9)
         next(made)
+        ready = set()
+        while len(ready) < 2:
+            ready.add(workers.executor.submit(os.getpid).result())
         print(*workers.executor._processes, flush=True)
         time.sleep(600)
 """
