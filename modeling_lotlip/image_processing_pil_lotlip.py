@@ -259,8 +259,6 @@ class LotlipImageProcessorMixin:
                 raise ValueError(f"`{name}` must be finite numbers, got {value!r}.")
             if name == "rescale_factor" and value is values:
                 raise ValueError(f"`{name}` must be a number, got {value!r}.")
-            if len(values) not in (1, 3):
-                raise ValueError(f"`{name}` must be a number, or one for each of three channels, got {value!r}.")
             if name != "image_mean" and 0 in values:
                 raise ValueError(f"`{name}` must not be zero, got {value}.")
 
@@ -275,6 +273,13 @@ class LotlipImageProcessorMixin:
     ) -> BatchFeature:
         if not images:
             raise ValueError("`images` is an empty list: give at least one image.")
+        for name in ("image_mean", "image_std"):
+            value = kwargs.get(name)
+            for num_channels in {image.shape[0] for image in images}:
+                if isinstance(value, (list, tuple)) and len(value) not in (1, num_channels):
+                    raise ValueError(
+                        f"`{name}` must be a number, or one for each of the {num_channels} channels, got {value!r}."
+                    )
         if do_resize and do_center_crop and size.shortest_edge and not size.longest_edge:
             # several times what the center crop can see
             max_ratio = max(MAX_ASPECT_RATIO, 2 * math.ceil(max(dict(crop_size).values()) / size.shortest_edge))
