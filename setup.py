@@ -98,6 +98,7 @@ setup(
         "torchvision",
         "tqdm",
         "transformers>=5.21,<6",
+        "xxhash",
     ],
     extras_require=extras,
 )

@@ -5,10 +5,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+import xxhash
 from accelerate import PartialState
-from datasets.fingerprint import Hasher
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -23,10 +24,23 @@ from .token_wise import is_token_wise
 
 def hash_weights(module: nn.Module) -> str:
     """A hash of all parameters and buffers, by which what is stored knows the model that it is of."""
-    weights = Hasher()
+    weights = xxhash.xxh3_128()
     for name, tensor in module.state_dict().items():
-        weights.update((name, tensor.cpu()))
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        weights.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return weights.hexdigest()
+
+
+def hash_processor(processor: ProcessorMixin) -> str:
+    """A hash of the files that a processor is saved as, which is the same wherever it was loaded from."""
+    files = xxhash.xxh3_128()
+    with TemporaryDirectory() as folder:
+        processor.save_pretrained(folder)
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file() and path.suffix != ".py":
+                files.update(str(path.relative_to(folder)).encode())
+                files.update(path.read_bytes())
+    return files.hexdigest()
 
 
 def distinct_names(names: list[str]) -> list[str]:

@@ -23,7 +23,6 @@ import pyarrow.dataset
 import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
-from datasets.fingerprint import Hasher
 from pyarrow import parquet
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
@@ -37,7 +36,7 @@ from ..files import refuse_other_settings, write_json, write_table
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .arguments import KINDS, STORAGE_DTYPES, StoreArguments
 from .batches import embed_texts, tokenize
-from .models import hash_weights
+from .models import hash_processor, hash_weights
 from .rows import EmbeddedItems, Item, RowCollator, embed_rows, warn_of_unreadable
 from .workers import Workers
 
@@ -307,7 +306,7 @@ def embed_to_folder(
         settings |= {"dtype": str(model.dtype).removeprefix("torch."), "max_length": max_length}
         settings |= {name: getattr(store, name) for name in ("id_column", "only", "storage_dtype", "shard_size")}
         settings |= vars(captions) | {"image_column": image_column, "exact_decoding": store.exact_decoding}
-        settings |= {"weights": hash_weights(model), "processor": Hasher.hash(processor), "data": "streamed"}
+        settings |= {"weights": hash_weights(model), "processor": hash_processor(processor), "data": "streamed"}
         if isinstance(dataset, Dataset):
             settings["data"] = compute_fingerprint(dataset, None if store.only == "texts" else image_column)
         check_settings(store.output_dir, settings)

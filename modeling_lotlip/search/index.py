@@ -412,7 +412,7 @@ def find_index(
     settings = {
         "source": pictures.source,
         "weights": hash_weights(model),
-        "processor": Hasher.hash(processor),
+        "image_processor": Hasher.hash(processor.image_processor),
         "dtype": str(model.dtype).removeprefix("torch."),
         "exact_decoding": pictures.exact_decoding,
     }

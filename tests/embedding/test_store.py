@@ -221,11 +221,18 @@ def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
     embed("out", "--only", "images", "--tokens_per_batch", 32)  # changes nothing that is computed
     assert before == {path: path.read_bytes() for path in folder.iterdir()}
 
-    # other weights and other rows behind the same names
+    # the same model in another folder, then other settings, weights and rows behind the same names
     other = tmp_path / "other"
-    model = LotlipModel.from_pretrained(model_dir)
-    LotlipProcessor.from_pretrained(model_dir).save_pretrained(other)
+    model, processor = LotlipModel.from_pretrained(model_dir), LotlipProcessor.from_pretrained(model_dir)
+    processor.save_pretrained(other)
     model.save_pretrained(other)
+    embed("out", "--only", "images", "--model_name_or_path", other)
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+    processor.tokenizer.model_max_length -= 1
+    processor.save_pretrained(other)
+    assert "with processor = " in refuse("out", "--only", "images", "--model_name_or_path", other)
+    processor.tokenizer.model_max_length += 1
+    processor.save_pretrained(other)
     embed("moved", "--only", "images", "--model_name_or_path", other)
     with torch.no_grad():
         model.text_projection.weight[0, 0] += 1e-3

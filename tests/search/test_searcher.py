@@ -9,6 +9,8 @@ from PIL import Image
 
 import lotlip
 from modeling_lotlip.data.scenes import load_scenes, make_scene
+from modeling_lotlip.embedding.arguments import InferenceArguments
+from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.search.arguments import PageArguments
 from modeling_lotlip.search.index import Index, find_index, load_embeddings
 from modeling_lotlip.search.pictures import PictureFolder, open_pictures
@@ -137,6 +139,14 @@ def test_each_model_has_an_index_of_its_own(folder, open_folder, model_and_proce
     in_bfloat16 = copy.deepcopy(model).bfloat16()
     other = find_index(PictureFolder(folder), in_bfloat16, processor, tmp_path / "indices")
     assert other.folder != searcher.index.folder and len(other) == 0
+
+    # but one and the same model has one, wherever it lies
+    model.save_pretrained(tmp_path / "moved")
+    processor.save_pretrained(tmp_path / "moved")
+    moved = load_model(str(tmp_path / "moved"), InferenceArguments(device="cpu"))
+    assert find_index(PictureFolder(folder), *moved, tmp_path / "indices").folder == searcher.index.folder
+    moved[1].image_processor.image_mean = [0.1, 0.2, 0.3]
+    assert len(find_index(PictureFolder(folder), *moved, tmp_path / "indices")) == 0
     with pytest.raises(ValueError, match="is no folder"):
         PictureFolder(tmp_path / "nothing")
 
