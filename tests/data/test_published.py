@@ -21,6 +21,8 @@ from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 from tests.conftest import ROOT
 
 
+pytestmark = pytest.mark.usefixtures("three_images")
+
 SHAREGPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
 
 
@@ -131,7 +133,7 @@ MAKERS = {
 SIZES = {name: (benchmark.num_images, benchmark.num_texts) for name, benchmark in BENCHMARKS.items()}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def three_images(monkeypatch):
     """Benchmarks of three images each."""
     for name, benchmark in BENCHMARKS.items():

@@ -1,0 +1,217 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The published numbers beside those that are measured here: retrieval and zero-shot classification on every benchmark of
+the paper whose files are in a folder, and how long the texts are.
+
+    python examples/paper/reproduce.py --data_root BENCHMARKS --output_file outputs/reproduction.json
+    python examples/paper/reproduce.py --data_root BENCHMARKS --text_only --tokenizer_path BERT
+
+`BENCHMARKS` has a folder for each benchmark, of its name: dci, iiw, sharegpt4v-1k, sharegpt4v-10k, urban1k, docci,
+coco, flickr30k, imagenet. `docs/evaluation.md` lists the files. The published numbers are in `published.json` beside
+this file. A number is reproduced if it rounds to the published one.
+
+Benchmarks that are not there, or whose images are not there, are named. What is measured on part of a benchmark is not
+judged.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import Dataset
+from transformers import PreTrainedModel, ProcessorMixin
+
+from modeling_lotlip.arguments import Arguments, argument, parse
+from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.published import BENCHMARKS, load_benchmark
+from modeling_lotlip.embedding.arguments import InferenceArguments, OutputArguments
+from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.evaluation.arguments import ClassificationArguments
+from modeling_lotlip.evaluation.classification import evaluate_zero_shot, read_class_names
+from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
+from modeling_lotlip.evaluation.statistics import load_tokenizer, measure_texts, summarize
+from modeling_lotlip.files import write_results
+
+
+PUBLISHED = Path(__file__).with_name("published.json")
+TEXT_COLUMNS = ("num_texts", "sub_captions_per_text", "tokens_per_text")
+REPRODUCED, DIFFERENT = "reproduced", "different"
+
+
+@dataclass
+class ReproductionArguments(Arguments):
+    """Where the benchmarks are, and which models are evaluated."""
+
+    data_root: Path = argument(Path("benchmarks"), "The folder with a folder for each benchmark.")
+    model_name_or_path: list[str] = argument(
+        ["weiwu-ww/LoTLIP-ViT-B-16-100M", "weiwu-ww/LoTLIP-ViT-B-32-100M", "openai/clip-vit-base-patch16"],
+        "The models. One in a folder of one's own has no published numbers, unless --published has some.",
+        aliases=("--model",),
+    )
+    published: Path = argument(PUBLISHED, "A JSON file of published numbers.")
+    text_only: bool = argument(False, "Measure how long the texts are, and load no model: images need not be there.")
+    allow_partial: bool = argument(False, "Use what there is of a benchmark. It is measured, and not judged.")
+    tokenizer_path: str = argument("google-bert/bert-base-uncased", "Counts the tokens of texts; the paper uses BERT.")
+    dataloader_num_workers: int = argument(0, "Processes that decode and tokenize.", least=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.data_root.is_dir():
+            raise ValueError(f"--data_root {self.data_root} is no folder: make it, with a folder for each benchmark.")
+
+
+class Comparison(NamedTuple):
+    """
+    A number that was measured, and the same one as published.
+
+    Args:
+        model (`str`):
+            The model that it is of, empty for one of texts.
+        benchmark (`str`):
+            The benchmark.
+        measure (`str`):
+            What was measured.
+        measured (`float`):
+            Its value here.
+        published (`float`, *optional*):
+            Its value in a publication; None if none gives it.
+        source (`str`, *optional*):
+            The publication, one of the `sources` in `published.json`.
+        is_partial (`bool`, *optional*, defaults to `False`):
+            Whether part of the benchmark was measured.
+
+    Example:
+
+    ```python
+    >>> from examples.paper.reproduce import Comparison
+
+    >>> Comparison("", "iiw", "tokens_per_text", 239.7271, 239.73, "paper").verdict
+    'reproduced'
+    >>> Comparison("clip", "dci", "i2t", 45.4, 45.45, "repository").verdict
+    'different'
+    ```"""
+
+    model: str
+    benchmark: str
+    measure: str
+    measured: float
+    published: float | None = None
+    source: str | None = None
+    is_partial: bool = False
+
+    @property
+    def decimals(self) -> int:
+        """How many the publication gives: two of shares and means, none of counts."""
+        return 0 if isinstance(self.published, int) else 2
+
+    @property
+    def verdict(self) -> str:
+        """Whether both are equal at the rounding of the publication; empty if there is nothing to judge."""
+        if self.published is None or self.is_partial:
+            return ""
+        half = 0.5 * 10**-self.decimals
+        return REPRODUCED if abs(self.measured - self.published) <= half + 1e-9 else DIFFERENT
+
+
+def find_benchmarks(data_root: Path) -> list[str]:
+    """The names of the benchmarks that have a folder."""
+    return [name for name in BENCHMARKS if (data_root / name).is_dir()]
+
+
+def measure_lengths(name: str, args: ReproductionArguments) -> tuple[dict[str, float], bool]:
+    """How long the texts of a benchmark are, and whether some of them are missing."""
+    dataset = load_benchmark(name, args.data_root / name, text_only=True, allow_partial=args.allow_partial)
+    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    ((_, lengths),) = measure_texts(dataset, reader, load_tokenizer(args.tokenizer_path)).items()
+    row = summarize(lengths)
+    return {column: row[column] for column in TEXT_COLUMNS}, row["num_texts"] < BENCHMARKS[name].num_texts
+
+
+def measure_model(
+    name: str, dataset: Dataset, model: PreTrainedModel, processor: ProcessorMixin, options: dict
+) -> dict[str, float]:
+    """Recall at 1 in both directions of a model on a benchmark, or its accuracy at 1 where that has classes."""
+    if BENCHMARKS[name].task == "classification":
+        class_names = read_class_names(dataset.features["label"])
+        templates = ClassificationArguments().templates
+        return {"top1": evaluate_zero_shot(model, processor, dataset, class_names, templates, **options)["top1"]}
+    # published numbers count one image for a text
+    results = evaluate_retrieval(model, processor, dataset, group_equal_captions=False, **options)
+    kind = "long" if "long_i2t_recall@1" in results else "short"
+    return {direction: results[f"{kind}_{direction}_recall@1"] for direction in ("i2t", "t2i")}
+
+
+def compare(
+    model: str, benchmark: str, measured: dict[str, float], published: list[dict], is_partial: bool
+) -> Iterator[Comparison]:
+    """What was measured beside each publication of it, or by itself where there is none."""
+    rows = [row for row in published if row["benchmark"] == benchmark and row.get("model", "") == model]
+    for measure, value in measured.items():
+        of_measure = [row for row in rows if measure in row]
+        for row in of_measure:
+            yield Comparison(model, benchmark, measure, value, row[measure], row["source"], is_partial)
+        if not of_measure:
+            yield Comparison(model, benchmark, measure, value, is_partial=is_partial)
+
+
+def format_comparisons(comparisons: list[Comparison]) -> str:
+    """A Markdown table with a line for each number and publication."""
+    lines = [
+        "| model | benchmark | measure | published | source | measured | difference | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in comparisons:
+        digits = row.decimals if row.published is not None else 2
+        known = ("", "") if row.published is None else (f"{row.published:.{digits}f}", row.source)
+        difference = "" if row.published is None else f"{row.measured - row.published:+.{digits}f}"
+        verdict = "part of the benchmark" if row.is_partial else row.verdict
+        cells = (row.model, row.benchmark, row.measure, *known, f"{row.measured:.{digits}f}", difference, verdict)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    args, inference, output = parse((ReproductionArguments, InferenceArguments, OutputArguments), description=__doc__)
+    published = json.loads(args.published.read_text(encoding="utf-8"))
+    names = find_benchmarks(args.data_root)
+    missing = [name for name in BENCHMARKS if name not in names]
+    notes = [f"Not in {args.data_root}: {', '.join(missing)}."] if missing else []
+    comparisons = []
+
+    datasets = {}
+    for name in names:
+        try:
+            if BENCHMARKS[name].task == "retrieval":
+                measured, is_partial = measure_lengths(name, args)
+                comparisons += compare("", name, measured, published["texts"], is_partial)
+            if not args.text_only:
+                datasets[name] = load_benchmark(name, args.data_root / name, allow_partial=args.allow_partial)
+        except (FileNotFoundError, ValueError) as error:  # the others are measured all the same
+            notes.append(f"{name} is not evaluated: {error}")
+    for model_name in args.model_name_or_path if datasets else []:
+        model, processor = load_model(model_name, inference)
+        options = {"batch_size": inference.batch_size, "max_length": inference.max_length}
+        options["num_workers"] = args.dataloader_num_workers
+        for name, dataset in datasets.items():
+            measured = measure_model(name, dataset, model, processor, options)
+            is_partial = len(dataset) < BENCHMARKS[name].num_images
+            comparisons += compare(model_name, name, measured, published["retrieval"], is_partial)
+
+    if not comparisons:
+        raise ValueError(f"--data_root {args.data_root} has no benchmark with files: {' '.join(notes)}")
+    table = format_comparisons(comparisons)
+    verdicts = [row.verdict for row in comparisons if row.verdict]
+    table += f"\n\n{verdicts.count(REPRODUCED)} of {len(verdicts)} published numbers reproduced."
+    table = "\n\n".join([table, *notes])
+    print(table)
+    if output.output_file is not None:
+        rows = [row._asdict() | {"verdict": row.verdict} for row in comparisons]
+        write_results(output.output_file, {"rows": rows, "sources": published["sources"], "notes": notes}, table, rows)
+
+
+if __name__ == "__main__":
+    main()
