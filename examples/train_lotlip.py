@@ -28,7 +28,7 @@ import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, gather_object, set_seed, tqdm
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, gather_object, set_seed
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
@@ -41,6 +41,7 @@ from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.loading import get_columns, leave_signals_to_the_main_process, load_split
 from modeling_lotlip.data.side_captions import UnmatchedKeys
 from modeling_lotlip.signals import StopSignal
+from modeling_lotlip.terminal import progress_bar
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.batches import BatchSampler, StreamBatchSampler
 from modeling_lotlip.training.checkpoints import (
@@ -287,7 +288,8 @@ def train(training: Training) -> None:
     training.throughput.restart()
     if is_evaluation_due(training):  # the run that goes on here was stopped before it
         evaluate(training, gather(training))
-    with StopSignal() as stop, tqdm(total=args.max_train_steps, initial=state.step, unit=" steps") as bar:
+    shown = {"total": args.max_train_steps, "initial": state.step, "unit": " steps"}
+    with StopSignal() as stop, progress_bar(**shown, disable=not accelerator.is_local_main_process) as bar:
         while state.step < args.max_train_steps:
             set_train_mode(training.model, accelerator)
             sampler.epoch, sampler.first_batch = state.epoch, state.batch
@@ -297,7 +299,7 @@ def train(training: Training) -> None:
                     continue
                 bar.update()
                 if state.step % args.logging_steps == 0 or state.step == args.max_train_steps:
-                    bar.set_postfix_str(measure(training, result))
+                    bar.set_postfix_str(measure(training, result), refresh=False)
 
                 stop_number = stop.on_any_process(accelerator)
                 if args.checkpointing_steps not in (None, "epoch"):

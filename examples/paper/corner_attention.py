@@ -13,7 +13,6 @@ import math
 import statistics
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from modeling_lotlip.arguments import parse
@@ -31,6 +30,7 @@ from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.relevance import sub_caption_numbers, token_attention
 from modeling_lotlip.files import write_results
 from modeling_lotlip.sub_captions import join_sub_captions
+from modeling_lotlip.terminal import progress_bar
 from modeling_lotlip.training.monitoring import effective_rank
 
 
@@ -161,7 +161,7 @@ def analyse(
     """
     described = {name: [] for name in ("uniform", "last_layer", "rollout")}
     overlaps, embeds = [], []
-    for start in tqdm(range(0, len(texts), batch_size), desc="Attention", unit=" batches"):
+    for start in progress_bar(range(0, len(texts), batch_size), desc="Attention", unit=" batches"):
         inputs = tokenize(processor, texts[start : start + batch_size], max_length)
         embeds.append(embed_texts(model, inputs, with_corners=True))
         attentions = token_attention(model, inputs)

@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from modeling_lotlip.arguments import Arguments, argument, parse
@@ -36,6 +35,7 @@ from modeling_lotlip.evaluation.relevance import PATCH_METHODS, patch_relevance,
 from modeling_lotlip.evaluation.text_changes import swap_colour
 from modeling_lotlip.files import write_results
 from modeling_lotlip.sub_captions import join_sub_captions
+from modeling_lotlip.terminal import progress_bar
 
 
 # Left and top of large things
@@ -163,7 +163,7 @@ def play_pointing_game(
         how often the other thing is hit (`other`).
     """
     hits, others, chances = [], [], []
-    for start in tqdm(range(0, len(drawn), batch_size), desc=method, unit=" batches"):
+    for start in progress_bar(range(0, len(drawn), batch_size), desc=method, unit=" batches"):
         batch = drawn[start : start + batch_size]
         images = processor.image_processor([scene.draw() for scene, _, _ in batch], return_tensors="pt")
         texts = text_embeds[start : start + batch_size, None]
@@ -191,7 +191,7 @@ def find_false_sentences(
     generator = random.Random(f"colours {seed}")
     hits = {"gradient_input": [], "sentence_alone": [], "leave_one_out": []}
     chances = []
-    for scene, thing, _ in tqdm(drawn, desc="false sentences", unit=" scenes"):
+    for scene, thing, _ in progress_bar(drawn, desc="false sentences", unit=" scenes"):
         false = find_sentence(scene, thing)
         sub_captions = list(scene.sub_captions)
         sub_captions[false : false + 1] = swap_colour([sub_captions[false]], generator, list(COLOURS))

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from modeling_lotlip.arguments import Arguments, argument, parse
@@ -38,6 +37,7 @@ from modeling_lotlip.files import format_markdown, write_results
 from modeling_lotlip.search.arguments import SENTENCE_SCORES
 from modeling_lotlip.search.index import Index
 from modeling_lotlip.search.query import SATISFIED, embed_query, search_index
+from modeling_lotlip.terminal import progress_bar
 
 
 # What a sentence says: of which kind it is, and the value
@@ -131,7 +131,7 @@ def evaluate_score(
 ) -> dict[str, dict[str, float]]:
     """For each kind of sentence what [`measure_ticks`] returns."""
     fits, truths = defaultdict(list), defaultdict(list)
-    for scene in tqdm(scenes[:num_queries], desc=score, unit=" queries"):
+    for scene in progress_bar(scenes[:num_queries], desc=score, unit=" queries"):
         query = embed_query(model, processor, scene.long_caption, None, score, max_length)
         results = search_index(index, query, len(scenes))
         for place, sentence in enumerate(scene.sub_captions):

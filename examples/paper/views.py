@@ -22,7 +22,6 @@ import PIL.Image
 import torch
 from torch import nn
 from torchvision.transforms.v2.functional import pil_to_tensor
-from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -32,6 +31,7 @@ from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import OutputArguments
 from modeling_lotlip.files import format_markdown, write_results
+from modeling_lotlip.terminal import progress_bar
 
 
 Picture = PIL.Image.Image
@@ -98,7 +98,9 @@ class ImageTower:
         features = [None] * len(pictures)
         for size in {picture.size for picture in pictures}:
             places = [place for place, picture in enumerate(pictures) if picture.size == size]
-            for start in tqdm(range(0, len(places), self.batch_size), desc=f"{size[0]} x {size[1]}", leave=False):
+            for start in progress_bar(
+                range(0, len(places), self.batch_size), desc=f"{size[0]} x {size[1]}", leave=False
+            ):
                 of_batch = places[start : start + self.batch_size]
                 pixels = torch.stack([pil_to_tensor(pictures[place]) for place in of_batch]).float() / 255
                 hidden = self.model(((pixels - self.mean) / self.std).to(self.model.dtype)).last_hidden_state.float()
@@ -113,7 +115,7 @@ def embed_texts(args: ViewsArguments, texts: list[str]) -> torch.Tensor:
     tokenizer = AutoTokenizer.from_pretrained(args.text_model_name_or_path)
     model = AutoModel.from_pretrained(args.text_model_name_or_path).eval()
     features = []
-    for start in tqdm(range(0, len(texts), args.batch_size), desc="Texts", leave=False):
+    for start in progress_bar(range(0, len(texts), args.batch_size), desc="Texts", leave=False):
         batch = texts[start : start + args.batch_size]
         tokens = tokenizer(batch, padding=True, truncation=True, max_length=256, return_tensors="pt")
         mask = tokens["attention_mask"][:, :, None]

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..data.arguments import EvaluationSplitArguments, SourceArguments
 from ..data.side_captions import REJECTED_COLUMN, hash_keys
 from ..embedding.arguments import InferenceArguments
 from ..evaluation.statistics import plot_lengths, summarize
 from ..sub_captions import split_sub_captions
+from ..terminal import progress_bar
 from .arguments import SIMILARITY_RULE, FilterArguments, ReportArguments, RuleArguments
 from .files import CAPTIONER_COLUMN, PROMPT_COLUMN, find_files, get_captioner, rewrite
 from .measures import (
@@ -119,7 +119,7 @@ def mend_files(files: list[Path], output_dir: Path, caption_filter: CaptionFilte
     folder.mkdir(parents=True)
     try:
         mended = [folder / file.name for file in files]
-        for file, path in zip(tqdm(files, desc="Rules", unit=" files"), mended):
+        for file, path in zip(progress_bar(files, desc="Rules", unit=" files"), mended):
             rewrite(file, path, caption_filter.columns, caption_filter.apply_rules)
         caption_filter.find_repeated()
         yield mended
@@ -130,7 +130,7 @@ def mend_files(files: list[Path], output_dir: Path, caption_filter: CaptionFilte
 def mark_files(mended: list[Path], output_dir: Path, caption_filter: CaptionFilter) -> list[Path]:
     """Applies the rules that compare captions to mended files, and moves them where they belong."""
     filtered = [output_dir / path.name for path in mended]
-    for path, target in zip(tqdm(mended, desc="Writing", unit=" files"), filtered):
+    for path, target in zip(progress_bar(mended, desc="Writing", unit=" files"), filtered):
         if len(caption_filter.repeated) or caption_filter.unlike:
             rewrite(path, target, caption_filter.columns, caption_filter.compare)
         else:

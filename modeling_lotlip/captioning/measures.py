@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from accelerate import PartialState
-from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..data.arguments import EvaluationSplitArguments, SourceArguments
@@ -29,6 +28,7 @@ from ..embedding.rows import Item, RowCollator, embed_rows, load_rows, warn_of_u
 from ..evaluation.statistics import TextLengths, load_tokenizer
 from ..loading_lotlip import find_pretrained
 from ..sub_captions import join_sub_captions, split_sub_captions
+from ..terminal import progress_bar
 from .arguments import FilterArguments, ReportArguments
 from .files import CAPTIONER_COLUMN, get_captioner, read_rows
 from .report import shorten
@@ -295,7 +295,7 @@ def measure_similarities(
     loader = load_rows(dataset, RowCollator(processor, read_row, inference.max_length), inference.batch_size)
     group_size = BATCHES_PER_GROUP * inference.batch_size
     num_found, image_embeds, group = 0, {}, None
-    loader = tqdm(loader, desc="Images", unit=" batches")
+    loader = progress_bar(loader, desc="Images", unit=" batches")
     for embedded in embed_rows(model, processor, loader, group=lambda number: number // group_size):
         warn_of_unreadable(embedded.unreadable)
         if embedded.group != group:

@@ -21,6 +21,7 @@ from ..data.loading import get_columns, load_split
 from ..data.rows import check_key_column
 from ..files import refuse_other_settings, write_json
 from ..signals import StopSignal
+from ..terminal import progress_bar
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
 from .captioner import Answer, Captioner, load_captioner
 from .photos import Photo, Photos
@@ -87,7 +88,7 @@ def recaption(
                 asked = with_prompts(photos.read(name), prompts, captioning.seed, name)
                 answers = captioner.answer(asked, stop.is_received)
                 is_silent = not state.is_local_main_process
-                with tqdm(
+                with progress_bar(
                     total=num_images, initial=records.known.count(name), desc=name, unit=" images", disable=is_silent
                 ) as bar:
                     num_changed = record_answers(answers, name, captioner, rules, records, bar)

@@ -39,6 +39,7 @@ def run(
     from ..evaluation.classification import evaluate_zero_shot, format_classification, read_class_names
     from ..evaluation.retrieval import load_benchmarks
     from ..files import write_results
+    from ..terminal import print_tables
 
     state = PartialState(cpu=models.device == "cpu")
     source = {"dataset": data.dataset_name or "scenes"}
@@ -74,7 +75,7 @@ def run(
 
     if state.is_main_process:
         table = format_classification(*rows)
-        print(table)
+        print_tables(table)
         if output.output_file is not None:
             write_results(output.output_file, rows[0] if len(rows) == 1 else {"rows": rows}, table, rows)
     state.wait_for_everyone()

@@ -44,6 +44,7 @@ def run(
     from ..embedding.models import describe_model, load_model
     from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_table, load_benchmarks
     from ..files import write_results
+    from ..terminal import print_tables
 
     state = PartialState(cpu=models.device == "cpu")
     if retrieval.benchmark is not None:
@@ -80,7 +81,7 @@ def run(
 
     if state.is_main_process:
         table = format_table(*rows) if retrieval.benchmark is None else format_benchmarks(rows)
-        print(table)
+        print_tables(table)
         if output.output_file is not None:
             is_single = len(rows) == 1 and retrieval.benchmark is None
             write_results(output.output_file, rows[0] if is_single else {"rows": rows}, table, rows)

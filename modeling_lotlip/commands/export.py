@@ -51,9 +51,10 @@ def run(export: ExportArguments) -> None:
     import logging
 
     from ..embedding.onnx import export_model, format_table
+    from ..terminal import print_tables
 
     # the exporter reports on operations that these graphs do not have
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with redirect_stdout(sys.stderr):  # where it tells of its progress
         graphs = export_model(export.model_name_or_path, export.output_dir, export.dtype, export.output_corner_tokens)
-    print(format_table(graphs))
+    print_tables(format_table(graphs))

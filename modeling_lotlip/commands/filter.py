@@ -36,8 +36,9 @@ def run(
 ) -> None:
     from ..captioning.filter import filter_captions
     from ..captioning.report import format_outcomes
+    from ..terminal import print_tables
 
     report = filter_captions(columns, rules, asked, source, split, inference)
-    print(format_outcomes(report))
+    print_tables(format_outcomes(report))
     if not any(outcome["num_kept"] for outcome in report["captioners"].values()):
         print("No caption is kept: there is nothing to measure, nor to train on.")

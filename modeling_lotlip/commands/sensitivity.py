@@ -58,6 +58,7 @@ def run(
     from ..evaluation.retrieval import embed_dataset
     from ..evaluation.sensitivity import flatten_results, format_tables, measure_sensitivity, plot_results
     from ..files import write_results
+    from ..terminal import print_tables
 
     state = PartialState(cpu=models.device == "cpu")
     if state.num_processes > 1:
@@ -75,7 +76,7 @@ def run(
         measured = measure_sensitivity(model, processor, embedded, sensitivity.num_tokens, **options)
         results.append({"model": name, **measured})
     tables = format_tables(results)
-    print(tables)
+    print_tables(tables)
     if output.output_file is not None:
         settings = {"dataset": dataset.dataset_name or "scenes", "seed": sensitivity.seed}
         for path in {output.output_file, output.output_file.with_suffix(".md")}:

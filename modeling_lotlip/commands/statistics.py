@@ -61,6 +61,7 @@ def run(
     from ..data.published import get_benchmark, load_benchmark
     from ..evaluation.statistics import format_table, load_tokenizer, measure_texts, plot_lengths, summarize
     from ..files import write_results
+    from ..terminal import print_tables
 
     about = {"tokenizer": statistics.tokenizer_path, "sub_caption_splitter": captions.sub_caption_splitter}
     if statistics.benchmark is None:
@@ -83,7 +84,7 @@ def run(
     lengths = measure_texts(dataset, reader, load_tokenizer(statistics.tokenizer_path))
     measured = {kind: summarize(of_kind) for kind, of_kind in lengths.items()}
     table = format_table(name, measured)
-    print(table)
+    print_tables(table)
     if output.output_file is not None:
         # the data table's row at the top: of long captions where there are any
         kind, *others = measured

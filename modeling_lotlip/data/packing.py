@@ -12,9 +12,9 @@ from pathlib import Path
 
 import PIL.Image
 from datasets import Dataset, IterableDataset
-from tqdm.auto import tqdm
 
 from ..files import written_whole
+from ..terminal import progress_bar
 from .arguments import SourceArguments
 from .captions import CaptionReader
 from .images import UnreadableImageError, read_file, read_image, undecoded
@@ -130,7 +130,7 @@ def write_shards(
     if any(output_dir.glob("*.tar")):
         raise ValueError(f"`--output_dir {output_dir}` holds shards: delete them, or name another folder.")
     output_dir.mkdir(parents=True, exist_ok=True)
-    rows = tqdm(undecoded(dataset, packer.source.image_column), desc="Packing", unit=" images")
+    rows = progress_bar(undecoded(dataset, packer.source.image_column), desc="Packing", unit=" images")
     for shard, samples in enumerate(batched(packer.pack_rows(rows), shard_size)):
         write_tar(output_dir / f"{shard:05d}.tar", samples, shard * shard_size)
     if not packer.counts["packed"]:

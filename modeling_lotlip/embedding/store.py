@@ -24,7 +24,6 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from pyarrow import parquet
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments
@@ -34,6 +33,7 @@ from ..data.loading import compute_fingerprint, find_file_names, read_first_row
 from ..data.rows import read_captions
 from ..files import refuse_other_settings, write_json, write_table
 from ..sub_captions import join_sub_captions, split_sub_captions
+from ..terminal import progress_bar
 from .arguments import KINDS, STORAGE_DTYPES, StoreArguments
 from .batches import embed_texts, tokenize
 from .models import hash_processor, hash_weights
@@ -428,12 +428,14 @@ class DueRows:
 def show_progress(results: Iterator[EmbeddedItems], total: int | None, disable: bool) -> Iterator[EmbeddedItems]:
     """The results, with a bar of the rows that are done; rows that are left out are told of."""
     num_items, num_tokens, start, seen = 0, 0, time.perf_counter(), set()
-    with tqdm(total=total, desc="Embedding", unit=" rows", disable=disable) as progress:
+    with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable) as progress:
         for result in results:
             warn_of_unreadable(result.unreadable)
             num_items, num_tokens = num_items + len(result.items), num_tokens + result.num_tokens
             seconds = time.perf_counter() - start
-            progress.set_postfix_str(f"{num_items / seconds:.1f} items/s, {num_tokens / seconds:.0f} tokens/s")
+            progress.set_postfix_str(
+                f"{num_items / seconds:.1f} items/s, {num_tokens / seconds:.0f} tokens/s", refresh=False
+            )
             new = {item.row[0] for item in result.items} - seen
             progress.update(len(new) + len(result.unreadable))
             seen |= new

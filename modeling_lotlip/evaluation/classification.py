@@ -15,7 +15,6 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import ClassLabel, Dataset, IterableDataset
 from datasets.features.features import FeatureType
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import read_image, undecoded
@@ -24,6 +23,7 @@ from ..embedding.models import evaluation_mode
 from ..embedding.rows import Item, RowCollator, embed_rows, gather_to_main, load_rows, warn_of_unreadable
 from ..embedding.token_wise import is_token_wise, pad_and_concatenate, similarity_blocks_of_tokens
 from ..files import format_markdown
+from ..terminal import progress_bar
 
 
 def read_class_names(
@@ -228,7 +228,7 @@ def evaluate_zero_shot(
     class_embeds = embed_classes(model, processor, class_names, templates, batch_size, max_length)
     image_embeds, labels, num_unreadable = [], [], 0
     total = len(loader.dataset) if isinstance(dataset, Dataset) else None
-    progress = tqdm(desc="Classifying", total=total, unit=" images", disable=not state.is_main_process)
+    progress = progress_bar(desc="Classifying", total=total, unit=" images", disable=not state.is_main_process)
     with evaluation_mode(model), progress:
         for result in embed_rows(model, processor, loader, num_prefetched=2):
             warn_of_unreadable(result.unreadable)

@@ -39,6 +39,7 @@ from ..embedding.token_wise import pad_and_concatenate, rank_by_tokens
 from ..files import format_markdown
 from ..metrics import list_matches, metrics_of_ranks, ranks_of_blocks, retrieval_ranks, similarity_blocks
 from ..sub_captions import join_sub_captions
+from ..terminal import progress_bar
 
 
 logger = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ def embed_dataset(
         num_prefetched=2,
     )
     total = len(loader.dataset) if isinstance(dataset, Dataset) else None
-    progress = tqdm(desc="Embedding", total=total, unit=" images", disable=not state.is_main_process)
+    progress = progress_bar(desc="Embedding", total=total, unit=" images", disable=not state.is_main_process)
     with evaluation_mode(model), progress:
         embedded = collect(results, progress)
     if text_embedding == "mean":

@@ -6,12 +6,12 @@ import logging
 import sys
 from pathlib import Path, PurePath
 
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import IMAGE_EXTENSIONS
 from ..embedding.search import search_folder
 from ..embedding.store import check_model, count_embeddings
+from ..terminal import progress_bar
 from .index import Index, describe_effort, find_index, is_index
 from .pictures import PictureFolder, describe_others
 from .query import Query, check_words, choose_splitter, embed_query, search_index
@@ -206,7 +206,7 @@ def update_with_progress(
         `OSError`: if there is none any more.
     """
     changes = Changes(0, 0, 0)
-    with tqdm(desc="Indexing", unit=" pictures", delay=1) as progress:
+    with progress_bar(desc="Indexing", unit=" pictures", delay=1) as progress:
 
         def report(done: int, total: int) -> None:
             progress.total = total

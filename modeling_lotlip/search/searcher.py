@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import Resizing, UnreadableImageError
+from ..terminal import progress_bar
 from .index import Index
 from .pictures import PictureFolder, PictureRows, Stamp, encode_picture
 from .query import Query, QueryError, Result, draw_heat_map, embed_query, read_query_image, search_index
@@ -105,7 +105,7 @@ class Searcher:
 
     def update(self) -> None:
         """Makes the index that of the collection as it is now, with a progress bar in the terminal."""
-        with self.update_lock, tqdm(desc="Indexing", unit=" pictures", delay=1) as progress:
+        with self.update_lock, progress_bar(desc="Indexing", unit=" pictures", delay=1) as progress:
 
             def report(done: int, total: int) -> bool:
                 self.status = Status(True, done, total, None)

@@ -20,12 +20,12 @@ from datasets.fingerprint import Hasher
 from filelock import FileLock
 from huggingface_hub.constants import HF_HOME
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from .. import LotlipModel, LotlipProcessor
 from ..data.loading import compute_fingerprint
 from ..embedding.models import hash_weights
+from ..terminal import progress_bar
 from .arguments import TrainArguments
 from .objectives import OBJECTIVES
 from .samples import BadSamples, CaptionedImages, describe_bad_image
@@ -305,7 +305,7 @@ def _compute(
     own = missing[accelerator.process_index :: num_sharing] if accelerator.process_index < num_sharing else []
     views = Views(load_image, image_processor, own, num_views)
     loader = DataLoader(views, batch_size, num_workers=num_workers, collate_fn=collate, generator=torch.Generator())
-    with tqdm(
+    with progress_bar(
         total=len(own), desc="Image features", unit=" views", disable=not accelerator.is_local_main_process
     ) as progress:
         for numbers, pixel_values, unreadable, bad in loader:

@@ -1,6 +1,7 @@
 """What may happen to a run, provoked in real ones: nothing is lost, and nothing hangs."""
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -10,9 +11,11 @@ import resource
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,12 +41,12 @@ from tests.conftest import training_argv, training_environment
 TIME_LIMIT = 120
 
 
-def start(argv: list[str], **environment: str) -> subprocess.Popen:
+def start(argv: list[str], stderr: int = subprocess.PIPE, **environment: str) -> subprocess.Popen:
     """Starts a training in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, *argv],
         env=training_environment() | environment,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         start_new_session=True,
     )
@@ -106,15 +109,23 @@ def test_a_second_signal_ends_a_run_at_once():
 
 def test_a_signal_during_an_evaluation_ends_a_run_after_it(tmp_path):
     options = {"max_train_steps": 40, "eval_steps": 2, "max_eval_samples": 100, "per_device_eval_batch_size": 2}
-    process = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=1))
-    told = ""
-    while re.search(r"Embedding:\s+[1-9]", told) is None:
-        told += process.stderr.read(1)
-        assert process.poll() is None, told
-    os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=TIME_LIMIT)
-    assert process.returncode == 143, told + errors
-    assert "Stopped by SIGTERM after step 2" in errors
+    terminal, other_end = os.openpty()  # on which the bar of the evaluation is seen
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))  # lines and columns
+    process = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=1), stderr=other_end)
+    os.close(other_end)
+    told, was_stopped = b"", False
+    while True:
+        try:
+            told += os.read(terminal, 1000)
+        except OSError as error:  # the process has ended
+            assert error.errno == errno.EIO
+            break
+        if not was_stopped and re.search(rb"Embedding:\s+\d", told):
+            os.killpg(process.pid, signal.SIGTERM)
+            was_stopped = True
+    os.close(terminal)
+    assert process.wait(TIME_LIMIT) == 143, told.decode()
+    assert b"Stopped by SIGTERM after step 2" in told
     assert [path.name for path in list_checkpoints(tmp_path / "stopped")] == ["checkpoint-2"]
 
 

@@ -1,0 +1,93 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""What commands and scripts show: progress bars and tables, in a terminal, a log file or a pipe."""
+
+import sys
+from typing import Any, TextIO
+
+from tqdm.auto import tqdm
+
+
+# Of a bar in a log file, the least seconds from one line to the next
+LOG_INTERVAL = 10.0
+
+
+class LogLines:
+    """
+    A stream on which each state of a progress bar is a line of its own.
+
+    Args:
+        stream (`TextIO`):
+            The stream that gets the lines.
+
+    Example:
+
+    ```python
+    >>> import sys
+    >>> from modeling_lotlip.terminal import LogLines
+
+    >>> written = LogLines(sys.stdout).write("\\r50%  ")
+    50%
+    ```"""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes what is not blank."""
+        line = text.strip()
+        if line:
+            self.stream.write(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def progress_bar(*args: Any, **options: Any) -> tqdm:
+    """
+    A progress bar on standard error. Where that is no terminal it is a line every ten seconds, so that a log file stays
+    short.
+
+    Args:
+        args, options:
+            Those of `tqdm`.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.terminal import progress_bar
+
+    >>> sum(progress_bar(range(4), desc="Adding", unit=" numbers"))
+    6
+    ```"""
+    if not sys.stderr.isatty():
+        options |= {"file": LogLines(sys.stderr), "mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL}
+    return tqdm(*args, **options)
+
+
+def print_tables(markdown: str) -> None:
+    """
+    Prints Markdown to standard output: drawn where that is a terminal, and as it is in a pipe or a file.
+
+    Args:
+        markdown (`str`):
+            Tables, and lines between them.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.terminal import print_tables
+
+    >>> print_tables("| model | R@1 |\\n| --- | --- |\\n| demo | 74.6 |")
+    | model | R@1 |
+    | --- | --- |
+    | demo | 74.6 |
+    ```"""
+    if not sys.stdout.isatty():
+        print(markdown)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(markdown))
