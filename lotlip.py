@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 PACKAGE = "modeling_lotlip"
@@ -44,8 +45,40 @@ def describe(commands: dict[str, str]) -> str:
             *lines,
             "",
             "`lotlip COMMAND --help` lists the arguments.",
+            "`lotlip --print-completion bash` (or zsh, fish, tcsh) prints a completion script: see its comments.",
         ]
     )
+
+
+def print_completion(shell: str) -> int:
+    """
+    Prints a script by which a shell completes commands and their options. The exit status.
+
+    Args:
+        shell (`str`):
+            `"bash"`, `"zsh"`, `"fish"` or `"tcsh"`.
+    """
+    import argparse
+
+    import shtab
+
+    from modeling_lotlip.arguments import argument_parser
+    from modeling_lotlip.commands import COMMANDS
+
+    if shell not in shtab.SUPPORTED_SHELLS:
+        shells = ", ".join(shtab.SUPPORTED_SHELLS)
+        print(f"lotlip: error: --print-completion {shell} must be one of {shells}.", file=sys.stderr)
+        return 2
+    parser = argparse.ArgumentParser(prog="lotlip")
+    commands = parser.add_subparsers(parser_class=argument_parser)
+    for name, help in COMMANDS.items():
+        command = importlib.import_module(f"modeling_lotlip.commands.{name}")
+        of_command = commands.add_parser(name, help=help, arguments=command.ARGUMENTS)
+        for action in of_command._actions:
+            if action.type is Path:
+                action.complete = shtab.FILE
+    print(shtab.complete(parser, shell))
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,6 +111,8 @@ def run(argv: list[str]) -> int:
             print(describe(COMMANDS))
             return 0
         name, *args = argv
+        if name == "--print-completion":
+            return print_completion(args[0] if args else "bash")
         if name not in COMMANDS:
             print(f"lotlip: error: {name!r} is no command. The commands are {', '.join(COMMANDS)}.", file=sys.stderr)
             return 2

@@ -91,9 +91,11 @@ setup(
         "numpy",
         "pillow>=11.3",  # reads AVIF
         "protobuf",  # with sentencepiece, the tokenizers of SigLIP and ShareGPT4V
+        "rich",  # draws tables in a terminal
         "safetensors",
         "sentencepiece",
         "sentencex>=1.0.20",  # finds the ends of sentences
+        "shtab",  # completion in a shell
         "torch>=2.6",
         "torchvision",
         "tqdm",

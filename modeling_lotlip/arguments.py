@@ -39,7 +39,7 @@ DTYPES = {name: name for name in ("float32", "float16", "bfloat16")}
 DTYPES |= {"fp32": "float32", "no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 # What the metadata of a field may say beside the keywords of `argparse`
-OWN_METADATA = ("least", "positional", "compared_on_resume", "in_model_card")
+OWN_METADATA = ("least", "positional", "advanced", "compared_on_resume", "in_model_card")
 
 
 def argument(
@@ -51,6 +51,7 @@ def argument(
     aliases: tuple[str, ...] = (),
     metavar: str | None = None,
     positional: bool = False,
+    advanced: bool = False,
     compared_on_resume: bool = False,
     in_model_card: bool = True,
 ) -> Any:
@@ -72,6 +73,8 @@ def argument(
             What stands for the value in `--help`.
         positional (`bool`, *optional*, defaults to `False`):
             Whether the argument is given by its place and not by its name.
+        advanced (`bool`, *optional*, defaults to `False`):
+            Whether `--help` leaves it to `--help-all`.
         compared_on_resume (`bool`, *optional*, defaults to `False`):
             Whether a training can only be resumed with the same value.
         in_model_card (`bool`, *optional*, defaults to `True`):
@@ -94,7 +97,7 @@ def argument(
     ValueError: --k must be at least 1, got 0.
     ```"""
     metadata = {"help": help.replace("%", "%%"), "aliases": list(aliases)}  # argparse fills in what stands behind a %
-    metadata |= {"least": least, "positional": positional}
+    metadata |= {"least": least, "positional": positional, "advanced": advanced}
     metadata |= {"compared_on_resume": compared_on_resume, "in_model_card": in_model_card}
     metadata |= {name: value for name, value in {"choices": choices, "metavar": metavar}.items() if value is not None}
     if isinstance(default, list):
@@ -191,6 +194,15 @@ def refuse_given(arguments: Arguments, names: Iterable[str], why: str) -> None:
             raise ValueError(f"--{name} {why}")
 
 
+class HelpAll(argparse.Action):
+    """The option `--help-all`: prints the help with the advanced arguments, and ends the program."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        parser.is_advanced_shown = True
+        parser.print_help()
+        parser.exit()
+
+
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Shows a description as it is written, and the default of each argument that does not tell it in words."""
 
@@ -200,6 +212,10 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
             return action.help
         text = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
         return f"{action.help.rstrip('.')} (default: {text.replace('%', '%%')})."
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        """A number as N, else the last word of the name: NAME for `--dataset_name`."""
+        return "N" if action.type in (int, float) else action.dest.rpartition("_")[2].upper()
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         shown = copy.copy(action)
@@ -236,6 +252,7 @@ def argument_parser(arguments: tuple[type, ...], **options: Any) -> argparse.Arg
 
     class Parser(_hf_argument_parser()):
         is_parsing = False
+        is_advanced_shown = False
 
         def _add_dataclass_arguments(self, dtype: type) -> None:
             """Each field in the group of the class that declares it, which may be a base of the dataclass."""
@@ -262,6 +279,30 @@ def argument_parser(arguments: tuple[type, ...], **options: Any) -> argparse.Arg
                 if str(field.type).startswith("list") and field.default_factory is MISSING:
                     field.metadata["action"] = "extend"  # `--x a b` and `--x a --x b` are the same
                 super(Parser, Parser)._parse_dataclass_field(parser, field)
+            for action in parser._actions:
+                if action.dest == field.name:
+                    action.advanced = own.get("advanced", False)
+
+        def format_help(self) -> str:
+            """The common arguments by group, or all of them."""
+            formatter = self._get_formatter()
+            formatter.add_usage(self.usage, self._actions, [])
+            formatter.add_text(self.description)
+            num_left_out = 0
+            for group in self._action_groups:
+                shown = [
+                    action
+                    for action in group._group_actions
+                    if self.is_advanced_shown or not getattr(action, "advanced", False)
+                ]
+                num_left_out += len(group._group_actions) - len(shown)
+                formatter.start_section(group.title)
+                formatter.add_text(group.description)
+                formatter.add_arguments(shown)
+                formatter.end_section()
+            if num_left_out:
+                formatter.add_text(f"{num_left_out} more arguments: --help-all")
+            return formatter.format_help()
 
         def add_argument_group(self, title: str, **options: Any) -> argparse._ArgumentGroup:
             groups = [group for group in self._action_groups if group.title == title]
@@ -285,6 +326,8 @@ def argument_parser(arguments: tuple[type, ...], **options: Any) -> argparse.Arg
             self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
     parser = Parser(arguments, **{"formatter_class": HelpFormatter, "allow_abbrev": False} | options)
+    if any(getattr(action, "advanced", False) for action in parser._actions):
+        parser.add_argument("--help-all", action=HelpAll, nargs=0, dest=argparse.SUPPRESS, help="Show all arguments.")
     # without the list of all options, which follows
     places = [
         parser._get_formatter()._format_args(action, action.dest.upper())

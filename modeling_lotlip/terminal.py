@@ -46,8 +46,7 @@ class LogLines:
 
 def progress_bar(*args: Any, **options: Any) -> tqdm:
     """
-    A progress bar on standard error. Where that is no terminal it is a line every ten seconds, so that a log file stays
-    short.
+    A progress bar on standard error. Where that is no terminal it is a line every ten seconds: a log file stays short.
 
     Args:
         args, options:

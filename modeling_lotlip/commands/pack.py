@@ -27,11 +27,12 @@ class PackArguments(Arguments):
     """The shards."""
 
     output_dir: Path = argument(help="The folder of the shards.")
-    shard_size: int = argument(1000, "Images in a shard.", least=1)
+    shard_size: int = argument(1000, "Images in a shard.", least=1, advanced=True)
     image_format: str = argument(
         "jpg",
         "Files in this format are kept byte by byte, others are written anew: a column has one format.",
         choices=("jpg", "png", "webp"),
+        advanced=True,
     )
 
 

@@ -23,10 +23,14 @@ class LoadingArguments(Arguments):
 
     _argument_group_name = "model"
 
-    trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
+    trust_remote_code: bool = argument(False, "Run the code that comes with the model.", advanced=True)
     dtype: str = argument("float32", "What the model computes in.", choices=tuple(DTYPES))
-    device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
-    max_length: int | None = argument(None, "Truncate texts at this many tokens. Default: the model's limit.", least=3)
+    device: str | None = argument(
+        None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.", advanced=True
+    )
+    max_length: int | None = argument(
+        None, "Truncate texts at this many tokens. Default: the model's limit.", least=3, advanced=True
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -41,12 +45,19 @@ class InferenceArguments(LoadingArguments):
 
 
 @dataclass
-class ModelArguments(InferenceArguments):
-    """A dual encoder, and how it is run."""
+class ModelName(Arguments):
+    """A dual encoder."""
+
+    _argument_group_name = "model"
 
     model_name_or_path: str = argument(
         DEFAULT_MODEL, "A Hub id or a folder of a dual encoder.", aliases=("--model",), metavar="MODEL"
     )
+
+
+@dataclass
+class ModelArguments(InferenceArguments, ModelName):
+    """A dual encoder, and how it is run."""
 
 
 @dataclass
@@ -61,7 +72,7 @@ class ModelNames(Arguments):
 
 
 @dataclass
-class ModelsArguments(ModelNames, InferenceArguments):
+class ModelsArguments(InferenceArguments, ModelNames):
     """Several dual encoders, and how they are run."""
 
 
@@ -75,6 +86,7 @@ class DecodingArguments(Arguments):
         False,
         "Decode JPEGs at their full size, so that pixels are those of `lotlip evaluate`. Default: large ones at a "
         "fraction of it, which is many times as fast.",
+        advanced=True,
     )
 
 
@@ -83,9 +95,7 @@ class EmbeddedDataArguments(SourceArguments):
     """A data set with images, and how it is read."""
 
     dataloader_num_workers: int | None = argument(
-        None,
-        "Processes that decode and tokenize. Default: one for each core, 8 at most.",
-        least=0,
+        None, "Processes that decode and tokenize. Default: one for each core, 8 at most.", least=0, advanced=True
     )
 
 
@@ -96,15 +106,16 @@ class StoreArguments(DecodingArguments):
     _argument_group_name = "embeddings"
 
     output_dir: Path = argument(help="The folder of the parquet files.")
-    storage_dtype: str = argument("float32", "How a number is stored.", choices=STORAGE_DTYPES)
+    storage_dtype: str = argument("float32", "How a number is stored.", choices=STORAGE_DTYPES, advanced=True)
     id_column: str | None = argument(
         None,
         "A column of strings or integers that tell the rows. Default: the paths of files in a folder of pictures; "
         "else (or with --streaming) their numbers, from 0.",
+        advanced=True,
     )
     only: str | None = argument(None, "Leave the others out.", choices=("texts", "images"))
-    tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1)
-    shard_size: int = argument(1024, "Rows in a file; a stopped file is begun anew.", least=1)
+    tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1, advanced=True)
+    shard_size: int = argument(1024, "Rows in a file; a stopped file is begun anew.", least=1, advanced=True)
 
 
 @dataclass

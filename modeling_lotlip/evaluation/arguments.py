@@ -18,12 +18,13 @@ class RetrievalArguments(Arguments):
     benchmark: list[str] | None = argument(
         None, "Benchmarks by name, such as `dci iiw`, in --data_dir. With several, that has a folder for each."
     )
-    allow_partial: bool = argument(False, "Use what there is of a benchmark.")
+    allow_partial: bool = argument(False, "Use what there is of a benchmark.", advanced=True)
     text_embedding: str = argument(
         "cls",
         "What stands for a text of LoTLIP: `[CLS]`, its mean with the corner tokens, or for each image the most "
         "similar of them.",
         choices=("cls", "mean", "max"),
+        advanced=True,
     )
 
     def __post_init__(self):
@@ -39,7 +40,7 @@ class ClassificationArguments(Arguments):
 
     label_column: str = argument("label", "The column of the class labels.")
     class_names: list[str] | None = argument(None, "The classes, in the order of the labels.")
-    class_names_file: Path | None = argument(None, "A file with the name of a class on each line.")
+    class_names_file: Path | None = argument(None, "A file with the name of a class on each line.", advanced=True)
     templates: list[str] = argument(["a photo of a {}"], "Prompts with {} in the place of the name; averaged.")
 
     def __post_init__(self):
@@ -58,7 +59,7 @@ class ClassificationBenchmarkArguments(Arguments):
     _argument_group_name = "classification"
 
     benchmark: str | None = argument(None, "A benchmark by name, `imagenet`, whose files are in --data_dir.")
-    allow_partial: bool = argument(False, "Use what there is of a benchmark.")
+    allow_partial: bool = argument(False, "Use what there is of a benchmark.", advanced=True)
 
     def __post_init__(self):
         super().__post_init__()

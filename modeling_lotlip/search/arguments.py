@@ -48,13 +48,16 @@ class IndexArguments(DecodingArguments):
         metavar="DIR",
     )
     index_dir: Path | None = argument(
-        None, "Where indices of pictures are kept. Default: `assets/lotlip/search` in the cache of the Hub."
+        None,
+        "Where indices of pictures are kept. Default: `assets/lotlip/search` in the cache of the Hub.",
+        advanced=True,
     )
     sub_caption_splitter: str | None = argument(
         None,
         "Where a text is split: where a sentence ends (needs sentencex), or at every full stop and line break as in "
         "the paper. Default: sentences if sentencex is installed; in --embeddings_dir as its captions were.",
         choices=tuple(SPLITTERS),
+        advanced=True,
     )
 
     def __post_init__(self):
@@ -68,9 +71,11 @@ class SearchArguments(IndexArguments):
     """What is searched for."""
 
     texts: list[str] = argument([], "Descriptions of what to find.", positional=True, metavar="TEXT")
-    texts_file: Path | None = argument(None, "A file of more of them, one in a line.")
+    texts_file: Path | None = argument(None, "A file of more of them, one in a line.", advanced=True)
     k: int = argument(5, "How many results for each text. Where there are fewer, all are shown.", least=1)
-    kind: str | None = argument(None, "What to search for in --embeddings_dir. Default: image.", choices=KINDS)
+    kind: str | None = argument(
+        None, "What to search for in --embeddings_dir. Default: image.", choices=KINDS, advanced=True
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -124,6 +129,7 @@ class PageArguments(IndexArguments):
         "alone",
         "The bars: similarity with each sentence alone, or what similarity with the text loses without it.",
         choices=tuple(SENTENCE_SCORES),
+        advanced=True,
     )
     port: int = argument(7860, "The port on 127.0.0.1.", least=1)
     share: bool = argument(False, "Also make a public address, through Gradio's servers.")

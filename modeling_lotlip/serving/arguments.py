@@ -15,9 +15,11 @@ class ServingArguments(Arguments):
 
     host: str = argument("127.0.0.1", "The address to listen at. `0.0.0.0`: whoever reaches this machine is served.")
     port: int = argument(8000, "The port to listen at. 0: any that is free.", least=0)
-    max_batch_size: int = argument(256, "The most texts and pictures in a request.", least=1)
-    max_bytes: int = argument(32 * 2**20, "The most bytes of a request, and of a picture that is fetched.", least=1)
-    max_pixels: int = argument(50_000_000, "The most pixels of a picture.", least=1)
+    max_batch_size: int = argument(256, "The most texts and pictures in a request.", least=1, advanced=True)
+    max_bytes: int = argument(
+        32 * 2**20, "The most bytes of a request, and of a picture that is fetched.", least=1, advanced=True
+    )
+    max_pixels: int = argument(50_000_000, "The most pixels of a picture.", least=1, advanced=True)
     allow_urls: bool = argument(
         False, "Fetch pictures from http(s) addresses that a request names, those of your own network too."
     )

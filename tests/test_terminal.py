@@ -1,0 +1,30 @@
+"""Progress bars and tables in a terminal, a log file and a pipe."""
+
+import sys
+
+from modeling_lotlip.terminal import print_tables, progress_bar
+
+
+TABLE = "| model | R@1 |\n| --- | --- |\n| demo | 74.6 |"
+
+
+def test_a_bar_in_a_log_file_is_a_line_every_ten_seconds(capsys):
+    now = [0.0]
+    bar = progress_bar(range(110), desc="Steps", unit=" steps")
+    bar._time = lambda: now[0]
+    bar.start_t = bar.last_print_t = 0.0
+    for _ in bar:
+        now[0] += 0.5
+    lines = capsys.readouterr().err.splitlines()
+    # at the start, every 20 steps, at the end
+    assert [int(line.split("|")[2].split("/")[0]) for line in lines] == [0, 20, 40, 60, 80, 100, 110]
+    assert all(line.startswith("Steps:") and line == line.strip() for line in lines)
+
+
+def test_a_table_is_drawn_in_a_terminal_and_markdown_elsewhere(monkeypatch, capsys):
+    print_tables(TABLE)
+    assert capsys.readouterr().out == TABLE + "\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_tables(TABLE)
+    drawn = capsys.readouterr().out
+    assert "| --- |" not in drawn and "model" in drawn and "74.6" in drawn
