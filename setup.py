@@ -76,6 +76,7 @@ setup(
             "search/*.html",
             "search/*.css",
             "search/*.js",
+            "search/*.txt",
         ],
     },
     python_requires=">=3.10",

@@ -5,10 +5,13 @@ Search of pictures by descriptions: prints rank, similarity and path of the most
 
     lotlip search my_photos "A red boat at a pier. The sea is calm."
     lotlip search my_photos "a red boat" "a house on sand" --k 10 --output_file found.json
+    lotlip search my_photos "a red boat" --folder holidays --taken_from 2024-05-01 --taken_to 2024-05-31
     lotlip search --embeddings DIR "a red boat" --kind long
 
 A folder is indexed once and kept up to date: what is new is embedded, what is gone dropped. `lotlip app` searches the
-same index. In a folder of `lotlip embed` images or captions are searched, and named by their `id`.
+same index. Results that are no more similar than those of texts that fit no picture are said to be weak, and pictures
+that are nearly the same are one result. In a folder of `lotlip embed` images or captions are searched, and named by
+their `id`.
 """
 
 import sys
@@ -25,7 +28,8 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     from ..embedding.models import load_model
     from ..embedding.search import format_hits
     from ..files import write_results
-    from ..search.answers import list_rows, note_file_names, search_embeddings, search_photos
+    from ..search.answers import format_answers, list_rows, note_file_names, search_embeddings, search_photos
+    from ..search.index import is_index
     from ..search.models import choose_model
     from ..search.pictures import PictureFolder
 
@@ -37,6 +41,7 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
         print(note, file=sys.stderr)
     model, processor = load_model(name, arguments)
     options = {"k": search.k, "max_length": arguments.max_length}
+    options |= {"those": search.read_filter(), "all_copies": search.all_copies}
     if pictures is not None:
         options |= {"splitter": search.sub_caption_splitter, "index_dir": search.index_dir}
         results = search_photos(pictures, model, processor, texts, batch_size=arguments.batch_size, **options)
@@ -45,7 +50,10 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
         results = search_embeddings(search.embeddings_dir, model, processor, texts, **options)
     for note in results["notes"]:
         print(note, file=sys.stderr)
-    table = format_hits(results)
+    if pictures is None and not is_index(search.embeddings_dir):
+        table = written = format_hits(results)
+    else:
+        table, written = format_answers(results), format_answers(results, are_paths_full=True)
     print(table)
     if output.output_file is not None:
-        write_results(output.output_file, results, table, list_rows(results["queries"]))
+        write_results(output.output_file, results, written, list_rows(results["queries"]))

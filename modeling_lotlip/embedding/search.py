@@ -212,14 +212,18 @@ def list_hits(similarities: list[float], rows: list[dict]) -> list[dict]:
     return [{"rank": rank, "similarity": similarity, **row} for rank, (similarity, row) in found]
 
 
+def format_query(answer: dict) -> list[str]:
+    """The lines above the results of a query."""
+    lines = [answer["query"] + (" (truncated)" if answer["truncated"] else "")]
+    if answer.get("unknown_words"):
+        lines.append(f"      The model does not know: {', '.join(answer['unknown_words'])}.")
+    return lines
+
+
 def format_hits(results: dict) -> str:
-    """The results of [`search_folder`], or others of this form with a `path` for each hit, a line each."""
+    """The results of [`search_folder`], a line each."""
     lines = []
     for query in results["queries"]:
-        lines.append(query["query"] + (" (truncated)" if query["truncated"] else ""))
-        if query.get("unknown_words"):
-            lines.append(f"      The model does not know: {', '.join(query['unknown_words'])}.")
-        for hit in query["results"]:
-            found = hit.get("path") or "id {id}   index {index}".format(**hit)
-            lines.append("{rank:5} {similarity:8.4f}   ".format(**hit) + found)
+        lines += format_query(query)
+        lines += ["{rank:5} {similarity:8.4f}   id {id}   index {index}".format(**hit) for hit in query["results"]]
     return "\n".join(lines)

@@ -9,9 +9,10 @@ from pathlib import Path, PurePath
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import IMAGE_EXTENSIONS
-from ..embedding.search import search_folder
+from ..embedding.search import format_query, search_folder
 from ..embedding.store import check_model, count_embeddings
 from ..terminal import progress_bar
+from .filters import EVERYTHING, Filter
 from .index import Index, describe_effort, find_index, is_index
 from .pictures import PictureFolder, describe_others
 from .query import Query, check_words, choose_splitter, embed_query, search_index
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # Of files that cannot be read so many are named
 NUM_NAMED = 20
+# What stands above results that are no better than chance
+WEAK = "Weak, no more similar than what texts find that fit no picture:"
 
 
 def note_file_names(texts: list[str]) -> list[str]:
@@ -46,6 +49,8 @@ def search_photos(
     splitter: str | None = None,
     max_length: int | None = None,
     batch_size: int = 64,
+    those: Filter = EVERYTHING,
+    all_copies: bool = False,
 ) -> dict:
     """
     The pictures of a folder that are most similar to each of several texts. First its index is made, or that of an
@@ -61,7 +66,7 @@ def search_photos(
         texts (`list[str]`):
             Descriptions of any length.
         k (`int`, *optional*, defaults to 5):
-            How many pictures for each text, if there are so many.
+            How many results for each text, if there are so many.
         index_dir (`Path`, *optional*):
             The folder of all indices: see [`find_index`].
         splitter (`str`, *optional*):
@@ -70,40 +75,77 @@ def search_photos(
             Truncate texts at this many tokens.
         batch_size (`int`, *optional*, defaults to 64):
             Pictures in a batch.
+        those ([`Filter`], *optional*):
+            Which pictures are searched.
+        all_copies (`bool`, *optional*, defaults to `False`):
+            Whether pictures that are nearly the same are results of their own.
 
     Returns:
         `dict`: `photos`, `num_pictures`, `recall` (the share of the exact results that an approximate search finds, as
         measured; 1 where the search is exact), `unreadable` (by name what is wrong), `notes` on the collection, and
         for each of the `queries` the `query` itself, whether it was `truncated`, its `unknown_words`, and its
-        `results`: `rank` from 1, `similarity` and `path`.
+        `results`: `rank` from 1, `similarity`, the full `path`, the `name` in the collection, whether it is `weak`
+        (see [`Levels`]), and its `copies`, each with `path` and `similarity`.
 
     Raises:
-        `ValueError`: if there is no picture, or the model knows no word of a text.
+        `ValueError`: if there is no picture, the filter lets none through, or the model knows no word of a text.
         `OSError`: if there is no picture any more.
     """
     splitter = splitter or choose_splitter()
     queries = [embed_query(model, processor, text, max_length=max_length, splitter=splitter) for text in texts]
     index = find_index(pictures, model, processor, index_dir)
     notes = update_with_progress(index, pictures, model, processor, batch_size)
-    num_pictures, effort = len(index), index.effort
-    if k > num_pictures:
-        notes.append(f"--k {k} is more than there are: all {num_pictures} are shown.")
+    notes += check_filter(index, those, k)
+    effort = index.effort
     results = {
         "photos": pictures.place,
-        "num_pictures": num_pictures,
+        "num_pictures": len(index),
         "recall": 1.0 if effort is None else effort.recall,
         "unreadable": index.unreadable,
     }
-    answers = [answer_query(index, text, query, k, pictures.folder) for text, query in zip(texts, queries)]
+    folder = pictures.folder.absolute()
+    answers = [answer_query(index, text, query, k, folder, those, all_copies) for text, query in zip(texts, queries)]
     return results | {"notes": notes, "queries": answers}
 
 
-def answer_query(index: Index, text: str, query: Query, k: int, folder: Path | None) -> dict:
+def check_filter(index: Index, those: Filter, k: int) -> list[str]:
+    """
+    Sentences on how many pictures are searched.
+
+    Raises:
+        `ValueError`: if there is none.
+    """
+    num_pictures = index.count(those)
+    if num_pictures == 0 and those != EVERYTHING:
+        folders = ", ".join(index.folders[:NUM_NAMED]) or "none"
+        raise ValueError(f"There are no pictures {those}. The folders in the collection: {folders}.")
+    notes = [] if those == EVERYTHING else [f"Searched are the {num_pictures:,} pictures {those}."]
+    if k > num_pictures:
+        notes.append(f"--k {k} is more than there are: all {num_pictures} are shown.")
+    return notes
+
+
+def answer_query(
+    index: Index,
+    text: str,
+    query: Query,
+    k: int,
+    folder: Path | None,
+    those: Filter = EVERYTHING,
+    all_copies: bool = False,
+) -> dict:
     """What is found for a text, by its path in a folder or by its name."""
+
+    def find_path(name: str) -> str:
+        return name if folder is None else str(folder / name)
+
     found = []
-    for rank, result in enumerate(search_index(index, query, k), start=1):
-        path = result.name if folder is None else str(folder / result.name)
-        found.append({"rank": rank, "similarity": result.similarity, "path": path})
+    for rank, result in enumerate(search_index(index, query, k, those, not all_copies), start=1):
+        copies = [{"path": find_path(copy.name), "similarity": copy.similarity} for copy in result.copies]
+        place = {"path": find_path(result.name), "name": result.name}
+        found.append(
+            {"rank": rank, "similarity": result.similarity, **place, "weak": result.is_weak, "copies": copies}
+        )
     truncated = any(sentence.unread for sentence in query.sentences)
     return {"query": text, "truncated": truncated, "unknown_words": query.unknown_words, "results": found}
 
@@ -117,6 +159,8 @@ def search_embeddings(
     k: int = 5,
     max_length: int | None = None,
     model_name_or_path: str = "the model",
+    those: Filter = EVERYTHING,
+    all_copies: bool = False,
 ) -> dict:
     """
     The images or captions in a folder of `lotlip embed`, or the pictures in that of an index, that are most similar to
@@ -139,16 +183,27 @@ def search_embeddings(
             Truncate texts at this many tokens.
         model_name_or_path (`str`, *optional*):
             How messages call the model.
+        those ([`Filter`], *optional*):
+            Which pictures of an index are searched.
+        all_copies (`bool`, *optional*, defaults to `False`):
+            Whether pictures of an index that are nearly the same are results of their own.
 
     Returns:
         `dict`: what [`search_folder`] returns, `notes`, and for each query its `unknown_words`. Of an index `kind`,
         `k`, `recall`, `notes` and `queries` as [`search_photos`] has them.
 
     Raises:
-        `ValueError`: if the model knows no word of a text, or the folder is none of its embeddings.
+        `ValueError`: if the model knows no word of a text, the folder is none of its embeddings, or a filter is given
+        and it is no index.
     """
     if is_index(folder):
-        return search_stored_index(folder, model, processor, texts, kind, k, max_length, model_name_or_path)
+        options = (kind, k, max_length, model_name_or_path, those, all_copies)
+        return search_stored_index(folder, model, processor, texts, *options)
+    if those != EVERYTHING or all_copies:
+        raise ValueError(
+            f"--folder, --taken_from, --taken_to and --all_copies are of PHOTOS and of indices: {folder} holds "
+            "embeddings of `lotlip embed`, which do not note folders and dates, and are all shown."
+        )
     unknown = [check_words(processor, text) for text in texts]
     num_embeds, notes = count_embeddings(folder)[kind], []
     if 0 < num_embeds < k:
@@ -171,22 +226,23 @@ def search_stored_index(
     k: int,
     max_length: int | None,
     model_name_or_path: str,
+    those: Filter,
+    all_copies: bool,
 ) -> dict:
     """What [`search_embeddings`] returns of an index."""
     if kind != "image":
         raise ValueError(f"--kind {kind} is of a folder of `lotlip embed`: {folder} is an index, of pictures only.")
     source = check_model(folder, model, model_name_or_path)["source"]
-    index, notes = Index.open(folder), []
-    num_pictures, effort = len(index), index.effort
-    if num_pictures == 0:
+    index = Index.open(folder)
+    effort = index.effort
+    if len(index) == 0:
         raise ValueError(f"--embeddings_dir {folder} holds no pictures.")
-    if k > num_pictures:
-        notes.append(f"--k {k} is more than there are: all {num_pictures} are shown.")
+    notes = check_filter(index, those, k)
     place = Path(source) if isinstance(source, str) else None
     splitter, answers = choose_splitter(), []
     for text in texts:
         query = embed_query(model, processor, text, max_length=max_length, splitter=splitter)
-        answers.append(answer_query(index, text, query, k, place))
+        answers.append(answer_query(index, text, query, k, place, those, all_copies))
     recall = 1.0 if effort is None else effort.recall
     return {"kind": kind, "k": k, "recall": recall, "notes": notes, "queries": answers}
 
@@ -240,3 +296,29 @@ def describe_left_out(index: Index, pictures: PictureFolder) -> list[str]:
 def list_rows(answers: list[dict]) -> list[dict]:
     """All results of all texts, a row each."""
     return [{"query": answer["query"], **result} for answer in answers for result in answer["results"]]
+
+
+def format_answers(results: dict, are_paths_full: bool = False) -> str:
+    """
+    The results of [`search_photos`], a line each; weak ones stand below a line that says so.
+
+    Args:
+        results (`dict`):
+            What that returns.
+        are_paths_full (`bool`, *optional*, defaults to `False`):
+            Write all of a path, also that of each copy, and not the path from where the search was started.
+    """
+    lines = []
+    for answer in results["queries"]:
+        lines += format_query(answer)
+        is_weak = False
+        for hit in answer["results"]:
+            if hit["weak"] and not is_weak:
+                lines.append(f"      {WEAK}")
+                is_weak = True
+            path = hit["path"] if are_paths_full or "photos" not in results else Path(results["photos"], hit["name"])
+            copies = f"   (+ {len(hit['copies'])} nearly the same)" if hit["copies"] else ""
+            lines.append(f"{hit['rank']:5} {hit['similarity']:8.4f}   {path}{copies}")
+            if are_paths_full:
+                lines += [f"      {copy['similarity']:8.4f}   {copy['path']}" for copy in hit["copies"]]
+    return "\n".join(lines)

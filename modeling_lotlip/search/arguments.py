@@ -8,6 +8,7 @@ from pathlib import Path
 from ..arguments import argument, refuse_given
 from ..embedding.arguments import DEFAULT_MODEL, KINDS, DecodingArguments, ModelArguments
 from ..sub_captions import SPLITTERS
+from .filters import Filter
 
 
 # How pictures are scored on a sentence, in words that go on "each bar says ..."
@@ -73,6 +74,18 @@ class SearchArguments(IndexArguments):
     texts: list[str] = argument([], "Descriptions of what to find.", positional=True, metavar="TEXT")
     texts_file: Path | None = argument(None, "A file of more of them, one in a line.", advanced=True)
     k: int = argument(5, "How many results for each text. Where there are fewer, all are shown.", least=1)
+    folder: str | None = argument(
+        None, "Search the pictures in this folder of PHOTOS, and all folders in it.", advanced=True
+    )
+    taken_from: str | None = argument(
+        None, "Search the pictures that were taken on this day or later.", metavar="YYYY-MM-DD", advanced=True
+    )
+    taken_to: str | None = argument(
+        None, "Search the pictures that were taken on this day or before.", metavar="YYYY-MM-DD", advanced=True
+    )
+    all_copies: bool = argument(
+        False, "Show pictures that are nearly the same one by one, not as one result.", advanced=True
+    )
     kind: str | None = argument(
         None, "What to search for in --embeddings_dir. Default: image.", choices=KINDS, advanced=True
     )
@@ -84,12 +97,17 @@ class SearchArguments(IndexArguments):
             self.texts, self.photos = [self.photos, *self.texts], None
         if self.embeddings_dir is None and self.photos is None:
             raise ValueError("there is nothing to search in: name a folder of PHOTOS, or one of --embeddings_dir.")
+        self.read_filter()
         if self.kind is not None and self.embeddings_dir is None:
             raise ValueError(f"--kind {self.kind} is of --embeddings_dir: in PHOTOS pictures are searched.")
         if not self.texts and self.texts_file is None:
             raise ValueError("there is nothing to search for: add a TEXT, or name a file of them by --texts_file.")
         if not all(text.strip() for text in self.texts):
             raise ValueError("a TEXT is blank: describe what to find.")
+
+    def read_filter(self) -> Filter:
+        """Which pictures are searched. Raises a `ValueError` if a day is no date."""
+        return Filter.read(self.folder, self.taken_from, self.taken_to)
 
     def read_texts(self) -> list[str]:
         """

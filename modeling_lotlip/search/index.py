@@ -9,10 +9,11 @@ many cells and candidates are taken as it needs to find `LEAST_RECALL` of what e
 """
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import lancedb
@@ -34,6 +35,7 @@ from ..embedding.models import hash_weights
 from ..embedding.search import recall_at_k, search
 from ..embedding.store import open_shards, read_embeddings
 from ..files import write_json
+from .filters import EVERYTHING, Filter
 from .pictures import PictureFolder, PictureRows, Stamp
 
 
@@ -47,7 +49,12 @@ NUM_EXACT = 50_000
 LEAST_RECALL, RECALL_K, NUM_MEASURED = 0.98, 10, 100
 # How many cells are looked into, and for each result how many candidates are compared exactly: the first that do
 EFFORTS = ((20, 10), (40, 20), (80, 20), (160, 40))
-# The share of new pictures after which the recall is measured again
+# A text is as far above those that fit no picture as the median of these is above their weaker sixth, times this
+LINE = 2.0
+# Copies are nearer to each other than this share of the distance to another picture that this many pictures fall
+# below; it is measured with so many of them
+COPY_DISTANCE, COPY_QUANTILE, NUM_SAMPLED = 0.25, 0.75, 500
+# The share of new pictures after which the recall and the levels are measured again
 MUCH_NEW = 0.1
 # Versions of the table that are older are dropped; a younger one may still be read by another program
 KEPT_VERSIONS = timedelta(minutes=10)
@@ -94,6 +101,24 @@ class Effort(NamedTuple):
     num_candidates: int
     recall: float | None = None
     num_pictures: int = 0
+
+
+class Levels(NamedTuple):
+    """
+    What is much for a similarity, in a collection by a model.
+
+    Args:
+        line (`float`):
+            Results of a text that are less similar to it are weak: texts that fit no picture come as near.
+        copy (`float`):
+            Pictures that are as similar to each other are copies, or of one burst.
+        num_pictures (`int`):
+            How many pictures there were when this was measured.
+    """
+
+    line: float
+    copy: float
+    num_pictures: int
 
 
 def make_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
@@ -164,7 +189,7 @@ class Index:
 
     def __init__(self, table: Table, folder: Path | None = None):
         self.table, self.folder = table, folder
-        self.drawn_references = None, None
+        self.drawn_references = self.listed_folders = None, None
 
     @classmethod
     def of_embeddings(cls, names: list[str], embeds: torch.Tensor) -> "Index":
@@ -193,7 +218,25 @@ class Index:
 
     def __len__(self) -> int:
         """How many pictures can be searched."""
-        return self.table.count_rows("problem IS NULL")
+        return self.count()
+
+    def count(self, those: Filter = EVERYTHING) -> int:
+        """How many pictures can be searched that a filter lets through."""
+        return self.table.count_rows(those.condition)
+
+    @property
+    def folders(self) -> list[str]:
+        """All folders with pictures that can be searched, and those that these are in, sorted."""
+        version = self.table.version
+        listed_at, listed = self.listed_folders
+        if listed_at != version:
+            parents = set()
+            for batch in self.table.search().where(EVERYTHING.condition).select(["name"]).to_batches(NUM_AT_ONCE):
+                parents |= {os.path.dirname(name) for name in batch["name"].to_pylist()}
+            paths = map(PurePath, parents)
+            listed = sorted({str(folder) for path in paths for folder in (path, *path.parents)} - {"."})
+            self.listed_folders = version, listed
+        return listed
 
     def __contains__(self, name: str) -> bool:
         return self.embedding(name) is not None
@@ -226,7 +269,7 @@ class Index:
         found = to_vectors(rows["embedding"].drop_null())
         return found[0] if len(found) else None
 
-    def search(self, query: torch.Tensor, k: int) -> Found:
+    def search(self, query: torch.Tensor, k: int, those: Filter = EVERYTHING) -> Found:
         """
         The pictures that are most similar to a query. Of equal ones that with the first name comes first.
 
@@ -235,10 +278,18 @@ class Index:
                 A normalised embedding.
             k (`int`):
                 How many pictures, if there are so many.
+            those ([`Filter`], *optional*):
+                Which pictures are searched. Fewer than `NUM_EXACT` are searched exactly.
         """
         limit = 2 * k + 10
+        is_exact = those != EVERYTHING and self.count(those) < NUM_EXACT
         while True:
-            rows = self.nearest(query, limit).select(["name", "embedding", "_distance"]).to_arrow()
+            nearest = self.nearest(query, limit)
+            if those != EVERYTHING:
+                nearest = nearest.where(those.condition, prefilter=True)
+            if is_exact:
+                nearest = nearest.bypass_vector_index()
+            rows = nearest.select(["name", "embedding", "_distance"]).to_arrow()
             names, embeds = rows["name"].to_pylist(), to_vectors(rows["embedding"])
             # in float64 those of equal vectors are equal, whatever stands beside them
             similarities = (embeds.double() @ query.double().cpu()).float()
@@ -342,15 +393,64 @@ class Index:
         self.table.create_index("embedding", config=IvfRq(distance_type="cosine"), replace=True)
         self.table.create_index("name", config=BTree(), replace=True)
 
+    def read_vectors(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """LanceDB's numbers (rows,) and the embeddings (rows, dim) of all pictures that can be searched, in parts."""
+        rows = self.table.search().where(EVERYTHING.condition).select(["embedding"]).with_row_id(True)
+        for batch in rows.to_batches(NUM_AT_ONCE):
+            ids = torch.from_numpy(batch["_rowid"].to_numpy().astype(np.int64))
+            yield ids, to_vectors(pa.chunked_array([batch["embedding"]]))
+
+    @property
+    def levels(self) -> Levels | None:
+        """What is much for a similarity here; None while that is not measured."""
+        noted = (self.table.schema.field("embedding").metadata or {}).get(b"levels")
+        return None if noted is None else Levels(*json.loads(noted))
+
+    @property
+    def are_levels_due(self) -> bool:
+        """Whether [`Index.measure_levels`] has something to do."""
+        levels, num_pictures = self.levels, len(self)
+        if num_pictures == 0 or levels is None:
+            return num_pictures > 0
+        return abs(num_pictures - levels.num_pictures) > MUCH_NEW * levels.num_pictures
+
+    def measure_levels(self, background: torch.Tensor) -> Levels:
+        """
+        Notes what is much for a similarity.
+
+        The line is by texts that fit no picture, or few of them: each has a most similar picture all the same. It is
+        the median of these similarities, and `LINE` times as much above it as it is above the weaker sixth, so that it
+        does not matter if some of the texts fit after all.
+
+        Copies are by the distance (1 less the cosine similarity) of pictures of the collection to the nearest other
+        one: of one model 0.95 is that of copies, of another one that of any two pictures.
+
+        Args:
+            background (`torch.Tensor` of shape `(num_texts, dim)`):
+                Normalised embeddings of texts: see [`embed_background`].
+        """
+        sample = self.references[:: -(-len(self.references) // NUM_SAMPLED)]
+        queries, num_pictures = torch.cat([background, sample]), 0
+        tops = queries.new_empty(len(queries), 0)
+        for _, vectors in self.read_vectors():
+            tops = torch.cat([tops, queries @ vectors.t()], dim=1)
+            tops = tops.topk(min(2, tops.shape[1]), dim=1).values
+            num_pictures += len(vectors)
+        sixth, median = torch.quantile(tops[: len(background), 0], torch.tensor([1 / 6, 1 / 2])).tolist()
+        # the most similar to a picture is itself
+        distance = torch.quantile(1 - tops[len(background) :, -1], COPY_QUANTILE).clamp(min=0).item()
+        levels = Levels(median + LINE * (median - sixth), 1 - COPY_DISTANCE * distance, num_pictures)
+        self.table.update_field_metadata({"path": "embedding", "metadata": {"levels": json.dumps(levels)}})
+        return levels
+
     def measure(self) -> Effort:
         """Notes the least effort with which the approximate search is good enough, or else the largest."""
-        queries, k = self.references[:NUM_MEASURED], min(RECALL_K, len(self))
-        rows, ids = self.table.search().where("problem IS NULL").select(["embedding"]).with_row_id(True), []
+        queries, k, ids = self.references[:NUM_MEASURED], min(RECALL_K, len(self)), []
 
         def read_corpus() -> Iterator[torch.Tensor]:
-            for batch in rows.to_batches(NUM_AT_ONCE):
-                ids.append(torch.from_numpy(batch["_rowid"].to_numpy().astype(np.int64)))
-                yield to_vectors(pa.chunked_array([batch["embedding"]]))
+            for row_ids, vectors in self.read_vectors():
+                ids.append(row_ids)
+                yield vectors
 
         positions = search(queries, read_corpus(), k)[1]
         exact = torch.cat(ids)[positions]

@@ -9,8 +9,33 @@ const show = (card, message, source) => {
     const image = card.querySelector('img');
     if (image) image.src = source || image.dataset.picture;
 };
+// The next results go behind those that are there, in the two places for strong and weak ones.
+const showMore = async (button) => {
+    const shown = element.querySelectorAll('.cards > .card').length;
+    button.disabled = true;
+    const answer = await ask('more', {key: button.dataset.key, shown});
+    button.disabled = false;
+    button.parentElement.querySelector('span').textContent = answer.message || '';
+    if (answer.message) return;
+    const weak = element.querySelector('details.weak');
+    element.querySelector('.cards.fitting').insertAdjacentHTML('beforeend', answer.cards);
+    weak.querySelector('.cards').insertAdjacentHTML('beforeend', answer.weak_cards);
+    weak.hidden = !weak.querySelector('.card');
+    button.parentElement.hidden = !answer.has_more;
+};
+// Pictures that are nearly the same as that of a card come when they are asked for.
+const unfold = async (button) => {
+    const place = button.parentElement.querySelector('.same');
+    const isOpen = button.getAttribute('aria-expanded') === 'true';
+    button.setAttribute('aria-expanded', String(!isOpen));
+    place.hidden = isOpen;
+    if (isOpen || place.innerHTML) return;
+    const answer = await ask('copies', {names: JSON.parse(button.parentElement.dataset.copies)});
+    if (answer.html) place.innerHTML = answer.html; else place.textContent = answer.message;
+};
 element.addEventListener('click', async (event) => {
     const button = event.target.closest('button'), card = event.target.closest('.card');
+    if (button?.matches('.show-more')) { await showMore(button); return; }
     if (event.target.closest('dialog')) event.target.closest('dialog').close();
     if (!button || !card) return;
     const image = card.querySelector('img'), name = card.dataset.name;
@@ -19,6 +44,8 @@ element.addEventListener('click', async (event) => {
         const answer = await ask('similar', {name});
         if (answer.html) element.querySelector('.search-page').outerHTML = answer.html;
         else show(card, answer.message);
+    } else if (button.matches('.unfold')) {
+        await unfold(button);
     } else if (button.matches('.frame')) {
         if (!image) return;
         const answer = await ask('enlarge', {name}), dialog = element.querySelector('dialog');

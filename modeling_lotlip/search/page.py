@@ -21,20 +21,23 @@ except ImportError as error:
 from ..embedding.models import load_model
 from ..embedding.store import check_model
 from .arguments import PageArguments, SearchModelArguments
+from .filters import Filter
 from .index import Index, find_index, is_index, load_embeddings
 from .models import choose_model
 from .pictures import PictureFolder, PictureRows, encode_picture
-from .query import Query, Result, choose_splitter
+from .query import choose_splitter, embed_background
 from .rendering import (
     HEAT_MAP_NOTE,
+    format_copies,
     format_labels,
     format_message,
+    format_more,
     format_results,
     format_status,
     format_title,
     read_resource,
 )
-from .searcher import PROBLEMS, Searcher
+from .searcher import PROBLEMS, Answer, Searcher
 
 
 # On a phone what was found is below the window
@@ -42,6 +45,10 @@ SHOW_RESULTS = "() => { if (innerWidth <= 640) document.querySelector('#results'
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 # Whoever asks waits for the model, which has a lock of its own
 SEVERAL = {"show_progress": "minimal", "concurrency_limit": 4}
+# The fields of the filters, by which messages call them too
+TAKEN_FROM, TAKEN_TO = "Taken from", "Taken to"
+# Of copies so many are shown
+NUM_COPIES = 100
 
 
 def picture_file(**settings: object) -> gr.Image:
@@ -81,13 +88,17 @@ class Handlers:
     def __init__(self, searcher: Searcher, k: int):
         self.searcher, self.k = searcher, k
 
-    def format_found(self, query: Query, results: list[Result]) -> dict[str, str]:
+    def format_found(self, found: Answer) -> dict[str, str]:
         searcher = self.searcher
-        num_pictures = len(searcher.index)
-        return {"html": format_results(query, results, searcher.thumbnail, searcher.sentence_score, num_pictures)}
+        num_pictures = searcher.index.count(found.those)
+        return {"html": format_results(found, searcher.thumbnail, searcher.sentence_score, num_pictures)}
 
-    def search(self, text: str, image_path: str | None) -> str:
-        found = answer(lambda: self.format_found(*self.searcher.search(text, image_path, self.k)))
+    def search(self, text: str, image_path: str | None, folder: str | None, taken_from: str, taken_to: str) -> str:
+        def find() -> dict[str, str]:
+            those = Filter.read(folder, taken_from, taken_to, (TAKEN_FROM, TAKEN_TO))
+            return self.format_found(self.searcher.search(text, image_path, self.k, those))
+
+        found = answer(find)
         return found["html"] if "html" in found else format_message(found["message"])
 
     def classify(self, image_path: str | None, labels: str, template: str) -> str:
@@ -99,7 +110,22 @@ class Handlers:
         """What `page.js` asks for by itself, by the names of the functions; a problem is the answer's message."""
 
         def similar(asked: dict) -> dict[str, str]:
-            return answer(lambda: self.format_found(*self.searcher.similar(asked["name"], self.k)))
+            return answer(lambda: self.format_found(self.searcher.similar(asked["name"], self.k)))
+
+        def more(asked: dict) -> dict[str, str]:
+            def find() -> dict[str, str]:
+                found = self.searcher.more(asked["key"], asked["shown"], self.k)
+                return format_more(found, self.searcher.thumbnail)
+
+            return answer(find)
+
+        def copies(asked: dict) -> dict[str, str]:
+            def find() -> dict[str, str]:
+                names = [name for name in asked["names"][:NUM_COPIES] if name in self.searcher.index]
+                num_more = max(0, len(asked["names"]) - NUM_COPIES)
+                return {"html": format_copies(names, num_more, self.searcher.thumbnail)}
+
+            return answer(find)
 
         def enlarge(asked: dict) -> dict[str, str]:
             return answer(lambda: {"source": self.searcher.enlarge(asked["name"])})
@@ -111,7 +137,7 @@ class Handlers:
 
             return answer(draw)
 
-        return [similar, enlarge, heat_map]
+        return [similar, more, copies, enlarge, heat_map]
 
     def show_status(self) -> tuple[str, gr.Timer]:
         return format_status(self.searcher), gr.Timer(active=self.searcher.status.is_updating)
@@ -123,6 +149,9 @@ class Handlers:
     def open(self) -> tuple[str, gr.Timer]:
         self.searcher.start_update(min_seconds_ago=60)
         return self.show_status()
+
+    def list_folders(self) -> gr.Dropdown:
+        return gr.Dropdown(choices=["", *self.searcher.index.folders])
 
 
 def build_page(searcher: Searcher, k: int) -> gr.Blocks:
@@ -161,11 +190,18 @@ def build_search(handlers: Handlers) -> None:
             scale=2,
             elem_id="query-picture",
         )
+    with gr.Accordion("Only some of the pictures", open=False, elem_id="filters"), gr.Row():
+        # a folder that is not listed yet may be written
+        folder = gr.Dropdown([""], value="", label="Folder", allow_custom_value=True, elem_id="folder")
+        taken_from = gr.Textbox(label=TAKEN_FROM, placeholder="2024-05-01", max_lines=1, elem_id="taken-from")
+        taken_to = gr.Textbox(label=TAKEN_TO, placeholder="2024-05-31", max_lines=1, elem_id="taken-to")
+        folder.focus(handlers.list_folders, outputs=folder, show_progress="hidden")
     with gr.Row():
         button = gr.Button("Search", variant="primary", scale=0, min_width=200, elem_id="search")
     script = read_resource("page.js")
     results = gr.HTML(js_on_load=script, server_functions=handlers.server_functions(), elem_id="results")
-    found = gr.on([button.click, text.submit], handlers.search, [text, image], results, **SEVERAL)
+    asked = [button.click, text.submit, taken_from.submit, taken_to.submit]
+    found = gr.on(asked, handlers.search, [text, image, folder, taken_from, taken_to], results, **SEVERAL)
     found.then(None, js=SHOW_RESULTS)
 
 
@@ -208,6 +244,7 @@ def open_searcher(
         index, splitter = Index.open(page.embeddings_dir), choose_splitter()
     else:  # queries are split as the captions were
         index, splitter = load_embeddings(page.embeddings_dir), settings.get("sub_caption_splitter", "paper")
+        index.measure_levels(embed_background(model, processor))
     return Searcher(model, processor, pictures, index, is_kept=False, splitter=splitter, **options)
 
 

@@ -4,6 +4,7 @@
 
 import importlib.util
 import re
+from importlib import resources
 from typing import NamedTuple
 
 import torch
@@ -16,13 +17,12 @@ from ..embedding.families import in_trained_case
 from ..embedding.features import prepare_images
 from ..evaluation.relevance import heat_map, patch_relevance, seen_picture, sub_caption_directions
 from ..sub_captions import join_sub_captions, split_sub_captions
-from .index import Index
+from .filters import EVERYTHING, Filter
+from .index import ROUNDING, Found, Index
 
 
 # A sentence counts as satisfied if the picture fits it better than this share of the others
 SATISFIED = 0.9
-# Similarities that differ by less are equal: sums of the same numbers in another order
-ROUNDING = 1e-6
 
 
 class QueryError(ValueError):
@@ -103,12 +103,30 @@ class Query(NamedTuple):
             What a picture's embedding is multiplied with for its score on each of them; zero where there is none.
         unknown_words (`list[str]`, *optional*):
             The words of its text that the model does not know.
+        is_text (`bool`, *optional*, defaults to `False`):
+            Whether it is a text alone: of pictures nothing is known that would be weak.
     """
 
     embedding: torch.Tensor
     sentences: list[Sentence]
     sentence_embeds: torch.Tensor
     unknown_words: list[str] = []
+    is_text: bool = False
+
+
+class Copy(NamedTuple):
+    """
+    A picture that looks like another one that was found.
+
+    Args:
+        name (`str`):
+            Its name.
+        similarity (`float`):
+            The cosine similarity with the query.
+    """
+
+    name: str
+    similarity: float
 
 
 class Result(NamedTuple):
@@ -123,11 +141,17 @@ class Result(NamedTuple):
         fits (`list[float | None]`):
             For each sentence the share of the other pictures with a lower score. None if there are no others, or the
             sentence is not read and scored by leaving it out.
+        is_weak (`bool`, *optional*, defaults to `False`):
+            Whether it is no more similar than what texts find that fit no picture: see [`Levels`].
+        copies (`list[Copy]`, *optional*):
+            Pictures that are less similar to the query and nearly the same.
     """
 
     name: str
     similarity: float
     fits: list[float | None]
+    is_weak: bool = False
+    copies: list[Copy] = []
 
 
 def mark_limit(processor: ProcessorMixin, sub_captions: list[str], max_length: int | None = None) -> list[Sentence]:
@@ -247,7 +271,13 @@ def embed_query(
     if not embeds:
         raise QueryError("There is nothing to search for yet: describe a picture, choose one, or both.")
     embedding = torch.nn.functional.normalize(torch.stack(embeds).mean(dim=0), dim=0)
-    return Query(embedding, sentences, sentence_embeds, unknown)
+    return Query(embedding, sentences, sentence_embeds, unknown, is_text=image is None)
+
+
+def embed_background(model: PreTrainedModel, processor: ProcessorMixin) -> torch.Tensor:
+    """The normalised embeddings (num_texts, dim) of short texts about everything, by which a search knows its line."""
+    texts = resources.files(__package__).joinpath("background_texts.txt").read_text(encoding="utf-8")
+    return embed_corpus(model, processor, texts.splitlines()).float().cpu()
 
 
 def percentiles(similarities: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -283,7 +313,59 @@ def percentiles(similarities: torch.Tensor, references: torch.Tensor) -> torch.T
     return (num_lower.t().double() / (len(references) - 1)).clamp(max=1)  # in float32 9 of 10 is less than 0.9
 
 
-def search_index(index: Index, query: Query, k: int) -> list[Result]:
+def group_copies(embeds: torch.Tensor, least: float, k: int) -> list[list[int]]:
+    """
+    Pictures that are nearly the same, together. Each group is of those that are alike to its first picture.
+
+    Args:
+        embeds (`torch.Tensor` of shape `(num_pictures, dim)`):
+            Normalised.
+        least (`float`):
+            The cosine similarity from which on two are alike.
+        k (`int`):
+            How many groups are made, if there are so many.
+
+    Returns:
+        `list[list[int]]`: their rows, in order.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.search.query import group_copies
+
+    >>> group_copies(torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]]), least=0.9, k=2)
+    [[0], [1, 2]]
+    ```"""
+    groups, is_free = [], torch.ones(len(embeds), dtype=torch.bool)
+    while len(groups) < k and is_free.any():
+        first = int(is_free.int().argmax())
+        alike = is_free & (embeds @ embeds[first] >= least - ROUNDING)
+        alike[first] = True
+        groups.append(alike.nonzero()[:, 0].tolist())
+        is_free &= ~alike
+    return groups
+
+
+def find_groups(
+    index: Index, embedding: torch.Tensor, k: int, those: Filter, are_copies_together: bool
+) -> tuple[Found, list[list[int]]]:
+    """What is found, and its rows in groups: see [`search_index`]."""
+    levels, limit = index.levels, k
+    if levels is None or not are_copies_together:
+        found = index.search(embedding, k, those)
+        return found, [[row] for row in range(len(found.names))]
+    while True:
+        limit *= 2
+        found = index.search(embedding, limit, those)
+        groups = group_copies(found.embeds, levels.copy, k)
+        if len(groups) == k or len(found.names) < limit:
+            return found, groups
+
+
+def search_index(
+    index: Index, query: Query, k: int, those: Filter = EVERYTHING, are_copies_together: bool = True
+) -> list[Result]:
     """
     The pictures that are most similar to a query, and how well each fits its sentences.
 
@@ -294,16 +376,26 @@ def search_index(index: Index, query: Query, k: int) -> list[Result]:
             The query.
         k (`int`):
             How many pictures, if there are so many.
+        those ([`Filter`], *optional*):
+            Which pictures are searched.
+        are_copies_together (`bool`, *optional*, defaults to `True`):
+            Whether pictures that are nearly the same are one result: the most similar one to the query. Of those that
+            are much less similar to the query not all may be counted.
     """
-    found = index.search(query.embedding, k)
-    fits = torch.empty(len(found.names), 0)
+    found, groups = find_groups(index, query.embedding, k, those, are_copies_together)
+    levels, embeds = index.levels, found.embeds[[group[0] for group in groups]]
+    line = levels.line if query.is_text and levels is not None else -1.0
+    fits = torch.empty(len(groups), 0)
     if query.sentences:
-        fits = percentiles(found.embeds @ query.sentence_embeds.t(), index.references @ query.sentence_embeds.t())
+        fits = percentiles(embeds @ query.sentence_embeds.t(), index.references @ query.sentence_embeds.t())
         fits[:, ~query.sentence_embeds.any(dim=1)] = torch.nan
-    return [
-        Result(name, similarity, [None if fit != fit else fit for fit in row])
-        for name, similarity, row in zip(found.names, found.similarities.tolist(), fits.tolist())
-    ]
+    pictures = [Copy(*picture) for picture in zip(found.names, found.similarities.tolist())]
+    results = []
+    for group, row in zip(groups, fits.tolist()):
+        (name, similarity), *copies = [pictures[place] for place in group]
+        marks = [None if fit != fit else fit for fit in row]
+        results.append(Result(name, similarity, marks, similarity < line, copies))
+    return results
 
 
 def draw_heat_map(

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HTML of the search page: fills `page.html` with results, labels and messages."""
 
+import json
 import time
 from collections.abc import Callable
 from functools import cache
@@ -13,8 +14,8 @@ from jinja2 import Environment, StrictUndefined
 from .arguments import SENTENCE_SCORES
 from .index import NUM_REFERENCES, describe_effort
 from .pictures import describe_others
-from .query import SATISFIED, Query, Result, Sentence
-from .searcher import Searcher
+from .query import SATISFIED, Result, Sentence
+from .searcher import Answer, Searcher
 from .zero_shot import Label
 
 
@@ -73,14 +74,16 @@ def describe_limit(sentences: list[Sentence]) -> dict | None:
     }
 
 
-def describe_query(query: Query, num_results: int, num_pictures: int) -> dict:
+def describe_query(found: Answer, num_pictures: int) -> dict:
     """How many pictures were found, and what of the query the model does not read or know, for `query`."""
+    query, results = found.query, found.results
     return {
         "unknown_words": query.unknown_words[:NUM_UNKNOWN_WORDS],
         "are_more_unknown": len(query.unknown_words) > NUM_UNKNOWN_WORDS,
         "limit": describe_limit(query.sentences),
-        "num_results": num_results,
-        "pictures": count(num_pictures, "picture"),
+        "num_results": len(results),
+        "pictures": f"{count(num_pictures, 'picture')} {found.those}".strip(),
+        "is_nothing_near": bool(results) and results[0].is_weak,
         "has_sentences": bool(query.sentences),
         "top": TOP,
     }
@@ -119,6 +122,8 @@ def describe_card(result: Result, sentences: list[Sentence], thumbnail: str | No
         "file": path.name,
         "thumbnail": thumbnail,
         "similarity": f"{result.similarity:.3f}",
+        "copies": json.dumps([copy.name for copy in result.copies]),
+        "num_copies": len(result.copies),
         "notes": notes,
         "sentences": bars[:NUM_OPEN_SENTENCES],
         "more": more,
@@ -135,9 +140,17 @@ def format_message(message: str) -> str:
     return render("message", text=message)
 
 
+def describe_cards(found: Answer, thumbnail: Callable[[str], str | None]) -> dict[str, list[dict]]:
+    """The pictures that were found, and those of them that are weak."""
+    cards = {"cards": [], "weak_cards": []}
+    for result in found.results:
+        card = describe_card(result, found.query.sentences, thumbnail(result.name))
+        cards["weak_cards" if result.is_weak else "cards"].append(card)
+    return cards
+
+
 def format_results(
-    query: Query,
-    results: list[Result],
+    found: Answer,
     thumbnail: Callable[[str], str | None],
     score: str,
     num_pictures: int,
@@ -146,27 +159,41 @@ def format_results(
     The pictures that were found.
 
     Args:
-        query (`Query`):
-            What was searched for.
-        results (`list[Result]`):
-            What was found.
+        found (`Answer`):
+            What was found, and by what.
         thumbnail (`Callable[[str], str | None]`):
             The address of the picture of a name, made smaller, None where it cannot be read any more.
         score (`str`):
             How pictures are scored on a sentence, a key of `SENTENCE_SCORES`.
         num_pictures (`int`):
-            The pictures of the collection.
+            The pictures that were searched.
     """
     explanation = ""
-    if query.sentences:
+    if found.query.sentences:
         explanation = EXPLANATION.format(score=SENTENCE_SCORES[score]) + SAMPLED * (num_pictures > NUM_REFERENCES)
     return render(
         "results",
-        about=describe_query(query, len(results), num_pictures),
+        about=describe_query(found, num_pictures),
         time=time.time_ns(),
-        cards=[describe_card(result, query.sentences, thumbnail(result.name)) for result in results],
+        key=found.key,
+        has_more=found.has_more,
         explanation=explanation,
+        **describe_cards(found, thumbnail),
     )
+
+
+def format_more(found: Answer, thumbnail: Callable[[str], str | None]) -> dict[str, str | bool]:
+    """The next pictures: `cards` and `weak_cards`, and whether it `has_more`."""
+    cards = describe_cards(found, thumbnail)
+    return {name: render("cards", pictures=pictures) for name, pictures in cards.items()} | {
+        "has_more": found.has_more
+    }
+
+
+def format_copies(names: list[str], num_more: int, thumbnail: Callable[[str], str | None]) -> str:
+    """Pictures that are nearly the same as one that was found, and how many more of them there are."""
+    pictures = [{"name": name, "thumbnail": thumbnail(name)} for name in names]
+    return render("copies", pictures=pictures, more=f"and {num_more:,} more" if num_more else "")
 
 
 def format_labels(labels: list[Label], add_up: bool) -> str:

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model and a collection, for several visitors at once. `page.py` makes a page of it."""
 
+import secrets
 import time
+from collections import OrderedDict
 from functools import lru_cache
 from threading import Lock, Thread
 from typing import NamedTuple
@@ -13,6 +15,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import Resizing, UnreadableImageError
 from ..terminal import progress_bar
+from .filters import EVERYTHING, Filter
 from .index import Index
 from .pictures import PictureFolder, PictureRows, Stamp, encode_picture
 from .query import Query, QueryError, Result, draw_heat_map, embed_query, read_query_image, search_index
@@ -24,7 +27,8 @@ from .zero_shot import Label, classify_image
 PICTURE_SIDE, WINDOW_SIDE = 480, 1600
 # So many pictures are kept as they are shown, some 20 kB each
 NUM_THUMBNAILS = 2000
-
+# So many queries are remembered, of which more results can be asked for
+NUM_QUERIES = 1000
 
 # What may go wrong with files, the model and memory, whoever is at fault
 PROBLEMS = (MemoryError, OSError, RuntimeError, ValueError)
@@ -50,6 +54,30 @@ class Status(NamedTuple):
     total: int
     problem: str | None
     is_speeding_up: bool = False
+
+
+class Answer(NamedTuple):
+    """
+    What was found, from a rank on.
+
+    Args:
+        query (`Query`):
+            What was searched for.
+        those ([`Filter`]):
+            Which pictures were searched.
+        results (`list[Result]`):
+            What was found.
+        key (`str`):
+            By which more of it can be asked for.
+        has_more (`bool`):
+            Whether there is more.
+    """
+
+    query: Query
+    those: Filter
+    results: list[Result]
+    key: str
+    has_more: bool
 
 
 class Searcher:
@@ -102,6 +130,7 @@ class Searcher:
         self.is_stopped = False
         self.thread = None
         self.encoded = lru_cache(NUM_THUMBNAILS)(self.encode)
+        self.asked, self.asked_lock = OrderedDict(), Lock()
 
     def update(self) -> None:
         """Makes the index that of the collection as it is now, with a progress bar in the terminal."""
@@ -156,7 +185,7 @@ class Searcher:
             self.thread.join()
 
     def thumbnail(self, name: str) -> str | None:
-        """The address of a picture, made smaller; None where it cannot be read any more."""
+        """The address of a picture of the index, made smaller; None where it cannot be read any more."""
         try:
             return self.encoded(name, self.pictures.stamp(name), PICTURE_SIDE)
         except (OSError, UnreadableImageError):
@@ -179,13 +208,15 @@ class Searcher:
         except UnreadableImageError as error:
             raise QueryError("This picture cannot be read any more.") from error
 
-    def search(self, text: str, image_path: str | None, k: int) -> tuple[Query, list[Result]]:
-        """Raises a `QueryError` if there is nothing to search for, or to search in."""
+    def search(self, text: str, image_path: str | None, k: int, those: Filter = EVERYTHING) -> Answer:
+        """The first results. Raises a `QueryError` if there is nothing to search for, or to search in."""
         image = None if image_path is None else read_query_image(image_path, self.resizing)
         if len(self.index) == 0:
             if self.status.is_updating:
                 raise QueryError("The first pictures are still being indexed. Try again in a moment.")
             raise QueryError("Nothing is indexed yet: there is no picture to find.")
+        if those != EVERYTHING and self.index.count(those) == 0:
+            raise QueryError(f"There are no pictures {those}.")
         with self.model_lock:
             query = embed_query(
                 self.model,
@@ -196,15 +227,39 @@ class Searcher:
                 self.max_length,
                 self.splitter,
             )
-        return query, search_index(self.index, query, k)
+        return self.answer(query, those, k)
 
-    def similar(self, name: str, k: int) -> tuple[Query, list[Result]]:
+    def answer(self, query: Query, those: Filter, k: int) -> Answer:
+        """The first results of a query, which is remembered."""
+        key = secrets.token_urlsafe(16)
+        with self.asked_lock:
+            self.asked[key] = query, those
+            if len(self.asked) > NUM_QUERIES:
+                self.asked.popitem(last=False)
+        return self.find(key, query, those, 0, k)
+
+    def more(self, key: str, start: int, k: int) -> Answer:
+        """The results of a query after so many. Raises a `QueryError` if it is not remembered any more."""
+        if not 0 <= start <= len(self.index):
+            raise QueryError("There are no results after so many.")
+        with self.asked_lock:
+            if key not in self.asked:
+                raise QueryError("This search is too long ago. Search again.")
+            self.asked.move_to_end(key)
+            query, those = self.asked[key]
+        return self.find(key, query, those, start, k)
+
+    def find(self, key: str, query: Query, those: Filter, start: int, k: int) -> Answer:
+        """So many results after the first ones."""
+        results = search_index(self.index, query, start + k + 1, those)
+        return Answer(query, those, results[start : start + k], key, len(results) > start + k)
+
+    def similar(self, name: str, k: int) -> Answer:
         """The pictures that are most similar to one of the collection, itself first."""
         embedding = self.index.embedding(name)
         if embedding is None:
             raise QueryError("This picture is not in the collection any more. Search again.")
-        query = Query(embedding, [], torch.empty(0, 0))
-        return query, search_index(self.index, query, k)
+        return self.answer(Query(embedding, [], torch.empty(0, 0)), EVERYTHING, k)
 
     def heat_map(self, name: str, sentence: str) -> Image.Image:
         """Where in a picture of the collection a sentence is found."""

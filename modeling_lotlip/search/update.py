@@ -17,6 +17,7 @@ from ..embedding.rows import EmbeddedItems, RowCollator, embed_rows
 from ..embedding.workers import Workers
 from .index import LOCK, Index
 from .pictures import PictureFolder, PictureReader, PictureRows, Stamp
+from .query import embed_background
 
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,10 @@ def update_index(
             )
         if any(changes):
             index.tidy()
+        if index.are_levels_due and not is_stopped:
+            with lock or nullcontext():
+                background = embed_background(model, processor)
+            index.measure_levels(background)
         if index.is_due and not is_stopped:
             announce()
             index.speed_up()

@@ -15,7 +15,7 @@ from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.search import answers
-from modeling_lotlip.search.index import Index
+from modeling_lotlip.search.index import Index, Levels
 from tests.helpers.commands import read_error
 from tests.helpers.embeddings import embed_images
 
@@ -52,6 +52,11 @@ def search(pictures, model_dir, tmp_path, monkeypatch, capsys):
     return run
 
 
+def without_line(out: str) -> list[str]:
+    """The lines of an output but for that above weak results."""
+    return [line for line in out.splitlines() if answers.WEAK not in line]
+
+
 def rank_by_hand(model_dir: Path, folder: Path, text: str) -> list[tuple[float, str]]:
     """Similarities and paths of all pictures, the most similar first."""
     model, processor = load_model(str(model_dir), InferenceArguments(device="cpu"))
@@ -64,7 +69,7 @@ def rank_by_hand(model_dir: Path, folder: Path, text: str) -> list[tuple[float, 
 def test_ranks_similarities_and_paths_of_several_texts(search, model_dir, tmp_path):
     status, out, err = search("photos", "a red boat", "A house. The ground is sand", "--k", "3")
     assert status == 0
-    lines = out.splitlines()
+    lines = without_line(out)
     assert len(lines) == 8 and lines[0] == "a red boat" and lines[4] == "A house. The ground is sand"
     for start, text in ((1, "a red boat"), (5, "A house. The ground is sand")):
         expected = rank_by_hand(model_dir, Path("photos"), text)
@@ -89,7 +94,7 @@ def test_a_folder_is_indexed_once_and_kept_up_to_date(search, monkeypatch):
     assert status == 0 and embedded == [] and "8 pictures in photos." in err
     make_scene(5, 20).draw().save("photos/new.png")
     Path("photos/0.png").unlink()
-    status, out, err = search("photos", "a red boat", "--k", "8")
+    status, out, err = search("photos", "a red boat", "--k", "8", "--all_copies")
     assert embedded == [1] and "(files: 1 new, 1 deleted)" in err
     assert "photos/new.png" in out and "photos/0.png" not in out
 
@@ -105,25 +110,28 @@ def test_results_are_written_by_the_ending(search, ending):
         first, second = results["queries"]
         assert first["query"] == "a red лодка" and first["unknown_words"] == ["лодка"] and not first["truncated"]
         assert [hit["rank"] for hit in second["results"]] == [1, 2]
-        assert all(hit["path"] in out for hit in second["results"])
+        for hit in second["results"]:
+            assert hit["path"] == str(Path.cwd() / "photos" / hit["name"]) and f"photos/{hit['name']}" in out
+            assert hit["weak"] in (True, False) and hit["copies"] == []
     elif ending == "csv":
         table = list(csv.DictReader(text.splitlines()))
         assert [row["query"] for row in table] == ["a red лодка"] * 2 + ["a house"] * 2
-        assert [row["rank"] for row in table] == ["1", "2"] * 2 and all(row["path"] in out for row in table)
+        assert [row["rank"] for row in table] == ["1", "2"] * 2
+        assert all(Path(row["path"]).is_file() and row["copies"] == "[]" for row in table)
     else:
-        assert text == out
+        assert text == out.replace(" photos/", f" {Path.cwd()}/photos/")
 
 
 def test_fewer_pictures_than_asked_for_are_all_shown(search):
-    status, out, err = search("photos", "a red boat", "--k", "50")
-    assert status == 0 and len(out.splitlines()) == 9
+    status, out, err = search("photos", "a red boat", "--k", "50", "--all_copies")
+    assert status == 0 and len(without_line(out)) == 9
     assert "--k 50 is more than there are: all 8 are shown." in err
 
 
 def test_options_may_stand_between_texts_and_more_texts_in_a_file(search):
     Path("texts.txt").write_text("a tree\n\n  a blue car  \n")
     status, out, _ = search("photos", "--k", "1", "a red boat", "--texts_file", "texts.txt")
-    assert status == 0 and out.splitlines()[::2] == ["a red boat", "a tree", "a blue car"]
+    assert status == 0 and without_line(out)[::2] == ["a red boat", "a tree", "a blue car"]
     Path("texts.txt").write_text("\n")
     status, _, err = search("photos", "--texts_file", "texts.txt")
     assert status == 2 and "--texts_file texts.txt holds no text" in err
@@ -148,6 +156,7 @@ def test_a_text_longer_than_the_model_reads_is_marked(search):
         (["photos", " "], "a TEXT is blank: describe what to find."),
         ([], "there is nothing to search in: name a folder of PHOTOS"),
         (["photos", "a boat", "--kind", "long"], "--kind long is of --embeddings_dir"),
+        (["photos", "a boat", "--taken_to", "May"], "--taken_to May is no date: write year, month and day"),
         (["photos", "a boat", "--k", "0"], "--k must be at least 1, got 0."),
         (
             ["photos", "a boat", "--output_file", "found.xml"],
@@ -203,7 +212,7 @@ def test_what_another_program_has_indexed_is_searched_meanwhile(search, monkeypa
 
     monkeypatch.setattr(answers, "update_index", locked)
     status, out, err = search("photos", "a boat", "--k", "2")
-    assert status == 0 and len(out.splitlines()) == 3
+    assert status == 0 and len(without_line(out)) == 3
     assert "Another program is indexing the pictures" in caplog.text
 
 
@@ -221,6 +230,54 @@ def test_without_sentencex_texts_are_split_as_in_the_paper(search, monkeypatch):
     search("photos", "a boat")
     search("photos", "a boat", "--sub_caption_splitter", "sentences")
     assert found == ["sentences", "paper", "sentences"]
+
+
+def test_folders_and_days(search):
+    exif = Image.Exif()
+    exif[0x0132] = "2024:05:31 12:00:00"
+    make_scene(5, 20).draw().save("photos/more/taken.jpg", exif=exif)
+    status, out, err = search("photos", "a red boat", "--folder", "more/")
+    assert status == 0 and sorted(line.split()[2] for line in without_line(out)[1:]) == [
+        "photos/more/3.png",
+        "photos/more/taken.jpg",
+    ]
+    assert "Searched are the 2 pictures in the folder more." in err
+    days = ["--taken_from", "2024-05-31", "--taken_to", "2024-05-31"]
+    status, out, err = search("photos", "a red boat", *days)
+    assert [line.split()[2] for line in without_line(out)[1:]] == ["photos/more/taken.jpg"]
+    assert "Searched are the 1 pictures taken from 2024-05-31 to 2024-05-31." in err
+    (index,) = Path("indices").iterdir()
+    assert without_line(search("--embeddings", str(index), "a red boat", *days)[1])[1].endswith("more/taken.jpg")
+    status, out, err = search("photos", "a red boat", "--folder", "photos/more")
+    assert status == 2 and out == ""
+    assert "There are no pictures in the folder photos/more. The folders in the collection: more." in err
+
+
+def test_copies_are_one_result_that_can_be_unfolded(search):
+    make_scene(5, 1).draw().save("photos/1 again.png")
+    make_scene(5, 1).draw().save("photos/more/1.webp", lossless=True)
+    options = ("photos", "a red boat", "--k", "50", "--output_file", "found.json")
+    status, out, _ = search(*options)
+    same = {str(Path.cwd() / "photos" / name) for name in ("1.png", "1 again.png", "more/1.webp")}
+    results = json.loads(Path("found.json").read_text())["queries"][0]["results"]
+    (result,) = [hit for hit in results if hit["path"] in same]
+    paths = [result["path"], *(copy["path"] for copy in result["copies"])]
+    assert set(paths) >= same and sum(1 + len(hit["copies"]) for hit in results) == 10
+    assert f"{result['name']}   (+ {len(result['copies'])} nearly the same)" in out
+    search(*options[:-1], "found.md")
+    assert all(path in Path("found.md").read_text() for path in paths)
+    status, out, _ = search(*options, "--all_copies")
+    assert len(without_line(out)) == 11 and "nearly the same" not in out
+
+
+def test_weak_results_stand_below_a_line(search, monkeypatch):
+    for line, num_above in ((-2.0, 8), (2.0, 0)):
+        monkeypatch.setattr(Index, "levels", Levels(line, 2.0, 8))
+        status, out, _ = search("photos", "a red boat", "--k", "8", "--output_file", "found.csv")
+        lines = out.splitlines()
+        assert (lines.index(f"      {answers.WEAK}") - 1 if num_above < 8 else len(lines) - 1) == num_above
+        rows = list(csv.DictReader(Path("found.csv").read_text().splitlines()))
+        assert [row["weak"] for row in rows] == ["False"] * num_above + ["True"] * (8 - num_above)
 
 
 @pytest.fixture(scope="module")
@@ -275,17 +332,22 @@ def test_embeddings_are_searched_with_the_model_that_made_them(search, embedding
 
 def test_an_index_is_searched_as_it_is(search, model_dir, capsys):
     """By the command and by the page, with the model that made it; what is new in the folder is not looked for."""
-    expected = search("photos", "a red boat", "--k", "8")[1]
+    expected = search("photos", "a red boat", "--k", "8", "--all_copies")[1]
     (index,) = Path("indices").iterdir()
     make_scene(5, 20).draw().save("photos/new.png")
-    status, out, err = search("--embeddings", str(index), "a red boat", "--k", "50")
+    status, out, err = search("--embeddings", str(index), "a red boat", "--k", "50", "--all_copies")
     assert status == 0 and "--k 50 is more than there are: all 8 are shown." in err
-    assert [line.split()[:2] for line in out.splitlines()[1:]] == [
-        line.split()[:2] for line in expected.splitlines()[1:]
+    assert [line.split()[:2] for line in without_line(out)[1:]] == [
+        line.split()[:2] for line in without_line(expected)[1:]
     ]
-    paths = [Path(line.split()[2]) for line in out.splitlines()[1:]]
-    assert paths == [Path(line.split()[2]).absolute() for line in expected.splitlines()[1:]]
-    assert lotlip.main(["search", "--embeddings", str(index), "a red boat", "--k", "8", "--device", "cpu"]) == 0
+    paths = [Path(line.split()[2]) for line in without_line(out)[1:]]
+    assert paths == [Path(line.split()[2]).absolute() for line in without_line(expected)[1:]]
+    assert (
+        lotlip.main(
+            ["search", "--embeddings", str(index), "a red boat", "--all_copies", "--k", "8", "--device", "cpu"]
+        )
+        == 0
+    )
     assert capsys.readouterr().out == out
     status, _, err = search("--embeddings", str(index), "a red boat", "--kind", "long")
     assert status == 2 and "--kind long is of a folder of `lotlip embed`" in err
@@ -300,6 +362,8 @@ def test_an_index_is_searched_as_it_is(search, model_dir, capsys):
         (["a house", "--index_dir", "i"], "--index_dir has no effect on --embeddings_dir"),
         (["a house", "--sub_caption_splitter", "paper"], "--sub_caption_splitter has no effect on --embeddings_dir"),
         (["a house", "--batch_size", "3"], "--batch_size has no effect on --embeddings_dir"),
+        (["a house", "--folder", "more"], "--folder, --taken_from, --taken_to and --all_copies are of PHOTOS"),
+        (["a house", "--all_copies"], "--folder, --taken_from, --taken_to and --all_copies are of PHOTOS"),
         (["a house", "--kind", "word"], "argument --kind: invalid choice: 'word'"),
         ([], "there is nothing to search for: add a TEXT"),
     ],

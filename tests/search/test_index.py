@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from datetime import datetime
+from datetime import date, datetime
 from io import BytesIO
 
 import pytest
@@ -13,6 +13,7 @@ from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.search import search
 from modeling_lotlip.embedding.store import read_settings
 from modeling_lotlip.search import index as index_module
+from modeling_lotlip.search.filters import EVERYTHING, Filter
 from modeling_lotlip.search.index import Effort, Index, describe_effort
 from modeling_lotlip.search.pictures import describe_file
 
@@ -119,6 +120,107 @@ def test_many_pictures_are_searched_approximately_as_well_as_is_said(tmp_path, m
     assert index.is_due
     index.speed_up()
     assert index.effort.num_pictures == 4000 and index.effort.recall >= 0.98 and not index.is_due
+
+
+def test_a_filter_is_exact_however_the_search_is(tmp_path, monkeypatch):
+    """Above `NUM_EXACT` too, where the few pictures of a folder lie in cells that are not looked into."""
+    monkeypatch.setattr(index_module, "NUM_EXACT", 1000)
+    monkeypatch.setattr(index_module, "EFFORTS", ((1, 1),))
+    generator = torch.manual_seed(0)
+    embeds, query = clustered(generator, 2000, 32), unit(generator, 1, 32)[0]
+    index = Index.make(tmp_path, 32, {})
+    names = [f"{'some' if number % 40 == 0 else 'others'}/{number:05}" for number in range(2000)]
+    index.write([{"name": name, "embedding": embedding} for name, embedding in zip(names, embeds)])
+    index.speed_up()
+    assert index.effort is not None
+    some = Filter(folder="some")
+    assert index.count(some) == 50
+    found = index.search(query, 50, some)
+    vectors = torch.stack([index.embedding(name) for name in names[::40]])
+    expected = (vectors @ query).sort(descending=True)
+    assert found.names == [names[40 * place] for place in expected.indices.tolist()]
+    # of so many the approximate search finds enough, and of those that are let through only
+    many = index.search(query, 10, Filter(folder="others"))
+    assert len(many.names) == 10 and all(name.startswith("others/") for name in many.names)
+
+
+def test_folders_and_days_of_a_filter(tmp_path):
+    days = {
+        "it's 100%_/a.png": datetime(2024, 5, 1),
+        "it's 100%_/more/b.png": datetime(2024, 5, 31, 23, 59, 59),
+        "it's 100%_ too/c.png": datetime(2024, 6, 1),
+        "d.png": None,
+    }
+    embeds = unit(torch.manual_seed(0), len(days), 8)
+    index = Index.make(tmp_path, 8, {})
+    index.write([{"name": name, "embedding": row, "taken": day} for (name, day), row in zip(days.items(), embeds)])
+    index.write([{"name": "it's 100%_/broken.png", "problem": "cut off"}])
+    a, b, c, d = days
+
+    def names(*those) -> set[str]:
+        assert index.count(Filter(*those)) == len(index.search(embeds[0], 10, Filter(*those)).names)
+        return set(index.search(embeds[0], 10, Filter(*those)).names)
+
+    assert names() == {a, b, c, d} and names("it's 100%_") == {a, b} and names("it's 100%_/more/") == {b}
+    assert names("it's") == names("a.png") == set()
+    assert names(None, date(2024, 5, 1), date(2024, 5, 31)) == {a, b} and names(None, date(2024, 5, 2)) == {b, c}
+    assert names(None, None, date(2024, 5, 30)) == {a} and names("it's 100%_", date(2024, 5, 2)) == {b}
+    assert index.folders == ["it's 100%_", "it's 100%_ too", "it's 100%_/more"]
+    index.write([{"name": "new/e.png", "embedding": embeds[0]}])
+    assert "new" in index.folders
+
+
+@pytest.mark.parametrize("written", [("", "", ""), (None, None, None), (" ", " ", ""), (".", "", ""), ("./", "", "")])
+def test_nothing_written_is_no_filter(written):
+    assert Filter.read(*written) == EVERYTHING
+
+
+@pytest.mark.parametrize(
+    "days, message",
+    [
+        (("31.5.2024", None), "--taken_from 31.5.2024 is no date: write year, month and day, as in 2024-05-31."),
+        ((None, "2024-02-30"), "--taken_to 2024-02-30 is no date"),
+        (("2024-06-01", "2024-05-31"), "--taken_from 2024-06-01 is after --taken_to 2024-05-31: exchange them."),
+    ],
+)
+def test_days_that_are_none(days, message):
+    with pytest.raises(ValueError, match=message):
+        Filter.read(None, *days)
+
+
+def test_levels_by_hand(tmp_path):
+    """Also from parts of a table, and whatever a third of the texts fits."""
+    generator = torch.manual_seed(0)
+    embeds, texts = unit(generator, 2500, 16), unit(generator, 60, 16)
+    index = fill(tmp_path, embeds)
+    assert index.levels is None and index.are_levels_due
+    vectors = stored(index, 2500)
+    levels = index.measure_levels(texts)
+    assert levels == index.levels and levels.num_pictures == 2500 and not index.are_levels_due
+    tops = (texts @ vectors.t()).amax(dim=1)
+    sixth, median = torch.quantile(tops, 1 / 6), tops.median()
+    middle = tops.sort().values[29:31].mean()
+    assert levels.line == pytest.approx((middle + index_module.LINE * (middle - sixth)).item(), abs=1e-5)
+    assert abs(middle - median) < 0.05
+    similarities = vectors[::5] @ vectors.t()
+    others = similarities.topk(2, dim=1).values[:, 1]
+    distance = torch.quantile(1 - others, index_module.COPY_QUANTILE)
+    assert levels.copy == pytest.approx((1 - index_module.COPY_DISTANCE * distance).item(), abs=1e-5)
+
+    fitting = torch.cat([texts[:40], vectors[:20]])
+    assert abs(index.measure_levels(fitting).line - levels.line) < 0.4 * (1 - levels.line)
+    index.write([{"name": f"more {row}", "embedding": embedding} for row, embedding in enumerate(embeds[:300])])
+    assert index.are_levels_due
+    index.delete([f"{row:05}" for row in range(100)])
+    assert not index.are_levels_due
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_levels_of_few_pictures(tmp_path, num):
+    index = fill(tmp_path / "some", torch.ones(num, 4) / 2)
+    levels = index.measure_levels(torch.nn.functional.normalize(torch.ones(3, 4), dim=-1))
+    assert levels == (pytest.approx(1, abs=1e-3), pytest.approx(1, abs=1e-3), num)
+    assert not Index.make(tmp_path / "none", 4, {}).are_levels_due
 
 
 def test_an_effort_that_is_not_enough_is_raised(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from modeling_lotlip.data.scenes import make_scene
 from tests.helpers.browser import open_chromium, serve
@@ -20,6 +21,21 @@ def photos(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     for index in range(14):
         make_scene(5, index).draw().save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trips(tmp_path_factory) -> Path:
+    """Twenty pictures of two days in two folders, and two copies of one."""
+    folder = tmp_path_factory.mktemp("trips")
+    for trip in ("sea", "hills"):
+        (folder / trip).mkdir()
+    for index in range(20):
+        exif = Image.Exif()
+        exif[0x0132] = f"2024:05:{1 + index % 2:02} 12:00:00"
+        make_scene(5, index).draw().save(folder / ("sea" if index < 5 else "hills") / f"{index}.png", exif=exif)
+    for copy in ("sea/copy.png", "hills/copy.png"):
+        shutil.copy(folder / "sea" / "1.png", folder / copy)
     return folder
 
 
@@ -73,6 +89,13 @@ def search(page, text: str) -> None:
     page.click("#search")
 
 
+def unfold_weak(page, what: str = ".card") -> None:
+    """Waits for results, and opens those that are weak, as many are of a model that was not trained."""
+    page.wait_for_selector(f"#results {what}", state="attached")
+    if page.locator("#results details.weak:not([open])").is_visible():
+        page.click("#results details.weak > summary")
+
+
 def upload(page, where: str, path: Path) -> None:
     page.set_input_files(f"{where} input[type=file]", path)
     page.wait_for_selector(f"{where} img")
@@ -88,7 +111,7 @@ def test_search_by_description_by_picture_and_by_both(address, open_page, photos
     page.click("#search")
     page.wait_for_selector("#results >> text=/nothing to search for yet/")
     search(page, "A red boat. The ground is sand. A house.")
-    page.wait_for_selector("#results .card")
+    unfold_weak(page)
     assert page.locator("#results .card").count() == 12
     card = page.locator("#results .card").nth(1)
     similarities = [float(text) for text in page.locator(".head > :last-child").all_inner_texts()]
@@ -124,7 +147,7 @@ def test_search_by_description_by_picture_and_by_both(address, open_page, photos
     page.wait_for_selector(f"#results .card:first-child[data-name='{name}'] >> text=1.000")
     assert page.locator("#results button.sentence").count() == 0
     search(page, "A red boat. The ground is sand. A house.")  # the same words: the answer of before comes again
-    page.wait_for_selector("#results button.sentence")
+    unfold_weak(page, "button.sentence")
 
     upload(page, "#query-picture", photos / "9.png")
     page.fill("#description textarea", "")
@@ -133,8 +156,62 @@ def test_search_by_description_by_picture_and_by_both(address, open_page, photos
     first.locator("text=9.png").wait_for()
     assert "1.000" in first.inner_text() and first.locator("button.sentence").count() == 0
     search(page, "A tree")
-    first.locator("button.sentence").wait_for()
+    unfold_weak(page, "button.sentence")
     assert "1.000" not in first.inner_text()
+
+
+def cards(page, where: str = "#results .cards >") -> list[str]:
+    """The names of the pictures that are shown, also of those that are folded."""
+    return page.locator(f"{where} .card").evaluate_all("cards => cards.map(card => card.dataset.name)")
+
+
+def test_more_results_and_copies_and_filters(open_page, trips, model_dir, tmp_path):
+    arguments = (trips, "--model", model_dir, "--index_dir", tmp_path / "indices", "--k", 6)
+    with serve(tmp_path / "output.txt", *arguments) as (address, _):
+        page = open_page(address)
+        page.wait_for_selector("#status >> text=/22 pictures in/")
+        search(page, "A red boat")
+        unfold_weak(page)
+        assert len(cards(page)) == 6
+        first = cards(page)
+        while page.locator("#results .show-more").is_visible():
+            num = len(cards(page))
+            page.click("#results .show-more")
+            page.wait_for_function("num => document.querySelectorAll('#results .cards > .card').length > num", arg=num)
+        shown = cards(page)
+        assert len(set(shown)) == len(shown) and set(first) <= set(shown) and len(shown) > 6
+
+        copied = page.locator(".card:has(> .copies)").filter(has_text="nearly the same")
+        same = {"sea/1.png", "sea/copy.png", "hills/copy.png"}
+        (name,) = same & set(shown)
+        card = page.locator(f"#results .cards > .card[data-name='{name}']")
+        assert copied.count() >= 1 and not card.locator(".same .card").count()
+        card.locator("button.unfold").click()
+        card.locator(".same .card").first.wait_for()
+        assert {name, *cards(page, f"#results .card[data-name='{name}'] .same >")} >= same
+        card.locator(".same button.frame").first.click()
+        page.wait_for_selector("dialog[open]")
+        page.keyboard.press("Escape")
+        card.locator("button.unfold").click()
+        assert not card.locator(".same").is_visible()
+
+        page.click("#filters >> text=Only some of the pictures")
+        page.fill("#folder input", "sea")
+        page.press("#folder input", "Enter")
+        page.fill("#taken-from input, #taken-from textarea", "2024-05-02")
+        page.click("#search")
+        page.wait_for_selector("#results [role=status] >> text=/pictures in the folder sea taken from 2024-05-02/")
+        assert set(cards(page)) <= {"sea/1.png", "sea/3.png", "sea/copy.png"} and cards(page)
+        page.fill("#taken-to input, #taken-to textarea", "May")
+        page.click("#search")
+        page.wait_for_selector("#results >> text=/Taken to May is no date/")
+        page.fill("#taken-to input, #taken-to textarea", "2024-05-02")
+        page.fill("#taken-from input, #taken-from textarea", "")
+        page.fill("#folder input", "")
+        page.press("#folder input", "Enter")
+        page.press("#taken-to input, #taken-to textarea", "Enter")
+        page.wait_for_selector("#results [role=status] >> text=/pictures taken to 2024-05-02/")
+        assert fits_its_window(page)
 
 
 def test_zero_shot(address, open_page, photos):
@@ -165,6 +242,7 @@ def test_a_query_of_2000_words(address, open_page):
     assert 50 < num_read < 126
     page.click("text=What is not read")
     assert len(" ".join(page.locator("#results .query s").all_inner_texts()).split()) == 2000 - num_read
+    unfold_weak(page)
     summary = page.locator("#results .card").first.locator("summary").inner_text()
     assert summary == "492 more sentences, the first 52 of them here"
     assert fits_its_window(page)
@@ -174,7 +252,7 @@ def test_phone(address, open_page, photos):
     page = open_page(address, PHONE)
     assert fits_its_window(page)
     search(page, "A red boat of unbelievablylongwords" + "x" * 90 + ". The ground is sand.")
-    page.wait_for_selector("#results .card")
+    unfold_weak(page)
     assert fits_its_window(page)
     assert page.locator("#results .card").first.bounding_box()["width"] > 300
     page.click("role=tab[name='Zero-shot']")
@@ -195,7 +273,7 @@ def test_keyboard(address, open_page, photos):
     page = open_page(address)
     page.fill("#description textarea", "A red boat")
     page.press("#description textarea", "Shift+Enter")
-    page.wait_for_selector("#results .card")
+    unfold_weak(page)
     page.click("role=tab[name='Zero-shot']")
     upload(page, "#picture", photos / "3.png")
     page.fill("#labels textarea", "red boat\nHello, world")
@@ -210,8 +288,8 @@ def test_the_server_goes_away(open_page, photos, model_dir, tmp_path):
         page = open_page(address, are_problems_expected=True)
         page.wait_for_selector("#status >> text=/14 pictures in/")
         search(page, "A red boat")
+        unfold_weak(page)
         sentence = page.locator("#results .card").first.locator("button.sentence")
-        sentence.wait_for()
         process.kill()
         process.wait()
         sentence.click()
@@ -246,7 +324,7 @@ def test_an_empty_folder_that_fills(open_page, photos, model_dir, tmp_path):
         page.click("text=Left out: 1 file that cannot be read as a picture")
         page.wait_for_selector("#status >> text=broken.png")
         page.click("#search")
-        page.wait_for_selector("#results .card")
+        unfold_weak(page)
         page.close()
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)  # as one does who is in a hurry

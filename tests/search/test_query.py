@@ -1,5 +1,6 @@
 """What is searched for, what is found, and how well it fits each sentence."""
 
+import json
 import random
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.search.index import Index
+from modeling_lotlip.search.filters import EVERYTHING, Filter
+from modeling_lotlip.search.index import Index, Levels
 from modeling_lotlip.search.query import (
     Query,
     QueryError,
@@ -19,6 +21,7 @@ from modeling_lotlip.search.query import (
     search_index,
 )
 from modeling_lotlip.search.rendering import format_results
+from modeling_lotlip.search.searcher import Answer
 from modeling_lotlip.sub_captions import join_sub_captions
 from tests.conftest import WORDS
 from tests.helpers.embeddings import embed_images
@@ -28,10 +31,12 @@ def test_words_that_the_model_does_not_know_are_named(model_and_processor):
     model, processor = model_and_processor
     query = embed_query(model, processor, "A red лодка. <i>qzqz</i> 船")
     assert query.unknown_words == ["лодка", "i", "qzqz", "船"]
-    page = format_results(query, [Result("1.png", 0.5, [])] * 3, lambda name: None, "alone", 10)
+    page = format_results(
+        Answer(query, EVERYTHING, [Result("1.png", 0.5, [])] * 3, "", False), lambda name: None, "alone", 10
+    )
     assert "does not know: лодка, i, qzqz, 船." in page and "3 most similar of 10 pictures" in page
     known = embed_query(model, processor, "a red boat")
-    assert "know" not in format_results(known, [], lambda name: None, "alone", 10)
+    assert "know" not in format_results(Answer(known, EVERYTHING, [], "", False), lambda name: None, "alone", 10)
     for text in ("лодка", "Qzqz. 船!\n"):
         with pytest.raises(QueryError, match=f"knows no word of '{text.strip()}'"):
             embed_query(model, processor, text)
@@ -128,3 +133,59 @@ def test_sample_stands_for_a_large_collection(monkeypatch):
     exact = percentiles((embeds @ query.t())[[int(result.name) for result in results]], embeds @ query.t())
     fits = torch.tensor([result.fits for result in results])
     assert 0 < (fits - exact).abs().max() < 0.1
+
+
+def with_levels(index: Index, line: float, copy: float) -> Index:
+    """An index that these levels are noted in."""
+    noted = {"path": "embedding", "metadata": {"levels": json.dumps(Levels(line, copy, len(index)))}}
+    index.table.update_field_metadata(noted)
+    return index
+
+
+def test_copies_are_one_result_with_all_of_them_in_it():
+    """Twelve pictures around three directions; of those around the first there are so many that a search goes on."""
+    generator = torch.manual_seed(0)
+    centres = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1, 0.0], [0.1, 1.0, 0.0], [0.0, 0.1, 1.0]]), dim=-1)
+    embeds = centres[[0] * 9 + [1] * 2 + [2]] + 0.01 * torch.randn(12, 3, generator=generator)
+    embeds = torch.nn.functional.normalize(embeds, dim=-1)
+    names = [f"{number:02}" for number in range(12)]
+    index = with_levels(Index.of_embeddings(names, embeds), line=0.5, copy=0.98)
+    query = Query(torch.nn.functional.normalize(torch.tensor([1.0, 0.3, 0.1]), dim=0), [], torch.empty(0, 0))
+    results = search_index(index, query, 3)
+    groups = [{result.name, *(copy.name for copy in result.copies)} for result in results]
+    assert groups == [set(names[:9]), set(names[9:11]), {names[11]}]
+    expected = search_index(index, query, 12, are_copies_together=False)
+    assert len(expected) == 12 and not any(result.copies for result in expected)
+    first = [expected[0].name, *(copy.name for copy in results[0].copies)]
+    assert first == [result.name for result in expected[:9]]
+    assert [result.similarity for result in results] == pytest.approx(
+        [next(hit.similarity for hit in expected if hit.name == result.name) for result in results]
+    )
+    assert [result.name for result in search_index(index, query, 2)] == [result.name for result in results[:2]]
+
+
+def test_results_of_a_text_below_the_line_are_weak():
+    embeds = torch.eye(4)
+    index = with_levels(Index.of_embeddings(list("abcd"), embeds), line=0.4, copy=1.0)
+    query = Query(torch.tensor([0.8, 0.5, 0.3, 0.1]), [], torch.empty(0, 0), is_text=True)
+    assert [result.is_weak for result in search_index(index, query, 4)] == [False, False, True, True]
+    assert not any(result.is_weak for result in search_index(index, query._replace(is_text=False), 4))
+    unmeasured = Index.of_embeddings(list("abcd"), embeds)
+    assert not any(result.is_weak or result.copies for result in search_index(unmeasured, query, 4))
+
+
+def test_only_a_text_alone_has_a_line(model_and_processor):
+    model, processor = model_and_processor
+    image = make_scene(5, 0).draw()
+    assert embed_query(model, processor, "a red boat").is_text
+    assert not embed_query(model, processor, "a red boat", image).is_text
+    assert not embed_query(model, processor, "", image).is_text
+
+
+def test_sentences_are_scored_for_the_picture_that_stands_for_its_copies():
+    embeds = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.6, 0.8], [0.0, 1.0]]), dim=-1)
+    index = with_levels(Index.of_embeddings(list("abcd"), embeds), line=-1, copy=0.999)
+    query = Query(torch.tensor([1.0, 0.0]), [Sentence("up", "")], torch.tensor([[0.0, 1.0]]), is_text=True)
+    found = {result.name: result.fits for result in search_index(index, query, 4)}
+    assert found == {"a": [0.0], "c": [pytest.approx(2 / 3)], "d": [1.0]}
+    assert [result.name for result in search_index(index, query, 4, Filter(folder="e"))] == []

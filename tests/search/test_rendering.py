@@ -1,5 +1,6 @@
 """The HTML of the page: everything that is filled in is escaped, and ticks are where they belong."""
 
+import json
 from collections import Counter
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -7,16 +8,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from modeling_lotlip.search.filters import EVERYTHING, Filter
 from modeling_lotlip.search.index import Index
-from modeling_lotlip.search.query import Query, Result, Sentence, search_index
+from modeling_lotlip.search.query import Copy, Query, Result, Sentence, search_index
 from modeling_lotlip.search.rendering import (
     NUM_OPEN_SENTENCES,
+    format_copies,
     format_labels,
     format_message,
+    format_more,
     format_results,
     format_status,
 )
-from modeling_lotlip.search.searcher import Status
+from modeling_lotlip.search.searcher import Answer, Status
 from modeling_lotlip.search.update import Changes
 from modeling_lotlip.search.zero_shot import Label
 
@@ -63,18 +67,24 @@ def make_searcher(**fields) -> SimpleNamespace:
     return SimpleNamespace(**(defaults | fields))
 
 
+def make_answer(query: Query, results: list[Result], those: Filter = EVERYTHING, has_more: bool = False) -> Answer:
+    return Answer(query, those, results, "key", has_more)
+
+
 def make_pages() -> dict[str, tuple[str, int]]:
     """Each part of the page, filled with HTML wherever that can come from outside, and how often it is shown."""
     sentences = [Sentence(HOSTILE, ""), Sentence(HOSTILE, HOSTILE), Sentence("", HOSTILE)]
     sentences += [Sentence(HOSTILE, "")] * NUM_OPEN_SENTENCES
     query = Query(torch.ones(4), sentences, torch.ones(11, 4), [HOSTILE, HOSTILE])
-    found = [Result(f"{HOSTILE}/{HOSTILE}", 0.5, [0.95] * len(sentences))]
+    found = [Result(f"{HOSTILE}/{HOSTILE}", 0.5, [0.95] * len(sentences), False, [Copy(HOSTILE, 0.4)])]
     unreadable = Index.of_embeddings(["1.png"], torch.ones(1, 4))
     unreadable.write([{"name": name, "problem": "wrong"} for name in (HOSTILE, "a" + HOSTILE)])
     closed = SimpleNamespace(place=HOSTILE, others=Counter({HOSTILE: 1}), closed_folders={HOSTILE})
     return {
-        "results": (format_results(query, found, lambda name: HOSTILE, "alone", 30), 2 + 12 + 2 + 12),
-        "no picture": (format_results(query, found, lambda name: None, "alone", 30), 2 + 12 + 2 + 12),
+        "results": (format_results(make_answer(query, found), lambda name: HOSTILE, "alone", 30), 2 + 12 + 2 + 12),
+        "no picture": (format_results(make_answer(query, found), lambda name: None, "alone", 30), 2 + 12 + 2 + 12),
+        "copies": (format_copies([HOSTILE, HOSTILE], 3, lambda name: HOSTILE), 2),
+        "more": (format_more(make_answer(query, found), lambda name: HOSTILE)["cards"], 2 + 12),
         "message": (format_message(HOSTILE), 1),
         "labels": (format_labels([Label(HOSTILE, 0.5, 0.1)] * 2, True), 2),
         "status": (format_status(make_searcher(index=unreadable, pictures=closed)), 1 + 2 + 2),
@@ -89,18 +99,20 @@ def test_everything_is_escaped_once(part):
     assert reader.tags["em"] == 0
     # what is read again is what was filled in: neither left as it is nor escaped twice
     assert reader.text.count(HOSTILE) == times and "&" not in reader.text.replace(HOSTILE, "")
-    assert all("&" not in value.replace(HOSTILE, "") for value in reader.values if value)
+    values = [value for value in reader.values if value and value != json.dumps([HOSTILE])]
+    assert all("&" not in value.replace(HOSTILE, "") for value in values)
     if part == "results":
         name = f"{HOSTILE}/{HOSTILE}"
         # of the card, the button, the picture and the line under it
         assert reader.values.count(name) == 3 and reader.values.count(f"Show {name} large") == 1
         assert reader.values.count(HOSTILE) == 1  # the address of the picture
+        assert reader.values.count(json.dumps([HOSTILE])) == 1  # the copies
 
 
 @pytest.mark.parametrize("fit, value", [(0.9, "✓ 90"), (0.9 - 1e-6, "89"), (1.0, "✓ 100"), (0.0, "0")])
 def test_a_tick_is_for_the_top_tenth(fit, value):
     query = Query(torch.ones(4), [Sentence("a boat", "")], torch.ones(1, 4))
-    page = format_results(query, [Result("1.png", 0.5, [fit])], lambda name: None, "alone", 11)
+    page = format_results(make_answer(query, [Result("1.png", 0.5, [fit])]), lambda name: None, "alone", 11)
     assert f'<span class="value">{value}</span>' in page
     assert ('class="sentence strong"' in page) == value.startswith("✓")
     assert f'<span style="width: {100 * fit:.1f}%">' in page
@@ -112,19 +124,40 @@ def test_nine_of_ten_others_are_enough_for_a_tick():
     embeds = torch.cat([similarities, (1 - similarities**2).sqrt()], dim=1)
     query = Query(torch.tensor([1.0, 0.0]), [Sentence("a boat", "")], torch.tensor([[1.0, 0.0]]))
     results = search_index(Index.of_embeddings([str(number) for number in range(11)], embeds), query, 3)
-    page = format_results(query, results, lambda name: None, "alone", 11)
+    page = format_results(make_answer(query, results), lambda name: None, "alone", 11)
     assert [f'<span class="value">{value}</span>' in page for value in ("✓ 100", "✓ 90", "80")] == [True] * 3
 
 
 def test_a_text_that_is_not_read_is_struck_out():
     sentences = [Sentence("a", ""), Sentence("b", ""), Sentence("c", "d"), Sentence("", "e f")]
     query = Query(torch.ones(4), sentences, torch.ones(4, 4))
-    reader = read_page(format_results(query, [], lambda name: None, "alone", 11))
+    reader = read_page(format_results(make_answer(query, []), lambda name: None, "alone", 11))
     text = " ".join(reader.text.split())
     assert "The model reads the first 3 of 6 words and ranks the pictures by these." in text
     assert "… b. c d. e f." in text and reader.tags["s"] == 2
-    whole = format_results(query._replace(sentences=sentences[:2]), [], lambda name: None, "alone", 11)
+    whole = format_results(make_answer(query._replace(sentences=sentences[:2]), []), lambda name: None, "alone", 11)
     assert "struck out" not in whole
+
+
+def test_weak_results_are_folded_and_copies_counted():
+    query = Query(torch.ones(4), [], torch.empty(0, 0), is_text=True)
+    copies = [Copy("2.png", 0.49), Copy("more/3.png", 0.48)]
+    strong, weak = Result("1.png", 0.5, [], False, copies), Result("4.png", 0.1, [], True)
+    found = make_answer(query, [strong, weak], Filter(folder="more"), has_more=True)
+    page = format_results(found, lambda name: None, "alone", 30)
+    assert "The 2 most similar of 30 pictures in the folder more." in page and "Nothing here fits" not in page
+    strong_part, weak_part = page.split('<details class="weak">')
+    assert 'data-name="1.png"' in strong_part and "+ 2 nearly the same" in strong_part
+    assert 'data-name="4.png"' in weak_part and "nearly the same" not in weak_part
+    assert 'data-key="key"' in weak_part and "Show more" in weak_part
+
+    page = format_results(make_answer(query, [weak]), lambda name: None, "alone", 30)
+    assert "Nothing here fits" in page and "Show more" not in page
+    page = format_results(make_answer(query, [strong]), lambda name: None, "alone", 30)
+    assert '<details class="weak" hidden>' in page
+    more = format_more(make_answer(query, [strong, weak], has_more=True), lambda name: None)
+    assert "1.png" in more["cards"] and "4.png" in more["weak_cards"] and more["has_more"]
+    assert "and 1,200 more" in format_copies(["2.png"], 1200, lambda name: None)
 
 
 def test_probabilities_that_add_up_and_others():

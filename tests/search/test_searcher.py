@@ -1,6 +1,7 @@
 """A model and a collection, for several visitors at once."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from modeling_lotlip.data.scenes import load_scenes, make_scene
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.search.arguments import PageArguments
+from modeling_lotlip.search.filters import Filter
 from modeling_lotlip.search.index import Index, find_index, load_embeddings
 from modeling_lotlip.search.pictures import PictureFolder, open_pictures
 from modeling_lotlip.search.query import QueryError
@@ -95,20 +97,20 @@ def test_searcher_of_a_folder(folder, open_folder):
     status = format_status(searcher)
     assert "10 pictures in" in status and "1 file that cannot be read" in status and "&lt;b&gt;.png" in status
 
-    _, results = searcher.search("", str(folder / "more" / "3.jpg"), 4)
+    results = searcher.search("", str(folder / "more" / "3.jpg"), 4).results
     text = "A boat. It is 3.5 m long."
-    assert [sentence.text for sentence in searcher.search(text, None, 1)[0].sentences] == [
+    assert [sentence.text for sentence in searcher.search(text, None, 1).query.sentences] == [
         "A boat",
         "It is 3",
         "5 m long",
     ]
     searcher.splitter = "sentences"
-    assert [sentence.text for sentence in searcher.search(text, None, 1)[0].sentences] == [
+    assert [sentence.text for sentence in searcher.search(text, None, 1).query.sentences] == [
         "A boat",
         "It is 3.5 m long",
     ]
-    query, alike = searcher.similar("more/3.jpg", 3)
-    assert alike[0].name == "more/3.jpg" and len(alike) == 3 and query.sentences == []
+    alike = searcher.similar("more/3.jpg", 3)
+    assert alike.results[0].name == "more/3.jpg" and len(alike.results) == 3 and alike.query.sentences == []
     assert results[0].name == "more/3.jpg" and results[0].similarity == pytest.approx(1, abs=1e-5)
     assert len(results) == 4 and results[0].fits == []
     picture = searcher.heat_map("more/3.jpg", "a red boat")
@@ -119,13 +121,49 @@ def test_searcher_of_a_folder(folder, open_folder):
     with pytest.raises(QueryError, match="cannot be read any more"):
         searcher.heat_map("2.png", "a red boat")
 
-    query, results = searcher.search("<script>a</script>. " + "the ground is sand. " * 100, None, 10)
-    page = format_results(query, results, lambda name: None, "alone", 10)
-    assert "<script>" not in page and page.count('class="card"') == 10
-    assert (
-        page.count('aria-pressed="false"') == 10 * 60 and page.count("93 more sentences, the first 52 of them") == 10
-    )
+    found = searcher.search("<script>a</script>. " + "the ground is sand. " * 100, None, 10)
+    page = format_results(found, lambda name: None, "alone", 10)
+    num_cards = len(found.results)
+    assert num_cards + sum(len(result.copies) for result in found.results) == 10
+    assert "<script>" not in page and page.count('class="card"') == num_cards
+    assert page.count('aria-pressed="false"') == num_cards * 60
+    assert page.count("93 more sentences, the first 52 of them") == num_cards
     assert "of 401 words" in page
+
+
+def test_more_results_without_a_new_embedding(folder, open_folder, monkeypatch):
+    monkeypatch.setattr("modeling_lotlip.search.searcher.NUM_QUERIES", 2)
+    shutil.copy(folder / "1.png", folder / "copy.png")
+    searcher = open_folder()
+    searcher.update()
+    num = len(searcher.search("a boat", None, 50).results)
+    first = searcher.search("a boat", None, 4)
+    whole = searcher.search("a boat", None, 50)
+    assert len(first.results) == 4 and first.has_more and not whole.has_more
+    assert {"1.png", "copy.png"} in [{hit.name, *(copy.name for copy in hit.copies)} for hit in whole.results]
+    with monkeypatch.context() as patched:
+        patched.setattr("modeling_lotlip.search.searcher.embed_query", None)
+        found = first.results + searcher.more(first.key, 4, 3).results + searcher.more(first.key, 7, 50).results
+        last = searcher.more(first.key, num, 3)
+        alike = searcher.similar("2.png", 1)
+        assert searcher.more(alike.key, 1, 1).results == searcher.similar("2.png", 2).results[1:]
+    assert [result.name for result in found] == [result.name for result in whole.results]
+    assert last.results == [] and not last.has_more
+    for key, start in ((whole.key, 4), ("nothing", 0), (alike.key, -1), (alike.key, 10**9)):
+        with pytest.raises(QueryError, match="too long ago|no results after"):
+            searcher.more(key, start, 3)
+
+
+def test_a_searcher_with_a_filter(folder, open_folder):
+    searcher = open_folder()
+    searcher.update()
+    found = searcher.search("a boat", None, 5, Filter(folder="more"))
+    assert [result.name for result in found.results] == ["more/3.jpg"] and not found.has_more
+    assert "The 1 most similar of 1 picture in the folder more." in format_results(
+        found, lambda name: None, "alone", 1
+    )
+    with pytest.raises(QueryError, match="There are no pictures in the folder less."):
+        searcher.search("a boat", None, 5, Filter(folder="less"))
 
 
 def test_each_model_has_an_index_of_its_own(folder, open_folder, model_and_processor, tmp_path):
@@ -159,7 +197,7 @@ def test_searcher_of_a_data_set(model_and_processor, tmp_path):
     index = find_index(pictures, *model_and_processor, tmp_path / "indices")
     of_rows = Searcher(*model_and_processor, pictures, index)
     of_rows.update()
-    assert of_rows.search("", str(tmp_path / "query.png"), 1)[1][0].name == "11"
+    assert of_rows.search("", str(tmp_path / "query.png"), 1).results[0].name == "11"
     of_rows.update()
     assert of_rows.changes == (0, 0, 0) and len(of_rows.index) == 20
     (tmp_path / "files").mkdir()
@@ -185,7 +223,7 @@ def test_searcher_of_saved_embeddings(model_dir, model_and_processor, tmp_path):
     pictures = open_pictures(PageArguments(embeddings_dir=tmp_path / "embeddings"))
     index = load_embeddings(tmp_path / "embeddings")
     saved = Searcher(*model_and_processor, pictures, index, is_kept=False)
-    (result,) = saved.search("", str(tmp_path / "query.png"), 1)[1]
+    (result,) = saved.search("", str(tmp_path / "query.png"), 1).results
     assert result.name == f"scene {7 * 11 % 20}"
     assert saved.pictures.read(result.name).tobytes() == scenes[11]["image"].tobytes()
     saved.start_update()
@@ -222,7 +260,7 @@ def test_searcher_of_a_stored_index(folder, open_folder, model_and_processor):
     made.update()
     pictures = open_pictures(PageArguments(embeddings_dir=made.index.folder))
     stored = Searcher(*model_and_processor, pictures, Index.open(made.index.folder), is_kept=False)
-    assert stored.search("a boat", None, 3)[1] == made.search("a boat", None, 3)[1]
+    assert stored.search("a boat", None, 3).results == made.search("a boat", None, 3).results
     assert stored.enlarge("more/3.jpg") == made.enlarge("more/3.jpg") and stored.thumbnail("1.png") is not None
     scenes = load_scenes(5, seed=5)
     scenes.save_to_disk(folder.parent / "data")
