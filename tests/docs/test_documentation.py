@@ -21,6 +21,7 @@ from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTIma
 import lotlip
 from modeling_lotlip.captioning.captioner import CAPTIONERS
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding.arguments import DEFAULT_MODEL
 from tests.helpers.captioners import save_captioner
 
 
@@ -141,6 +142,9 @@ def workspace(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         run_command(monkeypatch, "accelerate launch examples/train_lotlip.py --output_dir outputs/demo")
+        # in the place of the released model, which is on the Hub
+        Path(DEFAULT_MODEL).parent.mkdir()
+        Path(DEFAULT_MODEL).symlink_to(folder / "outputs" / "demo")
         towers = "--text_model_name_or_path local/bert --vision_model_name_or_path local/vit"
         run_command(monkeypatch, f"accelerate launch examples/train_lotlip.py --output_dir outputs/original {towers}")
         run_command(
