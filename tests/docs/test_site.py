@@ -1,11 +1,14 @@
 """The pages of the API: that nothing public is missing on them, and that each argument is described."""
 
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
 import griffe
 import pytest
+
+from modeling_lotlip.commands import COMMANDS
 
 
 ROOT = Path(__file__).parents[2]
@@ -41,3 +44,32 @@ def test_every_argument_is_described(path, package):
         assert not re.search(
             r"^ *(Args|Parameters|Returns|Raises):|\[`[^`]*`\](?!\[)|\{\w+\}`?\]|\[``", text, re.MULTILINE
         )
+
+
+def test_errors_of_the_troubleshooting_page_are_those_of_the_code():
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    section = page.partition("## Of this package")[2].partition("## ")[0]
+    files = [ROOT / "lotlip.py", *(ROOT / "modeling_lotlip").rglob("*.py")]
+    # strings that go on in the next line are one
+    sources = re.sub(r'"\s*\n\s*f?"', "", "".join(path.read_text(encoding="utf-8") for path in files))
+    sources = re.sub(r"\{[^{}]*\}", "...", sources)
+    texts = [
+        text
+        for line in section.splitlines()
+        for text in re.findall(r"`([^`]+)`", line.split("|")[1:2][0] if "|" in line else "")
+    ]
+    assert len(texts) > 10
+    for text in texts:
+        for part in filter(None, map(str.strip, text.replace("(...)", "...").split("..."))):
+            assert part in sources, f"{part!r} of {text!r} is not in the code"
+
+
+def test_the_page_of_commands_has_every_command_and_argument():
+    spec = importlib.util.spec_from_file_location("commands_hook", ROOT / "docs/commands.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    page = hook.on_page_markdown((ROOT / "docs/commands.md").read_text(encoding="utf-8"))
+    assert re.findall(r"^## lotlip (\w+)$", page, re.MULTILINE) == list(COMMANDS)
+    sections = dict(zip(COMMANDS, re.split(r"^## lotlip ", page, flags=re.MULTILINE)[1:]))
+    assert "| `--split_seed` | Shuffle the rows" in sections["evaluate"] and "`PHOTOS`" in sections["search"]
+    assert "(default: 64)" in sections["embed"] and "| `--k` |" not in sections["embed"]
