@@ -68,8 +68,9 @@ upstream: $(VENV)/.installed
 	$(BIN)/python -m tests.upstream.lay_out --output_dir outputs/upstream --test --library_tests $(SOURCES)/tests
 	cd outputs/upstream && $(abspath $(BIN))/python -m mlinter src/transformers/models/lotlip tests/models/lotlip
 
-# a warning, a dead link or anchor for instance, fails; and so does a command or a snippet
+# a repeated or foreign word, a warning, a dead link or anchor, a command or a snippet that does not work: each fails
 docs: $(VENV)/.installed
+	$(BIN)/proselint check --config .proselint.json README.md docs/*.md examples/README.md
 	$(BIN)/mkdocs build --strict
 	$(BIN)/python -m pytest -m pages tests/docs/test_documentation.py --numprocesses auto --maxprocesses 4
 

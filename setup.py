@@ -34,7 +34,7 @@ extras["peft"] = ["peft"]
 # For developers
 extras["benchmarks"] = ["faiss-cpu"]  # to which examples/benchmarks/search.py compares
 extras["quality"] = ["ruff>=0.14"]
-extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0"] + extras["quality"]  # ruff wraps signatures
+extras["docs"] = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0", "proselint>=0.16", *extras["quality"]]
 extras["browser"] = extras["app"] + ["playwright", "pytest"]  # tests of the page, in an installed Chromium
 extras["test"] = [
     *extras["app"],

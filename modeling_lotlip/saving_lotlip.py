@@ -54,8 +54,8 @@ MODEL_CARD_TEMPLATE = """\
 A [LoTLIP](https://huggingface.co/papers/2410.05249) dual encoder: images and texts, long ones too, embedded in one
 space.
 
-- Text tower: a BERT with {{ num_corner_tokens }} corner tokens, which gather what a long text says beside its main
-  point.
+- Text tower: a BERT with {{ num_corner_tokens }} corner tokens, further text embeddings that are compared with the
+  image in training.
 - Image tower: a ViT for images of {{ image_size }} pixels.
 {%- if max_length %}
 - A text may have {{ max_length }} tokens; a longer one is truncated.
