@@ -42,7 +42,7 @@ from modeling_lotlip.data.loading import get_columns, leave_signals_to_the_main_
 from modeling_lotlip.data.side_captions import UnmatchedKeys
 from modeling_lotlip.signals import StopSignal
 from modeling_lotlip.terminal import progress_bar
-from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.training.arguments import TrainArguments, list_doubts
 from modeling_lotlip.training.batches import BatchSampler, StreamBatchSampler
 from modeling_lotlip.training.checkpoints import (
     LOGGING_FOLDER,
@@ -105,6 +105,8 @@ def start(args: TrainArguments) -> tuple[Accelerator, Path | None]:
         # `accelerate launch` leaves all cores but one idle
         torch.set_num_threads(max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     args.mixed_precision = accelerator.mixed_precision
+    for doubt in list_doubts(args):
+        logger.warning(doubt)
     check_output_dir(args)
     check_services(args)
     checkpoint = find_checkpoint(args)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captioners that run here: the image-text-to-text models of transformers, and those in the original LLaVA layout."""
 
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -27,6 +28,9 @@ from .arguments import CaptionerArguments, GenerationArguments
 from .captioner import CAPTIONERS, Answer
 from .llava import is_original_llava, load_original_llava
 from .photos import Photo
+
+
+logger = logging.getLogger(__name__)
 
 
 # How models without a chat template are asked.
@@ -119,6 +123,11 @@ class LocalCaptioner:
         check_device(self.arguments.device)
         device = torch.device(self.arguments.device or PartialState().device)
         dtype = self.arguments.dtype or ("float32" if device.type == "cpu" else "bfloat16")
+        if device.type == "cpu" and name in CAPTIONERS.values():
+            logger.warning(
+                f"{name} has 7 billion parameters, and there is no GPU: an image takes minutes, and memory of 28 GB. "
+                "Name a smaller model, or a server with --endpoint."
+            )
         model, self.processor = load_model(name, revision, getattr(torch, dtype), self.arguments.trust_remote_code)
         self.model = model.to(device).eval()
         self.revision = getattr(model.config, "_commit_hash", None) or revision

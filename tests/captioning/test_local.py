@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from modeling_lotlip.captioning.arguments import CaptionerArguments, GenerationArguments
+from modeling_lotlip.captioning.captioner import CAPTIONERS
 from modeling_lotlip.captioning.local import LocalCaptioner, list_generate_options
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import FAMILIES, list_photos, of_folder, save_captioner
@@ -95,3 +96,15 @@ def test_captions_that_are_sampled_are_the_same_with_the_same_seed(caption, phot
         for name, seed in (("first", 3), ("again", 3), ("other", 4))
     )
     assert first == again and first != other
+
+
+@pytest.mark.parametrize(("device", "is_said"), [("cpu", True), ("meta", False)])
+def test_a_large_captioner_without_a_gpu_is_warned_of_before_it_is_loaded(monkeypatch, caplog, device, is_said):
+    def load_model(*_):
+        raise ValueError("loaded")
+
+    monkeypatch.setattr("modeling_lotlip.captioning.local.load_model", load_model)
+    monkeypatch.setattr("modeling_lotlip.captioning.local.check_device", lambda device: None)
+    with pytest.raises(ValueError, match="loaded"):
+        LocalCaptioner(CAPTIONERS["llava"], None, CaptionerArguments(device=device))
+    assert ("there is no GPU" in caplog.text) == is_said

@@ -13,7 +13,7 @@ from examples import train_lotlip
 from modeling_lotlip.arguments import report_mistakes
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.training.arguments import TrainArguments, list_doubts
 from modeling_lotlip.training.checkpoints import TrainingState, read_state
 from modeling_lotlip.training.evaluation import evaluate_model, load_evaluation_data
 from modeling_lotlip.training.models import build_model
@@ -249,3 +249,21 @@ def test_the_model_card_names_no_files(tmp_path):
     assert told["short_captions"] == "given" and told["learning_rate"] == 1e-3
     left_out = {"output_dir", "logging_steps", "ddp_timeout", "push_to_hub", "dataloader_num_workers", "streaming"}
     assert not left_out & told.keys() and told.keys() <= {field.name for field in fields(TrainArguments)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "doubt"),
+    [
+        ({}, None),  # the drawn scenes
+        ({"model_name_or_path": "m", "learning_rate": 1e-4}, None),
+        ({"model_name_or_path": "m", "learning_rate": 1e-3}, "100 times that for a pretrained model"),
+        ({"text_model_name_or_path": "m", "learning_rate": 2e-3}, "20 times that for a pretrained text tower"),
+        ({"learning_rate": 1.0}, None),  # from scratch nothing can be forgotten
+        ({"dataset_name": "imagefolder"}, "No model is named"),
+        ({"dataset_name": "imagefolder", "vision_model_name_or_path": "m"}, None),
+        ({"dataset_name": "imagefolder", "model_name_or_path": "m"}, None),
+    ],
+)
+def test_what_may_be_a_mistake_is_said(arguments, doubt):
+    doubts = list_doubts(TrainArguments(output_dir="out", **arguments))
+    assert len(doubts) == (doubt is not None) and (doubt is None or doubt in doubts[0])
