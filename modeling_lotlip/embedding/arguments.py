@@ -11,6 +11,8 @@ from ..data.arguments import SourceArguments
 
 # How a number of a stored embedding can be stored
 STORAGE_DTYPES = ("float32", "float16", "int8", "binary")
+# What computes embeddings
+BACKENDS = ("auto", "torch", "openvino")
 # What is embedded of a data set: images, short and long captions
 KINDS = ("image", "short", "long")
 
@@ -34,13 +36,24 @@ class LoadingArguments(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
-        self.dtype = DTYPES[self.dtype]
+        self.dtype = DTYPES.get(self.dtype, self.dtype)
 
 
 @dataclass
 class InferenceArguments(LoadingArguments):
     """How a dual encoder is run."""
 
+    dtype: str = argument(
+        "float32",
+        "What the model computes in; int8 on a CPU, by OpenVINO.",
+        choices=(*DTYPES, "int8"),
+    )
+    backend: str = argument(
+        "auto",
+        "What computes embeddings: PyTorch, or on a CPU OpenVINO, which is faster. Default: OpenVINO where it is "
+        "installed and there is enough to compute.",
+        choices=BACKENDS,
+    )
     batch_size: int = argument(64, "Images in a batch, for each process.", least=1)
 
 

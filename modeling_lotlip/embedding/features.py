@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one place where a dual encoder is called: what its processor makes of images, and what it returns."""
 
+from collections.abc import Callable
+
 import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
@@ -17,7 +19,7 @@ def pooled(outputs: torch.Tensor | ModelOutput) -> torch.Tensor:
 
 def text_features(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
     """
-    Text embeddings (texts, dim), not normalised.
+    Text embeddings (texts, dim), not normalised, by the model's backend.
 
     Args:
         model (`PreTrainedModel`):
@@ -25,6 +27,27 @@ def text_features(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> to
         tokens (`dict[str, torch.Tensor]`):
             What its tokenizer returns: `input_ids` (texts, length), padded as [`get_padding`] says.
     """
+    return on_backend(model, "text", torch_text_features, tokens)
+
+
+def image_features(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Image embeddings (images, dim), not normalised, from what [`prepare_images`] returns, by the model's backend."""
+    return on_backend(model, "image", torch_image_features, inputs)
+
+
+def on_backend(
+    model: PreTrainedModel,
+    kind: str,
+    compute: Callable[[PreTrainedModel, dict[str, torch.Tensor]], torch.Tensor],
+    inputs: dict[str, torch.Tensor],
+) -> torch.Tensor:
+    """What `compute` gives: by the tower `kind` of the backend that `load_model` put beside the model, or itself."""
+    backend = getattr(model, "embedding_backend", None)
+    return compute(model, inputs) if backend is None else backend.tower(kind, compute)(inputs)
+
+
+def torch_text_features(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+    """[`text_features`] by PyTorch."""
     if not find_family(model).has_walk_types:
         return pooled(model.get_text_features(**tokens))
     # FG-CLIP 2 reads texts of up to 64 tokens in one way and longer ones in another, padded to one length each
@@ -48,8 +71,8 @@ def text_lengths(model: PreTrainedModel) -> tuple[int, ...]:
     return (config.max_position_embeddings, config.longtext_len) if find_family(model).has_walk_types else ()
 
 
-def image_features(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Image embeddings (images, dim), not normalised, from what [`prepare_images`] returns."""
+def torch_image_features(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """[`image_features`] by PyTorch."""
     return pooled(model.get_image_features(**inputs))
 
 

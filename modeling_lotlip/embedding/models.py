@@ -4,8 +4,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import torch
 import xxhash
@@ -15,11 +17,15 @@ from torch import nn
 from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from ..loading_lotlip import find_pretrained
-from .arguments import LoadingArguments
+from .arguments import InferenceArguments, LoadingArguments
 from .families import find_family, get_text_kwargs
 from .features import text_lengths
 from .remote_code import load_with_code
 from .token_wise import is_token_wise
+
+
+if TYPE_CHECKING:
+    from .openvino import OpenvinoBackend
 
 
 def hash_weights(module: nn.Module) -> str:
@@ -92,7 +98,8 @@ def load_model(
         model_name_or_path (`str`):
             A Hub id or a folder.
         inference (`LoadingArguments`, *optional*):
-            Precision, device and limit of texts. Default: float32, on the device of accelerate's `PartialState`.
+            Precision, device and limit of texts. Default: float32, on the device of accelerate's `PartialState`. Of
+            `InferenceArguments` also the backend; else PyTorch computes.
         takes_tokens (`bool`, *optional*, defaults to `False`):
             Whether the caller can use a model that compares tokens and has no single embedding.
         argument (`str`, *optional*, defaults to `"model_name_or_path"`):
@@ -100,11 +107,14 @@ def load_model(
 
     Raises:
         `ValueError`: if there is no such model or device, it is no dual encoder, compares tokens, or has fewer
-            positions than `inference.max_length`.
+            positions than `inference.max_length`; or the backend that is asked for cannot compute it.
+        `ImportError`: if that backend is not installed.
     """
     inference = inference or LoadingArguments()
     check_device(inference.device)
-    dtype = getattr(torch, inference.dtype)
+    if isinstance(inference, InferenceArguments):
+        check_backend(inference)
+    dtype = torch_dtype(inference.dtype)
     try:
         path = find_pretrained(model_name_or_path)
         if inference.trust_remote_code:
@@ -131,7 +141,59 @@ def load_model(
             f"Give {' or '.join(map(str, lengths))}, or leave it out."
         )
     processor.tokenizer.model_max_length = text_limit(model, processor)
-    return model.to(inference.device or PartialState().device).eval(), processor
+    model = model.to(inference.device or PartialState().device).eval()
+    if isinstance(inference, InferenceArguments):
+        model.embedding_backend = choose_backend(model, inference)
+    return model, processor
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """What PyTorch computes in where `name` is asked for: what becomes int8 is loaded in float32."""
+    return torch.float32 if name == "int8" else getattr(torch, name)
+
+
+def dtype_name(model: PreTrainedModel) -> str:
+    """What a model computes in, as `--dtype` names it."""
+    backend = getattr(model, "embedding_backend", None)
+    return str(model.dtype).removeprefix("torch.") if backend is None else backend.dtype
+
+
+def check_backend(inference: InferenceArguments) -> None:
+    """
+    Refuses a backend that is not there, before a model is loaded.
+
+    Raises:
+        `ValueError`: if backend and precision exclude each other.
+        `ImportError`: if it is not installed.
+    """
+    if inference.backend == "torch" and inference.dtype == "int8":
+        raise ValueError("`--dtype int8` is not for `--backend torch`: leave the backend out, or name `openvino`.")
+    if inference.backend == "openvino" and inference.dtype == "float16":
+        raise ValueError("`--dtype float16` is not for `--backend openvino`: name float32, bfloat16 or int8.")
+    needed = {"nncf": "`--dtype int8`"} if inference.dtype == "int8" else {}
+    if inference.backend == "openvino" or inference.dtype == "int8":
+        needed["openvino"] = "`--backend openvino`" if inference.backend == "openvino" else "`--dtype int8`"
+    for package, argument in needed.items():
+        if find_spec(package) is None:
+            extra = "int8" if inference.dtype == "int8" else "openvino"
+            raise ImportError(f'{argument} needs {package}: `pip install "modeling_lotlip[{extra}]"` brings it.')
+
+
+def choose_backend(model: PreTrainedModel, inference: InferenceArguments) -> "OpenvinoBackend | None":
+    """
+    What computes the embeddings of a model in place of PyTorch, if anything does.
+
+    Raises:
+        `ValueError`: if what is asked for cannot compute it.
+    """
+    from .openvino import OpenvinoBackend, why_not
+
+    is_required = inference.backend == "openvino" or inference.dtype == "int8"
+    if not is_required:
+        can = inference.backend == "auto" and inference.dtype != "float16" and find_spec("openvino") is not None
+        if not can or why_not(model) is not None:
+            return None
+    return OpenvinoBackend(model, inference.dtype, is_required)
 
 
 def check_device(device: str | None) -> None:
@@ -169,7 +231,7 @@ def describe_model(
         "model": name,
         "revision": getattr(model.config, "_commit_hash", None),
         "model_type": model.config.model_type,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": dtype_name(model),
         "max_length": max_length or processor.tokenizer.model_max_length,
         "text_embedding": "tokens" if is_token_wise(model) else "cls",
     }

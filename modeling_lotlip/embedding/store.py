@@ -36,7 +36,7 @@ from ..sub_captions import join_sub_captions, split_sub_captions
 from ..terminal import progress_bar
 from .arguments import KINDS, STORAGE_DTYPES, StoreArguments
 from .batches import embed_texts, tokenize
-from .models import hash_processor, hash_weights
+from .models import dtype_name, hash_processor, hash_weights
 from .rows import EmbeddedItems, Item, RowCollator, embed_rows, warn_of_unreadable
 from .workers import Workers
 
@@ -303,7 +303,7 @@ def embed_to_folder(
     store = replace(store, id_column=store.id_column or find_file_names(dataset))
     if state.is_main_process:
         settings = dict(source or {})
-        settings |= {"dtype": str(model.dtype).removeprefix("torch."), "max_length": max_length}
+        settings |= {"dtype": dtype_name(model), "max_length": max_length}
         settings |= {name: getattr(store, name) for name in ("id_column", "only", "storage_dtype", "shard_size")}
         settings |= vars(captions) | {"image_column": image_column, "exact_decoding": store.exact_decoding}
         settings |= {"weights": hash_weights(model), "processor": hash_processor(processor), "data": "streamed"}
@@ -496,7 +496,7 @@ def check_model(folder: Path, model: PreTrainedModel, model_name_or_path: str) -
     if settings["weights"] != hash_weights(model):
         raise ValueError(
             f"`--embeddings_dir {folder}` holds embeddings of other weights than `--model_name_or_path "
-            f"{model_name_or_path}` has in {str(model.dtype).removeprefix('torch.')}: name the model that made them, "
+            f"{model_name_or_path}` has in {dtype_name(model)}: name the model that made them, "
             f"and its `--dtype {settings['dtype']}`, or embed the data anew."
         )
     return settings

@@ -31,7 +31,7 @@ from lancedb.table import Table
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..embedding.batches import embed_texts, tokenize
-from ..embedding.models import hash_weights
+from ..embedding.models import dtype_name, hash_weights
 from ..embedding.search import recall_at_k, search
 from ..embedding.store import open_shards, read_embeddings
 from ..files import write_json
@@ -513,7 +513,7 @@ def find_index(
         "source": pictures.source,
         "weights": hash_weights(model),
         "image_processor": Hasher.hash(processor.image_processor),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": dtype_name(model),
         "exact_decoding": pictures.exact_decoding,
     }
     name = f"{Path(pictures.place).resolve().name}-{Hasher.hash(settings)}"

@@ -105,6 +105,20 @@ def test_storage(run, model_dir):
     assert list(reading["rows"]) == list(sizes["rows"])
 
 
+def test_backends(run, tmp_path):
+    (tmp_path / "texts.txt").write_text("a red boat at a green house\n" * 40)
+    options = ("--layers", 1, "--texts", 70, "--images", 2, "--batch_size", 2, "--texts_file", tmp_path / "texts.txt")
+    texts, images, products = run("backends", *options)
+    assert texts["rows"]["torch float32"]["recall@1"] == pytest.approx(100 / 35)  # all halves are alike
+    for table, precisions in ((texts, ("float32", "bfloat16", "int8")), (images, ("float32", "bfloat16"))):
+        for precision in precisions:
+            row = table["rows"][f"OpenVINO {precision}"]
+            assert row["least_cosine"] > 0.99 and row["first_call"] > 0
+        assert table["rows"]["ONNX Runtime float32"]["least_cosine"] > 1 - 1e-5
+    assert texts["rows"]["OpenVINO int8"]["least_cosine"] < 1 - 1e-6  # it was calibrated
+    assert set(products["rows"]) == {"torch", "NumPy", "OpenVINO"}
+
+
 def test_onnx_graphs(run):
     text, image = run("onnx_graphs", "--layers", 1, "--length", 6)
     assert list(text["rows"]) == list(image["rows"]) == ["torch", "float32", "float16", "q8"]

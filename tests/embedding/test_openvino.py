@@ -1,0 +1,258 @@
+"""Embedding by OpenVINO: the numbers of PyTorch, the cache, what cannot be computed, and how it is chosen."""
+
+import copy
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from modeling_lotlip.embedding import models, openvino
+from modeling_lotlip.embedding.arguments import InferenceArguments, LoadingArguments
+from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts, tokenize
+from modeling_lotlip.embedding.features import prepare_images
+from modeling_lotlip.embedding.models import dtype_name, load_model
+from tests.conftest import WORDS
+from tests.helpers.dual_encoders import IMAGES
+
+
+TEXTS = [" ".join(WORDS[:length]) for length in (1, 2, 3, 5, 8, 13, 2, 1)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of towers of its own for each test."""
+    monkeypatch.setattr(openvino, "HF_ASSETS_CACHE", tmp_path / "assets")
+    return tmp_path / "assets" / "lotlip" / "openvino"
+
+
+def load(folder, **arguments):
+    return load_model(str(folder), InferenceArguments(device="cpu", **arguments))
+
+
+def embed(model, processor, kind, number):
+    """Of so many texts of several lengths, or of images."""
+    if kind == "text":
+        return embed_texts(model, tokenize(processor, TEXTS[-number:]))
+    return embed_images(model, prepare_images(processor, IMAGES[:number]))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("lotlip", "text"), ("lotlip", "image"), ("clip", "text"), ("siglip", "image")]
+)
+def test_equals_torch(name, kind, family_folders):
+    """At other lengths and numbers than the first ones, which the tower was traced and checked with."""
+    plain, processor = load(family_folders(name), backend="torch")
+    model, _ = load(family_folders(name), backend="openvino")
+    calls = []
+    for number in (2, 7, 1, 3):
+        embeds = embed(model, processor, kind, number)
+        calls.append((embeds - embed(plain, processor, kind, number)).abs().max().item())
+    assert list(model.embedding_backend.towers[kind].compiled) == ["float32"]
+    assert max(calls) <= 1e-6
+
+
+def test_bfloat16(family_folders):
+    plain, processor = load(family_folders("lotlip"), backend="torch")
+    model, _ = load(family_folders("lotlip"), backend="openvino", dtype="bf16")
+    assert model.dtype == torch.bfloat16 and dtype_name(model) == "bfloat16"
+    for kind in ("text", "image"):
+        embed(model, processor, kind, 2)
+        cosines = (embed(model, processor, kind, 7) * embed(plain, processor, kind, 7)).sum(dim=-1)
+        assert cosines.min() > 0.999 and list(model.embedding_backend.towers[kind].compiled) == ["bfloat16"]
+
+
+def test_cache_is_used_again(family_folders, cache, monkeypatch):
+    model, processor = load(family_folders("lotlip"), backend="openvino")
+    first = embed(model, processor, "text", 7)
+    (tower,) = cache.glob("*/tower.xml")
+    stamp = tower.stat().st_mtime_ns
+    monkeypatch.delattr(openvino.OpenvinoTower, "convert")
+    model, _ = load(family_folders("lotlip"), backend="openvino")
+    torch.testing.assert_close(embed(model, processor, "text", 7), first, rtol=0, atol=0)
+    assert tower.stat().st_mtime_ns == stamp
+    other, _ = load(family_folders("clip"), backend="openvino")
+    with pytest.raises(AttributeError, match="convert"):
+        embed(other, processor, "text", 7)
+
+
+def test_killed_conversion(family_folders, cache):
+    """Nothing half is left that is taken for a tower, and the next process converts."""
+    script = (
+        "import os, sys, pathlib, openvino as library\n"
+        "from modeling_lotlip.embedding import models, openvino\n"
+        "from modeling_lotlip.embedding.arguments import InferenceArguments\n"
+        "from modeling_lotlip.embedding.batches import embed_texts, tokenize\n"
+        "openvino.HF_ASSETS_CACHE = sys.argv[2]\n"
+        "def save_model(model, path, **options):\n"
+        "    pathlib.Path(path).write_text('half')\n"
+        "    os._exit(9)\n"
+        "library.save_model = save_model\n"
+        "arguments = InferenceArguments(device='cpu', backend='openvino')\n"
+        "model, processor = models.load_model(sys.argv[1], arguments)\n"
+        "embed_texts(model, tokenize(processor, ['a red boat']))\n"
+    )
+    folder = family_folders("lotlip")
+    process = subprocess.run([sys.executable, "-c", script, folder, cache.parents[1]], capture_output=True)
+    assert process.returncode == 9, process.stderr.decode()
+    assert list(cache.glob("incomplete/*")) and not list(cache.glob("*/tower.bin"))
+    model, processor = load(folder, backend="openvino")
+    embed(model, processor, "text", 7)
+    assert "float32" in model.embedding_backend.towers["text"].compiled
+    assert not list(cache.glob("incomplete"))
+
+
+def test_tower_of_another_model_is_refused(family_folders, cache, caplog, monkeypatch):
+    """Whatever lies in the cache is compared with PyTorch before it is used."""
+    folder = family_folders("lotlip")
+    plain, processor = load(folder, backend="torch")
+    model, _ = load(folder, backend="openvino")
+    with torch.no_grad():
+        model.text_projection.weight.normal_()
+    embed(model, processor, "text", 7)
+    key = model.embedding_backend.key
+
+    monkeypatch.setattr(openvino.OpenvinoBackend, "key", key)
+    model, _ = load(folder, backend="openvino")
+    with pytest.raises(ValueError, match="the text tower of this LotlipModel: an embedding has a cosine of"):
+        embed(model, processor, "text", 7)
+    monkeypatch.setattr(openvino, "SECONDS_BEFORE_CACHE", 0)
+    model, _ = load(folder)
+    torch.testing.assert_close(embed(model, processor, "text", 7), embed(plain, processor, "text", 7), rtol=0, atol=0)
+    assert "PyTorch goes on" in caplog.text
+    caplog.clear()
+    embed(model, processor, "text", 3)
+    assert caplog.text == ""
+
+
+def test_unconvertible_tower(family_folders, caplog, monkeypatch):
+    """An error where OpenVINO is asked for; else PyTorch computes, and it is said once."""
+    folder = family_folders("align")
+    plain, processor = load(folder, backend="torch")
+    model, _ = load(folder, backend="openvino")
+    with pytest.raises(ValueError, match="cannot compute the image tower of this AlignModel.*`--backend torch`"):
+        embed(model, processor, "image", 3)
+    caplog.clear()
+    monkeypatch.setattr(openvino, "SECONDS_BEFORE_CONVERSION", 0)
+    model, _ = load(folder)
+    for number in (3, 2):
+        expected = embed(plain, processor, "image", number)
+        torch.testing.assert_close(embed(model, processor, "image", number), expected, rtol=0, atol=0)
+    assert caplog.text.count("PyTorch goes on") == 1
+
+
+def test_patches_of_several_numbers(family_folders):
+    model, processor = load(family_folders("siglip2"), backend="openvino")
+    with pytest.raises(ValueError, match="patches of each image's own number"):
+        embed(model, processor, "image", 3)
+
+
+def test_auto_begins_with_torch(family_folders, cache, monkeypatch):
+    """OpenVINO takes over after so many seconds of computing, earlier where the tower is in the cache."""
+    folder = family_folders("lotlip")
+    model, processor = load(folder)
+    embed(model, processor, "text", 7)
+    tower = model.embedding_backend.towers["text"]
+    assert not tower.compiled and tower.seconds > 0 and not cache.exists()
+    tower.seconds = openvino.SECONDS_BEFORE_CACHE
+    embed(model, processor, "text", 7)
+    assert not tower.compiled
+    tower.seconds = openvino.SECONDS_BEFORE_CONVERSION
+    embed(model, processor, "text", 7)
+    assert "float32" in tower.compiled
+
+    model, _ = load(folder)
+    embed(model, processor, "text", 7)
+    tower = model.embedding_backend.towers["text"]
+    assert not tower.compiled
+    tower.seconds = openvino.SECONDS_BEFORE_CACHE
+    embed(model, processor, "text", 7)
+    assert "float32" in tower.compiled
+    # so, too, where nothing can be written
+    monkeypatch.setattr(openvino, "HF_ASSETS_CACHE", folder / "config.json")
+    monkeypatch.setattr(openvino, "SECONDS_BEFORE_CONVERSION", 0)
+    model, _ = load(folder)
+    embed(model, processor, "text", 7)
+    assert model.embedding_backend.towers["text"].is_refused
+
+
+def test_gradients_corners_and_other_sizes_by_torch(family_folders):
+    folder = family_folders("lotlip")
+    plain, processor = load(folder, backend="torch")
+    model, _ = load(folder, backend="openvino")
+    images = prepare_images(processor, IMAGES[:2])
+    embed_images(model, images)
+    tower = model.embedding_backend.towers["image"]
+    tower.compiled["float32"] = None  # would fail
+    assert tower(images).requires_grad
+    tokens = tokenize(processor, TEXTS)
+    torch.testing.assert_close(embed_texts(model, tokens, True), embed_texts(plain, tokens, True), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="are of 48 x 48 pixels"), torch.no_grad():
+        tower({"pixel_values": torch.randn(2, 3, 48, 48)})  # as the model says it
+
+
+def test_copies_compute_by_torch(family_folders):
+    model, processor = load(family_folders("lotlip"), backend="openvino")
+    embeds = embed(model, processor, "text", 7)
+    copied = copy.deepcopy(model)
+    assert copied.embedding_backend is None
+    torch.testing.assert_close(embed(copied, processor, "text", 7), embeds, rtol=0, atol=1e-6)
+
+
+def test_only_where_it_is_asked_for(family_folders):
+    folder = family_folders("lotlip")
+    assert load(folder, backend="torch")[0].embedding_backend is None
+    assert load(folder, dtype="float16")[0].embedding_backend is None
+    assert not hasattr(load_model(str(folder), LoadingArguments(device="cpu"))[0], "embedding_backend")
+    assert not load(folder)[0].embedding_backend.is_required
+
+
+def test_excluded_pairs(family_folders):
+    with pytest.raises(ValueError, match="`--dtype int8` is not for `--backend torch`"):
+        load(family_folders("lotlip"), backend="torch", dtype="int8")
+    with pytest.raises(ValueError, match="`--dtype float16` is not for `--backend openvino`"):
+        load(family_folders("lotlip"), backend="openvino", dtype="float16")
+    with pytest.raises(ValueError, match="--backend must be one of auto, torch, openvino, got onnx"):
+        InferenceArguments(backend="onnx")
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "message"),
+    [
+        ("openvino", {"backend": "openvino"}, r"needs openvino: `pip install \"modeling_lotlip\[openvino\]\"`"),
+        ("nncf", {"dtype": "int8"}, r"`--dtype int8` needs nncf: `pip install \"modeling_lotlip\[int8\]\"`"),
+    ],
+)
+def test_missing_packages(missing, arguments, message, family_folders, monkeypatch):
+    monkeypatch.setattr(models, "find_spec", lambda name: None if name == missing else find_spec(name))
+    with pytest.raises(ImportError, match=message):
+        load(family_folders("lotlip"), **arguments)
+    if missing == "openvino":
+        assert load(family_folders("lotlip"))[0].embedding_backend is None
+
+
+def test_corpus_in_int8(family_folders, monkeypatch):
+    """The first texts are computed in float32 and calibrate; what comes then is int8. Images are bfloat16."""
+    folder = family_folders("lotlip")
+    plain, processor = load(folder, backend="torch")
+    model, _ = load(folder, dtype="int8")
+    assert dtype_name(model) == "int8"
+    texts = [" ".join((WORDS * 4)[start : start + length]) for start in range(16) for length in range(1, 41)]
+    expected, embeds = (embed_corpus(each, processor, texts, tokens_per_batch=512) for each in (plain, model))
+    tower = model.embedding_backend.towers["text"]
+    assert list(tower.compiled) == ["float32", "int8"]
+    cosines = (embeds * expected).sum(dim=-1)
+    # ranges are rough where a tower has 32 dimensions: `examples/benchmarks/backends.py` measures a trained one
+    assert 0.85 < cosines.min() < 1 - 1e-5 and cosines.mean() > 0.99
+    embed(model, processor, "image", 2)
+    assert list(model.embedding_backend.towers["image"].compiled) == ["bfloat16"]
+
+    def refuse(tower):
+        raise AssertionError("calibrated again")
+
+    monkeypatch.setattr(openvino.OpenvinoTower, "quantize", refuse)
+    again, _ = load(folder, dtype="int8")
+    torch.testing.assert_close(embed_corpus(again, processor, texts, tokens_per_batch=512), embeds, rtol=0, atol=1e-5)
+    with pytest.raises(AssertionError, match="calibrated again"):  # by other texts
+        embed_corpus(load(folder, dtype="int8")[0], processor, texts[:400], tokens_per_batch=512)
