@@ -45,7 +45,7 @@ class InferenceArguments(LoadingArguments):
 
     dtype: str = argument(
         "float32",
-        "What the model computes in; int8 on a CPU, by OpenVINO.",
+        "What the model computes in. int8 is for a CPU, by OpenVINO.",
         choices=(*DTYPES, "int8"),
     )
     backend: str = argument(
@@ -53,6 +53,7 @@ class InferenceArguments(LoadingArguments):
         "What computes embeddings: PyTorch, or on a CPU OpenVINO, which is faster. Default: OpenVINO where it is "
         "installed and there is enough to compute.",
         choices=BACKENDS,
+        advanced=True,
     )
     batch_size: int = argument(64, "Images in a batch, for each process.", least=1)
 

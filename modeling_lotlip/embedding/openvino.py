@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 LEAST_COSINES = {"float32": 1 - 1e-6, "bfloat16": 0.99, "int8": 0.9}
 # How long PyTorch computes before a tower is looked for in the cache, and before it is converted: about what these
 # take, so that no run lasts longer than twice its best
-SECONDS_BEFORE_CACHE, SECONDS_BEFORE_CONVERSION = 2.0, 10.0
+SECONDS_BEFORE_CACHE, SECONDS_BEFORE_CONVERSION = 1.0, 10.0
 # So many texts calibrate the ranges of int8
 NUM_CALIBRATION = 64
 # Characters of OpenVINO's own messages, which may go on for pages
