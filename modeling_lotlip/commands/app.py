@@ -7,7 +7,8 @@ A page to search your pictures with: by a long description, by a picture, or by 
     lotlip app --model MODEL --dataset_name NAME --eval_split train
     lotlip app --model MODEL --embeddings_dir outputs/embeddings
 
-Open the address that it prints. It is served to this machine only, and needs no network.
+Open the address that it prints. It is served to this machine only, and needs no network. Others are let in by
+`--host 0.0.0.0 --auth_file FILE`.
 """
 
 from ..search.arguments import PageArguments, SearchModelArguments
@@ -17,12 +18,16 @@ ARGUMENTS = (PageArguments, SearchModelArguments)
 
 
 def run(page: PageArguments, model: SearchModelArguments) -> None:
+    from ..network import listen
+    from ..search.logins import read_logins
     from ..search.pictures import open_pictures
 
     # a wrong folder is told of before an extra that is not installed
     pictures = open_pictures(page)
 
-    from ..search.page import check_port, open_searcher, serve
+    from ..search.page import open_searcher, serve
 
-    check_port(page.port)
-    serve(open_searcher(page, model, pictures), page.k, page.port, page.share)
+    # what is not possible is told before the model is loaded
+    logins = None if page.auth_file is None else read_logins(page.auth_file)
+    listen(page.host, page.port).close()
+    serve(open_searcher(page, model, pictures), page, logins)

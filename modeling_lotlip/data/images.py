@@ -40,6 +40,8 @@ IMAGE_ERRORS = (
     PIL.Image.DecompressionBombError,
 )
 
+# Of files that others send: for some of the rest Pillow starts other programs
+SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 # A JPEG is decoded at no less than so many times the size that the image processor makes of it
 DECODING_MARGIN = 3
 # What a file of HEVC images, HEIC, says of itself
@@ -97,7 +99,12 @@ class Resizing(NamedTuple):
         return (self.shortest_edge, longest_edge) if width <= height else (longest_edge, self.shortest_edge)
 
 
-def read_image(file: dict, max_side: int | None = None, resizing: Resizing | None = None) -> PIL.Image.Image:
+def read_image(
+    file: dict,
+    max_side: int | None = None,
+    resizing: Resizing | None = None,
+    formats: tuple[str, ...] | None = None,
+) -> PIL.Image.Image:
     """
     An upright RGB image of 8 bits from an undecoded one of any mode; what is transparent becomes white. Of several
     frames it is the first.
@@ -112,12 +119,14 @@ def read_image(file: dict, max_side: int | None = None, resizing: Resizing | Non
             Decode a large JPEG at a half, a fourth or an eighth of its size, at least `DECODING_MARGIN` times what the
             image processor makes of it, and resize it to that. It is two to four times as fast; pixels are a little
             different.
+        formats (`tuple[str, ...]`, *optional*):
+            Read only these of Pillow's formats, such as `SAFE_FORMATS`, and HEIC. Default: all.
 
     Raises:
         `UnreadableImageError`: if there is none in the file.
     """
     try:
-        image = open_image(read_file(file))
+        image = open_image(read_file(file), formats)
         if max_side is not None:
             image.draft(None, (2 * max_side, 2 * max_side))
         elif resizing is not None and isinstance(image, JpegImageFile):
@@ -135,9 +144,15 @@ def read_image(file: dict, max_side: int | None = None, resizing: Resizing | Non
         raise UnreadableImageError(message) from error
 
 
-def open_image(content: bytes) -> PIL.Image.Image:
+def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Image.Image:
     """
     An image that is not decoded yet. A JPEG may have any number of pixels: see `check_num_pixels`.
+
+    Args:
+        content (`bytes`):
+            The file.
+        formats (`tuple[str, ...]`, *optional*):
+            Read only these of Pillow's formats, and HEIC. Default: all.
 
     Raises:
         `UnreadableImageError`: if there is none, it is too large, or a HEIC image and pillow-heif is not installed.
@@ -153,7 +168,11 @@ def open_image(content: bytes) -> PIL.Image.Image:
         if HEIC_BRANDS & {brands[start : start + 4] for start in range(0, len(brands), 4)}:
             return open_heic(file)
     try:
-        return PIL.Image.open(file)
+        return PIL.Image.open(file, formats=formats)
+    except PIL.UnidentifiedImageError as error:
+        if formats is None:
+            raise
+        raise UnreadableImageError(f"it is none of {', '.join(formats)}") from error
     except PIL.Image.DecompressionBombError as error:
         raise UnreadableImageError(f"{str(error).partition(', could')[0]}: {TOO_LARGE}") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..arguments import argument, refuse_given
 from ..embedding.arguments import DEFAULT_MODEL, KINDS, DecodingArguments, ModelArguments
+from ..network import is_loopback
 from ..sub_captions import SPLITTERS
 from .filters import Filter
 
@@ -149,11 +150,31 @@ class PageArguments(IndexArguments):
         choices=tuple(SENTENCE_SCORES),
         advanced=True,
     )
-    port: int = argument(7860, "The port on 127.0.0.1.", least=1)
+    port: int = argument(7860, "The port to listen at.", least=1)
+    host: str = argument(
+        "127.0.0.1", "The address to listen at. `0.0.0.0`: whoever reaches this machine reaches the page."
+    )
     share: bool = argument(False, "Also make a public address, through Gradio's servers.")
+    auth_file: Path | None = argument(
+        None, "A file with a line USER:PASSWORD for each who is let in, which others cannot read.", metavar="FILE"
+    )
+    without_password: bool = argument(False, "Let everyone in who reaches the page, with --share or --host.")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others than the users of this machine reach the page."""
+        return self.share or not is_loopback(self.host)
 
     def __post_init__(self):
         super().__post_init__()
+        if self.is_shared and self.auth_file is None and not self.without_password:
+            option = "--share" if self.share else f"--host {self.host}"
+            raise ValueError(
+                f"{option} shows the pictures to whoever finds the page: let in those of an --auth_file, or everyone "
+                "by --without_password."
+            )
+        if self.without_password and (self.auth_file is not None or not self.is_shared):
+            raise ValueError("--without_password is of --share and --host without --auth_file: leave it out.")
         sources = {"PHOTOS": self.photos, "--embeddings_dir": self.embeddings_dir, "--dataset_name": self.dataset_name}
         named = [name for name, value in sources.items() if value is not None]
         if len(named) > 1:

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The search page, made with Gradio: what is on it and what its buttons do."""
 
+import logging
 import os
 import signal
-import socket
 from collections.abc import Callable
 from itertools import count
+from tempfile import TemporaryDirectory
 from threading import Event
+from typing import Any
 
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: it calls nobody
@@ -15,6 +17,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: i
 try:
     import gradio as gr
     from gradio.data_classes import ImageData
+    from starlette.middleware import Middleware
 except ImportError as error:
     raise ImportError('The page needs Gradio: `pip install "modeling_lotlip[app]"`.') from error
 
@@ -22,10 +25,11 @@ from ..embedding.models import load_model
 from ..embedding.store import check_model
 from .arguments import PageArguments, SearchModelArguments
 from .filters import Filter
+from .guard import MAX_UPLOAD, Guard
 from .index import Index, find_index, is_index, load_embeddings
 from .models import choose_model
 from .pictures import PictureFolder, PictureRows, encode_picture
-from .query import choose_splitter, embed_background
+from .query import QueryError, choose_splitter, embed_background
 from .rendering import (
     HEAT_MAP_NOTE,
     format_copies,
@@ -40,9 +44,15 @@ from .rendering import (
 from .searcher import PROBLEMS, Answer, Searcher
 
 
+logger = logging.getLogger(__name__)
+
 # On a phone what was found is below the window
 SHOW_RESULTS = "() => { if (innerWidth <= 640) document.querySelector('#results').scrollIntoView(); }"
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+# So many questions wait at most; whoever asks then is told to come again
+MAX_WAITING = 200
+# Uploads are deleted after an hour, looked for every ten minutes
+KEPT_UPLOADS = (600, 3600)
 # Whoever asks waits for the model, which has a lock of its own
 SEVERAL = {"show_progress": "minimal", "concurrency_limit": 4}
 # The fields of the filters, by which messages call them too
@@ -72,6 +82,14 @@ def answer(compute: Callable[[], dict[str, str]]) -> dict[str, str]:
         return compute()
     except PROBLEMS as error:
         return {"message": str(error) or type(error).__name__}
+
+
+def read_field(asked: object, name: str, kind: type = str) -> Any:
+    """A field of what `page.js` asks for. Raises a `QueryError` if it is not there: something else has asked."""
+    value = asked.get(name) if isinstance(asked, dict) else None
+    if not isinstance(value, kind):
+        raise QueryError(f"The question has no {name}.")
+    return value
 
 
 class Handlers:
@@ -110,29 +128,30 @@ class Handlers:
         """What `page.js` asks for by itself, by the names of the functions; a problem is the answer's message."""
 
         def similar(asked: dict) -> dict[str, str]:
-            return answer(lambda: self.format_found(self.searcher.similar(asked["name"], self.k)))
+            return answer(lambda: self.format_found(self.searcher.similar(read_field(asked, "name"), self.k)))
 
         def more(asked: dict) -> dict[str, str]:
             def find() -> dict[str, str]:
-                found = self.searcher.more(asked["key"], asked["shown"], self.k)
-                return format_more(found, self.searcher.thumbnail)
+                key, shown = read_field(asked, "key"), read_field(asked, "shown", int)
+                return format_more(self.searcher.more(key, shown, self.k), self.searcher.thumbnail)
 
             return answer(find)
 
         def copies(asked: dict) -> dict[str, str]:
             def find() -> dict[str, str]:
-                names = [name for name in asked["names"][:NUM_COPIES] if name in self.searcher.index]
-                num_more = max(0, len(asked["names"]) - NUM_COPIES)
+                asked_for = read_field(asked, "names", list)
+                names = [name for name in map(str, asked_for[:NUM_COPIES]) if name in self.searcher.index]
+                num_more = max(0, len(asked_for) - NUM_COPIES)
                 return {"html": format_copies(names, num_more, self.searcher.thumbnail)}
 
             return answer(find)
 
         def enlarge(asked: dict) -> dict[str, str]:
-            return answer(lambda: {"source": self.searcher.enlarge(asked["name"])})
+            return answer(lambda: {"source": self.searcher.enlarge(read_field(asked, "name"))})
 
         def heat_map(asked: dict) -> dict[str, str]:
             def draw() -> dict[str, str]:
-                picture = self.searcher.heat_map(asked["name"], asked["sentence"])
+                picture = self.searcher.heat_map(read_field(asked, "name"), read_field(asked, "sentence"))
                 return {"source": encode_picture(picture), "message": HEAT_MAP_NOTE}
 
             return answer(draw)
@@ -157,7 +176,7 @@ class Handlers:
 def build_page(searcher: Searcher, k: int) -> gr.Blocks:
     """The page of a collection, which shows `k` pictures at a time."""
     handlers = Handlers(searcher, k)
-    with gr.Blocks(title="Search pictures", analytics_enabled=False) as page:
+    with gr.Blocks(title="Search pictures", analytics_enabled=False, delete_cache=KEPT_UPLOADS) as page:
         gr.HTML(format_title())
         with gr.Row(equal_height=False):
             status = gr.HTML(format_status(searcher), elem_id="status", scale=4, min_width=300)
@@ -248,16 +267,28 @@ def open_searcher(
     return Searcher(model, processor, pictures, index, is_kept=False, splitter=splitter, **options)
 
 
-def check_port(port: int) -> None:
-    """Raises a `ValueError` if another program listens on a port."""
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise ValueError(f"--port {port} is taken by another program: name another one.")
+def launch(page: gr.Blocks, arguments: PageArguments, logins: list[tuple[str, str]] | None = None) -> str:
+    """Serves a page in threads of its own, to everyone or to users with passwords. Returns where it is."""
+    page.queue(max_size=MAX_WAITING, api_open=False)
+    page.launch(
+        server_name=arguments.host,
+        server_port=arguments.port,
+        share=arguments.share,
+        auth=logins,
+        max_file_size=MAX_UPLOAD,
+        app_kwargs={"middleware": [Middleware(Guard)]},
+        ssr_mode=False,  # whose server would stand before the guard
+        theme=gr.themes.Base(**FONTS),
+        css=read_resource("page.css"),
+        footer_links=[],
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    return f"{page.local_url} and {page.share_url}" if arguments.share else page.local_url
 
 
-def serve(searcher: Searcher, k: int, port: int, share: bool = False) -> None:
-    """Serves the page of a collection until Ctrl-C, on this machine, or also at a public address."""
-    page = build_page(searcher, k)
+def serve(searcher: Searcher, arguments: PageArguments, logins: list[tuple[str, str]] | None = None) -> None:
+    """Serves the page of a collection until Ctrl-C, to everyone or to users with passwords."""
     is_interrupted, num_interrupts = Event(), count(1)
 
     def interrupt(*_: object) -> None:
@@ -266,22 +297,17 @@ def serve(searcher: Searcher, k: int, port: int, share: bool = False) -> None:
             os._exit(130)
 
     signal.signal(signal.SIGINT, interrupt)
-    searcher.start_update()
-    try:
-        page.launch(
-            server_name="127.0.0.1",
-            server_port=port,
-            share=share,
-            theme=gr.themes.Base(**FONTS),
-            css=read_resource("page.css"),
-            footer_links=[],
-            quiet=True,
-            prevent_thread_lock=True,
-        )
-        address = f"{page.local_url} and {page.share_url}" if share else page.local_url
-        print(f"Search your pictures at {address} (Ctrl-C ends it).", flush=True)
-        is_interrupted.wait()
-        print()
-    finally:
-        searcher.stop()
-        page.close(verbose=False)
+    with TemporaryDirectory(prefix="lotlip-uploads-", ignore_cleanup_errors=True) as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # else all programs on this machine share one
+        page = build_page(searcher, arguments.k)
+        searcher.start_update()
+        try:
+            address = launch(page, arguments, logins)
+            if arguments.is_shared and logins is None:
+                logger.warning("There is no password: whoever finds the page can search, and see, the pictures.")
+            print(f"Search your pictures at {address} (Ctrl-C ends it).", flush=True)
+            is_interrupted.wait()
+            print()
+        finally:
+            searcher.stop()
+            page.close(verbose=False)

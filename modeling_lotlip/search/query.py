@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.images import Resizing, UnreadableImageError, read_image
+from ..data.images import SAFE_FORMATS, Resizing, UnreadableImageError, read_image
 from ..embedding.batches import Batch, embed_batch, embed_corpus
 from ..embedding.families import in_trained_case
 from ..embedding.features import prepare_images
@@ -199,9 +199,10 @@ def mark_limit(processor: ProcessorMixin, sub_captions: list[str], max_length: i
 def read_query_image(path: str, resizing: Resizing | None = None) -> Image.Image:
     """The picture in a file, as a model needs it: see [`read_image`]. Raises a `QueryError` if there is none."""
     try:
-        return read_image({"path": path, "bytes": None}, resizing=resizing)
+        return read_image({"path": path, "bytes": None}, resizing=resizing, formats=SAFE_FORMATS)
     except UnreadableImageError as error:
-        raise QueryError("This file is not a picture that can be read. Choose another one.") from error
+        reason = str(error).rstrip(".")
+        raise QueryError(f"This file is not a picture that can be read: {reason}. Choose another one.") from error
 
 
 def embed_image(model: PreTrainedModel, processor: ProcessorMixin, image: Image.Image) -> torch.Tensor:

@@ -29,9 +29,20 @@ PICTURE_SIDE, WINDOW_SIDE = 480, 1600
 NUM_THUMBNAILS = 2000
 # So many queries are remembered, of which more results can be asked for
 NUM_QUERIES = 1000
+# Results of a query that can be asked for
+MAX_SHOWN = 5_000
+# Of what a visitor writes: far more than a model reads
+MAX_CHARACTERS = 20_000
 
 # What may go wrong with files, the model and memory, whoever is at fault
 PROBLEMS = (MemoryError, OSError, RuntimeError, ValueError)
+
+
+def check_length(*texts: str) -> None:
+    """Raises a `QueryError` if a text is longer than a visitor may ask for."""
+    for text in texts:
+        if len(text) > MAX_CHARACTERS:
+            raise QueryError(f"This text has {len(text):,} characters: the most are {MAX_CHARACTERS:,}.")
 
 
 class Status(NamedTuple):
@@ -125,6 +136,7 @@ class Searcher:
         self.sentence_score, self.splitter, self.max_length = sentence_score, splitter, max_length
         self.changes = Changes(0, 0, 0)
         self.model_lock, self.update_lock, self.start_lock = Lock(), Lock(), Lock()
+        self.upload_lock = Lock()  # one picture of a visitor is decoded at a time, which may take half a gigabyte
         self.status = Status(False, 0, 0, None)
         self.last_look = float("-inf")
         self.is_stopped = False
@@ -208,9 +220,17 @@ class Searcher:
         except UnreadableImageError as error:
             raise QueryError("This picture cannot be read any more.") from error
 
+    def read_upload(self, path: str | None, resizing: Resizing | None = None) -> Image.Image | None:
+        """The picture that a visitor chose, if there is one."""
+        if path is None:
+            return None
+        with self.upload_lock:
+            return read_query_image(path, resizing)
+
     def search(self, text: str, image_path: str | None, k: int, those: Filter = EVERYTHING) -> Answer:
         """The first results. Raises a `QueryError` if there is nothing to search for, or to search in."""
-        image = None if image_path is None else read_query_image(image_path, self.resizing)
+        check_length(text)
+        image = self.read_upload(image_path, self.resizing)
         if len(self.index) == 0:
             if self.status.is_updating:
                 raise QueryError("The first pictures are still being indexed. Try again in a moment.")
@@ -240,7 +260,7 @@ class Searcher:
 
     def more(self, key: str, start: int, k: int) -> Answer:
         """The results of a query after so many. Raises a `QueryError` if it is not remembered any more."""
-        if not 0 <= start <= len(self.index):
+        if not 0 <= start <= min(len(self.index), MAX_SHOWN):
             raise QueryError("There are no results after so many.")
         with self.asked_lock:
             if key not in self.asked:
@@ -263,12 +283,14 @@ class Searcher:
 
     def heat_map(self, name: str, sentence: str) -> Image.Image:
         """Where in a picture of the collection a sentence is found."""
+        check_length(sentence)
         image = self.read(name, resizing=self.resizing)
         with self.model_lock:
             return draw_heat_map(self.model, self.processor, image, sentence, self.max_length)
 
     def classify(self, image_path: str | None, labels: str, template: str) -> list[Label]:
         """Raises a `QueryError` if there is something missing."""
-        image = None if image_path is None else read_query_image(image_path)
+        check_length(labels, template)
+        image = self.read_upload(image_path)
         with self.model_lock:
             return classify_image(self.model, self.processor, image, labels, template, self.max_length)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import lotlip
+from modeling_lotlip.search.arguments import PageArguments
 
 
 @pytest.mark.parametrize(
@@ -63,4 +64,28 @@ def test_a_port_that_is_taken_is_told(tmp_path, capsys):
         other.listen()
         port = other.getsockname()[1]
         assert lotlip.main(["app", str(tmp_path), "--port", str(port)]) == 2
-    assert f"--port {port} is taken by another program" in capsys.readouterr().err
+    assert f"--host 127.0.0.1 --port {port} cannot be listened at" in capsys.readouterr().err
+
+
+def test_a_shared_page_has_a_password_or_is_said_to_have_none(tmp_path, capsys):
+    for shared in (["--share"], ["--host", "0.0.0.0"], ["--host", "::"], ["--host", "example.org"]):
+        with pytest.raises(SystemExit):
+            lotlip.main(["app", str(tmp_path), *shared])
+        error = capsys.readouterr().err
+        assert error.startswith(f"lotlip app: error: {' '.join(shared)} shows the pictures to whoever finds the page")
+        assert "--auth_file" in error and error.count("\n") == 1
+        assert PageArguments(share="--share" in shared, host=shared[-1], without_password=True).is_shared
+    for local in ("127.0.0.1", "localhost", "::1", "127.8.9.1"):
+        assert not PageArguments(host=local).is_shared
+    for arguments in (["--without_password"], ["--share", "--without_password", "--auth_file", "users"]):
+        with pytest.raises(SystemExit):
+            lotlip.main(["app", str(tmp_path), *arguments])
+        assert "--without_password is of --share and --host" in capsys.readouterr().err
+
+
+def test_a_file_of_users_is_read_before_the_model(tmp_path, capsys):
+    (tmp_path / "users").write_text("anna")
+    (tmp_path / "users").chmod(0o600)
+    arguments = [str(tmp_path), "--model", "nowhere", "--auth_file", str(tmp_path / "users"), "--port", "1"]
+    assert lotlip.main(["app", *arguments]) == 2
+    assert "users, line 1: write USER:PASSWORD" in capsys.readouterr().err

@@ -62,6 +62,14 @@ def test_search(run, monkeypatch, capsys):
     assert table["rows"]["index"]["megabytes_on_disk"] > 0.03
 
 
+def test_visitors(run, model_dir):
+    (table,) = run(
+        "visitors", "--model_name_or_path", model_dir, "--pictures", 12, "--questions", 3, "--visitors", 1, 4
+    )
+    assert [(row["answers"], row["lost"]) for row in table["rows"].values()] == [(3, 0), (12, 0)]
+    assert all(row["95th_percentile_seconds"] >= row["median_seconds"] > 0 for row in table["rows"].values())
+
+
 def test_rank(run):
     (table,) = run("rank", "--images", 300, "--width", 16)
     assert list(table["rows"]) == ["product alone", "product in blocks", "ranks", "sorting"]

@@ -1,0 +1,324 @@
+"""Visitors of the page, over HTTP: they reach the pictures of the collection and no other file, within bounds."""
+
+import io
+import json
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.network import listen
+from modeling_lotlip.search import guard, page
+from modeling_lotlip.search.arguments import PageArguments
+from modeling_lotlip.search.index import find_index
+from modeling_lotlip.search.logins import read_logins
+from modeling_lotlip.search.pictures import PictureFolder
+from modeling_lotlip.search.searcher import Searcher
+
+
+SECRET = "the secret of this test"
+
+
+@contextmanager
+def visit(searcher: Searcher, uploads: Path, logins: list[tuple[str, str]] | None = None):
+    """The address of the page."""
+    with listen("127.0.0.1", 0) as probe:
+        port = probe.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+        built = page.build_page(searcher, 4)
+        try:
+            yield page.launch(built, PageArguments(photos=".", port=port), logins).rstrip("/")
+        finally:
+            built.close(verbose=False)
+
+
+def predict(client: Client, text: str, picture: Path | None = None) -> str:
+    """What an honest client finds."""
+    file = None if picture is None else handle_file(picture)
+    return client.predict(text, file, "", "", "", api_name="/search")
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory) -> Path:
+    """A folder of pictures, in which links lead out of it, beside what nobody may see."""
+    folder = tmp_path_factory.mktemp("collection")
+    (folder / "photos").mkdir()
+    (folder / "elsewhere").mkdir()
+    (folder / "secret.txt").write_text(SECRET)
+    for index in range(6):
+        make_scene(5, index).draw().save(folder / "photos" / f"{index}.png")
+    make_scene(5, 7).draw().save(folder / "elsewhere" / "private.png")
+    (folder / "photos" / "notes.txt").write_text(SECRET)
+    (folder / "photos" / ".hidden.png").write_bytes((folder / "photos" / "1.png").read_bytes())
+    (folder / "photos" / "text.png").symlink_to(folder / "secret.txt")
+    (folder / "photos" / "folder").symlink_to(folder / "elsewhere")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def searcher(collection, model_and_processor, tmp_path_factory) -> Searcher:
+    pictures = PictureFolder(collection / "photos")
+    index = find_index(pictures, *model_and_processor, tmp_path_factory.mktemp("indices"))
+    searcher = Searcher(*model_and_processor, pictures, index)
+    searcher.update()
+    return searcher
+
+
+@pytest.fixture(scope="module")
+def address(searcher, tmp_path_factory):
+    with visit(searcher, tmp_path_factory.mktemp("uploads")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def http(address):
+    with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
+        yield client
+
+
+def find_component(http: httpx.Client) -> int:
+    """The number of the part of the page that shows results."""
+    parts = http.get("/config").json()["components"]
+    return next(part["id"] for part in parts if part["props"].get("elem_id") == "results")
+
+
+def ask(http: httpx.Client, function: str, asked: object) -> httpx.Response:
+    """What `page.js` asks."""
+    body = {"data": asked, "component_id": find_component(http), "session_hash": "visitor", "fn_name": function}
+    return http.post("/gradio_api/component_server", json=body)
+
+
+def encodings(path: str) -> list[str]:
+    """A path as it may stand in an address."""
+    coded = path.replace("/", "%2f").replace("..", "%2e%2e")
+    return [path, path.replace("..", "%2e%2e"), path.replace("/", "%2f"), coded, coded.replace("%", "%25")]
+
+
+def test_no_file_is_reached_by_its_path(http, collection):
+    photos = collection / "photos"
+    paths = [str(collection / "secret.txt"), str(photos / "notes.txt"), str(photos / "1.png")]
+    paths += [f"{photos}/../secret.txt", f"{photos}/text.png", f"{photos}/folder/private.png", "/etc/passwd"]
+    paths += [f"../../../..{collection}/secret.txt", f"//{collection}/secret.txt", f"file://{collection}/secret.txt"]
+    paths += [os.path.relpath(collection / "secret.txt"), "setup.py", "/proc/self/environ", "~/.bashrc"]
+    secrets = [SECRET.encode(), b"root:", (photos / "1.png").read_bytes(), Path("setup.py").read_bytes()]
+    for path in paths:
+        for coded in encodings(path):
+            for route in ("gradio_api/file=", "gradio_api/file/", "file=", "static/", "assets/", "svelte/"):
+                # as a hostile client sends it, not resolved by the library
+                answer = http.get(httpx.URL(str(http.base_url), raw_path=f"/{route}{coded}".encode()))
+                assert answer.status_code in (403, 404), (route, coded)
+                assert not any(secret in answer.content for secret in secrets), (route, coded)
+
+
+def test_the_collection_is_reached_by_names_of_the_index_alone(http, collection):
+    for name in ("1.png", "5.png"):
+        assert ask(http, "enlarge", {"name": name}).json()["source"].startswith("data:image/")
+    names = ["../secret.txt", str(collection / "secret.txt"), "./1.png", "folder/private.png", "notes.txt", "text.png"]
+    names += ["../elsewhere/private.png", ".hidden.png", "photos/1.png", "1.png\0", "%2e%2e/secret.txt", ""]
+    for name in names:
+        for function in ("enlarge", "similar", "heat_map"):
+            answer = ask(http, function, {"name": name, "sentence": "a boat"})
+            assert answer.status_code == 200 and answer.json().keys() == {"message"}, (function, name)
+            assert "not in the collection" in answer.json()["message"], (function, name)
+    for asked in (None, [], {}, {"name": 3}, {"name": ["1.png"]}, "1.png"):
+        assert ask(http, "enlarge", asked).json() == {"message": "The question has no name."}
+    assert (
+        ask(http, "heat_map", {"name": "1.png", "sentence": "a " * 10_001}).json()["message"].startswith("This text")
+    )
+    assert ask(http, "read", {"name": "1.png"}).status_code == 404  # of the searcher, but not for the page
+
+
+def file_data(path: str) -> dict:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def call(http: httpx.Client, data: list) -> str:
+    """The events of a search, asked for as no honest client would."""
+    event = http.post("/gradio_api/call/search", json={"data": [*data, "", "", ""]}).json()["event_id"]
+    return http.get(f"/gradio_api/call/search/{event}").text
+
+
+def test_no_file_is_searched_with_but_uploaded_ones(http, collection):
+    picture, secret = collection / "photos" / "1.png", collection / "secret.txt"
+    uploaded = http.post("/gradio_api/upload", files={"files": ("../../1.png", picture.read_bytes())}).json()[0]
+    for path in (picture, secret, "/etc/passwd", f"{Path(uploaded).parent}/../../../{secret}"):
+        for data in (["a boat", file_data(str(path))], [file_data(str(path)), None]):
+            events = call(http, data)
+            assert "event: error" in events and "card" not in events and SECRET not in events
+    found = call(http, ["", file_data(uploaded)])
+    assert "event: complete" in found and "1.000" in found
+    assert not uploaded.startswith(str(collection)) and len(list((collection / "photos").iterdir())) == 10
+
+
+@pytest.fixture
+def other_server():
+    """A server that a visitor might have the page ask. Its address, and what it was asked."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_nothing_is_fetched_for_a_visitor(http, other_server):
+    place, asked = other_server
+    for route in (f"file=http://{place}/a.png", f"file=http://{place}/gradio_api/a.png", f"proxy=http://{place}/a"):
+        for coded in (route, route.replace(":", "%3a"), route.replace("/", "%2f")):
+            answer = http.get(httpx.URL(str(http.base_url), raw_path=f"/gradio_api/{coded}".encode()))
+            assert answer.status_code == 403 and "fetches nothing" in answer.json()["detail"], coded
+    for path in (f"http://{place}/a.png", f"HTTPS://{place}/a.png"):
+        for data in (["", file_data(path)], [file_data(path), None], [[{"a": file_data(path)}], None]):
+            body = {"data": data, "fn_index": 0, "session_hash": "visitor"}
+            for route in ("queue/join", "call/search", "call/v2/search", "run/search"):
+                answer = http.post(f"/gradio_api/{route}", json=body)
+                assert answer.status_code == 403 and "fetches nothing" in answer.json()["detail"]
+            escaped = json.dumps(body).replace("http", "\\u0068ttp").encode()
+            answer = http.post("/gradio_api/queue/join", content=escaped, headers={"content-type": "text/plain"})
+            assert answer.status_code == 403
+    assert asked == []
+    for route in ("process_recording", "deep_link", "vibe-edit", "vibe-code"):
+        assert http.post(f"/gradio_api/{route}", json={}).status_code == 403
+    # that an own server is asked by Gradio nowhere else does not depend on the address alone
+    assert not guard.names_address({"data": ["see http://a.b", {"url": "http://a.b", "path": "/tmp/a.png"}]})
+
+
+def test_requests_have_a_size(http, monkeypatch, tmp_path):
+    text = json.dumps({"data": ["a" * 2**20, None], "fn_index": 0, "session_hash": "visitor"})
+    assert http.post("/gradio_api/queue/join", content=text).status_code == 413
+    assert http.post("/gradio_api/queue/join", content="[" * 200_000).status_code == 400
+    assert http.post("/gradio_api/queue/join", content=iter([text.encode()])).status_code == 411
+    monkeypatch.setattr(guard, "MAX_UPLOAD", 100_000)
+    picture = {"files": ("a.png", bytes(200_000), "image/png")}
+    assert http.post("/gradio_api/upload", files=picture).status_code == 413
+    assert http.post("/gradio_api/upload", files={"files": ("a.png", bytes(9), "image/png")}).status_code == 200
+
+
+def test_gradio_itself_refuses_a_file_that_is_too_large(http, monkeypatch):
+    monkeypatch.setattr(guard, "ENVELOPE", 2**30)
+    large = {"files": ("a.png", bytes(guard.MAX_UPLOAD + 1), "image/png")}
+    answer = http.post("/gradio_api/upload", files=large)
+    assert answer.status_code == 413 and "maximum allowed size" in answer.text
+
+
+def test_what_is_wrong_with_an_uploaded_picture_is_told(address, tmp_path):
+    bomb, postscript, cut = io.BytesIO(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    make_scene(5, 1).draw().save(cut, "PNG")
+    broken = {"bomb.png": (bomb.getvalue(), "400000000 pixels"), "a.eps.png": (postscript, "none of JPEG, PNG")}
+    broken |= {"cut.png": (cut.getvalue()[:300], "truncated"), "text.png": (b"no picture", "none of JPEG, PNG")}
+    assert len(bomb.getvalue()) < 100_000
+    client = Client(address, verbose=False)
+    for name, (content, message) in broken.items():
+        (tmp_path / name).write_bytes(content)
+        found = predict(client, "", tmp_path / name)
+        assert "not a picture that can be read" in found and message in found, found
+        found = client.predict(handle_file(tmp_path / name), "boat\ntree", "a {}", api_name="/classify")
+        assert message in found, found
+    assert "This text has 20,001 characters" in predict(client, "a" * 20_001)
+
+
+def test_thirty_visitors_at_once_all_get_their_own_answer(address, collection, searcher):
+    def ask_page(number: int) -> list[str]:
+        client = Client(address, verbose=False)
+        name = f"{number % 6}.png"
+        alone = predict(client, "", collection / "photos" / name)
+        text = predict(client, f"A red boat. {'sea ' * number}")
+        assert f'data-name="{name}"' in alone.partition("</article>")[0] and "1.000" in alone
+        return [text, str(number)]
+
+    with ThreadPoolExecutor(30) as executor:
+        answers = list(executor.map(ask_page, range(30)))
+    assert [number for _, number in answers] == [str(number) for number in range(30)]
+    for number, (found, _) in enumerate(answers):
+        answer = searcher.search(f"A red boat. {'sea ' * number}", None, 4)
+        assert all(f'data-name="{result.name}"' in found for result in answer.results)
+
+
+def test_who_finds_too_many_waiting_is_told(searcher, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "MAX_WAITING", 2)
+    with visit(searcher, tmp_path) as address, httpx.Client(base_url=address, trust_env=False) as http:
+        fns = http.get("/config").json()["dependencies"]
+        search = next(fn["id"] for fn in fns if fn["api_name"] == "search")
+        with searcher.model_lock:  # nobody is answered meanwhile
+            body = {"data": ["a boat", None, "", "", ""], "fn_index": search, "session_hash": "visitor"}
+            answers = [http.post("/gradio_api/queue/join", json=body) for _ in range(12)]
+            # past the queue there is no way
+            assert http.post("/gradio_api/run/search", json=body).status_code == 404
+        assert {answer.status_code for answer in answers} == {200, 503} and answers[-1].status_code == 503
+        assert "Queue is full" in answers[-1].json()["detail"]
+        while http.get("/gradio_api/queue/status").json()["queue_size"] > 0:
+            time.sleep(0.05)
+        found = predict(Client(address, verbose=False), "a boat")
+        assert 'class="card"' in found
+
+
+def test_only_users_are_let_in(searcher, collection, tmp_path):
+    file = tmp_path / "users"
+    file.write_text("anna:a long: password\n\nben:another one\n")
+    file.chmod(0o600)
+    logins = read_logins(file)
+    assert logins == [("anna", "a long: password"), ("ben", "another one")]
+    with visit(searcher, tmp_path, logins) as address, httpx.Client(base_url=address, trust_env=False) as http:
+        assert "collection" not in http.get("/").text
+        for path in (
+            "config",
+            "gradio_api/info",
+            "gradio_api/file=/etc/passwd",
+            "gradio_api/queue/data?session_hash=a",
+        ):
+            assert http.get(f"/{path}").status_code == 401, path
+        body = {"data": ["a boat", None], "fn_index": 0, "session_hash": "a"}
+        for path in ("queue/join", "call/search", "component_server", "upload"):
+            assert http.post(f"/gradio_api/{path}", json=body).status_code == 401, path
+        for user, password in (("anna", "another one"), ("anna", ""), ("", ""), ("carl", "a long: password")):
+            answer = http.post("/login", data={"username": user, "password": password})
+            assert answer.status_code in (400, 422)
+        with pytest.raises(Exception, match="[Cc]redentials|login"):
+            Client(address, auth=("anna", "wrong"), verbose=False)
+        client = Client(address, auth=("anna", "a long: password"), verbose=False)
+        assert 'class="card"' in predict(client, "a boat")
+
+
+@pytest.mark.parametrize(
+    "content, mode, message",
+    [
+        ("anna:password", 0o644, "can be read by others: `chmod 600"),
+        ("anna:password", 0o620, "can be read by others: `chmod 600"),
+        ("anna password", 0o600, "line 1: write USER:PASSWORD"),
+        ("anna:password\nben:1234567", 0o600, "line 2: write USER:PASSWORD, with at least 8 characters"),
+        (":password", 0o600, "line 1: write USER:PASSWORD"),
+        ("anna:password\nanna:password2", 0o600, "line 2: the user anna is there already"),
+        ("\n", 0o600, "names no user"),
+    ],
+)
+def test_a_file_of_users_that_cannot_be_used_is_told(content, mode, message, tmp_path):
+    file = tmp_path / "users"
+    file.write_text(content)
+    file.chmod(mode)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_logins(file)
+    assert "1234567" not in str(caught.value) and "password2" not in str(caught.value)
+    with pytest.raises(ValueError, match="is no file"):
+        read_logins(tmp_path / "nothing")
