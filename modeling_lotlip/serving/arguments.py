@@ -20,11 +20,23 @@ class ServingArguments(Arguments):
         32 * 2**20, "The most bytes of a request, and of a picture that is fetched.", least=1, advanced=True
     )
     max_pixels: int = argument(50_000_000, "The most pixels of a picture.", least=1, advanced=True)
-    allow_urls: bool = argument(
-        False, "Fetch pictures from http(s) addresses that a request names, those of your own network too."
+    max_waiting: int = argument(1024, "The most texts and pictures of all requests at a time.", least=1, advanced=True)
+    allow_urls: str = argument(
+        "none",
+        "Fetch pictures from http(s) addresses that a request names: of the internet, or of your own network and this "
+        "machine too.",
+        choices=("none", "public", "all"),
+    )
+    served_model_name: str | None = argument(
+        None, "What requests call the model. Default: its name, as it is given here."
     )
 
     def __post_init__(self):
         super().__post_init__()
         if self.port > 65535:
             raise ValueError(f"--port must be at most 65535, got {self.port}.")
+        if self.max_waiting < self.max_batch_size:
+            raise ValueError(
+                f"--max_waiting {self.max_waiting} must be at least --max_batch_size {self.max_batch_size}: a request "
+                "of so many would never be answered."
+            )

@@ -5,49 +5,68 @@
 import asyncio
 import base64
 import binascii
-import io
 import logging
 import os
 import re
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
-from threading import Lock
 from typing import NamedTuple
 
 import PIL.Image
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.images import IMAGE_ERRORS, UnreadableImageError, read_image
+from ..data.images import IMAGE_ERRORS, SAFE_FORMATS, open_image, read_image
 from ..embedding.arguments import StoreArguments
-from ..embedding.batches import Batch, embed_batch, make_batches, tokenize_and_count
+from ..embedding.batches import Batch, embed_batch, embed_texts, make_batches, tokenize, tokenize_and_count
 from ..embedding.features import prepare_images
+from ..network import is_public
 from .arguments import ServingArguments
+from .fetching import FetchError, fetch
 
 
 logger = logging.getLogger(__name__)
 
 DATA_URL = re.compile(r"data:image/[^,]*,", re.IGNORECASE)
 WEB_URL = re.compile(r"https?://\S+", re.IGNORECASE)
-# Pillow starts other programs for some of the rest
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_CHARACTERS = 100_000  # of a text; models read a few thousand at most
-FETCH_TIMEOUT = 10  # seconds without an answer
+MAX_FETCHES = 8  # files that are fetched at once
 
 
 class RequestError(Exception):
-    """What is wrong with a request: a message, the field it is about, and the HTTP status."""
+    """
+    What is wrong with a request.
 
-    def __init__(self, message: str, param: str | None = None, status: int = 400):
+    Args:
+        message (`str`):
+            In words for whoever sent it.
+        param (`str`, *optional*):
+            The field that it is about.
+        status (`int`, *optional*, defaults to 400):
+            Of HTTP.
+        code (`str`, *optional*):
+            OpenAI's name of the mistake.
+    """
+
+    def __init__(self, message: str, param: str | None = None, status: int = 400, code: str | None = None):
         super().__init__(message)
-        self.param, self.status = param, status
+        self.param, self.status, self.code = param, status, code
+        self.headers = {"Retry-After": "1"} if status == 503 else None
 
 
-class Prepared(NamedTuple):
-    """Inputs of the model for each entry of a request, and of its texts the tokens and how many were truncated."""
+class Embedded(NamedTuple):
+    """
+    The answer to a request.
 
-    inputs: list[dict[str, torch.Tensor]]
+    Args:
+        embeds (`torch.Tensor` of shape `(entries, dim)`):
+            Normalised, in float32.
+        num_tokens (`int`):
+            How many the model read of the texts.
+        num_truncated (`int`):
+            How many of the texts were longer.
+    """
+
+    embeds: torch.Tensor
     num_tokens: int
     num_truncated: int
 
@@ -79,48 +98,70 @@ class Embedder:
     ):
         self.model, self.processor, self.limits = model, processor, limits
         self.batch_size, self.max_length = batch_size, max_length
-        self.queue = asyncio.Queue()
-        self.tokenizer_lock = Lock()
+        self.dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
+        self.queue, self.fetches = asyncio.Queue(), asyncio.Semaphore(MAX_FETCHES)
         self.readers = ThreadPoolExecutor(max_workers=os.cpu_count())  # no more pictures are decoded at once
+        self.tokenizer_thread = ThreadPoolExecutor(max_workers=1)  # a fast tokenizer serves one thread at a time
         self.model_thread = ThreadPoolExecutor(max_workers=1)
 
-    async def embed(self, entries: list[str]) -> tuple[torch.Tensor, Prepared]:
+    async def embed(self, entries: list[str]) -> Embedded:
         """
-        Normalised embeddings (entries, dim) in float32 of texts and pictures, and what the model read.
+        Embeds texts and pictures. What is cancelled while it waits is not computed.
 
         Raises:
             `RequestError`: if an entry is no text and no picture that can be read.
         """
-        loop = asyncio.get_running_loop()
-        prepared = await loop.run_in_executor(self.readers, self.prepare, entries)
-        futures = [loop.create_future() for _ in entries]
-        for future, inputs in zip(futures, prepared.inputs):
-            self.queue.put_nowait(Batch([future], inputs))
-        return torch.stack(await asyncio.gather(*futures)), prepared
+        images = {index: entry for index, entry in enumerate(entries) if is_picture(entry)}
+        texts = {index: check_text(entry, index) for index, entry in enumerate(entries) if index not in images}
+        pending = [self.read_texts(list(texts.values())), *(self.read_picture(*image) for image in images.items())]
+        tasks = [asyncio.ensure_future(task) for task in pending]
+        try:
+            (rows, num_tokens, num_truncated), *pixels = await asyncio.gather(*tasks)
+        finally:  # after the first mistake the rest is not read
+            for task in tasks:
+                task.cancel()
+        inputs = dict(zip(texts, rows)) | dict(zip(images, pixels))
+        futures = [asyncio.get_running_loop().create_future() for _ in entries]
+        for index, future in enumerate(futures):
+            self.queue.put_nowait(Batch([future], inputs[index]))
+        return Embedded(torch.stack(await asyncio.gather(*futures)), num_tokens, num_truncated)
 
-    def prepare(self, entries: list[str]) -> Prepared:
-        """Tokens of the texts and pixels of the pictures. Raises a `RequestError` that names the entry."""
-        images, texts = {}, {}
-        for index, entry in enumerate(entries):
-            name = f"input[{index}]"
-            data = read_picture_bytes(entry, name, self.limits)
-            if data is not None:
-                image = decode_picture(data, name, self.limits.max_pixels)
-                images[index] = prepare_images(self.processor, [image])
-            elif not entry.strip():
-                raise RequestError(f"`{name}` is empty: send a text or a picture.", "input")
-            elif len(entry) > MAX_CHARACTERS:
-                raise RequestError(f"`{name}` has {len(entry)} characters, the most are {MAX_CHARACTERS}.", "input")
-            else:
-                texts[index] = entry
-        num_tokens, truncated, inputs = 0, [], images
-        if texts:
-            with self.tokenizer_lock:  # a fast tokenizer serves one thread at a time
-                tokens, truncated = tokenize_and_count(self.processor, list(texts.values()), self.max_length)
-            num_tokens = int(tokens.get("attention_mask", torch.ones_like(tokens["input_ids"])).sum())
-            for row, index in enumerate(texts):
-                inputs[index] = {key: values[row : row + 1] for key, values in tokens.items()}
-        return Prepared([inputs[index] for index in range(len(entries))], num_tokens, sum(truncated))
+    async def read_texts(self, texts: list[str]) -> tuple[list[dict[str, torch.Tensor]], int, int]:
+        """The inputs of the model for each text, the number of their tokens, and how many texts were truncated."""
+        if not texts:
+            return [], 0, 0
+        loop = asyncio.get_running_loop()
+        tokens, truncated = await loop.run_in_executor(
+            self.tokenizer_thread, tokenize_and_count, self.processor, texts, self.max_length
+        )
+        num_tokens = int(tokens.get("attention_mask", torch.ones_like(tokens["input_ids"])).sum())
+        rows = [{key: values[row : row + 1] for key, values in tokens.items()} for row in range(len(texts))]
+        return rows, num_tokens, sum(truncated)
+
+    async def read_picture(self, index: int, entry: str) -> dict[str, torch.Tensor]:
+        """The inputs of the model for a picture, which is fetched or decoded with few others at a time."""
+        name, loop = f"input[{index}]", asyncio.get_running_loop()
+        if DATA_URL.match(entry):
+            return await loop.run_in_executor(self.readers, self.prepare, entry, name)
+        if self.limits.allow_urls == "none":
+            raise RequestError(
+                f"`{name}` is an address, and this server fetches none (`--allow_urls`): send the picture as a data "
+                "URL.",
+                "input",
+            )
+        is_allowed = is_public if self.limits.allow_urls == "public" else lambda address: True
+        async with self.fetches:
+            try:
+                content = await fetch(entry.strip(), self.limits.max_bytes, is_allowed)
+            except FetchError as error:
+                raise RequestError(f"`{name}` cannot be fetched: {error}.", "input") from error
+            return await loop.run_in_executor(self.readers, self.prepare, content, name)
+
+    def prepare(self, content: str | bytes, name: str) -> dict[str, torch.Tensor]:
+        """The inputs of the model for a picture, from a data URL or the bytes of a file."""
+        if isinstance(content, str):
+            content = decode_base64(content, name)
+        return prepare_images(self.processor, [decode_picture(content, name, self.limits.max_pixels)])
 
     async def run(self) -> None:
         """Computes what is waiting, until it is cancelled."""
@@ -129,11 +170,14 @@ class Embedder:
             waiting = [await self.queue.get()]
             while not self.queue.empty() and len(waiting) < self.batch_size:
                 waiting.append(self.queue.get_nowait())
+            waiting = [batch for batch in waiting if not batch.entries[0].done()]  # else the request was given up
+            if not waiting:
+                continue
             computed = loop.run_in_executor(self.model_thread, self.compute, waiting)
             await asyncio.wait([computed])
             if (error := computed.exception()) is None:
                 for future, embedding in computed.result():
-                    if not future.done():  # else the request was given up
+                    if not future.done():
                         future.set_result(embedding)
                 continue
             logger.error(f"A batch of {len(waiting)} texts and pictures failed.", exc_info=error)
@@ -151,43 +195,44 @@ class Embedder:
             batches.append(Batch([batch.entries[0] for batch in images], inputs))
         return [pair for batch in batches for pair in zip(batch.entries, embed_batch(self.model, batch))]
 
+    def close(self) -> None:
+        """Ends the threads, when what they compute is done."""
+        for threads in (self.readers, self.tokenizer_thread, self.model_thread):
+            threads.shutdown(wait=False, cancel_futures=True)
 
-def read_picture_bytes(entry: str, name: str, limits: ServingArguments) -> bytes | None:
-    """The file of a picture, given as a data URL or an address; None if the entry is a text."""
-    if DATA_URL.match(entry):
-        header, _, data = entry.partition(",")
-        if not header.lower().endswith(";base64"):
-            raise RequestError(f"`{name}` is a data URL without base64: `data:image/jpeg;base64,...`.", "input")
-        try:
-            return base64.b64decode(data, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise RequestError(f"`{name}` is no base64: {error}.", "input") from error
-    if not WEB_URL.fullmatch(entry.strip()):
-        return None
-    if not limits.allow_urls:
-        raise RequestError(
-            f"`{name}` is an address, and this server fetches none (`--allow_urls`): send the picture as a data URL.",
-            "input",
-        )
+
+def is_picture(entry: str) -> bool:
+    """Whether an entry is a data URL or a web address: else it is a text."""
+    return bool(DATA_URL.match(entry) or WEB_URL.fullmatch(entry.strip()))
+
+
+def check_text(entry: str, index: int) -> str:
+    """A text, if it is one. Raises a `RequestError` if it is empty or too long."""
+    if not entry.strip():
+        raise RequestError(f"`input[{index}]` is empty: send a text or a picture.", "input")
+    if len(entry) > MAX_CHARACTERS:
+        raise RequestError(f"`input[{index}]` has {len(entry)} characters, the most are {MAX_CHARACTERS}.", "input")
+    return entry
+
+
+def decode_base64(entry: str, name: str) -> bytes:
+    """The file in a data URL."""
+    header, _, data = entry.partition(",")
+    if not header.lower().endswith(";base64"):
+        raise RequestError(f"`{name}` is a data URL without base64: `data:image/jpeg;base64,...`.", "input")
     try:
-        with urllib.request.urlopen(entry.strip(), timeout=FETCH_TIMEOUT) as response:
-            data = response.read(limits.max_bytes + 1)
-    except (OSError, ValueError, HTTPException) as error:
-        raise RequestError(f"`{name}` cannot be fetched: {error}.", "input") from error
-    if len(data) > limits.max_bytes:
-        raise RequestError(f"`{name}` has more than {limits.max_bytes} bytes.", "input", status=413)
-    return data
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(f"`{name}` is no base64: {error}.", "input") from error
 
 
 def decode_picture(data: bytes, name: str, max_pixels: int) -> PIL.Image.Image:
     """An upright RGB picture from a file. Raises a `RequestError` if there is none, or it is too large."""
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with open_image(data, SAFE_FORMATS) as image:
             width, height = image.size
         if width * height <= max_pixels:
-            return read_image({"bytes": data})
-    except PIL.UnidentifiedImageError as error:
-        raise RequestError(f"`{name}` is no picture of {', '.join(FORMATS)}.", "input") from error
-    except (UnreadableImageError, *IMAGE_ERRORS) as error:
-        raise RequestError(f"`{name}` is a picture that cannot be read: {error}", "input") from error
+            return read_image({"bytes": data}, formats=SAFE_FORMATS)
+    except IMAGE_ERRORS as error:
+        raise RequestError(f"`{name}` is no picture that can be read: {str(error).rstrip('.')}.", "input") from error
     raise RequestError(f"`{name}` has {width} x {height} pixels, the most are {max_pixels}.", "input", status=413)

@@ -4,17 +4,18 @@
 
 import asyncio
 import base64
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Literal
 
 import torch
 
 from ..embedding.arguments import ModelArguments
 from ..embedding.models import load_model
+from ..network import listen
 from .arguments import ServingArguments
-from .embedder import Embedder, RequestError
+from .embedder import Embedded, Embedder, RequestError
 
 
 try:
@@ -22,15 +23,22 @@ try:
     from pydantic import BaseModel, ConfigDict, ValidationError
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
-    from starlette.requests import Request
-    from starlette.responses import JSONResponse
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 except ImportError as error:
     raise ImportError(f'The server lacks {error.name}: `pip install "modeling_lotlip[serve]"` brings it.') from error
 
 
 MAX_REQUESTS = 128  # that are answered at once
+MAX_TOTAL = 8  # times the most bytes of a request are those of all at once
+SECONDS_TO_SEND = 60  # a request
+CLIENT_LEFT = 499  # nobody reads it
 SECONDS_TO_FINISH = 10  # what is being answered, after Ctrl-C
+NO_TOKENS = (
+    "`input` must be a string or a list of strings. Lists of tokens are of OpenAI's tokenizer: send the text "
+    "(LangChain does with `check_embedding_ctx_length=False`)."
+)
 
 
 class EmbeddingRequest(BaseModel):
@@ -41,29 +49,98 @@ class EmbeddingRequest(BaseModel):
     input: str | list[str]
     model: str
     encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
     user: str | None = None
 
 
-async def read_request(request: Request, limits: ServingArguments) -> EmbeddingRequest:
-    """Reads no more than may be sent. Raises a `RequestError` if it is no such request."""
+class Load:
+    """
+    What is being answered, each kind of it up to a limit.
+
+    Args:
+        limits (`dict[str, int]`):
+            The most of each kind.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.serving.server import Load
+
+    >>> load = Load(requests=2)
+    >>> with load.share() as take:
+    ...     take("requests", 2)
+    ...     dict(load.taken)
+    {'requests': 2}
+    >>> dict(+load.taken)
+    {}
+    ```"""
+
+    def __init__(self, **limits: int):
+        self.limits, self.taken = limits, Counter()
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[str, int], None]]:
+        """
+        The share of one request, which ends with the block: a function that adds to it, and raises a `RequestError`
+        where there is no room.
+        """
+        own = Counter()
+
+        def take(what: str, number: int) -> None:
+            if self.taken[what] + number > self.limits[what]:
+                raise RequestError(f"The server is busy: it has {self.limits[what]} {what}. Try again.", status=503)
+            own[what] += number
+            self.taken[what] += number
+
+        try:
+            yield take
+        finally:
+            self.taken -= own
+
+
+async def read_request(request: Request, limits: ServingArguments, take: Callable[[str, int], None]) -> bytes:
+    """The body. Raises a `RequestError` if it is no JSON, or more than may be sent."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestError("Send JSON, with `Content-Type: application/json`.", status=415)
     body = bytearray()
     async for chunk in request.stream():
+        take("bytes", len(chunk))
         body += chunk
         if len(body) > limits.max_bytes:
             raise RequestError(f"The request has more than {limits.max_bytes} bytes: send less.", status=413)
+    return bytes(body)
+
+
+def parse_request(body: bytes) -> EmbeddingRequest:
+    """Raises a `RequestError` if it is no such request."""
     try:
-        return EmbeddingRequest.model_validate_json(bytes(body))
+        return EmbeddingRequest.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         param = str(first["loc"][0]) if first["loc"] else None
         if first["type"] == "extra_forbidden":
             raise RequestError(f"`{param}` is no field of a request here: leave it out.", param) from error
         if param == "input" and first["type"] != "missing":
-            raise RequestError("`input` must be a string or a list of strings.", param) from error
+            raise RequestError(NO_TOKENS, param) from error
         prefix = "The request" if param is None else f"`{param}`"
         raise RequestError(f"{prefix}: {first['msg']}.", param) from error
+
+
+def check_request(asked: EmbeddingRequest, name: str, dim: int, max_batch_size: int) -> list[str]:
+    """The texts and pictures that are asked for. Raises a `RequestError` if the model cannot answer that."""
+    if asked.model != name:
+        message = f"The model `{asked.model}` is not served here, but `{name}`."
+        raise RequestError(message, "model", status=404, code="model_not_found")
+    if asked.dimensions not in (None, dim):
+        message = f"`dimensions` must be {dim}, as this model's embeddings have, or left out: got {asked.dimensions}."
+        raise RequestError(message, "dimensions")
+    entries = [asked.input] if isinstance(asked.input, str) else asked.input
+    if not entries:
+        raise RequestError("`input` is empty: send a text or a picture.", "input")
+    if len(entries) > max_batch_size:
+        message = f"`input` has {len(entries)} entries, the most in a request are {max_batch_size}."
+        raise RequestError(message, "input")
+    return entries
 
 
 def encode(embedding: torch.Tensor, encoding_format: str) -> list[float] | str:
@@ -73,32 +150,50 @@ def encode(embedding: torch.Tensor, encoding_format: str) -> list[float] | str:
     return base64.b64encode(embedding.numpy().astype("<f4").tobytes()).decode()
 
 
-async def create_embeddings(request: Request) -> JSONResponse:
+async def wait_for_leaving(request: Request) -> None:
+    """Returns when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def embed_for(request: Request, embedder: Embedder, entries: list[str]) -> Embedded | None:
+    """The answer, as long as the client waits for it; None once it has left."""
+    answering = asyncio.create_task(embedder.embed(entries))
+    leaving = asyncio.create_task(wait_for_leaving(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return answering.result() if answering.done() else None
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def create_embeddings(request: Request) -> Response:
     """The endpoint."""
     state = request.app.state
-    if state.num_requests >= MAX_REQUESTS:
-        raise RequestError(f"{MAX_REQUESTS} requests are being answered: try again later.", status=503)
-    state.num_requests += 1
-    try:
-        limits = state.embedder.limits
-        asked = await read_request(request, limits)
-        entries = [asked.input] if isinstance(asked.input, str) else asked.input
-        if not entries:
-            raise RequestError("`input` is empty: send a text or a picture.", "input")
-        if len(entries) > limits.max_batch_size:
-            message = f"`input` has {len(entries)} entries, the most in a request are {limits.max_batch_size}."
-            raise RequestError(message, "input")
-        embeds, prepared = await state.embedder.embed(entries)
-    finally:
-        state.num_requests -= 1
+    embedder, limits = state.embedder, state.embedder.limits
+    with state.load.share() as take:
+        take("requests", 1)
+        try:
+            body = await asyncio.wait_for(read_request(request, limits, take), SECONDS_TO_SEND)
+        except asyncio.TimeoutError as error:
+            raise RequestError(f"The request took more than {SECONDS_TO_SEND} seconds.", status=408) from error
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_LEFT)
+        asked = parse_request(body)
+        entries = check_request(asked, state.name, embedder.dim, limits.max_batch_size)
+        take("texts and pictures", len(entries))
+        embedded = await embed_for(request, embedder, entries)
+    if embedded is None:
+        return Response(status_code=CLIENT_LEFT)
     data = [
         {"object": "embedding", "index": index, "embedding": encode(embedding, asked.encoding_format)}
-        for index, embedding in enumerate(embeds)
+        for index, embedding in enumerate(embedded.embeds)
     ]
-    usage = {"prompt_tokens": prepared.num_tokens, "total_tokens": prepared.num_tokens}
+    usage = {"prompt_tokens": embedded.num_tokens, "total_tokens": embedded.num_tokens}
     return JSONResponse(
         {"object": "list", "data": data, "model": asked.model, "usage": usage},
-        headers={"x-truncated-texts": str(prepared.num_truncated)},
+        headers={"x-truncated-texts": str(embedded.num_truncated)},
     )
 
 
@@ -106,6 +201,13 @@ async def list_models(request: Request) -> JSONResponse:
     """The one model that is served."""
     model = {"id": request.app.state.name, "object": "model", "created": 0, "owned_by": "lotlip"}
     return JSONResponse({"object": "list", "data": [model]})
+
+
+async def tell_health(request: Request) -> JSONResponse:
+    """Whether embeddings are computed."""
+    if request.app.state.running.done():
+        raise RequestError("Nothing is computed any more: start the server anew.", status=503)
+    return JSONResponse({"status": "ok"})
 
 
 async def report(request: Request, error: Exception) -> JSONResponse:
@@ -116,7 +218,8 @@ async def report(request: Request, error: Exception) -> JSONResponse:
     elif isinstance(error, RequestError):
         message, status = str(error), error.status
     kind = "invalid_request_error" if status < 500 else "server_error"
-    body = {"message": message, "type": kind, "param": getattr(error, "param", None), "code": None}
+    body = {"message": message, "type": kind}
+    body |= {key: getattr(error, key, None) for key in ("param", "code")}
     return JSONResponse({"error": body}, status, headers=getattr(error, "headers", None))
 
 
@@ -128,24 +231,26 @@ def create_app(embedder: Embedder, name: str) -> Starlette:
         embedder (`Embedder`):
             What computes embeddings.
         name (`str`):
-            What `/v1/models` calls the model.
+            What requests call the model.
     """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(embedder.run())
+        app.state.running = asyncio.create_task(embedder.run())
         yield
-        task.cancel()
-        embedder.readers.shutdown(wait=False)
-        embedder.model_thread.shutdown(wait=False)
+        app.state.running.cancel()
+        embedder.close()
 
     routes = [
         Route("/v1/embeddings", create_embeddings, methods=["POST"]),
         Route("/v1/models", list_models, methods=["GET"]),
+        Route("/health", tell_health, methods=["GET"]),
     ]
     handlers = {RequestError: report, HTTPException: report, Exception: report}
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
-    app.state.embedder, app.state.name, app.state.num_requests = embedder, name, 0
+    app.state.embedder, app.state.name = embedder, name
+    limits = {"bytes": MAX_TOTAL * embedder.limits.max_bytes, "texts and pictures": embedder.limits.max_waiting}
+    app.state.load = Load(requests=MAX_REQUESTS, **limits)
     return app
 
 
@@ -153,15 +258,6 @@ def create_server(app: Starlette) -> uvicorn.Server:
     """Runs an application by `run(sockets=[...])`, until Ctrl-C or until `should_exit` is set."""
     options = {"log_level": "warning", "timeout_graceful_shutdown": SECONDS_TO_FINISH}
     return uvicorn.Server(uvicorn.Config(app, **options))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Raises a `ValueError` if that is not possible."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ValueError(f"--host {host} --port {port} cannot be listened at: {reason}. Name others.") from error
 
 
 def serve(serving: ServingArguments, model_arguments: ModelArguments) -> None:
@@ -172,10 +268,11 @@ def serve(serving: ServingArguments, model_arguments: ModelArguments) -> None:
         `ValueError`: if the port is taken, or the model cannot be used.
     """
     name = model_arguments.model_name_or_path
+    served_name = serving.served_model_name or name
     with listen(serving.host, serving.port) as listener:
         model, processor = load_model(name, model_arguments)
         embedder = Embedder(model, processor, serving, model_arguments.batch_size, model_arguments.max_length)
         host, port = listener.getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
-        print(f"{name} is served at http://{host}:{port}/v1. Ctrl-C ends it.", flush=True)
-        create_server(create_app(embedder, name)).run(sockets=[listener])
+        print(f"{served_name} is served at http://{host}:{port}/v1. Ctrl-C ends it.", flush=True)
+        create_server(create_app(embedder, served_name)).run(sockets=[listener])

@@ -27,7 +27,7 @@ def test_it_answers_until_ctrl_c(model_dir):
             address = re.search(r"http://127\.0\.0\.1:\d+/v1", server.stdout.readline())[0]
             http_client = httpx.Client(trust_env=False)
             with openai.OpenAI(base_url=address, api_key="none", http_client=http_client) as client:
-                assert len(client.embeddings.create(model="m", input=["a red boat", "a tree"]).data) == 2
+                assert len(client.embeddings.create(model=str(model_dir), input=["a red boat", "a tree"]).data) == 2
             server.send_signal(signal.SIGINT)
             _, errors = server.communicate(timeout=60)
         finally:
@@ -70,9 +70,13 @@ def test_a_missing_extra_is_told(monkeypatch, capsys):
     assert 'pip install "modeling_lotlip[serve]"' in fail([], capsys)
 
 
-@pytest.mark.parametrize("arguments", [["--port", "70000"], ["--max_batch_size", "0"], ["--max_pixels", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["--port", "70000"], ["--max_batch_size", "0"], ["--max_pixels", "0"], ["--max_waiting", "9"]]
+)
 def test_wrong_limits_are_told(arguments, capsys):
     with pytest.raises(SystemExit):
         lotlip.main(["serve", *arguments])
     error = capsys.readouterr().err
-    assert error.startswith(f"lotlip serve: error: {arguments[0]} must be at") and error.count("\n") == 1
+    assert (
+        error.startswith(f"lotlip serve: error: {arguments[0]}") and "must be at" in error and error.count("\n") == 1
+    )

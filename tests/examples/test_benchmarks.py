@@ -62,6 +62,13 @@ def test_search(run, monkeypatch, capsys):
     assert table["rows"]["index"]["megabytes_on_disk"] > 0.03
 
 
+def test_serve(run):
+    (table,) = run("serve", "--layers", 1, "--clients", 3, "--requests", 2, "--words", 4)
+    assert table["title"] == "3 clients, 4 words" and list(table["rows"]) == ["together", "one after the other"]
+    assert table["rows"]["one after the other"]["ratio"] == 1
+    assert all(row["95th_percentile_seconds"] >= row["median_seconds"] > 0 for row in table["rows"].values())
+
+
 def test_visitors(run, model_dir):
     (table,) = run(
         "visitors", "--model_name_or_path", model_dir, "--pictures", 12, "--questions", 3, "--visitors", 1, 4

@@ -2,9 +2,9 @@
 
 import asyncio
 import base64
-import http.server
 import io
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +21,12 @@ from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.network import listen
 from modeling_lotlip.serving import embedder as embedder_module
 from modeling_lotlip.serving import server as server_module
 from modeling_lotlip.serving.arguments import ServingArguments
 from modeling_lotlip.serving.embedder import Embedder
-from modeling_lotlip.serving.server import create_app, create_server, listen
+from modeling_lotlip.serving.server import create_app, create_server
 from tests.helpers.embeddings import embed_images
 
 
@@ -39,17 +40,24 @@ def data_url(image: Image.Image, format: str = "PNG", **options) -> str:
     return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
+class Address(str):
+    """Where a server is, and what it is made of."""
+
+
 @contextmanager
 def serving(folder, **limits):
     """The address of a server of a model; it ends with the block."""
     model, processor = load_model(str(folder), LoadingArguments(device="cpu"))
     embedder = Embedder(model, processor, ServingArguments(**limits), batch_size=8)
-    server = create_server(create_app(embedder, "model"))
+    app = create_app(embedder, "model")
+    server = create_server(app)
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            address = Address(f"http://127.0.0.1:{listener.getsockname()[1]}")
+            address.app, address.embedder, address.load = app, embedder, app.state.load
+            yield address
         finally:
             server.should_exit = True
             thread.join(30)
@@ -62,9 +70,9 @@ def address(model_dir):
         yield address
 
 
-def connect(address: str) -> openai.OpenAI:
+def connect(address: str, max_retries: int = 0) -> openai.OpenAI:
     client = httpx.Client(trust_env=False)
-    return openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, http_client=client)
+    return openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=max_retries, http_client=client)
 
 
 @pytest.fixture
@@ -82,8 +90,8 @@ def test_embeddings_are_those_of_the_library(family, encoding_format, model_dir,
     expected = torch.stack([texts[0], images[0], texts[1], images[1], images[2], texts[2]])
     entries = [TEXTS[0], data_url(PICTURES[0]), TEXTS[1], data_url(PICTURES[1]), data_url(PICTURES[2]), TEXTS[2]]
     with serving(folder) as address, connect(address) as client:
-        answer = client.embeddings.create(model="any", input=entries, encoding_format=encoding_format)
-    assert answer.model == "any" and [entry.index for entry in answer.data] == list(range(6))
+        answer = client.embeddings.create(model="model", input=entries, encoding_format=encoding_format)
+    assert answer.model == "model" and [entry.index for entry in answer.data] == list(range(6))
     embeds = [entry.embedding for entry in answer.data]
     if encoding_format == "base64":  # asked for by name, it is not decoded by the client
         embeds = [np.frombuffer(base64.b64decode(embedding), "<f4") for embedding in embeds]
@@ -91,13 +99,13 @@ def test_embeddings_are_those_of_the_library(family, encoding_format, model_dir,
 
 
 def test_a_string_its_tokens_and_truncation(client):
-    answer = client.embeddings.with_raw_response.create(model="m", input="a red boat")
+    answer = client.embeddings.with_raw_response.create(model="model", input="a red boat")
     assert answer.headers["x-truncated-texts"] == "0"
     assert answer.parse().usage.model_dump() == {"prompt_tokens": 5, "total_tokens": 5}  # with [CLS] and [SEP]
     assert len(answer.parse().data) == 1 and abs(np.linalg.norm(answer.parse().data[0].embedding) - 1) < 1e-5
-    answer = client.embeddings.with_raw_response.create(model="m", input=["red " * 500, "boat"])
+    answer = client.embeddings.with_raw_response.create(model="model", input=["red " * 500, "boat"])
     assert answer.headers["x-truncated-texts"] == "1" and answer.parse().usage.prompt_tokens == 126 + 3
-    assert client.embeddings.create(model="m", input=data_url(PICTURES[0])).usage.total_tokens == 0
+    assert client.embeddings.create(model="model", input=data_url(PICTURES[0])).usage.total_tokens == 0
     assert [model.id for model in client.models.list()] == ["model"]
 
 
@@ -110,27 +118,31 @@ POSTSCRIPT = "data:image/png;base64," + base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3
     "body, status, message",
     [
         ({"input": "a boat"}, 400, "`model`: Field required."),
-        ({"model": "m"}, 400, "`input`: Field required."),
+        ({"model": "model"}, 400, "`input`: Field required."),
         ({"input": []}, 400, "`input` is empty"),
         ({"input": " "}, 400, "`input[0]` is empty"),
         ({"input": ["a boat", ""]}, 400, "`input[1]` is empty"),
-        ({"input": [1, 2]}, 400, "`input` must be a string or a list of strings."),
+        ({"input": [1, 2]}, 400, "`input` must be a string or a list of strings. Lists of tokens are of OpenAI"),
+        ({"input": [[1, 2], [3]]}, 400, "`input` must be a string or a list of strings. Lists of tokens are of"),
+        ({"input": ["a boat", 3]}, 400, "`input` must be a string or a list of strings. Lists of tokens are of"),
         ({"input": None}, 400, "`input` must be a string or a list of strings."),
-        ({"input": "a boat", "dimensions": 8}, 400, "`dimensions` is no field of a request here: leave it out."),
+        ({"input": "a boat", "dimensions": 8}, 400, "`dimensions` must be 32, as this model's embeddings have"),
+        ({"input": "a boat", "truncate": True}, 400, "`truncate` is no field of a request here: leave it out."),
+        ({"input": "a boat", "model": "gpt"}, 404, "The model `gpt` is not served here, but `model`."),
         ({"input": "a boat", "encoding_format": "int8"}, 400, "`encoding_format`: Input should be 'float' or 'bas"),
         ({"input": ["a boat"] * 9}, 400, "`input` has 9 entries, the most in a request are 8."),
         ({"input": "a" * 100_001}, 413, "The request has more than 100000 bytes: send less."),
         ({"input": ["a boat", "data:image/png,abc"]}, 400, "`input[1]` is a data URL without base64"),
         ({"input": "data:image/png;base64,a*c"}, 400, "`input[0]` is no base64"),
-        ({"input": NO_PICTURE}, 400, "`input[0]` is no picture of JPEG, PNG"),
-        ({"input": POSTSCRIPT}, 400, "`input[0]` is no picture of JPEG, PNG"),
-        ({"input": CUT_OFF}, 400, "`input[0]` is a picture that cannot be read"),
+        ({"input": NO_PICTURE}, 400, "`input[0]` is no picture that can be read: it is none of JPEG"),
+        ({"input": POSTSCRIPT}, 400, "`input[0]` is no picture that can be read: it is none of JPEG"),
+        ({"input": CUT_OFF}, 400, "`input[0]` is no picture that can be read: The image is dam"),
         ({"input": data_url(Image.new("1", (101, 100)))}, 413, "`input[0]` has 101 x 100 pixels, the most are 10000"),
         ({"input": "http://127.0.0.1:1/a.png"}, 400, "`input[0]` is an address, and this server fetches none"),
     ],
 )
 def test_a_mistake_is_told_in_the_form_of_openai(body, status, message, address):
-    body = body if "model" in body or body == {"input": "a boat"} else {"model": "m", **body}
+    body = body if "model" in body or body == {"input": "a boat"} else {"model": "model", **body}
     answer = httpx.post(f"{address}/v1/embeddings", json=body, trust_env=False)
     error = answer.json()["error"]
     assert answer.status_code == status and error["message"].startswith(message)
@@ -139,7 +151,7 @@ def test_a_mistake_is_told_in_the_form_of_openai(body, status, message, address)
 
 def test_the_client_raises_its_own_errors(client):
     with pytest.raises(openai.BadRequestError) as caught:
-        client.embeddings.create(model="m", input=[])
+        client.embeddings.create(model="model", input=[])
     assert caught.value.param == "input" and caught.value.type == "invalid_request_error"
 
 
@@ -147,9 +159,9 @@ def test_the_client_raises_its_own_errors(client):
     "method, path, content, content_type, status",
     [
         ("POST", "/v1/embeddings", b"{", "application/json", 400),
-        ("POST", "/v1/embeddings", b'{"input": "\\ud800", "model": "m"}', "application/json", 400),
+        ("POST", "/v1/embeddings", b'{"input": "\\ud800", "model": "model"}', "application/json", 400),
         ("POST", "/v1/embeddings", b"[" * 50_000, "application/json", 400),
-        ("POST", "/v1/embeddings", b'{"input": "a boat", "model": "m"}', "text/plain", 415),
+        ("POST", "/v1/embeddings", b'{"input": "a boat", "model": "model"}', "text/plain", 415),
         ("GET", "/v1/embeddings", b"", "application/json", 405),
         ("POST", "/v1/chat/completions", b"{}", "application/json", 404),
     ],
@@ -163,7 +175,7 @@ def test_what_is_no_request_is_told_too(method, path, content, content_type, sta
 def test_a_long_text_within_the_bytes_is_refused(model_dir):
     with serving(model_dir) as address, connect(address) as client:
         with pytest.raises(openai.BadRequestError, match="has 100001 characters, the most are 100000"):
-            client.embeddings.create(model="m", input="a" * 100_001)
+            client.embeddings.create(model="model", input="a" * 100_001)
 
 
 def test_thirty_clients_at_once_lose_nothing(address, model_dir):
@@ -175,7 +187,7 @@ def test_thirty_clients_at_once_lose_nothing(address, model_dir):
         with connect(address) as client:
             for turn in range(4):
                 text, index = " ".join(["red boat"] * (1 + number)) + " sea" * turn, (number + turn) % 3
-                answer = client.embeddings.create(model="m", input=[text, data_url(PICTURES[index])])
+                answer = client.embeddings.create(model="model", input=[text, data_url(PICTURES[index])])
                 expected = torch.stack([expected_texts[text], images[index]])
                 errors.append(np.abs(np.array([e.embedding for e in answer.data]) - expected.numpy()).max())
         assert len(errors) == 4
@@ -188,15 +200,54 @@ def test_thirty_clients_at_once_lose_nothing(address, model_dir):
     assert len(errors) == 30 and max(errors) < 1e-6
 
 
-def test_entries_of_several_requests_are_computed_together(model_dir, monkeypatch):
-    sizes = []
+@pytest.fixture
+def sizes(monkeypatch):
+    """How many entries each batch had, and what lets them be computed."""
+    sizes, gate = [], threading.Event()
 
     def embed_batch(model, batch):
         sizes.append(len(batch.entries))
+        assert gate.wait(60)
         return compute(model, batch)
 
     compute = embedder_module.embed_batch
     monkeypatch.setattr(embedder_module, "embed_batch", embed_batch)
+    return sizes, gate
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_entries_of_several_requests_are_computed_together(model_dir, sizes):
+    sizes, gate = sizes
+    model, processor = load_model(str(model_dir), LoadingArguments(device="cpu"))
+    texts = [" ".join(["red boat"] * (1 + number % 5)) for number in range(33)]
+    expected = embed_corpus(model, processor, texts).numpy()
+
+    async def ask(address: str, embedder: Embedder) -> np.ndarray:
+        http_client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None))
+        options = {"base_url": f"{address}/v1", "api_key": "none", "max_retries": 0, "http_client": http_client}
+        async with openai.AsyncOpenAI(**options) as client:
+            asked = [asyncio.create_task(client.embeddings.create(model="model", input=text)) for text in texts]
+            # the first one is being computed, the others gather behind it
+            await asyncio.to_thread(wait_until, lambda: sum(sizes[:1]) + embedder.queue.qsize() == 33)
+            gate.set()
+            return np.array([answer.data[0].embedding for answer in await asyncio.gather(*asked)])
+
+    with serving(model_dir) as address:
+        found = asyncio.run(ask(address, address.embedder))
+    assert np.abs(found - expected).max() < 1e-6
+    assert sum(sizes) == 33 and max(sizes) == 8  # the batch size of this server
+    assert len(sizes) <= 1 + 32 // 8 + 1
+
+
+def test_pictures_and_texts_of_several_requests_are_computed_together(model_dir, sizes):
+    sizes, gate = sizes
+    gate.set()
 
     async def ask() -> list:
         model, processor = load_model(str(model_dir), LoadingArguments(device="cpu"))
@@ -210,7 +261,7 @@ def test_entries_of_several_requests_are_computed_together(model_dir, monkeypatc
         working.cancel()
         return answers
 
-    assert [len(embeds) for embeds, _ in asyncio.run(ask())] == [1, 1, 1, 3, 3, 3]
+    assert [len(answer.embeds) for answer in asyncio.run(ask())] == [1, 1, 1, 3, 3, 3]
     assert sum(sizes) == 12 and len(sizes) <= 4  # two rounds, of texts and of pictures
 
 
@@ -221,62 +272,90 @@ def test_a_failure_of_the_model_is_a_500_and_the_next_request_is_answered(client
     with monkeypatch.context() as patch:
         patch.setattr(embedder_module, "embed_batch", fail)
         with pytest.raises(openai.InternalServerError) as caught:
-            client.embeddings.create(model="m", input=["a boat", "a tree"])
+            client.embeddings.create(model="model", input=["a boat", "a tree"])
     assert "secret" not in str(caught.value) and caught.value.type == "server_error"
-    assert len(client.embeddings.create(model="m", input="a boat").data) == 1
+    assert len(client.embeddings.create(model="model", input="a boat").data) == 1
 
 
-def test_too_many_requests_at_once_are_told_to_come_again(client, monkeypatch):
-    monkeypatch.setattr(server_module, "MAX_REQUESTS", 0)
-    with pytest.raises(openai.InternalServerError) as caught:
-        client.embeddings.create(model="m", input="a boat")
-    assert caught.value.status_code == 503 and "try again later" in str(caught.value)
+@pytest.mark.parametrize(
+    "limits, body, what",
+    [
+        ({"requests": 0}, {"input": "a boat"}, "0 requests"),
+        ({"bytes": 100}, {"input": "a boat " * 20}, "100 bytes"),
+        ({"texts and pictures": 3}, {"input": ["a boat"] * 4}, "3 texts and pictures"),
+    ],
+)
+def test_more_than_fits_is_told_to_come_again(limits, body, what, address, client, monkeypatch):
+    with monkeypatch.context() as patch:
+        for name, value in limits.items():
+            patch.setitem(address.load.limits, name, value)
+        answer = httpx.post(f"{address}/v1/embeddings", json={"model": "model", **body}, trust_env=False)
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+        message = answer.json()["error"]["message"]
+        assert message == f"The server is busy: it has {what}. Try again."
+    assert len(client.embeddings.create(model="model", **body).data) > 0
+    assert not +address.load.taken
 
 
-@pytest.fixture
-def files():
-    """A server of a picture, and of a file that is too large."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if self.path == "/none.png":
-                self.send_error(404)
-                return
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(picture if self.path == "/a.png" else bytes(200_000))
-
-        def log_message(self, *arguments):
-            pass
-
-    picture = base64.b64decode(data_url(PICTURES[0]).partition(",")[2])
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def test_a_client_that_is_told_so_comes_again(model_dir, sizes):
+    sizes, gate = sizes
+    with serving(model_dir, max_batch_size=2, max_waiting=2) as address, ThreadPoolExecutor(2) as executor:
+        with connect(address, max_retries=20) as first, connect(address, max_retries=20) as second:
+            asked = [executor.submit(first.embeddings.create, model="model", input=["a boat", "a tree"])]
+            wait_until(lambda: sizes)
+            refused = []
+            second._client.event_hooks["response"] = [lambda response: refused.append(response.status_code)]
+            asked.append(executor.submit(second.embeddings.create, model="model", input="a house"))
+            wait_until(lambda: 503 in refused)
+            gate.set()
+            assert [len(answer.result().data) for answer in asked] == [2, 1] and refused[-1] == 200
 
 
-def test_addresses_are_fetched_if_allowed(model_dir, files, monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with serving(model_dir, allow_urls=True, max_bytes=100_000) as address, connect(address) as client:
-        answer = client.embeddings.create(model="m", input=[f"{files}/a.png", data_url(PICTURES[0])])
-        assert answer.data[0].embedding == pytest.approx(answer.data[1].embedding, abs=1e-6)
-        for path, message in {"none.png": "cannot be fetched: HTTP Error 404", "large": "more than 100000 b"}.items():
-            with pytest.raises(openai.APIStatusError, match=message) as caught:
-                client.embeddings.create(model="m", input=f"{files}/{path}")
-            assert 400 <= caught.value.status_code < 500
+def test_the_server_says_whether_it_works(address):
+    answer = httpx.get(f"{address}/health", trust_env=False)
+    assert answer.status_code == 200 and answer.json() == {"status": "ok"}
 
 
-def test_a_request_that_is_given_up_stops_no_other(address, client):
-    body = json.dumps({"model": "m", "input": ["a boat"] * 8})
-    for _ in range(5):
-        with pytest.raises(httpx.TimeoutException):
-            httpx.post(
-                f"{address}/v1/embeddings",
-                content=body,
-                headers={"content-type": "application/json"},
-                timeout=httpx.Timeout(5, read=1e-4),
-                trust_env=False,
-            )
-    time.sleep(0.1)
-    assert len(client.embeddings.create(model="m", input="a boat").data) == 1
+def test_it_is_unwell_when_nothing_is_computed_any_more(model_dir):
+    with serving(model_dir) as address:
+        assert httpx.get(f"{address}/health", trust_env=False).status_code == 200
+        running = address.app.state.running
+        running.get_loop().call_soon_threadsafe(running.cancel)
+        wait_until(running.done)
+        assert httpx.get(f"{address}/health", trust_env=False).status_code == 503
+
+
+def send(address: str, body: bytes, length: int | None = None) -> socket.socket:
+    """A client that asks, and does not wait for the answer."""
+    place = httpx.URL(str(address))
+    connection = socket.create_connection((place.host, place.port))
+    lines = ["POST /v1/embeddings HTTP/1.1", "Host: a", "Content-Type: application/json"]
+    lines += [f"Content-Length: {length or len(body)}", "", ""]
+    connection.sendall("\r\n".join(lines).encode() + body)
+    return connection
+
+
+def test_what_a_client_asked_that_has_left_is_not_computed(model_dir, sizes):
+    sizes, gate = sizes
+    body = json.dumps({"model": "model", "input": ["a boat"] * 8}).encode()
+    with serving(model_dir) as address, connect(address) as client, ThreadPoolExecutor(1) as executor:
+        first = executor.submit(client.embeddings.create, model="model", input="a tree")
+        wait_until(lambda: sizes == [1])
+        others = [send(address, body) for _ in range(5)]
+        wait_until(lambda: address.embedder.queue.qsize() == 40)
+        for connection in others:
+            connection.close()
+        wait_until(lambda: address.load.taken["requests"] == 1)
+        gate.set()
+        assert len(first.result().data) == 1
+        assert len(client.embeddings.create(model="model", input="a boat").data) == 1
+        assert sizes == [1, 1] and not +address.load.taken
+        send(address, body, len(body) + 1).close()  # in the middle of it
+        assert len(client.embeddings.create(model="model", input="a boat").data) == 1
+
+
+def test_a_client_that_sends_too_slowly_is_ended(model_dir, monkeypatch):
+    monkeypatch.setattr(server_module, "SECONDS_TO_SEND", 0.2)
+    with serving(model_dir) as address, send(address, b"{", 9) as connection:
+        assert connection.recv(10_000).startswith(b"HTTP/1.1 408")
+        wait_until(lambda: not +address.load.taken)
