@@ -15,6 +15,7 @@ from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 from .. import LotlipTokenizer
 from .families import get_padding, in_trained_case
 from .features import image_features, text_features
+from .lengths import group_by_length
 from .models import check_single_embeddings
 from .token_wise import is_token_wise
 
@@ -118,10 +119,9 @@ def tokenize_and_count(
 
 def sorted_batches(window: list[tuple], processor: ProcessorMixin, tokens_per_batch: int) -> Iterator[Batch]:
     """Batches of texts, given as pairs of entry and unpadded tokens: the longest first, of like length together."""
-    window = sorted(window, key=lambda text: -len(text[1]["input_ids"]))
-    while window:
-        size = max(1, tokens_per_batch // len(window[0][1]["input_ids"]))
-        (entries, tokens), window = zip(*window[:size]), window[size:]
+    lengths = [len(tokens["input_ids"]) for _, tokens in window]
+    for places in group_by_length(lengths, tokens_per_batch, tokens_per_batch):  # as few batches as there can be
+        entries, tokens = zip(*(window[place] for place in places))
         inputs = pad_without_fast_tokenizer_warning(processor.tokenizer, list(tokens), return_tensors="pt")
         yield Batch(list(entries), dict(inputs), sum(len(text["input_ids"]) for text in tokens))
 

@@ -27,9 +27,9 @@ def is_token_wise(model: PreTrainedModel | PreTrainedConfig) -> bool:
 
 
 def pad_and_concatenate(embeds: list[torch.Tensor]) -> torch.Tensor:
-    """Embeddings (texts, length, dim) of texts of several lengths, padded with zeros to the longest, as one."""
-    length = max(part.shape[1] for part in embeds)
-    return torch.cat([pad(part, (0, 0, 0, length - part.shape[1])) for part in embeds])
+    """Embeddings (texts, ..., length, dim) of texts of several lengths, padded with zeros to the longest, as one."""
+    length = max(part.shape[-2] for part in embeds)
+    return torch.cat([pad(part, (0, 0, 0, length - part.shape[-2])) for part in embeds])
 
 
 def similarity_blocks_of_tokens(
