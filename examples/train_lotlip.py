@@ -340,12 +340,12 @@ def take_step(training: Training, batch: dict[str, torch.Tensor], report: dict[s
     training.unmatched_keys.count(report["unmatched"])
     result = train_step(
         training.model,
-        {name: tensor.to(training.accelerator.device) for name, tensor in batch.items()},
+        batch,
         training.optimizer,
         OBJECTIVES[args.objective],
         training.accelerator,
         keep_duplicate_negatives=args.keep_duplicate_negatives,
-        chunk_size=args.grad_cache_chunk_size,
+        tokens_per_chunk=args.grad_cache_tokens,
         max_grad_norm=args.max_grad_norm,
     )
     state.batch += 1

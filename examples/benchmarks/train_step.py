@@ -4,12 +4,14 @@
 A training step with a frozen image tower: each image with one short and one long caption, forward, backward, AdamW.
 
     python examples/benchmarks/train_step.py --images 8
+    python examples/benchmarks/train_step.py --lengths mean_46 --images 64 --variants "float32, padded" float32
     python examples/benchmarks/train_step.py --layers 2 --batch_sizes 8 32 128
     python examples/benchmarks/train_step.py --device cuda --largest_batch
 
-"cached" trains from the output of the image tower (`--cache_image_features`); "with data" decodes JPEGs, crops and
-tokenizes for every step, in `--workers` processes; "in chunks" encodes `--chunk_size` images at a time
-(`--grad_cache_chunk_size`). Peak memory is that of a process that runs the variant alone.
+"padded" computes all captions of a kind at the length of the longest, not in groups of like length; "cached" trains
+from the output of the image tower (`--cache_image_features`); "with data" decodes JPEGs, crops and tokenizes for every
+step, in `--workers` processes; "in chunks" encodes `--tokens_per_chunk` tokens at a time (`--grad_cache_tokens`). Peak
+memory is that of a process that runs the variant alone.
 """
 
 import io
@@ -49,6 +51,7 @@ from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.gradient_cache import backward_in_chunks
+from modeling_lotlip.training.groups import BatchGroups, count_image_tokens
 from modeling_lotlip.training.loss import GlobalLoss
 from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
 from modeling_lotlip.training.step import parameter_groups
@@ -56,17 +59,33 @@ from modeling_lotlip.training.step import parameter_groups
 
 Batch = dict[str, torch.Tensor]
 
+# Tokens of short and of long captions, cut at 126: the least, nine deciles and the most. Of the lamps of the J. Paul
+# Getty Museum; of ImageInWords, whole or as two consecutive sub-captions (`--num_sub_captions 2`), with the first
+# sub-caption as the short one; and made up, with a long tail: 46 tokens on average.
+LAMPS_SHORT = [5, 10, 13, 14, 17, 19, 21, 23, 25, 27, 47]
+IIW_SHORT = [8, 21, 24, 27, 30, 33, 37, 40, 45, 54, 111]
+LENGTHS = {
+    "lamps": (LAMPS_SHORT, [24, 56, 64, 71, 78, 84, 91, 98, 109, 125, 126]),
+    "iiw": (IIW_SHORT, [60, *[126] * 10]),
+    "iiw_2": (IIW_SHORT, [8, 31, 35, 39, 43, 47, 50, 55, 61, 70, 126]),
+    "mean_46": (LAMPS_SHORT, [8, 12, 17, 22, 28, 36, 45, 56, 73, 101, 126]),
+}
+
 
 @dataclass
 class StepArguments(TowerBenchmarkArguments):
     """What is measured."""
 
     images: int = argument(8, "Images in a batch.", least=1)
-    short_length: int = argument(15, "Tokens of a short caption.", least=3)
-    long_length: int = argument(122, "Tokens of a long caption.", least=3)
+    short_length: int = argument(15, "Tokens of every short caption, unless --lengths is given.", least=3)
+    long_length: int = argument(122, "Tokens of every long caption, unless --lengths is given.", least=3)
+    lengths: str | None = argument(
+        None, "Captions of unequal lengths, as they are in such data.", choices=tuple(LENGTHS)
+    )
     workers: int = argument(1, "Processes that decode and tokenize.", least=0)
-    chunk_size: int = argument(4, "Images encoded at a time, in chunks.", least=1)
+    tokens_per_chunk: int = argument(1500, "Tokens of captions and images encoded at a time, in chunks.", least=1)
     variants: list[str] | None = argument(None, "Measure these only, against the first one.")
+    memory: bool = argument(False, "Measure the memory of --variants, too, as without them.")
     batch_sizes: list[int] | None = argument(None, "Measure memory for so many images, and no time.", least=1)
     largest_batch: bool = argument(False, "Find the largest batch that fits (CUDA).")
 
@@ -78,13 +97,24 @@ class StepArguments(TowerBenchmarkArguments):
             )
 
 
+def draw_lengths(args: StepArguments) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of the short and of the long caption of each image: evenly spaced quantiles, in random order."""
+    if args.lengths is None:
+        return np.full(args.images, args.short_length), np.full(args.images, args.long_length)
+    places, generator = (np.arange(args.images) + 0.5) / args.images, np.random.default_rng(0)
+    short, long = (np.interp(places, np.linspace(0, 1, 11), deciles).round() for deciles in LENGTHS[args.lengths])
+    return generator.permutation(short.astype(int)), generator.permutation(long.astype(int))
+
+
 def random_batch(args: StepArguments) -> Batch:
     """Pixel values and captions of the lengths asked for."""
-    batch = {
-        "pixel_values": torch.randn(args.images, 3, 224, 224),
-        "short_input_ids": torch.randint(1000, 30000, (args.images, args.short_length)),
-        "input_ids": torch.randint(1000, 30000, (args.images, 1, args.long_length)),
-    }
+    batch = {"pixel_values": torch.randn(args.images, 3, 224, 224)}
+    for prefix, lengths in zip(("short_", ""), draw_lengths(args)):
+        mask = torch.arange(int(lengths.max())) < torch.from_numpy(lengths)[:, None]
+        input_ids = torch.randint(1000, 30000, mask.shape) * mask
+        batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"] = input_ids, mask.long()
+    for name in ("input_ids", "attention_mask"):
+        batch[name] = batch[name][:, None]  # one long caption
     return {name: values.to(args.device) for name, values in batch.items()}
 
 
@@ -93,14 +123,15 @@ def load_batches(args: StepArguments) -> Iterator[Batch]:
     generator, (words, processor) = random.Random(0), build_processor(30_000)
     rows = {"image": [], "caption": [], "long_captions": []}
     noise = np.random.default_rng(0)
-    for _ in range(args.images):
+    short_lengths, long_lengths = draw_lengths(args)
+    for short_length, long_length in zip(short_lengths, long_lengths):
         # noise over a gradient: about as many bytes as a photograph
         pixels = noise.integers(0, 64, (256, 320, 3)) + np.arange(320)[:, None] // 2
         file = io.BytesIO()
         PIL.Image.fromarray(pixels.astype(np.uint8)).save(file, "jpeg", quality=90)
         rows["image"].append({"bytes": file.getvalue(), "path": None})
-        rows["caption"].append(" ".join(generator.choices(words, k=args.short_length - 2)))
-        rows["long_captions"].append(" ".join(generator.choices(words, k=args.long_length - 2)))
+        rows["caption"].append(" ".join(generator.choices(words, k=short_length - 2)))
+        rows["long_captions"].append(" ".join(generator.choices(words, k=long_length - 2)))
     crop = RandomResizedCrop(224, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
     dataset = Dataset.from_dict(rows).cast_column("image", Image())
     reader = CaptionReader(dataset.column_names, CaptionArguments())
@@ -109,7 +140,7 @@ def load_batches(args: StepArguments) -> Iterator[Batch]:
     loader = DataLoader(
         samples,
         batch_sampler=batches,
-        collate_fn=SampleCollator(processor, args.long_length),
+        collate_fn=SampleCollator(processor, max_length=int(long_lengths.max())),
         num_workers=args.workers,
     )
     for batch, _ in loader:
@@ -154,13 +185,17 @@ def build_our_step(args: StepArguments, dtype: str) -> Callable[[Batch], None]:
 
     accelerator = Accelerator(cpu=args.device == "cpu")
 
-    def step(batch: Batch, chunk_size: int | None = None) -> None:
+    def step(batch: Batch, tokens_per_chunk: int | None = None, is_padded: bool = False) -> None:
         with torch.autocast(args.device.split(":")[0], getattr(torch, dtype), enabled=dtype != "float32"):
-            if chunk_size is not None:
-                backward_in_chunks(model, batch, contrastive_loss, chunk_size, accelerator)
+            groups = BatchGroups(batch, accelerator, tokens_per_chunk, count_image_tokens(model, batch))
+            if tokens_per_chunk is not None:
+                backward_in_chunks(model, groups, contrastive_loss, accelerator)
+            elif is_padded:
+                outputs = model(**batch)
+                loss = contrastive_loss(outputs.image_embeds, outputs.text_embeds, model.logit_scale).loss
             else:
-                loss = model(**batch, return_loss=True).loss
-        if chunk_size is None:
+                loss = contrastive_loss(*groups.embed(model, accelerator.device), model.logit_scale).loss
+        if tokens_per_chunk is None:
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -175,16 +210,18 @@ def build_variants(args: StepArguments, names: list[str]) -> dict[str, Callable[
     cached["vision_pooler_output"] = torch.randn(args.images, 768, device=args.device)
     steps, variants = {}, {}
     for name in names:
-        dtype, _, data = name.partition(", ")
+        dtype, *options = name.split(", ")
         if dtype not in steps:
             steps[dtype] = build_original_step(args) if dtype == "original" else build_our_step(args, dtype)
         step = steps[dtype]
-        if data == "with data":
+        if "padded" in options:
+            step = partial(step, is_padded=True)
+        if "in chunks" in options:
+            step = partial(step, tokens_per_chunk=args.tokens_per_chunk)
+        if "with data" in options:
             variants[name] = partial(step_with_data, step, load_batches(args))
-        elif data == "in chunks":
-            variants[name] = partial(step, batch, args.chunk_size)
         else:
-            variants[name] = partial(step, cached if data == "cached" else batch)
+            variants[name] = partial(step, cached if "cached" in options else batch)
     return variants
 
 
@@ -204,7 +241,7 @@ def measure_memory(name: str, *options: str) -> int:
 
 def report_memory(args: StepArguments) -> None:
     """Prints and writes the peak memory of batches of several sizes, whole and in chunks."""
-    print(f"\n| images | whole | in chunks of {args.chunk_size} |\n| --- | --- | --- |")
+    print(f"\n| images | whole | in chunks of {args.tokens_per_chunk} tokens |\n| --- | --- | --- |")
     rows = {}
     for images in args.batch_sizes:
         options = ["--images", str(images)]
@@ -236,11 +273,13 @@ def main() -> None:
     if args.largest_batch:
         return find_largest_batch(args)
 
-    ours = [f"{dtype}{data}" for dtype in args.dtypes for data in ("", ", with data", ", cached", ", in chunks")]
-    names = args.variants or ["original", *ours]
-    title = f"Training step of {args.images} images, {args.short_length} and {args.long_length} tokens"
+    options = ("", ", padded", ", with data", ", cached", ", cached, padded", ", in chunks")
+    names = args.variants or ["original", *(f"{dtype}{option}" for dtype in args.dtypes for option in options)]
+    lengths = "{} and {}".format(*(f"{lengths.mean():.0f}" for lengths in draw_lengths(args)))
+    title = f"Training step of {args.images} images, {lengths} tokens on average"
     seconds = measure(build_variants(args, names), args.repeats, args.device)
-    memory = None if args.variants else {name: measure_memory(name) for name in names}
+    has_memory = len(names) > 1 and (args.memory or not args.variants)  # else it is that of this process
+    memory = {name: measure_memory(name) for name in names} if has_memory else None
     table = report(title, seconds, names[0], args, memory=memory)
     write_results([{**table, "peak_memory": peak_memory(args.device)}], args)
 

@@ -170,14 +170,14 @@ def exchanged_bytes(
             Trained parameters. Their gradients are in float32, also with `--mixed_precision bf16`.
 
     Returns:
-        `dict[str, int]`: the bytes of `embeddings`, `ids` (and of the two lengths that padding is agreed on with),
-        `groups` of equal short captions, `present` captions, `sums` (the logarithms of the sums of exponentials of an
-        image's and a text's similarities, and the similarity of the pair), `scale gradient` (and that of a bias) and
-        `gradients`.
+        `dict[str, int]`: the bytes of `embeddings`, `ids` (and of the two lengths that padding is agreed on with, and
+        the number of calls of the model), `groups` of equal short captions, `present` captions, `sums` (the logarithms
+        of the sums of exponentials of an image's and a text's similarities, and the similarity of the pair), `scale
+        gradient` (and that of a bias) and `gradients`.
     """
     return {
         "embeddings": FLOAT32_BYTES * num_images * (1 + num_slots) * dim,
-        "ids": INT64_BYTES * (num_images * short_length + 2),
+        "ids": INT64_BYTES * (num_images * short_length + 3),
         "groups": INT64_BYTES * num_images,
         "present": BOOL_BYTES * num_images * num_slots,
         "sums": 3 * FLOAT32_BYTES * num_images * num_slots,

@@ -236,10 +236,11 @@ class OptimizationArguments(Arguments):
     gradient_accumulation_steps: int = argument(
         1, "Batches of an optimizer step, each contrasted for itself.", least=1, compared_on_resume=True, advanced=True
     )
-    grad_cache_chunk_size: int | None = argument(
+    grad_cache_tokens: int | None = argument(
         None,
-        "Encode so many images and their texts at a time: a batch of any size in the memory of these.",
+        "Encode so many tokens of captions and images at a time: a batch of any size in the memory of these.",
         least=1,
+        compared_on_resume=True,
         advanced=True,
     )
     learning_rate: float | None = argument(

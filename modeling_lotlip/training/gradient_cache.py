@@ -12,9 +12,11 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
+from .groups import BatchGroups
 from .loss import GlobalLoss
 from .models import get_scalars, is_vision_frozen
 
@@ -37,26 +39,23 @@ class RandomState:
 
 def backward_in_chunks(
     model: nn.Module,
-    batch: dict[str, torch.Tensor],
+    groups: BatchGroups,
     loss_function: Callable[..., GlobalLoss],
-    chunk_size: int,
     accelerator: Accelerator,
 ) -> GlobalLoss:
     """
-    Accumulates the gradients of a loss over a whole batch, with the activations of one chunk in memory at a time: the
-    chunks are encoded without a graph, the loss gives the gradients of all embeddings, and the chunks are encoded
-    again, with the same random draws, to take these on to the parameters. A frozen image tower runs once.
+    Accumulates the gradients of a loss over a whole batch, with inputs and activations of one chunk on the device at a
+    time: the chunks are encoded without a graph, the loss gives the gradients of all embeddings, and the chunks are
+    encoded again, with the same random draws, to take these on to the parameters. A frozen image tower runs once.
 
     Args:
         model (`nn.Module`):
             A [`LotlipModel`], as `accelerator.prepare` returned it.
-        batch (`dict[str, torch.Tensor]`):
-            Its inputs, each with a row for every image.
+        groups ([`BatchGroups`]):
+            Its inputs, in chunks.
         loss_function (`Callable`):
             Gives a [`GlobalLoss`] of the image embeddings and the text embeddings, as the model outputs them, and of
             its scalar parameters by name, such as `logit_scale`.
-        chunk_size (`int`):
-            Images in a chunk.
         accelerator (`Accelerator`):
             The processes: gradients are exchanged with the last chunk.
 
@@ -65,36 +64,37 @@ def backward_in_chunks(
     """
     unwrapped_model = accelerator.unwrap_model(model)
     is_frozen = is_vision_frozen(unwrapped_model)
-    num_rows = len(next(iter(batch.values())))
-    chunks, states, image_embeds, text_embeds = [], [], [], []
-    for start in range(0, num_rows, chunk_size):
-        chunk = {name: values[start : start + chunk_size] for name, values in batch.items()}
-        states.append(RandomState(*chunk.values()))
-        with torch.no_grad():
-            outputs = model(**chunk)
-        if is_frozen and "pixel_values" in chunk:
-            del chunk["pixel_values"]
-            chunk["vision_pooler_output"] = outputs.vision_model_output.pooler_output
-        chunks.append(chunk)
-        image_embeds.append(outputs.image_embeds)
-        text_embeds.append(outputs.text_embeds)
 
-    image_embeds, text_embeds = (torch.cat(embeds).requires_grad_() for embeds in (image_embeds, text_embeds))
+    def encode(chunk: dict[str, torch.Tensor]) -> tuple[RandomState, torch.Tensor, torch.Tensor]:
+        """The embeddings of a chunk without a graph; in it the output of a frozen tower replaces the pixels."""
+        inputs = send_to_device(chunk, accelerator.device)
+        state = RandomState(*inputs.values())
+        with torch.no_grad():
+            outputs = model(**inputs)
+        if is_frozen and "pixel_values" in chunk:
+            device = chunk.pop("pixel_values").device
+            chunk["vision_pooler_output"] = outputs.vision_model_output.pooler_output.to(device)
+        return state, outputs.image_embeds.requires_grad_(), outputs.text_embeds.requires_grad_()
+
+    def surrogate_loss(number: int) -> torch.Tensor:
+        """Of a chunk: its gradients are those of the loss."""
+        outputs = model(**send_to_device(chunks[number], accelerator.device))
+        surrogate = (outputs.text_embeds * text_embeds[number].grad).sum()
+        if outputs.image_embeds.requires_grad:
+            surrogate = surrogate + (outputs.image_embeds * image_embeds[number].grad).sum()
+        if number == len(chunks) - 1:
+            for name, scalar in get_scalars(unwrapped_model).items():
+                surrogate = surrogate + scalar * scalars[name].grad
+        return surrogate
+
+    chunks = list(groups)
+    states, image_embeds, text_embeds = zip(*map(encode, chunks))
     scalars = {name: scalar.detach().requires_grad_() for name, scalar in get_scalars(unwrapped_model).items()}
-    loss = loss_function(image_embeds, text_embeds, **scalars)
+    loss = loss_function(*groups.restore(image_embeds, text_embeds), **scalars)
     accelerator.backward(loss.loss)  # to the embeddings
 
-    image_gradients, text_gradients = image_embeds.grad.split(chunk_size), text_embeds.grad.split(chunk_size)
-    for number, (chunk, state) in enumerate(zip(chunks, states)):
+    for number, state in enumerate(states):
         is_last = number == len(chunks) - 1
         with nullcontext() if is_last else accelerator.no_sync(model), state.replay():
-            outputs = model(**chunk)
-            # its gradients are those of the loss
-            surrogate = (outputs.text_embeds * text_gradients[number]).sum()
-            if outputs.image_embeds.requires_grad:
-                surrogate = surrogate + (outputs.image_embeds * image_gradients[number]).sum()
-            if is_last:
-                for name, scalar in get_scalars(unwrapped_model).items():
-                    surrogate = surrogate + scalar * scalars[name].grad
-            surrogate.backward()
+            surrogate_loss(number).backward()
     return loss._replace(loss=loss.loss.detach())

@@ -51,7 +51,7 @@ def global_loss(
         logit_scale (`torch.Tensor` of shape `()`):
             The logarithm of the inverse temperature.
         batch (`dict[str, torch.Tensor]`):
-            The inputs of the model.
+            The inputs of the model, on any device.
         objective (`Objective`):
             The loss.
         accelerator (`Accelerator`):
@@ -82,6 +82,7 @@ def global_loss(
 def group_short_captions(batch: dict[str, torch.Tensor], accelerator: Accelerator) -> torch.Tensor:
     """A number for each own row (rows,), the same for rows of the global batch whose short captions are the same."""
     short_ids = batch["short_input_ids"] * batch["short_attention_mask"]  # padded with 0 here and across processes
+    short_ids = short_ids.to(accelerator.device)
     short_ids = accelerator.gather(accelerator.pad_across_processes(short_ids, dim=1))
     _, groups = short_ids.unique(dim=0, return_inverse=True)
     return groups.unflatten(0, (accelerator.num_processes, -1))[accelerator.process_index]

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .gradient_cache import backward_in_chunks
+from .groups import BatchGroups, count_image_tokens
 from .loss import GlobalLoss, global_loss
 from .models import get_scalars
 from .objectives import Objective
@@ -63,7 +64,7 @@ def train_step(
     accelerator: Accelerator,
     *,
     keep_duplicate_negatives: bool = False,
-    chunk_size: int | None = None,
+    tokens_per_chunk: int | None = None,
     max_grad_norm: float = 1.0,
 ) -> StepResult:
     """
@@ -73,7 +74,8 @@ def train_step(
         model (`nn.Module`):
             A [`LotlipModel`], as `accelerator.prepare` returned it.
         batch (`dict[str, torch.Tensor]`):
-            Its inputs: this process's rows of the global batch.
+            Its inputs: this process's rows of the global batch, on any device. They are computed in groups of captions
+            of like length: see [`BatchGroups`].
         optimizer (`Optimizer`):
             As `accelerator.prepare` returned it.
         objective (`Objective`):
@@ -82,8 +84,8 @@ def train_step(
             The processes, the precision and the accumulation.
         keep_duplicate_negatives (`bool`, *optional*, defaults to `False`):
             Whether images with the same short caption are negatives of each other.
-        chunk_size (`int`, *optional*):
-            Encode so many rows at a time: see [`backward_in_chunks`].
+        tokens_per_chunk (`int`, *optional*):
+            Encode so many tokens of captions and images at a time, to save memory: see [`backward_in_chunks`].
         max_grad_norm (`float`, *optional*, defaults to 1.0):
             Clip the gradients to this norm; 0: do not.
     """
@@ -95,12 +97,13 @@ def train_step(
             accelerator=accelerator,
             keep_duplicate_negatives=keep_duplicate_negatives,
         )
-        if chunk_size is not None:
-            loss = backward_in_chunks(model, batch, loss_function, chunk_size, accelerator)
+        unwrapped_model = accelerator.unwrap_model(model)
+        groups = BatchGroups(batch, accelerator, tokens_per_chunk, count_image_tokens(unwrapped_model, batch))
+        if tokens_per_chunk is not None:
+            loss = backward_in_chunks(model, groups, loss_function, accelerator)
         else:
-            outputs = model(**batch)
-            scalars = get_scalars(accelerator.unwrap_model(model))
-            loss = loss_function(outputs.image_embeds, outputs.text_embeds, **scalars)
+            embeds = groups.embed(model, accelerator.device)
+            loss = loss_function(*embeds, **get_scalars(unwrapped_model))
             accelerator.backward(loss.loss)
         if not accelerator.sync_gradients:
             return StepResult(loss)

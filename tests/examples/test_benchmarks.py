@@ -47,11 +47,33 @@ def test_corpus(run):
 
 
 def test_train_step(run):
-    names = ["original", "float32", "float32, with data", "bfloat16, cached", "bfloat16, in chunks"]
+    names = ["original", "float32", "float32, with data", "bfloat16, cached, padded", "bfloat16, in chunks"]
     (table,) = run(
-        "train_step", "--layers", 1, "--images", 2, "--long_length", 20, "--chunk_size", 1, "--variants", *names
+        "train_step",
+        "--layers",
+        1,
+        "--images",
+        2,
+        "--lengths",
+        "mean_46",
+        "--tokens_per_chunk",
+        1,
+        "--variants",
+        *names,
     )
     assert list(table["rows"]) == names and table["peak_memory"] > 1e8
+
+
+@pytest.mark.parametrize("lengths, mean, most", [("mean_46", 46, 125), ("lamps", 86, 126), (None, 122, 122)])
+def test_captions_of_a_training_step_are_as_long_as_asked_for(lengths, mean, most):
+    batch = train_step.random_batch(train_step.StepArguments(device="cpu", images=128, lengths=lengths))
+    tokens = batch["attention_mask"].sum(dim=2)
+    assert tokens.float().mean().item() == pytest.approx(mean, abs=1) and tokens.max() == most
+    assert torch.equal(batch["input_ids"] > 0, batch["attention_mask"] > 0) and batch["input_ids"].shape[1] == 1
+    is_sorted = bool((tokens[1:, 0] >= tokens[:-1, 0]).all())
+    assert is_sorted == (lengths is None) and (batch["short_attention_mask"].sum(dim=1) == 15).all() == (
+        lengths is None
+    )
 
 
 def test_search(run, monkeypatch, capsys):

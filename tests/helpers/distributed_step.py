@@ -1,12 +1,13 @@
 """
 Losses and gradients of every batch of an epoch, computed by as many processes as launch this file.
 
-    torchrun --nproc_per_node 2 FILE OUTPUT GLOBAL_BATCH_SIZE frozen|trained CHUNK_SIZE OBJECTIVE
+    torchrun --nproc_per_node 2 FILE OUTPUT GLOBAL_BATCH_SIZE frozen|trained whole|groups|chunks OBJECTIVE
 """
 
 import sys
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +19,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.gradient_cache import backward_in_chunks
+from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.loss import global_loss
 from modeling_lotlip.training.models import build_tokenizer, get_model_class, get_scalars, prepare_for_objective
 from modeling_lotlip.training.objectives import OBJECTIVES
@@ -25,6 +27,7 @@ from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
 
 
 NUM_SAMPLES = 11  # with a global batch of 4 the last one is of 3
+TOKENS_PER_GROUP = 150  # one or two rows: processes with shorter captions would have fewer groups of their own
 
 
 def build_data():
@@ -44,7 +47,7 @@ def build_data():
 
 def main():
     output_file, vision = sys.argv[1], sys.argv[3]
-    global_batch_size, chunk_size = int(sys.argv[2]), int(sys.argv[4])
+    global_batch_size, how = int(sys.argv[2]), sys.argv[4]
     accelerator = Accelerator(cpu=True)
     objective = OBJECTIVES[sys.argv[5]]
     if objective.loss_options:  # fewer components than images of a batch
@@ -75,7 +78,7 @@ def main():
         accelerator.num_processes,
     )
     samples = CaptionedImages(dataset, reader, ObjectiveArguments(num_long_captions=2, num_sub_captions=4))
-    if chunk_size > 0:
+    if how == "chunks":
         model.activation_checkpointing_enable()
     prepared = accelerator.prepare(model)
 
@@ -85,13 +88,17 @@ def main():
         for keys in batches:
             batch, _ = collator([samples[key] for key in keys])
             loss_function = partial(global_loss, batch=batch, objective=objective, accelerator=accelerator)
-            if chunk_size > 0:
-                loss = backward_in_chunks(prepared, batch, loss_function, chunk_size, accelerator).loss
+            groups = BatchGroups(batch, accelerator, TOKENS_PER_GROUP)
+            if how == "chunks":
+                loss = backward_in_chunks(prepared, groups, loss_function, accelerator).loss
             else:
-                outputs = prepared(**batch)
-                loss = loss_function(outputs.image_embeds, outputs.text_embeds, **get_scalars(model)).loss
+                if how == "groups":
+                    image_embeds, text_embeds = groups.embed(prepared, accelerator.device)
+                else:
+                    image_embeds, text_embeds = itemgetter("image_embeds", "text_embeds")(prepared(**batch))
+                loss = loss_function(image_embeds, text_embeds, **get_scalars(model)).loss
                 accelerator.backward(loss)
-            step = {"keys": keys, "loss": loss.detach()}
+            step = {"keys": keys, "loss": loss.detach(), "num_groups": len(groups)}
             if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses
                 step["gradients"] = {
                     name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None

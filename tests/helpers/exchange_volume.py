@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.training.gradient_cache import backward_in_chunks
+from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.loss import global_loss
 from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import tiny_config
@@ -43,7 +44,7 @@ class Collectives(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def run(accelerator: Accelerator, is_frozen: bool, chunk_size: int | None) -> dict:
+def run(accelerator: Accelerator, is_frozen: bool, tokens_per_chunk: int | None) -> dict:
     """The third step: after the first one DDP also agrees on the order in which gradients come."""
     torch.manual_seed(accelerator.process_index)
     model = LotlipModel(tiny_config())
@@ -64,11 +65,12 @@ def run(accelerator: Accelerator, is_frozen: bool, chunk_size: int | None) -> di
     for _ in range(3):
         prepared.zero_grad()
         with Collectives() as collectives:
-            if chunk_size is not None:
-                backward_in_chunks(prepared, batch, loss_function, chunk_size, accelerator)
+            groups = BatchGroups(batch, accelerator, tokens_per_chunk)
+            if tokens_per_chunk is not None:
+                assert len(groups) == 2
+                backward_in_chunks(prepared, groups, loss_function, accelerator)
             else:
-                outputs = prepared(**batch)
-                loss = loss_function(outputs.image_embeds, outputs.text_embeds, model.logit_scale)
+                loss = loss_function(*groups.embed(prepared, accelerator.device), model.logit_scale)
                 accelerator.backward(loss.loss)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -84,11 +86,11 @@ def measure(output: str) -> None:
     """What each of the processes does."""
     accelerator = Accelerator(cpu=True)
     results = {
-        f"{'frozen' if is_frozen else 'trained'}{'' if chunk_size is None else ', in chunks'}": run(
-            accelerator, is_frozen, chunk_size
+        f"{'frozen' if is_frozen else 'trained'}{'' if tokens_per_chunk is None else ', in chunks'}": run(
+            accelerator, is_frozen, tokens_per_chunk
         )
         for is_frozen in (True, False)
-        for chunk_size in (None, 2)
+        for tokens_per_chunk in (None, 66)  # of two images
     }
     with open(f"{output}.{accelerator.num_processes}.{accelerator.process_index}", "w") as file:
         json.dump(results, file)

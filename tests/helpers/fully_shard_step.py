@@ -12,6 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from modeling_lotlip import LotlipModel
+from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.loss import global_loss
 from modeling_lotlip.training.objectives import OBJECTIVES
 from tests.conftest import tiny_config
@@ -27,7 +28,10 @@ def main():
         "short_input_ids": torch.randint(5, 64, (8, 6)),
         "short_attention_mask": torch.ones(8, 6, dtype=torch.long),
         "input_ids": torch.randint(5, 64, (8, 2, 12)),
+        "attention_mask": torch.ones(8, 2, 12, dtype=torch.long),
     }
+    batch["attention_mask"][1:, :, 3:] = 0  # one long caption among short ones: of the first process alone two groups
+    batch["attention_mask"][4, 1] = 0
     share = 8 // accelerator.num_processes
     start = share * accelerator.process_index
     batch = {name: values[start : start + share] for name, values in batch.items()}
@@ -37,10 +41,17 @@ def main():
             fully_shard(layer)
         # a scalar cannot be sharded; the loss is that of the global batch on every process, and so is its gradient
         fully_shard(model, ignored_params={model.logit_scale})
-    outputs = model(**batch)
+    num_groups = 1
+    if accelerator.num_processes > 1:
+        groups = BatchGroups(batch, accelerator, tokens_per_group=80)
+        image_embeds, text_embeds = groups.embed(model, accelerator.device)
+        num_groups = len(groups)
+    else:
+        outputs = model(**batch)
+        image_embeds, text_embeds = outputs.image_embeds, outputs.text_embeds
     loss = global_loss(
-        outputs.image_embeds,
-        outputs.text_embeds,
+        image_embeds,
+        text_embeds,
         model.logit_scale,
         batch,
         OBJECTIVES["lotlip"],
@@ -54,7 +65,9 @@ def main():
             gradient = parameter.grad
             gradients[name] = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
     if accelerator.is_main_process:
-        torch.save({"loss": loss.detach(), "gradients": gradients, "sharded": sharded}, sys.argv[1])
+        torch.save(
+            {"loss": loss.detach(), "gradients": gradients, "sharded": sharded, "num_groups": num_groups}, sys.argv[1]
+        )
     accelerator.wait_for_everyone()
     accelerator.end_training()
 

@@ -8,11 +8,12 @@ from accelerate.state import AcceleratorState, GradientState
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.training.gradient_cache import RandomState, backward_in_chunks
+from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.loss import GlobalLoss
 from tests.conftest import tiny_config
 
 
-BATCH_SIZE, CHUNK_SIZE = 10, 3
+BATCH_SIZE = 10
 
 
 @pytest.fixture
@@ -58,12 +59,21 @@ def assert_same_gradients(model: LotlipModel, expected: LotlipModel, rtol: float
         assert difference <= rtol * gradient.norm().item() + 0.01 * rtol * total_norm, name
 
 
-def encode_with_graph(model: LotlipModel, batch: dict, chunk_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    outputs = [
-        model(**{name: values[start : start + chunk_size] for name, values in batch.items()})
-        for start in range(0, BATCH_SIZE, chunk_size)
-    ]
-    return tuple(torch.cat([output[name] for output in outputs]) for name in ("image_embeds", "text_embeds"))
+def make_chunks(batch: dict, accelerator: Accelerator) -> BatchGroups:
+    """Four chunks: a row of the longest captions has 6 tokens of a short one and twice 11 of long ones."""
+    chunks = BatchGroups(batch, accelerator, tokens_per_group=70)
+    assert len(chunks) == 4
+    return chunks
+
+
+def encode_with_graph(model: LotlipModel, chunks: BatchGroups) -> tuple[torch.Tensor, torch.Tensor]:
+    outputs = [model(**chunk) for chunk in chunks]
+    return chunks.restore(*([output[name] for output in outputs] for name in ("image_embeds", "text_embeds")))
+
+
+def encode(model: LotlipModel, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    outputs = model(**batch)
+    return outputs.image_embeds, outputs.text_embeds
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
@@ -72,14 +82,14 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(accelerator, is_frozen,
     model, batch = build(dropout=0.0)
     model.vision_model.requires_grad_(not is_frozen)
     expected = copy.deepcopy(model)
-    loss = loss_function(*encode_with_graph(expected, batch, BATCH_SIZE), expected.logit_scale).loss
+    loss = loss_function(*encode(expected, batch), expected.logit_scale).loss
     loss.backward()
     if checkpointing:
         model.activation_checkpointing_enable()
     calls = []
     model.vision_model.register_forward_hook(lambda *_: calls.append(1))
     torch.testing.assert_close(
-        backward_in_chunks(model, batch, loss_function, CHUNK_SIZE, accelerator).loss,
+        backward_in_chunks(model, make_chunks(batch, accelerator), loss_function, accelerator).loss,
         loss.detach(),
         rtol=1e-5,
         atol=0,
@@ -93,16 +103,16 @@ def test_dropout_draws_the_same_in_both_passes(accelerator):
     model, batch = build(dropout=0.3)
     expected = copy.deepcopy(model)
     torch.manual_seed(1)
-    loss = loss_function(*encode_with_graph(expected, batch, CHUNK_SIZE), expected.logit_scale).loss
+    loss = loss_function(*encode_with_graph(expected, make_chunks(batch, accelerator)), expected.logit_scale).loss
     loss.backward()
     after = torch.rand(())
     torch.manual_seed(1)
-    cached = backward_in_chunks(model, batch, loss_function, CHUNK_SIZE, accelerator).loss
+    cached = backward_in_chunks(model, make_chunks(batch, accelerator), loss_function, accelerator).loss
     assert torch.rand(()) == after, "the generator goes on as without the second pass"
     torch.testing.assert_close(cached, loss.detach(), rtol=1e-6, atol=0)
     assert_same_gradients(model, expected)
     torch.manual_seed(2)
-    assert backward_in_chunks(model, batch, loss_function, CHUNK_SIZE, accelerator).loss != cached
+    assert backward_in_chunks(model, make_chunks(batch, accelerator), loss_function, accelerator).loss != cached
 
 
 def test_bfloat16(accelerator):
@@ -118,17 +128,17 @@ def test_bfloat16(accelerator):
 
         trained.forward = in_bfloat16
         if run is None:
-            loss_function(*encode_with_graph(trained, batch, BATCH_SIZE), trained.logit_scale).loss.backward()
+            loss_function(*encode(trained, batch), trained.logit_scale).loss.backward()
         else:
-            run(trained, batch, loss_function, CHUNK_SIZE, accelerator)
+            run(trained, make_chunks(batch, accelerator), loss_function, accelerator)
     assert_same_gradients(model, expected, rtol=1e-2)
 
 
 def test_accumulates(accelerator):
     model, batch = build(dropout=0.0)
-    backward_in_chunks(model, batch, loss_function, CHUNK_SIZE, accelerator)
+    backward_in_chunks(model, make_chunks(batch, accelerator), loss_function, accelerator)
     once = {name: gradient.clone() for name, gradient in gradients(model).items()}
-    backward_in_chunks(model, batch, loss_function, BATCH_SIZE, accelerator)
+    backward_in_chunks(model, BatchGroups(batch, accelerator), loss_function, accelerator)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, 2 * once[name], rtol=1e-4, atol=1e-6)
 

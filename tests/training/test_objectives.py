@@ -34,7 +34,7 @@ def test_an_objective_trains_and_resumes(train, tmp_path, recwarn, caplog, objec
     options |= {"max_train_samples": 12, "max_eval_samples": 4, "per_device_train_batch_size": 4}
     options |= {
         "num_long_captions": int(with_long_captions),
-        "grad_cache_chunk_size": 2 if with_long_captions else None,
+        "grad_cache_tokens": 200 if with_long_captions else None,
     }
     whole = train("whole", **options, checkpointing_steps=2)
     rows = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
@@ -84,7 +84,7 @@ def test_filip_trains_on_kept_tokens_of_a_frozen_tower(train, tmp_path):
     features = {"cache_image_features": True, "image_features_dir": tmp_path / "features"}
     weights = [
         load_file(train(name, **options, **more) / "model.safetensors")
-        for name, more in (("run", {}), ("kept", features), ("kept_chunks", features | {"grad_cache_chunk_size": 3}))
+        for name, more in (("run", {}), ("kept", features), ("kept_chunks", features | {"grad_cache_tokens": 150}))
     ]
     for other in weights[1:]:
         for name, weight in weights[0].items():

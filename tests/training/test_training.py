@@ -25,25 +25,25 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "num_processes, vision, chunk_size, objective",
+    "num_processes, vision, how, objective",
     [
-        (2, "trained", 0, "lotlip"),
-        (2, "frozen", 1, "lotlip"),
-        (4, "frozen", 0, "lotlip"),
-        (4, "trained", 1, "lotlip"),
-        (2, "trained", 1, "siglip"),
-        (2, "frozen", 1, "filip"),
-        (2, "trained", 0, "filip"),
-        (2, "trained", 1, "long_clip"),
+        (2, "trained", "groups", "lotlip"),
+        (2, "frozen", "chunks", "lotlip"),
+        (4, "frozen", "groups", "lotlip"),
+        (4, "trained", "chunks", "lotlip"),
+        (2, "trained", "chunks", "siglip"),
+        (2, "frozen", "chunks", "filip"),
+        (2, "trained", "groups", "filip"),
+        (2, "trained", "chunks", "long_clip"),
     ],
 )
-def test_several_processes_equal_one(tmp_path, num_processes, vision, chunk_size, objective):
+def test_several_processes_equal_one(tmp_path, num_processes, vision, how, objective):
     """Gradients of an epoch, and the curve of losses over two more, for the same global batches."""
     runs = []
     for number in (1, num_processes):
         output = tmp_path / f"steps_{number}"
         step = [str(ROOT / "tests" / "helpers" / "distributed_step.py"), str(output), "4", vision]
-        done = launch(number, *step, str(chunk_size if number > 1 else 0), objective)
+        done = launch(number, *step, how if number > 1 else "whole", objective)
         assert done.returncode == 0, done.stderr
         runs.append([torch.load(f"{output}.{process}") for process in range(number)])
         assert all(run["num_processes"] == number for run in runs[-1])
@@ -51,12 +51,14 @@ def test_several_processes_equal_one(tmp_path, num_processes, vision, chunk_size
     (alone,), several = runs
     assert [len(step["keys"]) for step in alone["steps"]] == 3 * [4, 4, 3]
     assert several[-1]["steps"][2]["keys"][-1][2], "the last batch does not divide: one row must be padding"
-    seen = []
+    seen, most_groups = [], 0
     for one, *others in zip(alone["steps"], *(run["steps"] for run in several)):
         real = [key for other in others for key in other["keys"] if not key[2]]
         assert sorted(real) == sorted(one["keys"])
         seen += [index for _, index, _ in real]
         assert all(other["loss"] == others[0]["loss"] for other in others)
+        assert len({other["num_groups"] for other in others}) == 1
+        most_groups = max(most_groups, others[0]["num_groups"])
         torch.testing.assert_close(others[0]["loss"], one["loss"], rtol=1e-5, atol=0)
         if "gradients" not in one:
             continue
@@ -68,6 +70,7 @@ def test_several_processes_equal_one(tmp_path, num_processes, vision, chunk_size
             difference = (others[0]["gradients"][name] - gradient).norm().item()
             assert difference <= 1e-5 * gradient.norm().item() + 1e-7 * total_norm, name
     assert sorted(seen) == sorted(3 * list(range(11))), "every sample once in an epoch"
+    assert most_groups == 4 // num_processes
     assert alone["steps"][-1]["loss"] != alone["steps"][-4]["loss"]
 
 
@@ -79,6 +82,7 @@ def test_sharded_parameters_get_the_gradients_of_one_process(tmp_path):
         assert done.returncode == 0, done.stderr
         results.append(torch.load(output))
     alone, sharded = results
+    assert sharded["num_groups"] > 1
     assert not alone["sharded"] and len(sharded["sharded"]) == len(LotlipModel(tiny_config()).state_dict()) - 1
     torch.testing.assert_close(sharded["loss"], alone["loss"], rtol=1e-5, atol=0)
     assert sharded["gradients"].keys() == alone["gradients"].keys()
