@@ -40,8 +40,7 @@ outputs/scenes: | $(VENV)/.installed
 
 # serves a page on which drawn scenes are searched with the model of `make demo`
 app: $(VENV)/.installed-app outputs/demo/model.safetensors outputs/scenes
-	$(BIN)/lotlip app outputs/scenes --model_name_or_path outputs/demo \
-		--sentence_score left_out
+	$(BIN)/lotlip app outputs/scenes --model_name_or_path outputs/demo
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4

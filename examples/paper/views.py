@@ -21,46 +21,35 @@ from pathlib import Path
 import PIL.Image
 import torch
 from torch import nn
-from torchvision.transforms.v2.functional import pil_to_tensor
-from transformers import AutoModel, AutoTokenizer
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_lotlip.arguments import argument, parse
+from modeling_lotlip.benchmarking.frozen_towers import (
+    BICUBIC,
+    ImageTower,
+    Picture,
+    TowerArguments,
+    bootstrap,
+    crop,
+    embed_texts,
+    rank,
+    train_head,
+)
 from modeling_lotlip.data.arguments import CaptionColumnArguments, SourceArguments
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import OutputArguments
 from modeling_lotlip.files import format_markdown, write_results
-from modeling_lotlip.terminal import progress_bar
-
-
-Picture = PIL.Image.Image
-BICUBIC = PIL.Image.Resampling.BICUBIC
 
 
 @dataclass
-class ViewsArguments(OutputArguments):
+class ViewsArguments(TowerArguments):
     """What is compared."""
 
-    vision_model_name_or_path: str = argument("facebook/dinov2-small", "An image tower with interpolated positions.")
-    text_model_name_or_path: str = argument("sentence-transformers/all-MiniLM-L6-v2", "A BERT for sentences.")
-    image_size: int = argument(112, "The side of the crop in pixels.", least=14)
     train_split: str = argument("train", "The split of the data set that is trained on.")
     eval_split: list[str] = argument(["test"], "The splits of the data set that are searched.")
     aspects: list[float] = argument([1.5, 2.0], "Width by height of the drawn pictures.", least=1)
     scenes: int = argument(512, "Drawn scenes to train on.", least=8)
     wide_scenes: int = argument(128, "Drawn pictures to search.", least=8)
-    seeds: int = argument(5, "Trainings.", least=1)
-    steps: int = argument(400, "Steps of a training.", least=1)
-    dtype: str = argument("bfloat16", "What the towers compute in.", choices=("float32", "bfloat16"))
-    batch_size: int = argument(32, "Pictures or texts in a batch.", least=1)
-
-
-def crop(picture: Picture, side: int, place: float = 0.5) -> Picture:
-    """A square of the whole height, or width, at a place from 0 (left or top) to 1."""
-    short = min(picture.size)
-    left, top = (round(place * (length - short)) for length in picture.size)
-    return picture.crop((left, top, left + short, top + short)).resize((side, side), BICUBIC)
 
 
 def keep_aspect(picture: Picture, side: int, patch: int) -> Picture:
@@ -80,65 +69,6 @@ def make_views(side: int, patch: int) -> dict[str, Callable[[Picture], list[Pict
         "2 crops, smaller": lambda picture: [crop(picture, smaller, place) for place in (0, 1)],
         "2 crops": lambda picture: [crop(picture, side, place) for place in (0, 1)],
     }
-
-
-class ImageTower:
-    """A frozen tower: pictures of several sizes to features."""
-
-    def __init__(self, args: ViewsArguments):
-        self.model = AutoModel.from_pretrained(args.vision_model_name_or_path, dtype=args.dtype).eval()
-        self.patch, self.batch_size = self.model.config.patch_size, args.batch_size
-        self.mean, self.std = (
-            torch.tensor(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-        )
-
-    @torch.inference_mode()
-    def embed(self, pictures: list[Picture]) -> torch.Tensor:
-        """Features (pictures, dim): the class token and the mean of the patches."""
-        features = [None] * len(pictures)
-        for size in {picture.size for picture in pictures}:
-            places = [place for place, picture in enumerate(pictures) if picture.size == size]
-            for start in progress_bar(
-                range(0, len(places), self.batch_size), desc=f"{size[0]} x {size[1]}", leave=False
-            ):
-                of_batch = places[start : start + self.batch_size]
-                pixels = torch.stack([pil_to_tensor(pictures[place]) for place in of_batch]).float() / 255
-                hidden = self.model(((pixels - self.mean) / self.std).to(self.model.dtype)).last_hidden_state.float()
-                for place, states in zip(of_batch, hidden):
-                    features[place] = torch.cat((states[0], states[1:].mean(dim=0)))
-        return torch.stack(features)
-
-
-@torch.inference_mode()
-def embed_texts(args: ViewsArguments, texts: list[str]) -> torch.Tensor:
-    """Features (texts, dim): the mean of the tokens, normalised."""
-    tokenizer = AutoTokenizer.from_pretrained(args.text_model_name_or_path)
-    model = AutoModel.from_pretrained(args.text_model_name_or_path).eval()
-    features = []
-    for start in progress_bar(range(0, len(texts), args.batch_size), desc="Texts", leave=False):
-        batch = texts[start : start + args.batch_size]
-        tokens = tokenizer(batch, padding=True, truncation=True, max_length=256, return_tensors="pt")
-        mask = tokens["attention_mask"][:, :, None]
-        features.append((model(**tokens).last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1))
-    return nn.functional.normalize(torch.cat(features), dim=-1)
-
-
-def train_head(texts: torch.Tensor, images: torch.Tensor, steps: int, seed: int) -> nn.Module:
-    """Maps texts to the images that they describe. Of the texts of an image, (texts, images, dim), one is drawn."""
-    torch.manual_seed(seed)
-    head = nn.Sequential(nn.Dropout(0.2), nn.Linear(texts.shape[-1], 512), nn.GELU(), nn.Dropout(0.2))
-    head.append(nn.Linear(512, images.shape[1]))
-    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.1)
-    labels, rows = torch.arange(min(256, len(images))), torch.arange(len(images))
-    for _ in range(steps):
-        rows = torch.randperm(len(images))[: len(labels)]
-        embeds = head(texts[torch.randint(len(texts), (len(rows),)), rows])
-        logits = 20 * nn.functional.normalize(embeds, dim=-1) @ images[rows].T
-        loss = nn.functional.cross_entropy(logits, labels) + nn.functional.cross_entropy(logits.T, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return head.eval()
 
 
 @dataclass
@@ -203,19 +133,6 @@ def read_collection(splits: list[str], source: SourceArguments, columns: Caption
     return Collection(Path(source.data_dir or source.dataset_name).name, pictures, queries)
 
 
-def rank(similarities: torch.Tensor) -> torch.Tensor:
-    """The rank from 1 of the right picture of each text, which has its number; equals share their mean rank."""
-    own = similarities.diagonal(dim1=-2, dim2=-1)[..., None]
-    return 1 + (similarities > own).sum(dim=-1) + ((similarities == own).sum(dim=-1) - 1) / 2
-
-
-def bootstrap(gains: torch.Tensor, draws: int = 10_000) -> tuple[float, float]:
-    """Between what the mean of the gains of texts is in 95 of 100 draws."""
-    generator = torch.Generator().manual_seed(0)
-    means = gains[torch.randint(len(gains), (draws, len(gains)), generator=generator)].mean(dim=1)
-    return tuple(torch.quantile(means, torch.tensor([0.025, 0.975])).tolist())
-
-
 def embed_views(
     collection: Collection, tower: ImageTower, args: ViewsArguments
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
@@ -253,7 +170,8 @@ def compare(
 
 
 def main() -> None:
-    args, source, columns = parse((ViewsArguments, SourceArguments, CaptionColumnArguments), description=__doc__)
+    groups = (ViewsArguments, SourceArguments, CaptionColumnArguments, OutputArguments)
+    args, source, columns, output = parse(groups, description=__doc__)
     if source.dataset_name is None:
         train, collections = draw_collections(args)
     else:
@@ -277,8 +195,8 @@ def main() -> None:
     ]
     table = format_markdown(["pictures", "texts", "view", "cost", "R@1", "R@10", "MRR", "gain in MRR"], cells)
     print(table)
-    if args.output_file is not None:
-        write_results(args.output_file, {"rows": rows}, table, rows)
+    if output.output_file is not None:
+        write_results(output.output_file, {"rows": rows}, table, rows)
 
 
 if __name__ == "__main__":

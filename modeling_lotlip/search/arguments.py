@@ -12,11 +12,6 @@ from ..sub_captions import SPLITTERS
 from .filters import Filter
 
 
-# How pictures are scored on a sentence, in words that go on "each bar says ..."
-SENTENCE_SCORES = {
-    "alone": "how well it fits one sentence alone",
-    "left_out": "how much of its similarity with the whole text it owes to one sentence",
-}
 # What is said of an argument of an index
 USED_AS_IT_IS = "has no effect on --embeddings_dir, which is used as it is: leave it out."
 
@@ -144,12 +139,6 @@ class PageArguments(IndexArguments):
     max_eval_samples: int | None = argument(None, "Use this many images of the data set, the first ones.", least=1)
     image_column: str | None = argument(None, "The column of the images (or their paths). Default: image.")
     k: int = argument(12, "How many pictures to show.", least=1)
-    sentence_score: str = argument(
-        "alone",
-        "The bars: similarity with each sentence alone, or what similarity with the text loses without it.",
-        choices=tuple(SENTENCE_SCORES),
-        advanced=True,
-    )
     port: int = argument(7860, "The port to listen at.", least=1)
     host: str = argument(
         "127.0.0.1", "The address to listen at. `0.0.0.0`: whoever reaches this machine reaches the page."

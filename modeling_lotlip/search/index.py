@@ -41,7 +41,7 @@ from .pictures import PictureFolder, PictureRows, Stamp
 
 # In the folder of an index: its table, and what is locked by whoever writes
 TABLE, LOCK = "pictures", ".lock"
-# Of a larger collection so many pictures, drawn at random, stand for all where a sentence is judged
+# Of a larger collection so many pictures, drawn at random, stand for all where something is measured
 NUM_REFERENCES = 20_000
 # From so many pictures on the search is approximate
 NUM_EXACT = 50_000

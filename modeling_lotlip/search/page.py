@@ -109,7 +109,7 @@ class Handlers:
     def format_found(self, found: Answer) -> dict[str, str]:
         searcher = self.searcher
         num_pictures = searcher.index.count(found.those)
-        return {"html": format_results(found, searcher.thumbnail, searcher.sentence_score, num_pictures)}
+        return {"html": format_results(found, searcher.thumbnail, num_pictures)}
 
     def search(self, text: str, image_path: str | None, folder: str | None, taken_from: str, taken_to: str) -> str:
         def find() -> dict[str, str]:
@@ -250,7 +250,6 @@ def open_searcher(
     name = choose_model(model_arguments, page.embeddings_dir)
     model, processor = load_model(name, model_arguments)
     options = {
-        "sentence_score": page.sentence_score,
         "max_length": model_arguments.max_length,
         "batch_size": model_arguments.batch_size,
     }

@@ -15,14 +15,10 @@ from ..data.images import SAFE_FORMATS, Resizing, UnreadableImageError, read_ima
 from ..embedding.batches import Batch, embed_batch, embed_corpus
 from ..embedding.families import in_trained_case
 from ..embedding.features import prepare_images
-from ..evaluation.relevance import heat_map, patch_relevance, seen_picture, sub_caption_directions
+from ..evaluation.relevance import heat_map, patch_relevance, seen_picture
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .filters import EVERYTHING, Filter
 from .index import ROUNDING, Found, Index
-
-
-# A sentence counts as satisfied if the picture fits it better than this share of the others
-SATISFIED = 0.9
 
 
 class QueryError(ValueError):
@@ -100,7 +96,7 @@ class Query(NamedTuple):
         sentences (`list[Sentence]`):
             The sub-captions of its text.
         sentence_embeds (`torch.Tensor` of shape `(num_sentences, dim)`):
-            What a picture's embedding is multiplied with for its score on each of them; zero where there is none.
+            Those of each of them alone, also of what is beyond the limit of the whole text, normalised.
         unknown_words (`list[str]`, *optional*):
             The words of its text that the model does not know.
         is_text (`bool`, *optional*, defaults to `False`):
@@ -138,9 +134,8 @@ class Result(NamedTuple):
             Its name.
         similarity (`float`):
             The cosine similarity with the query.
-        fits (`list[float | None]`):
-            For each sentence the share of the other pictures with a lower score. None if there are no others, or the
-            sentence is not read and scored by leaving it out.
+        sentence_similarities (`list[float]`):
+            The cosine similarities with each of its sentences alone.
         is_weak (`bool`, *optional*, defaults to `False`):
             Whether it is no more similar than what texts find that fit no picture: see [`Levels`].
         copies (`list[Copy]`, *optional*):
@@ -149,7 +144,7 @@ class Result(NamedTuple):
 
     name: str
     similarity: float
-    fits: list[float | None]
+    sentence_similarities: list[float]
     is_weak: bool = False
     copies: list[Copy] = []
 
@@ -210,29 +205,11 @@ def embed_image(model: PreTrainedModel, processor: ProcessorMixin, image: Image.
     return embed_batch(model, Batch([0], prepare_images(processor, [image])))[0]
 
 
-def embed_sentences(
-    model: PreTrainedModel, processor: ProcessorMixin, sentences: list[Sentence], score: str, max_length: int | None
-) -> torch.Tensor:
-    """
-    What the embedding of a picture is multiplied with for its score on each sentence: (num_sentences, dim)
-
-    With `score="alone"` it is the embedding of the sentence alone, normalised. With `"left_out"` it is what the
-    sentence adds to the text, as far as that is read ([`sub_caption_directions`]), so that the score is what the
-    similarity loses without it; zero for a sentence that is not read. Of a single sentence nothing can be left out.
-    """
-    read = [sentence.read for sentence in sentences if sentence.read]
-    if score == "alone" or len(sentences) < 2:
-        return embed_corpus(model, processor, [sentence.text for sentence in sentences], max_length=max_length)
-    directions = sub_caption_directions(model, processor, read, max_length)
-    return torch.nn.functional.pad(directions, (0, 0, 0, len(sentences) - len(read)))
-
-
 def embed_query(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     text: str,
     image: Image.Image | None = None,
-    sentence_score: str = "alone",
     max_length: int | None = None,
     splitter: str = "paper",
 ) -> Query:
@@ -249,8 +226,6 @@ def embed_query(
             captions in evaluation.
         image (`Image.Image`, *optional*):
             The picture. With a description the query is the mean of both normalised embeddings, normalised.
-        sentence_score (`str`, *optional*, defaults to `"alone"`):
-            How pictures are scored on each sentence, `"alone"` or `"left_out"`; see [`embed_sentences`].
         max_length (`int`, *optional*):
             Truncate texts at this many tokens.
         splitter (`str`, *optional*, defaults to `"paper"`):
@@ -266,7 +241,7 @@ def embed_query(
         whole = join_sub_captions(sub_captions) if len(sub_captions) > 1 else text.strip()
         embeds.append(embed_corpus(model, processor, [whole], max_length=max_length)[0])
         sentences = mark_limit(processor, sub_captions, max_length)
-        sentence_embeds = embed_sentences(model, processor, sentences, sentence_score, max_length)
+        sentence_embeds = embed_corpus(model, processor, sub_captions, max_length=max_length)
     if image is not None:
         embeds.append(embed_image(model, processor, image))
     if not embeds:
@@ -279,39 +254,6 @@ def embed_background(model: PreTrainedModel, processor: ProcessorMixin) -> torch
     """The normalised embeddings (num_texts, dim) of short texts about everything, by which a search knows its line."""
     texts = resources.files(__package__).joinpath("background_texts.txt").read_text(encoding="utf-8")
     return embed_corpus(model, processor, texts.splitlines()).float().cpu()
-
-
-def percentiles(similarities: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-    """
-    How high similarities are among those of the whole collection: the share of the others that is lower.
-
-    Args:
-        similarities (`torch.Tensor` of shape `(num_pictures, num_sentences)`):
-            Those of some pictures of the collection.
-        references (`torch.Tensor` of shape `(num_references, num_sentences)`):
-            Those of all pictures, or of a sample.
-
-    Returns:
-        `torch.Tensor` of shape `(num_pictures, num_sentences)`: from 0 to 1, in float64; NaN if there is no other
-        picture.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from modeling_lotlip.search.query import percentiles
-
-    >>> references = torch.tensor([[0.1], [0.4], [0.2], [0.2], [0.3]])
-    >>> percentiles(torch.tensor([[0.4], [0.2]]), references)
-    tensor([[1.0000],
-            [0.2500]], dtype=torch.float64)
-    ```"""
-    if len(references) < 2:
-        return torch.full_like(similarities, torch.nan, dtype=torch.float64)
-    # (num_sentences, ...), sorted: the place of a value is how many are lower
-    ordered = references.t().contiguous().sort(dim=1).values
-    num_lower = torch.searchsorted(ordered, similarities.t().contiguous() - ROUNDING)
-    return (num_lower.t().double() / (len(references) - 1)).clamp(max=1)  # in float32 9 of 10 is less than 0.9
 
 
 def group_copies(embeds: torch.Tensor, least: float, k: int) -> list[list[int]]:
@@ -368,7 +310,7 @@ def search_index(
     index: Index, query: Query, k: int, those: Filter = EVERYTHING, are_copies_together: bool = True
 ) -> list[Result]:
     """
-    The pictures that are most similar to a query, and how well each fits its sentences.
+    The pictures that are most similar to a query, and how similar each is to its sentences.
 
     Args:
         index (`Index`):
@@ -386,16 +328,14 @@ def search_index(
     found, groups = find_groups(index, query.embedding, k, those, are_copies_together)
     levels, embeds = index.levels, found.embeds[[group[0] for group in groups]]
     line = levels.line if query.is_text and levels is not None else -1.0
-    fits = torch.empty(len(groups), 0)
+    of_sentences = torch.empty(len(groups), 0)
     if query.sentences:
-        fits = percentiles(embeds @ query.sentence_embeds.t(), index.references @ query.sentence_embeds.t())
-        fits[:, ~query.sentence_embeds.any(dim=1)] = torch.nan
+        of_sentences = embeds @ query.sentence_embeds.t()
     pictures = [Copy(*picture) for picture in zip(found.names, found.similarities.tolist())]
     results = []
-    for group, row in zip(groups, fits.tolist()):
+    for group, own in zip(groups, of_sentences.tolist()):
         (name, similarity), *copies = [pictures[place] for place in group]
-        marks = [None if fit != fit else fit for fit in row]
-        results.append(Result(name, similarity, marks, similarity < line, copies))
+        results.append(Result(name, similarity, own, similarity < line, copies))
     return results
 
 

@@ -11,10 +11,9 @@ from pathlib import PurePath
 
 from jinja2 import Environment, StrictUndefined
 
-from .arguments import SENTENCE_SCORES
-from .index import NUM_REFERENCES, describe_effort
+from .index import describe_effort
 from .pictures import describe_others
-from .query import SATISFIED, Result, Sentence
+from .query import Result, Sentence
 from .searcher import Answer, Searcher
 from .zero_shot import Label
 
@@ -26,14 +25,11 @@ NUM_UNKNOWN_WORDS = 20
 # A longer part of a query that is not read is behind a line to open
 NUM_OPEN_WORDS = 100
 
-TOP = f"{100 * (1 - SATISFIED):.0f}"
 EXPLANATION = (
-    "The number beside a picture's name is its cosine similarity with the query. Under the picture, each bar says "
-    "{score}, compared with all pictures here: 97 means more than 97 in 100 of the others. Coloured, with a tick: it "
-    f"is in the top {TOP} in 100. Click a sentence to see where in the picture the model finds it, and again for the "
-    "picture."
+    "The number beside a picture's name is its cosine similarity with the query, that beside a sentence its "
+    "similarity with this sentence alone. It does not say whether the sentence is true of the picture. Click a "
+    "sentence to see where in the picture the model finds it, and again for the picture."
 )
-SAMPLED = f" (Of so large a collection, {NUM_REFERENCES:,} pictures drawn at random stand for all.)"
 HEAT_MAP_NOTE = "Red: where the model finds it, in the part it sees."
 
 
@@ -85,38 +81,20 @@ def describe_query(found: Answer, num_pictures: int) -> dict:
         "pictures": f"{count(num_pictures, 'picture')} {found.those}".strip(),
         "is_nothing_near": bool(results) and results[0].is_weak,
         "has_sentences": bool(query.sentences),
-        "top": TOP,
-    }
-
-
-def describe_sentence(sentence: Sentence, fit: float | None) -> dict:
-    """A sentence under a picture: ticked if the picture fits it better than `SATISFIED` of the others."""
-    is_satisfied = fit is not None and fit >= SATISFIED
-    value = "" if sentence.read else "not read"
-    if fit is not None:
-        value = f"{'✓ ' * is_satisfied}{int(100 * fit + 1e-9)}"
-    return {
-        "text": sentence.text,
-        "is_read": bool(sentence.read),
-        "fit": fit,
-        "is_satisfied": is_satisfied,
-        "value": value,
     }
 
 
 def describe_card(result: Result, sentences: list[Sentence], thumbnail: str | None) -> dict:
     """A picture that was found, for `card`."""
     path = PurePath(result.name)
-    bars = [describe_sentence(sentence, fit) for sentence, fit in zip(sentences, result.fits)]
+    lines = [
+        {"text": sentence.text, "is_read": bool(sentence.read), "similarity": f"{similarity:.3f}"}
+        for sentence, similarity in zip(sentences, result.sentence_similarities)
+    ]
     num_more = len(sentences) - NUM_OPEN_SENTENCES
     more = count(num_more, "more sentence")
     if len(sentences) > NUM_SENTENCES:
         more += f", the first {NUM_SENTENCES - NUM_OPEN_SENTENCES} of them here"
-    notes = []
-    if len(sentences) > 1:
-        notes.append(f"{sum(bar['is_satisfied'] for bar in bars)} of {len(sentences)} ✓")
-    if path.parent.parts:
-        notes.append(str(path.parent))
     return {
         "name": result.name,
         "file": path.name,
@@ -124,10 +102,10 @@ def describe_card(result: Result, sentences: list[Sentence], thumbnail: str | No
         "similarity": f"{result.similarity:.3f}",
         "copies": json.dumps([copy.name for copy in result.copies]),
         "num_copies": len(result.copies),
-        "notes": notes,
-        "sentences": bars[:NUM_OPEN_SENTENCES],
+        "folder": str(path.parent) if path.parent.parts else "",
+        "sentences": lines[:NUM_OPEN_SENTENCES],
         "more": more,
-        "more_sentences": bars[NUM_OPEN_SENTENCES:NUM_SENTENCES],
+        "more_sentences": lines[NUM_OPEN_SENTENCES:NUM_SENTENCES],
     }
 
 
@@ -152,7 +130,6 @@ def describe_cards(found: Answer, thumbnail: Callable[[str], str | None]) -> dic
 def format_results(
     found: Answer,
     thumbnail: Callable[[str], str | None],
-    score: str,
     num_pictures: int,
 ) -> str:
     """
@@ -163,21 +140,16 @@ def format_results(
             What was found, and by what.
         thumbnail (`Callable[[str], str | None]`):
             The address of the picture of a name, made smaller, None where it cannot be read any more.
-        score (`str`):
-            How pictures are scored on a sentence, a key of `SENTENCE_SCORES`.
         num_pictures (`int`):
             The pictures that were searched.
     """
-    explanation = ""
-    if found.query.sentences:
-        explanation = EXPLANATION.format(score=SENTENCE_SCORES[score]) + SAMPLED * (num_pictures > NUM_REFERENCES)
     return render(
         "results",
         about=describe_query(found, num_pictures),
         time=time.time_ns(),
         key=found.key,
         has_more=found.has_more,
-        explanation=explanation,
+        explanation=EXPLANATION if found.query.sentences else "",
         **describe_cards(found, thumbnail),
     )
 

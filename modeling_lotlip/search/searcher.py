@@ -107,8 +107,6 @@ class Searcher:
             Its index: see [`find_index`].
         is_kept (`bool`, *optional*, defaults to `True`):
             Whether the index is to be kept up to date.
-        sentence_score (`str`, *optional*, defaults to `"alone"`):
-            How pictures are scored on each sentence of a query, `"alone"` or `"left_out"`: see [`embed_sentences`].
         splitter (`str`, *optional*, defaults to `"sentences"`):
             How the sentences of a query are split: see [`split_sub_captions`].
         max_length (`int`, *optional*):
@@ -125,7 +123,6 @@ class Searcher:
         index: Index,
         *,
         is_kept: bool = True,
-        sentence_score: str = "alone",
         splitter: str = "sentences",
         max_length: int | None = None,
         batch_size: int = 64,
@@ -133,7 +130,7 @@ class Searcher:
         self.model, self.processor, self.pictures, self.index = model, processor, pictures, index
         self.is_kept, self.batch_size = is_kept, batch_size
         self.resizing = None if pictures.exact_decoding else Resizing.of(processor.image_processor)
-        self.sentence_score, self.splitter, self.max_length = sentence_score, splitter, max_length
+        self.splitter, self.max_length = splitter, max_length
         self.changes = Changes(0, 0, 0)
         self.model_lock, self.update_lock, self.start_lock = Lock(), Lock(), Lock()
         self.upload_lock = Lock()  # one picture of a visitor is decoded at a time, which may take half a gigabyte
@@ -243,7 +240,6 @@ class Searcher:
                 self.processor,
                 text,
                 image,
-                self.sentence_score,
                 self.max_length,
                 self.splitter,
             )

@@ -116,7 +116,7 @@ def test_search_page(name, family_folders, tmp_path):
     model, processor = load_model(str(family_folders(name)), LoadingArguments(device="cpu"))
     pictures = PictureFolder(tmp_path)
     index = find_index(pictures, model, processor, tmp_path / "indices")
-    options = {"sentence_score": "left_out", "splitter": "paper", "batch_size": 2}
+    options = {"splitter": "paper", "batch_size": 2}
     searcher = Searcher(model, processor, pictures, index, **options)
     searcher.update()
     assert searcher.status.problem is None

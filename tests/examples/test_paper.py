@@ -1,6 +1,7 @@
 """The scripts that answer the paper's questions, where the answers are known, and run once in miniature."""
 
 import json
+import random
 import sys
 
 import pytest
@@ -12,8 +13,9 @@ from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Din
 
 from examples.paper import corner_attention, flops, relevance, sentences, views
 from modeling_lotlip import LotlipConfig
+from modeling_lotlip.benchmarking import frozen_towers
 from modeling_lotlip.benchmarking.flops import measure_towers
-from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.data.scenes import Scene, make_scene
 from modeling_lotlip.evaluation.relevance import PATCH_METHODS
 from tests.conftest import tiny_config
 
@@ -33,13 +35,25 @@ def run(monkeypatch):
     return run
 
 
+@pytest.fixture
+def towers(tmp_path) -> list:
+    """The arguments that name an image and a text tower."""
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    Dinov2Model(Dinov2Config(**tower, image_size=28, patch_size=14)).save_pretrained(tmp_path / "vision")
+    BertModel(BertConfig(**tower, intermediate_size=16, vocab_size=8)).save_pretrained(tmp_path / "text")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "boat", "ground"]
+    BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(tmp_path / "text")
+    names = ["--vision_model_name_or_path", tmp_path / "vision", "--text_model_name_or_path", tmp_path / "text"]
+    return [*names, "--image_size", 28, "--steps", 2, "--seeds", 2, "--dtype", "float32"]
+
+
 def test_an_output_file_that_cannot_be_written_is_refused_first(model_dir, tmp_path, run, capsys):
     (tmp_path / "file").touch()
     for path, message in (
         (tmp_path / "out.txt", "must end in"),
         (tmp_path / "file" / "out.json", "cannot be written"),
     ):
-        for script in (relevance, corner_attention, sentences):
+        for script in (relevance, corner_attention):
             with pytest.raises(SystemExit):
                 run(script, "--model_name_or_path", model_dir, "--output_file", path)
             assert message in capsys.readouterr().err.splitlines()[-1]
@@ -130,41 +144,91 @@ def test_corner_attention(model_dir, tmp_path, run):
 # Sentences
 
 
-def test_ticks_that_are_right_and_true_ones_that_get_one():
-    fits = torch.tensor([[0.95, 0.9, 0.5, 0.1], [0.95, 0.2, 0.3, 0.1]])
-    truths = torch.tensor([[True, False, True, False], [True, True, True, False]])
-    # of the three ticks two are right; of the five true ones two get a tick
-    measured = sentences.measure_ticks(fits, truths)
-    assert measured["precision"] == pytest.approx(100 * 2 / 3) and measured["recall"] == pytest.approx(100 * 2 / 5)
-    assert measured["true"] == pytest.approx(100 * 5 / 8)
-    assert measured["auc"] == pytest.approx((75 + 100) / 2)
+def describe(scene: Scene) -> sentences.Described:
+    return sentences.Described(scene.draw(), scene.caption, list(scene.sub_captions), "scenes", scene)
 
 
 def test_sentences_are_true_of_their_own_scene_and_not_of_others():
     scenes = [make_scene(3, index) for index in range(30)]
-    kinds = {sentences.is_true(sentence, scene)[0] for scene in scenes for sentence in scene.sub_captions}
+    kinds = {sentences.is_true_of_scene(sentence, scene)[0] for scene in scenes for sentence in scene.sub_captions}
     assert kinds == {"thing", "ground", "light", "frame", "count"}
     for scene in scenes:
-        assert all(sentences.is_true(sentence, scene)[1] for sentence in scene.sub_captions)
+        assert all(sentences.is_true(sentence, describe(scene)) for sentence in scene.sub_captions)
     first = scenes[0]
     other = next(scene for scene in scenes if scene.ground != first.ground)
-    told = dict(sentences.is_true(sentence, other) for sentence in first.sub_captions)
+    told = dict(sentences.is_true_of_scene(sentence, other) for sentence in first.sub_captions)
     assert told["ground"] is False
+    photo = sentences.Described(first.draw(), "a photo", ["It is red", "It is old"], "photos")
+    assert sentences.is_true("It is old", photo) and not sentences.is_true("It is new", photo)
 
 
-def test_sentences(model_dir, tmp_path, run, capsys):
+def test_half_of_the_sentences_are_exchanged_for_false_ones():
+    described = [describe(make_scene(3, index)) for index in range(20)]
+    num_true, num_sentences = 0, 0
+    for own in described:
+        texts, truths = sentences.exchange(own, described, random.Random(0))
+        assert [sentences.is_true(text, own) for text in texts] == truths and len(texts) == len(own.sentences)
+        assert [text == before for text, before in zip(texts, own.sentences)] == truths
+        num_true, num_sentences = num_true + sum(truths), num_sentences + len(truths)
+    assert 0.3 < num_true / num_sentences < 0.7
+
+
+def test_area_under_curve_by_counting():
+    scores = torch.randn(60, generator=torch.manual_seed(0)).round(decimals=1)  # with equals
+    truths = torch.arange(60) % 3 == 0
+    pairs = [(own, other) for own in scores[truths] for other in scores[~truths]]
+    better = sum(1.0 * (own > other).item() + 0.5 * (own == other).item() for own, other in pairs)
+    assert sentences.area_under_curve(scores, truths) == pytest.approx(100 * better / len(pairs))
+
+
+def test_judgements_of_sentences(monkeypatch):
+    """Two groups of pictures; each sentence is the direction that it names."""
+    monkeypatch.setattr(sentences, "NUM_NEAR", 3)
+    directions = dict(zip(("boat", "house", "old"), torch.eye(3)))
+    images = torch.tensor(
+        [[1, 0, age] for age in (0.1, 0.2, 0.3, 0.4)] + [[0, 1, age] for age in (0.5, 0.6, 0.7, 0.8)]
+    )
+
+    def embed(texts: list[str]) -> torch.Tensor:
+        return torch.stack([directions[next(word for word in directions if word in text)] for text in texts])
+
+    judge = sentences.Judge(embed, torch.nn.functional.normalize(images, dim=1), ["boat", "house", "old"])
+    judged = judge.judge(["old", "boat"], [3, 4])
+    assert judge.find(["house"])[0] in (4, 5, 6, 7)
+    # the oldest boat, among all and among those that are near it; the newest house is older than any boat
+    assert judged["whole collection"][:, 0].tolist() == pytest.approx([3 / 8, 4 / 8])
+    assert judged["near pictures"][:, 0].tolist() == [1, 0]
+    assert judged["collection and near pictures"][:, 0].tolist() == pytest.approx([3 / 8, 0])
+    assert judged["whole collection"][1, 1] == 0
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """An `imagefolder` of described scenes, twelve to train on and twelve to search."""
+    for series, split in enumerate(("train", "test")):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+        rows = []
+        for index in range(12):
+            scene = make_scene(4 + series, index)
+            scene.draw().save(tmp_path / "photos" / split / f"{index}.png")
+            rows.append({"file_name": f"{index}.png", "caption": scene.caption, "long_captions": [scene.long_caption]})
+        (tmp_path / "photos" / split / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path / "photos"
+
+
+def test_sentences(photos, tmp_path, run, capsys, towers):
     path = tmp_path / "sentences.json"
-    options = ["--num_scenes", 12, "--num_queries", 2, "--batch_size", 5, "--output_file", path]
-    run(sentences, "--model_name_or_path", model_dir, *options)
-    printed, results = capsys.readouterr().out, json.loads(path.read_text())
-    assert list(results) == ["alone", "left_out"]
-    for score, table in results.items():
-        for kind, row in table.items():
-            cells = [f"{row[name]:.1f}" for name in ("true", "precision", "recall", "auc")]
-            assert f"| `{score}` | {kind} | {' | '.join(cells)} |" in printed
-    with pytest.raises(SystemExit):
-        run(sentences, "--model", model_dir, "--num_scenes", 2, "--num_queries", 3)
-    assert "--num_queries must be at most --num_scenes 2" in capsys.readouterr().err
+    small = ["--scenes", 8, "--searched_scenes", 10, "--draws", 10]
+    run(sentences, *towers, "--data_dirs", photos, *small, "--output_file", path)
+    printed, rows = capsys.readouterr().out, json.loads(path.read_text())["rows"]
+    assert list(dict.fromkeys(row["collection"] for row in rows)) == ["scenes", "photos", "all together"]
+    assert len(rows) == 3 * 8 and printed.strip() == sentences.format_table(rows).strip()
+    for row in rows:
+        low, high = row["interval"]
+        assert low <= high and 0 <= row["auc"] <= 100 and 0 < row["found_true"] < row["exchanged_true"] < 100
+    (photos / "test").rename(tmp_path / "test")
+    with pytest.raises(ValueError, match="needs a split `train`, and another one"):
+        run(sentences, *towers, "--data_dirs", photos)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -202,7 +266,7 @@ def test_views_of_wide_pictures():
     for left, right in (seen["2 crops"], seen["2 crops, smaller"], (whole, whole), (squeezed, squeezed)):
         assert left.getpixel((0, 9)) == (255, 0, 0) and right.getpixel((right.width - 1, 9)) == (0, 0, 255)
     assert [part.size for part in seen["2 crops, smaller"]] == [(84, 84)] * 2
-    assert views.crop(picture.rotate(90, expand=True), 112, 0).getpixel((9, 0)) == (0, 0, 255)
+    assert frozen_towers.crop(picture.rotate(90, expand=True), 112, 0).getpixel((9, 0)) == (0, 0, 255)
 
 
 def test_a_wide_scene_holds_its_scene_as_it_is():
@@ -216,27 +280,15 @@ def test_a_wide_scene_holds_its_scene_as_it_is():
 
 def test_ranks_and_intervals():
     similarities = torch.tensor([[0.5, 0.9, 0.1], [0.2, 0.7, 0.7], [0.3, 0.2, 0.1]])
-    assert views.rank(similarities).tolist() == [2, 1.5, 3]
-    assert views.bootstrap(torch.ones(20)) == (1, 1)
-    low, high = views.bootstrap(torch.tensor([0.0, 1.0] * 50))
+    assert frozen_towers.rank(similarities).tolist() == [2, 1.5, 3]
+    assert frozen_towers.bootstrap(torch.ones(20)) == (1, 1)
+    low, high = frozen_towers.bootstrap(torch.tensor([0.0, 1.0] * 50))
     assert 0.35 < low < 0.45 and 0.55 < high < 0.65
 
 
-@pytest.fixture
-def frozen_towers(tmp_path) -> list:
-    """The arguments that name an image and a text tower."""
-    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    Dinov2Model(Dinov2Config(**tower, image_size=28, patch_size=14)).save_pretrained(tmp_path / "vision")
-    BertModel(BertConfig(**tower, intermediate_size=16, vocab_size=8)).save_pretrained(tmp_path / "text")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "boat", "ground"]
-    BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(tmp_path / "text")
-    names = ["--vision_model_name_or_path", tmp_path / "vision", "--text_model_name_or_path", tmp_path / "text"]
-    return [*names, "--image_size", 28, "--steps", 2, "--seeds", 2, "--dtype", "float32"]
-
-
-def test_views_in_miniature(frozen_towers, tmp_path, run, capsys):
+def test_views_in_miniature(towers, tmp_path, run, capsys):
     file = tmp_path / "views.json"
-    run(views, *frozen_towers, "--scenes", 8, "--wide_scenes", 8, "--aspects", 2, "--output_file", file)
+    run(views, *towers, "--scenes", 8, "--wide_scenes", 8, "--aspects", 2, "--output_file", file)
     rows = json.loads(file.read_text())["rows"]
     assert [row["view"] for row in rows] == list(views.make_views(28, 14))
     crop, *others = rows
@@ -252,5 +304,5 @@ def test_views_in_miniature(frozen_towers, tmp_path, run, capsys):
             lines.append({"file_name": f"{number}.png", "caption": "red boat", "long_captions": ["ground"]})
         (pictures / split / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     capsys.readouterr()
-    run(views, *frozen_towers, "--dataset_name", "imagefolder", "--data_dir", pictures)
+    run(views, *towers, "--dataset_name", "imagefolder", "--data_dir", pictures)
     assert [line.split(" | ")[1] for line in capsys.readouterr().out.splitlines()[2:]] == ["short"] * 5 + ["long"] * 5

@@ -49,7 +49,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
         served = [args.images, "--model", args.model_name_or_path]
-        served += ["--index_dir", folder, "--sentence_score", "left_out", "--k", 4]
+        served += ["--index_dir", folder, "--k", 4]
         with serve(Path(folder) / "output.txt", *served) as (address, _):
             viewport = {"width": args.width, "height": 900}
             page = browser.new_page(viewport=viewport, color_scheme=args.color_scheme)

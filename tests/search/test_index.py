@@ -82,6 +82,15 @@ def test_a_handle_sees_what_another_one_writes(tmp_path):
     assert read_settings(tmp_path) == {"weights": "w"}
 
 
+def test_a_sample_stands_for_a_large_collection(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_module, "NUM_REFERENCES", 40)
+    index = fill(tmp_path, unit(torch.manual_seed(0), 300, 8))
+    drawn = index.references
+    places = torch.cdist(drawn, stored(index, 300)).min(dim=1)
+    assert places.values.max() < 1e-3 and len(places.indices.unique()) == len(drawn) == 40
+    assert places.indices.max() > 250 and Index.open(tmp_path).references.equal(drawn)
+
+
 def clustered(generator: torch.Generator, num: int, dim: int) -> torch.Tensor:
     """Vectors around a few, which is what an index of cells is made for."""
     centres = torch.randn(num // 50, dim, generator=generator)

@@ -17,7 +17,6 @@ from modeling_lotlip.search.query import (
     Sentence,
     embed_query,
     mark_limit,
-    percentiles,
     search_index,
 )
 from modeling_lotlip.search.rendering import format_results
@@ -31,12 +30,10 @@ def test_words_that_the_model_does_not_know_are_named(model_and_processor):
     model, processor = model_and_processor
     query = embed_query(model, processor, "A red лодка. <i>qzqz</i> 船")
     assert query.unknown_words == ["лодка", "i", "qzqz", "船"]
-    page = format_results(
-        Answer(query, EVERYTHING, [Result("1.png", 0.5, [])] * 3, "", False), lambda name: None, "alone", 10
-    )
+    page = format_results(Answer(query, EVERYTHING, [Result("1.png", 0.5, [])] * 3, "", False), lambda name: None, 10)
     assert "does not know: лодка, i, qzqz, 船." in page and "3 most similar of 10 pictures" in page
     known = embed_query(model, processor, "a red boat")
-    assert "know" not in format_results(Answer(known, EVERYTHING, [], "", False), lambda name: None, "alone", 10)
+    assert "know" not in format_results(Answer(known, EVERYTHING, [], "", False), lambda name: None, 10)
     for text in ("лодка", "Qzqz. 船!\n"):
         with pytest.raises(QueryError, match=f"knows no word of '{text.strip()}'"):
             embed_query(model, processor, text)
@@ -63,17 +60,6 @@ def test_marks_what_is_beyond_the_limit(model_and_processor, max_length):
     assert mark_limit(processor, sub_captions[:1], 100) == [Sentence(sub_captions[0], "")]
 
 
-def test_percentiles_by_counting():
-    torch.manual_seed(0)
-    references = torch.randn(50, 4).round(decimals=1)  # with equals
-    found = percentiles(references[:9], references)
-    for picture in range(9):
-        for sentence in range(4):
-            lower = sum(value < references[picture, sentence] - 1e-4 for value in references[:, sentence])
-            assert found[picture, sentence] == pytest.approx(lower / 49)
-    assert percentiles(torch.ones(1, 2), torch.ones(1, 2)).isnan().all()
-
-
 def test_query_of_text_and_picture(model_and_processor):
     model, processor = model_and_processor
     image = make_scene(5, 0).draw()
@@ -91,15 +77,14 @@ def test_query_of_text_and_picture(model_and_processor):
         embed_query(model, processor, " \n. ")
 
 
-@pytest.mark.parametrize("sentence_score", ["alone", "left_out"])
-def test_scores_of_sentences(model_and_processor, sentence_score):
+def test_similarities_with_sentences(model_and_processor):
+    """Each sentence alone, also those that are beyond the limit of the whole text."""
     model, processor = model_and_processor
-    images = [make_scene(6, number).draw() for number in range(30)]
-    embeds = embed_images(model, processor, images)
+    embeds = embed_images(model, processor, [make_scene(6, number).draw() for number in range(30)])
     index = Index.of_embeddings([str(number) for number in range(30)], embeds)
     parts = ["a red boat", "the ground is sand", "a house of blue", "a tree of photo"]
     # of the third one a word is read
-    query = embed_query(model, processor, ". ".join(parts), None, sentence_score, max_length=12)
+    query = embed_query(model, processor, ". ".join(parts), max_length=12)
     results = search_index(index, query, 30)
     assert [sentence.unread for sentence in query.sentences] == ["", "", "house of blue", "a tree of photo"]
 
@@ -110,29 +95,9 @@ def test_scores_of_sentences(model_and_processor, sentence_score):
     assert [result.similarity for result in results] == pytest.approx(
         whole.sort(descending=True).values.tolist(), abs=1e-6
     )
-    if sentence_score == "alone":
-        scores = similarities(parts)
-    else:
-        without = [f"{parts[1]}. a", f"{parts[0]}. a", f"{parts[0]}. {parts[1]}"]
-        scores = whole[:, None] - similarities(without)
+    alone = similarities(parts)
     for result in results:
-        own = scores[int(result.name)]
-        fits = [(scores[:, column] < own[column] - 1e-6).sum().item() / 29 for column in range(scores.shape[1])]
-        assert result.fits == pytest.approx([*fits, None][:4], abs=1.01 / 29)  # a rounding may exchange two
-    assert embed_query(model, processor, "a boat", None, "left_out").sentence_embeds.norm() == pytest.approx(1)
-    only_first = embed_query(model, processor, ". ".join(parts), None, "left_out", max_length=5)
-    assert only_first.sentence_embeds.any(dim=1).tolist() == [True, False, False, False]
-
-
-def test_sample_stands_for_a_large_collection(monkeypatch):
-    monkeypatch.setattr("modeling_lotlip.search.index.NUM_REFERENCES", 400)
-    embeds = torch.nn.functional.normalize(torch.randn(3000, 8, generator=torch.manual_seed(0)), dim=-1)
-    index = Index.of_embeddings([str(number) for number in range(3000)], embeds)
-    query = embeds[:1] + 0.1
-    results = search_index(index, Query(query[0], [Sentence("a", "")], query), 600)
-    exact = percentiles((embeds @ query.t())[[int(result.name) for result in results]], embeds @ query.t())
-    fits = torch.tensor([result.fits for result in results])
-    assert 0 < (fits - exact).abs().max() < 0.1
+        assert result.sentence_similarities == pytest.approx(alone[int(result.name)].tolist(), abs=1e-5)
 
 
 def with_levels(index: Index, line: float, copy: float) -> Index:
@@ -186,6 +151,6 @@ def test_sentences_are_scored_for_the_picture_that_stands_for_its_copies():
     embeds = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.6, 0.8], [0.0, 1.0]]), dim=-1)
     index = with_levels(Index.of_embeddings(list("abcd"), embeds), line=-1, copy=0.999)
     query = Query(torch.tensor([1.0, 0.0]), [Sentence("up", "")], torch.tensor([[0.0, 1.0]]), is_text=True)
-    found = {result.name: result.fits for result in search_index(index, query, 4)}
-    assert found == {"a": [0.0], "c": [pytest.approx(2 / 3)], "d": [1.0]}
+    found = {result.name: result.sentence_similarities for result in search_index(index, query, 4)}
+    assert found == {"a": [0.0], "c": [pytest.approx(0.8)], "d": [1.0]}
     assert [result.name for result in search_index(index, query, 4, Filter(folder="e"))] == []

@@ -1,6 +1,7 @@
-"""The HTML of the page: everything that is filled in is escaped, and ticks are where they belong."""
+"""The HTML of the page: everything that is filled in is escaped."""
 
 import json
+import re
 from collections import Counter
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import torch
 
 from modeling_lotlip.search.filters import EVERYTHING, Filter
 from modeling_lotlip.search.index import Index
-from modeling_lotlip.search.query import Copy, Query, Result, Sentence, search_index
+from modeling_lotlip.search.query import Copy, Query, Result, Sentence
 from modeling_lotlip.search.rendering import (
     NUM_OPEN_SENTENCES,
     format_copies,
@@ -81,8 +82,8 @@ def make_pages() -> dict[str, tuple[str, int]]:
     unreadable.write([{"name": name, "problem": "wrong"} for name in (HOSTILE, "a" + HOSTILE)])
     closed = SimpleNamespace(place=HOSTILE, others=Counter({HOSTILE: 1}), closed_folders={HOSTILE})
     return {
-        "results": (format_results(make_answer(query, found), lambda name: HOSTILE, "alone", 30), 2 + 12 + 2 + 12),
-        "no picture": (format_results(make_answer(query, found), lambda name: None, "alone", 30), 2 + 12 + 2 + 12),
+        "results": (format_results(make_answer(query, found), lambda name: HOSTILE, 30), 2 + 12 + 2 + 12),
+        "no picture": (format_results(make_answer(query, found), lambda name: None, 30), 2 + 12 + 2 + 12),
         "copies": (format_copies([HOSTILE, HOSTILE], 3, lambda name: HOSTILE), 2),
         "more": (format_more(make_answer(query, found), lambda name: HOSTILE)["cards"], 2 + 12),
         "message": (format_message(HOSTILE), 1),
@@ -109,33 +110,25 @@ def test_everything_is_escaped_once(part):
         assert reader.values.count(json.dumps([HOSTILE])) == 1  # the copies
 
 
-@pytest.mark.parametrize("fit, value", [(0.9, "✓ 90"), (0.9 - 1e-6, "89"), (1.0, "✓ 100"), (0.0, "0")])
-def test_a_tick_is_for_the_top_tenth(fit, value):
-    query = Query(torch.ones(4), [Sentence("a boat", "")], torch.ones(1, 4))
-    page = format_results(make_answer(query, [Result("1.png", 0.5, [fit])]), lambda name: None, "alone", 11)
-    assert f'<span class="value">{value}</span>' in page
-    assert ('class="sentence strong"' in page) == value.startswith("✓")
-    assert f'<span style="width: {100 * fit:.1f}%">' in page
-
-
-def test_nine_of_ten_others_are_enough_for_a_tick():
-    """Of eleven pictures the second best has nine of the ten others below it."""
-    similarities = torch.linspace(0, 1, 11)[:, None]
-    embeds = torch.cat([similarities, (1 - similarities**2).sqrt()], dim=1)
-    query = Query(torch.tensor([1.0, 0.0]), [Sentence("a boat", "")], torch.tensor([[1.0, 0.0]]))
-    results = search_index(Index.of_embeddings([str(number) for number in range(11)], embeds), query, 3)
-    page = format_results(make_answer(query, results), lambda name: None, "alone", 11)
-    assert [f'<span class="value">{value}</span>' in page for value in ("✓ 100", "✓ 90", "80")] == [True] * 3
+def test_each_sentence_has_its_similarity_and_nothing_says_that_it_is_true():
+    query = Query(torch.ones(4), [Sentence("a boat", ""), Sentence("a house", "")], torch.ones(2, 4))
+    found = make_answer(query, [Result("1.png", 0.5, [0.3125, -0.04])])
+    page = format_results(found, lambda name: None, 11)
+    assert re.findall(r'<span class="(?:text|value)">([^<]*)</span>', page) == ["a boat", "0.312", "a house", "-0.040"]
+    assert "It does not say whether the sentence is true of the picture." in page
+    assert "✓" not in page and 'class="track"' not in page
+    of_picture = make_answer(query._replace(sentences=[]), [Result("1.png", 0.5, [])])
+    assert "sentence" not in format_results(of_picture, lambda name: None, 11)
 
 
 def test_a_text_that_is_not_read_is_struck_out():
     sentences = [Sentence("a", ""), Sentence("b", ""), Sentence("c", "d"), Sentence("", "e f")]
     query = Query(torch.ones(4), sentences, torch.ones(4, 4))
-    reader = read_page(format_results(make_answer(query, []), lambda name: None, "alone", 11))
+    reader = read_page(format_results(make_answer(query, []), lambda name: None, 11))
     text = " ".join(reader.text.split())
     assert "The model reads the first 3 of 6 words and ranks the pictures by these." in text
     assert "… b. c d. e f." in text and reader.tags["s"] == 2
-    whole = format_results(make_answer(query._replace(sentences=sentences[:2]), []), lambda name: None, "alone", 11)
+    whole = format_results(make_answer(query._replace(sentences=sentences[:2]), []), lambda name: None, 11)
     assert "struck out" not in whole
 
 
@@ -144,16 +137,16 @@ def test_weak_results_are_folded_and_copies_counted():
     copies = [Copy("2.png", 0.49), Copy("more/3.png", 0.48)]
     strong, weak = Result("1.png", 0.5, [], False, copies), Result("4.png", 0.1, [], True)
     found = make_answer(query, [strong, weak], Filter(folder="more"), has_more=True)
-    page = format_results(found, lambda name: None, "alone", 30)
+    page = format_results(found, lambda name: None, 30)
     assert "The 2 most similar of 30 pictures in the folder more." in page and "Nothing here fits" not in page
     strong_part, weak_part = page.split('<details class="weak">')
     assert 'data-name="1.png"' in strong_part and "+ 2 nearly the same" in strong_part
     assert 'data-name="4.png"' in weak_part and "nearly the same" not in weak_part
     assert 'data-key="key"' in weak_part and "Show more" in weak_part
 
-    page = format_results(make_answer(query, [weak]), lambda name: None, "alone", 30)
+    page = format_results(make_answer(query, [weak]), lambda name: None, 30)
     assert "Nothing here fits" in page and "Show more" not in page
-    page = format_results(make_answer(query, [strong]), lambda name: None, "alone", 30)
+    page = format_results(make_answer(query, [strong]), lambda name: None, 30)
     assert '<details class="weak" hidden>' in page
     more = format_more(make_answer(query, [strong, weak], has_more=True), lambda name: None)
     assert "1.png" in more["cards"] and "4.png" in more["weak_cards"] and more["has_more"]

@@ -112,7 +112,7 @@ def test_searcher_of_a_folder(folder, open_folder):
     alike = searcher.similar("more/3.jpg", 3)
     assert alike.results[0].name == "more/3.jpg" and len(alike.results) == 3 and alike.query.sentences == []
     assert results[0].name == "more/3.jpg" and results[0].similarity == pytest.approx(1, abs=1e-5)
-    assert len(results) == 4 and results[0].fits == []
+    assert len(results) == 4 and results[0].sentence_similarities == []
     picture = searcher.heat_map("more/3.jpg", "a red boat")
     assert picture.size == (224, 224)
     with pytest.raises(QueryError, match="not in the collection"):
@@ -122,7 +122,7 @@ def test_searcher_of_a_folder(folder, open_folder):
         searcher.heat_map("2.png", "a red boat")
 
     found = searcher.search("<script>a</script>. " + "the ground is sand. " * 100, None, 10)
-    page = format_results(found, lambda name: None, "alone", 10)
+    page = format_results(found, lambda name: None, 10)
     num_cards = len(found.results)
     assert num_cards + sum(len(result.copies) for result in found.results) == 10
     assert "<script>" not in page and page.count('class="card"') == num_cards
@@ -159,9 +159,7 @@ def test_a_searcher_with_a_filter(folder, open_folder):
     searcher.update()
     found = searcher.search("a boat", None, 5, Filter(folder="more"))
     assert [result.name for result in found.results] == ["more/3.jpg"] and not found.has_more
-    assert "The 1 most similar of 1 picture in the folder more." in format_results(
-        found, lambda name: None, "alone", 1
-    )
+    assert "The 1 most similar of 1 picture in the folder more." in format_results(found, lambda name: None, 1)
     with pytest.raises(QueryError, match="There are no pictures in the folder less."):
         searcher.search("a boat", None, 5, Filter(folder="less"))
 
