@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from torch import nn
 from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Dinov2Model
 
-from examples.paper import corner_attention, flops, relevance, sentences, views
+from examples.paper import captions, corner_attention, flops, relevance, sentences, views
 from modeling_lotlip import LotlipConfig
 from modeling_lotlip.benchmarking import frozen_towers
 from modeling_lotlip.benchmarking.flops import measure_towers
@@ -306,3 +306,46 @@ def test_views_in_miniature(towers, tmp_path, run, capsys):
     capsys.readouterr()
     run(views, *towers, "--dataset_name", "imagefolder", "--data_dir", pictures)
     assert [line.split(" | ")[1] for line in capsys.readouterr().out.splitlines()[2:]] == ["short"] * 5 + ["long"] * 5
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Captions beside the pictures
+
+
+def test_no_query_is_stored():
+    lamps = [
+        frozen_towers.Captioned(None, "A lion on a rock with.", ["Red clay", "A lion on a rock with a tree", "Worn"]),
+        frozen_towers.Captioned(None, "A dog.", ["A dog"]),
+    ]
+    pairs = captions.make_pairs(lamps)
+    assert pairs["long, short stored"] == [(0, "A lion on a rock with.", "Red clay. Worn.")]
+    assert pairs["short, long stored"] == [(0, "Red clay. Worn.", "A lion on a rock with.")]
+    ((number, stored, query),) = pairs["other half"]
+    halves = [part.strip(". ") for text in (stored, query) for part in text.split(". ")]
+    assert number == 0 and sorted(halves) == sorted(lamps[0].sentences) and len(halves) == 3
+
+
+def test_similarity_and_words_are_joined():
+    similarities, words = torch.tensor([[[0.3, 0.2, 0.1]]]), torch.tensor([[0.0, 0.0, 5.0]])
+    joined = captions.join_scores(similarities, words)
+    assert joined["similarity"].equal(similarities) and joined["words"].equal(words[None])
+    expected = [[[1 / 61, 1 / 62, 1 / 63 + 1 / 61]]]
+    torch.testing.assert_close(joined["rank fusion"], torch.tensor(expected))
+    # standardised: 1, 0, -1 and -0.577, -0.577, 1.155
+    torch.testing.assert_close(
+        joined["sum, words x 0.5"], torch.tensor([[[0.7113, -0.2887, -0.4226]]]), atol=1e-3, rtol=0
+    )
+    nothing = captions.join_scores(similarities, torch.zeros(1, 3))
+    assert nothing["sum, words x 1"].argmax() == 0 and nothing["rank fusion"].argmax() == 0
+
+
+def test_captions(photos, tmp_path, run, capsys, towers):
+    path = tmp_path / "captions.json"
+    run(captions, *towers, "--data_dirs", photos, "--output_file", path)
+    printed, rows = capsys.readouterr().out, json.loads(path.read_text())["rows"]
+    assert printed.strip() == captions.format_table(rows).strip() and len(rows) == 3 * 6
+    for row in rows:
+        low, high = row["interval"]
+        assert row["num_pictures"] == 12 and low <= row["gain"] <= high
+        assert 0 <= row["recall@1"] <= row["recall@10"] <= 100 and row["recall@1"] <= row["mrr"]
+    assert [row["gain"] for row in rows if row["search"] == "similarity"] == [0] * 3
