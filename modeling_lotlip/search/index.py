@@ -50,10 +50,10 @@ LEAST_RECALL, RECALL_K, NUM_MEASURED = 0.98, 10, 100
 # How many cells are looked into, and for each result how many candidates are compared exactly: the first that do
 EFFORTS = ((20, 10), (40, 20), (80, 20), (160, 40))
 # A text is as far above those that fit no picture as the median of these is above their weaker sixth, times this
-LINE = 2.0
+LINE = 1.5
 # Copies are nearer to each other than this share of the distance to another picture that this many pictures fall
 # below; it is measured with so many of them
-COPY_DISTANCE, COPY_QUANTILE, NUM_SAMPLED = 0.25, 0.75, 500
+COPY_DISTANCE, COPY_QUANTILE, NUM_SAMPLED = 0.15, 0.75, 500
 # The share of new pictures after which the recall and the levels are measured again
 MUCH_NEW = 0.1
 # Versions of the table that are older are dropped; a younger one may still be read by another program
@@ -162,6 +162,31 @@ def to_vectors(column: pa.ChunkedArray) -> torch.Tensor:
     vectors = column.combine_chunks()
     values = torch.from_numpy(vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32))
     return torch.nn.functional.normalize(values.reshape(-1, vectors.type.list_size), dim=-1)
+
+
+def measure_tops(tops: torch.Tensor) -> tuple[float, float]:
+    """
+    Where the similarities of texts with their most similar pictures lie, though some of the texts may fit.
+
+    Args:
+        tops (`torch.Tensor` of shape `(num_texts,)`):
+            The similarities.
+
+    Returns:
+        `(float, float)`: their median, and how much it is above the weaker sixth, for a normal distribution about the
+        standard deviation.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.search.index import measure_tops
+
+    >>> measure_tops(torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 9.0, 9.0]))
+    (3.0, 2.0)
+    ```"""
+    sixth, median = torch.quantile(tops, torch.tensor([1 / 6, 1 / 2])).tolist()
+    return median, median - sixth
 
 
 class Index:
@@ -436,10 +461,10 @@ class Index:
             tops = torch.cat([tops, queries @ vectors.t()], dim=1)
             tops = tops.topk(min(2, tops.shape[1]), dim=1).values
             num_pictures += len(vectors)
-        sixth, median = torch.quantile(tops[: len(background), 0], torch.tensor([1 / 6, 1 / 2])).tolist()
+        median, spread = measure_tops(tops[: len(background), 0])
         # the most similar to a picture is itself
         distance = torch.quantile(1 - tops[len(background) :, -1], COPY_QUANTILE).clamp(min=0).item()
-        levels = Levels(median + LINE * (median - sixth), 1 - COPY_DISTANCE * distance, num_pictures)
+        levels = Levels(median + LINE * spread, 1 - COPY_DISTANCE * distance, num_pictures)
         self.table.update_field_metadata({"path": "embedding", "metadata": {"levels": json.dumps(levels)}})
         return levels
 

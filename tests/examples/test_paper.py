@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from torch import nn
 from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Dinov2Model
 
-from examples.paper import captions, corner_attention, flops, relevance, sentences, views
+from examples.paper import captions, copies, corner_attention, flops, no_match, relevance, sentences, views
 from modeling_lotlip import LotlipConfig
 from modeling_lotlip.benchmarking import frozen_towers
 from modeling_lotlip.benchmarking.flops import measure_towers
@@ -349,3 +349,101 @@ def test_captions(photos, tmp_path, run, capsys, towers):
         assert row["num_pictures"] == 12 and low <= row["gain"] <= high
         assert 0 <= row["recall@1"] <= row["recall@10"] <= 100 and row["recall@1"] <= row["mrr"]
     assert [row["gain"] for row in rows if row["search"] == "similarity"] == [0] * 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Weak results and copies
+
+
+@pytest.fixture
+def data_sets(tmp_path) -> list:
+    """The argument that names two data sets of three pictures in a split."""
+    for name in ("boats", "grounds"):
+        for split in ("train", "test"):
+            folder = tmp_path / name / split
+            folder.mkdir(parents=True)
+            lines = []
+            for number in range(3):
+                make_scene(number, 1).draw().save(folder / f"{number}.png")
+                lines.append({"file_name": f"{number}.png", "caption": "red boat", "long_captions": ["ground"]})
+            (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return ["--data_dirs", tmp_path / "boats", tmp_path / "grounds"]
+
+
+def test_values_of_first_results_by_hand():
+    """Two pictures, of which a text fits the first one; texts that fit no picture are between them."""
+    pictures, texts = torch.eye(3)[:2], torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    background = nn.functional.normalize(torch.tensor([[1.0, 2, 3], [2, 1, 3], [1, 1, 3]]), dim=-1)
+    values = no_match.compute_values(texts, pictures, background)
+    assert values["similarity"].tolist() == [1, 0]
+    median, spread = no_match.measure_tops((background @ pictures.T).amax(dim=1))
+    assert values["above the background (the line)"].tolist() == pytest.approx(
+        [(1 - median) / spread, -median / spread]
+    )
+    assert all(value[0] > value[1] or not value[1] == value[1] for value in values.values())
+
+
+def test_thresholds_are_chosen_on_one_collection_and_told_on_others():
+    right, near, far = torch.arange(100.0), torch.arange(50.0) - 20, torch.full((10,), -50.0)
+    values = {"right": right, "near": near, "far": far}
+    found = {
+        (name, "long"): {
+            value: {group: numbers + shift for group, numbers in values.items()}
+            for value in ("similarity", "above the background (the line)")
+        }
+        for name, shift in (("one", 0), ("other", 1000))
+    }
+    rows = {(row["chosen_on"], row["collection"]): row for row in no_match.list_transfers(found)}
+    assert rows["one", "one"]["kept"] == 95 and rows["one", "one"]["near_held_back"] == 50
+    assert rows["one", "other"]["kept"] == 100 and rows["one", "other"]["far_held_back"] == 0
+    assert rows["other", "one"]["kept"] == 0 and rows["other", "one"]["near_held_back"] == 100
+    auc = no_match.list_auc(found)
+    assert all(row["far"] == 100 and 80 < row["near"] < 100 for row in auc)
+    curve = {row["line"]: row for row in no_match.list_curve(found) if row["collection"] == "one"}
+    assert curve[0.0]["kept"] == 100 and curve[5.0]["kept"] == 95
+
+
+def test_no_match_in_miniature(towers, data_sets, tmp_path, run, capsys):
+    options = [
+        "--train_scenes",
+        8,
+        "--eval_scenes",
+        16,
+        "--splits",
+        2,
+        "--plot_file",
+        tmp_path / "plots" / "curve.png",
+    ]
+    run(no_match, *towers, *data_sets, *options, "--output_file", tmp_path / "no_match.json")
+    results = json.loads((tmp_path / "no_match.json").read_text())
+    assert {row["collection"] for row in results["curve"]} == {"scenes", "boats", "grounds"}
+    assert all(0 <= row["near_held_back"] <= 100 for row in results["curve"])
+    with Image.open(tmp_path / "plots" / "curve.png") as picture:
+        assert picture.convert("L").getextrema() != (255, 255)
+    assert "| scenes | long | similarity |" in capsys.readouterr().out
+
+
+def test_copies_that_are_found_and_other_pictures():
+    own = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.3], [0.0, 1.0], [-1.0, 0.0]]), dim=-1)
+    found = dict.fromkeys(copies.COPIES, own) | {"trimmed": own.roll(1, dims=0)}
+    rows = {row["together"]: row for row in copies.compare("four", own, found)}
+    row = rows["cosine 0.95"]
+    assert row["JPEG"] == 100 and row["trimmed"] == 25 and row["other pictures"] == 50
+    assert rows["cosine 0.99"]["other pictures"] == 0
+
+
+def test_copies_are_of_the_same_picture():
+    picture = make_scene(7, 3).draw()
+    changed = {kind: change(picture) for kind, change in copies.COPIES.items()}
+    assert changed["half size"].size == (32, 32) and changed["trimmed"].size == (60, 60)
+    assert changed["JPEG"].size == changed["brighter"].size == (64, 64)
+    means = {kind: torch.tensor(list(made.convert("L").getdata())).float().mean() for kind, made in changed.items()}
+    assert means["brighter"] > 1.1 * means["JPEG"] and changed["JPEG"].tobytes() != picture.tobytes()
+
+
+def test_copies_in_miniature(towers, data_sets, tmp_path, run):
+    arguments = [*towers, *data_sets, "--num_pictures", 4, "--output_file", tmp_path / "copies.json"]
+    run(copies, *arguments)
+    rows = json.loads((tmp_path / "copies.json").read_text())["rows"]
+    assert list(dict.fromkeys(row["pictures"] for row in rows)) == ["scenes", "boats", "grounds", "all"]
+    assert all(0 <= row["JPEG"] <= 100 for row in rows)

@@ -138,16 +138,16 @@ def test_a_filter_is_exact_however_the_search_is(tmp_path, monkeypatch):
     generator = torch.manual_seed(0)
     embeds, query = clustered(generator, 2000, 32), unit(generator, 1, 32)[0]
     index = Index.make(tmp_path, 32, {})
-    names = [f"{'some' if number % 40 == 0 else 'others'}/{number:05}" for number in range(2000)]
+    names = [f"{'some' if number % 10 == 0 else 'others'}/{number:05}" for number in range(2000)]
     index.write([{"name": name, "embedding": embedding} for name, embedding in zip(names, embeds)])
     index.speed_up()
     assert index.effort is not None
     some = Filter(folder="some")
-    assert index.count(some) == 50
+    assert index.count(some) == 200
     found = index.search(query, 50, some)
-    vectors = torch.stack([index.embedding(name) for name in names[::40]])
+    vectors = torch.stack([index.embedding(name) for name in names[::10]])
     expected = (vectors @ query).sort(descending=True)
-    assert found.names == [names[40 * place] for place in expected.indices.tolist()]
+    assert found.names == [names[10 * place] for place in expected.indices[:50].tolist()]
     # of so many the approximate search finds enough, and of those that are let through only
     many = index.search(query, 10, Filter(folder="others"))
     assert len(many.names) == 10 and all(name.startswith("others/") for name in many.names)

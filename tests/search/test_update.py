@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.search import update
 from modeling_lotlip.search.index import Index, find_index
 from modeling_lotlip.search.pictures import PictureFolder
 from modeling_lotlip.search.update import update_index
@@ -252,3 +253,24 @@ def test_the_search_in_many_pictures_is_made_fast_after_an_update(folder, index,
     assert announced == [(10, None)] and index.effort.recall == 1 and index.effort.num_pictures == 10
     update_index(index, pictures, *model_and_processor, announce=announce)
     assert len(announced) == 1
+
+
+def test_levels_are_measured_after_an_update_and_after_many_new_pictures(folder, open_folder, monkeypatch):
+    embedded, embed = [], update.embed_background
+
+    def note(*arguments):
+        embedded.append(embed(*arguments))
+        return embedded[-1]
+
+    monkeypatch.setattr(update, "embed_background", note)
+    searcher = open_folder()
+    searcher.update()
+    assert searcher.index.levels.num_pictures == 10 and len(embedded) == 1
+    assert len(embedded[0]) == 64 and len(embedded[0].unique(dim=0)) > 1
+    searcher.update()
+    make_scene(5, 50).draw().save(folder / "new.png")
+    searcher.update()
+    assert len(embedded) == 1 and searcher.index.levels.num_pictures == 10
+    make_scene(5, 51).draw().save(folder / "newer.png")
+    searcher.update()
+    assert len(embedded) == 2 and searcher.index.levels.num_pictures == 12
