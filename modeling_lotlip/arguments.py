@@ -39,7 +39,7 @@ DTYPES = {name: name for name in ("float32", "float16", "bfloat16")}
 DTYPES |= {"fp32": "float32", "no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 # What the metadata of a field may say beside the keywords of `argparse`
-OWN_METADATA = ("least", "positional", "advanced", "compared_on_resume", "in_model_card")
+OWN_METADATA = ("least", "most", "positional", "advanced", "compared_on_resume", "in_model_card")
 
 
 def argument(
@@ -47,6 +47,7 @@ def argument(
     help: str = "",
     *,
     least: float | None = None,
+    most: float | None = None,
     choices: tuple | None = None,
     aliases: tuple[str, ...] = (),
     metavar: str | None = None,
@@ -65,6 +66,8 @@ def argument(
             What `--help` says.
         least (`float`, *optional*):
             The least value that is allowed.
+        most (`float`, *optional*):
+            The largest value that is allowed.
         choices (`tuple`, *optional*):
             The values that are allowed.
         aliases (`tuple[str, ...]`, *optional*):
@@ -97,7 +100,7 @@ def argument(
     ValueError: --k must be at least 1, got 0.
     ```"""
     metadata = {"help": help.replace("%", "%%"), "aliases": list(aliases)}  # argparse fills in what stands behind a %
-    metadata |= {"least": least, "positional": positional, "advanced": advanced}
+    metadata |= {"least": least, "most": most, "positional": positional, "advanced": advanced}
     metadata |= {"compared_on_resume": compared_on_resume, "in_model_card": in_model_card}
     metadata |= {name: value for name, value in {"choices": choices, "metavar": metavar}.items() if value is not None}
     if isinstance(default, list):
@@ -108,20 +111,22 @@ def argument(
 @dataclass
 class Arguments:
     """
-    Base class of dataclasses of arguments: checks the choices and least values that the fields declare.
+    Base class of dataclasses of arguments: checks the choices, least and largest values that the fields declare.
 
     Raises:
-        `ValueError`: if a value is below its least one, or is none of the choices.
+        `ValueError`: if a value is below its least one or above its largest one, or is none of the choices.
     """
 
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
             values = value if isinstance(value, (list, tuple)) else [value]
-            least, choices = field.metadata.get("least"), field.metadata.get("choices")
+            least, most, choices = map(field.metadata.get, ("least", "most", "choices"))
             for value in values:
                 if value is not None and least is not None and not value >= least:
                     raise ValueError(f"--{field.name} must be at least {least}, got {value}.")
+                if value is not None and most is not None and not value <= most:
+                    raise ValueError(f"--{field.name} must be at most {most}, got {value}.")
                 if value is not None and choices is not None and value not in choices:
                     raise ValueError(f"--{field.name} must be one of {', '.join(map(str, choices))}, got {value}.")
 

@@ -27,6 +27,7 @@ import argparse
 import json
 import os
 import pickle
+import struct
 import tempfile
 import zipfile
 from pathlib import Path
@@ -61,11 +62,13 @@ DEFAULT_CONTEXT_LENGTH = 128
 # What safetensors and torch raise for a file that is damaged or not theirs, which depends on where the damage is
 DAMAGED_FILE_ERRORS = (
     EOFError,
+    LookupError,
     OSError,
     RuntimeError,
     SafetensorError,
     UnicodeDecodeError,
     pickle.UnpicklingError,
+    struct.error,
     zipfile.BadZipFile,
 )
 

@@ -139,7 +139,7 @@ class PageArguments(IndexArguments):
     max_eval_samples: int | None = argument(None, "Use this many images of the data set, the first ones.", least=1)
     image_column: str | None = argument(None, "The column of the images (or their paths). Default: image.")
     k: int = argument(12, "How many pictures to show.", least=1)
-    port: int = argument(7860, "The port to listen at.", least=1)
+    port: int = argument(7860, "The port to listen at.", least=1, most=65535)
     host: str = argument(
         "127.0.0.1", "The address to listen at. `0.0.0.0`: whoever reaches this machine reaches the page."
     )

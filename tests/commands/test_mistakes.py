@@ -1,0 +1,101 @@
+"""Wrong uses of every command: each is one line that names what is wrong, and leaves nothing behind."""
+
+import shlex
+
+import pytest
+
+import lotlip
+from modeling_lotlip.commands import COMMANDS
+from modeling_lotlip.data.scenes import make_scene
+
+
+# Commands in the folder of [`workspace`], and a part of the error of each
+MISTAKES = [
+    ("search", "PHOTOS"),
+    ("search nowhere boat", "nowhere is no folder"),
+    ("search file.txt boat", "file.txt is no folder"),
+    ("search empty boat --model model", "There is no picture in"),
+    ("search photos --model model", "add a TEXT"),
+    ("search photos '' --model model", "a TEXT is blank"),
+    ("search photos boat --k 0", "--k must be at least 1, got 0"),
+    ("search photos boat --model nowhere", "`--model_name_or_path nowhere` cannot be used"),
+    ("search photos boat --model no_model", "`--model_name_or_path no_model` cannot be used"),
+    ("search photos boat --output_file out.txt", "--output_file out.txt must end in .json, .csv or .md"),
+    ("search --embeddings nowhere boat", "--embeddings_dir nowhere is no folder of `lotlip embed`"),
+    ("search photos boat --dtype float8", "--dtype: invalid choice: 'float8'"),
+    ("search photos boat --model model --device cuda:7", "`--device cuda:7` cannot be used"),
+    ("search photos boat --model model --max_length 2", "--max_length must be at least 3, got 2"),
+    ("search photos boat --model model --max_length 9999", "`--max_length 9999` is beyond"),
+    ("search photos --texts_file nowhere.txt", "--texts_file nowhere.txt is no file"),
+    ("app nowhere", "nowhere is no folder"),
+    ("app photos --port 70000", "--port must be at most 65535, got 70000"),
+    ("serve --port 70000", "--port must be at most 65535, got 70000"),
+    ("serve --model nowhere", "`--model_name_or_path nowhere` cannot be used"),
+    ("embed --model model", "--output_dir"),
+    ("embed --output_dir out --model model --dataset_name nowhere", "`--dataset_name nowhere` cannot be loaded"),
+    ("embed --output_dir out --model model --image_column nope", "`--image_column nope` is no column"),
+    ("embed --output_dir out --model model --only everything", "--only: invalid choice: 'everything'"),
+    ("evaluate --benchmark dcii --data_dir empty", "Did you mean 'dci'?"),
+    ("evaluate --benchmark dci", "--benchmark needs --data_dir"),
+    ("evaluate --benchmark dci --data_dir empty", "To get them: "),
+    ("evaluate --model model --eval_split nosuch", "has no split 'nosuch' but 'train', 'test'"),
+    ("evaluate --model model --caption_column nope", "`--caption_column nope` is no column"),
+    ("evaluate --model model --output_file file.txt/out.json", "--output_file file.txt/out.json cannot be written"),
+    ("evaluate --model model --max_eval_samples 0", "--max_eval_samples must be at least 1, got 0"),
+    ("evaluate --model model --allow_partial", "--allow_partial is for a --benchmark"),
+    ("evaluate --model model --dataset_name imagefolder --data_dir empty", "--data_dir empty` cannot be loaded"),
+    ("evaluate --model model --batch_size many", "invalid int value: 'many'"),
+    ("classify --model model --templates photo", "--templates 'photo' has no {}"),
+    ("classify --model model --label_column nope", "`--label_column nope` is no column"),
+    ("classify --class_names a b --class_names_file file.txt", "--class_names and --class_names_file"),
+    ("classify --benchmark dci --data_dir empty", "`lotlip evaluate`"),
+    ("statistics --text_only", "--text_only is for a --benchmark"),
+    ("statistics --tokenizer_path nowhere", "`--tokenizer_path nowhere` cannot be used"),
+    ("recaption --output_dir out", "--captioner"),
+    ("recaption --captioner llava --output_dir out --rules loud=3", "`--rules loud=3` names no rule"),
+    ("filter --captions nowhere.parquet --output_dir out", "`--captions nowhere.parquet` names no file"),
+    ("pack --output_dir out --image_format bmp", "invalid choice: 'bmp'"),
+    ("visualize --model model --output_dir out --row 99999999", "--row 99999999 is beyond the split"),
+    ("visualize --model model --output_dir out --image broken.png --text boat", "--image broken.png cannot be read"),
+    ("export --model no_model --output_dir out", "`--model_name_or_path no_model` cannot be used"),
+    ("convert nowhere.pt out", "nowhere.pt"),
+    ("convert file.txt out", "file.txt` was refused: it is damaged"),
+    ("push nowhere me/model", "`nowhere` has no `config.json`"),
+    ("push empty me/model", "`empty` has no `config.json`"),
+    ("sensitivity --model model --num_tokens 1", "--num_tokens must be at least 3, got 1"),
+]
+
+
+@pytest.fixture
+def workspace(tmp_path, model_dir, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    make_scene(5, 1).draw().save(tmp_path / "photos" / "1.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").write_text("a text")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "no_model").mkdir()
+    (tmp_path / "no_model" / "config.json").write_text("{}")
+    (tmp_path / "model").symlink_to(model_dir)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    return tmp_path
+
+
+def test_there_are_mistakes_of_every_command():
+    assert {line.split()[0] for line, _ in MISTAKES} == set(COMMANDS) and len(MISTAKES) > 40
+
+
+@pytest.mark.parametrize(("line", "told"), MISTAKES, ids=[line for line, _ in MISTAKES])
+def test_a_mistake_is_one_line_that_names_it(line, told, workspace, capsys):
+    before = sorted(workspace.rglob("*"))
+    name, *arguments = shlex.split(line)
+    try:
+        status = lotlip.main([name, *arguments])
+    except SystemExit as exit:  # of the parser
+        status = exit.code
+    output = capsys.readouterr()
+    assert status == 2 and output.out == ""
+    error = output.err.splitlines()[-1]
+    assert error.startswith(f"lotlip {name}: error: ") and told in error, error
+    assert "Traceback" not in output.err and sorted(workspace.rglob("*")) == before
