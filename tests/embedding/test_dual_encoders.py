@@ -120,8 +120,9 @@ def test_search_page(name, family_folders, tmp_path):
     searcher = Searcher(model, processor, pictures, index, **options)
     searcher.update()
     assert searcher.status.problem is None
-    query, results = searcher.search("a red boat. " * 200, None, 5)
-    assert len(results) == 5 and query.sentences[0].read and query.sentences[-1].unread
+    found = searcher.search("a red boat. " * 200, None, 5)
+    assert sum(1 + len(result.copies) for result in found.results) == 5
+    assert found.query.sentences[0].read and found.query.sentences[-1].unread
     assert sum(label.probability for label in searcher.classify(str(tmp_path / "0.png"), "a\nb", "{}")) > 0
     try:
         assert searcher.heat_map("0.png", "a red boat").size == (224, 224)
