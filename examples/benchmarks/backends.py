@@ -50,6 +50,18 @@ from modeling_lotlip.embedding.onnx import export_towers
 from modeling_lotlip.embedding.openvino import OpenvinoBackend
 
 
+OURS = {
+    "torch float32": ("torch", "float32"),
+    "torch bfloat16": ("torch", "bfloat16"),
+    "OpenVINO float32": ("openvino", "float32"),
+    "OpenVINO bfloat16": ("openvino", "bfloat16"),
+    "OpenVINO int8": ("openvino", "int8"),
+}
+ONNX, ENCODE, PIPELINE = "ONNX Runtime float32", "sentence-transformers, `encode`", "transformers' pipeline, states"
+OPEN_CLIP = "open_clip's text tower, random"
+VARIANTS = ("original", *OURS, ONNX, ENCODE, PIPELINE, OPEN_CLIP)
+
+
 @dataclass
 class BackendArguments(BenchmarkArguments):
     """What is measured, on the CPU."""
@@ -58,25 +70,21 @@ class BackendArguments(BenchmarkArguments):
     text_model_name_or_path: str | None = argument(None, "A trained BERT. Default: random weights of its size.")
     vision_model_name_or_path: str | None = argument(None, "A trained ViT. Default: random weights of its size.")
     layers: int = argument(12, "Layers of towers with random weights.", least=1)
-    texts_file: Path | None = argument(None, "Texts, one in a line. Default: random ones.")
+    texts_file: str | None = argument(None, "Texts, one in a line. Default: random ones.")
     texts: int = argument(96, "How many texts.", least=4)
-    images_dir: Path | None = argument(None, "A folder of pictures. Default: noise.")
+    images_dir: str | None = argument(None, "A folder of pictures. Default: noise.")
     images: int = argument(16, "How many images.", least=1)
     batch_size: int = argument(8, "Images, and texts of the other libraries, in a batch.", least=1)
     only: list[str] = argument(["texts", "images"], "What is embedded.", choices=("texts", "images"))
+    variants: list[str] = argument([], "Some of them, beside `torch float32`. Default: all.", choices=VARIANTS)
 
     def __post_init__(self):
         super().__post_init__()
         self.device = "cpu"
 
-
-OURS = {
-    "torch float32": ("torch", "float32"),
-    "torch bfloat16": ("torch", "bfloat16"),
-    "OpenVINO float32": ("openvino", "float32"),
-    "OpenVINO bfloat16": ("openvino", "bfloat16"),
-    "OpenVINO int8": ("openvino", "int8"),
-}
+    def wants(self, name: str) -> bool:
+        """Whether a variant is measured."""
+        return not self.variants or name in ("torch float32", *self.variants)
 
 
 def save_model(args: BackendArguments, folder: Path) -> list[str]:
@@ -106,7 +114,9 @@ def build_texts(args: BackendArguments, words: list[str]) -> list[str]:
     third to 60, a third to 126.
     """
     if args.texts_file is not None:
-        lines = [line.split() for line in args.texts_file.read_text(encoding="utf-8").splitlines()[: args.texts // 2]]
+        lines = [
+            line.split() for line in Path(args.texts_file).read_text(encoding="utf-8").splitlines()[: args.texts // 2]
+        ]
         halves = [(words[: len(words) // 2], words[len(words) // 2 :]) for words in lines]
         return [" ".join(half) for side in zip(*halves) for half in side]
     generator = random.Random(0)
@@ -121,7 +131,9 @@ def build_pixels(args: BackendArguments, processor: LotlipProcessor) -> torch.Te
     if args.images_dir is None:
         size = processor.image_processor.crop_size
         return torch.randn(args.images, 3, size.height, size.width)
-    paths = [path for path in sorted(args.images_dir.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    paths = [
+        path for path in sorted(Path(args.images_dir).rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    ]
     images = [PIL.Image.open(path).convert("RGB") for path in paths[: args.images]]
     return prepare_images(processor, images)["pixel_values"]
 
@@ -151,7 +163,7 @@ def text_variants(args: BackendArguments, folder: Path, texts: list[str]) -> dic
         tokens = LotlipProcessor.from_pretrained(folder).tokenizer(texts, padding=True, return_tensors="pt")
         parts = [tokens[name].split(args.batch_size) for name in ("input_ids", "attention_mask")]
         variants["original"] = lambda: torch.cat([original(*part)[:, 0] for part in zip(*parts)])
-    for name in OURS:
+    for name in filter(args.wants, OURS):
         model, processor = load_ours(name, folder, folder / "openvino")
         variants[name] = partial(embed_corpus, model, processor, texts)
     graph = open_graph(folder / "text_model.onnx", args.threads)
@@ -165,18 +177,16 @@ def text_variants(args: BackendArguments, folder: Path, texts: list[str]) -> dic
         return embeds
 
     processor_dim = model.config.projection_dim
-    variants["ONNX Runtime float32"] = run_onnx
+    variants[ONNX] = run_onnx
     encoder = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
-    variants["sentence-transformers, `encode`"] = lambda: encoder.encode(
-        texts, batch_size=4 * args.batch_size, convert_to_tensor=True
-    )
+    variants[ENCODE] = lambda: encoder.encode(texts, batch_size=4 * args.batch_size, convert_to_tensor=True)
     features = pipeline("feature-extraction", model=model.text_model, tokenizer=processor.tokenizer, device="cpu")
     features_of = partial(features, texts, batch_size=args.batch_size, return_tensors=True)
-    variants["transformers' pipeline, states"] = lambda: torch.stack([states[0, 0] for states in features_of()])
+    variants[PIPELINE] = lambda: torch.stack([states[0, 0] for states in features_of()])
     if importlib.util.find_spec("open_clip") is None:
         print("open_clip is left out: `pip install open_clip_torch` brings it.")
     else:
-        variants["open_clip's text tower, random"] = build_open_clip(args, texts)
+        variants[OPEN_CLIP] = build_open_clip(args, texts)
     return variants
 
 
@@ -195,14 +205,14 @@ def image_variants(args: BackendArguments, folder: Path, pixels: torch.Tensor) -
     if args.vision_model_name_or_path is None:
         _, original = build_original(args.layers, "cpu")
         variants["original"] = lambda: torch.cat([original(batch) for batch in batches])
-    for name in OURS:
+    for name in filter(args.wants, OURS):
         if name != "OpenVINO int8":  # its images are bfloat16
             model, _ = load_ours(name, folder, folder / "openvino")
             variants[name] = lambda model=model: torch.cat(
                 [embed_images(model, {"pixel_values": batch}) for batch in batches]
             )
     graph = open_graph(folder / "vision_model.onnx", args.threads)
-    variants["ONNX Runtime float32"] = lambda: torch.cat(
+    variants[ONNX] = lambda: torch.cat(
         [torch.from_numpy(graph.run(["image_embeds"], {"pixel_values": batch.numpy()})[0]) for batch in batches]
     )
     return variants
@@ -248,26 +258,32 @@ def compare(
 ) -> dict:
     """Measures in turns, and prints the first call, its memory, and the least cosine to PyTorch's float32."""
     first, megabytes, embeds = {}, {}, {}
-    for name, run in variants.items():
+
+    def keep(name: str, run: Callable[[], torch.Tensor]) -> None:
+        embeds[name] = run()
+
+    runs = {name: partial(keep, name, run) for name, run in variants.items() if args.wants(name)}
+    for name, run in runs.items():
         before, start = resident_megabytes(), time.perf_counter()
         run()
         first[name], megabytes[name] = time.perf_counter() - start, resident_megabytes() - before
-        embeds[name] = normalize(run().float(), dim=-1)
-    table = report(title, measure(variants, args.repeats, "cpu"), "torch float32", args)
+    table = report(title, measure(runs, args.repeats, "cpu"), "torch float32", args)
+    embeds = {name: normalize(values.float(), dim=-1) for name, values in embeds.items()}
     expected = embeds["torch float32"]
-    print("\n| variant | first call | memory more | least cosine | R@1 |\n| --- | --- | --- | --- | --- |")
+    titles = ["variant", "first call", "memory more", "least cosine", *(["R@1"] if are_halves else [])]
+    print(f"\n| {' | '.join(titles)} |\n|{' --- |' * len(titles)}")
     half = len(expected) // 2
     for name, row in table["rows"].items():
         row |= {"first_call": first[name], "megabytes": megabytes[name]}
-        line = f"| {name} | {first[name]:.1f} s | {megabytes[name]:.0f} MB |"
-        if name in OURS or name.startswith("ONNX"):
+        cells = [name, f"{first[name]:.1f} s", f"{megabytes[name]:.0f} MB"]
+        if name in OURS or name == ONNX:
             row["least_cosine"] = (embeds[name] * expected).sum(dim=-1).min().item()
-            line += f" {row['least_cosine']:.6f} |"
+            cells.append(f"{row['least_cosine']:.6f}")
             if are_halves:
                 nearest = (embeds[name][:half] @ embeds[name][half:].t()).argmax(dim=1)
                 row["recall@1"] = 100 * (nearest == torch.arange(half)).float().mean().item()
-                line += f" {row['recall@1']:.1f} |"
-        print(line)
+                cells.append(f"{row['recall@1']:.1f}")
+        print(f"| {' | '.join(cells)} |")
     return table
 
 
