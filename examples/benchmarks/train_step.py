@@ -85,7 +85,6 @@ class StepArguments(TowerBenchmarkArguments):
     workers: int = argument(1, "Processes that decode and tokenize.", least=0)
     tokens_per_chunk: int = argument(1500, "Tokens of captions and images encoded at a time, in chunks.", least=1)
     variants: list[str] | None = argument(None, "Measure these only, against the first one.")
-    memory: bool = argument(False, "Measure the memory of --variants, too, as without them.")
     batch_sizes: list[int] | None = argument(None, "Measure memory for so many images, and no time.", least=1)
     largest_batch: bool = argument(False, "Find the largest batch that fits (CUDA).")
 
@@ -278,8 +277,7 @@ def main() -> None:
     lengths = "{} and {}".format(*(f"{lengths.mean():.0f}" for lengths in draw_lengths(args)))
     title = f"Training step of {args.images} images, {lengths} tokens on average"
     seconds = measure(build_variants(args, names), args.repeats, args.device)
-    has_memory = len(names) > 1 and (args.memory or not args.variants)  # else it is that of this process
-    memory = {name: measure_memory(name) for name in names} if has_memory else None
+    memory = None if args.variants else {name: measure_memory(name) for name in names}
     table = report(title, seconds, names[0], args, memory=memory)
     write_results([{**table, "peak_memory": peak_memory(args.device)}], args)
 
