@@ -229,6 +229,19 @@ def step_with_data(step: Callable[[Batch], None], batches: Iterator[Batch]) -> N
     step(next(batches))
 
 
+def count_tokens(*batches: Batch) -> int:
+    """Tokens of captions that calls of the model compute, padding included, corner tokens not."""
+    return sum(batch[name].numel() for batch in batches for name in ("short_input_ids", "input_ids"))
+
+
+def report_tokens(args: StepArguments) -> None:
+    """Prints how many tokens groups of like length save."""
+    batch = random_batch(args)
+    groups = list(BatchGroups(batch, Accelerator(cpu=args.device == "cpu")))
+    padded, computed = count_tokens(batch), count_tokens(*groups)
+    print(f"\nPadded: {padded:,} tokens; in {len(groups)} groups: {computed:,}, {padded / computed:.2f} times fewer.")
+
+
 def measure_memory(name: str, *options: str) -> int:
     """The most memory that a variant needs alone, with further options of this script, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -276,6 +289,7 @@ def main() -> None:
     names = args.variants or ["original", *(f"{dtype}{option}" for dtype in args.dtypes for option in options)]
     lengths = "{} and {}".format(*(f"{lengths.mean():.0f}" for lengths in draw_lengths(args)))
     title = f"Training step of {args.images} images, {lengths} tokens on average"
+    report_tokens(args)
     seconds = measure(build_variants(args, names), args.repeats, args.device)
     memory = None if args.variants else {name: measure_memory(name) for name in names}
     table = report(title, seconds, names[0], args, memory=memory)

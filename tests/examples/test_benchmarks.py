@@ -65,11 +65,14 @@ def test_train_step(run):
 
 
 @pytest.mark.parametrize("lengths, mean, most", [("mean_46", 46, 125), ("lamps", 86, 126), (None, 122, 122)])
-def test_captions_of_a_training_step_are_as_long_as_asked_for(lengths, mean, most):
-    batch = train_step.random_batch(train_step.StepArguments(device="cpu", images=128, lengths=lengths))
+def test_captions_of_a_training_step_are_as_long_as_asked_for(capsys, lengths, mean, most):
+    args = train_step.StepArguments(device="cpu", images=128, lengths=lengths)
+    batch = train_step.random_batch(args)
     tokens = batch["attention_mask"].sum(dim=2)
     assert tokens.float().mean().item() == pytest.approx(mean, abs=1) and tokens.max() == most
     assert torch.equal(batch["input_ids"] > 0, batch["attention_mask"] > 0) and batch["input_ids"].shape[1] == 1
+    train_step.report_tokens(args)
+    assert ("in 1 groups" in capsys.readouterr().out) == (lengths is None)
     is_sorted = bool((tokens[1:, 0] >= tokens[:-1, 0]).all())
     assert is_sorted == (lengths is None) and (batch["short_attention_mask"].sum(dim=1) == 15).all() == (
         lengths is None
