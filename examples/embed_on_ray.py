@@ -1,0 +1,122 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Embeds the pictures of a folder on several processes or machines with Ray, into an index that `lotlip search` reads.
+
+    python examples/embed_on_ray.py --photos my_photos --output_dir outputs/index --model MODEL --num_workers 2
+    lotlip search --embeddings outputs/index "a red boat at a pier"
+
+With `RAY_ADDRESS` it runs on that cluster, else on this machine; every machine needs the package and reads the folder
+at the same path. What a worker that dies has not handed over is computed again by the others. This process alone
+writes: a picture is in the index once, and what is written stays when the run is ended. A later run adds and replaces
+pictures; what was deleted since stays in the index.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+
+from modeling_lotlip.arguments import Arguments, argument, parse
+from modeling_lotlip.data.images import IMAGE_EXTENSIONS, Resizing, UnreadableImageError, read_image
+from modeling_lotlip.embedding.arguments import LoadingArguments
+from modeling_lotlip.embedding.batches import embed_images
+from modeling_lotlip.embedding.features import prepare_images
+from modeling_lotlip.embedding.models import dtype_name, hash_weights, load_model
+from modeling_lotlip.embedding.store import read_settings
+from modeling_lotlip.search.index import Index, is_index
+
+
+@dataclass
+class RayArguments(Arguments):
+    """What is embedded, by how many workers."""
+
+    photos: Path = argument(help="The folder of pictures, with all folders in it.")
+    output_dir: Path = argument(help="The folder of the index.")
+    model_name_or_path: str = argument(help="A dual encoder.", aliases=("--model",))
+    num_workers: int = argument(2, "Processes that each have the model.", least=1)
+    num_gpus: float = argument(0.0, "GPUs of each worker.", least=0)
+    batch_size: int = argument(64, "Pictures in a batch.", least=1)
+
+
+class Worker:
+    """Embeds batches of files, in a process of its own."""
+
+    def __init__(self, name: str, num_gpus: float):
+        device = "cuda" if num_gpus > 0 else "cpu"
+        self.model, self.processor = load_model(name, LoadingArguments(device=device))
+        self.resizing = Resizing.of(self.processor.image_processor)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
+        inputs, problems = [], []
+        for content in batch["bytes"]:
+            try:
+                image = read_image({"bytes": content}, resizing=self.resizing)
+                inputs.append(prepare_images(self.processor, [image]))
+                problems.append("")
+            except UnreadableImageError as error:
+                problems.append(str(error))
+        embeds = iter(())
+        if inputs:
+            stacked = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
+            embeds = iter(embed_images(self.model, stacked).numpy())
+        vectors = [[] if problem else next(embeds).tolist() for problem in problems]
+        sizes = [len(content) for content in batch["bytes"]]
+        return {"path": list(batch["path"]), "size": sizes, "embedding": vectors, "problem": problems}
+
+
+def make_row(row: dict, folder: Path) -> dict:
+    """The row of the index of a file."""
+    found = {"name": str(Path(row["path"]).relative_to(folder)), "size": row["size"]}
+    if row["problem"]:
+        return found | {"problem": row["problem"]}
+    return found | {"embedding": torch.tensor(row["embedding"])}
+
+
+def main() -> None:
+    (args,) = parse((RayArguments,), description=__doc__)
+    folder = args.photos.resolve()
+    if not folder.is_dir():
+        raise SystemExit(f"--photos {args.photos} is no folder: name the folder of your pictures.")
+    model, processor = load_model(args.model_name_or_path, LoadingArguments(device="cpu"))
+    settings = {"source": str(folder), "weights": hash_weights(model), "dtype": dtype_name(model)}
+    settings["model_name_or_path"] = args.model_name_or_path
+    size = processor.image_processor.crop_size or processor.image_processor.size
+    pixels = torch.zeros(1, 3, size["height"], size["width"])
+    made = read_settings(args.output_dir) if is_index(args.output_dir) else settings
+    if any(made[name] != settings[name] for name in ("source", "weights")):
+        raise SystemExit(
+            f"--output_dir {args.output_dir} holds the index of another folder or model: name another one."
+        )
+    index = Index.make(args.output_dir, embed_images(model, {"pixel_values": pixels}).shape[-1], settings)
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it tells nobody that it was started
+    endings = sorted(ending.removeprefix(".") for ending in IMAGE_EXTENSIONS)
+    files = ray.data.read_binary_files(str(folder), include_paths=True, file_extensions=endings)
+    rows = files.map_batches(
+        Worker,
+        fn_constructor_args=(args.model_name_or_path, args.num_gpus),
+        batch_size=args.batch_size,
+        compute=ray.data.ActorPoolStrategy(size=args.num_workers),
+        num_cpus=0.5,  # beside the processes that read
+        num_gpus=args.num_gpus or None,
+    )
+    pending = []
+    for row in rows.iter_rows():
+        pending.append(make_row(row, folder))
+        if len(pending) == 8 * args.batch_size:
+            index.write(pending)
+            pending = []
+    if pending:
+        index.write(pending)
+    index.tidy()
+    if index.is_due:
+        index.speed_up()
+    print(f"{len(index):,} pictures are in {args.output_dir}; {len(index.unreadable):,} cannot be read.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""`embed_on_ray.py` on this machine: the index is that of `lotlip search`, also where a worker is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.search.index import Index, is_index
+from tests.helpers.commands import run_command
+
+
+ROOT = Path(__file__).parents[2]
+NUM_PICTURES = 120
+
+
+def find_workers(run: subprocess.Popen) -> list[psutil.Process]:
+    """The processes of a run that have the model."""
+    return [child for child in psutil.Process(run.pid).children(recursive=True) if "MapWorker" in child.name()]
+
+
+def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    for number in range(NUM_PICTURES):
+        name = f"more/{number}.png" if number % 3 == 0 else f"{number}.png"
+        large = make_scene(5, number).draw().resize((2000, 2000))  # so that a worker is at work for seconds
+        large.save(photos / name, compress_level=1)
+    (photos / "broken.png").write_bytes(b"no picture")
+    (photos / "notes.txt").write_text("no picture")
+    script = [sys.executable, str(ROOT / "examples" / "embed_on_ray.py"), "--photos", str(photos)]
+    script += ["--output_dir", str(tmp_path / "index"), "--model", str(model_dir), "--batch_size", "4"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION": "0.02"}
+    with open(tmp_path / "output.txt", "w") as output:
+        run = subprocess.Popen(script, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            index = None
+            while index is None or len(index) == 0:
+                assert run.poll() is None, (tmp_path / "output.txt").read_text()
+                index = Index.open(tmp_path / "index") if is_index(tmp_path / "index") else None
+                time.sleep(0.02)
+            workers = find_workers(run)
+            os.kill(workers[0].pid, signal.SIGKILL)
+            assert len(workers) == 2 and 0 < len(index) < NUM_PICTURES
+            assert run.wait(120) == 0, (tmp_path / "output.txt").read_text()
+        finally:
+            run.kill()
+    names = [name for name, _ in index.read_stamps()]
+    assert len(names) == len(set(names)) == NUM_PICTURES + 1 and len(index) == NUM_PICTURES
+    assert index.unreadable.keys() == {"broken.png"}
+
+    texts = ["a red boat", "a house. the ground is sand."]
+    options = ("--model", model_dir, "--k", 9, "--all_copies")
+    found = run_command("search", tmp_path / "ray.json", "--embeddings", tmp_path / "index", *texts, *options)
+    expected = run_command("search", tmp_path / "own.json", photos, *texts, *options, "--index_dir", tmp_path / "own")
+    for one, other in zip(found["queries"], expected["queries"], strict=True):
+        assert [result["path"] for result in one["results"]] == [result["path"] for result in other["results"]]
+    (tmp_path / "other").mkdir()
+    script[script.index("--photos") + 1] = str(tmp_path / "other")
+    other = subprocess.run(script, env=environment, capture_output=True, text=True)
+    assert other.returncode == 1 and "holds the index of another folder or model" in other.stderr
+    assert json.loads((tmp_path / "index" / "settings.json").read_text())["source"] == str(photos)
