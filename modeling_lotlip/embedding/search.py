@@ -10,7 +10,6 @@ import pyarrow.dataset
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..metrics import similarity_blocks
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .batches import embed_corpus, prefetch, tokenize_and_count
 from .store import check_model, open_shards, read_embeddings
@@ -66,6 +65,8 @@ def search(queries: torch.Tensor, corpus: Iterable[torch.Tensor], k: int) -> tup
     >>> similarities
     tensor([[1.0000, 1.0000, 0.8000]])
     ```"""
+    from ..metrics import similarity_blocks  # imports evaluate: only where it is used
+
     if k < 1:
         raise ValueError(f"`k` must be at least 1, got {k}.")
     queries = queries.float()

@@ -13,7 +13,6 @@ from accelerate import PartialState
 from torch.nn.functional import pad
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..metrics import list_matches, ranks_of_blocks
 from ..modeling_token_wise_lotlip import token_similarities
 
 
@@ -73,6 +72,8 @@ def rank_by_tokens(
         text_to_image (`Sequence[int]` or `Sequence[list[int]]`):
             The image or images of each text.
     """
+    from ..metrics import list_matches, ranks_of_blocks  # imports evaluate: only where it is used
+
     matches = list_matches(text_to_image, len(text_embeds), len(image_embeds))
     columns = slice(0, len(image_embeds))
     both = [[], []]

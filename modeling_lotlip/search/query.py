@@ -15,7 +15,6 @@ from ..data.images import SAFE_FORMATS, Resizing, UnreadableImageError, read_ima
 from ..embedding.batches import Batch, embed_batch, embed_corpus
 from ..embedding.families import in_trained_case
 from ..embedding.features import prepare_images
-from ..evaluation.relevance import heat_map, patch_relevance, seen_picture
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .filters import EVERYTHING, Filter
 from .index import ROUNDING, Found, Index
@@ -345,6 +344,8 @@ def draw_heat_map(
     """
     Where in a picture a sentence is found: the part that the model sees, under the relevance of its patches.
     """
+    from ..evaluation.relevance import heat_map, patch_relevance, seen_picture  # imports Matplotlib
+
     inputs = prepare_images(processor, [image])
     text_embeds = embed_corpus(model, processor, [sentence], max_length=max_length)
     relevance = patch_relevance(model, inputs["pixel_values"], text_embeds[None])[0, 0]
