@@ -240,7 +240,6 @@ class OptimizationArguments(Arguments):
         None,
         "Encode so many tokens of captions and images at a time: a batch of any size in the memory of these.",
         least=1,
-        compared_on_resume=True,
         advanced=True,
     )
     learning_rate: float | None = argument(

@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook(path, model_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("LOTLIP_MODEL", str(model_dir))

@@ -124,7 +124,7 @@ class Indexing:
 
     def command(self, output: Path) -> tuple[str, list[str]]:
         options = {"model": self.model, "index_dir": output, "k": 100_000, "output_file": output / "found.json"}
-        return "lotlip", ["search", str(self.photos), *TEXTS, "--device", "cpu", *to_argv(options)]
+        return "lotlip", ["search", str(self.photos), *TEXTS, "--device", "cpu", "--all_copies", *to_argv(options)]
 
     def list_finished(self, output: Path) -> list:
         return []  # only the store itself knows

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.embedding.lengths import group_by_length
 from modeling_lotlip.training import gradient_cache, groups
+from modeling_lotlip.training.checkpoints import list_checkpoints
 from modeling_lotlip.training.groups import BatchGroups, count_image_tokens
 from modeling_lotlip.training.loss import global_loss
 from modeling_lotlip.training.models import get_model_class, get_scalars
@@ -188,9 +189,15 @@ def test_a_resumed_run_draws_dropout_as_the_uninterrupted_one(train, tmp_path, m
     assert len(num_groups) == 6 and min(num_groups) > 1 and num_groups[2:4] == num_groups[4:]
     expected = load_file(whole / "model.safetensors")
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    if grad_cache_tokens is not None:
-        with pytest.raises(ValueError, match="grad_cache_tokens = 150, this run has 200"):
-            train("resumed", **options | {"grad_cache_tokens": 200}, resume_from_checkpoint="latest")
+
+
+def test_a_run_that_was_out_of_memory_resumes_with_chunks(train, tmp_path):
+    options = {"max_train_steps": 4, "checkpointing_steps": 2, "eval_steps": 100}
+    whole = train("whole", **options)
+    (tmp_path / "resumed").mkdir()
+    shutil.copytree(whole / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
+    resumed = train("resumed", **options, grad_cache_tokens=200, resume_from_checkpoint="latest")
+    assert [path.name for path in list_checkpoints(resumed)] == ["checkpoint-2", "checkpoint-4"]
 
 
 @pytest.mark.parametrize("seed", range(40))
