@@ -75,7 +75,7 @@ upstream: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/proselint check --config .proselint.json README.md docs/*.md examples/README.md
 	$(BIN)/mkdocs build --strict
-	$(BIN)/python -m pytest -m pages tests/docs/test_documentation.py tests/examples/test_notebooks.py --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest -m pages tests/docs/test_documentation.py tests/examples/test_notebooks.py tests/examples/test_ray.py --numprocesses auto --maxprocesses 4
 
 # the same at http://127.0.0.1:8000, built anew when a page changes
 docs-serve: $(VENV)/.installed

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.search.index import Index, is_index
@@ -24,6 +25,7 @@ def find_workers(run: subprocess.Popen) -> list[psutil.Process]:
     return [child for child in psutil.Process(run.pid).children(recursive=True) if "MapWorker" in child.name()]
 
 
+@pytest.mark.pages
 def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_path):
     photos = tmp_path / "photos"
     (photos / "more").mkdir(parents=True)
