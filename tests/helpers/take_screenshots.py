@@ -59,7 +59,9 @@ def main() -> None:
             page.wait_for_selector("#status >> text=/[0-9] pictures in/")
             page.fill("#description textarea", QUERY)
             page.click("#search")
-            card = page.locator("#results .card").nth(1)
+            page.locator("#results .card").first.wait_for()
+            page.locator("#results details.weak summary").first.click()
+            card = page.locator("#results .card").first
             card.locator("button.sentence").nth(1).click()
             card.locator(".note >> text=/Red/").wait_for()
             page.mouse.move(0, 0)
