@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from gradio_client import Client, handle_file
 
 from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
@@ -96,7 +97,7 @@ def visit(address: str, number: int, texts: list[str], photos: list[Path], num_q
         start = time.perf_counter()
         try:
             found = ask(client, text, picture)
-        except Exception as error:  # of Gradio's client, which has one class for each cause
+        except (ValueError, OSError, httpx.HTTPError) as error:  # what Gradio's client raises is a ValueError
             print(f"Visitor {number} lost an answer: {error}")
             seconds.append(None)
             continue
