@@ -255,7 +255,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     set_seed(args.seed, device_specific=True)
     if checkpoint is not None:
         load_checkpoint(accelerator, checkpoint, state, scheduler)
-        logger.info(f"Going on from {checkpoint}, at step {state.step}.")
+        logger.info(f"Resuming from {checkpoint}, at step {state.step}.")
     logger.info(
         f"{num_samples or 'A stream of'} training images, {settings['global_batch_size']} in a batch, "
         f"{args.max_train_steps} steps; {num_parameters:,} trained parameters, image tower "

@@ -27,7 +27,9 @@ class ZeroShotArguments(Arguments):
         "weiwu-ww/LoTLIP-ViT-B-16-100M", "A LoTLIP model: a Hub id or a folder.", aliases=("--model",)
     )
     class_names: list[str] = argument(["a boat", "a car", "a cup", "a house"], "The classes.")
-    templates: list[str] = argument(["a photo of {}"], "Prompts with {} in the place of the name; averaged.")
+    templates: list[str] = argument(
+        ["a photo of {}"], "Prompts with {} for the class name; their embeddings are averaged."
+    )
     k: int = argument(5, "The most likely classes to print.", least=1)
 
 

@@ -401,7 +401,7 @@ def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
 
 
 def with_hyphens(names: list[str]) -> list[str]:
-    """Names of options, each also with hyphens in the place of underscores."""
+    """Names of options, each also with hyphens instead of underscores."""
     hyphened = ["--" + name.removeprefix("--").replace("_", "-") for name in names]
     return list(dict.fromkeys(names + hyphened))
 

@@ -835,7 +835,7 @@ class LotlipModel(LotlipPreTrainedModel):
     auto_classes = ("AutoModel", "AutoModelForZeroShotImageClassification")
     # the loss is a mean over slots: `Trainer` has no number of items to pass
     accepts_loss_kwargs = False
-    # whether it compares all tokens, see `modeling_token_wise_lotlip`, in the place of one embedding of each
+    # whether it compares all tokens, see `modeling_token_wise_lotlip`, instead of one embedding of each
     is_token_wise = False
 
     def __init__(self, config: LotlipConfig):
@@ -1154,7 +1154,7 @@ class LotlipModel(LotlipPreTrainedModel):
             vision_pooler_output = vision_pooler_output.to(self.dtype)
             vision_outputs = BaseModelOutputWithPooling(pooler_output=self.visual_projection(vision_pooler_output))
         else:
-            raise ValueError("`vision_pooler_output` stands in the place of `pixel_values`: specify one of the two.")
+            raise ValueError("`vision_pooler_output` replaces `pixel_values`: specify one of the two.")
         image_embeds = _normalize(vision_outputs.pooler_output)
 
         text_embeds, present = [], []

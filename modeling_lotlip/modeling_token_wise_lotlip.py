@@ -68,7 +68,7 @@ def token_similarities(
 
 @auto_docstring(
     custom_intro="""
-    The dual encoder with late interaction: it has an embedding of each token in the place of one of a text or an
+    The dual encoder with late interaction: it has an embedding of each token instead of one of a text or an
     image.
     """
 )

@@ -266,7 +266,7 @@ class LotlipSavingMixin:
             self._save_for_readers(Path(save_directory), Path(save_directory).resolve().name)
 
     def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args, **kwargs):
-        """Uploads a model card that says something in the place of transformers' empty one."""
+        """Uploads a model card that says something instead of transformers' empty one."""
         card_file = Path(working_dir) / MODEL_CARD_NAME
         if card_file.exists() and _is_empty_card(card_file):
             card_file.unlink()

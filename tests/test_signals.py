@@ -10,7 +10,7 @@ from modeling_lotlip.signals import StopSignal
 
 @pytest.fixture
 def unnoted():
-    """The signals that nobody notes, in the place of the end of this process."""
+    """The signals that nobody notes, instead of the end of this process."""
     numbers = []
     handlers = {
         number: signal.signal(number, lambda number, _: numbers.append(number))

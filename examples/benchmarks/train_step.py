@@ -85,7 +85,7 @@ class StepArguments(TowerBenchmarkArguments):
     workers: int = argument(1, "Processes that decode and tokenize.", least=0)
     tokens_per_chunk: int = argument(1500, "Tokens of captions and images encoded at a time, in chunks.", least=1)
     variants: list[str] | None = argument(None, "Measure these only, against the first one.")
-    batch_sizes: list[int] | None = argument(None, "Measure memory for so many images, and no time.", least=1)
+    batch_sizes: list[int] | None = argument(None, "Measure memory instead of time, for batches of N images.", least=1)
     largest_batch: bool = argument(False, "Find the largest batch that fits (CUDA).")
 
     def __post_init__(self):

@@ -563,7 +563,7 @@ def main() -> None:
     failed, stop_number = run_cells(cells, args)
     write_tables(args)
     if stop_number:
-        print("Stopped. The same command goes on.", flush=True)
+        print("Stopped. The same command resumes.", flush=True)
         sys.exit(128 + stop_number)
     if failed:
         sys.exit(f"{len(failed)} of {len(cells)} cells failed: {' '.join(failed)}. The same command tries them again.")

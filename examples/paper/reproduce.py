@@ -54,7 +54,7 @@ class ReproductionArguments(Arguments):
     )
     published: Path = argument(PUBLISHED, "A JSON file of published numbers.")
     text_only: bool = argument(False, "Measure how long the texts are, and load no model: images need not be there.")
-    allow_partial: bool = argument(False, "Use what there is of a benchmark. It is measured, and not judged.")
+    allow_partial: bool = argument(False, "Accept a benchmark with missing files. It is measured, and not judged.")
     tokenizer_path: str = argument("google-bert/bert-base-uncased", "Counts the tokens of texts; the paper uses BERT.")
     dataloader_num_workers: int = argument(0, "Processes that decode and tokenize.", least=0)
 

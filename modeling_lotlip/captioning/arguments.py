@@ -51,7 +51,10 @@ class LocalArguments(Arguments):
 
     batch_size: int = argument(8, "Images in a batch, for each process.", least=1)
     dtype: str | None = argument(
-        None, "What the model computes in. Default: bfloat16, on a CPU float32.", choices=tuple(DTYPES), advanced=True
+        None,
+        "The precision of the computation. Default: bfloat16, on a CPU float32.",
+        choices=tuple(DTYPES),
+        advanced=True,
     )
     device: str | None = argument(
         None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.", advanced=True
@@ -77,7 +80,7 @@ class EndpointArguments(Arguments):
     timeout: float = argument(120.0, "Seconds to wait for an answer.", advanced=True)
     max_retries: int = argument(6, "How often a failed request is sent again.", least=0, advanced=True)
     max_image_size: int | None = argument(
-        None, "Send images with at most so many pixels on a side.", least=1, compared_on_resume=True, advanced=True
+        None, "Send images with at most N pixels on a side.", least=1, compared_on_resume=True, advanced=True
     )
 
 
@@ -155,7 +158,7 @@ class RecaptionArguments(Arguments):
     prompt: list[str] | None = argument(None, "What to ask; of several one is drawn for each image.")
     prompts_file: Path | None = argument(
         None,
-        "A file of prompts, one in each line, in the place of --prompt. Default: eight prompts of our own.",
+        "A file of prompts, one in each line, instead of --prompt. Default: eight prompts of our own.",
         advanced=True,
     )
     shard_size: int = argument(200_000, "Captions in a file. So many take some 100 MB.", least=1, advanced=True)
@@ -204,8 +207,8 @@ class ReportArguments(Arguments):
         f"Reject captions that are less similar to their image, by a rule of its own, `{SIMILARITY_RULE}`.",
         advanced=True,
     )
-    max_report_images: int = argument(10_000, "Compare captions of so many images.", least=1, advanced=True)
-    num_lowest: int = argument(20, "List so many captions of lowest similarity.", least=1, advanced=True)
+    max_report_images: int = argument(10_000, "Compare the captions of at most N images.", least=1, advanced=True)
+    num_lowest: int = argument(20, "List the N captions of lowest similarity.", least=1, advanced=True)
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Files of captions that models have written, read and written anew in batches of rows."""
+"""Files of captions that models have written, read and converted in batches of rows."""
 
 import json
 import zlib

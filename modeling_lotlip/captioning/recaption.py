@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Captions for the images of a data set by one or several captioners; a stopped run goes on where it was."""
+"""Captions for the images of a data set by one or several captioners; a stopped run resumes where it stopped."""
 
 import json
 import time

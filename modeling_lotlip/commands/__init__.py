@@ -18,7 +18,7 @@ COMMANDS = {
     "filter": "which captions are worth training on",
     "pack": "images and captions as webdataset shards",
     "visualize": "what a model attends to in texts and images",
-    "sensitivity": "what of a long text is used",
+    "sensitivity": "which parts of a long text are used",
     "export": "both towers as ONNX graphs",
     "convert": "an original checkpoint to a folder, and back",
     "push": "upload a folder with its model card and code",

@@ -7,7 +7,7 @@ A page to search your pictures with: by a long description, by a picture, or by 
     lotlip app --model MODEL --dataset_name NAME --eval_split train
     lotlip app --model MODEL --embeddings_dir outputs/embeddings
 
-Open the address that it prints. It is served to this machine only, and needs no network. Others are let in by
+Open the address that it prints. Only this machine can reach it, and it needs no network. To let others use it:
 `--host 0.0.0.0 --auth_file FILE`.
 """
 

@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Embeddings of the images and captions of a data set, in parquet files; a stopped run goes on where it was.
+Embeddings of the images and captions of a data set, in parquet files; a stopped run resumes where it stopped.
 
     lotlip embed --model outputs/demo --output_dir outputs/embeddings
     lotlip embed --model MODEL --output_dir OUT --dataset_name NAME --only texts

@@ -1,8 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Applies rules to captions that models have written: what can be mended is, and a caption that trains nothing is marked
-in the column `rejected_by` with the rule that rejects it, not deleted. Training and evaluation leave it out.
+Applies rules to captions that models have written. The rules clean captions. A caption of no use in training is
+not deleted, but marked in the column `rejected_by` with the name of the rule; training and evaluation skip it.
 
     lotlip filter --captions "captions/*.parquet" --output_dir filtered
     lotlip filter --captions "captions/*.parquet" --output_dir filtered --rules all too_short=12 \\

@@ -30,7 +30,7 @@ class PackArguments(Arguments):
     shard_size: int = argument(1000, "Images in a shard.", least=1, advanced=True)
     image_format: str = argument(
         "jpg",
-        "Files in this format are kept byte by byte, others are written anew: a column has one format.",
+        "Files in this format are kept byte by byte, others are converted: a column has one format.",
         choices=("jpg", "png", "webp"),
         advanced=True,
     )

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Long captions for any collection of images, by one or several captioners, in parquet files that training reads beside
-the images; a stopped run goes on where it was.
+the images; a stopped run resumes where it stopped.
 
     lotlip recaption --captioner llava --output_dir captions --dataset_name imagefolder --data_dir my_photos
     accelerate launch -m lotlip recaption --output_dir captions --captioner llava sharegpt4v \\

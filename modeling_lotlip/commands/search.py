@@ -8,8 +8,8 @@ Search of pictures by descriptions: prints rank, similarity and path of the most
     lotlip search my_photos "a red boat" --folder holidays --taken_from 2024-05-01 --taken_to 2024-05-31
     lotlip search --embeddings DIR "a red boat" --kind long
 
-A folder is indexed once and kept up to date: what is new is embedded, what is gone dropped. `lotlip app` searches the
-same index. Results that are no more similar than those of texts that fit no picture are said to be weak, and pictures
+A folder is indexed once and kept up to date: new files are embedded, deleted ones removed. `lotlip app` searches the
+same index. Results that are no more similar than those of texts that fit no picture are marked as weak, and pictures
 that are nearly the same are one result. In a folder of `lotlip embed` images or captions are searched, and named by
 their `id`.
 """

@@ -120,7 +120,7 @@ class EvaluationSplitArguments(Arguments):
     _argument_group_name = "data"
 
     eval_split: str = argument("test", "The split to evaluate on.")
-    max_eval_samples: int | None = argument(None, "Use this many images, the first ones.", least=1, advanced=True)
+    max_eval_samples: int | None = argument(None, "Use the first N images.", least=1, advanced=True)
 
 
 @dataclass
@@ -130,4 +130,4 @@ class TrainSplitArguments(Arguments):
     _argument_group_name = "data"
 
     train_split: str = argument("train", "The split to train on.", compared_on_resume=True)
-    max_train_samples: int | None = argument(None, "Use this many images, the first ones.", least=1, advanced=True)
+    max_train_samples: int | None = argument(None, "Use the first N images.", least=1, advanced=True)

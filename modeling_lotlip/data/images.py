@@ -50,7 +50,7 @@ TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, 
 
 
 def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
-    """The same data with image files in the place of images: `read_image` decodes them."""
+    """The same data with image files instead of images: `read_image` decodes them."""
     return dataset.cast_column(image_column, Image(decode=False))
 
 

@@ -52,7 +52,7 @@ class SamplePacker:
         key_column (`str`, *optional*):
             The column of the images' keys.
         image_format (`str`, *optional*, defaults to `"jpg"`):
-            One of `FORMATS`. A column has one format: files in this one are kept byte by byte, others written anew.
+            One of `FORMATS`. A column has one format: files in this one are kept byte by byte, others converted.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class SamplePacker:
         except UnreadableImageError:
             self.counts["with an image that cannot be read were left out"] += 1
             return None
-        self.counts[f"were not in the format {self.image_format} and written anew"] += is_new
+        self.counts[f"were not in the format {self.image_format} and converted"] += is_new
         self.counts["packed"] += 1
         sha256 = hashlib.sha256(content).hexdigest()
         key = find_key(row, self.source, self.key_column) or sha256

@@ -26,7 +26,7 @@ class LoadingArguments(Arguments):
     _argument_group_name = "model"
 
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.", advanced=True)
-    dtype: str = argument("float32", "What the model computes in.", choices=tuple(DTYPES))
+    dtype: str = argument("float32", "The precision of the computation.", choices=tuple(DTYPES))
     device: str | None = argument(
         None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.", advanced=True
     )
@@ -45,7 +45,7 @@ class InferenceArguments(LoadingArguments):
 
     dtype: str = argument(
         "float32",
-        "What the model computes in. int8 is for a CPU, by OpenVINO.",
+        "The precision of the computation. int8 is for a CPU, by OpenVINO.",
         choices=(*DTYPES, "int8"),
     )
     backend: str = argument(
@@ -127,9 +127,9 @@ class StoreArguments(DecodingArguments):
         "else (or with --streaming) their numbers, from 0.",
         advanced=True,
     )
-    only: str | None = argument(None, "Leave the others out.", choices=("texts", "images"))
+    only: str | None = argument(None, "Embed only these.", choices=("texts", "images"))
     tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1, advanced=True)
-    shard_size: int = argument(1024, "Rows in a file; a stopped file is begun anew.", least=1, advanced=True)
+    shard_size: int = argument(1024, "Rows in a file; a stopped file is written again.", least=1, advanced=True)
 
 
 @dataclass

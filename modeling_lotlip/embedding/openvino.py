@@ -142,7 +142,7 @@ class OpenvinoTower:
             except ConversionError as error:
                 if self.backend.is_required:
                     raise
-                logger.warning(f"{error} PyTorch goes on.")
+                logger.warning(f"{error} Continuing with PyTorch.")
                 self.is_refused = True
                 return self.run_torch(inputs)
 

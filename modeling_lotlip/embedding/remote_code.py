@@ -36,7 +36,7 @@ def load_with_code(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Proc
         name (`str`):
             A Hub id or a folder.
         dtype (`torch.dtype`):
-            What the model computes in.
+            The precision of the computation.
 
     Raises:
         `ValueError`: if the weights of the model are not all there.

@@ -85,7 +85,7 @@ def search(queries: torch.Tensor, corpus: Iterable[torch.Tensor], k: int) -> tup
             if values[:, 0].isnan().any():  # which sorts before all numbers
                 raise ValueError(
                     f"`queries` or `corpus` holds NaN, in the latter at a position from {num_rows + columns.start} "
-                    f"to {num_rows + columns.stop - 1}: embed anew, in a wider dtype."
+                    f"to {num_rows + columns.stop - 1}: embed again, in a wider dtype."
                 )
             # what was found before has the lower positions, and a stable sort leaves it before its equals
             values = torch.cat((similarities[rows], values), dim=1)

@@ -4,7 +4,7 @@
 Embeddings of images and captions in a folder of parquet files: how they are stored, written and read again.
 
 A file holds the same number of rows of a data set each, and has its name when it is complete, so that a stopped run
-goes on where it was. `settings.json` beside them says what they are of.
+resumes where it stopped. `settings.json` beside them says what they are of.
 """
 
 import json
@@ -481,7 +481,7 @@ def read_settings(folder: Path) -> dict:
     if not path.exists():
         if not folder.is_dir() or not list(folder.glob("embeddings-*.parquet")):
             raise ValueError(f"--embeddings_dir {folder} is no folder of `lotlip embed`.")
-        raise ValueError(f"{path} is missing, which says of which model the embeddings are: embed the data anew.")
+        raise ValueError(f"{path} is missing, which names the model of the embeddings: embed the data again.")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -497,6 +497,6 @@ def check_model(folder: Path, model: PreTrainedModel, model_name_or_path: str) -
         raise ValueError(
             f"`--embeddings_dir {folder}` holds embeddings of other weights than `--model_name_or_path "
             f"{model_name_or_path}` has in {dtype_name(model)}: name the model that made them, "
-            f"and its `--dtype {settings['dtype']}`, or embed the data anew."
+            f"and its `--dtype {settings['dtype']}`, or embed the data again."
         )
     return settings

@@ -169,7 +169,7 @@ def end_with_the_main_process() -> None:
 
 
 def collate_in_worker(rows: list[tuple[Any, Any]]) -> PreparedRows | None:
-    """A batch with arrays in the place of tensors, for which there may be too little shared memory."""
+    """A batch with arrays instead of tensors, for which there may be too little shared memory."""
     return with_inputs(_collate(rows), torch.Tensor.numpy) if rows else None
 
 

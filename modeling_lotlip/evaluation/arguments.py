@@ -18,7 +18,7 @@ class RetrievalArguments(Arguments):
     benchmark: list[str] | None = argument(
         None, "Benchmarks by name, such as `dci iiw`, in --data_dir. With several, that has a folder for each."
     )
-    allow_partial: bool = argument(False, "Use what there is of a benchmark.", advanced=True)
+    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", advanced=True)
     text_embedding: str = argument(
         "cls",
         "What stands for a text of LoTLIP: `[CLS]`, its mean with the corner tokens, or for each image the most "
@@ -41,7 +41,9 @@ class ClassificationArguments(Arguments):
     label_column: str = argument("label", "The column of the class labels.")
     class_names: list[str] | None = argument(None, "The classes, in the order of the labels.")
     class_names_file: Path | None = argument(None, "A file with the name of a class on each line.", advanced=True)
-    templates: list[str] = argument(["a photo of a {}"], "Prompts with {} in the place of the name; averaged.")
+    templates: list[str] = argument(
+        ["a photo of a {}"], "Prompts with {} for the class name; their embeddings are averaged."
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -49,7 +51,7 @@ class ClassificationArguments(Arguments):
             raise ValueError("--class_names and --class_names_file do not go together: give one of them.")
         for template in self.templates:
             if "{}" not in template:
-                raise ValueError(f"--templates {template!r} has no {{}} in the place of the class name.")
+                raise ValueError(f"--templates {template!r} has no {{}} for the class name.")
 
 
 @dataclass
@@ -59,7 +61,7 @@ class ClassificationBenchmarkArguments(Arguments):
     _argument_group_name = "classification"
 
     benchmark: str | None = argument(None, "A benchmark by name, `imagenet`, whose files are in --data_dir.")
-    allow_partial: bool = argument(False, "Use what there is of a benchmark.", advanced=True)
+    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", advanced=True)
 
     def __post_init__(self):
         super().__post_init__()

@@ -205,7 +205,7 @@ def evaluate_zero_shot(
         class_names (`list[str]`):
             The names of the classes.
         templates (`list[str]`):
-            Prompts with `{}` in the place of the name.
+            Prompts with `{}` for the class name.
         image_column, label_column (`str`, *optional*, defaults to `"image"` and `"label"`):
             The columns of the data set.
         batch_size (`int`, *optional*, defaults to 64):

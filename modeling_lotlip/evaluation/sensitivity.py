@@ -213,7 +213,7 @@ def measure_sensitivity(
         num_tokens (`list[int]`):
             Numbers of tokens to keep.
         seed (`int`, *optional*, defaults to 0):
-            Of the draws of sentences and colours.
+            The random seed of sentences and colours.
         splitter (`str`, *optional*, defaults to `"paper"`):
             How sub-captions are split: see [`split_sub_captions`].
 

@@ -58,7 +58,7 @@ class TextLengths:
 
 def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
     """
-    A tokenizer that counts the pieces of a text as it is: in the place of LoTLIP's, which cleans texts and marks
+    A tokenizer that counts the pieces of a text as it is: instead of LoTLIP's, which cleans texts and marks
     sub-captions, BERT's with the same words.
 
     Args:

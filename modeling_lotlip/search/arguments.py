@@ -145,9 +145,11 @@ class PageArguments(IndexArguments):
     )
     share: bool = argument(False, "Also make a public address, through Gradio's servers.")
     auth_file: Path | None = argument(
-        None, "A file with a line USER:PASSWORD for each who is let in, which others cannot read.", metavar="FILE"
+        None, "A file with a line USER:PASSWORD for each user, which only you can read.", metavar="FILE"
     )
-    without_password: bool = argument(False, "Let everyone in who reaches the page, with --share or --host.")
+    without_password: bool = argument(
+        False, "No password: whoever reaches the page can search, with --share or --host."
+    )
 
     @property
     def is_shared(self) -> bool:

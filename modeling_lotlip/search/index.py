@@ -352,7 +352,7 @@ class Index:
 
     def write(self, rows: list[dict]) -> None:
         """
-        Adds pictures, or puts them in the place of those of the same names: all or, after an error, none of them.
+        Adds pictures, or puts them instead of those of the same names: all or, after an error, none of them.
 
         Args:
             rows (`list[dict]`):

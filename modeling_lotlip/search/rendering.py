@@ -114,7 +114,7 @@ def format_title() -> str:
 
 
 def format_message(message: str) -> str:
-    """What is wrong, in the place of results."""
+    """What is wrong, instead of results."""
     return render("message", text=message)
 
 

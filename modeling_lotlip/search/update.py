@@ -105,10 +105,10 @@ def update_index(
 
 
 def drop_files_of_before(folder: Path) -> None:
-    """Deletes what earlier versions of this program left in the folder of an index, which is made anew."""
+    """Deletes what earlier versions of this program left in the folder of an index, which is rebuilt."""
     old = [path for name in ("embeddings-*.parquet", "pictures-*.json") for path in folder.glob(name)]
     if old:
-        logger.warning(f"The index in {folder} is of an earlier version of this program: it is made anew.")
+        logger.warning(f"The index in {folder} is of an earlier version of this program: it is rebuilt.")
         for path in old:
             path.unlink()
 

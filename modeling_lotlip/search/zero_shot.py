@@ -43,7 +43,7 @@ def classify_image(
         labels (`str`):
             The labels, one on each line.
         template (`str`):
-            A prompt with {} in the place of the label.
+            A prompt with {} for the label.
         max_length (`int`, *optional*):
             Truncate prompts at this many tokens.
 

@@ -206,7 +206,7 @@ async def list_models(request: Request) -> JSONResponse:
 async def tell_health(request: Request) -> JSONResponse:
     """Whether embeddings are computed."""
     if request.app.state.running.done():
-        raise RequestError("Nothing is computed any more: start the server anew.", status=503)
+        raise RequestError("Nothing is computed any more: restart the server.", status=503)
     return JSONResponse({"status": "ok"})
 
 

@@ -54,7 +54,7 @@ class TrainDataArguments(Arguments):
         least=0,
         advanced=True,
     )
-    max_bad_in_a_row: int = argument(100, "It ends too after so many in a row.", least=1, advanced=True)
+    max_bad_in_a_row: int = argument(100, "The run also ends after N in a row.", least=1, advanced=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -127,7 +127,7 @@ class TowerArguments(Arguments):
     )
     max_position_embeddings: int | None = argument(
         None,
-        "Stretch the position table of the text tower to so many, keeping the first 20, as Long-CLIP does.",
+        "Stretch the position table of the text tower to N positions, keeping the first 20, as Long-CLIP does.",
         compared_on_resume=True,
         advanced=True,
     )
@@ -231,14 +231,14 @@ class OptimizationArguments(Arguments):
 
     _argument_group_name = "optimization"
 
-    seed: int = argument(0, "Of weights, data order, crops and captions drawn.", compared_on_resume=True)
+    seed: int = argument(0, "The random seed of weights, data order, crops and captions.", compared_on_resume=True)
     per_device_train_batch_size: int = argument(64, "Images of a process in a step.", least=1)
     gradient_accumulation_steps: int = argument(
         1, "Batches of an optimizer step, each contrasted for itself.", least=1, compared_on_resume=True, advanced=True
     )
     grad_cache_tokens: int | None = argument(
         None,
-        "Encode so many tokens of captions and images at a time: a batch of any size in the memory of these.",
+        "Encode N tokens of captions and images at a time, so that a batch of any size fits in memory.",
         least=1,
         advanced=True,
     )
@@ -269,13 +269,13 @@ class OptimizationArguments(Arguments):
     )
     mixed_precision: str | None = argument(
         None,
-        "What the model computes in. Default: as accelerate is configured.",
+        "The precision of the computation. Default: as accelerate is configured.",
         choices=tuple(DTYPES),
         compared_on_resume=True,
     )
     max_skipped_steps: int = argument(
         10,
-        "A step whose loss or gradients are not finite is skipped; after so many in a row the run ends.",
+        "A step whose loss or gradients are not finite is skipped; after N in a row the run ends.",
         least=1,
         advanced=True,
     )
@@ -298,9 +298,9 @@ class CheckpointArguments(Arguments):
     overwrite_output_dir: bool = argument(
         False, "Replace what an earlier run left there.", in_model_card=False, advanced=True
     )
-    checkpointing_steps: str | None = argument(None, "Save the state every so many steps, or every `epoch`.")
+    checkpointing_steps: str | None = argument(None, "Save the state every N steps, or every `epoch`.")
     checkpoints_total_limit: int | None = argument(
-        None, "Keep so many checkpoints, the last ones.", least=1, in_model_card=False, advanced=True
+        None, "Keep only the last N checkpoints.", least=1, in_model_card=False, advanced=True
     )
     resume_from_checkpoint: str | None = argument(
         None, "A checkpoint, or `latest` for the last one of the output folder."
@@ -321,13 +321,13 @@ class MonitoringArguments(Arguments):
     _argument_group_name = "evaluation and tracking"
 
     per_device_eval_batch_size: int = argument(64, "Images in a batch of an evaluation.", least=1, advanced=True)
-    eval_steps: int = argument(500, "Evaluate every so many steps, and at the end.", least=1)
+    eval_steps: int = argument(500, "Evaluate every N steps, and at the end.", least=1)
     metric_for_best_model: str | None = argument(
         None,
         "Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, `zero_shot_top1`, ...",
         advanced=True,
     )
-    logging_steps: int = argument(10, "Measure every so many steps.", least=1, in_model_card=False, advanced=True)
+    logging_steps: int = argument(10, "Measure every N steps.", least=1, in_model_card=False, advanced=True)
     with_tracking: bool = argument(False, "Send measurements and results to trackers.", in_model_card=False)
     report_to: str = argument("all", "`tensorboard`, `wandb`, ..., or `all` that are installed.")
     push_to_hub: bool = argument(

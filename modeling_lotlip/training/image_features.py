@@ -158,7 +158,7 @@ def cache_image_features(
     Runs an image tower over every view of every image, unless a file in `folder` has its output already.
 
     The file is named after a hash of the tower, the preprocessing, the precision and the data. The processes share the
-    work. A pass that was stopped goes on where it was.
+    work. A stopped pass resumes where it stopped.
 
     Args:
         vision_model (`PreTrainedModel`):

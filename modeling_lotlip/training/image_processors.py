@@ -33,7 +33,7 @@ def make_image_processor(
         vision_model_name_or_path (`str`, *optional*):
             Hub id or folder of the image tower. Without it the tower is new: mean and standard deviation are 0.5.
         image_mean, image_std (`list[float]`, *optional*):
-            Mean and standard deviation of each channel, of pixels from 0 to 1, in the place of the tower's.
+            Mean and standard deviation of each channel, of pixels from 0 to 1, instead of the tower's.
 
     Raises:
         `ValueError`: if neither the tower nor the arguments tell mean and standard deviation.

@@ -78,7 +78,7 @@ OBJECTIVES = {
         num_long_captions=1,
     ),
     "debias": Objective(
-        "Long-CLIP with some sub-captions of a long caption, but not the first, a summary, in the place of the short "
+        "Long-CLIP with some sub-captions of a long caption, but not the first, a summary, instead of the short "
         "one (Lavoie et al., 2026, https://arxiv.org/abs/2602.22419)",
         "primary_component_contrastive_loss",
         loss_options={"num_components": 32},

@@ -72,7 +72,7 @@ class CaptionedImages(Dataset):
         self.num_views = num_views
         self.seed = seed
         self.crop = crop
-        self.image_features = None  # in the place of images: see `image_features.py`
+        self.image_features = None  # instead of images: see `image_features.py`
 
     def name(self, index: int, row: dict | None) -> str:
         """What a sample is called where something is wrong with it: its number, and the key that a shard gives it."""

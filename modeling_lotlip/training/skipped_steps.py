@@ -57,5 +57,5 @@ def count_skipped_step(
         write_json(path, told)
     raise ValueError(
         f"{state.skipped_in_a_row} steps in a row had a loss or gradients that are not finite. What was in the last "
-        f"one is in {path}. Start anew with a lower learning rate, or without those rows."
+        f"one is in {path}. Start again with a lower learning rate, or without those rows."
     )

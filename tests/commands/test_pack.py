@@ -67,7 +67,7 @@ def test_rows_are_packed_as_they_are(photos, capsys):
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"{shards} holds 4 images."
     assert sorted(told[1:]) == [
-        "1 were not in the format jpg and written anew.",
+        "1 were not in the format jpg and converted.",
         "1 with an image that cannot be read were left out.",
         "1 without a caption were left out.",
     ]

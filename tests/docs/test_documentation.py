@@ -141,7 +141,7 @@ def workspace(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         run_command(monkeypatch, "accelerate launch examples/train_lotlip.py --output_dir outputs/demo")
-        # in the place of the released model, which is on the Hub
+        # instead of the released model, which is on the Hub
         Path(DEFAULT_MODEL).parent.mkdir()
         Path(DEFAULT_MODEL).symlink_to(folder / "outputs" / "demo")
         towers = "--text_model_name_or_path local/bert --vision_model_name_or_path local/vit"
@@ -179,7 +179,7 @@ def test_page(page, workspace, monkeypatch):
 
 
 class Understood(Exception):
-    """Raised in the place of a script's work, behind its arguments."""
+    """Raised instead of a script's work, behind its arguments."""
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -239,11 +239,11 @@ def test_a_stopped_grid_goes_on(run, monkeypatch, tmp_path, capsys):
     groups, status = run(*arguments)
     has_ended.set()
     thread.join()
-    assert status == 130 and "The same command goes on" in capsys.readouterr().out
+    assert status == 130 and "The same command resumes" in capsys.readouterr().out
     assert len(list(cell.glob("checkpoint-*"))) == 1 and groups["corners"]["3"]["seeds"] == []
 
     groups, status = run(*arguments)
-    assert status == 0 and "Going on from" in (cell / "train.log").read_text()
+    assert status == 0 and "Resuming from" in (cell / "train.log").read_text()
     results = json.loads((cell / "eval_results.json").read_text())
     assert {metric: row["mean"] for metric, row in groups["corners"]["3"]["results"].items()} == pytest.approx(results)
     assert json.loads((cell / "config.json").read_text())["text_config"]["num_corner_tokens"] == 3

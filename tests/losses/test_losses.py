@@ -164,7 +164,7 @@ def test_primary_components_of_what_is_not_finite_are_not_either():
 
 
 class Together:
-    """Threads in the place of processes: each gathers what all have brought."""
+    """Threads instead of processes: each gathers what all have brought."""
 
     def __init__(self, number: int):
         self.barrier, self.brought = threading.Barrier(number), [None] * number
