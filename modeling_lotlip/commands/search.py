@@ -39,7 +39,7 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     name = choose_model(arguments, search.embeddings_dir)
     for note in note_file_names(search.texts):
         print(note, file=sys.stderr)
-    model, processor = load_model(name, arguments)
+    model, processor = load_model(name, arguments, takes_tokens=True)
     options = {"k": search.k, "max_length": arguments.max_length}
     options |= {"those": search.read_filter(), "all_copies": search.all_copies}
     if pictures is not None:

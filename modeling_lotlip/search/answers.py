@@ -238,6 +238,8 @@ def search_stored_index(
     if len(index) == 0:
         raise ValueError(f"--embeddings_dir {folder} holds no pictures.")
     notes = check_filter(index, those, k)
+    if index.of_tokens:
+        notes.append(f"{len(index):,} pictures{describe_effort(index)}.")
     place = Path(source) if isinstance(source, str) else None
     splitter, answers = choose_splitter(), []
     for text in texts:

@@ -6,6 +6,9 @@ The index of a collection: a table of LanceDB on disk, and the search in it.
 Of a collection below `NUM_EXACT` pictures every similarity is computed. Above, an index of vectors (IVF_RQ: cells, and
 in them codes of a bit for each dimension) leaves most of them out, and the best that it finds are compared exactly. As
 many cells and candidates are taken as it needs to find `LEAST_RECALL` of what exact search does.
+
+Of a model that compares tokens the embeddings of all tokens of a picture are in a row, a multivector column of LanceDB.
+They are always compared exactly, with some pictures in memory at a time.
 """
 
 import json
@@ -34,7 +37,9 @@ from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import dtype_name, hash_weights
 from ..embedding.search import recall_at_k, search
 from ..embedding.store import open_shards, read_embeddings
+from ..embedding.token_wise import is_token_wise
 from ..files import write_json
+from ..modeling_token_wise_lotlip import token_similarities
 from .filters import EVERYTHING, Filter
 from .pictures import PictureFolder, PictureRows, Stamp
 
@@ -60,8 +65,8 @@ MUCH_NEW = 0.1
 KEPT_VERSIONS = timedelta(minutes=10)
 # Similarities that differ by less may be of equal vectors, computed in another order
 ROUNDING = 1e-6
-# Pictures that are deleted, or read, at once
-NUM_AT_ONCE = 1_000
+# Pictures that are deleted, or read, at once; and those whose tokens are compared at once
+NUM_AT_ONCE, NUM_COMPARED = 1_000, 64
 
 
 class Found(NamedTuple):
@@ -72,14 +77,14 @@ class Found(NamedTuple):
         names (`list[str]`):
             The pictures.
         similarities (`torch.Tensor` of shape `(num_found,)`):
-            Their cosine similarities with the query, in float32.
-        embeds (`torch.Tensor` of shape `(num_found, dim)`):
-            Their embeddings, in float32.
+            Their cosine similarities with the query, in float32; of tokens see [`Index.search`].
+        embeds (`torch.Tensor` of shape `(num_found, dim)`, *optional*):
+            Their embeddings, in float32; None where these are of tokens.
     """
 
     names: list[str]
     similarities: torch.Tensor
-    embeds: torch.Tensor
+    embeds: torch.Tensor | None
 
 
 class Effort(NamedTuple):
@@ -121,7 +126,7 @@ class Levels(NamedTuple):
     num_pictures: int
 
 
-def make_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
+def make_schema(dim: int, dtype: pa.DataType | None = None, of_tokens: bool = False) -> pa.Schema:
     """
     The columns of an index.
 
@@ -130,7 +135,10 @@ def make_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
             Of the embeddings.
         dtype (`pa.DataType`, *optional*):
             Of the embeddings. Default: float16, which takes half the time and space of float32.
+        of_tokens (`bool`, *optional*, defaults to `False`):
+            Whether a picture has an embedding of each token, not one.
     """
+    embedding = pa.list_(dtype or pa.float16(), dim)
     columns = {
         "name": pa.string(),
         "size": pa.int64(),  # of the file, in bytes
@@ -140,7 +148,7 @@ def make_schema(dim: int, dtype: pa.DataType | None = None) -> pa.Schema:
         "width": pa.int32(),
         "height": pa.int32(),
         "taken": pa.timestamp("s"),  # as the camera's clock said
-        "embedding": pa.list_(dtype or pa.float16(), dim),
+        "embedding": pa.list_(embedding) if of_tokens else embedding,
         "problem": pa.string(),  # why it cannot be read
     }
     return pa.schema(columns)
@@ -158,10 +166,20 @@ def make_rows(names: list[str], embeds: torch.Tensor, schema: pa.Schema) -> pa.T
 
 
 def to_vectors(column: pa.ChunkedArray) -> torch.Tensor:
-    """A column of embeddings without nulls as a matrix (rows, dim) in float32, of length 1 in any storage."""
-    vectors = column.combine_chunks()
-    values = torch.from_numpy(vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32))
-    return torch.nn.functional.normalize(values.reshape(-1, vectors.type.list_size), dim=-1)
+    """
+    A column of embeddings without nulls as a matrix (rows, dim), of length 1, in float32 in any storage; or as (rows,
+    tokens, dim), of as many tokens in each row.
+    """
+    vectors, of_tokens = column.combine_chunks(), has_tokens(column.type)
+    num_rows, dim = len(vectors), column.type.value_type.list_size if of_tokens else column.type.list_size
+    values = (vectors.flatten() if of_tokens else vectors).flatten().to_numpy(zero_copy_only=False)
+    shape = (num_rows, len(values) // (dim * max(1, num_rows)), dim) if of_tokens else (num_rows, dim)
+    return torch.nn.functional.normalize(torch.from_numpy(values.astype(np.float32)).reshape(shape), dim=-1)
+
+
+def has_tokens(column: pa.DataType) -> bool:
+    """Whether a column of embeddings has one of each token of a picture."""
+    return pa.types.is_list(column)
 
 
 def measure_tops(tops: torch.Tensor) -> tuple[float, float]:
@@ -223,13 +241,13 @@ class Index:
         return cls(lancedb.connect("memory://").create_table(TABLE, make_rows(names, embeds, schema)))
 
     @classmethod
-    def make(cls, folder: Path, dim: int, settings: dict[str, Any]) -> "Index":
+    def make(cls, folder: Path, dim: int, settings: dict[str, Any], of_tokens: bool = False) -> "Index":
         """That in a folder, or a new one; `settings.json` says beside it what the embeddings are of."""
         folder.mkdir(parents=True, exist_ok=True)
         if not is_index(folder):
             with FileLock(folder / LOCK):
                 write_json(folder / "settings.json", settings)
-                connect(folder).create_table(TABLE, schema=make_schema(dim), exist_ok=True)
+                connect(folder).create_table(TABLE, schema=make_schema(dim, of_tokens=of_tokens), exist_ok=True)
         return cls.open(folder)
 
     @classmethod
@@ -238,8 +256,14 @@ class Index:
         return cls(connect(folder).open_table(TABLE), folder)
 
     @cached_property
+    def of_tokens(self) -> bool:
+        """Whether a picture has an embedding of each token, not one."""
+        return has_tokens(self.table.schema.field("embedding").type)
+
+    @cached_property
     def dim(self) -> int:
-        return self.table.schema.field("embedding").type.list_size
+        column = self.table.schema.field("embedding").type
+        return column.value_type.list_size if self.of_tokens else column.list_size
 
     def __len__(self) -> int:
         """How many pictures can be searched."""
@@ -289,7 +313,7 @@ class Index:
         return drawn
 
     def embedding(self, name: str) -> torch.Tensor | None:
-        """That of a picture (dim,), None if there is none of the name."""
+        """That of a picture (dim,), or of its tokens (tokens, dim); None if there is none of the name."""
         rows = self.table.search().where(col("name") == lit(name)).select(["embedding"]).limit(1).to_arrow()
         found = to_vectors(rows["embedding"].drop_null())
         return found[0] if len(found) else None
@@ -299,13 +323,16 @@ class Index:
         The pictures that are most similar to a query. Of equal ones that with the first name comes first.
 
         Args:
-            query (`torch.Tensor` of shape `(dim,)`):
-                A normalised embedding.
+            query (`torch.Tensor` of shape `(dim,)`, or `(num_tokens, dim)` in an index of tokens):
+                A normalised embedding. Of tokens the similarity is the mean over those of the query of the cosine
+                similarity with the most similar token of the picture: see `token_similarities`.
             k (`int`):
                 How many pictures, if there are so many.
             those ([`Filter`], *optional*):
                 Which pictures are searched. Fewer than `NUM_EXACT` are searched exactly.
         """
+        if self.of_tokens:
+            return self.search_tokens(query, k, those)
         limit = 2 * k + 10
         is_exact = those != EVERYTHING and self.count(those) < NUM_EXACT
         while True:
@@ -324,6 +351,19 @@ class Index:
                 order = order[:k]
                 return Found([names[row] for row in order], similarities[order], embeds[order])
             limit *= 4  # among so many that are alike others may come before
+
+    def search_tokens(self, query: torch.Tensor, k: int, those: Filter) -> Found:
+        """[`Index.search`] in an index of tokens. LanceDB's own search compares float16 many times more slowly."""
+        rows, names, similarities = self.table.search().where(those.condition), [], [torch.empty(0)]
+        query = query.float().cpu()[None]
+        is_token = torch.ones(query.shape[:2], dtype=torch.bool)
+        for batch in rows.select(["name", "embedding"]).to_batches(NUM_COMPARED):
+            images = to_vectors(pa.chunked_array([batch["embedding"]]))
+            names += batch["name"].to_pylist()
+            similarities.append(token_similarities(images, query, is_token)[1][:, 0])
+        similarities = torch.cat(similarities)
+        order = sorted(range(len(names)), key=lambda row: (-similarities[row].item(), names[row]))[:k]
+        return Found([names[row] for row in order], similarities[order], None)
 
     def nearest(self, query: torch.Tensor, limit: int, effort: Effort | None = None) -> LanceVectorQueryBuilder:
         """LanceDB's own search for so many rows."""
@@ -356,7 +396,8 @@ class Index:
 
         Args:
             rows (`list[dict]`):
-                The columns of each picture, as far as there is something in them; the embedding is a tensor (dim,).
+                The columns of each picture, as far as there is something in them; the embedding is a tensor (dim,), or
+                (tokens, dim).
 
         Raises:
             `OSError`: if they cannot be written: the disk is full, say.
@@ -375,11 +416,19 @@ class Index:
             cause = str(error).splitlines()[0]
             raise OSError(f"The index in {self.folder} cannot be written, and is as it was: {cause}") from error
 
-    def to_column(self, embeds: list[torch.Tensor | None]) -> pa.FixedSizeListArray:
+    def to_column(self, embeds: list[torch.Tensor | None]) -> pa.FixedSizeListArray | pa.ListArray:
         """Embeddings as a column of the table."""
-        dtype = self.table.schema.field("embedding").type.value_type.to_pandas_dtype()
-        stacked = torch.stack([torch.zeros(self.dim) if embedding is None else embedding for embedding in embeds])
+        column = self.table.schema.field("embedding").type
         is_null = pa.array([embedding is None for embedding in embeds])
+        if self.of_tokens:
+            present = [torch.empty(0, self.dim) if tokens is None else tokens for tokens in embeds]
+            ends = torch.tensor([0, *map(len, present)], dtype=torch.int32).cumsum(dim=0, dtype=torch.int32)
+            dtype = column.value_type.value_type.to_pandas_dtype()
+            values = pa.array(torch.cat(present).numpy().astype(dtype).ravel())
+            vectors = pa.FixedSizeListArray.from_arrays(values, self.dim)
+            return pa.ListArray.from_arrays(pa.array(ends.numpy()), vectors, mask=is_null)
+        dtype = column.value_type.to_pandas_dtype()
+        stacked = torch.stack([torch.zeros(self.dim) if embedding is None else embedding for embedding in embeds])
         return pa.FixedSizeListArray.from_arrays(
             pa.array(stacked.numpy().astype(dtype).ravel()), self.dim, mask=is_null
         )
@@ -397,7 +446,7 @@ class Index:
     def is_due(self) -> bool:
         """Whether [`Index.speed_up`] has something to do."""
         effort, num_pictures = self.effort, len(self)
-        if num_pictures < NUM_EXACT:
+        if self.of_tokens or num_pictures < NUM_EXACT:
             return False
         return effort is None or abs(num_pictures - effort.num_pictures) > MUCH_NEW * effort.num_pictures
 
@@ -434,6 +483,8 @@ class Index:
     @property
     def are_levels_due(self) -> bool:
         """Whether [`Index.measure_levels`] has something to do."""
+        if self.of_tokens:  # they are of similarities of single embeddings
+            return False
         levels, num_pictures = self.levels, len(self)
         if num_pictures == 0 or levels is None:
             return num_pictures > 0
@@ -496,7 +547,9 @@ class Index:
 
 
 def describe_effort(index: Index) -> str:
-    """How the search in an index is, in words that go on "1 picture in a place"; nothing if it is exact."""
+    """How the search in an index is, in words that go on "1 picture in a place"; nothing if it is the usual one."""
+    if index.of_tokens:
+        return ", compared token by token: no result is marked as weak, or shown as a copy of another"
     effort = index.effort
     if effort is None:
         return ""
@@ -544,7 +597,7 @@ def find_index(
     name = f"{Path(pictures.place).resolve().name}-{Hasher.hash(settings)}"
     settings["model_name_or_path"] = model.config.name_or_path  # of which there may be several for the same weights
     folder = cached_assets_path("lotlip", "search", name) if index_dir is None else index_dir / name
-    return Index.make(folder, embed_texts(model, tokenize(processor, ["a"])).shape[-1], settings)
+    return Index.make(folder, embed_texts(model, tokenize(processor, ["a"])).shape[-1], settings, is_token_wise(model))
 
 
 def load_embeddings(folder: Path) -> Index:

@@ -248,7 +248,7 @@ def open_searcher(
         `ValueError`: if the collection is of another model.
     """
     name = choose_model(model_arguments, page.embeddings_dir)
-    model, processor = load_model(name, model_arguments)
+    model, processor = load_model(name, model_arguments, takes_tokens=True)
     options = {
         "max_length": model_arguments.max_length,
         "batch_size": model_arguments.batch_size,

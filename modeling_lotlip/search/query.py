@@ -12,9 +12,10 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import SAFE_FORMATS, Resizing, UnreadableImageError, read_image
-from ..embedding.batches import Batch, embed_batch, embed_corpus
+from ..embedding.batches import Batch, embed_batch, embed_corpus, embed_images, embed_texts, tokenize
 from ..embedding.families import in_trained_case
 from ..embedding.features import prepare_images
+from ..embedding.token_wise import is_token_wise
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .filters import EVERYTHING, Filter
 from .index import ROUNDING, Found, Index
@@ -91,11 +92,12 @@ class Query(NamedTuple):
 
     Args:
         embedding (`torch.Tensor` of shape `(dim,)`):
-            Normalised.
+            Normalised; of a model that compares tokens those of all of them, (tokens, dim).
         sentences (`list[Sentence]`):
             The sub-captions of its text.
         sentence_embeds (`torch.Tensor` of shape `(num_sentences, dim)`):
-            Those of each of them alone, also of what is beyond the limit of the whole text, normalised.
+            Those of each of them alone, also of what is beyond the limit of the whole text, normalised. None of a
+            model that compares tokens, (0, 0).
         unknown_words (`list[str]`, *optional*):
             The words of its text that the model does not know.
         is_text (`bool`, *optional*, defaults to `False`):
@@ -132,7 +134,7 @@ class Result(NamedTuple):
         name (`str`):
             Its name.
         similarity (`float`):
-            The cosine similarity with the query.
+            The cosine similarity with the query; of tokens see [`Index.search`].
         sentence_similarities (`list[float]`):
             The cosine similarities with each of its sentences alone.
         is_weak (`bool`, *optional*, defaults to `False`):
@@ -224,27 +226,35 @@ def embed_query(
             The description, which may be empty if there is a picture. Several sub-captions are joined, as long
             captions in evaluation.
         image (`Image.Image`, *optional*):
-            The picture. With a description the query is the mean of both normalised embeddings, normalised.
+            The picture. With a description the query is the mean of both normalised embeddings, normalised; a model
+            that compares tokens takes one of the two.
         max_length (`int`, *optional*):
             Truncate texts at this many tokens.
         splitter (`str`, *optional*, defaults to `"paper"`):
             How sub-captions are split: see [`split_sub_captions`].
 
     Raises:
-        `QueryError`: if there is neither, or a text of which the model knows no word.
+        `QueryError`: if there is neither, both for a model that compares tokens, or a text of which the model knows no
+            word.
     """
     sub_captions = split_sub_captions(text, splitter)
     embeds, sentences, sentence_embeds, unknown = [], [], torch.empty(0, 0), []
+    compares_tokens = is_token_wise(model)
+    if compares_tokens and sub_captions and image is not None:
+        raise QueryError("The model compares tokens: search by a description or by a picture, not by both at once.")
     if sub_captions:
         unknown = check_words(processor, text)
         whole = join_sub_captions(sub_captions) if len(sub_captions) > 1 else text.strip()
-        embeds.append(embed_corpus(model, processor, [whole], max_length=max_length)[0])
+        embeds.append(embed_texts(model, tokenize(processor, [whole], max_length))[0])
         sentences = mark_limit(processor, sub_captions, max_length)
-        sentence_embeds = embed_corpus(model, processor, sub_captions, max_length=max_length)
+        if not compares_tokens:
+            sentence_embeds = embed_corpus(model, processor, sub_captions, max_length=max_length)
     if image is not None:
-        embeds.append(embed_image(model, processor, image))
+        embeds.append(embed_images(model, prepare_images(processor, [image]))[0])
     if not embeds:
         raise QueryError("There is nothing to search for yet: describe a picture, choose one, or both.")
+    if compares_tokens:
+        return Query(embeds[0], sentences, sentence_embeds, unknown, is_text=image is None)
     embedding = torch.nn.functional.normalize(torch.stack(embeds).mean(dim=0), dim=0)
     return Query(embedding, sentences, sentence_embeds, unknown, is_text=image is None)
 
@@ -325,11 +335,11 @@ def search_index(
             are much less similar to the query not all may be counted.
     """
     found, groups = find_groups(index, query.embedding, k, those, are_copies_together)
-    levels, embeds = index.levels, found.embeds[[group[0] for group in groups]]
+    levels = index.levels
     line = levels.line if query.is_text and levels is not None else -1.0
     of_sentences = torch.empty(len(groups), 0)
-    if query.sentences:
-        of_sentences = embeds @ query.sentence_embeds.t()
+    if len(query.sentence_embeds):
+        of_sentences = found.embeds[[group[0] for group in groups]] @ query.sentence_embeds.t()
     pictures = [Copy(*picture) for picture in zip(found.names, found.similarities.tolist())]
     results = []
     for group, own in zip(groups, of_sentences.tolist()):

@@ -80,7 +80,7 @@ def describe_query(found: Answer, num_pictures: int) -> dict:
         "num_results": len(results),
         "pictures": f"{count(num_pictures, 'picture')} {found.those}".strip(),
         "is_nothing_near": bool(results) and results[0].is_weak,
-        "has_sentences": bool(query.sentences),
+        "has_sentences": any(result.sentence_similarities for result in results),
     }
 
 
@@ -143,13 +143,14 @@ def format_results(
         num_pictures (`int`):
             The pictures that were searched.
     """
+    about = describe_query(found, num_pictures)
     return render(
         "results",
-        about=describe_query(found, num_pictures),
+        about=about,
         time=time.time_ns(),
         key=found.key,
         has_more=found.has_more,
-        explanation=EXPLANATION if found.query.sentences else "",
+        explanation=EXPLANATION if about["has_sentences"] else "",
         **describe_cards(found, thumbnail),
     )
 

@@ -22,8 +22,9 @@ from .query import embed_background
 
 logger = logging.getLogger(__name__)
 
-# So many pictures are written at once, or fewer after so many seconds: what a killed run loses at most
-WRITE_SIZE, WRITE_SECONDS = 512, 30
+# So many pictures are written at once, or fewer after so many seconds: what a killed run loses at most. With the
+# embeddings of all tokens they take a hundred times the memory
+WRITE_SIZE, WRITE_SIZE_OF_TOKENS, WRITE_SECONDS = 512, 64, 30
 
 
 class Changes(NamedTuple):
@@ -153,6 +154,7 @@ def embed_pictures(
     if report(0, len(names)):
         return True
     batches = ([(name, None) for name in names[row : row + batch_size]] for row in range(0, len(names), batch_size))
+    write_size = WRITE_SIZE_OF_TOKENS if index.of_tokens else WRITE_SIZE
     rows, written_at = [], time.monotonic()
     with closing(embed_rows(model, processor, workers.map(batches), num_prefetched=2, lock=lock)) as results:
         try:
@@ -161,7 +163,7 @@ def embed_pictures(
                 num_done += len(part.items) + len(part.unreadable)
                 if report(num_done, len(names)):
                     return True
-                if len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS:
+                if len(rows) >= write_size or time.monotonic() - written_at >= WRITE_SECONDS:
                     written, rows = rows, []
                     index.write(written)
                     written_at = time.monotonic()
