@@ -66,6 +66,26 @@ def token_similarities(
     return image_to_text, text_to_image
 
 
+class LotlipTokenMask(nn.Module):
+    """
+    In a `MultiVectorEncoder` of sentence-transformers: all tokens of an image count. Of a text that is the tokenizer's
+    `attention_mask`; for images nothing there makes one. It has no parameters, and nothing to save.
+    """
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if "attention_mask" not in features:
+            tokens = features["token_embeddings"]
+            features["attention_mask"] = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return features
+
+    def save(self, output_path: str, **kwargs):
+        pass
+
+    @classmethod
+    def load(cls, model_name_or_path: str, **kwargs) -> "LotlipTokenMask":
+        return cls()
+
+
 @auto_docstring(
     custom_intro="""
     The dual encoder with late interaction: it has an embedding of each token instead of one of a text or an

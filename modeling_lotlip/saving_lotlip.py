@@ -44,6 +44,24 @@ SENTENCE_TRANSFORMERS_FILES = {
     },
 }
 
+# The same of a model that compares tokens, for its MultiVectorEncoder. The mean over the tokens of what is searched for
+# is the similarity of the model
+MULTI_VECTOR_FILES = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_LotlipTokenMask", "type": "modeling_token_wise_lotlip.LotlipTokenMask"},
+    ],
+    "sentence_bert_config.json": {
+        "modality_config": {
+            "text": {"method": "get_text_token_embeds", "method_output_name": None},
+            "image": {"method": "get_image_token_embeds", "method_output_name": None},
+        },
+        "module_output_name": "token_embeddings",
+        "processing_kwargs": {"text": {"truncation": None}},
+    },
+    "config_sentence_transformers.json": {"model_type": "MultiVectorEncoder", "similarity_fn_name": "meanmaxsim"},
+}
+
 MODEL_CARD_TEMPLATE = """\
 ---
 {{ card_data }}
@@ -108,6 +126,16 @@ from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{{ repo_id }}", trust_remote_code=True)
 similarities = model.similarity(model.encode(texts), model.encode(["image.jpg"]))
+```
+{%- else %}
+
+With sentence-transformers from version 6 on, texts, images and image files:
+
+```python
+from sentence_transformers import MultiVectorEncoder
+
+model = MultiVectorEncoder("{{ repo_id }}", trust_remote_code=True)
+similarities = model.similarity(model.encode_query(texts), model.encode_document(["image.jpg"]))
 ```
 {%- endif %}
 
@@ -276,10 +304,15 @@ class LotlipSavingMixin:
     def _save_for_readers(self, folder: Path, repo_id: str):
         """Writes the model card, unless there is one, and what sentence-transformers reads."""
         if self.config.model_type == "lotlip":
-            for name, content in SENTENCE_TRANSFORMERS_FILES.items():
-                if self.is_token_wise:
+            files, others = SENTENCE_TRANSFORMERS_FILES, MULTI_VECTOR_FILES
+            if self.is_token_wise:
+                files, others = others, files
+            modules = folder / "modules.json"
+            if modules.exists() and others["modules.json"][1]["type"] in modules.read_text(encoding="utf-8"):
+                for name in others:  # of a model of the other kind, which this one replaces
                     (folder / name).unlink(missing_ok=True)
-                elif not (folder / name).exists():
+            for name, content in files.items():
+                if not (folder / name).exists():
                     (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if (folder / CONFIG_NAME).exists() and not (folder / MODEL_CARD_NAME).exists():
             write_model_card(folder, repo_id, **UNKNOWN)
@@ -391,9 +424,7 @@ def write_model_card(
         ModelCardData(
             **metadata,
             pipeline_tag="zero-shot-image-classification",
-            tags=["lotlip", "vision", "image-text-retrieval"]
-            + ["sentence-transformers"] * (not is_token_wise)
-            + ["arxiv:2410.05249"],
+            tags=["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"],
             model_name=title if eval_results else None,
             eval_results=eval_results or None,
         ),

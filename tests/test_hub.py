@@ -301,8 +301,11 @@ def test_the_card_says_what_is_so(hub, tmp_path):
     config.token_wise = True
     LotlipTokenWiseModel(config).save_pretrained(tmp_path / "model")  # over a model that is none
     late = card()
-    assert "SentenceTransformer(" not in late and "- sentence-transformers" not in late
-    assert not (tmp_path / "model" / "modules.json").exists()
+    assert "SentenceTransformer(" not in late and "MultiVectorEncoder(" in late and "- sentence-transformers" in late
+    assert "get_text_token_embeds" in (tmp_path / "model" / "sentence_bert_config.json").read_text()
+    LotlipModel(tiny_config()).save_pretrained(tmp_path / "model")  # and back
+    assert "get_text_features" in (tmp_path / "model" / "sentence_bert_config.json").read_text()
+    assert not (tmp_path / "model" / "config_sentence_transformers.json").exists()
 
 
 @pytest.mark.parametrize("first", ["model", "processor"])

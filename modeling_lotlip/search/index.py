@@ -353,7 +353,7 @@ class Index:
             limit *= 4  # among so many that are alike others may come before
 
     def search_tokens(self, query: torch.Tensor, k: int, those: Filter) -> Found:
-        """[`Index.search`] in an index of tokens. LanceDB's own search compares float16 many times more slowly."""
+        """[`Index.search`] in an index of tokens: several times as fast as LanceDB's own search in float16."""
         rows, names, similarities = self.table.search().where(those.condition), [], [torch.empty(0)]
         query = query.float().cpu()[None]
         is_token = torch.ones(query.shape[:2], dtype=torch.bool)
