@@ -52,7 +52,8 @@ def find_model_files(folder: str | Path) -> list[str]:
     ```"""
     if not (Path(folder) / CONFIG_NAME).is_file():
         raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")
-    patterns = (*MODEL_FILES, *SENTENCE_TRANSFORMERS_FILES, *MULTI_VECTOR_FILES, "*_lotlip.py", "sub_captions.py", "files.py")
+    for_readers = SENTENCE_TRANSFORMERS_FILES | MULTI_VECTOR_FILES
+    patterns = (*MODEL_FILES, *for_readers, "*_lotlip.py", "sub_captions.py", "files.py")
     names = [file.name for file in Path(folder).iterdir() if file.is_file()]
     return sorted(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
 

@@ -44,8 +44,8 @@ SENTENCE_TRANSFORMERS_FILES = {
     },
 }
 
-# The same of a model that compares tokens, for its MultiVectorEncoder. The mean over the tokens of what is searched for
-# is the similarity of the model
+# The same of a model that compares tokens, for a MultiVectorEncoder. The mean over the tokens of a query is the
+# similarity of the model
 MULTI_VECTOR_FILES = {
     "modules.json": [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.Transformer"},

@@ -7,7 +7,7 @@ Of a collection below `NUM_EXACT` pictures every similarity is computed. Above, 
 in them codes of a bit for each dimension) leaves most of them out, and the best that it finds are compared exactly. As
 many cells and candidates are taken as it needs to find `LEAST_RECALL` of what exact search does.
 
-Of a model that compares tokens the embeddings of all tokens of a picture are in a row, a multivector column of LanceDB.
+Of a model that compares tokens the embeddings of all tokens of a picture are in its row, a multivector of LanceDB.
 They are always compared exactly, with some pictures in memory at a time.
 """
 
