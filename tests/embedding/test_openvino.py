@@ -232,6 +232,16 @@ def test_missing_packages(missing, arguments, message, family_folders, monkeypat
         assert load(family_folders("lotlip"))[0].embedding_backend is None
 
 
+def test_calibration_has_all_lengths_and_whole_endings():
+    inputs = {"input_ids": torch.tensor([[2, 11, 12, 13, 14, 15, 16, 3, 0, 0]])}
+    assert openvino.shorten(inputs, 0) is inputs
+    inputs["attention_mask"] = (inputs["input_ids"] > 0).long()
+    samples = [openvino.shorten(inputs, number)["input_ids"][0].tolist() for number in range(9)]
+    assert samples[0] == samples[1] == samples[8] == [2, 3] and samples[4] == [2, 11, 12, 13, 3]
+    assert samples[7] == [2, 11, 12, 13, 14, 15, 16, 3]
+    assert openvino.shorten(inputs, 4)["attention_mask"].tolist() == [[1] * 5]
+
+
 def test_corpus_in_int8(family_folders, monkeypatch):
     """The first texts are computed in float32 and calibrate; what comes then is int8. Images are bfloat16."""
     folder = family_folders("lotlip")
