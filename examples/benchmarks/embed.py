@@ -34,8 +34,14 @@ class EmbedArguments(TowerBenchmarkArguments):
     lengths: list[int] = argument([15, 122], "Tokens of a text, [CLS] and [SEP] too.", least=2)
     images: int = argument(8, "Images in a batch.", least=1)
     attn_implementation: list[str] = argument(["sdpa"], "Such as `sdpa eager flash_attention_2`.")
+    corners: bool = argument(False, "Compute the corner tokens of a text too, which flash attention cannot.")
     compile: bool = argument(False, "Measure torch.compile too.")
     profile: bool = argument(False, "Tell the share of matrix products too (CPU).")
+
+
+def text_features(with_corners: bool, model: LotlipModel, *tokens: torch.Tensor) -> torch.Tensor:
+    """The features of texts; those of the corner tokens are computed beside them, and left."""
+    return model.get_text_features(*tokens, output_corner_tokens=with_corners).pooler_output
 
 
 PRODUCTS = ("addmm", "mm", "bmm")  # as torch's profiler calls them
@@ -100,7 +106,7 @@ def main() -> None:
     set_up(args)
     original_text, original_image = build_original(args.layers, args.device)
     models, ceilings = build_models(args)
-    text = Towers(original_text, lambda model, *tokens: model.get_text_features(*tokens).pooler_output, models)
+    text = Towers(original_text, partial(text_features, args.corners), models)
     image = Towers(original_image, lambda model, pixels: model.get_image_features(pixels).pooler_output, models)
 
     workloads = []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.benchmarks import rank, startup, train_step
+from examples.benchmarks import gpu, rank, startup, train_step
 from modeling_lotlip.benchmarking.original import build_lotlip
 
 
@@ -199,3 +199,49 @@ def test_photos(run):
     assert speed["bytes_per_file"] > 1e5
     whole, reduced = decoding["rows"].values()
     assert whole["largest_difference"] == 0 < reduced["largest_difference"] < 0.04
+
+
+@pytest.fixture
+def run_gpu(monkeypatch, tmp_path):
+    """Runs the benchmarks of a GPU on the CPU."""
+
+    def run(*options: object) -> Path:
+        argv = [
+            "gpu.py",
+            "--output_dir",
+            tmp_path / "results",
+            "--device",
+            "cpu",
+            "--layers",
+            1,
+            "--repeats",
+            1,
+            *options,
+        ]
+        monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+        monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))
+        gpu.main()
+        return tmp_path / "results"
+
+    return run
+
+
+def test_gpu_writes_what_each_benchmark_measured(run_gpu):
+    folder = run_gpu("--only", "ranks", "--rows", 64)
+    (table,) = json.loads((folder / "ranks.json").read_text())["tables"]
+    assert list(table["rows"]) == ["product in blocks", "ranks"]
+    with pytest.raises(SystemExit):
+        run_gpu("--only", "largest_batch")  # no device that says when its memory is full
+
+
+def test_gpu_goes_on_after_a_benchmark_that_fails(run_gpu, monkeypatch, tmp_path, capfd):
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    for name in ("embed", "train_step", "rank"):
+        (scripts / f"{name}.py").write_text(f"import sys; print(sys.argv[1:]); sys.exit('{name}' == 'embed')")
+    monkeypatch.setattr(gpu, "FOLDER", scripts)
+    with pytest.raises(SystemExit, match="Not measured: dtypes, attention, corners"):
+        run_gpu("--size", 2)
+    printed = capfd.readouterr().out
+    assert printed.count("'--device', 'cpu'") == 6
+    assert "'--corners', '--attn_implementation', 'sdpa', 'eager', 'flex_attention'" in printed
