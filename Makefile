@@ -68,7 +68,7 @@ upstream: $(VENV)/.installed
 	rm -rf $(SOURCES) && mkdir $(SOURCES)
 	$(BIN)/pip download --quiet --no-deps --no-binary transformers --dest $(SOURCES) "transformers==$(INSTALLED)"
 	tar -xzf $(SOURCES)/*.tar.gz --strip-components 1 -C $(SOURCES)
-	$(BIN)/python -m tests.upstream.lay_out --output_dir outputs/upstream --test --library_tests $(SOURCES)/tests
+	$(BIN)/python -m tests.upstream.lay_out --output_dir outputs/upstream --test $(SOURCES)/tests
 	cd outputs/upstream && $(abspath $(BIN))/python -m mlinter src/transformers/models/lotlip tests/models/lotlip
 
 # a repeated or foreign word, a warning, a dead link or anchor, a command or a snippet that does not work: each fails

@@ -57,6 +57,7 @@ extras["test"] = [
     "hypothesis",
     "parameterized",  # in the library's own tests
     "psutil",  # kills a worker of Ray
+    "pycodelift",  # the library's converter of modular files
     "pytest",
     "pytest-xdist",
     "scipy",  # reads the class names of ImageNet's development kit

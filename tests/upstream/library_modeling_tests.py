@@ -1,99 +1,92 @@
-"""The model under the tests that every model of transformers has, which are in its source tree only."""
+"""Testing suite for the PyTorch LoTLIP model."""
 
+import tempfile
 import unittest
 
-from transformers import (
-    LotlipConfig,
-    LotlipModel,
-    LotlipTextConfig,
-    LotlipTextModel,
-    LotlipTextModelWithProjection,
-    LotlipVisionConfig,
-    LotlipVisionModel,
-    LotlipVisionModelWithProjection,
-)
-from transformers.testing_utils import require_torch
+from transformers import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
+from transformers.testing_utils import require_torch, require_vision, slow, torch_device
+from transformers.utils import is_torch_available
 
 from ...test_configuration_common import ConfigTester
 from ...test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor, random_attention_mask
+from ...test_pipeline_mixin import PipelineTesterMixin
+from ...test_processing_common import url_to_local_path
 
 
-ENCODER = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 37,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-    "initializer_range": 0.1,
-    "projection_dim": 32,
-}
-
-
-class LotlipTextModelTester:
-    batch_size, seq_length, is_training = 12, 7, False
-    hidden_size, num_hidden_layers, num_attention_heads = 32, 2, 4
-
-    def __init__(self, parent):
-        self.parent = parent
-
-    def get_config(self):
-        return LotlipTextConfig(**ENCODER, vocab_size=99, max_position_embeddings=64)
-
-    def prepare_config_and_inputs_for_common(self):
-        input_ids = ids_tensor([self.batch_size, self.seq_length], 99)
-        attention_mask = random_attention_mask([self.batch_size, self.seq_length])
-        return self.get_config(), {"input_ids": input_ids, "attention_mask": attention_mask}
+if is_torch_available():
+    import torch
+    from safetensors.torch import load_file
+    from transformers import (
+        LotlipModel,
+        LotlipProcessor,
+        LotlipTextModel,
+        LotlipTextModelWithProjection,
+        LotlipVisionModel,
+        LotlipVisionModelWithProjection,
+    )
+    from transformers.image_utils import load_image_as_tensor
 
 
 class LotlipVisionModelTester:
-    batch_size, seq_length, is_training = 12, 226, False
-    hidden_size, num_hidden_layers, num_attention_heads = 32, 2, 4
-
-    def __init__(self, parent):
+    def __init__(
+        self,
+        parent,
+        batch_size=4,
+        image_size=30,
+        patch_size=6,
+        num_channels=3,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=37,
+        initializer_range=0.1,
+        is_training=False,
+    ):
         self.parent = parent
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.num_channels = num_channels
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.initializer_range = initializer_range
+        self.is_training = is_training
+        self.seq_length = (image_size // patch_size) ** 2 + 1
 
     def get_config(self):
-        return LotlipVisionConfig(**ENCODER, image_size=30, patch_size=2)
+        return LotlipVisionConfig(
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            num_channels=self.num_channels,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            intermediate_size=self.intermediate_size,
+            initializer_range=self.initializer_range,
+        )
+
+    def prepare_config_and_inputs(self):
+        return self.get_config(), floats_tensor([self.batch_size, self.num_channels, self.image_size, self.image_size])
+
+    def create_and_check_model(self, config, pixel_values):
+        model = LotlipVisionModel(config).to(torch_device).eval()
+        with torch.no_grad():
+            result = model(pixel_values)
+        self.parent.assertEqual(result.last_hidden_state.shape, (self.batch_size, self.seq_length, self.hidden_size))
+        self.parent.assertEqual(result.pooler_output.shape, (self.batch_size, self.hidden_size))
 
     def prepare_config_and_inputs_for_common(self):
-        return self.get_config(), {"pixel_values": floats_tensor([self.batch_size, 3, 30, 30])}
-
-
-class LotlipModelTester:
-    is_training = True
-
-    def __init__(self, parent):
-        self.parent = parent
-        self.text_model_tester = LotlipTextModelTester(parent)
-        self.vision_model_tester = LotlipVisionModelTester(parent)
-        self.batch_size = self.text_model_tester.batch_size
-
-    def get_config(self):
-        text_config, vision_config = self.text_model_tester.get_config(), self.vision_model_tester.get_config()
-        return LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=32)
-
-    def prepare_config_and_inputs_for_common(self):
-        _, texts = self.text_model_tester.prepare_config_and_inputs_for_common()
-        _, images = self.vision_model_tester.prepare_config_and_inputs_for_common()
-        return self.get_config(), {**texts, **images, "return_loss": True}
-
-
-@require_torch
-class LotlipTextModelTest(ModelTesterMixin, unittest.TestCase):
-    all_model_classes = (LotlipTextModel, LotlipTextModelWithProjection)
-
-    def setUp(self):
-        self.model_tester = LotlipTextModelTester(self)
-        self.config_tester = ConfigTester(self, config_class=LotlipTextConfig, hidden_size=36)
-
-    def test_config(self):
-        self.config_tester.run_common_tests()
+        config, pixel_values = self.prepare_config_and_inputs()
+        return config, {"pixel_values": pixel_values}
 
 
 @require_torch
 class LotlipVisionModelTest(ModelTesterMixin, unittest.TestCase):
-    all_model_classes = (LotlipVisionModel, LotlipVisionModelWithProjection)
+    """A vision tower: it has no token ids, no token embeddings and no attention mask of texts."""
+
+    all_model_classes = (LotlipVisionModel, LotlipVisionModelWithProjection) if is_torch_available() else ()
     test_resize_embeddings = False
 
     def setUp(self):
@@ -105,30 +98,294 @@ class LotlipVisionModelTest(ModelTesterMixin, unittest.TestCase):
     def test_config(self):
         self.config_tester.run_common_tests()
 
-    @unittest.skip(reason="The input embeddings of an image tower are no words")
+    def test_model(self):
+        self.model_tester.create_and_check_model(*self.model_tester.prepare_config_and_inputs())
+
     def test_model_get_set_embeddings(self):
-        pass
+        config, _ = self.model_tester.prepare_config_and_inputs_for_common()
+        for model_class in self.all_model_classes:
+            model = model_class(config)
+            self.assertIsInstance(model.get_input_embeddings(), torch.nn.Module)
+            self.assertIsNone(model.get_output_embeddings())
+
+
+class LotlipTextModelTester:
+    def __init__(
+        self,
+        parent,
+        batch_size=4,
+        seq_length=7,
+        vocab_size=99,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=37,
+        max_position_embeddings=64,
+        num_corner_tokens=2,
+        projection_dim=32,
+        initializer_range=0.1,
+        is_training=False,
+    ):
+        self.parent = parent
+        self.batch_size = batch_size
+        self.seq_length = seq_length
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.max_position_embeddings = max_position_embeddings
+        self.num_corner_tokens = num_corner_tokens
+        self.projection_dim = projection_dim
+        self.initializer_range = initializer_range
+        self.is_training = is_training
+
+    def get_config(self):
+        return LotlipTextConfig(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            intermediate_size=self.intermediate_size,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            max_position_embeddings=self.max_position_embeddings,
+            num_corner_tokens=self.num_corner_tokens,
+            projection_dim=self.projection_dim,
+            initializer_range=self.initializer_range,
+        )
+
+    def prepare_config_and_inputs(self):
+        input_ids = ids_tensor([self.batch_size, self.seq_length], self.vocab_size - 1) + 1
+        return self.get_config(), input_ids, random_attention_mask([self.batch_size, self.seq_length])
+
+    def create_and_check_model(self, config, input_ids, attention_mask):
+        model = LotlipTextModel(config).to(torch_device).eval()
+        with torch.no_grad():
+            result = model(input_ids, attention_mask=attention_mask)
+            with_corners = model(input_ids, attention_mask=attention_mask, output_corner_tokens=True)
+        self.parent.assertEqual(result.last_hidden_state.shape, (self.batch_size, self.seq_length, self.hidden_size))
+        self.parent.assertEqual(result.pooler_output.shape, (self.batch_size, self.hidden_size))
+        self.parent.assertIsNone(result.corner_pooler_output)
+        corners_shape = (self.batch_size, self.num_corner_tokens, self.hidden_size)
+        self.parent.assertEqual(with_corners.corner_pooler_output.shape, corners_shape)
+        # nothing but a corner token itself reads it
+        torch.testing.assert_close(with_corners.pooler_output, result.pooler_output, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(with_corners.last_hidden_state, result.last_hidden_state, rtol=1e-4, atol=1e-4)
+
+    def create_and_check_corner_attention_mask(self, config, input_ids, attention_mask):
+        config.corner_attention_mask = False
+        model = LotlipTextModel(config).to(torch_device).eval()
+        with torch.no_grad():
+            result = model(input_ids, attention_mask=attention_mask)
+            model.embeddings.corner_tokens.normal_()
+            changed = model(input_ids, attention_mask=attention_mask)
+        self.parent.assertEqual(result.last_hidden_state.shape, (self.batch_size, self.seq_length, self.hidden_size))
+        self.parent.assertFalse(torch.allclose(result.pooler_output, changed.pooler_output, atol=1e-3))
+
+    def prepare_config_and_inputs_for_common(self):
+        config, input_ids, attention_mask = self.prepare_config_and_inputs()
+        return config, {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
 @require_torch
-class LotlipModelTest(ModelTesterMixin, unittest.TestCase):
-    all_model_classes = (LotlipModel,)
+class LotlipTextModelTest(ModelTesterMixin, unittest.TestCase):
+    all_model_classes = (LotlipTextModel, LotlipTextModelWithProjection) if is_torch_available() else ()
+
+    def setUp(self):
+        self.model_tester = LotlipTextModelTester(self)
+        self.config_tester = ConfigTester(self, config_class=LotlipTextConfig, hidden_size=36)
+
+    def test_config(self):
+        self.config_tester.run_common_tests()
+
+    def test_model(self):
+        self.model_tester.create_and_check_model(*self.model_tester.prepare_config_and_inputs())
+
+    def test_corner_attention_mask(self):
+        self.model_tester.create_and_check_corner_attention_mask(*self.model_tester.prepare_config_and_inputs())
+
+    def test_positions_of_the_text_follow_the_corner_tokens(self):
+        config, input_ids, _ = self.model_tester.prepare_config_and_inputs()
+        model = LotlipTextModel(config).to(torch_device).eval()
+        position_ids = torch.tensor([0, *range(3, input_ids.shape[1] + 2)], device=torch_device)[None]
+        with torch.no_grad():
+            result = model(input_ids)
+            given = model(input_ids, position_ids=position_ids)
+        torch.testing.assert_close(result.last_hidden_state, given.last_hidden_state)
+        with self.assertRaises(ValueError):
+            model(input_ids.new_ones(1, config.max_position_embeddings - 1))
+
+
+class LotlipModelTester:
+    def __init__(self, parent, text_kwargs=None, vision_kwargs=None, is_training=True):
+        self.parent = parent
+        self.text_model_tester = LotlipTextModelTester(parent, **(text_kwargs or {}))
+        self.vision_model_tester = LotlipVisionModelTester(parent, **(vision_kwargs or {}))
+        self.batch_size = self.text_model_tester.batch_size
+        self.is_training = is_training
+
+    def get_config(self):
+        return LotlipConfig(
+            text_config=self.text_model_tester.get_config().to_dict(),
+            vision_config=self.vision_model_tester.get_config().to_dict(),
+            projection_dim=32,
+        )
+
+    def prepare_config_and_inputs(self):
+        _, input_ids, attention_mask = self.text_model_tester.prepare_config_and_inputs()
+        _, pixel_values = self.vision_model_tester.prepare_config_and_inputs()
+        return self.get_config(), input_ids, attention_mask, pixel_values
+
+    def create_and_check_model(self, config, input_ids, attention_mask, pixel_values):
+        model = LotlipModel(config).to(torch_device).eval()
+        with torch.no_grad():
+            result = model(input_ids=input_ids, pixel_values=pixel_values[:3], attention_mask=attention_mask)
+        self.parent.assertEqual(result.logits_per_image.shape, (3, self.batch_size))
+        self.parent.assertEqual(result.logits_per_text.shape, (self.batch_size, 3))
+        self.parent.assertEqual(result.image_embeds.shape, (3, 32))
+        self.parent.assertEqual(result.text_embeds.shape, (self.batch_size, 32))
+
+    def create_and_check_captions(self, config, input_ids, attention_mask, pixel_values):
+        """A short and two long captions for each image; the last long caption of the last image is absent."""
+        model = LotlipModel(config).to(torch_device).eval()
+        input_ids = torch.stack([input_ids, input_ids.flip(0), input_ids.roll(1, 0)], dim=1)
+        attention_mask = torch.stack([attention_mask, attention_mask.flip(0), attention_mask.roll(1, 0)], dim=1)
+        attention_mask[-1, -1] = 0
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "pixel_values": pixel_values}
+        with torch.no_grad():
+            result = model(**inputs, return_loss=True)
+            short = model(input_ids=input_ids[:, 0], attention_mask=attention_mask[:, 0], pixel_values=pixel_values)
+            input_ids[-1, -1] = 1
+            unread = model(**inputs, return_loss=True)
+        self.parent.assertEqual(result.text_embeds.shape, (self.batch_size, 7, 32))
+        self.parent.assertEqual(result.text_embeds[-1, -3:].abs().max().item(), 0)
+        torch.testing.assert_close(result.logits_per_image, short.logits_per_image)
+        torch.testing.assert_close(result.loss, unread.loss)
+        # the mean over the slots, in which a pair that lacks the caption is left out
+        losses = []
+        for slot in range(7):
+            pairs = self.batch_size - (slot >= 4)
+            logits = result.text_embeds[:pairs, slot] @ result.image_embeds[:pairs].t() * model.logit_scale.exp()
+            targets = torch.arange(pairs, device=torch_device)
+            loss = torch.nn.functional.cross_entropy
+            losses.append((loss(logits, targets) + loss(logits.t(), targets)) / 2)
+        torch.testing.assert_close(result.loss, torch.stack(losses).mean(), rtol=1e-4, atol=1e-4)
+
+    def prepare_config_and_inputs_for_common(self):
+        config, input_ids, attention_mask, pixel_values = self.prepare_config_and_inputs()
+        return config, {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "pixel_values": pixel_values,
+            "return_loss": True,
+        }
+
+
+@require_torch
+class LotlipModelTest(ModelTesterMixin, PipelineTesterMixin, unittest.TestCase):
+    all_model_classes = (LotlipModel,) if is_torch_available() else ()
+    pipeline_model_mapping = (
+        {"feature-extraction": LotlipModel, "image-feature-extraction": LotlipVisionModel}
+        if is_torch_available()
+        else {}
+    )
     additional_model_inputs = ["pixel_values"]
-    _is_composite = True
     test_resize_embeddings = False
+    _is_composite = True
 
     def setUp(self):
         self.model_tester = LotlipModelTester(self)
-        self.config_tester = ConfigTester(self, config_class=LotlipConfig, has_text_modality=False, projection_dim=32)
+        self.config_tester = ConfigTester(self, config_class=LotlipConfig, has_text_modality=False)
 
-    @unittest.skip(reason="Attentions are tested on the towers")
+    def test_config(self):
+        self.config_tester.run_common_tests()
+
+    def test_model(self):
+        self.model_tester.create_and_check_model(*self.model_tester.prepare_config_and_inputs())
+
+    def test_captions(self):
+        self.model_tester.create_and_check_captions(*self.model_tester.prepare_config_and_inputs())
+
+    @unittest.skip(reason="Attentions are tested in the individual tower tests")
     def test_attention_outputs(self):
         pass
 
-    @unittest.skip(reason="Hidden states are tested on the towers")
+    @unittest.skip(reason="Hidden states are tested in the individual tower tests")
     def test_hidden_states_output(self):
         pass
 
-    @unittest.skip(reason="Hidden states and attentions are tested on the towers")
+    @unittest.skip(reason="Retained gradients are tested in the individual tower tests")
     def test_retain_grad_hidden_states_attentions(self):
         pass
+
+    @unittest.skip(reason="LotlipModel takes no inputs_embeds")
+    def test_inputs_embeds(self):
+        pass
+
+    def test_load_vision_text_config(self):
+        config, _ = self.model_tester.prepare_config_and_inputs_for_common()
+        with tempfile.TemporaryDirectory() as tmp_dir_name:
+            config.save_pretrained(tmp_dir_name)
+            vision_config = LotlipVisionConfig.from_pretrained(tmp_dir_name)
+            self.assertDictEqual(config.vision_config.to_dict(), vision_config.to_dict())
+            text_config = LotlipTextConfig.from_pretrained(tmp_dir_name)
+            self.assertDictEqual(config.text_config.to_dict(), text_config.to_dict())
+
+    def test_original_checkpoint(self):
+        """The names of the original checkpoints, whose word table holds the corner tokens as its last rows."""
+        config, _ = self.model_tester.prepare_config_and_inputs_for_common()
+        model = LotlipModel(config)
+        with tempfile.TemporaryDirectory() as tmp_dir_name:
+            model.save_pretrained(tmp_dir_name)
+            original = load_file(f"{tmp_dir_name}/model.safetensors")
+            words = original["text.transformer.embeddings.word_embeddings.weight"]
+            self.assertEqual(len(words), config.text_config.vocab_size + config.text_config.num_corner_tokens)
+            torch.testing.assert_close(words[-2:], model.text_model.embeddings.corner_tokens.data, rtol=0, atol=0)
+            self.assertIn("visual.trunk.blocks.1.attn.qkv.weight", original)
+            self.assertIn("text.transformer.encoder.layer.1.attention.self.query.bias", original)
+            for model_class, tower_config, prefixes in (
+                (LotlipModel, config, ("",)),
+                (LotlipTextModel, config.text_config, ("text_model.",)),
+                (LotlipTextModelWithProjection, config.text_config, ("text_",)),
+                (LotlipVisionModel, config.vision_config, ("vision_model.",)),
+                (LotlipVisionModelWithProjection, config.vision_config, ("vision_", "visual_")),
+            ):
+                loaded, info = model_class.from_pretrained(tmp_dir_name, config=tower_config, output_loading_info=True)
+                self.assertFalse(info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"])
+                expected = {name: x for name, x in model.state_dict().items() if name.startswith(prefixes)}
+                prefix = f"{loaded.base_model_prefix}." if not hasattr(loaded, loaded.base_model_prefix) else ""
+                prefix = "" if model_class is LotlipModel else prefix
+                self.assertEqual({prefix + name for name in loaded.state_dict()}, set(expected))
+                for name, tensor in loaded.state_dict().items():
+                    torch.testing.assert_close(tensor, expected[prefix + name], rtol=0, atol=0)
+
+
+@require_torch
+@require_vision
+class LotlipModelIntegrationTest(unittest.TestCase):
+    model_id = "weiwu-ww/LoTLIP-ViT-B-16-100M"
+
+    @slow
+    def test_inference(self):
+        model = LotlipModel.from_pretrained(self.model_id, device_map=torch_device).eval()
+        processor = LotlipProcessor.from_pretrained(self.model_id)
+        image = load_image_as_tensor(
+            url_to_local_path(
+                "https://huggingface.co/datasets/hf-internal-testing/fixtures-coco/resolve/main/val2017/000000039769.jpg"
+            )
+        )
+        texts = [
+            "a photo of a dog",
+            "two cats on a sofa",
+            "Two cats lie on a pink blanket. A remote control is beside each of them. The one on the left is small.",
+        ]
+        inputs = processor(images=image, text=texts, return_tensors="pt").to(torch_device)
+
+        with torch.no_grad():
+            outputs = model(**inputs)
+
+        EXPECTED_OUTPUTS = {}
+        for name, expected in EXPECTED_OUTPUTS.items():
+            actual = getattr(outputs, name)[0, : len(expected)]
+            torch.testing.assert_close(actual, torch.tensor(expected, device=torch_device), rtol=1e-3, atol=1e-3)

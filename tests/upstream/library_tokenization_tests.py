@@ -22,7 +22,15 @@ class LotlipTokenizationTest(TokenizerTesterMixin, unittest.TestCase):
         pieces = [*string.ascii_lowercase, *string.digits, *string.punctuation]
         words = dict.fromkeys([*SPECIAL, *WORDS, *pieces, *(f"##{piece}" for piece in pieces)])
         cls.from_pretrained_id = tempfile.mkdtemp()
-        LotlipTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(
-            cls.from_pretrained_id
-        )
+        vocab = {word: index for index, word in enumerate(words)}
+        LotlipTokenizer(vocab=vocab, model_max_length=128).save_pretrained(cls.from_pretrained_id)
         super().setUpClass()
+
+    def test_sub_captions(self):
+        tokenizer = self.get_tokenizer()
+        expected = ["[CLS]", "a", "test", "[SEP]", "the", "new", "low", "[SEP]", "is", "[SEP]"]
+        self.assertEqual(tokenizer.tokenize("A test. The new low[SEP]is", add_special_tokens=True), expected)
+        # without whitespace of its own kind behind it, a full stop is one
+        self.assertEqual(tokenizer.tokenize("a.test.\nnew."), ["a", ".", "test", ".", "new", "."])
+        # a text that ftfy and HTML unescaping leave alone does not need them
+        self.assertEqual(tokenizer.clean_text("A test. The new\nlow"), "A test. The new\nlow")

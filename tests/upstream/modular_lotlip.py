@@ -50,7 +50,8 @@ VOCAB_FILES_NAMES = {"vocab_file": "vocab.txt", "tokenizer_file": "tokenizer.jso
 
 # Stands for the separator while BERT's normalizer, which would lowercase it, is at work: a rare punctuation mark that
 # the normalizer leaves alone. One in the text is exchanged for its neighbour; both are unknown to BERT.
-SEPARATOR_MARK, SEPARATOR_MARK_NEIGHBOUR = "\u2cf9", "\u2cfa"
+SEPARATOR_MARK = "\u2cf9"
+SEPARATOR_MARK_NEIGHBOUR = "\u2cfa"
 
 
 class LotlipTokenizer(TokenizersBackend):
@@ -181,9 +182,8 @@ class LotlipTokenizer(TokenizersBackend):
         return super()._encode_plus(self._clean(text), text_pair=self._clean(text_pair), **kwargs)
 
 
-def get_crop_box(image: "np.ndarray | torch.Tensor", size: SizeDict) -> tuple[slice, slice]:
+def get_crop_box(height: int, width: int, size: SizeDict) -> tuple[slice, slice]:
     """The box of a center crop whose offset is rounded half to even, as in the original implementation."""
-    height, width = image.shape[-2:]
     crop_height, crop_width = min(size.height, height), min(size.width, width)
     top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
     return slice(top, top + crop_height), slice(left, left + crop_width)
@@ -204,7 +204,7 @@ class LotlipImageProcessor(TorchvisionBackend):
     do_convert_rgb = True
 
     def center_crop(self, image: "torch.Tensor", size: SizeDict, **kwargs) -> "torch.Tensor":
-        return super().center_crop(image[(..., *get_crop_box(image, size))], size, **kwargs)
+        return super().center_crop(image[(..., *get_crop_box(*image.shape[-2:], size))], size, **kwargs)
 
 
 @auto_docstring
@@ -222,7 +222,7 @@ class LotlipImageProcessorPil(PilBackend):
     do_convert_rgb = True
 
     def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
-        return super().center_crop(image[(..., *get_crop_box(image, size))], size, **kwargs)
+        return super().center_crop(image[(..., *get_crop_box(*image.shape[-2:], size))], size, **kwargs)
 
 
 @auto_docstring
@@ -456,8 +456,8 @@ def image_text_contrastive_loss(
     image_embeds: torch.Tensor, text_embeds: torch.Tensor, logit_scale: torch.Tensor, present: torch.Tensor
 ) -> torch.Tensor:
     """
-    The loss of LoTLIP: every image is contrasted with each of its texts' features. A slot is one feature per image (the
-    short caption's `[CLS]`, a long caption's `[CLS]` or one of its corner tokens); other slots are no negatives.
+    The loss of LoTLIP: every image is contrasted with each of its texts' features. A slot is one feature per image
+    (the short caption's `[CLS]`, a long caption's `[CLS]` or one of its corner tokens); other slots are no negatives.
 
     Args:
         image_embeds (`torch.Tensor` of shape `(batch_size, dim)`):
@@ -480,9 +480,7 @@ def image_text_contrastive_loss(
     return (losses * counted).sum() / counted.sum().clamp(min=1)
 
 
-def compute_logits(
-    text_embeds: torch.Tensor, image_embeds: torch.Tensor, logit_scale: torch.Tensor
-) -> torch.Tensor:
+def compute_logits(text_embeds: torch.Tensor, image_embeds: torch.Tensor, logit_scale: torch.Tensor) -> torch.Tensor:
     """Scaled similarities in float32, under autocast too: (..., texts, dim), (images, dim) -> (..., texts, images)"""
     with maybe_autocast(text_embeds.device.type, enabled=False):
         return torch.matmul(text_embeds.float(), image_embeds.float().t()) * logit_scale.float()
@@ -547,8 +545,8 @@ class LotlipTextEmbeddings(nn.Module):
         if position_ids is None:
             if seq_length > max_seq_length:
                 raise ValueError(
-                    f"Sequence length must be at most `max_position_embeddings` less `num_corner_tokens` (got `sequence "
-                    f"length`: {seq_length} and at most {max_seq_length})."
+                    f"Sequence length must be at most `max_position_embeddings` less `num_corner_tokens` (got "
+                    f"`sequence length`: {seq_length}, which may be {max_seq_length} at most)."
                 )
             position_ids = self.position_ids[:, :seq_length]
             # the positions between [CLS] and the text belong to the corner tokens, computed or not
@@ -1037,7 +1035,9 @@ class LotlipModel(LotlipPreTrainedModel):
             # an absent caption is computed as if it were there: its result is finite, and dropped below
             attention_mask = attention_mask.masked_fill(~present[:, None], 1)
 
-        text_outputs: LotlipBaseModelOutputWithPooling = self.get_text_features(attention_mask=attention_mask, **kwargs)
+        text_outputs: LotlipBaseModelOutputWithPooling = self.get_text_features(
+            attention_mask=attention_mask, **kwargs
+        )
         text_embeds = text_outputs.pooler_output[:, None]
         if text_outputs.corner_pooler_output is not None and kwargs.get("output_corner_tokens"):
             text_embeds = torch.cat([text_embeds, text_outputs.corner_pooler_output], dim=1)

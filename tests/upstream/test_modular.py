@@ -1,4 +1,4 @@
-"""The modular file, from which the library's converter makes the model's files, computes what this package computes."""
+"""The modular file, of which the library's converter makes the model's files, computes what the package computes."""
 
 import json
 from pathlib import Path
@@ -77,7 +77,9 @@ def test_outputs_and_gradients(fields, attn_implementation, inputs):
     single = {name: x[:, 0] if x.dim() == 3 else x for name, x in inputs.items()}
     for given in (inputs, single):
         outputs = [
-            model(**given, return_loss=True, output_hidden_states=True, output_attentions=attn_implementation == "eager")
+            model(
+                **given, return_loss=True, output_hidden_states=True, output_attentions=attn_implementation == "eager"
+            )
             for model in (ours, theirs)
         ]
         assert_same(*outputs)
@@ -195,4 +197,3 @@ def test_tokenizer_and_processor(tmp_path):
         inputs.append(processor(text=texts, images=image, return_tensors="pt"))
     assert_same(*inputs)
     assert inputs[0]["input_ids"].shape == (5, 126)
-
