@@ -51,7 +51,7 @@ NUM_REFERENCES = 20_000
 # From so many pictures on the search is approximate
 NUM_EXACT = 50_000
 # Of the exact first `RECALL_K` the approximate search finds at least this share, as measured with so many pictures
-LEAST_RECALL, RECALL_K, NUM_MEASURED = 0.98, 10, 100
+LEAST_RECALL, RECALL_K, NUM_MEASURED = 0.98, 10, 200
 # How many cells are looked into, and for each result how many candidates are compared exactly: the first that do
 EFFORTS = ((20, 10), (40, 20), (80, 20), (160, 40))
 # A text is as far above those that fit no picture as the median of these is above their weaker sixth, times this
@@ -97,7 +97,8 @@ class Effort(NamedTuple):
         num_candidates (`int`):
             For each result so many are compared exactly.
         recall (`float`, *optional*):
-            The share of the exact first `RECALL_K` that it finds of stored pictures; None while that is not measured.
+            The share that it finds of the `RECALL_K` other pictures that are the most similar to a picture: as if
+            that were a query, and not in the collection. None while that is not measured.
         num_pictures (`int`, *optional*, defaults to 0):
             How many there were when it was measured.
     """
@@ -312,6 +313,10 @@ class Index:
             self.drawn_references = version, drawn
         return drawn
 
+    def draw_references(self, num: int) -> torch.Tensor:
+        """At most so many of [`Index.references`], from all parts of the table."""
+        return self.references[:: -(-len(self.references) // num)]
+
     def embedding(self, name: str) -> torch.Tensor | None:
         """That of a picture (dim,), or of its tokens (tokens, dim); None if there is none of the name."""
         rows = self.table.search().where(col("name") == lit(name)).select(["embedding"]).limit(1).to_arrow()
@@ -505,7 +510,7 @@ class Index:
             background (`torch.Tensor` of shape `(num_texts, dim)`):
                 Normalised embeddings of texts: see [`embed_background`].
         """
-        sample = self.references[:: -(-len(self.references) // NUM_SAMPLED)]
+        sample = self.draw_references(NUM_SAMPLED)
         queries, num_pictures = torch.cat([background, sample]), 0
         tops = queries.new_empty(len(queries), 0)
         for _, vectors in self.read_vectors():
@@ -521,7 +526,8 @@ class Index:
 
     def measure(self) -> Effort:
         """Notes the least effort with which the approximate search is good enough, or else the largest."""
-        queries, k, ids = self.references[:NUM_MEASURED], min(RECALL_K, len(self)), []
+        # each finds itself first, and that does not count: it would be found with any effort
+        queries, k, ids = self.draw_references(NUM_MEASURED), min(RECALL_K + 1, len(self)), []
 
         def read_corpus() -> Iterator[torch.Tensor]:
             for row_ids, vectors in self.read_vectors():
@@ -529,7 +535,7 @@ class Index:
                 yield vectors
 
         positions = search(queries, read_corpus(), k)[1]
-        exact = torch.cat(ids)[positions]
+        exact = torch.cat(ids)[positions[:, 1:]]
         for num_cells, num_candidates in EFFORTS:
             effort = Effort(num_cells, num_candidates, num_pictures=len(self))
             found = torch.stack([self.nearest_ids(query, k, effort) for query in queries])
