@@ -1,24 +1,27 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Embeds the pictures of a folder on several processes or machines with Ray, into an index that `lotlip search` reads.
+Embeds the pictures of a folder, or of an object store, on several processes or machines with Ray, into an index that
+`lotlip search` reads.
 
     python examples/embed_on_ray.py --photos my_photos --output_dir outputs/index --model MODEL --num_workers 2
+    python examples/embed_on_ray.py --photos s3://bucket/photos --output_dir outputs/index --model MODEL
     lotlip search --embeddings outputs/index "a red boat at a pier"
 
-With `RAY_ADDRESS` it runs on that cluster, else on this machine; every machine needs the package and reads the folder
-at the same path. What a worker that dies has not handed over is computed again by the others. This process alone
-writes: a picture is in the index once, and what is written stays when the run is ended. A later run adds and replaces
-pictures; what was deleted since stays in the index.
+With `RAY_ADDRESS` it runs on that cluster, else on this machine; every machine needs the package, and reads the folder
+at the same path, or the store with credentials of its own. What a worker that dies has not handed over is computed
+again by the others. This process alone writes: a picture is in the index once, and what is written stays when the run
+is ended. A later run adds and replaces pictures; what was deleted since stays in the index.
 """
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import ray
 import torch
+from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
 from modeling_lotlip.arguments import Arguments, argument, parse
 from modeling_lotlip.data.images import IMAGE_EXTENSIONS, Resizing, UnreadableImageError, read_image
@@ -34,7 +37,7 @@ from modeling_lotlip.search.index import Index, is_index
 class RayArguments(Arguments):
     """What is embedded, by how many workers."""
 
-    photos: Path = argument(help="The folder of pictures, with all folders in it.")
+    photos: str = argument(help="The folder of pictures, with all folders in it, or its URL: s3://, gs://, file://.")
     output_dir: Path = argument(help="The folder of the index.")
     model_name_or_path: str = argument(help="A dual encoder.", aliases=("--model",))
     num_workers: int = argument(2, "Processes that each have the model.", least=1)
@@ -68,9 +71,22 @@ class Worker:
         return {"path": list(batch["path"]), "size": sizes, "embedding": vectors, "problem": problems}
 
 
-def make_row(row: dict, folder: Path) -> dict:
+def open_store(photos: str) -> tuple[FileSystem, str, str]:
+    """The file system of a folder or URL, the path in it, and how the index calls the place."""
+    if "://" not in photos:
+        path = source = str(Path(photos).resolve())
+        filesystem = LocalFileSystem()
+    else:
+        source = photos.rstrip("/")
+        filesystem, path = FileSystem.from_uri(source)
+    if filesystem.get_file_info(path).type != FileType.Directory:
+        raise ValueError("there is no such folder")
+    return filesystem, path, source
+
+
+def make_row(row: dict, folder: str) -> dict:
     """The row of the index of a file."""
-    found = {"name": str(Path(row["path"]).relative_to(folder)), "size": row["size"]}
+    found = {"name": str(PurePosixPath(row["path"]).relative_to(folder)), "size": row["size"]}
     if row["problem"]:
         return found | {"problem": row["problem"]}
     return found | {"embedding": torch.tensor(row["embedding"])}
@@ -78,11 +94,14 @@ def make_row(row: dict, folder: Path) -> dict:
 
 def main() -> None:
     (args,) = parse((RayArguments,), description=__doc__)
-    folder = args.photos.resolve()
-    if not folder.is_dir():
-        raise SystemExit(f"--photos {args.photos} is no folder: name the folder of your pictures.")
+    try:
+        filesystem, folder, source = open_store(args.photos)
+    except (OSError, ValueError) as error:
+        raise SystemExit(
+            f"--photos {args.photos} cannot be read: {error}. Name the folder of your pictures."
+        ) from error
     model, processor = load_model(args.model_name_or_path, LoadingArguments(device="cpu"))
-    settings = {"source": str(folder), "weights": hash_weights(model), "dtype": dtype_name(model)}
+    settings = {"source": source, "weights": hash_weights(model), "dtype": dtype_name(model)}
     settings["model_name_or_path"] = args.model_name_or_path
     size = processor.image_processor.crop_size or processor.image_processor.size
     pixels = torch.zeros(1, 3, size["height"], size["width"])
@@ -95,7 +114,7 @@ def main() -> None:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it tells nobody that it was started
     endings = sorted(ending.removeprefix(".") for ending in IMAGE_EXTENSIONS)
-    files = ray.data.read_binary_files(str(folder), include_paths=True, file_extensions=endings)
+    files = ray.data.read_binary_files(folder, filesystem=filesystem, include_paths=True, file_extensions=endings)
     rows = files.map_batches(
         Worker,
         fn_constructor_args=(args.model_name_or_path, args.num_gpus),

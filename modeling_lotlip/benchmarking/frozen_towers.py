@@ -5,6 +5,7 @@ A dual encoder that is trained within seconds, for measurements with several see
 network that maps the features of texts to those of the images that they describe.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -88,9 +89,13 @@ class ImageTower:
             torch.tensor(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         )
 
-    @torch.inference_mode()
     def embed(self, pictures: list[Picture]) -> torch.Tensor:
         """Features (pictures, dim): the class token and the mean of the patches."""
+        return torch.stack(self.compute(pictures, lambda states: torch.cat((states[0], states[1:].mean(dim=0)))))
+
+    @torch.inference_mode()
+    def compute(self, pictures: list[Picture], keep: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
+        """What is kept of the last hidden states (length, dim) of each picture."""
         features = [None] * len(pictures)
         for size in {picture.size for picture in pictures}:
             places = [place for place, picture in enumerate(pictures) if picture.size == size]
@@ -101,24 +106,31 @@ class ImageTower:
                 pixels = torch.stack([pil_to_tensor(pictures[place]) for place in of_batch]).float() / 255
                 hidden = self.model(((pixels - self.mean) / self.std).to(self.model.dtype)).last_hidden_state.float()
                 for place, states in zip(of_batch, hidden):
-                    features[place] = torch.cat((states[0], states[1:].mean(dim=0)))
-        return torch.stack(features)
+                    features[place] = keep(states)
+        return features
+
+
+def embed_texts(args: TowerArguments, texts: list[str]) -> torch.Tensor:
+    """Features (texts, dim): the mean of the tokens, normalised."""
+    means = [tokens.mean(dim=0) for tokens in embed_text_tokens(args, texts)]
+    return nn.functional.normalize(torch.stack(means), dim=-1)
 
 
 @torch.inference_mode()
-def embed_texts(args: TowerArguments, texts: list[str]) -> torch.Tensor:
-    """Features (texts, dim): the mean of the tokens, normalised. Texts of about the same length go together."""
+def embed_text_tokens(args: TowerArguments, texts: list[str]) -> list[torch.Tensor]:
+    """The last hidden states (length, dim) of each text. Texts of about the same length go together."""
     tokenizer = AutoTokenizer.from_pretrained(args.text_model_name_or_path)
     model = AutoModel.from_pretrained(args.text_model_name_or_path, dtype=args.dtype).eval()
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    features = []
+    features = [None] * len(texts)
     for start in progress_bar(range(0, len(texts), args.batch_size), desc="Texts", leave=False):
-        batch = [texts[place] for place in order[start : start + args.batch_size]]
+        places = order[start : start + args.batch_size]
+        batch = [texts[place] for place in places]
         tokens = tokenizer(batch, padding=True, truncation=True, max_length=256, return_tensors="pt")
-        mask = tokens["attention_mask"][:, :, None]
-        features.append((model(**tokens).last_hidden_state.float() * mask).sum(dim=1) / mask.sum(dim=1))
-    features = nn.functional.normalize(torch.cat(features), dim=-1)
-    return torch.empty_like(features).index_copy(0, torch.tensor(order), features)
+        hidden = model(**tokens).last_hidden_state.float()
+        for place, states, mask in zip(places, hidden, tokens["attention_mask"].bool()):
+            features[place] = states[mask]
+    return features
 
 
 def train_head(texts: torch.Tensor, images: torch.Tensor, steps: int, seed: int) -> nn.Module:

@@ -3,6 +3,7 @@
 """Answers to texts in the terminal, from a folder of pictures, which is brought up to date, or of embeddings."""
 
 import logging
+import os
 import sys
 from pathlib import Path, PurePath
 
@@ -103,8 +104,8 @@ def search_photos(
         "recall": 1.0 if effort is None else effort.recall,
         "unreadable": index.unreadable,
     }
-    folder = pictures.folder.absolute()
-    answers = [answer_query(index, text, query, k, folder, those, all_copies) for text, query in zip(texts, queries)]
+    place = str(pictures.folder.absolute())
+    answers = [answer_query(index, text, query, k, place, those, all_copies) for text, query in zip(texts, queries)]
     return results | {"notes": notes, "queries": answers}
 
 
@@ -130,21 +131,21 @@ def answer_query(
     text: str,
     query: Query,
     k: int,
-    folder: Path | None,
+    place: str | None,
     those: Filter = EVERYTHING,
     all_copies: bool = False,
 ) -> dict:
-    """What is found for a text, by its path in a folder or by its name."""
+    """What is found for a text, by its path in a folder or an object store, or by its name."""
 
     def find_path(name: str) -> str:
-        return name if folder is None else str(folder / name)
+        return name if place is None else os.path.join(place, name)
 
     found = []
     for rank, result in enumerate(search_index(index, query, k, those, not all_copies), start=1):
         copies = [{"path": find_path(copy.name), "similarity": copy.similarity} for copy in result.copies]
-        place = {"path": find_path(result.name), "name": result.name}
+        named = {"path": find_path(result.name), "name": result.name}
         found.append(
-            {"rank": rank, "similarity": result.similarity, **place, "weak": result.is_weak, "copies": copies}
+            {"rank": rank, "similarity": result.similarity, **named, "weak": result.is_weak, "copies": copies}
         )
     truncated = any(sentence.unread for sentence in query.sentences)
     return {"query": text, "truncated": truncated, "unknown_words": query.unknown_words, "results": found}
@@ -240,7 +241,7 @@ def search_stored_index(
     notes = check_filter(index, those, k)
     if index.of_tokens:
         notes.append(f"{len(index):,} pictures{describe_effort(index)}.")
-    place = Path(source) if isinstance(source, str) else None
+    place = source if isinstance(source, str) else None
     splitter, answers = choose_splitter(), []
     for text in texts:
         query = embed_query(model, processor, text, max_length=max_length, splitter=splitter)

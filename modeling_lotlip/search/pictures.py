@@ -291,6 +291,10 @@ def open_embedded_pictures(embeddings_dir: Path) -> PictureFolder | PictureRows:
     settings = read_settings(embeddings_dir)
     source = settings.get("source", settings)  # an index keeps it apart
     if isinstance(source, str):
+        if "://" in source:
+            raise ValueError(
+                f"{embeddings_dir} is of pictures in {source}, which the page cannot show: use `lotlip search`."
+            )
         return PictureFolder(Path(source))
     names = {field.name for field in fields(SourceArguments)}
     dataset = SourceArguments(**{name: value for name, value in source.items() if name in names})

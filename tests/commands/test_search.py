@@ -376,3 +376,13 @@ def test_a_mistake_with_embeddings_is_told_in_a_line(search, embeddings, argumen
 def test_a_folder_without_embeddings_is_told(search):
     status, _, err = search("--embeddings", "photos", "a house")
     assert status == 2 and err.splitlines()[-1].startswith("lotlip search: error: photos holds no embeddings")
+
+
+def test_pictures_of_an_object_store_are_named_by_their_urls(search, model_dir, capsys):
+    search("photos", "a red boat")
+    (index,) = Path("indices").iterdir()
+    settings = json.loads((index / "settings.json").read_text())
+    (index / "settings.json").write_text(json.dumps(settings | {"source": "s3://bucket/photos"}))
+    status, out, _ = search("--embeddings", str(index), "a red boat", "--k", "8", "--all_copies")
+    assert status == 0 and "   s3://bucket/photos/0.png" in out and "   s3://bucket/photos/more/3.png" in out
+    assert "which the page cannot show" in read_error(capsys, "app", "--embeddings", index, "--model", model_dir)

@@ -11,12 +11,23 @@ from scipy.stats import binomtest
 from torch import nn
 from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Dinov2Model
 
-from examples.paper import captions, copies, corner_attention, flops, no_match, relevance, sentences, views
+from examples.paper import (
+    captions,
+    copies,
+    corner_attention,
+    flops,
+    no_match,
+    relevance,
+    sentences,
+    token_search,
+    views,
+)
 from modeling_lotlip import LotlipConfig
 from modeling_lotlip.benchmarking import frozen_towers
 from modeling_lotlip.benchmarking.flops import measure_towers
 from modeling_lotlip.data.scenes import Scene, make_scene
 from modeling_lotlip.evaluation.relevance import PATCH_METHODS
+from modeling_lotlip.search.index import Index
 from tests.conftest import tiny_config
 
 
@@ -448,3 +459,77 @@ def test_copies_in_miniature(towers, data_sets, tmp_path, run):
     rows = json.loads((tmp_path / "copies.json").read_text())["rows"]
     assert list(dict.fromkeys(row["pictures"] for row in rows)) == ["scenes", "boats", "grounds", "all"]
     assert all(0 <= row["JPEG"] <= 100 for row in rows)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Search by tokens
+
+
+def test_the_first_results_are_put_in_the_order_of_their_tokens():
+    single = torch.tensor([[0.9, 0.1, 0.8, 0.7], [-0.9, -0.1, -0.8, -0.7]])
+    tokens = torch.tensor([[-0.5, 0.9, 0.3, 0.8], [0.0, 0.1, 0.2, 0.3]])
+    assert token_search.rerank(single, tokens, 2).argsort(descending=True).tolist() == [[2, 0, 3, 1], [3, 1, 2, 0]]
+    assert token_search.rerank(single, tokens, 9).argsort().equal(tokens.argsort())
+
+
+def test_patches_side_by_side_are_merged():
+    """16 patches in which the quarters of the picture have a direction each; the class token stays."""
+    quarters = torch.eye(5)[1:].reshape(2, 2, 5)
+    patches = quarters.repeat_interleave(2, dim=0).repeat_interleave(2, dim=1).reshape(16, 5)
+    image = torch.cat((torch.eye(5)[:1], patches))[None]
+    assert token_search.merge_neighbours(image, 4)[0].equal(torch.eye(5))
+    halves = token_search.merge_neighbours(image, 2)[0, 1:]
+    torch.testing.assert_close(halves, torch.tensor([[0, 1.0, 1, 0, 0], [0, 0, 0, 1, 1]]) / 2**0.5)
+    alike = token_search.merge_alike(image, 4)[0]
+    assert sorted(alike.argmax(dim=1).tolist()) == [0, 1, 2, 3, 4] and alike.sum().item() == pytest.approx(5)
+
+
+def test_tokens_are_learned_and_padding_does_not_count(run):
+    """Each text names three to five of the five words that its picture is of."""
+    generator = torch.manual_seed(0)
+    words, images, texts = token_search.draw(16, 16), [], []
+    for _ in range(40):
+        chosen = torch.randperm(16, generator=generator)[:5]
+        images.append(words[chosen])
+        texts.append(words[chosen[: torch.randint(3, 6, (1,), generator=generator)]])
+    features = token_search.Features(["a"] * 40, torch.stack(images), {"short": texts, "long": texts})
+    args = token_search.TokenSearchArguments(steps=150, seeds=1, width=16, token_batch_size=40)
+    heads = token_search.train_token_heads(features, args, seed=0)
+    embeds, is_token = heads.embed_texts(texts)
+    images = heads.embed_images(features.images)
+    similarities = token_search.compare_tokens(images, embeds, is_token)
+    assert frozen_towers.rank(similarities).mean() < 2
+    length = len(texts[0])
+    alone = token_search.compare_tokens(images, embeds[:1, :length], is_token[:1, :length])
+    torch.testing.assert_close(alone[0], similarities[0])
+
+
+def test_an_index_finds_in_two_steps_what_the_scores_say(tmp_path):
+    torch.manual_seed(0)
+    vectors, tokens = token_search.draw(60, 8), token_search.draw(60, 5, 8)
+    indices = []
+    for name, embeds in (("single", vectors), ("tokens", tokens)):
+        indices.append(Index.make(tmp_path / name, 8, {}, of_tokens=embeds.ndim == 3))
+        indices[-1].write([{"name": f"{row:02}", "embedding": embedding} for row, embedding in enumerate(embeds)])
+    query, text = token_search.draw(1, 8), token_search.draw(1, 3, 8)
+    found = token_search.search_first(*indices, query[0], text[0], 20)
+    by_tokens = token_search.compare_tokens(tokens, text, torch.ones(1, 3, dtype=torch.bool))
+    expected = token_search.rerank(query @ vectors.T, by_tokens, 20)[0].argsort(descending=True)[:10]
+    assert [int(name) for name in found] == expected.tolist()
+
+
+def test_token_search_in_miniature(towers, data_sets, tmp_path, run, capsys):
+    options = ["--train_scenes", 8, "--eval_scenes", 12, "--width", 8, "--token_batch_size", 6, "--num_first", 5]
+    path = tmp_path / "tokens.json"
+    run(token_search, *towers, *data_sets, *options, "--num_timed", 20, "--output_file", path)
+    results = json.loads(path.read_text())
+    ways = ["one embedding", "all tokens", "one embedding, then the tokens of the first 5"]
+    ways += ["merged, neighbours", "merged, alike"]
+    for name in ("scenes", "boats", "grounds"):
+        for kind in ("short", "long"):
+            rows = [row for row in results["rows"] if (row["pictures"], row["texts"]) == (name, kind)]
+            assert [row["way"] for row in rows] == ways and [row["tokens"] for row in rows] == [None, 5, 5, 2, 2]
+            assert rows[0]["gain"] == 0 and all(row["from"] <= row["gain"] <= row["to"] for row in rows)
+    assert [row["way"] for row in results["times"]] == [ways[0], ways[2], ways[1]]
+    assert results["times"][0]["MB"] == 2 * 20 * 32 / 2**20 and results["times"][2]["MB"] == 2 * 20 * 5 * 8 / 2**20
+    assert "| scenes | long | all tokens | 5 |" in capsys.readouterr().out

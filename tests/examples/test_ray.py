@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from examples.embed_on_ray import make_row, open_store
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.search.index import Index, is_index
 from tests.helpers.commands import run_command
@@ -62,8 +63,25 @@ def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_pat
     expected = run_command("search", tmp_path / "own.json", photos, *texts, *options, "--index_dir", tmp_path / "own")
     for one, other in zip(found["queries"], expected["queries"], strict=True):
         assert [result["path"] for result in one["results"]] == [result["path"] for result in other["results"]]
+    script[script.index("--photos") + 1] = "s3:/bucket"
+    other = subprocess.run(script, env=environment, capture_output=True, text=True)
+    assert other.returncode == 1 and "--photos s3:/bucket cannot be read: there is no such folder." in other.stderr
     (tmp_path / "other").mkdir()
     script[script.index("--photos") + 1] = str(tmp_path / "other")
     other = subprocess.run(script, env=environment, capture_output=True, text=True)
     assert other.returncode == 1 and "holds the index of another folder or model" in other.stderr
     assert json.loads((tmp_path / "index" / "settings.json").read_text())["source"] == str(photos)
+
+
+def test_a_url_is_read_as_a_folder(tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "1.png").write_bytes(b"content")
+    filesystem, path, source = open_store(f"file://{tmp_path}/")
+    assert path == str(tmp_path) and source == f"file://{tmp_path}"
+    with filesystem.open_input_stream(f"{path}/more/1.png") as file:
+        assert file.read() == b"content"
+    row = {"path": f"{path}/more/1.png", "size": 7, "problem": "cut off"}
+    assert make_row(row, path) == {"name": "more/1.png", "size": 7, "problem": "cut off"}
+    for wrong in (f"file://{tmp_path}/none", f"file://{tmp_path}/more/1.png", "nothing://bucket"):
+        with pytest.raises(ValueError):
+            open_store(wrong)
