@@ -156,6 +156,8 @@ def compare(num: int, args: SearchArguments, methods: list[str]) -> dict:
             process.join()
             rows[method] = row | {"recall@10": recall_at_k(torch.tensor(found), exact)}
             if method == "index":
+                effort = Index.open(folder / "index").effort
+                rows[method] |= {"effort": None if effort is None else effort._asdict()}
                 size = sum(path.stat().st_size for path in (folder / "index").rglob("*") if path.is_file())
                 rows[method] |= {"megabytes_on_disk": size / 2**20}
                 rows[method] |= {"seconds_to_write": writing, "seconds_to_build": building}
@@ -183,6 +185,9 @@ def format_table(table: dict) -> str:
     if index is not None:
         seconds = "The index took {seconds_to_write:.1f} s to write and {seconds_to_build:.1f} s to build."
         lines.append("\n" + seconds.format(**index))
+        if index["effort"] is not None:
+            effort = "It searches {num_cells} cells, compares {num_candidates} candidates for each result exactly, and"
+            lines.append((effort + " measured a recall of {recall:.3f} itself.").format(**index["effort"]))
     return "\n".join(lines)
 
 

@@ -131,6 +131,24 @@ def test_many_pictures_are_searched_approximately_as_well_as_is_said(tmp_path, m
     assert index.effort.num_pictures == 4000 and index.effort.recall >= 0.98 and not index.is_due
 
 
+def test_a_picture_that_finds_itself_is_no_recall(tmp_path, monkeypatch):
+    """The queries are from all parts of the table, and only other pictures count."""
+    monkeypatch.setattr(index_module, "NUM_MEASURED", 10)
+    index, asked = fill(tmp_path, unit(torch.manual_seed(0), 100, 16)), []
+    nearest_ids = Index.nearest_ids
+
+    def find_itself(self, query, k, effort):
+        asked.append(query)
+        return nearest_ids(self, query, 1, effort).expand(k)
+
+    with monkeypatch.context() as context:
+        context.setattr(Index, "nearest_ids", find_itself)
+        assert index.measure().recall == 0
+    places = torch.cdist(torch.stack(asked[:10]), stored(index, 100)).argmin(dim=1)
+    assert places.tolist() == list(range(0, 100, 10)) and len(asked) == 10 * len(index_module.EFFORTS)
+    assert index.measure().recall == 1
+
+
 def test_a_filter_is_exact_however_the_search_is(tmp_path, monkeypatch):
     """Above `NUM_EXACT` too, where the few pictures of a folder lie in cells that are not looked into."""
     monkeypatch.setattr(index_module, "NUM_EXACT", 1000)
