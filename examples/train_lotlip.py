@@ -67,7 +67,7 @@ from modeling_lotlip.training.evaluation import (
 from modeling_lotlip.training.image_features import cache_samples
 from modeling_lotlip.training.models import build_model, gather_model, get_scalars, is_vision_frozen, set_train_mode
 from modeling_lotlip.training.monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
-from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.objectives import OBJECTIVES, choose_objective
 from modeling_lotlip.training.samples import BadSamples, CaptionedImages, SampleCollator
 from modeling_lotlip.training.saving import (
     BEST_FOLDER,
@@ -225,6 +225,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     check_overlap(args, dataset, evaluation_data)
     model, processor = build_model(args, dataset, reader)
     args.max_length, args.freeze_vision_model = processor.tokenizer.model_max_length, is_vision_frozen(model)
+    args.matryoshka_dims = getattr(model.config, "matryoshka_dims", None)
     samples = make_samples(args, dataset, reader, model)
     loader = make_loader(args, dataset, samples, processor, accelerator)
     optimizer, scheduler = make_optimizer(args, model, loader)
@@ -342,7 +343,7 @@ def take_step(training: Training, batch: dict[str, torch.Tensor], report: dict[s
         training.model,
         batch,
         training.optimizer,
-        OBJECTIVES[args.objective],
+        choose_objective(args.objective, args.matryoshka_dims),
         training.accelerator,
         keep_duplicate_negatives=args.keep_duplicate_negatives,
         tokens_per_chunk=args.grad_cache_tokens,

@@ -169,7 +169,8 @@ def training_argv(folder: Path, name: str, **options) -> list[str]:
     options = {option: value for option, value in (defaults | options).items() if value is not None}
     argv = [str(ROOT / "examples" / "train_lotlip.py"), "--output_dir", str(folder / name)]
     for option, value in options.items():
-        argv += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+        values = value if isinstance(value, list) else [value]
+        argv += [f"--{option}"] if value is True else [f"--{option}", *map(str, values)]
     return argv
 
 

@@ -55,6 +55,12 @@ class InferenceArguments(LoadingArguments):
         choices=BACKENDS,
         advanced=True,
     )
+    truncate_dim: int | None = argument(
+        None,
+        "Keep the first N numbers of an embedding, of a model that was trained with --matryoshka_dims.",
+        least=1,
+        advanced=True,
+    )
     batch_size: int = argument(64, "Images in a batch, for each process.", least=1)
 
 

@@ -16,7 +16,7 @@ from .. import LotlipTokenizer
 from .families import get_padding, in_trained_case
 from .features import image_features, text_features
 from .lengths import group_by_length
-from .models import check_single_embeddings
+from .models import check_single_embeddings, get_truncate_dim
 from .token_wise import is_token_wise
 
 
@@ -52,6 +52,12 @@ def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None
     )
 
 
+def normalize(features: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
+    """Features (..., dim) as embeddings: normalised, and before that cut to `truncate_dim` if the model has one."""
+    features = features[..., : get_truncate_dim(model)].float()
+    return torch.nn.functional.normalize(features, dim=-1).cpu()
+
+
 @torch.inference_mode()
 def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor], with_corners: bool = False) -> torch.Tensor:
     """
@@ -66,7 +72,7 @@ def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor], with_co
         text_embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
     else:
         text_embeds = text_features(model, tokens)
-    return torch.nn.functional.normalize(text_embeds.float(), dim=-1).cpu()
+    return normalize(text_embeds, model)
 
 
 @torch.inference_mode()
@@ -82,7 +88,7 @@ def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tor
     if is_token_wise(model):
         return model.get_image_token_embeds(**inputs).cpu()
     image_embeds = image_features(model, inputs)
-    return torch.nn.functional.normalize(image_embeds.float(), dim=-1).cpu()
+    return normalize(image_embeds, model)
 
 
 class Batch(NamedTuple):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dual encoders: loading, limits of their texts, what tells them apart."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -18,14 +19,17 @@ from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedM
 
 from ..loading_lotlip import find_pretrained
 from .arguments import InferenceArguments, LoadingArguments
-from .families import find_family, get_text_kwargs
-from .features import text_lengths
+from .families import find_family, get_padding, get_text_kwargs
+from .features import text_lengths, torch_text_features
 from .remote_code import load_with_code
 from .token_wise import is_token_wise
 
 
 if TYPE_CHECKING:
     from .openvino import OpenvinoBackend
+
+
+logger = logging.getLogger(__name__)
 
 
 def hash_weights(module: nn.Module) -> str:
@@ -144,7 +148,38 @@ def load_model(
     model = model.to(inference.device or PartialState().device).eval()
     if isinstance(inference, InferenceArguments):
         model.embedding_backend = choose_backend(model, inference)
+        model.truncate_dim = inference.truncate_dim
+        check_truncate_dim(model, processor, f"--{argument} {model_name_or_path}")
     return model, processor
+
+
+def get_truncate_dim(model: PreTrainedModel) -> int | None:
+    """How many numbers of an embedding are kept, if [`load_model`] was told so."""
+    return getattr(model, "truncate_dim", None)
+
+
+def check_truncate_dim(model: PreTrainedModel, processor: ProcessorMixin, name: str) -> None:
+    """
+    Warns of an embedding cut to so many numbers as the model was not trained for.
+
+    Raises:
+        `ValueError`: if it has fewer, or compares tokens.
+    """
+    dim, trained = model.truncate_dim, getattr(model.config, "matryoshka_dims", None)
+    if dim is None:
+        return
+    check_single_embeddings(model)
+    tokens = processor.tokenizer(["a"], padding=get_padding(processor), return_tensors="pt")
+    with torch.inference_mode():
+        num_dims = torch_text_features(model, {name: ids.to(model.device) for name, ids in tokens.items()}).shape[-1]
+    if dim > num_dims:
+        raise ValueError(f"`--truncate_dim {dim}` is more than the {num_dims} numbers of an embedding of `{name}`.")
+    if dim != num_dims and dim not in (trained or ()):
+        known = f"It was for {', '.join(map(str, trained))}." if trained else "Train one with `--matryoshka_dims`."
+        logger.warning(
+            f"`{name}` was not trained for embeddings of {dim} numbers (`--truncate_dim`): they may find much less. "
+            f"{known}"
+        )
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -232,6 +267,7 @@ def describe_model(
         "revision": getattr(model.config, "_commit_hash", None),
         "model_type": model.config.model_type,
         "dtype": dtype_name(model),
+        "truncate_dim": get_truncate_dim(model),
         "max_length": max_length or processor.tokenizer.model_max_length,
         "text_embedding": "tokens" if is_token_wise(model) else "cls",
     }

@@ -36,7 +36,7 @@ from ..sub_captions import join_sub_captions, split_sub_captions
 from ..terminal import progress_bar
 from .arguments import KINDS, STORAGE_DTYPES, StoreArguments
 from .batches import embed_texts, tokenize
-from .models import dtype_name, hash_processor, hash_weights
+from .models import dtype_name, get_truncate_dim, hash_processor, hash_weights
 from .rows import EmbeddedItems, Item, RowCollator, embed_rows, warn_of_unreadable
 from .workers import Workers
 
@@ -303,7 +303,7 @@ def embed_to_folder(
     store = replace(store, id_column=store.id_column or find_file_names(dataset))
     if state.is_main_process:
         settings = dict(source or {})
-        settings |= {"dtype": dtype_name(model), "max_length": max_length}
+        settings |= {"dtype": dtype_name(model), "max_length": max_length, "truncate_dim": get_truncate_dim(model)}
         settings |= {name: getattr(store, name) for name in ("id_column", "only", "storage_dtype", "shard_size")}
         settings |= vars(captions) | {"image_column": image_column, "exact_decoding": store.exact_decoding}
         settings |= {"weights": hash_weights(model), "processor": hash_processor(processor), "data": "streamed"}
@@ -370,7 +370,8 @@ def check_settings(folder: Path, settings: dict) -> None:
     path = folder / "settings.json"
     if not list(folder.glob("embeddings-*.parquet")):
         return write_json(path, settings)
-    earlier = {"sub_caption_splitter": "paper", "exact_decoding": True}  # of folders that do not say
+    # of folders that do not say
+    earlier = {"sub_caption_splitter": "paper", "exact_decoding": True, "truncate_dim": None}
     earlier |= json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     # the same weights may lie in another place
     compared = {name: value for name, value in settings.items() if name != "model_name_or_path"}
@@ -498,5 +499,10 @@ def check_model(folder: Path, model: PreTrainedModel, model_name_or_path: str) -
             f"`--embeddings_dir {folder}` holds embeddings of other weights than `--model_name_or_path "
             f"{model_name_or_path}` has in {dtype_name(model)}: name the model that made them, "
             f"and its `--dtype {settings['dtype']}`, or embed the data again."
+        )
+    if settings.get("truncate_dim") != get_truncate_dim(model):
+        raise ValueError(
+            f"`--embeddings_dir {folder}` holds embeddings made with `--truncate_dim {settings.get('truncate_dim')}`: "
+            "give the same, or none if it is None."
         )
     return settings

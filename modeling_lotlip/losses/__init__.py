@@ -7,6 +7,7 @@ each file gives the terms of one loss. May import the model alone; training uses
 
 from .blockwise_contrastive_loss import blockwise_contrastive_loss
 from .blockwise_sigmoid_loss import blockwise_sigmoid_loss
+from .matryoshka_loss import matryoshka_loss
 from .primary_component_contrastive_loss import primary_component_contrastive_loss
 from .token_wise_contrastive_loss import token_wise_contrastive_loss
 
@@ -14,6 +15,7 @@ from .token_wise_contrastive_loss import token_wise_contrastive_loss
 __all__ = [
     "blockwise_contrastive_loss",
     "blockwise_sigmoid_loss",
+    "matryoshka_loss",
     "primary_component_contrastive_loss",
     "token_wise_contrastive_loss",
 ]

@@ -34,7 +34,7 @@ from lancedb.table import Table
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..embedding.batches import embed_texts, tokenize
-from ..embedding.models import dtype_name, hash_weights
+from ..embedding.models import dtype_name, get_truncate_dim, hash_weights
 from ..embedding.search import recall_at_k, search
 from ..embedding.store import open_shards, read_embeddings
 from ..embedding.token_wise import is_token_wise
@@ -600,6 +600,8 @@ def find_index(
         "dtype": dtype_name(model),
         "exact_decoding": pictures.exact_decoding,
     }
+    if (truncate_dim := get_truncate_dim(model)) is not None:
+        settings["truncate_dim"] = truncate_dim
     name = f"{Path(pictures.place).resolve().name}-{Hasher.hash(settings)}"
     settings["model_name_or_path"] = model.config.name_or_path  # of which there may be several for the same weights
     folder = cached_assets_path("lotlip", "search", name) if index_dir is None else index_dir / name

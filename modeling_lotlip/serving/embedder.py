@@ -98,7 +98,9 @@ class Embedder:
     ):
         self.model, self.processor, self.limits = model, processor, limits
         self.batch_size, self.max_length = batch_size, max_length
-        self.dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
+        dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
+        # that of an embedding first, and others that the model was trained for
+        self.dims = [dim, *(other for other in getattr(model.config, "matryoshka_dims", None) or () if other < dim)]
         self.queue, self.fetches = asyncio.Queue(), asyncio.Semaphore(MAX_FETCHES)
         self.readers = ThreadPoolExecutor(max_workers=os.cpu_count())  # no more pictures are decoded at once
         self.tokenizer_thread = ThreadPoolExecutor(max_workers=1)  # a fast tokenizer serves one thread at a time

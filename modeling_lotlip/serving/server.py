@@ -126,13 +126,14 @@ def parse_request(body: bytes) -> EmbeddingRequest:
         raise RequestError(f"{prefix}: {first['msg']}.", param) from error
 
 
-def check_request(asked: EmbeddingRequest, name: str, dim: int, max_batch_size: int) -> list[str]:
+def check_request(asked: EmbeddingRequest, name: str, dims: list[int], max_batch_size: int) -> list[str]:
     """The texts and pictures that are asked for. Raises a `RequestError` if the model cannot answer that."""
     if asked.model != name:
         message = f"The model `{asked.model}` is not served here, but `{name}`."
         raise RequestError(message, "model", status=404, code="model_not_found")
-    if asked.dimensions not in (None, dim):
-        message = f"`dimensions` must be {dim}, as this model's embeddings have, or left out: got {asked.dimensions}."
+    if asked.dimensions is not None and asked.dimensions not in dims:
+        known, given = " or ".join(map(str, dims)), asked.dimensions
+        message = f"`dimensions` must be {known}, as this model's embeddings have, or left out: got {given}."
         raise RequestError(message, "dimensions")
     entries = [asked.input] if isinstance(asked.input, str) else asked.input
     if not entries:
@@ -181,14 +182,15 @@ async def create_embeddings(request: Request) -> Response:
         except ClientDisconnect:
             return Response(status_code=CLIENT_LEFT)
         asked = parse_request(body)
-        entries = check_request(asked, state.name, embedder.dim, limits.max_batch_size)
+        entries = check_request(asked, state.name, embedder.dims, limits.max_batch_size)
         take("texts and pictures", len(entries))
         embedded = await embed_for(request, embedder, entries)
     if embedded is None:
         return Response(status_code=CLIENT_LEFT)
+    embeds = torch.nn.functional.normalize(embedded.embeds[:, : asked.dimensions], dim=-1)
     data = [
         {"object": "embedding", "index": index, "embedding": encode(embedding, asked.encoding_format)}
-        for index, embedding in enumerate(embedded.embeds)
+        for index, embedding in enumerate(embeds)
     ]
     usage = {"prompt_tokens": embedded.num_tokens, "total_tokens": embedded.num_tokens}
     return JSONResponse(

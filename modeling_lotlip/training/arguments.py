@@ -208,6 +208,14 @@ class ObjectiveArguments(Arguments):
         compared_on_resume=True,
         advanced=True,
     )
+    matryoshka_dims: list[int] | None = argument(
+        None,
+        "Train the first N numbers of each embedding to be an embedding too, for each N given (Kusupati et al., 2022, "
+        "https://arxiv.org/abs/2205.13147). Default: those of the model that is trained further.",
+        least=1,
+        compared_on_resume=True,
+        advanced=True,
+    )
     keep_duplicate_negatives: bool = argument(
         False, "Contrast images whose short captions are the same, too.", compared_on_resume=True, advanced=True
     )

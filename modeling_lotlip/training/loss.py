@@ -64,9 +64,11 @@ def global_loss(
     for embeds in (image_embeds, text_embeds):
         if embeds.requires_grad:
             embeds.register_hook(lambda gradient: gradient * accelerator.num_processes)
-    loss, slot_losses = getattr(losses, objective.loss)(
+    loss, slot_losses = losses.matryoshka_loss(
+        getattr(losses, objective.loss),
         image_embeds,
         text_embeds,
+        objective.matryoshka_dims,
         logit_scale=logit_scale.exp(),
         **other_scalars,
         **objective.loss_options,

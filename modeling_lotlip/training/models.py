@@ -16,6 +16,7 @@ from ..data.captions import CaptionReader
 from ..data.images import undecoded
 from ..embedding.models import count_positions
 from ..loading_lotlip import find_pretrained
+from ..losses.matryoshka_loss import check_dims
 from .arguments import TowerArguments, TrainArguments
 from .image_processors import make_image_processor
 from .objectives import OBJECTIVES, Objective
@@ -67,6 +68,7 @@ def build_model(
         raise ValueError(f"`--num_views {args.num_views}` needs crops: give a `--min_crop_scale` below 1.")
     model.vision_model.requires_grad_(not is_frozen)
     prepare_for_objective(model, OBJECTIVES[args.objective])
+    set_matryoshka_dims(model, args.matryoshka_dims)
     has_long_captions = args.num_long_captions > 0 and reader.has_long_captions
     if not has_long_captions and model.config.text_config.num_corner_tokens > 0:
         model.text_model.embeddings.corner_tokens.requires_grad_(False)
@@ -250,6 +252,19 @@ def prepare_for_objective(model: LotlipModel, objective: Objective) -> None:
     model.logit_bias = nn.Parameter(torch.tensor(objective.logit_bias))
     with torch.no_grad():
         model.logit_scale.fill_(objective.logit_scale).log_()
+
+
+def set_matryoshka_dims(model: LotlipModel, dims: list[int] | None) -> None:
+    """
+    Notes in the configuration of a model which prefixes of its embeddings are trained to be embeddings too. Without
+    dims those of the model stay.
+
+    Raises:
+        `ValueError`: if it has fewer dimensions.
+    """
+    if dims is not None:
+        check_dims(dims, model.config.projection_dim, "--matryoshka_dims")
+        model.config.matryoshka_dims = sorted({*dims, model.config.projection_dim}, reverse=True)
 
 
 def build_tokenizer(dataset: datasets.Dataset, reader: CaptionReader) -> LotlipTokenizer:

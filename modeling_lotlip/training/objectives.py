@@ -5,7 +5,8 @@ What a training can be for: LoTLIP, and the systems that the paper compares it w
 its loss in `modeling_lotlip/losses`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Objective:
             the model has none yet.
         is_token_wise (`bool`, *optional*, defaults to `False`):
             Whether the loss takes the embeddings of all tokens, those of [`LotlipTokenWiseModel`].
+        matryoshka_dims (`tuple[int, ...]`, *optional*):
+            The loss is also that of the first numbers of each embedding, so many of them: see [`matryoshka_loss`].
     """
 
     help: str
@@ -39,6 +42,7 @@ class Objective:
     logit_scale: float | None = None
     logit_bias: float | None = None
     is_token_wise: bool = False
+    matryoshka_dims: tuple[int, ...] = ()
 
 
 OBJECTIVES = {
@@ -86,3 +90,18 @@ OBJECTIVES = {
         short_captions="details",
     ),
 }
+
+
+def choose_objective(name: str, matryoshka_dims: Iterable[int] | None = None) -> Objective:
+    """
+    An objective, also for the first numbers of each embedding alone if their dims are given.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.training.objectives import choose_objective
+
+    >>> choose_objective("clip", [64, 32]).matryoshka_dims
+    (64, 32)
+    ```"""
+    return replace(OBJECTIVES[name], matryoshka_dims=tuple(matryoshka_dims or ()))

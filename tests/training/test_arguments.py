@@ -48,6 +48,7 @@ COMPARED_ON_RESUME = {
     "sub_caption_splitter": "sentences",
     "min_crop_scale": 0.7,
     "num_views": 2,
+    "matryoshka_dims": [8, 4],
     "keep_duplicate_negatives": True,
     "dataset_name": "imagefolder",
     "dataset_config_name": "other",
