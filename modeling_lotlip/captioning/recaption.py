@@ -3,10 +3,11 @@
 """Captions for the images of a data set by one or several captioners; a stopped run resumes where it stopped."""
 
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def recaption(
                 ) as bar:
                     num_changed = record_answers(answers, name, captioner, rules, records, bar)
                 if num_changed:
-                    tell(f"{name}: rules mended captions of this run: {dict(num_changed)}.")
+                    tell(f"{name}: rules cleaned captions of this run: {dict(num_changed)}.")
                 if stop.is_received():
                     return stop.number
                 for line in photos.describe_keys():
@@ -102,18 +103,29 @@ def recaption(
     return 0
 
 
-def lock_folder(output_dir: Path) -> AbstractContextManager:
+@contextmanager
+def lock_folder(output_dir: Path) -> Iterator[None]:
     """
-    Keeps other runs out of a folder.
+    Keeps other runs out of a folder. A folder that is made here is removed again after an error before any caption.
 
     Raises:
-        `ValueError`: if another one is in it.
+        `ValueError`: if another run is in it.
     """
+    is_new = not output_dir.exists()
     output_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output_dir / ".lock")
     try:
-        return FileLock(output_dir / ".lock").acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(f"Another run writes to `--output_dir {output_dir}`: wait for it, or end it.") from error
+    try:
+        yield
+    except BaseException:
+        if is_new and not list_shards(output_dir) and not list_journals(output_dir):
+            shutil.rmtree(output_dir)
+        raise
+    finally:
+        lock.release()
 
 
 def list_compared(source: SourceArguments, *others: object) -> dict:

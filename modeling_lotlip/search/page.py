@@ -33,6 +33,7 @@ from .query import QueryError, choose_splitter, embed_background
 from .rendering import (
     HEAT_MAP_NOTE,
     format_copies,
+    format_hint,
     format_labels,
     format_message,
     format_more,
@@ -57,6 +58,11 @@ KEPT_UPLOADS = (600, 3600)
 SEVERAL = {"show_progress": "minimal", "concurrency_limit": 4}
 # The fields of the filters, by which messages call them too
 TAKEN_FROM, TAKEN_TO = "Taken from", "Taken to"
+# What stands where results will be
+SEARCH_HINT = (
+    "Describe what you look for, in one sentence or many, or choose a picture. The most similar pictures come here."
+)
+ZERO_SHOT_HINT = "Choose a picture and write two or more labels. Their probabilities come here."
 # Of copies so many are shown
 NUM_COPIES = 100
 
@@ -218,7 +224,9 @@ def build_search(handlers: Handlers) -> None:
     with gr.Row():
         button = gr.Button("Search", variant="primary", scale=0, min_width=200, elem_id="search")
     script = read_resource("page.js")
-    results = gr.HTML(js_on_load=script, server_functions=handlers.server_functions(), elem_id="results")
+    results = gr.HTML(
+        format_hint(SEARCH_HINT), js_on_load=script, server_functions=handlers.server_functions(), elem_id="results"
+    )
     asked = [button.click, text.submit, taken_from.submit, taken_to.submit]
     found = gr.on(asked, handlers.search, [text, image, folder, taken_from, taken_to], results, **SEVERAL)
     found.then(None, js=SHOW_RESULTS)
@@ -233,7 +241,7 @@ def build_zero_shot(handlers: Handlers) -> None:
             template = gr.Textbox("a photo of a {}", label="Template: {} is the label", elem_id="template")
     with gr.Row():
         button = gr.Button("Classify", variant="primary", scale=0, min_width=200, elem_id="classify")
-    bars = gr.HTML(elem_id="bars")
+    bars = gr.HTML(format_hint(ZERO_SHOT_HINT), elem_id="bars")
     asked = [button.click, labels.submit, template.submit]
     gr.on(asked, handlers.classify, [picture, labels, template], bars, **SEVERAL)
 

@@ -113,6 +113,11 @@ def format_title() -> str:
     return render("title")
 
 
+def format_hint(hint: str) -> str:
+    """What to do, where there are no results yet."""
+    return render("hint", text=hint)
+
+
 def format_message(message: str) -> str:
     """What is wrong, instead of results."""
     return render("message", text=message)

@@ -231,9 +231,9 @@ class Searcher:
         if len(self.index) == 0:
             if self.status.is_updating:
                 raise QueryError("The first pictures are still being indexed. Try again in a moment.")
-            raise QueryError("Nothing is indexed yet: there is no picture to find.")
+            raise QueryError("Nothing is indexed yet: put pictures into the folder, then look for changes.")
         if those != EVERYTHING and self.index.count(those) == 0:
-            raise QueryError(f"There are no pictures {those}.")
+            raise QueryError(f"There are no pictures {those}: choose another folder or other days.")
         with self.model_lock:
             query = embed_query(
                 self.model,
@@ -257,7 +257,7 @@ class Searcher:
     def more(self, key: str, start: int, k: int) -> Answer:
         """The results of a query after so many. Raises a `QueryError` if it is not remembered any more."""
         if not 0 <= start <= min(len(self.index), MAX_SHOWN):
-            raise QueryError("There are no results after so many.")
+            raise QueryError("There are no more results.")
         with self.asked_lock:
             if key not in self.asked:
                 raise QueryError("This search is too long ago. Search again.")

@@ -126,6 +126,7 @@ def test_what_is_wrong_with_data_and_models(fail, photos, llava, tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("no picture")
     fail(llava, **of_folder(tmp_path / "texts"))
+    assert not (tmp_path / "out").exists(), "nothing is left of a run that captioned nothing"
 
 
 def test_a_missing_extra_is_named(fail, photos, monkeypatch):

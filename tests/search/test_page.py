@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from modeling_lotlip.data.scenes import make_scene
@@ -53,13 +54,23 @@ def address(photos, model_dir, tmp_path_factory):
         yield address
 
 
+@pytest.fixture(scope="module")
+def served_trips(trips, model_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    arguments = (trips, "--model", model_dir, "--index_dir", folder / "indices", "--k", 22)
+    with serve(folder / "output.txt", *arguments) as (address, _):
+        yield address
+
+
 @pytest.fixture
 def open_page(chromium):
     """Opens an address; whatever goes wrong in the page, or would be fetched from elsewhere, fails the test."""
     problems, contexts = [], []
 
-    def open_address(address: str, viewport: dict = DESKTOP, are_problems_expected: bool = False):
-        contexts.append(chromium.new_context(viewport=viewport))
+    def open_address(
+        address: str, viewport: dict = DESKTOP, are_problems_expected: bool = False, color_scheme: str = "light"
+    ):
+        contexts.append(chromium.new_context(viewport=viewport, color_scheme=color_scheme))
         page = contexts[-1].new_page()
         page.set_default_timeout(20_000)
         if are_problems_expected:
@@ -103,6 +114,26 @@ def upload(page, where: str, path: Path) -> None:
 
 def fits_its_window(page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+# Gradio fades what is being computed
+IS_OPAQUE = """[...document.querySelectorAll('.search-page')].every(part => {
+    for (let element = part; element; element = element.parentElement)
+        if (getComputedStyle(element).opacity !== '1') return false;
+    return true;
+})"""
+
+
+def serious_problems(page) -> list[str]:
+    """What axe-core finds on the page as it is that keeps someone from using it: each rule with its element."""
+    page.wait_for_function(IS_OPAQUE)
+    violations = Axe().run(page).response["violations"]
+    return [
+        f"{found['id']}: {node['html']}"
+        for found in violations
+        if found["impact"] in ("serious", "critical")
+        for node in found["nodes"]
+    ]
 
 
 def test_search_by_description_by_picture_and_by_both(address, open_page, photos):
@@ -281,6 +312,77 @@ def test_keyboard(address, open_page, photos):
     assert page.locator("#bars .label").count() == 2
 
 
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_accessibility(open_page, served_trips, photos, viewport, color_scheme):
+    """axe-core finds nothing serious in any state of the page."""
+    page = open_page(served_trips, viewport, color_scheme=color_scheme)
+    page.wait_for_selector("#status >> text=/22 pictures in/")
+    problems = {"start": serious_problems(page)}
+    page.click("#filters button")
+    page.wait_for_selector("#folder input")
+    problems["filters"] = serious_problems(page)
+    search(page, "A red лодка. " + "The ground is sand. " * 60)
+    unfold_weak(page)
+    page.locator("button.unfold").first.click()
+    page.wait_for_selector(".same .card")
+    page.locator("#results .card button.sentence").first.click()
+    page.wait_for_selector("#results .note >> text=/Red/")
+    problems["results"] = serious_problems(page)
+    page.locator("#results .card .frame").first.click()
+    page.wait_for_selector("#results dialog[open]")
+    problems["a large picture"] = serious_problems(page)
+    page.keyboard.press("Escape")
+    page.click("role=tab[name='Zero-shot']")
+    page.click("#classify")
+    page.wait_for_selector("#bars [role=alert]")
+    problems["what is missing"] = serious_problems(page)
+    upload(page, "#picture", photos / "3.png")
+    page.fill("#labels textarea", "red boat\ngreen house")
+    page.click("#classify")
+    page.wait_for_selector("#bars .label")
+    problems["zero-shot"] = serious_problems(page)
+    assert problems == dict.fromkeys(problems, [])
+
+
+def tab_to(page, selector: str) -> None:
+    """Presses the tabulator until an element has the focus."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"the tabulator does not reach {selector}")
+
+
+def test_keyboard_alone(address, open_page):
+    page = open_page(address)
+    page.wait_for_selector("#status >> text=/14 pictures in/")
+    assert page.locator("#results").inner_text().startswith("Describe what you look for")
+    tab_to(page, "#description textarea")
+    page.keyboard.type("A red boat")
+    page.keyboard.press("Shift+Enter")
+    page.wait_for_selector("#results .card", state="attached")
+    if page.locator("#results details.weak:not([open])").is_visible():
+        tab_to(page, "#results details.weak > summary")
+        page.keyboard.press("Enter")
+    tab_to(page, "#results .card .frame")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#results dialog[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#results dialog:not([open])", state="attached")
+    assert page.evaluate("document.activeElement.matches('#results .card .frame')"), "the focus comes back"
+    tab_to(page, "#results .card button.sentence")
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#results .note >> text=/Red/")
+    assert outline == "solid", "one sees where the focus is"
+    page.focus("role=tab[name='Search']")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#bars >> text=/Choose a picture/")
+    tab_to(page, "#labels textarea")
+
+
 def test_the_server_goes_away(open_page, photos, model_dir, tmp_path):
     arguments = (photos, "--model", model_dir, "--index_dir", tmp_path / "indices")
     with serve(tmp_path / "output.txt", *arguments) as (address, process):
@@ -315,7 +417,8 @@ def test_an_empty_folder_that_fills(open_page, photos, model_dir, tmp_path):
         page = open_page(address)
         page.wait_for_selector("#status >> text=/No pictures in .*empty/")
         search(page, "a boat")
-        page.wait_for_selector("#results >> text=/Nothing is indexed yet/")
+        page.wait_for_selector("#results >> text=/put pictures into the folder, then look for changes/")
+        assert serious_problems(page) == []
         shutil.copytree(photos, folder, dirs_exist_ok=True)
         (folder / "broken.png").write_bytes((photos / "0.png").read_bytes()[:100])
         page.click("role=button[name='Look for changes']")
