@@ -423,7 +423,7 @@ def save_state(training: Training) -> None:
 def end_early(training: Training, stop_number: int) -> None:
     """Ends the program after a signal."""
     logger.warning(
-        f"Stopped by {signal.Signals(stop_number).name} after step {training.state.step}. Go on with "
+        f"Stopped by {signal.Signals(stop_number).name} after step {training.state.step}. Resume with "
         "`--resume_from_checkpoint latest`."
     )
     training.accelerator.end_training()

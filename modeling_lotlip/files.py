@@ -132,6 +132,6 @@ def refuse_other_settings(noted: dict, settings: dict, output_dir: Path, content
     if changed:
         differences = ", ".join(f"{name} = {noted.get(name)!r}, this run has {settings[name]!r}" for name in changed)
         raise ValueError(
-            f"`--output_dir {output_dir}` holds {content} with {differences}. Go on with the same model, data and "
+            f"`--output_dir {output_dir}` holds {content} with {differences}. Continue with the same model, data and "
             "settings, or name another folder."
         )

@@ -40,7 +40,7 @@ def run(
     tell = partial(print, flush=True)
     stop_number = recaption(source, split, arguments, captioning, rules, state, tell)
     if stop_number:
-        tell(f"Stopped by {signal.Signals(stop_number).name}. Go on with the same command.")
+        tell(f"Stopped by {signal.Signals(stop_number).name}. Resume with the same command.")
         sys.exit(128 + stop_number)
     if state.is_main_process:
         tell(f"{arguments.output_dir} holds captions:\n{summarize(arguments.output_dir)}")

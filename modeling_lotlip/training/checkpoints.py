@@ -251,7 +251,7 @@ def check_output_dir(args: TrainArguments) -> None:
     leftovers = find_leftovers(args.output_dir)
     if leftovers and not goes_on_in_output_dir(args) and not args.overwrite_output_dir:
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Go on with it "
+            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it "
             "(`--resume_from_checkpoint latest`), replace it (`--overwrite_output_dir`), or name another folder."
         )
 

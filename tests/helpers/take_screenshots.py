@@ -4,6 +4,11 @@ text, and where it finds two things. Paths are from the root of the repository, 
 
     make demo app  # once, for the model and the scenes
     python -m tests.helpers.take_screenshots --model_name_or_path outputs/demo --images outputs/scenes
+
+The page alone, over other pictures with another description, such as the flags of `draw_flags.py`:
+
+    python -m tests.helpers.take_screenshots --model_name_or_path MODEL --images flags/test \\
+        --query "A white cross ..." --output_file docs/images/search_flags.png
 """
 
 import argparse
@@ -16,6 +21,7 @@ from examples.paper.relevance import draw_large
 from tests.helpers.browser import ROOT, open_chromium, serve
 
 
+IMAGES = ROOT / "docs" / "images"
 THINGS = ["key", "crown"]
 QUERY = "The frame is copper. Everything lies on grass. It is lit from the left. Six things are around it."
 
@@ -37,36 +43,42 @@ def draw_visualizations(model_dir: Path, output_dir: Path, folder: Path) -> None
     (folder / "image.png").replace(output_dir / "image_relevance.png")
 
 
+def photograph_page(browser: object, args: argparse.Namespace, folder: Path) -> None:
+    """The page with the results of the query, and the heat map of the second sentence over the first picture."""
+    served = [args.images, "--model", args.model_name_or_path, "--index_dir", folder, "--k", 4]
+    with serve(folder / "output.txt", *served) as (address, _):
+        page = browser.new_page(viewport={"width": args.width, "height": 900}, color_scheme=args.color_scheme)
+        page.goto(address)
+        page.wait_for_selector("#status >> text=/[0-9] pictures in/", timeout=600_000)
+        page.reload()  # without what was new
+        page.wait_for_selector("#status >> text=/[0-9] pictures in/")
+        page.fill("#description textarea", args.query)
+        page.click("#search")
+        page.locator("#results .card").first.wait_for(state="attached")
+        if page.locator("#results details.weak:not([open])").is_visible():
+            page.locator("#results details.weak summary").first.click()
+        card = page.locator("#results .card").first
+        card.locator("button.sentence").nth(1).click()
+        card.locator(".note >> text=/Red/").wait_for()
+        page.mouse.move(0, 0)
+        page.screenshot(path=args.output_file, full_page=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_name_or_path", type=Path, required=True, help="A folder of a dual encoder.")
     parser.add_argument("--images", type=Path, required=True, help="A folder of pictures.")
-    parser.add_argument("--output_dir", type=Path, default=ROOT / "docs" / "images", help="Where the pictures go.")
+    parser.add_argument("--query", help="A description of several sentences; only the page is drawn then.")
+    parser.add_argument("--output_file", type=Path, default=IMAGES / "search_app.png", help="The picture of the page.")
     parser.add_argument("--width", type=int, default=1280, help="The width of the window in pixels.")
     parser.add_argument("--color_scheme", default="light", choices=["light", "dark"])
     args = parser.parse_args()
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-
+    is_demo, args.query = args.query is None, args.query or QUERY
+    args.output_file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
-        served = [args.images, "--model", args.model_name_or_path]
-        served += ["--index_dir", folder, "--k", 4]
-        with serve(Path(folder) / "output.txt", *served) as (address, _):
-            viewport = {"width": args.width, "height": 900}
-            page = browser.new_page(viewport=viewport, color_scheme=args.color_scheme)
-            page.goto(address)
-            page.wait_for_selector("#status >> text=/[0-9] pictures in/")
-            page.reload()  # without what was new
-            page.wait_for_selector("#status >> text=/[0-9] pictures in/")
-            page.fill("#description textarea", QUERY)
-            page.click("#search")
-            page.locator("#results .card").first.wait_for()
-            page.locator("#results details.weak summary").first.click()
-            card = page.locator("#results .card").first
-            card.locator("button.sentence").nth(1).click()
-            card.locator(".note >> text=/Red/").wait_for()
-            page.mouse.move(0, 0)
-            page.screenshot(path=args.output_dir / "search_app.png", full_page=True)
-        draw_visualizations(args.model_name_or_path, args.output_dir, Path(folder))
+        photograph_page(browser, args, Path(folder))
+        if is_demo:
+            draw_visualizations(args.model_name_or_path, args.output_file.parent, Path(folder))
 
 
 if __name__ == "__main__":

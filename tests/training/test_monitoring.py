@@ -258,7 +258,7 @@ def test_every_result_can_choose_the_best_model():
         ({"eval_split": "validation"}, ValueError, "no split 'validation' but 'train', 'test'"),
         ({"max_length": 1000}, ValueError, "--max_length 1000"),
         ({"cache_image_features": True, "no_freeze_vision_model": True}, ValueError, "for a frozen image tower"),
-        ({"overwrite_output_dir": None}, ValueError, "of an earlier run. Go on with it"),
+        ({"overwrite_output_dir": None}, ValueError, "of an earlier run. Resume it"),
         ({"max_length": 2}, ValueError, "leaves no room for a text"),
         ({"streaming": True}, SystemExit, None),
         ({"with_tracking": True, "report_to": "wandb"}, ValueError, "`--report_to wandb` is not installed"),
