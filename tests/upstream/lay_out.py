@@ -247,28 +247,35 @@ def insert(text: str, pattern: str, addition: str, file: Path) -> str:
 
 @cache
 def convert(modular: str) -> dict[str, str]:
-    """
-    The model's files as the library's converter of modular files makes them, formatted, by their names.
-
-    Raises:
-        `ValueError`: if ruff, which formats them, refuses them.
-    """
+    """The model's files as the library's converter of modular files makes them, by their names, not yet formatted."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / MODEL / "modular_lotlip.py"
         write(file, modular)
         converted = make_transformers_flattener().convert(str(file))
-        for part, text in converted.items():
-            write(file.with_name(f"{part}_lotlip.py"), text)
-        isort = {"lines-after-imports": "2", "known-first-party": '["transformers"]'}
-        isort = [option for name, value in isort.items() for option in ("--config", f"lint.isort.{name}={value}")]
-        for command in (["check", "--fix", "--select", "F,I001", *isort], ["format"]):
+    return {"modular_lotlip.py": modular} | {f"{part}_lotlip.py": converted[part] for part in sorted(converted)}
+
+
+def tidy(texts: dict[Path, str]) -> dict[Path, str]:
+    """
+    Sorts imports, drops unused ones and formats, by the rules of the library, before anything is written.
+
+    Raises:
+        `ValueError`: if ruff refuses the files.
+    """
+    isort = {"lines-after-imports": "2", "known-first-party": '["transformers"]'}
+    isort = [option for name, value in isort.items() for option in ("--config", f"lint.isort.{name}={value}")]
+    with tempfile.TemporaryDirectory() as folder:
+        for file, text in texts.items():
+            write(Path(folder) / file, text)
+        # the modules of `__init__.py` are imported for others to use
+        for command in (["check", "--fix", "--select", "F,I001", "--exclude", "__init__.py", *isort], ["format"]):
             options = ["--isolated", "--line-length", "119", "--quiet"]
             done = subprocess.run(
                 [sys.executable, "-m", "ruff", *command, *options, folder], capture_output=True, text=True
             )
             if done.returncode != 0:
                 raise ValueError(f"ruff refuses the files: {done.stderr or done.stdout}")
-        return {path.name: path.read_text(encoding="utf-8") for path in sorted(file.parent.iterdir())}
+        return {file: (Path(folder) / file).read_text(encoding="utf-8") for file in texts}
 
 
 def with_numbers(text: str, numbers: dict[str, list[float]] | None) -> str:
@@ -321,6 +328,7 @@ def lay_out(output_dir: str | Path, numbers: dict[str, list[float]] | None = Non
         text = with_numbers(text, numbers) if name == "library_modeling_tests" else text
         texts[TESTS / f"{name_there}.py"] = licence + text.rstrip() + "\n"
     texts[TESTS / "__init__.py"] = ""
+    texts = tidy(texts)
     page = (HERE / "model_page.md").read_text(encoding="utf-8")
     texts[PAGE] = page.replace("DATE", datetime.date.today().isoformat())
 

@@ -32,6 +32,7 @@ from tests.upstream.lay_out import (
     insert,
     lay_out,
     register,
+    tidy,
     with_numbers,
 )
 
@@ -140,7 +141,7 @@ def test_a_hub_folder_is_there_whole_or_not_at_all(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bert", "model.pt", "taken"]
 
 
-def test_numbers_of_the_released_weights(model_dir, tmp_path):
+def test_numbers_of_the_released_weights(tree, model_dir, tmp_path):
     Image.linear_gradient("L").convert("RGB").save(tmp_path / "image.png")
     numbers = compute_numbers(model_dir, str(tmp_path / "image.png"))
     assert {name: len(values) for name, values in numbers.items()} == {
@@ -150,6 +151,7 @@ def test_numbers_of_the_released_weights(model_dir, tmp_path):
     }
     text = (Path(lay_out_upstream.__file__).parent / "library_modeling_tests.py").read_text()
     written = ast.parse(with_numbers(text, numbers))
+    assert "url_to_local_path" not in (tree / TESTS / "test_modeling_lotlip.py").read_text()
     assert numbers in [
         ast.literal_eval(node.value)
         for node in ast.walk(written)
@@ -248,8 +250,11 @@ def test_pieces():
 def test_the_converter_writes_parents_out():
     converted = convert("from torch import nn\n\n\nclass LotlipBlock(nn.Module):\n    pass\n")
     assert set(converted) == {"modular_lotlip.py", "modeling_lotlip.py"}
+    assert "class LotlipBlock(nn.Module):" in converted["modeling_lotlip.py"]
+    texts = {Path("a.py"): "import os\nimport ast\n\n\nx  = ast"}
+    assert tidy(texts) == {Path("a.py"): "import ast\n\n\nx = ast\n"}
     with pytest.raises(ValueError, match="ruff refuses"):
-        convert("from torch import nn\n\n\nclass LotlipBlock(nn.Module):\n    value = unknown\n")
+        tidy({Path("a.py"): "x = unknown\n"})
 
 
 def test_refuses_a_folder_with_other_files(tmp_path, monkeypatch, capsys):
