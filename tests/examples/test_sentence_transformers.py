@@ -16,6 +16,7 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sentence_transformers.multi_vector_encoder.evaluation import MultiVectorInformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator, TripletEvaluator
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch.nn.functional import cross_entropy, normalize
@@ -225,6 +226,18 @@ def test_a_model_that_compares_tokens_is_a_multi_vector_encoder(model_dir, tmp_p
     scale = model.logit_scale.detach().exp()
     torch.testing.assert_close(scale * encoder.similarity(texts, documents), expected.logits_per_text)
     torch.testing.assert_close(scale * encoder.similarity(documents, texts), expected.logits_per_image)
+
+    ids = [str(number) for number in range(len(TEXTS))]
+    evaluate = MultiVectorInformationRetrievalEvaluator(
+        queries=dict(zip(ids, TEXTS)),
+        corpus=dict(zip(ids, images)),
+        relevant_docs={number: {number} for number in ids},
+        accuracy_at_k=[1, 2],
+    )
+    ranks = (expected.logits_per_text > expected.logits_per_text.diag()[:, None]).sum(dim=1)
+    found = evaluate(encoder)
+    for k in (1, 2):
+        assert found[f"meanmaxsim_accuracy@{k}"] == pytest.approx((ranks < k).float().mean().item())
 
     encoder.save_pretrained(str(tmp_path / "again"))
     for folder in ("model", "again"):
