@@ -183,19 +183,19 @@ little about other images.**
 
 ## Intended use
 
-To search images by texts, long ones too, and texts by images; to sort images into classes that are named in words; and
-as a part of other models, in research. Which of it the model does well depends on the data: measure it on your own
+To search images by texts, also long ones, and texts by images; to classify images into classes with names; and
+as a part of other models, in research. How well the model does this depends on the data: measure it on your own data
 before you rely on it.
 
 ## Limits
 
-- It reads {{ languages }}, and of a text the first {{ max_length or "128 or so" }} tokens.
-- It sees images at {{ image_size }} pixels, cut to a square in the middle: what lies at the rim is lost,
-  and so is what is small, fine print for instance.
+- It reads {{ languages }}, and the first {{ max_length or "128 or so" }} tokens of a text.
+- It sees the central square of an image, at {{ image_size }} pixels: the margins are lost, and small details such as
+  fine print.
 - A text is one vector, and so is an image. Models of this kind are weak at numbers of things, at negations, at which
   attribute belongs to which thing, and at where things are. A long text may match well though one sentence is wrong.
-- A similarity ranks. It is no probability that a text is true of an image, and those of different texts are not
-  comparable without calibration.
+- A similarity ranks images or texts. It is not the probability that a text is true of an image, and similarities of
+  different texts are not comparable without calibration.
 
 ## Biases
 {%- if biases %}
@@ -253,11 +253,11 @@ model = AutoModel.from_pretrained("{{ repo_id }}", trust_remote_code=True)
 {{ license_note }} The code in this repository (`*.py`) is under the Apache License 2.0.
 """
 
-# What the card says of weights of which nobody has said anything
+# The card of weights of unknown origin
 UNKNOWN = {
-    "provenance": "Not said: this card was written when the model was saved. Say it here.",
+    "provenance": "Unknown: this card was written when the model was saved. Please add the source here.",
     "license": "other",
-    "license_note": "The licence of the weights is not said: it is that of the data and models they were made from.",
+    "license_note": "The licence of the weights is not known: it depends on the data and models they were made from.",
     "language": None,
 }
 

@@ -137,7 +137,7 @@ class LotlipTokenizer(LotlipLoadingMixin, TokenizersBackend):
     cleaned text.
 
     The corner tokens are no business of the tokenizer: `model_max_length` counts `[CLS]` and `[SEP]`, not them. A text
-    that is longer is truncated by default, keeping its last `[SEP]`, and the first call in which this happens says so
+    that is longer is truncated by default, keeping its last `[SEP]`, and the first such call warns
     in a warning; `truncation=False` keeps all of the text, `truncation=True` truncates without a word. Without special
     tokens (`add_special_tokens=False`, `tokenize`) only a `max_length` truncates.
 

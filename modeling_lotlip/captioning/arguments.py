@@ -16,7 +16,7 @@ SIMILARITY_RULE = "image_text_similarity"
 
 @dataclass
 class GenerationArguments(Arguments):
-    """How captions are generated: greedily if nothing is said."""
+    """How captions are generated: greedily by default."""
 
     _argument_group_name = "generation"
 

@@ -227,7 +227,7 @@ def describe_source(source: SourceArguments, data_files: str | list[str] | None)
 
 def resolve_split(split: str, splits: list[str], name: str) -> str:
     """
-    The split to take: the one that is asked for; if it is not there, but only one is, that one, which is told once.
+    The split to take: the one that is asked for; if it is not there, but only one is, that one, with one warning.
 
     Raises:
         `ValueError`: if there are several others.

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What families of dual encoders were trained on, where neither their tokenizers nor their processors say so."""
+"""What families of dual encoders were trained on, where neither their tokenizers nor their processors name it."""
 
 from dataclasses import dataclass
 

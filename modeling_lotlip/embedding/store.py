@@ -427,7 +427,7 @@ class DueRows:
 
 
 def show_progress(results: Iterator[EmbeddedItems], total: int | None, disable: bool) -> Iterator[EmbeddedItems]:
-    """The results, with a bar of the rows that are done; rows that are left out are told of."""
+    """The results, with a bar of the rows that are done; skipped rows are reported."""
     num_items, num_tokens, start, seen = 0, 0, time.perf_counter(), set()
     with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable) as progress:
         for result in results:

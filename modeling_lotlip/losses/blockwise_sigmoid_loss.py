@@ -44,7 +44,7 @@ def blockwise_sigmoid_loss(
     The loss of SigLIP (Zhai et al., 2023, https://arxiv.org/abs/2303.15343, equation 1): whether an image and a text
     belong together is asked of every pair by itself. The sum over all pairs is divided by the number of images.
 
-    What is said of slots, absent captions, groups and several processes in [`blockwise_contrastive_loss`] holds here.
+    Slots, absent captions, groups and several processes are as in [`blockwise_contrastive_loss`].
 
     Args:
         image_embeds (`torch.Tensor` of shape `(batch_size, dim)`):

@@ -80,7 +80,7 @@ def primary_component_contrastive_loss(
     The components are those of the global batch, whatever the number of processes, and no gradient goes through them;
     the released code takes those of each process by itself, and smooths the labels.
 
-    What is said of slots, absent captions, groups and several processes in [`blockwise_contrastive_loss`] holds here.
+    Slots, absent captions, groups and several processes are as in [`blockwise_contrastive_loss`].
 
     Args:
         image_embeds (`torch.Tensor` of shape `(batch_size, dim)`):

@@ -49,7 +49,7 @@ def token_wise_contrastive_loss(
     The loss of FILIP (Yao et al., 2021, https://arxiv.org/abs/2111.07783, section 3.1): images are classified among
     texts by the similarity of image to text, texts among images by that of text to image: see `token_similarities`.
 
-    What is said of slots, groups and several processes in [`blockwise_contrastive_loss`] holds here. All tokens of all
+    Slots, groups and several processes are as in [`blockwise_contrastive_loss`]. All tokens of all
     processes are exchanged.
 
     Args:

@@ -67,7 +67,7 @@ def search_photos(
         texts (`list[str]`):
             Descriptions of any length.
         k (`int`, *optional*, defaults to 5):
-            How many results for each text, if there are so many.
+            How many results for each text, at most.
         index_dir (`Path`, *optional*):
             The folder of all indices: see [`find_index`].
         splitter (`str`, *optional*):
@@ -179,7 +179,7 @@ def search_embeddings(
         kind (`str`, *optional*, defaults to `"image"`):
             What to search for: `"image"`, `"short"` or `"long"`.
         k (`int`, *optional*, defaults to 5):
-            How many results for each text, if there are so many.
+            How many results for each text, at most.
         max_length (`int`, *optional*):
             Truncate texts at this many tokens.
         model_name_or_path (`str`, *optional*):

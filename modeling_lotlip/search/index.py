@@ -332,7 +332,7 @@ class Index:
                 A normalised embedding. Of tokens the similarity is the mean over those of the query of the cosine
                 similarity with the most similar token of the picture: see `token_similarities`.
             k (`int`):
-                How many pictures, if there are so many.
+                How many pictures, at most.
             those ([`Filter`], *optional*):
                 Which pictures are searched. Fewer than `NUM_EXACT` are searched exactly.
         """

@@ -37,7 +37,7 @@ class Sentence(NamedTuple):
 
 
 def choose_splitter() -> str:
-    """How the sentences of a query are split where nothing is said: where they end if sentencex is installed."""
+    """How the sentences of a query are split by default: at their ends if sentencex is installed."""
     return "paper" if importlib.util.find_spec("sentencex") is None else "sentences"
 
 
@@ -275,7 +275,7 @@ def group_copies(embeds: torch.Tensor, least: float, k: int) -> list[list[int]]:
         least (`float`):
             The cosine similarity from which on two are alike.
         k (`int`):
-            How many groups are made, if there are so many.
+            How many groups are made, at most.
 
     Returns:
         `list[list[int]]`: their rows, in order.
@@ -327,7 +327,7 @@ def search_index(
         query (`Query`):
             The query.
         k (`int`):
-            How many pictures, if there are so many.
+            How many pictures, at most.
         those ([`Filter`], *optional*):
             Which pictures are searched.
         are_copies_together (`bool`, *optional*, defaults to `True`):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 @dataclass(frozen=True)
 class Objective:
     """
-    An objective of training: a loss, and what of a training is otherwise by default than in LoTLIP.
+    An objective of training: a loss, and the defaults that differ from LoTLIP's.
 
     Args:
         help (`str`):

@@ -85,7 +85,7 @@ def train_step(
         keep_duplicate_negatives (`bool`, *optional*, defaults to `False`):
             Whether images with the same short caption are negatives of each other.
         tokens_per_chunk (`int`, *optional*):
-            Encode so many tokens of captions and images at a time, to save memory: see [`backward_in_chunks`].
+            Encode N tokens of captions and images at a time, to save memory: see [`backward_in_chunks`].
         max_grad_norm (`float`, *optional*, defaults to 1.0):
             Clip the gradients to this norm; 0: do not.
     """
