@@ -22,7 +22,7 @@ from modeling_lotlip.training.gradient_cache import backward_in_chunks
 from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.loss import global_loss
 from modeling_lotlip.training.models import build_tokenizer, get_model_class, get_scalars, prepare_for_objective
-from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.objectives import choose_objective
 from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
 
 
@@ -49,7 +49,8 @@ def main():
     output_file, vision = sys.argv[1], sys.argv[3]
     global_batch_size, how = int(sys.argv[2]), sys.argv[4]
     accelerator = Accelerator(cpu=True)
-    objective = OBJECTIVES[sys.argv[5]]
+    name, *dims = sys.argv[5].split()  # such as "lotlip 16 4"
+    objective = choose_objective(name, map(int, dims))
     if objective.loss_options:  # fewer components than images of a batch
         objective = replace(objective, loss_options={"num_components": 1})
     dataset = build_data()

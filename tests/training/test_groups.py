@@ -19,7 +19,7 @@ from modeling_lotlip.training.checkpoints import list_checkpoints
 from modeling_lotlip.training.groups import BatchGroups, count_image_tokens
 from modeling_lotlip.training.loss import global_loss
 from modeling_lotlip.training.models import get_model_class, get_scalars
-from modeling_lotlip.training.objectives import OBJECTIVES, Objective
+from modeling_lotlip.training.objectives import OBJECTIVES, Objective, choose_objective
 from modeling_lotlip.training.step import train_step
 from tests.conftest import tiny_config
 
@@ -69,12 +69,13 @@ def step_in_groups(model: LotlipModel, batch: dict, objective: Objective, accele
 
 
 @pytest.mark.parametrize("tokens_per_chunk", [None, 64])
-@pytest.mark.parametrize("objective", ["lotlip", "siglip", "filip", "long_clip"])
+@pytest.mark.parametrize("objective", ["lotlip", "lotlip 8 4", "siglip", "filip", "long_clip"])
 @pytest.mark.parametrize("name", BATCHES)
 def test_loss_and_gradients_are_those_of_the_padded_batch(accelerator, monkeypatch, name, objective, tokens_per_chunk):
     torch.manual_seed(0)
     fields = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.1}
-    objective = OBJECTIVES[objective]
+    objective, *dims = objective.split()
+    objective = choose_objective(objective, map(int, dims))
     config = tiny_config(**fields, num_corner_tokens=objective.num_corner_tokens)
     config.vision_config.hidden_dropout_prob = 0.0
     config.logit_bias_init_value = objective.logit_bias

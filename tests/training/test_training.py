@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[2]
         (2, "frozen", "chunks", "filip"),
         (2, "trained", "groups", "filip"),
         (2, "trained", "chunks", "long_clip"),
+        (2, "trained", "chunks", "lotlip 16 4"),
     ],
 )
 def test_several_processes_equal_one(tmp_path, num_processes, vision, how, objective):
