@@ -24,6 +24,14 @@ STORAGE = ("performance.md", "Storage (`storage.py --model_name_or_path outputs/
 PHOTOGRAPHS = ("performance.md", "Photographs (`photos.py --pictures 48`)", 0)
 SEARCH = ("performance.md", "Search (`search.py --threads 2`)", 1)
 EPOCHS = ("scaling.md", "The loss", 2)
+RECIPES = {"photographs": ("results.md", "On photographs", 0), "drawn scenes": ("results.md", "On drawn scenes", 0)}
+# Of the scenes, by what is on the x axis
+CURVES = {
+    "corner tokens": ("results.md", "On drawn scenes", 1),
+    "sub-captions": ("results.md", "On drawn scenes", 3),
+    "token limit": ("results.md", "On drawn scenes", 4),
+}
+KEPT = ("results.md", "On photographs", 3)
 
 
 def read_table(page: str, heading: str, number: int) -> list[dict[str, str]]:
@@ -45,6 +53,12 @@ def first_number(cell: str) -> float:
 def times(cell: str) -> float:
     """How many times as fast, from a cell such as "0.54 s (8.9 x)" or "1.8 x"."""
     return float(re.search(r"([\d.]+) x", cell)[1])
+
+
+def mean_and_deviation(cell: str) -> tuple[float, float]:
+    """The numbers of a cell such as "47.1 ± 11.9"."""
+    mean, _, deviation = cell.partition("±")
+    return float(mean), float(deviation)
 
 
 def draw_performance(output_dir: Path) -> None:
@@ -145,7 +159,82 @@ def draw_scaling(output_dir: Path) -> None:
         axes.legend()
 
 
-PLOTS = {"performance": draw_performance, "peers": draw_peers, "storage": draw_storage, "scaling": draw_scaling}
+def draw_recipes(output_dir: Path) -> None:
+    """Recall at 1 by the captions that are trained on, with the deviation over the seeds."""
+    metrics = ("long T2I R@1", "short T2I R@1")
+    tables = {title: read_table(*place) for title, place in RECIPES.items()}
+    described = "; ".join(
+        f"{title}, {row['setting']}: {', '.join(f'{metric} {row[metric]}' for metric in metrics)}"
+        for title, rows in tables.items()
+        for row in rows
+    )
+    with svg_plot(
+        output_dir / "recipes.svg", f"Recall by recipe. {described}.", num_columns=2, width=9.6, height=3.4
+    ) as plots:
+        for axes, (title, rows) in zip(plots, tables.items()):
+            for offset, metric, color in ((-0.2, metrics[0], SERIES[0]), (0.2, metrics[1], SERIES[1])):
+                means, deviations = zip(*(mean_and_deviation(row[metric]) for row in rows))
+                places = [place + offset for place in range(len(rows))]
+                axes.barh(places, means, 0.36, label=metric.removesuffix(" R@1"), color=color)
+                axes.errorbar(means, places, xerr=deviations, fmt="none", ecolor=LIGHT["ink"], capsize=2, elinewidth=1)
+            axes.set_yticks(range(len(rows)), [row["setting"].replace(", ", ",\n") for row in rows])
+            axes.invert_yaxis()
+            axes.grid(axis="y", visible=False)
+            axes.set_title(title)
+            axes.set_xlabel("recall at 1 in per cent")
+        plots[0].legend(loc="lower right")
+
+
+def draw_curves(output_dir: Path) -> None:
+    """Recall at 1 on drawn scenes by corner tokens, sub-captions and the token limit, with deviations."""
+    metrics = ("long T2I R@1", "short T2I R@1")
+    tables = {
+        title: [row for row in read_table(*place) if "mask" not in row["setting"]] for title, place in CURVES.items()
+    }
+    described = "; ".join(
+        f"{title} {row['setting']}: {', '.join(f'{metric} {row[metric]}' for metric in metrics)}"
+        for title, rows in tables.items()
+        for row in rows
+    )
+    with svg_plot(
+        output_dir / "curves.svg", f"Recall on drawn scenes. {described}.", num_columns=3, width=9.6, height=3
+    ) as plots:
+        for axes, (title, rows) in zip(plots, tables.items()):
+            for metric, color in zip(metrics, SERIES):
+                means, deviations = zip(*(mean_and_deviation(row[metric]) for row in rows))
+                label = metric.removesuffix(" R@1")
+                axes.errorbar(range(len(rows)), means, deviations, marker="o", capsize=3, color=color, label=label)
+            axes.set_xticks(range(len(rows)), [row["setting"] for row in rows])
+            axes.set_ylim(0, 103)
+            axes.set_xlabel(title)
+        plots[0].set_ylabel("recall at 1 in per cent")
+        plots[2].legend(loc="lower right")
+
+
+def draw_kept(output_dir: Path) -> None:
+    """Recall at 1 on photographs by the tokens of long texts that are kept."""
+    rows = read_table(*KEPT)
+    numbers = [name for name in rows[0] if name.isdecimal()]
+    described = "; ".join(f"{row['setting']} {', '.join(row[number] for number in numbers)}" for row in rows)
+    description = f"Long text-to-image recall at 1 with {', '.join(numbers)} tokens: {described}."
+    with svg_plot(output_dir / "tokens_kept.svg", description, height=3) as (axes,):
+        for row, marker, color in zip(rows, "os^Dv", [*SERIES, LIGHT["faint"]]):
+            recalls = [float(row[number]) for number in numbers]
+            axes.plot([int(number) for number in numbers], recalls, marker=marker, color=color, label=row["setting"])
+        axes.set_xlabel("tokens kept of a long text")
+        axes.set_ylabel("T2I R@1 in per cent")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+PLOTS = {
+    "performance": draw_performance,
+    "peers": draw_peers,
+    "storage": draw_storage,
+    "scaling": draw_scaling,
+    "recipes": draw_recipes,
+    "curves": draw_curves,
+    "tokens_kept": draw_kept,
+}
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as dataclass_fields
+from operator import mul
 from pathlib import Path
 
 import datasets
@@ -50,7 +51,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import embed_texts, tokenize
 from modeling_lotlip.embedding.token_wise import is_token_wise, pad_and_concatenate, rank_by_tokens
 from modeling_lotlip.evaluation.sensitivity import LongTexts, measure_changes, measure_lengths
-from modeling_lotlip.files import format_markdown, write_json, write_text, written_whole
+from modeling_lotlip.files import format_markdown, refuse_other_settings, write_json, write_text, written_whole
 from modeling_lotlip.metrics import RetrievalRanks, retrieval_ranks
 from modeling_lotlip.modeling_lotlip import LotlipBaseModelOutputWithPooling, corner_mask_function
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
@@ -553,25 +554,25 @@ class UpperTextModel(LotlipTextModel):
         self.eval()
         for start in range(0, len(missing), 32):
             keys, rows = zip(*missing[start : start + 32])
-            input_ids = pad_sequence(rows, batch_first=True)
+            input_ids = pad_sequence(rows, batch_first=True).to(self.device)
             mask = create_bidirectional_mask(
                 config=self.config, inputs_embeds=input_ids[..., None].float(), attention_mask=(input_ids != 0).long()
             )
-            positions = torch.arange(input_ids.shape[1])[None]
+            positions = torch.arange(input_ids.shape[1], device=self.device)[None]
             hidden_states = self.embeddings(input_ids=input_ids, position_ids=positions)
             for layer in self.layers[: self.num_frozen]:
                 hidden_states = layer(hidden_states, mask)
-            for key, row, text in zip(keys, hidden_states, rows):
+            for key, row, text in zip(keys, hidden_states.cpu(), rows):
                 self.states[key] = row[: len(text)].clone()
         self.train(is_training)
 
     def forward(self, input_ids, attention_mask=None, output_corner_tokens: bool = False, **kwargs):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        texts = [row[: int(length)] for row, length in zip(input_ids, attention_mask.sum(dim=1))]
+        texts = [row[:length] for row, length in zip(input_ids.cpu(), attention_mask.sum(dim=1).tolist())]
         self.read(texts)
         states = [self.states[text.numpy().tobytes()].float() for text in texts]
-        hidden_states = pad_sequence(states, batch_first=True)
+        hidden_states = pad_sequence(states, batch_first=True).to(self.device)
         length, number = hidden_states.shape[1], self.config.num_corner_tokens
         attention_mask = attention_mask[:, :length]
         with_corners = number > 0 and (output_corner_tokens or not self.config.corner_attention_mask)
@@ -721,7 +722,7 @@ def train(args: PhotographsArguments, setting: Setting, seed: int, data: Data, f
     batches = draw_batches(samples, collate, args.per_device_train_batch_size, seed)
     for _, (batch, places) in zip(range(args.max_train_steps), batches):
         embeds = BatchGroups(batch, accelerator).embed(model, accelerator.device)
-        crops = features.crops[places] if features.crops is not None else None
+        crops = features.crops[places].to(accelerator.device) if features.crops is not None else None
         loss = compute_loss(*embeds, crops, model, setting, batch, accelerator)
         accelerator.backward(loss.loss)
         result = update(model, optimizer, loss, train_args.max_grad_norm, accelerator)
@@ -1050,12 +1051,8 @@ def average_reading(runs: dict[int, dict]) -> dict[str, dict]:
         return {}
 
     def average(rows: list[tuple[int, list[float]]]) -> list[float]:
-        total = sum(weight for weight, _ in rows)
-        return [sum(weight * value for weight, value in zip(*column)) / total for column in transpose(rows)]
-
-    def transpose(rows):
-        weights = [weight for weight, _ in rows]
-        return [(weights, values) for values in zip(*(values for _, values in rows))]
+        weights, values = zip(*rows)
+        return [sum(map(mul, weights, column)) / sum(weights) for column in zip(*values)]
 
     return {
         "changes": {name: dict(zip(("before", "after", "prefers"), average(rows))) for name, rows in changes.items()},
@@ -1118,8 +1115,21 @@ def write_tables(args: PhotographsArguments, settings: dict[str, dict[str, Setti
     write_json(args.output_dir / "results.json", found)
 
 
+def check_settings(args: PhotographsArguments) -> None:
+    """Refuses to mix runs of different models, data or trainings in a folder, and notes those of a new one."""
+    chosen_each_time = ("output_dir", "groups", "leave_out", "seeds", "learning_rate", "logit_scale")
+    chosen_each_time += ("sensitivity", "tables_only")
+    settings = {name: value for name, value in vars(args).items() if name not in chosen_each_time}
+    path = args.output_dir / "settings.json"
+    if path.exists():
+        refuse_other_settings(read_run(path), settings, args.output_dir, "runs")
+    else:
+        write_json(path, settings)
+
+
 def main() -> None:
     (args,) = parse((PhotographsArguments,), description=__doc__)
+    check_settings(args)
     data = load_data(args)
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     asked = [setting for name in args.groups for setting in choose_settings(args, name).values()]

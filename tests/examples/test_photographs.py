@@ -82,6 +82,8 @@ def test_groups_in_miniature(arguments, tmp_path, monkeypatch, capsys):
     reading = json.loads((tmp_path / "out" / "results.json").read_text())["captions"]["reading"]["both"]
     assert set(reading["lengths"]) <= {str(number) for number in photographs.NUM_TOKENS}
     assert "first sentence dropped" in reading["changes"]
+    with pytest.raises(ValueError, match="max_train_steps = 2, this run has 3"):
+        start(monkeypatch, *words, "--max_train_steps", 3)
 
 
 def test_rates_are_chosen_on_the_validation_split(arguments, tmp_path, monkeypatch, capsys):
@@ -191,6 +193,25 @@ def test_crops_are_compared_with_their_corners(model):
     pairs = zip((images[:, 0], images[:, 0], crops[:, 0], crops[:, 1]), texts.split(1, dim=1))
     expected = [blockwise_contrastive_loss(*pair, model.logit_scale.exp()) for pair in pairs]
     torch.testing.assert_close(loss, sum(expected) / 4)
+
+
+def test_reading_is_averaged_over_texts():
+    def make_run(recalls: list[float]) -> dict:
+        row = {"change": "permuted", "num_texts": 1, "before": {"t2i_recall@1": 50}, "prefers_original": 70}
+        reading = {
+            name: {
+                "changes": [row | {"after": {"t2i_recall@1": recall}, "num_texts": number}],
+                "lengths": [{"num_tokens": 8, "t2i_recall@1": recall}],
+            }
+            for name, recall, number in zip(("lamps", "flags"), recalls, (3, 1))
+        }
+        queries = {"lamps": {"long_t2i": {"rank": [1] * 3}}, "flags": {"long_t2i": {"rank": [1]}}}
+        return {"collections": queries, "reading": reading}
+
+    reading = photographs.average_reading({0: make_run([0, 40]), 1: make_run([20, 60]), 2: {"collections": {}}})
+    assert reading["lengths"] == {8: 20}
+    assert reading["changes"] == {"permuted": {"before": 50, "after": 20, "prefers": 70}}
+    assert photographs.average_reading({}) == {}
 
 
 def test_gains_are_paired_by_seed_and_query():
