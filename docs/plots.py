@@ -31,7 +31,7 @@ CURVES = {
     "sub-captions": ("results.md", "On drawn scenes", 3),
     "token limit": ("results.md", "On drawn scenes", 4),
 }
-KEPT = ("results.md", "On photographs", 3)
+KEPT = ("results.md", "On photographs", 4)
 
 
 def read_table(page: str, heading: str, number: int) -> list[dict[str, str]]:
@@ -182,7 +182,7 @@ def draw_recipes(output_dir: Path) -> None:
             axes.grid(axis="y", visible=False)
             axes.set_title(title)
             axes.set_xlabel("recall at 1 in per cent")
-        plots[0].legend(loc="lower right")
+        plots[0].legend(loc="upper right")
 
 
 def draw_curves(output_dir: Path) -> None:
