@@ -47,7 +47,7 @@ from modeling_lotlip.embedding.batches import embed_corpus, embed_images
 from modeling_lotlip.embedding.features import prepare_images
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.onnx import export_towers
-from modeling_lotlip.embedding.openvino import OpenvinoBackend
+from modeling_lotlip.embedding.openvino import OpenvinoBackend, get_core
 
 
 OURS = {
@@ -240,7 +240,7 @@ def fastest_product(size: int = 2048) -> dict[str, float]:
     parameter = opset13.parameter([size, size], np.float32)
     model = openvino.Model([opset13.matmul(parameter, opset13.constant(right), False, False)], [parameter])
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = openvino.Core().compile_model(model, "CPU", options)
+    compiled = get_core().compile_model(model, "CPU", options)
     tensors = torch.from_numpy(left), torch.from_numpy(right)
     products = {"torch": lambda: tensors[0] @ tensors[1], "NumPy": lambda: left @ right}
     products["OpenVINO"] = lambda: compiled([left])

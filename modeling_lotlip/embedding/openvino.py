@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from threading import Lock
 
@@ -48,6 +49,17 @@ MAX_CAUSE = 500
 
 class ConversionError(ValueError):
     """OpenVINO does not compute a tower, or not as PyTorch does."""
+
+
+@cache
+def get_core():
+    """
+    OpenVINO's runtime, the same until the process ends. The first one gives signal handlers a stack, and takes it away
+    when it goes: the next signal, such as that of a child process that has ended, would end this process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def why_not(model: PreTrainedModel) -> str | None:
@@ -285,9 +297,8 @@ class OpenvinoTower:
     def quantize(self):
         """The tower in int8 by NNCF: ranges of activations from the samples, smooth quantisation of a transformer."""
         import nncf
-        import openvino
 
-        model = openvino.Core().read_model(self.path("float32"))
+        model = get_core().read_model(self.path("float32"))
         nncf.set_log_level(logging.ERROR)
         with converting():
             return nncf.quantize(
@@ -352,7 +363,6 @@ class OpenvinoBackend:
 
     def compile(self, path: Path, precision: str):
         """A tower from the cache, ready to compute."""
-        import openvino
 
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
@@ -360,4 +370,4 @@ class OpenvinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
         }
-        return openvino.Core().compile_model(path, "CPU", options)
+        return get_core().compile_model(path, "CPU", options)

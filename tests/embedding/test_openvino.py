@@ -1,6 +1,8 @@
 """Embedding by OpenVINO: the numbers of PyTorch, the cache, what cannot be computed, and how it is chosen."""
 
 import copy
+import ctypes
+import gc
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -101,6 +103,33 @@ def test_killed_conversion(family_folders, cache):
     embed(model, processor, "text", 7)
     assert "float32" in model.embedding_backend.towers["text"].compiled
     assert not list(cache.glob("incomplete"))
+
+
+class SignalStack(ctypes.Structure):
+    _fields_ = [("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+def find_signal_stack() -> int | None:
+    """The address of the stack that handlers of signals run on in this thread."""
+    stack = SignalStack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    return stack.address
+
+
+def test_signals_after_a_model_is_gone(family_folders):
+    """
+    Each runtime of OpenVINO gives handlers a stack and takes it away when it ends: then a signal ends the process.
+    (pytest's faulthandler has one that the runtime replaces.)
+    """
+    addresses = set()
+    for name in ("lotlip", "clip", "siglip"):
+        model, processor = load(family_folders(name), backend="openvino")
+        embed(model, processor, "text", 2)
+        addresses.add(find_signal_stack())
+        del model
+        gc.collect()
+        addresses.add(find_signal_stack())
+    assert len(addresses) == 1
 
 
 def test_tower_of_another_model_is_refused(family_folders, cache, caplog, monkeypatch):
