@@ -52,7 +52,7 @@ def matryoshka_loss(
     >>> blockwise_contrastive_loss(images, texts, logit_scale=scale)
     tensor(0.0001)
     >>> matryoshka_loss(blockwise_contrastive_loss, images, texts, [2], logit_scale=scale)
-    tensor(0.4333)
+    tensor(0.3467)
     ```"""
     check_dims(dims, image_embeds.shape[-1])
     results = [loss_function(image_embeds, text_embeds, **arguments)]
