@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -49,6 +50,12 @@ settings.load_profile("short")
 
 # the models of the tests are too small to share out
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_test_inherits_silence():
+    """sentence-transformers turns all logging off while it loads, which may outlast it."""
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)
