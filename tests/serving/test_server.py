@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
@@ -359,3 +360,19 @@ def test_a_client_that_sends_too_slowly_is_ended(model_dir, monkeypatch):
     with serving(model_dir) as address, send(address, b"{", 9) as connection:
         assert connection.recv(10_000).startswith(b"HTTP/1.1 408")
         wait_until(lambda: not +address.load.taken)
+
+
+def test_shorter_embeddings_of_a_model_that_was_trained_for_them(model_dir, tmp_path):
+    model = LotlipModel.from_pretrained(model_dir)
+    model.config.matryoshka_dims = [32, 8]
+    model.save_pretrained(tmp_path)
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(tmp_path)
+    with serving(tmp_path) as address:
+        client = connect(address)
+        whole, short = (
+            torch.tensor(client.embeddings.create(input="a red boat", model="model", **options).data[0].embedding)
+            for options in ({}, {"dimensions": 8})
+        )
+        torch.testing.assert_close(short, torch.nn.functional.normalize(whole[:8], dim=0))
+        with pytest.raises(openai.BadRequestError, match="`dimensions` must be 32 or 8"):
+            client.embeddings.create(input="a red boat", model="model", dimensions=9)
