@@ -289,7 +289,7 @@ def train(training: Training) -> None:
     sampler = training.loader.batch_sampler
     is_checkpoint_due = False
     training.throughput.restart()
-    if is_evaluation_due(training):  # the run that goes on here was stopped before it
+    if is_evaluation_due(training):  # the resumed run was stopped before it
         evaluate(training, gather(training))
     shown = {"total": args.max_train_steps, "initial": state.step, "unit": " steps"}
     with StopSignal() as stop, progress_bar(**shown, disable=not accelerator.is_local_main_process) as bar:

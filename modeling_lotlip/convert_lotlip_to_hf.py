@@ -106,7 +106,7 @@ TEXT_FIELDS = {
         "layer_norm_eps",
     )
 }
-# The values for which our model computes what the original does. A setting that is left out is told by the tensors.
+# The values for which our model computes what the original does. A missing setting is inferred from the tensors.
 SUPPORTED_SETTINGS = {
     "vision_cfg": {
         "timm_pool": ["token"],

@@ -27,7 +27,7 @@ class StopSignal:
 
     Args:
         promise (`str`, *optional*):
-            What is said at the first one.
+            The message at the first one.
     """
 
     def __init__(self, promise: str = "The run ends after this step, with a checkpoint."):

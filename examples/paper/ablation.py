@@ -8,8 +8,8 @@ The questions of the paper, answered by trainings: a grid of settings, each trai
         --train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0
 
 Arguments that are not listed below go to `train_lotlip.py`, for every cell. A cell is a setting with a seed; it is run
-once, however many groups it is in. Started again, the script goes on with what was stopped and leaves alone what is
-done; other groups and seeds may be named then. The output folder gets the tables (`results.md`, `.csv`, `.json`), a
+once, however many groups it is in. If you start the script again, it resumes stopped cells and skips finished ones;
+you can name other groups and seeds then. The output folder gets the tables (`results.md`, `.csv`, `.json`), a
 picture of each group, and in `cells` the trained models.
 """
 
@@ -235,7 +235,7 @@ def list_cells(groups: list[str], seeds: list[int]) -> list[Cell]:
 
 
 def build_command(cell: Cell, output_dir: Path, train_args: list[str]) -> list[str]:
-    """The command that trains and evaluates a cell, or goes on with it where it has a checkpoint."""
+    """The command that trains and evaluates a cell, or resumes it if it has a checkpoint."""
     folder = get_folder(cell, output_dir)
     is_resumed = bool(list_checkpoints(folder))
     start = ["--resume_from_checkpoint", "latest"] if is_resumed else ["--overwrite_output_dir"]
@@ -314,8 +314,8 @@ def run_cells(cells: list[Cell], args: AblationArguments) -> tuple[list[str], in
     """
     Runs the cells that are not done, `args.num_parallel` at a time.
 
-    A cell that fails does not keep the others from running. At SIGINT or SIGTERM those that run are told to end, which
-    they do with a checkpoint; at a second one they are killed.
+    A cell that fails does not stop the others. At SIGINT or SIGTERM the running cells end with a checkpoint; at a
+    second one they are killed.
 
     Args:
         cells (`list[Cell]`):

@@ -198,8 +198,8 @@ def share_above(values: torch.Tensor, threshold: float) -> float:
 
 def list_transfers(found: dict, kind: str = "long") -> list[dict]:
     """
-    A row for each collection where a threshold is chosen, so that it keeps `KEPT` of its right answers, and each one
-    that it is told on.
+    A row for each collection on which a threshold is chosen, so that it keeps `KEPT` of its right answers, and each
+    one on which it is tested.
     """
     rows = []
     for value in ("similarity", "above the background (the line)"):

@@ -5,10 +5,10 @@ How often relevance is where it should be: measured on drawn scenes, of which th
 
     python examples/paper/relevance.py --model_name_or_path outputs/demo --output_file outputs/relevance.json
 
-Over the image, the pointing game (Zhang et al., 2018, https://arxiv.org/abs/1608.00507): a text tells of one of two
-things in a picture; it is a hit if the most relevant patch has a part of the box of that thing. Chance is a patch
-drawn evenly. A map that goes to things, whatever is said, would hit more often too: so the same is counted for the
-other one.
+Over the image, the pointing game (Zhang et al., 2018, https://arxiv.org/abs/1608.00507): a text describes one of
+two things in a picture; it is a hit if the most relevant patch overlaps the box of that thing. Chance is a patch drawn
+evenly. A map that shows things whatever the text would also hit more often: so hits on the other thing are counted
+too.
 
 - `large`: two large things stand in two quarters of a picture; the text is a short caption, "a photo of a red boat".
 - `small`: a scene as in training; the text is the sentence of its long caption on one of the small things, "a small
@@ -150,7 +150,7 @@ def play_pointing_game(
         processor (`ProcessorMixin`):
             Its processor.
         drawn (`list[tuple[Scene, Thing, Thing]]`):
-            Scenes, each with the thing that is told of and another one.
+            Scenes, each with the thing that the text describes and another one.
         text_embeds (`torch.Tensor` of shape `(len(drawn), dim)`):
             What the text of each stands for in the space of embeddings.
         method (`str`):

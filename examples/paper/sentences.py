@@ -95,7 +95,7 @@ class SentencesArguments(TowerArguments):
 
 
 class Described(NamedTuple):
-    """A picture, what is said of it, and the scene that it shows if it is a drawn one."""
+    """A picture, its description, and the scene that it shows if it is a drawn one."""
 
     picture: Picture
     short: str

@@ -104,7 +104,7 @@ def draw_wide(aspect: float, number: int) -> Picture:
 
 
 def describe(number: int, series: int) -> str:
-    """All that is said of a scene."""
+    """The short and the long caption of a scene."""
     scene = make_scene(series, number)
     return f"{scene.caption}. {scene.long_caption}"
 

@@ -172,7 +172,7 @@ async def give_up(client: AsyncOpenAI, pending: set[asyncio.Task]) -> None:
 
 def read_completion(completion: object) -> Answer:
     """
-    The caption in a server's answer, and the number of its tokens if it is told.
+    The caption in a server's answer, and the number of its tokens if the answer has it.
 
     Raises:
         `ValueError`: if there is none: a server may answer anything.

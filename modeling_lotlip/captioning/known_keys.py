@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of images by their keys, in some 50 bytes of memory for each."""
+"""What captioning has recorded of each image, by its key, in some 50 bytes of memory each."""
 
 from hashlib import blake2b
 from struct import Struct
@@ -38,8 +38,8 @@ def shorten_digest(sha256: str | None) -> int:
 
 class KnownKeys:
     """
-    Keys, with what is known of each: by which captioners it has a record, 64 bits of the hash of its image, and in
-    which turn through the data it was met last. The keys are kept as hashes of 128 bits in sorted arrays, new ones in
+    Keys, each with the captioners that have a record of it, 64 bits of the hash of its image, and the last pass over
+    the data in which it was seen. The keys are kept as hashes of 128 bits in sorted arrays, new ones in
     a dictionary until they are some per cent.
 
     Example:

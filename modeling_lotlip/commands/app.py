@@ -22,12 +22,12 @@ def run(page: PageArguments, model: SearchModelArguments) -> None:
     from ..search.logins import read_logins
     from ..search.pictures import open_pictures
 
-    # a wrong folder is told of before an extra that is not installed
+    # a wrong folder raises an error before a missing extra does
     pictures = open_pictures(page)
 
     from ..search.page import open_searcher, serve
 
-    # what is not possible is told before the model is loaded
+    # impossible arguments raise errors before the model is loaded
     logins = None if page.auth_file is None else read_logins(page.auth_file)
     listen(page.host, page.port).close()
     serve(open_searcher(page, model, pictures), page, logins)

@@ -55,6 +55,6 @@ def run(export: ExportArguments) -> None:
 
     # the exporter reports on operations that these graphs do not have
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with redirect_stdout(sys.stderr):  # where it tells of its progress
+    with redirect_stdout(sys.stderr):  # where it prints its progress
         graphs = export_model(export.model_name_or_path, export.output_dir, export.dtype, export.output_corner_tokens)
     print_tables(format_table(graphs))

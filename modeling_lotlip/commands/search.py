@@ -9,9 +9,9 @@ Search of pictures by descriptions: prints rank, similarity and path of the most
     lotlip search --embeddings DIR "a red boat" --kind long
 
 A folder is indexed once and kept up to date: new files are embedded, deleted ones removed. `lotlip app` searches the
-same index. Results that are no more similar than those of texts that fit no picture are marked as weak, and pictures
-that are nearly the same are one result. In a folder of `lotlip embed` images or captions are searched, and named by
-their `id`.
+same index. Results that are no more similar than those of texts that fit no picture are marked as weak. Pictures that
+are nearly the same are one result. With --embeddings the images or captions of `lotlip embed` are searched, and named
+by their `id`.
 """
 
 import sys
@@ -34,7 +34,7 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     from ..search.pictures import PictureFolder
 
     texts = search.read_texts()
-    # a wrong folder is told of before the model is loaded
+    # a wrong folder raises an error before the model is loaded
     pictures = None if search.photos is None else PictureFolder(Path(search.photos), search.exact_decoding)
     name = choose_model(arguments, search.embeddings_dir)
     for note in note_file_names(search.texts):

@@ -4,8 +4,8 @@
 The embedded data set: 64-pixel scenes with a short and a long caption, drawn from a seed, nothing downloaded.
 
 A large thing stands in the middle of a scene; the short caption names it and its colour, and nothing else. Three to
-eight other things stand around it; the long caption tells of them, of the ground, the light and the frame, and leaves
-the large thing out. So scenes with the same short caption are told apart by their long captions only.
+eight other things stand around it; the long caption describes them, the ground, the light and the frame, and leaves
+the large thing out. So only their long captions distinguish scenes with the same short caption.
 """
 
 import io
@@ -183,7 +183,7 @@ class Thing:
 @dataclass(frozen=True)
 class Scene:
     """
-    What is in a picture, and what is said of it.
+    The content of a picture, and its captions.
 
     Args:
         salient (`Thing`): The large thing in the middle.

@@ -226,7 +226,7 @@ class OpenvinoTower:
         return features
 
     def refusal(self, error: Exception) -> ConversionError:
-        """What is said of a tower that cannot be computed."""
+        """The error for a tower that OpenVINO cannot compute."""
         cause = (" ".join(str(error).split()) or type(error).__name__)[:MAX_CAUSE].rstrip(".")
         return ConversionError(
             f"OpenVINO cannot compute the {self.kind} tower of this {type(self.backend.model).__name__}: {cause}. "
@@ -314,11 +314,11 @@ class OpenvinoBackend:
         model (`PreTrainedModel`):
             The dual encoder.
         dtype (`str`):
-            What is computed in: `"float32"`, `"bfloat16"` or `"int8"`. On a processor without instructions for
-            bfloat16, that is float32.
+            The precision: `"float32"`, `"bfloat16"` or `"int8"`. On a processor without instructions for bfloat16,
+            that is computed in float32.
         is_required (`bool`):
-            Whether it computes from the first text or image on, and what it cannot compute is an error. Else PyTorch
-            begins, and goes on with what OpenVINO cannot compute.
+            Whether OpenVINO computes from the first text or image on, and raises an error if it cannot. Otherwise
+            PyTorch starts, and keeps what OpenVINO cannot compute.
         cache_dir (`Path`, *optional*):
             Where converted towers are kept. Default: `assets/lotlip/openvino` in the cache of the Hub.
 

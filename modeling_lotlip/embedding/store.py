@@ -266,8 +266,8 @@ def embed_to_folder(
     source: dict[str, Any] | None = None,
 ) -> dict[str, int]:
     """
-    Embeds the images and captions of a data set into a folder, or goes on where an earlier run stopped. Rows whose
-    images cannot be read are left out, and named. Several processes share the files out.
+    Embeds the images and captions of a data set into a folder, or resumes a stopped run. Rows whose images cannot be
+    read are skipped, and named. Several processes share the files.
 
     Args:
         model (`PreTrainedModel`):

@@ -287,7 +287,7 @@ def update_with_progress(
 
 
 def describe_left_out(index: Index, pictures: PictureFolder) -> list[str]:
-    """Sentences on what of a folder cannot be searched."""
+    """Sentences on the files of a folder that cannot be searched."""
     lines = []
     names = sorted(index.unreadable)
     if names:

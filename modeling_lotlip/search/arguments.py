@@ -12,7 +12,7 @@ from ..sub_captions import SPLITTERS
 from .filters import Filter
 
 
-# What is said of an argument of an index
+# The error of an argument that only an index of pictures has
 USED_AS_IT_IS = "has no effect on --embeddings_dir, which is used as it is: leave it out."
 
 

@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 # On a phone what was found is below the window
 SHOW_RESULTS = "() => { if (innerWidth <= 640) document.querySelector('#results').scrollIntoView(); }"
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-# So many questions wait at most; whoever asks then is told to come again
+# At most so many searches wait; further ones get an error that asks to try again
 MAX_WAITING = 200
 # Uploads are deleted after an hour, looked for every ten minutes
 KEPT_UPLOADS = (600, 3600)

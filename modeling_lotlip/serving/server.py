@@ -213,7 +213,7 @@ async def tell_health(request: Request) -> JSONResponse:
 
 
 async def report(request: Request, error: Exception) -> JSONResponse:
-    """An error in OpenAI's form. What is not the client's mistake is told in the server's log alone."""
+    """An error in OpenAI's form. An error that is not the client's mistake has details only in the server's log."""
     message, status = "The server failed.", 500
     if isinstance(error, HTTPException):  # no such address or method
         message, status = error.detail, error.status_code

@@ -58,7 +58,7 @@ class StreamBatchSampler(Sampler):
 
     The stream is shared out over the processes, by shards where their number divides, else by rows, and shuffled in a
     buffer, all seeded with (seed, epoch). Rows are read here and decoded by the workers, whose number hence changes
-    nothing. A process that has come to the end of its share goes on with rows of padding until the last one has.
+    nothing. A process at the end of its share returns rows of padding until the last process is there.
 
     Args:
         dataset (`IterableDataset`):

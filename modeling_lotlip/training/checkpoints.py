@@ -33,7 +33,7 @@ LOGGING_FOLDER, RUN_NAME = "logs", "lotlip"
 @dataclass
 class TrainingState:
     """
-    Where a run is, and what must be the same where it goes on.
+    The progress of a run, and the settings that must be the same when it is resumed.
 
     Args:
         settings (`dict`):
@@ -144,7 +144,7 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path, state: TrainingS
     saved = read_state(checkpoint)
     state.load_state_dict(saved["progress"])
     accelerator.load_state(str(checkpoint))
-    # accelerate passes over random states that it cannot read, and the run would go on with others
+    # accelerate skips random states that it cannot read, and the run would resume with others
     load(checkpoint / f"random_states_{accelerator.process_index}.pkl")
     scheduler.load_state_dict(saved["scheduler"])
 
@@ -181,8 +181,8 @@ def link_folder(source: Path, target: Path) -> None:
 
 def set_aside_later_results(output_dir: Path, checkpoint: Path | None) -> None:
     """
-    Renames the checkpoints that an earlier run saved after the one that this run goes on from, and a best model that
-    is not the best one of then: they are not this run's.
+    Renames the checkpoints that an earlier run saved after the one from which this run resumes, and a best model that
+    was found later: they do not belong to this run.
     """
     step = read_state(checkpoint)["progress"]["step"] if checkpoint is not None else 0
     for path in list_checkpoints(output_dir):
@@ -236,8 +236,8 @@ def find_leftovers(output_dir: Path) -> list[Path]:
     return sorted(filter(is_own, output_dir.glob("*"))) + [logs] * logs.exists()
 
 
-def goes_on_in_output_dir(args: CheckpointArguments) -> bool:
-    """Whether the run goes on with what is in its output folder, not anew, nor from a checkpoint of elsewhere."""
+def resumes_in_output_dir(args: CheckpointArguments) -> bool:
+    """Whether the run resumes from its own output folder: it neither starts anew nor from a checkpoint elsewhere."""
     checkpoint = args.resume_from_checkpoint
     return checkpoint == "latest" or (
         checkpoint is not None and Path(checkpoint).resolve().parent == args.output_dir.resolve()
@@ -249,7 +249,7 @@ def check_output_dir(args: TrainArguments) -> None:
     if args.model_name_or_path is not None and Path(args.model_name_or_path).resolve() == args.output_dir.resolve():
         raise ValueError(f"`--output_dir {args.output_dir}` is the model to train further: name another folder.")
     leftovers = find_leftovers(args.output_dir)
-    if leftovers and not goes_on_in_output_dir(args) and not args.overwrite_output_dir:
+    if leftovers and not resumes_in_output_dir(args) and not args.overwrite_output_dir:
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it "
             "(`--resume_from_checkpoint latest`), replace it (`--overwrite_output_dir`), or name another folder."
@@ -262,7 +262,7 @@ def take_output_dir(args: TrainArguments, checkpoint: Path | None) -> None:
     checkpoint to go on from is set aside, the best model of this checkpoint is put in its place, and the arguments are
     written down.
     """
-    if not goes_on_in_output_dir(args):
+    if not resumes_in_output_dir(args):
         for path in find_leftovers(args.output_dir):
             path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
     else:

@@ -213,7 +213,7 @@ class MetricsFile(GeneralTracker):
 
 
 def forget_metrics(output_dir: Path, state: TrainingState) -> None:
-    """Leaves out what an earlier run measured after the state that is gone on from."""
+    """Drops the rows that an earlier run measured after the state from which this run resumes."""
     path = output_dir / METRICS_FILE
     if not path.exists():
         return

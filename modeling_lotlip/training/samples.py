@@ -168,7 +168,7 @@ class CaptionedImages(Dataset):
 
 
 def describe_bad_image(error: ValueError) -> tuple[str, str]:
-    """The cause by which a sample that cannot be used is counted, and what is said of it."""
+    """The cause under which an unusable sample is counted, and the message that is logged."""
     cause = "no image or wrong type"
     if isinstance(error, UnreadableImageError):
         cause = f"unreadable image ({type(error.__cause__.__cause__).__name__})"

@@ -119,7 +119,7 @@ def rescue_model(
         told += f" Nor can it in {other}."
     if checkpoint is None:
         return f"{told} There is no checkpoint (`--checkpointing_steps`): the training is lost."
-    return f"{told} {checkpoint} is whole: make room, and go on with it (`--resume_from_checkpoint latest`)."
+    return f"{told} {checkpoint} is complete: free disk space, then resume (`--resume_from_checkpoint latest`)."
 
 
 def push_model(args: TrainArguments, names: list[str]) -> str:

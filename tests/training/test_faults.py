@@ -182,7 +182,7 @@ def test_a_disk_that_is_full_everywhere_at_the_end_leaves_the_results(tmp_path, 
     if checkpointing_steps is None:
         assert "There is no checkpoint (`--checkpointing_steps`): the training is lost." in last
     else:
-        assert f"{full / 'checkpoint-3'} is whole: make room" in last
+        assert f"{full / 'checkpoint-3'} is complete: free disk space" in last
     assert "long_t2i_recall@1" in json.loads((full / "eval_results.json").read_text())
     assert not list(full.glob("model*"))
 
