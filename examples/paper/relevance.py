@@ -32,7 +32,7 @@ from modeling_lotlip.embedding.arguments import ModelArguments, OutputArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, tokenize
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.relevance import PATCH_METHODS, patch_relevance, sub_caption_numbers, token_relevance
-from modeling_lotlip.evaluation.text_changes import swap_colour
+from modeling_lotlip.evaluation.text_changes import swap_word
 from modeling_lotlip.files import write_results
 from modeling_lotlip.sub_captions import join_sub_captions
 from modeling_lotlip.terminal import progress_bar
@@ -194,7 +194,7 @@ def find_false_sentences(
     for scene, thing, _ in progress_bar(drawn, desc="false sentences", unit=" scenes"):
         false = find_sentence(scene, thing)
         sub_captions = list(scene.sub_captions)
-        sub_captions[false : false + 1] = swap_colour([sub_captions[false]], generator, list(COLOURS))
+        sub_captions[false : false + 1] = swap_word([sub_captions[false]], generator, [list(COLOURS)])
         sub_captions = [sub_caption.capitalize() for sub_caption in sub_captions]
         candidates = [find_sentence(scene, other) for other in scene.others]
         image = embed_images(model, dict(processor.image_processor([scene.draw()], return_tensors="pt")))

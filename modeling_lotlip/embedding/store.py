@@ -500,9 +500,9 @@ def check_model(folder: Path, model: PreTrainedModel, model_name_or_path: str) -
             f"{model_name_or_path}` has in {dtype_name(model)}: name the model that made them, "
             f"and its `--dtype {settings['dtype']}`, or embed the data again."
         )
-    if settings.get("truncate_dim") != get_truncate_dim(model):
-        raise ValueError(
-            f"`--embeddings_dir {folder}` holds embeddings made with `--truncate_dim {settings.get('truncate_dim')}`: "
-            "give the same, or none if it is None."
-        )
+    stored, asked = settings.get("truncate_dim"), get_truncate_dim(model)
+    if stored != asked:
+        remedy = f"leave out `--truncate_dim {asked}`" if stored is None else f"give `--truncate_dim {stored}`"
+        length = "whole embeddings" if stored is None else f"the first {stored} numbers of embeddings"
+        raise ValueError(f"`--embeddings_dir {folder}` holds {length}: {remedy}, or embed the data again.")
     return settings

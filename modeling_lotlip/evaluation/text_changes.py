@@ -4,13 +4,36 @@
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 
 # The basic colour terms of English (Berlin & Kay, 1969), and the other spelling of one of them
 COLOURS = "black white red green yellow blue brown purple pink orange gray grey".split()
-COLOUR = re.compile(rf"\b({'|'.join(COLOURS)})\b", re.IGNORECASE)
+NUMBERS = "two three four five six seven eight nine ten eleven twelve".split()
+
+# Words that fit into the same phrases: those of a place, and those of a relation or a size
+PLACES = (
+    "left right".split(),
+    "top bottom".split(),
+    "upper lower".split(),
+    "front back".split(),
+    "horizontal vertical".split(),
+    "horizontally vertically".split(),
+    "north south east west".split(),
+    "northeast northwest southeast southwest".split(),
+)
+RELATIONS = (
+    "above below".split(),
+    "over under".split(),
+    "inside outside".split(),
+    "small large".split(),
+    "small big".split(),
+    "narrow wide".split(),
+    "short long".split(),
+    "thin thick".split(),
+    "light dark".split(),
+)
 
 # How a statement is negated: the first rule that fits
 NEGATIONS = (
@@ -67,30 +90,78 @@ def negate(sub_captions: list[str], generator: random.Random) -> list[str] | Non
     return None
 
 
-def swap_colour(sub_captions: list[str], generator: random.Random, colours: list[str] = COLOURS) -> list[str] | None:
+def swap_word(
+    sub_captions: list[str], generator: random.Random, families: Sequence[Sequence[str]]
+) -> list[str] | None:
     """
-    One colour, drawn of those that are named, exchanged for another one of `colours`.
+    One word, drawn of those that are in a family, exchanged for another one of its family.
 
     ```python
     >>> import random
-    >>> from modeling_lotlip.evaluation.text_changes import swap_colour
+    >>> from modeling_lotlip.evaluation.text_changes import swap_word
 
-    >>> swap_colour(["A boat", "The red car"], random.Random(0), ["red", "blue"])
+    >>> swap_word(["A boat", "The red car"], random.Random(0), [["red", "blue"], ["left", "right"]])
     ['A boat', 'The blue car']
     ```"""
-    named = [(place, match) for place, text in enumerate(sub_captions) for match in COLOUR.finditer(text)]
+    others = {}
+    for family in families:
+        for word in family:
+            others.setdefault(word, {}).update(dict.fromkeys(other for other in family if other != word))
+    named = [
+        (place, match)
+        for place, text in enumerate(sub_captions)
+        for match in re.finditer(r"\w+", text)
+        if others.get(match[0].lower())
+    ]
     if not named:
         return None
     place, match = generator.choice(named)
-    others = [colour for colour in colours if colour != match[0].lower()]
-    if not others:
-        return None
     text = sub_captions[place]
-    changed = text[: match.start()] + generator.choice(others) + text[match.end() :]
+    changed = text[: match.start()] + generator.choice(list(others[match[0].lower()])) + text[match.end() :]
     return sub_captions[:place] + [changed] + sub_captions[place + 1 :]
 
 
+def exchange_sentence(sub_captions: list[str], generator: random.Random, sentences: Sequence[str]) -> list[str] | None:
+    """
+    One sentence exchanged for one of `sentences` that the text does not have.
+
+    ```python
+    >>> import random
+    >>> from modeling_lotlip.evaluation.text_changes import exchange_sentence
+
+    >>> exchange_sentence(["The red car"], random.Random(0), ["The red car", "A boat"])
+    ['A boat']
+    ```"""
+    others = [sentence for sentence in sentences if sentence not in sub_captions]
+    if not others or not sub_captions:
+        return None
+    place = generator.randrange(len(sub_captions))
+    return sub_captions[:place] + [generator.choice(others)] + sub_captions[place + 1 :]
+
+
 Change = Callable[[list[str], random.Random], list[str] | None]
+
+
+def list_details(texts: list[list[str]]) -> dict[str, Change]:
+    """
+    The changes that make a detail of a text false, by their names.
+
+    Args:
+        texts (`list[list[str]]`):
+            The sub-captions of all texts: a colour is swapped for another one that they name, a sentence for one of
+            theirs.
+    """
+    words = {word.lower() for parts in texts for text in parts for word in re.findall(r"\w+", text)}
+    colours = sorted(words & set(COLOURS))
+    sentences = sorted({text for parts in texts for text in parts})
+    families = {
+        "one colour swapped": [[name for name in colours if name != other] for other in ("grey", "gray")],
+        "one number swapped": [NUMBERS],
+        "one place swapped": PLACES,
+        "one relation or size swapped": RELATIONS,
+    }
+    changes = {name: partial(swap_word, families=words) for name, words in families.items()}
+    return changes | {"one sentence of another text": partial(exchange_sentence, sentences=sentences)}
 
 
 def list_changes(texts: list[list[str]]) -> dict[str, Change]:
@@ -99,14 +170,13 @@ def list_changes(texts: list[list[str]]) -> dict[str, Change]:
 
     Args:
         texts (`list[list[str]]`):
-            The sub-captions of all texts: a colour is swapped for another one that they name.
+            As of [`list_details`].
     """
-    named = {match[0].lower() for parts in texts for text in parts for match in COLOUR.finditer(text)}
     return {
         "sentences permuted": permute,
         "first sentence dropped": drop_first,
         "another sentence dropped": drop_another,
         "last sentence dropped": drop_last,
         "one statement negated": negate,
-        "one colour swapped": partial(swap_colour, colours=sorted(named)),
+        **list_details(texts),
     }

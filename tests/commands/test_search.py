@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch.nn.functional import normalize
 
 import lotlip
 from modeling_lotlip.data.scenes import make_scene
@@ -57,12 +58,13 @@ def without_line(out: str) -> list[str]:
     return [line for line in out.splitlines() if answers.WEAK not in line]
 
 
-def rank_by_hand(model_dir: Path, folder: Path, text: str) -> list[tuple[float, str]]:
-    """Similarities and paths of all pictures, the most similar first."""
+def rank_by_hand(model_dir: Path, folder: Path, text: str, dim: int | None = None) -> list[tuple[float, str]]:
+    """Similarities and paths of all pictures, the most similar first, by the first `dim` numbers of embeddings."""
     model, processor = load_model(str(model_dir), InferenceArguments(device="cpu"))
     paths = [path for path in sorted(folder.rglob("*.png")) if path.name != "broken.png"]
     embeds = embed_images(model, processor, [Image.open(path) for path in paths])
-    similarities = (embeds @ embed_corpus(model, processor, [text])[0]).tolist()
+    images, texts = (normalize(each[:, :dim]) for each in (embeds, embed_corpus(model, processor, [text])))
+    similarities = (images @ texts[0]).tolist()
     return sorted(zip(similarities, [str(path) for path in paths]), reverse=True)
 
 
@@ -353,6 +355,33 @@ def test_an_index_is_searched_as_it_is(search, model_dir, capsys):
     assert status == 2 and "--kind long is of a folder of `lotlip embed`" in err
     status, _, err = search("--embeddings", str(index), "a red boat", "--dtype", "bf16")
     assert status == 2 and "holds embeddings of other weights" in err
+
+
+@pytest.mark.parametrize("is_index", [False, True])
+def test_shorter_embeddings_are_never_compared_with_whole_ones(search, embeddings, model_dir, is_index):
+    """Stored ones are refused; a folder of pictures gets an index for each length, and ranks by it."""
+    if is_index:
+        assert search("photos", "a house")[0] == 0
+        (embeddings,) = Path("indices").iterdir()
+    whole, ask = str(embeddings), ("a house", "--k", "3", "--truncate_dim")
+    status, _, err = search("--embeddings", whole, *ask, "8")
+    assert status == 2 and f"{whole}` holds whole embeddings: leave out `--truncate_dim 8`" in err
+    if is_index:
+        status, out, _ = search("photos", *ask, "8")
+        expected = rank_by_hand(model_dir, Path("photos"), "a house", dim=8)[:3]
+        found = [(float(line.split()[1]), line.split()[2]) for line in without_line(out)[1:]]
+        assert [path for _, path in found] == [path for _, path in expected]
+        assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-3)
+        assert expected != rank_by_hand(model_dir, Path("photos"), "a house")[:3]
+        (short,) = set(Path("indices").iterdir()) - {embeddings}
+    else:
+        short = Path("short")
+        options = ["--model", model_dir, "--max_eval_samples", 12, "--device", "cpu", "--truncate_dim", 8]
+        assert lotlip.main(["embed", *map(str, options), "--output_dir", "short"]) == 0
+    for wrong in ([], ["--truncate_dim", "16"]):
+        status, _, err = search("--embeddings", str(short), "a house", *wrong)
+        assert status == 2 and "holds the first 8 numbers of embeddings: give `--truncate_dim 8`" in err
+    assert search("--embeddings", str(short), *ask, "8")[0] == 0
 
 
 @pytest.mark.parametrize(

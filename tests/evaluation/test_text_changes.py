@@ -8,10 +8,12 @@ from modeling_lotlip.evaluation.text_changes import (
     drop_another,
     drop_first,
     drop_last,
+    exchange_sentence,
     list_changes,
+    list_details,
     negate,
     permute,
-    swap_colour,
+    swap_word,
 )
 
 
@@ -24,10 +26,11 @@ def test_changes_of_texts():
         assert drop_another(parts, generator)[0] == parts[0]
         negated = negate(parts, generator)
         assert negated in (["A red boat is not here", *parts[1:]], [parts[0], "The sea has no wave", "Sky"])
-        swapped = swap_colour(parts, generator, list(COLOURS))
+        swapped = swap_word(parts, generator, [list(COLOURS)])
         assert swapped[1:] == parts[1:] and re.fullmatch(r"A (?!red)\w+ boat is here", swapped[0])
     assert permute(["A", "A"], generator) is None
-    assert swap_colour(["A red boat"], generator, ["red"]) is None
+    assert swap_word(["A red boat"], generator, [["red"]]) is None
+    assert swap_word(["A red boat"], generator, []) is None
     assert drop_first(["A"], generator) is None and drop_last(["A"], generator) is None
     assert drop_first(parts, generator) == parts[1:] and drop_last(parts, generator) == parts[:-1]
 
@@ -35,6 +38,36 @@ def test_changes_of_texts():
 def test_a_colour_is_swapped_for_one_that_the_texts_name():
     texts = [["A red boat"], ["A Mauve car", "Green grass"]]
     changes = list_changes(texts)
-    assert list(changes)[-1] == "one colour swapped" and len(changes) == 6
+    assert len(changes) == 10 and list(changes)[-5:] == list(list_details(texts))
     for seed in range(5):
         assert changes["one colour swapped"](texts[0], random.Random(seed)) == ["A green boat"]
+
+
+def test_a_word_is_swapped_for_one_of_its_family():
+    """A word of several families for one of any; the case, and longer words, do not matter."""
+    families = [["small", "large"], ["small", "big"], ["left", "right"]]
+    swapped = {swap_word(["The Small, leftmost boat"], random.Random(seed), families)[0] for seed in range(20)}
+    assert swapped == {"The large, leftmost boat", "The big, leftmost boat"}
+    both = {swap_word(["left", "a large"], random.Random(seed), families)[0] for seed in range(20)}
+    assert both == {"left", "right"}, "each word that can be swapped is drawn"
+
+
+def test_details_become_false():
+    """Nothing but the detail changes, and the two spellings of a colour are no two colours."""
+    texts = [["A grey boat with two sails on the left", "It is small"], ["Gray sea"], ["A red star"]]
+    details, found = list_details(texts), {}
+    for name, change in details.items():
+        found[name] = {tuple(change(texts[0], random.Random(seed))) for seed in range(40)}
+    first, second = texts[0]
+    assert found["one colour swapped"] == {(first.replace("grey", "red"), second)}
+    assert found["one place swapped"] == {(first.replace("left", "right"), second)}
+    assert found["one relation or size swapped"] == {(first, "It is large"), (first, "It is big")}
+    assert len(found["one number swapped"]) == 10 and all("two" not in text for text, _ in found["one number swapped"])
+    others = ("Gray sea", "A red star")
+    expected = {(other, second) for other in others} | {(first, other) for other in others}
+    assert found["one sentence of another text"] == expected
+    colour = {details["one colour swapped"](texts[1], random.Random(seed))[0] for seed in range(20)}
+    assert colour == {"red sea"}
+    assert exchange_sentence(["A"], random.Random(0), ["A"]) is None
+    without = [change(["Waves"], random.Random(0)) for change in details.values()]
+    assert without[:4] == [None] * 4 and without[4] is not None
