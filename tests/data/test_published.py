@@ -119,6 +119,18 @@ def make_karpathy(folder, name, image_folder):
     return [(f"{image_folder}/{n}.jpg", [f"Caption {index} of {n}." for index in range(5)]) for n in (1, 3, 4)]
 
 
+def make_xtd10(folder):
+    names = [f"COCO_{split}2014_{number}.jpg" for number, split in enumerate(("train", "val", "train"))]
+    write(folder / "XTD10" / "test_image_names.txt", "\n".join(names) + "\n")
+    captions = {"XTD10/test_1kcaptions_en.txt": "Boat", "MIC/test_1kcaptions_de.txt": "Boot"}
+    captions["STAIR/test_1kcaptions_jp.txt"] = "船"
+    for file, word in captions.items():
+        write(folder / file, "".join(f" {word} {number}.\n" for number in range(3)))
+    for name in names:
+        draw(folder / "images" / name)
+    return [(f"images/{name}", [f"Boot {number}."]) for number, name in enumerate(names)]
+
+
 MAKERS = {
     "dci": make_dci,
     "iiw": make_iiw,
@@ -127,6 +139,7 @@ MAKERS = {
     "docci": make_docci,
     "coco": lambda folder: make_karpathy(folder, "coco", "val2014"),
     "flickr30k": lambda folder: make_karpathy(folder, "flickr30k", "flickr30k-images"),
+    "xtd10-de": make_xtd10,
 }
 
 
@@ -147,7 +160,7 @@ def three_images(monkeypatch):
 @pytest.mark.parametrize("name", MAKERS)
 def test_layout(name, tmp_path):
     expected = MAKERS[name](tmp_path)
-    column = "caption" if name in ("coco", "flickr30k") else "long_captions"
+    column = "caption" if name in ("coco", "flickr30k", "xtd10-de") else "long_captions"
     dataset = load_benchmark(name, tmp_path)
     assert list(zip(dataset["file_name"], dataset[column])) == expected
     assert dataset.column_names == ["file_name", column, "image"]
@@ -190,6 +203,17 @@ def test_images_of_iiw_that_are_published_as_those_of_training(tmp_path, caplog)
     assert dataset["file_name"] == ["dci/sa_1.jpg", "docci/test_2.jpg", "docci_aar/aar_train_3.jpg"]
     assert dataset["long_captions"] == [text for _, text in expected] and dataset[2]["image"].getpixel((0, 0))[2] > 200
     assert "1 images of 'iiw' have `train` in their names" in caplog.text and "aar_train_3.jpg" in caplog.text
+
+
+def test_languages_of_xtd10(tmp_path):
+    make_xtd10(tmp_path)
+    assert load_benchmark("xtd10-en", tmp_path)["caption"][2] == ["Boat 2."]
+    assert load_benchmark("xtd10-jp", tmp_path, text_only=True)["caption"][0] == ["船 0."]
+    with pytest.raises(FileNotFoundError, match=r"1 \(MIC/test_1kcaptions_fr\.txt\) of the annotation files"):
+        load_benchmark("xtd10-fr", tmp_path)
+    write(tmp_path / "MIC" / "test_1kcaptions_de.txt", "Boot 0.\nBoot 1.\n")
+    with pytest.raises(ValueError, match="has 2 captions, but .*test_image_names.txt` 3 images"):
+        load_benchmark("xtd10-de", tmp_path)
 
 
 def test_blank_captions_of_dci_are_no_damage(tmp_path):
@@ -413,6 +437,9 @@ def test_registry():
         "coco": (5000, 25_000),
         "flickr30k": (1000, 5000),
         "imagenet": (50_000, 0),
+        **dict.fromkeys(
+            (f"xtd10-{language}" for language in "de en es fr it jp ko pl ru tr zh".split()), (1000, 1000)
+        ),
     }
     for alias, name in {"MSCOCO": "coco", "flickr30k-1k": "flickr30k", "ImageNet-1k": "imagenet"}.items():
         assert get_benchmark(alias) is BENCHMARKS[name]
@@ -429,4 +456,4 @@ def test_the_registry_costs_no_heavy_import():
         "print(len(BENCHMARKS), {'torch', 'transformers', 'datasets', 'numpy'} & sys.modules.keys())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "9 set()\n"
+    assert done.stdout == "20 set()\n"

@@ -1,7 +1,7 @@
 from datasets import load_dataset
 
-from examples.draw_scenes import draw_scenes
-from modeling_lotlip.data.scenes import make_scene
+from examples.draw_scenes import NOUNS, WORDS, describe_in_german, draw_scenes
+from modeling_lotlip.data.scenes import COLOURS, FRAMES, GROUNDS, LIGHTS, OTHER_SIDES, PLACES, SHAPES, make_scene
 
 
 def test_drawn_scenes_are_a_data_set(tmp_path):
@@ -10,3 +10,20 @@ def test_drawn_scenes_are_a_data_set(tmp_path):
     assert dataset[4]["caption"] == make_scene(3, 4).caption and len(dataset) == 5
     assert dataset[4]["image"].tobytes() == make_scene(3, 4).draw().tobytes()
     assert not (tmp_path / "scenes.partial").exists()
+
+
+def test_a_scene_in_two_languages(tmp_path):
+    draw_scenes(tmp_path / "scenes", 2, seed=3, languages=("english", "german"))
+    row = load_dataset("imagefolder", data_dir=str(tmp_path / "scenes"), split="train")[0]
+    assert row["caption"] == ["a photo of a red boat", "auf dem Foto ist ein rotes Boot"]
+    for name in ("caption", "long_captions"):
+        assert row[name] == [row[f"{name}_english"], row[f"{name}_german"]]
+
+    scene = make_scene(3, 0)
+    caption, long_caption = describe_in_german(scene)
+    assert (caption, long_caption) == (row["caption_german"], row["long_captions_german"])
+    assert long_caption.count(".") == len(scene.sub_captions) and " ein großes braunes Zelt" in long_caption
+    # every word that a scene may need is there, and no two have the same translation
+    assert NOUNS.keys() == SHAPES.keys() and len(set(NOUNS.values())) == len(NOUNS)
+    assert WORDS.keys() == {*COLOURS, *OTHER_SIDES, *PLACES, *GROUNDS, *LIGHTS, *FRAMES}
+    assert len(set(WORDS.values())) == len(WORDS)

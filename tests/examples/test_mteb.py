@@ -1,68 +1,266 @@
-"""LoTLIP under MTEB's own tasks."""
+"""LoTLIP under MTEB: its own tasks and ours, on miniatures of their data sets."""
 
+import dataclasses
+import json
 import sys
 
+import datasets
 import mteb
+import pytest
 import torch
+from datasets import Dataset
 from torch.nn.functional import normalize
 
-from examples import mteb_model
+from examples import evaluate_on_mteb
+from examples.evaluate_on_mteb import SUITES, load_mteb_model, load_tasks
 from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.data.published import load_benchmark
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.evaluation.mteb_tasks import LONG_TEXT_TASKS, XTD10_TASKS, Urban1kT2IRetrieval
+from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
+from tests.data.test_published import BENCHMARKS, MAKERS, three_images, write  # noqa: F401
 
 
-def make_task(category: str):
-    """A retrieval task of MTEB on drawn scenes, `t2i` or `i2t`."""
-    from datasets import Dataset
-    from mteb.abstasks.retrieval import AbsTaskRetrieval
-    from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
-    from mteb.mocks.mock_tasks import MockAny2AnyRetrievalI2TTask, MockAny2AnyRetrievalT2ITask
+NUM_SCENES = 12
+# texts in the small model's words, all different
+TEXTS = [f"a {colour} {thing}" for colour in ("red", "green", "blue") for thing in ("boat", "car", "house", "tree")]
 
-    scenes = load_scenes(12, seed=3)
-    ids = [str(index) for index in range(len(scenes))]
-    texts = Dataset.from_dict({"id": ids, "text": scenes["caption"]})
-    images = scenes.select_columns(["image"]).add_column("id", ids)
-    queries, corpus = (texts, images) if category == "t2i" else (images, texts)
-    mock = MockAny2AnyRetrievalT2ITask if category == "t2i" else MockAny2AnyRetrievalI2TTask
 
-    class ScenesRetrieval(AbsTaskRetrieval):
-        metadata = mock.metadata.model_copy(update={"name": f"Scenes{category.upper()}"})
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    """`datasets` takes a folder of the same name and card for the one that it has read before."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
-        def load_data(self, *args, **kwargs):
-            relevant = {index: {index: 1} for index in ids}
-            split = RetrievalSplitData(queries=queries, corpus=corpus, relevant_docs=relevant, top_ranked=None)
-            self.dataset = {"default": {"test": split}}
-            self.data_loaded = True
 
-    return ScenesRetrieval()
+@pytest.fixture(scope="module")
+def own_model(model_dir, tmp_path_factory):
+    """The small model in a folder whose name is its own."""
+    folder = tmp_path_factory.mktemp("models") / "my-model"
+    LotlipModel.from_pretrained(model_dir).save_pretrained(folder)
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return load_scenes(NUM_SCENES, seed=5)
+
+
+@pytest.fixture
+def streets(tmp_path, monkeypatch, scenes):
+    """A folder with Urban1k of a few scenes."""
+    small = dataclasses.replace(BENCHMARKS["urban1k"], num_images=NUM_SCENES, num_texts=NUM_SCENES)
+    monkeypatch.setitem(BENCHMARKS, "urban1k", small)
+    folder = tmp_path / "data" / "urban1k"
+    for number, scene in enumerate(scenes):
+        write(folder / "caption" / f"{number:02d}.txt", f"{scene['caption']}. {scene['long_captions'][0]}")
+        (folder / "image").mkdir(exist_ok=True)
+        scene["image"].save(folder / "image" / f"{number:02d}.jpg", format="JPEG")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path, own_model):
+    """Runs the command; gives what it prints and what it writes."""
+
+    def run(*arguments):
+        file = tmp_path / "table.json"
+        argv = ["--model_name_or_path", own_model, "--output_dir", tmp_path / "results", "--output_file", file]
+        argv += ["--device", "cpu", *arguments]
+        monkeypatch.setattr(sys, "argv", ["evaluate_on_mteb.py", *map(str, argv)])
+        evaluate_on_mteb.main()
+        return capsys.readouterr().out, json.loads(file.read_text())["rows"]
+
+    return run
+
+
+def write_repository(folder, configs: dict[str, dict[str, Dataset]]) -> None:
+    """A data set as it lies on the Hub: Parquet files, and a card that names them."""
+    card = []
+    for config, splits in configs.items():
+        files = [{"split": split, "path": f"{config}/{split}.parquet"} for split in splits]
+        card.append({"config_name": config, "data_files": files})
+        (folder / config).mkdir(parents=True)
+        for split, dataset in splits.items():
+            dataset.to_parquet(folder / config / f"{split}.parquet")
+    (folder / "README.md").write_text(f"---\nconfigs: {json.dumps(card)}\n---\n")
 
 
 @torch.no_grad()
-def test_image_text_retrieval(model_dir, tmp_path, monkeypatch, capsys):
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    folder = tmp_path / "my-model"
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    own_tasks = {"ScenesT2I": make_task("t2i"), "ScenesI2T": make_task("i2t")}
-    monkeypatch.setattr(mteb, "get_tasks", lambda tasks: [own_tasks[name] for name in tasks])
-    argv = ["mteb_model.py", "--model_name_or_path", str(folder), "--output_dir", str(tmp_path / "results")]
-    monkeypatch.setattr(sys, "argv", [*argv, "--device", "cpu", "--tasks", *own_tasks])
-    mteb_model.main()
-    table = capsys.readouterr().out
-    assert all(f"| {name} | ndcg_at_10 | 0." in table for name in own_tasks)
-
-    scenes = load_scenes(12, seed=3)
-    inputs = processor(text=list(scenes["caption"]), images=list(scenes["image"]), return_tensors="pt")
+def similarities(own_model, images: list, texts: list[str]) -> torch.Tensor:
+    """The cosine of each image and each text, without MTEB and sentence-transformers."""
+    model, processor = LotlipModel.from_pretrained(own_model).eval(), LotlipProcessor.from_pretrained(own_model)
+    inputs = processor(text=texts, images=images, return_tensors="pt", padding=True)
     text_embeds = normalize(model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output)
     image_embeds = normalize(model.get_image_features(inputs["pixel_values"]).pooler_output)
-    similarity = text_embeds @ image_embeds.t()
-    results = mteb.evaluate(mteb_model.load_mteb_model(str(folder), "cpu"), own_tasks.values(), cache=None)
-    assert results.model_name == "local/my-model" and str(tmp_path) not in str(results)
-    for result, similarities in zip(results, (similarity, similarity.t())):
-        # captions that are equal leave the order open: at best and at worst
-        better = (similarities > similarities.diag()[:, None] + 1e-6).sum(dim=1)
-        not_worse = (similarities > similarities.diag()[:, None] - 1e-6).sum(dim=1)
-        (scores,) = result.scores["test"]
-        for k in (1, 3, 5):
-            least, most = (not_worse <= k).float().mean(), (better < k).float().mean()
-            assert least - 1e-4 <= scores[f"recall_at_{k}"] <= most + 1e-4
+    return image_embeds @ text_embeds.t()
+
+
+def test_long_text_tasks_give_the_recall_of_the_evaluation(own_model, streets, run):
+    tasks = ["Urban1kT2IRetrieval", "Urban1kI2TRetrieval"]
+    table, rows = run("--tasks", *tasks, "--data_root", streets)
+    assert [(row["model"], row["task"], row["language"], row["metric"]) for row in rows] == [
+        ("local/my-model", task, "default", "recall_at_1") for task in tasks
+    ]
+
+    model, processor = load_model(str(own_model))
+    dataset = load_benchmark("urban1k", streets / "urban1k")
+    expected = evaluate_retrieval(model, processor, dataset, group_equal_captions=False)
+    for row, direction in zip(rows, ("t2i", "i2t")):
+        assert 100 * row["score"] == pytest.approx(expected[f"long_{direction}_recall@1"], abs=1e-3)
+        assert f"| {row['task']} | default | recall_at_1 | {100 * row['score']:.1f} |" in table
+    assert expected["long_t2i_recall@1"] > 0  # not equal by being nothing
+
+    # what is there is not computed again, and names no folder of this machine
+    results = list((streets.parent / "results").rglob("Urban1k*Retrieval.json"))
+    assert len(results) == 2 and not any(str(streets) in file.read_text() for file in results)
+    changed = json.loads(results[0].read_text())
+    changed["scores"]["test"][0]["main_score"] = 0.125
+    results[0].write_text(json.dumps(changed))
+    assert "| recall_at_1 | 12.5 |" in run("--tasks", *tasks, "--data_root", streets)[0]
+
+
+def test_a_copy_in_the_layout_of_mteb_gives_the_same(own_model, streets, tmp_path):
+    """Such a copy is what `push_dataset_to_hub` makes of a task."""
+    task = Urban1kT2IRetrieval(streets / "urban1k")
+    task.load_data()
+    data = task.dataset["default"]["test"]
+    pairs = [(query, document) for query, of in data["relevant_docs"].items() for document in of]
+    qrels = Dataset.from_dict(
+        {"query-id": [query for query, _ in pairs], "corpus-id": [of for _, of in pairs], "score": [1] * len(pairs)}
+    )
+    sections = {"queries": data["queries"], "corpus": data["corpus"], "qrels": qrels}
+    write_repository(tmp_path / "copy", {name: {"test": section} for name, section in sections.items()})
+
+    copy = Urban1kT2IRetrieval(path=str(tmp_path / "copy"), revision="abc")
+    assert copy.metadata.dataset == {"path": str(tmp_path / "copy"), "revision": "abc"}
+    assert Urban1kT2IRetrieval.metadata.dataset["path"] == "BeichenZhang/Urban1k"
+    model = load_mteb_model(str(own_model), "cpu")
+    scores = [mteb.evaluate(model, each, cache=None)[0].scores["test"][0] for each in (task, copy)]
+    assert scores[0]["ndcg_at_10"] == scores[1]["ndcg_at_10"] > 0
+
+
+@pytest.mark.usefixtures("three_images")
+def test_every_benchmark_has_two_tasks(tmp_path):
+    made = {name: make for name, make in MAKERS.items() if name not in ("coco", "flickr30k")}
+    for name, make in made.items():
+        make(tmp_path / name)
+    (tmp_path / "xtd10-de").rename(tmp_path / "xtd10")
+    (tmp_path / "sharegpt4v-10k").symlink_to(tmp_path / "sharegpt4v-1k")
+    tasks = load_tasks(["long-text", "XTD10T2IRetrieval", "XTD10I2TRetrieval"], tmp_path, ["deu", "eng"])
+    assert len(tasks) == 14 == len(LONG_TEXT_TASKS) + len(XTD10_TASKS)
+    for task in tasks:
+        task.load_data()
+        metadata = task.metadata
+        assert metadata.is_filled() and metadata.category.upper() in metadata.name and metadata.intext_citation()
+        assert sorted(task.dataset) == (["de", "en"] if metadata.is_multilingual else ["default"])
+        for splits in task.dataset.values():
+            of = ("queries", "corpus") if metadata.category == "t2i" else ("corpus", "queries")
+            texts, images = (splits["test"][name] for name in of)
+            assert len(texts) == len(images) == 3 == len(splits["test"]["relevant_docs"])
+            assert images[0]["image"].size == (4, 3)
+    dci, xtd10 = tasks[0].dataset["default"]["test"], tasks[-2].dataset["de"]["test"]
+    assert dci["queries"]["text"] == ["A b. It is big", "A a. It is big", "A c"]  # as in the paper
+    assert xtd10["queries"]["text"] == ["Boot 0.", "Boot 1.", "Boot 2."]  # a short caption stays as it is
+    assert xtd10["relevant_docs"] == {f"text-image-{n}-0": {f"image-{n}": 1} for n in range(3)}
+    as_published = LONG_TEXT_TASKS[0](tmp_path / "dci")
+    as_published.load_data()
+    assert as_published.dataset["default"]["test"]["queries"]["text"][0] == "A b.\nIt is big."
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(FileNotFoundError, match="IIWT2IRetrieval needs `data_dir`.*imageinwords"):
+        load_tasks(["IIWT2IRetrieval"])[0].load_data()
+    with pytest.raises(FileNotFoundError, match="`--data_dir .*urban1k` is no folder"):
+        load_tasks(["Urban1kT2IRetrieval"], tmp_path)[0].load_data()
+    with pytest.raises(ValueError, match="--tasks SugarCrep: .*Did you mean: 'SugarCrepe'"):
+        load_tasks(["SugarCrep"])
+    with pytest.raises(ValueError, match="No subsets were found for XTD10T2IRetrieval .*swa"):
+        load_tasks(["XTD10T2IRetrieval"], tmp_path, ["swa"])
+
+
+def test_compositionality(own_model, scenes, tmp_path, run):
+    """MTEB's own tasks read copies of their data sets, of which each has the columns of the one on the Hub."""
+    images, captions = list(scenes["image"])[:4], [*TEXTS[4:6], *TEXTS[2:4], *TEXTS[:2], *TEXTS[6:]]
+    negatives = captions[4:8]
+    one, two = {"image": images, "images": images}, {"image_0": images, "image_1": images[1:] + images[:1]}
+    orders = {f"hard_text_{number}": captions[number : number + 4] for number in range(1, 5)}
+    rows = {
+        "mteb/SUGARCREPE_fmt": ("train", one | {"caption": captions[:4], "negative_caption": negatives}),
+        "facebook/winoground": ("test", two | {"caption_0": captions[:4], "caption_1": captions[1:4] + captions[:1]}),
+        "mteb/ARO-COCO-order": ("test", one | {"correct_caption": captions[:4]} | orders),
+        "mteb/ARO-Flickr-Order": ("test", one | {"correct_caption": captions[:4]} | orders),
+    }
+    for name in ("mteb/ARO-Visual-Relation", "mteb/ARO-Visual-Attribution"):
+        rows[name] = ("test", one | {"true_caption": captions[:4], "false_caption": negatives})
+    for name, (split, columns) in rows.items():
+        write_repository(tmp_path / "hub" / name, {"default": {split: Dataset.from_dict(columns)}})
+    images = list(scenes["image"])
+    corpus = Dataset.from_dict({"id": [str(number) for number in range(10)], "image": images[:10]})
+    queries = ["q0", "q1"]
+    query = Dataset.from_dict({"id": queries, "text": captions[:2]})
+    qrels = [(query, number, int(number == 3)) for query in queries for number in range(10)]
+    columns = [list(column) for column in zip(*qrels)]
+    qrels = {"query-id": columns[0], "corpus-id": [str(number) for number in columns[1]], "score": columns[2]}
+    sections = {"corpus": {"corpus": corpus}, "query": {"test": query}, "qrels": {"test": Dataset.from_dict(qrels)}}
+    write_repository(tmp_path / "hub" / "mteb/imagecode-multi", sections)
+
+    _, results = run("--tasks", "compositionality", "--data_root", tmp_path / "hub")
+    scores = {row["task"]: row["score"] for row in results}
+    assert list(scores) == SUITES["compositionality"]
+    similarity = similarities(own_model, images, captions)
+    is_right = similarity.diag()[:4] > similarity[range(4), range(4, 8)]
+    assert 0 < is_right.float().mean() < 1
+    for name in ("SugarCrepe", "AROVisualRelation", "AROVisualAttribution"):
+        assert scores[name] == pytest.approx(is_right.float().mean().item())
+    hard = torch.stack([similarity[range(4), range(number, number + 4)] for number in range(5)])
+    for name in ("AROCocoOrder", "AROFlickrOrder"):
+        assert scores[name] == pytest.approx((hard.argmax(dim=0) == 0).float().mean().item())
+    assert scores["ImageCoDe"] == (similarity[:10, :2].argmax(dim=0) == 3).float().mean()
+    other = [(number + 1) % 4 for number in range(4)]
+    square = similarity[:4, :4]
+    right = square.diag() > torch.maximum(square[range(4), other], square[other, range(4)])
+    right &= square[other, other] > torch.maximum(square[range(4), other], square[other, range(4)])
+    assert scores["Winoground"] == pytest.approx(right.float().mean().item())
+
+
+def test_languages(own_model, scenes, tmp_path, run):
+    images, ids = list(scenes["image"]), [f"{number:016x}" for number in range(NUM_SCENES)]
+    texts = {"de": TEXTS, "en": [f"{text} sand" for text in TEXTS]}
+    columns = {"image_id": ids, "image": images, "image_locale": ["en"] * NUM_SCENES}
+    folder = tmp_path / "hub"
+    crossmodal = {
+        language: Dataset.from_dict(
+            {
+                **columns,
+                "captions": [[caption] for caption in of],
+                "captions_tokenized": [[caption] for caption in of],
+                "captions_tokenized_lowercase": [[caption] for caption in of],
+            }
+        )
+        for language, of in texts.items()
+    }
+    write_repository(folder / "mteb" / "xm3600", {"default": crossmodal})
+    gallery, qrels = Dataset.from_dict({"id": ids, "image": images}), {"query-id": ids, "corpus-id": ids}
+    qrels = Dataset.from_dict(qrels | {"score": [1] * NUM_SCENES})
+    for direction in ("T2I", "I2T"):
+        sections = {}
+        for language, of in texts.items():
+            of = Dataset.from_dict({"id": ids, "text": of})
+            queries, corpus = (of, gallery) if direction == "T2I" else (gallery, of)
+            for name, section in {"queries": queries, "corpus": corpus, "qrels": qrels}.items():
+                sections[f"{language}-{name}"] = {"test": section}
+        write_repository(folder / "vnahata" / f"Multi30k-{direction}", sections)
+
+    tasks = [name for name in SUITES["multilingual"] if not name.startswith("XTD10")]
+    _, rows = run("--tasks", *tasks, "--data_root", folder, "--languages", "deu", "eng")
+    scores = {(row["task"], row["language"]): row["score"] for row in rows}
+    assert scores.keys() == {(task, language) for task in tasks for language in texts}
+    for language, of in texts.items():
+        similarity = similarities(own_model, images, of)
+        for direction, queries in {"T2I": similarity.t(), "I2T": similarity}.items():
+            ranks = (queries > similarity.diag()[:, None]).sum(dim=1)
+            expected = (1 / torch.log2(ranks + 2.0))[ranks < 10].sum().item() / NUM_SCENES
+            for name in ("XM3600", "Multi30k"):
+                assert scores[f"{name}{direction}Retrieval", language] == pytest.approx(expected, abs=2e-5)
