@@ -53,9 +53,17 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def no_test_inherits_silence():
-    """sentence-transformers turns all logging off while it loads, which may outlast it."""
-    logging.disable(logging.NOTSET)
+def logging_stays_as_it_is():
+    """A test that leaves logging off, or quieter, hides the warnings that a later one waits for."""
+
+    def describe():
+        root = logging.getLogger()
+        silent = [name for name, logger in root.manager.loggerDict.items() if getattr(logger, "disabled", False)]
+        return {"level": root.level, "disabled": root.manager.disable, "filters": root.filters[:], "silent": silent}
+
+    before = describe()
+    yield
+    assert describe() == before
 
 
 @pytest.fixture(autouse=True)

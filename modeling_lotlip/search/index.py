@@ -53,7 +53,7 @@ NUM_EXACT = 50_000
 # Of the exact first `RECALL_K` the approximate search finds at least this share, as measured with so many pictures
 LEAST_RECALL, RECALL_K, NUM_MEASURED = 0.98, 10, 200
 # How many cells are looked into, and for each result how many candidates are compared exactly: the first that do
-EFFORTS = ((20, 10), (40, 20), (80, 20), (160, 40))
+EFFORTS = ((20, 10), (30, 20), (40, 20), (60, 20), (80, 20), (120, 40), (160, 40))
 # A text is as far above those that fit no picture as the median of these is above their weaker sixth, times this
 LINE = 1.5
 # Copies are nearer to each other than this share of the distance to another picture that this many pictures fall

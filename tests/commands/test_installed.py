@@ -61,7 +61,7 @@ def run(installed, workspace):
     """Runs a command of the installed package in the user's folder."""
 
     def run(*command: str, status: int = 0) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
         environment |= {
             "HF_HOME": str(workspace / "cache"),
             "PATH": f"{installed / 'bin'}{os.pathsep}{os.environ['PATH']}",

@@ -77,7 +77,6 @@ def workspace(tmp_path, model_dir, monkeypatch):
     (tmp_path / "no_model" / "config.json").write_text("{}")
     (tmp_path / "model").symlink_to(model_dir)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     return tmp_path
 

@@ -61,9 +61,8 @@ def caption(tmp_path) -> Callable[..., list[dict]]:
 
 
 @pytest.fixture
-def fail(tmp_path, capsys, monkeypatch) -> Callable[..., str]:
+def fail(tmp_path, capsys) -> Callable[..., str]:
     """Runs the command in this process, and returns the line that says what is wrong."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     def run(*captioners: str, **options: object) -> str:
         capsys.readouterr()

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_it_answers_until_ctrl_c(model_dir):
     command = [sys.executable, "-m", "lotlip", "serve", "--model", str(model_dir), "--device", "cpu", "--port", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as server:
         try:

@@ -93,7 +93,7 @@ def test_a_scene_depends_on_seed_and_index_only():
         subprocess.run(
             [sys.executable, "-c", code],
             cwd=ROOT,
-            env=os.environ | {"PYTHONHASHSEED": hash_seed, "HF_HUB_OFFLINE": "1"},
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,
             check=True,

@@ -1,7 +1,7 @@
 """
-Losses and gradients of every batch of an epoch, computed by as many processes as launch this file.
+Losses and gradients of every batch of an epoch, computed by as many processes as launch this file, in several ways.
 
-    torchrun --nproc_per_node 2 FILE OUTPUT GLOBAL_BATCH_SIZE frozen|trained whole|groups|chunks OBJECTIVE
+    torchrun --nproc_per_node 2 FILE OUTPUT GLOBAL_BATCH_SIZE "frozen|trained whole|groups|chunks OBJECTIVE" ...
 """
 
 import sys
@@ -45,11 +45,8 @@ def build_data():
     )
 
 
-def main():
-    output_file, vision = sys.argv[1], sys.argv[3]
-    global_batch_size, how = int(sys.argv[2]), sys.argv[4]
-    accelerator = Accelerator(cpu=True)
-    name, *dims = sys.argv[5].split()  # such as "lotlip 16 4"
+def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) -> list[dict]:
+    vision, how, name, *dims = way.split()  # such as "trained chunks lotlip 16 4"
     objective = choose_objective(name, map(int, dims))
     if objective.loss_options:  # fewer components than images of a batch
         objective = replace(objective, loss_options={"num_components": 1})
@@ -111,6 +108,13 @@ def main():
                             parameter -= 0.05 * parameter.grad
             prepared.zero_grad()
             steps.append(step)
+    return steps
+
+
+def main():
+    output_file, global_batch_size, *ways = sys.argv[1:]
+    accelerator = Accelerator(cpu=True)
+    steps = {way: compute_steps(way, int(global_batch_size), accelerator) for way in ways}
     torch.save(
         {"num_processes": accelerator.num_processes, "steps": steps}, f"{output_file}.{accelerator.process_index}"
     )

@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from modeling_lotlip.data.scenes import make_scene
@@ -126,6 +125,8 @@ IS_OPAQUE = """[...document.querySelectorAll('.search-page')].every(part => {
 
 def serious_problems(page) -> list[str]:
     """What axe-core finds on the page as it is that keeps someone from using it: each rule with its element."""
+    from axe_playwright_python.sync_playwright import Axe  # of the extra that only these tests need
+
     page.wait_for_function(IS_OPAQUE)
     violations = Axe().run(page).response["violations"]
     return [

@@ -53,7 +53,7 @@ def tree(tmp_path_factory) -> Path:
 
 def test_is_a_model_of_the_library(tree, model_dir, tmp_path):
     for source, path in (("package", ROOT), ("tree", tree / "src")):
-        environment = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-c", LOAD, source, tmp_path / source, model_dir]
         subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     package, tree = load_file(tmp_path / "package"), load_file(tmp_path / "tree")
@@ -111,7 +111,7 @@ def test_checkpoints_with_the_original_names(tree, tmp_path):
         make_hub_folder(checkpoint, folder, config_path, tokenizer_path)
         convert_checkpoint(checkpoint, f"{folder}.converted", config_path, tokenizer_path)
 
-    environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", LOAD_ORIGINAL, *checkpoints], cwd=tmp_path, env=environment, check=True)
     for folder in checkpoints:
         loaded = load_file(f"{folder}.loaded")
