@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # Of files that cannot be read so many are named
 NUM_NAMED = 20
 # What stands above results that are no better than chance
-WEAK = "Weak, no more similar than what texts find that fit no picture:"
+WEAK = "Weak results (texts that fit no picture find results as similar):"
 
 
 def note_file_names(texts: list[str]) -> list[str]:

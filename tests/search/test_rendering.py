@@ -126,7 +126,7 @@ def test_a_text_that_is_not_read_is_struck_out():
     query = Query(torch.ones(4), sentences, torch.ones(4, 4))
     reader = read_page(format_results(make_answer(query, []), lambda name: None, 11))
     text = " ".join(reader.text.split())
-    assert "The model reads the first 3 of 6 words and ranks the pictures by these." in text
+    assert "The model reads only the first 3 of 6 words, and ranks the pictures by these." in text
     assert "… b. c d. e f." in text and reader.tags["s"] == 2
     whole = format_results(make_answer(query._replace(sentences=sentences[:2]), []), lambda name: None, 11)
     assert "struck out" not in whole
