@@ -269,7 +269,7 @@ def test_a_query_of_2000_words(address, open_page):
     search(page, " ".join(["the ground is sand."] * 499 + ["a red boat house."]))
     notice = page.locator("#results [role=status]")
     notice.wait_for()
-    num_read = int(re.search(r"reads the first (\d+) of 2000 words", notice.inner_text())[1])
+    num_read = int(re.search(r"reads only the first (\d+) of 2000 words", notice.inner_text())[1])
     assert 50 < num_read < 126
     page.click("text=Words that the model does not read")
     assert len(" ".join(page.locator("#results .query s").all_inner_texts()).split()) == 2000 - num_read
