@@ -343,7 +343,7 @@ def take_step(training: Training, batch: dict[str, torch.Tensor], report: dict[s
         training.model,
         batch,
         training.optimizer,
-        choose_objective(args.objective, args.matryoshka_dims),
+        choose_objective(args.objective, args.matryoshka_dims, args.hard_negatives),
         training.accelerator,
         keep_duplicate_negatives=args.keep_duplicate_negatives,
         tokens_per_chunk=args.grad_cache_tokens,

@@ -38,7 +38,7 @@ from modeling_lotlip.training.checkpoints import SETTINGS_FILE, list_checkpoints
 from modeling_lotlip.training.saving import RESULTS_FILE
 
 
-Options = dict[str, int | str | bool]
+Options = dict[str, int | str | bool | tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Group:
         question (`str`):
             The title of the table.
         settings (`dict[str, dict]`):
-            By name, the arguments of `train_lotlip.py` in which they differ; True for one without a value. Equal
-            arguments are the same setting in all groups.
+            By name, the arguments of `train_lotlip.py` in which they differ; True for one without a value, a tuple for
+            one with several. Equal arguments are the same setting in all groups.
         is_against_flops (`bool`, *optional*, defaults to `False`):
             Whether to show the results against the operations of the text tower for a text of the token limit.
     """
@@ -119,6 +119,14 @@ GROUPS = {
             "DeBias-CLIP": {"objective": "debias"},
             "LoTLIP": LOTLIP,
         },
+    ),
+    "hard_negatives": Group(
+        "Long captions with a false detail, as further negatives",
+        {"0": LOTLIP} | {str(number): LOTLIP | {"hard_negatives": number} for number in (1, 2)},
+    ),
+    "matryoshka": Group(
+        "Embeddings whose first numbers are trained to be embeddings too",
+        {"whole": LOTLIP, "64, 32, 16, 8": LOTLIP | {"matryoshka_dims": (64, 32, 16, 8)}},
     ),
 }
 
@@ -212,11 +220,14 @@ def make_cell(options: Options, seed: int) -> Cell:
     'no_corner_attention_mask,num_corner_tokens=2,seed=1'
     >>> " ".join(cell.words)
     '--no_corner_attention_mask --num_corner_tokens 2 --seed 1'
+    >>> make_cell({"matryoshka_dims": (16, 8)}, seed=1).name
+    'matryoshka_dims=16-8,seed=1'
     ```"""
     names, words = [], []
     for option, value in [*sorted(options.items()), ("seed", seed)]:
-        names.append(option if value is True else f"{option}={value}")
-        words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+        values = [str(part) for part in (value if isinstance(value, tuple) else (value,)) if part is not True]
+        names.append(f"{option}={'-'.join(values)}" if values else option)
+        words += [f"--{option}", *values]
     return Cell(",".join(names), tuple(words))
 
 

@@ -22,11 +22,13 @@ run at once. The tables are `results.md` and `results.json`.
 
 import json
 import math
+import random
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as dataclass_fields
+from itertools import islice
 from operator import mul
 from pathlib import Path
 
@@ -38,6 +40,7 @@ from filelock import FileLock
 from torch import nn
 from torch.nn.functional import avg_pool2d, normalize, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import get_scheduler
 from transformers.masking_utils import create_bidirectional_mask
 
@@ -95,6 +98,19 @@ class Setting:
             What corner i of m is computed on: `"all"` of the long caption, or every m-th sub-caption (`"part"`).
         corner_sees (`str`, *optional*, defaults to `"all"`):
             What it is contrasted with: the image, or a crop of it, from top left to bottom right (`"crop"`).
+        false_details (`str`, *optional*):
+            A long caption with a false detail (`--hard_negatives 1`) is a negative of its own image (`"own"`) or of
+            all images (`"all"`) in the softmax of images among texts, or alone against the true one (`"pair"`).
+        num_similar (`int`, *optional*, defaults to 1):
+            A batch is made of groups of so many images that are nearest neighbours.
+        average_decay (`float`, *optional*, defaults to 0.0):
+            The weights are the exponential moving average of those of all steps, with this decay.
+        layer_decay (`float`, *optional*, defaults to 1.0):
+            What the rate of a text layer is multiplied by for the one below it.
+        num_teachers (`int`, *optional*, defaults to 0):
+            Models, of other seeds, whose similarities of images and texts are learned too, in the mean.
+        best_of (`int`, *optional*, defaults to 0):
+            The weights are those, after every so many steps, that find most on the validation split.
         learning_rate, logit_scale (`float`, *optional*):
             The rate, and the inverse temperature at the start. Default: those that the validation split chose.
     """
@@ -112,6 +128,12 @@ class Setting:
     corner_heads: bool = False
     corner_reads: str = "all"
     corner_sees: str = "all"
+    false_details: str | None = None
+    num_similar: int = 1
+    average_decay: float = 0.0
+    layer_decay: float = 1.0
+    num_teachers: int = 0
+    best_of: int = 0
     learning_rate: float | None = None
     logit_scale: float | None = None
 
@@ -227,10 +249,33 @@ GROUPS = {
             for name in ("2 corners", "penalty 0.1", "penalty 1", "parts", "crops", "start as words", "own heads")
         ],
     ),
+    "hard_negatives": Group(
+        "Harder negatives",
+        {"none": BOTH_THRICE}
+        | {f"false detail, {kind}": replace(BOTH_THRICE, false_details=kind) for kind in ("own", "all", "pair")}
+        | {f"groups of {number}": replace(BOTH_THRICE, num_similar=number) for number in (4, 16)},
+        [
+            (name, "none")
+            for name in ("false detail, own", "false detail, all", "false detail, pair", "groups of 4", "groups of 16")
+        ],
+    ),
+    "fine_tuning": Group(
+        "Ways to fine-tune",
+        {
+            "none": BOTH_THRICE,
+            "average 0.8": replace(BOTH_THRICE, average_decay=0.8),
+            "average 0.9": replace(BOTH_THRICE, average_decay=0.9),
+            "teachers": replace(BOTH_THRICE, num_teachers=4),
+            "best of steps": replace(BOTH_THRICE, best_of=5),
+            "layer decay 0.8": replace(BOTH_THRICE, layer_decay=0.8),
+        },
+        [(name, "none") for name in ("average 0.8", "average 0.9", "teachers", "best of steps", "layer decay 0.8")],
+    ),
 }
 
 # The settings that are asked what of a long text they use
 SENSITIVE = (SHORT, LONG, BOTH, BOTH_THRICE, LOTLIP, GROUPS["objectives"].settings["DeBias-CLIP"])
+SENSITIVE += tuple(GROUPS["hard_negatives"].settings.values())
 NUM_TOKENS = [8, 16, 32, 48, 64, 96, 126]
 
 # What is tried of each objective, and the seed of these trainings, which counts for nothing else
@@ -388,12 +433,15 @@ class Features:
             The class token, and means of two by two patches.
         states (`dict[bytes, torch.Tensor]`):
             What frozen layers of the text tower made of texts: see [`UpperTextModel`].
+        taught (`dict[Setting, torch.Tensor]`):
+            What teachers made of the short and long captions (pictures, 2, dim) of pictures that are trained on.
     """
 
     whole: torch.Tensor
     crops: torch.Tensor | None = None
     tokens: torch.Tensor | None = None
     states: dict[bytes, torch.Tensor] = field(default_factory=dict)
+    taught: dict[Setting, torch.Tensor] = field(default_factory=dict)
 
 
 def compute_features(args: PhotographsArguments, data: Data, settings: list[Setting], accelerator: Accelerator):
@@ -449,6 +497,7 @@ def make_train_args(args: PhotographsArguments, setting: Setting, seed: int = 0)
     fields = {name: value for name, value in asdict(setting).items() if name in names}
     if setting.corner_reads == "part":  # the whole caption for [CLS], and a part for each corner
         fields["num_long_captions"] = 1 + setting.num_corner_tokens
+    fields["hard_negatives"] = int(setting.false_details is not None)
     return TrainArguments(
         output_dir=args.output_dir,
         dataset_name="imagefolder" if args.data_dirs else None,
@@ -471,6 +520,14 @@ class PartsForCorners(CaptionedImages):
         sub_captions = self.reader.sub_captions(whole)
         parts = [join_sub_captions(sub_captions[place :: len(others)]) for place in range(len(others))]
         return short, [whole, *parts], unmatched
+
+
+class FalseDetails(CaptionedImages):
+    """Of each long caption three copies with a false detail, the same for every seed, so that each is read once."""
+
+    def draw_hard_negatives(self, index: int, long_captions: list[str], generator: random.Random) -> list[str]:
+        same = random.Random(f"{index} {generator.randrange(3)}")
+        return super().draw_hard_negatives(index, long_captions, same)
 
 
 class OwnHeadsModel(LotlipModel):
@@ -659,6 +716,22 @@ def measure_likeness(long_embeds: torch.Tensor) -> torch.Tensor:
     return products[:, rows, columns].square().mean(dim=1)
 
 
+def contrast_false(
+    image_embeds: torch.Tensor, slots: torch.Tensor, false_slots: torch.Tensor, scale: torch.Tensor, kind: str
+) -> torch.Tensor:
+    """
+    What texts (rows, slots, dim) of which a detail is false (rows, slots, dim) add to the loss of each slot (slots,),
+    as negatives of their own image or of all of them. An absent one is zero, and adds nothing.
+    """
+    logits = torch.einsum("id,jsd->sij", scale * image_embeds.float(), slots.float())
+    others = torch.einsum("id,jsd->sij", scale * image_embeds.float(), false_slots.float())
+    is_absent = (false_slots == 0).all(dim=-1).T[:, None]
+    others = others.masked_fill(is_absent, -torch.inf)
+    reference = logits.diagonal(dim1=1, dim2=2) if kind == "pair" else logits.logsumexp(dim=2)
+    added = others.logsumexp(dim=2) if kind == "all" else others.diagonal(dim1=1, dim2=2)
+    return 0.5 * nn.functional.softplus(added - reference).mean(dim=1)
+
+
 def compute_loss(
     image_embeds: torch.Tensor,
     text_embeds: torch.Tensor,
@@ -667,9 +740,12 @@ def compute_loss(
     setting: Setting,
     batch: dict[str, torch.Tensor],
     accelerator: Accelerator,
+    taught: torch.Tensor | None = None,
 ) -> GlobalLoss:
     """The loss of a batch: that of the objective, with the weights and the additions of the setting."""
     options = {"batch": batch, "objective": OBJECTIVES[setting.objective], "accelerator": accelerator}
+    if setting.false_details is not None:
+        text_embeds, false_embeds = text_embeds[:, :2], text_embeds[:, 2:]
     slots = choose_slots(text_embeds, setting)
     if setting.corner_sees == "crop":
         shared = global_loss(image_embeds, slots[:, :2], **get_scalars(model), **options)
@@ -682,19 +758,73 @@ def compute_loss(
         total = num_shared * shared.loss + sum(of_crops)
         return shared._replace(loss=total / (num_shared + len(of_crops)))
     loss = global_loss(image_embeds, slots, **get_scalars(model), **options)
+    if setting.false_details is not None:
+        scale = model.logit_scale.exp()
+        added = contrast_false(image_embeds, text_embeds[:, 1:], false_embeds, scale, setting.false_details).sum()
+        loss = loss._replace(loss=loss.loss + added * setting.long_weight / slots.shape[1])
+    if setting.num_teachers > 0:
+        logits, taught = (
+            model.logit_scale.exp() * torch.einsum("id,jsd->sij", image_embeds.float(), texts.float())
+            for texts in (text_embeds, taught)
+        )
+        loss = loss._replace(loss=0.5 * loss.loss + 0.5 * mimic(logits, taught.detach()))
     if setting.corner_penalty > 0:
         loss = loss._replace(loss=loss.loss + setting.corner_penalty * measure_likeness(slots[:, 1:]).mean())
     return loss
 
 
+def mimic(logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+    """The cross entropy of similarities (slots, images, texts) with those of teachers, of both directions."""
+    parts = [-(taught.softmax(dim=dim) * logits.log_softmax(dim=dim)).sum(dim=dim).mean() for dim in (1, 2)]
+    return sum(parts) / 2
+
+
+def teach(args, setting: Setting, data: Data, features: Features, accelerator: Accelerator) -> torch.Tensor:
+    """What teachers make of short and long captions, in the mean: (pictures, 2, dim)."""
+    own = replace(setting, num_teachers=0)
+    if own not in features.taught:
+        rows = data.dataset.select(range(data.num_trained))
+        captions = group_captions(rows)
+        found = torch.zeros(data.num_trained, 2, features.whole.shape[1])
+        for number in range(setting.num_teachers):
+            model, processor = train(args, own, TUNING_SEED + 1 + number, data, features, accelerator)
+            with accelerator.autocast():
+                for slot, texts in enumerate(captions.values()):
+                    for embeds, places in zip(embed_all(model, processor, list(texts)), texts.values()):
+                        found[places, slot] += embeds
+        features.taught[own] = normalize(found, dim=-1)
+    return features.taught[own]
+
+
+class SimilarImages(BatchSampler):
+    """Batches of groups of images that are nearest neighbours of one of them, among those that are left."""
+
+    def __init__(self, features: torch.Tensor, number: int, *args):
+        super().__init__(*args)
+        features = normalize(features, dim=-1)
+        self.neighbours = (features @ features.T).argsort(dim=1, descending=True).tolist()
+        self.number = number
+
+    def order(self) -> list[int]:
+        left, order = dict.fromkeys(super().order()), []
+        while left:
+            first = next(iter(left))
+            del left[first]
+            others = (place for place in self.neighbours[first] if place in left)
+            group = list(islice(others, self.number - 1))
+            order += [first, *group]
+            for place in group:
+                del left[place]
+        return order
+
+
 def draw_batches(
-    samples: CaptionedImages, collate: SampleCollator, size: int, seed: int
+    samples: CaptionedImages, collate: SampleCollator, sampler: BatchSampler
 ) -> Iterator[tuple[dict[str, torch.Tensor], list[int]]]:
     """
     Batches without end, each with the places of its pictures. The rest of an epoch that makes no whole batch is left
     out.
     """
-    sampler = BatchSampler(len(samples.captions), min(size, len(samples.captions)), seed, 0, 1)
     while True:
         for keys in sampler:
             if len(keys) == sampler.global_batch_size:
@@ -704,33 +834,83 @@ def draw_batches(
 
 def train(args: PhotographsArguments, setting: Setting, seed: int, data: Data, features: Features, accelerator):
     """Trains a setting with a seed: the model, in evaluation mode, and its processor."""
+    taught = teach(args, setting, data, features, accelerator) if setting.num_teachers > 0 else None
     set_seed(seed)
     model, processor = make_model(args, setting, data, seed, features.states)
     train_args = make_train_args(args, setting, seed)
     sample_class = PartsForCorners if setting.corner_reads == "part" else CaptionedImages
+    if setting.false_details is not None:
+        sample_class = FalseDetails
     samples = sample_class(data.dataset.select(range(data.num_trained)), make_reader(data), train_args, seed)
     samples.num_views = 1
     compares_tokens = OBJECTIVES[setting.objective].is_token_wise
     samples.image_features = (features.tokens if compares_tokens else features.whole)[:, None]
     collate = SampleCollator(processor, processor.tokenizer.model_max_length)
-    groups = parameter_groups(model, train_args.weight_decay)
+    groups = layer_groups(model, train_args.weight_decay, setting)
     optimizer = torch.optim.AdamW(groups, lr=setting.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
     scheduler = get_scheduler("cosine", optimizer, args.max_train_steps // 10, args.max_train_steps)
     model, optimizer = accelerator.prepare(model, optimizer)
     model.train()
     model.vision_model.eval()
-    batches = draw_batches(samples, collate, args.per_device_train_batch_size, seed)
-    for _, (batch, places) in zip(range(args.max_train_steps), batches):
+    size = min(args.per_device_train_batch_size, data.num_trained)
+    sampler = SimilarImages(
+        features.whole[: data.num_trained], setting.num_similar, data.num_trained, size, seed, 0, 1
+    )
+    batches = draw_batches(samples, collate, sampler)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kept, best = [parameter.detach().clone() for parameter in trained], 0
+    for step, (batch, places) in zip(range(1, args.max_train_steps + 1), batches):
         embeds = BatchGroups(batch, accelerator).embed(model, accelerator.device)
         crops = features.crops[places].to(accelerator.device) if features.crops is not None else None
-        loss = compute_loss(*embeds, crops, model, setting, batch, accelerator)
+        of_batch = taught[places].to(accelerator.device) if taught is not None else None
+        loss = compute_loss(*embeds, crops, model, setting, batch, accelerator, of_batch)
         accelerator.backward(loss.loss)
         result = update(model, optimizer, loss, train_args.max_grad_norm, accelerator)
         if not result.is_taken:
             raise ValueError(f"{setting.name}, seed {seed}: loss or gradients are not finite. Lower the rate.")
         scheduler.step()
+        if setting.average_decay > 0:
+            get_ema_multi_avg_fn(setting.average_decay)(kept, trained, step)
+        if setting.best_of > 0 and (step % setting.best_of == 0 or step == args.max_train_steps):
+            found = validate(model, processor, data, features, accelerator)
+            if found > best:
+                best, kept = found, [parameter.detach().clone() for parameter in trained]
+            model.train()
+            model.vision_model.eval()
+    if setting.average_decay > 0 or setting.best_of > 0:
+        with torch.no_grad():
+            for parameter, value in zip(trained, kept):
+                parameter.copy_(value)
     accelerator.free_memory()
     return model.eval(), processor
+
+
+def layer_groups(model: LotlipModel, weight_decay: float, setting: Setting) -> list[dict]:
+    """The parameters with their rates, lower ones for lower layers of the text tower: see `layer_decay`."""
+    groups = []
+    depth = len(model.text_model.layers)
+    depths = {}
+    for name, parameter in model.text_model.named_parameters():
+        kind, number, *_ = name.split(".")
+        depths[parameter] = 0 if kind == "embeddings" else int(number) + 1 if kind == "layers" else depth
+    for group in parameter_groups(model, weight_decay):
+        by_depth = {}
+        for parameter in group["params"]:
+            by_depth.setdefault(depths.get(parameter, depth), []).append(parameter)
+        for own, parameters in by_depth.items():
+            rate = setting.learning_rate * setting.layer_decay ** (depth - own)
+            groups.append({**group, "params": parameters, "lr": rate})
+    return groups
+
+
+@torch.inference_mode()
+def validate(model, processor, data: Data, features: Features, accelerator: Accelerator) -> float:
+    """The mean reciprocal rank on the validation split."""
+    model.eval()
+    with accelerator.autocast():
+        collections = data.collections["validation"]
+        found = {each.name: rank_collection(model, processor, each, features) for each in collections}
+    return statistics.fmean(mean_reciprocal_rank({"collections": found}, name) for name in found)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

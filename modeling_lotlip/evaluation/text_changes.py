@@ -142,18 +142,16 @@ def exchange_sentence(sub_captions: list[str], generator: random.Random, sentenc
 Change = Callable[[list[str], random.Random], list[str] | None]
 
 
-def list_details(texts: list[list[str]]) -> dict[str, Change]:
+def list_details(colours: Sequence[str] = COLOURS, sentences: Sequence[str] = ()) -> dict[str, Change]:
     """
     The changes that make a detail of a text false, by their names.
 
     Args:
-        texts (`list[list[str]]`):
-            The sub-captions of all texts: a colour is swapped for another one that they name, a sentence for one of
-            theirs.
+        colours (`Sequence[str]`, *optional*):
+            A colour is exchanged for another one of these.
+        sentences (`Sequence[str]`, *optional*):
+            A sentence is exchanged for one of these.
     """
-    words = {word.lower() for parts in texts for text in parts for word in re.findall(r"\w+", text)}
-    colours = sorted(words & set(COLOURS))
-    sentences = sorted({text for parts in texts for text in parts})
     families = {
         "one colour swapped": [[name for name in colours if name != other] for other in ("grey", "gray")],
         "one number swapped": [NUMBERS],
@@ -170,13 +168,45 @@ def list_changes(texts: list[list[str]]) -> dict[str, Change]:
 
     Args:
         texts (`list[list[str]]`):
-            As of [`list_details`].
+            The sub-captions of all texts: a colour is swapped for another one that they name, a sentence for one of
+            theirs.
     """
+    words = {word.lower() for parts in texts for text in parts for word in re.findall(r"\w+", text)}
+    sentences = sorted({text for parts in texts for text in parts})
     return {
         "sentences permuted": permute,
         "first sentence dropped": drop_first,
         "another sentence dropped": drop_another,
         "last sentence dropped": drop_last,
         "one statement negated": negate,
-        **list_details(texts),
+        **list_details(sorted(words & set(COLOURS)), sentences),
     }
+
+
+def falsify(sub_captions: list[str], sentences: Sequence[str], generator: random.Random) -> list[str] | None:
+    """
+    A text with one detail changed by a rule, drawn of those that fit: see [`list_details`]. None if none fits.
+
+    Args:
+        sub_captions (`list[str]`):
+            The text.
+        sentences (`Sequence[str]`):
+            Sentences of another text, of which one may be taken.
+        generator (`random.Random`):
+            Draws.
+
+    Example:
+
+    ```python
+    >>> import random
+    >>> from modeling_lotlip.evaluation.text_changes import falsify
+
+    >>> falsify(["A boat", "It lies on the left"], [], random.Random(0))
+    ['A boat', 'It lies on the right']
+    ```"""
+    changes = list(list_details(sentences=sentences).values())
+    for change in generator.sample(changes, len(changes)):
+        changed = change(sub_captions, generator)
+        if changed is not None:
+            return changed
+    return None

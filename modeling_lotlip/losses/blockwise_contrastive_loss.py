@@ -5,6 +5,7 @@
 from collections.abc import Callable
 
 import torch
+from torch.nn.functional import pad
 
 from .driver import Block, Terms, blockwise_loss, softmax_gradient
 
@@ -36,6 +37,7 @@ def blockwise_contrastive_loss(
     logit_scale: torch.Tensor,
     present: torch.Tensor | None = None,
     short_groups: torch.Tensor | None = None,
+    num_hard_negatives: int = 0,
     block_size: int = 2**26,
     gather: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach,
     process_index: int = 0,
@@ -61,6 +63,11 @@ def blockwise_contrastive_loss(
         short_groups (`torch.Tensor` of shape `(batch_size,)`, *optional*):
             Integers. In the first slot images of the same group are no negatives of each other, as when they have the
             same short caption.
+        num_hard_negatives (`int`, *optional*, defaults to 0):
+            Behind the slots of short and long captions, those of the long ones come again so many times: as texts that
+            are false of their own image, which is classified among them too (Yuksekgonul et al., 2023,
+            https://arxiv.org/abs/2210.01936, who let all images be). They are positives of nothing, and an embedding
+            of zeros is none.
         block_size (`int`, *optional*, defaults to 2**26):
             The most similarities of a block, 4 bytes each, of which some copies are needed. A block has a row of all
             slots at least.
@@ -77,6 +84,9 @@ def blockwise_contrastive_loss(
         `torch.Tensor` of shape `()`: the mean over the slots that have at least two pairs, in float32; 0 if none has.
         With `return_slot_losses` a pair of it and the losses of the slots.
 
+    Raises:
+        `ValueError`: if there are not as many slots as hard negatives would give.
+
     Example:
 
     ```python
@@ -88,11 +98,24 @@ def blockwise_contrastive_loss(
     >>> round(blockwise_contrastive_loss(image_embeds, text_embeds, torch.tensor(2.0), block_size=24).item(), 4)
     0.3408
     ```"""
+    hard_negatives = None
+    if num_hard_negatives > 0:
+        num_slots, rest = divmod(text_embeds.shape[1] - 1, 1 + num_hard_negatives)
+        if rest > 0:
+            raise ValueError(
+                f"`num_hard_negatives` is {num_hard_negatives}, but `text_embeds` has {text_embeds.shape[1]} slots: "
+                f"the {text_embeds.shape[1] - 1} behind the first must divide by {1 + num_hard_negatives}."
+            )
+        text_embeds, false_embeds = text_embeds.split([1 + num_slots, num_hard_negatives * num_slots], dim=1)
+        # the first slot has none
+        hard_negatives = pad(false_embeds.unflatten(1, (num_hard_negatives, num_slots)), (0, 0, 1, 0))
+        present = present[:, : 1 + num_slots] if present is not None else None
     return blockwise_loss(
         ContrastiveTerms(),
         image_embeds,
         text_embeds,
         logit_scale,
+        hard_negatives=hard_negatives,
         present=present,
         short_groups=short_groups,
         block_size=block_size,

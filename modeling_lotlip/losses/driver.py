@@ -88,8 +88,9 @@ def softmax_gradient(
 class _Comparison:
     """Embeddings of this process compared with those of all processes: see `blockwise_loss` and [`Terms`]."""
 
-    def __init__(self, terms, images, texts, scale, bias, present, groups, gather, first_row, block_size):
+    def __init__(self, terms, images, texts, negatives, scale, bias, present, groups, gather, first_row, block_size):
         self.terms, self.scale, self.bias, self.gather, self.first_row = terms, scale, bias, gather, first_row
+        self.negatives = negatives
         self.images, self.all_images = images, gather(images)
         self.texts, self.all_texts = texts, gather(texts)
         self.present = gather(present).t()  # shape = (slots, all rows)
@@ -127,6 +128,12 @@ class _Comparison:
             values.masked_fill_(~compared, torch.finfo(values.dtype).min)
         return similarities
 
+    def negative_logits(self) -> torch.Tensor:
+        """Those (slots, own rows, negatives) of own images with their own negatives; far below others if absent."""
+        logits = self.scale * torch.einsum("rd,rnsd->srn", self.images, self.negatives)
+        is_absent = (self.negatives == 0).all(dim=-1).permute(2, 0, 1)
+        return logits.masked_fill_(is_absent, torch.finfo(logits.dtype).min)
+
     def gather_terms(self, of_images: bool) -> torch.Tensor:
         """The terms (terms, slots, all rows) of the images or of the texts of all processes."""
         function = self.terms.image_terms if of_images else self.terms.text_terms
@@ -134,7 +141,10 @@ class _Comparison:
             function(self.logits(self.similarities(own, of_images), block), block)
             for block, own in self.blocks(of_images)
         ]
-        return self.gather(torch.cat(parts, dim=2).transpose(0, 2).contiguous()).transpose(0, 2)
+        own_terms = torch.cat(parts, dim=2)
+        if of_images and self.negatives is not None:
+            own_terms = torch.logaddexp(own_terms, self.negative_logits().logsumexp(dim=2))
+        return self.gather(own_terms.transpose(0, 2).contiguous()).transpose(0, 2)
 
     def gradients(self, of_images: bool, *terms: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The gradient of own images or own texts, and what their blocks add to those of scale and bias."""
@@ -153,11 +163,21 @@ class _Comparison:
             own_gradients.append(self.scale * own_gradient)
         return torch.cat(own_gradients), scalar_gradients
 
+    def negative_gradients(self, image_terms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The gradients of own images and of their own negatives, and what these add to that of the scale."""
+        own_rows = slice(self.first_row, self.first_row + len(self.images))
+        shares = (self.negative_logits() - image_terms[0][:, own_rows, None]).exp()
+        gradients = 0.5 * self.weights[:, own_rows, None] * shares  # of the logits
+        of_images = torch.einsum("srn,rnsd->rd", gradients, self.negatives)
+        of_negatives = torch.einsum("srn,rd->rnsd", gradients, self.images)
+        return self.scale * of_images, self.scale * of_negatives, (of_images * self.images).sum()
+
 
 class _BlockwiseLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, terms, images, texts, scale, bias, present, groups, gather, first_row, block_size):
-        comparison = _Comparison(terms, images, texts, scale, bias, present, groups, gather, first_row, block_size)
+    def forward(ctx, *arguments):
+        comparison = _Comparison(*arguments)
+        terms = comparison.terms
         image_terms = comparison.gather_terms(of_images=True) if terms.image_terms is not None else None
         text_terms = comparison.gather_terms(of_images=False)
         ctx.comparison, ctx.terms = comparison, (image_terms, text_terms)
@@ -172,11 +192,17 @@ class _BlockwiseLoss(torch.autograd.Function):
     def backward(ctx, gradient, _):
         image_gradient, _ = ctx.comparison.gradients(True, *ctx.terms)
         text_gradient, own_parts = ctx.comparison.gradients(False, *ctx.terms)
+        negative_gradient = None
+        if ctx.comparison.negatives is not None:
+            of_images, of_negatives, of_scale = ctx.comparison.negative_gradients(ctx.terms[0])
+            image_gradient += of_images
+            negative_gradient = gradient * of_negatives
+            own_parts[0] += of_scale
         # the texts of all processes are all pairs
         scale_gradient, bias_gradient = ctx.comparison.gather(own_parts[None]).sum(dim=0)
         bias_gradient = None if ctx.comparison.bias is None else gradient * bias_gradient
-        gradients = (gradient * image_gradient, gradient * text_gradient, gradient * scale_gradient, bias_gradient)
-        return None, *gradients, None, None, None, None, None
+        gradients = (gradient * image_gradient, gradient * text_gradient, negative_gradient)
+        return None, *gradients, gradient * scale_gradient, bias_gradient, None, None, None, None, None
 
 
 def blockwise_loss(
@@ -185,6 +211,7 @@ def blockwise_loss(
     text_embeds: torch.Tensor,
     logit_scale: torch.Tensor,
     logit_bias: torch.Tensor | None = None,
+    hard_negatives: torch.Tensor | None = None,
     present: torch.Tensor | None = None,
     short_groups: torch.Tensor | None = None,
     block_size: int = 2**26,
@@ -208,6 +235,9 @@ def blockwise_loss(
             Embeddings of texts, as the terms take them.
         logit_scale, logit_bias (`torch.Tensor` of shape `()`):
             What similarities are multiplied by, and what is added to them, if something is.
+        hard_negatives (`torch.Tensor` of shape `(batch_size, negatives, slots, dim)`, *optional*):
+            Texts that are negatives of the own image alone, zero where one is absent: for a loss whose only image term
+            is the logarithm of the sum of exponentials.
         present, short_groups, block_size, gather, process_index, return_slot_losses:
             As in [`blockwise_contrastive_loss`].
 
@@ -222,6 +252,7 @@ def blockwise_loss(
             terms,
             image_embeds.float(),
             text_embeds.float(),
+            hard_negatives.float() if hard_negatives is not None else None,
             logit_scale.float(),
             logit_bias.float() if logit_bias is not None else None,
             present,

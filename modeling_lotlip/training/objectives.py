@@ -92,9 +92,10 @@ OBJECTIVES = {
 }
 
 
-def choose_objective(name: str, matryoshka_dims: Iterable[int] | None = None) -> Objective:
+def choose_objective(name: str, matryoshka_dims: Iterable[int] | None = None, hard_negatives: int = 0) -> Objective:
     """
-    An objective, also for the first numbers of each embedding alone if their dims are given.
+    An objective, also for the first numbers of each embedding alone if their dims are given, and with so many hard
+    negatives of each long caption.
 
     Example:
 
@@ -104,4 +105,7 @@ def choose_objective(name: str, matryoshka_dims: Iterable[int] | None = None) ->
     >>> choose_objective("clip", [64, 32]).matryoshka_dims
     (64, 32)
     ```"""
-    return replace(OBJECTIVES[name], matryoshka_dims=tuple(matryoshka_dims or ()))
+    objective = replace(OBJECTIVES[name], matryoshka_dims=tuple(matryoshka_dims or ()))
+    if hard_negatives > 0:
+        objective = replace(objective, loss_options=objective.loss_options | {"num_hard_negatives": hard_negatives})
+    return objective

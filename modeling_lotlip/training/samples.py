@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import RandomResizedCrop
 from .. import LotlipProcessor
 from ..data.captions import CaptionReader
 from ..data.images import UnreadableImageError, read_image, undecoded
+from ..evaluation.text_changes import falsify
 from ..sub_captions import is_enumeration, join_sub_captions
 from .arguments import ObjectiveArguments
 
@@ -69,6 +70,7 @@ class CaptionedImages(Dataset):
         self.kind_of_short_captions = drawing.short_captions
         self.num_long_captions = drawing.num_long_captions if reader.has_long_captions else 0
         self.num_sub_captions = drawing.num_sub_captions
+        self.num_hard_negatives = drawing.hard_negatives
         self.num_views = num_views
         self.seed = seed
         self.crop = crop
@@ -116,10 +118,29 @@ class CaptionedImages(Dataset):
         drawn = generator.sample(range(len(details)), num_drawn)
         return join_sub_captions([details[place] for place in sorted(drawn)])
 
+    def draw_hard_negatives(self, index: int, long_captions: list[str], generator: random.Random) -> list[str]:
+        """
+        Each of the long captions with a false detail, `num_hard_negatives` times; empty where no rule fits, or if the
+        result is one of them. A false sentence is one of another image, drawn among those of the data set; of a stream
+        there is none.
+        """
+        if self.num_hard_negatives == 0:
+            return []
+        sentences = []
+        if self.captions is not None:
+            other = self.captions[generator.randrange(len(self.captions))]
+            sentences = [part for text in self.reader.long_captions(other) for part in self.reader.sub_captions(text)]
+        drawn = []
+        for text in self.num_hard_negatives * long_captions:
+            false = falsify(self.reader.sub_captions(text), sentences, generator) if text else None
+            false = join_sub_captions(false) if false is not None else ""
+            drawn.append(false if false not in long_captions else "")
+        return drawn
+
     def draw_captions(self, index: int, epoch: int, row: dict) -> tuple[str, list[str], str | None]:
         """
-        A short caption and `num_long_captions` long ones, empty where there is none; and the key of an image without
-        captions in the side files.
+        A short caption and `num_long_captions` long ones, empty where there is none, with the hard negatives behind
+        them; and the key of an image without captions in the side files.
         """
         generator = random.Random(f"{self.seed} {epoch} {index}")
         short_captions = self.reader.short_captions(row) if self.kind_of_short_captions != "none" else []
@@ -132,13 +153,15 @@ class CaptionedImages(Dataset):
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions += [""] * (self.num_long_captions - len(long_captions))
-        return generator.choice(short_captions) if short_captions else "", long_captions, unmatched
+        short_caption = generator.choice(short_captions) if short_captions else ""
+        return short_caption, long_captions + self.draw_hard_negatives(index, long_captions, generator), unmatched
 
     def __getitem__(self, key: tuple) -> dict:
         epoch, index, is_padding, *rows = key
         row = rows[0] if rows else None
         view = epoch if self.num_views is None else epoch % self.num_views
-        sample = {"short_caption": "", "long_captions": [""] * self.num_long_captions, "name": self.name(index, row)}
+        absent = [""] * (self.num_long_captions * (1 + self.num_hard_negatives))
+        sample = {"short_caption": "", "long_captions": absent, "name": self.name(index, row)}
         has_features = False
         if self.image_features is not None:
             features = self.image_features[index, view]

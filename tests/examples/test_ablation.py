@@ -82,8 +82,9 @@ def num_starts(folder: Path) -> int:
 def test_the_grid(monkeypatch, tmp_path):
     cells = ablation.list_cells(list(ablation.GROUPS), [0, 1])
     num_settings = sum(len(group.settings) for group in ablation.GROUPS.values())
-    # both, and both with corners, of the captions; none and all sub-captions; 126 tokens; LoTLIP among the objectives
-    shared = 2 + 1 + 1 + 1 + 1
+    # both, and both with corners, of the captions; none and all sub-captions; 126 tokens; LoTLIP among the objectives,
+    # without hard negatives, and with whole embeddings
+    shared = 2 + 1 + 1 + 1 + 1 + 1 + 1
     assert len(set(cells)) == len({cell.name for cell in cells}) == len(cells) == 2 * (num_settings - shared)
     for cell in cells:
         command = ablation.build_command(cell, tmp_path, ["--config_name", "a"])

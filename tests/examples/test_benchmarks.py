@@ -143,6 +143,21 @@ def test_storage(run, model_dir):
     sizes, reading = run("storage", "--model_name_or_path", model_dir, "--max_eval_samples", 20)
     assert [row["bytes_per_vector"] for row in sizes["rows"].values()] == [128, 64, 32, 4]
     assert list(reading["rows"]) == list(sizes["rows"])
+    whole, first = (sizes["rows"][name] for name in ("float32", "binary"))
+    assert "deviation" not in whole and whole["overlap@10"] == 100 > first["overlap@10"]
+
+
+def test_storage_of_first_numbers(run, model_dir, capsys):
+    models = ("--model_name_or_path", model_dir, model_dir)
+    sizes, _ = run("storage", *models, "--max_eval_samples", 20, "--truncate_dims", 8, 4)
+    rows = sizes["rows"]
+    assert rows["float32, first 8"]["bytes_per_vector"] == 32 == rows["int8"]["bytes_per_vector"]
+    assert rows["binary, first 8"]["bytes_per_vector"] == 1 and "binary, first 4" not in rows
+    assert all(row["deviation"] == 0 for row in rows.values()) and "mean of 2 models" in sizes["title"]
+    assert rows["float32, first 8"]["overlap@10"] < 100
+    assert f"{rows['int8, first 4']['t2i_recall@1']:.1f} ± 0.0" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="`--truncate_dims` must be from 1 to 32"):
+        run("storage", "--model_name_or_path", model_dir, "--max_eval_samples", 20, "--truncate_dims", 33)
 
 
 def test_backends(run, tmp_path):

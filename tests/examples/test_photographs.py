@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.nn.functional import normalize
 from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Dinov2Model
 
 from examples.paper import photographs
@@ -84,6 +85,36 @@ def test_groups_in_miniature(arguments, tmp_path, monkeypatch, capsys):
     assert "first sentence dropped" in reading["changes"]
     with pytest.raises(ValueError, match="max_train_steps = 2, this run has 3"):
         start(monkeypatch, *words, "--max_train_steps", 3)
+
+
+def test_each_way_to_train_changes_the_weights(arguments, monkeypatch):
+    """Negatives, groups, averages, teachers, rates by layer, and the best of the steps, which here is any of two."""
+    trained, train = {}, photographs.train
+
+    def note(args, setting, seed, *others):
+        model, processor = train(args, setting, seed, *others)
+        trained.setdefault((setting, seed), torch.cat([p.detach().flatten() for p in model.text_model.parameters()]))
+        return model, processor
+
+    monkeypatch.setattr(photographs, "train", note)
+    words = [*arguments, "--seeds", 0, "--learning_rate", 1e-2, "--logit_scale", 10]
+    words += ["--groups", "hard_negatives", "fine_tuning", "--leave_out", "false detail, all", "groups of 4"]
+    start(monkeypatch, *words, "average 0.8")
+    settings = GROUPS["hard_negatives"].settings | GROUPS["fine_tuning"].settings
+    rates = {"learning_rate": 1e-2, "logit_scale": 10.0}
+    weights = {name: trained.get((replace(setting, **rates), 0)) for name, setting in settings.items()}
+    plain = weights.pop("none")
+    best = weights.pop("best of steps")
+    assert {name for name, own in weights.items() if own is None} == {
+        "false detail, all",
+        "groups of 4",
+        "average 0.8",
+    }
+    for name, own in weights.items():
+        assert own is None or (not torch.equal(own, plain) and own.isfinite().all()), name
+    assert torch.equal(best, plain), "the last step is the only one that is evaluated"
+    teachers = [seed for setting, seed in trained if setting == replace(settings["none"], **rates) and seed > 0]
+    assert teachers == [photographs.TUNING_SEED + 1 + number for number in range(4)]
 
 
 def test_rates_are_chosen_on_the_validation_split(arguments, tmp_path, monkeypatch, capsys):
@@ -193,6 +224,75 @@ def test_crops_are_compared_with_their_corners(model):
     pairs = zip((images[:, 0], images[:, 0], crops[:, 0], crops[:, 1]), texts.split(1, dim=1))
     expected = [blockwise_contrastive_loss(*pair, model.logit_scale.exp()) for pair in pairs]
     torch.testing.assert_close(loss, sum(expected) / 4)
+
+
+@pytest.mark.parametrize("kind", ["own", "all", "pair"])
+def test_false_captions_are_negatives_of_images_alone(kind):
+    torch.manual_seed(0)
+    images, texts, false = (normalize(torch.randn(5, *shape, 8), dim=-1) for shape in ((), (1,), (1,)))
+    false[3] = 0  # an absent one
+    scale, added = torch.tensor(7.0), 0
+    for row, image in enumerate(images):
+        own = [] if row == 3 else [row]
+        seen = {"own": own, "pair": own, "all": [0, 1, 2, 4]}[kind]
+        others = texts[row] if kind == "pair" else texts[:, 0]
+        logits, of_false = scale * others @ image, scale * false[seen, 0] @ image
+        added += 0.5 * (torch.cat([logits, of_false]).logsumexp(0) - logits.logsumexp(0)) / 5
+    found = photographs.contrast_false(images, texts, false, scale, kind)
+    torch.testing.assert_close(found, added[None])
+
+
+def test_false_details_weigh_as_much_as_their_caption(model):
+    """The loss of the setting is that of the package with a hard negative for each of the three equal slots."""
+    torch.manual_seed(0)
+    images, texts = normalize(torch.randn(6, 8), dim=-1), normalize(torch.randn(6, 3, 8), dim=-1)
+    batch = {"short_input_ids": torch.arange(6)[:, None], "short_attention_mask": torch.ones(6, 1, dtype=torch.long)}
+    setting = GROUPS["hard_negatives"].settings["false detail, own"]
+    loss = photographs.compute_loss(images, texts, None, model, setting, batch, Accelerator(cpu=True)).loss
+    slots = torch.cat([texts[:, :1], *[texts[:, 1:2]] * 3, *[texts[:, 2:]] * 3], dim=1)
+    expected = blockwise_contrastive_loss(images, slots, model.logit_scale.exp(), num_hard_negatives=1)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_batches_of_similar_images():
+    """Each group is an image and those nearest to it of the ones that are left; alone, the order is the plain one."""
+    angles = torch.tensor([0.0, 90, 1, 91, 2, 92, 180, 181]).deg2rad()
+    features = torch.stack([angles.cos(), angles.sin()], dim=1)
+    alone = photographs.SimilarImages(features, 1, 8, 4, 0, 0, 1)
+    assert list(alone) == list(photographs.BatchSampler(8, 4, 0, 0, 1))
+    for epoch in range(5):
+        pairs = photographs.SimilarImages(features, 2, 8, 4, 0, 0, 1)
+        pairs.epoch = epoch
+        order = pairs.order()
+        assert sorted(order) == list(range(8))
+        first, second = order[:2]
+        assert (angles[first] - angles[second]).abs() < 0.04 or {first, second} <= {6, 7}
+
+
+def test_what_teachers_say_is_mimicked():
+    """The loss is the entropy of the teachers at its least, where the similarities are theirs."""
+    taught = torch.randn(2, 4, 4)
+    logits = taught.clone().requires_grad_()
+    loss = photographs.mimic(logits, taught)
+    entropies = [-(taught.softmax(dim) * taught.log_softmax(dim)).sum(dim).mean() for dim in (1, 2)]
+    torch.testing.assert_close(loss, sum(entropies) / 2)
+    loss.backward()
+    torch.testing.assert_close(logits.grad, torch.zeros_like(taught), atol=1e-6, rtol=0)
+
+
+def test_lower_layers_learn_more_slowly(model):
+    setting = Setting(learning_rate=1.0, layer_decay=0.5)
+    rates = {
+        parameter: group["lr"]
+        for group in photographs.layer_groups(model, 0.1, setting)
+        for parameter in group["params"]
+    }
+    text, number = model.text_model, len(model.text_model.layers)
+    assert rates.keys() == {parameter for parameter in model.parameters() if parameter.requires_grad}
+    assert rates[model.text_projection.weight] == rates[text.pooler.dense.weight] == rates[model.logit_scale] == 1
+    for place, layer in enumerate(text.layers):
+        assert {rates[parameter] for parameter in layer.parameters()} == {0.5 ** (number - 1 - place)}
+    assert {rates[parameter] for parameter in text.embeddings.parameters()} == {0.5**number}
 
 
 def test_reading_is_averaged_over_texts():

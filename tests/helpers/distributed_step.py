@@ -46,9 +46,10 @@ def build_data():
 
 
 def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) -> list[dict]:
-    vision, how, name, *dims = way.split()  # such as "trained chunks lotlip 16 4"
-    objective = choose_objective(name, map(int, dims))
-    if objective.loss_options:  # fewer components than images of a batch
+    vision, how, name, *dims = way.split()  # such as "trained chunks lotlip 16 4", or "... 16 negatives"
+    hard_negatives = 2 if "negatives" in dims else 0
+    objective = choose_objective(name, [int(dim) for dim in dims if dim.isdecimal()], hard_negatives)
+    if "num_components" in objective.loss_options:  # fewer components than images of a batch
         objective = replace(objective, loss_options={"num_components": 1})
     dataset = build_data()
     reader = CaptionReader(dataset.column_names, CaptionArguments())
@@ -75,7 +76,8 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
         accelerator.process_index,
         accelerator.num_processes,
     )
-    samples = CaptionedImages(dataset, reader, ObjectiveArguments(num_long_captions=2, num_sub_captions=4))
+    drawing = {"num_long_captions": 2, "num_sub_captions": 4, "hard_negatives": hard_negatives}
+    samples = CaptionedImages(dataset, reader, ObjectiveArguments(**drawing))
     if how == "chunks":
         model.activation_checkpointing_enable()
     prepared = accelerator.prepare(model)

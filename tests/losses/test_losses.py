@@ -62,6 +62,52 @@ def pair_by_pair(image_embeds, text_embeds, scale, bias, present, groups) -> tor
 
 
 @pytest.mark.parametrize("seed", range(4))
+def test_hard_negatives_are_further_columns_of_their_own_image(seed):
+    """Value and gradients, row by row in float64, also where one or the whole caption is absent."""
+    batch_size, slots, number = [(7, 4, 1), (9, 3, 2), (3, 2, 3), (12, 2, 1)][seed]
+    image_embeds, text_embeds, scale, present, groups = random_inputs(batch_size, slots, seed)
+    false_embeds = random_inputs(batch_size, number * (slots - 1), 100 + seed)[1]
+    false_embeds[1, 0], false_embeds[2] = 0, 0
+    trained = [x.requires_grad_() for x in (image_embeds, text_embeds, false_embeds, scale / 10)]
+    exact = [x.detach().double().requires_grad_() for x in trained]
+    all_present = torch.cat([present, (trained[2] != 0).any(dim=-1)], dim=1)
+    loss = blockwise_contrastive_loss(
+        trained[0],
+        torch.cat(trained[1:3], dim=1),
+        trained[3],
+        all_present,
+        groups,
+        num_hard_negatives=number,
+        block_size=3 * slots * batch_size,
+    )
+
+    images, texts, false, factor = exact
+    expected = row_by_row(images, texts, factor, present, groups) + 0 * false.sum()
+    counted = [slot for slot in range(slots) if present[:, slot].sum() > 1]
+    for slot in counted:
+        rows = present[:, slot].nonzero()[:, 0]
+        logits = factor * images[rows] @ texts[rows, slot].t()
+        for row, own in zip(rows.tolist(), logits):
+            if slot > 0:
+                of_row = false[row].reshape(number, slots - 1, -1)[:, slot - 1]
+                of_row = factor * of_row[(of_row != 0).any(dim=-1)] @ images[row]
+                added = torch.cat([own, of_row]).logsumexp(0) - own.logsumexp(0)
+                expected = expected + 0.5 * added / len(rows) / len(counted)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    (3 * loss).backward()
+    (3 * expected).backward()
+    for ours, theirs in zip(trained, exact):
+        largest = theirs.grad.abs().max().clamp(min=1e-3).item()
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * largest)
+
+
+def test_hard_negatives_of_other_slots_are_refused():
+    image_embeds, text_embeds, scale, *_ = random_inputs(4, 4, 0)
+    with pytest.raises(ValueError, match="has 4 slots: the 3 behind the first must divide by 2"):
+        blockwise_contrastive_loss(image_embeds, text_embeds, scale, num_hard_negatives=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_sigmoid_loss_is_that_of_float64(seed):
     batch_size, slots = [(7, 4), (12, 1), (2, 2), (9, 3)][seed]
     image_embeds, text_embeds, scale, present, groups = random_inputs(batch_size, slots, seed)

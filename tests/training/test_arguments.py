@@ -49,6 +49,7 @@ COMPARED_ON_RESUME = {
     "min_crop_scale": 0.7,
     "num_views": 2,
     "matryoshka_dims": [8, 4],
+    "hard_negatives": 1,
     "keep_duplicate_negatives": True,
     "dataset_name": "imagefolder",
     "dataset_config_name": "other",

@@ -1,6 +1,7 @@
 """The objectives of training: each trains, resumes, and leaves a model that loads as any other."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -54,6 +55,32 @@ def test_an_objective_trains_and_resumes(train, tmp_path, recwarn, caplog, objec
     assert type(model) is get_model_class(OBJECTIVES[objective])
     assert model.config.text_config.num_corner_tokens == (2 if objective == "lotlip" else 0)
     assert "logit_bias" not in caplog.text and (model.logit_bias is not None) == ("logit_bias" in weights)
+
+
+def test_hard_negatives_train_and_resume(train, tmp_path):
+    """They add to the first loss, which is otherwise that of the same captions, and are drawn again alike."""
+    options = {"max_train_steps": 4, "logging_steps": 1, "eval_steps": 100, "warmup_steps": 1}
+    options |= {"max_train_samples": 12, "max_eval_samples": 4, "per_device_train_batch_size": 4}
+    plain = train("plain", **options)
+    options["hard_negatives"] = 2
+    whole = train("whole", **options, checkpointing_steps=2)
+    (loss, *_), (without, *_) = (
+        [row["loss_cls"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+        for folder in (whole, plain)
+    )
+    assert without < loss < without + 0.5 * math.log(3), "six columns in place of four: each is about as probable"
+    resumed = tmp_path / "resumed"
+    shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
+    train("resumed", **options, resume_from_checkpoint="latest")
+    weights, expected = (load_file(folder / "model.safetensors") for folder in (resumed, whole))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("wrong", [{"objective": "siglip", "num_long_captions": 1}, {"objective": "clip"}])
+def test_hard_negatives_that_have_no_place_are_refused(wrong):
+    message = "is not for --objective siglip: choose one of lotlip, clip, laclip|--num_long_captions is 0: raise it"
+    with pytest.raises(ValueError, match=f"--hard_negatives 1 .*({message})"):
+        ObjectiveArguments(hard_negatives=1, **wrong)
 
 
 def test_siglip_trained_further_keeps_temperature_and_bias(train, tmp_path):

@@ -218,3 +218,41 @@ def test_wrong_uses_of_a_stream_are_errors(train, shards):
         train("a", dataset_name=shards, streaming=True, max_train_steps=None)
     with pytest.raises(ValueError, match="`--tokenizer_name`"):
         train("b", **STREAM, dataset_name=shards)
+
+
+def draw(hard_negatives: int, num_long_captions: int = 1, **columns) -> list[tuple[str, list[str], str | None]]:
+    """The captions drawn in two epochs for three images, of which the last has no long ones."""
+    columns = {
+        "image": [None] * 3,
+        "caption": ["a", "b", "c"],
+        "long_captions": [["The red boat is on the left. It has two sails."], ["Waves"], []],
+    } | columns
+    dataset = Dataset.from_dict(columns)
+    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    drawing = ObjectiveArguments(num_long_captions=num_long_captions, hard_negatives=hard_negatives)
+    samples = CaptionedImages(dataset, reader, drawing)
+    return [samples.draw_captions(index, epoch, dataset[index]) for epoch in range(20) for index in range(3)]
+
+
+def test_hard_negatives_are_long_captions_with_a_false_detail():
+    """The true captions are those that are drawn without them, and an absent caption has no false one."""
+    without, drawn = draw(0), draw(2)
+    assert [(short, long[:1]) for short, long, _ in drawn] == [(short, long) for short, long, _ in without]
+    assert all(len(long) == 3 for _, long, _ in drawn)
+    assert all(long[1:] == ["", ""] for _, long, _ in drawn[2::3])
+    boats, waves = ({text for _, long, _ in drawn[first::3] for text in long[1:]} for first in (0, 1))
+    true = "The red boat is on the left. It has two sails"
+    assert true not in boats and "Waves" not in waves
+    first, second = true.split(". ")
+    assert {true.replace("left", "right"), f"{first}. Waves"} <= boats
+    assert any(text.startswith(f"{first}. It has") and "two" not in text for text in boats), "another number"
+    assert any(text.endswith(f"on the left. {second}") and "red" not in text for text in boats), "another colour"
+    assert waves == {"", "The red boat is on the left", "It has two sails"}, "a sentence of another image, or nothing"
+
+
+def test_a_true_caption_is_no_hard_negative():
+    """What a rule makes of one caption of an image may be another one of it."""
+    columns = {"long_captions": [["It is left", "It is right"], ["It is left"], []], "caption": [None] * 3}
+    drawn = draw(1, 2, **columns)
+    assert {text for _, long, _ in drawn[0::3] for text in long[2:]} == {""}
+    assert {text for _, long, _ in drawn[1::3] for text in long[2:]} == {"It is right", ""}

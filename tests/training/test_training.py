@@ -34,6 +34,7 @@ WAYS = {
         "trained groups filip",
         "trained chunks long_clip",
         "trained chunks lotlip 16 4",
+        "trained chunks lotlip 16 negatives",
     ],
     4: ["frozen groups lotlip", "trained chunks lotlip"],
 }
