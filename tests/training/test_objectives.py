@@ -64,11 +64,13 @@ def test_hard_negatives_train_and_resume(train, tmp_path):
     plain = train("plain", **options)
     options["hard_negatives"] = 2
     whole = train("whole", **options, checkpointing_steps=2)
-    (loss, *_), (without, *_) = (
-        [row["loss_cls"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-        for folder in (whole, plain)
+    first, without = (
+        next(row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row) for folder in (whole, plain)
     )
-    assert without < loss < without + 0.5 * math.log(3), "six columns in place of four: each is about as probable"
+    added = first["loss_cls"] - without["loss_cls"]
+    assert 0 < added < 0.5 * math.log(3), "six columns in place of four: each is about as probable"
+    slots = [first[f"loss_{name}"] for name in ("short", "cls", "corner_1", "corner_2")]
+    assert first["loss"] == pytest.approx(sum(slots) / 4), "they are no slots of their own"
     resumed = tmp_path / "resumed"
     shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
     train("resumed", **options, resume_from_checkpoint="latest")
