@@ -9,6 +9,7 @@ import mteb
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub import constants, hf_api
 from torch.nn.functional import normalize
 
 from examples import evaluate_on_mteb
@@ -20,9 +21,11 @@ from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.mteb_tasks import LONG_TEXT_TASKS, XTD10_TASKS, Urban1kT2IRetrieval
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from tests.data.test_published import BENCHMARKS, MAKERS, three_images, write  # noqa: F401
+from tests.helpers.hub_server import COMMIT, commit_hash, hub_server
 
 
 NUM_SCENES = 12
+FILE_TEMPLATE = "{repo_id}/resolve/{revision}/{filename}"
 # texts in the small model's words, all different
 TEXTS = [f"a {colour} {thing}" for colour in ("red", "green", "blue") for thing in ("boat", "car", "house", "tree")]
 
@@ -75,6 +78,21 @@ def run(monkeypatch, capsys, tmp_path, own_model):
     return run
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub on loopback with the data sets in `tmp_path / "hub"`, each at the revision that a task of MTEB names."""
+    (tmp_path / "hub").mkdir()
+    with hub_server(tmp_path / "hub") as server:
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.url}/{FILE_TEMPLATE}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        yield server
+    assert server.unknown_routes == []
+
+
 def write_repository(folder, configs: dict[str, dict[str, Dataset]]) -> None:
     """A data set as it lies on the Hub: Parquet files, and a card that names them."""
     card = []
@@ -121,24 +139,19 @@ def test_long_text_tasks_give_the_recall_of_the_evaluation(own_model, streets, r
     assert "| recall_at_1 | 12.5 |" in run("--tasks", *tasks, "--data_root", streets)[0]
 
 
-def test_a_copy_in_the_layout_of_mteb_gives_the_same(own_model, streets, tmp_path):
-    """Such a copy is what `push_dataset_to_hub` makes of a task."""
+def test_a_task_that_is_pushed_to_the_hub_gives_the_same_from_there(own_model, streets, tmp_path, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
     task = Urban1kT2IRetrieval(streets / "urban1k")
-    task.load_data()
-    data = task.dataset["default"]["test"]
-    pairs = [(query, document) for query, of in data["relevant_docs"].items() for document in of]
-    qrels = Dataset.from_dict(
-        {"query-id": [query for query, _ in pairs], "corpus-id": [of for _, of in pairs], "score": [1] * len(pairs)}
-    )
-    sections = {"queries": data["queries"], "corpus": data["corpus"], "qrels": qrels}
-    write_repository(tmp_path / "copy", {name: {"test": section} for name, section in sections.items()})
-
-    copy = Urban1kT2IRetrieval(path=str(tmp_path / "copy"), revision="abc")
-    assert copy.metadata.dataset == {"path": str(tmp_path / "copy"), "revision": "abc"}
+    task.push_dataset_to_hub("me/urban1k-t2i")
+    revision = commit_hash(tmp_path / "hub" / "me" / "urban1k-t2i")
+    hub.requests.clear()
+    copy = Urban1kT2IRetrieval(path="me/urban1k-t2i", revision=revision)
     assert Urban1kT2IRetrieval.metadata.dataset["path"] == "BeichenZhang/Urban1k"
     model = load_mteb_model(str(own_model), "cpu")
     scores = [mteb.evaluate(model, each, cache=None)[0].scores["test"][0] for each in (task, copy)]
     assert scores[0]["ndcg_at_10"] == scores[1]["ndcg_at_10"] > 0
+    assert sum(f"/{revision}/" in request and ".parquet" in request for request in hub.requests) >= 3
 
 
 @pytest.mark.usefixtures("three_images")
@@ -180,8 +193,8 @@ def test_mistakes(tmp_path):
         load_tasks(["XTD10T2IRetrieval"], tmp_path, ["swa"])
 
 
-def test_compositionality(own_model, scenes, tmp_path, run):
-    """MTEB's own tasks read copies of their data sets, of which each has the columns of the one on the Hub."""
+def test_compositionality(own_model, scenes, tmp_path, run, hub):
+    """MTEB's tasks load their data sets from the Hub: each has the columns of the real one, and its revision."""
     images, captions = list(scenes["image"])[:4], [*TEXTS[4:6], *TEXTS[2:4], *TEXTS[:2], *TEXTS[6:]]
     negatives = captions[4:8]
     one, two = {"image": images, "images": images}, {"image_0": images, "image_1": images[1:] + images[:1]}
@@ -206,7 +219,12 @@ def test_compositionality(own_model, scenes, tmp_path, run):
     sections = {"corpus": {"corpus": corpus}, "query": {"test": query}, "qrels": {"test": Dataset.from_dict(qrels)}}
     write_repository(tmp_path / "hub" / "mteb/imagecode-multi", sections)
 
-    _, results = run("--tasks", "compositionality", "--data_root", tmp_path / "hub")
+    for task in mteb.get_tasks(tasks=SUITES["compositionality"]):
+        path, revision = task.metadata.dataset["path"], task.metadata.dataset["revision"]
+        (tmp_path / "hub" / path / COMMIT).write_text(revision)
+
+    _, results = run("--tasks", "compositionality")
+    assert sum(".parquet" in request and request.startswith("GET") for request in hub.requests) == 9
     scores = {row["task"]: row["score"] for row in results}
     assert list(scores) == SUITES["compositionality"]
     similarity = similarities(own_model, images, captions)
@@ -225,7 +243,7 @@ def test_compositionality(own_model, scenes, tmp_path, run):
     assert scores["Winoground"] == pytest.approx(right.float().mean().item())
 
 
-def test_languages(own_model, scenes, tmp_path, run):
+def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
     images, ids = list(scenes["image"]), [f"{number:016x}" for number in range(NUM_SCENES)]
     texts = {"de": TEXTS, "en": [f"{text} sand" for text in TEXTS]}
     columns = {"image_id": ids, "image": images, "image_locale": ["en"] * NUM_SCENES}

@@ -1,4 +1,4 @@
-"""A server on loopback, out of a folder, for the Hub's routes that transformers and huggingface_hub call."""
+"""A server on loopback, out of a folder, for the Hub's routes that transformers, huggingface_hub and datasets call."""
 
 import base64
 import hashlib
@@ -8,26 +8,41 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 # A repository with this file in it sends the files that the file lists only half, then hangs up.
 CUT_OFF = ".cut-off"
+# One with this file has the commit that the file names.
+COMMIT = ".commit"
 
 
 def repo_files(repo: Path) -> dict[str, Path]:
     return {
         file.relative_to(repo).as_posix(): file
         for file in sorted(repo.rglob("*"))
-        if file.is_file() and file.name != CUT_OFF
+        if file.is_file() and file.name not in (CUT_OFF, COMMIT)
     }
 
 
 def commit_hash(repo: Path) -> str:
+    if (repo / COMMIT).exists():
+        return (repo / COMMIT).read_text()
     digest = hashlib.sha1()
     for name, file in repo_files(repo).items():
         digest.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def direct_children(files: list[dict], folder: str) -> list[dict]:
+    """Of files at any depth those that lie in a folder itself, and the folders in it."""
+    children = {}
+    for file in files:
+        name, *deeper = Path(file["path"]).relative_to(folder).parts
+        path = f"{folder}/{name}" if folder else name
+        oid = hashlib.sha1(path.encode()).hexdigest()
+        children[path] = {"type": "directory", "path": path, "size": 0, "oid": oid} if deeper else file
+    return list(children.values())
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -72,9 +87,9 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.route(
-            (r"/api/models/(.+?/[^/]+)/tree/[^/]+(/.*)?", "list_files"),
-            (r"/api/models/(.+?/[^/]+?)(?:/revision/[^/]+)?", "describe"),
-            (r"/(?:spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "send_file"),
+            (r"/api/(?:models|datasets)/(.+?/[^/]+)/tree/[^/]+(/.*)?", "list_files"),
+            (r"/api/(?:models|datasets)/(.+?/[^/]+?)(?:/revision/[^/]+)?", "describe"),
+            (r"/(?:spaces/|datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "send_file"),
         )
 
     do_HEAD = do_GET
@@ -83,9 +98,9 @@ class HubHandler(BaseHTTPRequestHandler):
         self.route(
             (r"/api/repos/create", "create_repo"),
             (r"/api/validate-yaml", "validate_yaml"),
-            (r"/api/(?:models|spaces)/(.+?/[^/]+)/preupload/main", "choose_upload_modes"),
-            (r"/(.+?/[^/]+)\.git/info/lfs/objects/batch", "start_uploads"),
-            (r"/api/(?:models|spaces)/(.+?/[^/]+)/commit/main", "commit"),
+            (r"/api/(?:models|spaces|datasets)/(.+?/[^/]+)/preupload/main", "choose_upload_modes"),
+            (r"/(?:datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", "start_uploads"),
+            (r"/api/(?:models|spaces|datasets)/(.+?/[^/]+)/commit/main", "commit"),
         )
 
     def do_PUT(self):
@@ -104,6 +119,8 @@ class HubHandler(BaseHTTPRequestHandler):
         ]
         if folder and not entries:
             return self.refuse("EntryNotFound")
+        if parse_qs(urlsplit(self.path).query).get("recursive") == ["false"]:
+            entries = direct_children(entries, folder)
         self.reply_json(entries)
 
     def describe(self, repo_id: str):
@@ -169,7 +186,7 @@ class HubHandler(BaseHTTPRequestHandler):
             files = [
                 {
                     "path": file["path"],
-                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                    "uploadMode": "lfs" if file["path"].endswith((".parquet", ".safetensors")) else "regular",
                     "shouldIgnore": False,
                     "oid": None,
                 }
