@@ -525,9 +525,9 @@ class PartsForCorners(CaptionedImages):
 class FalseDetails(CaptionedImages):
     """Of each long caption three copies with a false detail, the same for every seed, so that each is read once."""
 
-    def draw_hard_negatives(self, index: int, long_captions: list[str], generator: random.Random) -> list[str]:
-        same = random.Random(f"{index} {generator.randrange(3)}")
-        return super().draw_hard_negatives(index, long_captions, same)
+    def draw_hard_negatives(self, row: dict, long_captions: list[str], generator: random.Random) -> list[str]:
+        same = random.Random(f"{long_captions} {generator.randrange(3)}")
+        return super().draw_hard_negatives(row, long_captions, same)
 
 
 class OwnHeadsModel(LotlipModel):

@@ -118,23 +118,24 @@ class CaptionedImages(Dataset):
         drawn = generator.sample(range(len(details)), num_drawn)
         return join_sub_captions([details[place] for place in sorted(drawn)])
 
-    def draw_hard_negatives(self, index: int, long_captions: list[str], generator: random.Random) -> list[str]:
+    def draw_hard_negatives(self, row: dict, long_captions: list[str], generator: random.Random) -> list[str]:
         """
         Each of the long captions with a false detail, `num_hard_negatives` times; empty where no rule fits, or if the
-        result is one of them. A false sentence is one of another image, drawn among those of the data set; of a stream
-        there is none.
+        result is another long caption of the image. A false sentence is one of another image, drawn among those of the
+        data set, that this one does not have; of a stream there is none.
         """
         if self.num_hard_negatives == 0:
             return []
+        true = [self.reader.sub_captions(text) for text in self.reader.long_captions(row)]
         sentences = []
         if self.captions is not None:
             other = self.captions[generator.randrange(len(self.captions))]
             sentences = [part for text in self.reader.long_captions(other) for part in self.reader.sub_captions(text)]
+            sentences = [part for part in sentences if not any(part in parts for parts in true)]
         drawn = []
         for text in self.num_hard_negatives * long_captions:
             false = falsify(self.reader.sub_captions(text), sentences, generator) if text else None
-            false = join_sub_captions(false) if false is not None else ""
-            drawn.append(false if false not in long_captions else "")
+            drawn.append("" if false is None or false in true else join_sub_captions(false))
         return drawn
 
     def draw_captions(self, index: int, epoch: int, row: dict) -> tuple[str, list[str], str | None]:
@@ -154,7 +155,7 @@ class CaptionedImages(Dataset):
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
         long_captions += [""] * (self.num_long_captions - len(long_captions))
         short_caption = generator.choice(short_captions) if short_captions else ""
-        return short_caption, long_captions + self.draw_hard_negatives(index, long_captions, generator), unmatched
+        return short_caption, long_captions + self.draw_hard_negatives(row, long_captions, generator), unmatched
 
     def __getitem__(self, key: tuple) -> dict:
         epoch, index, is_padding, *rows = key
