@@ -27,6 +27,7 @@ from transformers import AutoConfig
 
 import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
 from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.embedding.arguments import OutputArguments
 from modeling_lotlip.embedding.models import check_single_embeddings
 from modeling_lotlip.evaluation.mteb_tasks import LONG_TEXT_TASKS, XTD10_TASKS
 from modeling_lotlip.files import format_markdown, write_results
@@ -64,7 +65,6 @@ class MtebArguments(Arguments):
         None, "A folder with one for each benchmark (such as `dci`) and with copies of data sets of the Hub."
     )
     languages: list[str] | None = argument(None, "Of multilingual tasks only these, such as `deu eng`. Default: all.")
-    output_file: Path | None = argument(None, "Write the table there as well: .json, .csv or .md.")
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
     device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
     batch_size: int = argument(64, "Images or texts in a batch.", least=1)
@@ -120,6 +120,7 @@ def load_tasks(
 
     Raises:
         `ValueError`: if there is no such task, or it has none of the languages.
+        `FileNotFoundError`: if the folder of a benchmark is not there.
     """
     tasks = []
     for name in dict.fromkeys(name for suite in names for name in SUITES.get(suite, [suite])):
@@ -137,9 +138,20 @@ def load_tasks(
     return tasks
 
 
-def find_benchmark(data_root: Path | None, name: str) -> Path | None:
-    """The folder of a benchmark; one folder has all languages."""
-    return data_root and data_root / name.removesuffix("-{}")
+def find_benchmark(data_root: Path | None, name: str) -> Path:
+    """
+    The folder of a benchmark; that of `xtd10-{}` has all languages.
+
+    Raises:
+        `FileNotFoundError`: if it is not there.
+    """
+    name = name.removesuffix("-{}")
+    if data_root is None or not (data_root / name).is_dir():
+        where = "is not given" if data_root is None else f"{data_root} has no folder {name!r}"
+        raise FileNotFoundError(
+            f"--data_root {where}: get the files of {name!r}, or name only tasks in --tasks whose files you have."
+        )
+    return data_root / name
 
 
 def find_task(name: str) -> mteb.AbsTask:
@@ -183,7 +195,7 @@ def format_table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    (args,) = parse((MtebArguments,), description=__doc__)
+    args, output = parse((MtebArguments, OutputArguments), description=__doc__)
     tasks = load_tasks(args.tasks, args.data_root, args.languages)
     rows = []
     for name in dict.fromkeys(args.model_name_or_path):
@@ -196,8 +208,8 @@ def main() -> None:
         rows += list_scores(tasks, results)
     table = format_table(rows)
     print(table)
-    if args.output_file is not None:
-        write_results(args.output_file, {"rows": rows}, table, rows)
+    if output.output_file is not None:
+        write_results(output.output_file, {"rows": rows}, table, rows)
 
 
 if __name__ == "__main__":

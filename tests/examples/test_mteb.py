@@ -186,11 +186,14 @@ def test_every_benchmark_has_two_tasks(tmp_path):
 
 def test_mistakes(tmp_path):
     with pytest.raises(FileNotFoundError, match="IIWT2IRetrieval needs `data_dir`.*imageinwords"):
-        load_tasks(["IIWT2IRetrieval"])[0].load_data()
-    with pytest.raises(FileNotFoundError, match="`--data_dir .*urban1k` is no folder"):
-        load_tasks(["Urban1kT2IRetrieval"], tmp_path)[0].load_data()
+        LONG_TEXT_TASKS[2]().load_data()
+    with pytest.raises(FileNotFoundError, match="--data_root is not given: get the files of 'urban1k'"):
+        load_tasks(["Urban1kT2IRetrieval"])
+    with pytest.raises(FileNotFoundError, match=f"--data_root {tmp_path} has no folder 'xtd10'"):
+        load_tasks(["XTD10T2IRetrieval"], tmp_path)
     with pytest.raises(ValueError, match="--tasks SugarCrep: .*Did you mean: 'SugarCrepe'"):
         load_tasks(["SugarCrep"])
+    (tmp_path / "xtd10").mkdir()
     with pytest.raises(ValueError, match="No subsets were found for XTD10T2IRetrieval .*swa"):
         load_tasks(["XTD10T2IRetrieval"], tmp_path, ["swa"])
 
