@@ -280,7 +280,8 @@ def update_with_progress(
             logger.warning("Another program is indexing the pictures: what it has done so far is searched.")
     num_pictures, left_out = len(index), describe_left_out(index, pictures)
     if num_pictures == 0:
-        raise ValueError(" ".join([f"There is no picture in {pictures.place}.", *left_out]))
+        remedy = "Name a folder with pictures, such as JPEG, PNG or WebP."
+        raise ValueError(" ".join([f"There is no picture in {pictures.place}.", *left_out, remedy]))
     done = ", ".join(f"{number:,} {name}" for name, number in changes._asdict().items() if number)
     summary = f"{num_pictures:,} pictures in {pictures.place}" + f" (files: {done})" * bool(done)
     return [f"{summary}{describe_effort(index)}.", *left_out]

@@ -147,7 +147,7 @@ def test_a_text_longer_than_the_model_reads_is_marked(search):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["empty", "a boat"], "There is no picture in empty."),
+        (["empty", "a boat"], "There is no picture in empty. Name a folder with pictures"),
         (["only_broken", "a boat"], "There is no picture in only_broken. Left out, 1 that cannot be read"),
         (["text.txt", "a boat"], "text.txt is no folder: name the folder of your pictures."),
         (["nowhere", "a boat"], "nowhere is no folder: name the folder of your pictures."),
