@@ -10,7 +10,7 @@ Exports both towers of a LoTLIP model as ONNX graphs, for onnxruntime and for tr
 - onnx/vision_model.onnx: pixel_values to image_embeds (batch, dim) and last_hidden_state
 
 The graphs take any number of texts, of any length, and of images. The embeddings are those of the model, not
-normalised. Each graph is compared with the model before its file has its name; the table says how near it is.
+normalised. Each graph is compared with the model before it is saved; the table has the difference.
 """
 
 import sys

@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Images and their captions, those in side files too, in webdataset shards, which training streams.
+Writes images and their captions, also those in side files, as webdataset shards, which training streams.
 
     lotlip pack --output_dir shards --dataset_name imagefolder --data_dir my_photos \\
         --side_files "captions/*.parquet" --side_key_column sha256 --key_column image

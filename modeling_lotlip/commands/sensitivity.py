@@ -1,14 +1,14 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-What of a long text a dual encoder uses: retrieval against the number of tokens that are kept and the place of the
-sentence that matters, and how much embeddings and retrieval change when sentences are permuted, dropped or falsified.
+Which parts of a long text a dual encoder uses: retrieval against the number of tokens that are kept and the place of
+the sentence that matters, and how much embeddings and retrieval change when sentences are permuted, dropped or falsified.
 
     lotlip sensitivity --model outputs/demo --output_file outputs/sensitivity.json
     lotlip sensitivity --model MODEL OTHER_MODEL --output_file outputs/sensitivity.json \\
         --dataset_name imagefolder --data_dir my_photos --eval_split test
 
-Every image counts with its first long caption. Beside the output file stand the tables (`.md`) and a plot (`.png`).
+Every image counts with its first long caption. Tables (`.md`) and a plot (`.png`) are written beside the output file.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ Embeddings of texts and pictures for other programs, as OpenAI's `/v1/embeddings
     lotlip serve --model outputs/demo
 
 OpenAI's client reads them: `OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")`. A picture is a data URL,
-`data:image/jpeg;base64,...`, among the texts. It is served to this machine only. Ctrl-C ends it.
+`data:image/jpeg;base64,...`, among the texts. Only this machine can reach the server. Ctrl-C stops it.
 """
 
 from ..embedding.arguments import ModelArguments

@@ -7,8 +7,8 @@ share of texts that are too long for a model.
     lotlip statistics --dataset_name imagefolder --data_dir my_photos --eval_split train
     lotlip statistics --benchmark iiw --data_dir iiw --text_only --output_file iiw.json
 
-Tokens are those of the text as it is, without special tokens and without truncation; the paper counts word pieces of
-BERT uncased. Beside --output_file a picture (.png) shows how long the texts are.
+Tokens are counted without special tokens and without truncation; the paper counts word pieces of BERT uncased. Beside
+--output_file a picture (.png) shows how long the texts are.
 """
 
 from dataclasses import dataclass

@@ -8,8 +8,8 @@ image depends on, and which places of the image each sentence is found in, for o
     lotlip visualize --model MODEL OTHER_MODEL --output_dir outputs/visualize \\
         --image photo.jpg --text "A red boat. The sea is calm."
 
-Without a text it takes a row of the data, `--row`, with its first long caption. The folder gets `text.png` and
-`image.png`, and both with every number in `visualize.html`, a page that needs no other file.
+Without a text it takes a row of the data, `--row`, with its first long caption. It writes `text.png`, `image.png` and
+`visualize.html`, a page with both pictures and every number that needs no other file.
 """
 
 from dataclasses import dataclass
