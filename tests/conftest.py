@@ -59,7 +59,8 @@ def logging_stays_as_it_is():
     def describe():
         root = logging.getLogger()
         silent = [name for name, logger in root.manager.loggerDict.items() if getattr(logger, "disabled", False)]
-        return {"level": root.level, "disabled": root.manager.disable, "filters": root.filters[:], "silent": silent}
+        levels = [root.manager.disable, root.level, *(handler.level for handler in root.handlers)]
+        return {"levels": levels, "filters": root.filters[:], "silent": silent}
 
     before = describe()
     yield

@@ -299,7 +299,7 @@ class OpenvinoTower:
         import nncf
 
         model = get_core().read_model(self.path("float32"))
-        nncf.set_log_level(logging.ERROR)
+        logging.getLogger("nncf").setLevel(logging.ERROR)  # `nncf.set_log_level` sets the handlers of others, too
         with converting():
             return nncf.quantize(
                 model, nncf.Dataset(self.samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(self.samples)
