@@ -279,7 +279,7 @@ SENSITIVE += tuple(GROUPS["hard_negatives"].settings.values())
 NUM_TOKENS = [8, 16, 32, 48, 64, 96, 126]
 
 # What is tried of each objective, and the seed of these trainings, which counts for nothing else
-RATES, SCALES, TUNING_SEED = (3e-4, 1e-3, 3e-3), (14.3, 40.0), 1000
+RATES, SCALES, TUNING_SEED = (1e-4, 3e-4, 1e-3, 3e-3), (14.3, 40.0), 1000
 METRICS = {
     "long_t2i": "long T2I",
     "long_i2t": "long I2T",
