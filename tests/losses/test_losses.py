@@ -61,6 +61,15 @@ def pair_by_pair(image_embeds, text_embeds, scale, bias, present, groups) -> tor
     return sum(losses) / max(1, len(losses)) + 0 * (image_embeds.sum() + text_embeds.sum() + scale + bias)
 
 
+def assert_same_loss_and_gradients(loss, trained, expected, exact) -> None:
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    (3 * loss).backward()
+    (3 * expected).backward()
+    for ours, theirs in zip(trained, exact):
+        largest = theirs.grad.abs().max().clamp(min=1e-3).item()
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * largest)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_hard_negatives_are_further_columns_of_their_own_image(seed):
     """Value and gradients, row by row in float64, also where one or the whole caption is absent."""
@@ -93,12 +102,7 @@ def test_hard_negatives_are_further_columns_of_their_own_image(seed):
                 of_row = factor * of_row[(of_row != 0).any(dim=-1)] @ images[row]
                 added = torch.cat([own, of_row]).logsumexp(0) - own.logsumexp(0)
                 expected = expected + 0.5 * added / len(rows) / len(counted)
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
-    (3 * loss).backward()
-    (3 * expected).backward()
-    for ours, theirs in zip(trained, exact):
-        largest = theirs.grad.abs().max().clamp(min=1e-3).item()
-        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * largest)
+    assert_same_loss_and_gradients(loss, trained, expected, exact)
 
 
 def test_hard_negatives_of_other_slots_are_refused():
@@ -117,13 +121,8 @@ def test_sigmoid_loss_is_that_of_float64(seed):
         *trained, present, groups, block_size=3 * slots * batch_size, return_slot_losses=True
     )
     expected = pair_by_pair(*exact, present, groups)
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(slot_losses.nanmean().detach(), loss.detach())
-    (3 * loss).backward()
-    (3 * expected).backward()
-    for ours, theirs in zip(trained, exact):
-        largest = theirs.grad.abs().max().clamp(min=1e-3).item()
-        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * largest)
+    assert_same_loss_and_gradients(loss, trained, expected, exact)
 
 
 def random_tokens(batch_size: int, slots: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -167,12 +166,7 @@ def test_token_wise_loss_is_that_of_float64(seed):
     exact = [x.detach().double().requires_grad_() for x in trained]
     loss = token_wise_contrastive_loss(*trained, present, groups, block_size=2 * batch_size * slots * 30)
     expected = token_by_token(*exact, present, groups)
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
-    (3 * loss).backward()
-    (3 * expected).backward()
-    for ours, theirs in zip(trained, exact):
-        largest = theirs.grad.abs().max().clamp(min=1e-3).item()
-        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * largest)
+    assert_same_loss_and_gradients(loss, trained, expected, exact)
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -285,12 +279,7 @@ def test_value_and_gradients_are_those_of_float64(seed):
     exact = [tensor.detach().double().requires_grad_() for tensor in trained]
     loss = blockwise_contrastive_loss(*inputs, block_size=5 * slots * batch_size + 1)
     expected = row_by_row(*exact, *inputs[3:])
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
-    (3 * loss).backward()
-    (3 * expected).backward()
-    for ours, theirs in zip(trained, exact):
-        largest = theirs.grad.abs().max().clamp(min=1e-3).item()
-        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0, atol=1e-5 * largest)
+    assert_same_loss_and_gradients(loss, trained, expected, exact)
     absent = ~inputs[3]
     assert not trained[1].grad[absent].any()
 
