@@ -226,6 +226,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     model, processor = build_model(args, dataset, reader)
     args.max_length, args.freeze_vision_model = processor.tokenizer.model_max_length, is_vision_frozen(model)
     args.matryoshka_dims = getattr(model.config, "matryoshka_dims", None)
+    args.patch_dropout = None if args.freeze_vision_model else model.config.vision_config.patch_dropout
     samples = make_samples(args, dataset, reader, model)
     loader = make_loader(args, dataset, samples, processor, accelerator)
     optimizer, scheduler = make_optimizer(args, model, loader)

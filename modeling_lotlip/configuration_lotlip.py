@@ -170,6 +170,9 @@ class LotlipVisionConfig(LotlipLoadingMixin, PreTrainedConfig):
             Dropout on the embeddings and on each sub-layer's output.
         attention_probs_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout on the attention weights.
+        patch_dropout (`float`, *optional*, defaults to 0.0):
+            The share of an image's patches that training leaves out, drawn anew for every image; `[CLS]` stays. The
+            tower computes the others alone. It has no effect in evaluation mode.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the truncated normal distribution that weights are drawn from.
         layer_norm_eps (`float`, *optional*, defaults to 1e-6):
@@ -207,6 +210,7 @@ class LotlipVisionConfig(LotlipLoadingMixin, PreTrainedConfig):
     hidden_act: str = "gelu"
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
+    patch_dropout: float | int = 0.0
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-6
     image_size: int | list[int] | tuple[int, int] = 224
@@ -234,6 +238,8 @@ class LotlipVisionConfig(LotlipLoadingMixin, PreTrainedConfig):
             )
         _check_positive(self, "image_size", "patch_size", "num_channels")
         _check_encoder(self)
+        if not 0 <= self.patch_dropout < 1:
+            raise ValueError(f"`patch_dropout` ({self.patch_dropout}) must be at least 0 and below 1.")
         if image_size[0] < patch_size[0] or image_size[1] < patch_size[1]:
             raise ValueError(
                 f"`image_size` ({self.image_size}) must not be smaller than `patch_size` ({self.patch_size})."

@@ -93,6 +93,7 @@ VISION_FIELDS = {
     "patch_size": "patch_size",
     "image_size": "image_size",
     "layer_norm_eps": "layer_norm_eps",
+    "patch_dropout": "patch_dropout",
 }
 TEXT_FIELDS = {
     name: name
@@ -135,7 +136,6 @@ OTHER_SETTINGS = {
         "checkpoint_path",
         "timm_drop",
         "timm_drop_path",
-        "patch_dropout",
         "output_tokens",
     },
     "text_cfg": {

@@ -408,6 +408,7 @@ class LotlipVisionEmbeddings(nn.Module):
         num_patches = self.grid_size[0] * self.grid_size[1]
         self.class_embedding = nn.Parameter(torch.randn(1, 1, config.hidden_size))
         self.position_embeddings = nn.Parameter(torch.randn(1, num_patches + 1, config.hidden_size))
+        self.patch_dropout = config.patch_dropout
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def interpolate_pos_encoding(self, height: int, width: int) -> torch.Tensor:
@@ -421,6 +422,21 @@ class LotlipVisionEmbeddings(nn.Module):
             align_corners=False,
         ).to(patch_positions.dtype)
         return torch.cat([class_position, patch_positions.flatten(2).transpose(1, 2)], dim=1)
+
+    def count_kept_patches(self, num_patches: int) -> int:
+        """Of the patches of an image those that patch dropout keeps: all of them in evaluation mode."""
+        return max(1, int(num_patches * (1 - self.patch_dropout))) if self.training else num_patches
+
+    def drop_patches(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """
+        `[CLS]` and random patches of each image (Li et al., 2023, https://arxiv.org/abs/2212.00794):
+        (batch_size, num_patches + 1, width) -> (batch_size, num_kept + 1, width)
+        """
+        batch_size, length, width = embeddings.shape
+        noise = torch.rand(batch_size, length - 1, device=embeddings.device)
+        kept = noise.topk(self.count_kept_patches(length - 1), dim=1).indices
+        patches = embeddings[:, 1:].gather(1, kept[..., None].expand(-1, -1, width))
+        return torch.cat([embeddings[:, :1], patches], dim=1)
 
     def forward(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
         batch_size, num_channels, height, width = pixel_values.shape
@@ -443,6 +459,8 @@ class LotlipVisionEmbeddings(nn.Module):
             embeddings = embeddings + self.interpolate_pos_encoding(height, width)
         else:
             embeddings = embeddings + self.position_embeddings
+        if self.training and self.patch_dropout > 0:
+            embeddings = self.drop_patches(embeddings)
         return self.dropout(embeddings)
 
 

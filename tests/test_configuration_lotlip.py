@@ -80,6 +80,12 @@ def test_heads_that_do_not_divide(config_class):
         config_class(hidden_size=100)
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_some_patches_are_kept(share):
+    with pytest.raises(ValueError, match=rf"`patch_dropout` \({share}\) must be at least 0 and below 1"):
+        LotlipVisionConfig(patch_dropout=share)
+
+
 @pytest.mark.parametrize("num_corner_tokens", [-1, 512])
 def test_corner_tokens_need_positions(num_corner_tokens):
     with pytest.raises(ValueError, match=rf"`num_corner_tokens` \({num_corner_tokens}\).*\(512\)"):

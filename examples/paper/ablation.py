@@ -35,10 +35,11 @@ from modeling_lotlip.benchmarking.flops import build_meta_model, count_text_flop
 from modeling_lotlip.files import format_markdown, write_csv, write_json, write_text
 from modeling_lotlip.signals import StopSignal
 from modeling_lotlip.training.checkpoints import SETTINGS_FILE, list_checkpoints
+from modeling_lotlip.training.monitoring import METRICS_FILE, read_metrics
 from modeling_lotlip.training.saving import RESULTS_FILE
 
 
-Options = dict[str, int | str | bool | tuple[int, ...]]
+Options = dict[str, int | float | str | bool | tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,14 @@ class Group:
             one with several. Equal arguments are the same setting in all groups.
         is_against_flops (`bool`, *optional*, defaults to `False`):
             Whether to show the results against the operations of the text tower for a text of the token limit.
+        is_timed (`bool`, *optional*, defaults to `False`):
+            Whether to show how many images a second were trained on.
     """
 
     question: str
     settings: dict[str, Options]
     is_against_flops: bool = False
+    is_timed: bool = False
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -127,6 +131,11 @@ GROUPS = {
     "matryoshka": Group(
         "Embeddings whose first numbers are trained to be embeddings too",
         {"whole": LOTLIP, "64, 32, 16, 8": LOTLIP | {"matryoshka_dims": (64, 32, 16, 8)}},
+    ),
+    "patch_dropout": Group(
+        "Share of an image's patches that training leaves out",
+        {"0": LOTLIP} | {str(share): LOTLIP | {"patch_dropout": share} for share in (0.25, 0.5)},
+        is_timed=True,
     ),
 }
 
@@ -401,6 +410,12 @@ def count_cell_flops(cell: Cell, output_dir: Path) -> int:
     return count_text_flops(build_meta_model(LotlipConfig.from_pretrained(folder)), max_length)
 
 
+def measure_speed(cell: Cell, output_dir: Path) -> float:
+    """How many images a second a cell was trained on: the median of what it measured."""
+    rows = read_metrics(get_folder(cell, output_dir) / METRICS_FILE)
+    return statistics.median(row["images_per_second"] for row in rows if "images_per_second" in row)
+
+
 def collect(groups: list[str], seeds: list[int], output_dir: Path) -> dict[str, dict]:
     """
     The results of the cells that are done.
@@ -415,8 +430,8 @@ def collect(groups: list[str], seeds: list[int], output_dir: Path) -> dict[str, 
 
     Returns:
         `dict[str, dict]`: for every group the rows by the names of its settings, each with its `options`, the `seeds`
-        that are done, the `text_flops` in a group against them, and `results`: of each result the `mean`, the
-        `deviation` and the `values` in the order of the seeds.
+        that are done, the `text_flops` in a group against them, the `images_per_second` in a timed one, and `results`:
+        of each result the `mean`, the `deviation` and the `values` in the order of the seeds.
     """
     tables = {}
     for name in groups:
@@ -425,6 +440,10 @@ def collect(groups: list[str], seeds: list[int], output_dir: Path) -> dict[str, 
             done = {seed: read_results(make_cell(options, seed), output_dir) for seed in seeds}
             done = {seed: results for seed, results in done.items() if results is not None}
             row = {"options": options, "seeds": list(done)}
+            if done and GROUPS[name].is_timed:
+                row["images_per_second"] = summarize(
+                    [measure_speed(make_cell(options, seed), output_dir) for seed in done]
+                )
             if done and GROUPS[name].is_against_flops:
                 row["text_flops"] = count_cell_flops(make_cell(options, row["seeds"][0]), output_dir)
             metrics = next(iter(done.values()), {})
@@ -442,12 +461,16 @@ def format_table(rows: dict[str, dict]) -> str:
     """The rows of a group as a Markdown table: mean ± deviation over the seeds, in per cent."""
     metrics = shown_metrics(rows)
     has_flops = any("text_flops" in row for row in rows.values())
-    titles = ["setting", *(["text tower, MFLOPs"] if has_flops else []), *(METRICS[name] for name in metrics), "seeds"]
+    is_timed = any("images_per_second" in row for row in rows.values())
+    titles = ["setting", *(["text tower, MFLOPs"] if has_flops else [])]
+    titles += [*(["images a second"] if is_timed else []), *(METRICS[name] for name in metrics), "seeds"]
     lines = []
     for setting, row in rows.items():
         cells = [setting]
         if has_flops:
             cells.append(f"{row['text_flops'] / 1e6:.4g}" if "text_flops" in row else "")
+        if is_timed:
+            cells.append(format_result(row["images_per_second"]) if "images_per_second" in row else "")
         cells += [format_result(row["results"][name]) if name in row["results"] else "" for name in metrics]
         lines.append([*cells, str(len(row["seeds"]))])
     return format_markdown(titles, lines)

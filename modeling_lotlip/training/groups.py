@@ -37,8 +37,9 @@ def count_image_tokens(model: LotlipModel, batch: Batch) -> int:
     """The tokens of each image that the image tower computes for a batch, none where its output is given."""
     if "pixel_values" not in batch:
         return 0
-    sides = zip(batch["pixel_values"].shape[-2:], model.vision_model.embeddings.patch_size)
-    return 1 + math.prod(side // patch for side, patch in sides)
+    embeddings = model.vision_model.embeddings
+    sides = zip(batch["pixel_values"].shape[-2:], embeddings.patch_size)
+    return 1 + embeddings.count_kept_patches(math.prod(side // patch for side, patch in sides))
 
 
 class BatchGroups:

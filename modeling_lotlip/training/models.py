@@ -92,6 +92,8 @@ def load_model(
             raise ValueError(f"`--num_corner_tokens {args.num_corner_tokens}`, but the model has {saved} of them.")
         if args.no_corner_attention_mask:
             config.text_config.corner_attention_mask = False
+        if args.patch_dropout is not None:
+            config.vision_config.patch_dropout = args.patch_dropout
         config.token_wise = model_class.is_token_wise
         model = model_class.from_pretrained(path, config=config)
         return model, AutoProcessor.from_pretrained(path), True
@@ -110,6 +112,8 @@ def load_model(
             config.text_config.num_corner_tokens = 0
         if args.no_corner_attention_mask:
             config.text_config.corner_attention_mask = False
+        if args.patch_dropout is not None:
+            config.vision_config.patch_dropout = args.patch_dropout
         config.token_wise = model_class.is_token_wise
         model = model_class(config)
     else:
@@ -126,7 +130,8 @@ def join_towers(args: TowerArguments, model_class: type[LotlipModel], tokenizer:
     """A model of two towers, each loaded by its name, or small and with random weights where none is named."""
     text_fields = {"text_num_corner_tokens": args.num_corner_tokens}
     text_fields |= {"text_corner_attention_mask": not args.no_corner_attention_mask}
-    vision_fields = {"vision_image_size": args.image_size} if args.image_size is not None else {}
+    vision_fields = {"vision_image_size": args.image_size, "vision_patch_dropout": args.patch_dropout}
+    vision_fields = {name: value for name, value in vision_fields.items() if value is not None}
     if args.text_model_name_or_path is None:
         text_fields |= {f"text_{name}": value for name, value in SMALL_TOWER.items()}
         text_fields |= {"text_vocab_size": len(tokenizer), "text_hidden_dropout_prob": 0.0}

@@ -83,8 +83,8 @@ def test_the_grid(monkeypatch, tmp_path):
     cells = ablation.list_cells(list(ablation.GROUPS), [0, 1])
     num_settings = sum(len(group.settings) for group in ablation.GROUPS.values())
     # both, and both with corners, of the captions; none and all sub-captions; 126 tokens; LoTLIP among the objectives,
-    # without hard negatives, and with whole embeddings
-    shared = 2 + 1 + 1 + 1 + 1 + 1 + 1
+    # without hard negatives, with whole embeddings, and with whole images
+    shared = 2 + 1 + 1 + 1 + 1 + 1 + 1 + 1
     assert len(set(cells)) == len({cell.name for cell in cells}) == len(cells) == 2 * (num_settings - shared)
     for cell in cells:
         command = ablation.build_command(cell, tmp_path, ["--config_name", "a"])
@@ -147,7 +147,7 @@ def test_tables_by_hand(monkeypatch, tmp_path, capsys):
     options = {"short": {"max_length": 8}, "long": {"max_length": 20}}
     groups = {
         "lengths": Group("Lengths", options, is_against_flops=True),
-        "same": Group("The same", {"one": {"max_length": 20}}),
+        "same": Group("The same", {"one": {"max_length": 20}}, is_timed=True),
     }
     monkeypatch.setattr(ablation, "GROUPS", groups)
     # seed 2 of the longer one is not done
@@ -158,6 +158,8 @@ def test_tables_by_hand(monkeypatch, tmp_path, capsys):
         (folder / "training_args.json").write_text(json.dumps(options[setting]))
         results = {"long_t2i_recall@1": recall, "long_num_images": 256}
         (folder / "eval_results.json").write_text(json.dumps(results))
+        rows = [{"images_per_second": seed + speed} for speed in (1, 8, 9)] + [{"long_t2i_recall@1": recall}]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     args = AblationArguments(tmp_path, ["lengths", "same"], [0, 1, 2], train_args=["--image_size", "32"])
     ablation.write_tables(args)
 
@@ -173,9 +175,9 @@ def test_tables_by_hand(monkeypatch, tmp_path, capsys):
 
 ## The same
 
-| setting | long T2I R@1 | seeds |
-| --- | --- | --- |
-| one | 51.5 ± 2.1 | 2 |
+| setting | images a second | long T2I R@1 | seeds |
+| --- | --- | --- | --- |
+| one | 8.5 ± 0.7 | 51.5 ± 2.1 | 2 |
 """
     assert (tmp_path / "results.md").read_text() == page and page in capsys.readouterr().out
     written = json.loads((tmp_path / "results.json").read_text())

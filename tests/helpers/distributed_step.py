@@ -45,8 +45,15 @@ def build_data():
     )
 
 
+def keep_largest_patches(embeddings: torch.Tensor) -> torch.Tensor:
+    """Half of the patches, the same of an image in every process, in place of random ones."""
+    kept = embeddings[:, 1:].norm(dim=2).topk(embeddings.shape[1] // 2, dim=1).indices
+    patches = embeddings[:, 1:].gather(1, kept[..., None].expand(-1, -1, embeddings.shape[2]))
+    return torch.cat([embeddings[:, :1], patches], dim=1)
+
+
 def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) -> list[dict]:
-    vision, how, name, *dims = way.split()  # such as "trained chunks lotlip 16 4", or "... 16 negatives"
+    vision, how, name, *dims = way.split()  # such as "trained chunks lotlip 16 4", "... 16 negatives" or "... dropped"
     hard_negatives = 2 if "negatives" in dims else 0
     objective = choose_objective(name, [int(dim) for dim in dims if dim.isdecimal()], hard_negatives)
     if "num_components" in objective.loss_options:  # fewer components than images of a batch
@@ -60,12 +67,13 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     text_config = {**tower, "vocab_size": len(tokenizer), "projection_dim": 32}
     if objective.is_token_wise:
         text_config["num_corner_tokens"] = 0
-    vision_config = {**tower, "image_size": 64, "patch_size": 16}
+    vision_config = {**tower, "image_size": 64, "patch_size": 16, "patch_dropout": 0.5 if "dropped" in dims else 0.0}
     model_class = get_model_class(objective)
     config = LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=32)
     config.token_wise = model_class.is_token_wise
     model = model_class(config)
     model.vision_model.requires_grad_(vision == "trained")
+    model.vision_model.embeddings.drop_patches = keep_largest_patches
     prepare_for_objective(model, objective)
     image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
     collator = SampleCollator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer), max_length=126)

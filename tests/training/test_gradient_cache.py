@@ -23,10 +23,10 @@ def accelerator():
     return Accelerator(cpu=True)
 
 
-def build(dropout: float, seed: int = 0) -> tuple[LotlipModel, dict[str, torch.Tensor]]:
-    torch.manual_seed(seed)
+def build(dropout: float, patch_dropout: float = 0.0) -> tuple[LotlipModel, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
     config = tiny_config(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-    config.vision_config.hidden_dropout_prob = dropout
+    config.vision_config.hidden_dropout_prob, config.vision_config.patch_dropout = dropout, patch_dropout
     lengths = torch.randint(4, 12, (BATCH_SIZE, 2, 1))
     batch = {
         "pixel_values": torch.randn(BATCH_SIZE, 3, 32, 32),
@@ -99,8 +99,9 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(accelerator, is_frozen,
     assert "pixel_values" in batch, "the batch is left as it is"
 
 
-def test_dropout_draws_the_same_in_both_passes(accelerator):
-    model, batch = build(dropout=0.3)
+@pytest.mark.parametrize("dropout, patch_dropout", [(0.3, 0.0), (0.0, 0.5)])
+def test_dropout_draws_the_same_in_both_passes(accelerator, dropout, patch_dropout):
+    model, batch = build(dropout, patch_dropout)
     expected = copy.deepcopy(model)
     torch.manual_seed(1)
     loss = loss_function(*encode_with_graph(expected, make_chunks(batch, accelerator)), expected.logit_scale).loss

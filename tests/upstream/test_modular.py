@@ -19,7 +19,7 @@ REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 # What only models that were trained with this package otherwise than the published ones have; and the names of the
 # classes, by which the Auto classes choose: the library writes them when it saves
-OF_THE_PACKAGE = {"architectures", "logit_bias_init_value", "token_wise", "qkv_bias"}
+OF_THE_PACKAGE = {"architectures", "logit_bias_init_value", "token_wise", "qkv_bias", "patch_dropout"}
 
 
 def build(image_projection: bool = False, **text_fields):
