@@ -21,6 +21,7 @@ FEATURES = ("performance.md", "Features (`embed.py`)", 0)
 CORPUS = ("performance.md", "A corpus (`corpus.py --repeats 3`)", 0)
 STEP = ("performance.md", "A training step (`train_step.py --repeats 3`)", 0)
 STORAGE = ("performance.md", "Storage (`storage.py --model_name_or_path outputs/demo`)", 0)
+MATRYOSHKA = (*STORAGE[:2], 1)
 PHOTOGRAPHS = ("performance.md", "Photographs (`photos.py --pictures 48`)", 0)
 SEARCH = ("performance.md", "Search (`search.py --threads 2`)", 1)
 EPOCHS = ("scaling.md", "The loss", 2)
@@ -136,6 +137,29 @@ def draw_storage(output_dir: Path) -> None:
         axes.legend(loc="lower right")
 
 
+def draw_matryoshka(output_dir: Path) -> None:
+    """Recall against the bytes of a stored vector, of models with and without shorter embeddings."""
+    rows = read_table(*MATRYOSHKA)
+    lines = {}
+    for way in ("plain", "trained for shorter"):
+        for dtype in ("float32", "int8"):
+            points = [(first_number(row[f"bytes, {dtype}"]), first_number(row[f"{way}, {dtype}"])) for row in rows]
+            lines[way, dtype] = list(zip(*points))
+    described = "; ".join(
+        f"{way}, {dtype} {', '.join(map(str, recalls))}" for (way, dtype), (_, recalls) in lines.items()
+    )
+    with svg_plot(output_dir / "matryoshka.svg", f"Recall at 1 by bytes: {described}.", height=3.4) as (axes,):
+        for (way, dtype), (sizes, recalls) in lines.items():
+            color, style = SERIES[1 if way == "plain" else 0], "o-" if dtype == "float32" else "s:"
+            axes.plot(sizes, recalls, style, color=color, label=f"{way}, {dtype}")
+        ticks = sorted({size for sizes, _ in lines.values() for size in sizes})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [f"{size:.0f}" for size in ticks])
+        axes.set_xlabel("bytes of a stored vector")
+        axes.set_ylabel("recall at 1 in per cent")
+        axes.legend(loc="lower right")
+
+
 def draw_scaling(output_dir: Path) -> None:
     """Hours of ten epochs against the number of GPUs, with 512 images on each."""
     rows = read_table(*EPOCHS)
@@ -230,6 +254,7 @@ PLOTS = {
     "performance": draw_performance,
     "peers": draw_peers,
     "storage": draw_storage,
+    "matryoshka": draw_matryoshka,
     "scaling": draw_scaling,
     "recipes": draw_recipes,
     "curves": draw_curves,
