@@ -6,15 +6,16 @@ process of its own (on Linux).
 
     python examples/benchmarks/search.py
     python examples/benchmarks/search.py --num_vectors 1000000 --methods index exact
+    python examples/benchmarks/search.py --device cuda --methods exact
 
 The vectors are drawn around centres, 50 to each, and the queries around the same centres. To open is what a program
 does once before it can search: the index is opened, the vectors of the exact search are read, faiss builds its graph.
-Memory is what the process takes more at most than after its imports, pages of files among it.
+Queries come one by one, then all at once. Exact search runs on the CPU, and on `--device` too if that is another.
+Memory is what the process takes more at most than after its imports, pages of files among it; on a GPU its own memory.
 """
 
 import importlib.util
 import multiprocessing
-import re
 import shutil
 import statistics
 import tempfile
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 
 from modeling_lotlip.arguments import argument, parse
-from modeling_lotlip.benchmarking.timing import BenchmarkArguments, set_up, write_results
+from modeling_lotlip.benchmarking.timing import BenchmarkArguments, peak_memory, set_up, write_results
 from modeling_lotlip.embedding.search import recall_at_k, search
 from modeling_lotlip.search.index import Index, make_rows
 
@@ -41,7 +42,7 @@ NUM_QUERIES, K = 200, 10
 class SearchArguments(BenchmarkArguments):
     """What is searched."""
 
-    num_vectors: list[int] = argument([10_000, 100_000], "How many vectors.", least=1_000)
+    num_vectors: list[int] = argument([10_000, 100_000], "How many vectors.", least=50)
     width: int = argument(768, "Their dimension.", least=8)
     methods: list[str] = argument(list(METHODS), "What is measured.", choices=METHODS)
 
@@ -83,78 +84,80 @@ def read_vectors(folder: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(folder / "vectors.npy"))
 
 
-def open_index(folder: Path) -> Callable[[torch.Tensor], list[int]]:
+def open_index(folder: Path, device: str) -> Callable[[torch.Tensor], list[list[int]]]:
     index = Index.open(folder / "index")
-    return lambda query: [int(name) for name in index.search(query, K).names]
+    return lambda queries: [[int(name) for name in index.search(query, K).names] for query in queries]
 
 
-def open_exact(folder: Path) -> Callable[[torch.Tensor], list[int]]:
-    vectors = read_vectors(folder)
-    return lambda query: search(query[None], [vectors], K)[1][0].tolist()
+def open_exact(folder: Path, device: str) -> Callable[[torch.Tensor], list[list[int]]]:
+    vectors = read_vectors(folder).to(device)
+    return lambda queries: search(queries.to(device), [vectors], K)[1].tolist()
 
 
-def open_faiss(folder: Path) -> Callable[[torch.Tensor], list[int]]:
+def open_faiss(folder: Path, device: str) -> Callable[[torch.Tensor], list[list[int]]]:
     import faiss
 
     vectors = np.load(folder / "vectors.npy")
     index = faiss.index_factory(vectors.shape[1], "HNSW32", faiss.METRIC_INNER_PRODUCT)
     index.add(vectors)
     index.hnsw.efSearch = 128
-    return lambda query: index.search(query[None].numpy(), K)[1][0].tolist()
+    return lambda queries: index.search(queries.numpy(), K)[1].tolist()
 
 
 OPEN = {"index": open_index, "exact": open_exact, "faiss": open_faiss}
 
 
-def read_peak_memory() -> float:
-    """The most that this process has had in memory, in MB."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
-
-
 def measure_method(
-    name: str, folder: Path, queries: torch.Tensor, threads: int, results: multiprocessing.Queue
+    name: str, folder: Path, queries: torch.Tensor, threads: int, device: str, results: multiprocessing.Queue
 ) -> None:
     """What one method finds, and what it takes."""
     torch.set_num_threads(threads)
-    search(queries[:1], [queries], 1)
+    search(queries[:1].to(device), [queries], 1)
     Path("/proc/self/clear_refs").write_text("5")  # the largest size so far is that of now
-    before, begin = read_peak_memory(), time.perf_counter()
-    find = OPEN[name](folder)
+    before, begin = peak_memory(device), time.perf_counter()
+    find = OPEN[name](folder, device)
     opened = time.perf_counter()
-    found, seconds = [find(queries[0])], []
+    found, seconds = find(queries[:1]), []
     first = time.perf_counter() - opened
-    for query in queries[1:]:
+    for query in queries[1:].split(1):
         start = time.perf_counter()
-        found.append(find(query))
+        found += find(query)
         seconds.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    find(queries)
     row = {
         "seconds_to_open": opened - begin,
         "seconds_to_first_answer": first,
         "median_milliseconds": 1000 * statistics.median(seconds),
         "95th_percentile_milliseconds": 1000 * statistics.quantiles(seconds, n=20)[-1],
-        "megabytes_of_memory": read_peak_memory() - before,
+        "queries_a_second": len(queries) / (time.perf_counter() - start),
+        "megabytes_of_memory": (peak_memory(device) - before) / 2**20,
     }
     results.put((row, found))
 
 
 def compare(num: int, args: SearchArguments, methods: list[str]) -> dict:
     """The table of one number of vectors."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         queries, writing, building = write(folder, num, args.width, "index" in methods)
         vectors = np.load(folder / "vectors.npy", mmap_mode="r")
         parts = (torch.from_numpy(vectors[start : start + CHUNK].copy()) for start in range(0, num, CHUNK))
         exact = search(queries, parts, K)[1]
         rows = {}
         context = multiprocessing.get_context("spawn")
-        for method in methods:
+        devices = [(method, "cpu") for method in methods]
+        if "exact" in methods and args.device != "cpu":
+            devices.append(("exact", args.device))
+        for method, device in devices:
             results = context.Queue()
-            process = context.Process(target=measure_method, args=(method, folder, queries, args.threads, results))
+            options = (method, folder, queries, args.threads, device, results)
+            process = context.Process(target=measure_method, args=options)
             process.start()
             row, found = results.get()
             process.join()
-            rows[method] = row | {"recall@10": recall_at_k(torch.tensor(found), exact)}
+            name = method if device == "cpu" else f"{method}, {device}"
+            rows[name] = row | {"recall@10": recall_at_k(torch.tensor(found), exact)}
             if method == "index":
                 effort = Index.open(folder / "index").effort
                 rows[method] |= {"effort": None if effort is None else effort._asdict()}
@@ -162,7 +165,7 @@ def compare(num: int, args: SearchArguments, methods: list[str]) -> dict:
                 rows[method] |= {"megabytes_on_disk": size / 2**20}
                 rows[method] |= {"seconds_to_write": writing, "seconds_to_build": building}
             elif method == "exact":
-                rows[method] |= {"megabytes_on_disk": vectors.nbytes / 2**20}
+                rows[name] |= {"megabytes_on_disk": vectors.nbytes / 2**20}
         del vectors
         shutil.rmtree(folder / "index")
     return {"title": f"{num:,} vectors of {args.width}", "rows": rows}
@@ -171,15 +174,16 @@ def compare(num: int, args: SearchArguments, methods: list[str]) -> dict:
 def format_table(table: dict) -> str:
     lines = [
         f"\n{table['title']}\n",
-        "| | s to open | s to the first answer | ms, median | ms, 95 in 100 | MB of memory | MB on disk | recall@10 |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| | s to open | s to the first answer | ms, median | ms, 95 in 100 | a second, all at once | MB of memory "
+        "| MB on disk | recall@10 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in table["rows"].items():
         disk = f"{row['megabytes_on_disk']:,.0f}" if "megabytes_on_disk" in row else ""
         lines.append(
             f"| {name} | {row['seconds_to_open']:.2f} | {row['seconds_to_first_answer']:.3f} | "
             f"{row['median_milliseconds']:.1f} | {row['95th_percentile_milliseconds']:.1f} | "
-            f"{row['megabytes_of_memory']:,.0f} | {disk} | {row['recall@10']:.3f} |"
+            f"{row['queries_a_second']:,.0f} | {row['megabytes_of_memory']:,.0f} | {disk} | {row['recall@10']:.3f} |"
         )
     index = table["rows"].get("index")
     if index is not None:

@@ -10,8 +10,8 @@ A training step with a frozen image tower: each image with one short and one lon
 
 "padded" computes all captions of a kind at the length of the longest, not in groups of like length; "cached" trains
 from the output of the image tower (`--cache_image_features`); "with data" decodes JPEGs, crops and tokenizes for every
-step, in `--workers` processes; "in chunks" encodes `--tokens_per_chunk` tokens at a time (`--grad_cache_tokens`). Peak
-memory is that of a process that runs the variant alone.
+step, in `--workers` processes; "in chunks" encodes `--tokens_per_chunk` tokens at a time (`--grad_cache_tokens`).
+float16 is mixed precision with scaled gradients. Peak memory is that of a process that runs the variant alone.
 """
 
 import io
@@ -35,10 +35,13 @@ from datasets import Dataset, Image
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 
+from modeling_lotlip import LotlipConfig
 from modeling_lotlip.arguments import argument, parse
 from modeling_lotlip.benchmarking.original import build_lotlip, build_original, build_processor
+from modeling_lotlip.benchmarking.scaling import count_operations, count_variants
 from modeling_lotlip.benchmarking.timing import (
     TowerBenchmarkArguments,
+    matrix_product_ceiling,
     measure,
     peak_memory,
     report,
@@ -87,6 +90,7 @@ class StepArguments(TowerBenchmarkArguments):
     variants: list[str] | None = argument(None, "Measure these only, against the first one.")
     batch_sizes: list[int] | None = argument(None, "Measure memory instead of time, for batches of N images.", least=1)
     largest_batch: bool = argument(False, "Find the largest batch that fits (CUDA).")
+    share_of_peak: bool = argument(False, "Tell the share of the matrix product's speed too.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -182,10 +186,12 @@ def build_our_step(args: StepArguments, dtype: str) -> Callable[[Batch], None]:
     model.vision_model.requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-5, fused=True)
 
-    accelerator = Accelerator(cpu=args.device == "cpu")
+    device_type, accelerator = args.device.split(":")[0], Accelerator(cpu=args.device == "cpu")
+    # a precision that accelerate is given is that of the whole process: here each variant has its own
+    accelerator.scaler = torch.amp.GradScaler(device_type, enabled=dtype == "float16")
 
     def step(batch: Batch, tokens_per_chunk: int | None = None, is_padded: bool = False) -> None:
-        with torch.autocast(args.device.split(":")[0], getattr(torch, dtype), enabled=dtype != "float32"):
+        with torch.autocast(device_type, getattr(torch, dtype), enabled=dtype != "float32"):
             groups = BatchGroups(batch, accelerator, tokens_per_chunk, count_image_tokens(model, batch))
             if tokens_per_chunk is not None:
                 backward_in_chunks(model, groups, contrastive_loss, accelerator)
@@ -195,8 +201,9 @@ def build_our_step(args: StepArguments, dtype: str) -> Callable[[Batch], None]:
             else:
                 loss = contrastive_loss(*groups.embed(model, accelerator.device), model.logit_scale).loss
         if tokens_per_chunk is None:
-            loss.backward()
-        optimizer.step()
+            accelerator.backward(loss)
+        accelerator.scaler.step(optimizer)
+        accelerator.scaler.update()
         optimizer.zero_grad()
 
     return step
@@ -242,6 +249,26 @@ def report_tokens(args: StepArguments) -> None:
     print(f"\nPadded: {padded:,} tokens; in {len(groups)} groups: {computed:,}, {padded / computed:.2f} times fewer.")
 
 
+def count_flops(args: StepArguments, names: list[str]) -> dict[str, int]:
+    """
+    Operations that the step of each variant needs, at the average length of its captions: without padding, and without
+    those that chunks compute again.
+    """
+    fields = {"num_hidden_layers": args.layers}
+    config = LotlipConfig(text_config=fields, vision_config=fields)
+    lengths = (round(lengths.mean()) for lengths in draw_lengths(args))
+    ways = count_variants(count_operations(config, 1, *lengths))
+    frozen, cached = ways["frozen image tower"], ways["cached image features"]
+    return {name: args.images * (cached if "cached" in name.split(", ") else frozen) for name in names}
+
+
+def measure_ceilings(args: StepArguments, names: list[str]) -> dict[str, float]:
+    """Operations per second of a large matrix product, for each variant in its dtype."""
+    dtypes = {name: name.split(", ")[0].replace("original", "float32") for name in names}
+    ceilings = {dtype: matrix_product_ceiling(args.device, getattr(torch, dtype)) for dtype in set(dtypes.values())}
+    return {name: ceilings[dtype] for name, dtype in dtypes.items()}
+
+
 def measure_memory(name: str, *options: str) -> int:
     """The most memory that a variant needs alone, with further options of this script, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -271,10 +298,12 @@ def step_once(batch_size: int, args: StepArguments, dtype: str) -> int:
 
 
 def find_largest_batch(args: StepArguments) -> None:
-    """Prints the most images whose step fits into the memory of the accelerator, to a power of 2."""
+    """Prints and writes the most images whose step fits into the memory of the accelerator, to a tenth of them."""
+    rows = {}
     for dtype in args.dtypes:
-        largest = find_executable_batch_size(step_once, starting_batch_size=2**16)(args, dtype)
-        print(f"{dtype}: {largest} images in a batch")
+        rows[dtype] = {"images": find_executable_batch_size(step_once, starting_batch_size=2**16)(args, dtype)}
+        print("{}: {images} images in a batch".format(dtype, **rows[dtype]), flush=True)
+    write_results([{"title": "The largest batch", "rows": rows}], args)
 
 
 def main() -> None:
@@ -292,8 +321,11 @@ def main() -> None:
     report_tokens(args)
     seconds = measure(build_variants(args, names), args.repeats, args.device)
     memory = None if args.variants else {name: measure_memory(name) for name in names}
-    table = report(title, seconds, names[0], args, memory=memory)
-    write_results([{**table, "peak_memory": peak_memory(args.device)}], args)
+    peak, shares = peak_memory(args.device), {}
+    if args.share_of_peak:
+        shares = {"flops": count_flops(args, names), "ceilings": measure_ceilings(args, names)}
+    table = report(title, seconds, names[0], args, memory=memory, **shares)
+    write_results([{**table, "peak_memory": peak}], args)
 
 
 if __name__ == "__main__":

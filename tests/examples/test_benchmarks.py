@@ -1,12 +1,14 @@
 import json
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from examples.benchmarks import gpu, rank, startup, train_step
+from modeling_lotlip.benchmarking import timing
 from modeling_lotlip.benchmarking.original import build_lotlip
 
 
@@ -17,6 +19,7 @@ BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 def run(tmp_path, monkeypatch):
     """Runs a benchmark in this process in miniature, and returns the tables that it wrote."""
     monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))  # of its own processes
+    monkeypatch.setattr(timing, "matrix_product_ceiling", partial(timing.matrix_product_ceiling, size=256))
 
     def run(name: str, *options: object) -> list[dict]:
         file = tmp_path / f"{name}.json"
@@ -39,6 +42,9 @@ def test_embed(run):
         assert table["rows"]["original"]["ratio"] == 1
         assert all(row["share_of_ceiling"] > 0 for row in table["rows"].values())
         assert all(0 < share < 1 for share in table["share_inside_products"].values())
+        # the original computes attention as products, and without padding ours needs no mask
+        assert set(table["attention_kernels"]) == {"float32", "bfloat16"}
+        assert all(kernel.startswith("flash_attention") for kernel in table["attention_kernels"].values())
 
 
 def test_corpus(run):
@@ -58,10 +64,56 @@ def test_train_step(run):
         "mean_46",
         "--tokens_per_chunk",
         1,
+        "--share_of_peak",
         "--variants",
         *names,
     )
     assert list(table["rows"]) == names and table["peak_memory"] > 1e8
+    assert all(row["share_of_ceiling"] > 0 for row in table["rows"].values())
+
+
+@pytest.mark.parametrize("tokens_per_chunk", [None, 1])
+def test_a_training_step_in_float16_takes_scaled_gradients(monkeypatch, tokens_per_chunk):
+    model = build_lotlip(layers=1, device="cpu")
+    monkeypatch.setattr(train_step, "build_lotlip", lambda *args: model)
+    scaled = []
+    model.text_projection.weight.register_hook(lambda gradient: scaled.append(gradient.abs().max().item()))
+    args = train_step.StepArguments(device="cpu", layers=1, images=2, short_length=3, long_length=3)
+    batch = train_step.random_batch(args)
+    batch["vision_pooler_output"] = batch.pop("pixel_values").flatten(1)[:, :768]
+    before = model.text_projection.weight.detach().clone()
+    train_step.build_our_step(args, "float16")(batch, tokens_per_chunk)
+    assert max(scaled) > 100  # and the optimizer divides by the scale
+    moved = (model.text_projection.weight - before).abs().max().item()
+    assert 0 < moved < 1e-4
+
+
+def test_operations_of_a_training_step():
+    args = train_step.StepArguments(device="cpu", layers=2, images=3)
+    counted = train_step.count_flops(args, ["original", "bfloat16, with data", "bfloat16, cached, in chunks"])
+    image = timing.encoder_flops(3 * 197, 197, num_layers=2)
+    texts = 3 * (timing.encoder_flops(3 * 15, 15, num_layers=2) + timing.encoder_flops(3 * 124, 124, num_layers=2))
+    assert counted["original"] == counted["bfloat16, with data"] == pytest.approx(image + texts, rel=0.05)
+    assert counted["bfloat16, cached, in chunks"] == pytest.approx(texts, rel=0.05)
+
+
+def test_the_largest_batch_is_written(monkeypatch, tmp_path):
+    def step_once(batch_size, args, dtype):
+        if batch_size > 50_000:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return batch_size
+
+    monkeypatch.setattr(train_step, "step_once", step_once)
+    args = train_step.StepArguments(device="cpu", dtypes=["bfloat16"], output_file=tmp_path / "largest.json")
+    train_step.find_largest_batch(args)
+    (table,) = json.loads(args.output_file.read_text())["tables"]
+    assert 45_000 <= table["rows"]["bfloat16"]["images"] <= 50_000
+
+
+def test_fsdp(run):
+    (table,) = run("fsdp", "--layers", 1, "--images", 2, "--processes", 1)
+    assert list(table["rows"]) == ["bfloat16, whole", "bfloat16, sharded"]
+    assert all(row["median"] > 0 and row["peak_memory"] > 1e8 for row in table["rows"].values())
 
 
 @pytest.mark.parametrize("lengths, mean, most", [("mean_46", 46, 125), ("lamps", 86, 126), (None, 122, 122)])
@@ -81,9 +133,12 @@ def test_captions_of_a_training_step_are_as_long_as_asked_for(capsys, lengths, m
 
 def test_search(run, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without faiss
-    (table,) = run("search", "--num_vectors", 1000, "--width", 16)
-    assert "faiss is left out" in capsys.readouterr().out and list(table["rows"]) == ["index", "exact"]
-    assert table["rows"]["exact"]["recall@10"] == 1 and table["rows"]["index"]["recall@10"] > 0.98
+    (table,) = run("search", "--num_vectors", 1000, "--width", 16, "--device", "cpu:0")
+    rows = table["rows"]
+    # the second device has an exact search of its own
+    assert "faiss is left out" in capsys.readouterr().out and list(rows) == ["index", "exact", "exact, cpu:0"]
+    assert rows["exact"]["recall@10"] == rows["exact, cpu:0"]["recall@10"] == 1 and rows["index"]["recall@10"] > 0.98
+    assert all(row["queries_a_second"] > 0 for row in rows.values())
     assert table["rows"]["index"]["megabytes_on_disk"] > 0.03
 
 
@@ -252,11 +307,12 @@ def test_gpu_writes_what_each_benchmark_measured(run_gpu):
 def test_gpu_goes_on_after_a_benchmark_that_fails(run_gpu, monkeypatch, tmp_path, capfd):
     scripts = tmp_path / "scripts"
     scripts.mkdir()
-    for name in ("embed", "train_step", "rank"):
+    for name in ("embed", "train_step", "fsdp", "rank", "search"):
         (scripts / f"{name}.py").write_text(f"import sys; print(sys.argv[1:]); sys.exit('{name}' == 'embed')")
     monkeypatch.setattr(gpu, "FOLDER", scripts)
     with pytest.raises(SystemExit, match="Not measured: dtypes, attention, corners"):
         run_gpu("--size", 2)
     printed = capfd.readouterr().out
-    assert printed.count("'--device', 'cpu'") == 6
+    assert printed.count("'--device', 'cpu'") == 8
+    assert "'--num_vectors', '100000', '--methods', 'exact'" in printed
     assert "'--corners', '--attn_implementation', 'sdpa', 'eager', 'flex_attention'" in printed
