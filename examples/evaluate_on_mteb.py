@@ -13,7 +13,7 @@ Besides the names of tasks there are those of suites:
     multilingual       Crossmodal-3600, Multi30k, XTD10 (of which MTEB does not have the last)
 
 MTEB downloads the data of its own tasks from the Hub, or reads a copy in `--data_root/ORGANIZATION/NAME`. Results are
-kept in `--output_dir`; those that are there are not computed again.
+kept in `--output_dir`; those of the same weights that are there are not computed again.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from transformers import AutoConfig
 import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
 from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
 from modeling_lotlip.embedding.arguments import OutputArguments
-from modeling_lotlip.embedding.models import check_single_embeddings
+from modeling_lotlip.embedding.models import check_single_embeddings, hash_weights
 from modeling_lotlip.evaluation.mteb_tasks import LONG_TEXT_TASKS, XTD10_TASKS
 from modeling_lotlip.files import format_markdown, write_results
 from modeling_lotlip.loading_lotlip import find_pretrained
@@ -85,7 +85,8 @@ def load_mteb_model(
             Whether to run the code that comes with a model.
 
     Returns:
-        `SentenceTransformerEncoderWrapper`: the model. Its name in the results is the Hub id, or `local/FOLDER`.
+        `SentenceTransformerEncoderWrapper`: the model. Its name in the results is the Hub id, or `local/FOLDER`; its
+        revision that on the Hub, or a hash of its weights.
 
     Raises:
         `ValueError`: if the model compares tokens, and so has no single embedding of a text or an image.
@@ -94,14 +95,17 @@ def load_mteb_model(
     check_single_embeddings(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
     model = SentenceTransformer(source, device=device, trust_remote_code=trust_remote_code)
     wrapper = SentenceTransformerEncoderWrapper(model)
-    path = Path(model_name_or_path)
-    wrapper.mteb_model_meta = wrapper.mteb_model_meta.model_copy(
-        update={
-            "name": f"local/{path.resolve().name}" if path.exists() else model_name_or_path,
-            "modalities": model.modalities,
-        }
-    )
+    changes = {"name": name_for_mteb(model_name_or_path), "modalities": model.modalities}
+    if wrapper.mteb_model_meta.revision in (None, "no_revision_available") or Path(model_name_or_path).exists():
+        changes["revision"] = hash_weights(model)  # another model may have been in a folder of this name
+    wrapper.mteb_model_meta = wrapper.mteb_model_meta.model_copy(update=changes)
     return wrapper
+
+
+def name_for_mteb(model_name_or_path: str) -> str:
+    """A Hub id, or `local/FOLDER`."""
+    path = Path(model_name_or_path)
+    return f"local/{path.resolve().name}" if path.exists() else model_name_or_path
 
 
 def load_tasks(
@@ -167,12 +171,12 @@ def find_task(name: str) -> mteb.AbsTask:
         raise ValueError(f"--tasks {name}: {error.args[0]}") from error
 
 
-def list_scores(tasks: list[mteb.AbsTask], results: ModelResult) -> list[dict]:
-    """The main score of a model on each task and language, from 0 to 1."""
+def list_scores(tasks: list[mteb.AbsTask], results: ModelResult, model_name: str) -> list[dict]:
+    """The main score of a model, called `model_name`, on each task and language, from 0 to 1."""
     metrics = {task.metadata.name: task.metadata.main_score for task in tasks}
     return [
         {
-            "model": results.model_name,
+            "model": model_name,
             "task": result.task_name,
             "language": scores["hf_subset"],
             "metric": metrics[result.task_name],
@@ -198,14 +202,18 @@ def main() -> None:
     args, output = parse((MtebArguments, OutputArguments), description=__doc__)
     tasks = load_tasks(args.tasks, args.data_root, args.languages)
     rows = []
-    for name in dict.fromkeys(args.model_name_or_path):
+    paths = list(dict.fromkeys(args.model_name_or_path))
+    names = [name_for_mteb(path) for path in paths]
+    if len(set(names)) < len(names):  # several folders of one name
+        names = paths
+    for path, name in zip(paths, names):
         results = mteb.evaluate(
-            load_mteb_model(name, args.device, args.trust_remote_code),
+            load_mteb_model(path, args.device, args.trust_remote_code),
             tasks,
             encode_kwargs={"batch_size": args.batch_size},
             cache=mteb.ResultCache(args.output_dir),
         )
-        rows += list_scores(tasks, results)
+        rows += list_scores(tasks, results, name)
     table = format_table(rows)
     print(table)
     if output.output_file is not None:

@@ -68,7 +68,7 @@ from modeling_lotlip.training.image_features import cache_samples
 from modeling_lotlip.training.models import build_model, gather_model, get_scalars, is_vision_frozen, set_train_mode
 from modeling_lotlip.training.monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
 from modeling_lotlip.training.objectives import OBJECTIVES, choose_objective
-from modeling_lotlip.training.samples import BadSamples, CaptionedImages, SampleCollator
+from modeling_lotlip.training.samples import BadSamples, CaptionedImages, HardNegatives, SampleCollator
 from modeling_lotlip.training.saving import (
     BEST_FOLDER,
     check_services,
@@ -128,6 +128,11 @@ def load_training_data(args: TrainArguments, accelerator: Accelerator) -> tuple[
             "`--objective long_clip` is `clip` on long captions where there are no short ones, whose loss it changes: "
             "name their column with `--caption_column`, or train with `debias`, which draws them from the long ones."
         )
+    if args.hard_negatives > 0 and not reader.has_long_captions:
+        raise ValueError(
+            f"`--hard_negatives {args.hard_negatives}` is of long captions, but the training data has none: name "
+            "their column with `--long_captions_column`."
+        )
     global_batch_size = args.per_device_train_batch_size * accelerator.num_processes
     if global_batch_size < 2:
         raise ValueError("A batch of one image has nothing to be contrasted with: raise the batch size to 2 or more.")
@@ -172,7 +177,7 @@ def make_loader(
     return DataLoader(
         samples,
         batch_sampler=sampler,
-        collate_fn=SampleCollator(processor, args.max_length),
+        collate_fn=SampleCollator(processor, args.max_length, args.hard_negatives),
         num_workers=args.dataloader_num_workers,
         persistent_workers=args.dataloader_num_workers > 0,
         worker_init_fn=leave_signals_to_the_main_process,
@@ -199,6 +204,7 @@ class Training:
     state: TrainingState
     bad_samples: BadSamples
     unmatched_keys: UnmatchedKeys
+    hard_negatives: HardNegatives
     throughput: Throughput
 
 
@@ -276,6 +282,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         state,
         bad_samples=BadSamples(args.max_bad_fraction, args.max_bad_in_a_row, own_samples),
         unmatched_keys=UnmatchedKeys(),
+        hard_negatives=HardNegatives(),
         throughput=Throughput(accelerator),
     )
 
@@ -340,6 +347,7 @@ def take_step(training: Training, batch: dict[str, torch.Tensor], report: dict[s
     training.throughput.count(batch)
     training.bad_samples.count(report["bad"])
     training.unmatched_keys.count(report["unmatched"])
+    training.hard_negatives.count(report["hard_negatives"])
     result = train_step(
         training.model,
         batch,
@@ -440,6 +448,9 @@ def finish(training: Training) -> None:
     unmatched_keys = UnmatchedKeys.sum(gather_object([training.unmatched_keys]))
     if unmatched_keys.num_unmatched:
         logger.warning(unmatched_keys)
+    hard_negatives = HardNegatives.sum(gather_object([training.hard_negatives]))
+    if hard_negatives.num_absent:
+        logger.warning(hard_negatives)
     model = gather(training)
     if accelerator.is_main_process:  # before the evaluation, which may meet a broken image
         try:

@@ -360,12 +360,18 @@ def load_folder(data_dir: str) -> dict[str, datasets.Dataset]:
     none.
 
     Raises:
-        `ValueError`: if there is no split `train` or `test`.
+        `ValueError`: if there is no split `train` or `test`, no column of captions, or a picture without captions.
     """
     splits = datasets.load_dataset("imagefolder", data_dir=data_dir)
     missing = {"train", "test"} - set(splits)
     if missing:
         raise ValueError(f"--data_dirs {data_dir} has no split {sorted(missing)[0]}, only {list(splits)}.")
+    columns = splits["train"].column_names
+    for column in ("caption", "long_captions"):
+        if column not in columns:
+            raise ValueError(
+                f"--data_dirs {data_dir} has no column {column!r}, only {columns}: add it to each `metadata.jsonl`."
+            )
     if "validation" not in splits:
         parts = splits["train"].train_test_split(test_size=0.1, seed=0)
         splits = {"train": parts["train"], "validation": parts["test"], "test": splits["test"]}
@@ -373,15 +379,29 @@ def load_folder(data_dir: str) -> dict[str, datasets.Dataset]:
     for name in ("train", "validation", "test"):
         split = undecoded(splits[name].select_columns(["image", "caption", "long_captions"]), "image")
         if isinstance(split.features["long_captions"], datasets.Value):
-            split = split.map(lambda row: {"long_captions": [row["long_captions"]]})
+            split = split.map(lambda row: {"long_captions": [row["long_captions"]] if row["long_captions"] else []})
+        num_bare = sum(not all(captions) for captions in zip(split["caption"], split["long_captions"]))
+        if num_bare > 0:
+            raise ValueError(
+                f"--data_dirs {data_dir}: {num_bare} of {len(split)} pictures in split {name} have no short caption "
+                "or no long one. Leave them out."
+            )
         rows[name] = split
     return rows
 
 
 def load_data(args: PhotographsArguments) -> Data:
-    """Reads all folders, or draws the scenes."""
+    """
+    Reads all folders, or draws the scenes.
+
+    Raises:
+        `ValueError`: if two folders have the same name, which their results go by, or one cannot be used.
+    """
     if args.data_dirs:
-        folders = {Path(data_dir).name: load_folder(data_dir) for data_dir in args.data_dirs}
+        names = [Path(data_dir).resolve().name for data_dir in args.data_dirs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"--data_dirs has folders of the same name, {names}: rename one.")
+        folders = {name: load_folder(data_dir) for name, data_dir in zip(names, args.data_dirs)}
     else:
         sizes = {"train": args.max_train_samples, "validation": args.max_eval_samples, "test": args.max_eval_samples}
         scenes = {
@@ -446,7 +466,8 @@ class Features:
 
 def compute_features(args: PhotographsArguments, data: Data, settings: list[Setting], accelerator: Accelerator):
     """Runs the image tower, unless its output is there: see [`cache_image_features`]."""
-    model, processor = build_model(make_train_args(args, BOTH), data.dataset.select(range(8)), make_reader(data))
+    first = data.dataset.select(range(min(8, len(data.dataset))))
+    model, processor = build_model(make_train_args(args, BOTH), first, make_reader(data))
     options = {
         "vision_model": model.vision_model,
         "image_processor": processor.image_processor,
@@ -845,7 +866,7 @@ def train(args: PhotographsArguments, setting: Setting, seed: int, data: Data, f
     samples.num_views = 1
     compares_tokens = OBJECTIVES[setting.objective].is_token_wise
     samples.image_features = (features.tokens if compares_tokens else features.whole)[:, None]
-    collate = SampleCollator(processor, processor.tokenizer.model_max_length)
+    collate = SampleCollator(processor, processor.tokenizer.model_max_length, train_args.hard_negatives)
     groups = layer_groups(model, train_args.weight_decay, setting)
     optimizer = torch.optim.AdamW(groups, lr=setting.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
     scheduler = get_scheduler("cosine", optimizer, args.max_train_steps // 10, args.max_train_steps)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 
-from modeling_lotlip.arguments import Arguments, argument, parse
+from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.published import BENCHMARKS, load_benchmark
@@ -133,16 +133,22 @@ def measure_lengths(name: str, args: ReproductionArguments) -> tuple[dict[str, f
 
 def measure_model(
     name: str, dataset: Dataset, model: PreTrainedModel, processor: ProcessorMixin, options: dict
-) -> dict[str, float]:
-    """Recall at 1 in both directions of a model on a benchmark, or its accuracy at 1 where that has classes."""
+) -> tuple[dict[str, float], bool]:
+    """
+    Recall at 1 in both directions of a model on a benchmark, or its accuracy at 1 where that has classes; and whether
+    some of the images are missing or cannot be read.
+    """
     if BENCHMARKS[name].task == "classification":
         class_names = read_class_names(dataset.features["label"])
         templates = ClassificationArguments().templates
-        return {"top1": evaluate_zero_shot(model, processor, dataset, class_names, templates, **options)["top1"]}
-    # published numbers count one image for a text
-    results = evaluate_retrieval(model, processor, dataset, group_equal_captions=False, **options)
-    kind = "long" if "long_i2t_recall@1" in results else "short"
-    return {direction: results[f"{kind}_{direction}_recall@1"] for direction in ("i2t", "t2i")}
+        results = evaluate_zero_shot(model, processor, dataset, class_names, templates, **options)
+        measured = {"top1": results["top1"]}
+    else:
+        # published numbers count one image for a text
+        results = evaluate_retrieval(model, processor, dataset, group_equal_captions=False, **options)
+        kind = "long" if "long_i2t_recall@1" in results else "short"
+        measured = {direction: results[f"{kind}_{direction}_recall@1"] for direction in ("i2t", "t2i")}
+    return measured, len(dataset) - results.get("num_unreadable_images", 0) < BENCHMARKS[name].num_images
 
 
 def compare(
@@ -198,8 +204,7 @@ def main() -> None:
         options = {"batch_size": inference.batch_size, "max_length": inference.max_length}
         options["num_workers"] = args.dataloader_num_workers
         for name, dataset in datasets.items():
-            measured = measure_model(name, dataset, model, processor, options)
-            is_partial = len(dataset) < BENCHMARKS[name].num_images
+            measured, is_partial = measure_model(name, dataset, model, processor, options)
             comparisons += compare(model_name, name, measured, published["retrieval"], is_partial)
 
     if not comparisons:
@@ -215,4 +220,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("reproduce.py"):
+        main()

@@ -24,6 +24,9 @@ from .arguments import ObjectiveArguments
 
 logger = logging.getLogger(__name__)
 
+# So many hard negatives are awaited before a training without any is an error
+MAX_ABSENT_AT_FIRST = 1000
+
 
 class CaptionedImages(Dataset):
     """
@@ -131,7 +134,8 @@ class CaptionedImages(Dataset):
         if self.captions is not None:
             other = self.captions[generator.randrange(len(self.captions))]
             sentences = [part for text in self.reader.long_captions(other) for part in self.reader.sub_captions(text)]
-            sentences = [part for part in sentences if not any(part in parts for parts in true)]
+            known = {part for parts in true for part in parts}
+            sentences = [part for part in sentences if part not in known and not is_enumeration(part)]
         drawn = []
         for text in self.num_hard_negatives * long_captions:
             false = falsify(self.reader.sub_captions(text), sentences, generator) if text else None
@@ -200,11 +204,23 @@ def describe_bad_image(error: ValueError) -> tuple[str, str]:
 
 
 class SampleCollator:
-    """Batches samples into the third form of text input: short and long captions, each padded to its own longest."""
+    """
+    Batches samples into the third form of text input: short and long captions, each padded to its own longest.
 
-    def __init__(self, processor: LotlipProcessor, max_length: int):
+    Args:
+        processor (`LotlipProcessor`):
+            The processor of the model.
+        max_length (`int`):
+            Truncate captions at this many tokens.
+        num_hard_negatives (`int`, *optional*, defaults to 0):
+            How many hard negatives stand behind the long captions of a sample, for each of them. One whose tokens are
+            those of a long caption of its image becomes absent: its false detail may lie behind `max_length`.
+    """
+
+    def __init__(self, processor: LotlipProcessor, max_length: int, num_hard_negatives: int = 0):
         self.processor = processor
         self.max_length = max_length
+        self.num_hard_negatives = num_hard_negatives
 
     def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and attention mask, (texts, length); the mask of an absent caption is all zero."""
@@ -214,8 +230,9 @@ class SampleCollator:
 
     def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, list]]:
         """
-        The model's inputs, and a report: the `name` of each sample, and of those that are not padding why they are
-        `bad` and the key that is `unmatched` by the side files, None where all is well.
+        The model's inputs, and a report: the `name` of each sample; of those that are not padding why they are `bad`
+        and the key that is `unmatched` by the side files, None where all is well; and of each hard negative of a long
+        caption whether it is there, in `hard_negatives`.
         """
         if "image" in samples[0]:
             images = [sample["image"] for sample in samples]
@@ -224,15 +241,72 @@ class SampleCollator:
             batch = {"vision_pooler_output": torch.stack([sample["vision_pooler_output"] for sample in samples])}
         short_captions = [sample["short_caption"] for sample in samples]
         batch["short_input_ids"], batch["short_attention_mask"] = self.tokenize(short_captions)
-        long_captions = [text for sample in samples for text in sample["long_captions"]]
-        if long_captions:
-            input_ids, attention_mask = self.tokenize(long_captions)
-            batch["input_ids"] = input_ids.unflatten(0, (len(samples), -1))
-            batch["attention_mask"] = attention_mask.unflatten(0, (len(samples), -1))
         report = {
             name: [sample[name] for sample in samples if name in sample] for name in ("name", "bad", "unmatched")
         }
+        report["hard_negatives"] = []
+        long_captions = [text for sample in samples for text in sample["long_captions"]]
+        if long_captions:
+            input_ids, attention_mask = (
+                values.unflatten(0, (len(samples), -1)) for values in self.tokenize(long_captions)
+            )
+            if self.num_hard_negatives > 0:
+                attention_mask, report["hard_negatives"] = self.leave_out_true(input_ids, attention_mask)
+            batch |= {"input_ids": input_ids, "attention_mask": attention_mask}
         return batch, report
+
+    def leave_out_true(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, list[bool]]:
+        """
+        The attention mask (samples, captions, length), zero for hard negatives that equal a long caption; and whether
+        there is a hard negative, for each that a long caption has a place for.
+        """
+        num_true = input_ids.shape[1] // (1 + self.num_hard_negatives)
+        true, false = (input_ids * attention_mask).tensor_split([num_true], dim=1)
+        is_true = (false[:, :, None] == true[:, None]).all(dim=-1).any(dim=-1)
+        true_mask, false_mask = attention_mask.tensor_split([num_true], dim=1)
+        false_mask = false_mask * ~is_true[..., None]
+        has_true = true_mask.any(dim=-1).repeat(1, self.num_hard_negatives)
+        return torch.cat([true_mask, false_mask], dim=1), false_mask.any(dim=-1)[has_true].tolist()
+
+
+class HardNegatives:
+    """Counts the hard negatives of a training, and those that could not be made."""
+
+    def __init__(self):
+        self.num_places, self.num_absent = 0, 0
+
+    def count(self, are_there: list[bool]) -> None:
+        """
+        Counts those of a batch.
+
+        Args:
+            are_there (`list[bool]`):
+                Whether there is a hard negative, for each that a long caption has a place for.
+
+        Raises:
+            `ValueError`: if there are many places, and none of them is taken.
+        """
+        self.num_places += len(are_there)
+        self.num_absent += are_there.count(False)
+        if self.num_places >= MAX_ABSENT_AT_FIRST and self.num_absent == self.num_places:
+            raise ValueError(
+                f"None of the first {self.num_places} `--hard_negatives` can be made: the rules change English words "
+                "among the first `--max_length` tokens of a long caption. Leave it out."
+            )
+
+    @classmethod
+    def sum(cls, parts: list["HardNegatives"]) -> "HardNegatives":
+        """The counts of several processes as one."""
+        total = cls()
+        total.num_places = sum(part.num_places for part in parts)
+        total.num_absent = sum(part.num_absent for part in parts)
+        return total
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_absent} of {self.num_places} hard negatives were left out: no rule fits the long caption, the "
+            "result is true of the image, or the change lies behind `--max_length`."
+        )
 
 
 class BadSamples:

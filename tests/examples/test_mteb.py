@@ -67,9 +67,9 @@ def streets(tmp_path, monkeypatch, scenes):
 def run(monkeypatch, capsys, tmp_path, own_model):
     """Runs the command; gives what it prints and what it writes."""
 
-    def run(*arguments):
+    def run(*arguments, models=(own_model,)):
         file = tmp_path / "table.json"
-        argv = ["--model_name_or_path", own_model, "--output_dir", tmp_path / "results", "--output_file", file]
+        argv = ["--model_name_or_path", *models, "--output_dir", tmp_path / "results", "--output_file", file]
         argv += ["--device", "cpu", *arguments]
         monkeypatch.setattr(sys, "argv", ["evaluate_on_mteb.py", *map(str, argv)])
         evaluate_on_mteb.main()
@@ -139,6 +139,26 @@ def test_long_text_tasks_give_the_recall_of_the_evaluation(own_model, streets, r
     changed["scores"]["test"][0]["main_score"] = 0.125
     results[0].write_text(json.dumps(changed))
     assert "| recall_at_1 | 12.5 |" in run("--tasks", *tasks, "--data_root", streets)[0]
+
+
+def test_models_in_folders_of_one_name_have_their_own_results(own_model, streets, run, tmp_path):
+    folders = [tmp_path / name / "best" for name in "ab"]
+    model = LotlipModel.from_pretrained(own_model)
+    for folder in folders:
+        model.save_pretrained(folder)
+        LotlipProcessor.from_pretrained(own_model).save_pretrained(folder)
+        with torch.no_grad():
+            model.text_projection.weight.mul_(-1)
+    options = ["--tasks", "Urban1kT2IRetrieval", "--data_root", streets]
+    _, rows = run(*options, models=folders[:1])
+    assert rows[0]["model"] == "local/best"
+    (file,) = (tmp_path / "results").rglob("Urban1kT2IRetrieval.json")
+    kept = json.loads(file.read_text())
+    kept["scores"]["test"][0]["main_score"] = 0.125  # of 12 texts, so none can have it
+    file.write_text(json.dumps(kept))
+    table, rows = run(*options, models=folders)
+    assert [row["model"] for row in rows] == list(map(str, folders)) and str(folders[1]) in table
+    assert rows[0]["score"] == 0.125 != rows[1]["score"]
 
 
 def test_a_task_that_is_pushed_to_the_hub_gives_the_same_from_there(own_model, streets, tmp_path, hub, monkeypatch):

@@ -145,6 +145,29 @@ def test_a_folder_without_test_split_is_named(arguments, tmp_path, monkeypatch):
         start(monkeypatch, *arguments)
 
 
+def test_folders_that_cannot_be_used_are_named(arguments, tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "houses").rename(tmp_path / "other" / "boats")
+    arguments[arguments.index(tmp_path / "houses")] = tmp_path / "other" / "boats"
+    with pytest.raises(ValueError, match=r"folders of the same name, \['boats', 'boats'\]"):
+        start(monkeypatch, *arguments)
+
+    file = tmp_path / "boats" / "test" / "metadata.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0]["long_captions"], lines[1]["caption"] = [], ""
+    file.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match="boats: 2 of 4 pictures in split test have no short caption or no long one"):
+        photographs.load_folder(str(tmp_path / "boats"))
+    for split in ("train", "validation", "test"):
+        file = tmp_path / "boats" / split / "metadata.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text(
+            "\n".join(json.dumps({name: line[name] for name in ("file_name", "caption")}) for line in lines)
+        )
+    with pytest.raises(ValueError, match="boats has no column 'long_captions', only"):
+        photographs.load_folder(str(tmp_path / "boats"))
+
+
 @pytest.fixture
 def model() -> LotlipModel:
     config = tiny_config()

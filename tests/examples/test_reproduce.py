@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -95,13 +96,15 @@ def test_what_is_missing_is_named_and_the_rest_measured(run, benchmarks, model_d
         path.unlink()
     for path in (benchmarks / "docci").rglob("*.jsonlines"):
         path.unlink()
+    next((benchmarks / "urban1k" / "image").iterdir()).write_bytes(b"broken")
     arguments = ("--data_root", benchmarks, "--model", model_dir, "--tokenizer_path", model_dir)
     printed, results = run(*arguments)
     of_iiw = [row["measure"] for row in results["rows"] if row["benchmark"] == "iiw"]
     assert of_iiw == ["num_texts", "sub_captions_per_text", "tokens_per_text"]
     assert not any(row["benchmark"] == "docci" for row in results["rows"])
     assert "iiw is not evaluated: 1 (dci/sa_1.jpg) of the 3 images" in printed and "docci is not evaluated" in printed
-    assert any((row["benchmark"], row["measure"]) == ("dci", "i2t") for row in results["rows"])
+    is_partial = {(row["benchmark"], row["measure"]): row["is_partial"] for row in results["rows"]}
+    assert is_partial["urban1k", "i2t"] and not is_partial["dci", "i2t"], "an image cannot be read"
 
     _, results = run(*arguments, "--allow_partial")
     is_partial = {row["measure"]: row["is_partial"] for row in results["rows"] if row["benchmark"] == "iiw"}
@@ -115,6 +118,14 @@ def test_what_is_missing_is_named_and_the_rest_measured(run, benchmarks, model_d
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="has no benchmark with files"):
         run("--data_root", tmp_path / "empty", "--text_only")
+
+
+def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--data_root", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(reproduce.__file__, run_name="__main__")
+    err = capsys.readouterr().err
+    assert err.startswith(f"reproduce.py: error: --data_root {tmp_path} has no benchmark") and err.count("\n") == 1
 
 
 @pytest.mark.skipif(not (SHARED / "data" / "iiw").exists(), reason="ImageInWords is not beside the repository")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import pytest
@@ -57,7 +58,7 @@ def test_an_objective_trains_and_resumes(train, tmp_path, recwarn, caplog, objec
     assert "logit_bias" not in caplog.text and (model.logit_bias is not None) == ("logit_bias" in weights)
 
 
-def test_hard_negatives_train_and_resume(train, tmp_path):
+def test_hard_negatives_train_and_resume(train, tmp_path, caplog):
     """They add to the first loss, which is otherwise that of the same captions, and are drawn again alike."""
     options = {"max_train_steps": 4, "logging_steps": 1, "eval_steps": 100, "warmup_steps": 1}
     options |= {"max_train_samples": 12, "max_eval_samples": 4, "per_device_train_batch_size": 4}
@@ -76,6 +77,11 @@ def test_hard_negatives_train_and_resume(train, tmp_path):
     train("resumed", **options, resume_from_checkpoint="latest")
     weights, expected = (load_file(folder / "model.safetensors") for folder in (resumed, whole))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    caplog.clear()
+    with pytest.raises(ValueError, match="`--hard_negatives 2` is of long captions, but the training data has none"):
+        train("none", **options | {"long_captions_column": ""})
+    train("cut", **options | {"max_train_steps": 1, "max_length": 4})  # where there is no detail
+    assert re.search(r"\d of 8 hard negatives were left out: no rule fits", caplog.text)
 
 
 @pytest.mark.parametrize("wrong", [{"objective": "siglip", "num_long_captions": 1}, {"objective": "clip"}])

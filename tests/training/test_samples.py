@@ -12,13 +12,14 @@ from accelerate.state import AcceleratorState, GradientState
 from datasets import Dataset, Features, Image, Value, load_dataset
 from safetensors.torch import load_file
 
+from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import StreamBatchSampler
 from modeling_lotlip.training.models import build_tokenizer
-from modeling_lotlip.training.samples import BadSamples, CaptionedImages
+from modeling_lotlip.training.samples import BadSamples, CaptionedImages, HardNegatives, SampleCollator
 from tests.conftest import launch
 
 
@@ -259,3 +260,38 @@ def test_a_true_caption_is_no_hard_negative():
         assert {text for _, long, _ in drawn[1::3] for text in long[num_long_captions:]} <= {"It is right", ""}
     columns["long_captions"] = [["A boat", "Waves"], ["Waves"], []]
     assert {text for _, long, _ in draw(1, **columns)[0::3] for text in long[1:]} == {""}, "a sentence of both"
+
+
+def test_a_number_of_a_list_is_no_false_sentence():
+    columns = {"long_captions": [["A mast"], ["1. 2."], []], "caption": [None] * 3}
+    assert {text for _, long, _ in draw(1, **columns)[0::3] for text in long[1:]} == {""}
+
+
+def test_hard_negatives_that_are_read_as_a_true_caption_are_left_out_and_counted(tokenizer):
+    """The false detail may lie behind the token limit, or be a capital letter."""
+    processor = LotlipProcessor(LotlipImageProcessor(), LotlipTokenizer.from_pretrained(tokenizer))
+    samples = [
+        # two captions, then the first false copies of both, then the second ones
+        ["a red boat", "a tree", "a blue boat", "a tree", "A red boat", "a red boat"],
+        ["a red boat", "", "a blue boat", "", "", ""],
+        [""] * 6,
+    ]
+    samples = [
+        {"vision_pooler_output": torch.ones(2), "short_caption": "", "long_captions": captions, "name": "row"}
+        for captions in samples
+    ]
+    batch, report = SampleCollator(processor, 8, num_hard_negatives=2)(samples)
+    present = batch["attention_mask"].any(dim=-1).int().tolist()
+    assert present == [[1, 1, 1, 0, 0, 0], [1, 0, 1, 0, 0, 0], [0] * 6]
+    assert report["hard_negatives"] == [True, False, False, False, True, False]
+    batch, report = SampleCollator(processor, 3, num_hard_negatives=2)(samples)  # [CLS] a [SEP]
+    assert report["hard_negatives"] == [False] * 6 and batch["attention_mask"][:, 2:].sum() == 0
+    assert batch["attention_mask"][:, :2].sum() == 9, "true captions may be equal"
+
+    counted = HardNegatives()
+    counted.count([True] + [False] * 1999)
+    assert "1999 of 2000 hard negatives were left out" in str(HardNegatives.sum([HardNegatives(), counted]))
+    none = HardNegatives()
+    none.count([False] * 600)
+    with pytest.raises(ValueError, match="None of the first 1200 `--hard_negatives` can be made"):
+        none.count([False] * 600)
