@@ -168,7 +168,8 @@ def check_truncate_dim(model: PreTrainedModel, processor: ProcessorMixin, name: 
     dim, trained = model.truncate_dim, getattr(model.config, "matryoshka_dims", None)
     if dim is None:
         return
-    check_single_embeddings(model)
+    if is_token_wise(model):
+        raise ValueError(f"`--truncate_dim {dim}` is not for `{name}`, which compares all tokens: leave it out.")
     tokens = processor.tokenizer(["a"], padding=get_padding(processor), return_tensors="pt")
     with torch.inference_mode():
         num_dims = torch_text_features(model, {name: ids.to(model.device) for name, ids in tokens.items()}).shape[-1]

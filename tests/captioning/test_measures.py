@@ -57,6 +57,10 @@ def test_report_of_lengths_and_agreement(captions_dir, run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="--text_model .*empty` cannot be used"):
         run(captions_dir / "*.parquet", "out", **options | {"text_model": str(tmp_path / "empty")})
+    with pytest.raises(
+        ValueError, match="--text_model .* cannot be used: it is no dual encoder, which `--truncate_dim`"
+    ):
+        run(captions_dir / "*.parquet", "out", **options, truncate_dim=8)
 
 
 def test_captions_unlike_their_images(run, tmp_path, model_dir):

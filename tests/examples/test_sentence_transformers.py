@@ -73,6 +73,14 @@ def test_texts_images_and_files_have_the_features_of_the_model(sentence_transfor
     torch.testing.assert_close(similarity, alone @ expected.t())
 
 
+def test_first_numbers_are_embeddings_too(folder, features):
+    cut = SentenceTransformer(str(folder), device="cpu", truncate_dim=8)
+    expected = normalize(features(TEXTS, padding=True)[:, :8], dim=-1)
+    found = cut.encode(TEXTS, convert_to_tensor=True, normalize_embeddings=True)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(cut.similarity(cut.encode(TEXTS), found), expected @ expected.T)
+
+
 def test_prompts_and_the_limit_are_those_of_the_text(sentence_transformer, features, caplog):
     prompted = sentence_transformer.encode(TEXTS, prompt="a photo of ", convert_to_tensor=True)
     torch.testing.assert_close(prompted, features(text=[f"a photo of {text}" for text in TEXTS]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from modeling_lotlip import LotlipConfig, LotlipModel
+from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenWiseModel
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_texts, tokenize
 from modeling_lotlip.embedding.models import load_model
@@ -81,3 +81,15 @@ def test_a_trained_model_knows_its_dims(train, tmp_path, caplog):
     assert f"It was for {dim}, 8, 4." in caplog.text
     with pytest.raises(ValueError, match=f"`--truncate_dim {dim + 1}` is more than the {dim} numbers"):
         load_model(str(folder), InferenceArguments(device="cpu", truncate_dim=dim + 1))
+
+
+def test_a_model_that_compares_tokens_has_no_shorter_embeddings(model_dir, tmp_path):
+    config = LotlipConfig.from_pretrained(model_dir)
+    config.token_wise, config.text_config.num_corner_tokens = True, 0
+    LotlipTokenWiseModel(config).save_pretrained(tmp_path)
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(tmp_path)
+    inference = InferenceArguments(device="cpu", backend="torch", truncate_dim=8)
+    with pytest.raises(
+        ValueError, match=f"--truncate_dim 8` is not for `--model_name_or_path {tmp_path}`, which comp"
+    ):
+        load_model(str(tmp_path), inference, takes_tokens=True)
