@@ -18,11 +18,11 @@ from .. import LotlipConfig, LotlipModel
 
 
 def build_meta_model(config: LotlipConfig) -> LotlipModel:
-    """A model without weights, on the meta device, whose attention torch can count."""
+    """A model without weights, on the meta device and in evaluation mode, whose attention torch can count."""
     with torch.device("meta"):
         model = LotlipModel(config)
     model.set_attn_implementation("eager")  # the counter does not know every fused kernel
-    return model
+    return model.eval()
 
 
 def count_flops(run: Callable[[], object]) -> tuple[int, object]:
@@ -34,7 +34,19 @@ def count_flops(run: Callable[[], object]) -> tuple[int, object]:
 
 @torch.no_grad()
 def count_image_flops(model: LotlipModel) -> int:
-    """Operations of the embedding of an image, by a model on the meta device."""
+    """
+    Operations of the embedding of an image, by a model on the meta device. In training mode patch dropout saves some.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip import LotlipConfig
+    >>> from modeling_lotlip.benchmarking.flops import build_meta_model, count_image_flops
+
+    >>> model = build_meta_model(LotlipConfig(vision_config={"patch_dropout": 0.5}))
+    >>> count_image_flops(model), count_image_flops(model.train())
+    (35126120448, 17409576960)
+    ```"""
     vision_config = model.config.vision_config
     size = model.vision_model.embeddings.image_size
     pixel_values = torch.zeros(1, vision_config.num_channels, *size, device="meta")
