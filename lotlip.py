@@ -7,6 +7,8 @@ It is a module beside the package because importing the package imports torch, w
 report of a wrong argument need not wait for it. The arguments are parsed before the package's own `__init__` runs.
 """
 
+import atexit
+import gc
 import importlib
 import importlib.util
 import os
@@ -30,6 +32,23 @@ def package_not_initialized() -> Iterator[None]:
         yield
     finally:
         del sys.modules[PACKAGE]
+
+
+def import_package() -> None:
+    """
+    Imports the package, which registers LoTLIP with the Auto classes. The hundreds of thousands of objects that torch
+    and transformers make meanwhile live as long as the process. So the garbage collector does not look for garbage
+    among them: not during the import, not later, and, what takes a second, not at the end of the process.
+    """
+    if PACKAGE in sys.modules:
+        return
+    gc.disable()
+    try:
+        importlib.import_module(PACKAGE)
+    finally:
+        gc.enable()
+    gc.freeze()
+    atexit.register(gc.freeze)  # what is imported later
 
 
 def describe(commands: dict[str, str]) -> str:
@@ -122,7 +141,7 @@ def run(argv: list[str]) -> int:
         arguments = parse(command.ARGUMENTS, args, prog=f"lotlip {name}", description=command.__doc__)
 
     try:
-        importlib.import_module(PACKAGE)  # registers LoTLIP with the Auto classes
+        import_package()
         command.run(*arguments)
     except KeyboardInterrupt:
         print(f"lotlip {name}: interrupted.", file=sys.stderr)

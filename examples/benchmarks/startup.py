@@ -1,8 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Start-up, each in a fresh process: importing the package, loading a checkpoint of the released size, and what `lotlip`
-answers at once.
+Start-up, each in a fresh process: importing the package, loading a checkpoint of the released size, `lotlip search` on
+a folder that is indexed, and what `lotlip` answers at once.
 
     python examples/benchmarks/startup.py
 """
@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from modeling_lotlip.arguments import argument, parse
-from modeling_lotlip.benchmarking.original import build_lotlip
+from modeling_lotlip.benchmarking.original import build_lotlip, build_processor
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, write_results
 
 
@@ -25,6 +28,7 @@ class StartupArguments(BenchmarkArguments):
     """What is measured."""
 
     layers: int = argument(12, "Layers of both towers.", least=1)
+    pictures: int = argument(60, "Pictures of the folder that is searched.", least=1)
 
 
 # What answers without torch, beside a Python that does nothing: the exit status, and the arguments of Python
@@ -35,6 +39,9 @@ ANSWERS = {
     "lotlip evaluate --wrong": (2, "-m", "lotlip", "evaluate", "--wrong"),
 }
 AT_ONCE = 0.5  # seconds
+
+# What a search imports of others' libraries
+LIBRARIES = "import torch, datasets, lancedb; from transformers import CLIPModel, CLIPProcessor"
 
 # Each prints the seconds of what is measured, and the memory that is then in use beyond what was before: pages of the
 # process's own, and with them those of mapped files.
@@ -131,9 +138,35 @@ def measure_answers(args: StartupArguments) -> dict:
     return {**table, "late": late}
 
 
+def make_collection(folder: Path, args: StartupArguments) -> tuple[str, ...]:
+    """Saves a model and pictures of noise in a folder. The arguments of Python that search in them."""
+    words, processor = build_processor(30_522)
+    for part in (build_lotlip(args.layers, "cpu"), processor):
+        part.save_pretrained(folder / "model")
+    pictures, noise = folder / "pictures", np.random.default_rng(0)
+    pictures.mkdir()
+    for number in range(args.pictures):
+        Image.fromarray(noise.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(pictures / f"{number}.png")
+    options = ("--model", str(folder / "model"), "--index_dir", str(folder / "index"), "--device", "cpu")
+    return ("-m", "lotlip", "search", str(pictures), " ".join(words[:8]), *options)
+
+
+def measure_search(args: StartupArguments) -> dict:
+    """Whole processes: `lotlip search` on a folder that is indexed, beside a Python that imports the libraries."""
+    with tempfile.TemporaryDirectory() as folder:
+        search = make_collection(Path(folder), args)
+        variants = {
+            "imports of libraries": partial(answer, 0, "-c", LIBRARIES),
+            "lotlip search": partial(answer, 0, *search),  # the first time, which does not count, makes the index
+        }
+        seconds = measure(variants, args.repeats, "cpu")
+    return report(f"Search in {args.pictures} pictures, whole processes", seconds, "imports of libraries", args)
+
+
 def main() -> None:
     (args,) = parse((StartupArguments,), description=__doc__)
-    write_results([measure_imports(args), measure_loading(args), measure_answers(args)], args)
+    tables = [measure_imports(args), measure_loading(args), measure_search(args), measure_answers(args)]
+    write_results(tables, args)
 
 
 if __name__ == "__main__":

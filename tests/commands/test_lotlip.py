@@ -1,5 +1,6 @@
 """The entry point: what `lotlip` says, at once, and what it does with mistakes."""
 
+import gc
 import importlib
 import json
 import os
@@ -166,5 +167,29 @@ def test_ctrl_c_while_the_package_is_imported_is_said(monkeypatch, capsys):
         return importlib.import_module(name)
 
     monkeypatch.setattr(lotlip, "importlib", SimpleNamespace(import_module=interrupted, util=importlib.util))
-    assert lotlip.main(["statistics"]) == 130
+    monkeypatch.delitem(sys.modules, lotlip.PACKAGE)
+    assert lotlip.main(["statistics"]) == 130 and gc.isenabled()
     assert capsys.readouterr().err == "lotlip statistics: interrupted.\n"
+
+
+def test_the_garbage_collector_leaves_alone_what_lives_as_long_as_the_process():
+    code = (
+        "import atexit, gc, lotlip\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() - count))\n"  # the first that is registered runs last
+        "lotlip.import_package()\n"
+        "count = gc.get_freeze_count()\n"
+        "later = [[] for _ in range(20_000)]\n"
+        "print(gc.isenabled(), count)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    is_enabled, of_imports, of_the_rest = done.stdout.split()
+    assert is_enabled == "True" and int(of_imports) > 100_000 and int(of_the_rest) >= 10_000
+    count = gc.get_freeze_count()
+    lotlip.import_package()  # a process that has imported the package before is not touched
+    assert gc.get_freeze_count() == count

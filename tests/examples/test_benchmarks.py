@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import lotlip
 from examples.benchmarks import gpu, rank, startup, train_step
 from modeling_lotlip.benchmarking import timing
 from modeling_lotlip.benchmarking.original import build_lotlip
@@ -182,6 +183,13 @@ def test_what_lotlip_answers_at_once(monkeypatch):
         startup.answer(status, *command)
         with pytest.raises(RuntimeError, match=f"ended with status {status}"):
             startup.answer(status + 1, *command)
+
+
+def test_the_search_whose_start_up_is_measured_finds_pictures(tmp_path, capsys):
+    _, _, *command = startup.make_collection(tmp_path, startup.StartupArguments(device="cpu", layers=1, pictures=3))
+    assert lotlip.main(command) == 0
+    told = capsys.readouterr()
+    assert "3 pictures" in told.err and ".png" in told.out
 
 
 def test_wrong_arguments_are_named():
