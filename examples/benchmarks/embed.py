@@ -16,7 +16,7 @@ from functools import partial
 import torch
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.arguments import argument, parse
+from modeling_lotlip.arguments import argument, parse, report_mistakes
 from modeling_lotlip.benchmarking.original import build_lotlip, build_original
 from modeling_lotlip.benchmarking.timing import (
     TowerBenchmarkArguments,
@@ -147,4 +147,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("embed.py"):
+        main()

@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.arguments import argument, parse
+from modeling_lotlip.arguments import argument, parse, report_mistakes
 from modeling_lotlip.benchmarking.original import build_lotlip
 from modeling_lotlip.benchmarking.timing import (
     BenchmarkArguments,
@@ -138,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("fsdp.py"):
+        main()

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from modeling_lotlip.arguments import Arguments, argument, parse
+from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
 
 
 FOLDER = Path(__file__).parent
@@ -100,4 +100,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("gpu.py"):
+        main()

@@ -20,7 +20,7 @@ from modeling_lotlip import (
     LotlipVisionConfig,
     LotlipVisionModelWithProjection,
 )
-from modeling_lotlip.arguments import argument, parse
+from modeling_lotlip.arguments import argument, parse, report_mistakes
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, set_up, write_results
 from modeling_lotlip.embedding.onnx import SUFFIXES, export_towers, format_table, sample_images, sample_texts
 
@@ -75,4 +75,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("onnx_graphs.py"):
+        main()

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modeling_lotlip.arguments import argument, parse
+from modeling_lotlip.arguments import argument, parse, report_mistakes
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, peak_memory, set_up, write_results
 from modeling_lotlip.embedding.search import recall_at_k, search
 from modeling_lotlip.search.index import Index, make_rows
@@ -210,4 +210,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("search.py"):
+        main()

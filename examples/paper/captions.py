@@ -32,7 +32,7 @@ from lancedb.index import FTS
 from lancedb.query import MatchQuery
 from torch.nn.functional import normalize
 
-from modeling_lotlip.arguments import Arguments, argument, parse
+from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
 from modeling_lotlip.benchmarking.frozen_towers import (
     Captioned,
     ImageTower,
@@ -215,4 +215,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("captions.py"):
+        main()

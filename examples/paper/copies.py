@@ -21,7 +21,7 @@ from datasets import concatenate_datasets, load_dataset
 from PIL import Image, ImageEnhance
 from torch import nn
 
-from modeling_lotlip.arguments import argument, parse
+from modeling_lotlip.arguments import argument, parse, report_mistakes
 from modeling_lotlip.benchmarking.frozen_towers import BICUBIC, ImageTower, Picture, TowerArguments, crop
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import OutputArguments
@@ -142,4 +142,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("copies.py"):
+        main()

@@ -15,7 +15,7 @@ import statistics
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from modeling_lotlip.arguments import parse
+from modeling_lotlip.arguments import parse, report_mistakes
 from modeling_lotlip.data.arguments import (
     CaptionArguments,
     EvaluationSplitArguments,
@@ -269,4 +269,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("corner_attention.py"):
+        main()

@@ -14,7 +14,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from modeling_lotlip import LotlipConfig
-from modeling_lotlip.arguments import Arguments, argument, check_output_file, parse
+from modeling_lotlip.arguments import Arguments, argument, check_output_file, parse, report_mistakes
 from modeling_lotlip.benchmarking.flops import measure_towers
 from modeling_lotlip.files import write_json
 
@@ -85,4 +85,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("flops.py"):
+        main()

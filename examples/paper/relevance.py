@@ -26,7 +26,7 @@ from statistics import NormalDist, fmean
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from modeling_lotlip.arguments import Arguments, argument, parse
+from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
 from modeling_lotlip.data.scenes import COLOURS, IMAGE_SIZE, SALIENT_SHAPES, SALIENT_SIDES, Scene, Thing, make_scene
 from modeling_lotlip.embedding.arguments import ModelArguments, OutputArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, tokenize
@@ -279,4 +279,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("relevance.py"):
+        main()

@@ -22,7 +22,7 @@ import PIL.Image
 import torch
 from torch import nn
 
-from modeling_lotlip.arguments import argument, parse
+from modeling_lotlip.arguments import argument, parse, report_mistakes
 from modeling_lotlip.benchmarking.frozen_towers import (
     BICUBIC,
     ImageTower,
@@ -200,4 +200,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_mistakes("views.py"):
+        main()

@@ -259,7 +259,7 @@ class OpenvinoTower:
         """
         import openvino
 
-        failures = (OSError, RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure)
+        failures = (RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure)
         folder = path.parents[1]
         incomplete = folder / "incomplete"
         try:
@@ -275,6 +275,11 @@ class OpenvinoTower:
                     incomplete.rename(path.parent)
                 finally:
                     shutil.rmtree(incomplete, ignore_errors=True)
+        except OSError as error:
+            raise ConversionError(
+                f"`{folder}`, where towers converted for OpenVINO are kept, cannot be written to: {error}. Set "
+                "`HF_ASSETS_CACHE` to a folder that can, or use `--backend torch`."
+            ) from error
         except failures as error:
             raise self.refusal(error) from error
 

@@ -178,7 +178,7 @@ def test_patches_of_several_numbers(family_folders):
         embed(model, processor, "image", 3)
 
 
-def test_auto_begins_with_torch(family_folders, cache, monkeypatch):
+def test_auto_begins_with_torch(family_folders, cache, caplog, monkeypatch):
     """OpenVINO takes over after so many seconds of computing, earlier where the tower is in the cache."""
     folder = family_folders("lotlip")
     model, processor = load(folder)
@@ -205,6 +205,10 @@ def test_auto_begins_with_torch(family_folders, cache, monkeypatch):
     model, _ = load(folder)
     embed(model, processor, "text", 7)
     assert model.embedding_backend.towers["text"].is_refused
+    assert (
+        "config.json/lotlip/openvino`, where towers converted for OpenVINO are kept, cannot be written to"
+        in caplog.text
+    )
 
 
 def test_gradients_corners_and_other_sizes_by_torch(family_folders):
