@@ -127,7 +127,7 @@ def test_blocks_do_not_split_equals(width, kind, threads):
     generator = torch.Generator().manual_seed(width)
     vectors = torch.randn(2, width, generator=generator)
     vectors = {"constant": torch.ones(2, width), "binary": vectors.sign(), "normal": vectors}[kind]
-    for num_rows in (513, 1025):
+    for num_rows in (513, 2049):
         same = vectors[:1].expand(num_rows, -1) * torch.rand(num_rows, 1, generator=generator).add(0.1)
         for ranks in retrieval_ranks(same, same):
             assert ranks.better.eq(0).all() and ranks.equal.eq(num_rows).all() and ranks.own.eq(1).all()
@@ -179,7 +179,7 @@ def test_one_point_scores_chance_where_images_share_their_captions():
 def test_many_blocks_with_several_images_for_a_caption():
     """All images of a caption count wherever the blocks end, as in the whole matrix."""
     rng = np.random.default_rng(0)
-    num_images, num_texts = 5000, 600
+    num_images, num_texts = 5000, 2500
     text_to_image = [[j, *rng.integers(0, num_images, 3).tolist()] for j in range(num_texts)]
     for image in range(num_texts, num_images):
         text_to_image[image % num_texts].append(image)
@@ -208,9 +208,9 @@ def test_one_row_and_one_image_with_all_captions():
 
 
 def test_never_the_full_matrix():
-    covered = torch.zeros(300, 20000, dtype=torch.int64)
-    for rows, columns, block in similarity_blocks(torch.ones(300, 3), torch.ones(20000, 3)):
-        assert block.numel() <= 256 * 4096
+    covered = torch.zeros(2500, 5000, dtype=torch.int64)
+    for rows, columns, block in similarity_blocks(torch.ones(2500, 3), torch.ones(5000, 3)):
+        assert block.numel() <= 2048 * 2048
         covered[rows, columns] += block.eq(3)
     assert covered.eq(1).all()
 
