@@ -87,7 +87,7 @@ def test_examples_import_the_installed_package_alone(path):
     assert not any(name.startswith("modeling_lotlip.commands") for name in imported(ROOT / "examples" / path))
 
 
-@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.stem != "__init__"], ids=str)
+@pytest.mark.parametrize("path", EXAMPLES, ids=str)
 def test_examples_end_in_one_line_after_a_mistake(path):
     """Instead of a traceback."""
     text = (ROOT / "examples" / path).read_text(encoding="utf-8")
