@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
 import lotlip
-from examples.benchmarks import gpu, rank, startup, train_step
+from examples.benchmarks import fsdp, gpu, rank, startup, train_step
+from modeling_lotlip import LotlipModel
 from modeling_lotlip.benchmarking import timing
 from modeling_lotlip.benchmarking.original import build_lotlip
+from tests.conftest import tiny_config
 
 
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
@@ -115,6 +118,17 @@ def test_fsdp(run):
     (table,) = run("fsdp", "--layers", 1, "--images", 2, "--processes", 1)
     assert list(table["rows"]) == ["bfloat16, whole", "bfloat16, sharded"]
     assert all(row["median"] > 0 and row["peak_memory"] > 1e8 for row in table["rows"].values())
+
+
+def test_fsdp_shards_all_but_the_scale():
+    model = LotlipModel(tiny_config())
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        fsdp.shard(model, "float32")
+        whole = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
+    finally:
+        torch.distributed.destroy_process_group()
+    assert whole == ["logit_scale"]
 
 
 @pytest.mark.parametrize("lengths, mean, most", [("mean_46", 46, 125), ("lamps", 86, 126), (None, 122, 122)])
