@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, settings
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
-from examples import train_lotlip
 from modeling_lotlip import (
     LotlipConfig,
     LotlipImageProcessor,
@@ -26,6 +25,9 @@ from modeling_lotlip import (
     LotlipTextModel,
     LotlipTokenizer,
 )
+from modeling_lotlip.arguments import parse
+from modeling_lotlip.training import loop
+from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.weights_lotlip import (
     BERT_NAMES,
     TIMM_NAMES,
@@ -183,7 +185,7 @@ def training_argv(folder: Path, name: str, **options) -> list[str]:
         "learning_rate": 1e-3,
     }
     options = {option: value for option, value in (defaults | options).items() if value is not None}
-    argv = [str(ROOT / "examples" / "train_lotlip.py"), "--output_dir", str(folder / name)]
+    argv = ["-m", "lotlip", "train", "--output_dir", str(folder / name)]
     for option, value in options.items():
         values = value if isinstance(value, list) else [value]
         argv += [f"--{option}"] if value is True else [f"--{option}", *map(str, values)]
@@ -198,17 +200,17 @@ def training_environment() -> dict[str, str]:
 
 @pytest.fixture
 def train(monkeypatch, tmp_path):
-    """Runs the training script in this process, without the pictures of its end; returns its output folder."""
+    """Runs a training in this process, without the pictures of its end; returns its output folder."""
 
     def run(name: str, with_summary: bool = False, **options) -> Path:
-        monkeypatch.setattr(sys, "argv", training_argv(tmp_path, name, **options))
+        (args,) = parse((TrainArguments,), training_argv(tmp_path, name, **options)[3:])
         monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(os.cpu_count()))  # one thread
         if not with_summary:
-            monkeypatch.setattr(train_lotlip, "write_summary", lambda folder: folder / "summary.html")
+            monkeypatch.setattr(loop, "write_summary", lambda folder: folder / "summary.html")
         AcceleratorState._reset_state(True)
         GradientState._reset_state()
-        train_lotlip.main()
+        loop.run(args)
         return tmp_path / name
 
     yield run

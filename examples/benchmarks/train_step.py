@@ -181,7 +181,7 @@ def contrastive_loss(image_embeds: torch.Tensor, text_embeds: torch.Tensor, logi
 
 
 def build_our_step(args: StepArguments, dtype: str) -> Callable[[Batch], None]:
-    """The step of `examples/train_lotlip.py`."""
+    """The step of `lotlip train`."""
     model = build_lotlip(args.layers, args.device).train()
     model.vision_model.requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-5, fused=True)

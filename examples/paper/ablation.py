@@ -7,7 +7,7 @@ The questions of the paper, answered by trainings: a grid of settings, each trai
     python examples/paper/ablation.py --output_dir outputs/mine --dataset_name imagefolder --data_dir FOLDER \
         --train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0
 
-Arguments that are not listed below go to `train_lotlip.py`, for every cell. A cell is a setting with a seed; it is run
+Arguments that are not listed below go to `lotlip train`, for every cell. A cell is a setting with a seed; it is run
 once, however many groups it is in. If you start the script again, it resumes stopped cells and skips finished ones;
 you can name other groups and seeds then. The output folder gets the tables (`results.md`, `.csv`, `.json`), a
 picture of each group, and in `cells` the trained models.
@@ -51,7 +51,7 @@ class Group:
         question (`str`):
             The title of the table.
         settings (`dict[str, dict]`):
-            By name, the arguments of `train_lotlip.py` in which they differ; True for one without a value, a tuple for
+            By name, the arguments of `lotlip train` in which they differ; True for one without a value, a tuple for
             one with several. Equal arguments are the same setting in all groups.
         is_against_flops (`bool`, *optional*, defaults to `False`):
             Whether to show the results against the operations of the text tower for a text of the token limit.
@@ -148,7 +148,7 @@ METRICS = {
     "zero_shot_top1": "zero-shot top-1",
 }
 
-TRAINING_SCRIPT = Path(__file__).parents[1] / "train_lotlip.py"
+TRAINING_PROGRAM = ("-m", "lotlip", "train")
 LOG_FILE = "train.log"
 NUM_LOG_LINES = 15
 POLL_SECONDS = 0.1
@@ -175,7 +175,7 @@ class AblationArguments(Arguments):
         dry_run (`bool`):
             Whether to print the commands only.
         train_args (`list[str]`):
-            Words of the command line of `train_lotlip.py`, for every cell.
+            Words of the command line of `lotlip train`, for every cell.
     """
 
     output_dir: Path
@@ -204,7 +204,7 @@ class AblationArguments(Arguments):
 @dataclass(frozen=True)
 class Cell:
     """
-    A setting with a seed, known by its arguments: `train_lotlip.py` is run once for each.
+    A setting with a seed, known by its arguments: `lotlip train` is run once for each.
 
     Args:
         name (`str`):
@@ -259,7 +259,7 @@ def build_command(cell: Cell, output_dir: Path, train_args: list[str]) -> list[s
     folder = get_folder(cell, output_dir)
     is_resumed = bool(list_checkpoints(folder))
     start = ["--resume_from_checkpoint", "latest"] if is_resumed else ["--overwrite_output_dir"]
-    return [sys.executable, str(TRAINING_SCRIPT), *train_args, *cell.words, "--output_dir", str(folder), *start]
+    return [sys.executable, *TRAINING_PROGRAM, *train_args, *cell.words, "--output_dir", str(folder), *start]
 
 
 def build_environment(slot: int, num_parallel: int) -> dict[str, str]:

@@ -11,6 +11,7 @@ COMMANDS = {
     "app": "the same as a page in the browser",
     "serve": "embeddings of texts and pictures by OpenAI's API",
     "embed": "embeddings of the images and captions of a data set",
+    "train": "contrastive training on images with short and long captions",
     "evaluate": "image-text retrieval on a data set or the paper's benchmarks",
     "classify": "zero-shot classification",
     "statistics": "how long the texts of a data set are",

@@ -5,7 +5,7 @@ Writes images and their captions, also those in side files, as webdataset shards
 
     lotlip pack --output_dir shards --dataset_name imagefolder --data_dir my_photos \\
         --side_files "captions/*.parquet" --side_key_column sha256 --key_column image
-    accelerate launch examples/train_lotlip.py --dataset_name webdataset --data_files "shards/*.tar" --streaming \\
+    lotlip train --dataset_name webdataset --data_files "shards/*.tar" --streaming \\
         --image_column jpg --caption_column caption.json --long_captions_column long_captions.json ...
 """
 

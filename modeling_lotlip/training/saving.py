@@ -39,7 +39,7 @@ def describe_training(args: TrainArguments) -> dict:
     start = " and ".join(map(public_name, sources)) or "random weights"
     told = {
         "repo_id": args.hub_model_id or args.output_dir.resolve().name,
-        "provenance": f"Trained by `examples/train_lotlip.py` on {dataset}, from {start}, with seed {args.seed}.",
+        "provenance": f"Trained by `lotlip train` on {dataset}, from {start}, with seed {args.seed}.",
         "license": "other",
         "license_note": "The weights are under the terms of the data and the models that they were trained from.",
         "base_model": [name for name in sources if not Path(name).exists()] or None,

@@ -67,7 +67,7 @@ def run(monkeypatch, tmp_path):
 def stand_in(monkeypatch, tmp_path):
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN)
-    monkeypatch.setattr(ablation, "TRAINING_SCRIPT", script)
+    monkeypatch.setattr(ablation, "TRAINING_PROGRAM", [str(script)])
 
 
 def set_behaviours(monkeypatch, *behaviours: str) -> None:
@@ -225,8 +225,8 @@ def test_a_dry_run_prints_the_commands_of_what_is_not_done(stand_in, monkeypatch
 def test_a_stopped_grid_goes_on(run, monkeypatch, tmp_path, capsys):
     """With the training script: SIGINT while a cell trains, and the same command again."""
     monkeypatch.setattr(ablation, "GROUPS", {"corners": Group("Corners", {"3": {"num_corner_tokens": 3}})})
-    # training_argv names the script and the output folder first
-    options = training_argv(tmp_path, "out", logging_steps=1, eval_steps=1000, max_train_steps=80)[3:]
+    # training_argv names the command and the output folder first
+    options = training_argv(tmp_path, "out", logging_steps=1, eval_steps=1000, max_train_steps=80)[5:]
     arguments = ["--seeds", 0, "--num_parallel", 2, *options]
     cell = tmp_path / "out" / "cells" / "num_corner_tokens=3,seed=0"
     has_ended = threading.Event()

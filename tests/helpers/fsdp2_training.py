@@ -1,5 +1,5 @@
 """
-The training script with sharded parameters (FSDP2) on CPUs, on which accelerate uses DDP whatever it is asked for.
+A training with sharded parameters (FSDP2) on CPUs, on which accelerate uses DDP whatever it is asked for.
 
     torchrun --nproc_per_node 2 tests/helpers/fsdp2_training.py OUTPUT --output_dir DIR ...
 """
@@ -15,8 +15,10 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor
 
-from examples import train_lotlip
 from modeling_lotlip import LotlipModel
+from modeling_lotlip.arguments import parse
+from modeling_lotlip.training import loop
+from modeling_lotlip.training.arguments import TrainArguments
 
 
 def use_fsdp2() -> None:
@@ -35,7 +37,8 @@ def use_fsdp2() -> None:
 
 
 def main() -> None:
-    output_file, sys.argv = sys.argv[1], sys.argv[1:]
+    output_file, *argv = sys.argv[1:]
+    (args,) = parse((TrainArguments,), argv)
     use_fsdp2()
     told = {}
     original = accelerate.Accelerator.prepare
@@ -48,7 +51,7 @@ def main() -> None:
         return model, optimizer
 
     accelerate.Accelerator.prepare = prepare
-    gather, whole_models = train_lotlip.gather, []
+    gather, whole_models = loop.gather, []
 
     def gather_and_count(training):
         model = gather(training)
@@ -57,8 +60,8 @@ def main() -> None:
         whole_models.append(sum(not any(isinstance(p, DTensor) for p in known.parameters()) for known in models))
         return model
 
-    train_lotlip.gather = gather_and_count
-    train_lotlip.main()
+    loop.gather = gather_and_count
+    loop.run(args)
     told["whole_models"] = whole_models
     Path(f"{output_file}.{os.environ['RANK']}").write_text(json.dumps(told))
 

@@ -10,19 +10,15 @@ import lotlip
 import modeling_lotlip.captioning.endpoint
 import modeling_lotlip.captioning.recaption
 import modeling_lotlip.search.answers  # noqa: F401
-from examples import train_lotlip
+import modeling_lotlip.training.loop  # noqa: F401
 from tests.conftest import training_environment
 
 
-def run_quietly(log: Path, function: str, argv: list[str]) -> None:
+def run_quietly(log: Path, argv: list[str]) -> None:
     """Runs a command in this process, with what it says in a file."""
     with open(log, "a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ |= training_environment()
     torch.set_num_threads(1)
-    if function == "train":
-        sys.argv = argv
-        train_lotlip.main()
-    else:
-        sys.exit(lotlip.main(argv))
+    sys.exit(lotlip.main(argv))

@@ -59,9 +59,10 @@ class Training:
     def __init__(self, folder: Path, num_steps: int):
         self.folder, self.num_steps = folder, num_steps
 
-    def command(self, output: Path) -> tuple[str, list[str]]:
+    def command(self, output: Path) -> list[str]:
         options = {"max_train_steps": self.num_steps, "checkpointing_steps": 1, "eval_steps": 100}
-        return "train", training_argv(self.folder, output.name, **options, resume_from_checkpoint="latest")
+        argv = training_argv(self.folder, output.name, **options, resume_from_checkpoint="latest")
+        return argv[2:]
 
     def list_finished(self, output: Path) -> list:
         return [path.name for path in list_checkpoints(output)]
@@ -88,11 +89,11 @@ class Captioning:
         self.photos, self.url, self.requests = photos, url, requests
         self.num_pictures, self.num_rounds = len(list(photos.iterdir())), 0
 
-    def command(self, output: Path) -> tuple[str, list[str]]:
+    def command(self, output: Path) -> list[str]:
         options = {"captioner": "model", "endpoint": self.url, "output_dir": output, "concurrency": 8}
         options |= {"shard_size": 50}
         options |= {"rules": "none", "device": "cpu", **of_folder(self.photos)}
-        return "lotlip", [
+        return [
             "recaption",
             *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
         ]
@@ -122,9 +123,9 @@ class Indexing:
         self.model, self.photos = folder / "model", photos
         save_small_model(self.model)
 
-    def command(self, output: Path) -> tuple[str, list[str]]:
+    def command(self, output: Path) -> list[str]:
         options = {"model": self.model, "index_dir": output, "k": 100_000, "output_file": output / "found.json"}
-        return "lotlip", ["search", str(self.photos), *TEXTS, "--device", "cpu", "--all_copies", *to_argv(options)]
+        return ["search", str(self.photos), *TEXTS, "--device", "cpu", "--all_copies", *to_argv(options)]
 
     def list_finished(self, output: Path) -> list:
         return []  # only the store itself knows
@@ -188,7 +189,7 @@ class Run:
 
     def start(self, output: Path) -> multiprocessing.Process:
         log = self.folder / f"{output.name}.log"
-        process = SERVER.Process(target=run_quietly, args=(log, *self.job.command(output)))
+        process = SERVER.Process(target=run_quietly, args=(log, self.job.command(output)))
         process.start()
         return process
 

@@ -2,15 +2,12 @@
 
 import json
 import math
-import sys
 from dataclasses import fields, replace
 
 import pytest
 import torch
 from accelerate import Accelerator
 
-from examples import train_lotlip
-from modeling_lotlip.arguments import report_mistakes
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments, list_doubts
@@ -18,7 +15,8 @@ from modeling_lotlip.training.checkpoints import TrainingState, read_state
 from modeling_lotlip.training.evaluation import evaluate_model, load_evaluation_data
 from modeling_lotlip.training.models import build_model
 from modeling_lotlip.training.monitoring import read_metrics
-from tests.conftest import ROOT, launch
+from tests.conftest import launch
+from tests.helpers.commands import read_error
 
 
 # a value of each argument that a resumed run must have in common with the first one, other than the default
@@ -231,21 +229,16 @@ def test_clashes_are_refused_from_python_too(tmp_path, wrong, message):
 
 
 def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch):
-    argv = ["train_lotlip.py", "--output_dir", str(tmp_path), "--image_column", "picture", "--max_train_samples", "9"]
-    monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    with pytest.raises(SystemExit) as ended, report_mistakes("train_lotlip.py"):
-        train_lotlip.main()
-    assert ended.value.code == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("train_lotlip.py: error: ") and "--image_column picture" in last
+    options = ["--output_dir", tmp_path, "--image_column", "picture", "--max_train_samples", 9]
+    assert "--image_column picture" in read_error(capsys, "train", *options)
 
 
 def test_a_mistake_is_the_last_that_torchrun_says(tmp_path):
-    done = launch(2, str(ROOT / "examples" / "train_lotlip.py"), "--output_dir", str(tmp_path), "--max_length", "999")
+    done = launch(2, "-m", "lotlip", "train", "--output_dir", str(tmp_path), "--max_length", "999")
     assert done.returncode != 0
     last = [line for line in done.stderr.splitlines() if line.strip("= ")][-1]
-    assert "train_lotlip.py: error: `--max_length 999`" in last
+    assert "lotlip train: error: `--max_length 999`" in last
 
 
 def test_the_model_card_names_no_files(tmp_path):

@@ -26,11 +26,10 @@ import torch
 from datasets import Dataset, Image
 from safetensors.torch import load_file
 
-from examples import train_lotlip
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.signals import StopSignal
-from modeling_lotlip.training import step
+from modeling_lotlip.training import loop, step
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.checkpoints import list_checkpoints
 from modeling_lotlip.training.disk import count_bytes, count_needed_room
@@ -178,7 +177,7 @@ def test_a_disk_that_is_full_everywhere_at_the_end_leaves_the_results(tmp_path, 
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
     _, errors = process.communicate(timeout=TIME_LIMIT)
     last = errors.splitlines()[-1]
-    assert process.returncode == 2 and last.startswith("train_lotlip.py: error: The model cannot be saved in"), errors
+    assert process.returncode == 2 and last.startswith("lotlip train: error: The model cannot be saved in"), errors
     if checkpointing_steps is None:
         assert "There is no checkpoint (`--checkpointing_steps`): the training is lost." in last
     else:
@@ -264,9 +263,9 @@ def read_best(folder: Path) -> tuple[int, torch.Tensor]:
 def test_the_best_model_is_that_of_the_checkpoint_that_a_run_is_resumed_from(train, tmp_path, monkeypatch):
     ranks = iter([5, 6, 3, 4, 9])  # the best is of the first evaluation, then of the third
     monkeypatch.setattr(
-        train_lotlip, "evaluate_model", lambda *args: {"short_t2i_median_rank": next(ranks), "short_mean_recall": 0.0}
+        loop, "evaluate_model", lambda *args: {"short_t2i_median_rank": next(ranks), "short_mean_recall": 0.0}
     )
-    monkeypatch.setattr(train_lotlip, "format_results", str)
+    monkeypatch.setattr(loop, "format_results", str)
     options = {"metric_for_best_model": "short_t2i_median_rank", "checkpointing_steps": 3, "eval_steps": 2}
     folder = train("run", **options, max_train_steps=7)
     step, abandoned = read_best(folder)
@@ -294,9 +293,9 @@ def test_the_best_model_is_that_of_the_checkpoint_that_a_run_is_resumed_from(tra
 def test_the_best_model_of_the_evaluation_after_the_checkpoint_stays(train, monkeypatch):
     ranks = iter([5, 6, 5, 6])
     monkeypatch.setattr(
-        train_lotlip, "evaluate_model", lambda *args: {"short_t2i_median_rank": next(ranks), "short_mean_recall": 0.0}
+        loop, "evaluate_model", lambda *args: {"short_t2i_median_rank": next(ranks), "short_mean_recall": 0.0}
     )
-    monkeypatch.setattr(train_lotlip, "format_results", str)
+    monkeypatch.setattr(loop, "format_results", str)
     options = {"metric_for_best_model": "short_t2i_median_rank", "checkpointing_steps": 2, "eval_steps": 2}
     folder = train("run", **options, max_train_steps=3)
     before = read_best(folder)[1]

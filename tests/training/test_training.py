@@ -107,7 +107,7 @@ def test_script_in_two_processes_evaluates_as_in_one(train, tmp_path):
     alone = train("alone", max_eval_samples=25, max_train_steps=4, learning_rate=1e-5)
     done = launch(
         2,
-        str(ROOT / "examples" / "train_lotlip.py"),
+        *("-m", "lotlip", "train"),
         *("--output_dir", str(tmp_path / "two"), "--config_name", str(tmp_path / "config")),
         *("--max_train_samples", "44", "--max_eval_samples", "25", "--per_device_train_batch_size", "4"),
         *("--max_train_steps", "4", "--warmup_steps", "2", "--learning_rate", "1e-5"),
