@@ -62,7 +62,7 @@ def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path, grad_cache_t
     def train_sharded(name: str, **more) -> dict:
         argv = training_argv(tmp_path, name, **options, **more, mixed_precision="no")
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-        command += [str(ROOT / "tests" / "helpers" / "fsdp2_training.py"), str(tmp_path / "told"), *argv[1:]]
+        command += [str(ROOT / "tests" / "helpers" / "fsdp2_training.py"), str(tmp_path / "told"), *argv[3:]]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         told, other = (json.loads((tmp_path / f"told.{rank}").read_text()) for rank in range(2))
