@@ -11,51 +11,30 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Files that are there whole or not at all, and tables."""
+"""Results as JSON, CSV, Markdown and parquet, each written completely or not at all."""
 
 import csv
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset
 from pyarrow import parquet
 
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """
-    A file that is there whole or not at all: gives another name to write to, which becomes `path` at the end.
-
-    Example:
-
-    ```python
-    >>> from pathlib import Path
-    >>> from modeling_lotlip.files import written_whole
-
-    >>> with written_whole(Path("results.txt")) as partial:
-    ...     _ = partial.write_text("all of it")
-    >>> Path("results.txt").read_text()
-    'all of it'
-    ```"""
-    partial = path.with_name(path.name + ".partial")
-    yield partial
-    partial.replace(path)
+from .output_folder import atomic_write
 
 
 def write_json(path: Path, results: dict) -> None:
-    """Writes results to a JSON file, whole or not at all."""
+    """Writes results to a JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
-    """Writes rows to a CSV file, whole or not at all; what a row lacks is left empty, a list is JSON."""
+    """Writes rows to a CSV file; what a row lacks is left empty, a list is JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         for row in rows:
@@ -64,9 +43,9 @@ def write_csv(path: Path, rows: list[dict]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
+    """Writes a text file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
@@ -90,7 +69,7 @@ def format_markdown(titles: list[str], rows: list[list[str]]) -> str:
 
 def write_results(path: Path, results: dict, table: str, rows: list[dict] | None = None) -> None:
     """
-    Writes results in the form that the ending of the file names, whole or not at all.
+    Writes results in the form that the ending of the file names.
 
     Args:
         path (`Path`):
@@ -116,8 +95,8 @@ def write_results(path: Path, results: dict, table: str, rows: list[dict] | None
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Writes a parquet file, whole or not at all."""
-    with written_whole(path) as partial:
+    """Writes a parquet file."""
+    with atomic_write(path) as partial:
         parquet.write_table(table, partial)
 
 

@@ -54,9 +54,10 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import embed_texts, tokenize
 from modeling_lotlip.embedding.token_wise import is_token_wise, pad_and_concatenate, rank_by_tokens
 from modeling_lotlip.evaluation.sensitivity import LongTexts, measure_changes, measure_lengths
-from modeling_lotlip.files import format_markdown, refuse_other_settings, write_json, write_text, written_whole
+from modeling_lotlip.files import format_markdown, refuse_other_settings, write_json, write_text
 from modeling_lotlip.metrics import RetrievalRanks, retrieval_ranks
 from modeling_lotlip.modeling_lotlip import LotlipBaseModelOutputWithPooling, corner_mask_function
+from modeling_lotlip.output_folder import atomic_write
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.batches import BatchSampler
@@ -1017,7 +1018,7 @@ def run(
         result["seconds"] = time.process_time() - start
         write_json(path, result)
     if features.states and not find_states(args).exists():
-        with written_whole(find_states(args)) as partial:
+        with atomic_write(find_states(args)) as partial:
             torch.save(features.states, partial)
     told = {name: format(mean_reciprocal_rank(result, name), ".1f") for name in result["collections"]}
     print(f"{setting.name}, seed {seed}: MRR {told} ({result['seconds']:.0f} s)", flush=True)

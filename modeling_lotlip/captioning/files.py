@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from ..data.rows import batched
 from ..data.side_captions import REJECTED_COLUMN
-from ..files import written_whole
+from ..output_folder import atomic_write
 
 
 CAPTIONER_COLUMN, PROMPT_COLUMN = "captioner", "prompt"
@@ -177,7 +177,7 @@ def rewrite(source: Path, target: Path, columns: list[str], edit: Callable[[list
     Raises:
         `ValueError`: if there is no such column, or it holds something else than strings.
     """
-    with written_whole(target) as partial:
+    with atomic_write(target) as partial:
         if source.name.endswith(".parquet"):
             rewrite_parquet(source, partial, columns, edit)
             return

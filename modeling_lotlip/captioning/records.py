@@ -14,7 +14,7 @@ from accelerate import PartialState
 from pyarrow import parquet
 
 from ..data.rows import batched
-from ..files import written_whole
+from ..output_folder import atomic_write
 from .files import ROWS_PER_BATCH, open_parquet, read_rows
 from .known_keys import KnownKeys
 from .photos import falls_to
@@ -67,7 +67,7 @@ def count_rows(path: Path) -> int:
 
 def write_rows(path: Path, rows: Iterable[dict]) -> None:
     """Writes a shard, whole or not at all."""
-    with written_whole(path) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
+    with atomic_write(path) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
         for batch in batched(rows, ROWS_PER_BATCH):
             writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
 

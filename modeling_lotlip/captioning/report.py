@@ -11,7 +11,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..evaluation.statistics import format_table
-from ..files import write_json, written_whole
+from ..files import write_json
+from ..output_folder import atomic_write
 
 
 NUM_EXAMPLES = 5
@@ -104,5 +105,5 @@ def format_outcomes(report: dict) -> str:
 def write_report(report: dict, folder: Path) -> None:
     """Writes a report as `report.json` and as `report.md`."""
     write_json(folder / "report.json", report)
-    with written_whole(folder / "report.md") as partial:
+    with atomic_write(folder / "report.md") as partial:
         partial.write_text(render("captions_report.md", report) + "\n", encoding="utf-8")

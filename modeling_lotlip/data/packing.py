@@ -13,7 +13,7 @@ from pathlib import Path
 import PIL.Image
 from datasets import Dataset, IterableDataset
 
-from ..files import written_whole
+from ..output_folder import atomic_write
 from ..terminal import progress_bar
 from .arguments import SourceArguments
 from .captions import CaptionReader
@@ -97,7 +97,7 @@ class SamplePacker:
 
 def write_tar(path: Path, samples: list[dict[str, bytes]], first_number: int) -> None:
     """Writes a shard, whole or not at all; its samples are numbered on from `first_number`."""
-    with written_whole(path) as partial, tarfile.open(partial, "w") as tar:
+    with atomic_write(path) as partial, tarfile.open(partial, "w") as tar:
         for number, members in enumerate(samples, start=first_number):
             for extension, content in members.items():
                 info = tarfile.TarInfo(f"{number:09d}.{extension}")  # a key of the data may have dots and slashes

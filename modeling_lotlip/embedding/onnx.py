@@ -23,8 +23,9 @@ from .. import (
     LotlipTextModelWithProjection,
     LotlipVisionModelWithProjection,
 )
-from ..files import write_json, written_whole
+from ..files import write_json
 from ..loading_lotlip import find_pretrained
+from ..output_folder import atomic_write
 from .models import check_single_embeddings, hash_weights
 
 
@@ -172,14 +173,13 @@ def save_graphs(
     graphs = []
     for dtype in dtypes:
         path = folder / f"{name}{SUFFIXES[dtype]}.onnx"
-        with written_whole(path) as partial:
+        with atomic_write(path) as partial:
             onnx.save(convert_dtype(program, dtype), partial)
             difference, cosine = compare(model, partial, samples)
             if dtype == "float32" and not cosine >= MIN_COSINE:
                 raise RuntimeError(
                     f"`{name}` on onnxruntime is not the model: an embedding has a cosine similarity of {cosine:.6f} "
-                    f"to the model's. Try other versions of torch, onnx and onnxscript. The graph is left in "
-                    f"`{partial}`."
+                    "to the model's. Try other versions of torch, onnx and onnxscript."
                 )
         graphs.append(Graph(path.name, path.stat().st_size / 1e6, difference, cosine))
     return graphs

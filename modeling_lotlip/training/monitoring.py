@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, on_main_process
 
-from ..files import written_whole
+from ..output_folder import atomic_write
 from .checkpoints import TrainingState
 
 
@@ -220,7 +220,7 @@ def forget_metrics(output_dir: Path, state: TrainingState) -> None:
     rows = [
         row for row in read_metrics(path) if row["step"] <= (state.step if "loss" in row else state.evaluated_step)
     ]
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from ..arguments import Arguments, argument, parse, report_mistakes
-from ..files import written_whole
+from ..output_folder import atomic_write
 from .checkpoints import SETTINGS_FILE
 from .monitoring import METRICS_FILE, read_metrics
 from .saving import RESULTS_FILE
@@ -121,7 +121,7 @@ def write_summary(output_dir: Path) -> Path:
         settings={name: value for name, value in settings.items() if value is not None},
     )
     path = output_dir / SUMMARY_FILE
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return path
 

@@ -1,0 +1,213 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are written completely or not at all, and folders that one run writes and a later one continues."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE, LOCK_FILE = "settings.json", ".lock"
+LEFT = re.compile(r"(?P<name>.+)\.\d+\.(?P<kind>partial|replaced)")
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """
+    Gives another name to write a file or a folder to. At the end this becomes `path`, in place of what was there;
+    after an error it is deleted, and `path` is as it was.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from modeling_lotlip.output_folder import atomic_write
+
+    >>> with atomic_write(Path("results.txt")) as partial:
+    ...     _ = partial.write_text("all of it")
+    >>> Path("results.txt").read_text()
+    'all of it'
+    ```"""
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    replaced = path.with_name(f"{path.name}.{os.getpid()}.replaced")
+    try:
+        yield partial
+        for file in (file for file in [partial, *partial.rglob("*")] if file.is_file()):
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+        if partial.is_dir() and path.exists():
+            path.rename(replaced)
+        partial.replace(path)
+    finally:
+        for left in (replaced, partial):
+            clear(left)
+
+
+def clear(left: Path) -> None:
+    """Deletes what an unfinished [`atomic_write`] has left; what it was about to replace gets its name back."""
+    match = LEFT.fullmatch(left.name)
+    if match["kind"] == "replaced" and left.exists() and not left.with_name(match["name"]).exists():
+        left.rename(left.with_name(match["name"]))
+    delete(left)
+
+
+def delete(path: Path) -> None:
+    """Deletes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_stored(folder: Path) -> dict | None:
+    """What `settings.json` of a folder holds: `content`, `settings`, and `run` until the run that writes has ended."""
+    path = folder / SETTINGS_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+class OutputFolder:
+    """
+    A folder that one run at a time writes to, as a context manager. `settings.json` in it says what it holds, with
+    which settings, and which run writes to it; the run is noted until it has ended without an error.
+
+    Args:
+        path (`Path`):
+            The folder, which is made if it is not there.
+        settings (`dict`, *optional*):
+            What its files depend on, by the names of the arguments. A run with other settings is refused if the folder
+            has files. None where each run replaces the files.
+        content (`str`, *optional*, defaults to `"results"`):
+            What the files are.
+        argument (`str`, *optional*, defaults to `"output_dir"`):
+            The argument that names the folder.
+        wait (`bool`, *optional*, defaults to `False`):
+            Whether to wait for another run that writes to it.
+
+    Attributes:
+        is_unfinished (`bool`): whether an earlier run was killed or ended by an error.
+
+    Raises:
+        `ValueError`: if another run writes to the folder, or it holds something else or files with other settings.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from modeling_lotlip.output_folder import OutputFolder
+
+    >>> with OutputFolder(Path("out"), {"seed": 0}) as folder:
+    ...     with folder.write("table.txt") as partial:
+    ...         _ = partial.write_text("all of it")
+    >>> with OutputFolder(Path("out"), {"seed": 1}):
+    ...     pass
+    Traceback (most recent call last):
+    ValueError: `--output_dir out` holds results with seed = 0, this run has 1. Use the same, or name another folder.
+    ```"""
+
+    def __init__(
+        self,
+        path: Path,
+        settings: dict[str, Any] | None = None,
+        content: str = "results",
+        argument: str = "output_dir",
+        wait: bool = False,
+    ):
+        self.path = Path(path)
+        self.settings = None if settings is None else json.loads(json.dumps(settings, default=str))
+        self.content, self.argument, self.wait = content, argument, wait
+        self.lock = FileLock(self.path / LOCK_FILE, thread_local=False)
+        self.is_unfinished = False
+
+    def __enter__(self) -> "OutputFolder":
+        self.is_new = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout as error:
+            told = f"`--{self.argument} {self.path}` is written by {describe_run(read_stored(self.path))}"
+            if not self.wait:
+                raise ValueError(f"{told}: wait for it, or end it.") from error
+            logger.warning(f"{told}: waiting for it.")
+            self.lock.acquire()
+        try:
+            for left in [path for path in self.path.iterdir() if LEFT.fullmatch(path.name)]:
+                clear(left)
+            stored = None if self.is_empty() else read_stored(self.path)
+            if stored is not None:
+                self.compare(stored)
+                self.is_unfinished = stored.get("run") is not None
+            run = {"process": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}
+            self.note(run | {"start": time.strftime("%Y-%m-%d %H:%M:%S")})
+        except BaseException:
+            self.lock.release()
+            raise
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self.note(None)
+        elif self.is_empty():  # nothing was done, and nothing is left
+            delete(self.path / SETTINGS_FILE)
+            if self.is_new:
+                delete(self.path)
+        self.lock.release()
+
+    def is_empty(self) -> bool:
+        """Whether nothing is there but what this class writes."""
+        return {path.name for path in self.path.iterdir()} <= {SETTINGS_FILE, LOCK_FILE}
+
+    def compare(self, stored: dict) -> None:
+        """Raises a `ValueError` if the folder holds something else, or files with other settings."""
+        content = stored.get("content", "other files")
+        told = f"`--{self.argument} {self.path}` holds {content}"
+        if content != self.content:
+            raise ValueError(f"{told}, not {self.content}: name another folder.")
+        if self.settings is None:
+            return
+        earlier, settings = stored["settings"] or {}, self.settings
+        names = [name for name in earlier | settings if settings.get(name) != earlier.get(name)]
+        if names:
+            pairs = ((name, earlier.get(name), settings.get(name)) for name in names)
+            changes = ", ".join(f"{name} = {before!r}, this run has {now!r}" for name, before, now in pairs)
+            raise ValueError(f"{told} with {changes}. Use the same, or name another folder.")
+
+    def note(self, run: dict | None) -> None:
+        """Writes `settings.json`."""
+        stored = {"content": self.content, "settings": self.settings, "run": run}
+        with self.write(SETTINGS_FILE) as partial:
+            partial.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+    def write(self, name: str) -> AbstractContextManager[Path]:
+        """[`atomic_write`] of a file or a folder in it."""
+        return atomic_write(self.path / name)
+
+
+def describe_run(stored: dict | None) -> str:
+    """Which run writes to a folder, from what is stored there."""
+    run = stored and stored.get("run")
+    return "process {process} on {host} since {start} ({command})".format(**run) if run else "another run"
+
+
+def warn_of_unfinished(paths: Iterable[Path]) -> None:
+    """Warns of files in folders of runs that have not ended: more files, or rows, are missing."""
+    for folder in dict.fromkeys(Path(path).parent for path in paths):
+        stored = read_stored(folder)
+        if stored and stored.get("run"):
+            logger.warning(
+                f"{folder} is not complete: {describe_run(stored)} still writes to it, or was ended early. The same "
+                "command completes it."
+            )

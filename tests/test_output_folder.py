@@ -1,0 +1,110 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are written completely or not at all, and folders that one run writes and a later one continues."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from modeling_lotlip.output_folder import OutputFolder, atomic_write, read_stored, warn_of_unfinished
+
+
+def list_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name not in (".lock", "settings.json"))
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_not_written_to_its_end_changes_nothing(tmp_path, kind):
+    path = tmp_path / "it"
+
+    def write(target: Path, text: str) -> None:
+        if kind == "folder":
+            target.mkdir()
+        (target / "text" if kind == "folder" else target).write_text(text)
+
+    def read() -> str:
+        return (path / "text" if kind == "folder" else path).read_text()
+
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as partial:
+        write(partial, "half")
+        raise KeyboardInterrupt
+    assert list_names(tmp_path) == []
+    for text in ("first", "second"):
+        with atomic_write(path) as partial:
+            write(partial, text)
+            assert not path.exists() or read() == "first"
+    with pytest.raises(OSError, match="full"), atomic_write(path) as partial:
+        write(partial, "half")
+        raise OSError("full")
+    assert read() == "second" and list_names(tmp_path) == ["it"]
+
+
+def test_two_runs_do_not_write_at_once(tmp_path, caplog):
+    with OutputFolder(tmp_path / "out", {"seed": 0}):
+        with pytest.raises(ValueError, match=f"`--output_dir {tmp_path}/out` is written by process {os.getpid()} on "):
+            OutputFolder(tmp_path / "out", {"seed": 1}).__enter__()
+        second = OutputFolder(tmp_path / "out", {"seed": 0}, wait=True)
+        waiting = threading.Thread(target=second.__enter__)
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive() and not second.lock.is_locked
+    waiting.join(60)
+    assert second.lock.is_locked and not second.is_unfinished and "waiting for it" in caplog.text
+    second.__exit__(None)
+
+
+def test_other_settings_are_refused_where_there_are_files(tmp_path):
+    path, settings = tmp_path / "out", {"seed": 0, "files": ("a", Path("b"))}
+    with OutputFolder(path, {"seed": 1}):
+        pass
+    with OutputFolder(path, settings) as folder, folder.write("table") as partial:
+        partial.write_text("it")
+    for other, message in (
+        ({**settings, "seed": 1}, "holds results with seed = 0, this run has 1"),
+        ({**settings, "new": 2}, "new = None, this run has 2"),
+        ({"seed": 0}, r"files = \['a', 'b'\], this run has None"),
+    ):
+        with pytest.raises(ValueError, match=message), OutputFolder(path, other):
+            pass
+    with pytest.raises(ValueError, match="holds results, not shards"), OutputFolder(path, settings, "shards"):
+        pass
+    assert read_stored(path) == {"content": "results", "settings": {"seed": 0, "files": ["a", "b"]}, "run": None}
+    with OutputFolder(path, settings), OutputFolder(tmp_path / "other"):
+        pass
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "settings.json").write_text('{"editor.tabSize": 4}')
+    (tmp_path / "theirs" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files, not results"), OutputFolder(tmp_path / "theirs"):
+        pass
+
+
+def test_a_run_that_did_not_end_is_known_and_its_leftovers_are_cleared(tmp_path, caplog):
+    path = tmp_path / "out"
+    with pytest.raises(OSError, match="full"), OutputFolder(path) as folder:
+        with folder.write("table") as partial:
+            partial.write_text("it")
+        raise OSError("full")
+    for name in ("other.99999.partial", "model.99999.partial/weights", "model.99999.replaced/weights"):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text("as a kill leaves it, here between two renames")
+    (path / "notes.partial").write_text("not of a run")
+    warn_of_unfinished([path / "table", path / "other"])
+    assert caplog.text.count(f"{path} is not complete: process {os.getpid()} on ") == 1
+    caplog.clear()
+    with OutputFolder(path) as folder:
+        assert folder.is_unfinished and list_names(path) == ["model", "notes.partial", "table"]
+    with OutputFolder(path) as folder:
+        assert not folder.is_unfinished
+    warn_of_unfinished([path / "table", tmp_path / "elsewhere"])
+    assert not caplog.text
+
+
+def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("there", "new"):
+        with pytest.raises(ValueError), OutputFolder(tmp_path / name):
+            raise ValueError("no such model")
+    assert list(tmp_path.iterdir()) == [tmp_path / "there"] and list_names(tmp_path / "there") == []
+    assert read_stored(tmp_path / "there") is None
