@@ -15,10 +15,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 
 PACKAGE = "modeling_lotlip"
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 
 
 @contextmanager
@@ -77,26 +77,30 @@ def print_completion(shell: str) -> int:
         shell (`str`):
             `"bash"`, `"zsh"`, `"fish"` or `"tcsh"`.
     """
-    import argparse
+    from typing import Annotated, Union
 
-    import shtab
+    import tyro
 
-    from modeling_lotlip.arguments import argument_parser
+    from modeling_lotlip.arguments import to_tyro
     from modeling_lotlip.commands import COMMANDS
 
-    if shell not in shtab.SUPPORTED_SHELLS:
-        shells = ", ".join(shtab.SUPPORTED_SHELLS)
-        print(f"lotlip: error: --print-completion {shell} must be one of {shells}.", file=sys.stderr)
+    if shell not in SHELLS:
+        print(f"lotlip: error: --print-completion {shell} must be one of {', '.join(SHELLS)}.", file=sys.stderr)
         return 2
-    parser = argparse.ArgumentParser(prog="lotlip")
-    commands = parser.add_subparsers(parser_class=argument_parser)
-    for name, help in COMMANDS.items():
-        command = importlib.import_module(f"modeling_lotlip.commands.{name}")
-        of_command = commands.add_parser(name, help=help, arguments=command.ARGUMENTS)
-        for action in of_command._actions:
-            if action.type is Path:
-                action.complete = shtab.FILE
-    print(shtab.complete(parser, shell))
+    parsers = [
+        Annotated[
+            to_tyro(importlib.import_module(f"modeling_lotlip.commands.{name}").ARGUMENTS),
+            tyro.conf.subcommand(name=name, description=help),
+        ]
+        for name, help in COMMANDS.items()
+    ]
+    tyro.cli(
+        Union[tuple(parsers)],  # noqa: UP007
+        prog="lotlip",
+        args=["--tyro-print-completion", shell],
+        use_underscores=True,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
     return 0
 
 
@@ -135,25 +139,19 @@ def run(argv: list[str]) -> int:
         if name not in COMMANDS:
             print(f"lotlip: error: {name!r} is no command. The commands are {', '.join(COMMANDS)}.", file=sys.stderr)
             return 2
-        from modeling_lotlip.arguments import parse
+        from modeling_lotlip.arguments import exit_on_error, parse
 
         command = importlib.import_module(f"modeling_lotlip.commands.{name}")
         arguments = parse(command.ARGUMENTS, args, prog=f"lotlip {name}", description=command.__doc__)
 
+    if sys.stderr.isatty():
+        print(f"lotlip {name}: loading PyTorch ...", file=sys.stderr)
     try:
-        import_package()
-        command.run(*arguments)
-    except KeyboardInterrupt:
-        print(f"lotlip {name}: interrupted.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        raise
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        if os.environ.get("LOTLIP_DEBUG") == "1":
-            raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"lotlip {name}: error: {message}", file=sys.stderr)
-        return 2
+        with exit_on_error(f"lotlip {name}"):
+            import_package()
+            command.run(*arguments)
+    except SystemExit as ended:
+        return ended.code
     return 0
 
 

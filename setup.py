@@ -69,7 +69,7 @@ extras["test"] = [
 extras["dev"] = extras["test"]
 
 setup(
-    name="modeling_lotlip",
+    name="lotlip",
     version=version,
     description="LoTLIP, the long-text image-text model, for Hugging Face transformers",
     long_description=(root / "README.md").read_text(encoding="utf-8"),
@@ -106,11 +106,11 @@ setup(
         "safetensors",
         "sentencepiece",
         "sentencex>=1.0.20",  # finds the ends of sentences
-        "shtab",  # completion in a shell
         "torch>=2.6",
         "torchvision",
         "tqdm",
         "transformers>=5.21,<6",
+        "tyro>=1.0",  # parses the command line
         "xxhash",
     ],
     extras_require=extras,

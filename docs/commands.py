@@ -2,38 +2,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hook of MkDocs: the page of the commands, from their parsers."""
 
-import argparse
+import dataclasses
 import importlib
 import inspect
 from typing import Any
 
-from modeling_lotlip.arguments import HelpFormatter, argument_parser
+from modeling_lotlip.arguments import describe_default, list_groups
 from modeling_lotlip.commands import COMMANDS
 
 
 PLACE = "<!-- commands -->"
 
 
-def describe(action: argparse.Action, formatter: HelpFormatter) -> str:
+def describe(field: dataclasses.Field) -> str:
     """A row of a table: the names of an argument, and its help with the default."""
-    names = [name for name in action.option_strings if "-" not in name.lstrip("-")] or [action.dest.upper()]
-    text = formatter._get_help_string(action).replace("%%", "%")
-    choices = f" One of {', '.join(f'`{choice}`' for choice in action.choices)}." if action.choices else ""
-    return f"| {', '.join(f'`{name}`' for name in names)} | {text}{choices} |".replace("\n", " ")
+    metadata = field.metadata
+    names = [field.name.upper()] if metadata["positional"] else [f"--{field.name}", *metadata["aliases"]]
+    choices = metadata["choices"] and f"One of {', '.join(f'`{choice}`' for choice in metadata['choices'])}."
+    text = " ".join(filter(None, (metadata["help"], choices, describe_default(field))))
+    return f"| {', '.join(f'`{name}`' for name in names)} | {text} |".replace("\n", " ")
 
 
 def describe_command(name: str) -> str:
     """The section of a command: what it does, and its arguments by group."""
     command = importlib.import_module(f"modeling_lotlip.commands.{name}")
-    parser = argument_parser(command.ARGUMENTS, prog=f"lotlip {name}")
-    formatter = HelpFormatter(parser.prog)
     summary, _, rest = inspect.getdoc(command).partition("\n\n")
     lines = [f"## lotlip {name}", "", summary, "", rest, ""]
-    for group in parser._action_groups:
-        actions = [action for action in group._group_actions if action.dest not in ("help", argparse.SUPPRESS)]
-        if actions:
-            lines += [f"**{group.title.capitalize()}**", "", "| argument | |", "| --- | --- |"]
-            lines += [*(describe(action, formatter) for action in actions), ""]
+    for title, members in list_groups(command.ARGUMENTS).items():
+        lines += [f"**{title.capitalize()}**", "", "| argument | |", "| --- | --- |", *map(describe, members), ""]
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.scenes import Scene, Thing, make_scene
 
 
@@ -121,5 +121,5 @@ def main(args: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("draw_scenes.py"):
+    with exit_on_error("draw_scenes.py"):
         main()

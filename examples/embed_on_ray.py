@@ -23,7 +23,7 @@ import ray
 import torch
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.images import IMAGE_EXTENSIONS, Resizing, UnreadableImageError, read_image
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_images
@@ -138,5 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("embed_on_ray.py"):
+    with exit_on_error("embed_on_ray.py"):
         main()

@@ -26,7 +26,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig
 
 import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.embedding.arguments import OutputArguments
 from modeling_lotlip.embedding.models import check_single_embeddings, hash_weights
 from modeling_lotlip.evaluation.mteb_tasks import LONG_TEXT_TASKS, XTD10_TASKS
@@ -221,5 +221,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("evaluate_on_mteb.py"):
+    with exit_on_error("evaluate_on_mteb.py"):
         main()

@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset, IterableDataset
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import EvaluationSplitArguments, SourceArguments
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.rows import read_captions
@@ -92,5 +92,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("evaluate_retrieval.py"):
+    with exit_on_error("evaluate_retrieval.py"):
         main()

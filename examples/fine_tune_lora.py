@@ -19,7 +19,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import Trainer, TrainingArguments
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import DatasetArguments, TrainSplitArguments
 from modeling_lotlip.data.loading import load_split
 
@@ -86,5 +86,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("fine_tune_lora.py"):
+    with exit_on_error("fine_tune_lora.py"):
         main()

@@ -6,7 +6,7 @@ Contrastive training of LoTLIP on images with short and long captions: `lotlip t
     accelerate launch examples/train_lotlip.py --output_dir outputs/demo
 """
 
-from modeling_lotlip.arguments import parse, report_mistakes
+from modeling_lotlip.arguments import exit_on_error, parse
 from modeling_lotlip.training import loop
 from modeling_lotlip.training.arguments import TrainArguments
 
@@ -17,5 +17,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("train_lotlip.py"):
+    with exit_on_error("train_lotlip.py"):
         main()

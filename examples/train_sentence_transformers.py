@@ -24,7 +24,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import SourceArguments, TrainSplitArguments
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.loading_lotlip import find_pretrained
@@ -87,5 +87,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("train_sentence_transformers.py"):
+    with exit_on_error("train_sentence_transformers.py"):
         main()

@@ -17,7 +17,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import DatasetArguments, TrainSplitArguments
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.training.callbacks import ClampLogitScaleCallback
@@ -90,5 +90,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("train_with_trainer.py"):
+    with exit_on_error("train_with_trainer.py"):
         main()

@@ -17,7 +17,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 
 
 @dataclass
@@ -68,5 +68,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("zero_shot_classification.py"):
+    with exit_on_error("zero_shot_classification.py"):
         main()

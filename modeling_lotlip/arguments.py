@@ -14,13 +14,10 @@
 """
 Arguments as dataclasses: what a command parses, a script sets and a library function takes is one and the same object.
 
-Nothing here imports torch or transformers until a command line is parsed, so that `--help` answers at once.
+Nothing here imports torch or transformers, so that `--help` answers at once. `tyro` parses.
 """
 
-import argparse
-import copy
 import dataclasses
-import importlib.util
 import inspect
 import json
 import os
@@ -31,15 +28,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, Literal
+
+import tyro
 
 
 # The names of precisions that other libraries use, and PyTorch's for each
 DTYPES = {name: name for name in ("float32", "float16", "bfloat16")}
 DTYPES |= {"fp32": "float32", "no": "float32", "fp16": "float16", "bf16": "bfloat16"}
-
-# What the metadata of a field may say beside the keywords of `argparse`
-OWN_METADATA = ("least", "most", "positional", "advanced", "compared_on_resume", "in_model_card")
 
 
 def argument(
@@ -52,7 +49,8 @@ def argument(
     aliases: tuple[str, ...] = (),
     metavar: str | None = None,
     positional: bool = False,
-    advanced: bool = False,
+    requires: str | None = None,
+    excludes: tuple[str, ...] = (),
     compared_on_resume: bool = False,
     in_model_card: bool = True,
 ) -> Any:
@@ -76,8 +74,10 @@ def argument(
             What stands for the value in `--help`.
         positional (`bool`, *optional*, defaults to `False`):
             Whether the argument is given by its place and not by its name.
-        advanced (`bool`, *optional*, defaults to `False`):
-            Whether `--help` leaves it to `--help-all`.
+        requires (`str`, *optional*):
+            Another argument of the same dataclass or command, without which this one has no effect.
+        excludes (`tuple[str, ...]`, *optional*):
+            Other arguments, beside which this one has no effect.
         compared_on_resume (`bool`, *optional*, defaults to `False`):
             Whether a training can only be resumed with the same value.
         in_model_card (`bool`, *optional*, defaults to `True`):
@@ -99,10 +99,7 @@ def argument(
     Traceback (most recent call last):
     ValueError: --k must be at least 1, got 0.
     ```"""
-    metadata = {"help": help.replace("%", "%%"), "aliases": list(aliases)}  # argparse fills in what stands behind a %
-    metadata |= {"least": least, "most": most, "positional": positional, "advanced": advanced}
-    metadata |= {"compared_on_resume": compared_on_resume, "in_model_card": in_model_card}
-    metadata |= {name: value for name, value in {"choices": choices, "metavar": metavar}.items() if value is not None}
+    metadata = {key: value for key, value in locals().items() if key != "default"}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -111,10 +108,11 @@ def argument(
 @dataclass
 class Arguments:
     """
-    Base class of dataclasses of arguments: checks the choices, least and largest values that the fields declare.
+    Base class of dataclasses of arguments: checks what the fields declare.
 
     Raises:
-        `ValueError`: if a value is below its least one or above its largest one, or is none of the choices.
+        `ValueError`: if a value is below its least one or above its largest one, is none of the choices, lacks the
+            argument that it requires, or stands beside one that it excludes.
     """
 
     def __post_init__(self):
@@ -129,6 +127,38 @@ class Arguments:
                     raise ValueError(f"--{field.name} must be at most {most}, got {value}.")
                 if value is not None and choices is not None and value not in choices:
                     raise ValueError(f"--{field.name} must be one of {', '.join(map(str, choices))}, got {value}.")
+        check_combinations([self])
+
+
+def get_default(field: dataclasses.Field) -> Any:
+    """The default of a field, `MISSING` where it has none."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def check_combinations(arguments: Iterable[Arguments]) -> None:
+    """
+    Refuses arguments that would be ignored; one that has its default counts as not given.
+
+    Args:
+        arguments (`Iterable[Arguments]`):
+            What was given together. A name that none of them has is not judged.
+
+    Raises:
+        `ValueError`: if one lacks the argument that it requires, or stands beside one that it excludes.
+    """
+    given = {
+        field.name: getattr(group, field.name) != get_default(field) for group in arguments for field in fields(group)
+    }
+    for group in arguments:
+        for field in fields(group):
+            if not given[field.name]:
+                continue
+            required = field.metadata.get("requires")
+            if required is not None and not given.get(required, True):
+                raise ValueError(f"--{field.name} has no effect without --{required}: add it, or leave out the first.")
+            for excluded in field.metadata.get("excludes", ()):
+                if given.get(excluded, False):
+                    raise ValueError(f"--{field.name} excludes --{excluded}: leave out one of them.")
 
 
 def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) -> None:
@@ -166,7 +196,8 @@ def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) 
 
 def refuse_given(arguments: Arguments, names: Iterable[str], why: str) -> None:
     """
-    Refuses arguments that would be ignored.
+    Refuses arguments that would be ignored for a reason that is known only while a command runs. What can be said in
+    a declaration is said there: see `requires` and `excludes` of [`argument`].
 
     Args:
         arguments (`Arguments`):
@@ -178,187 +209,157 @@ def refuse_given(arguments: Arguments, names: Iterable[str], why: str) -> None:
 
     Raises:
         `ValueError`: if one of them was given.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.arguments import refuse_given
-    >>> from modeling_lotlip.data.arguments import EvaluationSplitArguments
-
-    >>> refuse_given(EvaluationSplitArguments(), ["eval_split"], "has no effect on a benchmark: leave it out.")
-    >>> refuse_given(EvaluationSplitArguments("train"), ["eval_split"], "has no effect on a benchmark: leave it out.")
-    Traceback (most recent call last):
-    ValueError: --eval_split has no effect on a benchmark: leave it out.
-    ```"""
-    defaults = {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(arguments)
-    }
-    for name in names:
-        if getattr(arguments, name) != defaults[name]:
-            raise ValueError(f"--{name} {why}")
-
-
-class HelpAll(argparse.Action):
-    """The option `--help-all`: prints the help with the advanced arguments, and ends the program."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        parser.is_advanced_shown = True
-        parser.print_help()
-        parser.exit()
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows a description as it is written, and the default of each argument that does not tell it in words."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        default = action.default
-        if action.nargs == 0 or default in (None, [], argparse.SUPPRESS) or "default" in action.help.lower():
-            return action.help
-        text = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
-        return f"{action.help.rstrip('.')} (default: {text.replace('%', '%%')})."
-
-    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        """A number as N, else the last word of the name: NAME for `--dataset_name`."""
-        return "N" if action.type in (int, float) else action.dest.rpartition("_")[2].upper()
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        shown = copy.copy(action)
-        # each name is understood with hyphens too, which would be shown twice
-        shown.option_strings = [name for name in action.option_strings if "-" not in name.lstrip("-")]
-        return super()._format_action_invocation(shown if shown.option_strings else action)
-
-
-def argument_parser(arguments: tuple[type, ...], **options: Any) -> argparse.ArgumentParser:
     """
-    transformers' `HfArgumentParser` for dataclasses of arguments, whose `parse_args_into_dataclasses` gives one object
-    of each. It also knows positional arguments, and errors are one line.
+    for field in fields(arguments):
+        if field.name in names and getattr(arguments, field.name) != get_default(field):
+            raise ValueError(f"--{field.name} {why}")
+
+
+def list_groups(arguments: Iterable[type]) -> dict[str, list[dataclasses.Field]]:
+    """The fields of dataclasses, with resolved types, by the titles of groups that the declaring classes have."""
+    groups = {}
+    for cls in arguments:
+        types = typing.get_type_hints(cls)
+        for field in fields(cls):
+            owner = next(base for base in cls.__mro__ if field.name in inspect.get_annotations(base))
+            field.type = types[field.name]
+            groups.setdefault(getattr(owner, "_argument_group_name", "other"), []).append(field)
+    return groups
+
+
+def describe_default(field: dataclasses.Field) -> str:
+    """The default of a field as the help shows it, nothing where the text of the help tells it."""
+    default = get_default(field)
+    if default is MISSING:
+        return "(required)"
+    if default in (None, False, [], "") or "default" in field.metadata["help"].lower():
+        return ""
+    return f"(default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
+
+
+def list_options(field: dataclasses.Field) -> list[tuple[str, Any, Any]]:
+    """The name, annotated type and default of a field for tyro; of a flag that may be None, those of `no_` too."""
+    metadata, kind, default = field.metadata, field.type, get_default(field)
+    parts = [part for part in typing.get_args(kind) or (kind,) if part is not NoneType]
+    is_list = list in (typing.get_origin(kind), typing.get_origin(parts[0]))
+    element = typing.get_args(parts[0])[0] if typing.get_origin(parts[0]) is list else parts[0]
+    metavar = metadata["metavar"] or ("N" if element in (int, float) else field.name.rpartition("_")[2].upper())
+    if metadata["choices"] is not None:
+        metavar = metadata["metavar"] or "{" + ",".join(map(str, metadata["choices"])) + "}"
+        chosen = Literal[tuple(metadata["choices"])]
+        kind = (list[chosen] if is_list else chosen) | (None if default is None else chosen)
+    options = {"help": metadata["help"], "help_behavior_hint": describe_default(field)}
+    if metadata["aliases"]:
+        options["aliases"] = metadata["aliases"]
+    if element is bool:
+        flags = [(field.name, options)]
+        if default is None:
+            flags.append((f"no_{field.name}", options | {"help": f"The opposite of --{field.name}."}))
+        return [
+            (name, Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(**said)], False) for name, said in flags
+        ]
+    kind = Annotated[kind, tyro.conf.arg(metavar=f"{metavar} ..." if is_list else metavar, **options)]
+    return [(field.name, Annotated[kind, tyro.conf.Positional] if metadata["positional"] else kind, default)]
+
+
+def to_tyro(arguments: Iterable[type]) -> type:
+    """A dataclass of all arguments in groups, which tyro makes a parser of."""
+    groups = []
+    for title, members in list_groups(arguments).items():
+        options = [
+            (
+                name,
+                kind,
+                dataclasses.field(
+                    **{"default_factory": default.copy} if isinstance(default, list) else {"default": default}
+                ),
+            )
+            for field in members
+            for name, kind, default in list_options(field)
+        ]
+        name = title.replace(" ", "_")
+        groups.append((name, dataclasses.make_dataclass(name, options, kw_only=True)))
+    return dataclasses.make_dataclass("parsed", groups)
+
+
+def check_lists(arguments: Iterable[type], args: list[str]) -> None:
+    """
+    Raises:
+        `ValueError`: if a list is given in two places, of which the parser would use the last, or without values.
+    """
+    names = [arg.partition("=")[0].lstrip("-").replace("-", "_") for arg in args if arg.startswith("--")]
+    for field in (field for cls in arguments for field in fields(cls)):
+        is_list = field.default_factory is not MISSING or "list[" in str(field.type)
+        if is_list and sum(names.count(name.lstrip("-")) for name in (field.name, *field.metadata["aliases"])) > 1:
+            raise ValueError(f"--{field.name} is given twice: name all its values after one of them.")
+
+
+def parse(
+    arguments: tuple[type[Arguments], ...],
+    args: list[str] | None = None,
+    *,
+    prog: str | None = None,
+    description: str | None = None,
+) -> tuple:
+    """
+    An object of each dataclass of arguments, from a command line. A mistake there ends the program with status 2 and
+    a message on standard error.
 
     Args:
-        arguments (`tuple[type, ...]`):
-            The dataclasses.
-        options (`dict`, *optional*):
-            Of `argparse.ArgumentParser`, such as `prog` and `description`.
+        arguments (`tuple[type[Arguments], ...]`):
+            The dataclasses. No two fields have the same name.
+        args (`list[str]`, *optional*):
+            The command line. Default: that of the process.
+        prog (`str`, *optional*):
+            The name of the program. Default: its file's.
+        description (`str`, *optional*):
+            What it does, for `--help`.
 
     Example:
 
     ```python
     >>> from dataclasses import dataclass
-    >>> from modeling_lotlip.arguments import Arguments, argument, argument_parser
+    >>> from modeling_lotlip.arguments import Arguments, argument, parse
 
     >>> @dataclass
     ... class SearchArguments(Arguments):
     ...     text: str = argument(help="A text.", positional=True)
     ...     k: int = argument(10, "Number of results.", least=1)
 
-    >>> argument_parser((SearchArguments,)).parse_args_into_dataclasses(["a red boat", "--k", "3"])
+    >>> parse((SearchArguments,), ["a red boat", "--k", "3"])
     (SearchArguments(text='a red boat', k=3),)
     ```"""
-
-    class Parser(_hf_argument_parser()):
-        is_parsing = False
-        is_advanced_shown = False
-
-        def _add_dataclass_arguments(self, dtype: type) -> None:
-            """Each field in the group of the class that declares it, which may be a base of the dataclass."""
-            types, groups = typing.get_type_hints(dtype), {}
-            for field in fields(dtype):
-                owner = next(cls for cls in dtype.__mro__ if field.name in inspect.get_annotations(cls))
-                title = getattr(owner, "_argument_group_name", None)
-                if title is not None and title not in groups:
-                    description = getattr(owner, "_argument_group_description", None)
-                    groups[title] = self.add_argument_group(title, description=description)
-                field.type = types[field.name]
-                self._parse_dataclass_field(groups.get(title, self), field)
-
-        @staticmethod
-        def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
-            field = copy.copy(field)
-            own = {name: field.metadata[name] for name in OWN_METADATA if name in field.metadata}
-            field.metadata = {name: value for name, value in field.metadata.items() if name not in own}
-            if own.get("positional"):
-                add_positional(parser, field)
-            elif field.type in (bool, bool | None):
-                add_flag(parser, field)
-            else:
-                if str(field.type).startswith("list") and field.default_factory is MISSING:
-                    field.metadata["action"] = "extend"  # `--x a b` and `--x a --x b` are the same
-                super(Parser, Parser)._parse_dataclass_field(parser, field)
-            for action in parser._actions:
-                if action.dest == field.name:
-                    action.advanced = own.get("advanced", False)
-
-        def format_help(self) -> str:
-            """The common arguments by group, or all of them."""
-            formatter = self._get_formatter()
-            formatter.add_usage(self.usage, self._actions, [])
-            formatter.add_text(self.description)
-            num_left_out = 0
-            for group in self._action_groups:
-                shown = [
-                    action
-                    for action in group._group_actions
-                    if self.is_advanced_shown or not getattr(action, "advanced", False)
-                ]
-                num_left_out += len(group._group_actions) - len(shown)
-                formatter.start_section(group.title)
-                formatter.add_text(group.description)
-                formatter.add_arguments(shown)
-                formatter.end_section()
-            if num_left_out:
-                formatter.add_text(f"{num_left_out} more arguments: --help-all")
-            return formatter.format_help()
-
-        def add_argument_group(self, title: str, **options: Any) -> argparse._ArgumentGroup:
-            groups = [group for group in self._action_groups if group.title == title]
-            return groups[0] if groups else super().add_argument_group(title, **options)
-
-        def parse_args_into_dataclasses(self, args: list[str] | None = None) -> tuple:
-            return super().parse_args_into_dataclasses(args, look_for_args_file=False)
-
-        def parse_known_args(self, args: list[str] | None = None, namespace: object = None) -> tuple[object, list]:
-            """Arguments without names may stand in several places, between options; what is unknown is an error."""
-            if self.is_parsing:  # `parse_known_intermixed_args` calls this method
-                return super().parse_known_args(args, namespace)
-            self.is_parsing = True
-            namespace, unknown = self.parse_known_intermixed_args(args, namespace)
-            self.is_parsing = False
-            if unknown:
-                self.error(f"unrecognized arguments: {' '.join(unknown)}")
-            return namespace, unknown
-
-        def error(self, message: str) -> None:
-            self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
-
-    parser = Parser(arguments, **{"formatter_class": HelpFormatter, "allow_abbrev": False} | options)
-    if any(getattr(action, "advanced", False) for action in parser._actions):
-        parser.add_argument("--help-all", action=HelpAll, nargs=0, dest=argparse.SUPPRESS, help="Show all arguments.")
-    # without the list of all options, which follows
-    places = [
-        parser._get_formatter()._format_args(action, action.dest.upper())
-        for action in parser._get_positional_actions()
-    ]
-    parser.usage = " ".join(["%(prog)s", *places, "[options]"])
-    return parser
-
-
-def parse(arguments: tuple[type, ...], args: list[str] | None = None, **options: Any) -> tuple:
-    """
-    An object of each dataclass of arguments, from the command line. A mistake there ends the program with one line on
-    standard error and status 2. `args` and `options` are those of `argparse`.
-    """
-    parser = argument_parser(arguments, **options)
-    try:
-        return parser.parse_args_into_dataclasses(args)
-    except ValueError as error:
-        parser.error(str(error))
+    args = sys.argv[1:] if args is None else args
+    prog = prog or Path(sys.argv[0]).name
+    parsed = tyro.cli(
+        to_tyro(arguments),
+        prog=prog,
+        description=inspect.cleandoc(description or ""),
+        args=args,
+        use_underscores=True,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
+    )
+    values = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+    with exit_on_error(prog):
+        check_lists(arguments, args)
+        for field in (field for cls in arguments for field in fields(cls)):
+            name = field.name
+            if f"no_{name}" in values and get_default(field) is None:
+                if values[name] and values[f"no_{name}"]:
+                    raise ValueError(f"--{name} excludes --no_{name}: leave out one of them.")
+                values[name] = True if values[name] else False if values[f"no_{name}"] else None
+            elif values[name] == [] and get_default(field) != []:
+                raise ValueError(f"--{name} has no value: name one or more, or leave it out.")
+        objects = tuple(cls(**{field.name: values[field.name] for field in fields(cls)}) for cls in arguments)
+        check_combinations(objects)
+    return objects
 
 
 @contextmanager
-def report_mistakes(prog: str) -> Iterator[None]:
+def exit_on_error(prog: str) -> Iterator[None]:
     """
-    Ends a program after a mistake of its user: with one line on standard error, and status 2. The traceback is shown
-    where the environment says `LOTLIP_DEBUG=1`.
+    Ends a program after a mistake of its user with one line on standard error and status 2, after Ctrl-C with status
+    130. The traceback is shown where the environment says `LOTLIP_DEBUG=1`.
 
     Args:
         prog (`str`):
@@ -366,7 +367,12 @@ def report_mistakes(prog: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
+        raise
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("LOTLIP_DEBUG") == "1":
             raise
         message = f"{prog}: error: {' '.join(str(error).split()) or type(error).__name__}"
@@ -375,48 +381,3 @@ def report_mistakes(prog: str) -> Iterator[None]:
             with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w", encoding="utf-8") as file:
                 json.dump({"message": message, "timestamp": int(time.time())}, file)
         sys.exit(2)
-
-
-def add_positional(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
-    """A positional argument: one value, several if the field is a list, and none if it has a default."""
-    is_list = str(field.type).startswith("list")
-    is_optional = field.default is not MISSING or field.default_factory is not MISSING
-    nargs = ("*" if is_optional else "+") if is_list else "?" if is_optional else None
-    options = {"help": field.metadata["help"], "nargs": nargs}
-    options |= {name: field.metadata[name] for name in ("metavar", "choices") if name in field.metadata}
-    if is_optional:
-        options["default"] = field.default_factory() if field.default is MISSING else field.default
-    element = getattr(field.type, "__args__", (field.type,))[0]
-    parser.add_argument(field.name, type=element, **options)
-
-
-def add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
-    """A flag without value; `--no_...` where the default is not False."""
-    names = [f"--{field.name}", *field.metadata.get("aliases", [])]
-    options = {"dest": field.name, "help": field.metadata["help"], "default": field.default}
-    parser.add_argument(*with_hyphens(names), action="store_true", **options)
-    if field.default is not False:
-        options["help"] = f"The opposite of --{field.name}."
-        parser.add_argument(*with_hyphens([f"--no_{field.name}"]), action="store_false", **options)
-
-
-def with_hyphens(names: list[str]) -> list[str]:
-    """Names of options, each also with hyphens instead of underscores."""
-    hyphened = ["--" + name.removeprefix("--").replace("_", "-") for name in names]
-    return list(dict.fromkeys(names + hyphened))
-
-
-def _hf_argument_parser() -> type[argparse.ArgumentParser]:
-    """
-    `HfArgumentParser`. Where transformers is not imported yet its one file is loaded alone, which is faster.
-    """
-    if "transformers" in sys.modules:
-        from transformers import HfArgumentParser
-
-        return HfArgumentParser
-    (folder,) = importlib.util.find_spec("transformers").submodule_search_locations
-    spec = importlib.util.spec_from_file_location("hf_argparser", f"{folder}/hf_argparser.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["hf_argparser"] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module.HfArgumentParser

@@ -91,7 +91,7 @@ def test_examples_import_the_installed_package_alone(path):
 def test_examples_end_in_one_line_after_a_mistake(path):
     """Instead of a traceback."""
     text = (ROOT / "examples" / path).read_text(encoding="utf-8")
-    assert "__main__" not in text or f'with report_mistakes("{path.name}"):' in text
+    assert "__main__" not in text or f'with exit_on_error("{path.name}"):' in text
 
 
 FILES = [path for folder in ("modeling_lotlip", "examples", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]

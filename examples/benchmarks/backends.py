@@ -39,7 +39,7 @@ from modeling_lotlip import (
     LotlipTokenizer,
     LotlipVisionModelWithProjection,
 )
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import build_original, build_processor
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, set_up, write_results
 from modeling_lotlip.embedding.arguments import InferenceArguments
@@ -311,5 +311,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("backends.py"):
+    with exit_on_error("backends.py"):
         main()

@@ -17,7 +17,7 @@ from torch import nn
 from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import build_lotlip
 from modeling_lotlip.benchmarking.timing import TowerBenchmarkArguments, measure, report, set_up, write_results
 
@@ -94,5 +94,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("choices.py"):
+    with exit_on_error("choices.py"):
         main()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import build_lotlip, build_original, build_processor
 from modeling_lotlip.benchmarking.timing import (
     TowerBenchmarkArguments,
@@ -86,5 +86,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("corpus.py"):
+    with exit_on_error("corpus.py"):
         main()

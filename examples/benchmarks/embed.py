@@ -16,7 +16,7 @@ from functools import partial
 import torch
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import build_lotlip, build_original
 from modeling_lotlip.benchmarking.timing import (
     TowerBenchmarkArguments,
@@ -147,5 +147,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("embed.py"):
+    with exit_on_error("embed.py"):
         main()

@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import build_lotlip
 from modeling_lotlip.benchmarking.timing import (
     BenchmarkArguments,
@@ -138,5 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("fsdp.py"):
+    with exit_on_error("fsdp.py"):
         main()

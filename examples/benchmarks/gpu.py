@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 
 
 FOLDER = Path(__file__).parent
@@ -100,5 +100,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("gpu.py"):
+    with exit_on_error("gpu.py"):
         main()

@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from modeling_lotlip.arguments import Arguments, argument, check_output_file, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, check_output_file, exit_on_error, parse
 from modeling_lotlip.files import format_markdown, write_json
 
 
@@ -82,5 +82,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("install_size.py"):
+    with exit_on_error("install_size.py"):
         main()

@@ -20,7 +20,7 @@ from modeling_lotlip import (
     LotlipVisionConfig,
     LotlipVisionModelWithProjection,
 )
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, set_up, write_results
 from modeling_lotlip.embedding.onnx import SUFFIXES, export_towers, format_table, sample_images, sample_texts
 
@@ -75,5 +75,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("onnx_graphs.py"):
+    with exit_on_error("onnx_graphs.py"):
         main()

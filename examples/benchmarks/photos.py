@@ -23,7 +23,7 @@ import PIL.Image
 import torch
 from sentence_transformers import SentenceTransformer
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import build_lotlip, build_processor
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, set_up, write_results
 from modeling_lotlip.data.images import Resizing, read_image
@@ -153,5 +153,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("photos.py"):
+    with exit_on_error("photos.py"):
         main()

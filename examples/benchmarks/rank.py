@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.timing import (
     BenchmarkArguments,
     matrix_product_ceiling,
@@ -84,5 +84,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("rank.py"):
+    with exit_on_error("rank.py"):
         main()

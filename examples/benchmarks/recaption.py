@@ -19,7 +19,7 @@ import pyarrow as pa
 from accelerate import PartialState
 from pyarrow import parquet
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, peak_memory, set_up, write_results
 from modeling_lotlip.captioning.records import SCHEMA, Records
 
@@ -86,5 +86,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("recaption.py"):
+    with exit_on_error("recaption.py"):
         main()

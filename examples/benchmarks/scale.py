@@ -32,7 +32,7 @@ from accelerate import Accelerator
 from datasets import Dataset, Image, load_dataset
 
 from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import build_processor
 from modeling_lotlip.benchmarking.scaling import (
     FLOAT32_BYTES,
@@ -388,5 +388,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("scale.py"):
+    with exit_on_error("scale.py"):
         main()

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, peak_memory, set_up, write_results
 from modeling_lotlip.embedding.search import recall_at_k, search
 from modeling_lotlip.search.index import Index, make_rows
@@ -200,7 +200,7 @@ def main() -> None:
     set_up(args)
     methods = args.methods
     if "faiss" in methods and importlib.util.find_spec("faiss") is None:
-        print('faiss is left out: `pip install "modeling_lotlip[benchmarks]"` brings it.')
+        print('faiss is left out: `pip install "lotlip[benchmarks]"` brings it.')
         methods = [name for name in methods if name != "faiss"]
     tables = []
     for num in args.num_vectors:
@@ -210,5 +210,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("search.py"):
+    with exit_on_error("search.py"):
         main()

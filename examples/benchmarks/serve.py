@@ -29,7 +29,7 @@ from pathlib import Path
 import httpx
 from openai import AsyncOpenAI
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import build_lotlip, build_processor
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, set_up, write_results
 
@@ -137,5 +137,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("serve.py"):
+    with exit_on_error("serve.py"):
         main()

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import build_lotlip, build_processor
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, write_results
 
@@ -170,5 +170,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("startup.py"):
+    with exit_on_error("startup.py"):
         main()

@@ -17,7 +17,7 @@ import torch
 from accelerate import PartialState
 from torch.nn.functional import normalize
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, set_up, write_results
 from modeling_lotlip.data.arguments import (
     CaptionArguments,
@@ -171,5 +171,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("storage.py"):
+    with exit_on_error("storage.py"):
         main()

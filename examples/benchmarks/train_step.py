@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 
 from modeling_lotlip import LotlipConfig
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import build_lotlip, build_original, build_processor
 from modeling_lotlip.benchmarking.scaling import count_operations, count_variants
 from modeling_lotlip.benchmarking.timing import (
@@ -329,5 +329,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("train_step.py"):
+    with exit_on_error("train_step.py"):
         main()

@@ -29,7 +29,7 @@ import httpx
 from gradio_client import Client, handle_file
 
 from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import SPECIAL_TOKENS, build_lotlip
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, set_up, write_results
 from modeling_lotlip.data.scenes import make_scene
@@ -154,5 +154,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("visitors.py"):
+    with exit_on_error("visitors.py"):
         main()

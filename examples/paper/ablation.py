@@ -30,7 +30,7 @@ from pathlib import Path
 import torch
 
 from modeling_lotlip import LotlipConfig
-from modeling_lotlip.arguments import Arguments, HelpFormatter, argument, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error
 from modeling_lotlip.benchmarking.flops import build_meta_model, count_text_flops
 from modeling_lotlip.files import format_markdown, write_csv, write_json, write_text
 from modeling_lotlip.signals import StopSignal
@@ -558,7 +558,9 @@ def write_tables(args: AblationArguments) -> None:
 
 
 def parse_args() -> AblationArguments:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--output_dir", type=Path, required=True, help="Where cells, tables and pictures go.")
     parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS, help="What to compare.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="The seeds of every setting.")
@@ -604,5 +606,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("ablation.py"):
+    with exit_on_error("ablation.py"):
         main()

@@ -32,7 +32,7 @@ from lancedb.index import FTS
 from lancedb.query import MatchQuery
 from torch.nn.functional import normalize
 
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.frozen_towers import (
     Captioned,
     ImageTower,
@@ -215,5 +215,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("captions.py"):
+    with exit_on_error("captions.py"):
         main()

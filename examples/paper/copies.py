@@ -21,7 +21,7 @@ from datasets import concatenate_datasets, load_dataset
 from PIL import Image, ImageEnhance
 from torch import nn
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.frozen_towers import BICUBIC, ImageTower, Picture, TowerArguments, crop
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import OutputArguments
@@ -142,5 +142,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("copies.py"):
+    with exit_on_error("copies.py"):
         main()

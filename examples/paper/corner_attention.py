@@ -15,7 +15,7 @@ import statistics
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from modeling_lotlip.arguments import parse, report_mistakes
+from modeling_lotlip.arguments import exit_on_error, parse
 from modeling_lotlip.data.arguments import (
     CaptionArguments,
     EvaluationSplitArguments,
@@ -269,5 +269,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("corner_attention.py"):
+    with exit_on_error("corner_attention.py"):
         main()

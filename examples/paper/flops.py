@@ -14,7 +14,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from modeling_lotlip import LotlipConfig
-from modeling_lotlip.arguments import Arguments, argument, check_output_file, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, check_output_file, exit_on_error, parse
 from modeling_lotlip.benchmarking.flops import measure_towers
 from modeling_lotlip.files import write_json
 
@@ -85,5 +85,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("flops.py"):
+    with exit_on_error("flops.py"):
         main()

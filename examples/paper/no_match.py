@@ -26,7 +26,7 @@ from datasets import concatenate_datasets, load_dataset
 from matplotlib import pyplot as plt
 from torch import nn
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.frozen_towers import ImageTower, TowerArguments, crop, embed_texts, train_head
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import OutputArguments
@@ -299,5 +299,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("no_match.py"):
+    with exit_on_error("no_match.py"):
         main()

@@ -45,7 +45,7 @@ from transformers import get_scheduler
 from transformers.masking_utils import create_bidirectional_mask
 
 from modeling_lotlip import LotlipModel, LotlipProcessor, LotlipTextModel
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.frozen_towers import bootstrap
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.images import read_image, undecoded
@@ -1346,5 +1346,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("photographs.py"):
+    with exit_on_error("photographs.py"):
         main()

@@ -26,7 +26,7 @@ from statistics import NormalDist, fmean
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.scenes import COLOURS, IMAGE_SIZE, SALIENT_SHAPES, SALIENT_SIDES, Scene, Thing, make_scene
 from modeling_lotlip.embedding.arguments import ModelArguments, OutputArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, tokenize
@@ -279,5 +279,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("relevance.py"):
+    with exit_on_error("relevance.py"):
         main()

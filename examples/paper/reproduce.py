@@ -24,7 +24,7 @@ from typing import NamedTuple
 from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 
-from modeling_lotlip.arguments import Arguments, argument, parse, report_mistakes
+from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.published import BENCHMARKS, load_benchmark
@@ -220,5 +220,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("reproduce.py"):
+    with exit_on_error("reproduce.py"):
         main()

@@ -33,7 +33,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.frozen_towers import (
     ImageTower,
     Picture,
@@ -393,5 +393,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("sentences.py"):
+    with exit_on_error("sentences.py"):
         main()

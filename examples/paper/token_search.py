@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, normalize
 from torch.nn.utils.rnn import pad_sequence
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.frozen_towers import (
     Captioned,
     ImageTower,
@@ -347,5 +347,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("token_search.py"):
+    with exit_on_error("token_search.py"):
         main()

@@ -22,7 +22,7 @@ import PIL.Image
 import torch
 from torch import nn
 
-from modeling_lotlip.arguments import argument, parse, report_mistakes
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.frozen_towers import (
     BICUBIC,
     ImageTower,
@@ -200,5 +200,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_mistakes("views.py"):
+    with exit_on_error("views.py"):
         main()

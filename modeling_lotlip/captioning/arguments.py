@@ -20,20 +20,16 @@ class GenerationArguments(Arguments):
 
     _argument_group_name = "generation"
 
-    seed: int = argument(0, "Of the draws of prompts, and of sampling.", compared_on_resume=True, advanced=True)
+    seed: int = argument(0, "Of the draws of prompts, and of sampling.", compared_on_resume=True)
     max_new_tokens: int = argument(512, "The most tokens of a caption.", least=1, compared_on_resume=True)
-    num_beams: int = argument(
-        1, "Search with this many beams; not with --endpoint.", least=1, compared_on_resume=True, advanced=True
-    )
+    num_beams: int = argument(1, "Search with this many beams; not with --endpoint.", least=1, compared_on_resume=True)
     temperature: float | None = argument(
-        None, "Sample with this temperature. Default: no sampling.", compared_on_resume=True, advanced=True
+        None, "Sample with this temperature. Default: no sampling.", compared_on_resume=True
     )
     top_p: float | None = argument(
-        None, "Sample among the likeliest tokens that have this probability.", compared_on_resume=True, advanced=True
+        None, "Sample among the likeliest tokens that have this probability.", compared_on_resume=True
     )
-    repetition_penalty: float | None = argument(
-        None, "Above 1 against repetition.", compared_on_resume=True, advanced=True
-    )
+    repetition_penalty: float | None = argument(None, "Above 1 against repetition.", compared_on_resume=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,12 +50,9 @@ class LocalArguments(Arguments):
         None,
         "The precision of the computation. Default: bfloat16, on a CPU float32.",
         choices=tuple(DTYPES),
-        advanced=True,
     )
-    device: str | None = argument(
-        None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.", advanced=True
-    )
-    trust_remote_code: bool = argument(False, "Run the code that comes with the model.", advanced=True)
+    device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
+    trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
     dataloader_num_workers: int = argument(1, "Threads that decode images for the model.", least=0)
 
     def __post_init__(self):
@@ -76,11 +69,11 @@ class EndpointArguments(Arguments):
     endpoint: str | None = argument(
         None, "The URL of an OpenAI-compatible server, up to /v1; its key is read from OPENAI_API_KEY."
     )
-    concurrency: int = argument(32, "Requests at a time, for each process.", least=1, advanced=True)
-    timeout: float = argument(120.0, "Seconds to wait for an answer.", advanced=True)
-    max_retries: int = argument(6, "How often a failed request is sent again.", least=0, advanced=True)
+    concurrency: int = argument(32, "Requests at a time, for each process.", least=1)
+    timeout: float = argument(120.0, "Seconds to wait for an answer.")
+    max_retries: int = argument(6, "How often a failed request is sent again.", least=0)
     max_image_size: int | None = argument(
-        None, "Send images with at most N pixels on a side.", least=1, compared_on_resume=True, advanced=True
+        None, "Send images with at most N pixels on a side.", least=1, compared_on_resume=True
     )
 
 
@@ -118,16 +111,14 @@ class RuleArguments(Arguments):
         ["all"],
         "The rules that apply, with other numbers than their own; `all` are all that are not named, `none` none.",
         metavar="NAME[=NUMBER]",
-        advanced=True,
     )
-    without_rule: list[str] = argument([], "Rules that do not apply, of those above.", metavar="NAME", advanced=True)
+    without_rule: list[str] = argument([], "Rules that do not apply, of those above.", metavar="NAME")
     sub_caption_splitter: str = argument(
         "paper",
         "Where a long caption is split: at every full stop and line break as in the paper, or where a sentence ends "
         "(needs sentencex).",
         choices=tuple(SPLITTERS),
         compared_on_resume=True,
-        advanced=True,
     )
 
     def __post_init__(self):
@@ -153,16 +144,14 @@ class RecaptionArguments(Arguments):
         "The column of the images' keys, such as `json.url` of shards. The image column itself: the SHA-256 of the "
         "image file. Default: `__key__` of shards, else the path of the image, else its SHA-256.",
         compared_on_resume=True,
-        advanced=True,
     )
     prompt: list[str] | None = argument(None, "What to ask; of several one is drawn for each image.")
     prompts_file: Path | None = argument(
         None,
         "A file of prompts, one in each line, instead of --prompt. Default: eight prompts of our own.",
-        advanced=True,
     )
-    shard_size: int = argument(200_000, "Captions in a file. So many take some 100 MB.", least=1, advanced=True)
-    retry_failed: bool = argument(False, "Try those again that failed in earlier runs.", advanced=True)
+    shard_size: int = argument(200_000, "Captions in a file. So many take some 100 MB.", least=1)
+    retry_failed: bool = argument(False, "Try those again that failed in earlier runs.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -179,7 +168,7 @@ class FilterArguments(Arguments):
     captions: list[str] = argument(help="Parquet files or JSON lines of captions, or patterns of such.")
     output_dir: Path = argument(help="The folder of the filtered files.")
     caption_column: str = argument("caption", "The column of captions in --captions.")
-    side_key_column: str = argument("key", "Their column of the images' keys.", advanced=True)
+    side_key_column: str = argument("key", "Their column of the images' keys.")
 
 
 @dataclass
@@ -190,25 +179,21 @@ class ReportArguments(Arguments):
 
     report: bool = argument(False, "Measure the captions that are kept, too.")
     tokenizer_path: str = argument(
-        "google-bert/bert-base-uncased", "Counts their tokens, as in the paper's data table.", advanced=True
+        "google-bert/bert-base-uncased", "Counts their tokens, as in the paper's data table."
     )
-    text_model: str | None = argument(
-        None, "Compares captioners: a BERT of sentences, or a dual encoder.", advanced=True
-    )
+    text_model: str | None = argument(None, "Compares captioners: a BERT of sentences, or a dual encoder.")
     dual_encoder: str | None = argument(None, "Compares captions with the images of the data arguments.")
     key_column: str | None = argument(
         None,
         "The column of the images' keys. The image column itself: the SHA-256 of the image file. Default: the name of "
         "--side_key_column.",
-        advanced=True,
     )
     min_image_text_similarity: float | None = argument(
         None,
         f"Reject captions that are less similar to their image, by a rule of its own, `{SIMILARITY_RULE}`.",
-        advanced=True,
     )
-    max_report_images: int = argument(10_000, "Compare the captions of at most N images.", least=1, advanced=True)
-    num_lowest: int = argument(20, "List the N captions of lowest similarity.", least=1, advanced=True)
+    max_report_images: int = argument(10_000, "Compare the captions of at most N images.", least=1)
+    num_lowest: int = argument(20, "List the N captions of lowest similarity.", least=1)
 
     def __post_init__(self):
         super().__post_init__()

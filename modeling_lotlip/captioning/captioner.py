@@ -74,7 +74,7 @@ def load_captioner(name: str, arguments: "CaptionerArguments") -> Captioner:
     """
     if arguments.endpoint is not None:
         if importlib.util.find_spec("openai") is None:
-            raise ImportError('`--endpoint` needs openai: `pip install "modeling_lotlip[endpoint]"`.')
+            raise ImportError('`--endpoint` needs openai: `pip install "lotlip[endpoint]"`.')
         from .endpoint import EndpointCaptioner
 
         return EndpointCaptioner(name, arguments)

@@ -27,12 +27,11 @@ class PackArguments(Arguments):
     """The shards."""
 
     output_dir: Path = argument(help="The folder of the shards.")
-    shard_size: int = argument(1000, "Images in a shard.", least=1, advanced=True)
+    shard_size: int = argument(1000, "Images in a shard.", least=1)
     image_format: str = argument(
         "jpg",
         "Files in this format are kept byte by byte, others are converted: a column has one format.",
         choices=("jpg", "png", "webp"),
-        advanced=True,
     )
 
 

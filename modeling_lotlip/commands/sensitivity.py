@@ -28,7 +28,7 @@ class SensitivityArguments(Arguments):
         "Numbers of tokens to keep: from 3 on, as two are special ones.",
         least=3,
     )
-    seed: int = argument(0, "The random seed of sentences and colours.", advanced=True)
+    seed: int = argument(0, "The random seed of sentences and colours.")
 
 
 ARGUMENTS = (

@@ -25,7 +25,7 @@ class StatisticsArguments(Arguments):
 
     benchmark: str | None = argument(None, "A benchmark of the paper by name, such as `iiw`, in --data_dir.")
     text_only: bool = argument(False, "The images of a benchmark need not be there.")
-    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", advanced=True)
+    allow_partial: bool = argument(False, "Accept a benchmark with missing files.")
     tokenizer_path: str = argument(
         "google-bert/bert-base-uncased", "A Hub id or a folder of a tokenizer; the paper counts with BERT uncased."
     )

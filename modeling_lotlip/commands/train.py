@@ -12,7 +12,7 @@ Several processes: `accelerate launch -m lotlip train ...`. Without `--dataset_n
 
 import sys
 
-from ..arguments import report_mistakes
+from ..arguments import exit_on_error
 from ..training.arguments import TrainArguments
 
 
@@ -23,5 +23,5 @@ def run(args: TrainArguments) -> None:
     print("Loading torch and transformers ...", file=sys.stderr, flush=True)
     from ..training import loop
 
-    with report_mistakes("lotlip train"):
+    with exit_on_error("lotlip train"):
         loop.run(args)

@@ -20,23 +20,18 @@ class SourceArguments(Arguments):
         compared_on_resume=True,
     )
     dataset_config_name: str | None = argument(
-        None, "The configuration of the data set, if it has several.", compared_on_resume=True, advanced=True
+        None, "The configuration of the data set, if it has several.", compared_on_resume=True
     )
     data_dir: str | None = argument(None, "The folder of the data, for a builder.")
-    data_files: list[str] | None = argument(None, "The files of the data, for a builder.", advanced=True)
-    streaming: bool = argument(
-        False, "Read the data while it is used, without a copy on disk.", in_model_card=False, advanced=True
-    )
+    data_files: list[str] | None = argument(None, "The files of the data, for a builder.")
+    streaming: bool = argument(False, "Read the data while it is used, without a copy on disk.", in_model_card=False)
     split_seed: int | None = argument(
         None,
         "Shuffle the rows with this seed before a slice of a split, such as train[:90%], is taken. Default: do not.",
         least=0,
         compared_on_resume=True,
-        advanced=True,
     )
-    image_column: str = argument(
-        "image", "The column of the images (or their paths).", compared_on_resume=True, advanced=True
-    )
+    image_column: str = argument("image", "The column of the images (or their paths).", compared_on_resume=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -48,9 +43,7 @@ class SourceArguments(Arguments):
 class DatasetArguments(SourceArguments):
     """A data set with images, and how it is read."""
 
-    dataloader_num_workers: int = argument(
-        0, "Processes that decode and tokenize.", least=0, in_model_card=False, advanced=True
-    )
+    dataloader_num_workers: int = argument(0, "Processes that decode and tokenize.", least=0, in_model_card=False)
 
 
 @dataclass
@@ -82,7 +75,6 @@ class CaptionArguments(CaptionColumnArguments):
         "(needs sentencex).",
         choices=tuple(SPLITTERS),
         compared_on_resume=True,
-        advanced=True,
     )
 
 
@@ -95,16 +87,15 @@ class SideFileArguments(Arguments):
     side_files: list[str] | None = argument(
         None, "Parquet, JSON lines or CSV files with a key and captions.", compared_on_resume=True
     )
-    side_key_column: str = argument("key", "Their column of keys.", compared_on_resume=True, advanced=True)
+    side_key_column: str = argument("key", "Their column of keys.", compared_on_resume=True)
     side_caption_columns: list[str] = argument(
-        ["caption"], "Their columns of captions, one or several.", compared_on_resume=True, advanced=True
+        ["caption"], "Their columns of captions, one or several.", compared_on_resume=True
     )
     key_column: str | None = argument(
         None,
         "The column of the images' keys, such as `__key__` or `json.url` of shards. The image column itself: the "
         "SHA-256 of the image file. Default: the name of --side_key_column.",
         compared_on_resume=True,
-        advanced=True,
     )
 
     def __post_init__(self):
@@ -120,7 +111,7 @@ class EvaluationSplitArguments(Arguments):
     _argument_group_name = "data"
 
     eval_split: str = argument("test", "The split to evaluate on.")
-    max_eval_samples: int | None = argument(None, "Use the first N images.", least=1, advanced=True)
+    max_eval_samples: int | None = argument(None, "Use the first N images.", least=1)
 
 
 @dataclass
@@ -130,4 +121,4 @@ class TrainSplitArguments(Arguments):
     _argument_group_name = "data"
 
     train_split: str = argument("train", "The split to train on.", compared_on_resume=True)
-    max_train_samples: int | None = argument(None, "Use the first N images.", least=1, advanced=True)
+    max_train_samples: int | None = argument(None, "Use the first N images.", least=1)

@@ -182,7 +182,7 @@ def open_heic(file: io.BytesIO) -> PIL.Image.Image:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
-        raise UnreadableImageError('HEIC needs `pip install "modeling_lotlip[heic]"`') from error
+        raise UnreadableImageError('HEIC needs `pip install "lotlip[heic]"`') from error
     return HeifImageFile(file)
 
 

@@ -25,14 +25,10 @@ class LoadingArguments(Arguments):
 
     _argument_group_name = "model"
 
-    trust_remote_code: bool = argument(False, "Run the code that comes with the model.", advanced=True)
+    trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
     dtype: str = argument("float32", "The precision of the computation.", choices=tuple(DTYPES))
-    device: str | None = argument(
-        None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.", advanced=True
-    )
-    max_length: int | None = argument(
-        None, "Truncate texts at this many tokens. Default: the model's limit.", least=3, advanced=True
-    )
+    device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
+    max_length: int | None = argument(None, "Truncate texts at this many tokens. Default: the model's limit.", least=3)
 
     def __post_init__(self):
         super().__post_init__()
@@ -53,13 +49,11 @@ class InferenceArguments(LoadingArguments):
         "What computes embeddings: PyTorch, or on a CPU OpenVINO, which is faster. Default: OpenVINO where it is "
         "installed and there is enough to compute.",
         choices=BACKENDS,
-        advanced=True,
     )
     truncate_dim: int | None = argument(
         None,
         "Keep the first N numbers of an embedding, of a model that was trained with --matryoshka_dims.",
         least=1,
-        advanced=True,
     )
     batch_size: int = argument(64, "Images in a batch, for each process.", least=1)
 
@@ -106,7 +100,6 @@ class DecodingArguments(Arguments):
         False,
         "Decode JPEGs at their full size, so that pixels are those of `lotlip evaluate`. Default: large ones at a "
         "fraction of it, which is many times as fast.",
-        advanced=True,
     )
 
 
@@ -115,7 +108,7 @@ class EmbeddedDataArguments(SourceArguments):
     """A data set with images, and how it is read."""
 
     dataloader_num_workers: int | None = argument(
-        None, "Processes that decode and tokenize. Default: one for each core, 8 at most.", least=0, advanced=True
+        None, "Processes that decode and tokenize. Default: one for each core, 8 at most.", least=0
     )
 
 
@@ -126,16 +119,15 @@ class StoreArguments(DecodingArguments):
     _argument_group_name = "embeddings"
 
     output_dir: Path = argument(help="The folder of the parquet files.")
-    storage_dtype: str = argument("float32", "How a number is stored.", choices=STORAGE_DTYPES, advanced=True)
+    storage_dtype: str = argument("float32", "How a number is stored.", choices=STORAGE_DTYPES)
     id_column: str | None = argument(
         None,
         "A column of strings or integers that tell the rows. Default: the paths of files in a folder of pictures; "
         "else (or with --streaming) their numbers, from 0.",
-        advanced=True,
     )
     only: str | None = argument(None, "Embed only these.", choices=("texts", "images"))
-    tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1, advanced=True)
-    shard_size: int = argument(1024, "Rows in a file; a stopped file is written again.", least=1, advanced=True)
+    tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1)
+    shard_size: int = argument(1024, "Rows in a file; a stopped file is written again.", least=1)
 
 
 @dataclass

@@ -212,7 +212,7 @@ def check_backend(inference: InferenceArguments) -> None:
     for package, argument in needed.items():
         if find_spec(package) is None:
             extra = "int8" if inference.dtype == "int8" else "openvino"
-            raise ImportError(f'{argument} needs {package}: `pip install "modeling_lotlip[{extra}]"` brings it.')
+            raise ImportError(f'{argument} needs {package}: `pip install "lotlip[{extra}]"` brings it.')
 
 
 def choose_backend(model: PreTrainedModel, inference: InferenceArguments) -> "OpenvinoBackend | None":

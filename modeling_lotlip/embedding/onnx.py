@@ -43,7 +43,7 @@ try:
         OnnxRuntimeQuantizer,
     )
 except ImportError as error:
-    raise ImportError(f'The export lacks {error.name}: `pip install "modeling_lotlip[onnx]"` brings it.') from error
+    raise ImportError(f'The export lacks {error.name}: `pip install "lotlip[onnx]"` brings it.') from error
 
 
 logger = logging.getLogger(__name__)

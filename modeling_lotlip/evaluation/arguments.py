@@ -18,13 +18,12 @@ class RetrievalArguments(Arguments):
     benchmark: list[str] | None = argument(
         None, "Benchmarks by name, such as `dci iiw`, in --data_dir. With several, that has a folder for each."
     )
-    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", advanced=True)
+    allow_partial: bool = argument(False, "Accept a benchmark with missing files.")
     text_embedding: str = argument(
         "cls",
         "What stands for a text of LoTLIP: `[CLS]`, its mean with the corner tokens, or for each image the most "
         "similar of them.",
         choices=("cls", "mean", "max"),
-        advanced=True,
     )
 
     def __post_init__(self):
@@ -40,7 +39,7 @@ class ClassificationArguments(Arguments):
 
     label_column: str = argument("label", "The column of the class labels.")
     class_names: list[str] | None = argument(None, "The classes, in the order of the labels.")
-    class_names_file: Path | None = argument(None, "A file with the name of a class on each line.", advanced=True)
+    class_names_file: Path | None = argument(None, "A file with the name of a class on each line.")
     templates: list[str] = argument(
         ["a photo of a {}"], "Prompts with {} for the class name; their embeddings are averaged."
     )
@@ -61,7 +60,7 @@ class ClassificationBenchmarkArguments(Arguments):
     _argument_group_name = "classification"
 
     benchmark: str | None = argument(None, "A benchmark by name, `imagenet`, whose files are in --data_dir.")
-    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", advanced=True)
+    allow_partial: bool = argument(False, "Accept a benchmark with missing files.")
 
     def __post_init__(self):
         super().__post_init__()

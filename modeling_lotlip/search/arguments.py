@@ -47,14 +47,12 @@ class IndexArguments(DecodingArguments):
     index_dir: Path | None = argument(
         None,
         "Where indices of pictures are kept. Default: `assets/lotlip/search` in the cache of the Hub.",
-        advanced=True,
     )
     sub_caption_splitter: str | None = argument(
         None,
         "Where a text is split: where a sentence ends (needs sentencex), or at every full stop and line break as in "
         "the paper. Default: sentences if sentencex is installed; in --embeddings_dir as its captions were.",
         choices=tuple(SPLITTERS),
-        advanced=True,
     )
 
     def __post_init__(self):
@@ -68,23 +66,17 @@ class SearchArguments(IndexArguments):
     """What is searched for."""
 
     texts: list[str] = argument([], "Descriptions of what to find.", positional=True, metavar="TEXT")
-    texts_file: Path | None = argument(None, "A file of more of them, one in a line.", advanced=True)
+    texts_file: Path | None = argument(None, "A file of more of them, one in a line.")
     k: int = argument(5, "How many results for each text. Where there are fewer, all are shown.", least=1)
-    folder: str | None = argument(
-        None, "Search the pictures in this folder of PHOTOS, and all folders in it.", advanced=True
-    )
+    folder: str | None = argument(None, "Search the pictures in this folder of PHOTOS, and all folders in it.")
     taken_from: str | None = argument(
-        None, "Search the pictures that were taken on this day or later.", metavar="YYYY-MM-DD", advanced=True
+        None, "Search the pictures that were taken on this day or later.", metavar="YYYY-MM-DD"
     )
     taken_to: str | None = argument(
-        None, "Search the pictures that were taken on this day or before.", metavar="YYYY-MM-DD", advanced=True
+        None, "Search the pictures that were taken on this day or before.", metavar="YYYY-MM-DD"
     )
-    all_copies: bool = argument(
-        False, "Show pictures that are nearly the same one by one, not as one result.", advanced=True
-    )
-    kind: str | None = argument(
-        None, "What to search for in --embeddings_dir. Default: image.", choices=KINDS, advanced=True
-    )
+    all_copies: bool = argument(False, "Show pictures that are nearly the same one by one, not as one result.")
+    kind: str | None = argument(None, "What to search for in --embeddings_dir. Default: image.", choices=KINDS)
 
     def __post_init__(self):
         super().__post_init__()

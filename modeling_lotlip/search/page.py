@@ -19,7 +19,7 @@ try:
     from gradio.data_classes import ImageData
     from starlette.middleware import Middleware
 except ImportError as error:
-    raise ImportError('The page needs Gradio: `pip install "modeling_lotlip[app]"`.') from error
+    raise ImportError('The page needs Gradio: `pip install "lotlip[app]"`.') from error
 
 from ..embedding.models import load_model
 from ..embedding.store import check_model

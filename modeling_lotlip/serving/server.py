@@ -27,7 +27,7 @@ try:
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 except ImportError as error:
-    raise ImportError(f'The server lacks {error.name}: `pip install "modeling_lotlip[serve]"` brings it.') from error
+    raise ImportError(f'The server lacks {error.name}: `pip install "lotlip[serve]"` brings it.') from error
 
 
 MAX_REQUESTS = 128  # that are answered at once

@@ -42,19 +42,18 @@ class TrainDataArguments(Arguments):
     _argument_group_name = "data"
 
     data_weights: list[float] | None = argument(
-        None, "How often to draw from each of --data_files.", compared_on_resume=True, advanced=True
+        None, "How often to draw from each of --data_files.", compared_on_resume=True
     )
-    eval_data_files: list[str] | None = argument(None, "Evaluate on these files, not on --data_files.", advanced=True)
+    eval_data_files: list[str] | None = argument(None, "Evaluate on these files, not on --data_files.")
     shuffle_buffer_size: int = argument(
-        10_000, "Rows of a stream from which the next one is drawn.", least=1, compared_on_resume=True, advanced=True
+        10_000, "Rows of a stream from which the next one is drawn.", least=1, compared_on_resume=True
     )
     max_bad_fraction: float = argument(
         0.01,
         "Samples that cannot be used are skipped and counted; the run ends if more than this share of them are.",
         least=0,
-        advanced=True,
     )
-    max_bad_in_a_row: int = argument(100, "The run also ends after N in a row.", least=1, advanced=True)
+    max_bad_in_a_row: int = argument(100, "The run also ends after N in a row.", least=1)
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,13 +74,10 @@ class TowerArguments(Arguments):
     vision_model_name_or_path: str | None = argument(
         None, "A ViT or DINOv2 (transformers), a ViT (timm) or another LoTLIP to start the image tower from."
     )
-    config_name: str | None = argument(
-        None, "The configuration of a model from scratch, a Hub id or a folder.", advanced=True
-    )
+    config_name: str | None = argument(None, "The configuration of a model from scratch, a Hub id or a folder.")
     tokenizer_name: str | None = argument(
         None,
         "A BERT tokenizer. Default: that of the text tower; from scratch one with the words of the captions.",
-        advanced=True,
     )
     num_corner_tokens: int | None = argument(
         None,
@@ -90,9 +86,7 @@ class TowerArguments(Arguments):
         least=0,
         compared_on_resume=True,
     )
-    no_corner_attention_mask: bool = argument(
-        False, "Let all tokens see the corner tokens.", compared_on_resume=True, advanced=True
-    )
+    no_corner_attention_mask: bool = argument(False, "Let all tokens see the corner tokens.", compared_on_resume=True)
     freeze_vision_model: bool | None = argument(
         None,
         "Freeze the image tower. Default: frozen if and only if its weights were loaded.",
@@ -101,35 +95,29 @@ class TowerArguments(Arguments):
     cache_image_features: bool = argument(
         False, "Run a frozen image tower once, before training, and keep its output on disk for this and later runs."
     )
-    image_features_dir: Path | None = argument(
-        None, "Where it is kept. Default: below the Hub's cache.", advanced=True
-    )
+    image_features_dir: Path | None = argument(None, "Where it is kept. Default: below the Hub's cache.")
     image_size: int | None = argument(None, "In pixels. Default: that of the image tower; 64 from scratch.", least=1)
     image_mean: list[float] | None = argument(
         None,
         "The mean that is taken off the red, green and blue of pixels (from 0 to 1). Default: that of the image "
         "tower's own image processor or timm configuration; 0.5 from scratch.",
         compared_on_resume=True,
-        advanced=True,
     )
     image_std: list[float] | None = argument(
         None,
         "What they are divided by after that. Default: as for --image_mean.",
         compared_on_resume=True,
-        advanced=True,
     )
     max_length: int | None = argument(
         None,
         "Tokens of a text, corners not counted. Default: the limit of the model that is trained further, else 128 "
         "less the corners.",
         compared_on_resume=True,
-        advanced=True,
     )
     max_position_embeddings: int | None = argument(
         None,
         "Stretch the position table of the text tower to N positions, keeping the first 20, as Long-CLIP does.",
         compared_on_resume=True,
-        advanced=True,
     )
     patch_dropout: float | None = argument(
         None,
@@ -138,9 +126,8 @@ class TowerArguments(Arguments):
         "new one.",
         least=0,
         compared_on_resume=True,
-        advanced=True,
     )
-    gradient_checkpointing: bool = argument(False, "Compute layers twice to save memory.", advanced=True)
+    gradient_checkpointing: bool = argument(False, "Compute layers twice to save memory.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -194,7 +181,6 @@ class ObjectiveArguments(Arguments):
         "DeBias-CLIP; none: train on long captions alone. Default: that of the objective, else given.",
         choices=("given", "any", "details", "none"),
         compared_on_resume=True,
-        advanced=True,
     )
     num_long_captions: int | None = argument(
         None,
@@ -203,21 +189,19 @@ class ObjectiveArguments(Arguments):
         compared_on_resume=True,
     )
     num_sub_captions: int | None = argument(
-        None, "Consecutive sub-captions drawn of each. Default: all.", least=1, compared_on_resume=True, advanced=True
+        None, "Consecutive sub-captions drawn of each. Default: all.", least=1, compared_on_resume=True
     )
     min_crop_scale: float | None = argument(
         None,
         "Smallest part of an image that is cut out. Default: 0.9, and 1 (all of it) for drawn scenes and for a frozen "
         "image tower without --num_views.",
         compared_on_resume=True,
-        advanced=True,
     )
     num_views: int | None = argument(
         None,
         "Random crops of an image that a frozen image tower sees, in turns. Default: the image as it is.",
         least=1,
         compared_on_resume=True,
-        advanced=True,
     )
     matryoshka_dims: list[int] | None = argument(
         None,
@@ -225,7 +209,6 @@ class ObjectiveArguments(Arguments):
         "https://arxiv.org/abs/2205.13147). Default: those of the model that is trained further.",
         least=1,
         compared_on_resume=True,
-        advanced=True,
     )
     hard_negatives: int = argument(
         0,
@@ -233,10 +216,9 @@ class ObjectiveArguments(Arguments):
         "number, a place, a relation or size, or a sentence.",
         least=0,
         compared_on_resume=True,
-        advanced=True,
     )
     keep_duplicate_negatives: bool = argument(
-        False, "Contrast images whose short captions are the same, too.", compared_on_resume=True, advanced=True
+        False, "Contrast images whose short captions are the same, too.", compared_on_resume=True
     )
 
     def __post_init__(self):
@@ -271,13 +253,12 @@ class OptimizationArguments(Arguments):
     seed: int = argument(0, "The random seed of weights, data order, crops and captions.", compared_on_resume=True)
     per_device_train_batch_size: int = argument(64, "Images of a process in a step.", least=1)
     gradient_accumulation_steps: int = argument(
-        1, "Batches of an optimizer step, each contrasted for itself.", least=1, compared_on_resume=True, advanced=True
+        1, "Batches of an optimizer step, each contrasted for itself.", least=1, compared_on_resume=True
     )
     grad_cache_tokens: int | None = argument(
         None,
         "Encode N tokens of captions and images at a time, so that a batch of any size fits in memory.",
         least=1,
-        advanced=True,
     )
     learning_rate: float | None = argument(
         None,
@@ -292,18 +273,15 @@ class OptimizationArguments(Arguments):
         "How the learning rate falls after the warm-up.",
         choices=("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"),
         compared_on_resume=True,
-        advanced=True,
     )
     warmup_steps: int = argument(200, "Steps in which the learning rate rises.", least=0, compared_on_resume=True)
     num_train_epochs: int = argument(10, "Passes over the training data.", least=1)
     max_train_steps: int | None = argument(None, "Optimizer steps, instead of a number of epochs.", least=1)
-    weight_decay: float = argument(0.1, "Of matrices only.", compared_on_resume=True, advanced=True)
-    adam_beta1: float = argument(0.9, "AdamW's decay of the mean.", compared_on_resume=True, advanced=True)
-    adam_beta2: float = argument(0.98, "AdamW's decay of the variance.", compared_on_resume=True, advanced=True)
-    adam_epsilon: float = argument(1e-6, "AdamW's least divisor.", compared_on_resume=True, advanced=True)
-    max_grad_norm: float = argument(
-        1.0, "Clip gradients to this norm; 0: do not.", least=0, compared_on_resume=True, advanced=True
-    )
+    weight_decay: float = argument(0.1, "Of matrices only.", compared_on_resume=True)
+    adam_beta1: float = argument(0.9, "AdamW's decay of the mean.", compared_on_resume=True)
+    adam_beta2: float = argument(0.98, "AdamW's decay of the variance.", compared_on_resume=True)
+    adam_epsilon: float = argument(1e-6, "AdamW's least divisor.", compared_on_resume=True)
+    max_grad_norm: float = argument(1.0, "Clip gradients to this norm; 0: do not.", least=0, compared_on_resume=True)
     mixed_precision: str | None = argument(
         None,
         "The precision of the computation. Default: as accelerate is configured.",
@@ -314,10 +292,9 @@ class OptimizationArguments(Arguments):
         10,
         "A step whose loss or gradients are not finite is skipped; after N in a row the run ends.",
         least=1,
-        advanced=True,
     )
     ddp_timeout: int = argument(
-        1800, "Seconds after which a process gives up waiting for another.", in_model_card=False, advanced=True
+        1800, "Seconds after which a process gives up waiting for another.", in_model_card=False
     )
 
     def __post_init__(self):
@@ -332,12 +309,10 @@ class CheckpointArguments(Arguments):
     _argument_group_name = "output"
 
     output_dir: Path = argument(help="Where model, checkpoints and results go.")
-    overwrite_output_dir: bool = argument(
-        False, "Replace what an earlier run left there.", in_model_card=False, advanced=True
-    )
+    overwrite_output_dir: bool = argument(False, "Replace what an earlier run left there.", in_model_card=False)
     checkpointing_steps: str | None = argument(None, "Save the state every N steps, or every `epoch`.")
     checkpoints_total_limit: int | None = argument(
-        None, "Keep only the last N checkpoints.", least=1, in_model_card=False, advanced=True
+        None, "Keep only the last N checkpoints.", least=1, in_model_card=False
     )
     resume_from_checkpoint: str | None = argument(
         None, "A checkpoint, or `latest` for the last one of the output folder."
@@ -357,23 +332,20 @@ class MonitoringArguments(Arguments):
 
     _argument_group_name = "evaluation and tracking"
 
-    per_device_eval_batch_size: int = argument(64, "Images in a batch of an evaluation.", least=1, advanced=True)
+    per_device_eval_batch_size: int = argument(64, "Images in a batch of an evaluation.", least=1)
     eval_steps: int = argument(500, "Evaluate every N steps, and at the end.", least=1)
     metric_for_best_model: str | None = argument(
         None,
         "Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, `zero_shot_top1`, ...",
-        advanced=True,
     )
-    logging_steps: int = argument(10, "Measure every N steps.", least=1, in_model_card=False, advanced=True)
+    logging_steps: int = argument(10, "Measure every N steps.", least=1, in_model_card=False)
     with_tracking: bool = argument(False, "Send measurements and results to trackers.", in_model_card=False)
     report_to: str = argument("all", "`tensorboard`, `wandb`, ..., or `all` that are installed.")
     push_to_hub: bool = argument(
         False, "Upload the model at the end, the best one if one is kept.", in_model_card=False
     )
-    hub_model_id: str | None = argument(
-        None, "The repository to upload to. Default: named after the output folder.", advanced=True
-    )
-    language: list[str] = argument(["en"], "The captions' languages, ISO codes, for the model card.", advanced=True)
+    hub_model_id: str | None = argument(None, "The repository to upload to. Default: named after the output folder.")
+    language: list[str] = argument(["en"], "The captions' languages, ISO codes, for the model card.")
 
     def __post_init__(self):
         super().__post_init__()

@@ -17,7 +17,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from ..arguments import Arguments, argument, parse, report_mistakes
+from ..arguments import Arguments, argument, exit_on_error, parse
 from ..output_folder import atomic_write
 from .checkpoints import SETTINGS_FILE
 from .monitoring import METRICS_FILE, read_metrics
@@ -128,5 +128,5 @@ def write_summary(output_dir: Path) -> Path:
 
 if __name__ == "__main__":
     (arguments,) = parse((SummaryArguments,), description=__doc__)
-    with report_mistakes("modeling_lotlip.training.summary"):
+    with exit_on_error("modeling_lotlip.training.summary"):
         print(write_summary(arguments.output_dir))

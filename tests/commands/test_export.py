@@ -37,5 +37,5 @@ def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "modeling_lotlip.embedding.onnx")
     assert lotlip.main(["export", "--model", str(tmp_path), "--output_dir", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("lotlip export: error: ") and 'pip install "modeling_lotlip[onnx]"' in line
+    assert line.startswith("lotlip export: error: ") and 'pip install "lotlip[onnx]"' in line
     assert not (tmp_path / "out").exists()

@@ -131,7 +131,7 @@ def test_what_is_wrong_with_data_and_models(fail, photos, llava, tmp_path):
 def test_a_missing_extra_is_named(fail, photos, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     line = fail("model", **of_folder(photos), endpoint="http://127.0.0.1:9/v1")
-    assert line.endswith('`--endpoint` needs openai: `pip install "modeling_lotlip[endpoint]"`.')
+    assert line.endswith('`--endpoint` needs openai: `pip install "lotlip[endpoint]"`.')
 
 
 def run_and_kill(argv: list[str], folder: Path, num_processes: int) -> None:

@@ -67,7 +67,7 @@ def test_no_model_and_a_token_wise_one_are_told(model_dir, tmp_path, capsys):
 def test_a_missing_extra_is_told(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "modeling_lotlip.serving.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert 'pip install "modeling_lotlip[serve]"' in fail([], capsys)
+    assert 'pip install "lotlip[serve]"' in fail([], capsys)
 
 
 @pytest.mark.parametrize(

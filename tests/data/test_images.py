@@ -98,7 +98,7 @@ def test_a_jpeg_may_be_larger_than_what_is_decoded_of_it(monkeypatch):
 
 def test_heic_says_what_reads_it(photos, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(UnreadableImageError, match=r'HEIC needs `pip install "modeling_lotlip\[heic\]"`'):
+    with pytest.raises(UnreadableImageError, match=r'HEIC needs `pip install "lotlip\[heic\]"`'):
         read_image({"path": str(photos[0] / "photo.heic"), "bytes": None})
     # it may say so behind another brand
     with pytest.raises(UnreadableImageError, match="HEIC needs"):

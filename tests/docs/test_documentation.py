@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tyro
 from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState, GradientState
 from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTImageProcessor, ViTModel
@@ -186,11 +187,13 @@ class Understood(Exception):
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_that_are_not_run_are_understood(page, monkeypatch):
     """Commands for a cluster, for the Hub, for data that no test has: their arguments are those of the scripts."""
-    parse = argparse.ArgumentParser.parse_known_args
 
-    def parse_only(self, *args, **kwargs):
-        parse(self, *args, **kwargs)
-        raise Understood
+    def parse_only(parse):
+        def wrapper(*args, **options):
+            parse(*args, **options)
+            raise Understood
+
+        return wrapper
 
     content = (ROOT / page).read_text(encoding="utf-8")
     for block in re.findall(r"^```text\n(.*?)^```$", content, re.DOTALL | re.MULTILINE):
@@ -201,7 +204,9 @@ def test_commands_that_are_not_run_are_understood(page, monkeypatch):
             name, *arguments = without_launcher(words)
             monkeypatch.setattr(sys, "argv", [name, *arguments])
             with monkeypatch.context() as context, pytest.raises(Understood):
-                context.setattr(argparse.ArgumentParser, "parse_known_args", parse_only)
+                context.setattr(tyro, "cli", parse_only(tyro.cli))
+                parse = argparse.ArgumentParser.parse_known_args
+                context.setattr(argparse.ArgumentParser, "parse_known_args", parse_only(parse))
                 if name == "lotlip":
                     lotlip.main(arguments)
                 elif name.endswith(".py"):

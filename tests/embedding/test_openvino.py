@@ -254,8 +254,8 @@ def test_excluded_pairs(family_folders):
 @pytest.mark.parametrize(
     ("missing", "arguments", "message"),
     [
-        ("openvino", {"backend": "openvino"}, r"needs openvino: `pip install \"modeling_lotlip\[openvino\]\"`"),
-        ("nncf", {"dtype": "int8"}, r"`--dtype int8` needs nncf: `pip install \"modeling_lotlip\[int8\]\"`"),
+        ("openvino", {"backend": "openvino"}, r"needs openvino: `pip install \"lotlip\[openvino\]\"`"),
+        ("nncf", {"dtype": "int8"}, r"`--dtype int8` needs nncf: `pip install \"lotlip\[int8\]\"`"),
     ],
 )
 def test_missing_packages(missing, arguments, message, family_folders, monkeypatch):

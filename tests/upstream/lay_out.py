@@ -44,7 +44,6 @@ from pathlib import Path
 import transformers
 from pycodelift.adapters.transformers import make_transformers_flattener
 
-from modeling_lotlip.arguments import HelpFormatter
 from modeling_lotlip.data.scenes import load_scenes
 
 
@@ -398,7 +397,7 @@ def run_tests(folder: str | Path, *options: str) -> int:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="A checkout of transformers, or an empty folder."
     )

@@ -1,0 +1,76 @@
+"""Dataclasses of arguments, and what a command line makes of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from modeling_lotlip.arguments import Arguments, argument, check_combinations, parse
+
+
+@dataclass
+class TowerArguments(Arguments):
+    freeze: bool | None = argument(None, "Freeze.")
+    cache: bool = argument(False, "Cache.")
+    cache_dir: Path | None = argument(None, "Where.", requires="cache")
+    sizes: list[int] | None = argument(None, "Sizes.", least=1)
+    objective: str = argument("lotlip", "Which.", choices=("lotlip", "clip"))
+    steps: int | None = argument(None, "How many.", excludes=("epochs",))
+
+
+@dataclass
+class LoopArguments(Arguments):
+    epochs: int = argument(10, "How many.", aliases=("--passes",))
+    rate: float = argument(0.1, "Of learning.", requires="steps")
+
+
+def parse_line(line: str) -> tuple:
+    return parse((TowerArguments, LoopArguments), line.split(), prog="train")
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("", "freeze", None),
+        ("--freeze", "freeze", True),
+        ("--no_freeze", "freeze", False),
+        ("--no-freeze", "freeze", False),
+        ("--sizes 1 2", "sizes", [1, 2]),
+        ("--objective clip", "objective", "clip"),
+        ("--cache --cache-dir here", "cache_dir", Path("here")),
+        ("--steps 3", "steps", 3),
+    ],
+)
+def test_values(line, name, value):
+    assert getattr(parse_line(line)[0], name) == value
+
+
+def test_an_alias_and_a_negative_number():
+    assert parse_line("--steps 1 --rate -0.5")[1].rate == -0.5
+    assert parse_line("--passes 3")[1].epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("--freeze --no_freeze", "--freeze excludes --no_freeze"),
+        ("--cache_dir here", "--cache_dir has no effect without --cache: add it"),
+        ("--steps 3 --epochs 2", "--steps excludes --epochs: leave out one of them"),
+        ("--rate 1", "--rate has no effect without --steps"),
+        ("--sizes 1 --sizes 2", "--sizes is given twice"),
+        ("--sizes", "--sizes has no value"),
+        ("--sizes 0", "--sizes must be at least 1, got 0"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(line, error, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_line(line)
+    message = capsys.readouterr().err
+    assert ended.value.code == 2 and message.startswith(f"train: error: {error}") and message.count("\n") == 1
+
+
+def test_combinations_hold_in_python_too():
+    with pytest.raises(ValueError, match="--cache_dir has no effect without --cache"):
+        TowerArguments(cache_dir=Path("here"))
+    with pytest.raises(ValueError, match="--steps excludes --epochs"):
+        check_combinations([TowerArguments(steps=1), LoopArguments(epochs=3)])
