@@ -435,7 +435,7 @@ class TrainArguments(
         told = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            is_public = isinstance(value, (int, float)) or (value is not None and field.metadata["choices"] is not None)
+            is_public = isinstance(value, (int, float)) or (value is not None and field.metadata["choices"])
             if is_public and field.metadata["in_model_card"]:
                 told[field.name] = value
         return told
