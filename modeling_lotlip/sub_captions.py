@@ -113,6 +113,27 @@ def join_sub_captions(sub_captions: list[str]) -> str:
     return ". ".join(sub_captions)
 
 
+def mark_sub_captions(text: str, splitter: str = "paper") -> str:
+    """
+    A long caption as training and evaluation read it: split into sub-captions, which are joined with `". "`.
+
+    Args:
+        text (`str`):
+            A long caption.
+        splitter (`str`, *optional*, defaults to `"paper"`):
+            How it is split: see [`split_sub_captions`].
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.sub_captions import mark_sub_captions
+
+    >>> mark_sub_captions("A red boat.The sea is calm.")
+    'A red boat. The sea is calm'
+    ```"""
+    return join_sub_captions(split_sub_captions(text, splitter))
+
+
 def is_enumeration(sub_caption: str) -> bool:
     """
     Whether a sub-caption is only a number in a list, left over where a text is split at its full stop.
@@ -132,4 +153,4 @@ def is_enumeration(sub_caption: str) -> bool:
     return re.fullmatch(r"\W*\d+\W*", sub_caption) is not None
 
 
-__all__ = ["is_enumeration", "join_sub_captions", "split_sentences", "split_sub_captions"]
+__all__ = ["is_enumeration", "join_sub_captions", "mark_sub_captions", "split_sentences", "split_sub_captions"]

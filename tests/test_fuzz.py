@@ -34,8 +34,8 @@ from modeling_lotlip import (
 )
 from modeling_lotlip.captioning.files import read_rows, rewrite
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.loading import take_slice
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.rows import read_captions
 from modeling_lotlip.data.side_captions import SideCaptions
 from modeling_lotlip.metrics import retrieval_metrics
@@ -561,7 +561,7 @@ CELLS = (
 @given(st.dictionaries(COLUMNS, CELLS, max_size=4), COLUMNS, COLUMNS)
 def test_a_row_of_anything_has_captions_or_is_refused(row, short, long):
     try:
-        reader = CaptionReader(row, CaptionArguments(caption_column=short, long_captions_column=long))
+        reader = RowReader(row, CaptionArguments(caption_column=short, long_captions_column=long))
         captions = [*reader.short_captions(row), *reader.long_captions(row)]
         parts = [reader.sub_captions(caption) for caption in captions]
     except ValueError as error:
@@ -643,7 +643,7 @@ IMAGE_FILES = image_files()
 @pytest.fixture(scope="module")
 def samples() -> CaptionedImages:
     stream = Dataset.from_dict({"image": [None], "caption": [None], "long_captions": [None]}).to_iterable_dataset()
-    reader = CaptionReader(["image", "caption", "long_captions"], CaptionArguments())
+    reader = RowReader(["image", "caption", "long_captions"], CaptionArguments())
     return CaptionedImages(stream, reader, ObjectiveArguments(num_sub_captions=2))
 
 

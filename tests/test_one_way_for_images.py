@@ -9,13 +9,13 @@ import torch
 from datasets import Dataset, Features, Image, Value
 
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.images import read_image, undecoded
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.embedding.arguments import LoadingArguments, StoreArguments
 from modeling_lotlip.embedding.batches import embed_images
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.store import embed_to_folder, read_embeddings
-from modeling_lotlip.evaluation.classification import LabelledImageReader, embed_classes, evaluate_zero_shot
+from modeling_lotlip.evaluation.classification import embed_classes, evaluate_zero_shot
 from modeling_lotlip.evaluation.retrieval import embed_dataset
 from modeling_lotlip.search.index import find_index
 from modeling_lotlip.search.pictures import PictureFolder
@@ -87,7 +87,7 @@ def test_pictures_of_all_modes_are_the_same_everywhere(name, folder, files, data
     assert counts["image"] == len(pictures) and counts["unreadable"] == 1
     check(torch.cat(list(read_embeddings(tmp_path / "embeds", "image"))))
 
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    reader = RowReader(dataset.column_names, CaptionArguments())
     embedded = embed_dataset(model, processor, dataset, reader, batch_size=3)
     assert embedded.num_unreadable == 1 and len(embedded.captions["short"].texts) == len(pictures)
     check(embedded.image_embeds)
@@ -99,7 +99,7 @@ def test_pictures_of_all_modes_are_the_same_everywhere(name, folder, files, data
     assert results["top1"] == pytest.approx(100 * (predictions == labels).float().mean().item())
     assert results["num_images"] == len(pictures) and results["num_unreadable_images"] == 1
     assert caplog.text.count("h_torn.png") == 1 and caplog.text.count("cannot be read") == 1
-    read_labelled, rows = LabelledImageReader(NAMES, "image", "label"), undecoded(dataset, "image")
+    read_labelled, rows = RowReader(["image", "label"], label_column="label"), undecoded(dataset, "image")
     for number, picture in enumerate(pictures):
         (item,) = read_labelled(number, rows[number])
         assert item.content.tobytes() == picture.tobytes()

@@ -13,10 +13,9 @@ from transformers import BertTokenizer
 
 from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.rows import RowCollator
-from modeling_lotlip.evaluation.retrieval import RetrievalReader
 from modeling_lotlip.sub_captions import SPLITTERS, join_sub_captions, split_sentences, split_sub_captions
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.samples import CaptionedImages
@@ -33,8 +32,8 @@ SENTENCES = [
 ]
 
 
-def open_reader(columns: list[str], splitter: str) -> CaptionReader:
-    return CaptionReader(columns, CaptionArguments(sub_caption_splitter=splitter))
+def open_reader(columns: list[str], splitter: str) -> RowReader:
+    return RowReader(columns, CaptionArguments(sub_caption_splitter=splitter))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +95,7 @@ def test_training_and_evaluation_split_as_asked(model_dir):
         parts = split_sub_captions(TEXT, splitter)
         parts = [part for part in parts if not part.isdecimal()]
         assert drawn == {join_sub_captions(list(pair)) for pair in zip(parts, parts[1:])}
-        collate = RowCollator(AutoProcessor.from_pretrained(model_dir), RetrievalReader(reader))
+        collate = RowCollator(AutoProcessor.from_pretrained(model_dir), reader)
         row = {"image": {"bytes": None, "path": "nothing.png"}, "long_captions": [TEXT]}
         assert collate([(0, row)]).texts.entries == []  # without its image
         row = load_scenes(1).cast_column("image", dataset.features["image"].__class__(decode=False))[0]

@@ -46,7 +46,7 @@ from modeling_lotlip.benchmarking.scaling import (
 )
 from modeling_lotlip.benchmarking.timing import BenchmarkArguments, set_up, write_results
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler, StreamBatchSampler
 from modeling_lotlip.training.monitoring import measure_slots
@@ -123,7 +123,7 @@ def build_rows(args: ScaleArguments, words: list[str], size: tuple[int, int]) ->
 def measure_loading(args: ScaleArguments, words: list[str], processor: LotlipProcessor) -> dict[str, dict[str, float]]:
     """Rates at which one core makes training batches, from JPEGs of two sizes and from cached features."""
     drawing = ObjectiveArguments(num_long_captions=args.num_long_captions)
-    reader = CaptionReader(["image", "caption", "long_captions"], CaptionArguments())
+    reader = RowReader(["image", "caption", "long_captions"], CaptionArguments())
     collator = SampleCollator(processor, args.long_length)
     keys = [(0, index, False) for index in range(args.num_measured_images)]
     measured = {}

@@ -25,8 +25,8 @@ from modeling_lotlip.data.arguments import (
     EvaluationSplitArguments,
     SideFileArguments,
 )
-from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.loading import get_columns, load_split
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.search import recall_at_k, search
@@ -67,8 +67,7 @@ def embed_images_and_long_captions(
     embedded = embed_dataset(
         *load_model(model_name_or_path, LoadingArguments(device=args.device)),
         data,
-        CaptionReader(get_columns(data), captions, side_files, dataset.image_column),
-        dataset.image_column,
+        RowReader(get_columns(data), captions, side_files, dataset.image_column),
         batch_size=args.batch_size,
         num_workers=dataset.dataloader_num_workers,
     )

@@ -49,7 +49,7 @@ from modeling_lotlip.benchmarking.timing import (
     write_results,
 )
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 from modeling_lotlip.training.arguments import ObjectiveArguments
@@ -137,7 +137,7 @@ def load_batches(args: StepArguments) -> Iterator[Batch]:
         rows["long_captions"].append(" ".join(generator.choices(words, k=long_length - 2)))
     crop = RandomResizedCrop(224, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
     dataset = Dataset.from_dict(rows).cast_column("image", Image())
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    reader = RowReader(dataset.column_names, CaptionArguments())
     samples = CaptionedImages(dataset, reader, ObjectiveArguments(), crop=crop)
     batches = ([(epoch, index, False) for index in range(args.images)] for epoch in count())
     loader = DataLoader(

@@ -22,8 +22,8 @@ from modeling_lotlip.data.arguments import (
     SideFileArguments,
     SourceArguments,
 )
-from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.loading import get_columns, load_split
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.embedding.arguments import ModelArguments, OutputArguments
 from modeling_lotlip.embedding.batches import embed_texts, tokenize
 from modeling_lotlip.embedding.models import load_model
@@ -231,9 +231,9 @@ def read_texts(
 ) -> list[str]:
     """The first long caption of each row."""
     dataset = load_split(source, split.eval_split, split.max_eval_samples, with_images=False)
-    reader = CaptionReader(get_columns(dataset), captions, side_files, source.image_column)
+    reader = RowReader(get_columns(dataset), captions, side_files, source.image_column)
     texts = []
-    for row in dataset.select_columns(reader.columns):
+    for row in dataset.select_columns(reader.text_columns):
         for text in reader.long_captions(row)[:1]:
             texts.append(join_sub_captions(reader.sub_captions(text)))
     texts = [text for text in texts if text]

@@ -47,9 +47,9 @@ from transformers.masking_utils import create_bidirectional_mask
 from modeling_lotlip import LotlipModel, LotlipProcessor, LotlipTextModel
 from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.frozen_towers import bootstrap
-from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.images import read_image, undecoded
 from modeling_lotlip.data.loading import compute_fingerprint
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import embed_texts, tokenize
 from modeling_lotlip.embedding.token_wise import is_token_wise, pad_and_concatenate, rank_by_tokens
@@ -508,9 +508,9 @@ def compute_features(args: PhotographsArguments, data: Data, settings: list[Sett
 # Training
 
 
-def make_reader(data: Data) -> CaptionReader:
+def make_reader(data: Data) -> RowReader:
     """Reads the captions of all rows."""
-    return CaptionReader(data.dataset.column_names, TrainArguments(output_dir="."))
+    return RowReader(data.dataset.column_names, TrainArguments(output_dir="."))
 
 
 def make_train_args(args: PhotographsArguments, setting: Setting, seed: int = 0) -> TrainArguments:

@@ -26,8 +26,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.published import BENCHMARKS, load_benchmark
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.embedding.arguments import InferenceArguments, OutputArguments
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.arguments import ClassificationArguments
@@ -125,7 +125,7 @@ def find_benchmarks(data_root: Path) -> list[str]:
 def measure_lengths(name: str, args: ReproductionArguments) -> tuple[dict[str, float], bool]:
     """How long the texts of a benchmark are, and whether some of them are missing."""
     dataset = load_benchmark(name, args.data_root / name, text_only=True, allow_partial=args.allow_partial)
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    reader = RowReader(dataset.column_names, CaptionArguments())
     ((_, lengths),) = measure_texts(dataset, reader, load_tokenizer(args.tokenizer_path)).items()
     row = summarize(lengths)
     return {column: row[column] for column in TEXT_COLUMNS}, row["num_texts"] < BENCHMARKS[name].num_texts

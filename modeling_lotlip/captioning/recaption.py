@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
 from ..data.loading import get_columns, load_split
-from ..data.rows import check_key_column
+from ..data.rows import check_columns
 from ..files import refuse_other_settings, write_json
 from ..signals import StopSignal
 from ..terminal import progress_bar
@@ -68,7 +68,7 @@ def recaption(
     """
     prompts = arguments.prompt or read_prompts(arguments.prompts_file)
     dataset = load_split(source, split.train_split, split.max_train_samples)
-    check_key_column(get_columns(dataset), arguments.key_column)
+    check_columns(get_columns(dataset), key_column=arguments.key_column)
     num_images = len(dataset) if isinstance(dataset, Dataset) else split.max_train_samples
     num_images = None if num_images is None else round(num_images / state.num_processes)
     with lock_folder(arguments.output_dir) if state.is_main_process else nullcontext():

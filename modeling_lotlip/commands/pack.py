@@ -45,16 +45,16 @@ def run(
     columns: CaptionColumnArguments,
     side_files: SideFileArguments,
 ) -> None:
-    from ..data.captions import CaptionReader
     from ..data.loading import get_columns, load_split
     from ..data.packing import SamplePacker, write_shards
-    from ..data.rows import check_key_column
+    from ..data.reader import RowReader
+    from ..data.rows import check_columns
 
     dataset = load_split(source, split.train_split, split.max_train_samples)
     names = get_columns(dataset)
-    check_key_column(names, side_files.key_column)
+    check_columns(names, key_column=side_files.key_column)
     captions = CaptionArguments(columns.caption_column, columns.long_captions_column)
-    reader = CaptionReader(names, captions, side_files, source.image_column)
+    reader = RowReader(names, captions, side_files, source.image_column)
     packer = SamplePacker(source, reader, side_files.key_column, pack.image_format)
     counts = write_shards(dataset, packer, pack.output_dir, pack.shard_size)
     print(f"{pack.output_dir} holds {counts.pop('packed')} images.")

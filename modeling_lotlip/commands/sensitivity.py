@@ -53,8 +53,8 @@ def run(
 ) -> None:
     from accelerate import PartialState
 
-    from ..data.captions import CaptionReader
     from ..data.loading import get_columns, load_split
+    from ..data.reader import RowReader
     from ..embedding.models import load_model
     from ..evaluation.retrieval import embed_dataset
     from ..evaluation.sensitivity import flatten_results, format_tables, measure_sensitivity, plot_results
@@ -65,14 +65,14 @@ def run(
     if state.num_processes > 1:
         raise ValueError("`lotlip sensitivity` runs in one process: start it without `accelerate launch`.")
     data = load_split(dataset, split.eval_split, split.max_eval_samples)
-    reader = CaptionReader(get_columns(data), captions, side_files, dataset.image_column)
+    reader = RowReader(get_columns(data), captions, side_files, dataset.image_column)
     results = []
     for name in dict.fromkeys(models.model_name_or_path):
         model, processor = load_model(name, models)
         if models.max_length is not None:
             processor.tokenizer.model_max_length = models.max_length
         options = {"batch_size": models.batch_size, "num_workers": dataset.dataloader_num_workers}
-        embedded = embed_dataset(model, processor, data, reader, dataset.image_column, **options)
+        embedded = embed_dataset(model, processor, data, reader, **options)
         options = {"seed": sensitivity.seed, "splitter": captions.sub_caption_splitter}
         measured = measure_sensitivity(model, processor, embedded, sensitivity.num_tokens, **options)
         results.append({"model": name, **measured})

@@ -55,10 +55,10 @@ def run(
     side_files: SideFileArguments,
     output: OutputArguments,
 ) -> None:
-    from ..data.captions import CaptionReader
     from ..data.images import undecoded
     from ..data.loading import get_columns, load_split
     from ..data.published import get_benchmark, load_benchmark
+    from ..data.reader import RowReader
     from ..evaluation.statistics import format_table, load_tokenizer, measure_texts, plot_lengths, summarize
     from ..files import write_results
     from ..terminal import print_tables
@@ -80,7 +80,7 @@ def run(
     columns = get_columns(dataset)
     if source.image_column in columns:
         dataset = undecoded(dataset, source.image_column)
-    reader = CaptionReader(columns, captions, side_files, source.image_column)
+    reader = RowReader(columns, captions, side_files, source.image_column)
     lengths = measure_texts(dataset, reader, load_tokenizer(statistics.tokenizer_path))
     measured = {kind: summarize(of_kind) for kind, of_kind in lengths.items()}
     table = format_table(name, measured)

@@ -101,15 +101,15 @@ def read_row(
     row: int, split: str, dataset: SourceArguments, captions: CaptionArguments, side_files: SideFileArguments
 ) -> "tuple[str, Image.Image]":
     """The first caption of a row, a long one if there is any, and its image."""
-    from ..data.captions import CaptionReader
     from ..data.images import read_image, undecoded
     from ..data.loading import get_columns, load_split
+    from ..data.reader import RowReader
 
     data = undecoded(load_split(dataset, split, row + 1), dataset.image_column)
     rows = list(data.skip(row))
     if not rows:
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
-    reader = CaptionReader(get_columns(data), captions, side_files, dataset.image_column)
+    reader = RowReader(get_columns(data), captions, side_files, dataset.image_column)
     texts = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
     if not texts:
         raise ValueError(f"--row {row} has no caption.")

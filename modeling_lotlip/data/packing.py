@@ -16,8 +16,8 @@ from datasets import Dataset, IterableDataset
 from ..output_folder import atomic_write
 from ..terminal import progress_bar
 from .arguments import SourceArguments
-from .captions import CaptionReader
 from .images import UnreadableImageError, read_file, read_image, undecoded
+from .reader import RowReader
 from .rows import batched, find_key, read_url
 
 
@@ -47,7 +47,7 @@ class SamplePacker:
     Args:
         source (`SourceArguments`):
             The data arguments.
-        reader (`CaptionReader`):
+        reader (`RowReader`):
             Reads the captions of a row.
         key_column (`str`, *optional*):
             The column of the images' keys.
@@ -56,7 +56,7 @@ class SamplePacker:
     """
 
     def __init__(
-        self, source: SourceArguments, reader: CaptionReader, key_column: str | None = None, image_format: str = "jpg"
+        self, source: SourceArguments, reader: RowReader, key_column: str | None = None, image_format: str = "jpg"
     ):
         self.source, self.reader, self.key_column, self.image_format = source, reader, key_column, image_format
         self.counts = Counter()

@@ -15,9 +15,10 @@ from .images import UnreadableImageError, read_file
 URL_COLUMNS = ("url", "json.url", "URL", "image_url")
 
 
-def read_captions(row: dict, column: str | None) -> list[str]:
+def number_captions(row: dict, column: str | None) -> list[tuple[int, str]]:
     """
-    The captions of a row in one column, a string or a list of strings; none where there is no column or nothing in it.
+    The captions of a row in one column, a string or a list of strings, with their positions there; blank ones are left
+    out, and there are none where there is no column or nothing in it.
 
     Raises:
         `ValueError`: if the column holds something else.
@@ -29,7 +30,17 @@ def read_captions(row: dict, column: str | None) -> list[str]:
         captions = [captions]
     if not isinstance(captions, (list, tuple)) or not all(isinstance(c, str) or c is None for c in captions):
         raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {captions!r}.")
-    return [caption for caption in captions if caption is not None and caption.strip()]
+    return [(index, caption) for index, caption in enumerate(captions) if caption is not None and caption.strip()]
+
+
+def read_captions(row: dict, column: str | None) -> list[str]:
+    """
+    The captions of a row in one column, which holds a string or a list of strings: all that are not blank.
+
+    Raises:
+        `ValueError`: if the column holds something else.
+    """
+    return [caption for _, caption in number_captions(row, column)]
 
 
 def find_column(columns: Iterable[str], name: str) -> str | None:
@@ -38,13 +49,15 @@ def find_column(columns: Iterable[str], name: str) -> str | None:
     return next((column for column in (name, name.split(".")[0]) if column in columns), None)
 
 
-def check_key_column(columns: Iterable[str], name: str | None) -> None:
+def check_columns(columns: Iterable[str], **named: str | None) -> None:
     """
     Raises:
-        `ValueError`: if `--key_column` names no column.
+        `ValueError`: if an argument, such as `key_column`, names a column that is not there.
     """
-    if name is not None and find_column(columns, name) is None:
-        raise ValueError(f"`--key_column {name}` is no column of the data set, which has {list(columns)}: name one.")
+    columns = list(columns)
+    for argument, name in named.items():
+        if name is not None and find_column(columns, name) is None:
+            raise ValueError(f"`--{argument} {name}` is no column of the data set, which has {columns}: name one.")
 
 
 def read_key(row: dict, column: str) -> str | None:

@@ -43,12 +43,12 @@ import torch
 import torch.distributed
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
-from PIL import Image
 from torch.utils.data import DataLoader, get_worker_info
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import UnreadableImageError, name_row
 from ..data.loading import leave_signals_to_the_main_process, split_by_process
+from ..data.reader import Item
 from .batches import PREFETCHED_BATCHES, Batch, embed_images, embed_texts, make_batches, prefetch, tokenize_and_count
 from .features import prepare_images
 
@@ -57,30 +57,6 @@ logger = logging.getLogger(__name__)
 
 # What image processors raise at an image that they cannot bring to their size: one too thin, say
 PREPROCESSING_ERRORS = (MemoryError, RuntimeError, ValueError)
-
-
-class Item(NamedTuple):
-    """
-    An image or a text of a row.
-
-    Args:
-        row (`Any`):
-            What the caller knows the row by: a number, a name, a tuple of these.
-        kind (`str`):
-            `"image"`, or any other word for a text.
-        content (`Image` or `str`, *optional*):
-            The upright RGB image or the text. Of images it is dropped when they have been preprocessed.
-        index (`int`, *optional*, defaults to 0):
-            Which it is of its kind in the row.
-        truncated (`bool`, *optional*, defaults to `False`):
-            Whether the text was truncated.
-    """
-
-    row: Any
-    kind: str
-    content: Image.Image | str | None = None
-    index: int = 0
-    truncated: bool = False
 
 
 class PreparedRows(NamedTuple):

@@ -27,9 +27,9 @@ from pyarrow import parquet
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments
-from ..data.captions import find_caption_columns
 from ..data.images import Resizing, read_image, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, read_first_row
+from ..data.reader import find_caption_columns
 from ..data.rows import read_captions
 from ..files import refuse_other_settings, write_json, write_table
 from ..sub_captions import join_sub_captions, split_sub_captions

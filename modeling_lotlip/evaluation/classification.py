@@ -6,8 +6,6 @@ belongs to the class that is most similar to it.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,10 +15,11 @@ from datasets import ClassLabel, Dataset, IterableDataset
 from datasets.features.features import FeatureType
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.images import read_image, undecoded
+from ..data.images import undecoded
+from ..data.reader import RowReader
 from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import evaluation_mode
-from ..embedding.rows import Item, RowCollator, embed_rows, gather_to_main, load_rows, warn_of_unreadable
+from ..embedding.rows import RowCollator, embed_rows, gather_to_main, load_rows, warn_of_unreadable
 from ..embedding.token_wise import is_token_wise, pad_and_concatenate, similarity_blocks_of_tokens
 from ..files import format_markdown
 from ..terminal import progress_bar
@@ -166,19 +165,6 @@ def classify(
     return summarize(torch.cat(predictions), labels, class_names)
 
 
-@dataclass
-class LabelledImageReader:
-    """Reads the image of a row and its class, which is refused at once if it is none."""
-
-    class_names: list[str]
-    image_column: str
-    label_column: str
-
-    def __call__(self, number: int, row: dict) -> Iterator[Item]:
-        image = read_image(row[self.image_column])
-        yield Item((number, find_class(row[self.label_column], self.class_names)), "image", image)
-
-
 def evaluate_zero_shot(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -222,7 +208,8 @@ def evaluate_zero_shot(
         `ValueError`: if a label is none of the classes, or no image can be read.
     """
     state = PartialState()
-    collator = RowCollator(processor, LabelledImageReader(class_names, image_column, label_column))
+    reader = RowReader([image_column, label_column], image_column=image_column, label_column=label_column)
+    collator = RowCollator(processor, reader)
     dataset = undecoded(dataset, image_column)
     loader = load_rows(dataset, collator, batch_size, num_workers, state.process_index, state.num_processes)
     class_embeds = embed_classes(model, processor, class_names, templates, batch_size, max_length)
@@ -235,7 +222,7 @@ def evaluate_zero_shot(
             num_unreadable += len(result.unreadable)
             if result.items:
                 image_embeds.append(result.embeds)
-                labels += [label for (_, label) in (item.row for item in result.items)]
+                labels += [find_class(item.row.label, class_names) for item in result.items]
             progress.update(len(result.items))
     if not any(gather_object([len(labels)])):
         raise ValueError("No image of the evaluation data can be read.")

@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments, SideFileArguments
-from ..data.captions import CaptionReader
-from ..data.images import read_image, undecoded
+from ..data.images import undecoded
 from ..data.loading import get_columns
 from ..data.published import get_benchmark, load_benchmark
+from ..data.reader import RowReader
 from ..embedding.models import evaluation_mode
 from ..embedding.rows import (
     EmbeddedItems,
@@ -38,7 +38,6 @@ from ..embedding.rows import (
 from ..embedding.token_wise import pad_and_concatenate, rank_by_tokens
 from ..files import format_markdown
 from ..metrics import list_matches, metrics_of_ranks, ranks_of_blocks, retrieval_ranks, similarity_blocks
-from ..sub_captions import join_sub_captions
 from ..terminal import progress_bar
 
 
@@ -92,43 +91,11 @@ class EmbeddedDataset:
     num_unreadable: int
 
 
-@dataclass
-class RetrievalReader:
-    """
-    Reads the image and the captions of a row; each has the number of the row and its label. Long captions are split
-    into sub-captions and joined again, as in training.
-
-    Args:
-        captions (`CaptionReader`):
-            Reads the captions.
-        image_column (`str`):
-            The column of the images.
-        label_column (`str`, *optional*):
-            The column of the labels.
-    """
-
-    captions: CaptionReader
-    image_column: str = "image"
-    label_column: str | None = None
-
-    def __call__(self, number: int, row: dict) -> Iterator[Item]:
-        key = (number, row.get(self.label_column))
-        yield Item(key, "image", read_image(row[self.image_column]))
-        for index, text in enumerate(self.captions.short_captions(row)):
-            yield Item(key, "short", text, index)
-        for index, text in enumerate(self.captions.long_captions(row)):
-            text = join_sub_captions(self.captions.sub_captions(text))
-            if text:
-                yield Item(key, "long", text, index)
-
-
 def embed_dataset(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     dataset: Dataset | IterableDataset,
-    captions: CaptionReader,
-    image_column: str = "image",
-    label_column: str | None = None,
+    reader: RowReader,
     text_embedding: str = "cls",
     batch_size: int = 64,
     max_length: int | None = None,
@@ -146,12 +113,8 @@ def embed_dataset(
             Its processor.
         dataset (`Dataset` or `IterableDataset`):
             The images and captions.
-        captions (`CaptionReader`):
-            Reads the captions of a row.
-        image_column (`str`, *optional*, defaults to `"image"`):
-            The column of the images.
-        label_column (`str`, *optional*):
-            The column of the labels, if they are wanted.
+        reader (`RowReader`):
+            Reads its rows, with labels if they are wanted.
         text_embedding (`str`, *optional*, defaults to `"cls"`):
             What stands for a text: `"cls"`, `"mean"` with LoTLIP's corner tokens, or all of these (`"max"`).
         batch_size (`int`, *optional*, defaults to 64):
@@ -170,8 +133,8 @@ def embed_dataset(
     if text_embedding != "cls" and num_corner_tokens == 0:
         raise ValueError(f"`--text_embedding {text_embedding}` needs corner tokens, but the model has none.")
     state = PartialState()
-    collator = RowCollator(processor, RetrievalReader(captions, image_column, label_column), max_length)
-    dataset = undecoded(dataset, image_column)
+    collator = RowCollator(processor, reader, max_length)
+    dataset = undecoded(dataset, reader.image_column)
     share = (0, 1) if is_alone else (state.process_index, state.num_processes)
     loader = load_rows(dataset, collator, batch_size, num_workers, *share)
     results = embed_rows(
@@ -196,7 +159,7 @@ def embed_dataset(
 
 
 def collect(results: Iterator[EmbeddedItems], progress: tqdm) -> EmbeddedDataset:
-    """The results of [`embed_rows`] with the items of a [`RetrievalReader`], in the order of the rows."""
+    """The results of [`embed_rows`] with the items of a [`RowReader`], in the order of the rows."""
     items, embeds, num_unreadable = defaultdict(list), defaultdict(list), 0
     for result in results:
         warn_of_unreadable(result.unreadable)
@@ -209,22 +172,22 @@ def collect(results: Iterator[EmbeddedItems], progress: tqdm) -> EmbeddedDataset
     image_embeds, images = torch.empty(0), []
     if "image" in items:
         images, image_embeds = sort_items(items.pop("image"), embeds.pop("image"))
-    rows = {image.row[0]: row for row, image in enumerate(images)}
+    rows = {image.row.number: row for row, image in enumerate(images)}
     captions = {}
     for kind in [kind for kind in ("short", "long") if kind in items]:
         texts, text_embeds = sort_items(items.pop(kind), embeds.pop(kind))
         captions[kind] = EmbeddedCaptions(
             texts=[text.content for text in texts],
-            images=torch.tensor([rows[text.row[0]] for text in texts]),
+            images=torch.tensor([rows[text.row.number] for text in texts]),
             embeds=text_embeds,
             num_truncated=sum(text.truncated for text in texts),
         )
-    return EmbeddedDataset(image_embeds, captions, [image.row[1] for image in images], num_unreadable)
+    return EmbeddedDataset(image_embeds, captions, [image.row.label for image in images], num_unreadable)
 
 
 def sort_items(items: list[Item], embeds: list[torch.Tensor]) -> tuple[list[Item], torch.Tensor]:
     """Items of one kind in the order of the rows, and their embeddings, given in parts, as one tensor."""
-    order = sorted(range(len(items)), key=lambda place: (items[place].row[0], items[place].index))
+    order = sorted(range(len(items)), key=lambda place: (items[place].row.number, items[place].index))
     return [items[place] for place in order], concatenate(embeds)[order]
 
 
@@ -300,13 +263,12 @@ def evaluate_retrieval(
     ```"""
     state = PartialState()
     with state.main_process_first():  # which reads new side files
-        reader = CaptionReader(get_columns(dataset), captions or CaptionArguments(), side_files, image_column)
+        reader = RowReader(get_columns(dataset), captions or CaptionArguments(), side_files, image_column)
     embedded = embed_dataset(
         model,
         processor,
         dataset,
         reader,
-        image_column,
         text_embedding=text_embedding,
         batch_size=batch_size,
         max_length=max_length,

@@ -19,7 +19,7 @@ from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from .. import LotlipTokenizer
-from ..data.captions import CaptionReader
+from ..data.reader import RowReader
 from ..data.rows import batched
 from ..files import format_markdown
 from ..loading_lotlip import find_pretrained
@@ -93,7 +93,7 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[i
 
 
 def measure_texts(
-    dataset: Dataset | IterableDataset, reader: CaptionReader, tokenizer: PreTrainedTokenizerBase
+    dataset: Dataset | IterableDataset, reader: RowReader, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, TextLengths]:
     """
     Measures the captions of a data set; images are not decoded.
@@ -101,7 +101,7 @@ def measure_texts(
     Args:
         dataset (`Dataset` or `IterableDataset`):
             The data set.
-        reader (`CaptionReader`):
+        reader (`RowReader`):
             Reads the captions of its rows.
         tokenizer (`PreTrainedTokenizerBase`):
             Counts the tokens.
@@ -113,7 +113,7 @@ def measure_texts(
         `ValueError`: if there are none.
     """
     lengths = {"long": TextLengths(), "short": TextLengths()}
-    for rows in batched(dataset.select_columns(reader.columns), ROWS_PER_BATCH):
+    for rows in batched(dataset.select_columns(reader.text_columns), ROWS_PER_BATCH):
         for kind, read in {"long": reader.long_captions, "short": reader.short_captions}.items():
             texts = [read(row) for row in rows]
             lengths[kind].num_images += sum(map(bool, texts))

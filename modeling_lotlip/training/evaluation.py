@@ -10,9 +10,9 @@ from accelerate.utils import broadcast_object_list
 from datasets import ClassLabel, Dataset, IterableDataset
 
 from .. import LotlipModel, LotlipProcessor
-from ..data.captions import CaptionReader
 from ..data.loading import get_columns, load_split
 from ..data.overlap import find_known_files, find_known_images
+from ..data.reader import RowReader
 from ..evaluation.classification import classify, embed_classes, read_class_names
 from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
 from .arguments import TrainArguments
@@ -32,7 +32,7 @@ class EvaluationData:
     Args:
         dataset (`Dataset` or `IterableDataset`):
             The images, captions and labels.
-        reader (`CaptionReader`):
+        reader (`RowReader`):
             Reads its captions.
         class_names (`list[str]`, *optional*):
             The classes of its images, if they have labels.
@@ -41,7 +41,7 @@ class EvaluationData:
     """
 
     dataset: Dataset | IterableDataset
-    reader: CaptionReader
+    reader: RowReader
     class_names: list[str] | None = None
     share_trained_on: float = 0.0
 
@@ -56,7 +56,7 @@ def load_evaluation_data(args: TrainArguments) -> EvaluationData:
     args = with_eval_files(args)
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
     columns = get_columns(dataset)
-    reader = CaptionReader(columns, args, args, args.image_column)
+    reader = RowReader(columns, args, args, args.image_column)
     class_names = None
     if args.label_column in columns:
         labels = dataset.features[args.label_column] if dataset.features else None
@@ -79,6 +79,8 @@ def load_evaluation_data(args: TrainArguments) -> EvaluationData:
             f"`--label_column {args.label_column}` does not name its classes: name them with `--class_names` or "
             "`--class_names_file`."
         )
+    if class_names is not None:
+        reader.label_column = args.label_column
     return EvaluationData(dataset, reader, class_names)
 
 
@@ -150,8 +152,6 @@ def evaluate_model(
         processor,
         data.dataset,
         data.reader,
-        args.image_column,
-        args.label_column if data.class_names is not None else None,
         batch_size=batch_size,
         num_workers=args.dataloader_num_workers,
         is_alone=is_alone,

@@ -23,8 +23,8 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import get_scheduler
 
 from .. import LotlipModel, LotlipProcessor
-from ..data.captions import CaptionReader
 from ..data.loading import get_columns, leave_signals_to_the_main_process, load_split
+from ..data.reader import RowReader
 from ..data.side_captions import UnmatchedKeys
 from ..signals import StopSignal
 from ..terminal import progress_bar
@@ -101,10 +101,10 @@ def start(args: TrainArguments) -> tuple[Accelerator, Path | None]:
 # Data
 
 
-def load_training_data(args: TrainArguments, accelerator: Accelerator) -> tuple[datasets.Dataset, CaptionReader]:
+def load_training_data(args: TrainArguments, accelerator: Accelerator) -> tuple[datasets.Dataset, RowReader]:
     """The training data, and what reads its captions."""
     dataset = load_split(args, args.train_split, args.max_train_samples, weights=args.data_weights, seed=args.seed)
-    reader = CaptionReader(get_columns(dataset), args, args, args.image_column)
+    reader = RowReader(get_columns(dataset), args, args, args.image_column)
     if args.objective == "long_clip" and (args.short_captions == "none" or reader.short_column is None):
         raise ValueError(
             "`--objective long_clip` is `clip` on long captions where there are no short ones, whose loss it changes: "
@@ -128,7 +128,7 @@ def load_training_data(args: TrainArguments, accelerator: Accelerator) -> tuple[
 
 
 def make_samples(
-    args: TrainArguments, dataset: datasets.Dataset, reader: CaptionReader, model: LotlipModel
+    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader, model: LotlipModel
 ) -> CaptionedImages:
     """Images, or random crops of them, with captions drawn for them."""
     crop = None

@@ -12,8 +12,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from transformers import AutoProcessor
 
 from .. import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer, LotlipTokenWiseModel
-from ..data.captions import CaptionReader
 from ..data.images import undecoded
+from ..data.reader import RowReader
 from ..embedding.models import count_positions
 from ..loading_lotlip import find_pretrained
 from ..losses.matryoshka_loss import check_dims
@@ -37,7 +37,7 @@ MAX_VOCAB_SIZE = 8192
 
 
 def build_model(
-    args: TrainArguments, dataset: datasets.Dataset, reader: CaptionReader
+    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
 ) -> tuple[LotlipModel, LotlipProcessor]:
     """
     The model to train and its processor, whose tokenizer has the limit of texts. What is not trained is frozen: the
@@ -48,7 +48,7 @@ def build_model(
             The arguments of the training.
         dataset (`Dataset`):
             The training data: without a tokenizer its words are the vocabulary.
-        reader (`CaptionReader`):
+        reader (`RowReader`):
             Reads its captions.
 
     Raises:
@@ -79,7 +79,7 @@ def build_model(
 
 
 def load_model(
-    args: TrainArguments, dataset: datasets.Dataset, reader: CaptionReader
+    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
 ) -> tuple[LotlipModel, LotlipProcessor, bool]:
     """The model that the arguments name, its processor, and whether the weights of its image tower were loaded."""
     objective = OBJECTIVES[args.objective]
@@ -272,7 +272,7 @@ def set_matryoshka_dims(model: LotlipModel, dims: list[int] | None) -> None:
         model.config.matryoshka_dims = sorted({*dims, model.config.projection_dim}, reverse=True)
 
 
-def build_tokenizer(dataset: datasets.Dataset, reader: CaptionReader) -> LotlipTokenizer:
+def build_tokenizer(dataset: datasets.Dataset, reader: RowReader) -> LotlipTokenizer:
     """
     A tokenizer with the words of the captions, the most frequent ones, and their characters for all other words. It is
     the same on every process and in every run, which a trained WordPiece vocabulary is not: its trainer breaks ties at
@@ -283,7 +283,7 @@ def build_tokenizer(dataset: datasets.Dataset, reader: CaptionReader) -> LotlipT
     tokenizer = LotlipTokenizer()
     backend = tokenizer.backend_tokenizer
     words = Counter()
-    for row in undecoded(dataset, reader.image_column).select_columns(reader.columns):
+    for row in undecoded(dataset, reader.image_column).select_columns(reader.text_columns):
         for text in reader.short_captions(row) + reader.long_captions(row):
             text = backend.normalizer.normalize_str(text).replace(tokenizer.sep_token, " ")
             words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))

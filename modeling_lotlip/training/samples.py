@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from .. import LotlipProcessor
-from ..data.captions import CaptionReader
 from ..data.images import UnreadableImageError, read_image, undecoded
+from ..data.reader import RowReader
 from ..evaluation.text_changes import falsify
 from ..sub_captions import is_enumeration, join_sub_captions
 from .arguments import ObjectiveArguments
@@ -42,7 +42,7 @@ class CaptionedImages(Dataset):
     Args:
         dataset (`Dataset` or `IterableDataset`):
             The images and captions.
-        reader (`CaptionReader`):
+        reader (`RowReader`):
             Reads the captions of its rows.
         drawing (`ObjectiveArguments`):
             Which captions are drawn.
@@ -57,7 +57,7 @@ class CaptionedImages(Dataset):
     def __init__(
         self,
         dataset: MapDataset | IterableDataset,
-        reader: CaptionReader,
+        reader: RowReader,
         drawing: ObjectiveArguments,
         seed: int = 0,
         crop: RandomResizedCrop | None = None,
@@ -69,7 +69,7 @@ class CaptionedImages(Dataset):
         if isinstance(dataset, MapDataset):
             dataset = undecoded(dataset, self.image_column)
             self.images = dataset.select_columns(self.image_column)
-            self.captions = dataset.select_columns(reader.columns)
+            self.captions = dataset.select_columns(reader.text_columns)
         self.kind_of_short_captions = drawing.short_captions
         self.num_long_captions = drawing.num_long_captions if reader.has_long_captions else 0
         self.num_sub_captions = drawing.num_sub_captions

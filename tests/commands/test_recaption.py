@@ -15,8 +15,8 @@ from datasets import load_dataset
 import lotlip
 from modeling_lotlip.captioning.prompts import read_prompts
 from modeling_lotlip.data.arguments import CaptionArguments, SideFileArguments
-from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.data.side_captions import SideCaptions
 from modeling_lotlip.training.models import build_tokenizer
@@ -208,7 +208,7 @@ def test_captions_feed_training(caption, train, llava, tmp_path):
         assert row["long_captions.json"] == row["json"]["long_captions"] == captions[digest]
     assert len(packed) == len({row["sha256"] for row in rows if row["caption"]})
     columns = CaptionArguments(long_captions_column="long_captions.json")
-    tokenizer = build_tokenizer(packed, CaptionReader(packed.column_names, columns, SideFileArguments(), "png"))
+    tokenizer = build_tokenizer(packed, RowReader(packed.column_names, columns, SideFileArguments(), "png"))
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     shards = {"dataset_name": "webdataset", "data_files": files, "streaming": True, "image_column": "png"}
     shards |= {"long_captions_column": "long_captions.json", "tokenizer_name": tmp_path / "tokenizer"}

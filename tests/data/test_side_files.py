@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data import side_captions
 from modeling_lotlip.data.arguments import CaptionArguments, SideFileArguments, SourceArguments
-from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.data.side_captions import SideCaptions, UnmatchedKeys
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
@@ -29,8 +29,8 @@ NUM_IMAGES = 24
 URLS = [f"https://example.org/{number}.jpg?size=large" for number in range(NUM_IMAGES)]
 
 
-def open_reader(columns: list[str], **side_files) -> CaptionReader:
-    return CaptionReader(columns, CaptionArguments(), SideFileArguments(**side_files))
+def open_reader(columns: list[str], **side_files) -> RowReader:
+    return RowReader(columns, CaptionArguments(), SideFileArguments(**side_files))
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +153,8 @@ def test_what_stays_of_an_index_that_was_not_written_to_its_end(tmp_path, monkey
 def test_columns_that_are_read(tmp_path, columns, key_column, expected):
     (tmp_path / "long.jsonl").write_text('{"key": "a", "caption": "of a"}\n')
     reader = open_reader(columns, side_files=[str(tmp_path / "long.jsonl")], key_column=key_column)
-    assert reader.columns == expected
-    assert CaptionReader(["b", "a", "c"], CaptionArguments("a", "b")).columns == ["a", "b"]
+    assert reader.text_columns == expected
+    assert RowReader(["b", "a", "c"], CaptionArguments("a", "b")).columns == ["a", "b"]
 
 
 def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):

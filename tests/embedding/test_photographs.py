@@ -7,8 +7,8 @@ from pyarrow import parquet
 
 import lotlip
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
-from modeling_lotlip.data.captions import CaptionReader
 from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.retrieval import embed_dataset
@@ -49,7 +49,7 @@ def test_the_same_files_everywhere(model_dir, tmp_path, monkeypatch, caplog, cap
     source = SourceArguments(dataset_name="imagefolder", data_dir=str(folder))
     rows = load_split(source, "train")
     caplog.clear()
-    evaluated = embed_dataset(model, processor, rows, CaptionReader(rows.column_names, CaptionArguments()))
+    evaluated = embed_dataset(model, processor, rows, RowReader(rows.column_names, CaptionArguments()))
     assert set(evaluated.captions["short"].texts) == set(seen) and evaluated.num_unreadable == len(named)
     assert all(name in caplog.text for name in named)
 

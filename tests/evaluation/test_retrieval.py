@@ -9,7 +9,7 @@ from PIL import Image as PILImage
 
 from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenWiseModel
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.evaluation.classification import evaluate_zero_shot
@@ -116,7 +116,7 @@ def test_all_images_of_a_caption_are_right_answers(text_embedding, model_dir):
         ["sand", "sand"],
     ]
     dataset = load_scenes(6, seed=1).remove_columns(["caption", "long_captions"]).add_column("caption", captions)
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    reader = RowReader(dataset.column_names, CaptionArguments())
     embedded = embed_dataset(model, processor, dataset, reader, text_embedding=text_embedding)
     images, texts = embedded.image_embeds, embedded.captions["short"].embeds
     if images.dim() == 3:
@@ -192,8 +192,8 @@ def test_an_unreadable_image_is_left_out_with_its_captions(model_dir, evaluation
 def test_the_order_is_that_of_the_rows(model_dir, evaluation_dir):
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     dataset = Dataset.load_from_disk(evaluation_dir)
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
-    embedded = embed_dataset(model, processor, dataset, reader, label_column="label", batch_size=4)
+    reader = RowReader(dataset.column_names, CaptionArguments(), label_column="label")
+    embedded = embed_dataset(model, processor, dataset, reader, batch_size=4)
     assert embedded.labels == dataset["label"]
     captions = embedded.captions["short"]
     assert captions.texts == [text for row in dataset for text in row["caption"]]
@@ -204,10 +204,10 @@ def test_the_order_is_that_of_the_rows(model_dir, evaluation_dir):
 def test_shares_of_processes_are_joined_in_order(model_dir, evaluation_dir):
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     dataset = Dataset.load_from_disk(evaluation_dir)
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    reader = RowReader(dataset.column_names, CaptionArguments(), label_column="label")
 
     def embed(rows: Dataset) -> EmbeddedDataset:
-        return embed_dataset(model, processor, rows, reader, label_column="label")
+        return embed_dataset(model, processor, rows, reader)
 
     # the last part has no long caption, and a process nothing that it can read
     parts = [embed(dataset.select(rows)) for rows in (range(4), range(4, 9), range(9, 10))]
@@ -227,7 +227,7 @@ def test_a_model_that_compares_tokens_is_embedded_token_by_token(model_dir, eval
     config.token_wise, config.text_config.num_corner_tokens = True, 0
     model, processor = LotlipTokenWiseModel(config), LotlipProcessor.from_pretrained(model_dir)
     dataset = Dataset.load_from_disk(evaluation_dir)
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    reader = RowReader(dataset.column_names, CaptionArguments())
     embedded = embed_dataset(model.eval(), processor, dataset, reader, batch_size=4)
     pixels = processor.image_processor(list(dataset["image"]), return_tensors="pt")
     with torch.no_grad():

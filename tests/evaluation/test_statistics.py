@@ -8,7 +8,7 @@ from transformers import BertTokenizer
 
 from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.evaluation import statistics
 from modeling_lotlip.evaluation.statistics import TextLengths, count_tokens, load_tokenizer, measure_texts, summarize
 from tests.conftest import WORDS
@@ -25,7 +25,7 @@ def vocab_dir(tmp_path) -> Path:
 
 def test_batches_change_nothing(monkeypatch, vocab_dir):
     rows = Dataset.from_dict({"long_captions": [["a boat. " * n, "sand"] for n in range(1, 8)]})
-    reader = CaptionReader(rows.column_names, CaptionArguments())
+    reader = RowReader(rows.column_names, CaptionArguments())
     measured = []
     for size in (1, 3, 1000):
         monkeypatch.setattr(statistics, "ROWS_PER_BATCH", size)
@@ -38,7 +38,7 @@ def test_batches_change_nothing(monkeypatch, vocab_dir):
 def test_nothing_to_measure(vocab_dir):
     rows = Dataset.from_dict({"caption": [None, " "]})
     with pytest.raises(ValueError, match="No image has a caption"):
-        measure_texts(rows, CaptionReader(rows.column_names, CaptionArguments()), load_tokenizer(str(vocab_dir)))
+        measure_texts(rows, RowReader(rows.column_names, CaptionArguments()), load_tokenizer(str(vocab_dir)))
 
 
 def test_lotlip_tokenizer_counts_as_bert_does(tmp_path, vocab_dir):

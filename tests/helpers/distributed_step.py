@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipProcessor
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler
@@ -59,7 +59,7 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     if "num_components" in objective.loss_options:  # fewer components than images of a batch
         objective = replace(objective, loss_options={"num_components": 1})
     dataset = build_data()
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    reader = RowReader(dataset.column_names, CaptionArguments())
     tokenizer = build_tokenizer(dataset, reader)
     torch.manual_seed(0)
     tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.evaluation.classification import evaluate_zero_shot
 from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval
 
@@ -23,7 +23,7 @@ def main():
     state = PartialState(cpu=True)
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     dataset = Dataset.load_from_disk(dataset_dir)
-    embedded = embed_dataset(model, processor, dataset, CaptionReader(dataset.column_names, CaptionArguments()))
+    embedded = embed_dataset(model, processor, dataset, RowReader(dataset.column_names, CaptionArguments()))
     measured = {
         "num_processes": state.num_processes,
         "num_images": len(embedded.image_embeds),

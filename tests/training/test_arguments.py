@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments, list_doubts
 from modeling_lotlip.training.checkpoints import TrainingState, read_state
@@ -138,7 +138,7 @@ def test_equal_short_captions_are_no_negatives_unless_they_are_to_be(train, tmp_
 def test_corners_are_trained_where_captions_have_them(tmp_path, num_long_captions):
     dataset = load_scenes(4)
     args = TrainArguments(output_dir=tmp_path, num_long_captions=num_long_captions, num_corner_tokens=2)
-    model, _ = build_model(args, dataset, CaptionReader(dataset.column_names, args))
+    model, _ = build_model(args, dataset, RowReader(dataset.column_names, args))
     assert model.text_model.embeddings.corner_tokens.requires_grad == (num_long_captions > 0)
     assert model.text_model.embeddings.word_embeddings.weight.requires_grad
 
@@ -161,7 +161,7 @@ def test_other_files_to_evaluate_on(tmp_path):
 def test_a_model_is_evaluated_without_dropout(tmp_path):
     args = TrainArguments(output_dir=tmp_path, max_eval_samples=3)
     data, dataset = load_evaluation_data(args), load_scenes(4)
-    model, processor = build_model(args, dataset, CaptionReader(dataset.column_names, args))
+    model, processor = build_model(args, dataset, RowReader(dataset.column_names, args))
     modes = []
     for tower in (model.text_model, model.vision_model):
         tower.register_forward_pre_hook(lambda tower, _: modes.append(tower.training))

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.models import build_model
@@ -43,7 +43,7 @@ def build(tmp_path):
     def run(**options) -> tuple[LotlipModel, LotlipProcessor]:
         dataset = load_scenes(4)
         args = TrainArguments(output_dir=tmp_path / "run", **options)
-        return build_model(args, dataset, CaptionReader(dataset.column_names, args))
+        return build_model(args, dataset, RowReader(dataset.column_names, args))
 
     return run
 

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoProcessor
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts
@@ -177,7 +177,7 @@ def test_filip_is_evaluated_token_by_token(train, tmp_path):
 def test_debias_contrasts_details_without_the_summary_and_whole_captions():
     long_captions = [["S. A. B. C"], ["Only"], []]
     dataset = load_scenes(3).remove_columns("long_captions").add_column("long_captions", long_captions)
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    reader = RowReader(dataset.column_names, CaptionArguments())
     samples = CaptionedImages(dataset, reader, ObjectiveArguments(objective="debias"))
     drawn = [samples[epoch, 0, False] for epoch in range(300)]
     assert {sample["short_caption"] for sample in drawn} == {"A", "B", "C", "A. B", "A. C", "B. C", "A. B. C"}
@@ -224,7 +224,7 @@ def test_stretched_positions_keep_the_first(train, tmp_path):
 def test_laclip_draws_among_all_captions_of_an_image():
     dataset = load_scenes(1).remove_columns(["caption", "long_captions"])
     dataset = dataset.add_column("caption", [["a", "b"]]).add_column("long_captions", [["One. Two", "Three"]])
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    reader = RowReader(dataset.column_names, CaptionArguments())
     samples = CaptionedImages(dataset, reader, ObjectiveArguments(objective="laclip", num_sub_captions=1))
     drawn = [samples[epoch, 0, False] for epoch in range(200)]
     assert {sample["short_caption"] for sample in drawn} == {"a", "b", "One", "Two", "Three"}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import StreamBatchSampler
@@ -43,7 +43,7 @@ def shards(tmp_path_factory) -> Path:
 def tokenizer(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     scenes = load_scenes(20, seed=6)
-    build_tokenizer(scenes, CaptionReader(scenes.column_names, CaptionArguments())).save_pretrained(folder)
+    build_tokenizer(scenes, RowReader(scenes.column_names, CaptionArguments())).save_pretrained(folder)
     return folder
 
 
@@ -175,7 +175,7 @@ def bad_rows() -> Dataset:
 
 def test_bad_samples_take_no_part_and_say_why():
     rows = bad_rows()
-    samples = CaptionedImages(rows, CaptionReader(rows.column_names, CaptionArguments()), ObjectiveArguments())
+    samples = CaptionedImages(rows, RowReader(rows.column_names, CaptionArguments()), ObjectiveArguments())
     drawn = [samples[0, index, False] for index in range(len(samples.images))]
     assert drawn[0]["bad"] is None and drawn[0]["short_caption"] == "a boat"
     for index, sample in enumerate(drawn[1:], start=1):
@@ -229,7 +229,7 @@ def draw(hard_negatives: int, num_long_captions: int = 1, **columns) -> list[tup
         "long_captions": [["The red boat is on the left. It has two sails."], ["Waves"], []],
     } | columns
     dataset = Dataset.from_dict(columns)
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    reader = RowReader(dataset.column_names, CaptionArguments())
     drawing = ObjectiveArguments(num_long_captions=num_long_captions, hard_negatives=hard_negatives)
     samples = CaptionedImages(dataset, reader, drawing)
     return [samples.draw_captions(index, epoch, dataset[index]) for epoch in range(20) for index in range(3)]

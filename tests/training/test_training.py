@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor
 
 from modeling_lotlip import LotlipModel, LotlipTextConfig, LotlipVisionConfig, LotlipVisionModel
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.captions import CaptionReader
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler
@@ -200,7 +200,7 @@ def sample_dataset(seed: int = 0, **options) -> CaptionedImages:
     dataset = load_scenes(3, seed=2).remove_columns(["caption", "long_captions"])
     dataset = dataset.add_column("caption", [["a", "b", "c"], [None, "d"], []])
     dataset = dataset.add_column("long_captions", [[text, "Other"], [text], []])
-    reader = CaptionReader(dataset.column_names, CaptionArguments())
+    reader = RowReader(dataset.column_names, CaptionArguments())
     return CaptionedImages(dataset, reader, ObjectiveArguments(**options), seed)
 
 
@@ -235,7 +235,7 @@ def test_draws_and_crops_depend_on_sample_epoch_and_seed():
     crop = RandomResizedCrop((32, 32), scale=(0.3, 0.9))
 
     def draw(keys: list[tuple[int, int]], seed: int = 0) -> tuple[list[str], list[bytes]]:
-        reader = CaptionReader(dataset.column_names, CaptionArguments())
+        reader = RowReader(dataset.column_names, CaptionArguments())
         samples = CaptionedImages(dataset, reader, ObjectiveArguments(), seed, crop)
         drawn = [samples[epoch, index, False] for epoch, index in keys]
         return [sample["short_caption"] for sample in drawn], [sample["image"].tobytes() for sample in drawn]

@@ -1,0 +1,414 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The one reader of rows: a row becomes an image, texts, a label and a key, and what is left out is counted."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from accelerate.utils import gather_object
+from datasets import Dataset, IterableDataset
+from PIL import Image
+from transformers.utils import logging
+
+from ..sub_captions import mark_sub_captions, split_sub_captions
+from .arguments import CaptionArguments, SideFileArguments
+from .images import Resizing, read_file, read_image
+from .rows import check_columns, find_column, number_captions, read_captions, read_key
+from .side_captions import NUM_EXAMPLES, REJECTED_COLUMN, SideCaptions, hash_keys, list_examples
+
+
+logger = logging.get_logger(__name__)
+
+
+def find_caption_columns(
+    captions: CaptionArguments, columns: Iterable[str], is_one_needed: bool = True
+) -> tuple[str | None, str | None]:
+    """
+    The columns of short and of long captions, None for the one that the data set lacks, or whose name is empty.
+
+    Raises:
+        `ValueError`: if it has neither, but needs one, or lacks one that was named and is not the default.
+    """
+    short = captions.caption_column if captions.caption_column in columns else None
+    long = captions.long_captions_column if captions.long_captions_column in columns else None
+    if short is None and long is None and is_one_needed:
+        raise ValueError(
+            f"Neither `--caption_column {captions.caption_column}` nor `--long_captions_column "
+            f"{captions.long_captions_column}` is a column of the data set, which has {list(columns)}."
+        )
+    for name, column in (("caption_column", short), ("long_captions_column", long)):
+        named = getattr(captions, name)
+        if column is None and named not in ("", getattr(CaptionArguments, name)):
+            raise ValueError(
+                f"`--{name} {named}` is no column of the data set, which has {list(columns)}: name one, or leave it "
+                "out with an empty name."
+            )
+    return short, long
+
+
+def open_side_captions(side_files: SideFileArguments) -> SideCaptions:
+    """
+    The captions in side files. A warning tells once how many of them rules reject.
+
+    Raises:
+        `ValueError`: if there are none that are not rejected.
+    """
+    captions = SideCaptions(side_files.side_files, side_files.side_key_column, side_files.side_caption_columns)
+    files = " ".join(side_files.side_files)
+    told = (
+        f"{captions.num_rejected} of {len(captions.rows)} rows of `--side_files {files}` are left out: rules reject "
+        f"them (column {REJECTED_COLUMN!r})."
+    )
+    if len(captions.hashes) == 0:
+        raise ValueError(f"{told} Of the others none has a caption with a key: there is nothing to read.")
+    if captions.num_rejected > 0:
+        logger.warning_once(told)
+    return captions
+
+
+class RowInfo(NamedTuple):
+    """
+    What a row is known by.
+
+    Args:
+        number (`Any`):
+            Its number in the data set.
+        key (`str` or `int`):
+            The key of its image; without a column of keys, the number.
+        label (`Any`, *optional*):
+            Its label.
+        about (`Any`, *optional*):
+            What `describe` of [`RowReader`] says of its image file.
+    """
+
+    number: Any
+    key: str | int
+    label: Any = None
+    about: Any = None
+
+
+class Item(NamedTuple):
+    """
+    An image or a text of a row.
+
+    Args:
+        row (`Any`):
+            What the row is known by: a [`RowInfo`].
+        kind (`str`):
+            `"image"`, or any other word for a text: `"short"` or `"long"`.
+        content (`Image` or `str`, *optional*):
+            The upright RGB image or the text. Of images it is dropped when they have been preprocessed.
+        index (`int`, *optional*, defaults to 0):
+            Which it is of its kind in the row.
+        truncated (`bool`, *optional*, defaults to `False`):
+            Whether the text was truncated.
+    """
+
+    row: Any
+    kind: str
+    content: Image.Image | str | None = None
+    index: int = 0
+    truncated: bool = False
+
+
+class RowReader:
+    """
+    Reads the image, the short and the long captions, the label and the key of a row.
+
+    Args:
+        columns (`Iterable[str]`):
+            The columns of the data set.
+        captions (`CaptionArguments`, *optional*):
+            The columns of captions, and how long ones are split. Default: no captions are read.
+        side_files (`SideFileArguments`, *optional*):
+            Files with further long captions, which are found by a key of the image.
+        image_column (`str`, *optional*, defaults to `"image"`):
+            The column of the images, undecoded. None: no images are read.
+        label_column (`str`, *optional*):
+            The column of the labels.
+        key_column (`str`, *optional*):
+            The column of the keys, integers or strings; that of the images for the SHA-256 of their files. Default:
+            the key of a row is its number.
+        resizing ([`Resizing`], *optional*):
+            By which large JPEGs are decoded at a fraction of their size: see [`read_image`].
+        describe (`Callable[[bytes], Any]`, *optional*):
+            What to note of an image file, such as its size and date.
+
+    Attributes:
+        columns (`list[str]`):
+            The columns that are read.
+        text_columns (`list[str]`):
+            Those of them that the captions need; among them the images' only if side files know these by their hashes.
+
+    Raises:
+        `ValueError`: if a column is not there, there are captions of neither kind, or none in the side files.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.data.arguments import CaptionArguments
+    >>> from modeling_lotlip.data.images import undecoded
+    >>> from modeling_lotlip.data.reader import RowReader
+    >>> from modeling_lotlip.data.scenes import load_scenes
+
+    >>> scenes = undecoded(load_scenes(1), "image")
+    >>> reader = RowReader(scenes.column_names, CaptionArguments())
+    >>> reader.short_captions(scenes[0]), reader.read_image(scenes[0]).size
+    (['a photo of a red boat'], (64, 64))
+    >>> [(item.kind, item.index, item.row.number) for item in reader(0, scenes[0])]
+    [('image', 0, 0), ('short', 0, 0), ('long', 0, 0)]
+    ```"""
+
+    def __init__(
+        self,
+        columns: Iterable[str],
+        captions: CaptionArguments | None = None,
+        side_files: SideFileArguments | None = None,
+        image_column: str | None = "image",
+        label_column: str | None = None,
+        key_column: str | None = None,
+        resizing: Resizing | None = None,
+        describe: Callable[[bytes], Any] | None = None,
+    ):
+        columns = list(columns)
+        self.image_column, self.label_column, self.key_column = image_column, label_column, key_column
+        self.resizing, self.describe = resizing, describe
+        has_side_files = side_files is not None and side_files.side_files is not None
+        self.short_column, self.long_column, self.splitter = None, None, "paper"
+        if captions is not None:
+            self.splitter = captions.sub_caption_splitter
+            self.sub_captions("")  # says at once what is not installed
+            self.short_column, self.long_column = find_caption_columns(captions, columns, not has_side_files)
+        check_columns(columns, label_column=label_column, key_column=key_column)
+        self.text_columns = [column for column in (self.short_column, self.long_column) if column is not None]
+        self.side_key_column, self.side_captions = None, None
+        if has_side_files:
+            self.side_key_column = side_files.key_column or side_files.side_key_column
+            column = find_column(columns, self.side_key_column)
+            if column is None:
+                raise ValueError(
+                    f"`--key_column {self.side_key_column}` is no column of the data set, which has {columns}: name "
+                    "the one whose values stand in the `--side_key_column` of `--side_files`."
+                )
+            self.text_columns = list(dict.fromkeys([*self.text_columns, column]))
+            self.side_captions = open_side_captions(side_files)
+        others = [find_column(columns, name) for name in (image_column, label_column, key_column) if name is not None]
+        self.columns = list(dict.fromkeys([*self.text_columns, *(name for name in others if name is not None)]))
+
+    def __call__(self, number: Any, row: dict) -> Iterator[Item]:
+        """
+        The image and the texts of a row, sub-captions of long ones marked: see [`mark_sub_captions`]. The index of a
+        caption is its position in the column, blank ones counted; captions of side files follow. A long caption
+        without any word between its full stops is left out like a blank one.
+
+        Args:
+            number (`Any`):
+                The number of the row.
+            row (`dict`):
+                The row, its image undecoded.
+
+        Raises:
+            `UnreadableImageError`: if there is no image or it cannot be read.
+            `ValueError`: if the column of the captions, or of the keys, holds something else.
+        """
+        about = image = None
+        if self.image_column is not None:
+            content = read_file(row[self.image_column])
+            row = {**row, self.image_column: {"bytes": content, "path": None}}
+            about = None if self.describe is None else self.describe(content)
+            image = self.read_image(row)
+        label = None if self.label_column is None else row[self.label_column]
+        info = RowInfo(number, self.read_key(number, row), label, about)
+        if image is not None:
+            yield Item(info, "image", image)
+        for index, text in number_captions(row, self.short_column):
+            yield Item(info, "short", text, index)
+        for index, text in self.number_long_captions(row):
+            if marked := mark_sub_captions(text, self.splitter):
+                yield Item(info, "long", marked, index)
+
+    def read_image(self, row: dict) -> Image.Image:
+        """
+        The image of a row, upright in RGB.
+
+        Raises:
+            `UnreadableImageError`: if there is none.
+        """
+        return read_image(row.get(self.image_column), resizing=self.resizing)
+
+    def read_key(self, number: Any, row: dict) -> str | int:
+        """The key of a row. Raises a `ValueError` if it is neither an integer nor a string."""
+        if self.key_column is None:
+            return number
+        key = row.get(self.key_column)
+        key = read_key(row, self.key_column) if key is None or isinstance(key, dict) else key
+        if not isinstance(key, (int, str)):
+            raise ValueError(
+                f"`--key_column {self.key_column}` must hold integers or strings; row {number} has {key!r}."
+            )
+        return key
+
+    @property
+    def has_long_captions(self) -> bool:
+        return self.long_column is not None or self.side_captions is not None
+
+    def short_captions(self, row: dict) -> list[str]:
+        return read_captions(row, self.short_column)
+
+    def long_captions(self, row: dict) -> list[str]:
+        return self.match_long_captions(row)[0]
+
+    def match_long_captions(self, row: dict) -> tuple[list[str], str | None]:
+        """The long captions of a row, and its key if there are side files and it has no captions there."""
+        captions = read_captions(row, self.long_column)
+        if self.side_captions is None:
+            return captions, None
+        key = read_key(row, self.side_key_column)
+        beside = self.side_captions[key] if key is not None else []
+        return captions + beside, None if beside else str(key)
+
+    def number_long_captions(self, row: dict) -> list[tuple[int, str]]:
+        """The long captions of a row with their positions in the column; those of side files follow."""
+        captions = number_captions(row, self.long_column)
+        values = row.get(self.long_column)
+        num_places = len(values) if isinstance(values, (list, tuple)) else len(captions)
+        return captions + list(enumerate(self.long_captions(row)[len(captions) :], num_places))
+
+    def sub_captions(self, text: str) -> list[str]:
+        """The sub-captions of a long caption, split as the data arguments say."""
+        return split_sub_captions(text, self.splitter)
+
+    def report_keys(self, dataset: Dataset | IterableDataset) -> None:
+        """
+        Says how many images have captions in the side files, and how many rows of these belong to no image. Of a
+        stream, and where the keys are hashes of the image files, [`RowCounts`] tell when they have been read.
+
+        Raises:
+            `ValueError`: if no image has any.
+        """
+        is_known = self.side_key_column != self.image_column and not isinstance(dataset, IterableDataset)
+        if self.side_captions is None or not is_known:
+            return
+        column = find_column(dataset.column_names, self.side_key_column)
+        hashes, unmatched, num_unmatched = [], [], 0
+        for batch in dataset.select_columns(column).iter(batch_size=10_000):
+            keys = [read_key({column: value}, self.side_key_column) for value in batch[column]]
+            are_there = self.side_captions.contains(keys)
+            hashes.append(hash_keys(keys))
+            num_unmatched += int((~are_there).sum())
+            if len(unmatched) < NUM_EXAMPLES:
+                unmatched += [key for key, is_there in zip(keys, are_there) if not is_there]
+        is_unused = ~np.isin(self.side_captions.hashes, np.concatenate(hashes))
+        unused = [self.side_captions.get_key(place) for place in np.flatnonzero(is_unused)[:NUM_EXAMPLES]]
+        told = (
+            f"{num_unmatched} of {len(dataset)} images have no captions in `--side_files`{list_examples(unmatched)}; "
+            f"{is_unused.sum()} of {len(is_unused)} rows there belong to none of the images{list_examples(unused)}."
+        )
+        if num_unmatched == len(dataset):
+            raise ValueError(f"{told} Name the right `--key_column` and `--side_key_column`.")
+        logger.warning(told)
+
+
+@dataclass
+class RowCounts:
+    """
+    What became of rows: each was used, or left out for a reason. The counts of several processes and of several
+    starts of a run add up; accelerate's `register_for_checkpointing` takes them.
+
+    Args:
+        num_rows (`int`, *optional*, defaults to 0):
+            Rows that were read.
+        left_out (`dict[str, int]`, *optional*):
+            Rows that were left out, by the reason.
+        num_unmatched (`int`, *optional*, defaults to 0):
+            Rows that have no captions in the side files, used or not.
+        examples (`dict[str, list[str]]`, *optional*):
+            The names of a few rows that were left out, by the reason, and under `"unmatched"` a few keys.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.data.reader import RowCounts
+
+    >>> counts = RowCounts()
+    >>> counts.count("a.png")
+    >>> counts.count("b.png", "its image cannot be read")
+    >>> print(counts)
+    1 of 2 rows are used; left out: 1, its image cannot be read (such as 'b.png').
+    ```"""
+
+    num_rows: int = 0
+    left_out: dict[str, int] = field(default_factory=Counter)
+    num_unmatched: int = 0
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def num_used(self) -> int:
+        return self.num_rows - sum(self.left_out.values())
+
+    def count(self, name: str, reason: str | None = None, unmatched: str | None = None) -> None:
+        """
+        Counts a row.
+
+        Args:
+            name (`str`):
+                What messages call it.
+            reason (`str`, *optional*):
+                Why it is left out. Default: it is used.
+            unmatched (`str`, *optional*):
+                Its key, if it has no captions in the side files.
+        """
+        self.num_rows += 1
+        if reason is not None:
+            self.left_out[reason] += 1
+            self.note(reason, [name])
+        if unmatched is not None:
+            self.num_unmatched += 1
+            self.note("unmatched", [unmatched])
+
+    def note(self, reason: str, names: list[str]) -> None:
+        self.examples[reason] = (self.examples.get(reason, []) + names)[:NUM_EXAMPLES]
+
+    def __add__(self, other: "RowCounts") -> "RowCounts":
+        total = RowCounts(
+            self.num_rows + other.num_rows,
+            Counter(self.left_out) + Counter(other.left_out),
+            self.num_unmatched + other.num_unmatched,
+            dict(self.examples),
+        )
+        for reason, names in other.examples.items():
+            total.note(reason, names)
+        return total
+
+    def sum_over_processes(self) -> "RowCounts":
+        """The counts of all processes as one. Every process must call this."""
+        return sum(gather_object([self]), start=RowCounts())
+
+    def state_dict(self) -> dict:
+        return vars(self) | {"left_out": dict(self.left_out)}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.__init__(**state | {"left_out": Counter(state["left_out"])})
+
+    def check_matched(self) -> None:
+        """
+        Raises:
+            `ValueError`: if no row has captions in the side files.
+        """
+        if self.num_unmatched == self.num_rows > 0:
+            raise ValueError(
+                f"None of {self.num_rows} images has captions in `--side_files`"
+                f"{list_examples(self.examples['unmatched'])}. Name the right `--key_column` and `--side_key_column`."
+            )
+
+    def __str__(self) -> str:
+        parts = [f"{count}, {why}{list_examples(self.examples.get(why, []))}" for why, count in self.left_out.items()]
+        told = f"{self.num_used} of {self.num_rows} rows are used"
+        told += f"; left out: {'; '.join(parts)}." if parts else "."
+        if self.num_unmatched:
+            examples = list_examples(self.examples.get("unmatched", []))
+            told += f" {self.num_unmatched} have no captions in `--side_files`{examples}."
+        return told

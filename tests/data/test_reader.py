@@ -1,0 +1,104 @@
+"""A row becomes an image, texts, a label and a key; what goes in is used, or counted as left out."""
+
+import hashlib
+import io
+import pickle
+
+import PIL.Image
+import pytest
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modeling_lotlip.data.arguments import CaptionArguments, SideFileArguments
+from modeling_lotlip.data.images import UnreadableImageError
+from modeling_lotlip.data.reader import RowCounts, RowInfo, RowReader
+
+
+COLUMNS = ["image", "caption", "long_captions", "label", "json"]
+
+
+def png(size: tuple[int, int] = (3, 2)) -> dict:
+    buffer = io.BytesIO()
+    PIL.Image.new("RGBA", size).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def read(reader: RowReader, number: int, row: dict) -> list[tuple]:
+    return [(item.kind, item.index, item.content) for item in reader(number, row)]
+
+
+def test_what_a_row_holds():
+    row = {"image": png(), "caption": [" ", "a boat", None, "a ship"], "long_captions": "Red.Blue.", "label": 2}
+    reader = RowReader(COLUMNS, CaptionArguments(), label_column="label", key_column="json.id", describe=len)
+    image, *texts = reader(5, row | {"json": {"id": "x"}})
+    assert image.kind == "image" and (image.content.mode, image.content.size) == ("RGB", (3, 2))
+    assert image.content.getpixel((0, 0)) == (255, 255, 255)  # what is transparent is white
+    assert image.row == RowInfo(5, "x", 2, len(row["image"]["bytes"])) and all(text.row == image.row for text in texts)
+    assert [text[1:4] for text in texts] == [("short", "a boat", 1), ("short", "a ship", 3), ("long", "Red. Blue", 0)]
+    assert reader.columns == COLUMNS[1:3] + ["image", "label", "json"]
+    # in a worker too
+    copy = pickle.loads(pickle.dumps(reader))
+    assert list(copy(5, row | {"json": {"id": "x"}}))[1:] == texts
+
+    without_images = RowReader(COLUMNS, CaptionArguments(sub_caption_splitter="sentences"), image_column=None)
+    row = {"image": None, "caption": None, "long_captions": ["...", "It is 3.5 m long. Red."]}
+    assert read(without_images, 0, row) == [("long", 1, "It is 3.5 m long. Red")]
+    assert read(RowReader(["image"]), 0, {"image": png(), "caption": "a boat"})[1:] == []
+
+
+def test_keys():
+    row = {"image": png(), "id": 7, "nothing": None}
+    columns = [*row]
+
+    def key(column):
+        return next(RowReader(columns, key_column=column)(3, row)).row.key
+
+    assert key(None) == 3 and key("id") == 7
+    assert key("image") == hashlib.sha256(row["image"]["bytes"]).hexdigest()
+    with pytest.raises(ValueError, match="`--key_column nothing` must hold integers or strings; row 3 has None"):
+        key("nothing")
+    for name in ("key", "label"):
+        with pytest.raises(ValueError, match=f"`--{name}_column other` is no column of the data set, which has"):
+            RowReader(columns, **{f"{name}_column": "other"})
+
+
+def test_captions_of_side_files_follow(tmp_path):
+    Dataset.from_list([{"key": "a", "caption": "Beside."}]).to_parquet(tmp_path / "side.parquet")
+    side_files = SideFileArguments(side_files=[str(tmp_path / "side.parquet")], key_column="id")
+    reader = RowReader(["id", "long_captions"], CaptionArguments(), side_files, image_column=None)
+    row = {"id": "a", "long_captions": ["First.", ""]}
+    assert read(reader, 0, row) == [("long", 0, "First"), ("long", 2, "Beside")]
+    assert reader.match_long_captions(row)[1] is None
+    assert reader.match_long_captions(row | {"id": "b"}) == (["First."], "b")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["good", "no image", "torn"]), st.booleans(), st.booleans()), max_size=30))
+def test_what_goes_in_is_used_or_counted(rows):
+    reader = RowReader(COLUMNS, CaptionArguments())
+    files = {"good": png(), "no image": None, "torn": {"bytes": png()["bytes"][:40], "path": None}}
+    parts, used = [RowCounts(), RowCounts()], 0
+    for number, (kind, has_caption, is_unmatched) in enumerate(rows):
+        row = {"image": files[kind], "caption": "a boat" if has_caption else " ", "long_captions": None}
+        reason, unmatched = None, "key" if is_unmatched else None
+        try:
+            if len(list(reader(number, row))) == 1:
+                reason = "it has no caption"
+        except UnreadableImageError:
+            reason = "its image cannot be read"
+        used += reason is None
+        parts[number % 2].count(f"row {number}", reason, unmatched)
+    counts = parts[0] + parts[1]
+    assert counts.num_used == used and counts.num_used + sum(counts.left_out.values()) == counts.num_rows == len(rows)
+    assert counts.num_unmatched == sum(row[2] for row in rows)
+    assert counts.left_out.get("its image cannot be read", 0) == sum(row[0] != "good" for row in rows)
+    resumed = RowCounts()
+    resumed.load_state_dict(counts.state_dict())
+    assert resumed == counts and str(resumed) == str(counts)
+    resumed.count("row", "its image cannot be read")
+    assert resumed.left_out["its image cannot be read"] == counts.left_out.get("its image cannot be read", 0) + 1
+    if rows and all(row[2] for row in rows):
+        with pytest.raises(ValueError, match=f"None of {len(rows)} images has captions in .*'key'"):
+            counts.check_matched()
+    else:
+        counts.check_matched()
