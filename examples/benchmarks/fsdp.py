@@ -23,7 +23,6 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from modeling_lotlip import LotlipModel
 from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.benchmarking.original import build_lotlip
 from modeling_lotlip.benchmarking.timing import (
@@ -34,6 +33,7 @@ from modeling_lotlip.benchmarking.timing import (
     set_up,
     write_results,
 )
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.loss import global_loss
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.step import parameter_groups
@@ -66,19 +66,20 @@ def random_batch(args: FsdpArguments, device: torch.device) -> dict[str, torch.T
     return batch
 
 
-def shard(model: LotlipModel, dtype: str) -> None:
+def shard(model: ContrastiveModel, dtype: str) -> None:
     """Shards each layer, and what is left, as accelerate does with `examples/configs/fsdp2.yaml`."""
     policy = MixedPrecisionPolicy(param_dtype=getattr(torch, dtype), reduce_dtype=torch.float32)
-    for layer in [*model.text_model.layers, *model.vision_model.layers]:
+    for layer in [*model.model.text_model.layers, *model.model.vision_model.layers]:
         fully_shard(layer, mp_policy=policy)
-    fully_shard(model, mp_policy=policy, ignored_params={model.logit_scale})  # a scalar cannot be sharded
+    fully_shard(model, mp_policy=policy, ignored_params={model.model.logit_scale})  # a scalar cannot be sharded
 
 
 def build_step(args: FsdpArguments, accelerator: Accelerator) -> Callable[[], None]:
     """A step of `--variant` on a batch of this process, with the loss of all processes."""
     dtype, way = args.variant.split(", ")
-    model = build_lotlip(args.layers, accelerator.device).train()
-    model.vision_model.requires_grad_(False).eval()
+    model = ContrastiveModel(build_lotlip(args.layers, accelerator.device))
+    model.model.vision_model.requires_grad_(False)
+    model.train()
     if way == "sharded":  # by torch itself: accelerate shards on GPUs only
         shard(model, dtype)
         prepared = model
@@ -91,7 +92,7 @@ def build_step(args: FsdpArguments, accelerator: Accelerator) -> Callable[[], No
         with torch.autocast(accelerator.device.type, getattr(torch, dtype), enabled=dtype != "float32"):
             outputs = prepared(**batch)
             embeds = outputs.image_embeds, outputs.text_embeds
-            loss = global_loss(*embeds, model.logit_scale, batch, OBJECTIVES["lotlip"], accelerator).loss
+            loss = global_loss(*embeds, model.model.logit_scale, batch, OBJECTIVES["lotlip"], accelerator).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

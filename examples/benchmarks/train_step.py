@@ -53,6 +53,7 @@ from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.losses import blockwise_contrastive_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 from modeling_lotlip.training.arguments import ObjectiveArguments
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.gradient_cache import backward_in_chunks
 from modeling_lotlip.training.groups import BatchGroups, count_image_tokens
 from modeling_lotlip.training.loss import GlobalLoss
@@ -182,24 +183,26 @@ def contrastive_loss(image_embeds: torch.Tensor, text_embeds: torch.Tensor, logi
 
 def build_our_step(args: StepArguments, dtype: str) -> Callable[[Batch], None]:
     """The step of `lotlip train`."""
-    model = build_lotlip(args.layers, args.device).train()
-    model.vision_model.requires_grad_(False).eval()
+    model = ContrastiveModel(build_lotlip(args.layers, args.device))
+    model.model.vision_model.requires_grad_(False)
+    model.train()
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-5, fused=True)
 
+    vision_config = model.model.config.vision_config
     device_type, accelerator = args.device.split(":")[0], Accelerator(cpu=args.device == "cpu")
     # a precision that accelerate is given is that of the whole process: here each variant has its own
     accelerator.scaler = torch.amp.GradScaler(device_type, enabled=dtype == "float16")
 
     def step(batch: Batch, tokens_per_chunk: int | None = None, is_padded: bool = False) -> None:
         with torch.autocast(device_type, getattr(torch, dtype), enabled=dtype != "float32"):
-            groups = BatchGroups(batch, accelerator, tokens_per_chunk, count_image_tokens(model, batch))
+            groups = BatchGroups(batch, accelerator, tokens_per_chunk, count_image_tokens(vision_config, batch))
             if tokens_per_chunk is not None:
                 backward_in_chunks(model, groups, contrastive_loss, accelerator)
             elif is_padded:
                 outputs = model(**batch)
-                loss = contrastive_loss(outputs.image_embeds, outputs.text_embeds, model.logit_scale).loss
+                loss = contrastive_loss(outputs.image_embeds, outputs.text_embeds, model.model.logit_scale).loss
             else:
-                loss = contrastive_loss(*groups.embed(model, accelerator.device), model.logit_scale).loss
+                loss = contrastive_loss(*groups.embed(model, accelerator.device), model.model.logit_scale).loss
         if tokens_per_chunk is None:
             accelerator.backward(loss)
         accelerator.scaler.step(optimizer)
@@ -213,7 +216,7 @@ def build_variants(args: StepArguments, names: list[str]) -> dict[str, Callable[
     """A step of each variant by its name."""
     batch = random_batch(args)
     cached = {name: values for name, values in batch.items() if name != "pixel_values"}
-    cached["vision_pooler_output"] = torch.randn(args.images, 768, device=args.device)
+    cached["vision_output"] = torch.randn(args.images, 768, device=args.device)
     steps, variants = {}, {}
     for name in names:
         dtype, *options = name.split(", ")

@@ -61,10 +61,11 @@ from modeling_lotlip.output_folder import atomic_write
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.batches import BatchSampler
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.image_features import ImageFeatures, cache_image_features
 from modeling_lotlip.training.loss import GlobalLoss, global_loss
-from modeling_lotlip.training.models import build_model, get_scalars
+from modeling_lotlip.training.models import build_model
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
 from modeling_lotlip.training.step import parameter_groups, update
@@ -766,20 +767,21 @@ def compute_loss(
 ) -> GlobalLoss:
     """The loss of a batch: that of the objective, with the weights and the additions of the setting."""
     options = {"batch": batch, "objective": OBJECTIVES[setting.objective], "accelerator": accelerator}
+    scalars = ContrastiveModel(model).scalars
     if setting.false_details is not None:
         text_embeds, false_embeds = text_embeds[:, :2], text_embeds[:, 2:]
     slots = choose_slots(text_embeds, setting)
     if setting.corner_sees == "crop":
-        shared = global_loss(image_embeds, slots[:, :2], **get_scalars(model), **options)
+        shared = global_loss(image_embeds, slots[:, :2], **scalars, **options)
         options["keep_duplicate_negatives"] = True  # no slot is one of short captions
         of_crops = [
-            global_loss(crop, slots[:, 2 + place, None], **get_scalars(model), **options).loss
+            global_loss(crop, slots[:, 2 + place, None], **scalars, **options).loss
             for place, crop in enumerate(normalize(crops, dim=-1).unbind(dim=1))
         ]
         num_shared = int(shared.slot_losses.isfinite().sum())
         total = num_shared * shared.loss + sum(of_crops)
         return shared._replace(loss=total / (num_shared + len(of_crops)))
-    loss = global_loss(image_embeds, slots, **get_scalars(model), **options)
+    loss = global_loss(image_embeds, slots, **scalars, **options)
     if setting.false_details is not None:
         scale = model.logit_scale.exp()
         added = contrast_false(image_embeds, text_embeds[:, 1:], false_embeds, scale, setting.false_details).sum()
@@ -868,12 +870,12 @@ def train(args: PhotographsArguments, setting: Setting, seed: int, data: Data, f
     compares_tokens = OBJECTIVES[setting.objective].is_token_wise
     samples.image_features = (features.tokens if compares_tokens else features.whole)[:, None]
     collate = SampleCollator(processor, processor.tokenizer.model_max_length, train_args.hard_negatives)
-    groups = layer_groups(model, train_args.weight_decay, setting)
+    contrastive = ContrastiveModel(model)
+    groups = layer_groups(contrastive, train_args.weight_decay, setting)
     optimizer = torch.optim.AdamW(groups, lr=setting.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
     scheduler = get_scheduler("cosine", optimizer, args.max_train_steps // 10, args.max_train_steps)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    model.train()
-    model.vision_model.eval()
+    contrastive, optimizer = accelerator.prepare(contrastive, optimizer)
+    contrastive.train()
     size = min(args.per_device_train_batch_size, data.num_trained)
     sampler = SimilarImages(
         features.whole[: data.num_trained], setting.num_similar, data.num_trained, size, seed, 0, 1
@@ -882,12 +884,12 @@ def train(args: PhotographsArguments, setting: Setting, seed: int, data: Data, f
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     kept, best = [parameter.detach().clone() for parameter in trained], 0
     for step, (batch, places) in zip(range(1, args.max_train_steps + 1), batches):
-        embeds = BatchGroups(batch, accelerator).embed(model, accelerator.device)
+        embeds = BatchGroups(batch, accelerator).embed(contrastive, accelerator.device)
         crops = features.crops[places].to(accelerator.device) if features.crops is not None else None
         of_batch = taught[places].to(accelerator.device) if taught is not None else None
         loss = compute_loss(*embeds, crops, model, setting, batch, accelerator, of_batch)
         accelerator.backward(loss.loss)
-        result = update(model, optimizer, loss, train_args.max_grad_norm, accelerator)
+        result = update(contrastive, optimizer, loss, train_args.max_grad_norm, accelerator)
         if not result.is_taken:
             raise ValueError(f"{setting.name}, seed {seed}: loss or gradients are not finite. Lower the rate.")
         scheduler.step()
@@ -897,8 +899,7 @@ def train(args: PhotographsArguments, setting: Setting, seed: int, data: Data, f
             found = validate(model, processor, data, features, accelerator)
             if found > best:
                 best, kept = found, [parameter.detach().clone() for parameter in trained]
-            model.train()
-            model.vision_model.eval()
+            contrastive.train()
     if setting.average_decay > 0 or setting.best_of > 0:
         with torch.no_grad():
             for parameter, value in zip(trained, kept):
@@ -907,12 +908,13 @@ def train(args: PhotographsArguments, setting: Setting, seed: int, data: Data, f
     return model.eval(), processor
 
 
-def layer_groups(model: LotlipModel, weight_decay: float, setting: Setting) -> list[dict]:
+def layer_groups(model: ContrastiveModel, weight_decay: float, setting: Setting) -> list[dict]:
     """The parameters with their rates, lower ones for lower layers of the text tower: see `layer_decay`."""
     groups = []
-    depth = len(model.text_model.layers)
+    text_model = model.model.text_model
+    depth = len(text_model.layers)
     depths = {}
-    for name, parameter in model.text_model.named_parameters():
+    for name, parameter in text_model.named_parameters():
         kind, number, *_ = name.split(".")
         depths[parameter] = 0 if kind == "embeddings" else int(number) + 1 if kind == "layers" else depth
     for group in parameter_groups(model, weight_decay):

@@ -19,6 +19,8 @@ class Family:
             How the names of its processors' classes begin.
         padding (`bool` or `str`, *optional*):
             The `padding` that it was trained with.
+        reads_padding (`bool`, *optional*, defaults to `False`):
+            Whether it reads padding as part of a text, without an attention mask.
         is_lower_case (`bool`, *optional*, defaults to `False`):
             Whether it knows texts in lower case only.
         reads_whole_table (`bool`, *optional*, defaults to `False`):
@@ -32,6 +34,7 @@ class Family:
     model_types: tuple[str, ...] = ()
     processor_prefix: str | None = None
     padding: bool | str | None = None
+    reads_padding: bool = False
     is_lower_case: bool = False
     reads_whole_table: bool = False
     has_walk_types: bool = False
@@ -45,12 +48,13 @@ FAMILIES = {
     "FG-CLIP 2": Family(
         model_types=("fgclip2",),
         padding="max_length",
+        reads_padding=True,
         is_lower_case=True,
         has_walk_types=True,
         patch_budgets=(128, 256, 576, 784, 1024),
     ),
     # not all processors and tokenizers of SigLIP and SigLIP 2 do so by themselves
-    "SigLIP": Family(processor_prefix="Siglip", padding="max_length", is_lower_case=True),
+    "SigLIP": Family(processor_prefix="Siglip", padding="max_length", reads_padding=True, is_lower_case=True),
 }
 OTHER = Family()
 

@@ -16,9 +16,8 @@ from accelerate.utils import send_to_device
 from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from .groups import BatchGroups
+from .groups import TEXT_INPUTS, BatchGroups
 from .loss import GlobalLoss
-from .models import get_scalars, is_vision_frozen
 
 
 class RandomState:
@@ -50,7 +49,7 @@ def backward_in_chunks(
 
     Args:
         model (`nn.Module`):
-            A [`LotlipModel`], as `accelerator.prepare` returned it.
+            A [`ContrastiveModel`], as `accelerator.prepare` returned it.
         groups ([`BatchGroups`]):
             Its inputs, in chunks.
         loss_function (`Callable`):
@@ -62,18 +61,19 @@ def backward_in_chunks(
     Returns:
         [`GlobalLoss`]: what the function gave.
     """
-    unwrapped_model = accelerator.unwrap_model(model)
-    is_frozen = is_vision_frozen(unwrapped_model)
+    trained_scalars = accelerator.unwrap_model(model).scalars
 
     def encode(chunk: dict[str, torch.Tensor]) -> tuple[RandomState, torch.Tensor, torch.Tensor]:
-        """The embeddings of a chunk without a graph; in it the output of a frozen tower replaces the pixels."""
+        """The embeddings of a chunk without a graph; in it the output of a frozen tower replaces the images."""
         inputs = send_to_device(chunk, accelerator.device)
         state = RandomState(*inputs.values())
         with torch.no_grad():
             outputs = model(**inputs)
-        if is_frozen and "pixel_values" in chunk:
-            device = chunk.pop("pixel_values").device
-            chunk["vision_pooler_output"] = outputs.vision_model_output.pooler_output.to(device)
+        if outputs.vision_output is not None:
+            device = chunk["short_input_ids"].device
+            for name in chunk.keys() - set(TEXT_INPUTS):
+                del chunk[name]
+            chunk["vision_output"] = outputs.vision_output.to(device)
         return state, outputs.image_embeds.requires_grad_(), outputs.text_embeds.requires_grad_()
 
     def surrogate_loss(number: int) -> torch.Tensor:
@@ -83,13 +83,13 @@ def backward_in_chunks(
         if outputs.image_embeds.requires_grad:
             surrogate = surrogate + (outputs.image_embeds * image_embeds[number].grad).sum()
         if number == len(chunks) - 1:
-            for name, scalar in get_scalars(unwrapped_model).items():
-                surrogate = surrogate + scalar * scalars[name].grad
+            for name, scalar in trained_scalars.items():
+                surrogate = surrogate + (scalar * scalars[name].grad).sum()
         return surrogate
 
     chunks = list(groups)
     states, image_embeds, text_embeds = zip(*map(encode, chunks))
-    scalars = {name: scalar.detach().requires_grad_() for name, scalar in get_scalars(unwrapped_model).items()}
+    scalars = {name: scalar.detach().requires_grad_() for name, scalar in trained_scalars.items()}
     loss = loss_function(*groups.restore(image_embeds, text_embeds), **scalars)
     accelerator.backward(loss.loss)  # to the embeddings
 

@@ -9,37 +9,39 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import nn
+from transformers import PreTrainedConfig
 
-from .. import LotlipModel
 from ..embedding.lengths import group_by_length
 from ..embedding.token_wise import pad_and_concatenate
 
 
 Batch = dict[str, torch.Tensor]
 
-IMAGE_INPUTS = ("pixel_values", "vision_pooler_output")
+TEXT_INPUTS = ("short_input_ids", "short_attention_mask", "input_ids", "attention_mask")
 
 # What a further forward and backward pass costs beside its tokens, in tokens of BERT-base: on a CPU the sum of its
 # gradients with those before, on an accelerator the start of its kernels (estimated, not measured).
 TOKENS_PER_CALL = {"cpu": 128, "accelerator": 8192}
 
 
-def count_tokens(inputs: Batch) -> torch.Tensor:
-    """The tokens (texts,) of texts that are padded behind them, 0 of an absent one."""
+def count_tokens(inputs: Batch, reads_padding: bool) -> torch.Tensor:
+    """The tokens (texts,) of texts that are padded behind them, 0 of an absent one; all if padding is read too."""
     input_ids = inputs["input_ids"]
     places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device).expand_as(input_ids)
-    if inputs.get("attention_mask") is not None:
+    if inputs.get("attention_mask") is not None and not reads_padding:
         places = places * (inputs["attention_mask"] != 0)
     return places.amax(dim=1)
 
 
-def count_image_tokens(model: LotlipModel, batch: Batch) -> int:
-    """The tokens of each image that the image tower computes for a batch, none where its output is given."""
+def count_image_tokens(config: PreTrainedConfig, batch: Batch) -> int:
+    """The tokens of each image that a tower of a configuration computes, none where its output is given."""
     if "pixel_values" not in batch:
         return 0
-    embeddings = model.vision_model.embeddings
-    sides = zip(batch["pixel_values"].shape[-2:], embeddings.patch_size)
-    return 1 + embeddings.count_kept_patches(math.prod(side // patch for side, patch in sides))
+    pixel_values, patch_size = batch["pixel_values"], config.patch_size
+    if pixel_values.dim() == 3:  # patches (SigLIP 2)
+        return pixel_values.shape[1]
+    patch_sides = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    return 1 + math.prod(side // patch for side, patch in zip(pixel_values.shape[-2:], patch_sides))
 
 
 class BatchGroups:
@@ -52,9 +54,7 @@ class BatchGroups:
 
     Args:
         batch (`dict[str, torch.Tensor]`):
-            The inputs of a [`LotlipModel`]: `pixel_values` or `vision_pooler_output`, `short_input_ids` of shape
-            `(rows, length)`, and, where there are long captions, `input_ids` of shape `(rows, captions, length)`, with
-            the attention masks of both.
+            The inputs of a [`ContrastiveModel`].
         accelerator (`Accelerator`):
             The processes. All of them get the same number of groups: with sharded parameters (FSDP2) every call of the
             model is an exchange that all must take part in.
@@ -62,6 +62,8 @@ class BatchGroups:
             The most tokens in a group, padding and images included. A group has one row at least.
         tokens_per_image (`int`, *optional*, defaults to 0):
             The tokens of an image that the image tower computes.
+        reads_padding (`bool`, *optional*, defaults to `False`):
+            Whether the model reads padding as part of a text: no text is cut.
 
     Raises:
         `ValueError`: if the batch has no `short_input_ids`.
@@ -86,26 +88,27 @@ class BatchGroups:
         accelerator: Accelerator,
         tokens_per_group: int | None = None,
         tokens_per_image: int = 0,
+        reads_padding: bool = False,
     ):
         if "short_input_ids" not in batch:
             raise ValueError(
                 f"The batch has {sorted(batch)}, but no `short_input_ids`: give short captions there, and long ones "
                 "in `input_ids` of shape (rows, captions, length). One whose attention mask is all zero is absent."
             )
-        texts = {name: values for name, values in batch.items() if name not in IMAGE_INPUTS}
+        texts = {name: values for name, values in batch.items() if name in TEXT_INPUTS}
         short = {name.removeprefix("short_"): values for name, values in texts.items() if name.startswith("short_")}
         long = {name: values for name, values in texts.items() if not name.startswith("short_")}
-        self.images = {name: values for name, values in batch.items() if name in IMAGE_INPUTS}
+        self.images = {name: values for name, values in batch.items() if name not in TEXT_INPUTS}
         num_rows = len(short["input_ids"])
         self.num_long_captions = long["input_ids"].shape[1] if long else 0
 
-        short_lengths, self.short_order = count_tokens(short).sort(descending=True, stable=True)
+        short_lengths, self.short_order = count_tokens(short, reads_padding).sort(descending=True, stable=True)
         self.short = {name: values[self.short_order] for name, values in short.items()}
         self.short_lengths, self.long_lengths = short_lengths.tolist(), [0] * num_rows
         row_lengths = short_lengths + tokens_per_image
         if long:
             long = {name: values.flatten(0, 1) for name, values in long.items()}
-            lengths, self.long_order = count_tokens(long).sort(descending=True, stable=True)
+            lengths, self.long_order = count_tokens(long, reads_padding).sort(descending=True, stable=True)
             shape = (num_rows, self.num_long_captions)
             self.long = {name: values[self.long_order].unflatten(0, shape) for name, values in long.items()}
             longest = lengths.unflatten(0, shape)[:, 0]
@@ -140,7 +143,7 @@ class BatchGroups:
             start += size
 
     def embed(self, model: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """The model's image embeddings and text embeddings of the batch, from a call for each group."""
+        """The [`ContrastiveModel`]'s image embeddings and text embeddings of the batch, from a call for each group."""
         outputs = [model(**send_to_device(group, device)) for group in self]
         return self.restore([output.image_embeds for output in outputs], [output.text_embeds for output in outputs])
 

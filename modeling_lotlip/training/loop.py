@@ -43,6 +43,7 @@ from .checkpoints import (
     take_output_dir,
 )
 from .disk import check_room, count_needed_room
+from .dual_encoder import ContrastiveModel
 from .evaluation import (
     EvaluationData,
     check_overlap,
@@ -51,9 +52,9 @@ from .evaluation import (
     load_evaluation_data,
 )
 from .image_features import cache_samples
-from .models import build_model, gather_model, get_scalars, is_vision_frozen, set_train_mode
+from .models import build_model, gather_model
 from .monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
-from .objectives import OBJECTIVES, choose_objective
+from .objectives import choose_objective
 from .samples import BadSamples, CaptionedImages, HardNegatives, SampleCollator
 from .saving import (
     BEST_FOLDER,
@@ -190,7 +191,7 @@ class Training:
     throughput: Throughput
 
 
-def make_optimizer(args: TrainArguments, model: LotlipModel, loader: DataLoader) -> tuple[AdamW, LRScheduler]:
+def make_optimizer(args: TrainArguments, model: ContrastiveModel, loader: DataLoader) -> tuple[AdamW, LRScheduler]:
     """AdamW and the learning rate, for as many steps as `--max_train_steps` or the epochs have."""
     if args.max_train_steps is None:
         num_batches = len(loader.batch_sampler) * args.num_train_epochs
@@ -212,12 +213,13 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         evaluation_data = load_evaluation_data(args)
     check_overlap(args, dataset, evaluation_data)
     model, processor = build_model(args, dataset, reader)
-    args.max_length, args.freeze_vision_model = processor.tokenizer.model_max_length, is_vision_frozen(model)
+    trained = ContrastiveModel(model)
+    args.max_length, args.freeze_vision_model = processor.tokenizer.model_max_length, trained.is_vision_frozen
     args.matryoshka_dims = getattr(model.config, "matryoshka_dims", None)
     args.patch_dropout = None if args.freeze_vision_model else model.config.vision_config.patch_dropout
     samples = make_samples(args, dataset, reader, model)
     loader = make_loader(args, dataset, samples, processor, accelerator)
-    optimizer, scheduler = make_optimizer(args, model, loader)
+    optimizer, scheduler = make_optimizer(args, trained, loader)
     num_samples = None if args.streaming else len(dataset)
     check_room(args, count_needed_room(args, model, None if args.streaming else len(loader.batch_sampler)))
     settings = {"global_batch_size": loader.batch_sampler.global_batch_size, "num_samples": num_samples}
@@ -239,9 +241,9 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
 
     if accelerator.is_fsdp2:
         # a scalar cannot be sharded, and need not be averaged: every process has the gradient of the whole loss for it
-        accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList(get_scalars(model).values())]
+        accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList(trained.scalars.values())]
     num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model, optimizer = accelerator.prepare(trained, optimizer)
     set_seed(args.seed, device_specific=True)
     if checkpoint is not None:
         load_checkpoint(accelerator, checkpoint, state, scheduler)
@@ -284,7 +286,7 @@ def train(training: Training) -> None:
     shown = {"total": args.max_train_steps, "initial": state.step, "unit": " steps"}
     with StopSignal() as stop, progress_bar(**shown, disable=not accelerator.is_local_main_process) as bar:
         while state.step < args.max_train_steps:
-            set_train_mode(training.model, accelerator)
+            training.model.train()
             sampler.epoch, sampler.first_batch = state.epoch, state.batch
             for batch, report in training.loader:
                 result = take_step(training, batch, report)
@@ -302,7 +304,7 @@ def train(training: Training) -> None:
                     is_checkpoint_due = False
                 if is_evaluation_due(training) and not stop_number:
                     evaluate(training, gather(training))
-                    set_train_mode(training.model, accelerator)
+                    training.model.train()
                     training.throughput.restart()
                     stop_number = stop.on_any_process(accelerator)
                     if stop_number:
@@ -355,7 +357,7 @@ def take_step(training: Training, batch: dict[str, torch.Tensor], report: dict[s
 def measure(training: Training, result: StepResult) -> str:
     """Writes down what is measured of a step; gives what the progress bar shows."""
     accelerator = training.accelerator
-    model = accelerator.unwrap_model(training.model)
+    model = accelerator.unwrap_model(training.model).model
     measured = {
         "loss": result.loss.loss.item(),
         "learning_rate": training.scheduler.get_last_lr()[0],
@@ -381,7 +383,7 @@ def is_evaluation_due(training: Training) -> bool:
 
 def gather(training: Training) -> LotlipModel | None:
     """The model with all its parameters: of sharded ones (FSDP2) on the main process alone, which then evaluates."""
-    return gather_model(training.model, OBJECTIVES[training.args.objective], training.accelerator)
+    return gather_model(training.model, training.accelerator)
 
 
 def evaluate(training: Training, model: LotlipModel | None) -> dict[str, float]:

@@ -48,7 +48,7 @@ def global_loss(
     Args:
         image_embeds, text_embeds (`torch.Tensor`):
             The embeddings of this process's rows, as the model outputs them.
-        logit_scale (`torch.Tensor` of shape `()`):
+        logit_scale (`torch.Tensor` of one element):
             The logarithm of the inverse temperature.
         batch (`dict[str, torch.Tensor]`):
             The inputs of the model, on any device.
@@ -58,7 +58,7 @@ def global_loss(
             The processes.
         keep_duplicate_negatives (`bool`, *optional*, defaults to `False`):
             Whether images with the same short caption are negatives of each other.
-        other_scalars (`torch.Tensor` of shape `()`):
+        other_scalars (`torch.Tensor` of one element):
             Those of the objective, by name.
     """
     for embeds in (image_embeds, text_embeds):
@@ -69,8 +69,8 @@ def global_loss(
         image_embeds,
         text_embeds,
         objective.matryoshka_dims,
-        logit_scale=logit_scale.exp(),
-        **other_scalars,
+        logit_scale=logit_scale.exp().reshape(()),
+        **{name: scalar.reshape(()) for name, scalar in other_scalars.items()},
         **objective.loss_options,
         present=(text_embeds != 0).any(dim=-1),  # the embedding of an absent caption is zero
         short_groups=None if keep_duplicate_negatives else group_short_captions(batch, accelerator),

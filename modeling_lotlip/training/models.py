@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from transformers import AutoProcessor
+from transformers import AutoProcessor, PreTrainedModel
 
 from .. import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer, LotlipTokenWiseModel
 from ..data.images import undecoded
@@ -202,40 +202,22 @@ def limit_texts(args: TowerArguments, model: LotlipModel, tokenizer: LotlipToken
     return max_length
 
 
-def is_vision_frozen(model: LotlipModel) -> bool:
-    """Whether no weight of the image tower is trained."""
-    return not any(parameter.requires_grad for parameter in model.vision_model.parameters())
-
-
-def set_train_mode(model: nn.Module, accelerator: Accelerator) -> None:
-    """Dropout and the like on, but for a frozen image tower."""
-    model.train()
-    unwrapped_model = accelerator.unwrap_model(model)
-    if is_vision_frozen(unwrapped_model):
-        unwrapped_model.vision_model.eval()
-
-
-def gather_model(model: nn.Module, objective: Objective, accelerator: Accelerator) -> LotlipModel | None:
+def gather_model(model: nn.Module, accelerator: Accelerator) -> PreTrainedModel | None:
     """
-    The model itself; where its parameters are sharded (FSDP2) a copy that has all of them on the main process, and
-    None on the others. Every process must call this.
+    The dual encoder in a [`ContrastiveModel`]; where its parameters are sharded (FSDP2) a copy that has all of them on
+    the main process, and None on the others. Every process must call this.
     """
-    unwrapped_model = accelerator.unwrap_model(model)
+    trained = accelerator.unwrap_model(model).model
     if not accelerator.is_fsdp2:
-        return unwrapped_model
+        return trained
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)  # gathered to the main process alone
-    weights = get_model_state_dict(unwrapped_model, options=options)
+    weights = get_model_state_dict(trained, options=options)
     if not accelerator.is_main_process:
         return None
     with torch.random.fork_rng():
-        copy = get_model_class(objective)(unwrapped_model.config)
+        copy = type(trained)(trained.config)
     copy.load_state_dict(weights)
     return copy.to(accelerator.device)
-
-
-def get_scalars(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The scalars of a model that its loss takes, by name: `logit_scale`, and what an objective adds."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.dim() == 0}
 
 
 def get_model_class(objective: Objective) -> type[LotlipModel]:

@@ -172,7 +172,7 @@ class CaptionedImages(Dataset):
             features = self.image_features[index, view]
             has_features = bool(features.isfinite().all())
             # others than zero, which cannot be normalised
-            sample["vision_pooler_output"] = features if has_features else torch.ones_like(features)
+            sample["vision_output"] = features if has_features else torch.ones_like(features)
         else:
             sample["image"] = PIL.Image.new("RGB", (64, 64))
         if is_padding:
@@ -238,7 +238,7 @@ class SampleCollator:
             images = [sample["image"] for sample in samples]
             batch = dict(self.processor.image_processor(images, return_tensors="pt"))
         else:
-            batch = {"vision_pooler_output": torch.stack([sample["vision_pooler_output"] for sample in samples])}
+            batch = {"vision_output": torch.stack([sample["vision_output"] for sample in samples])}
         short_captions = [sample["short_caption"] for sample in samples]
         batch["short_input_ids"], batch["short_attention_mask"] = self.tokenize(short_captions)
         report = {

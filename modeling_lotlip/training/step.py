@@ -9,12 +9,11 @@ from functools import partial
 import torch
 from accelerate import Accelerator
 from torch import nn
-from transformers import PreTrainedModel
 
+from .dual_encoder import ContrastiveModel
 from .gradient_cache import backward_in_chunks
 from .groups import BatchGroups, count_image_tokens
 from .loss import GlobalLoss, global_loss
-from .models import get_scalars
 from .objectives import Objective
 
 
@@ -40,13 +39,12 @@ class StepResult:
     gradient_norm: float | None = None
 
 
-def parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict]:
-    """Matrices decay; norms, biases, corner tokens and the temperature (which is never sharded) do not."""
-    decayed, kept, scalars = [], [], []
+def parameter_groups(model: ContrastiveModel, weight_decay: float) -> list[dict]:
+    """Matrices decay; norms, biases, corner tokens, temperature and bias (which are never sharded) do not."""
+    scalars = [scalar for scalar in model.scalars.values() if scalar.requires_grad]
+    decayed, kept = [], []
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter.dim() == 0:
-            scalars.append(parameter)
-        elif parameter.requires_grad:
+        if parameter.requires_grad and not any(parameter is scalar for scalar in scalars):
             is_kept = parameter.dim() < 2 or name.endswith("corner_tokens")
             (kept if is_kept else decayed).append(parameter)
     return [
@@ -72,7 +70,7 @@ def train_step(
 
     Args:
         model (`nn.Module`):
-            A [`LotlipModel`], as `accelerator.prepare` returned it.
+            A [`ContrastiveModel`], as `accelerator.prepare` returned it.
         batch (`dict[str, torch.Tensor]`):
             Its inputs: this process's rows of the global batch, on any device. They are computed in groups of captions
             of like length: see [`BatchGroups`].
@@ -98,12 +96,18 @@ def train_step(
             keep_duplicate_negatives=keep_duplicate_negatives,
         )
         unwrapped_model = accelerator.unwrap_model(model)
-        groups = BatchGroups(batch, accelerator, tokens_per_chunk, count_image_tokens(unwrapped_model, batch))
+        groups = BatchGroups(
+            batch,
+            accelerator,
+            tokens_per_chunk,
+            count_image_tokens(unwrapped_model.model.config.vision_config, batch),
+            unwrapped_model.reads_padding,
+        )
         if tokens_per_chunk is not None:
             loss = backward_in_chunks(model, groups, loss_function, accelerator)
         else:
             embeds = groups.embed(model, accelerator.device)
-            loss = loss_function(*embeds, **get_scalars(unwrapped_model))
+            loss = loss_function(*embeds, **unwrapped_model.scalars)
             accelerator.backward(loss.loss)
         if not accelerator.sync_gradients:
             return StepResult(loss)
@@ -122,8 +126,7 @@ def update(
     is_taken = math.isfinite(loss.loss.item()) and math.isfinite(norm)
     if is_taken or accelerator.scaler is not None:  # which looks for infinite gradients itself
         optimizer.step()
-        with torch.no_grad():
-            accelerator.unwrap_model(model).clamp_logit_scale()
+        accelerator.unwrap_model(model).clamp_logit_scale()
         is_taken = not accelerator.optimizer_step_was_skipped
     optimizer.zero_grad()
     return StepResult(loss, True, is_taken, norm)

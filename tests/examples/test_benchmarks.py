@@ -13,6 +13,7 @@ from examples.benchmarks import fsdp, gpu, rank, startup, train_step
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.benchmarking import timing
 from modeling_lotlip.benchmarking.original import build_lotlip
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from tests.conftest import tiny_config
 
 
@@ -84,7 +85,7 @@ def test_a_training_step_in_float16_takes_scaled_gradients(monkeypatch, tokens_p
     model.text_projection.weight.register_hook(lambda gradient: scaled.append(gradient.abs().max().item()))
     args = train_step.StepArguments(device="cpu", layers=1, images=2, short_length=3, long_length=3)
     batch = train_step.random_batch(args)
-    batch["vision_pooler_output"] = batch.pop("pixel_values").flatten(1)[:, :768]
+    batch["vision_output"] = batch.pop("pixel_values").flatten(1)[:, :768]
     before = model.text_projection.weight.detach().clone()
     train_step.build_our_step(args, "float16")(batch, tokens_per_chunk)
     assert max(scaled) > 100  # and the optimizer divides by the scale
@@ -121,14 +122,14 @@ def test_fsdp(run):
 
 
 def test_fsdp_shards_all_but_the_scale():
-    model = LotlipModel(tiny_config())
+    model = ContrastiveModel(LotlipModel(tiny_config()))
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
         fsdp.shard(model, "float32")
         whole = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
     finally:
         torch.distributed.destroy_process_group()
-    assert whole == ["logit_scale"]
+    assert whole == ["model.logit_scale"]
 
 
 @pytest.mark.parametrize("lengths, mean, most", [("mean_46", 46, 125), ("lamps", 86, 126), (None, 122, 122)])

@@ -18,10 +18,11 @@ from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.gradient_cache import backward_in_chunks
 from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.loss import global_loss
-from modeling_lotlip.training.models import build_tokenizer, get_model_class, get_scalars, prepare_for_objective
+from modeling_lotlip.training.models import build_tokenizer, get_model_class, prepare_for_objective
 from modeling_lotlip.training.objectives import choose_objective
 from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
 
@@ -45,15 +46,8 @@ def build_data():
     )
 
 
-def keep_largest_patches(embeddings: torch.Tensor) -> torch.Tensor:
-    """Half of the patches, the same of an image in every process, in place of random ones."""
-    kept = embeddings[:, 1:].norm(dim=2).topk(embeddings.shape[1] // 2, dim=1).indices
-    patches = embeddings[:, 1:].gather(1, kept[..., None].expand(-1, -1, embeddings.shape[2]))
-    return torch.cat([embeddings[:, :1], patches], dim=1)
-
-
 def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) -> list[dict]:
-    vision, how, name, *dims = way.split()  # such as "trained chunks lotlip 16 4", "... 16 negatives" or "... dropped"
+    vision, how, name, *dims = way.split()  # such as "trained chunks lotlip 16 4" or "... 16 negatives"
     hard_negatives = 2 if "negatives" in dims else 0
     objective = choose_objective(name, [int(dim) for dim in dims if dim.isdecimal()], hard_negatives)
     if "num_components" in objective.loss_options:  # fewer components than images of a batch
@@ -67,13 +61,12 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     text_config = {**tower, "vocab_size": len(tokenizer), "projection_dim": 32}
     if objective.is_token_wise:
         text_config["num_corner_tokens"] = 0
-    vision_config = {**tower, "image_size": 64, "patch_size": 16, "patch_dropout": 0.5 if "dropped" in dims else 0.0}
+    vision_config = {**tower, "image_size": 64, "patch_size": 16}
     model_class = get_model_class(objective)
     config = LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=32)
     config.token_wise = model_class.is_token_wise
     model = model_class(config)
     model.vision_model.requires_grad_(vision == "trained")
-    model.vision_model.embeddings.drop_patches = keep_largest_patches
     prepare_for_objective(model, objective)
     image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
     collator = SampleCollator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer), max_length=126)
@@ -88,6 +81,7 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     samples = CaptionedImages(dataset, reader, ObjectiveArguments(**drawing))
     if how == "chunks":
         model.activation_checkpointing_enable()
+    model = ContrastiveModel(model)
     prepared = accelerator.prepare(model)
 
     steps = []
@@ -104,7 +98,7 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
                     image_embeds, text_embeds = groups.embed(prepared, accelerator.device)
                 else:
                     image_embeds, text_embeds = itemgetter("image_embeds", "text_embeds")(prepared(**batch))
-                loss = loss_function(image_embeds, text_embeds, **get_scalars(model)).loss
+                loss = loss_function(image_embeds, text_embeds, **model.scalars).loss
                 accelerator.backward(loss)
             step = {"keys": keys, "loss": loss.detach(), "num_groups": len(groups)}
             if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses

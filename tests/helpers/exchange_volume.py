@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from modeling_lotlip import LotlipModel
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.gradient_cache import backward_in_chunks
 from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.loss import global_loss
@@ -47,8 +48,8 @@ class Collectives(TorchDispatchMode):
 def run(accelerator: Accelerator, is_frozen: bool, tokens_per_chunk: int | None) -> dict:
     """The third step: after the first one DDP also agrees on the order in which gradients come."""
     torch.manual_seed(accelerator.process_index)
-    model = LotlipModel(tiny_config())
-    model.vision_model.requires_grad_(not is_frozen)
+    model = ContrastiveModel(LotlipModel(tiny_config()))
+    model.model.vision_model.requires_grad_(not is_frozen)
     prepared = accelerator.prepare(model)
     # the last process has the longest short captions: the others' are padded for the exchange
     is_last = accelerator.process_index == accelerator.num_processes - 1
@@ -70,7 +71,7 @@ def run(accelerator: Accelerator, is_frozen: bool, tokens_per_chunk: int | None)
                 assert len(groups) == 2
                 backward_in_chunks(prepared, groups, loss_function, accelerator)
             else:
-                loss = loss_function(*groups.embed(prepared, accelerator.device), model.logit_scale)
+                loss = loss_function(*groups.embed(prepared, accelerator.device), model.model.logit_scale)
                 accelerator.backward(loss.loss)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])

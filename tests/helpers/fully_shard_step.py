@@ -12,6 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from modeling_lotlip import LotlipModel
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.loss import global_loss
 from modeling_lotlip.training.objectives import OBJECTIVES
@@ -21,8 +22,8 @@ from tests.conftest import tiny_config
 def main():
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
-    model = LotlipModel(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
-    model.vision_model.requires_grad_(False).eval()
+    model = ContrastiveModel(LotlipModel(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)))
+    model.model.vision_model.requires_grad_(False)
     batch = {
         "pixel_values": torch.randn(8, 3, 32, 32),
         "short_input_ids": torch.randint(5, 64, (8, 6)),
@@ -37,10 +38,10 @@ def main():
     batch = {name: values[start : start + share] for name, values in batch.items()}
 
     if accelerator.num_processes > 1:
-        for layer in [*model.text_model.layers, *model.vision_model.layers]:
+        for layer in [*model.model.text_model.layers, *model.model.vision_model.layers]:
             fully_shard(layer)
         # a scalar cannot be sharded; the loss is that of the global batch on every process, and so is its gradient
-        fully_shard(model, ignored_params={model.logit_scale})
+        fully_shard(model, ignored_params={model.model.logit_scale})
     num_groups = 1
     if accelerator.num_processes > 1:
         groups = BatchGroups(batch, accelerator, tokens_per_group=80)
@@ -52,7 +53,7 @@ def main():
     loss = global_loss(
         image_embeds,
         text_embeds,
-        model.logit_scale,
+        model.model.logit_scale,
         batch,
         OBJECTIVES["lotlip"],
         accelerator,

@@ -277,7 +277,7 @@ def test_hard_negatives_that_are_read_as_a_true_caption_are_left_out_and_counted
         [""] * 6,
     ]
     samples = [
-        {"vision_pooler_output": torch.ones(2), "short_caption": "", "long_captions": captions, "name": "row"}
+        {"vision_output": torch.ones(2), "short_caption": "", "long_captions": captions, "name": "row"}
         for captions in samples
     ]
     batch, report = SampleCollator(processor, 8, num_hard_negatives=2)(samples)

@@ -35,8 +35,6 @@ WAYS = {
         "trained chunks long_clip",
         "trained chunks lotlip 16 4",
         "trained chunks lotlip 16 negatives",
-        "trained chunks lotlip dropped",
-        "trained groups filip dropped",
     ],
     4: ["frozen groups lotlip", "trained chunks lotlip"],
 }
