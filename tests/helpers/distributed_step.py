@@ -7,7 +7,6 @@ Losses and gradients of every batch of an epoch, computed by as many processes a
 import sys
 from dataclasses import replace
 from functools import partial
-from operator import itemgetter
 
 import torch
 from accelerate import Accelerator
@@ -97,7 +96,7 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
                 if how == "groups":
                     image_embeds, text_embeds = groups.embed(prepared, accelerator.device)
                 else:
-                    image_embeds, text_embeds = itemgetter("image_embeds", "text_embeds")(prepared(**batch))
+                    image_embeds, text_embeds = prepared(**batch)[:2]
                 loss = loss_function(image_embeds, text_embeds, **model.scalars).loss
                 accelerator.backward(loss)
             step = {"keys": keys, "loss": loss.detach(), "num_groups": len(groups)}

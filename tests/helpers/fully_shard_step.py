@@ -24,6 +24,7 @@ def main():
     torch.manual_seed(0)
     model = ContrastiveModel(LotlipModel(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)))
     model.model.vision_model.requires_grad_(False)
+    model.train()  # a frozen tower stays in evaluation mode
     batch = {
         "pixel_values": torch.randn(8, 3, 32, 32),
         "short_input_ids": torch.randint(5, 64, (8, 6)),

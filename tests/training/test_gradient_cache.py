@@ -7,6 +7,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.losses import blockwise_contrastive_loss
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.gradient_cache import RandomState, backward_in_chunks
 from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.loss import GlobalLoss
@@ -23,10 +24,14 @@ def accelerator():
     return Accelerator(cpu=True)
 
 
-def build(dropout: float, patch_dropout: float = 0.0) -> tuple[LotlipModel, dict[str, torch.Tensor]]:
+def build(dropout: float, projection_dim: int | None = None) -> tuple[ContrastiveModel, dict[str, torch.Tensor]]:
     torch.manual_seed(0)
     config = tiny_config(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-    config.vision_config.hidden_dropout_prob, config.vision_config.patch_dropout = dropout, patch_dropout
+    config.vision_config.hidden_dropout_prob = dropout
+    if projection_dim is not None:
+        config.vision_config.projection_dim = config.projection_dim = config.text_config.projection_dim = (
+            projection_dim
+        )
     lengths = torch.randint(4, 12, (BATCH_SIZE, 2, 1))
     batch = {
         "pixel_values": torch.randn(BATCH_SIZE, 3, 32, 32),
@@ -35,7 +40,7 @@ def build(dropout: float, patch_dropout: float = 0.0) -> tuple[LotlipModel, dict
         "short_input_ids": torch.randint(5, 64, (BATCH_SIZE, 6)),
     }
     batch["attention_mask"][4, 1] = 0  # an absent caption
-    return LotlipModel(config).train(), batch
+    return ContrastiveModel(LotlipModel(config)).train(), batch
 
 
 def loss_function(image_embeds, text_embeds, logit_scale) -> GlobalLoss:
@@ -45,11 +50,11 @@ def loss_function(image_embeds, text_embeds, logit_scale) -> GlobalLoss:
     return GlobalLoss(*losses, image_embeds.detach(), text_embeds.detach())
 
 
-def gradients(model: LotlipModel) -> dict[str, torch.Tensor]:
+def gradients(model: ContrastiveModel) -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def assert_same_gradients(model: LotlipModel, expected: LotlipModel, rtol: float = 1e-5) -> None:
+def assert_same_gradients(model: ContrastiveModel, expected: ContrastiveModel, rtol: float = 1e-5) -> None:
     ours, theirs = gradients(model), gradients(expected)
     assert ours.keys() == theirs.keys()
     total_norm = torch.stack([gradient.norm() for gradient in theirs.values()]).norm().item()
@@ -66,28 +71,19 @@ def make_chunks(batch: dict, accelerator: Accelerator) -> BatchGroups:
     return chunks
 
 
-def encode_with_graph(model: LotlipModel, chunks: BatchGroups) -> tuple[torch.Tensor, torch.Tensor]:
-    outputs = [model(**chunk) for chunk in chunks]
-    return chunks.restore(*([output[name] for output in outputs] for name in ("image_embeds", "text_embeds")))
-
-
-def encode(model: LotlipModel, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    outputs = model(**batch)
-    return outputs.image_embeds, outputs.text_embeds
-
-
+@pytest.mark.parametrize("projection_dim", [None, 32, 24])  # none, of the tower's width, of another
 @pytest.mark.parametrize("is_frozen", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_loss_and_gradients_are_those_of_the_whole_batch(accelerator, is_frozen, checkpointing):
-    model, batch = build(dropout=0.0)
-    model.vision_model.requires_grad_(not is_frozen)
+def test_loss_and_gradients_are_those_of_the_whole_batch(accelerator, is_frozen, checkpointing, projection_dim):
+    model, batch = build(0.0, projection_dim)
+    model.model.vision_model.requires_grad_(not is_frozen)
     expected = copy.deepcopy(model)
-    loss = loss_function(*encode(expected, batch), expected.logit_scale).loss
+    loss = loss_function(*expected(**batch)[:2], expected.model.logit_scale).loss
     loss.backward()
     if checkpointing:
-        model.activation_checkpointing_enable()
+        model.model.activation_checkpointing_enable()
     calls = []
-    model.vision_model.register_forward_hook(lambda *_: calls.append(1))
+    model.model.vision_model.register_forward_hook(lambda *_: calls.append(1))
     torch.testing.assert_close(
         backward_in_chunks(model, make_chunks(batch, accelerator), loss_function, accelerator).loss,
         loss.detach(),
@@ -99,12 +95,12 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(accelerator, is_frozen,
     assert "pixel_values" in batch, "the batch is left as it is"
 
 
-@pytest.mark.parametrize("dropout, patch_dropout", [(0.3, 0.0), (0.0, 0.5)])
-def test_dropout_draws_the_same_in_both_passes(accelerator, dropout, patch_dropout):
-    model, batch = build(dropout, patch_dropout)
+def test_dropout_draws_the_same_in_both_passes(accelerator):
+    model, batch = build(dropout=0.3)
     expected = copy.deepcopy(model)
     torch.manual_seed(1)
-    loss = loss_function(*encode_with_graph(expected, make_chunks(batch, accelerator)), expected.logit_scale).loss
+    embeds = make_chunks(batch, accelerator).embed(expected, accelerator.device)
+    loss = loss_function(*embeds, expected.model.logit_scale).loss
     loss.backward()
     after = torch.rand(())
     torch.manual_seed(1)
@@ -129,7 +125,7 @@ def test_bfloat16(accelerator):
 
         trained.forward = in_bfloat16
         if run is None:
-            loss_function(*encode(trained, batch), trained.logit_scale).loss.backward()
+            loss_function(*trained(**batch)[:2], trained.model.logit_scale).loss.backward()
         else:
             run(trained, make_chunks(batch, accelerator), loss_function, accelerator)
     assert_same_gradients(model, expected, rtol=1e-2)

@@ -16,9 +16,10 @@ from modeling_lotlip import LotlipModel
 from modeling_lotlip.embedding.lengths import group_by_length
 from modeling_lotlip.training import gradient_cache, groups
 from modeling_lotlip.training.checkpoints import list_checkpoints
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.groups import BatchGroups, count_image_tokens
 from modeling_lotlip.training.loss import global_loss
-from modeling_lotlip.training.models import get_model_class, get_scalars
+from modeling_lotlip.training.models import get_model_class
 from modeling_lotlip.training.objectives import OBJECTIVES, Objective, choose_objective
 from modeling_lotlip.training.step import train_step
 from tests.conftest import tiny_config
@@ -54,11 +55,11 @@ BATCHES = {
 }
 
 
-def get_gradients(model: LotlipModel) -> dict[str, torch.Tensor]:
+def get_gradients(model: ContrastiveModel) -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def step_in_groups(model: LotlipModel, batch: dict, objective: Objective, accelerator: Accelerator, **options):
+def step_in_groups(model: ContrastiveModel, batch: dict, objective: Objective, accelerator: Accelerator, **options):
     """The loss of a step whose gradients are kept, and the inputs of each call of the model."""
     calls = []
     hook = model.register_forward_hook(lambda _, args, inputs, output: calls.append(inputs), with_kwargs=True)
@@ -80,13 +81,13 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(accelerator, monkeypat
     config.vision_config.hidden_dropout_prob = 0.0
     config.logit_bias_init_value = objective.logit_bias
     config.token_wise = objective.is_token_wise
-    model = get_model_class(objective)(config).train()
+    model = ContrastiveModel(get_model_class(objective)(config)).train()
     batch = make_batch(*BATCHES[name])
 
     whole = copy.deepcopy(model)
     outputs = whole(**batch)
     embeds = outputs.image_embeds, outputs.text_embeds
-    padded = global_loss(*embeds, **get_scalars(whole), batch=batch, objective=objective, accelerator=accelerator)
+    padded = global_loss(*embeds, **whole.scalars, batch=batch, objective=objective, accelerator=accelerator)
     accelerator.backward(padded.loss)
     expected = get_gradients(whole)
 
@@ -133,15 +134,15 @@ def test_every_process_gets_as_many_groups(accelerator):
 
 
 def test_a_group_has_no_more_tokens_than_it_may(accelerator):
-    model = LotlipModel(tiny_config())
+    config = tiny_config().vision_config
     batch = make_batch([4, 6] * 20, [[length] for length in range(1, 41)])
-    tokens_per_image = count_image_tokens(model, batch)
+    tokens_per_image = count_image_tokens(config, batch)
     assert tokens_per_image == 5  # four patches and the class token
     parts = list(BatchGroups(batch, accelerator, 120, tokens_per_image))
     sizes = [count_padded(part) + 5 * len(part["pixel_values"]) for part in parts]
     assert max(sizes) <= 120 and len(parts) < 1.5 * sum(sizes) / 120
-    batch["vision_pooler_output"] = batch.pop("pixel_values")
-    assert count_image_tokens(model, batch) == 0
+    batch["vision_output"] = batch.pop("pixel_values")
+    assert count_image_tokens(config, batch) == 0
     assert {len(part["input_ids"]) for part in BatchGroups(batch, accelerator, 1)} == {1}, "a row at least"
 
 
@@ -151,8 +152,8 @@ def test_a_batch_without_short_captions_is_refused(accelerator):
 
 
 def test_only_the_chunk_at_hand_is_on_the_device(accelerator, monkeypatch):
-    model = LotlipModel(tiny_config()).train()
-    model.vision_model.requires_grad_(False)
+    model = ContrastiveModel(LotlipModel(tiny_config())).train()
+    model.model.vision_model.requires_grad_(False)
     sent, num_sent = [], []
 
     def send(inputs, device):

@@ -17,6 +17,8 @@ from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipVisionModel
 from modeling_lotlip.data.arguments import DatasetArguments
 from modeling_lotlip.data.loading import compute_fingerprint, load_split
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.losses import blockwise_contrastive_loss
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.image_features import ImageFeatures, cache_image_features
 from tests.conftest import launch, tiny_config
 
@@ -216,7 +218,7 @@ def test_twenty_fast_steps_are_twenty_plain_steps():
     torch.manual_seed(0)
     plain = LotlipModel(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
     plain.vision_model.requires_grad_(False).eval()
-    fast = copy.deepcopy(plain)
+    fast = ContrastiveModel(copy.deepcopy(plain))
     plain_optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3)
     fast_optimizer = torch.optim.AdamW(fast.parameters(), lr=1e-3, fused=True)
     for _ in range(20):
@@ -229,14 +231,14 @@ def test_twenty_fast_steps_are_twenty_plain_steps():
         plain_optimizer.step()
         plain_optimizer.zero_grad()
 
-        fast_loss = fast(
-            input_ids[:, 1:, :30],
-            vision_pooler_output=fast.vision_model(pixel_values).pooler_output,
+        embeds = fast(
+            vision_output=fast.encode_images(pixel_values=pixel_values),
+            input_ids=input_ids[:, 1:, :30],
             attention_mask=attention_mask[:, 1:, :30],
             short_input_ids=input_ids[:, 0, :8],
             short_attention_mask=attention_mask[:, 0, :8],
-            return_loss=True,
-        ).loss
+        )
+        fast_loss = blockwise_contrastive_loss(*embeds[:2], fast.model.logit_scale.exp())
         torch.testing.assert_close(fast_loss, loss, rtol=1e-5, atol=0)
         fast_loss.backward()
         fast_optimizer.step()
@@ -254,23 +256,6 @@ def test_wrong_uses_are_errors(train, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="`--image_features_dir`"):
         train("c", freeze_vision_model=True, cache_image_features=True, image_features_dir=tmp_path / "features")
     assert not list((tmp_path / "features").glob("*.npy"))
-
-
-def test_features_stand_in_the_place_of_images():
-    torch.manual_seed(0)
-    model = LotlipModel(tiny_config()).eval()
-    pixel_values, input_ids = torch.randn(3, 3, 32, 32), torch.randint(5, 64, (3, 7))
-    with torch.no_grad():
-        features = model.vision_model(pixel_values).pooler_output
-        expected = model(input_ids, pixel_values, return_loss=True)
-        outputs = model(input_ids, vision_pooler_output=features, return_loss=True)
-    torch.testing.assert_close(outputs.logits_per_image, expected.logits_per_image, rtol=0, atol=0)
-    torch.testing.assert_close(outputs.loss, expected.loss, rtol=0, atol=0)
-    assert (
-        outputs.to_tuple() and model.bfloat16()(input_ids, vision_pooler_output=features).image_embeds.isfinite().all()
-    )
-    with pytest.raises(ValueError, match="specify one of the two"):
-        model(input_ids, pixel_values, vision_pooler_output=features)
 
 
 def test_the_first_rows_of_a_data_set_keep_their_name(tmp_path):

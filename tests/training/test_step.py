@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
 from modeling_lotlip import LotlipModel
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.step import train_step
 from tests.conftest import tiny_config
@@ -22,7 +23,8 @@ def make_step():
         GradientState._reset_state()
         accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
         torch.manual_seed(0)
-        model = LotlipModel(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).eval()
+        config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        model = ContrastiveModel(LotlipModel(config)).eval()
         batch = {
             "pixel_values": torch.randn(4, 3, 32, 32),
             "short_input_ids": torch.randint(5, 64, (4, 6)),
@@ -61,9 +63,9 @@ def test_the_loss_is_that_of_the_model(make_step):
 def test_the_temperature_is_kept_within_its_bounds(make_step, start, end):
     model, step = make_step(max_grad_norm=1e-6)
     with torch.no_grad():
-        model.logit_scale.fill_(start)
+        model.model.logit_scale.fill_(start)
     assert step().is_taken
-    assert model.logit_scale.item() == pytest.approx(end, abs=1e-4)
+    assert model.model.logit_scale.item() == pytest.approx(end, abs=1e-4)
 
 
 def test_the_step_is_taken_after_the_last_batch_of_an_accumulation(make_step):
@@ -77,7 +79,7 @@ def test_the_step_is_taken_after_the_last_batch_of_an_accumulation(make_step):
 def test_a_step_that_is_not_finite_is_not_taken(make_step):
     model, step = make_step()
     with torch.no_grad():
-        model.text_projection.weight[0, 0] = math.inf
+        model.model.text_projection.weight[0, 0] = math.inf
     before = get_weights(model)
     result = step()
     assert result.is_update and not result.is_taken
