@@ -28,7 +28,7 @@ extras["heic"] = ["pillow-heif>=1.0"]  # HEIC; not in a plain installation, sinc
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
 extras["openvino"] = ["openvino>=2026.4"]  # embeds faster on a CPU; by itself, since it reports its use to Intel
 extras["int8"] = [*extras["openvino"], "nncf>=3.4"]
-extras["serve"] = ["httpcore>=1", "pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddings by OpenAI's API
+extras["serve"] = ["pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddings by OpenAI's API
 # Other libraries that the model works with
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
 extras["mteb"] = ["mteb>=2.26"] + extras["sentence-transformers"]

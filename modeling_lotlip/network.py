@@ -1,15 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Addresses: which are listened at, and which are of the internet."""
+"""Addresses that a server listens at."""
 
 import ipaddress
 import socket
-
-
-# IPv6 addresses that stand for IPv4 ones behind a translator: who knows which
-TRANSLATED = [
-    ipaddress.ip_network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
-]
 
 
 def is_loopback(host: str) -> bool:
@@ -57,21 +51,3 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"--host {host} --port {port} cannot be listened at: {reason}. Name others.") from error
-
-
-def is_public(address: str) -> bool:
-    """
-    Whether an IP address is one of the internet: not this machine, not a private network.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.network import is_public
-
-    >>> [is_public(address) for address in ("8.8.8.8", "127.0.0.1", "10.0.0.1", "169.254.169.254", "::ffff:127.0.0.1")]
-    [True, False, False, False, False]
-    ```"""
-    ip = ipaddress.ip_address(address.partition("%")[0])  # without the zone
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    is_translated = any(ip in network for network in TRANSLATED if network.version == ip.version)
-    return ip.is_global and not ip.is_multicast and not is_translated

@@ -64,12 +64,12 @@ def serve(folder: Path, model: str, text: str, args: VisitorArguments) -> Iterat
     with listen("127.0.0.1", 0) as probe:
         port = probe.getsockname()[1]
     options = {"model": model, "device": args.device, "port": port, "index_dir": folder / "indices"}
-    command = [sys.executable, "-m", "lotlip", "app", str(folder / "photos")]
+    command = [sys.executable, "-m", "lotlip", "app", str(folder / "photos"), "--no_browser"]
     command += [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     with open(folder / "output.txt", "w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
-        while not re.search("Search your pictures at", (folder / "output.txt").read_text()):
+        while not re.search("Search your images at", (folder / "output.txt").read_text()):
             if process.poll() is not None:
                 raise RuntimeError(f"The page has not started: {(folder / 'output.txt').read_text()}")
             time.sleep(0.1)

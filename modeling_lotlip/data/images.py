@@ -213,6 +213,20 @@ def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
     return image.convert("RGB").resize(target, resizing.resample, box=box)
 
 
+def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcessor) -> PIL.Image.Image:
+    """
+    The middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one. An image processor that
+    resizes the short side, and crops the center, would make gigabytes of 1 x 60,000 pixels. One that resizes to a
+    fixed size gets the image as it is.
+    """
+    resizing = Resizing.of(image_processor)
+    if resizing is not None and resizing.size is not None:
+        return image
+    longest_edge = MAX_ASPECT_RATIO * min(image.size)
+    left, top = (max(0, side - longest_edge) // 2 for side in image.size)
+    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
+
+
 def read_file(file: dict | None) -> bytes:
     """
     The bytes of an undecoded image.

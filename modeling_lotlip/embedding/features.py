@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import ModelOutput
 
+from ..data.images import bound_aspect_ratio
 from .families import find_family
 
 
@@ -84,8 +85,9 @@ def prepare_images(processor: ProcessorMixin, images: list[Image.Image]) -> dict
         processor (`ProcessorMixin`):
             The model's processor.
         images (`list[Image]`):
-            Upright RGB images.
+            Upright RGB images, of which [`bound_aspect_ratio`] may leave the middle.
     """
+    images = [bound_aspect_ratio(image, processor.image_processor) for image in images]
     budgets = find_family(processor).patch_budgets
     if not budgets:
         return dict(processor.image_processor(images, return_tensors="pt"))

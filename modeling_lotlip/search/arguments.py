@@ -135,6 +135,7 @@ class PageArguments(IndexArguments):
     host: str = argument(
         "127.0.0.1", "The address to listen at. `0.0.0.0`: whoever reaches this machine reaches the page."
     )
+    no_browser: bool = argument(False, "Do not open the page in a browser.")
     share: bool = argument(False, "Also make a public address, through Gradio's servers.")
     auth_file: Path | None = argument(
         None, "A file with a line USER:PASSWORD for each user, which only you can read.", metavar="FILE"

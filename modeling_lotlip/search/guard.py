@@ -1,21 +1,156 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What visitors may send to the search page."""
+"""What browsers and visitors may send to a server of this package, as ASGI middleware."""
 
 import json
+from asyncio import Lock, sleep
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..network import is_loopback
 
-# The most bytes of an uploaded picture, and of any other request
-MAX_UPLOAD, MAX_REQUEST = 64 * 2**20, 2**20
-# What is around the picture in the request that uploads it
+
+# The most bytes of an uploaded image, of all of them together, and of any other request
+MAX_UPLOAD, MAX_UPLOADS, MAX_REQUEST = 64 * 2**20, 2**30, 2**20
+# What is around the image in the request that uploads it
 ENVELOPE = 2**16
+# What a wrong login costs
+SECONDS_AFTER_WRONG_LOGIN = 1.0
 # Addresses of Gradio that start programs, write files or ask other servers, and that the page has no use for
 UNUSED = ("proxy=", "process_recording", "deep_link", "vibe-")
-NOTHING_FETCHED = "This page fetches nothing from elsewhere: upload the picture."
+NOTHING_FETCHED = "This page fetches nothing from elsewhere: upload the image."
+
+
+def refuse(status: int, message: str) -> JSONResponse:
+    """An error in the form of Gradio's."""
+    return JSONResponse({"detail": message}, status)
+
+
+class SameOrigin:
+    """
+    Answers no other web site: a browser may open the page from anywhere, but what comes from the scripts, forms and
+    images of another site is refused, and so is a name that an attacker has given to this machine (DNS rebinding).
+
+    Args:
+        app (`ASGIApp`):
+            The server.
+        is_local (`bool`):
+            Whether only this machine reaches it, so that its host has no other name than a loopback one.
+    """
+
+    def __init__(self, app: ASGIApp, is_local: bool):
+        self.app, self.is_local = app, is_local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        if scope["type"] != "lifespan" and (problem := self.find_problem(Headers(scope=scope))):
+            app = refuse(403, problem)
+        await app(scope, receive, send)
+
+    def find_problem(self, headers: Headers) -> str | None:
+        """Why a request is refused, or None."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.is_local and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+            return f"This server answers at 127.0.0.1 and localhost, not at {host!r}."
+        is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")  # the latter: another port, say
+        if is_foreign and headers.get("sec-fetch-mode") == "navigate":  # a link
+            is_foreign = False
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            is_foreign = True
+        return "This server answers no other web site." if is_foreign else None
+
+
+class Guard:
+    """
+    Stands before Gradio's server: requests have a size, and name no file of another machine, which Gradio would fetch
+    for a visitor; wrong logins take time; the cookie of a user stays on the page's site.
+
+    Args:
+        app (`ASGIApp`):
+            The server.
+        uploads (`Path`):
+            The folder of uploaded images. The oldest ones are deleted where there are more than `MAX_UPLOADS` bytes.
+    """
+
+    def __init__(self, app: ASGIApp, uploads: Path):
+        self.app, self.uploads = app, uploads
+        self.num_uploading = 0  # bytes
+        self.logins = WeakValueDictionary()  # a lock for each address that logs in
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request, route = Request(scope, receive), scope["path"].rstrip("/")
+        is_upload = route.endswith("/upload")
+        refusal = check_headers(request, MAX_UPLOAD + ENVELOPE if is_upload else MAX_REQUEST)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        elif route.endswith("/login"):
+            await self.log_in(scope, receive, send)
+        elif is_upload:
+            await self.upload(int(request.headers.get("content-length", "0")), scope, receive, send)
+        else:
+            try:
+                body = await request.body()
+            except ClientDisconnect:
+                return
+            await (check_body(body) or self.app)(scope, repeat(body, receive), send)
+
+    async def upload(self, num_bytes: int, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes an image on, which goes to the disk as it comes."""
+        app, self.num_uploading = self.app, self.num_uploading + num_bytes
+        try:
+            if self.num_uploading > MAX_UPLOADS:
+                app = refuse(503, "Too many images are being uploaded. Try again.")
+            else:
+                delete_oldest(self.uploads, MAX_UPLOADS - self.num_uploading)
+            await app(scope, receive, send)
+        finally:
+            self.num_uploading -= num_bytes
+
+    async def log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a login on, one of an address at a time, with a second's rest after a wrong one."""
+        is_wrong = False
+
+        async def send_login(message: Message) -> None:
+            nonlocal is_wrong
+            if message["type"] == "http.response.start":
+                is_wrong = message["status"] >= 400
+                headers = MutableHeaders(raw=message["headers"])
+                cookies = headers.getlist("set-cookie")
+                del headers["set-cookie"]
+                for cookie in cookies:
+                    headers.append("set-cookie", cookie.replace("SameSite=none", "SameSite=lax"))
+                message = {**message, "headers": headers.raw}
+            await send(message)
+
+        address = (scope.get("client") or ("",))[0]
+        async with self.logins.setdefault(address, Lock()):
+            await self.app(scope, receive, send_login)
+            if is_wrong:
+                await sleep(SECONDS_AFTER_WRONG_LOGIN)
+
+
+def delete_oldest(folder: Path, max_bytes: int) -> None:
+    """Deletes the oldest files of a folder until at most so many bytes are left."""
+    files = []
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # Gradio deletes files too
+            files += [(path.stat(), path)] if path.is_file() else []
+    num_bytes = sum(status.st_size for status, _ in files)
+    for status, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
+        if num_bytes <= max_bytes:
+            return
+        path.unlink(missing_ok=True)
+        num_bytes -= status.st_size
 
 
 def names_address(value: object) -> bool:
@@ -31,40 +166,6 @@ def names_address(value: object) -> bool:
         elif isinstance(value, list):
             pending += value
     return False
-
-
-class Guard:
-    """
-    Stands before Gradio's server, as ASGI middleware: requests have a size, and name no file of another machine, which
-    Gradio would fetch for a visitor.
-
-    Args:
-        app (`ASGIApp`):
-            The server.
-    """
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request = Request(scope, receive)
-        is_upload = request.headers.get("content-type", "").lower().startswith("multipart/")
-        refusal = check_headers(request, MAX_UPLOAD + ENVELOPE if is_upload else MAX_REQUEST)
-        if refusal is None and not is_upload:  # what is uploaded goes to the disk as it comes
-            try:
-                body = await request.body()
-            except ClientDisconnect:
-                return
-            refusal, receive = check_body(body), again(body, receive)
-        await (refusal or self.app)(scope, receive, send)
-
-
-def refuse(status: int, message: str) -> JSONResponse:
-    """An error in the form of Gradio's own."""
-    return JSONResponse({"detail": message}, status)
 
 
 def check_headers(request: Request, limit: int) -> JSONResponse | None:
@@ -89,11 +190,11 @@ def check_body(body: bytes) -> JSONResponse | None:
         return None
 
 
-def again(body: bytes, receive: Receive) -> Receive:
+def repeat(body: bytes, receive: Receive) -> Receive:
     """Gives a body that was read once more, then what comes after it."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def receive_again() -> Message:
+    async def receive_body() -> Message:
         return messages.pop() if messages else await receive()
 
-    return receive_again
+    return receive_body

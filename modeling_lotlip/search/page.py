@@ -4,11 +4,10 @@
 
 import logging
 import os
-import signal
+import time
 from collections.abc import Callable
-from itertools import count
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event
 from typing import Any
 
 
@@ -23,9 +22,10 @@ except ImportError as error:
 
 from ..embedding.models import load_model
 from ..embedding.store import check_model
+from ..signals import StopSignal
 from .arguments import PageArguments, SearchModelArguments
 from .filters import Filter
-from .guard import MAX_UPLOAD, Guard
+from .guard import MAX_UPLOAD, Guard, SameOrigin
 from .index import Index, find_index, is_index, load_embeddings
 from .models import choose_model
 from .pictures import PictureFolder, PictureRows, encode_picture
@@ -274,16 +274,21 @@ def open_searcher(
     return Searcher(model, processor, pictures, index, is_kept=False, splitter=splitter, **options)
 
 
-def launch(page: gr.Blocks, arguments: PageArguments, logins: list[tuple[str, str]] | None = None) -> str:
+def launch(
+    page: gr.Blocks, arguments: PageArguments, uploads: Path, logins: list[tuple[str, str]] | None = None
+) -> str:
     """Serves a page in threads of its own, to everyone or to users with passwords. Returns where it is."""
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # else all programs on this machine share one
     page.queue(max_size=MAX_WAITING, api_open=False)
+    middleware = [Middleware(SameOrigin, not arguments.is_shared), Middleware(Guard, uploads)]
     page.launch(
         server_name=arguments.host,
         server_port=arguments.port,
         share=arguments.share,
         auth=logins,
         max_file_size=MAX_UPLOAD,
-        app_kwargs={"middleware": [Middleware(Guard)]},
+        app_kwargs={"middleware": middleware},
+        inbrowser=not arguments.no_browser,
         ssr_mode=False,  # whose server would stand before the guard
         theme=gr.themes.Base(**FONTS),
         css=read_resource("page.css"),
@@ -295,26 +300,18 @@ def launch(page: gr.Blocks, arguments: PageArguments, logins: list[tuple[str, st
 
 
 def serve(searcher: Searcher, arguments: PageArguments, logins: list[tuple[str, str]] | None = None) -> None:
-    """Serves the page of a collection until Ctrl-C, to everyone or to users with passwords."""
-    is_interrupted, num_interrupts = Event(), count(1)
-
-    def interrupt(*_: object) -> None:
-        is_interrupted.set()
-        if next(num_interrupts) > 2:  # the second one is of one who is in a hurry, the third of one who waits
-            os._exit(130)
-
-    signal.signal(signal.SIGINT, interrupt)
-    with TemporaryDirectory(prefix="lotlip-uploads-", ignore_cleanup_errors=True) as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads  # else all programs on this machine share one
+    """Serves the page of a collection until Ctrl-C or SIGTERM, to everyone or to users with passwords."""
+    # the folder is deleted at the end, with what was uploaded
+    with TemporaryDirectory(prefix="lotlip-uploads-", ignore_cleanup_errors=True) as uploads, StopSignal("") as stop:
         page = build_page(searcher, arguments.k)
         searcher.start_update()
         try:
-            address = launch(page, arguments, logins)
+            address = launch(page, arguments, Path(uploads), logins)
             if arguments.is_shared and logins is None:
-                logger.warning("There is no password: whoever finds the page can search, and see, the pictures.")
-            print(f"Search your pictures at {address} (Ctrl-C ends it).", flush=True)
-            is_interrupted.wait()
-            print()
+                logger.warning("There is no password: whoever finds the page can search, and see, the images.")
+            print(f"Search your images at {address} (Ctrl-C ends it).", flush=True)
+            while not stop.is_received():
+                time.sleep(0.1)
         finally:
             searcher.stop()
             page.close(verbose=False)

@@ -15,24 +15,16 @@ class ServingArguments(Arguments):
 
     host: str = argument("127.0.0.1", "The address to listen at. `0.0.0.0`: whoever reaches this machine is served.")
     port: int = argument(8000, "The port to listen at. 0: any that is free.", least=0, most=65535)
-    max_batch_size: int = argument(256, "The most texts and pictures in a request.", least=1)
-    max_bytes: int = argument(32 * 2**20, "The most bytes of a request, and of a picture that is fetched.", least=1)
-    max_pixels: int = argument(50_000_000, "The most pixels of a picture.", least=1)
-    max_waiting: int = argument(1024, "The most texts and pictures of all requests at a time.", least=1)
-    allow_urls: str = argument(
-        "none",
-        "Fetch pictures from http(s) addresses that a request names: of the internet, or of your own network and this "
-        "machine too.",
-        choices=("none", "public", "all"),
-    )
+    max_batch_size: int = argument(256, "The most texts and images in a request.", least=1)
+    max_bytes: int = argument(32 * 2**20, "The most bytes of a request.", least=1)
+    max_pixels: int = argument(50_000_000, "The most pixels of an image.", least=1)
+    max_waiting: int = argument(1024, "The most texts and images of all requests at a time.", least=1)
     served_model_name: str | None = argument(
         None, "What requests call the model. Default: its name, as it is given here."
     )
 
     def __post_init__(self):
         super().__post_init__()
-        if self.port > 65535:
-            raise ValueError(f"--port must be at most 65535, got {self.port}.")
         if self.max_waiting < self.max_batch_size:
             raise ValueError(
                 f"--max_waiting {self.max_waiting} must be at least --max_batch_size {self.max_batch_size}: a request "

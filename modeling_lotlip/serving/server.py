@@ -13,7 +13,7 @@ import torch
 
 from ..embedding.arguments import ModelArguments
 from ..embedding.models import load_model
-from ..network import listen
+from ..network import is_loopback, listen
 from .arguments import ServingArguments
 from .embedder import Embedded, Embedder, RequestError
 
@@ -23,9 +23,12 @@ try:
     from pydantic import BaseModel, ConfigDict, ValidationError
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
+
+    from ..search.guard import SameOrigin
 except ImportError as error:
     raise ImportError(f'The server lacks {error.name}: `pip install "lotlip[serve]"` brings it.') from error
 
@@ -54,26 +57,7 @@ class EmbeddingRequest(BaseModel):
 
 
 class Load:
-    """
-    What is being answered, each kind of it up to a limit.
-
-    Args:
-        limits (`dict[str, int]`):
-            The most of each kind.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.serving.server import Load
-
-    >>> load = Load(requests=2)
-    >>> with load.share() as take:
-    ...     take("requests", 2)
-    ...     dict(load.taken)
-    {'requests': 2}
-    >>> dict(+load.taken)
-    {}
-    ```"""
+    """What is being answered, each kind of it (`requests=128`) up to a limit."""
 
     def __init__(self, **limits: int):
         self.limits, self.taken = limits, Counter()
@@ -84,18 +68,18 @@ class Load:
         The share of one request, which ends with the block: a function that adds to it, and raises a `RequestError`
         where there is no room.
         """
-        own = Counter()
+        share = Counter()
 
-        def take(what: str, number: int) -> None:
-            if self.taken[what] + number > self.limits[what]:
-                raise RequestError(f"The server is busy: it has {self.limits[what]} {what}. Try again.", status=503)
-            own[what] += number
-            self.taken[what] += number
+        def take(kind: str, number: int) -> None:
+            if self.taken[kind] + number > self.limits[kind]:
+                raise RequestError(f"The server is busy: it has {self.limits[kind]} {kind}. Try again.", status=503)
+            share[kind] += number
+            self.taken[kind] += number
 
         try:
             yield take
         finally:
-            self.taken -= own
+            self.taken -= share
 
 
 async def read_request(request: Request, limits: ServingArguments, take: Callable[[str, int], None]) -> bytes:
@@ -127,7 +111,7 @@ def parse_request(body: bytes) -> EmbeddingRequest:
 
 
 def check_request(asked: EmbeddingRequest, name: str, dims: list[int], max_batch_size: int) -> list[str]:
-    """The texts and pictures that are asked for. Raises a `RequestError` if the model cannot answer that."""
+    """The texts and images that are asked for. Raises a `RequestError` if the model cannot answer that."""
     if asked.model != name:
         message = f"The model `{asked.model}` is not served here, but `{name}`."
         raise RequestError(message, "model", status=404, code="model_not_found")
@@ -137,7 +121,7 @@ def check_request(asked: EmbeddingRequest, name: str, dims: list[int], max_batch
         raise RequestError(message, "dimensions")
     entries = [asked.input] if isinstance(asked.input, str) else asked.input
     if not entries:
-        raise RequestError("`input` is empty: send a text or a picture.", "input")
+        raise RequestError("`input` is empty: send a text or an image.", "input")
     if len(entries) > max_batch_size:
         message = f"`input` has {len(entries)} entries, the most in a request are {max_batch_size}."
         raise RequestError(message, "input")
@@ -183,7 +167,7 @@ async def create_embeddings(request: Request) -> Response:
             return Response(status_code=CLIENT_LEFT)
         asked = parse_request(body)
         entries = check_request(asked, state.name, embedder.dims, limits.max_batch_size)
-        take("texts and pictures", len(entries))
+        take("texts and images", len(entries))
         embedded = await embed_for(request, embedder, entries)
     if embedded is None:
         return Response(status_code=CLIENT_LEFT)
@@ -249,9 +233,10 @@ def create_app(embedder: Embedder, name: str) -> Starlette:
         Route("/health", tell_health, methods=["GET"]),
     ]
     handlers = {RequestError: report, HTTPException: report, Exception: report}
-    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    middleware = [Middleware(SameOrigin, is_loopback(embedder.limits.host))]
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
     app.state.embedder, app.state.name = embedder, name
-    limits = {"bytes": MAX_TOTAL * embedder.limits.max_bytes, "texts and pictures": embedder.limits.max_waiting}
+    limits = {"bytes": MAX_TOTAL * embedder.limits.max_bytes, "texts and images": embedder.limits.max_waiting}
     app.state.load = Load(requests=MAX_REQUESTS, **limits)
     return app
 

@@ -1,12 +1,15 @@
 """`lotlip app`: what is wrong is told in a line before anything is served."""
 
+import signal
 import socket
 import sys
 
+import httpx
 import pytest
 
 import lotlip
 from modeling_lotlip.search.arguments import PageArguments
+from tests.helpers.browser import serve
 
 
 @pytest.mark.parametrize(
@@ -47,7 +50,6 @@ def test_a_wrong_folder_is_told_before_an_extra_that_is_missing(tmp_path, monkey
         (["--embeddings_dir", "e", "--index_dir", "i"], "--index_dir has no effect on --embeddings_dir"),
         (["--embeddings_dir", "e", "--sub_caption_splitter", "paper"], "--sub_caption_splitter has no effect on"),
         (["photos", "--k", "0"], "--k must be at least 1, got 0."),
-        (["photos", "--caption_column", "caption"], "unrecognized arguments: --caption_column caption"),
     ],
 )
 def test_no_argument_is_ignored(arguments, message, capsys):
@@ -89,3 +91,18 @@ def test_a_file_of_users_is_read_before_the_model(tmp_path, capsys):
     arguments = [str(tmp_path), "--model", "nowhere", "--auth_file", str(tmp_path / "users"), "--port", "1"]
     assert lotlip.main(["app", *arguments]) == 2
     assert "users, line 1: write USER:PASSWORD" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_deletes_what_was_uploaded(number, model_dir, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    options = ("--model", model_dir, "--index_dir", tmp_path / "indices")
+    with serve(tmp_path / "output.txt", tmp_path / "photos", *options) as (address, process):
+        file = {"files": ("a.png", b"an image", "image/png")}
+        httpx.post(f"{address}/gradio_api/upload", files=file, trust_env=False).raise_for_status()
+        assert [path.name for path in tmp_path.glob("lotlip-uploads-*/*/*")] == ["a.png"]
+        process.send_signal(number)
+        assert process.wait(60) == 0
+    assert not list(tmp_path.glob("lotlip-uploads-*"))
+    assert "Traceback" not in (tmp_path / "output.txt").read_text()

@@ -18,22 +18,28 @@ import lotlip
 ROOT = Path(__file__).parents[2]
 
 
-def test_it_answers_until_ctrl_c(model_dir):
+@pytest.mark.parametrize(
+    "number, status, last",
+    [(signal.SIGINT, 130, "lotlip serve: interrupted."), (signal.SIGTERM, -signal.SIGTERM, None)],
+)
+def test_it_answers_until_a_signal(number, status, last, model_dir):
     command = [sys.executable, "-m", "lotlip", "serve", "--model", str(model_dir), "--device", "cpu", "--port", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as server:
+    options = {"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "text": True}
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # a job in the background of a shell inherits that SIGINT is ignored
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, **options) as server:
         try:
             address = re.search(r"http://127\.0\.0\.1:\d+/v1", server.stdout.readline())[0]
             http_client = httpx.Client(trust_env=False)
             with openai.OpenAI(base_url=address, api_key="none", http_client=http_client) as client:
                 assert len(client.embeddings.create(model=str(model_dir), input=["a red boat", "a tree"]).data) == 2
-            server.send_signal(signal.SIGINT)
+            server.send_signal(number)
             _, errors = server.communicate(timeout=60)
         finally:
             server.kill()
-    assert server.returncode == 130 and "Traceback" not in errors
-    assert errors.splitlines()[-1] == "lotlip serve: interrupted."
+    assert server.returncode == status and "Traceback" not in errors
+    assert last is None or errors.splitlines()[-1] == last
 
 
 def fail(arguments: list[str], capsys) -> str:

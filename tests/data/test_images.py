@@ -3,22 +3,26 @@
 import re
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
 import pytest
 from datasets import Dataset, Features, Image
+from transformers import CLIPImageProcessor, SiglipImageProcessor
 
 from modeling_lotlip import LotlipImageProcessor
 from modeling_lotlip.data.images import (
     IMAGE_EXTENSIONS,
     Resizing,
     UnreadableImageError,
+    bound_aspect_ratio,
     name_row,
     read_file,
     read_image,
     undecoded,
 )
+from modeling_lotlip.embedding.features import prepare_images
 from modeling_lotlip.image_processing_pil_lotlip import MAX_ASPECT_RATIO, LotlipImageProcessorPil
 from tests.helpers import photographs
 
@@ -112,6 +116,24 @@ def test_a_jpeg_too_thin_to_be_resized_is_decoded_whole():
         (MAX_ASPECT_RATIO + 1, (8 * MAX_ASPECT_RATIO + 8, 8)),
     ):
         assert read_image(encode(PIL.Image.new("RGB", (8 * ratio, 8)), "jpeg"), resizing=resizing).size == size
+
+
+def test_of_a_strip_an_image_processor_gets_the_middle():
+    """Before its processor resizes the short side of 1 x 60,000 pixels."""
+
+    class ImageProcessor:
+        def __call__(self, images, **options):
+            self.sizes = [image.size for image in images]
+            return {}
+
+    image_processor, sizes = ImageProcessor(), [(1, 60_000), (640, 20), (30, 40)]
+    images = [PIL.Image.new("RGB", size) for size in sizes]
+    prepare_images(SimpleNamespace(image_processor=image_processor), images)
+    assert image_processor.sizes == [(1, 32), (640, 20), (30, 40)]
+    middle = bound_aspect_ratio(PIL.Image.linear_gradient("L").resize((4, 256)).rotate(90, expand=True), None)
+    assert middle.size == (128, 4) and middle.getpixel((64, 0)) == pytest.approx(128, abs=1)
+    assert bound_aspect_ratio(images[0], SiglipImageProcessor()) is images[0]
+    assert bound_aspect_ratio(images[0], CLIPImageProcessor()).size == (1, 32)
 
 
 @pytest.mark.parametrize(

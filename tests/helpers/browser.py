@@ -22,7 +22,7 @@ def serve(output: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Po
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "lotlip", "app", "--port", port, "--device", "cpu", *arguments]
+    command = [sys.executable, "-m", "lotlip", "app", "--port", port, "--device", "cpu", "--no_browser", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with open(output, "w") as file:
         process = subprocess.Popen(
@@ -30,7 +30,7 @@ def serve(output: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Po
         )
     try:
         deadline = time.monotonic() + 180
-        while not re.search("Search your pictures at", output.read_text()):
+        while not re.search("Search your images at", output.read_text()):
             assert process.poll() is None and time.monotonic() < deadline, output.read_text()
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}", process

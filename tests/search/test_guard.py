@@ -1,5 +1,6 @@
-"""Visitors of the page, over HTTP: they reach the pictures of the collection and no other file, within bounds."""
+"""Visitors of the page, over HTTP: they reach the images of the collection and no other file, within bounds."""
 
+import asyncio
 import io
 import json
 import os
@@ -34,10 +35,12 @@ def visit(searcher: Searcher, uploads: Path, logins: list[tuple[str, str]] | Non
     with listen("127.0.0.1", 0) as probe:
         port = probe.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+        patch.setenv("GRADIO_TEMP_DIR", "")  # which the page sets: to have it as it was
         built = page.build_page(searcher, 4)
         try:
-            yield page.launch(built, PageArguments(photos=".", port=port), logins).rstrip("/")
+            yield page.launch(built, PageArguments(photos=".", port=port, no_browser=True), uploads, logins).rstrip(
+                "/"
+            )
         finally:
             built.close(verbose=False)
 
@@ -75,8 +78,13 @@ def searcher(collection, model_and_processor, tmp_path_factory) -> Searcher:
 
 
 @pytest.fixture(scope="module")
-def address(searcher, tmp_path_factory):
-    with visit(searcher, tmp_path_factory.mktemp("uploads")) as address:
+def uploads(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def address(searcher, uploads):
+    with visit(searcher, uploads) as address:
         yield address
 
 
@@ -222,6 +230,78 @@ def test_gradio_itself_refuses_a_file_that_is_too_large(http, monkeypatch):
     assert answer.status_code == 413 and "maximum allowed size" in answer.text
 
 
+def test_uploads_have_a_size_in_sum(http, uploads, monkeypatch):
+    def send(color: int) -> Path:
+        image = Image.effect_noise((100, 100), color)
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        answer = http.post("/gradio_api/upload", files={"files": ("a.png", file.getvalue(), "image/png")})
+        assert answer.status_code == 200
+        return Path(answer.json()[0])
+
+    first, second = send(20), send(40)
+    assert uploads in first.parents and first.exists() and second.exists()
+    monkeypatch.setattr(guard, "MAX_UPLOADS", second.stat().st_size + 12_000)
+    third = send(60)
+    assert not first.exists() and second.exists() and third.exists()
+    monkeypatch.setattr(guard, "MAX_UPLOADS", 100)
+    answer = http.post("/gradio_api/upload", files={"files": ("a.png", bytes(200), "image/png")})
+    assert answer.status_code == 503 and third.exists()
+
+
+def test_no_other_web_site_is_answered(http):
+    port = http.base_url.port
+    for headers in (
+        {"origin": "http://example.org"},
+        {"origin": "null"},
+        {"origin": f"http://localhost:{port + 1}", "sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},  # an image or a script
+        {"host": f"example.org:{port}"},  # a name that leads to 127.0.0.1
+        {"host": f"example.org:{port}", "origin": f"http://example.org:{port}", "sec-fetch-site": "same-origin"},
+        {"origin": "http://example.org", "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},  # a form
+        {"host": ""},
+    ):
+        answers = [http.get("/config", headers=headers), http.get("/", headers=headers)]
+        answers.append(http.post("/gradio_api/call/search", json={"data": []}, headers=headers))
+        assert {answer.status_code for answer in answers} == {403}, headers
+    for headers in (
+        {"origin": f"http://127.0.0.1:{port}", "sec-fetch-site": "same-origin"},
+        {"host": f"localhost:{port}", "origin": f"http://localhost:{port}"},
+        {"host": f"[::1]:{port}"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},  # a link
+    ):
+        assert http.get("/config", headers=headers).status_code == 200, headers
+
+
+def test_an_address_has_to_wait_after_a_wrong_login(monkeypatch, tmp_path):
+    events = []
+
+    async def app(scope, receive, send):
+        events.append(scope["client"][0])
+        await send({"type": "http.response.start", "status": scope["status"], "headers": []})
+
+    async def rest(seconds):
+        events.append(seconds)
+        for _ in range(9):
+            await asyncio.sleep(0)
+
+    async def log_in(*statuses: int, addresses: str) -> None:
+        async def send(message):
+            pass
+
+        server = guard.Guard(app, tmp_path)
+        scope = {"type": "http", "path": "/login", "headers": [], "method": "POST"}
+        scopes = [scope | {"status": status, "client": (address, 1)} for status, address in zip(statuses, addresses)]
+        await asyncio.gather(*(server(scope, None, send) for scope in scopes))
+
+    monkeypatch.setattr(guard, "sleep", rest)
+    asyncio.run(log_in(400, 400, 200, addresses="aaa"))
+    assert events == ["a", 1.0, "a", 1.0, "a"]
+    events.clear()
+    asyncio.run(log_in(400, 400, addresses="ab"))
+    assert events == ["a", 1.0, "b", 1.0] or events == ["a", "b", 1.0, 1.0]
+
+
 def test_what_is_wrong_with_an_uploaded_picture_is_told(address, tmp_path):
     bomb, postscript, cut = io.BytesIO(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
@@ -295,6 +375,9 @@ def test_only_users_are_let_in(searcher, collection, tmp_path):
         for user, password in (("anna", "another one"), ("anna", ""), ("", ""), ("carl", "a long: password")):
             answer = http.post("/login", data={"username": user, "password": password})
             assert answer.status_code in (400, 422)
+        answer = http.post("/login", data={"username": "anna", "password": "a long: password"})
+        cookies = answer.headers.get_list("set-cookie")
+        assert len(cookies) == 2 and all("SameSite=lax" in cookie and "HttpOnly" in cookie for cookie in cookies)
         with pytest.raises(Exception, match="[Cc]redentials|login"):
             Client(address, auth=("anna", "wrong"), verbose=False)
         client = Client(address, auth=("anna", "a long: password"), verbose=False)

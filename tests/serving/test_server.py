@@ -20,7 +20,7 @@ from PIL import Image
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import LoadingArguments
-from modeling_lotlip.embedding.batches import embed_corpus
+from modeling_lotlip.embedding.batches import Batch, embed_batch, embed_corpus
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.network import listen
 from modeling_lotlip.serving import embedder as embedder_module
@@ -135,9 +135,9 @@ POSTSCRIPT = "data:image/png;base64," + base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3
         ({"input": "a" * 100_001}, 413, "The request has more than 100000 bytes: send less."),
         ({"input": ["a boat", "data:image/png,abc"]}, 400, "`input[1]` is a data URL without base64"),
         ({"input": "data:image/png;base64,a*c"}, 400, "`input[0]` is no base64"),
-        ({"input": NO_PICTURE}, 400, "`input[0]` is no picture that can be read: it is none of JPEG"),
-        ({"input": POSTSCRIPT}, 400, "`input[0]` is no picture that can be read: it is none of JPEG"),
-        ({"input": CUT_OFF}, 400, "`input[0]` is no picture that can be read: The image is dam"),
+        ({"input": NO_PICTURE}, 400, "`input[0]` is no image that can be read: it is none of JPEG"),
+        ({"input": POSTSCRIPT}, 400, "`input[0]` is no image that can be read: it is none of JPEG"),
+        ({"input": CUT_OFF}, 400, "`input[0]` is no image that can be read: The image is dam"),
         ({"input": data_url(Image.new("1", (101, 100)))}, 413, "`input[0]` has 101 x 100 pixels, the most are 10000"),
         ({"input": "http://127.0.0.1:1/a.png"}, 400, "`input[0]` is an address, and this server fetches none"),
     ],
@@ -266,6 +266,30 @@ def test_pictures_and_texts_of_several_requests_are_computed_together(model_dir,
     assert sum(sizes) == 12 and len(sizes) <= 4  # two rounds, of texts and of pictures
 
 
+def test_images_of_several_numbers_of_patches_and_one_that_fails_are_computed_together(family_folders):
+    model, processor = load_model(str(family_folders("siglip2")), LoadingArguments(device="cpu"))
+    embedder = Embedder(model, processor, ServingArguments())
+    inputs = [
+        dict(processor.image_processor([image], max_num_patches=number, return_tensors="pt"))
+        for image, number in zip(PICTURES, (16, 36, 16))
+    ]
+    broken = inputs[0] | {"pixel_values": inputs[0]["pixel_values"][..., :-1]}
+    waiting = [Batch([name], row) for name, row in zip("abc", inputs)] + [Batch(["broken"], broken)]
+    found = dict(embedder.compute(waiting))
+    assert found.pop("broken") is None and found.keys() == set("abc")
+    for batch in waiting[:3]:
+        torch.testing.assert_close(found[batch.entries[0]], embed_batch(model, batch)[0], rtol=0, atol=1e-6)
+
+
+def test_no_other_web_site_is_answered(address):
+    site, body = "http://example.org", {"model": "model", "input": "a boat"}
+    for headers in ({"origin": site}, {"host": "example.org"}, {"sec-fetch-site": "cross-site"}):
+        answer = httpx.post(f"{address}/v1/embeddings", json=body, headers=headers, trust_env=False)
+        assert answer.status_code == 403, headers
+    answer = httpx.post(f"{address}/v1/embeddings", json=body, headers={"origin": address}, trust_env=False)
+    assert answer.status_code == 200
+
+
 def test_a_failure_of_the_model_is_a_500_and_the_next_request_is_answered(client, monkeypatch):
     def fail(model, batch):
         raise RuntimeError("secret")
@@ -283,7 +307,7 @@ def test_a_failure_of_the_model_is_a_500_and_the_next_request_is_answered(client
     [
         ({"requests": 0}, {"input": "a boat"}, "0 requests"),
         ({"bytes": 100}, {"input": "a boat " * 20}, "100 bytes"),
-        ({"texts and pictures": 3}, {"input": ["a boat"] * 4}, "3 texts and pictures"),
+        ({"texts and images": 3}, {"input": ["a boat"] * 4}, "3 texts and images"),
     ],
 )
 def test_more_than_fits_is_told_to_come_again(limits, body, what, address, client, monkeypatch):
@@ -330,7 +354,7 @@ def send(address: str, body: bytes, length: int | None = None) -> socket.socket:
     """A client that asks, and does not wait for the answer."""
     place = httpx.URL(str(address))
     connection = socket.create_connection((place.host, place.port))
-    lines = ["POST /v1/embeddings HTTP/1.1", "Host: a", "Content-Type: application/json"]
+    lines = ["POST /v1/embeddings HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
     lines += [f"Content-Length: {length or len(body)}", "", ""]
     connection.sendall("\r\n".join(lines).encode() + body)
     return connection
