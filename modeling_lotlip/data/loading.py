@@ -26,6 +26,7 @@ from transformers.utils import logging
 
 from ..arguments import refuse_given
 from .arguments import SourceArguments
+from .folder import find_image_files, is_image_file, scan_folder
 from .images import IMAGE_EXTENSIONS, undecoded
 from .scenes import load_scenes
 from .webdataset import TolerantWebDataset
@@ -164,23 +165,28 @@ def load_built_split(
     except (DatasetGenerationError, StopIteration) as error:  # the latter where a file is empty
         cause = error.__cause__ or str(error) or "there are no rows."
         raise ValueError(f"{told} cannot be read: {cause}") from error
-    return with_file_names(builder.as_dataset(split), source)
+    files = [] if "[" in split else list_files(builder, split)
+    return with_file_names(builder.as_dataset(split), source, files)
 
 
-def with_file_names(dataset: Dataset, source: SourceArguments) -> Dataset:
+def with_file_names(dataset: Dataset, source: SourceArguments, files: list[str]) -> Dataset:
     """
-    The rows of a local folder of pictures with a column `file_name`, the path of each in the folder, which the builder
-    `imagefolder` drops; other rows as they are.
+    The rows of a local folder of images with a column `file_name`, the path of each in the folder, which the builder
+    `imagefolder` drops; other rows as they are. A warning says how many images are in no line of its metadata.
     """
     folder = (source.data_dir or ".") if source.dataset_name == "imagefolder" else source.dataset_name
     column = source.image_column
     is_folder = dataset.info.builder_name == "imagefolder" and os.path.isdir(folder)
     if not is_folder or FILE_NAME_COLUMN in dataset.features or not isinstance(dataset.features.get(column), Image):
         return dataset
-    folder, names = os.path.abspath(folder), []
-    for image in undecoded(dataset, column)[column]:
-        path = Path(image["path"])
-        names.append((path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix())
+    folder, paths = os.path.abspath(folder), [image["path"] for image in undecoded(dataset, column)[column]]
+    unused = sorted({file for file in files if is_image_file(file)}.difference(map(os.path.abspath, paths)))
+    if unused:
+        logger.warning_once(
+            f"{len(unused)} images of {folder} are left out, such as {unused[0]}: they are in no line of its metadata."
+        )
+    names = [Path(path) for path in paths]
+    names = [(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix() for path in names]
     return dataset.add_column(FILE_NAME_COLUMN, names)
 
 
@@ -196,9 +202,7 @@ def make_builder(
     """What reads a data set of the Hub or files, and the split that it has."""
     told = describe_source(source, data_files)
     try:
-        builder = load_dataset_builder(
-            source.dataset_name, source.dataset_config_name, data_dir=source.data_dir, data_files=data_files
-        )
+        builder = open_builder(source, data_files)
     except (OSError, ValueError) as error:
         raise ValueError(f"{told} cannot be loaded: {str(error).rstrip('.')}. Check these arguments.") from error
     if isinstance(builder, ImageFolder):
@@ -207,14 +211,45 @@ def make_builder(
     return builder, resolve_split(split, splits, told)
 
 
+def open_builder(source: SourceArguments, data_files: str | list[str] | None) -> DatasetBuilder:
+    """What reads the data; of a local folder of images its files by split, as `find_image_files` finds them."""
+    name, config_name = source.dataset_name, source.dataset_config_name
+    is_folder = os.path.isdir(name)
+    folder = os.path.join(name, source.data_dir or "") if is_folder else source.data_dir or "."
+    is_local = data_files is None and os.path.isdir(folder)
+    if is_local and (is_folder or name == "imagefolder") and (files := find_image_files(folder)):
+        return load_dataset_builder("imagefolder", config_name, data_files=files)
+    builder = load_dataset_builder(name, config_name, data_dir=source.data_dir, data_files=data_files)
+    if is_local and (is_folder or source.data_dir is not None):
+        warn_of_files_without_split(builder, folder)
+    return builder
+
+
+def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
+    """Says which files of a folder are in none of the splits that `datasets` finds in their names."""
+    used = {os.path.realpath(str(file)) for files in (builder.config.data_files or {}).values() for file in files}
+    endings = {os.path.splitext(file)[1] for file in used}
+    there = [os.path.join(folder, name) for name in scan_folder(folder).files if os.path.splitext(name)[1] in endings]
+    unused = [file for file in there if os.path.realpath(file) not in used]
+    if unused:
+        logger.warning_once(
+            f"{len(unused)} of {len(there)} files of {folder} are left out, such as {unused[0]}: words in the names "
+            f"of the others make these the splits {', '.join(map(str, builder.config.data_files))}. Name files with "
+            "`--data_files`."
+        )
+
+
+def list_files(builder: DatasetBuilder, split: str) -> list[str]:
+    """The files of a split, of which a slice has all."""
+    files, name = builder.config.data_files or {}, split.partition("[")[0]
+    names = list(files) if name == "all" else name.split("+")
+    return [str(file) for name in names for file in files.get(name, [])]
+
+
 def list_data_files(source: SourceArguments, split: str) -> set[str]:
     """The files of a split; its name with that of the data set, where these have none that are known."""
     builder, split = make_builder(source, source.data_files, split)
-    files = builder.config.data_files or {}
-    names = list(files) if split == "all" else split.split("+")
-    return {str(file) for name in names for file in files.get(name, [])} or {
-        f"{describe_source(source, source.data_files)} {name}" for name in names
-    }
+    return set(list_files(builder, split)) or {f"{describe_source(source, source.data_files)} {split}"}
 
 
 def describe_source(source: SourceArguments, data_files: str | list[str] | None) -> str:

@@ -1,6 +1,7 @@
 """The data set that the data arguments name: splits, files, columns, and what is said of those that are not there."""
 
 import json
+import os
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -102,6 +103,79 @@ def test_of_several_splits_one_must_be_named(tmp_path):
     for split in ("val", "val[:1]"):
         with pytest.raises(ValueError, match=message):
             load_split(source, split)
+
+
+PHOTOS = ["IMG_1.JPG", "beach_test.png", "train_station.png", "val_thorens.png", "test/e.png", "2020 [x]/train.png"]
+
+
+def open_folder(folder: Path, is_builder: bool, **options) -> SourceArguments:
+    name = "imagefolder" if is_builder else str(folder)
+    return SourceArguments(name, data_dir=str(folder) if is_builder else None, **options)
+
+
+@both_ways
+@pytest.mark.parametrize("is_builder", [True, False])
+def test_words_in_names_are_no_splits(tmp_path, caplog, is_builder, streaming):
+    folder = tmp_path / "photos [2020]"
+    write_images(folder, PHOTOS)
+    (folder / "IMG_1.JPG.json").write_text("{}")  # what Google Takeout puts beside an image
+    source = open_folder(folder, is_builder, streaming=streaming)
+    for split in ("train", "test") if streaming else ("train", "test", "train[:6]"):
+        rows = load_split(source, split).cast_column("image", Image(decode=False))
+        assert sorted(str(Path(row["image"]["path"]).relative_to(folder)) for row in rows) == sorted(PHOTOS)
+    assert "All images of" in caplog.text and "is outside of test" in caplog.text
+
+
+@both_ways
+@pytest.mark.parametrize("is_builder", [True, False])
+def test_folders_called_train_and_test_are_splits(tmp_path, caplog, is_builder, streaming):
+    write_images(tmp_path, ["train/a/test_1.png", "train/b/2.png", "test/a/train.png", "test/b/4.png"])
+    source = open_folder(tmp_path, is_builder, streaming=streaming)
+    for split, names in {"train": ["test_1.png", "2.png"], "test": ["train.png", "4.png"]}.items():
+        rows = load_split(source, split)
+        assert rows.features["label"].names == ["a", "b"]
+        rows = rows.cast_column("image", Image(decode=False))
+        assert [Path(row["image"]["path"]).name for row in rows] == names
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("is_builder", [True, False])
+def test_images_without_a_line_of_metadata_are_named(tmp_path, caplog, is_builder):
+    write_images(tmp_path, ["train_station.png", "beach_test.png", "in_no_line.png"])
+    lines = [{"file_name": name, "caption": name[:5]} for name in ("train_station.png", "beach_test.png")]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = load_split(open_folder(tmp_path, is_builder), "train")
+    assert rows["caption"][:] == ["train", "beach"] and rows["file_name"][:] == [line["file_name"] for line in lines]
+    assert f"1 images of {tmp_path} are left out, such as {tmp_path}/in_no_line.png" in caplog.text
+    caplog.clear()
+    (tmp_path / "in_no_line.png").unlink()
+    load_split(open_folder(tmp_path, is_builder), "train[:1]")
+    assert not caplog.text
+
+
+@both_ways
+def test_files_that_cannot_be_used_are_counted(tmp_path, caplog, streaming):
+    write_images(tmp_path, ["a.png", ".hidden.png"])
+    PIL.Image.new("RGB", (4, 3)).save(os.fsencode(tmp_path) + b"/\xff.png", "PNG")
+    (tmp_path / "b.png").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "c.png")
+    (tmp_path / "linked").symlink_to(tmp_path)
+    assert len(list(load_split(open_folder(tmp_path, True, streaming=streaming), "train"))) == 1
+    for told in ("1 with a name that is not UTF-8", "1 without a file behind it", "1 that is a pipe", "1 in a linked"):
+        assert told in caplog.text
+
+
+def test_files_outside_of_the_splits_of_names_are_told(tmp_path, caplog):
+    write_json(tmp_path / "train.json", range(2)), write_json(tmp_path / "extra.json", range(3))
+    assert read_numbers(SourceArguments("json", data_dir=str(tmp_path)), "train") == [0, 1]
+    assert f"1 of 2 files of {tmp_path} are left out, such as {tmp_path}/extra.json: words in the names" in caplog.text
+
+
+def test_a_card_says_what_the_splits_are(tmp_path):
+    write_images(tmp_path, ["a.png", "b.png"])
+    configurations = "configs:\n- config_name: default\n  data_files:\n  - split: first\n    path: a.png\n"
+    (tmp_path / "README.md").write_text(f"---\n{configurations}---\n")
+    assert len(load_split(SourceArguments(str(tmp_path)), "first")) == 1
 
 
 def test_splits_of_a_folder_that_was_saved(tmp_path):
