@@ -26,6 +26,8 @@ import numpy as np
 import onnxruntime
 import PIL.Image
 import torch
+from scaffold.original import build_original, build_processor
+from scaffold.timing import BenchmarkArguments, measure, report, set_up, write_results
 from sentence_transformers import SentenceTransformer
 from torch.nn.functional import normalize
 from transformers import pipeline
@@ -40,8 +42,6 @@ from modeling_lotlip import (
     LotlipVisionModelWithProjection,
 )
 from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.original import build_original, build_processor
-from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, set_up, write_results
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images
 from modeling_lotlip.embedding.features import prepare_images

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from scaffold.original import build_lotlip
+from scaffold.timing import TowerBenchmarkArguments, measure, report, set_up, write_results
 from torch import nn
 from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.original import build_lotlip
-from modeling_lotlip.benchmarking.timing import TowerBenchmarkArguments, measure, report, set_up, write_results
 
 
 @dataclass

@@ -11,10 +11,8 @@ import random
 from dataclasses import dataclass
 
 import torch
-
-from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.original import build_lotlip, build_original, build_processor
-from modeling_lotlip.benchmarking.timing import (
+from scaffold.original import build_lotlip, build_original, build_processor
+from scaffold.timing import (
     TowerBenchmarkArguments,
     encoder_flops,
     matrix_product_ceiling,
@@ -23,6 +21,8 @@ from modeling_lotlip.benchmarking.timing import (
     set_up,
     write_results,
 )
+
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.embedding.batches import Batch, embed_batch, embed_corpus, make_batches
 
 

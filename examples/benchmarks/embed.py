@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-
-from modeling_lotlip import LotlipModel
-from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.original import build_lotlip, build_original
-from modeling_lotlip.benchmarking.timing import (
+from scaffold.original import build_lotlip, build_original
+from scaffold.timing import (
     TowerBenchmarkArguments,
     encoder_flops,
     matrix_product_ceiling,
@@ -27,6 +24,9 @@ from modeling_lotlip.benchmarking.timing import (
     set_up,
     write_results,
 )
+
+from modeling_lotlip import LotlipModel
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 
 
 @dataclass

@@ -21,11 +21,8 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.original import build_lotlip
-from modeling_lotlip.benchmarking.timing import (
+from scaffold.original import build_lotlip
+from scaffold.timing import (
     BenchmarkArguments,
     measure,
     peak_memory,
@@ -33,6 +30,9 @@ from modeling_lotlip.benchmarking.timing import (
     set_up,
     write_results,
 )
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.loss import global_loss
 from modeling_lotlip.training.objectives import OBJECTIVES

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import onnxruntime
 import torch
+from scaffold.timing import BenchmarkArguments, measure, report, set_up, write_results
 
 from modeling_lotlip import (
     LotlipTextConfig,
@@ -21,7 +22,6 @@ from modeling_lotlip import (
     LotlipVisionModelWithProjection,
 )
 from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, set_up, write_results
 from modeling_lotlip.embedding.onnx import SUFFIXES, export_towers, format_table, sample_images, sample_texts
 
 

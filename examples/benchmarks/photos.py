@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import torch
+from scaffold.original import build_lotlip, build_processor
+from scaffold.timing import BenchmarkArguments, measure, report, set_up, write_results
 from sentence_transformers import SentenceTransformer
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.original import build_lotlip, build_processor
-from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, set_up, write_results
 from modeling_lotlip.data.images import Resizing, read_image
 from modeling_lotlip.embedding.batches import embed_images
 from modeling_lotlip.embedding.rows import RowCollator, embed_rows

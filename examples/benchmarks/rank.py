@@ -9,9 +9,7 @@ Ranks of images and texts in both directions, against the matrix product alone a
 from dataclasses import dataclass
 
 import torch
-
-from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.timing import (
+from scaffold.timing import (
     BenchmarkArguments,
     matrix_product_ceiling,
     measure,
@@ -20,6 +18,8 @@ from modeling_lotlip.benchmarking.timing import (
     set_up,
     write_results,
 )
+
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.metrics import retrieval_ranks, similarity_blocks
 
 

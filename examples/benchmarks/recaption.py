@@ -18,9 +18,9 @@ import psutil
 import pyarrow as pa
 from accelerate import PartialState
 from pyarrow import parquet
+from scaffold.timing import BenchmarkArguments, peak_memory, set_up, write_results
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.timing import BenchmarkArguments, peak_memory, set_up, write_results
 from modeling_lotlip.captioning.records import SCHEMA, Records
 
 

@@ -30,11 +30,8 @@ import PIL.Image
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, Image, load_dataset
-
-from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor
-from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.original import build_processor
-from modeling_lotlip.benchmarking.scaling import (
+from scaffold.original import build_processor
+from scaffold.scaling import (
     FLOAT32_BYTES,
     count_loss_memory,
     count_operations,
@@ -44,7 +41,10 @@ from modeling_lotlip.benchmarking.scaling import (
     gathered_bytes,
     loss_operations,
 )
-from modeling_lotlip.benchmarking.timing import BenchmarkArguments, set_up, write_results
+from scaffold.timing import BenchmarkArguments, set_up, write_results
+
+from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.training.arguments import ObjectiveArguments

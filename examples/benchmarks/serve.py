@@ -28,10 +28,10 @@ from pathlib import Path
 
 import httpx
 from openai import AsyncOpenAI
+from scaffold.original import build_lotlip, build_processor
+from scaffold.timing import BenchmarkArguments, set_up, write_results
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.original import build_lotlip, build_processor
-from modeling_lotlip.benchmarking.timing import BenchmarkArguments, set_up, write_results
 
 
 VARIANTS = {"together": 64, "one after the other": 1}

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scaffold.original import build_lotlip, build_processor
+from scaffold.timing import BenchmarkArguments, measure, report, write_results
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.original import build_lotlip, build_processor
-from modeling_lotlip.benchmarking.timing import BenchmarkArguments, measure, report, write_results
 
 
 @dataclass

@@ -32,14 +32,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import find_executable_batch_size
 from datasets import Dataset, Image
-from torch.utils.data import DataLoader
-from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
-
-from modeling_lotlip import LotlipConfig
-from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.original import build_lotlip, build_original, build_processor
-from modeling_lotlip.benchmarking.scaling import count_operations, count_variants
-from modeling_lotlip.benchmarking.timing import (
+from scaffold.original import build_lotlip, build_original, build_processor
+from scaffold.scaling import count_operations, count_variants
+from scaffold.timing import (
     TowerBenchmarkArguments,
     matrix_product_ceiling,
     measure,
@@ -48,6 +43,11 @@ from modeling_lotlip.benchmarking.timing import (
     set_up,
     write_results,
 )
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
+
+from modeling_lotlip import LotlipConfig
+from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.losses import blockwise_contrastive_loss

@@ -27,11 +27,11 @@ from pathlib import Path
 
 import httpx
 from gradio_client import Client, handle_file
+from scaffold.original import SPECIAL_TOKENS, build_lotlip
+from scaffold.timing import BenchmarkArguments, set_up, write_results
 
 from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.benchmarking.original import SPECIAL_TOKENS, build_lotlip
-from modeling_lotlip.benchmarking.timing import BenchmarkArguments, set_up, write_results
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.network import listen
 

@@ -1,42 +1,43 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The questions of the paper, answered by trainings: a grid of settings, each trained and evaluated with several seeds.
+The questions of the paper, answered by trainings: settings, each trained and evaluated with several seeds, on drawn
+scenes or on captioned images.
 
     python examples/paper/ablation.py --output_dir outputs/ablation --groups corners captions --seeds 0 1 2
-    python examples/paper/ablation.py --output_dir outputs/mine --dataset_name imagefolder --data_dir FOLDER \
-        --train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0
+    python examples/paper/ablation.py --output_dir outputs/lamps --groups captions --data_dir LAMPS \
+        --vision_model_name_or_path DINOV2 --text_model_name_or_path MINILM --cache_image_features --max_train_steps 30
 
-Arguments that are not listed below go to `lotlip train`, for every cell. A cell is a setting with a seed; it is run
-once, however many groups it is in. If you start the script again, it resumes stopped cells and skips finished ones;
-you can name other groups and seeds then. The output folder gets the tables (`results.md`, `.csv`, `.json`), a
-picture of each group, and in `cells` the trained models.
+Arguments that are not listed below go to the training, for every cell: a cell is a setting with a seed. `--data_dir`
+is an `imagefolder` with the splits `train` and `test`, `caption` and `long_captions`. A cell is trained once, however
+many groups it is in. Started again, the script resumes stopped cells and skips finished ones; started several times at
+once, the processes share the cells. The output folder gets the tables (`results.md`, `results.json`), and in `cells`
+the trained models.
 """
 
 import argparse
-import fcntl
 import json
-import os
 import shlex
-import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from datasets import Dataset
+from filelock import FileLock, Timeout
 
-from modeling_lotlip import LotlipConfig
-from modeling_lotlip.arguments import Arguments, argument, exit_on_error
-from modeling_lotlip.benchmarking.flops import build_meta_model, count_text_flops
-from modeling_lotlip.files import format_markdown, write_csv, write_json, write_text
+from modeling_lotlip.arguments import exit_on_error
+from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
+from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.data.reader import RowReader
+from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.evaluation.retrieval import embed_dataset, rank_captions
+from modeling_lotlip.files import format_markdown, write_json, write_text
 from modeling_lotlip.signals import StopSignal
-from modeling_lotlip.training.checkpoints import SETTINGS_FILE, list_checkpoints
-from modeling_lotlip.training.monitoring import METRICS_FILE, read_metrics
-from modeling_lotlip.training.saving import RESULTS_FILE
 
 
 Options = dict[str, int | float | str | bool | tuple[int, ...]]
@@ -51,22 +52,19 @@ class Group:
         question (`str`):
             The title of the table.
         settings (`dict[str, dict]`):
-            By name, the arguments of `lotlip train` in which they differ; True for one without a value, a tuple for
-            one with several. Equal arguments are the same setting in all groups.
-        is_against_flops (`bool`, *optional*, defaults to `False`):
-            Whether to show the results against the operations of the text tower for a text of the token limit.
-        is_timed (`bool`, *optional*, defaults to `False`):
-            Whether to show how many images a second were trained on.
+            By name, the arguments of the training in which they differ; True for one without a value, a tuple for one
+            with several. Equal arguments are the same setting in all groups.
+        gains (`list[tuple[str, str]]`):
+            Pairs of names: the gain of the first one over the second is in the table.
     """
 
     question: str
     settings: dict[str, Options]
-    is_against_flops: bool = False
-    is_timed: bool = False
+    gains: list[tuple[str, str]]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The grid
+# The settings
 
 LOTLIP = {"num_corner_tokens": 2}  # short and long captions, all sub-captions, 126 tokens
 NO_CORNERS = {"num_corner_tokens": 0}
@@ -83,6 +81,7 @@ GROUPS = {
             "3": {"num_corner_tokens": 3},
             "4": {"num_corner_tokens": 4},
         },
+        [("1", "0"), ("2", "0"), ("3", "0"), ("4", "0"), ("2, no mask", "2")],
     ),
     "captions": Group(
         "Captions trained on (the paper's Table 2)",
@@ -92,6 +91,7 @@ GROUPS = {
             "both": NO_CORNERS,
             "both, corners": LOTLIP,
         },
+        [("both", "short"), ("both", "long"), ("both, corners", "both")],
     ),
     "sub_captions": Group(
         "Sub-captions of a long caption (the paper's Figure 2)",
@@ -100,14 +100,15 @@ GROUPS = {
             **{str(number): LOTLIP | {"num_sub_captions": number} for number in (1, 2, 3, 5)},
             "all": LOTLIP,
         },
+        [("all", "0"), ("all", "1"), ("all", "3")],
     ),
     "max_length": Group(
-        "Tokens of a text (the paper's Figure 4)",
+        "Tokens of a text (the paper's Figure 4; `flops.py` counts their operations)",
         {
             **{str(number): LOTLIP | {"max_length": number} for number in (16, 32, 64, 96)},
             "126": LOTLIP,
         },
-        is_against_flops=True,
+        [("126", "32"), ("126", "64")],
     ),
     "objectives": Group(
         "Objectives, on short captions alone and on both",
@@ -123,481 +124,331 @@ GROUPS = {
             "DeBias-CLIP": {"objective": "debias"},
             "LoTLIP": LOTLIP,
         },
+        [(name, "CLIP, both") for name in ("SigLIP, both", "FILIP, both", "Long-CLIP", "DeBias-CLIP", "LoTLIP")],
     ),
     "hard_negatives": Group(
         "Long captions with a false detail, as further negatives",
         {"0": LOTLIP} | {str(number): LOTLIP | {"hard_negatives": number} for number in (1, 2)},
+        [("1", "0"), ("2", "0")],
     ),
     "matryoshka": Group(
         "Embeddings whose first numbers are trained to be embeddings too",
         {"whole": LOTLIP, "64, 32, 16, 8": LOTLIP | {"matryoshka_dims": (64, 32, 16, 8)}},
-    ),
-    "patch_dropout": Group(
-        "Share of an image's patches that training leaves out",
-        {"0": LOTLIP} | {str(share): LOTLIP | {"patch_dropout": share} for share in (0.25, 0.5)},
-        is_timed=True,
+        [("64, 32, 16, 8", "whole")],
     ),
 }
 
-# What the tables and pictures show of `eval_results.json`; results.json has all of it.
 METRICS = {
-    "long_i2t_recall@1": "long I2T R@1",
-    "long_t2i_recall@1": "long T2I R@1",
-    "short_i2t_recall@1": "short I2T R@1",
-    "short_t2i_recall@1": "short T2I R@1",
-    "zero_shot_top1": "zero-shot top-1",
+    "long_i2t": "long I2T R@1",
+    "long_t2i": "long T2I R@1",
+    "short_i2t": "short I2T R@1",
+    "short_t2i": "short T2I R@1",
 }
 
-TRAINING_PROGRAM = ("-m", "lotlip", "train")
-LOG_FILE = "train.log"
-NUM_LOG_LINES = 15
+TRAINING = [sys.executable, "-m", "lotlip", "train"]
+QUERIES_FILE, LOG_FILE, NUM_LOG_LINES = "queries.json", "train.log", 15
 POLL_SECONDS = 0.1
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Arguments
-
-
-@dataclass
-class AblationArguments(Arguments):
-    """
-    What is trained, and where.
-
-    Args:
-        output_dir (`Path`):
-            The folder of cells, tables and pictures.
-        groups (`list[str]`):
-            What is compared: names of `GROUPS`.
-        seeds (`list[int]`):
-            The seeds of every setting.
-        num_parallel (`int`):
-            Cells at a time.
-        dry_run (`bool`):
-            Whether to print the commands only.
-        train_args (`list[str]`):
-            Words of the command line of `lotlip train`, for every cell.
-    """
-
-    output_dir: Path
-    groups: list[str]
-    seeds: list[int]
-    num_parallel: int = argument(1, least=1)
-    dry_run: bool = False
-    train_args: list[str] = argument([])
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.groups, self.seeds = list(dict.fromkeys(self.groups)), list(dict.fromkeys(self.seeds))
-        own = {"--seed", "--overwrite_output_dir", "--resume_from_checkpoint"}
-        own |= {
-            f"--{name}" for group in self.groups for options in GROUPS[group].settings.values() for name in options
-        }
-        taken = sorted(own & {word.split("=")[0] for word in self.train_args})
-        if taken:
-            raise ValueError(f"{', '.join(taken)}: this script sets it for every cell. Leave it out.")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Cells
 
 
 @dataclass(frozen=True)
 class Cell:
     """
-    A setting with a seed, known by its arguments: `lotlip train` is run once for each.
+    A setting with a seed.
 
     Args:
-        name (`str`):
-            The name of its folder.
+        folder (`Path`):
+            Where it is trained.
         words (`tuple[str, ...]`):
-            Its own part of the command line.
+            The arguments of its training.
     """
 
-    name: str
+    folder: Path
     words: tuple[str, ...]
 
 
-def make_cell(options: Options, seed: int) -> Cell:
+def make_cell(output_dir: Path, options: Options, seed: int) -> Cell:
     """
     The cell of a setting and a seed.
 
     ```python
+    >>> from pathlib import Path
     >>> from examples.paper.ablation import make_cell
 
-    >>> cell = make_cell({"num_corner_tokens": 2, "no_corner_attention_mask": True}, seed=1)
-    >>> cell.name
-    'no_corner_attention_mask,num_corner_tokens=2,seed=1'
+    >>> cell = make_cell(Path("out"), {"num_corner_tokens": 2, "no_corner_attention_mask": True}, seed=1)
+    >>> cell.folder.as_posix()
+    'out/cells/no_corner_attention_mask,num_corner_tokens=2,seed=1'
     >>> " ".join(cell.words)
     '--no_corner_attention_mask --num_corner_tokens 2 --seed 1'
-    >>> make_cell({"matryoshka_dims": (16, 8)}, seed=1).name
-    'matryoshka_dims=16-8,seed=1'
     ```"""
     names, words = [], []
     for option, value in [*sorted(options.items()), ("seed", seed)]:
         values = [str(part) for part in (value if isinstance(value, tuple) else (value,)) if part is not True]
         names.append(f"{option}={'-'.join(values)}" if values else option)
         words += [f"--{option}", *values]
-    return Cell(",".join(names), tuple(words))
+    return Cell(output_dir / "cells" / ",".join(names), tuple(words))
 
 
-def get_folder(cell: Cell, output_dir: Path) -> Path:
-    """Where a cell is trained."""
-    return output_dir / "cells" / cell.name
+def list_cells(output_dir: Path, groups: list[str], seeds: list[int]) -> list[Cell]:
+    """All cells of some groups, each once; those of the first seed first, so that early tables are complete."""
+    settings = [options for name in groups for options in GROUPS[name].settings.values()]
+    return list(dict.fromkeys(make_cell(output_dir, options, seed) for seed in seeds for options in settings))
 
 
-def list_cells(groups: list[str], seeds: list[int]) -> list[Cell]:
-    """All cells of some groups, each once; those of the first seed come first, so that early tables are complete."""
-    return list(
-        dict.fromkeys(
-            make_cell(options, seed) for seed in seeds for name in groups for options in GROUPS[name].settings.values()
-        )
-    )
+# ---------------------------------------------------------------------------------------------------------------------
+# Training and evaluation
 
 
-def build_command(cell: Cell, output_dir: Path, train_args: list[str]) -> list[str]:
-    """The command that trains and evaluates a cell, or resumes it if it has a checkpoint."""
-    folder = get_folder(cell, output_dir)
-    is_resumed = bool(list_checkpoints(folder))
+def build_command(cell: Cell, train_args: list[str]) -> list[str]:
+    """The command that trains a cell, or resumes it if it has a checkpoint."""
+    is_resumed = any(cell.folder.glob("checkpoint-*"))
     start = ["--resume_from_checkpoint", "latest"] if is_resumed else ["--overwrite_output_dir"]
-    return [sys.executable, *TRAINING_PROGRAM, *train_args, *cell.words, "--output_dir", str(folder), *start]
+    return [*TRAINING, *train_args, *cell.words, "--output_dir", str(cell.folder), *start]
 
 
-def build_environment(slot: int, num_parallel: int) -> dict[str, str]:
-    """
-    The environment of a cell that shares the machine with others: the training script divides the cores by
-    `LOCAL_WORLD_SIZE`, and of several GPUs every cell gets one.
-    """
-    environment = os.environ | {"LOCAL_WORLD_SIZE": str(num_parallel)}
-    if torch.cuda.device_count() > 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
-        environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-    return environment
-
-
-class Run:
-    """
-    The process of a cell, in a group of its own: signals reach it only from here. It holds a lock of its log, which no
-    other process that would run the cell gets, also if this one has ended before it.
-
-    Args:
-        cell (`Cell`):
-            The cell.
-        args (`AblationArguments`):
-            The arguments of the script.
-        slot (`int`):
-            Which of the places for parallel cells it takes.
-
-    Raises:
-        `BlockingIOError`: if another process runs the cell.
-    """
-
-    def __init__(self, cell: Cell, args: AblationArguments, slot: int):
-        self.cell, self.slot, self.start = cell, slot, time.monotonic()
-        self.folder = get_folder(cell, args.output_dir)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / LOG_FILE, "a") as log:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            command = build_command(cell, args.output_dir, args.train_args)
-            log.write(f"{shlex.join(command)}\n")
-            log.flush()
-            self.process = subprocess.Popen(
-                command,
-                env=build_environment(slot, args.num_parallel),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def signal(self, number: int) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, number)
-
-    def describe_failure(self) -> str:
-        """How it ended, and the last lines of its log."""
-        code = self.process.returncode
-        ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        path = self.folder / LOG_FILE
+def train_cell(cell: Cell, train_args: list[str], stop: StopSignal) -> bool:
+    """Trains a cell; prints the end of its log if it fails. At a signal it ends with a checkpoint."""
+    command = build_command(cell, train_args)
+    path = cell.folder / LOG_FILE
+    with open(path, "a") as log:
+        log.write(f"{shlex.join(command)}\n")
+        log.flush()
+        # a session of its own: Ctrl-C reaches it only from here
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        process = subprocess.Popen(command, **streams, start_new_session=True)
+        is_told = False
+        try:
+            while process.poll() is None:
+                if stop.number and not is_told:
+                    process.terminate()
+                    is_told = True
+                time.sleep(POLL_SECONDS)
+        finally:
+            process.kill()
+    if process.returncode != 0 and not is_told:
         lines = path.read_bytes().decode(errors="replace").rstrip().split("\n")[-NUM_LOG_LINES:]
         end = "\n".join("    " + line.rsplit("\r", 1)[-1] for line in lines)  # of a progress bar, its last state
-        return f"{self.cell.name} {ending}. The end of {path}:\n{end}"
+        print(f"{cell.folder.name} ended with status {process.returncode}. The end of {path}:\n{end}", flush=True)
+    return process.returncode == 0 and not is_told
 
 
-def read_results(cell: Cell, output_dir: Path) -> dict[str, float] | None:
-    """The results of a cell; None if it is not done."""
-    path = get_folder(cell, output_dir) / RESULTS_FILE
+def evaluate_cell(cell: Cell, dataset: Dataset) -> dict[str, list[float]]:
+    """
+    For each query of a kind of captions and a direction, such as `long_t2i`, the chance that its match is found first
+    (`long_t2i`, 0 to 1), and the reciprocal of its rank (`long_t2i_mrr`).
+    """
+    model, processor = load_model(str(cell.folder), takes_tokens=True)
+    embedded = embed_dataset(model, processor, dataset, RowReader(dataset.column_names, CaptionArguments()))
+    queries = {}
+    for kind, captions in embedded.captions.items():
+        ranks = rank_captions(embedded.image_embeds, captions, device=model.device)
+        for direction, of_direction in zip(("i2t", "t2i"), (ranks.image_to_text, ranks.text_to_image)):
+            queries[f"{kind}_{direction}"] = of_direction.hits(1).tolist()
+            queries[f"{kind}_{direction}_mrr"] = (1 / of_direction.expected_rank()).tolist()
+    return queries
+
+
+def read_queries(cell: Cell) -> dict[str, list[float]] | None:
+    """What [`evaluate_cell`] measured; None if the cell is not done."""
+    path = cell.folder / QUERIES_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def run_cells(cells: list[Cell], args: AblationArguments) -> tuple[list[str], int]:
+def run_cells(cells: list[Cell], train_args: list[str], data_dir: str | None) -> tuple[list[str], int]:
     """
-    Runs the cells that are not done, `args.num_parallel` at a time.
-
-    A cell that fails does not stop the others. At SIGINT or SIGTERM the running cells end with a checkpoint; at a
-    second one they are killed.
-
-    Args:
-        cells (`list[Cell]`):
-            The cells.
-        args (`AblationArguments`):
-            The arguments of the script.
+    Trains and evaluates the cells that are not done, one after the other. A cell that fails does not stop the others.
 
     Returns:
         `tuple[list[str], int]`: the names of cells that failed, and the number of the signal, 0 if there was none.
     """
-    waiting = deque(cell for cell in cells if read_results(cell, args.output_dir) is None)
-    num_done, num_cells = len(cells) - len(waiting), len(cells)
-    print(f"{num_cells} cells, {num_done} of them done before.", flush=True)
-    failed, running, free = [], [], deque(range(args.num_parallel))
-    with StopSignal() as stop:
-        try:
-            is_stopping = False
-            while running or (waiting and not stop.number):
-                while waiting and free and not stop.number:
-                    cell = waiting.popleft()
-                    try:
-                        running.append(Run(cell, args, free[0]))
-                        free.popleft()
-                    except BlockingIOError:
-                        failed.append(cell.name)
-                        print(f"{cell.name} is being run by another process: left to it.", flush=True)
-                if stop.number and not is_stopping:
-                    is_stopping = True
-                    for run in running:
-                        run.signal(signal.SIGTERM)
-                time.sleep(POLL_SECONDS)
-                for run in [run for run in running if run.process.poll() is not None]:
-                    running.remove(run)
-                    free.append(run.slot)
-                    results = read_results(run.cell, args.output_dir)
-                    if run.process.returncode == 0 and results is not None:
-                        num_done += 1
-                        seconds = time.monotonic() - run.start
-                        told = ", ".join(f"{METRICS[name]} {results[name]:.1f}" for name in METRICS if name in results)
-                        print(f"[{num_done}/{num_cells}] {run.cell.name}: {told} ({seconds:.0f} s)", flush=True)
-                    elif not is_stopping:
-                        failed.append(run.cell.name)
-                        print(run.describe_failure(), flush=True)
-        finally:
-            for run in running:
-                run.signal(signal.SIGKILL)
+    source = SourceArguments(dataset_name=None if data_dir is None else "imagefolder", data_dir=data_dir)
+    dataset, failed = load_split(source, "test"), []
+    with StopSignal("The cell that is trained ends with a checkpoint.") as stop:
+        for number, cell in enumerate(cells, start=1):
+            if read_queries(cell) is not None or stop.number:
+                continue
+            cell.folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(f"{cell.folder}.lock", timeout=0):
+                    cell.folder.mkdir(exist_ok=True)
+                    if train_cell(cell, train_args, stop):
+                        queries = evaluate_cell(cell, dataset)
+                        write_json(cell.folder / QUERIES_FILE, queries)
+                        means = {name: 100 * statistics.fmean(queries[name]) for name in METRICS if name in queries}
+                        told = ", ".join(f"{METRICS[name]} {mean:.1f}" for name, mean in means.items())
+                        print(f"[{number}/{len(cells)}] {cell.folder.name}: {told}", flush=True)
+                    elif not stop.number:
+                        failed.append(cell.folder.name)
+            except Timeout:
+                print(f"{cell.folder.name} is being run by another process: left to it.", flush=True)
     return failed, stop.number
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Tables and pictures
+# Tables
 
 
-def summarize(values: list[float]) -> dict:
+def bootstrap(gains: torch.Tensor, draws: int = 10_000) -> tuple[float, float]:
     """
-    Mean and deviation of a result over the seeds: the square root of the unbiased variance, None for a single seed.
+    The 95 per cent interval of the mean of the gains of queries (queries,), by a paired bootstrap.
+
+    ```python
+    >>> import torch
+    >>> from examples.paper.ablation import bootstrap
+
+    >>> bootstrap(torch.ones(20))
+    (1.0, 1.0)
+    ```"""
+    generator = torch.Generator().manual_seed(0)
+    means = gains[torch.randint(len(gains), (draws, len(gains)), generator=generator)].mean(dim=1)
+    return tuple(torch.quantile(means, torch.tensor([0.025, 0.975])).tolist())
+
+
+def summarize(runs: dict[int, dict[str, list[float]]]) -> dict[str, dict]:
+    """
+    Of each result in per cent the mean and the deviation over the seeds: the root of the unbiased variance, None for a
+    single seed.
 
     ```python
     >>> from examples.paper.ablation import summarize
 
-    >>> summarize([1.0, 2.0, 6.0])
-    {'mean': 3.0, 'deviation': 2.6457513110645907, 'values': [1.0, 2.0, 6.0]}
+    >>> summarize({0: {"long_t2i": [1.0, 0.0]}, 1: {"long_t2i": [1.0, 1.0]}})
+    {'long_t2i': {'mean': 75.0, 'deviation': 35.35533905932738}}
     ```"""
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
+    found = {}
+    for metric in next(iter(runs.values()), {}):
+        values = [100 * statistics.fmean(queries[metric]) for queries in runs.values()]
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        found[metric] = {"mean": statistics.fmean(values), "deviation": deviation}
+    return found
 
 
-def count_cell_flops(cell: Cell, output_dir: Path) -> int:
-    """Operations of the text tower of a trained model for a text of as many tokens as it takes, without corners."""
-    folder = get_folder(cell, output_dir)
-    max_length = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["max_length"]
-    return count_text_flops(build_meta_model(LotlipConfig.from_pretrained(folder)), max_length)
+def compare(one: dict[int, dict], other: dict[int, dict]) -> dict[str, dict]:
+    """The gain of one setting over another, over the seeds that both have, with the interval of [`bootstrap`]."""
+    seeds, found = sorted(set(one) & set(other)), {}
+    for metric in one[seeds[0]] if seeds else ():
+        ours, theirs = (torch.tensor([runs[seed][metric] for seed in seeds]).float() for runs in (one, other))
+        of_query = 100 * (ours - theirs).mean(dim=0)
+        found[metric] = {"gain": of_query.mean().item(), "interval": bootstrap(of_query)}
+    return found
 
 
-def measure_speed(cell: Cell, output_dir: Path) -> float:
-    """How many images a second a cell was trained on: the median of what it measured."""
-    rows = read_metrics(get_folder(cell, output_dir) / METRICS_FILE)
-    return statistics.median(row["images_per_second"] for row in rows if "images_per_second" in row)
-
-
-def collect(groups: list[str], seeds: list[int], output_dir: Path) -> dict[str, dict]:
+def collect(output_dir: Path, groups: list[str], seeds: list[int]) -> dict[str, dict]:
     """
-    The results of the cells that are done.
-
-    Args:
-        groups (`list[str]`):
-            The groups.
-        seeds (`list[int]`):
-            The seeds.
-        output_dir (`Path`):
-            The output folder.
-
-    Returns:
-        `dict[str, dict]`: for every group the rows by the names of its settings, each with its `options`, the `seeds`
-        that are done, the `text_flops` in a group against them, the `images_per_second` in a timed one, and `results`:
-        of each result the `mean`, the `deviation` and the `values` in the order of the seeds.
+    What is done of each group: `settings` with their `options`, the `seeds` that are done and the `results` of
+    [`summarize`], and `gains` of [`compare`].
     """
     tables = {}
     for name in groups:
-        tables[name] = {}
+        runs = {}
         for setting, options in GROUPS[name].settings.items():
-            done = {seed: read_results(make_cell(options, seed), output_dir) for seed in seeds}
-            done = {seed: results for seed, results in done.items() if results is not None}
-            row = {"options": options, "seeds": list(done)}
-            if done and GROUPS[name].is_timed:
-                row["images_per_second"] = summarize(
-                    [measure_speed(make_cell(options, seed), output_dir) for seed in done]
-                )
-            if done and GROUPS[name].is_against_flops:
-                row["text_flops"] = count_cell_flops(make_cell(options, row["seeds"][0]), output_dir)
-            metrics = next(iter(done.values()), {})
-            row["results"] = {metric: summarize([results[metric] for results in done.values()]) for metric in metrics}
-            tables[name][setting] = row
+            done = {seed: read_queries(make_cell(output_dir, options, seed)) for seed in seeds}
+            runs[setting] = {seed: queries for seed, queries in done.items() if queries is not None}
+        tables[name] = {
+            "settings": {
+                setting: {
+                    "options": GROUPS[name].settings[setting],
+                    "seeds": list(of_setting),
+                    "results": summarize(of_setting),
+                }
+                for setting, of_setting in runs.items()
+            },
+            "gains": [
+                {"setting": one, "over": other, **compare(runs[one], runs[other])} for one, other in GROUPS[name].gains
+            ],
+        }
     return tables
 
 
-def shown_metrics(rows: dict[str, dict]) -> list[str]:
-    """Those of `METRICS` that were measured."""
-    return [metric for metric in METRICS if any(metric in row["results"] for row in rows.values())]
+def format_tables(name: str, table: dict) -> Iterator[str]:
+    """The title of a group and its two Markdown tables, in per cent."""
+    yield f"## {GROUPS[name].question}"
+    rows = [
+        [setting, *(format_mean(row["results"].get(metric)) for metric in METRICS), str(len(row["seeds"]))]
+        for setting, row in table["settings"].items()
+    ]
+    yield format_markdown(["setting", *METRICS.values(), "seeds"], rows)
+    shown = ("long_t2i", "short_t2i", "long_t2i_mrr", "short_t2i_mrr")
+    rows = [
+        [f"{row['setting']} over {row['over']}", *(format_gain(row.get(metric)) for metric in shown)]
+        for row in table["gains"]
+        if len(row) > 2
+    ]
+    titles = ["gain (95 %)", "long T2I R@1", "short T2I R@1", "long T2I MRR", "short T2I MRR"]
+    if rows:
+        yield format_markdown(titles, rows)
 
 
-def format_table(rows: dict[str, dict]) -> str:
-    """The rows of a group as a Markdown table: mean ± deviation over the seeds, in per cent."""
-    metrics = shown_metrics(rows)
-    has_flops = any("text_flops" in row for row in rows.values())
-    is_timed = any("images_per_second" in row for row in rows.values())
-    titles = ["setting", *(["text tower, MFLOPs"] if has_flops else [])]
-    titles += [*(["images a second"] if is_timed else []), *(METRICS[name] for name in metrics), "seeds"]
-    lines = []
-    for setting, row in rows.items():
-        cells = [setting]
-        if has_flops:
-            cells.append(f"{row['text_flops'] / 1e6:.4g}" if "text_flops" in row else "")
-        if is_timed:
-            cells.append(format_result(row["images_per_second"]) if "images_per_second" in row else "")
-        cells += [format_result(row["results"][name]) if name in row["results"] else "" for name in metrics]
-        lines.append([*cells, str(len(row["seeds"]))])
-    return format_markdown(titles, lines)
-
-
-def format_result(result: dict) -> str:
+def format_mean(result: dict | None) -> str:
+    """Mean and deviation as a cell."""
+    if result is None:
+        return ""
     deviation = "" if result["deviation"] is None else f" ± {result['deviation']:.1f}"
     return f"{result['mean']:.1f}{deviation}"
 
 
-def list_rows(tables: dict[str, dict]) -> list[dict]:
-    """A row of the CSV file for every group, setting and result."""
-    return [
-        {
-            "group": group,
-            "setting": setting,
-            "result": metric,
-            "seeds": len(row["seeds"]),
-            "mean": result["mean"],
-            "deviation": result["deviation"],
-            "text_flops": row.get("text_flops"),
-        }
-        for group, rows in tables.items()
-        for setting, row in rows.items()
-        for metric, result in row["results"].items()
-    ]
+def format_gain(result: dict | None) -> str:
+    """A gain and its interval as a cell."""
+    return "" if result is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(result["gain"], *result["interval"])
 
 
-def plot_group(group: Group, rows: dict[str, dict], path: Path) -> None:
-    """
-    Draws means with their deviations, and the results of every seed as dots; of long captions, of short ones and of
-    classification in a picture each.
-    """
-    # not at the top: a dry run does not need it
-    from matplotlib.figure import Figure
-
-    rows = {setting: row for setting, row in rows.items() if row["seeds"]}
-    metrics = shown_metrics(rows)
-    kinds = list(dict.fromkeys(metric.split("_")[0] for metric in metrics))
-    positions, labels = list(range(len(rows))), list(rows)
-    if group.is_against_flops:
-        positions = [row["text_flops"] / 1e6 for row in rows.values()]
-        labels = [f"{setting}\n{mflops:.3g}" for setting, mflops in zip(rows, positions)]
-    figure = Figure(figsize=(4.5 * len(kinds), 4), layout="constrained")
-    figure.suptitle(group.question)
-    for kind, axes in zip(kinds, figure.subplots(1, len(kinds), squeeze=False)[0]):
-        of_kind = [metric for metric in metrics if metric.startswith(kind)]
-        for index, metric in enumerate(of_kind):
-            shift = 0 if group.is_against_flops else (index - (len(of_kind) - 1) / 2) * 0.15
-            drawn = [(x + shift, row["results"][metric]) for x, row in zip(positions, rows.values())]
-            xs, results = zip(*drawn)
-            bars = axes.errorbar(
-                xs,
-                [result["mean"] for result in results],
-                yerr=[result["deviation"] or 0 for result in results],
-                marker="o",
-                linestyle="-" if group.is_against_flops else "",
-                linewidth=1.2,
-                capsize=3,
-                label=METRICS[metric],
-            )
-            dots = [(x, value) for x, result in drawn for value in result["values"]]
-            axes.scatter(*zip(*dots), s=9, alpha=0.4, color=bars.lines[0].get_color())
-        axes.set_xticks(positions, labels)
-        axes.set(ylabel="per cent", xlabel="tokens, and MFLOPs of the text tower" if group.is_against_flops else "")
-        axes.grid(axis="y", alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.savefig(path)
-
-
-def write_tables(args: AblationArguments) -> None:
-    """Writes tables and pictures of what is done, and prints the tables."""
-    tables = collect(args.groups, args.seeds, args.output_dir)
-    page = "\n\n".join(f"## {GROUPS[name].question}\n\n{format_table(rows)}" for name, rows in tables.items())
+def write_tables(args: argparse.Namespace, train_args: list[str]) -> None:
+    """Writes and prints the tables of what is done."""
+    tables = collect(args.output_dir, args.groups, args.seeds)
+    page = "\n\n".join(part for name, table in tables.items() for part in format_tables(name, table))
     print(f"\n{page}", flush=True)
     write_text(args.output_dir / "results.md", page + "\n")
-    write_csv(args.output_dir / "results.csv", list_rows(tables))
-    write_json(args.output_dir / "results.json", {"train_args": args.train_args, "groups": tables})
-    for name, rows in tables.items():
-        if any(row["seeds"] for row in rows.values()):
-            plot_group(GROUPS[name], rows, args.output_dir / f"{name}.png")
+    write_json(args.output_dir / "results.json", {"train_args": train_args, "groups": tables})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def parse_args() -> AblationArguments:
+def parse_args() -> tuple[argparse.Namespace, list[str]]:
+    """The arguments of this script, and those of the trainings."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--output_dir", type=Path, required=True, help="Where cells, tables and pictures go.")
+    parser.add_argument("--output_dir", type=Path, required=True, help="Where cells and tables go.")
+    parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
     parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS, help="What to compare.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="The seeds of every setting.")
-    parser.add_argument("--num_parallel", type=int, default=1, help="Cells at a time; they share the cores.")
     parser.add_argument("--dry_run", action="store_true", help="Print the commands of what is not done, run nothing.")
-    own, train_args = parser.parse_known_args()
-    try:
-        return AblationArguments(**vars(own), train_args=train_args)
-    except ValueError as error:
-        parser.error(str(error))
+    args, train_args = parser.parse_known_args()
+    args.groups, args.seeds = list(dict.fromkeys(args.groups)), list(dict.fromkeys(args.seeds))
+    compared = {name for group in args.groups for options in GROUPS[group].settings.values() for name in options}
+    set_here = {"seed", "overwrite_output_dir", "resume_from_checkpoint", "dataset_name", *compared}
+    taken = sorted({f"--{name}" for name in set_here} & {word.split("=")[0] for word in train_args})
+    if taken:
+        parser.error(f"{', '.join(taken)}: this script sets it for every cell. Leave it out.")
+    if args.data_dir is not None:
+        train_args += ["--dataset_name", "imagefolder", "--data_dir", args.data_dir]
+    return args, train_args
 
 
-def check_train_args(args: AblationArguments) -> None:
+def check_train_args(output_dir: Path, train_args: list[str]) -> None:
     """Refuses to mix cells of different training arguments in a folder, and notes those of a new one."""
-    path = args.output_dir / "train_args.json"
-    if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        if earlier != args.train_args:
-            raise ValueError(
-                f"The cells in `--output_dir {args.output_dir}` were trained with `{shlex.join(earlier)}`, not with "
-                f"`{shlex.join(args.train_args)}`. Give the same arguments, or name another folder."
-            )
-    elif not args.dry_run:
-        write_json(path, args.train_args)
+    path = output_dir / "train_args.json"
+    if not path.exists():
+        write_json(path, train_args)
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    if earlier != train_args:
+        raise ValueError(
+            f"The cells in `--output_dir {output_dir}` were trained with `{shlex.join(earlier)}`, not with "
+            f"`{shlex.join(train_args)}`. Give the same arguments, or name another folder."
+        )
 
 
 def main() -> None:
-    args = parse_args()
-    check_train_args(args)
-    cells = list_cells(args.groups, args.seeds)
+    args, train_args = parse_args()
+    cells = list_cells(args.output_dir, args.groups, args.seeds)
     if args.dry_run:
         for cell in cells:
-            if read_results(cell, args.output_dir) is None:
-                print(shlex.join(build_command(cell, args.output_dir, args.train_args)))
+            if read_queries(cell) is None:
+                print(shlex.join(build_command(cell, train_args)))
         return
-    failed, stop_number = run_cells(cells, args)
-    write_tables(args)
+    check_train_args(args.output_dir, train_args)
+    failed, stop_number = run_cells(cells, train_args, args.data_dir)
+    write_tables(args, train_args)
     if stop_number:
         print("Stopped. The same command resumes.", flush=True)
         sys.exit(128 + stop_number)

@@ -8,14 +8,15 @@ length, with and without the corner tokens (the paper's Figure 4). Nothing is co
     python examples/paper/flops.py --config_name outputs/demo --lengths 16 32 64 126 --output_file outputs/flops.json
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.figure import Figure
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from modeling_lotlip import LotlipConfig
+from modeling_lotlip import LotlipConfig, LotlipModel
 from modeling_lotlip.arguments import Arguments, argument, check_output_file, exit_on_error, parse
-from modeling_lotlip.benchmarking.flops import measure_towers
 from modeling_lotlip.files import write_json
 
 
@@ -29,13 +30,104 @@ class FlopsArguments(Arguments):
         aliases=("--model_name_or_path", "--model"),
     )
     lengths: list[int] = argument([16, 32, 64, 128, 192, 256], "Tokens of a caption, without corner tokens.", least=1)
-    output_file: Path | None = argument(
-        None, "Write the counts to this JSON file, and a picture of the same name (.png)."
-    )
+    output_file: Path | None = argument(None, "Write the counts to this JSON file.")
 
     def __post_init__(self):
         super().__post_init__()
         check_output_file(self.output_file)
+
+
+def build_meta_model(config: LotlipConfig) -> LotlipModel:
+    """A model without weights, on the meta device and in evaluation mode, whose attention torch can count."""
+    with torch.device("meta"):
+        model = LotlipModel(config)
+    model.set_attn_implementation("eager")  # the counter does not know every fused kernel
+    return model.eval()
+
+
+def count_flops(run: Callable[[], object]) -> tuple[int, object]:
+    """The floating-point operations of a call, and what it returned."""
+    with FlopCounterMode(display=False) as counter:
+        result = run()
+    return counter.get_total_flops(), result
+
+
+@torch.no_grad()
+def count_image_flops(model: LotlipModel) -> int:
+    """Operations of the embedding of an image, by a model on the meta device."""
+    vision_config = model.config.vision_config
+    size = model.vision_model.embeddings.image_size
+    pixel_values = torch.zeros(1, vision_config.num_channels, *size, device="meta")
+    return count_flops(lambda: model.get_image_features(pixel_values))[0]
+
+
+@torch.no_grad()
+def count_text_flops(model: LotlipModel, length: int, output_corner_tokens: bool = False) -> int:
+    """
+    Operations of the embedding of a caption.
+
+    Args:
+        model (`LotlipModel`):
+            A model on the meta device.
+        length (`int`):
+            Tokens of the caption, with `[CLS]` and `[SEP]`, without corner tokens.
+        output_corner_tokens (`bool`, *optional*, defaults to `False`):
+            Whether the corner tokens are computed too. Without a corner attention mask they always are.
+
+    Raises:
+        `ValueError`: if the text tower has too few positions.
+    """
+    text_config = model.config.text_config
+    limit = text_config.max_position_embeddings - text_config.num_corner_tokens
+    if not 1 <= length <= limit:
+        raise ValueError(f"`length` is {length}, but the text tower takes captions of 1 to {limit} tokens.")
+    input_ids = torch.zeros(1, length, dtype=torch.long, device="meta")
+    return count_flops(lambda: model.get_text_features(input_ids, output_corner_tokens=output_corner_tokens))[0]
+
+
+def count_parameters(*modules: torch.nn.Module) -> int:
+    """The parameters of several modules."""
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def measure_towers(config: LotlipConfig, lengths: list[int]) -> dict:
+    """
+    Operations and parameters of both towers, each with its projection.
+
+    Args:
+        config (`LotlipConfig`):
+            The model.
+        lengths (`list[int]`):
+            Lengths of captions in tokens.
+
+    Returns:
+        `dict`: under `image` the `flops` of an image and the `parameters` of the tower; under `text` its `parameters`,
+        those of the corner tokens among them (`corner_parameters`), and in `captions` for each `length` the `flops`
+        without corner tokens and the `flops_with_corner_tokens`.
+    """
+    model = build_meta_model(config)
+    num_corner_tokens = config.text_config.num_corner_tokens
+    captions = [
+        {
+            "length": length,
+            "flops": count_text_flops(model, length),
+            "flops_with_corner_tokens": count_text_flops(model, length, output_corner_tokens=True),
+        }
+        for length in lengths
+    ]
+    return {
+        "image": {
+            "image_size": list(model.vision_model.embeddings.image_size),
+            "flops": count_image_flops(model),
+            "parameters": count_parameters(model.vision_model, model.visual_projection),
+        },
+        "text": {
+            "num_corner_tokens": num_corner_tokens,
+            "parameters": count_parameters(model.text_model, model.text_projection),
+            "corner_parameters": num_corner_tokens * config.text_config.hidden_size,
+            "captions": captions,
+        },
+    }
 
 
 def format_table(towers: dict) -> str:
@@ -55,25 +147,6 @@ def format_table(towers: dict) -> str:
     return "\n".join(lines)
 
 
-def plot_flops(towers: dict, path: Path) -> None:
-    """Draws the operations of a caption over its length, beside those of an image."""
-    captions, corners = towers["text"]["captions"], towers["text"]["num_corner_tokens"]
-    lengths = [caption["length"] for caption in captions]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.axhline(towers["image"]["flops"] / 1e9, color="black", linestyle="--", linewidth=0.8, label="an image")
-    for name, label, marker in (
-        ("flops_with_corner_tokens", f"a caption, with {corners} corner tokens", "^"),
-        ("flops", "a caption", "o"),
-    ):
-        axes.plot(lengths, [caption[name] / 1e9 for caption in captions], marker=marker, linewidth=1.2, label=label)
-    axes.set(xlabel="tokens of the caption", ylabel="GFLOPs", xticks=lengths, ylim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-
-
 def main() -> None:
     (args,) = parse((FlopsArguments,), description=__doc__)
     config = LotlipConfig.from_pretrained(args.config_name) if args.config_name is not None else LotlipConfig()
@@ -81,7 +154,6 @@ def main() -> None:
     print(format_table(towers))
     if args.output_file is not None:
         write_json(args.output_file, {"model": args.config_name or "default", **towers})
-        plot_flops(towers, args.output_file.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -37,7 +38,14 @@ from ..embedding.rows import (
 )
 from ..embedding.token_wise import pad_and_concatenate, rank_by_tokens
 from ..files import format_markdown
-from ..metrics import list_matches, metrics_of_ranks, ranks_of_blocks, retrieval_ranks, similarity_blocks
+from ..metrics import (
+    RetrievalRanks,
+    list_matches,
+    metrics_of_ranks,
+    ranks_of_blocks,
+    retrieval_ranks,
+    similarity_blocks,
+)
 from ..terminal import progress_bar
 
 
@@ -325,21 +333,48 @@ def measure_retrieval(
     return results
 
 
-def measure_captions(
+class CaptionRanks(NamedTuple):
+    """
+    Where captions of one kind and their images find each other.
+
+    Args:
+        image_to_text, text_to_image (`RetrievalRanks`):
+            The ranks of both directions, one query for each image and each text.
+        num_images, num_texts (`int`):
+            The images and texts among which is searched.
+        num_shared (`int`):
+            Texts of several images.
+    """
+
+    image_to_text: RetrievalRanks
+    text_to_image: RetrievalRanks
+    num_images: int
+    num_texts: int
+    num_shared: int
+
+
+def rank_captions(
     image_embeds: torch.Tensor,
     captions: EmbeddedCaptions,
-    kind: str,
-    grouping: str,
-    device: torch.device | str | None,
-) -> dict[str, float]:
-    """[`measure_retrieval`] for captions of one kind: equal ones in a group, each separate, or one of each."""
+    grouping: str = "group",
+    device: torch.device | str | None = None,
+) -> CaptionRanks:
+    """
+    Ranks images by captions of one kind, and these by the images that have one.
+
+    Args:
+        image_embeds (`torch.Tensor` of shape `(images, dim)`):
+            Normalised; of shape `(images, tokens, dim)` if the model compares tokens.
+        captions ([`EmbeddedCaptions`]):
+            The captions.
+        grouping (`str`, *optional*, defaults to `"group"`):
+            Equal captions are one text with several images (`"group"`), stand for one image (`"distinct"`), or are
+            texts apart (`"separate"`): see [`measure_retrieval`].
+        device (`torch.device` or `str`, *optional*):
+            Where similarities are computed. Default: where the embeddings are.
+    """
     rows, images_of_texts = group_captions(captions, grouping)
     gallery = sorted({image for images in images_of_texts for image in images})
-    if len(gallery) < len(image_embeds) and grouping != "distinct":
-        missing = len(image_embeds) - len(gallery)
-        logger.warning(
-            f"{missing} of {len(image_embeds)} images have no {kind} caption and are left out of its gallery."
-        )
     places = {image: place for place, image in enumerate(gallery)}
     text_to_image = [[places[image] for image in images] for images in images_of_texts]
     if image_embeds.dim() == 3:
@@ -347,10 +382,28 @@ def measure_captions(
     else:
         rank = rank_by_best_embedding if captions.embeds.dim() == 3 else retrieval_ranks
     image_embeds, text_embeds = (embeds.to(device) for embeds in (image_embeds[gallery], captions.embeds[rows]))
-    scores = metrics_of_ranks(*rank(image_embeds, text_embeds, text_to_image))
-    scores |= {"num_images": len(gallery), "num_captions": len(rows)}
+    ranks = rank(image_embeds, text_embeds, text_to_image)
+    return CaptionRanks(*ranks, len(gallery), len(rows), sum(len(images) > 1 for images in images_of_texts))
+
+
+def measure_captions(
+    image_embeds: torch.Tensor,
+    captions: EmbeddedCaptions,
+    kind: str,
+    grouping: str,
+    device: torch.device | str | None,
+) -> dict[str, float]:
+    """[`measure_retrieval`] for captions of one kind."""
+    ranks = rank_captions(image_embeds, captions, grouping, device)
+    if ranks.num_images < len(image_embeds) and grouping != "distinct":
+        missing = len(image_embeds) - ranks.num_images
+        logger.warning(
+            f"{missing} of {len(image_embeds)} images have no {kind} caption and are left out of its gallery."
+        )
+    scores = metrics_of_ranks(ranks.image_to_text, ranks.text_to_image)
+    scores |= {"num_images": ranks.num_images, "num_captions": ranks.num_texts}
     if grouping == "group":
-        scores["num_shared_captions"] = sum(len(images) > 1 for images in images_of_texts)
+        scores["num_shared_captions"] = ranks.num_shared
     return scores | {"truncated": captions.num_truncated / len(captions.texts)}
 
 

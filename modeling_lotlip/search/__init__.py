@@ -2,5 +2,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Search of one's own pictures: an index that follows a folder, queries, and the page. It may use the model, data,
-embedding and evaluation; `lotlip search`, `lotlip app` and `examples/paper/sentences.py` use it.
+embedding and evaluation; `lotlip search` and `lotlip app` use it.
 """

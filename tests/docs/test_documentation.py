@@ -46,7 +46,6 @@ SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
 # A documented measurement on few scenes
 SMALL_MEASUREMENTS = {
     "draw_scenes.py": "--num_scenes 16",
-    "relevance.py": "--num_scenes 2",
     "sensitivity": "--max_eval_samples 8",
 }
 # Where a documented command needs what lies on the Hub, a small model of the same architecture

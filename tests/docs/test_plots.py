@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from modeling_lotlip.benchmarking.plots import LIGHT, SERIES, svg_plot
 from tests.helpers.browser import ROOT
 
 
 DRAWN = runpy.run_path(str(ROOT / "docs/plots.py"))
+LIGHT, SERIES, svg_plot = (DRAWN[name] for name in ("LIGHT", "SERIES", "svg_plot"))
 IMAGES = ROOT / "docs/images"
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from scaffold import timing
+from scaffold.original import build_lotlip
 from torch.distributed.tensor import DTensor
 
 import lotlip
 from examples.benchmarks import fsdp, gpu, rank, startup, train_step
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.benchmarking import timing
-from modeling_lotlip.benchmarking.original import build_lotlip
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from tests.conftest import tiny_config
 

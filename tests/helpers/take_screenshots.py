@@ -1,6 +1,6 @@
 """
-Makes the pictures of the docs with the demo model: the search page over drawn scenes, what the model attends to in a
-text, and where it finds two things. Paths are from the root of the repository, and stand in the pictures.
+Makes the pictures of the docs with the demo model: the search page over drawn scenes, and what the model attends to in
+a text. Paths are from the root of the repository, and stand in the pictures.
 
     make demo app  # once, for the model and the scenes
     python -m tests.helpers.take_screenshots --model_name_or_path outputs/demo --images outputs/scenes
@@ -18,12 +18,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from examples.paper.relevance import draw_large
 from tests.helpers.browser import ROOT, open_chromium, serve
 
 
 IMAGES = ROOT / "docs" / "images"
-THINGS = ["key", "crown"]
 QUERY = "The frame is copper. Everything lies on grass. It is lit from the left. Six things are around it."
 
 
@@ -33,15 +31,10 @@ def visualize(model_dir: Path, folder: Path, *options: str) -> None:
     subprocess.run([*command, "--output_dir", folder, *options], cwd=ROOT, check=True)
 
 
-def draw_visualizations(model_dir: Path, output_dir: Path, folder: Path) -> None:
-    """What is attended to in the first long caption, and where a key and a crown are found in a scene of these two."""
+def draw_visualization(model_dir: Path, output_dir: Path, folder: Path) -> None:
+    """What is attended to in the first long caption."""
     visualize(model_dir, folder, "--row", "0")
     (folder / "text.png").replace(output_dir / "text_attention.png")
-    scene, key, crown = next(drawn for drawn in draw_large(1000, seed=0) if [t.kind for t in drawn[1:]] == THINGS)
-    scene.draw().save(folder / "scene.png")
-    text = ". ".join(f"A photo of a {thing.colour} {thing.kind}" for thing in (key, crown))
-    visualize(model_dir, folder, "--image", str(folder / "scene.png"), "--text", text)
-    (folder / "image.png").replace(output_dir / "image_relevance.png")
 
 
 def photograph_page(browser: object, args: argparse.Namespace, folder: Path) -> None:
@@ -84,7 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
         photograph_page(browser, args, Path(folder))
         if is_demo:
-            draw_visualizations(args.model_name_or_path, args.output_file.parent, Path(folder))
+            draw_visualization(args.model_name_or_path, args.output_file.parent, Path(folder))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 import transformers
 
-from ..arguments import Arguments, argument, check_output_file
-from ..files import write_json
+from modeling_lotlip.arguments import Arguments, argument, check_output_file
+from modeling_lotlip.files import write_json
 
 
 @dataclass

@@ -1,9 +1,12 @@
 """Operations and parameters of the towers, by the formulas."""
 
+import json
+import sys
+
 import pytest
 
+from examples.paper import flops
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.benchmarking import flops
 from tests.conftest import tiny_config
 
 
@@ -42,3 +45,17 @@ def test_image_tower_and_parameters(image_projection):
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     assert towers["image"]["parameters"] + towers["text"]["parameters"] + model.logit_scale.numel() == num_parameters
     assert towers["text"]["corner_parameters"] == model.text_model.embeddings.corner_tokens.numel()
+
+
+def test_the_script_prints_and_writes_what_it_counts(tmp_path, capsys, monkeypatch):
+    tiny_config().save_pretrained(tmp_path / "config")
+    options = ["--config_name", tmp_path / "config", "--lengths", 8, 60, "--output_file", tmp_path / "flops.json"]
+    monkeypatch.setattr(sys, "argv", ["flops.py", *map(str, options)])
+    flops.main()
+    towers = flops.measure_towers(tiny_config(), [8, 60])
+    number = towers["text"]["captions"][1]["flops"]
+    assert f"| a caption of 60 tokens | {number / 1e9:.4g} |" in capsys.readouterr().out
+    written = json.loads((tmp_path / "flops.json").read_text())
+    assert {name: written[name] for name in towers} == towers
+    with pytest.raises(ValueError, match="flops.csv must end in .json."):
+        flops.FlopsArguments(output_file=tmp_path / "flops.csv")

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from modeling_lotlip import LotlipConfig, LotlipModel
-from modeling_lotlip.benchmarking.scaling import (
+from scaffold.scaling import (
     MemoryCounter,
     count_loss_memory,
     count_operations,
@@ -21,7 +18,10 @@ from modeling_lotlip.benchmarking.scaling import (
     loss_operations,
     repeat_rows,
 )
-from modeling_lotlip.benchmarking.timing import encoder_flops
+from scaffold.timing import encoder_flops
+from torch.utils.flop_counter import FlopCounterMode
+
+from modeling_lotlip import LotlipConfig, LotlipModel
 from modeling_lotlip.losses import blockwise_contrastive_loss
 from tests.conftest import tiny_config, training_environment
 

@@ -12,14 +12,28 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from .. import LotlipConfig
-from ..losses import blockwise_contrastive_loss
-from .flops import build_meta_model, count_flops
+from modeling_lotlip import LotlipConfig, LotlipModel
+from modeling_lotlip.losses import blockwise_contrastive_loss
 
 
 FLOAT32_BYTES, INT64_BYTES, BOOL_BYTES = 4, 8, 1
+
+
+def build_meta_model(config: LotlipConfig) -> LotlipModel:
+    """A model without weights, on the meta device and in evaluation mode, whose attention torch can count."""
+    with torch.device("meta"):
+        model = LotlipModel(config)
+    model.set_attn_implementation("eager")  # the counter does not know every fused kernel
+    return model.eval()
+
+
+def count_flops(run: Callable[[], object]) -> tuple[int, object]:
+    """The floating-point operations of a call, and what it returned."""
+    with FlopCounterMode(display=False) as counter:
+        result = run()
+    return counter.get_total_flops(), result
 
 
 def count_step_flops(run: Callable[[], torch.Tensor]) -> tuple[int, int]:
