@@ -38,6 +38,8 @@ def embed_classes(
     model: LotlipModel, processor: LotlipProcessor, class_names: list[str], templates: list[str]
 ) -> torch.Tensor:
     """Normalised embeddings (classes, dim)."""
+    if not all("{}" in template for template in templates):
+        raise ValueError(f"Each of `--templates` needs {{}} for the class name, got {templates}.")
     prompts = [template.replace("{}", name) for name in class_names for template in templates]
     inputs = processor.tokenizer(prompts, padding=True, return_tensors="pt")
     embeds = normalize(model.get_text_features(**inputs).pooler_output, dim=-1)

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Results as JSON, CSV, Markdown and parquet, each written completely or not at all."""
+"""Text files that are read, and results as JSON, CSV, Markdown and parquet."""
 
 import csv
 import json
@@ -22,6 +22,28 @@ import pyarrow.dataset
 from pyarrow import parquet
 
 from .output_folder import atomic_write
+
+
+def read_lines(path: Path, argument: str) -> list[str]:
+    """
+    The lines of a text file, stripped; blank ones and a byte-order mark are left out.
+
+    Args:
+        path (`Path`):
+            The file.
+        argument (`str`):
+            The argument that names it, for messages.
+
+    Raises:
+        `ValueError`: if it cannot be read, or is not UTF-8.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ValueError(f"--{argument} {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--{argument} {path} is not UTF-8, at byte {error.start}: save it as UTF-8.") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def write_json(path: Path, results: dict) -> None:

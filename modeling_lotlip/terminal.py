@@ -3,6 +3,7 @@
 """What commands and scripts show: progress bars and tables, in a terminal, a log file or a pipe."""
 
 import sys
+import unicodedata
 from typing import Any, TextIO
 
 from tqdm.auto import tqdm
@@ -63,6 +64,28 @@ def progress_bar(*args: Any, **options: Any) -> tqdm:
     if not sys.stderr.isatty():
         options |= {"file": LogLines(sys.stderr), "mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL}
     return tqdm(*args, **options)
+
+
+def printable(text: str) -> str:
+    r"""
+    A text without control codes, such as those in names of files, which could clear a terminal or do worse: they are
+    written as escapes. Line breaks stay.
+
+    Args:
+        text (`str`):
+            The text.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.terminal import printable
+
+    >>> printable("a\x1b[2J b\udcff\n")
+    'a\\x1b[2J b\\udcff\n'
+    ```"""
+    is_plain = [character == "\n" or unicodedata.category(character) not in ("Cc", "Cs") for character in text]
+    escaped = (character.encode("unicode_escape").decode() for character in text)
+    return "".join(old if plain else new for old, plain, new in zip(text, is_plain, escaped))
 
 
 def print_tables(markdown: str) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from modeling_lotlip.terminal import print_tables, progress_bar
+from modeling_lotlip.terminal import print_tables, printable, progress_bar
 
 
 TABLE = "| model | R@1 |\n| --- | --- |\n| demo | 74.6 |"
@@ -28,3 +28,9 @@ def test_a_table_is_drawn_in_a_terminal_and_markdown_elsewhere(monkeypatch, caps
     print_tables(TABLE)
     drawn = capsys.readouterr().out
     assert "| --- |" not in drawn and "model" in drawn and "74.6" in drawn
+
+
+def test_control_codes_do_not_reach_the_terminal():
+    assert printable("Café 日本\n\ttab \x1b]0;title\x07\x9b2J \udcff") == (
+        "Café 日本\n\\ttab \\x1b]0;title\\x07\\x9b2J \\udcff"
+    )

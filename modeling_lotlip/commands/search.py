@@ -32,13 +32,14 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     from ..search.index import is_index
     from ..search.models import choose_model
     from ..search.pictures import PictureFolder
+    from ..terminal import printable
 
     texts = search.read_texts()
     # a wrong folder raises an error before the model is loaded
     pictures = None if search.photos is None else PictureFolder(Path(search.photos), search.exact_decoding)
     name = choose_model(arguments, search.embeddings_dir)
     for note in note_file_names(search.texts):
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     model, processor = load_model(name, arguments, takes_tokens=True)
     options = {"k": search.k, "max_length": arguments.max_length}
     options |= {"those": search.read_filter(), "all_copies": search.all_copies}
@@ -49,11 +50,11 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
         options |= {"kind": search.kind or "image", "model_name_or_path": name}
         results = search_embeddings(search.embeddings_dir, model, processor, texts, **options)
     for note in results["notes"]:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     if pictures is None and not is_index(search.embeddings_dir):
         table = written = format_hits(results)
     else:
         table, written = format_answers(results), format_answers(results, are_paths_full=True)
-    print(table)
+    print(printable(table))
     if output.output_file is not None:
         write_results(output.output_file, results, written, list_rows(results["queries"]))

@@ -6,6 +6,7 @@ import io
 import re
 import struct
 import zlib
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import PIL.Image
@@ -52,6 +53,12 @@ TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, 
 def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
     """The same data with image files instead of images: `read_image` decodes them."""
     return dataset.cast_column(image_column, Image(decode=False))
+
+
+# A date in EXIF, as cameras write it
+DATE = re.compile(
+    r"\s*(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})(?:[T\s]\s*(\d{1,2}):(\d{1,2})(?::(\d{1,2}))?)?(?!\d)", re.ASCII
+)
 
 
 class UnreadableImageError(ValueError):
@@ -244,6 +251,31 @@ def read_file(file: dict | None) -> bytes:
             return opened.read()
     except IMAGE_ERRORS as error:
         raise UnreadableImageError(f"the file cannot be read: {error}") from error
+
+
+def read_date(exif: PIL.Image.Exif) -> datetime | None:
+    """
+    When an image was taken, or else its file was written, in the time of the camera. Also dates that are not written
+    as EXIF asks are understood: with dashes, blanks, a zone, fractions of a second, or a 60th second.
+
+    Args:
+        exif (`PIL.Image.Exif`):
+            The tags of the image.
+
+    Returns:
+        `datetime`: None if there is no date.
+    """
+    for value in (exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal), exif.get(ExifTag.DateTime)):
+        if isinstance(value, bytes):
+            value = value.decode("latin-1")
+        found = DATE.match(value) if isinstance(value, str) else None
+        if found is not None:
+            *date, second = (int(number or 0) for number in found.groups())
+            try:
+                return datetime(*date) + timedelta(seconds=second)
+            except ValueError:  # 0000:00:00, say
+                continue
+    return None
 
 
 def name_row(row: dict, number: int | None = None) -> str:

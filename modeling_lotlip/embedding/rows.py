@@ -49,6 +49,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.images import UnreadableImageError, name_row
 from ..data.loading import leave_signals_to_the_main_process, split_by_process
 from ..data.reader import Item
+from ..terminal import printable
 from .batches import PREFETCHED_BATCHES, Batch, embed_images, embed_texts, make_batches, prefetch, tokenize_and_count
 from .features import prepare_images
 
@@ -338,4 +339,4 @@ def list_batches(parts: Iterable[PreparedRows]) -> Iterator[Batch]:
 def warn_of_unreadable(unreadable: list[tuple[str, str]]) -> None:
     """Logs a warning for each row that was left out."""
     for name, error in unreadable:
-        logger.warning(f"The image of {name} cannot be read and is left out: {error.rstrip('.')}.")
+        logger.warning(printable(f"The image of {name} cannot be read and is left out: {error.rstrip('.')}."))

@@ -48,9 +48,17 @@ class ClassificationArguments(Arguments):
         super().__post_init__()
         if self.class_names is not None and self.class_names_file is not None:
             raise ValueError("--class_names and --class_names_file do not go together: give one of them.")
-        for template in self.templates:
-            if "{}" not in template:
-                raise ValueError(f"--templates {template!r} has no {{}} for the class name.")
+        check_templates(self.templates)
+
+
+def check_templates(templates: list[str]) -> None:
+    """
+    Raises:
+        `ValueError`: if a template has no place for the name of a class.
+    """
+    for template in templates:
+        if "{}" not in template:
+            raise ValueError(f"--templates {template!r} has no {{}} for the class name: write it where the name goes.")
 
 
 @dataclass

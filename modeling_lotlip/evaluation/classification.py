@@ -5,6 +5,7 @@ Zero-shot classification: every class is embedded once, from its name in one or 
 belongs to the class that is most similar to it.
 """
 
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -21,8 +22,12 @@ from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import evaluation_mode
 from ..embedding.rows import RowCollator, embed_rows, gather_to_main, load_rows, warn_of_unreadable
 from ..embedding.token_wise import is_token_wise, pad_and_concatenate, similarity_blocks_of_tokens
-from ..files import format_markdown
+from ..files import format_markdown, read_lines
 from ..terminal import progress_bar
+from .arguments import check_templates
+
+
+logger = logging.getLogger(__name__)
 
 
 def read_class_names(
@@ -40,11 +45,10 @@ def read_class_names(
             A file of names.
 
     Raises:
-        `ValueError`: if there are none, a name stands there twice, or the data set has another number of classes.
+        `ValueError`: if there are none, the file cannot be read, or the data set has another number of classes.
     """
     if class_names is None and class_names_file is not None:
-        lines = class_names_file.read_text(encoding="utf-8").splitlines()
-        class_names = [line.strip() for line in lines if line.strip()]
+        class_names = read_lines(class_names_file, "class_names_file")
     elif class_names is None and isinstance(labels, ClassLabel):
         class_names = [name.replace("_", " ") for name in labels.names]
     elif class_names is None:
@@ -53,7 +57,7 @@ def read_class_names(
         )
     repeated = [name for name, count in Counter(class_names).items() if count > 1]
     if repeated:
-        raise ValueError(f"Class names must differ, but {repeated} are there more than once.")
+        logger.warning(f"The class names {repeated} are there more than once: images of one are taken for the other.")
     if isinstance(labels, ClassLabel) and len(class_names) != labels.num_classes:
         raise ValueError(
             f"{len(class_names)} class names were given with `--class_names` or `--class_names_file`, but the data "
@@ -89,6 +93,7 @@ def embed_classes(
     (Radford et al., 2021, https://arxiv.org/abs/2103.00020, section 3.1.4). Of a model that compares tokens they are
     those of all tokens in each template, (classes, templates, length, dim).
     """
+    check_templates(templates)
     prompts = [template.replace("{}", name) for name in class_names for template in templates]
     with evaluation_mode(model):
         embeds = [

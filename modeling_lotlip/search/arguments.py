@@ -102,14 +102,13 @@ class SearchArguments(IndexArguments):
         The texts, then those of the file, whose blank lines are left out.
 
         Raises:
-            `ValueError`: if there is no such file, or it holds none.
+            `ValueError`: if it cannot be read, or holds none.
         """
         if self.texts_file is None:
             return list(self.texts)
-        if not self.texts_file.is_file():
-            raise ValueError(f"--texts_file {self.texts_file} is no file: name one with a text in each line.")
-        lines = self.texts_file.read_text(encoding="utf-8").splitlines()
-        texts = [line.strip() for line in lines if line.strip()]
+        from ..files import read_lines  # not at the top: it imports pyarrow
+
+        texts = read_lines(self.texts_file, "texts_file")
         if not texts:
             raise ValueError(f"--texts_file {self.texts_file} holds no text: write one in a line.")
         return [*self.texts, *texts]

@@ -19,16 +19,23 @@ from datasets import Dataset
 from PIL import Image
 
 from ..data.arguments import SourceArguments
-from ..data.images import IMAGE_ERRORS, IMAGE_EXTENSIONS, Resizing, open_image, read_file, read_image, undecoded
+from ..data.images import (
+    IMAGE_ERRORS,
+    IMAGE_EXTENSIONS,
+    Resizing,
+    open_image,
+    read_date,
+    read_file,
+    read_image,
+    undecoded,
+)
 from ..data.loading import compute_fingerprint, find_file_names, load_split
 from ..embedding.rows import Item
 from ..embedding.store import read_settings
 from .arguments import PageArguments
 
 
-# The tags of EXIF: how a picture is turned, when it was taken, and when its file was written
-ORIENTATION, DATE_TIME_ORIGINAL, DATE_TIME = 0x0112, 0x9003, 0x0132
-EXIF_IFD = 0x8769
+ORIENTATION = 0x0112  # the tag of EXIF that says how a picture is turned
 
 
 class Stamp(NamedTuple):
@@ -65,9 +72,8 @@ def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
         exif = image.getexif()
         is_turned = exif.get(ORIENTATION) in (5, 6, 7, 8)
         facts["width"], facts["height"] = image.size[::-1] if is_turned else image.size
-        taken = exif.get_ifd(EXIF_IFD).get(DATE_TIME_ORIGINAL) or exif.get(DATE_TIME)
-        facts["taken"] = None if taken is None else datetime.strptime(taken, "%Y:%m:%d %H:%M:%S")
-    except IMAGE_ERRORS:  # of the date, say: "0000:00:00 00:00:00"
+        facts["taken"] = read_date(exif)
+    except IMAGE_ERRORS:
         pass
     return facts
 

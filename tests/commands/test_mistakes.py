@@ -26,7 +26,7 @@ MISTAKES = [
     ("search photos boat --model model --device cuda:7", "`--device cuda:7` cannot be used"),
     ("search photos boat --model model --max_length 2", "--max_length must be at least 3, got 2"),
     ("search photos boat --model model --max_length 9999", "`--max_length 9999` is beyond"),
-    ("search photos --texts_file nowhere.txt", "--texts_file nowhere.txt is no file"),
+    ("search photos --texts_file nowhere.txt", "--texts_file nowhere.txt cannot be read"),
     ("app nowhere", "nowhere is no folder"),
     ("app photos --port 70000", "--port must be at most 65535, got 70000"),
     ("serve --port 70000", "--port must be at most 65535, got 70000"),

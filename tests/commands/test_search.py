@@ -164,7 +164,7 @@ def test_a_text_longer_than_the_model_reads_is_marked(search):
             ["photos", "a boat", "--output_file", "found.xml"],
             "--output_file found.xml must end in .json",
         ),
-        (["photos", "a boat", "--texts_file", "none.txt"], "--texts_file none.txt is no file: name one"),
+        (["photos", "a boat", "--texts_file", "none.txt"], "--texts_file none.txt cannot be read: No such"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(search, arguments, message):

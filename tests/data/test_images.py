@@ -3,6 +3,7 @@
 import re
 import sys
 import zipfile
+from datetime import datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from modeling_lotlip.data.images import (
     UnreadableImageError,
     bound_aspect_ratio,
     name_row,
+    read_date,
     read_file,
     read_image,
     undecoded,
@@ -231,3 +233,31 @@ def test_undecoded_images_are_files():
     for data in (dataset, dataset.to_iterable_dataset()):
         (row,) = undecoded(data, "image")
         assert row["image"]["bytes"].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("2020:01:02 03:04:05", datetime(2020, 1, 2, 3, 4, 5)),
+        ("2020:01:02 03:04:05\0", datetime(2020, 1, 2, 3, 4, 5)),
+        (" 2020:01:02 03:04:05 ", datetime(2020, 1, 2, 3, 4, 5)),
+        ("2020:01:02  3:04:05", datetime(2020, 1, 2, 3, 4, 5)),
+        ("2020:01:02 03:04:05+02:00", datetime(2020, 1, 2, 3, 4, 5)),
+        ("2020-01-02T03:04:05.678Z", datetime(2020, 1, 2, 3, 4, 5)),
+        ("2020/01/02 03:04", datetime(2020, 1, 2, 3, 4)),
+        ("2020:01:02", datetime(2020, 1, 2)),
+        ("2019:12:31 23:59:60", datetime(2020, 1, 1)),
+        (b"2020:01:02 03:04:05", datetime(2020, 1, 2, 3, 4, 5)),
+        ("0000:00:00 00:00:00", datetime(1999, 1, 1)),  # then when the file was written
+        ("    :  :     :  :  ", datetime(1999, 1, 1)),
+        ("2020:13:02 03:04:05", datetime(1999, 1, 1)),
+        ("20200102030405", datetime(1999, 1, 1)),
+        (None, datetime(1999, 1, 1)),
+    ],
+)
+def test_dates(written, expected):
+    exif = PIL.Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = written
+    exif[0x0132] = "1999:01:01 00:00:00"
+    assert read_date(exif) == expected
+    assert read_date(PIL.Image.Exif()) is None

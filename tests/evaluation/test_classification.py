@@ -5,11 +5,17 @@ import re
 
 import pytest
 import torch
-from datasets import Dataset, Image
+from datasets import ClassLabel, Dataset, Image
 
 import lotlip
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.evaluation.classification import embed_classes, evaluate_zero_shot, find_class, summarize
+from modeling_lotlip.evaluation.classification import (
+    embed_classes,
+    evaluate_zero_shot,
+    find_class,
+    read_class_names,
+    summarize,
+)
 from tests.helpers.commands import read_error, run_command
 
 
@@ -70,13 +76,21 @@ def test_zero_shot_classification_refuses_what_is_unclear(model_dir, evaluation_
     for wrong, message in (
         (("--templates", "a photo"), "--templates 'a photo' has no {}"),
         (("--label_column", "kind"), "`--label_column kind` is no column"),
-        (("--class_names", "red", "blue", "red"), "'red'.*more than once"),
         (("--class_names", "red", "blue"), "2 class names.*has 4 classes"),
         (("--label_column", "caption"), "name them with `--class_names`"),
     ):
         assert re.search(message, read_error(capsys, "classify", *arguments, *wrong))
+    with pytest.raises(ValueError, match="--templates 'a photo' has no {}"):
+        embed_classes(None, None, ["red"], ["a {}", "a photo"], batch_size=1)
     with pytest.raises(ValueError, match="label -1 is none"):
         find_class(-1, ["no", "yes"])
+
+
+def test_names_of_classes(tmp_path, caplog):
+    (tmp_path / "names.txt").write_text("\ufeffmissile\ncrane\nmissile\n")
+    names = read_class_names(ClassLabel(3), class_names_file=tmp_path / "names.txt")
+    assert names == ["missile", "crane", "missile"]  # as in open_clip's list for ImageNet
+    assert "The class names ['missile'] are there more than once" in caplog.text
 
 
 def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_dir, caplog):

@@ -1,0 +1,17 @@
+"""Text files that are read."""
+
+import pytest
+
+from modeling_lotlip.files import read_lines
+
+
+def test_lines(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_bytes("\ufeffboat \r\n\r\n  Schiff für alle\n".encode())
+    assert read_lines(path, "class_names_file") == ["boat", "Schiff für alle"]
+    for content in ("Schiff für".encode("latin-1"), "boat".encode("utf-16")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"--class_names_file {path} is not UTF-8, at byte .*: save it as UTF-8"):
+            read_lines(path, "class_names_file")
+    with pytest.raises(ValueError, match=f"--texts_file {tmp_path / 'nothing'} cannot be read: No such file"):
+        read_lines(tmp_path / "nothing", "texts_file")
