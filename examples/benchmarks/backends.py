@@ -9,7 +9,7 @@ weights, beside the original's computation and other libraries; and the least co
         --texts_file captions.txt --images_dir photos
 
 Without trained towers the weights are random. Texts of a file are cut into halves, and a half is searched for by the
-other one. int8 is what a second pass computes, after the one that calibrates it.
+other one.
 """
 
 import importlib.util
@@ -55,7 +55,6 @@ OURS = {
     "torch bfloat16": ("torch", "bfloat16"),
     "OpenVINO float32": ("openvino", "float32"),
     "OpenVINO bfloat16": ("openvino", "bfloat16"),
-    "OpenVINO int8": ("openvino", "int8"),
 }
 ONNX, ENCODE, PIPELINE = "ONNX Runtime float32", "sentence-transformers, `encode`", "transformers' pipeline, states"
 OPEN_CLIP = "open_clip's text tower, random"
@@ -141,8 +140,7 @@ def build_pixels(args: BackendArguments, processor: LotlipProcessor) -> torch.Te
 def load_ours(name: str, folder: Path, cache_dir: Path) -> tuple[LotlipModel, LotlipProcessor]:
     """The model on one of `OURS`; towers are converted anew."""
     backend, dtype = OURS[name]
-    stored = "float32" if dtype == "int8" else dtype
-    model, processor = load_model(str(folder), InferenceArguments(device="cpu", backend="torch", dtype=stored))
+    model, processor = load_model(str(folder), InferenceArguments(device="cpu", backend="torch", dtype=dtype))
     if backend == "openvino":
         model.embedding_backend = OpenvinoBackend(model, dtype, is_required=True, cache_dir=cache_dir)
     return model, processor
@@ -206,11 +204,10 @@ def image_variants(args: BackendArguments, folder: Path, pixels: torch.Tensor) -
         _, original = build_original(args.layers, "cpu")
         variants["original"] = lambda: torch.cat([original(batch) for batch in batches])
     for name in filter(args.wants, OURS):
-        if name != "OpenVINO int8":  # its images are bfloat16
-            model, _ = load_ours(name, folder, folder / "openvino")
-            variants[name] = lambda model=model: torch.cat(
-                [embed_images(model, {"pixel_values": batch}) for batch in batches]
-            )
+        model, _ = load_ours(name, folder, folder / "openvino")
+        variants[name] = lambda model=model: torch.cat(
+            [embed_images(model, {"pixel_values": batch}) for batch in batches]
+        )
     graph = open_graph(folder / "vision_model.onnx", args.threads)
     variants[ONNX] = lambda: torch.cat(
         [torch.from_numpy(graph.run(["image_embeds"], {"pixel_values": batch.numpy()})[0]) for batch in batches]

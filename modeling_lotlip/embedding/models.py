@@ -118,7 +118,7 @@ def load_model(
     check_device(inference.device)
     if isinstance(inference, InferenceArguments):
         check_backend(inference)
-    dtype = torch_dtype(inference.dtype)
+    dtype = getattr(torch, inference.dtype)
     try:
         path = find_pretrained(model_name_or_path)
         if inference.trust_remote_code:
@@ -183,11 +183,6 @@ def check_truncate_dim(model: PreTrainedModel, processor: ProcessorMixin, name: 
         )
 
 
-def torch_dtype(name: str) -> torch.dtype:
-    """What PyTorch computes in where `name` is asked for: what becomes int8 is loaded in float32."""
-    return torch.float32 if name == "int8" else getattr(torch, name)
-
-
 def dtype_name(model: PreTrainedModel) -> str:
     """What a model computes in, as `--dtype` names it."""
     backend = getattr(model, "embedding_backend", None)
@@ -202,17 +197,12 @@ def check_backend(inference: InferenceArguments) -> None:
         `ValueError`: if backend and precision exclude each other.
         `ImportError`: if it is not installed.
     """
-    if inference.backend == "torch" and inference.dtype == "int8":
-        raise ValueError("`--dtype int8` is not for `--backend torch`: leave the backend out, or name `openvino`.")
-    if inference.backend == "openvino" and inference.dtype == "float16":
-        raise ValueError("`--dtype float16` is not for `--backend openvino`: name float32, bfloat16 or int8.")
-    needed = {"nncf": "`--dtype int8`"} if inference.dtype == "int8" else {}
-    if inference.backend == "openvino" or inference.dtype == "int8":
-        needed["openvino"] = "`--backend openvino`" if inference.backend == "openvino" else "`--dtype int8`"
-    for package, argument in needed.items():
-        if find_spec(package) is None:
-            extra = "int8" if inference.dtype == "int8" else "openvino"
-            raise ImportError(f'{argument} needs {package}: `pip install "lotlip[{extra}]"` brings it.')
+    if inference.backend != "openvino":
+        return
+    if inference.dtype == "float16":
+        raise ValueError("`--dtype float16` is not for `--backend openvino`: name float32 or bfloat16.")
+    if find_spec("openvino") is None:
+        raise ImportError('`--backend openvino` needs openvino: `pip install "lotlip[openvino]"` brings it.')
 
 
 def choose_backend(model: PreTrainedModel, inference: InferenceArguments) -> "OpenvinoBackend | None":
@@ -222,12 +212,12 @@ def choose_backend(model: PreTrainedModel, inference: InferenceArguments) -> "Op
     Raises:
         `ValueError`: if what is asked for cannot compute it.
     """
-    from .openvino import OpenvinoBackend, why_not
+    from .openvino import OpenvinoBackend, find_obstacle
 
-    is_required = inference.backend == "openvino" or inference.dtype == "int8"
+    is_required = inference.backend == "openvino"
     if not is_required:
         can = inference.backend == "auto" and inference.dtype != "float16" and find_spec("openvino") is not None
-        if not can or why_not(model) is not None:
+        if not can or find_obstacle(model) is not None:
             return None
     return OpenvinoBackend(model, inference.dtype, is_required)
 

@@ -7,15 +7,13 @@ What is computed is checked against PyTorch whenever a tower is loaded. Gradient
 with PyTorch.
 """
 
-import contextlib
 import copy
 import logging
-import shutil
-import sys
+import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
+from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
 
@@ -29,6 +27,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .. import __version__
+from ..output_folder import atomic_write
 from .families import find_family
 from .models import hash_weights
 from .token_wise import is_token_wise
@@ -37,13 +36,10 @@ from .token_wise import is_token_wise
 logger = logging.getLogger(__name__)
 
 # The precisions that a tower can be computed in here, and the least cosine to PyTorch of a tower that is right
-LEAST_COSINES = {"float32": 1 - 1e-6, "bfloat16": 0.99, "int8": 0.9}
-# How long PyTorch computes before a tower is looked for in the cache, and before it is converted: about what these
-# take, so that no run lasts longer than twice its best
-SECONDS_BEFORE_CACHE, SECONDS_BEFORE_CONVERSION = 1.0, 10.0
-# So many texts calibrate the ranges of int8
-NUM_CALIBRATION = 128
-# Characters of OpenVINO's own messages, which may go on for pages
+LEAST_COSINES = {"float32": 1 - 1e-6, "bfloat16": 0.99}
+# PyTorch computes this long before a tower is converted, which takes about as long
+SECONDS_OF_TORCH = 10.0
+# Characters of OpenVINO's messages, which may go on for pages
 MAX_CAUSE = 500
 
 
@@ -52,17 +48,27 @@ class ConversionError(ValueError):
 
 
 @cache
+def import_openvino():
+    """OpenVINO. When it is imported it reports that to Intel, by a fork of this process, unless it is in a CI job."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        import openvino
+    finally:
+        os.environ.pop("CI") if before is None else os.environ.update(CI=before)
+    return openvino
+
+
+@cache
 def get_core():
     """
     OpenVINO's runtime, the same until the process ends. The first one gives signal handlers a stack, and takes it away
     when it goes: the next signal, such as that of a child process that has ended, would end this process.
     """
-    import openvino
-
-    return openvino.Core()
+    return import_openvino().Core()
 
 
-def why_not(model: PreTrainedModel) -> str | None:
+def find_obstacle(model: PreTrainedModel) -> str | None:
     """Why OpenVINO cannot compute a model, or None."""
     if model.device.type != "cpu":
         return f"it is on {model.device}, and OpenVINO computes on the CPU"
@@ -73,21 +79,7 @@ def why_not(model: PreTrainedModel) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def converting() -> Iterator[None]:
-    """Keeps standard output and the root logger as they are, which OpenVINO changes; no warnings of the tracer."""
-    root = logging.getLogger()
-    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            root.setLevel(level)
-            root.filters[:], root.handlers[:] = filters, handlers
-
-
-class _Tower(nn.Module):
+class TensorTower(nn.Module):
     """A tower as a module of tensors, which is what OpenVINO traces."""
 
     def __init__(self, model: PreTrainedModel, compute: Callable[[PreTrainedModel, dict], torch.Tensor], names: list):
@@ -107,22 +99,9 @@ def sample_inputs(inputs: dict[str, torch.Tensor], num_rows: int) -> dict[str, t
     return rows
 
 
-def shorten(inputs: dict[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
-    """
-    A text, without its padding, cut to one to eight eighths of its tokens by turns; its last token stays the last one.
-    A text without attention mask stays whole.
-    """
-    if "attention_mask" not in inputs:
-        return inputs
-    places = inputs["attention_mask"][0].nonzero()[:, 0]
-    length = max(2, len(places) * (number % 8 + 1) // 8)
-    places = torch.cat((places[: length - 1], places[-1:]))
-    return {name: tensor[:, places] for name, tensor in inputs.items()}
-
-
-def least_cosine(features: torch.Tensor, others: torch.Tensor) -> float:
-    """The least cosine between the rows of two tensors (rows, dim), in float64; NaN if one holds NaN."""
-    return torch.cosine_similarity(features.double(), others.double(), dim=-1).min().item()
+def in_order(inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """The inputs in the order of their names, numbers in float32."""
+    return [inputs[name].float() if inputs[name].is_floating_point() else inputs[name] for name in sorted(inputs)]
 
 
 class OpenvinoTower:
@@ -141,11 +120,8 @@ class OpenvinoTower:
     def __init__(self, backend: "OpenvinoBackend", kind: str, compute: Callable):
         self.backend, self.kind, self.torch_compute = backend, kind, compute
         self.seconds = 0.0  # that PyTorch has computed
-        self.signature = None
-        # images stay in bfloat16: ranges of some images do not fit others
-        self.precision = "bfloat16" if backend.dtype == "int8" and kind == "image" else backend.dtype
-        self.compiled = {}  # by precision
-        self.samples = []  # of the calibration
+        self.shapes = None  # of a row of each input, without the length of texts
+        self.compiled = None
         self.is_refused = False
         self.lock = Lock()  # one request at a time: it uses all cores
 
@@ -154,16 +130,16 @@ class OpenvinoTower:
         if torch.is_grad_enabled():
             return self.run_torch(inputs)
         with self.lock:
-            if self.is_refused or not self.fits(inputs):
-                return self.run_torch(inputs)
-            if not self.is_due():
+            shapes = {name: tuple(tensor.shape[1:]) if tensor.dim() > 2 else () for name, tensor in inputs.items()}
+            self.shapes = self.shapes or shapes
+            is_due = self.backend.is_required or self.compiled or self.seconds >= SECONDS_OF_TORCH
+            if self.is_refused or shapes != self.shapes or not is_due:
                 start = time.perf_counter()
                 features = self.run_torch(inputs)
                 self.seconds += time.perf_counter() - start
                 return features
             try:
-                precision = "float32" if self.is_calibrating(inputs) else self.precision
-                return self.run(precision, inputs) if precision in self.compiled else self.switch(precision, inputs)
+                return self.run(inputs) if self.compiled else self.load(inputs)
             except ConversionError as error:
                 if self.backend.is_required:
                     raise
@@ -175,140 +151,92 @@ class OpenvinoTower:
         """By PyTorch."""
         return self.torch_compute(self.backend.model, inputs)
 
-    def run(self, precision: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def run(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """By OpenVINO."""
-        arrays = [np.ascontiguousarray(tensor.numpy()) for tensor in self.as_traced(inputs)]
-        return torch.from_numpy(self.compiled[precision](arrays)[0])
+        return torch.from_numpy(
+            self.compiled([np.ascontiguousarray(tensor.numpy()) for tensor in in_order(inputs)])[0]
+        )
 
-    def as_traced(self, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        """The inputs in the order of their names, numbers in float32."""
-        return [inputs[name].float() if inputs[name].is_floating_point() else inputs[name] for name in sorted(inputs)]
-
-    def fits(self, inputs: dict[str, torch.Tensor]) -> bool:
-        """Whether these are inputs as the first ones were: of the same names, and images of the same size."""
-        signature = {name: tuple(tensor.shape[1:]) if tensor.dim() > 2 else () for name, tensor in inputs.items()}
-        if self.signature is None:
-            self.signature = signature
-        return signature == self.signature
-
-    def is_due(self) -> bool:
-        """Whether PyTorch has computed for so long that another way pays, or that way is required."""
-        if self.backend.is_required or self.compiled or self.seconds >= SECONDS_BEFORE_CONVERSION:
-            return True
-        return self.seconds >= SECONDS_BEFORE_CACHE and self.path(self.precision).exists()
-
-    def path(self, precision: str) -> Path:
-        """Where the tower is kept: a name for all that it depends on."""
-        key = (self.backend.key, self.kind, self.signature, self.samples if precision == "int8" else None)
-        return self.backend.cache_dir / Hasher.hash(key) / "tower.xml"
-
-    def switch(self, precision: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def load(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """
         Compiles the tower, from the cache or converted now, and computes the first inputs.
 
         Raises:
             `ConversionError`: if OpenVINO cannot, or computes something else.
         """
-        path = self.path(precision)
-        if not path.exists():
-            self.write(path, lambda: self.convert(inputs))
+        openvino = import_openvino()
+        folder = self.backend.cache_dir / Hasher.hash((self.backend.key, self.kind, self.shapes))
+        precision = self.backend.dtype
         try:
-            self.compiled[precision] = self.backend.compile(path, precision)
+            self.convert_once(folder, inputs)
+            self.compiled = get_core().compile_model(
+                folder / "tower.xml",
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+                    "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                    "PERFORMANCE_HINT": "LATENCY",
+                    "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
+                },
+            )
             for batch in (sample_inputs(inputs, 3), inputs):
-                expected = self.run_torch(batch)
-                features = self.run(precision, batch)
-                cosine = least_cosine(features, expected)
+                features, expected = self.run(batch), self.run_torch(batch)
+                cosine = torch.cosine_similarity(features.double(), expected.double(), dim=-1).min().item()
                 if not cosine >= LEAST_COSINES[precision]:
                     raise RuntimeError(f"an embedding has a cosine of {cosine:.6f} to PyTorch's")
-        except RuntimeError as error:
-            self.compiled.pop(precision, None)
-            raise self.refusal(error) from error
-        return features
+            return features
+        except OSError as error:
+            raise ConversionError(
+                f"`{folder.parent}`, where towers converted for OpenVINO are kept, cannot be written to: {error}. Set "
+                "`HF_ASSETS_CACHE` to a folder that can, or use `--backend torch`."
+            ) from error
+        except (RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure) as error:
+            self.compiled = None
+            cause = (" ".join(str(error).split()) or type(error).__name__)[:MAX_CAUSE].rstrip(".")
+            raise ConversionError(
+                f"OpenVINO cannot compute the {self.kind} tower of this {type(self.backend.model).__name__}: {cause}. "
+                "Use `--backend torch`."
+            ) from error
 
-    def refusal(self, error: Exception) -> ConversionError:
-        """The error for a tower that OpenVINO cannot compute."""
-        cause = (" ".join(str(error).split()) or type(error).__name__)[:MAX_CAUSE].rstrip(".")
-        return ConversionError(
-            f"OpenVINO cannot compute the {self.kind} tower of this {type(self.backend.model).__name__}: {cause}. "
-            "Use `--backend torch`."
-        )
+    def convert_once(self, folder: Path, inputs: dict[str, torch.Tensor]) -> None:
+        """Puts the tower into a folder, by one process of those that want it."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(folder.with_suffix(".lock")):
+            if not folder.exists():
+                logger.warning(f"Converting the {self.kind} tower for OpenVINO, once, to `{folder}`.")
+                with atomic_write(folder) as partial:
+                    partial.mkdir()
+                    import_openvino().save_model(self.convert(inputs), partial / "tower.xml", compress_to_fp16=False)
 
     def convert(self, inputs: dict[str, torch.Tensor]):
         """The tower as a model of OpenVINO in float32, with any number of rows and, of texts, any length."""
-        import openvino
+        openvino = import_openvino()
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
         if self.kind == "image" and (set(inputs) != {"pixel_values"} or inputs["pixel_values"].dim() != 4):
             raise RuntimeError("its image processor makes patches of each image's own number")
         example = sample_inputs(inputs, 2)
         if self.kind == "text":  # of another length, so that the check would see a length that was fixed
             example = {name: tensor[:, : max(2, tensor.shape[1] // 2)] for name, tensor in example.items()}
-        names = sorted(example)
-        shapes = [openvino.PartialShape([-1, *(self.signature[name] or [-1])]) for name in names]
-        # a copy without the rounding of bfloat16 in what is computed
-        model = self.backend.model if self.backend.model.dtype == torch.float32 else self.backend.float_copy()
-        tower = _Tower(model, self.torch_compute, names).eval()
-        with converting():
-            return openvino.convert_model(tower, example_input=tuple(self.as_traced(example)), input=shapes)
-
-    def write(self, path: Path, make: Callable) -> None:
-        """
-        Puts a model of OpenVINO into the cache, whole or not at all, made by one process of those that want it.
-
-        Raises:
-            `ConversionError`: if it cannot be made or written.
-        """
-        import openvino
-
-        failures = (RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure)
-        folder = path.parents[1]
-        incomplete = folder / "incomplete"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with WeakFileLock(folder / ".lock"):
-                if path.exists():
-                    return
-                logger.warning(f"Converting the {self.kind} tower for OpenVINO, once, to `{path.parent}`.")
-                shutil.rmtree(incomplete, ignore_errors=True)  # of a process that was killed
-                incomplete.mkdir()
-                try:
-                    openvino.save_model(make(), incomplete / path.name, compress_to_fp16=False)
-                    incomplete.rename(path.parent)
-                finally:
-                    shutil.rmtree(incomplete, ignore_errors=True)
-        except OSError as error:
-            raise ConversionError(
-                f"`{folder}`, where towers converted for OpenVINO are kept, cannot be written to: {error}. Set "
-                "`HF_ASSETS_CACHE` to a folder that can, or use `--backend torch`."
-            ) from error
-        except failures as error:
-            raise self.refusal(error) from error
-
-    def is_calibrating(self, inputs: dict[str, torch.Tensor]) -> bool:
-        """
-        Whether the tower is to be int8 and cannot be yet. Keeps these texts until there are enough; at the next call
-        the tower is quantised, unless the same texts have calibrated it before.
-        """
-        if self.precision != "int8" or "int8" in self.compiled:
-            return False
-        if len(self.samples) < NUM_CALIBRATION:
-            for row in range(min(len(next(iter(inputs.values()))), NUM_CALIBRATION - len(self.samples))):
-                # the first texts of a collection are its longest: they are cut to eight lengths
-                sample = shorten({name: tensor[row : row + 1] for name, tensor in inputs.items()}, len(self.samples))
-                self.samples.append([tensor.numpy().copy() for tensor in self.as_traced(sample)])
-            return True
-        self.write(self.path("int8"), self.quantize)
-        return False
-
-    def quantize(self):
-        """The tower in int8 by NNCF: ranges of activations from the samples, smooth quantisation of a transformer."""
-        import nncf
-
-        model = get_core().read_model(self.path("float32"))
-        logging.getLogger("nncf").setLevel(logging.ERROR)  # `nncf.set_log_level` sets the handlers of others, too
-        with converting():
-            return nncf.quantize(
-                model, nncf.Dataset(self.samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(self.samples)
-            )
+        names, model = sorted(example), self.backend.model
+        if model.dtype != torch.float32:  # without the rounding of bfloat16 in what is computed
+            model = copy.deepcopy(model).float()
+        tower = TensorTower(model, self.torch_compute, names).eval()
+        # `openvino.convert_model` does the same, and reports it to Intel
+        frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+        # the tracer asks all attributes of the model, of which some warn
+        library, level = logging.getLogger("transformers"), logging.getLogger("transformers").level
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            library.setLevel(logging.ERROR)
+            try:
+                decoder = TorchScriptPythonDecoder(tower, example_input=tuple(in_order(example)))
+                converted = frontend.convert(frontend.load(decoder))
+            finally:
+                library.setLevel(level)
+        shapes = [openvino.PartialShape([-1, *(self.shapes[name] or [-1])]) for name in names]
+        converted.reshape(dict(enumerate(shapes)))
+        return converted
 
 
 class OpenvinoBackend:
@@ -319,8 +247,8 @@ class OpenvinoBackend:
         model (`PreTrainedModel`):
             The dual encoder.
         dtype (`str`):
-            The precision: `"float32"`, `"bfloat16"` or `"int8"`. On a processor without instructions for bfloat16,
-            that is computed in float32.
+            The precision: `"float32"` or `"bfloat16"`. On a processor without instructions for bfloat16, that is
+            computed in float32.
         is_required (`bool`):
             Whether OpenVINO computes from the first text or image on, and raises an error if it cannot. Otherwise
             PyTorch starts, and keeps what OpenVINO cannot compute.
@@ -332,14 +260,13 @@ class OpenvinoBackend:
     """
 
     def __init__(self, model: PreTrainedModel, dtype: str, is_required: bool, cache_dir: Path | None = None):
-        if (why := why_not(model)) is not None:
+        if (obstacle := find_obstacle(model)) is not None:
             raise ConversionError(
-                f"OpenVINO cannot compute this {type(model).__name__}: {why}. Use `--backend torch`."
+                f"OpenVINO cannot compute this {type(model).__name__}: {obstacle}. Use `--backend torch`."
             )
         self.model, self.dtype, self.is_required = model, dtype, is_required
         self.cache_dir = Path(HF_ASSETS_CACHE, "lotlip", "openvino") if cache_dir is None else cache_dir
         self.towers = {}
-        self._key = None
 
     def __reduce__(self) -> tuple:
         return type(None), ()  # a copy of the model computes with PyTorch
@@ -350,29 +277,10 @@ class OpenvinoBackend:
             self.towers[kind] = OpenvinoTower(self, kind, compute)
         return self.towers[kind]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Of what model a converted tower is."""
-        if self._key is None:
-            import openvino
-
-            config = self.model.config.to_dict()
-            config = {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")}
-            versions = (__version__, transformers.__version__, openvino.__version__)
-            self._key = Hasher.hash((type(self.model).__name__, repr(config), hash_weights(self.model), versions))
-        return self._key
-
-    def float_copy(self) -> PreTrainedModel:
-        """The model in float32."""
-        return copy.deepcopy(self.model).float()
-
-    def compile(self, path: Path, precision: str):
-        """A tower from the cache, ready to compute."""
-
-        options = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
-        }
-        return get_core().compile_model(path, "CPU", options)
+        config = self.model.config.to_dict()
+        config = {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")}
+        versions = (__version__, transformers.__version__, import_openvino().__version__)
+        return Hasher.hash((type(self.model).__name__, repr(config), hash_weights(self.model), versions))

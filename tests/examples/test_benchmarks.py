@@ -242,16 +242,15 @@ def test_storage_of_first_numbers(run, model_dir, capsys):
 def test_backends(run, tmp_path):
     (tmp_path / "texts.txt").write_text("a red boat at a green house\n" * 40)
     options = ("--layers", 1, "--texts", 70, "--images", 2, "--batch_size", 2, "--texts_file", tmp_path / "texts.txt")
-    names = ("OpenVINO float32", "OpenVINO int8", "ONNX Runtime float32")
+    names = ("OpenVINO float32", "ONNX Runtime float32")
     texts, images, products = run("backends", *options, "--variants", *names)
     assert texts["rows"]["torch float32"]["recall@1"] == pytest.approx(100 / 35)  # all halves are alike
     assert list(texts["rows"]) == ["torch float32", *names]
-    assert list(images["rows"]) == ["torch float32", names[0], names[2]]
+    assert list(images["rows"]) == ["torch float32", *names]
     for table in (texts, images):
         assert table["rows"]["OpenVINO float32"]["least_cosine"] > 1 - 1e-6
         assert table["rows"]["ONNX Runtime float32"]["least_cosine"] > 1 - 1e-5
         assert all(row["first_call"] > 0 for row in table["rows"].values())
-    assert texts["rows"]["OpenVINO int8"]["least_cosine"] < 1 - 1e-6  # calibrated
     assert set(products["rows"]) == {"torch", "NumPy", "OpenVINO"}
 
 
