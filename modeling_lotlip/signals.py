@@ -16,9 +16,6 @@
 import os
 import signal
 
-import torch
-from accelerate import Accelerator
-
 
 class StopSignal:
     """
@@ -52,7 +49,3 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
-
-    def on_any_process(self, accelerator: Accelerator) -> int:
-        """The number of the signal that any process has noted, 0 if none has."""
-        return int(accelerator.gather(torch.tensor([self.number], device=accelerator.device)).max())

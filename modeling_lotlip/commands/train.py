@@ -3,16 +3,13 @@
 """
 Contrastive training on images with short and long captions.
 
-    lotlip train --output_dir outputs/mine --dataset_name imagefolder --data_dir FOLDER \
-        --vision_model_name_or_path google/vit-base-patch16-224-in21k \
+    lotlip train --output_dir outputs/mine --dataset_name imagefolder --data_dir FOLDER \\
+        --vision_model_name_or_path google/vit-base-patch16-224-in21k \\
         --text_model_name_or_path google-bert/bert-base-uncased
 
 Several processes: `accelerate launch -m lotlip train ...`. Without `--dataset_name`: drawn scenes, a small model.
 """
 
-import sys
-
-from ..arguments import exit_on_error
 from ..training.arguments import TrainArguments
 
 
@@ -20,8 +17,6 @@ ARGUMENTS = (TrainArguments,)
 
 
 def run(args: TrainArguments) -> None:
-    print("Loading torch and transformers ...", file=sys.stderr, flush=True)
     from ..training import loop
 
-    with exit_on_error("lotlip train"):
-        loop.run(args)
+    loop.run(args)

@@ -274,7 +274,9 @@ class OptimizationArguments(Arguments):
         choices=("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"),
         compared_on_resume=True,
     )
-    warmup_steps: int = argument(200, "Steps in which the learning rate rises.", least=0, compared_on_resume=True)
+    warmup_steps: float = argument(
+        0.1, "Steps in which the learning rate rises; below 1, their share of all.", least=0, compared_on_resume=True
+    )
     num_train_epochs: int = argument(10, "Passes over the training data.", least=1)
     max_train_steps: int | None = argument(None, "Optimizer steps, instead of a number of epochs.", least=1)
     weight_decay: float = argument(0.1, "Of matrices only.", compared_on_resume=True)
@@ -300,6 +302,8 @@ class OptimizationArguments(Arguments):
     def __post_init__(self):
         super().__post_init__()
         self.mixed_precision = MIXED_PRECISIONS.get(DTYPES.get(self.mixed_precision))
+        if self.warmup_steps > 1 and self.warmup_steps != int(self.warmup_steps):
+            raise ValueError(f"--warmup_steps must be a number of steps or a share below 1, got {self.warmup_steps}.")
 
 
 @dataclass(kw_only=True)

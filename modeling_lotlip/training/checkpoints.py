@@ -1,86 +1,56 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a training: saving and loading, stopping a run, and what another run may not overwrite."""
+"""Checkpoints of a training, and the output folder, which holds those of one run."""
 
-import filecmp
 import json
 import logging
-import os
 import re
 import shutil
 from dataclasses import asdict, dataclass, field
-from itertools import count
 from pathlib import Path
 
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils.other import load
-from torch.optim.lr_scheduler import LRScheduler
+from safetensors import SafetensorError
+from torch import nn
 
 from ..files import write_json
+from ..output_folder import LEFT, atomic_write, delete
 from .arguments import CheckpointArguments, TrainArguments
-from .saving import BEST_FOLDER, RESULTS_FILE
+from .processes import fail_together
 
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE = "training_state.json"
-SETTINGS_FILE = "training_args.json"
+STATE_FILE, SETTINGS_FILE, RESULTS_FILE = "training_state.json", "training_args.json", "eval_results.json"
 
-# The folder of the trackers' files below the output folder, and in it that of the program's runs
-LOGGING_FOLDER, RUN_NAME = "logs", "lotlip"
+# The folders of the best model and of the trackers' files, and in the latter that of these runs
+BEST_FOLDER, LOGGING_FOLDER, RUN_NAME = "best", "logs", "lotlip"
+
+# What a training leaves in its output folder: files by their names, folders by a file in them, since others use their
+# names too
+OWN_FILES = re.compile(
+    r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|eval_results\.json|not_finite\.json|metrics\.jsonl"
+)
+OWN_FOLDERS = {re.compile(r"checkpoint-\d+"): STATE_FILE, re.compile(BEST_FOLDER): RESULTS_FILE}
 
 
 @dataclass
 class TrainingState:
-    """
-    The progress of a run, and the settings that must be the same when it is resumed.
+    """Where a run is, and what it has counted: what a checkpoint holds beside what accelerate saves."""
 
-    Args:
-        settings (`dict`):
-            What must be the same, as it is in this run.
-    """
-
-    settings: dict
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    saved_step: int = -1
     evaluated_step: int = -1
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
-    bad_causes: dict[str, int] = field(default_factory=dict)  # of the samples before this start of the run
-    best: dict[str, float] = field(default_factory=dict)  # the best result so far, by the name of its metric
-
-    def is_best(self, results: dict[str, float], metric: str | None, folder: Path) -> bool:
-        """Whether a result is better than all before, or the model of the best one is not in its folder."""
-        if metric is None:
-            return False
-        result = results[metric]
-        if metric in self.best and folder.exists():
-            best = self.best[metric]
-            is_better = result < best if metric.endswith("median_rank") else result > best
-            if not is_better:
-                return False
-        self.best = {metric: result}
-        return True
-
-    def check_settings(self, settings: dict) -> None:
-        """Refuses a checkpoint whose run took other steps."""
-        for name, value in settings.items():
-            if name in self.settings and value != self.settings[name]:
-                raise ValueError(
-                    f"The checkpoint was written with {name} = {value}, this run has {self.settings[name]}: it would "
-                    "take other steps. Start it as the first run was started."
-                )
-
-    def load_state_dict(self, state: dict) -> None:
-        self.check_settings(state.pop("settings"))
-        for name, value in state.items():
-            setattr(self, name, value)
+    counts: dict[str, int] = field(default_factory=dict)  # of samples, of all processes: see `SampleCounts`
+    bad_causes: dict[str, int] = field(default_factory=dict)
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
-    """The whole checkpoints in a folder, the oldest first; torn ones have other names."""
+    """The complete checkpoints in a folder, the oldest first."""
     checkpoints = [path for path in output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     return sorted((path for path in checkpoints if (path / STATE_FILE).exists()), key=get_step)
 
@@ -90,150 +60,112 @@ def get_step(checkpoint: Path) -> int:
 
 
 def save_checkpoint(
-    accelerator: Accelerator, args: CheckpointArguments, state: TrainingState, scheduler: LRScheduler
+    accelerator: Accelerator, output_dir: Path, state: TrainingState, settings: dict, total_limit: int | None = None
 ) -> None:
     """
-    Saves the whole state, with the best model so far, unless this run saved or loaded this step before. The folder
-    gets its name only once its files are complete and on the disk; then older ones than `--checkpoints_total_limit`
-    asks for are deleted.
-    """
-    checkpoint_dir = args.output_dir / f"checkpoint-{state.step}"
-    partial_dir = args.output_dir / f"checkpoint-{state.step}.partial"
-    replaced_dir = args.output_dir / f"checkpoint-{state.step}.replaced"
-    if state.step == state.saved_step:
-        return
-    state.saved_step = state.step
-    if accelerator.is_main_process:
-        for path in (partial_dir, replaced_dir):  # of a run that was killed here
-            shutil.rmtree(path, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial_dir))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        if (args.output_dir / BEST_FOLDER).exists():
-            link_folder(args.output_dir / BEST_FOLDER, partial_dir / BEST_FOLDER)
-        # not through accelerate, which would unpickle it, and with it whatever code it holds
-        write_json(partial_dir / STATE_FILE, {"progress": asdict(state), "scheduler": scheduler.state_dict()})
-        for file in (path for path in partial_dir.rglob("*") if path.is_file()):
-            with open(file, "rb") as opened:
-                os.fsync(opened.fileno())
-        if checkpoint_dir.exists():  # of a run that went on from the same checkpoint before
-            checkpoint_dir.rename(replaced_dir)
-        partial_dir.rename(checkpoint_dir)
-        shutil.rmtree(replaced_dir, ignore_errors=True)
-        if args.checkpoints_total_limit is not None:
-            earlier = [path for path in list_checkpoints(args.output_dir) if get_step(path) <= state.step]
-            for path in earlier[: -args.checkpoints_total_limit]:
-                shutil.rmtree(path)
-    accelerator.wait_for_everyone()
+    Saves the state of a run in `checkpoint-STEP`, unless it is there already. The folder gets its name when its files
+    are complete and on the disk; only then older ones than `total_limit` asks for are deleted. (accelerate's own
+    limit deletes them before, and its `register_for_checkpointing` unpickles whatever a file holds.)
 
-
-def read_state(checkpoint: Path) -> dict:
-    """The progress and the schedule of a checkpoint."""
-    return json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-
-
-def load_checkpoint(accelerator: Accelerator, checkpoint: Path, state: TrainingState, scheduler: LRScheduler) -> None:
-    """
-    Loads what `save_checkpoint` saved.
+    Args:
+        accelerator (`Accelerator`):
+            The processes, all of which call this.
+        output_dir (`Path`):
+            The output folder, which they share.
+        state (`TrainingState`):
+            Where the run is, with the counts of all processes.
+        settings (`dict`):
+            What must be the same when the run is resumed.
+        total_limit (`int`, *optional*):
+            Keep only the last N checkpoints.
 
     Raises:
-        `ValueError`: if it is of another run.
+        `OSError`: if it cannot be written, for instance because the disk is full. Earlier ones are as they were.
+    """
+    checkpoint = output_dir / f"checkpoint-{state.step}"
+    partial = output_dir / f"checkpoint-{state.step}.0.partial"
+    if checkpoint.exists():
+        return
+    with fail_together(accelerator):
+        if accelerator.is_main_process:
+            delete(partial)
+    with fail_together(accelerator):
+        try:
+            accelerator.save_state(str(partial))
+        except SafetensorError as error:
+            raise OSError(f"{checkpoint} cannot be written: {error}") from error
+    with fail_together(accelerator):
+        if accelerator.is_main_process:
+            write_json(partial / STATE_FILE, {"settings": settings, "progress": asdict(state)})
+            with atomic_write(checkpoint) as complete:
+                partial.rename(complete)
+            if total_limit is not None:
+                for path in list_checkpoints(output_dir)[:-total_limit]:
+                    delete(path)
+
+
+def read_state(checkpoint: Path, settings: dict) -> TrainingState:
+    """
+    The state in a checkpoint.
+
+    Args:
+        checkpoint (`Path`):
+            The folder.
+        settings (`dict`):
+            Those of this run.
+
+    Raises:
+        `ValueError`: if the checkpoint is of a run with other settings.
+    """
+    saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    for name, value in saved["settings"].items():
+        if name in settings and value != settings[name]:
+            raise ValueError(
+                f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}: it would take other "
+                "steps. Start it as the first run was started."
+            )
+    return TrainingState(**saved["progress"])
+
+
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
+    """
+    Loads what `save_checkpoint` saved by accelerate.
+
+    Raises:
         `pickle.UnpicklingError`: if a file holds more than tensors and numbers, such as code.
     """
-    saved = read_state(checkpoint)
-    state.load_state_dict(saved["progress"])
     accelerator.load_state(str(checkpoint))
     # accelerate skips random states that it cannot read, and the run would resume with others
     load(checkpoint / f"random_states_{accelerator.process_index}.pkl")
-    scheduler.load_state_dict(saved["scheduler"])
 
 
 def find_checkpoint(args: CheckpointArguments) -> Path | None:
-    """The checkpoint to resume from; none for `latest` where there is none yet."""
+    """
+    The checkpoint to resume from; none for `latest` where there is none yet.
+
+    Raises:
+        `ValueError`: if there is none where one is named, or later ones beside it.
+    """
     if args.resume_from_checkpoint is None:
         return None
-    if args.resume_from_checkpoint != "latest":
-        if not (Path(args.resume_from_checkpoint) / STATE_FILE).exists():
-            raise ValueError(
-                f"`--resume_from_checkpoint {args.resume_from_checkpoint}` is no folder of a checkpoint: name "
-                "`OUTPUT_DIR/checkpoint-N`, or `latest`."
-            )
-        return Path(args.resume_from_checkpoint)
-    checkpoints = list_checkpoints(args.output_dir)
-    if not checkpoints:
-        logger.warning(f"There is no checkpoint in {args.output_dir} yet: training starts from the beginning.")
-        return None
-    return checkpoints[-1]
-
-
-def link_folder(source: Path, target: Path) -> None:
-    """A copy of a folder whose files are the same ones on the disk, if its file system can do that."""
-
-    def link(file: str, copy: str) -> None:
-        try:
-            os.link(file, copy)
-        except OSError:  # no hard links here
-            shutil.copy2(file, copy)
-
-    shutil.copytree(source, target, copy_function=link)
-
-
-def set_aside_later_results(output_dir: Path, checkpoint: Path | None) -> None:
-    """
-    Renames the checkpoints that an earlier run saved after the one from which this run resumes, and a best model that
-    was found later: they do not belong to this run.
-    """
-    step = read_state(checkpoint)["progress"]["step"] if checkpoint is not None else 0
-    for path in list_checkpoints(output_dir):
-        if get_step(path) > step:
-            set_aside(path, step)
-    best = output_dir / BEST_FOLDER
-    is_own = checkpoint is not None and (is_of_step(best, step) or have_equal_files(best, checkpoint / BEST_FOLDER))
-    if best.exists() and not is_own:
-        set_aside(best, step)
-
-
-def set_aside(path: Path, step: int) -> None:
-    """Renames what an earlier run left to a name that is not taken."""
-    names = (f"{path.name}.abandoned{f'-{number}' if number > 1 else ''}" for number in count(1))
-    abandoned = next(path.with_name(name) for name in names if not path.with_name(name).exists())
-    path.rename(abandoned)
-    logger.warning(f"{path} is of the run that is left at step {step}: renamed to {abandoned}.")
-
-
-def is_of_step(best: Path, step: int) -> bool:
-    """Whether a best model is that of a step: found by the evaluation that came after the checkpoint."""
-    results = best / RESULTS_FILE
-    return results.exists() and json.loads(results.read_text(encoding="utf-8")).get("step") == step
-
-
-def have_equal_files(folder: Path, other: Path) -> bool:
-    """Whether two folders have files of the same names and contents."""
-    names = [sorted(path.name for path in place.glob("*")) for place in (folder, other)]
-    return names[0] == names[1] and not any(filecmp.cmpfiles(folder, other, names[0], shallow=False)[1:])
-
-
-def find_leftovers(output_dir: Path) -> list[Path]:
-    """
-    What an earlier run left in the output folder; nothing else in it is ever touched. A name alone that others use too
-    does not tell: a checkpoint has the file of its state, a best model that of its results, and of the trackers' files
-    only the folder of this program's runs is taken.
-    """
-    checkpoint = re.compile(r"checkpoint-\d+(?P<unfinished>\.partial|\.replaced|\.abandoned(-\d+)?)?")
-    best = re.compile(rf"{BEST_FOLDER}(\.abandoned(-\d+)?)?")
-    weights = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-    names = {"model.partial", RESULTS_FILE, "not_finite.json", "metrics.jsonl", "summary.html"}
-
-    def is_own(path: Path) -> bool:
-        if match := checkpoint.fullmatch(path.name):
-            return match["unfinished"] is not None or (path / STATE_FILE).exists()
-        if best.fullmatch(path.name):
-            return (path / RESULTS_FILE).exists()
-        return path.name in names or weights.fullmatch(path.name) is not None
-
-    logs = output_dir / LOGGING_FOLDER / RUN_NAME
-    return sorted(filter(is_own, output_dir.glob("*"))) + [logs] * logs.exists()
+    if args.resume_from_checkpoint == "latest":
+        checkpoints = list_checkpoints(args.output_dir)
+        if not checkpoints:
+            logger.warning(f"There is no checkpoint in {args.output_dir} yet: training starts from the beginning.")
+        return checkpoints[-1] if checkpoints else None
+    checkpoint = Path(args.resume_from_checkpoint)
+    if not (checkpoint / STATE_FILE).exists():
+        raise ValueError(
+            f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint: name `OUTPUT_DIR/checkpoint-N`, "
+            "or `latest`."
+        )
+    last = list_checkpoints(args.output_dir)[-1:]
+    if resumes_in_output_dir(args) and last and get_step(last[0]) > get_step(checkpoint):
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {last[0].name}, which is later than `--resume_from_checkpoint "
+            f"{checkpoint}`: name another `--output_dir`, or move the later ones away."
+        )
+    return checkpoint
 
 
 def resumes_in_output_dir(args: CheckpointArguments) -> bool:
@@ -244,31 +176,64 @@ def resumes_in_output_dir(args: CheckpointArguments) -> bool:
     )
 
 
+def find_leftovers(output_dir: Path) -> list[Path]:
+    """What an earlier run left in the output folder: nothing else in it is ever deleted."""
+
+    def is_own(path: Path) -> bool:
+        marks = [mark for name, mark in OWN_FOLDERS.items() if name.fullmatch(path.name)]
+        is_partial = LEFT.fullmatch(path.name) is not None
+        return any((path / mark).exists() for mark in marks) or is_partial or bool(OWN_FILES.fullmatch(path.name))
+
+    logs = output_dir / LOGGING_FOLDER / RUN_NAME
+    return sorted(filter(is_own, output_dir.glob("*"))) + [logs] * logs.exists()
+
+
 def check_output_dir(args: TrainArguments) -> None:
-    """Refuses to mix this run with an earlier one."""
-    if args.model_name_or_path is not None and Path(args.model_name_or_path).resolve() == args.output_dir.resolve():
-        raise ValueError(f"`--output_dir {args.output_dir}` is the model to train further: name another folder.")
+    """
+    Refuses to mix a run with an earlier one, or to replace what it starts from.
+
+    Raises:
+        `ValueError`: if the folder is the model to train further, holds an earlier run that is neither resumed nor
+            replaced, or something that the run reads and would delete.
+    """
     leftovers = find_leftovers(args.output_dir)
-    if leftovers and not resumes_in_output_dir(args) and not args.overwrite_output_dir:
+    is_new = not resumes_in_output_dir(args)
+    if leftovers and is_new and not args.overwrite_output_dir:
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it "
             "(`--resume_from_checkpoint latest`), replace it (`--overwrite_output_dir`), or name another folder."
         )
+    output_dir = args.output_dir.resolve()
+    deleted = {path.resolve() for path in leftovers if is_new}
+    for name in (
+        *("model_name_or_path", "text_model_name_or_path", "vision_model_name_or_path", "tokenizer_name"),
+        *("config_name", "resume_from_checkpoint"),
+    ):
+        path = Path(getattr(args, name) or "").resolve()
+        if getattr(args, name) and (path == output_dir or {path, *path.parents} & deleted):
+            raise ValueError(
+                f"`--{name} {getattr(args, name)}` would be replaced by this run in `--output_dir {args.output_dir}`: "
+                "name another folder."
+            )
 
 
-def take_output_dir(args: TrainArguments, checkpoint: Path | None) -> None:
+def check_room(args: CheckpointArguments, model: nn.Module) -> None:
     """
-    Makes the output folder this run's: what an earlier one left that is replaced is deleted, what it saved after the
-    checkpoint to go on from is set aside, the best model of this checkpoint is put in its place, and the arguments are
-    written down.
+    Compares the disk of the output folder with what a run must write to lose nothing: the model twice, since the new
+    one replaces the last when it is complete, and, if there are checkpoints, two of them.
+
+    Raises:
+        `ValueError`: if there is not room for them.
     """
-    if not resumes_in_output_dir(args):
-        for path in find_leftovers(args.output_dir):
-            path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
-    else:
-        set_aside_later_results(args.output_dir, checkpoint)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    best = args.output_dir / BEST_FOLDER
-    if checkpoint is not None and (checkpoint / BEST_FOLDER).exists() and not best.exists():
-        link_folder(checkpoint / BEST_FOLDER, best)
-    write_json(args.output_dir / SETTINGS_FILE, args.to_dict() | {"num_processes": PartialState().num_processes})
+    total = sum(tensor.nbytes for tensor in model.state_dict().values())
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    num_checkpoints = 0 if args.checkpointing_steps is None else 2
+    needed = 2 * total + num_checkpoints * (total + 2 * trained)  # with the two moments of AdamW
+    folder = next(path for path in (args.output_dir.absolute(), *args.output_dir.absolute().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model"
+            + f" and {num_checkpoints} checkpoints" * (num_checkpoints > 0)
+            + f" need {needed / 1e9:.3g} GB: make room, or name a folder on another disk."
+        )

@@ -7,6 +7,8 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,64 +17,92 @@ import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, gather_object, set_seed
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration, gather_object, set_seed
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
-from transformers import get_scheduler
+from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
-from .. import LotlipModel, LotlipProcessor
 from ..data.loading import get_columns, leave_signals_to_the_main_process, load_split
 from ..data.reader import RowReader
 from ..data.side_captions import UnmatchedKeys
+from ..files import write_json
+from ..output_folder import OutputFolder, delete
 from ..signals import StopSignal
 from ..terminal import progress_bar
 from .arguments import TrainArguments, list_doubts
 from .batches import BatchSampler, StreamBatchSampler
 from .checkpoints import (
+    BEST_FOLDER,
     LOGGING_FOLDER,
     RUN_NAME,
+    SETTINGS_FILE,
     TrainingState,
     check_output_dir,
+    check_room,
     find_checkpoint,
-    list_checkpoints,
+    find_leftovers,
     load_checkpoint,
     read_state,
+    resumes_in_output_dir,
     save_checkpoint,
-    take_output_dir,
 )
-from .disk import check_room, count_needed_room
 from .dual_encoder import ContrastiveModel
-from .evaluation import (
-    EvaluationData,
-    check_overlap,
-    evaluate_model,
-    format_results,
-    load_evaluation_data,
-)
+from .evaluation import EvaluationData, check_overlap, evaluate_model, format_results, load_evaluation_data
 from .image_features import cache_samples
 from .models import build_model, gather_model
 from .monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
 from .objectives import choose_objective
+from .processes import fail_together, largest_of_all, next_together
 from .samples import BadSamples, CaptionedImages, HardNegatives, SampleCollator
-from .saving import (
-    BEST_FOLDER,
-    check_services,
-    push_model,
-    rescue_model,
-    save_model,
-)
-from .skipped_steps import count_skipped_step
+from .saving import check_services, is_best, push_model, save_model, save_model_somewhere
 from .step import StepResult, parameter_groups, train_step
-from .summary import write_summary
 
 
 logger = get_logger(__name__)
 
 
-def start(args: TrainArguments) -> tuple[Accelerator, Path | None]:
-    """The processes, and the checkpoint to resume from. What cannot go well is refused before anything is done."""
+@dataclass
+class Training:
+    """The parts of a training, and where it is."""
+
+    args: TrainArguments
+    settings: dict[str, object]
+    accelerator: Accelerator
+    model: torch.nn.Module
+    processor: ProcessorMixin
+    loader: DataLoader
+    evaluation_data: EvaluationData
+    optimizer: torch.optim.Optimizer
+    schedule: Callable[[int], float]
+    state: TrainingState
+    bad_samples: BadSamples
+    unmatched_keys: UnmatchedKeys
+    hard_negatives: HardNegatives
+    throughput: Throughput
+
+
+def run(args: TrainArguments) -> None:
+    """
+    A whole training: see `lotlip train`. Every process calls this.
+
+    Raises:
+        `ValueError`: if the arguments, the data and the model do not fit together, or the data is too bad.
+        `OSError`: if something cannot be read or written.
+    """
+    accelerator = start_processes(args)
+    with fail_together(accelerator):
+        check_output_dir(args)
+        check_services(args)
+        checkpoint = find_checkpoint(args)
+    with ExitStack() as stack:
+        training = prepare(args, accelerator, checkpoint, stack)
+        train(training)
+        finish(training)
+
+
+def start_processes(args: TrainArguments) -> Accelerator:
+    """The processes. Doubts about the arguments are logged."""
     accelerator = Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision=args.mixed_precision,
@@ -82,6 +112,10 @@ def start(args: TrainArguments) -> tuple[Accelerator, Path | None]:
         ),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))],
     )
+    kind = accelerator.distributed_type
+    if kind == DistributedType.DEEPSPEED or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
+        name = "DeepSpeed" if kind == DistributedType.DEEPSPEED else "FSDP version 1"
+        raise ValueError(f"{name} is not supported: configure `fsdp_version: 2`, or data parallelism alone.")
     logging.basicConfig(format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO)
     if accelerator.device.type == "cpu":
@@ -90,12 +124,8 @@ def start(args: TrainArguments) -> tuple[Accelerator, Path | None]:
     args.mixed_precision = accelerator.mixed_precision
     for doubt in list_doubts(args):
         logger.warning(doubt)
-    check_output_dir(args)
-    check_services(args)
-    checkpoint = find_checkpoint(args)
-    accelerator.wait_for_everyone()
     set_seed(args.seed)
-    return accelerator, checkpoint
+    return accelerator
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -129,7 +159,7 @@ def load_training_data(args: TrainArguments, accelerator: Accelerator) -> tuple[
 
 
 def make_samples(
-    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader, model: LotlipModel
+    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader, model: PreTrainedModel
 ) -> CaptionedImages:
     """Images, or random crops of them, with captions drawn for them."""
     crop = None
@@ -147,7 +177,7 @@ def make_loader(
     args: TrainArguments,
     dataset: datasets.Dataset,
     samples: CaptionedImages,
-    processor: LotlipProcessor,
+    processor: ProcessorMixin,
     accelerator: Accelerator,
 ) -> DataLoader:
     """Batches of this process, in the order that their sampler gives."""
@@ -172,30 +202,21 @@ def make_loader(
 # Model, optimizer, and all that a training needs
 
 
-@dataclass
-class Training:
-    """The parts of a training, and where it is."""
-
-    args: TrainArguments
-    accelerator: Accelerator
-    model: torch.nn.Module
-    processor: LotlipProcessor
-    loader: DataLoader
-    evaluation_data: EvaluationData
-    optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler
-    state: TrainingState
-    bad_samples: BadSamples
-    unmatched_keys: UnmatchedKeys
-    hard_negatives: HardNegatives
-    throughput: Throughput
-
-
-def make_optimizer(args: TrainArguments, model: ContrastiveModel, loader: DataLoader) -> tuple[AdamW, LRScheduler]:
-    """AdamW and the learning rate, for as many steps as `--max_train_steps` or the epochs have."""
+def make_optimizer(
+    args: TrainArguments, model: ContrastiveModel, loader: DataLoader
+) -> tuple[AdamW, Callable[[int], float]]:
+    """AdamW, and the learning rate of each step: there are `--max_train_steps`, or as many as the epochs have."""
     if args.max_train_steps is None:
         num_batches = len(loader.batch_sampler) * args.num_train_epochs
         args.max_train_steps = max(1, num_batches // args.gradient_accumulation_steps)
+    warmup_steps = args.warmup_steps
+    if warmup_steps < 1:  # a share, as in transformers
+        warmup_steps = math.ceil(warmup_steps * args.max_train_steps)
+    if warmup_steps > args.max_train_steps:
+        raise ValueError(
+            f"`--warmup_steps {args.warmup_steps:g}` is longer than the run of {args.max_train_steps} steps, which "
+            "would never reach its learning rate: give fewer steps, or a share of them such as 0.1."
+        )
     optimizer = AdamW(
         parameter_groups(model, args.weight_decay),
         lr=args.learning_rate,
@@ -203,14 +224,17 @@ def make_optimizer(args: TrainArguments, model: ContrastiveModel, loader: DataLo
         eps=args.adam_epsilon,
         fused=True,
     )
-    return optimizer, get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, args.max_train_steps)
+    scheduler = get_scheduler(args.lr_scheduler_type, optimizer, int(warmup_steps), args.max_train_steps)
+    return optimizer, lambda step: args.learning_rate * scheduler.lr_lambdas[0](step)
 
 
-def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | None) -> Training:
-    """Loads data and model, and makes an output folder that is this run's."""
-    with accelerator.main_process_first():  # which reads a new data set, the others find it in the cache
-        dataset, reader = load_training_data(args, accelerator)
-        evaluation_data = load_evaluation_data(args)
+def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | None, stack: ExitStack) -> Training:
+    """Loads data, model and checkpoint, and takes over the output folder, until the stack is closed."""
+    for is_turn in (accelerator.is_main_process, not accelerator.is_main_process):
+        with fail_together(accelerator):  # the main process reads a new data set, the others find it in the cache
+            if is_turn:
+                dataset, reader = load_training_data(args, accelerator)
+                evaluation_data = load_evaluation_data(args)
     check_overlap(args, dataset, evaluation_data)
     model, processor = build_model(args, dataset, reader)
     trained = ContrastiveModel(model)
@@ -219,26 +243,31 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     args.patch_dropout = None if args.freeze_vision_model else model.config.vision_config.patch_dropout
     samples = make_samples(args, dataset, reader, model)
     loader = make_loader(args, dataset, samples, processor, accelerator)
-    optimizer, scheduler = make_optimizer(args, trained, loader)
+    optimizer, schedule = make_optimizer(args, trained, loader)
+    check_room(args, model)
     num_samples = None if args.streaming else len(dataset)
-    check_room(args, count_needed_room(args, model, None if args.streaming else len(loader.batch_sampler)))
     settings = {"global_batch_size": loader.batch_sampler.global_batch_size, "num_samples": num_samples}
     settings |= {"num_processes": accelerator.num_processes, **args.compared_on_resume()}
     if args.streaming:  # which does not know the number of its samples
         settings["max_train_samples"] = args.max_train_samples
-    state = TrainingState(settings)
-
-    if accelerator.is_main_process:
-        reader.report_keys(dataset)
-        evaluation_data.reader.report_keys(evaluation_data.dataset)
+    state = TrainingState() if checkpoint is None else read_state(checkpoint, settings)
+    with fail_together(accelerator):
+        if accelerator.is_main_process:
+            reader.report_keys(dataset)
+            evaluation_data.reader.report_keys(evaluation_data.dataset)
+            stack.enter_context(OutputFolder(args.output_dir, content="a training"))
     if args.cache_image_features:
         samples.image_features = cache_samples(samples, dataset, model, processor, args, accelerator)
-    if checkpoint is not None:
-        state.check_settings(read_state(checkpoint)["progress"]["settings"])
-    if accelerator.is_main_process:
-        take_output_dir(args, checkpoint)
-    accelerator.wait_for_everyone()
 
+    with fail_together(accelerator):
+        if accelerator.is_main_process:
+            if not resumes_in_output_dir(args):
+                for path in find_leftovers(args.output_dir):
+                    delete(path)
+            forget_metrics(args.output_dir, state)
+            write_json(args.output_dir / SETTINGS_FILE, args.to_dict() | {"num_processes": accelerator.num_processes})
+    trackable = {name: value for name, value in args.to_dict().items() if isinstance(value, (int, float, str))}
+    accelerator.init_trackers(RUN_NAME, trackable)
     if accelerator.is_fsdp2:
         # a scalar cannot be sharded, and need not be averaged: every process has the gradient of the whole loss for it
         accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList(trained.scalars.values())]
@@ -246,28 +275,29 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     model, optimizer = accelerator.prepare(trained, optimizer)
     set_seed(args.seed, device_specific=True)
     if checkpoint is not None:
-        load_checkpoint(accelerator, checkpoint, state, scheduler)
+        load_checkpoint(accelerator, checkpoint)
         logger.info(f"Resuming from {checkpoint}, at step {state.step}.")
     logger.info(
         f"{num_samples or 'A stream of'} training images, {settings['global_batch_size']} in a batch, "
         f"{args.max_train_steps} steps; {num_parameters:,} trained parameters, image tower "
         f"{'frozen' if args.freeze_vision_model else 'trained'}."
     )
-    own_samples = None if num_samples is None else math.ceil(num_samples / accelerator.num_processes)
+    samples_per_process = None if num_samples is None else math.ceil(num_samples / accelerator.num_processes)
     return Training(
         args,
+        settings,
         accelerator,
         model,
         processor,
         loader,
         evaluation_data,
         optimizer,
-        scheduler,
+        schedule,
         state,
-        bad_samples=BadSamples(args.max_bad_fraction, args.max_bad_in_a_row, own_samples),
+        bad_samples=BadSamples(args.max_bad_fraction, args.max_bad_in_a_row, samples_per_process),
         unmatched_keys=UnmatchedKeys(),
         hard_negatives=HardNegatives(),
-        throughput=Throughput(accelerator),
+        throughput=Throughput(),
     )
 
 
@@ -276,62 +306,66 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
 
 
 def train(training: Training) -> None:
-    """The loop over steps, with checkpoints, evaluations and an end at SIGTERM or SIGINT."""
+    """The steps, with checkpoints and evaluations between them, up to the last one or a signal to end."""
     args, accelerator, state = training.args, training.accelerator, training.state
     sampler = training.loader.batch_sampler
-    is_checkpoint_due = False
+    batches, is_checkpoint_due = iter(()), False
+    training.model.train()
     training.throughput.restart()
-    if is_evaluation_due(training):  # the resumed run was stopped before it
-        evaluate(training, gather(training))
     shown = {"total": args.max_train_steps, "initial": state.step, "unit": " steps"}
     with StopSignal() as stop, progress_bar(**shown, disable=not accelerator.is_local_main_process) as bar:
-        while state.step < args.max_train_steps:
-            training.model.train()
-            sampler.epoch, sampler.first_batch = state.epoch, state.batch
-            for batch, report in training.loader:
-                result = take_step(training, batch, report)
-                if not result.is_update:
-                    continue
-                bar.update()
-                if state.step % args.logging_steps == 0 or state.step == args.max_train_steps:
-                    bar.set_postfix_str(measure(training, result), refresh=False)
-
-                stop_number = stop.on_any_process(accelerator)
-                if args.checkpointing_steps not in (None, "epoch"):
-                    is_checkpoint_due = state.step % int(args.checkpointing_steps) == 0
-                if is_checkpoint_due or stop_number:
-                    save_state(training)
-                    is_checkpoint_due = False
-                if is_evaluation_due(training) and not stop_number:
-                    evaluate(training, gather(training))
-                    training.model.train()
-                    training.throughput.restart()
-                    stop_number = stop.on_any_process(accelerator)
-                    if stop_number:
-                        save_state(training)
-                if stop_number:
-                    bar.close()
-                    end_early(training, stop_number)
-                if state.step == args.max_train_steps:
-                    if args.checkpointing_steps == "epoch":  # the last one ends here
-                        save_state(training)
-                    break
-            else:
-                state.epoch, state.batch = state.epoch + 1, 0
+        is_epoch_begun = False
+        while True:
+            # a resumed run may have been stopped before it
+            if is_evaluation_due(training) and not largest_of_all(stop.number, accelerator):
+                evaluate(training, gather(training))
+                training.model.train()
+                training.throughput.restart()
+            is_done = state.step == args.max_train_steps
+            if not is_epoch_begun and not is_done:
+                sampler.epoch, sampler.first_batch, is_epoch_begun = state.epoch, state.batch, True
+                batches = count_samples(training)
+            item, stop_number = next_together(iter(()) if is_done else batches, stop.number, accelerator)
+            if stop_number and accelerator.sync_gradients:  # else once the update that is begun is done
+                save(training)
+                bar.close()
+                end_early(training, stop_number)
+            if is_done:
+                return
+            if item is None:
+                state.epoch, state.batch, is_epoch_begun = state.epoch + 1, 0, False
                 training.unmatched_keys.check()
-                if args.checkpointing_steps == "epoch" and accelerator.sync_gradients:
-                    save_state(training)
-                elif args.checkpointing_steps == "epoch":
-                    is_checkpoint_due = True  # once the update that the epoch ended in the middle of is done
+                is_checkpoint_due = args.checkpointing_steps == "epoch"
+            else:
+                result = take_step(training, *item)
+                if result.is_update:
+                    bar.update()
+                    if state.step % args.logging_steps == 0 or state.step == args.max_train_steps:
+                        bar.set_postfix_str(measure(training, result), refresh=False)
+                    if args.checkpointing_steps == "epoch":
+                        is_checkpoint_due |= state.step == args.max_train_steps  # the last epoch ends here
+                    elif args.checkpointing_steps is not None:
+                        is_checkpoint_due = state.step % int(args.checkpointing_steps) == 0
+            if is_checkpoint_due and accelerator.sync_gradients:
+                save(training)
+                is_checkpoint_due = False
 
 
-def take_step(training: Training, batch: dict[str, torch.Tensor], report: dict[str, list]) -> StepResult:
-    """Trains on a batch, and counts it."""
+def count_samples(training: Training) -> Iterator[tuple[dict[str, torch.Tensor], list[str]]]:
+    """The batches of what is left of an epoch, their samples counted."""
+    for batch, report in training.loader:
+        training.throughput.count(batch)
+        training.bad_samples.count(report["bad"])
+        training.unmatched_keys.count(report["unmatched"])
+        training.hard_negatives.count(report["hard_negatives"])
+        yield batch, report["name"]
+
+
+def take_step(training: Training, batch: dict[str, torch.Tensor], names: list[str]) -> StepResult:
+    """Trains on a batch at the learning rate of the step."""
     args, state = training.args, training.state
-    training.throughput.count(batch)
-    training.bad_samples.count(report["bad"])
-    training.unmatched_keys.count(report["unmatched"])
-    training.hard_negatives.count(report["hard_negatives"])
+    for group in training.optimizer.param_groups:
+        group["lr"] = training.schedule(state.step)
     result = train_step(
         training.model,
         batch,
@@ -346,71 +380,93 @@ def take_step(training: Training, batch: dict[str, torch.Tensor], report: dict[s
     if result.is_taken:
         state.skipped_in_a_row = 0
     elif result.is_update:
-        count_skipped_step(state, report["name"], training.loader.batch_sampler, args, training.accelerator)
-    if result.is_update:
-        training.scheduler.step()
-        state.step += 1
+        count_skipped_step(training, names)
+    state.step += result.is_update
     training.throughput.end_of_step()
     return result
 
 
+def count_skipped_step(training: Training, names: list[str]) -> None:
+    """
+    Counts a step whose loss or gradients were not finite.
+
+    Raises:
+        `ValueError`: after `--max_skipped_steps` in a row; `not_finite.json` has what was in the last one.
+    """
+    args, state, sampler = training.args, training.state, training.loader.batch_sampler
+    state.skipped_steps += 1
+    state.skipped_in_a_row += 1
+    logger.warning(f"Step {state.step + 1} is skipped: its loss or gradients are not finite.")
+    if state.skipped_in_a_row < args.max_skipped_steps:
+        return
+    path, names = args.output_dir / "not_finite.json", gather_object(names)
+    if training.accelerator.is_main_process:
+        content = {"step": state.step + 1, "epoch": state.epoch, "batch": state.batch - 1, "samples": names}
+        if isinstance(sampler, BatchSampler):
+            first = max(0, state.batch - args.gradient_accumulation_steps)
+            rows = slice(first * sampler.global_batch_size, state.batch * sampler.global_batch_size)
+            content["rows"] = sampler.order()[rows]
+        write_json(path, content)
+    raise ValueError(
+        f"{state.skipped_in_a_row} steps in a row had a loss or gradients that are not finite. What was in the last "
+        f"one is in {path}. Start again with a lower learning rate, or without those rows."
+    )
+
+
 def measure(training: Training, result: StepResult) -> str:
-    """Writes down what is measured of a step; gives what the progress bar shows."""
+    """Logs what is measured of a step; gives what the progress bar shows."""
     accelerator = training.accelerator
     model = accelerator.unwrap_model(training.model).model
     measured = {
         "loss": result.loss.loss.item(),
-        "learning_rate": training.scheduler.get_last_lr()[0],
+        "learning_rate": training.schedule(training.state.step),
         "logit_scale": model.logit_scale.item(),
         "gradient_norm": result.gradient_norm,
-        **training.throughput.measure(),
+        **training.throughput.measure(accelerator),
         "memory_gb": peak_memory(accelerator.device),
         "skipped_steps": training.state.skipped_steps,
         "bad_samples": training.bad_samples.sum_over_processes(training.state.bad_causes)[0].total(),
     }
-    if accelerator.is_main_process:
-        _, *parts = result.loss
-        measured |= measure_slots(*parts, model.config.text_config.num_corner_tokens)
+    measured |= measure_slots(result.loss.slot_losses, model.config.text_config.num_corner_tokens)
     accelerator.log(measured, step=training.state.step)
     return "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)
 
 
 def is_evaluation_due(training: Training) -> bool:
+    """Whether to evaluate after this step. The evaluation of the last step is that of `finish`."""
     args, state = training.args, training.state
-    is_at_end = state.step in (0, args.max_train_steps)  # where it has its own place
-    return state.step % args.eval_steps == 0 and state.evaluated_step < state.step and not is_at_end
+    return state.step % args.eval_steps == 0 and max(0, state.evaluated_step) < state.step < args.max_train_steps
 
 
-def gather(training: Training) -> LotlipModel | None:
+def gather(training: Training) -> PreTrainedModel | None:
     """The model with all its parameters: of sharded ones (FSDP2) on the main process alone, which then evaluates."""
     return gather_model(training.model, training.accelerator)
 
 
-def evaluate(training: Training, model: LotlipModel | None) -> dict[str, float]:
-    """Results on the evaluation data, on the main process; it keeps the model if they are the best so far."""
-    args, state = training.args, training.state
-    is_alone = training.accelerator.is_fsdp2
-    results = evaluate_model(model, training.processor, training.evaluation_data, args, is_alone)
+def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, float]:
+    """Results on the evaluation data, on the main process, which keeps the model if they are the best so far."""
+    args, accelerator, state = training.args, training.accelerator, training.state
+    results = evaluate_model(model, training.processor, training.evaluation_data, args, accelerator.is_fsdp2)
     state.evaluated_step = state.step
-    if training.accelerator.is_main_process:
-        training.accelerator.log(results, step=state.step)
-        print(f"Step {state.step}:\n{format_results(results)}", flush=True)
-        best_dir = args.output_dir / BEST_FOLDER
-        if state.is_best(results, args.metric_for_best_model, best_dir):
-            save_model(args, best_dir, model, training.processor, results, state.step)
+    with fail_together(accelerator):
+        if accelerator.is_main_process:
+            accelerator.log(results, step=state.step)
+            print(f"Step {state.step}:\n{format_results(results)}", flush=True)
+            folder, metric = args.output_dir / BEST_FOLDER, args.metric_for_best_model
+            if metric is not None and is_best(results, metric, folder):
+                save_model(args, folder, model, training.processor, results, state.step)
     return results
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Saving
+# The end
 
 
-def save_state(training: Training) -> None:
+def save(training: Training) -> None:
     """A checkpoint, from which the run can be resumed."""
     bad_causes, _ = training.bad_samples.sum_over_processes(training.state.bad_causes)
-    saved = replace(training.state, bad_causes=dict(bad_causes))
-    save_checkpoint(training.accelerator, training.args, saved, training.scheduler)
-    training.state.saved_step = saved.saved_step
+    state, args = replace(training.state, bad_causes=dict(bad_causes)), training.args
+    save_checkpoint(training.accelerator, args.output_dir, state, training.settings, args.checkpoints_total_limit)
 
 
 def end_early(training: Training, stop_number: int) -> None:
@@ -442,26 +498,9 @@ def finish(training: Training) -> None:
         except OSError as error:
             logger.warning(f"{error}. It is tried again after the evaluation.")
     results = evaluate(training, model)
-    if accelerator.is_main_process:
-        try:
-            names = save_model(args, args.output_dir, model, training.processor, results)
-        except OSError as error:
-            checkpoint = next(reversed(list_checkpoints(args.output_dir)), None)
-            raise ValueError(rescue_model(args, model, training.processor, results, checkpoint, error)) from error
-        if args.push_to_hub:
-            logger.info(f"Uploaded to {push_model(args, names)}.")
-        logger.info(f"The summary of this training is {write_summary(args.output_dir)}.")
-    accelerator.wait_for_everyone()  # none takes its leave while another is still saving
+    with fail_together(accelerator):
+        if accelerator.is_main_process:
+            names = save_model_somewhere(args, model, training.processor, results)
+            if args.push_to_hub:
+                logger.info(f"Uploaded to {push_model(args, names)}.")
     accelerator.end_training()
-
-
-def run(args: TrainArguments) -> None:
-    """A whole training."""
-    accelerator, checkpoint = start(args)
-    training = prepare(args, accelerator, checkpoint)
-    simple = {name: value for name, value in args.to_dict().items() if isinstance(value, (int, float, str))}
-    accelerator.init_trackers(RUN_NAME, simple)  # trackers take no lists
-    if accelerator.is_main_process:
-        forget_metrics(args.output_dir, training.state)
-    train(training)
-    finish(training)

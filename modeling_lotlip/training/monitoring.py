@@ -18,64 +18,6 @@ from .checkpoints import TrainingState
 
 METRICS_FILE = "metrics.jsonl"
 
-# So many embeddings of a kind are measured. More would tell no more of a collapse, and the time of singular values
-# grows with the third power of the number.
-NUM_MEASURED = 256
-
-
-def effective_rank(embeds: torch.Tensor) -> float:
-    """
-    The number of directions that embeddings take up: the exponential of the entropy of their singular values (Roy and
-    Vetterli, 2007; as RankMe a measure of collapse in Garrido et al., 2023, https://arxiv.org/abs/2210.02885, eq. 1).
-
-    Args:
-        embeds (`torch.Tensor` of shape `(rows, dim)`):
-            Embeddings.
-
-    Returns:
-        `float`: from 1 (all on one line) to the smaller of `rows` and `dim`; not a number where some embedding is not.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from modeling_lotlip.training.monitoring import effective_rank
-
-    >>> round(effective_rank(torch.eye(4)), 4), round(effective_rank(torch.ones(4, 4)), 4)
-    (4.0, 1.0)
-    ```"""
-    embeds = embeds.cpu().double()
-    if not embeds.isfinite().all():
-        return math.nan
-    # of the smaller of the two products of the matrix with itself
-    product = embeds @ embeds.t() if len(embeds) < embeds.shape[1] else embeds.t() @ embeds
-    values = torch.linalg.eigvalsh(product).clamp(min=0).sqrt()
-    shares = values / values.sum()
-    return torch.special.entr(shares).sum().exp().item()
-
-
-def spread(embeds: torch.Tensor) -> float:
-    """
-    How far unit vectors are from being one: the root of their mean squared distance from their mean.
-
-    Args:
-        embeds (`torch.Tensor` of shape `(rows, dim)`):
-            Normalised embeddings.
-
-    Returns:
-        `float`: from 0 (all the same) to 1 (the mean is the origin).
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from modeling_lotlip.training.monitoring import spread
-
-    >>> spread(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), spread(torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
-    (1.0, 0.0)
-    ```"""
-    return (1 - embeds.cpu().double().mean(dim=0).square().sum()).clamp(min=0).sqrt().item()
-
 
 def name_slots(num_slots: int, num_corner_tokens: int) -> list[str]:
     """
@@ -93,50 +35,36 @@ def name_slots(num_slots: int, num_corner_tokens: int) -> list[str]:
     return ["short", *(names[slot % len(names)] for slot in range(num_slots - 1))]
 
 
-def measure_slots(
-    slot_losses: torch.Tensor, image_embeds: torch.Tensor, text_embeds: torch.Tensor, num_corner_tokens: int
-) -> dict[str, float]:
+def measure_slots(slot_losses: torch.Tensor, num_corner_tokens: int) -> dict[str, float]:
     """
-    The loss, the effective rank and the spread of each kind of slot, and those of the images; rank and spread of the
-    first 256 embeddings of each.
+    The loss of each kind of slot.
 
     Args:
         slot_losses (`torch.Tensor` of shape `(slots,)`):
             The loss of each slot, not a number where it has no two pairs.
-        image_embeds (`torch.Tensor` of shape `(rows, dim)` or `(rows, tokens, dim)`):
-            Normalised image features. Of several tokens the first is measured, `[CLS]`.
-        text_embeds (`torch.Tensor` of shape `(rows, slots, dim)` or `(rows, slots, tokens, dim)`):
-            Normalised text features, zero where a caption is absent.
         num_corner_tokens (`int`):
             Corner tokens of a long caption.
-    """
-    if image_embeds.dim() == 3:
-        image_embeds, text_embeds = image_embeds[:, 0], text_embeds[:, :, 0]
-    image_embeds = image_embeds[:NUM_MEASURED]
-    measured = {"rank_image": effective_rank(image_embeds), "spread_image": spread(image_embeds)}
-    names = name_slots(len(slot_losses), num_corner_tokens)
-    for name in dict.fromkeys(names):
-        slots = [slot for slot, other in enumerate(names) if other == name and slot_losses[slot].isfinite()]
-        if slots:
-            embeds = text_embeds[:, slots].flatten(0, 1)
-            embeds = embeds[(embeds != 0).any(dim=-1)][:NUM_MEASURED]
-            measured[f"loss_{name}"] = slot_losses[slots].mean().item()
-            if len(embeds) > 0:
-                measured[f"rank_{name}"], measured[f"spread_{name}"] = effective_rank(embeds), spread(embeds)
-    return measured
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.training.monitoring import measure_slots
+
+    >>> measure_slots(torch.tensor([1.0, 2.0, 4.0]), num_corner_tokens=0)  # two long captions
+    {'loss_short': 1.0, 'loss_cls': 3.0}
+    ```"""
+    losses = {}
+    for name, loss in zip(name_slots(len(slot_losses), num_corner_tokens), slot_losses.tolist()):
+        if math.isfinite(loss):
+            losses.setdefault(f"loss_{name}", []).append(loss)
+    return {name: sum(values) / len(values) for name, values in losses.items()}
 
 
 class Throughput:
-    """
-    What a run gets through in a second, all processes together, and how much of its time it waits for data.
+    """What a run gets through in a second, all processes together, and which share of its time it waits for data."""
 
-    Args:
-        accelerator (`Accelerator`):
-            The processes.
-    """
-
-    def __init__(self, accelerator: Accelerator):
-        self.accelerator = accelerator
+    def __init__(self):
         self.restart()
 
     def restart(self) -> None:
@@ -157,15 +85,14 @@ class Throughput:
     def end_of_step(self) -> None:
         self.last = time.perf_counter()
 
-    def measure(self) -> dict[str, float]:
+    def measure(self, accelerator: Accelerator) -> dict[str, float]:
         """Rates since the last call; every process must call this."""
         elapsed = time.perf_counter() - self.start
-        counts = torch.tensor([*self.counts.values(), self.waited / elapsed], device=self.accelerator.device)
-        *counts, waited = self.accelerator.reduce(counts, "sum").tolist()
+        counts = torch.tensor([*self.counts.values(), self.waited / elapsed], device=accelerator.device)
+        *counts, waited = accelerator.reduce(counts, "sum").tolist()
         measured = {f"{name}_per_second": count / elapsed for name, count in zip(self.counts, counts)}
-        measured["data_wait"] = waited / self.accelerator.num_processes
         self.restart()
-        return measured
+        return measured | {"data_wait": waited / accelerator.num_processes}
 
 
 def peak_memory(device: torch.device) -> float:
@@ -215,11 +142,8 @@ class MetricsFile(GeneralTracker):
 def forget_metrics(output_dir: Path, state: TrainingState) -> None:
     """Drops the rows that an earlier run measured after the state from which this run resumes."""
     path = output_dir / METRICS_FILE
-    if not path.exists():
-        return
-    rows = [
-        row for row in read_metrics(path) if row["step"] <= (state.step if "loss" in row else state.evaluated_step)
-    ]
+    rows = read_metrics(path)
+    rows = [row for row in rows if row["step"] <= (state.step if "loss" in row else state.evaluated_step)]
     with atomic_write(path) as partial:
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 

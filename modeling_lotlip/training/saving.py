@@ -2,23 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model in its folder, with a card, and on the Hub."""
 
-import shutil
+import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.tracking import get_available_trackers
 from huggingface_hub import HfApi
 from safetensors import SafetensorError
+from transformers import PreTrainedModel, ProcessorMixin
 
-from .. import LotlipModel, LotlipProcessor
 from ..files import write_json
 from ..hub import push_folder, write_model_card
+from ..output_folder import delete
 from .arguments import TrainArguments
+from .checkpoints import BEST_FOLDER, RESULTS_FILE
 
-
-RESULTS_FILE = "eval_results.json"
-BEST_FOLDER = "best"
 
 BIASES_OF_SCENES = (
     "It has seen nothing but drawn scenes, and knows no photographs, no people, and few words. It is for trying out "
@@ -37,7 +37,7 @@ def describe_training(args: TrainArguments) -> dict:
     sources = [name for name in sources if name is not None]
     dataset = public_name(args.dataset_name) if args.dataset_name else "drawn scenes"
     start = " and ".join(map(public_name, sources)) or "random weights"
-    told = {
+    described = {
         "repo_id": args.hub_model_id or args.output_dir.resolve().name,
         "provenance": f"Trained by `lotlip train` on {dataset}, from {start}, with seed {args.seed}.",
         "license": "other",
@@ -49,21 +49,30 @@ def describe_training(args: TrainArguments) -> dict:
         "language": args.language if len(args.language) > 1 else args.language[0],
     }
     if not args.dataset_name and not sources:
-        told["biases"] = BIASES_OF_SCENES
-    return told
+        described["biases"] = BIASES_OF_SCENES
+    return described
+
+
+def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
+    """Whether a result is better than that of the model in a folder, or there is none."""
+    path = folder / RESULTS_FILE
+    best = json.loads(path.read_text(encoding="utf-8")).get(metric) if path.exists() else None
+    if best is None:
+        return True
+    return results[metric] < best if metric.endswith("median_rank") else results[metric] > best
 
 
 def save_model(
     args: TrainArguments,
     folder: Path,
-    model: LotlipModel,
-    processor: LotlipProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     results: dict[str, float] | None = None,
     step: int | None = None,
 ) -> list[str]:
     """
-    Saves the trained model with its code, a model card and its results, with the step of these if it is given;
-    complete files take the place of earlier ones.
+    Saves the trained model with its code, a model card and its results, with the step of these if it is given. Its
+    files take the place of earlier ones when all of them are complete.
 
     Returns:
         `list[str]`: the names of the files.
@@ -71,55 +80,47 @@ def save_model(
     Raises:
         `OSError`: if it cannot be written, for instance because the disk is full. Earlier files are as they were.
     """
-    partial_dir = (args.output_dir if folder == args.output_dir / BEST_FOLDER else folder) / "model.partial"
-    shutil.rmtree(partial_dir, ignore_errors=True)
+    partial = folder.parent / f"{folder.name}.0.partial" if folder != args.output_dir else folder / "model.0.partial"
+    delete(partial)
     try:
-        model.save_pretrained(partial_dir)
-        processor.save_pretrained(partial_dir)
-        write_model_card(partial_dir, results=results, **describe_training(args))
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        write_model_card(partial, results=results, **describe_training(args))
         if results is not None:
-            write_json(partial_dir / RESULTS_FILE, results if step is None else {"step": step, **results})
+            write_json(partial / RESULTS_FILE, results if step is None else {"step": step, **results})
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial_dir, ignore_errors=True)  # which makes room for what is smaller
+        delete(partial)
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
     folder.mkdir(exist_ok=True)
-    names = [file.name for file in partial_dir.iterdir()]
+    names = sorted(file.name for file in partial.iterdir())
     for name in names:
-        (partial_dir / name).replace(folder / name)
-    partial_dir.rmdir()
+        (partial / name).replace(folder / name)
+    partial.rmdir()
     return names
 
 
-def rescue_model(
-    args: TrainArguments,
-    model: LotlipModel,
-    processor: LotlipProcessor,
-    results: dict[str, float],
-    checkpoint: Path | None,
-    error: OSError,
-) -> str:
+def save_model_somewhere(
+    args: TrainArguments, model: PreTrainedModel, processor: ProcessorMixin, results: dict[str, float]
+) -> list[str]:
     """
-    Saves what it can of a run whose model cannot be saved in the output folder: the results there, the model in the
-    folder of the system for temporary files, which is often on another disk. Checkpoints stay as they are.
+    Saves the trained model in the output folder. If that cannot be written, the model goes to the system's folder for
+    temporary files, which is often on another disk.
 
-    Returns:
-        `str`: what went wrong, what was saved and what to do.
+    Raises:
+        `OSError`: if it cannot be written to the output folder; the message says where it is.
     """
-    told = f"{error}."
     try:
-        write_json(args.output_dir / RESULTS_FILE, results)
-    except OSError:
-        told += f" Its results are: {results}."
-    other = tempfile.gettempdir()
-    try:
+        return save_model(args, args.output_dir, model, processor, results)
+    except OSError as error:
+        with suppress(OSError):
+            write_json(args.output_dir / RESULTS_FILE, results)
         folder = Path(tempfile.mkdtemp(prefix="lotlip_"))
-        save_model(args, folder, model, processor, results)
-        return f"{told} It was saved in {folder}: move it from there."
-    except OSError:
-        told += f" Nor can it in {other}."
-    if checkpoint is None:
-        return f"{told} There is no checkpoint (`--checkpointing_steps`): the training is lost."
-    return f"{told} {checkpoint} is complete: free disk space, then resume (`--resume_from_checkpoint latest`)."
+        try:
+            save_model(args, folder, model, processor, results)
+        except OSError:
+            remedy = "free disk space and resume from the last checkpoint, if there is one (`--checkpointing_steps`)."
+            raise OSError(f"{error}. Nor can it in {folder}: {remedy}") from error
+        raise OSError(f"{error}. It was saved in {folder}: move it from there.") from error
 
 
 def push_model(args: TrainArguments, names: list[str]) -> str:

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments, list_doubts
-from modeling_lotlip.training.checkpoints import TrainingState, read_state
+from modeling_lotlip.training.checkpoints import read_state
 from modeling_lotlip.training.evaluation import evaluate_model, load_evaluation_data
 from modeling_lotlip.training.models import build_model
 from modeling_lotlip.training.monitoring import read_metrics
@@ -25,7 +25,7 @@ COMPARED_ON_RESUME = {
     "gradient_accumulation_steps": 2,
     "learning_rate": 0.1,
     "lr_scheduler_type": "linear",
-    "warmup_steps": 7,
+    "warmup_steps": 0.7,
     "weight_decay": 0.2,
     "adam_beta1": 0.8,
     "adam_beta2": 0.8,
@@ -68,18 +68,19 @@ COMPARED_ON_RESUME = {
 
 def test_what_a_resumed_run_must_have_in_common(tmp_path):
     args = TrainArguments(output_dir=tmp_path)
-    state = TrainingState(args.compared_on_resume())
-    assert state.settings.keys() == COMPARED_ON_RESUME.keys()
-    state.check_settings(json.loads(json.dumps(state.settings)))
+    settings = args.compared_on_resume()
+    assert settings.keys() == COMPARED_ON_RESUME.keys()
+    (tmp_path / "training_state.json").write_text(json.dumps({"settings": settings, "progress": {"step": 3}}))
+    assert read_state(tmp_path, settings).step == 3
     for name, value in COMPARED_ON_RESUME.items():
         assert getattr(args, name) != value
         with pytest.raises(ValueError, match=f"was written with {name} = "):
-            state.check_settings(state.settings | {name: value})
+            read_state(tmp_path, settings | {name: value})
 
 
 def test_a_checkpoint_has_what_a_resumed_run_must_have_in_common(train):
     folder = train("run", max_train_steps=1, checkpointing_steps=1, max_eval_samples=2)
-    settings = read_state(folder / "checkpoint-1")["progress"]["settings"]
+    settings = json.loads((folder / "checkpoint-1" / "training_state.json").read_text())["settings"]
     assert settings.keys() == COMPARED_ON_RESUME.keys() | {"global_batch_size", "num_processes", "num_samples"}
     assert settings["mixed_precision"] == "no" and settings["max_length"] == 126
     assert settings["freeze_vision_model"] is False and settings["learning_rate"] == 1e-3

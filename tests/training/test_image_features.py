@@ -201,7 +201,7 @@ def test_two_processes_share_the_work(train, tmp_path, tower_calls):
         *("-m", "lotlip", "train"),
         *("--output_dir", str(tmp_path / "two"), "--model_name_or_path", str(start), "--cache_image_features"),
         *("--max_train_samples", "25", "--max_eval_samples", "24", "--per_device_train_batch_size", "4"),
-        *("--max_train_steps", "2", "--warmup_steps", "2", "--learning_rate", "1e-3"),
+        *("--max_train_steps", "2", "--warmup_steps", "0.2", "--learning_rate", "1e-3"),
         *("--image_features_dir", str(tmp_path / "features_2")),
     )
     assert done.returncode == 0, done.stderr
