@@ -181,7 +181,7 @@ def measure_watching(args: ScaleArguments, num_slots: int, num_corner_tokens: in
         for shape in ((num_images,), (num_images, num_slots))
     )
     slot_losses = torch.ones(num_slots)
-    measure = partial(measure_slots, slot_losses, image_embeds, text_embeds, num_corner_tokens)
+    measure = partial(measure_slots, slot_losses, num_corner_tokens)
     return core_seconds(measure, args.repeats)
 
 
