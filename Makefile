@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	$(BIN)/lotlip classify --model_name_or_path outputs/demo \
 		--output_file outputs/demo/zero_shot.json
 	@echo
-	@echo "The model is in outputs/demo, the curves of its training in outputs/demo/summary.html. What to do next:"
+	@echo "The model is in outputs/demo. What to do next:"
 	@echo "  make app                                            a page to search drawn pictures with it"
 	@echo "  $(BIN)/lotlip search YOUR_PHOTOS \"a description\"    your own photographs, with the released model"
 
