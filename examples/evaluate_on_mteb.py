@@ -13,9 +13,10 @@ Besides the names of tasks there are those of suites:
     multilingual       Crossmodal-3600, Multi30k, XTD10 (of which MTEB does not have the last)
 
 MTEB downloads the data of its own tasks from the Hub, or reads a copy in `--data_root/ORGANIZATION/NAME`. Results are
-kept in `--output_dir`; those of the same weights that are there are not computed again.
+kept in `--output_dir`; those of the same model that are there are not computed again.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +30,13 @@ import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
 from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.embedding.arguments import OutputArguments
 from modeling_lotlip.embedding.models import check_single_embeddings, hash_weights
-from modeling_lotlip.evaluation.mteb_tasks import LONG_TEXT_TASKS, XTD10_TASKS
+from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.files import format_markdown, write_results
 from modeling_lotlip.loading_lotlip import find_pretrained
 
 
-OWN_TASKS = {task.metadata.name: task for task in (*LONG_TEXT_TASKS, *XTD10_TASKS)}
 SUITES = {
-    "long-text": [task.metadata.name for task in LONG_TEXT_TASKS],
+    "long-text": [name for name, task in TASKS.items() if not task.metadata.is_multilingual],
     "compositionality": [
         "SugarCrepe",
         "Winoground",
@@ -51,7 +51,7 @@ SUITES = {
         "XM3600I2TRetrieval",
         "Multi30kT2IRetrieval",
         "Multi30kI2TRetrieval",
-        *(task.metadata.name for task in XTD10_TASKS),
+        *(name for name, task in TASKS.items() if task.metadata.is_multilingual),
     ],
 }
 
@@ -86,7 +86,7 @@ def load_mteb_model(
 
     Returns:
         `SentenceTransformerEncoderWrapper`: the model. Its name in the results is the Hub id, or `local/FOLDER`; its
-        revision that on the Hub, or a hash of its weights.
+        revision that on the Hub, or a hash of its weights and configurations.
 
     Raises:
         `ValueError`: if the model compares tokens, and so has no single embedding of a text or an image.
@@ -97,9 +97,19 @@ def load_mteb_model(
     wrapper = SentenceTransformerEncoderWrapper(model)
     changes = {"name": name_for_mteb(model_name_or_path), "modalities": model.modalities}
     if wrapper.mteb_model_meta.revision in (None, "no_revision_available") or Path(model_name_or_path).exists():
-        changes["revision"] = hash_weights(model)  # another model may have been in a folder of this name
+        # another model may have been in a folder of this name
+        changes["revision"] = hash_model(model, Path(source))
     wrapper.mteb_model_meta = wrapper.mteb_model_meta.model_copy(update=changes)
     return wrapper
+
+
+def hash_model(model: SentenceTransformer, folder: Path) -> str:
+    """A hash of a model's weights and of the files beside them: configurations, vocabulary, code."""
+    hashes = [hash_weights(model)]
+    for path in sorted([*folder.glob("*"), *folder.glob("*/config.json")]):
+        if path.suffix in (".json", ".jinja", ".model", ".py", ".txt"):
+            hashes += [str(path.relative_to(folder)), path.read_bytes().hex()]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:32]
 
 
 def name_for_mteb(model_name_or_path: str) -> str:
@@ -128,8 +138,8 @@ def load_tasks(
     """
     tasks = []
     for name in dict.fromkeys(name for suite in names for name in SUITES.get(suite, [suite])):
-        if name in OWN_TASKS:
-            task = OWN_TASKS[name](find_benchmark(data_root, OWN_TASKS[name].benchmark), joins_sub_captions=True)
+        if name in TASKS:
+            task = TASKS[name](find_benchmark(data_root, TASKS[name].benchmark), joins_sub_captions=True)
         else:
             task = find_task(name)
             path = data_root and data_root / task.metadata.dataset["path"]
@@ -172,29 +182,37 @@ def find_task(name: str) -> mteb.AbsTask:
 
 
 def list_scores(tasks: list[mteb.AbsTask], results: ModelResult, model_name: str) -> list[dict]:
-    """The main score of a model, called `model_name`, on each task and language, from 0 to 1."""
-    metrics = {task.metadata.name: task.metadata.main_score for task in tasks}
+    """
+    The main score of a model, called `model_name`, on each task and language, from 0 to 1. Kept results may have other
+    languages than those of the tasks, which are left out.
+    """
+    by_name = {task.metadata.name: task for task in tasks}
     return [
         {
             "model": model_name,
             "task": result.task_name,
             "language": scores["hf_subset"],
-            "metric": metrics[result.task_name],
+            "metric": by_name[result.task_name].metadata.main_score,
             "score": scores["main_score"],
         }
         for result in results
         for of_split in result.scores.values()
         for scores in of_split
+        if scores["hf_subset"] in by_name[result.task_name].hf_subsets
     ]
 
 
 def format_table(rows: list[dict]) -> str:
-    """A Markdown table with a line for each task and language and a column for each model, in per cent."""
+    """
+    A Markdown table with a line for each task and language and a column for each model, in per cent; empty where a
+    model has no result.
+    """
     models = list(dict.fromkeys(row["model"] for row in rows))
-    lines: dict[tuple, dict[str, float]] = {}
+    lines: dict[tuple, dict[str, str]] = {}
     for row in rows:
-        lines.setdefault((row["task"], row["language"], row["metric"]), {})[row["model"]] = row["score"]
-    cells = [[*line, *(f"{100 * scores[model]:.1f}" for model in models)] for line, scores in lines.items()]
+        score = f"{100 * row['score']:.1f}"
+        lines.setdefault((row["task"], row["language"], row["metric"]), {})[row["model"]] = score
+    cells = [[*line, *(scores.get(model, "") for model in models)] for line, scores in lines.items()]
     return format_markdown(["task", "language", "metric", *models], cells)
 
 

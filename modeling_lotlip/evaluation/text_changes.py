@@ -41,6 +41,8 @@ NEGATIONS = (
     (re.compile(r"\b(has|have|had|shows?|features?|wears?|holds?)( an?| the|)\b", re.IGNORECASE), r"\1 no"),
     (re.compile(r"^(an?|the)\b", re.IGNORECASE), "no"),
 )
+# What is negated already, whose negation would be another one
+NEGATED = re.compile(r"\b(not|no|never|none|nothing|nobody|neither|nor|without|cannot)\b|n['\u2019]t\b", re.IGNORECASE)
 
 
 def permute(sub_captions: list[str], generator: random.Random) -> list[str] | None:
@@ -73,7 +75,8 @@ def drop_last(sub_captions: list[str], generator: random.Random) -> list[str] | 
 
 def negate(sub_captions: list[str], generator: random.Random) -> list[str] | None:
     """
-    One statement, drawn of those that can be, turned into its negation by a rule of `NEGATIONS`.
+    One statement, drawn of those that can be, turned into its negation by a rule of `NEGATIONS`. What is negated
+    already is left alone.
 
     ```python
     >>> import random
@@ -81,8 +84,11 @@ def negate(sub_captions: list[str], generator: random.Random) -> list[str] | Non
 
     >>> [negate([text], random.Random(0)) for text in ("The boat is red", "It has a mast", "A tree nearby", "Sea")]
     [['The boat is not red'], ['It has no mast'], ['no tree nearby'], None]
+    >>> negate(["The boat is not red"], random.Random(0))
     ```"""
     for place in generator.sample(range(len(sub_captions)), len(sub_captions)):
+        if NEGATED.search(sub_captions[place]):
+            continue
         for pattern, negated in NEGATIONS:
             changed, count = pattern.subn(negated, sub_captions[place], count=1)
             if count > 0:

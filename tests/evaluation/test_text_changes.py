@@ -3,6 +3,8 @@
 import random
 import re
 
+import pytest
+
 from modeling_lotlip.data.scenes import COLOURS
 from modeling_lotlip.evaluation.text_changes import (
     drop_another,
@@ -33,6 +35,16 @@ def test_changes_of_texts():
     assert swap_word(["A red boat"], generator, []) is None
     assert drop_first(["A"], generator) is None and drop_last(["A"], generator) is None
     assert drop_first(parts, generator) == parts[1:] and drop_last(parts, generator) == parts[:-1]
+
+
+@pytest.mark.parametrize(
+    "negated", ["It is not red", "There are no sails", "It isn't red", "It can\u2019t sail", "A boat without a mast"]
+)
+def test_what_is_negated_is_not_negated_again(negated):
+    """It would be true again, or no English."""
+    for seed in range(5):
+        assert negate([negated], random.Random(seed)) is None
+        assert negate([negated, "It is small"], random.Random(seed)) == [negated, "It is not small"]
 
 
 def test_a_colour_is_swapped_for_one_that_the_texts_name():

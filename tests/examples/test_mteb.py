@@ -13,12 +13,12 @@ from huggingface_hub import constants, hf_api
 from torch.nn.functional import normalize
 
 from examples import evaluate_on_mteb
-from examples.evaluate_on_mteb import SUITES, load_mteb_model, load_tasks
+from examples.evaluate_on_mteb import SUITES, format_table, load_mteb_model, load_tasks
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.published import load_benchmark
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.evaluation.mteb_tasks import LONG_TEXT_TASKS, XTD10_TASKS, Urban1kT2IRetrieval
+from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from tests.data.test_published import BENCHMARKS, MAKERS, three_images, write  # noqa: F401
 from tests.helpers.hub_server import COMMIT, commit_hash, hub_server
@@ -141,14 +141,19 @@ def test_long_text_tasks_give_the_recall_of_the_evaluation(own_model, streets, r
     assert "| recall_at_1 | 12.5 |" in run("--tasks", *tasks, "--data_root", streets)[0]
 
 
-def test_models_in_folders_of_one_name_have_their_own_results(own_model, streets, run, tmp_path):
+@pytest.mark.parametrize("difference", ["weights", "image_mean", "num_attention_heads"])
+def test_models_in_folders_of_one_name_have_their_own_results(own_model, streets, run, tmp_path, difference):
     folders = [tmp_path / name / "best" for name in "ab"]
-    model = LotlipModel.from_pretrained(own_model)
+    model, processor = LotlipModel.from_pretrained(own_model), LotlipProcessor.from_pretrained(own_model)
     for folder in folders:
         model.save_pretrained(folder)
-        LotlipProcessor.from_pretrained(own_model).save_pretrained(folder)
-        with torch.no_grad():
-            model.text_projection.weight.mul_(-1)
+        processor.save_pretrained(folder)
+        if difference == "weights":
+            model.text_projection.weight.data.mul_(-1)
+        elif difference == "image_mean":
+            processor.image_processor.image_mean = [0.9, 0.1, 0.5]
+        else:
+            model.config.text_config.num_attention_heads //= 2
     options = ["--tasks", "Urban1kT2IRetrieval", "--data_root", streets]
     _, rows = run(*options, models=folders[:1])
     assert rows[0]["model"] == "local/best"
@@ -164,12 +169,12 @@ def test_models_in_folders_of_one_name_have_their_own_results(own_model, streets
 def test_a_task_that_is_pushed_to_the_hub_gives_the_same_from_there(own_model, streets, tmp_path, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", hub.token)
     monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
-    task = Urban1kT2IRetrieval(streets / "urban1k")
+    task = TASKS["Urban1kT2IRetrieval"](streets / "urban1k")
     task.push_dataset_to_hub("me/urban1k-t2i")
     revision = commit_hash(tmp_path / "hub" / "me" / "urban1k-t2i")
     hub.requests.clear()
-    copy = Urban1kT2IRetrieval(path="me/urban1k-t2i", revision=revision)
-    assert Urban1kT2IRetrieval.metadata.dataset["path"] == "BeichenZhang/Urban1k"
+    copy = TASKS["Urban1kT2IRetrieval"](path="me/urban1k-t2i", revision=revision)
+    assert TASKS["Urban1kT2IRetrieval"].metadata.dataset["path"] == "BeichenZhang/Urban1k"
     model = load_mteb_model(str(own_model), "cpu")
     scores = [mteb.evaluate(model, each, cache=None)[0].scores["test"][0] for each in (task, copy)]
     assert scores[0]["ndcg_at_10"] == scores[1]["ndcg_at_10"] > 0
@@ -184,7 +189,7 @@ def test_every_benchmark_has_two_tasks(tmp_path):
     (tmp_path / "xtd10-de").rename(tmp_path / "xtd10")
     (tmp_path / "sharegpt4v-10k").symlink_to(tmp_path / "sharegpt4v-1k")
     tasks = load_tasks(["long-text", "XTD10T2IRetrieval", "XTD10I2TRetrieval"], tmp_path, ["deu", "eng"])
-    assert len(tasks) == 14 == len(LONG_TEXT_TASKS) + len(XTD10_TASKS)
+    assert len(tasks) == 14 == len(TASKS)
     for task in tasks:
         task.load_data()
         metadata = task.metadata
@@ -199,14 +204,14 @@ def test_every_benchmark_has_two_tasks(tmp_path):
     assert dci["queries"]["text"] == ["A b. It is big", "A a. It is big", "A c"]  # as in the paper
     assert xtd10["queries"]["text"] == ["Boot 0.", "Boot 1.", "Boot 2."]  # a short caption stays as it is
     assert xtd10["relevant_docs"] == {f"text-image-{n}-0": {f"image-{n}": 1} for n in range(3)}
-    as_published = LONG_TEXT_TASKS[0](tmp_path / "dci")
+    as_published = TASKS["DCIT2IRetrieval"](tmp_path / "dci")
     as_published.load_data()
     assert as_published.dataset["default"]["test"]["queries"]["text"][0] == "A b.\nIt is big."
 
 
 def test_mistakes(tmp_path):
     with pytest.raises(FileNotFoundError, match="IIWT2IRetrieval needs `data_dir`.*imageinwords"):
-        LONG_TEXT_TASKS[2]().load_data()
+        TASKS["IIWT2IRetrieval"]().load_data()
     with pytest.raises(FileNotFoundError, match="--data_root is not given: get the files of 'urban1k'"):
         load_tasks(["Urban1kT2IRetrieval"])
     with pytest.raises(FileNotFoundError, match=f"--data_root {tmp_path} has no folder 'xtd10'"):
@@ -297,7 +302,8 @@ def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
         write_repository(folder / "vnahata" / f"Multi30k-{direction}", sections)
 
     tasks = [name for name in SUITES["multilingual"] if not name.startswith("XTD10")]
-    _, rows = run("--tasks", *tasks, "--data_root", folder, "--languages", "deu", "eng")
+    options = ["--tasks", *tasks, "--data_root", folder, "--languages"]
+    table, rows = run(*options, "deu", "eng")
     scores = {(row["task"], row["language"]): row["score"] for row in rows}
     assert scores.keys() == {(task, language) for task in tasks for language in texts}
     for language, of in texts.items():
@@ -307,3 +313,15 @@ def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
             expected = (1 / torch.log2(ranks + 2.0))[ranks < 10].sum().item() / NUM_SCENES
             for name in ("XM3600", "Multi30k"):
                 assert scores[f"{name}{direction}Retrieval", language] == pytest.approx(expected, abs=2e-5)
+
+    # of one model both languages are kept: one is shown, and so is another model that has none
+    other = tmp_path / "other"
+    LotlipModel.from_pretrained(own_model).save_pretrained(other)
+    LotlipProcessor.from_pretrained(own_model).save_pretrained(other)
+    table, rows = run(*options, "eng", models=(own_model, other))
+    assert {(row["model"], row["language"]) for row in rows} == {
+        (f"local/{name}", "en") for name in ("my-model", "other")
+    }
+    assert "| de |" not in table
+    rows = [row for row in rows if row["model"] != "local/other" or row["task"] != tasks[0]]
+    assert f"| {tasks[0]} | en | ndcg_at_10 | {100 * scores[tasks[0], 'en']:.1f} |  |" in format_table(rows)
