@@ -33,31 +33,42 @@ from .modeling_lotlip import (
     LotlipVisionModel,
     LotlipVisionModelWithProjection,
 )
-from .modeling_token_wise_lotlip import LotlipTokenWiseModel
+from .modeling_variants_lotlip import (
+    LotlipSigmoidConfig,
+    LotlipSigmoidModel,
+    LotlipTokenWiseConfig,
+    LotlipTokenWiseModel,
+)
 from .processing_lotlip import LotlipProcessor
 from .tokenization_lotlip import LotlipTokenizer
 
 
 __version__ = "0.1.0"
 
-for _config in (LotlipConfig, LotlipTextConfig, LotlipVisionConfig):
+_DUAL_ENCODERS = {
+    LotlipConfig: LotlipModel,
+    LotlipSigmoidConfig: LotlipSigmoidModel,
+    LotlipTokenWiseConfig: LotlipTokenWiseModel,
+}
+
+for _config in (*_DUAL_ENCODERS, LotlipTextConfig, LotlipVisionConfig):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
 
-for _auto_class in (AutoModel, AutoModelForZeroShotImageClassification):
-    # the `architectures` of a configuration say which
-    _auto_class.register(LotlipConfig, (LotlipModel, LotlipTokenWiseModel), exist_ok=True)
+for _config, _model in _DUAL_ENCODERS.items():
+    AutoModel.register(_config, _model, exist_ok=True)
+    AutoModelForZeroShotImageClassification.register(_config, _model, exist_ok=True)
+    AutoProcessor.register(_config, LotlipProcessor, exist_ok=True)
 AutoModel.register(LotlipTextConfig, (LotlipTextModel, LotlipTextModelWithProjection), exist_ok=True)
 AutoModel.register(LotlipVisionConfig, (LotlipVisionModel, LotlipVisionModelWithProjection), exist_ok=True)
 
-for _config in (LotlipConfig, LotlipTextConfig):
+for _config in (*_DUAL_ENCODERS, LotlipTextConfig):
     AutoTokenizer.register(_config, tokenizer_class=LotlipTokenizer, exist_ok=True)
-for _config in (LotlipConfig, LotlipVisionConfig):
+for _config in (*_DUAL_ENCODERS, LotlipVisionConfig):
     AutoImageProcessor.register(
         _config,
         image_processor_classes={"torchvision": LotlipImageProcessor, "pil": LotlipImageProcessorPil},
         exist_ok=True,
     )
-AutoProcessor.register(LotlipConfig, LotlipProcessor, exist_ok=True)
 
 __all__ = [
     "LotlipConfig",
@@ -66,9 +77,12 @@ __all__ = [
     "LotlipModel",
     "LotlipPreTrainedModel",
     "LotlipProcessor",
+    "LotlipSigmoidConfig",
+    "LotlipSigmoidModel",
     "LotlipTextConfig",
     "LotlipTextModel",
     "LotlipTextModelWithProjection",
+    "LotlipTokenWiseConfig",
     "LotlipTokenWiseModel",
     "LotlipTokenizer",
     "LotlipVisionConfig",

@@ -20,7 +20,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import CONFIG_NAME
 
-from .saving_lotlip import MODEL_CARD_NAME, MULTI_VECTOR_FILES, SENTENCE_TRANSFORMERS_FILES, write_model_card
+from .saving_lotlip import MODEL_CARD_NAME, SENTENCE_TRANSFORMERS_FILES, write_model_card
 
 
 # What belongs to a saved model, beside its code
@@ -52,8 +52,7 @@ def find_model_files(folder: str | Path) -> list[str]:
     ```"""
     if not (Path(folder) / CONFIG_NAME).is_file():
         raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")
-    for_readers = SENTENCE_TRANSFORMERS_FILES | MULTI_VECTOR_FILES
-    patterns = (*MODEL_FILES, *for_readers, "*_lotlip.py", "sub_captions.py", "files.py")
+    patterns = (*MODEL_FILES, *SENTENCE_TRANSFORMERS_FILES, "*_lotlip.py", "sub_captions.py", "files.py")
     names = [file.name for file in Path(folder).iterdir() if file.is_file()]
     return sorted(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
 

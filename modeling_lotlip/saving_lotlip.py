@@ -44,24 +44,6 @@ SENTENCE_TRANSFORMERS_FILES = {
     },
 }
 
-# The same of a model that compares tokens, for a MultiVectorEncoder. The mean over the tokens of a query is the
-# similarity of the model
-MULTI_VECTOR_FILES = {
-    "modules.json": [
-        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_LotlipTokenMask", "type": "modeling_token_wise_lotlip.LotlipTokenMask"},
-    ],
-    "sentence_bert_config.json": {
-        "modality_config": {
-            "text": {"method": "get_text_token_embeds", "method_output_name": None},
-            "image": {"method": "get_image_token_embeds", "method_output_name": None},
-        },
-        "module_output_name": "token_embeddings",
-        "processing_kwargs": {"text": {"truncation": None}},
-    },
-    "config_sentence_transformers.json": {"model_type": "MultiVectorEncoder", "similarity_fn_name": "meanmaxsim"},
-}
-
 MODEL_CARD_TEMPLATE = """\
 ---
 {{ card_data }}
@@ -126,16 +108,6 @@ from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{{ repo_id }}", trust_remote_code=True)
 similarities = model.similarity(model.encode(texts), model.encode(["image.jpg"]))
-```
-{%- else %}
-
-With sentence-transformers from version 6 on, texts, images and image files:
-
-```python
-from sentence_transformers import MultiVectorEncoder
-
-model = MultiVectorEncoder("{{ repo_id }}", trust_remote_code=True)
-similarities = model.similarity(model.encode_query(texts), model.encode_document(["image.jpg"]))
 ```
 {%- endif %}
 
@@ -303,15 +275,8 @@ class LotlipSavingMixin:
 
     def _save_for_readers(self, folder: Path, repo_id: str):
         """Writes the model card, unless there is one, and what sentence-transformers reads."""
-        if self.config.model_type == "lotlip":
-            files, others = SENTENCE_TRANSFORMERS_FILES, MULTI_VECTOR_FILES
-            if self.is_token_wise:
-                files, others = others, files
-            modules = folder / "modules.json"
-            if modules.exists() and others["modules.json"][1]["type"] in modules.read_text(encoding="utf-8"):
-                for name in others:  # of a model of the other kind, which this one replaces
-                    (folder / name).unlink(missing_ok=True)
-            for name, content in files.items():
+        if self.config.model_type in ("lotlip", "lotlip_sigmoid"):
+            for name, content in SENTENCE_TRANSFORMERS_FILES.items():
                 if not (folder / name).exists():
                     (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if (folder / CONFIG_NAME).exists() and not (folder / MODEL_CARD_NAME).exists():
@@ -390,7 +355,7 @@ def write_model_card(
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"`results` has {value!r} as {name!r}: give the metrics only, which are numbers.")
     config = json.loads((save_directory / CONFIG_NAME).read_text(encoding="utf-8"))
-    is_token_wise = config.get("token_wise", False)
+    is_token_wise = config["model_type"] == "lotlip_token_wise"
     tokenizer_file = save_directory / TOKENIZER_CONFIG_FILE
     tokenizer_config = json.loads(tokenizer_file.read_text(encoding="utf-8")) if tokenizer_file.exists() else {}
     title = repo_id.split("/")[-1]
@@ -433,7 +398,7 @@ def write_model_card(
         image_size=" x ".join(map(str, [image_size] * 2 if isinstance(image_size, int) else image_size)),
         max_length=tokenizer_config.get("model_max_length"),
         token_wise=is_token_wise,
-        is_sigmoid=config.get("logit_bias_init_value") is not None,
+        is_sigmoid=config["model_type"] == "lotlip_sigmoid",
         languages=_describe_languages(language),
         biases=biases,
         settings=settings,

@@ -24,6 +24,7 @@ from modeling_lotlip import (
     LotlipProcessor,
     LotlipTextModel,
     LotlipTokenizer,
+    LotlipTokenWiseConfig,
 )
 from modeling_lotlip.arguments import parse
 from modeling_lotlip.training import loop
@@ -161,12 +162,21 @@ def loaded(model_dir):
     return model.requires_grad_(False), AutoProcessor.from_pretrained(model_dir)
 
 
-def tiny_config(**text_fields) -> LotlipConfig:
+def tiny_config(config_class: type[LotlipConfig] = LotlipConfig, **text_fields) -> LotlipConfig:
     tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    return LotlipConfig(
+    return config_class(
         text_config={**tower, "vocab_size": 64, "projection_dim": 32, **text_fields},
         vision_config={**tower, "image_size": 32, "patch_size": 16, "hidden_dropout_prob": 0.1},
         projection_dim=32,
+    )
+
+
+def as_token_wise(config: LotlipConfig) -> LotlipTokenWiseConfig:
+    """The configuration of a model with late interaction, and so without corner tokens, otherwise as the given one."""
+    fields = config.to_dict()
+    text_config = fields["text_config"] | {"num_corner_tokens": 0}
+    return LotlipTokenWiseConfig(
+        text_config=text_config, vision_config=fields["vision_config"], projection_dim=config.projection_dim
     )
 
 

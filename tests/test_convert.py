@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, BertConfig, BertModel
 
 import modeling_lotlip.convert_lotlip_to_hf as convert
-from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip import LotlipModel, LotlipProcessor, LotlipSigmoidConfig, LotlipSigmoidModel
 from modeling_lotlip.convert_lotlip_to_hf import (
     config_from_checkpoint,
     convert_checkpoint,
@@ -451,9 +451,7 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
         back = torch.load(tmp_path / f"{number}.pt")
         assert list(back) == list(checkpoint) and all(torch.equal(back[name], checkpoint[name]) for name in back)
 
-    biased = tiny_config()
-    biased.logit_bias_init_value = -10.0
-    LotlipModel(biased).save_pretrained(tmp_path / "biased")
+    LotlipSigmoidModel(tiny_config(LotlipSigmoidConfig)).save_pretrained(tmp_path / "biased")
     before = {file: file.read_bytes() for file in folder.iterdir()}
     for refused, words in (
         ([*arguments, "--output_dir", folder], "not an empty folder"),

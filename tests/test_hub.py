@@ -19,6 +19,8 @@ from modeling_lotlip import (
     LotlipImageProcessorPil,
     LotlipModel,
     LotlipProcessor,
+    LotlipSigmoidConfig,
+    LotlipSigmoidModel,
     LotlipTextModel,
     LotlipTextModelWithProjection,
     LotlipTokenWiseModel,
@@ -26,7 +28,7 @@ from modeling_lotlip import (
     LotlipVisionModelWithProjection,
 )
 from modeling_lotlip.hub import find_model_files, write_model_card
-from tests.conftest import tiny_config
+from tests.conftest import as_token_wise, tiny_config
 from tests.helpers.hub_server import CUT_OFF, hub_server
 from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
 
@@ -297,15 +299,10 @@ def test_the_card_says_what_is_so(hub, tmp_path):
         ("image-text-retrieval", "long_t2i_recall@1", 25.0, "validation"),
     ]
 
-    config = tiny_config(num_corner_tokens=0)
-    config.token_wise = True
-    LotlipTokenWiseModel(config).save_pretrained(tmp_path / "model")  # over a model that is none
-    late = card()
-    assert "SentenceTransformer(" not in late and "MultiVectorEncoder(" in late and "- sentence-transformers" in late
-    assert "get_text_token_embeds" in (tmp_path / "model" / "sentence_bert_config.json").read_text()
-    LotlipModel(tiny_config()).save_pretrained(tmp_path / "model")  # and back
-    assert "get_text_features" in (tmp_path / "model" / "sentence_bert_config.json").read_text()
-    assert not (tmp_path / "model" / "config_sentence_transformers.json").exists()
+    LotlipTokenWiseModel(as_token_wise(tiny_config())).save_pretrained(tmp_path / "tokens")
+    card_of_tokens = (tmp_path / "tokens" / "README.md").read_text()
+    assert "SentenceTransformer(" not in card_of_tokens and "has no single embedding" in card_of_tokens
+    assert not (tmp_path / "tokens" / "modules.json").exists()
 
 
 @pytest.mark.parametrize("first", ["model", "processor"])
@@ -367,7 +364,7 @@ inputs = {"input_ids": torch.tensor([[5, 6]]), "pixel_values": torch.ones(1, 3, 
 results = {}
 for name in sys.argv[3:]:
     folder = f"{sys.argv[1]}/{name}"
-    auto_classes = [AutoModel] + [AutoModelForZeroShotImageClassification] * (name == "LotlipTokenWiseModel")
+    auto_classes = [AutoModel] + [AutoModelForZeroShotImageClassification] * ("Wise" in name or "Sigmoid" in name)
     for auto_class in auto_classes:
         model = auto_class.from_pretrained(folder, **trust).eval()
         assert type(model).__name__ == name and AutoConfig.from_pretrained(folder, **trust).architectures == [name]
@@ -387,13 +384,15 @@ def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path):
             ("vision", LotlipVisionModelWithProjection),
         )
     ]
-    config = tiny_config(num_corner_tokens=0)
-    config.token_wise = True
-    models.append(LotlipTokenWiseModel(config))
+    models.append(LotlipTokenWiseModel(as_token_wise(tiny_config())))
+    models.append(LotlipSigmoidModel(tiny_config(LotlipSigmoidConfig)))
     names = [type(model).__name__ for model in models]
     for name, model in zip(names, models):
         model.save_pretrained(tmp_path / name)
-        assert f"`{name}`" in (tmp_path / name / "README.md").read_text() or name == "LotlipTokenWiseModel"
+        assert f"`{name}`" in (tmp_path / name / "README.md").read_text() or name in (
+            "LotlipTokenWiseModel",
+            "LotlipSigmoidModel",
+        )
     results = []
     for source in ("package", "remote"):
         subprocess.run([sys.executable, "-c", LOAD_ALONE, str(tmp_path), source, *names], check=True)
@@ -457,7 +456,7 @@ def test_an_image_processor_for_pil_names_no_code_that_is_not_there(hub, tmp_pat
 def test_remote_code_is_complete_and_flat(hub):
     files = {file.name for file in hub.converted.glob("*.py")}
     package = ROOT / "modeling_lotlip"
-    assert files == {f.name for f in package.glob("*_lotlip.py")} - {"modeling_token_wise_lotlip.py"}
+    assert files == {f.name for f in package.glob("*_lotlip.py")} - {"modeling_variants_lotlip.py"}
     for file in files:
         code = (hub.converted / file).read_text()
         assert {f"{name}.py" for name in re.findall(r"^\s*from \.(\S+) import", code, re.MULTILINE)} <= files

@@ -13,7 +13,7 @@ from accelerate import PartialState
 from torch.nn.functional import pad
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..modeling_token_wise_lotlip import token_similarities
+from ..modeling_variants_lotlip import token_similarities
 
 
 # Similarities of tokens in a block, 4 bytes each
@@ -22,7 +22,7 @@ BLOCK_SIZE = 2**26
 
 def is_token_wise(model: PreTrainedModel | PreTrainedConfig) -> bool:
     """Whether a model compares tokens, as its configuration says: see [`LotlipTokenWiseModel`]."""
-    return getattr(getattr(model, "config", model), "token_wise", False)
+    return getattr(model, "config", model).model_type == "lotlip_token_wise"
 
 
 def pad_and_concatenate(embeds: list[torch.Tensor]) -> torch.Tensor:

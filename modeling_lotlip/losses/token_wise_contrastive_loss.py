@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import pad
 
-from ..modeling_token_wise_lotlip import token_similarities
+from ..modeling_variants_lotlip import token_similarities
 from .driver import Block, Terms, blockwise_loss, softmax_gradient
 
 

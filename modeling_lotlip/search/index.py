@@ -39,7 +39,7 @@ from ..embedding.search import recall_at_k, search
 from ..embedding.store import open_shards, read_embeddings
 from ..embedding.token_wise import is_token_wise
 from ..files import write_json
-from ..modeling_token_wise_lotlip import token_similarities
+from ..modeling_variants_lotlip import token_similarities
 from .filters import EVERYTHING, Filter
 from .pictures import PictureFolder, PictureRows, Stamp
 

@@ -119,20 +119,10 @@ class TowerArguments(Arguments):
         "Stretch the position table of the text tower to N positions, keeping the first 20, as Long-CLIP does.",
         compared_on_resume=True,
     )
-    patch_dropout: float | None = argument(
-        None,
-        "The share of an image's patches that a trained image tower does not compute in training, drawn anew for "
-        "every image (FLIP, Li et al., 2023, https://arxiv.org/abs/2212.00794). Default: that of the model; 0 of a "
-        "new one.",
-        least=0,
-        compared_on_resume=True,
-    )
     gradient_checkpointing: bool = argument(False, "Compute layers twice to save memory.")
 
     def __post_init__(self):
         super().__post_init__()
-        if self.patch_dropout is not None and not self.patch_dropout < 1:
-            raise ValueError(f"--patch_dropout must be at least 0 and below 1, got {self.patch_dropout}.")
         towers = (self.text_model_name_or_path, self.vision_model_name_or_path)
         if self.model_name_or_path and any((*towers, self.config_name)):
             raise ValueError(
@@ -405,11 +395,6 @@ class TrainArguments(
             raise ValueError(
                 f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees images as they "
                 "are. Give --num_views, the number of crops, or --no_freeze_vision_model."
-            )
-        if is_frozen and self.patch_dropout:
-            raise ValueError(
-                f"--patch_dropout {self.patch_dropout} would be ignored: a frozen image tower computes all patches. "
-                "Give --no_freeze_vision_model, or leave it out."
             )
         if self.min_crop_scale is None:
             is_whole = self.dataset_name is None or (is_frozen and self.num_views is None)

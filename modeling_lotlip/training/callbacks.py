@@ -4,6 +4,8 @@
 
 from transformers import TrainerCallback
 
+from .dual_encoder import clamp_logit_scale
+
 
 class ClampLogitScaleCallback(TrainerCallback):
     """
@@ -22,7 +24,7 @@ class ClampLogitScaleCallback(TrainerCallback):
     ```"""
 
     def on_optimizer_step(self, args, state, control, model, **kwargs):
-        model.clamp_logit_scale()
+        clamp_logit_scale(model)
 
 
 __all__ = ["ClampLogitScaleCallback"]

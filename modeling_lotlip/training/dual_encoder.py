@@ -18,6 +18,16 @@ from ..embedding.token_wise import is_token_wise
 MAX_LOGIT_SCALE = math.log(100)
 
 
+@torch.no_grad()
+def clamp_logit_scale(model: PreTrainedModel) -> None:
+    """
+    Brings the trained `logit_scale` of a dual encoder back to [0, ln 100], after a step of the optimizer. With a
+    `logit_bias` it has no bound: the published SigLIP models learned up to 117.
+    """
+    if getattr(model, "logit_bias", None) is None and model.logit_scale.requires_grad:
+        model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
+
 class Embeddings(NamedTuple):
     """
     What a batch is embedded as, in float32.
@@ -99,15 +109,6 @@ class ContrastiveModel(nn.Module):
         if self.is_vision_frozen:
             self.model.vision_model.eval()
         return self
-
-    @torch.no_grad()
-    def clamp_logit_scale(self) -> None:
-        """
-        Brings a trained `logit_scale` back to [0, ln 100], after a step of the optimizer. With a `logit_bias` it has
-        no bound: the published SigLIP models learned up to 117.
-        """
-        if "logit_bias" not in self.scalars and self.model.logit_scale.requires_grad:
-            self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     def encode_images(self, **inputs: torch.Tensor) -> torch.Tensor:
         """The output of the image tower, before the projection: (rows, width), or (rows, length, width) of tokens."""

@@ -25,9 +25,9 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from .. import LotlipModel, LotlipProcessor
 from ..data.loading import compute_fingerprint
 from ..embedding.models import hash_weights
+from ..embedding.token_wise import is_token_wise
 from ..terminal import progress_bar
 from .arguments import TrainArguments
-from .objectives import OBJECTIVES
 from .samples import BadSamples, CaptionedImages, describe_bad_image
 
 
@@ -129,7 +129,7 @@ def cache_samples(
         accelerator=accelerator,
         batch_size=args.per_device_eval_batch_size,
         num_workers=args.dataloader_num_workers,
-        output="last_hidden_state" if OBJECTIVES[args.objective].is_token_wise else "pooler_output",
+        output="last_hidden_state" if is_token_wise(model) else "pooler_output",
         max_bad_fraction=args.max_bad_fraction,
         max_bad_in_a_row=args.max_bad_in_a_row,
     )

@@ -240,7 +240,6 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     trained = ContrastiveModel(model)
     args.max_length, args.freeze_vision_model = processor.tokenizer.model_max_length, trained.is_vision_frozen
     args.matryoshka_dims = getattr(model.config, "matryoshka_dims", None)
-    args.patch_dropout = None if args.freeze_vision_model else model.config.vision_config.patch_dropout
     samples = make_samples(args, dataset, reader, model)
     loader = make_loader(args, dataset, samples, processor, accelerator)
     optimizer, schedule = make_optimizer(args, trained, loader)

@@ -9,9 +9,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from transformers import AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 
-from .. import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer, LotlipTokenWiseModel
+import modeling_lotlip
+
+from .. import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer
 from ..data.images import undecoded
 from ..data.reader import RowReader
 from ..embedding.models import count_positions
@@ -67,7 +69,6 @@ def build_model(
     if args.num_views and args.min_crop_scale == 1:
         raise ValueError(f"`--num_views {args.num_views}` needs crops: give a `--min_crop_scale` below 1.")
     model.vision_model.requires_grad_(not is_frozen)
-    prepare_for_objective(model, OBJECTIVES[args.objective])
     set_matryoshka_dims(model, args.matryoshka_dims)
     has_long_captions = args.num_long_captions > 0 and reader.has_long_captions
     if not has_long_captions and model.config.text_config.num_corner_tokens > 0:
@@ -83,20 +84,17 @@ def load_model(
 ) -> tuple[LotlipModel, LotlipProcessor, bool]:
     """The model that the arguments name, its processor, and whether the weights of its image tower were loaded."""
     objective = OBJECTIVES[args.objective]
-    model_class = get_model_class(objective)
     if args.model_name_or_path is not None:
         path = find_pretrained(args.model_name_or_path)
-        config = LotlipConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path)
         saved = config.text_config.num_corner_tokens
         if args.num_corner_tokens not in (None, saved):
             raise ValueError(f"`--num_corner_tokens {args.num_corner_tokens}`, but the model has {saved} of them.")
         if args.no_corner_attention_mask:
             config.text_config.corner_attention_mask = False
-        if args.patch_dropout is not None:
-            config.vision_config.patch_dropout = args.patch_dropout
-        config.token_wise = model_class.is_token_wise
-        model = model_class.from_pretrained(path, config=config)
-        return model, AutoProcessor.from_pretrained(path), True
+        # trained in float32, whatever the weights are stored in
+        model = AutoModel.from_pretrained(path, config=config, dtype=torch.float32)
+        return convert_model(model, objective), AutoProcessor.from_pretrained(path), True
 
     tokenizer_name = args.tokenizer_name or args.text_model_name_or_path
     if tokenizer_name is not None:
@@ -112,26 +110,22 @@ def load_model(
             config.text_config.num_corner_tokens = 0
         if args.no_corner_attention_mask:
             config.text_config.corner_attention_mask = False
-        if args.patch_dropout is not None:
-            config.vision_config.patch_dropout = args.patch_dropout
-        config.token_wise = model_class.is_token_wise
-        model = model_class(config)
+        model = LotlipModel(config)
     else:
-        model = join_towers(args, model_class, tokenizer)
+        model = join_towers(args, tokenizer)
         check_vocabulary(args, tokenizer, model.config.text_config.vocab_size)
     image_processor = make_image_processor(
         model.vision_model.embeddings.image_size, args.vision_model_name_or_path, args.image_mean, args.image_std
     )
     processor = LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
-    return model, processor, args.vision_model_name_or_path is not None
+    return convert_model(model, objective), processor, args.vision_model_name_or_path is not None
 
 
-def join_towers(args: TowerArguments, model_class: type[LotlipModel], tokenizer: LotlipTokenizer) -> LotlipModel:
+def join_towers(args: TowerArguments, tokenizer: LotlipTokenizer) -> LotlipModel:
     """A model of two towers, each loaded by its name, or small and with random weights where none is named."""
     text_fields = {"text_num_corner_tokens": args.num_corner_tokens}
     text_fields |= {"text_corner_attention_mask": not args.no_corner_attention_mask}
-    vision_fields = {"vision_image_size": args.image_size, "vision_patch_dropout": args.patch_dropout}
-    vision_fields = {name: value for name, value in vision_fields.items() if value is not None}
+    vision_fields = {"vision_image_size": args.image_size} if args.image_size is not None else {}
     if args.text_model_name_or_path is None:
         text_fields |= {f"text_{name}": value for name, value in SMALL_TOWER.items()}
         text_fields |= {"text_vocab_size": len(tokenizer), "text_hidden_dropout_prob": 0.0}
@@ -139,12 +133,8 @@ def join_towers(args: TowerArguments, model_class: type[LotlipModel], tokenizer:
     if args.vision_model_name_or_path is None:
         vision_fields |= {f"vision_{name}": value for name, value in SMALL_TOWER.items()}
         vision_fields |= {"vision_patch_size": 8, "vision_image_size": args.image_size or 64}
-    return model_class.from_vision_text_pretrained(
-        args.vision_model_name_or_path,
-        args.text_model_name_or_path,
-        token_wise=model_class.is_token_wise,
-        **text_fields,
-        **vision_fields,
+    return LotlipModel.from_vision_text_pretrained(
+        args.vision_model_name_or_path, args.text_model_name_or_path, **text_fields, **vision_fields
     )
 
 
@@ -220,25 +210,22 @@ def gather_model(model: nn.Module, accelerator: Accelerator) -> PreTrainedModel 
     return copy.to(accelerator.device)
 
 
-def get_model_class(objective: Objective) -> type[LotlipModel]:
-    """The class of the models that an objective trains."""
-    return LotlipTokenWiseModel if objective.is_token_wise else LotlipModel
-
-
-def prepare_for_objective(model: LotlipModel, objective: Objective) -> None:
+def convert_model(model: LotlipModel, objective: Objective) -> LotlipModel:
     """
-    Gives a model the bias of the logits that the objective's loss needs, and the temperature that goes with it, or
-    takes it away. A model that was trained with such a loss keeps both.
+    A model of the class that an objective trains, with the weights of another one; the bias of the logits, and the
+    temperature that goes with it, are new. A model that has a bias keeps it.
     """
-    if (model.logit_bias is None) == (objective.logit_bias is None):
-        return
-    model.config.logit_bias_init_value = objective.logit_bias
-    if objective.logit_bias is None:
-        model.logit_bias = None
-        return
-    model.logit_bias = nn.Parameter(torch.tensor(objective.logit_bias))
-    with torch.no_grad():
-        model.logit_scale.fill_(objective.logit_scale).log_()
+    model_class = getattr(modeling_lotlip, objective.model_class)
+    if isinstance(model, model_class):
+        return model
+    new = {"model_type", "architectures", "auto_map", *model_class.config_class.__annotations__}
+    config = model_class.config_class(**{k: value for k, value in model.config.to_dict().items() if k not in new})
+    weights = model.state_dict()
+    if "logit_scale_init_value" in new:
+        del weights["logit_scale"]
+    converted = model_class(config)
+    converted.load_state_dict(weights, strict=False)
+    return converted.eval()
 
 
 def set_matryoshka_dims(model: LotlipModel, dims: list[int] | None) -> None:

@@ -24,11 +24,8 @@ class Objective:
             Further arguments of the loss, of its own.
         num_corner_tokens, num_long_captions, short_captions:
             The defaults of these training arguments.
-        logit_scale, logit_bias (`float`, *optional*):
-            Where the inverse temperature (no logarithm) and the bias of the logits begin, if the loss has a bias and
-            the model has none yet.
-        is_token_wise (`bool`, *optional*, defaults to `False`):
-            Whether the loss takes the embeddings of all tokens, those of [`LotlipTokenWiseModel`].
+        model_class (`str`, *optional*, defaults to `"LotlipModel"`):
+            The class of `modeling_lotlip` that is trained, with the scalars and embeddings that the loss takes.
         matryoshka_dims (`tuple[int, ...]`, *optional*):
             The loss is also that of the first numbers of each embedding, so many of them: see [`matryoshka_loss`].
     """
@@ -39,9 +36,7 @@ class Objective:
     num_corner_tokens: int = 0
     num_long_captions: int = 0
     short_captions: str = "given"
-    logit_scale: float | None = None
-    logit_bias: float | None = None
-    is_token_wise: bool = False
+    model_class: str = "LotlipModel"
     matryoshka_dims: tuple[int, ...] = ()
 
 
@@ -66,13 +61,12 @@ OBJECTIVES = {
     "siglip": Objective(
         "every pair by itself, with a sigmoid and a bias (Zhai et al., 2023, https://arxiv.org/abs/2303.15343)",
         "blockwise_sigmoid_loss",
-        logit_scale=10.0,
-        logit_bias=-10.0,
+        model_class="LotlipSigmoidModel",
     ),
     "filip": Objective(
         "all tokens of a text with all of an image (Yao et al., 2021, https://arxiv.org/abs/2111.07783)",
         "token_wise_contrastive_loss",
-        is_token_wise=True,
+        model_class="LotlipTokenWiseModel",
     ),
     "long_clip": Objective(
         "short captions with the primary components of images, long ones with images as they are (Zhang et al., 2024, "

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from .dual_encoder import ContrastiveModel
+from .dual_encoder import ContrastiveModel, clamp_logit_scale
 from .gradient_cache import backward_in_chunks
 from .groups import BatchGroups, count_image_tokens
 from .loss import GlobalLoss, global_loss
@@ -126,7 +126,7 @@ def update(
     is_taken = math.isfinite(loss.loss.item()) and math.isfinite(norm)
     if is_taken or accelerator.scaler is not None:  # which looks for infinite gradients itself
         optimizer.step()
-        accelerator.unwrap_model(model).clamp_logit_scale()
+        clamp_logit_scale(accelerator.unwrap_model(model).model)
         is_taken = not accelerator.optimizer_step_was_skipped
     optimizer.zero_grad()
     return StepResult(loss, True, is_taken, norm)

@@ -13,6 +13,7 @@ import openai
 import pytest
 
 import lotlip
+from tests.conftest import as_token_wise
 
 
 ROOT = Path(__file__).parents[2]
@@ -60,10 +61,9 @@ def test_no_model_and_a_token_wise_one_are_told(model_dir, tmp_path, capsys):
     from transformers import AutoProcessor
 
     from modeling_lotlip import LotlipConfig
-    from modeling_lotlip.modeling_token_wise_lotlip import LotlipTokenWiseModel
+    from modeling_lotlip.modeling_variants_lotlip import LotlipTokenWiseModel
 
-    config = LotlipConfig.from_pretrained(model_dir)
-    config.token_wise, config.text_config.num_corner_tokens = True, 0
+    config = as_token_wise(LotlipConfig.from_pretrained(model_dir))
     LotlipTokenWiseModel(config).save_pretrained(tmp_path / "tokens")
     AutoProcessor.from_pretrained(model_dir).save_pretrained(tmp_path / "tokens")
     assert "compares all tokens" in fail(["--model", str(tmp_path / "tokens")], capsys)

@@ -29,7 +29,7 @@ from modeling_lotlip.embedding.onnx import (
     sample_texts,
     save_graphs,
 )
-from tests.conftest import tiny_config
+from tests.conftest import as_token_wise, tiny_config
 
 
 ROOT = Path(__file__).parents[2]
@@ -119,9 +119,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is a `lotlip_text_model`, no LoTLIP"):
         export_model(str(tmp_path), tmp_path / "out", ["float32"])
 
-    config = tiny_config()
-    config.token_wise = True
-    config.save_pretrained(tmp_path)
+    as_token_wise(tiny_config()).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has no single embedding"):
         export_model(str(tmp_path), tmp_path / "out", ["float32"])
 

@@ -14,8 +14,8 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.evaluation.classification import evaluate_zero_shot
 from modeling_lotlip.evaluation.retrieval import EmbeddedDataset, embed_dataset, evaluate_retrieval, join_shares
-from modeling_lotlip.modeling_token_wise_lotlip import token_similarities
-from tests.conftest import ROOT, WORDS, launch
+from modeling_lotlip.modeling_variants_lotlip import token_similarities
+from tests.conftest import ROOT, WORDS, as_token_wise, launch
 from tests.helpers.commands import run_command
 
 
@@ -103,8 +103,7 @@ def test_all_images_of_a_caption_are_right_answers(text_embedding, model_dir):
     """Equal captions are one text, which is found with any of its images; a benchmark's are each a text of its own."""
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     if text_embedding == "tokens":
-        config = LotlipConfig.from_pretrained(model_dir)
-        config.token_wise, config.text_config.num_corner_tokens = True, 0
+        config = as_token_wise(LotlipConfig.from_pretrained(model_dir))
         torch.manual_seed(1)
         model, text_embedding = LotlipTokenWiseModel(config).eval(), "cls"
     captions = [
@@ -223,8 +222,7 @@ def test_shares_of_processes_are_joined_in_order(model_dir, evaluation_dir):
 
 def test_a_model_that_compares_tokens_is_embedded_token_by_token(model_dir, evaluation_dir):
     """Each text as by the model alone, without the padding of its batch, and long captions as they are in training."""
-    config = LotlipConfig.from_pretrained(model_dir)
-    config.token_wise, config.text_config.num_corner_tokens = True, 0
+    config = as_token_wise(LotlipConfig.from_pretrained(model_dir))
     model, processor = LotlipTokenWiseModel(config), LotlipProcessor.from_pretrained(model_dir)
     dataset = Dataset.load_from_disk(evaluation_dir)
     reader = RowReader(dataset.column_names, CaptionArguments())

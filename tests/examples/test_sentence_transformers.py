@@ -11,18 +11,16 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from sentence_transformers import (
-    MultiVectorEncoder,
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.multi_vector_encoder.evaluation import MultiVectorInformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator, TripletEvaluator
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch.nn.functional import cross_entropy, normalize
 
 from examples import train_sentence_transformers
-from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenWiseModel
+from modeling_lotlip import LotlipModel, LotlipProcessor
 
 
 TEXTS = ["a red boat. the sea is blue", "a house", "the ground is sand. a tree. a green car"]
@@ -197,60 +195,3 @@ def test_saved_by_sentence_transformers_with_its_code(sentence_transformer, tmp_
     command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, tmp_path, tmp_path / "embeds.npy", *TEXTS]
     subprocess.run(command, check=True)
     assert (np.load(tmp_path / "embeds.npy") == expected).all()
-
-
-ENCODE_TOKENS = """
-import sys
-sys.modules["modeling_lotlip"] = None  # as if it were not installed
-import numpy as np
-from sentence_transformers import MultiVectorEncoder
-folder, results, image, *texts = sys.argv[1:]
-model = MultiVectorEncoder(folder, device="cpu", trust_remote_code=True)
-tokens = [*model.encode_query(texts), *model.encode_document([image])]
-np.savez(results, *[embeds.numpy() for embeds in tokens])
-"""
-
-
-def test_a_model_that_compares_tokens_is_a_multi_vector_encoder(model_dir, tmp_path):
-    config, processor = LotlipConfig.from_pretrained(model_dir), LotlipProcessor.from_pretrained(model_dir)
-    config.token_wise, config.text_config.num_corner_tokens = True, 0
-    torch.manual_seed(0)
-    model = LotlipTokenWiseModel(config).eval()
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    images = [Image.linear_gradient("L").crop((0, 0, 256, 60 * index)).convert("RGB") for index in range(1, 4)]
-    images[0].save(tmp_path / "0.png")
-    inputs = processor(text=TEXTS, images=images, return_tensors="pt")
-    with torch.no_grad():
-        expected = model(**inputs)
-
-    encoder = MultiVectorEncoder(str(tmp_path / "model"), device="cpu", trust_remote_code=True)
-    texts, documents = encoder.encode_query(TEXTS), encoder.encode_document(images)
-    for tokens, own, mask in zip(texts, expected.text_embeds, inputs["attention_mask"].bool()):
-        torch.testing.assert_close(tokens, own[mask])
-    torch.testing.assert_close(torch.stack(documents), expected.image_embeds)
-    torch.testing.assert_close(encoder.encode_document(str(tmp_path / "0.png")), expected.image_embeds[0])
-    # both similarities are those of the model
-    scale = model.logit_scale.detach().exp()
-    torch.testing.assert_close(scale * encoder.similarity(texts, documents), expected.logits_per_text)
-    torch.testing.assert_close(scale * encoder.similarity(documents, texts), expected.logits_per_image)
-
-    ids = [str(number) for number in range(len(TEXTS))]
-    evaluate = MultiVectorInformationRetrievalEvaluator(
-        queries=dict(zip(ids, TEXTS)),
-        corpus=dict(zip(ids, images)),
-        relevant_docs={number: {number} for number in ids},
-        accuracy_at_k=[1, 2],
-    )
-    ranks = (expected.logits_per_text > expected.logits_per_text.diag()[:, None]).sum(dim=1)
-    found = evaluate(encoder)
-    for k in (1, 2):
-        assert found[f"meanmaxsim_accuracy@{k}"] == pytest.approx((ranks < k).float().mean().item())
-
-    encoder.save_pretrained(str(tmp_path / "again"))
-    for folder in ("model", "again"):
-        results = tmp_path / f"{folder}.npz"
-        command = [sys.executable, "-c", ENCODE_TOKENS, tmp_path / folder, results, tmp_path / "0.png", *TEXTS]
-        subprocess.run(command, check=True)
-        for found, own in zip(np.load(results).values(), [*texts, documents[0]], strict=True):
-            np.testing.assert_array_equal(found, own.numpy())

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from accelerate import Accelerator
 
-from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipProcessor
+from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
@@ -21,7 +21,7 @@ from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.gradient_cache import backward_in_chunks
 from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.loss import global_loss
-from modeling_lotlip.training.models import build_tokenizer, get_model_class, prepare_for_objective
+from modeling_lotlip.training.models import build_tokenizer, convert_model
 from modeling_lotlip.training.objectives import choose_objective
 from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
 
@@ -58,15 +58,12 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     tower |= {"initializer_range": 0.1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     text_config = {**tower, "vocab_size": len(tokenizer), "projection_dim": 32}
-    if objective.is_token_wise:
+    if name == "filip":
         text_config["num_corner_tokens"] = 0
     vision_config = {**tower, "image_size": 64, "patch_size": 16}
-    model_class = get_model_class(objective)
     config = LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=32)
-    config.token_wise = model_class.is_token_wise
-    model = model_class(config)
+    model = convert_model(LotlipModel(config), objective).train()
     model.vision_model.requires_grad_(vision == "trained")
-    prepare_for_objective(model, objective)
     image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
     collator = SampleCollator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer), max_length=126)
     batches = BatchSampler(

@@ -20,6 +20,7 @@ from modeling_lotlip.search.filters import Filter
 from modeling_lotlip.search.index import Index, describe_effort
 from modeling_lotlip.search.query import QueryError, embed_query
 from modeling_lotlip.search.rendering import format_results, format_status
+from tests.conftest import as_token_wise
 from tests.helpers.commands import read_error
 
 
@@ -31,8 +32,7 @@ TEXTS += ["photo of a yellow car", "house", "the red ground", "a boat of sand", 
 @pytest.fixture(scope="module")
 def token_wise_dir(model_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("token_wise")
-    config = LotlipConfig.from_pretrained(model_dir)
-    config.token_wise, config.text_config.num_corner_tokens = True, 0
+    config = as_token_wise(LotlipConfig.from_pretrained(model_dir))
     torch.manual_seed(0)
     LotlipTokenWiseModel(config).save_pretrained(folder)
     AutoProcessor.from_pretrained(model_dir).save_pretrained(folder)

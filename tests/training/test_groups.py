@@ -19,7 +19,7 @@ from modeling_lotlip.training.checkpoints import list_checkpoints
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.groups import BatchGroups, count_image_tokens
 from modeling_lotlip.training.loss import global_loss
-from modeling_lotlip.training.models import get_model_class
+from modeling_lotlip.training.models import convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES, Objective, choose_objective
 from modeling_lotlip.training.step import train_step
 from tests.conftest import tiny_config
@@ -79,9 +79,7 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(accelerator, monkeypat
     objective = choose_objective(objective, map(int, dims))
     config = tiny_config(**fields, num_corner_tokens=objective.num_corner_tokens)
     config.vision_config.hidden_dropout_prob = 0.0
-    config.logit_bias_init_value = objective.logit_bias
-    config.token_wise = objective.is_token_wise
-    model = ContrastiveModel(get_model_class(objective)(config)).train()
+    model = ContrastiveModel(convert_model(LotlipModel(config), objective)).train()
     batch = make_batch(*BATCHES[name])
 
     whole = copy.deepcopy(model)

@@ -12,6 +12,7 @@ from modeling_lotlip.embedding.batches import embed_texts, tokenize
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.losses import blockwise_contrastive_loss, matryoshka_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
+from tests.conftest import as_token_wise
 
 
 def make_embeds(batch_size: int = 6, num_slots: int = 3, dim: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,8 +85,7 @@ def test_a_trained_model_knows_its_dims(train, tmp_path, caplog):
 
 
 def test_a_model_that_compares_tokens_has_no_shorter_embeddings(model_dir, tmp_path):
-    config = LotlipConfig.from_pretrained(model_dir)
-    config.token_wise, config.text_config.num_corner_tokens = True, 0
+    config = as_token_wise(LotlipConfig.from_pretrained(model_dir))
     LotlipTokenWiseModel(config).save_pretrained(tmp_path)
     LotlipProcessor.from_pretrained(model_dir).save_pretrained(tmp_path)
     inference = InferenceArguments(device="cpu", backend="torch", truncate_dim=8)

@@ -12,20 +12,101 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-The dual encoder with late interaction: texts and images are compared token by token, as in FILIP.
-
-Yao et al., 2021, FILIP: Fine-grained Interactive Language-Image Pre-Training, https://arxiv.org/abs/2111.07783.
+Dual encoders that differ from LoTLIP in how an image and a text are compared: with a bias, for the sigmoid loss of
+SigLIP, or token by token, as in FILIP. Each has a `model_type` of its own.
 """
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers import initialization as init
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_lotlip import LotlipConfig
-from .modeling_lotlip import LotlipModel, LotlipOutput, _sort_captions
+from .modeling_lotlip import LotlipModel, LotlipOutput
+
+
+@strict
+class LotlipSigmoidConfig(LotlipConfig):
+    r"""
+    Configuration of a [`LotlipSigmoidModel`].
+
+    Args:
+        logit_scale_init_value (`float`, *optional*, defaults to 2.3026):
+            Initial value of `logit_scale`: ln 10.
+        logit_bias_init_value (`float`, *optional*, defaults to -10.0):
+            Initial value of `logit_bias`.
+    """
+
+    model_type = "lotlip_sigmoid"
+
+    logit_scale_init_value: float | int = 2.302585092994046
+    logit_bias_init_value: float | int = -10.0
+
+    @property
+    def default_architecture(self) -> str:
+        return "LotlipSigmoidModel"
+
+
+class LotlipSigmoidModel(LotlipModel):
+    """
+    [`LotlipModel`] with a `logit_bias`, trained with the sigmoid loss (Zhai et al., 2023,
+    https://arxiv.org/abs/2303.15343): the sigmoid of a logit is the probability that an image and a text belong
+    together.
+    """
+
+    config: LotlipSigmoidConfig
+
+    def __init__(self, config: LotlipSigmoidConfig):
+        super().__init__(config)
+        self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init_value)))
+
+        # Initialize weights and apply final processing
+        self.post_init()
+
+    def _init_weights(self, module):
+        """Initialize the weights"""
+        super()._init_weights(module)
+        if isinstance(module, LotlipSigmoidModel):
+            init.constant_(module.logit_bias, self.config.logit_bias_init_value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> LotlipOutput:
+        """
+        As [`LotlipModel`] does, with the bias added to the logits.
+
+        Raises:
+            `ValueError`: if `return_loss` is asked for.
+        """
+        _refuse_loss(return_loss, "sigmoid_loss")
+        outputs = super().forward(input_ids, pixel_values, attention_mask, **kwargs)
+        outputs.logits_per_text = outputs.logits_per_text + self.logit_bias.to(outputs.logits_per_text)
+        outputs.logits_per_image = outputs.logits_per_text.t()
+        return outputs
+
+
+@strict
+class LotlipTokenWiseConfig(LotlipConfig):
+    r"""
+    Configuration of a [`LotlipTokenWiseModel`]. Its text tower has no corner tokens.
+    """
+
+    model_type = "lotlip_token_wise"
+
+    token_wise: bool = True
+
+    @property
+    def default_architecture(self) -> str:
+        return "LotlipTokenWiseModel"
 
 
 def token_similarities(
@@ -52,7 +133,7 @@ def token_similarities(
 
     ```python
     >>> import torch
-    >>> from modeling_lotlip.modeling_token_wise_lotlip import token_similarities
+    >>> from modeling_lotlip.modeling_variants_lotlip import token_similarities
 
     >>> image, text = torch.eye(3)[None], torch.eye(3)[None, :2]
     >>> token_similarities(image, text, torch.ones(1, 2, dtype=torch.bool))  # no token of the text is like the third
@@ -66,36 +147,33 @@ def token_similarities(
     return image_to_text, text_to_image
 
 
-class LotlipTokenMask(nn.Module):
-    """
-    In a `MultiVectorEncoder` of sentence-transformers: all tokens of an image count. Of a text that is the tokenizer's
-    `attention_mask`; for images nothing there makes one. It has no parameters, and nothing to save.
-    """
-
-    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        if "attention_mask" not in features:
-            tokens = features["token_embeddings"]
-            features["attention_mask"] = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return features
-
-    def save(self, output_path: str, **kwargs):
-        pass
-
-    @classmethod
-    def load(cls, model_name_or_path: str, **kwargs) -> "LotlipTokenMask":
-        return cls()
-
-
-@auto_docstring(
-    custom_intro="""
-    The dual encoder with late interaction: it has an embedding of each token instead of one of a text or an
-    image.
-    """
-)
 class LotlipTokenWiseModel(LotlipModel):
+    """
+    The dual encoder with late interaction (Yao et al., 2021, https://arxiv.org/abs/2111.07783): it embeds each token
+    of a text and of an image, and compares them by `token_similarities`.
+
+    Raises:
+        `ValueError`: if the configuration has corner tokens.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip import LotlipTokenWiseConfig, LotlipTokenWiseModel
+
+    >>> config = LotlipTokenWiseConfig(text_config={"num_corner_tokens": 0, "num_hidden_layers": 1})
+    >>> model = LotlipTokenWiseModel(config).eval()
+    >>> input_ids = torch.tensor([[101, 1037, 2417, 4049, 102]])
+    >>> with torch.inference_mode():
+    ...     outputs = model(input_ids=input_ids, pixel_values=torch.randn(2, 3, 224, 224))
+    >>> outputs.logits_per_image.shape, outputs.text_embeds.shape
+    (torch.Size([2, 1]), torch.Size([1, 5, 768]))
+    ```"""
+
+    config: LotlipTokenWiseConfig
     is_token_wise = True
 
-    def __init__(self, config: LotlipConfig):
+    def __init__(self, config: LotlipTokenWiseConfig):
         super().__init__(config)
         num_corner_tokens = config.text_config.num_corner_tokens
         if num_corner_tokens > 0:
@@ -157,85 +235,44 @@ class LotlipTokenWiseModel(LotlipModel):
         return nn.functional.normalize(self.visual_projection(last_hidden_state.to(self.dtype)).float(), dim=-1)
 
     @can_return_tuple
-    @auto_docstring
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        interpolate_pos_encoding: bool = False,
-        short_input_ids: torch.LongTensor | None = None,
-        short_attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        vision_pooler_output: torch.Tensor | None = None,
+        return_loss: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LotlipOutput:
-        r"""
-        short_input_ids (`torch.LongTensor` of shape `(batch_size, short_sequence_length)`, *optional*):
-            The short captions, padded to a length of their own.
-        short_attention_mask (`torch.Tensor` of shape `(batch_size, short_sequence_length)`, *optional*):
-            1 for tokens, 0 for padding.
-        vision_pooler_output (`torch.Tensor` of shape `(batch_size, image_length, hidden_size)`, *optional*):
-            The output of the image tower for all tokens, computed before, in place of `pixel_values`. It is also the
-            `pooler_output` of the output's `vision_model_output`.
+        """
+        Similarities of texts (texts, length) with images as `logits_per_image` (images, texts) and `logits_per_text`,
+        and the embeddings of all tokens: `text_embeds` (texts, length, dim), zero at padding, and `image_embeds`
+        (images, image_length, dim).
 
-        Texts are given as in [`LotlipModel`]. `text_embeds` of the output are of shape `(batch_size, text_length,
-        dim)`, or `(batch_size, captions, text_length, dim)` with several captions for each image, zero at padding, and
-        `image_embeds` of shape `(batch_size, image_length, dim)`. The loss is a function of these:
-        `modeling_lotlip.losses.token_wise_contrastive_loss`. In training mode there are no logits, which need the
-        similarities of all tokens of the batch at once.
-
-        Examples:
-
-        ```python
-        >>> import torch
-        >>> from modeling_lotlip import LotlipConfig, LotlipTokenWiseModel
-
-        >>> config = LotlipConfig(token_wise=True, text_config={"num_corner_tokens": 0, "num_hidden_layers": 1})
-        >>> model = LotlipTokenWiseModel(config).eval()
-        >>> input_ids = torch.tensor([[101, 1037, 2417, 4049, 102]])
-
-        >>> with torch.inference_mode():
-        ...     outputs = model(input_ids=input_ids, pixel_values=torch.randn(2, 3, 224, 224))
-        >>> outputs.logits_per_image.shape, outputs.text_embeds.shape
-        (torch.Size([2, 1]), torch.Size([1, 5, 768]))
-        ```"""
-        short_inputs, long_inputs, num_long_captions = _sort_captions(
-            input_ids, attention_mask, token_type_ids, position_ids, short_input_ids, short_attention_mask
-        )
-        if vision_pooler_output is None:
-            vision_pooler_output = self.vision_model(
-                pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
-            ).last_hidden_state
-        image_embeds = self.get_image_token_embeds(last_hidden_state=vision_pooler_output)
-
-        captions = []
-        if short_inputs is not None:
-            captions.append(self.get_text_token_embeds(**short_inputs, **kwargs)[:, None])
-        if long_inputs is not None:
-            long_embeds = self.get_text_token_embeds(**long_inputs, **kwargs)
-            captions.append(long_embeds.unflatten(0, (-1, num_long_captions)))
-        length = max(embeds.shape[2] for embeds in captions)
-        captions = [nn.functional.pad(embeds, (0, 0, 0, length - embeds.shape[2])) for embeds in captions]
-        text_embeds = torch.cat(captions, dim=1)  # shape = (batch_size, captions, length, dim)
-
-        logits_per_image, logits_per_text = None, None
-        if not self.training:
-            first_embeds = text_embeds[:, 0].to(image_embeds.device)
-            similarities = token_similarities(image_embeds, first_embeds, (first_embeds != 0).any(dim=-1))
-            scale = self.logit_scale.float().exp()
-            bias = self.logit_bias.float() if self.logit_bias is not None else 0.0
-            logits_per_image, logits_per_text = (scale * each + bias for each in similarities)
-            logits_per_text = logits_per_text.t()
-
+        Raises:
+            `ValueError`: if `return_loss` is asked for.
+        """
+        _refuse_loss(return_loss, "token_wise_loss")
+        image_embeds = self.get_image_token_embeds(pixel_values)
+        text_embeds = self.get_text_token_embeds(input_ids, attention_mask, **kwargs).to(image_embeds.device)
+        scale = self.logit_scale.float().exp().to(image_embeds.device)
+        to_text, to_image = token_similarities(image_embeds, text_embeds, (text_embeds != 0).any(dim=-1))
         return LotlipOutput(
-            logits_per_image=logits_per_image,
-            logits_per_text=logits_per_text,
-            text_embeds=text_embeds if short_inputs is not None else text_embeds[:, 0],
+            logits_per_image=scale * to_text,
+            logits_per_text=scale * to_image.t(),
+            text_embeds=text_embeds,
             image_embeds=image_embeds,
-            vision_model_output=BaseModelOutputWithPooling(pooler_output=vision_pooler_output),
         )
 
 
-__all__ = ["LotlipTokenWiseModel"]
+def _refuse_loss(return_loss: bool | None, name: str) -> None:
+    if return_loss:
+        raise ValueError(
+            f"`return_loss=True` is for `LotlipModel`: the loss of this model is `modeling_lotlip.losses.{name}`, "
+            "which `lotlip train` takes."
+        )
+
+
+LotlipSigmoidConfig.register_for_auto_class()
+LotlipTokenWiseConfig.register_for_auto_class()
+
+__all__ = ["LotlipSigmoidConfig", "LotlipSigmoidModel", "LotlipTokenWiseConfig", "LotlipTokenWiseModel"]
