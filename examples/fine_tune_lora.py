@@ -14,14 +14,15 @@ image tower too, leave `text_model` out of `target_modules`; the corner tokens a
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import Trainer, TrainingArguments
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
-from modeling_lotlip.data.arguments import DatasetArguments, TrainSplitArguments
+from modeling_lotlip.data.arguments import CaptionArguments, DatasetArguments, TrainSplitArguments
+from modeling_lotlip.data.collator import CaptionCollator, with_captions
 from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.data.reader import RowReader
 
 
 @dataclass
@@ -37,21 +38,9 @@ class LoraArguments(Arguments):
     use_cpu: bool = argument(False, "Leave a GPU alone.")
 
 
-@dataclass
-class Collator:
-    """A batch of images, each with its first long caption."""
-
-    processor: LotlipProcessor
-    image_column: str
-
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | bool]:
-        texts, images = [row["long_captions"][0] for row in rows], [row[self.image_column] for row in rows]
-        inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt")
-        return {**inputs, "return_loss": True}
-
-
 def main() -> None:
-    args, data, split = parse((LoraArguments, DatasetArguments, TrainSplitArguments), description=__doc__)
+    groups = (LoraArguments, DatasetArguments, TrainSplitArguments, CaptionArguments)
+    args, data, split, captions = parse(groups, description=__doc__)
     processor = LotlipProcessor.from_pretrained(args.model_name_or_path)
     lora = LoraConfig(
         r=args.rank,
@@ -73,9 +62,10 @@ def main() -> None:
         dataloader_num_workers=data.dataloader_num_workers,
         remove_unused_columns=False,  # the collator reads them
     )
-    photos = load_split(data, split.train_split, split.max_train_samples)
-    photos = photos.select_columns([data.image_column, "long_captions"])  # an error if one is not there
-    Trainer(model, arguments, train_dataset=photos, data_collator=Collator(processor, data.image_column)).train()
+    images = load_split(data, split.train_split, split.max_train_samples)
+    reader = RowReader(images.column_names, captions, image_column=data.image_column)
+    images = with_captions(images, reader)
+    Trainer(model, arguments, train_dataset=images, data_collator=CaptionCollator(processor, reader)).train()
     model.save_pretrained(args.output_dir / "adapter")
 
     # later: the model with them, as one of its own

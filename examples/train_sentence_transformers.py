@@ -5,7 +5,7 @@ Training and evaluation with sentence-transformers, of which a LoTLIP folder is 
 
     python examples/train_sentence_transformers.py --model outputs/demo --output_dir outputs/st
     python examples/train_sentence_transformers.py --model MODEL --output_dir OUT --dataset_name imagefolder \
-        --data_dir FOLDER --caption_column caption
+        --data_dir FOLDER --caption_column "" --long_captions_column long_captions
 
 Its loss is CLIP's, of one caption with each image: the corner tokens and `logit_scale` take no part in it.
 LoTLIP's own loss is in `train_lotlip.py` and `train_with_trainer.py`.
@@ -14,7 +14,7 @@ LoTLIP's own loss is in `train_lotlip.py` and `train_with_trainer.py`.
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, Image
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -25,8 +25,10 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
 from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
-from modeling_lotlip.data.arguments import SourceArguments, TrainSplitArguments
+from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments, TrainSplitArguments
+from modeling_lotlip.data.collator import draw_captions, with_captions
 from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.loading_lotlip import find_pretrained
 
 
@@ -34,13 +36,21 @@ from modeling_lotlip.loading_lotlip import find_pretrained
 class SentenceTransformersArguments(Arguments):
     model_name_or_path: str = argument(help="A LoTLIP model: a Hub id or a folder.", aliases=("--model",))
     output_dir: Path = argument(help="Where the model goes, into a folder `model`, and the checkpoints.")
-    caption_column: str = argument("caption", "The column of captions, one for each image.")
     learning_rate: float = argument(1e-5, "The highest one, after the warm-up.")
     per_device_train_batch_size: int = argument(64, "Images of a process in a step.", least=2)
     num_train_epochs: float = argument(1.0, "Passes over the data.")
     max_steps: int = argument(-1, "Optimizer steps, instead of a number of epochs.")
     bf16: bool = argument(False, "Compute in bfloat16, on a GPU.")
     use_cpu: bool = argument(False, "Leave a GPU alone.")
+
+
+def make_pairs(rows: Dataset, reader: RowReader) -> Dataset:
+    """The images, each with one caption: a short one, or a long one where it has no other."""
+    rows = with_captions(rows, reader)
+    drawn = [draw_captions(reader, row) for row in rows.select_columns(reader.text_columns)]
+    images = rows.select_columns(reader.image_column).rename_columns({reader.image_column: "image"})
+    # the loss takes the columns in this order
+    return images.add_column("caption", [short or long for short, long in drawn]).cast_column("image", Image())
 
 
 def build_evaluator(pairs: Dataset) -> InformationRetrievalEvaluator:
@@ -55,12 +65,11 @@ def build_evaluator(pairs: Dataset) -> InformationRetrievalEvaluator:
 
 
 def main() -> None:
-    args, data, split = parse(
-        (SentenceTransformersArguments, SourceArguments, TrainSplitArguments), description=__doc__
+    args, data, split, captions = parse(
+        (SentenceTransformersArguments, SourceArguments, TrainSplitArguments, CaptionArguments), description=__doc__
     )
     rows = load_split(data, split.train_split, split.max_train_samples)
-    pairs = rows.select_columns([data.image_column, args.caption_column])  # the loss takes them in this order
-    pairs = pairs.rename_columns({data.image_column: "image", args.caption_column: "caption"})
+    pairs = make_pairs(rows, RowReader(rows.column_names, captions, image_column=data.image_column))
     pairs = pairs.train_test_split(test_size=0.1, seed=0)
 
     model = SentenceTransformer(str(find_pretrained(args.model_name_or_path)), device="cpu" if args.use_cpu else None)

@@ -7,19 +7,20 @@ Fine-tuning all weights of LoTLIP with the `Trainer` of transformers, on images 
         --dataset_name imagefolder --data_dir FOLDER
 
 `Trainer` contrasts within the batch of each process; `train_lotlip.py` gathers those of all. What that script does
-beside, `Trainer` does not: captions drawn at random, equal captions not taken for negatives, bad samples skipped.
+beside, `Trainer` does not: equal captions not taken for negatives, bad samples skipped.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import Trainer, TrainingArguments
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
-from modeling_lotlip.data.arguments import DatasetArguments, TrainSplitArguments
+from modeling_lotlip.data.arguments import CaptionArguments, DatasetArguments, TrainSplitArguments
+from modeling_lotlip.data.collator import CaptionCollator, with_captions
 from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.training.callbacks import ClampLogitScaleCallback
 
 
@@ -35,39 +36,22 @@ class FineTuningArguments(Arguments):
     use_cpu: bool = argument(False, "Leave a GPU alone.")
 
 
-@dataclass
-class Collator:
-    """A batch of short and long captions, each padded to a length of its own."""
-
-    processor: LotlipProcessor
-    image_column: str
-
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | bool]:
-        images = self.processor.image_processor([row[self.image_column] for row in rows], return_tensors="pt")
-        short = self.processor.tokenizer([row["caption"] for row in rows], padding=True, return_tensors="pt")
-        long = self.processor.tokenizer([row["long_captions"][0] for row in rows], padding=True, return_tensors="pt")
-        return {
-            "pixel_values": images["pixel_values"],
-            "short_input_ids": short["input_ids"],
-            "short_attention_mask": short["attention_mask"],
-            "input_ids": long["input_ids"][:, None],  # (images, long captions, length)
-            "attention_mask": long["attention_mask"][:, None],
-            "return_loss": True,
-        }
-
-
 def main() -> None:
-    args, data, split = parse((FineTuningArguments, DatasetArguments, TrainSplitArguments), description=__doc__)
+    groups = (FineTuningArguments, DatasetArguments, TrainSplitArguments, CaptionArguments)
+    args, data, split, captions = parse(groups, description=__doc__)
     model = LotlipModel.from_pretrained(args.model_name_or_path)
     processor = LotlipProcessor.from_pretrained(args.model_name_or_path)
-    photos = load_split(data, split.train_split, split.max_train_samples)
-    photos = photos.select_columns([data.image_column, "caption", "long_captions"])  # an error if one is not there
-    photos = photos.train_test_split(test_size=0.1, seed=0)
+    images = load_split(data, split.train_split, split.max_train_samples)
+    reader = RowReader(images.column_names, captions, image_column=data.image_column)
+    images = with_captions(images, reader)
+    images = images.train_test_split(test_size=0.1, seed=0)
 
     arguments = TrainingArguments(
         args.output_dir,
         learning_rate=args.learning_rate,
         per_device_train_batch_size=args.per_device_train_batch_size,
+        per_device_eval_batch_size=args.per_device_train_batch_size,  # the loss depends on the number of others
+        dataloader_drop_last=True,
         num_train_epochs=args.num_train_epochs,
         max_steps=args.max_steps,
         bf16=args.bf16,
@@ -79,9 +63,9 @@ def main() -> None:
     trainer = Trainer(
         model,
         arguments,
-        train_dataset=photos["train"],
-        eval_dataset=photos["test"],
-        data_collator=Collator(processor, data.image_column),
+        train_dataset=images["train"],
+        eval_dataset=images["test"],
+        data_collator=CaptionCollator(processor, reader),
         callbacks=[ClampLogitScaleCallback()],
     )
     trainer.train()

@@ -114,7 +114,6 @@ def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, cap
         (["--allow_partial"], "--allow_partial is for a --benchmark"),
         (["--text_only"], "--text_only is for a --benchmark"),
         (["--caption_column", "a", "--long_captions_column", "b"], "Neither `--caption_column a` nor"),
-        (["--dataloader_num_workers", "2"], "unrecognized arguments: --dataloader_num_workers"),
     ],
 )
 def test_arguments_that_do_not_go_together(capsys, arguments, message):

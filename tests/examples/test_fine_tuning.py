@@ -22,6 +22,9 @@ from transformers import (
 )
 
 from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.data.collator import CaptionCollator, with_captions
+from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.positions import stretch_positions
 from tests.conftest import WORDS
@@ -32,11 +35,8 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 
 def test_lora_is_trained_saved_loaded_and_merged(model_dir, tmp_path):
     processor = LotlipProcessor.from_pretrained(model_dir)
-    scenes = load_scenes(8, seed=4)
-
-    def collate(rows):
-        texts, images = [row["long_captions"][0] for row in rows], [row["image"] for row in rows]
-        return {**processor(text=texts, images=images, return_tensors="pt"), "return_loss": True}
+    reader = RowReader(["image", "caption", "long_captions"], CaptionArguments())
+    scenes, collate = with_captions(load_scenes(8, seed=4), reader), CaptionCollator(processor, reader)
 
     base = LotlipModel.from_pretrained(model_dir)
     lora = LoraConfig(r=4, target_modules=r"text_model\..*\.(q_proj|fc1)", modules_to_save=["text_projection"])
@@ -193,10 +193,11 @@ def test_the_script_with_lora(monkeypatch, tmp_path, model_dir, capsys):
     assert sum(path.stat().st_size for path in (folder / "adapter").iterdir()) > 0
 
 
-@pytest.mark.parametrize("name", ["train_with_trainer", "fine_tune_lora"])
+@pytest.mark.parametrize("name", ["train_with_trainer", "fine_tune_lora", "train_sentence_transformers"])
 def test_a_column_that_is_not_there_is_one_line(monkeypatch, tmp_path, model_dir, name):
     load_scenes(4).remove_columns("long_captions").save_to_disk(tmp_path / "short")
     argv = [name, "--model", model_dir, "--output_dir", tmp_path / "out", "--dataset_name", tmp_path / "short"]
+    argv += ["--long_captions_column", "texts"]
     monkeypatch.setattr(sys, "argv", list(map(str, argv)))
-    with pytest.raises(ValueError, match="long_captions"):
+    with pytest.raises(ValueError, match="`--long_captions_column texts` is no column of the data set"):
         importlib.import_module(f"examples.{name}").main()

@@ -1,0 +1,98 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of images and captions for trainers of other libraries, read as training and evaluation read them."""
+
+import random
+
+import torch
+from datasets import Dataset
+from transformers import ProcessorMixin
+from transformers.utils import logging
+
+from ..sub_captions import mark_sub_captions
+from .images import undecoded
+from .reader import RowReader
+
+
+logger = logging.get_logger(__name__)
+
+
+def draw_captions(reader: RowReader, row: dict) -> tuple[str, str]:
+    """
+    A short and a long caption of a row, drawn with `random`, the sub-captions of the long one marked; empty where
+    there is none.
+    """
+    short, long = reader.short_captions(row), reader.long_captions(row)
+    long = [text for text in (mark_sub_captions(text, reader.splitter) for text in long) if text]
+    return random.choice(short or [""]), random.choice(long or [""])
+
+
+def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:
+    """
+    The rows that have a caption, with undecoded images. A warning says how many have none.
+
+    Args:
+        dataset (`Dataset`):
+            The rows.
+        reader ([`RowReader`]):
+            Reads them.
+
+    Raises:
+        `ValueError`: if no row has one.
+    """
+    dataset = undecoded(dataset, reader.image_column).select_columns(reader.columns)
+    rows = dataset.select_columns(reader.text_columns)
+    kept = [number for number, row in enumerate(rows) if any(draw_captions(reader, row))]
+    if len(kept) < len(dataset):
+        told = f"{len(dataset) - len(kept)} of {len(dataset)} images have no caption"
+        if not kept:
+            raise ValueError(f"{told}: name the columns with `--caption_column` and `--long_captions_column`.")
+        logger.warning(f"{told} and are left out.")
+    return dataset.select(kept)
+
+
+class CaptionCollator:
+    """
+    Makes rows the inputs of `LotlipModel`: images, and of each a short caption and a long one, drawn anew each time.
+    `attention_mask` is zero for a caption that is not there.
+
+    Args:
+        processor (`ProcessorMixin`):
+            The model's processor.
+        reader ([`RowReader`]):
+            Reads the rows.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
+    >>> from modeling_lotlip.data.arguments import CaptionArguments
+    >>> from modeling_lotlip.data.collator import CaptionCollator, with_captions
+    >>> from modeling_lotlip.data.reader import RowReader
+    >>> from modeling_lotlip.data.scenes import load_scenes
+
+    >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
+    >>> reader = RowReader(["image", "caption", "long_captions"], CaptionArguments())
+    >>> batch = CaptionCollator(processor, reader)(list(with_captions(load_scenes(4), reader)))
+    >>> batch["pixel_values"].shape, batch["input_ids"].shape[:2]
+    (torch.Size([4, 3, 224, 224]), torch.Size([4, 2]))
+    ```"""
+
+    def __init__(self, processor: ProcessorMixin, reader: RowReader):
+        self.processor, self.reader = processor, reader
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | bool]:
+        """
+        Raises:
+            `UnreadableImageError`: if an image cannot be read.
+        """
+        texts = [text for row in rows for text in draw_captions(self.reader, row)]
+        tokens = self.processor.tokenizer(texts, padding=True, return_tensors="pt")
+        is_present = torch.tensor([[bool(text)] for text in texts])
+        images = [self.reader.read_image(row) for row in rows]
+        return {
+            "pixel_values": self.processor.image_processor(images, return_tensors="pt")["pixel_values"],
+            "input_ids": tokens["input_ids"].unflatten(0, (len(rows), 2)),
+            "attention_mask": (tokens["attention_mask"] * is_present).unflatten(0, (len(rows), 2)),
+            "return_loss": True,
+        }
