@@ -1,151 +1,188 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Texts and images to features, against the way the original computes them.
+Texts and images to embeddings, against the way the original computes them and against other libraries.
 
-    python examples/benchmarks/embed.py --texts 32 --images 8 --dtypes float32 bfloat16
+    python examples/benchmarks/embed.py
+    python examples/benchmarks/embed.py --variants original float32 "OpenVINO int8" --workloads mixed
+    python examples/benchmarks/embed.py --device cuda --size 256 --attn_implementation sdpa flash_attention_2
 
-The texts of a batch have one length. Without padding and corner tokens they need no attention mask, so that `sdpa` can
-take a flash kernel of PyTorch itself. Below each table stands the kernel that it took.
+The original, and open_clip's text tower, get token ids; all others get texts. "mixed" are texts of 8 to 126 tokens.
+Images are pixels. The last column is the least cosine to float32.
 """
 
+import random
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
-from scaffold.original import build_lotlip, build_original
-from scaffold.timing import (
-    TowerBenchmarkArguments,
-    encoder_flops,
-    matrix_product_ceiling,
+from scaffold import (
+    BenchmarkArguments,
+    build_lotlip,
+    build_original,
+    build_processor,
     measure,
     report,
     set_up,
     write_results,
 )
+from torch.nn.functional import normalize
 
-from modeling_lotlip import LotlipModel
+from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.arguments import argument, exit_on_error, parse
+from modeling_lotlip.embedding.arguments import InferenceArguments
+from modeling_lotlip.embedding.batches import embed_corpus, embed_images
+from modeling_lotlip.embedding.models import load_model
+
+
+Embed = Callable[[], torch.Tensor]
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+OPENVINO = ("OpenVINO float32", "OpenVINO bfloat16", "OpenVINO int8")
+OTHERS = ("sentence-transformers", "open_clip")
+VARIANTS = ("original", *PRECISIONS, *OPENVINO, *OTHERS)
 
 
 @dataclass
-class EmbedArguments(TowerBenchmarkArguments):
+class EmbedArguments(BenchmarkArguments):
     """What is measured."""
 
-    texts: int = argument(32, "Texts in a batch.", least=1)
-    lengths: list[int] = argument([15, 122], "Tokens of a text, [CLS] and [SEP] too.", least=2)
-    images: int = argument(8, "Images in a batch.", least=1)
-    attn_implementation: list[str] = argument(["sdpa"], "Such as `sdpa eager flash_attention_2`.")
-    corners: bool = argument(False, "Compute the corner tokens of a text too, which flash attention cannot.")
-    compile: bool = argument(False, "Measure torch.compile too.")
-    profile: bool = argument(False, "Tell the share of matrix products too (CPU).")
+    workloads: list[str] = argument(
+        ["short", "long", "mixed", "images"], "What is embedded.", choices=("short", "long", "mixed", "images")
+    )
+    variants: list[str] = argument(["original", "float32", "bfloat16"], "What embeds it.", choices=VARIANTS)
+    attn_implementation: list[str] = argument(["sdpa"], "Attention of the variants that are named by a precision.")
+    size: int = argument(32, "Short and long texts; a quarter as many images, 16 times as many mixed texts.", least=4)
+    batch_size: int = argument(32, "Texts in a batch of the others.", least=1)
+    layers: int = argument(12, "Layers of both towers.", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if "float32" not in self.variants:
+            raise ValueError("--variants must name float32, to which embeddings are compared.")
 
 
-def text_features(with_corners: bool, model: LotlipModel, *tokens: torch.Tensor) -> torch.Tensor:
-    """The features of texts; those of the corner tokens are computed beside them, and left."""
-    return model.get_text_features(*tokens, output_corner_tokens=with_corners).pooler_output
+def draw_texts(workload: str, words: list[str], size: int) -> list[str]:
+    """Random texts: of 15 tokens, of 122, or a quarter of 8 to 20, a half of 60 to 126 and the rest between."""
+    generator = random.Random(0)
+    ranges = {"short": [(15, 15)], "long": [(122, 122)], "mixed": [(8, 20), (60, 126), (21, 59), (60, 126)]}[workload]
+    ends = ranges * (4 * size if workload == "mixed" else size)
+    texts = [" ".join(generator.choices(words, k=generator.randint(*pair) - 2)) for pair in ends]
+    generator.shuffle(texts)
+    return texts
 
 
-PRODUCTS = ("addmm", "mm", "bmm")  # as torch's profiler calls them
+def load_variants(args: EmbedArguments, folder: str) -> dict[str, tuple[LotlipModel, LotlipProcessor]]:
+    """The saved model for each precision, attention and backend that is asked for."""
+    models = {}
+    for name in args.variants:
+        if name in PRECISIONS:
+            for attention in args.attn_implementation:
+                title = name if len(args.attn_implementation) == 1 else f"{name}, {attention}"
+                inference = InferenceArguments(device=args.device, backend="torch", dtype=name)
+                models[title] = load_model(folder, inference)
+                models[title][0].set_attn_implementation(attention)
+        elif name in OPENVINO:
+            inference = InferenceArguments(device="cpu", backend="openvino", dtype=name.split()[1])
+            models[name] = load_model(folder, inference)
+    return models
 
 
-@dataclass
-class Towers:
-    """
-    What is compared.
-
-    Args:
-        original (`Callable[..., torch.Tensor]`):
-            A tower as the original computes it.
-        compute (`Callable[..., torch.Tensor]`):
-            The same by one of `models`, which is its first argument.
-        models (`dict[str, LotlipModel]`):
-            By name, one for each dtype and attention.
-    """
-
-    original: Callable[..., torch.Tensor]
-    compute: Callable[..., torch.Tensor]
-    models: dict[str, LotlipModel]
-
-    def build_variants(self, inputs: tuple[torch.Tensor, ...], with_compiled: bool) -> dict[str, Callable]:
-        """The original, and each model, as it is and compiled, on the same inputs."""
-        variants, compiled = {"original": partial(self.original, *inputs)}, torch.compile(self.compute)
-        for name, model in self.models.items():
-            variants[name] = partial(self.compute, model, *inputs)
-            if with_compiled:
-                variants[f"{name}, compiled"] = partial(compiled, model, *inputs)
-        return variants
+def split(inputs: list[torch.Tensor], size: int, device: str) -> list[tuple[torch.Tensor, ...]]:
+    """Tensors in batches on a device."""
+    return list(zip(*(tensor.to(device).split(size) for tensor in inputs)))
 
 
-def build_models(args: EmbedArguments) -> tuple[dict[str, LotlipModel], dict[str, float]]:
-    """A model for each dtype and attention, and the operations per second that the machine gives each at most."""
-    models, ceilings = {}, {"original": matrix_product_ceiling(args.device, torch.float32)}
-    for dtype in args.dtypes:
-        ceiling = matrix_product_ceiling(args.device, getattr(torch, dtype))
-        for attention in args.attn_implementation:
-            name = dtype if len(args.attn_implementation) == 1 else f"{dtype}, {attention}"
-            models[name] = build_lotlip(args.layers, args.device, getattr(torch, dtype))
-            models[name].set_attn_implementation(attention)
-            ceilings[name] = ceilings[f"{name}, compiled"] = ceiling
-    return models, ceilings
+def list_others(
+    args: EmbedArguments, folder: str, texts: list[str], tokens: dict[str, torch.Tensor]
+) -> dict[str, Embed]:
+    """The other ways to embed texts that are asked for."""
+    variants = {}
+    if "original" in args.variants:
+        tower, _ = build_original(args.layers, args.device)
+        batches = split([tokens["input_ids"], tokens["attention_mask"]], args.batch_size, args.device)
+        variants["original"] = lambda: torch.cat([tower(*batch)[:, 0] for batch in batches])
+    if "sentence-transformers" in args.variants:
+        from sentence_transformers import SentenceTransformer
+
+        encoder = SentenceTransformer(folder, device=args.device, trust_remote_code=True)
+        variants["sentence-transformers"] = partial(
+            encoder.encode, texts, batch_size=args.batch_size, convert_to_tensor=True
+        )
+    if "open_clip" in args.variants:
+        from open_clip.transformer import TextTransformer
+
+        fields = {"context_length": 128, "width": 768, "heads": 12, "layers": args.layers, "output_dim": 768}
+        clip = TextTransformer(**fields).to(args.device).eval()
+        ids = split([torch.randint(1, 49_000, (len(texts), 128))], args.batch_size, args.device)
+        variants["open_clip"] = lambda: torch.cat([clip(*batch) for batch in ids])
+    return variants
 
 
-def find_kernels(variants: dict[str, Callable]) -> dict[str, str]:
-    """The kernel that PyTorch chose for the attention of each variant, by torch's profiler; none of an eager one."""
-    prefix, kernels = "aten::_scaled_dot_product_", {}
-    for name, run in variants.items():
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            run()
-        found = {event.key.removeprefix(prefix) for event in profile.key_averages() if event.key.startswith(prefix)}
-        if found:
-            kernels[name] = ", ".join(sorted(found))
-            print(f"{name}: {kernels[name]}")
-    return kernels
+def list_text_variants(
+    args: EmbedArguments, folder: str, models: dict[str, tuple[LotlipModel, LotlipProcessor]], texts: list[str]
+) -> dict[str, Embed]:
+    """What embeds texts, by name."""
+    _, processor = next(iter(models.values()))
+    ours = {name: partial(embed_corpus, *model, texts) for name, model in models.items()}
+    return list_others(args, folder, texts, processor) | ours
 
 
-def profile_products(variants: dict[str, Callable]) -> dict[str, float]:
-    """The share of the time of each variant that is spent inside matrix products, by torch's profiler."""
-    shares = {}
-    for name, run in variants.items():
-        with torch.profiler.profile() as profile:
-            run()
-        seconds = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
-        shares[name] = sum(seconds.get(f"aten::{product}", 0) for product in PRODUCTS) / sum(seconds.values())
-        print(f"{name}: {shares[name]:.0%} inside matrix products")
-    return shares
+def list_image_variants(
+    args: EmbedArguments, models: dict[str, tuple[LotlipModel, LotlipProcessor]], num: int
+) -> dict[str, Embed]:
+    """What embeds images, by name. OpenVINO computes images in bfloat16 where texts are int8: that is left out."""
+    pixels = torch.randn(num, 3, 224, 224, device=args.device)
+    variants = {}
+    if "original" in args.variants:
+        _, tower = build_original(args.layers, args.device)
+        variants["original"] = lambda: tower(pixels)
+    for name, (model, _) in models.items():
+        if name != "OpenVINO int8":
+            variants[name] = partial(embed_images, model, {"pixel_values": pixels})
+    return variants
+
+
+def compare(title: str, variants: dict[str, Embed], args: EmbedArguments) -> dict:
+    """Measures variants in turns, and how far the embeddings of ours are from those in float32."""
+    embeds = {}
+
+    def keep(name: str, run: Embed) -> None:
+        embeds[name] = run()
+
+    seconds = measure({name: partial(keep, name, run) for name, run in variants.items()}, args.repeats, args.device)
+    ours = {
+        name: normalize(embeds[name].float().cpu(), dim=-1) for name in embeds if name not in ("original", *OTHERS)
+    }
+    exact = next(values for name, values in ours.items() if name.startswith("float32"))
+    cosines = {name: f"{(values * exact).sum(dim=-1).min():.6f}" for name, values in ours.items()}
+    return report(title, seconds, next(iter(variants)), args, {"least cosine": cosines})
 
 
 @torch.inference_mode()
 def main() -> None:
     (args,) = parse((EmbedArguments,), description=__doc__)
     set_up(args)
-    original_text, original_image = build_original(args.layers, args.device)
-    models, ceilings = build_models(args)
-    text = Towers(original_text, partial(text_features, args.corners), models)
-    image = Towers(original_image, lambda model, pixels: model.get_image_features(pixels).pooler_output, models)
-
-    workloads = []
-    for length in args.lengths:
-        input_ids = torch.randint(1000, 30000, (args.texts, length), device=args.device)
-        variants = text.build_variants((input_ids, torch.ones_like(input_ids)), args.compile)
-        flops = dict.fromkeys(variants, encoder_flops(args.texts * length, length, num_layers=args.layers))
-        flops["original"] = encoder_flops(args.texts * 128, 128, num_layers=args.layers)
-        workloads.append((f"{args.texts} texts of {length} tokens", variants, flops))
-    variants = image.build_variants((torch.randn(args.images, 3, 224, 224, device=args.device),), args.compile)
-    flops = dict.fromkeys(variants, encoder_flops(197 * args.images, 197, num_layers=args.layers))
-    workloads.append((f"{args.images} images", variants, flops))
-
     tables = []
-    for title, variants, flops in workloads:
-        seconds = measure(variants, args.repeats, args.device)
-        tables.append(report(title, seconds, "original", args, ceilings, flops))
-        print()
-        tables[-1]["attention_kernels"] = find_kernels(variants)
-        tables[-1]["share_inside_products"] = profile_products(variants) if args.profile else {}
+    with tempfile.TemporaryDirectory() as folder:
+        words, processor = build_processor(30_522)
+        build_lotlip(args.layers, "cpu").save_pretrained(folder)
+        processor.save_pretrained(folder)
+        models = load_variants(args, folder)
+        for workload in args.workloads:
+            if workload == "images":
+                num = args.size // 4
+                variants, title = list_image_variants(args, models, num), f"{num} images"
+            else:
+                texts = draw_texts(workload, words, args.size)
+                variants, title = list_text_variants(args, folder, models, texts), f"{len(texts)} {workload} texts"
+            tables.append(compare(title, variants, args))
     write_results(tables, args)
 
 
 if __name__ == "__main__":
-    with exit_on_error("embed.py"):
+    with exit_on_error(Path(__file__).name):
         main()

@@ -1,15 +1,12 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-All that is worth measuring on a GPU, benchmark after benchmark: embedding by dtype, and by attention with and without
-corner tokens; a training step in bfloat16 and float16, padded and in groups of like length, with sharded parameters
-(FSDP2), and its largest batch; ranks; exact search on the GPU and on the CPU.
+What is worth measuring on a GPU: embedding by precision and by attention, a training step, ranks.
 
     python examples/benchmarks/gpu.py --output_dir results
-    python examples/benchmarks/gpu.py --output_dir results --device cpu --layers 1 --size 2
+    python examples/benchmarks/gpu.py --output_dir results --device cpu --layers 1 --size 4
 
-A CPU has no largest batch, and no fast product in float16: there both are left out. `flash_attention_2` is measured if
-the package flash-attn is installed. Packed texts are not measured: the model takes a text in each row.
+`flash_attention_2` is measured if the package flash-attn is installed.
 
 What each benchmark prints is shown as it comes; its measurements go to a JSON file of its own in the folder. One that
 fails, for want of memory or of a package, is named at the end; the others are measured all the same.
@@ -36,8 +33,8 @@ class GpuArguments(Arguments):
     output_dir: Path = argument(Path("gpu-results"), "Where the measurements go, a JSON file for each benchmark.")
     device: str = argument("cuda", "The device. `cpu` shows that all of it runs.")
     layers: int = argument(12, "Layers of both towers.", least=1)
-    size: int = argument(256, "Texts and images in a batch.", least=2)
-    rows: int = argument(100_000, "Images, and texts, that are ranked; vectors that are searched.", least=50)
+    size: int = argument(256, "Texts in a batch.", least=4)
+    rows: int = argument(100_000, "Images, and texts, that are ranked.", least=50)
     repeats: int = argument(5, "Measurements of each variant, after a warm-up.", least=1)
     only: list[str] = argument([], "Some of the benchmarks, by their names. Default: all.")
 
@@ -45,7 +42,7 @@ class GpuArguments(Arguments):
         super().__post_init__()
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(
-                f"--device {self.device}: PyTorch sees no GPU. `--device cpu --layers 1 --size 2` is a try."
+                f"--device {self.device}: PyTorch sees no GPU. `--device cpu --layers 1 --size 4` is a try."
             )
         if unknown := set(self.only) - set(list_benchmarks(self)):
             raise ValueError(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(list_benchmarks(self))}.")
@@ -54,26 +51,15 @@ class GpuArguments(Arguments):
 def list_benchmarks(args: GpuArguments) -> dict[str, list]:
     """The arguments of each benchmark, script first, by its name."""
     towers = ["--layers", args.layers]
-    batch = ["--texts", args.size, "--images", args.size]
     half = ["bfloat16", *(["float16"] if args.device.startswith("cuda") else [])]
     flash = ["flash_attention_2"] if importlib.util.find_spec("flash_attn") else []
-    step = ["train_step.py", *towers, "--dtypes", *half]
-    padded_and_in_groups = ["--variants", "bfloat16, cached, padded", "bfloat16, cached"]
-    benchmarks = {
-        "dtypes": ["embed.py", *towers, *batch, "--dtypes", "float32", *half, "--compile"],
-        "attention": ["embed.py", *towers, *batch, "--dtypes", "bfloat16"],
-        "corners": ["embed.py", *towers, *batch, "--dtypes", "bfloat16", "--corners"],
-        "step": [*step, "--images", args.size, "--share_of_peak"],
-        "lengths": [*step, "--images", args.size, "--share_of_peak", "--lengths", "mean_46", *padded_and_in_groups],
-        "fsdp": ["fsdp.py", *towers, "--images", args.size],
+    embed = ["embed.py", *towers, "--size", args.size, "--workloads", "short", "long", "images"]
+    return {
+        "precisions": [*embed, "--variants", "original", "float32", *half],
+        "attention": [*embed, "--variants", "float32", "bfloat16", "--attn_implementation", "sdpa", "eager", *flash],
+        "step": ["train_step.py", *towers, "--images", args.size],
         "ranks": ["rank.py", "--images", args.rows, "--no_full_matrix"],
-        "search": ["search.py", "--num_vectors", args.rows, "--methods", "exact"],
     }
-    benchmarks["attention"] += ["--attn_implementation", "sdpa", "eager", *flash]
-    benchmarks["corners"] += ["--attn_implementation", "sdpa", "eager", "flex_attention"]
-    if args.device.startswith("cuda"):
-        benchmarks["largest_batch"] = [*step, "--largest_batch"]
-    return benchmarks
 
 
 def main() -> None:

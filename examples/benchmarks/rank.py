@@ -9,15 +9,7 @@ Ranks of images and texts in both directions, against the matrix product alone a
 from dataclasses import dataclass
 
 import torch
-from scaffold.timing import (
-    BenchmarkArguments,
-    matrix_product_ceiling,
-    measure,
-    peak_memory,
-    report,
-    set_up,
-    write_results,
-)
+from scaffold import BenchmarkArguments, measure, peak_memory, report, set_up, write_results
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.metrics import retrieval_ranks, similarity_blocks
@@ -76,10 +68,8 @@ def main() -> None:
             variants["sorting"] = lambda: sort_full_matrix(images, texts)
     baseline = next(iter(variants))
     seconds = measure(variants, args.repeats, args.device)
-    flops = dict.fromkeys(variants, 2 * args.images * args.texts * args.width)
-    ceilings = dict.fromkeys(variants, matrix_product_ceiling(args.device, torch.float32))
     title = f"Ranks of {args.images:,} images and {args.texts:,} texts, width {args.width}"
-    table = report(title, seconds, baseline, args, ceilings, flops)
+    table = report(title, seconds, baseline, args)
     write_results([{**table, "memory_beyond_inputs": memory}], args)
 
 

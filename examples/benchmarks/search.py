@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scaffold.timing import BenchmarkArguments, peak_memory, set_up, write_results
+from scaffold import BenchmarkArguments, peak_memory, set_up, write_results
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.embedding.search import recall_at_k, search

@@ -28,8 +28,7 @@ from pathlib import Path
 
 import httpx
 from openai import AsyncOpenAI
-from scaffold.original import build_lotlip, build_processor
-from scaffold.timing import BenchmarkArguments, set_up, write_results
+from scaffold import BenchmarkArguments, build_lotlip, build_processor, set_up, write_results
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse
 

@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 from accelerate import PartialState
-from scaffold.timing import BenchmarkArguments, measure, report, set_up, write_results
+from scaffold import BenchmarkArguments, measure, report, set_up, write_results
 from torch.nn.functional import normalize
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse

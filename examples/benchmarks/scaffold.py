@@ -1,10 +1,10 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-What the benchmarks share: arguments, timing in turns, the machine's ceiling, tables.
+What the benchmarks share: arguments, timing in turns, one table, and the model as the original code computes it.
 
 `torch.utils.benchmark` measures one statement after the other, so that a machine whose speed drifts favours one of
-them; here variants take turns, and ratios are those of turns.
+them. Here variants take turns, and ratios are those of turns.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +20,15 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch import nn
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
+from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.arguments import Arguments, argument, check_output_file
 from modeling_lotlip.files import write_json
+
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 @dataclass
@@ -88,27 +95,12 @@ def matrix_product_ceiling(device: str, dtype: torch.dtype, size: int = 4096, re
     return 2 * size**3 / statistics.median(seconds)
 
 
-def encoder_flops(num_tokens: int, length: int, hidden_size: int = 768, num_layers: int = 12) -> int:
-    """
-    Floating-point operations of a transformer encoder with feed-forward layers four times as wide.
-
-    Args:
-        num_tokens (`int`):
-            Tokens in all sequences, padding included.
-        length (`int`):
-            Length of a sequence.
-    """
-    return num_tokens * num_layers * (24 * hidden_size**2 + 4 * length * hidden_size)
-
-
 def report(
     title: str,
     seconds: dict[str, list[float]],
     baseline: str,
     args: BenchmarkArguments,
-    ceilings: dict[str, float] | None = None,
-    flops: dict[str, float] | None = None,
-    memory: dict[str, int] | None = None,
+    columns: dict[str, dict[str, str]] | None = None,
 ) -> dict:
     """
     Prints a table of measurements and returns it.
@@ -122,36 +114,24 @@ def report(
             The variant that the ratios are of.
         args (`BenchmarkArguments`):
             The benchmark's arguments.
-        ceilings (`dict[str, float]`, *optional*):
-            Operations per second that the machine gives at most, for each variant.
-        flops (`dict[str, float]`, *optional*):
-            Operations of each variant.
-        memory (`dict[str, int]`, *optional*):
-            The most memory that each variant needs, in bytes.
+        columns (`dict[str, dict[str, str]]`, *optional*):
+            Further columns: the cells of the variants by title. A variant without a cell has an empty one.
 
     Returns:
         `dict`: the median, least and largest seconds of each variant, and the `ratio` of its speed to the baseline's:
         the median over the turns, in which the two were measured one after the other.
     """
-    print(f"\n{title} ({args.device}, {args.threads} threads)\n")
-    header = "| variant | median | min | max | times the baseline's speed |"
-    header += " share of the matrix product's |" if flops else ""
-    header += " peak memory |" if memory else ""
-    print(header, "|" + " --- |" * (header.count("|") - 1), sep="\n")
+    columns = columns or {}
+    titles = ["variant", "median", "min", "max", "times the baseline's speed", *columns]
+    print(f"\n{title} ({args.device}, {args.threads} threads)\n\n| {' | '.join(titles)} |\n|{' --- |' * len(titles)}")
     rows = {}
     for name, times in seconds.items():
-        ratios = [reference / time for reference, time in zip(seconds[baseline], times)]
         row = {"median": statistics.median(times), "min": min(times), "max": max(times)}
-        row["ratio"] = statistics.median(ratios)
-        line = "| {name} | {median:.3f} s | {min:.3f} s | {max:.3f} s | {ratio:.2f} |".format(name=name, **row)
-        if flops:
-            row["share_of_ceiling"] = flops[name] / row["median"] / ceilings[name]
-            line += f" {row['share_of_ceiling']:.0%} |"
-        if memory:
-            row["peak_memory"] = memory[name]
-            line += f" {memory[name] / 1e9:.2f} GB |"
-        print(line, flush=True)
-        rows[name] = row
+        row["ratio"] = statistics.median(other / time for other, time in zip(seconds[baseline], times))
+        cells = [name, *(f"{row[key]:.3f} s" for key in ("median", "min", "max")), f"{row['ratio']:.2f}"]
+        further = {key: cell.get(name, "") for key, cell in columns.items()}
+        print(f"| {' | '.join([*cells, *further.values()])} |", flush=True)
+        rows[name] = row | further
     return {"title": title, "baseline": baseline, "rows": rows}
 
 
@@ -173,6 +153,12 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def find_commit() -> str | None:
+    """The commit of the checkout that this file lies in."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+
+
 def write_results(tables: list[dict], args: BenchmarkArguments) -> None:
     """Writes tables, settings and the machine to `--output_file`."""
     if args.output_file is None:
@@ -186,6 +172,79 @@ def write_results(tables: list[dict], args: BenchmarkArguments) -> None:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "date": time.strftime("%Y-%m-%d"),
+        "commit": find_commit(),
     }
     settings = dataclasses.asdict(args) | {"output_file": str(args.output_file)}
     write_json(args.output_file, {"machine": machine, "settings": settings, "tables": tables})
+
+
+class OriginalTextTower(nn.Module):
+    """
+    Every text padded to the context length, the corner tokens inside the sequence as words of the table, and the
+    attention mask spelled out for each text.
+    """
+
+    def __init__(self, config: BertConfig, num_corner_tokens: int, projection_dim: int, context_length: int = 128):
+        super().__init__()
+        self.vocab_size = config.vocab_size
+        self.num_corner_tokens = num_corner_tokens
+        self.context_length = context_length
+        config = BertConfig(**{**config.to_dict(), "vocab_size": config.vocab_size + num_corner_tokens})
+        config._attn_implementation = "eager"
+        self.bert = BertModel(config)
+        self.projection = nn.Linear(config.hidden_size, projection_dim, bias=False)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Ids and mask (texts, length), without corners, to features (texts, 1 + corners, dim)."""
+        num_texts, num_corners = len(input_ids), self.num_corner_tokens
+        corner_ids = torch.arange(self.vocab_size, self.vocab_size + num_corners, device=input_ids.device)
+        input_ids = torch.cat([input_ids[:, :1], corner_ids.expand(num_texts, -1), input_ids[:, 1:]], dim=1)
+        attention_mask = torch.cat([attention_mask.new_ones(num_texts, num_corners), attention_mask], dim=1)
+        padding = (0, self.context_length - input_ids.shape[1])
+        input_ids, attention_mask = nn.functional.pad(input_ids, padding), nn.functional.pad(attention_mask, padding)
+
+        visible = attention_mask[:, None, :].bool().expand(-1, self.context_length, -1).clone()
+        visible[:, :, 1 : num_corners + 1] = False
+        visible[:, 1 : num_corners + 1, 0] = False
+        corners = torch.arange(1, num_corners + 1)
+        visible[:, corners, corners] = True
+        dtype = self.projection.weight.dtype
+        mask = torch.zeros(visible.shape, dtype=dtype, device=input_ids.device)
+        mask = mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None]
+
+        hidden_states = self.bert(input_ids, attention_mask=mask).last_hidden_state[:, : num_corners + 1]
+        pooled = self.bert.pooler.activation(self.bert.pooler.dense(hidden_states))
+        return self.projection(pooled)
+
+
+class OriginalImageTower(nn.Module):
+    """A ViT with eager attention, read at its class token."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        config._attn_implementation = "eager"
+        self.vit = ViTModel(config, add_pooling_layer=False)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Images (images, 3, height, width) to features (images, width)."""
+        return self.vit(pixel_values).last_hidden_state[:, 0]
+
+
+def build_original(layers: int, device: str) -> tuple[OriginalTextTower, OriginalImageTower]:
+    """Both towers at the size of the released ViT-B/16, with random weights and `layers` layers."""
+    text_tower = OriginalTextTower(BertConfig(num_hidden_layers=layers), num_corner_tokens=2, projection_dim=768)
+    image_tower = OriginalImageTower(ViTConfig(num_hidden_layers=layers, layer_norm_eps=1e-6))
+    return text_tower.to(device).eval(), image_tower.to(device).eval()
+
+
+def build_lotlip(layers: int, device: str, dtype: torch.dtype = torch.float32) -> LotlipModel:
+    """The same model as this package computes it."""
+    fields = {"num_hidden_layers": layers}
+    return LotlipModel(LotlipConfig(text_config=fields, vision_config=fields)).to(device, dtype).eval()
+
+
+def build_processor(vocab_size: int) -> tuple[list[str], LotlipProcessor]:
+    """Words that are one token each, and a processor whose vocabulary has them and the special tokens."""
+    words = [f"word{index}" for index in range(vocab_size - len(SPECIAL_TOKENS))]
+    tokenizer = LotlipTokenizer(vocab={word: index for index, word in enumerate(SPECIAL_TOKENS + words)})
+    return words, LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=tokenizer)

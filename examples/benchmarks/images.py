@@ -1,32 +1,29 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Photographs in files to embeddings, against the model alone and against sentence-transformers with the same towers.
+Images in files to embeddings, against the model alone and against sentence-transformers with the same towers.
 
-    python examples/benchmarks/photos.py
-    python examples/benchmarks/photos.py --pictures 16 --width 2016 --height 1512 --repeats 2
+    python examples/benchmarks/images.py
+    python examples/benchmarks/images.py --images 16 --width 2016 --height 1512 --repeats 2
 
 The files are JPEGs with soft shapes, texture and grain. "from files" is what `lotlip search` and `lotlip embed` do;
-the processes that decode start before it is measured. The second table is the core time of one picture before the
-model, and by how much its pixels (-1 to 1) differ from those of one that is decoded whole.
+the processes that decode start before it is measured.
 """
 
 import io
+import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
-from scaffold.original import build_lotlip, build_processor
-from scaffold.timing import BenchmarkArguments, measure, report, set_up, write_results
+from scaffold import BenchmarkArguments, build_lotlip, build_processor, measure, report, set_up, write_results
 from sentence_transformers import SentenceTransformer
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.data.images import Resizing, read_image
+from modeling_lotlip.data.images import Resizing
 from modeling_lotlip.embedding.batches import embed_images
 from modeling_lotlip.embedding.rows import RowCollator, embed_rows
 from modeling_lotlip.embedding.workers import Workers, count_workers
@@ -34,13 +31,13 @@ from modeling_lotlip.search.pictures import PictureFolder, PictureReader
 
 
 @dataclass
-class PhotosArguments(BenchmarkArguments):
+class ImagesArguments(BenchmarkArguments):
     """What is measured."""
 
-    pictures: int = argument(128, "Files in the folder.", least=2)
-    width: int = argument(4032, "Of a picture, in pixels.", least=64)
-    height: int = argument(3024, "Of a picture, in pixels.", least=64)
-    batch_size: int = argument(16, "Pictures in a batch.", least=1)
+    images: int = argument(128, "Files in the folder.", least=2)
+    width: int = argument(4032, "Of an image, in pixels.", least=64)
+    height: int = argument(3024, "Of an image, in pixels.", least=64)
+    batch_size: int = argument(16, "Images in a batch.", least=1)
     layers: int = argument(12, "Layers of both towers.", least=1)
     dtype: str = argument("bfloat16", "What is computed in.", choices=("float32", "bfloat16", "float16"))
     dataloader_num_workers: int | None = argument(None, "Processes that decode. Default: one for each core.", least=0)
@@ -61,50 +58,16 @@ def draw_photograph(width: int, height: int, seed: int) -> bytes:
     return file.getvalue()
 
 
-def write_photographs(folder: Path, args: PhotosArguments) -> int:
+def write_photographs(folder: Path, args: ImagesArguments) -> int:
     """Writes the files, four different ones, and returns their mean size in bytes."""
     drawn = [draw_photograph(args.width, args.height, seed) for seed in range(4)]
-    for number in range(args.pictures):
+    for number in range(args.images):
         (folder / f"{number:06d}.jpg").write_bytes(drawn[number % 4])
     return sum(map(len, drawn)) // 4
 
 
-def core_seconds(run: Callable[[], object], repeats: int) -> float:
-    """Of this process, for one run."""
-    run()
-    start = time.process_time()
-    for _ in range(repeats):
-        run()
-    return (time.process_time() - start) / repeats
-
-
-def compare_decoding(processor, file: Path, args: PhotosArguments) -> dict:
-    """The core time of one picture before the model, decoded whole and at a reduced scale, and how pixels differ."""
-    torch.set_num_threads(1)
-    image_processor = processor.image_processor
-    stored = {"path": str(file), "bytes": None}
-    rows, pixels = {}, {}
-    for name, resizing in (("decoded whole", None), ("at a reduced scale", Resizing.of(image_processor))):
-
-        def prepare(resizing=resizing) -> torch.Tensor:
-            return image_processor([read_image(stored, resizing=resizing)], return_tensors="pt")["pixel_values"]
-
-        pixels[name] = prepare()
-        difference = (pixels[name] - pixels["decoded whole"]).abs()
-        rows[name] = {"core_seconds": core_seconds(prepare, args.repeats)}
-        rows[name] |= {"largest_difference": difference.max().item(), "mean_difference": difference.mean().item()}
-    torch.set_num_threads(args.threads)
-    print("\n| before the model | core time | largest difference | mean |\n| --- | --- | --- | --- |")
-    for name, row in rows.items():
-        print(
-            f"| {name} | {1000 * row['core_seconds']:.0f} ms | {row['largest_difference']:.4f} | "
-            f"{row['mean_difference']:.5f} |"
-        )
-    return {"title": "Before the model", "rows": rows}
-
-
 def main() -> None:
-    (args,) = parse((PhotosArguments,), description=__doc__)
+    (args,) = parse((ImagesArguments,), description=__doc__)
     set_up(args)
     model = build_lotlip(args.layers, args.device, getattr(torch, args.dtype))
     processor = build_processor(1000)[1]
@@ -112,7 +75,7 @@ def main() -> None:
         folder = Path(name, "photos")
         folder.mkdir()
         size = write_photographs(folder, args)
-        print(f"{args.pictures} JPEGs of {args.width} x {args.height} pixels, {size / 1e6:.1f} MB each")
+        print(f"{args.images} JPEGs of {args.width} x {args.height} pixels, {size / 1e6:.1f} MB each")
         model.save_pretrained(Path(name, "model"))
         processor.save_pretrained(Path(name, "model"))
         other = SentenceTransformer(
@@ -123,7 +86,7 @@ def main() -> None:
         pixels = torch.randn(args.batch_size, 3, 224, 224)
         rows = [
             [(path.name, None) for path in paths[start : start + args.batch_size]]
-            for start in range(0, args.pictures, args.batch_size)
+            for start in range(0, args.images, args.batch_size)
         ]
         collate = RowCollator(processor, PictureReader(PictureFolder(folder), Resizing.of(processor.image_processor)))
         num_workers = count_workers() if args.dataloader_num_workers is None else args.dataloader_num_workers
@@ -143,15 +106,12 @@ def main() -> None:
             variants = {"model alone": run_model, f"from files, {num_workers} workers": run_from_files}
             variants["sentence-transformers"] = run_sentence_transformers
             seconds = measure(variants, args.repeats, args.device)
-        table = report(f"{args.pictures} pictures in {args.dtype}", seconds, "model alone", args)
-        print()
-        for name, row in table["rows"].items():
-            row["pictures_per_second"] = args.pictures / row["median"]
-            print(f"{name}: {row['pictures_per_second']:.1f} pictures a second")
-        table["bytes_per_file"] = size
-        write_results([table, compare_decoding(processor, paths[0], args)], args)
+        speeds = {name: f"{args.images / statistics.median(times):.1f}" for name, times in seconds.items()}
+        title = f"{args.images} images of {args.width} x {args.height} pixels in {args.dtype}"
+        table = report(title, seconds, "model alone", args, {"images a second": speeds})
+        write_results([table], args)
 
 
 if __name__ == "__main__":
-    with exit_on_error("photos.py"):
+    with exit_on_error("images.py"):
         main()
