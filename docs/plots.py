@@ -23,14 +23,6 @@ from matplotlib.figure import Figure
 DOCS = Path(__file__).parent
 
 # The tables: page, heading, and which of the tables below it
-FEATURES = ("performance.md", "Features (`embed.py`)", 0)
-CORPUS = ("performance.md", "A corpus (`corpus.py --repeats 3`)", 0)
-STEP = ("performance.md", "A training step (`train_step.py --repeats 3`)", 0)
-STORAGE = ("performance.md", "Storage (`storage.py --model_name_or_path outputs/demo`)", 0)
-MATRYOSHKA = (*STORAGE[:2], 1)
-PHOTOGRAPHS = ("performance.md", "Photographs (`photos.py --pictures 48`)", 0)
-SEARCH = ("performance.md", "Search (`search.py --threads 2`)", 1)
-EPOCHS = ("scaling.md", "The loss", 2)
 RECIPES = {
     "photographs": ("research/training_captions.md", "Photographs", 0),
     "drawn scenes": ("research/training_captions.md", "Drawn scenes", 0),
@@ -135,141 +127,10 @@ def read_table(page: str, heading: str, number: int) -> list[dict[str, str]]:
     return [dict(zip(rows[0], row)) for row in rows[2:]]
 
 
-def first_number(cell: str) -> float:
-    """The first number of a cell, such as 179 of "179 GPU hours, 0.94 days"."""
-    return float(re.search(r"\d[\d,]*\.?\d*", cell)[0].replace(",", ""))
-
-
-def times(cell: str) -> float:
-    """How many times as fast, from a cell such as "0.54 s (8.9 x)" or "1.8 x"."""
-    return float(re.search(r"([\d.]+) x", cell)[1])
-
-
 def mean_and_deviation(cell: str) -> tuple[float, float]:
     """The numbers of a cell such as "47.1 ± 11.9"."""
     mean, _, deviation = cell.partition("±")
     return float(mean), float(deviation)
-
-
-def draw_performance(output_dir: Path) -> None:
-    """How many times as fast as the original: features, a corpus, a training step."""
-    speeds = {row["batch"]: (times(row["float32"]), times(row["bfloat16"])) for row in read_table(*FEATURES)}
-    corpus = {row["variant"]: row["against the original"] for row in read_table(*CORPUS)}
-    speeds["512 texts of mixed lengths"] = tuple(
-        times(corpus[f"{dtype}, `embed_corpus` from texts"]) for dtype in ("float32", "bfloat16")
-    )
-    steps = {row["variant"]: row["against the original"] for row in read_table(*STEP)}
-    speeds["training step, 8 images"] = (times(steps["float32"]), times(steps["bfloat16"]))
-    speeds["the same, image features cached"] = (times(steps["float32, cached"]), times(steps["bfloat16, cached"]))
-
-    described = ", ".join(f"{name} {a:.3g} and {b:.3g}" for name, (a, b) in speeds.items())
-    description = f"Times as fast as the original, in float32 and in bfloat16: {described}."
-    with svg_plot(output_dir / "performance.svg", description, height=4.2) as (axes,):
-        for offset, index, dtype in ((-0.2, 0, "float32"), (0.2, 1, "bfloat16")):
-            values = [pair[index] for pair in speeds.values()]
-            places = [place + offset for place in range(len(speeds))]
-            bars = axes.barh(places, values, 0.36, label=dtype, color=SERIES[index])
-            axes.bar_label(bars, [f"{value:.3g} x" for value in values], padding=3)
-        axes.axvline(1, color=LIGHT["ink"], linewidth=1)
-        axes.set_yticks(range(len(speeds)), list(speeds))
-        axes.invert_yaxis()
-        axes.margins(x=0.12)
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel("times as fast as the original code (line: 1)")
-        axes.legend(loc="lower right")
-
-
-def draw_peers(output_dir: Path) -> None:
-    """Beside other libraries: photographs to embeddings, and the first answer of a search."""
-    photographs = {row["variant"]: first_number(row["pictures a second"]) for row in read_table(*PHOTOGRAPHS)}
-    searches = {}
-    for row in read_table(*SEARCH):
-        name = next(iter(row.values()))  # the title of this column is the number of vectors
-        searches[name] = first_number(row["s to open"]) + first_number(row["s to the first answer"])
-
-    panels = (
-        (photographs, "photographs of 12 megapixels a second", "{:.1f}"),
-        (searches, "seconds from start to first answer,\n100,000 vectors", "{:.2f}"),
-    )
-    described = ", ".join(f"{name} {value:.3g}" for name, value in (photographs | searches).items())
-    description = f"Photographs a second, and seconds to the first answer of a search: {described}."
-    with svg_plot(output_dir / "peers.svg", description, num_columns=2, width=9.6, height=2.6) as plots:
-        for axes, (values, label, form) in zip(plots, panels):
-            colors = [SERIES["sentence" in name or "faiss" in name] for name in values]
-            names = [name.replace("sentence-", "sentence-\n").partition(", `")[0] for name in values]
-            bars = axes.barh(names, list(values.values()), 0.6, color=colors)
-            axes.bar_label(bars, [form.format(value) for value in values.values()], padding=3)
-            axes.invert_yaxis()
-            axes.margins(x=0.14)
-            axes.grid(axis="y", visible=False)
-            axes.set_xlabel(label)
-
-
-def draw_storage(output_dir: Path) -> None:
-    """Recall against the bytes of a stored vector."""
-    rows = read_table(*STORAGE)
-    sizes = [first_number(row["bytes per vector"]) for row in rows]
-    described = ", ".join(f"{row['stored as']} {row['T2I R@1']}" for row in rows)
-    with svg_plot(output_dir / "storage.svg", f"Recall at 1 by storage: {described}.", height=3) as (axes,):
-        for metric, color in (("T2I R@1", SERIES[0]), ("T2I R@10", SERIES[2])):
-            recalls = [first_number(row[metric]) for row in rows]
-            axes.plot(sizes, recalls, "o-", color=color, label=metric)
-            for row, size, recall in zip(rows, sizes, recalls):
-                text = f"{row['stored as']}\n{recall:.1f}" if metric == "T2I R@1" else f"{recall:.1f}"
-                axes.annotate(text, (size, recall), (0, -8), textcoords="offset points", ha="center", va="top")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
-        axes.set_ylim(40, 104)
-        axes.margins(x=0.1)
-        axes.set_xlabel("bytes of a vector of 128 numbers")
-        axes.set_ylabel("recall in per cent")
-        axes.legend(loc="lower right")
-
-
-def draw_matryoshka(output_dir: Path) -> None:
-    """Recall against the bytes of a stored vector, of models with and without shorter embeddings."""
-    rows = read_table(*MATRYOSHKA)
-    lines = {}
-    for way in ("plain", "trained for shorter"):
-        for dtype in ("float32", "int8"):
-            points = [(first_number(row[f"bytes, {dtype}"]), first_number(row[f"{way}, {dtype}"])) for row in rows]
-            lines[way, dtype] = list(zip(*points))
-    described = "; ".join(
-        f"{way}, {dtype} {', '.join(map(str, recalls))}" for (way, dtype), (_, recalls) in lines.items()
-    )
-    with svg_plot(output_dir / "matryoshka.svg", f"Recall at 1 by bytes: {described}.", height=3.4) as (axes,):
-        for (way, dtype), (sizes, recalls) in lines.items():
-            color, style = SERIES[1 if way == "plain" else 0], "o-" if dtype == "float32" else "s:"
-            axes.plot(sizes, recalls, style, color=color, label=f"{way}, {dtype}")
-        ticks = sorted({size for sizes, _ in lines.values() for size in sizes})
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(ticks, [f"{size:.0f}" for size in ticks])
-        axes.set_xlabel("bytes of a stored vector")
-        axes.set_ylabel("recall at 1 in per cent")
-        axes.legend(loc="lower right")
-
-
-def draw_scaling(output_dir: Path) -> None:
-    """Hours of ten epochs against the number of GPUs, with 512 images on each."""
-    rows = read_table(*EPOCHS)
-    gpus = [int(row["GPUs"]) for row in rows]
-    ways = {"trained": "image tower trained", "frozen": "image tower frozen", "cached": "image features cached"}
-    hours = {way: [first_number(row[way]) / number for row, number in zip(rows, gpus)] for way in ways}
-    described = "; ".join(f"{ways[way]} {', '.join(f'{hour:.1f}' for hour in hours[way])}" for way in ways)
-    description = f"Estimated hours of ten epochs on {', '.join(map(str, gpus))} GPUs: {described}."
-    with svg_plot(output_dir / "scaling.svg", description, height=3.8) as (axes,):
-        for (way, label), color in zip(ways.items(), (SERIES[1], SERIES[0], SERIES[2])):
-            axes.plot(gpus, hours[way], "o-", color=color, label=label)
-        ideal = [hours["frozen"][0] * gpus[0] / number for number in gpus]
-        axes.plot(gpus, ideal, ":", color=LIGHT["faint"], label="frozen, ideal")
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xticks(gpus, gpus)
-        axes.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
-        axes.minorticks_off()
-        axes.set_xlabel("GPUs, 512 images on each")
-        axes.set_ylabel("hours of ten epochs, estimated")
-        axes.legend()
 
 
 def draw_recipes(output_dir: Path) -> None:
@@ -340,11 +201,6 @@ def draw_kept(output_dir: Path) -> None:
 
 
 PLOTS = {
-    "performance": draw_performance,
-    "peers": draw_peers,
-    "storage": draw_storage,
-    "matryoshka": draw_matryoshka,
-    "scaling": draw_scaling,
     "recipes": draw_recipes,
     "curves": draw_curves,
     "tokens_kept": draw_kept,

@@ -26,7 +26,7 @@ class StartupArguments(BenchmarkArguments):
     """What is measured."""
 
     layers: int = argument(12, "Layers of both towers.", least=1)
-    pictures: int = argument(60, "Pictures of the folder that is searched.", least=1)
+    images: int = argument(60, "Images of the folder that is searched.", least=1)
 
 
 # What answers without torch, beside a Python that does nothing: the exit status, and the arguments of Python
@@ -70,13 +70,13 @@ def measure_answers(args: StartupArguments) -> dict:
 
 
 def make_collection(folder: Path, args: StartupArguments) -> tuple[str, ...]:
-    """Saves a model and pictures of noise in a folder. The arguments of Python that search in them."""
+    """Saves a model and images of noise in a folder. The arguments of Python that search in them."""
     words, processor = build_processor(30_522)
     for part in (build_lotlip(args.layers, "cpu"), processor):
         part.save_pretrained(folder / "model")
     pictures, noise = folder / "pictures", np.random.default_rng(0)
     pictures.mkdir()
-    for number in range(args.pictures):
+    for number in range(args.images):
         Image.fromarray(noise.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(pictures / f"{number}.png")
     options = ("--model", str(folder / "model"), "--index_dir", str(folder / "index"), "--device", "cpu")
     return ("-m", "lotlip", "search", str(pictures), " ".join(words[:8]), *options)
@@ -91,7 +91,7 @@ def measure_search(args: StartupArguments) -> dict:
             "lotlip search": partial(answer, 0, *search),  # the first time, which does not count, makes the index
         }
         seconds = measure(variants, args.repeats, "cpu")
-    return report(f"Search in {args.pictures} pictures, whole processes", seconds, "imports of libraries", args)
+    return report(f"Search in {args.images} images, whole processes", seconds, "imports of libraries", args)
 
 
 def main() -> None:
