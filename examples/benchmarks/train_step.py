@@ -14,11 +14,9 @@ tokens at a time (`--grad_cache_tokens`). Peak memory is that of the whole proce
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from scaffold import (
     BenchmarkArguments,
     build_lotlip,
@@ -32,6 +30,7 @@ from scaffold import (
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.step import parameter_groups, train_step
 
@@ -141,5 +140,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_error(Path(__file__).name):
+    with exit_on_error("train_step.py"):
         main()
