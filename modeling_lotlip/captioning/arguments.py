@@ -22,21 +22,19 @@ class GenerationArguments(Arguments):
 
     seed: int = argument(0, "Of the draws of prompts, and of sampling.", compared_on_resume=True)
     max_new_tokens: int = argument(512, "The most tokens of a caption.", least=1, compared_on_resume=True)
-    num_beams: int = argument(1, "Search with this many beams; not with --endpoint.", least=1, compared_on_resume=True)
+    num_beams: int = argument(
+        1, "Search with this many beams.", least=1, excludes=("endpoint",), compared_on_resume=True
+    )
     temperature: float | None = argument(
-        None, "Sample with this temperature. Default: no sampling.", compared_on_resume=True
+        None, "Sample with this temperature. Default, and 0: no sampling.", least=0, compared_on_resume=True
     )
     top_p: float | None = argument(
-        None, "Sample among the likeliest tokens that have this probability.", compared_on_resume=True
+        None,
+        "Sample among the likeliest tokens that have this probability.",
+        requires="temperature",
+        compared_on_resume=True,
     )
     repetition_penalty: float | None = argument(None, "Above 1 against repetition.", compared_on_resume=True)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.temperature is not None and self.temperature <= 0:
-            raise ValueError(f"`--temperature {self.temperature}` must be above 0: leave it out for greedy captions.")
-        if self.top_p is not None and self.temperature is None:
-            raise ValueError("`--top_p` is for sampling: give a `--temperature`, such as 1.0, too.")
 
 
 @dataclass
@@ -69,12 +67,21 @@ class EndpointArguments(Arguments):
     endpoint: str | None = argument(
         None, "The URL of an OpenAI-compatible server, up to /v1; its key is read from OPENAI_API_KEY."
     )
-    concurrency: int = argument(32, "Requests at a time, for each process.", least=1)
-    timeout: float = argument(120.0, "Seconds to wait for an answer.")
-    max_retries: int = argument(6, "How often a failed request is sent again.", least=0)
+    concurrency: int = argument(32, "Requests at a time, for each process.", least=1, requires="endpoint")
+    timeout: float = argument(120.0, "Seconds to wait for a whole answer.", least=0, requires="endpoint")
+    max_retries: int = argument(6, "How often a failed request is sent again.", least=0, requires="endpoint")
     max_image_size: int | None = argument(
-        None, "Send images with at most N pixels on a side.", least=1, compared_on_resume=True
+        None,
+        "Send images with at most N pixels on a side.",
+        least=1,
+        requires="endpoint",
+        compared_on_resume=True,
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"--endpoint {self.endpoint} must begin with http:// or https://.")
 
 
 @dataclass
@@ -90,11 +97,6 @@ class CaptionerArguments(EndpointArguments, LocalArguments, GenerationArguments)
     >>> CaptionerArguments(temperature=0.7).num_beams
     1
     ```"""
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.endpoint is not None and self.num_beams > 1:
-            raise ValueError("`--num_beams` is not in the servers' interface: leave it out with `--endpoint`.")
 
 
 @dataclass
@@ -145,20 +147,20 @@ class RecaptionArguments(Arguments):
         "image file. Default: `__key__` of shards, else the path of the image, else its SHA-256.",
         compared_on_resume=True,
     )
-    prompt: list[str] | None = argument(None, "What to ask; of several one is drawn for each image.")
+    prompt: list[str] | None = argument(
+        None, "What to ask; of several one is drawn for each image.", excludes=("prompts_file",)
+    )
     prompts_file: Path | None = argument(
         None,
-        "A file of prompts, one in each line, instead of --prompt. Default: eight prompts of our own.",
+        "A file of prompts, one in each line, instead of --prompt. Default: eight that come with LoTLIP.",
     )
-    shard_size: int = argument(200_000, "Captions in a file. So many take some 100 MB.", least=1)
-    retry_failed: bool = argument(False, "Try those again that failed in earlier runs.")
+    shard_size: int = argument(200_000, "Captions in a file: some 100 MB.", least=1, compared_on_resume=True)
+    retry_failed: bool = argument(False, "Try images again on which earlier runs failed.")
 
     def __post_init__(self):
         super().__post_init__()
         if len(set(self.captioner)) < len(self.captioner):
             raise ValueError(f"`--captioner` is given twice: {' '.join(self.captioner)}.")
-        if self.prompt is not None and self.prompts_file is not None:
-            raise ValueError("`--prompt` and `--prompts_file` do not go together: give one of them.")
 
 
 @dataclass

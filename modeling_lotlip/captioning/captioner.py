@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # imports torch, and `--help` needs the names alone
     from .arguments import CaptionerArguments
-    from .photos import Photo
+    from .image_files import ImageFile
 
 
 class Answer(NamedTuple):
@@ -19,6 +19,7 @@ class Answer(NamedTuple):
     caption: str | None
     num_tokens: int | None = 0
     error: str | None = None
+    is_cut_off: bool = False  # at the most tokens
 
 
 class Captioner(Protocol):
@@ -35,12 +36,14 @@ class Captioner(Protocol):
     revision: str | None
     settings: dict
 
-    def answer(self, photos: Iterator["Photo"], is_stopped: Callable[[], bool]) -> Iterator[tuple["Photo", Answer]]:
+    def answer(
+        self, files: Iterator["ImageFile"], is_stopped: Callable[[], bool]
+    ) -> Iterator[tuple["ImageFile", Answer]]:
         """
         Captions images, in any order.
 
         Args:
-            photos (`Iterator[Photo]`):
+            files (`Iterator[ImageFile]`):
                 The images, each with its prompt. Reading one takes time.
             is_stopped (`Callable[[], bool]`):
                 Whether the run is to end: then what is not finished is left out.

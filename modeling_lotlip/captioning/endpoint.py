@@ -8,21 +8,15 @@ import io
 import os
 from collections.abc import Callable, Iterator
 
-from openai import (
-    APIError,
-    AsyncOpenAI,
-    AuthenticationError,
-    NotFoundError,
-    OpenAIError,
-    PermissionDeniedError,
-)
+import httpx
+from openai import APIError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 from PIL import Image
 
 from ..data.images import UnreadableImageError
 from ..embedding.batches import prefetch
 from .arguments import CaptionerArguments
 from .captioner import Answer
-from .photos import Photo
+from .image_files import ImageFile
 
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
@@ -32,9 +26,22 @@ JPEG_QUALITY = 95
 # After so many failures in a row, and no answer between them, the server is taken to be gone.
 MAX_FAILURES_IN_A_ROW = 100
 SECONDS_BETWEEN_LOOKS = 0.5  # for a signal
+# No key, no credit, no right, no such model or URL: the next request would be refused, too.
+REFUSALS = (401, 402, 403, 404)
 
 
-def make_data_url(photo: Photo, max_size: int | None) -> str:
+class HttpClient(DefaultAsyncHttpxClient):
+    """A client whose `timeout` bounds a whole answer, not each read of a part of it."""
+
+    async def send(self, request: httpx.Request, **options: object) -> httpx.Response:
+        seconds = request.extensions["timeout"]["read"]
+        try:
+            return await asyncio.wait_for(super().send(request, **options), seconds)
+        except asyncio.TimeoutError as error:
+            raise httpx.ReadTimeout(f"no whole answer in {seconds:g} seconds", request=request) from error
+
+
+def make_data_url(file: ImageFile, max_size: int | None) -> str:
     """
     An image as a data URL: the file as it is if every server shows it upright, as an upright JPEG otherwise, with its
     longer side at most `max_size`.
@@ -42,7 +49,7 @@ def make_data_url(photo: Photo, max_size: int | None) -> str:
     Raises:
         `UnreadableImageError`: if the file is no image.
     """
-    image, content = photo.decode(), photo.content
+    image, content = file.decode(), file.content
     with Image.open(io.BytesIO(content)) as original:
         kind = SENT_FORMATS.get(original.format)
         is_plain = original.mode in ("L", "RGB") and original.getexif().get(ORIENTATION, 1) == 1
@@ -58,10 +65,8 @@ def make_data_url(photo: Photo, max_size: int | None) -> str:
 
 def list_request_options(arguments: CaptionerArguments) -> dict:
     """The fields of a request that say how to generate."""
-    sampling = {"temperature": arguments.temperature or 0.0}
-    if arguments.top_p is not None:
-        sampling["top_p"] = arguments.top_p
-    options = {"max_tokens": arguments.max_new_tokens, **sampling, "seed": arguments.seed}
+    options = {"max_tokens": arguments.max_new_tokens, "temperature": arguments.temperature or 0.0}
+    options |= {"seed": arguments.seed} | ({} if arguments.top_p is None else {"top_p": arguments.top_p})
     if arguments.repetition_penalty is not None:  # vLLM and SGLang know it, OpenAI's interface does not
         options["extra_body"] = {"repetition_penalty": arguments.repetition_penalty}
     return options
@@ -88,16 +93,16 @@ class EndpointCaptioner:
         self.settings = {**self.request_options, "max_image_size": arguments.max_image_size}
         self.num_failures_in_a_row = 0
 
-    def answer(self, photos: Iterator[Photo], is_stopped: Callable[[], bool]) -> Iterator[tuple[Photo, Answer]]:
+    def answer(self, files: Iterator[ImageFile], is_stopped: Callable[[], bool]) -> Iterator[tuple[ImageFile, Answer]]:
         """Captions images, `concurrency` at a time, in the order of the answers: see [`Captioner`]."""
         loop = asyncio.new_event_loop()
         client = self.make_client()
         pending = set()
-        photos = prefetch(photos, depth=self.arguments.concurrency)
+        files = prefetch(files, depth=self.arguments.concurrency)
         try:
             while not is_stopped():
-                while len(pending) < self.arguments.concurrency and (photo := next(photos, None)) is not None:
-                    pending.add(loop.create_task(self.ask(client, photo)))
+                while len(pending) < self.arguments.concurrency and (file := next(files, None)) is not None:
+                    pending.add(loop.create_task(self.ask(client, file)))
                 if not pending:
                     return
                 done, pending = loop.run_until_complete(
@@ -118,9 +123,10 @@ class EndpointCaptioner:
             api_key=os.environ.get(API_KEY_VARIABLE) or "none",  # servers of one's own ask for none
             timeout=self.arguments.timeout,
             max_retries=self.arguments.max_retries,
+            http_client=HttpClient(),
         )
 
-    async def ask(self, client: AsyncOpenAI, photo: Photo) -> tuple[Photo, Answer]:
+    async def ask(self, client: AsyncOpenAI, file: ImageFile) -> tuple[ImageFile, Answer]:
         """
         The answer for an image.
 
@@ -128,24 +134,25 @@ class EndpointCaptioner:
             `ValueError`: if the server would refuse every request, or has failed too often.
         """
         try:
-            url = await asyncio.to_thread(make_data_url, photo, self.arguments.max_image_size)
+            url = await asyncio.to_thread(make_data_url, file, self.arguments.max_image_size)
         except UnreadableImageError as error:
-            return photo, Answer(None, error=str(error))
-        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": photo.prompt}]
+            return file, Answer(None, error=str(error))
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": file.prompt}]
         try:
             completion = await client.chat.completions.create(
                 model=self.name, messages=[{"role": "user", "content": content}], **self.request_options
             )
             answer = read_completion(completion)
-        except (AuthenticationError, PermissionDeniedError, NotFoundError) as error:
-            raise ValueError(
-                f"`--endpoint {self.arguments.endpoint}` refuses `--captioner {self.name}`: {error}. The URL usually "
-                f"ends in /v1; the name is that of the model at the server; its key is read from {API_KEY_VARIABLE}."
-            ) from error
         except (OpenAIError, ValueError) as error:
+            if isinstance(error, APIStatusError) and error.status_code in REFUSALS:
+                raise ValueError(
+                    f"`--endpoint {self.arguments.endpoint}` refuses `--captioner {self.name}`: {error}. The URL "
+                    "usually ends in /v1; the name is that of the model at the server; its key is read from "
+                    f"{API_KEY_VARIABLE}."
+                ) from error
             answer = Answer(None, error=f"the server failed: {describe(error)}")
         self.count_failures(answer)
-        return photo, answer
+        return file, answer
 
     def count_failures(self, answer: Answer) -> None:
         """
@@ -178,14 +185,17 @@ def read_completion(completion: object) -> Answer:
         `ValueError`: if there is none: a server may answer anything.
     """
     try:
-        text = completion.choices[0].message.content
+        choice = completion.choices[0]
+        text, reason = choice.message.content, getattr(choice, "finish_reason", None)
     except (AttributeError, IndexError, TypeError) as error:
         raise ValueError(f"the answer is no chat completion: {completion!r:.200}") from error
+    if reason == "content_filter":
+        raise ValueError("the answer was filtered (finish_reason content_filter)")
     if not isinstance(text, str):
-        raise ValueError(f"the answer has no text: {text!r:.200}")
+        raise ValueError(f"the answer has no text (finish_reason {reason}): {text!r:.200}")
     usage = getattr(completion, "usage", None)
     number = getattr(usage, "completion_tokens", None)
-    return Answer(text.strip(), number if isinstance(number, int) else None)
+    return Answer(text.strip(), number if isinstance(number, int) else None, is_cut_off=reason == "length")
 
 
 def describe(error: Exception) -> str:

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from ..data.rows import batched
 from ..data.side_captions import REJECTED_COLUMN
-from ..output_folder import atomic_write
+from ..output_folder import atomic_write, warn_of_unfinished
 
 
 CAPTIONER_COLUMN, PROMPT_COLUMN = "captioner", "prompt"
@@ -48,6 +48,7 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise ValueError(f"Several of `--captions` are named {twice[0]}: filter their folders one by one.")
+    warn_of_unfinished(files)
     others = [path.name for path in output_dir.glob("*") if path.name.endswith(SUFFIXES) and path.name not in names]
     if others:
         raise ValueError(
@@ -102,7 +103,7 @@ def read_rows(path: Path, columns: Iterable[str | None] | None = None) -> Iterat
             yield batch.to_pylist()
         return
     try:
-        with open_file(path, "rt", compression="infer", encoding="utf-8") as file:
+        with open_file(path, "rt", compression="infer", encoding="utf-8-sig") as file:
             rows = (read_line(line, number, path) for number, line in enumerate(file, start=1) if line.strip())
             yield from batched(rows, ROWS_PER_BATCH)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:

@@ -26,8 +26,8 @@ from ..embedding.batches import prefetch
 from ..embedding.models import check_device
 from .arguments import CaptionerArguments, GenerationArguments
 from .captioner import CAPTIONERS, Answer
+from .image_files import ImageFile
 from .llava import is_original_llava, load_original_llava
-from .photos import Photo
 
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ PREFETCHED_BATCHES = 2
 class Job(NamedTuple):
     """Images that the model captions at once, or one that it cannot, with the cause."""
 
-    photos: list[Photo]
+    files: list[ImageFile]
     inputs: BatchFeature | None
     error: str | None = None
 
@@ -79,10 +79,10 @@ def load_model(
 
 def list_generate_options(arguments: GenerationArguments) -> dict:
     """What `generate` is called with."""
-    options = {"max_new_tokens": arguments.max_new_tokens, "num_beams": arguments.num_beams}
-    options["do_sample"] = arguments.temperature is not None
-    given = {name: getattr(arguments, name) for name in ("temperature", "top_p", "repetition_penalty")}
-    return options | {name: value for name, value in given.items() if value is not None}
+    names = ["max_new_tokens", "num_beams", "repetition_penalty"]
+    names += ["temperature", "top_p"] if arguments.temperature else []
+    options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    return options | {"do_sample": bool(arguments.temperature)}
 
 
 def find_prompt_form(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> str | None:
@@ -140,47 +140,50 @@ class LocalCaptioner:
         tokenizer.padding_side = "right" if self.is_encoder_decoder else "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+        end_ids = model.generation_config.eos_token_id
+        self.end_ids = {*(end_ids if isinstance(end_ids, list) else [end_ids])}
+        self.end_ids |= {model.generation_config.pad_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
 
-    def answer(self, photos: Iterator[Photo], is_stopped: Callable[[], bool]) -> Iterator[tuple[Photo, Answer]]:
+    def answer(self, files: Iterator[ImageFile], is_stopped: Callable[[], bool]) -> Iterator[tuple[ImageFile, Answer]]:
         """Captions images: see [`Captioner`]."""
-        for job in prefetch(self.make_jobs(photos), depth=PREFETCHED_BATCHES):
+        for job in prefetch(self.make_jobs(files), depth=PREFETCHED_BATCHES):
             if job.inputs is None:
-                yield job.photos[0], Answer(None, error=job.error)
+                yield job.files[0], Answer(None, error=job.error)
                 continue
             answers = self.generate(job.inputs, is_stopped)
             if is_stopped():
                 return
-            yield from zip(job.photos, answers)
+            yield from zip(job.files, answers)
 
-    def make_jobs(self, photos: Iterator[Photo]) -> Iterator[Job]:
+    def make_jobs(self, files: Iterator[ImageFile]) -> Iterator[Job]:
         """Batches of images with prompts of like length, read and processed."""
         batch_size = self.arguments.batch_size
         with ThreadPoolExecutor(max(1, self.arguments.dataloader_num_workers)) as executor:
-            while window := list(islice(photos, batch_size * BATCHES_PER_WINDOW)):
-                window.sort(key=lambda photo: len(photo.prompt))
+            while window := list(islice(files, batch_size * BATCHES_PER_WINDOW)):
+                window.sort(key=lambda file: len(file.prompt))
                 for start in range(0, len(window), batch_size):
                     good, images = [], []
                     batch = window[start : start + batch_size]
-                    for photo, image in zip(batch, executor.map(try_to_read, batch)):
+                    for file, image in zip(batch, executor.map(try_to_read, batch)):
                         if isinstance(image, str):
-                            yield Job([photo], None, image)
+                            yield Job([file], None, image)
                         else:
-                            good.append(photo)
+                            good.append(file)
                             images.append(image)
                     if good:
                         yield from self.process(good, images)
 
-    def process(self, photos: list[Photo], images: list[Image.Image]) -> Iterator[Job]:
+    def process(self, files: list[ImageFile], images: list[Image.Image]) -> Iterator[Job]:
         """A batch; where the processor refuses an image, smaller ones until that image is alone."""
         try:
-            yield Job(photos, self.make_inputs([photo.prompt for photo in photos], images))
+            yield Job(files, self.make_inputs([file.prompt for file in files], images))
         except ValueError as error:
-            if len(photos) == 1:
-                yield Job(photos, None, f"the processor refuses it: {error}")
+            if len(files) == 1:
+                yield Job(files, None, f"the processor refuses it: {error}")
                 return
-            half = len(photos) // 2
-            yield from self.process(photos[:half], images[:half])
-            yield from self.process(photos[half:], images[half:])
+            half = len(files) // 2
+            yield from self.process(files[:half], images[:half])
+            yield from self.process(files[half:], images[half:])
 
     def make_inputs(self, prompts: list[str], images: list[Image.Image]) -> BatchFeature:
         """What the model is given of images and prompts: `input_ids` (batch, length), images in its own form."""
@@ -209,13 +212,20 @@ class LocalCaptioner:
         if not self.is_encoder_decoder:
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
         tokenizer = self.processor.tokenizer
+        # what ended before the longest answer was padded
+        has_end = [token in self.end_ids for token in tokens[:, -1].tolist()]
+        is_full = tokens.shape[1] >= self.arguments.max_new_tokens
         texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
-        return [Answer(text, len(tokenizer(text, add_special_tokens=False)["input_ids"])) for text in texts]
+        numbers = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        return [
+            Answer(text, number, is_cut_off=is_full and not ended)
+            for text, number, ended in zip(texts, numbers, has_end)
+        ]
 
 
-def try_to_read(photo: Photo) -> Image.Image | str:
+def try_to_read(file: ImageFile) -> Image.Image | str:
     """The image of a file, or what is wrong with it."""
     try:
-        return photo.decode()
+        return file.decode()
     except UnreadableImageError as error:
         return str(error)

@@ -27,9 +27,9 @@ def read_prompts(path: Path | None = None) -> list[str]:
     ```"""
     path = path or PROMPTS_FILE
     try:
-        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    except OSError as error:
-        raise ValueError(f"`--prompts_file {path}` cannot be read: {error.strerror}.") from error
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"`--prompts_file {path}` cannot be read: {getattr(error, 'strerror', error)}.") from error
     prompts = [line for line in lines if line and not line.startswith("#")]
     if not prompts:
         raise ValueError(f"`--prompts_file {path}` has no prompt: write one in each line.")

@@ -3,32 +3,30 @@
 """Captions for the images of a data set by one or several captioners; a stopped run resumes where it stopped."""
 
 import json
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import fields
-from pathlib import Path
+from typing import NamedTuple
 
 from accelerate import PartialState
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from datasets import Dataset
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
 from ..data.loading import get_columns, load_split
 from ..data.rows import check_columns
-from ..files import refuse_other_settings, write_json
+from ..output_folder import OutputFolder
 from ..signals import StopSignal
 from ..terminal import progress_bar
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
 from .captioner import Answer, Captioner, load_captioner
-from .photos import Photo, Photos
+from .image_files import ImageFile, read_files
 from .prompts import draw_prompt, read_prompts
-from .records import Records, commit_journals, list_journals, list_shards, remove_failed
-from .rules import apply_rules
+from .records import Records, SeenKeys, count_records, open_database, summarize
+from .rules import apply_rules, keep_whole_sentences
 
 
 def recaption(
@@ -64,68 +62,67 @@ def recaption(
 
     Raises:
         `ValueError`: if the folder has captions of other data or settings, or another run writes to it; if two
-            different images have the same key; if there is no such captioner, or its server is gone.
+            different images have the same key; if there is no such captioner, its server is gone, or it fails on
+            every image.
     """
     prompts = arguments.prompt or read_prompts(arguments.prompts_file)
     dataset = load_split(source, split.train_split, split.max_train_samples)
     check_columns(get_columns(dataset), key_column=arguments.key_column)
     num_images = len(dataset) if isinstance(dataset, Dataset) else split.max_train_samples
     num_images = None if num_images is None else round(num_images / state.num_processes)
-    with lock_folder(arguments.output_dir) if state.is_main_process else nullcontext():
-        if state.is_main_process:
-            settings = list_compared(source, split, arguments, captioning, rules)
-            settings |= {"rules": rules.read(), "prompts": prompts}
-            prepare_folder(arguments.output_dir, settings)
-            if arguments.retry_failed:
-                num_removed = remove_failed(arguments.output_dir, arguments.captioner)
-                tell(f"{num_removed} failures are tried again.")
+    settings = list_compared(source, split, arguments, captioning, rules) | {"rules": rules.read(), "prompts": prompts}
+    folder = OutputFolder(arguments.output_dir, settings, "captions") if state.is_main_process else nullcontext()
+    with folder, StopSignal("The run ends; what is captioned is written.") as stop:
         state.wait_for_everyone()
         set_seed(captioning.seed + state.process_index)
-        records = Records(arguments.output_dir, arguments.shard_size, state)
-        photos = Photos(dataset, source, arguments.key_column, state, records.known)
-        with StopSignal("The run ends; what is captioned is written.") as stop:
-            for name in arguments.captioner:
-                captioner = load_captioner(name, captioning)
-                asked = with_prompts(photos.read(name), prompts, captioning.seed, name)
-                answers = captioner.answer(asked, stop.is_received)
-                is_silent = not state.is_local_main_process
-                with progress_bar(
-                    total=num_images, initial=records.known.count(name), desc=name, unit=" images", disable=is_silent
-                ) as bar:
-                    num_changed = record_answers(answers, name, captioner, rules, records, bar)
-                if num_changed:
-                    tell(f"{name}: rules cleaned captions of this run: {dict(num_changed)}.")
-                if stop.is_received():
-                    return stop.number
-                for line in photos.describe_keys():
-                    tell(f"{name}: {line}")
+        outcomes = []
+        for name in arguments.captioner:
+            captioner = load_captioner(name, captioning)
+            with (
+                open_database(arguments.output_dir) as reading,
+                open_database(arguments.output_dir) as writing,
+                progress_bar(total=num_images, desc=name, unit=" images", disable=not state.is_main_process) as bar,
+            ):
+                bar.update(count_records(reading, name) // state.num_processes)
+                seen, counts = SeenKeys(reading, arguments.retry_failed), Counter()
+                files = read_files(dataset, source, arguments.key_column, name, state, seen, counts)
+                answers = captioner.answer(with_prompts(files, prompts, captioning.seed, name), stop.is_received)
+                records = Records(writing, arguments.output_dir, arguments.shard_size)
+                outcomes.append(record_answers(answers, name, captioner, rules, records, bar, counts))
+            for what, number in counts.items():
+                tell(f"{name}: {number} {what}.")
+            if stop.is_received():
+                return stop.number
         state.wait_for_everyone()
+        outcomes = gather_object(outcomes)
+        if state.is_main_process:
+            tell(f"{arguments.output_dir} holds captions:")
+            with open_database(arguments.output_dir) as reading:
+                for line in summarize(reading):
+                    tell(line)
+        for name in arguments.captioner:
+            refuse_failures([outcome for outcome in outcomes if outcome.captioner == name])
     return 0
 
 
-@contextmanager
-def lock_folder(output_dir: Path) -> Iterator[None]:
-    """
-    Keeps other runs out of a folder. A folder that is made here is removed again after an error before any caption.
+class Outcome(NamedTuple):
+    """How many images of a run a captioner was asked about in a process, on how many it failed, and why last."""
 
-    Raises:
-        `ValueError`: if another run is in it.
-    """
-    is_new = not output_dir.exists()
-    output_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output_dir / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(f"Another run writes to `--output_dir {output_dir}`: wait for it, or end it.") from error
-    try:
-        yield
-    except BaseException:
-        if is_new and not list_shards(output_dir) and not list_journals(output_dir):
-            shutil.rmtree(output_dir)
-        raise
-    finally:
-        lock.release()
+    captioner: str
+    num_images: int
+    num_failed: int
+    error: str | None
+
+
+def refuse_failures(outcomes: list[Outcome]) -> None:
+    """Raises a `ValueError` if a captioner failed on every image in all processes."""
+    num_images = sum(outcome.num_images for outcome in outcomes)
+    if num_images and num_images == sum(outcome.num_failed for outcome in outcomes):
+        error = next(outcome.error for outcome in outcomes if outcome.error)
+        raise ValueError(
+            f"`--captioner {outcomes[0].captioner}` failed on each of the {num_images} images of this run, last: "
+            f"{error}. `--retry_failed` tries them again."
+        )
 
 
 def list_compared(source: SourceArguments, *others: object) -> dict:
@@ -137,61 +134,53 @@ def list_compared(source: SourceArguments, *others: object) -> dict:
     return compared
 
 
-def prepare_folder(output_dir: Path, settings: dict) -> None:
-    """
-    Notes in a folder what its captions depend on, or compares it with what an earlier run noted; makes shards of
-    what a killed run left, and removes what it left half-written.
-
-    Raises:
-        `ValueError`: if its captions are of other data, or were made with other settings.
-    """
-    path = output_dir / "settings.json"
-    if list_shards(output_dir) or list_journals(output_dir):
-        noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        refuse_other_settings(noted, settings, output_dir, "captions")
-    else:
-        write_json(path, settings)
-    for torn in output_dir.glob("*.parquet.partial"):
-        torn.unlink()
-    commit_journals(output_dir)
-
-
-def with_prompts(photos: Iterable[Photo], prompts: list[str], seed: int, captioner: str) -> Iterator[Photo]:
+def with_prompts(files: Iterable[ImageFile], prompts: list[str], seed: int, captioner: str) -> Iterator[ImageFile]:
     """Images with the prompt that is drawn for each."""
-    for photo in photos:
-        yield photo._replace(prompt=draw_prompt(prompts, seed, photo.key, captioner))
+    for file in files:
+        yield file._replace(prompt=draw_prompt(prompts, seed, file.key, captioner))
 
 
 def record_answers(
-    answers: Iterable[tuple[Photo, Answer]],
+    answers: Iterable[tuple[ImageFile, Answer]],
     name: str,
     captioner: Captioner,
     rules: RuleArguments,
     records: Records,
     bar: tqdm,
-) -> Counter:
-    """Applies the rules to answers as they come, and records them, whatever ends it; counts the edits by rule."""
-    num_tokens, num_changed, start = 0, Counter(), time.perf_counter()
+    counts: Counter,
+) -> Outcome:
+    """Applies the rules to answers as they come, and records them, whatever ends it; counts what the rules changed."""
+    num_images, num_failed, num_tokens, last_error, start = 0, 0, 0, None, time.perf_counter()
     about = {"captioner": name, "revision": captioner.revision}
     about |= {"generation_settings": json.dumps(captioner.settings)}
     try:
-        for photo, answer in answers:
-            outcome, changed = apply_rules_to_answer(photo, answer, rules)
-            image = {"key": photo.key, "url": photo.url, "sha256": photo.sha256, "prompt": photo.prompt}
+        for file, answer in answers:
+            outcome, changed = apply_rules_to_answer(answer, file.prompt, rules)
+            image = {"key": file.key, "url": file.url, "sha256": file.sha256, "prompt": file.prompt}
             records.add(image | about | outcome | {"num_tokens": answer.num_tokens})
-            num_changed.update(changed)
+            counts.update(f"captions of this run were changed by the rule {rule}" for rule in changed)
+            num_images += 1
+            num_failed += outcome["error"] is not None
+            last_error = outcome["error"] or last_error
             num_tokens += answer.num_tokens or 0
             bar.set_postfix_str(f"{num_tokens / (time.perf_counter() - start):.0f} tokens/s", refresh=False)
             bar.update()
     finally:
         records.write()
-    return num_changed
+    return Outcome(name, num_images, num_failed, last_error)
 
 
-def apply_rules_to_answer(photo: Photo, answer: Answer, rules: RuleArguments) -> tuple[dict, list[str]]:
-    """The caption of an answer or why there is none, with the rule that rejects it; and the rules that mended it."""
+def apply_rules_to_answer(answer: Answer, prompt: str, rules: RuleArguments) -> tuple[dict, list[str]]:
+    """The caption of an answer or why there is none, with the rule that rejects it; and the rules that changed it."""
     if answer.error is not None or not answer.caption:
         error = answer.error or "the answer is empty"
         return {"caption": None, "rejected_by": None, "error": error}, []
-    caption, rejected_by, changed = apply_rules(answer.caption, photo.prompt, rules.read(), rules.sub_caption_splitter)
+    caption, changed = answer.caption, []
+    if answer.is_cut_off:
+        caption = keep_whole_sentences(answer.caption)
+        if not caption:
+            return {"caption": answer.caption, "rejected_by": "cut_off", "error": None}, []
+        changed = ["cut_off"] * (caption != answer.caption)
+    caption, rejected_by, changed_by = apply_rules(caption, prompt, rules.read(), rules.sub_caption_splitter)
+    changed = list(dict.fromkeys(changed + changed_by))
     return {"caption": caption, "rejected_by": rejected_by, "error": None}, changed

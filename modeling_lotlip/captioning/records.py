@@ -1,25 +1,27 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Captions on disk: a row for each image and captioner in parquet shards, which training reads as side files."""
+"""
+Captions on disk: a row for each image and captioner in the table of `captions.sqlite`, which a resumed run continues,
+and parquet files of these rows, which training reads as side files.
+"""
 
-import json
+import sqlite3
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import pyarrow as pa
-from accelerate import PartialState
 from pyarrow import parquet
 
-from ..data.rows import batched
 from ..output_folder import atomic_write
-from .files import ROWS_PER_BATCH, open_parquet, read_rows
-from .known_keys import KnownKeys
-from .photos import falls_to
 
 
+DATABASE = "captions.sqlite"
+ROWS_PER_BATCH = 10_000
+SECONDS_PER_COMMIT = 1
+SECONDS_TO_WAIT = 3600  # for another process that writes
 NUM_CAUSES = 3  # of failures, in messages
 
 SCHEMA = pa.schema(
@@ -37,155 +39,180 @@ SCHEMA = pa.schema(
         "error": pa.string(),  # why there is no caption
     }
 )
+COLUMNS = ", ".join(SCHEMA.names)
+UPSERT = f"""
+INSERT INTO records ({COLUMNS}) VALUES ({", ".join(f":{name}" for name in SCHEMA.names)})
+ON CONFLICT (key, captioner)
+DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in SCHEMA.names)}, is_written = 0
+"""
 
 
-def list_shards(folder: Path) -> list[Path]:
-    """The shards of a folder, in the order of their names."""
-    return sorted(folder.glob("captions-*.parquet"))
-
-
-def read_shard(path: Path, columns: list[str]) -> Iterator[dict]:
+@contextmanager
+def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
     """
-    Some columns of a shard.
+    A connection to the table of a folder, which one thread at a time uses.
 
     Raises:
-        `ValueError`: if it is damaged.
+        `ValueError`: if there are files of captions, but not their table.
+        `OSError`: if the table is damaged, or the disk full.
     """
-    for rows in read_rows(path, columns):
-        yield from rows
-
-
-def list_journals(folder: Path) -> list[Path]:
-    """What runs have written that is in no shard yet."""
-    return sorted(folder.glob("captions-*.journal"))
-
-
-def count_rows(path: Path) -> int:
-    with open_parquet(path) as file:
-        return file.metadata.num_rows
-
-
-def write_rows(path: Path, rows: Iterable[dict]) -> None:
-    """Writes a shard, whole or not at all."""
-    with atomic_write(path) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
-        for batch in batched(rows, ROWS_PER_BATCH):
-            writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
-
-
-def read_journal(path: Path) -> Iterator[dict]:
-    """The rows of a journal; the last one may have been torn off."""
-    with open(path, encoding="utf-8") as file:
-        yield from (json.loads(line) for line in file if line.endswith("\n"))
-
-
-def commit_journal(journal: Path) -> None:
-    """
-    Writes the rows of a journal to the shard of its name, after those that it has, and deletes the journal. What is
-    killed in between is done again at the next start, and no row is lost, nor there twice.
-    """
-    shard = journal.with_suffix(".parquet")
-    first = next(read_journal(journal), None)
-    written = read_shard(shard, ["key", "captioner"]) if shard.exists() else []
-    if first is not None and {"key": first["key"], "captioner": first["captioner"]} not in written:
-        earlier = read_shard(shard, SCHEMA.names) if shard.exists() else []
-        write_rows(shard, chain(earlier, read_journal(journal)))
-    journal.unlink()
-
-
-def commit_journals(folder: Path) -> None:
-    """Commits what runs that were killed have left in a folder."""
-    for journal in list_journals(folder):
-        commit_journal(journal)
-
-
-def remove_failed(folder: Path, captioners: list[str]) -> int:
-    """Removes the rows of failures of some captioners, which are then captioned as new ones; returns their number."""
-    num_removed = 0
-    for path in list_shards(folder):
-        rows = list(read_shard(path, SCHEMA.names))
-        kept = [row for row in rows if row["error"] is None or row["captioner"] not in captioners]
-        num_removed += len(rows) - len(kept)
-        if not kept:
-            path.unlink()
-        elif len(kept) < len(rows):
-            write_rows(path, kept)
-    return num_removed
+    if not (folder / DATABASE).exists() and (shards := sorted(folder.glob("captions-*.parquet"))):
+        raise ValueError(f"{folder} holds {shards[0].name}, but not {DATABASE}, its table: name another folder.")
+    connection = sqlite3.connect(
+        folder / DATABASE, timeout=SECONDS_TO_WAIT, isolation_level=None, check_same_thread=False
+    )
+    try:
+        types = {name: "INTEGER" if name == "num_tokens" else "TEXT" for name in SCHEMA.names}
+        columns = ", ".join(f"{name} {sql_type}" for name, sql_type in types.items())
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, {columns}, "
+            "is_written INTEGER NOT NULL DEFAULT 0, UNIQUE (key, captioner))"
+        )
+        connection.execute("CREATE INDEX IF NOT EXISTS unwritten ON records (id) WHERE NOT is_written")
+        yield connection
+    except sqlite3.Error as error:
+        raise OSError(f"{folder / DATABASE}: {error}.") from error
+    finally:
+        connection.close()
 
 
 class Records:
     """
-    The records of a folder: those of earlier runs, and those that this process adds, in files of its own. A record is
-    on the disk as soon as it is added, as a line of a journal; full journals become parquet files. Of the earlier
-    records only those are kept in mind, as `known`, whose images fall to this process.
+    Adds records to the table of a folder, in a commit a second: a killed run loses those of the last one. Each
+    `shard_size` rows, in the order in which they were added, become a parquet file.
 
     Args:
-        output_dir (`Path`):
+        connection (`sqlite3.Connection`):
+            Of [`open_database`].
+        folder (`Path`):
             The folder.
         shard_size (`int`):
-            The rows of a file. The last one of this process is filled up first.
-        state (`PartialState`):
-            The processes. The number of this one is in the names of its files.
-
-    Raises:
-        `ValueError`: if a file is damaged.
+            The rows of a file, the same in every run.
     """
 
-    def __init__(self, output_dir: Path, shard_size: int, state: PartialState):
-        self.output_dir = output_dir
-        self.shard_size = shard_size
-        self.process_index = state.process_index
-        self.journal: TextIO | None = None
-        self.known = KnownKeys()
-        self.highest, last, num_rows = -1, -1, shard_size
-        for path in list_shards(output_dir):
-            number, process_index = map(int, path.stem.split("-")[1:])
-            self.highest = max(self.highest, number)
-            if process_index == self.process_index:
-                last, num_rows = number, count_rows(path)
-            for row in read_shard(path, ["key", "captioner", "sha256"]):
-                if falls_to(state, row["key"]):
-                    self.known.add_record(row["captioner"], row["key"], row["sha256"])
-        if num_rows < shard_size:
-            self.number, self.num_rows = last, num_rows
-        else:
-            self.begin_shard()
+    def __init__(self, connection: sqlite3.Connection, folder: Path, shard_size: int):
+        self.connection, self.folder, self.shard_size = connection, folder, shard_size
+        self.added, self.num_added, self.committed_at = [], 0, 0.0
+        (last,) = connection.execute("SELECT max(id) FROM records").fetchone()
+        for shard in range(-(-(last or 0) // shard_size)):
+            if not self.path(shard).exists():  # it was deleted
+                self.mark(shard, is_written=False)
 
-    def begin_shard(self) -> None:
-        self.highest += 1
-        self.number, self.num_rows = self.highest, 0
+    def path(self, shard: int) -> Path:
+        return self.folder / f"captions-{shard:06d}.parquet"
+
+    def span(self, shard: int) -> tuple[int, int]:
+        """The first and the last id of a shard."""
+        return shard * self.shard_size + 1, (shard + 1) * self.shard_size
+
+    def mark(self, shard: int, is_written: bool) -> None:
+        self.connection.execute(
+            "UPDATE records SET is_written = ? WHERE id BETWEEN ? AND ?", (is_written, *self.span(shard))
+        )
 
     def add(self, record: dict) -> None:
-        """Writes a record, and begins another file if this one is full."""
-        if self.journal is None:
-            path = self.output_dir / f"captions-{self.number:06d}-{self.process_index:03d}.journal"
-            self.journal = open(path, "w", encoding="utf-8")
-        # a server may send half of a pair of surrogates, which is in no file of texts
-        line = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace").decode()
-        self.journal.write(line + "\n")
-        self.journal.flush()
-        self.num_rows += 1
-        if self.num_rows >= self.shard_size:
+        """Adds a record, in place of an earlier one of the same key and captioner."""
+        # a server may send half of a pair of surrogates, which no file of texts can hold
+        self.added.append(
+            {
+                name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+                for name, value in record.items()
+            }
+        )
+        if time.monotonic() - self.committed_at >= SECONDS_PER_COMMIT:
+            self.commit()
+        self.num_added += 1
+        if self.num_added % self.shard_size == 0:
             self.write()
-            self.begin_shard()
+
+    def commit(self) -> None:
+        """Writes to the table what was added."""
+        if self.added:
+            with self.transaction():
+                self.connection.executemany(UPSERT, self.added)
+            self.added = []
+        self.committed_at = time.monotonic()
 
     def write(self) -> None:
-        """Makes a parquet file of the journal, if there is one."""
-        if self.journal is not None:
-            self.journal.close()
-            path, self.journal = Path(self.journal.name), None
-            commit_journal(path)
+        """Writes anew every parquet file that lacks rows of the table, also those that other processes added."""
+        self.commit()
+        while True:
+            with self.transaction():  # keeps other processes from writing the same file
+                first = self.connection.execute("SELECT id FROM records WHERE NOT is_written ORDER BY id LIMIT 1")
+                if (row := first.fetchone()) is None:
+                    return
+                shard = (row[0] - 1) // self.shard_size
+                rows = self.connection.execute(
+                    f"SELECT {COLUMNS} FROM records WHERE id BETWEEN ? AND ? ORDER BY id", self.span(shard)
+                )
+                with atomic_write(self.path(shard)) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
+                    while batch := rows.fetchmany(ROWS_PER_BATCH):
+                        columns = [pa.array(column, field.type) for column, field in zip(zip(*batch), SCHEMA)]
+                        writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
+                self.mark(shard, is_written=True)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is inside or nothing, while no other process writes."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        with self.connection:
+            yield
 
 
-def summarize(folder: Path) -> str:
-    """A line for each captioner: its captions, those that rules rejected, and its failures with the first causes."""
+class SeenKeys:
+    """
+    The keys of the images that one pass over a data set has met, each once, in a temporary database.
+
+    Args:
+        connection (`sqlite3.Connection`):
+            Of [`open_database`], beside that of [`Records`]: it reads in another thread what has a record.
+        retry_failed (`bool`, *optional*, defaults to `False`):
+            Whether a record without a caption counts as none.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, retry_failed: bool = False):
+        self.records, self.condition = connection, " AND error IS NULL" if retry_failed else ""
+        self.seen = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self.seen.execute("CREATE TABLE seen (key TEXT PRIMARY KEY, sha256 TEXT) WITHOUT ROWID")
+        self.seen.execute("BEGIN")
+
+    def add(self, key: str) -> bool:
+        """Notes a key; whether it was not there."""
+        return self.seen.execute("INSERT INTO seen VALUES (?, NULL) ON CONFLICT DO NOTHING", (key,)).rowcount == 1
+
+    def set_sha256(self, key: str, sha256: str | None) -> None:
+        """Notes the hash of the image of a key."""
+        self.seen.execute("UPDATE seen SET sha256 = ? WHERE key = ?", (sha256, key))
+
+    def find_sha256(self, key: str) -> str | None:
+        """The hash of the image of a key, as it was noted or recorded."""
+        (sha256,) = self.seen.execute("SELECT sha256 FROM seen WHERE key = ?", (key,)).fetchone()
+        recorded = self.records.execute("SELECT sha256 FROM records WHERE key = ? LIMIT 1", (key,)).fetchone()
+        return sha256 or (recorded and recorded[0])
+
+    def has_record(self, key: str, captioner: str) -> bool:
+        """Whether a key has a record by a captioner."""
+        query = f"SELECT 1 FROM records WHERE key = ? AND captioner = ?{self.condition}"
+        return self.records.execute(query, (key, captioner)).fetchone() is not None
+
+
+def count_records(connection: sqlite3.Connection, captioner: str) -> int:
+    """How many records a captioner has."""
+    return connection.execute("SELECT count(*) FROM records WHERE captioner = ?", (captioner,)).fetchone()[0]
+
+
+def summarize(connection: sqlite3.Connection) -> list[str]:
+    """For each captioner a line: its captions, those that rules rejected, and its failures with the first causes."""
+    counts = connection.execute(
+        "SELECT captioner, rejected_by, error, count(*) FROM records GROUP BY captioner, rejected_by, error"
+    )
     numbers, rejected, causes = Counter(), defaultdict(Counter), defaultdict(Counter)
-    for path in list_shards(folder):
-        for row in read_shard(path, ["captioner", "rejected_by", "error"]):
-            numbers[row["captioner"]] += row["error"] is None
-            if row["rejected_by"] is not None:
-                rejected[row["captioner"]][row["rejected_by"]] += 1
-            if row["error"] is not None:
-                causes[row["captioner"]][row["error"]] += 1
+    for captioner, rule, error, number in counts:
+        numbers[captioner] += 0 if error else number
+        if rule:
+            rejected[captioner][rule] += number
+        if error:
+            causes[captioner][error] += number
     lines = []
     for captioner, number in numbers.items():
         rules, failures = rejected[captioner], causes[captioner]
@@ -196,4 +223,4 @@ def summarize(folder: Path) -> str:
             examples = ", ".join(f"{cause!r}" for cause, _ in failures.most_common(NUM_CAUSES))
             line += f" (such as {examples}); `--retry_failed` tries them again"
         lines.append(f"{line}.")
-    return "\n".join(lines)
+    return lines

@@ -7,6 +7,7 @@ The edits are repeated, in the order of `RULES`, until they change nothing; then
 the caption, which stays as it was written. So a caption that went through the rules once is left alone by them.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,15 @@ from ..sub_captions import split_sentences, split_sub_captions
 # Chinese and Japanese characters are words of their own
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]*]*$")
+
+# What models that reason write around their thoughts, and some around their answer
+THOUGHTS = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis)"
+OPENING = re.compile(rf"<{THOUGHTS}>|◁think▷", re.IGNORECASE)
+CLOSING = re.compile(rf"</{THOUGHTS}>|◁/think▷", re.IGNORECASE)
+ANSWER = re.compile(r"</?(?:answer|caption|description|response)>|<\|(?:begin|end)_of_box\|>", re.IGNORECASE)
+FENCE = re.compile(r"^[ \t]*```[\w-]*[ \t]*$\n?", re.MULTILINE)
+FENCED_JSON = re.compile(r"```\w*\s*([{\[].*?)\s*(?:```|\Z)", re.DOTALL)
+CAPTION_NAMES = ("caption", "description", "detailed_caption", "long_caption", "text", "answer", "response")
 
 # What some models write around a prompt that they repeat
 ROLE = r"(?:(?:user|human|assistant|question|answer)\s*:|<image>|\[/?inst\])"
@@ -74,6 +84,7 @@ REFUSAL = re.compile(
 MAX_PHRASE_WORDS = 30
 MIN_REPEATED_WORDS = 8
 MIN_SENTENCE_WORDS = 3
+MAX_WORD_LENGTH = 40  # on average
 
 
 def is_sentence(text: str) -> bool:
@@ -84,6 +95,40 @@ def is_sentence(text: str) -> bool:
 def capitalize(text: str) -> str:
     """A text with a capital letter at its beginning; the others stay."""
     return text[:1].upper() + text[1:]
+
+
+def strip_reasoning(text: str) -> str:
+    """A caption without the thoughts before it, which may lack an end or a beginning, and without an answer's tags."""
+    if "<" not in text and "◁" not in text:
+        return text
+    *_, start = 0, *(tag.end() for tag in CLOSING.finditer(text))
+    opening = OPENING.search(text, start)
+    return ANSWER.sub("", text[start : opening and opening.start()]).strip()
+
+
+def read_structure(text: str) -> str:
+    """The caption in a fenced answer or in JSON; empty where JSON is cut off, or does not say which text it is."""
+    fenced = FENCED_JSON.search(text)
+    bare = fenced[1] if fenced else FENCE.sub("", text).strip() if "```" in text else text
+    try:
+        return find_caption(json.loads(bare)) if bare.lstrip().startswith(("{", "[")) else bare
+    except (json.JSONDecodeError, RecursionError):
+        return "" if re.match(r"\s*[\[{]\s*[\"{\[]", bare) else bare
+
+
+def find_caption(value: object) -> str:
+    """The caption in what was JSON, empty if there is none or several texts could be it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return (
+            " ".join(value) if all(isinstance(part, str) for part in value) else find_caption(dict(enumerate(value)))
+        )
+    if not isinstance(value, dict):
+        return ""
+    named = {str(name).lower().replace(" ", "_"): part for name, part in value.items()}
+    found = [named[name] for name in CAPTION_NAMES if name in named] or [*named.values()]
+    return find_caption(found[0]) if len(found) == 1 else ""
 
 
 def strip_prompt(text: str, prompt: str | None) -> str:
@@ -145,20 +190,31 @@ def strip_announcement(text: str) -> str:
     return text if rest == text.lstrip() else capitalize(rest)
 
 
+def keep_whole_sentences(text: str) -> str:
+    """A caption that was cut off, without its last sentence, or line, if that has no end; empty if none has one."""
+    stripped = text.rstrip()
+    sentences = split_sentences(stripped)
+    if is_sentence(stripped) or not sentences:
+        return text
+    return stripped.removesuffix(sentences[-1]).rstrip() if stripped.endswith(sentences[-1]) else ""
+
+
 def drop_cut_off_sentence(text: str) -> str:
     """A caption without its last sentence, if that does not end as the one before does."""
-    stripped = text.rstrip()
-    if is_sentence(stripped):
+    sentences = split_sentences(text)
+    if len(sentences) < 2 or not is_sentence(sentences[-2]):
         return text
-    sentences = split_sentences(stripped)
-    if len(sentences) < 2 or not is_sentence(sentences[-2]) or not stripped.endswith(sentences[-1]):
-        return text
-    return stripped.removesuffix(sentences[-1]).rstrip()
+    return keep_whole_sentences(text) or text
 
 
 def count_words(text: str) -> int:
     """The number of words, where each Chinese or Japanese character is one."""
     return len(WORD.findall(text))
+
+
+def is_too_long(text: str, most: int) -> bool:
+    """Whether a text has more words, or as many characters as that many words never have."""
+    return len(text) > MAX_WORD_LENGTH * most or count_words(text) > most
 
 
 def is_refusal(text: str) -> bool:
@@ -214,7 +270,15 @@ class Rule(NamedTuple):
 
 # In the order in which they apply. `duplicate` needs the other captions: see [`CaptionFilter`].
 RULES = {
-    "too_long": Rule("rejects more than {} words", 500, rejects=lambda text, most, _: count_words(text) > most),
+    "reasoning": Rule(
+        "removes a model's thoughts before its answer (<think>); rejects what is nothing else",
+        edit=lambda text, _: strip_reasoning(text),
+    ),
+    "structure": Rule(
+        "takes the caption out of JSON and of ``` fences; rejects JSON of which it is not clear",
+        edit=lambda text, _: read_structure(text),
+    ),
+    "too_long": Rule("rejects more than {} words", 500, rejects=lambda text, most, _: is_too_long(text, most)),
     "prompt_echo": Rule("removes the prompt from the beginning; rejects what is nothing else", edit=strip_prompt),
     "lists": Rule(
         "turns lists into sentences, removes marks of headings", edit=lambda text, _: lists_to_sentences(text)
@@ -319,14 +383,14 @@ def apply_rules(
     >>> apply_rules("I'm sorry, but I cannot see the image.")
     ("I'm sorry, but I cannot see the image.", 'refusal', [])
     ```"""
-    if "too_long" in rules and RULES["too_long"].rejects(caption, rules["too_long"], splitter):
-        return caption, "too_long", []  # before the others have to read it
     text, changed, before = caption, [], None
     while text != before:
         before = text
-        for name in rules:
-            edit = RULES[name].edit
-            edited = text if edit is None else edit(text, prompt)
+        for name, number in rules.items():
+            rule = RULES[name]
+            if name == "too_long" and rule.rejects(text, number, splitter):
+                return caption, name, []  # before the others have to read it
+            edited = text if rule.edit is None else rule.edit(text, prompt)
             if edited != text:
                 changed.append(name)
             if text.strip() and not edited.strip():

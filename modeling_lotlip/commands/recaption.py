@@ -33,7 +33,6 @@ def run(
     from accelerate import PartialState
 
     from ..captioning.recaption import recaption
-    from ..captioning.records import summarize
 
     # a process that is ready early waits for the last one
     state = PartialState(cpu=captioning.device == "cpu", timeout=timedelta(days=7))
@@ -42,5 +41,3 @@ def run(
     if stop_number:
         tell(f"Stopped by {signal.Signals(stop_number).name}. Resume with the same command.")
         sys.exit(128 + stop_number)
-    if state.is_main_process:
-        tell(f"{arguments.output_dir} holds captions:\n{summarize(arguments.output_dir)}")

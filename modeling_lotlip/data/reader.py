@@ -5,6 +5,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ from datasets import Dataset, IterableDataset
 from PIL import Image
 from transformers.utils import logging
 
+from ..output_folder import warn_of_unfinished
 from ..sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, SideFileArguments
 from .images import Resizing, read_file, read_image
@@ -57,6 +60,7 @@ def open_side_captions(side_files: SideFileArguments) -> SideCaptions:
         `ValueError`: if there are none that are not rejected.
     """
     captions = SideCaptions(side_files.side_files, side_files.side_key_column, side_files.side_caption_columns)
+    warn_of_unfinished(Path(name) for pattern in side_files.side_files for name in glob(pattern))
     files = " ".join(side_files.side_files)
     told = (
         f"{captions.num_rejected} of {len(captions.rows)} rows of `--side_files {files}` are left out: rules reject "

@@ -33,6 +33,8 @@ def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monk
         "6.png": [(400, {"error": {"message": "this picture is too large"}})],
         "7.png": [(200, {"choices": [{"message": {"content": None}}]})],
         "8.png": [(200, b"{")],
+        # for 2 seconds, a byte every 0.04
+        "9.png": [(200, {"choices": [{"message": {"content": "x"}}]}, None, 0.04)],
     }
     lasting = {"4.png": "no chat completion", "5.png": "no chat completion", "6.png": "this picture is too large"}
     lasting |= {"7.png": "has no text", "8.png": "the server failed", "broken.png": "the image cannot be read"}
@@ -95,10 +97,11 @@ def test_images_are_sent_upright_in_a_form_that_servers_read(caption, tmp_path):
 
 def test_a_server_that_refuses_or_is_gone_ends_the_run(caption, photos, tmp_path, monkeypatch):
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in list_photos(photos).values()]
-    refusals = {digest: [(401, {"error": "no key"})] for digest in digests}
-    with serve(refusals) as server, pytest.raises(ValueError, match="refuses `--captioner model`.*OPENAI_API_KEY"):
-        caption("out", "model", endpoint=server.url, **of_folder(photos))
-    assert read_records(tmp_path / "out") == []
+    for status in (401, 402):
+        refusals = {digest: [(status, {"error": "no"})] for digest in digests}
+        with serve(refusals) as server, pytest.raises(ValueError, match="refuses `--captioner model`.*OPENAI_API_KEY"):
+            caption(f"out{status}", "model", endpoint=server.url, **of_folder(photos))
+        assert read_records(tmp_path / f"out{status}") == []
     monkeypatch.setattr(endpoint, "MAX_FAILURES_IN_A_ROW", 3)
     options = {"concurrency": 1, "max_retries": 0}
     with pytest.raises(ValueError, match="has failed 3 times in a row, last: .*`--retry_failed`"):

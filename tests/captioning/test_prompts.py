@@ -24,10 +24,13 @@ def test_all_prompts_are_drawn():
 
 def test_files_of_prompts(tmp_path):
     file = tmp_path / "prompts.txt"
-    file.write_text("# mine\n\n  What is there? \nHow many?\n")
+    file.write_text("# mine\n\n  What is there? \nHow many?\n", encoding="utf-8-sig")  # as Windows writes it
     assert read_prompts(file) == ["What is there?", "How many?"]
     file.write_text("# nothing\n")
     with pytest.raises(ValueError, match=f"`--prompts_file {file}` has no prompt: write one in each line."):
+        read_prompts(file)
+    file.write_bytes("Où ?".encode("latin-1"))
+    with pytest.raises(ValueError, match=f"`--prompts_file {file}` cannot be read: 'utf-8' codec"):
         read_prompts(file)
     with pytest.raises(ValueError, match="`--prompts_file nowhere.txt` cannot be read: No such file or directory."):
         read_prompts(tmp_path.relative_to(tmp_path) / "nowhere.txt")

@@ -5,16 +5,18 @@ import hashlib
 import pytest
 from datasets import Dataset
 
-from modeling_lotlip.captioning.recaption import lock_folder
-from modeling_lotlip.captioning.records import summarize
-from tests.helpers.captioners import list_photos, list_shards, of_folder, read_records
+from modeling_lotlip.data.arguments import SideFileArguments
+from modeling_lotlip.data.reader import open_side_captions
+from modeling_lotlip.output_folder import OutputFolder, read_stored
+from tests.helpers.captioners import list_photos, of_folder, read_records
 from tests.helpers.chat_server import serve
 
 
+BOAT = "A red boat lies on the beach. The sea is calm."
 PROMPTS = ["Describe what you see here", "Describe in long", "what is in the red house on the sand by the sea"]
 
 
-def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, llava, tmp_path):
+def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, llava, tmp_path, capsys):
     folder = tmp_path / "mine"
     folder.mkdir()
     good = (photos / "1.png").read_bytes()
@@ -27,7 +29,7 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
     for name in ("no image.jpg", "cut.png", "empty.png"):
         assert rows[name]["caption"] is None and rows[name]["error"].startswith("the image cannot be read: ")
         assert rows[name]["sha256"] == hashlib.sha256(contents[name]).hexdigest() and rows[name]["num_tokens"] == 0
-    assert "2 captions, 0 of them rejected by rules, 3 failures" in summarize(tmp_path / "out")
+    assert "2 captions, 0 of them rejected by rules, 3 failures" in capsys.readouterr().out
 
     gone = Dataset.from_dict({"image": [str(folder / "a.png"), str(tmp_path / "gone.png"), None]})
     gone.save_to_disk(tmp_path / "gone")
@@ -40,10 +42,6 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
     again = {row["key"]: row for row in caption("out", llava, **of_folder(folder), retry_failed=True)}
     assert len(read_records(tmp_path / "out")) == len(contents)
     assert again["cut.png"]["caption"] and again["empty.png"]["error"] and again["a.png"] == rows["a.png"]
-    shard = list_shards(tmp_path / "out")[0]
-    shard.write_bytes(shard.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=f"{shard} is no parquet file: delete it"):
-        caption("out", llava, **of_folder(folder))
 
 
 OTHER_SETTINGS = [
@@ -58,7 +56,8 @@ OTHER_SETTINGS = [
     ({"temperature": 1.0}, "temperature = "),
     ({"temperature": 1.0, "top_p": 0.5}, "top_p = "),
     ({"repetition_penalty": 1.5}, "repetition_penalty = "),
-    ({"max_image_size": 20}, "max_image_size = "),
+    ({"endpoint": "http://x/v1", "max_image_size": 20}, "max_image_size = "),
+    ({"shard_size": 7}, "shard_size = 200000, this run has 7"),
     ({"rules": ["refusal"]}, "rules = "),
     ({"sub_caption_splitter": "sentences"}, "sub_caption_splitter = "),
 ]
@@ -73,13 +72,6 @@ def test_other_settings_are_refused_in_the_same_folder(caption, photos, llava, t
         with pytest.raises(ValueError, match=message):
             caption("out", llava, **options | change)
     assert read_records(tmp_path / "out") == rows
-
-
-def test_what_a_killed_run_left_half_written_is_removed(caption, photos, llava, tmp_path):
-    rows = caption("out", llava, **of_folder(photos))
-    torn = tmp_path / "out" / "captions-000001-000.parquet.partial"
-    torn.write_bytes(b"torn")
-    assert caption("out", llava, **of_folder(photos)) == rows and not torn.exists()
 
 
 def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):
@@ -97,14 +89,61 @@ def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):
     others = {row["caption"] for row in rows if row["rejected_by"] is None}
     assert others == {"A red boat on the sand. The sea is calm."} and len(rows) == len(names)
     changed = len(names) - 1
-    assert f"{{'announcement': {changed}, 'cut_off': {changed}}}" in capsys.readouterr().out
-    told = f"model: {len(names)} captions, 1 of them rejected by rules {{'refusal': 1}}, 0 failures."
-    assert summarize(tmp_path / "out") == told
+    lines = capsys.readouterr().out.splitlines()
+    for rule in ("announcement", "cut_off"):
+        assert f"model: {changed} captions of this run were changed by the rule {rule}." in lines
+    assert lines[-1] == f"model: {len(names)} captions, 1 of them rejected by rules {{'refusal': 1}}, 0 failures."
     with pytest.raises(ValueError, match="rules = "):
         caption("out", "model", endpoint=server.url, **of_folder(photos), rules=["refusal"])
 
 
 def test_two_runs_do_not_write_to_one_folder(caption, photos, llava, tmp_path):
-    with lock_folder(tmp_path / "out"), pytest.raises(ValueError, match="Another run writes to"):
+    with OutputFolder(tmp_path / "out"), pytest.raises(ValueError, match="is written by process"):
         caption("out", llava, **of_folder(photos))
     assert len(caption("out", llava, **of_folder(photos))) == 6
+
+
+def test_answers_that_were_cut_off_or_filtered_are_no_captions(caption, photos, tmp_path):
+    answers = [
+        ("stop", f"{BOAT} Behind it", f"{BOAT} Behind it", None),
+        ("length", f"{BOAT} Behind it", BOAT, None),
+        ("length", BOAT, BOAT, None),
+        # of which the rule for lists would make sentences
+        ("length", "- A red boat lies on the beach\n- The sea is ca", "- A red boat lies on the beach", None),
+        ("length", "A red boat that lies on", "A red boat that lies on", "cut_off"),
+        ("content_filter", BOAT, None, None),
+    ]
+    faults, expected = {}, {}
+    for (name, path), (reason, answer, text, rejected_by) in zip(sorted(list_photos(photos).items()), answers):
+        choice = {"message": {"content": answer}, "finish_reason": reason}
+        faults[hashlib.sha256(path.read_bytes()).hexdigest()] = [(200, {"choices": [choice]})]
+        expected[name] = (text, rejected_by, text is None)
+    with serve(faults) as server:
+        rows = caption("out", "model", endpoint=server.url, **of_folder(photos))
+    assert {row["key"]: (row["caption"], row["rejected_by"], bool(row["error"])) for row in rows} == expected
+    assert "content_filter" in next(row["error"] for row in rows if row["error"])
+
+
+def test_a_run_that_fails_on_every_image_is_an_error(caption, photos, tmp_path):
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in list_photos(photos).values()]
+    options = {**of_folder(photos), "max_retries": 0}
+    faults = {digest: [(400, {"error": {"message": "too large"}})] for digest in digests}
+    with serve(faults) as server:
+        with pytest.raises(ValueError, match="`--captioner model` failed on each of the 6 images of this run"):
+            caption("out", "model", endpoint=server.url, **options)
+        assert len(read_records(tmp_path / "out")) == 6 and read_stored(tmp_path / "out")["run"]
+        caption("out", "model", endpoint=server.url, **options), "nothing is left to do"
+        assert all(
+            row["caption"] for row in caption("out", "model", endpoint=server.url, **options, retry_failed=True)
+        )
+    assert read_stored(tmp_path / "out")["run"] is None
+
+
+def test_readers_say_that_a_run_has_not_finished(caption, run, photos, llava, tmp_path, caplog):
+    caption("out", llava, **of_folder(photos))
+    pattern = str(tmp_path / "out" / "*.parquet")
+    with pytest.raises(KeyboardInterrupt), OutputFolder(tmp_path / "out", content="captions"):
+        raise KeyboardInterrupt  # what a run does in between is not in its files
+    open_side_captions(SideFileArguments([pattern]))
+    run(pattern, "filtered")
+    assert caplog.text.count(f"{tmp_path}/out is not complete: process ") == 2

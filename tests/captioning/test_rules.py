@@ -21,6 +21,17 @@ BAD_CAPTIONS = {
     "the prompt in other case, twice": (f"describe this image in detail.  {PROMPT}\n\n{BOAT}", BOAT),
     "nothing but the prompt": (f"{PROMPT}\n", "prompt_echo"),
     "words that begin like the prompt": (f"Describe this image in detailed words. {BOAT}",) * 2,
+    "thoughts": (f"<think>\nA boat? The user wants prose.\n</think>\n\n{BOAT}", BOAT),
+    "thoughts without a beginning": (f"A boat? The user wants prose.\n</think>\n\n{BOAT}", BOAT),
+    "thoughts without an end": (f"<think>A boat? The user wants prose. {BOAT}", "reasoning"),
+    "long thoughts": (f"<thinking>{'So is it a boat? ' * 200}</thinking><answer>{BOAT}</answer>", BOAT),
+    "JSON": (f'{{"caption": "{BOAT}"}}', BOAT),
+    "JSON in a fence": (f'Here it is:\n```json\n{{"description": "{BOAT}", "tags": ["boat"]}}\n```\nEnjoy!', BOAT),
+    "a list in JSON": ('["A red boat on the sand.", "A calm sea."]', "A red boat on the sand. A calm sea."),
+    "JSON that was cut off": ('{"caption": "A red boat lies on the beach. The', "structure"),
+    "several texts in JSON": ('{"foreground": "A red boat on sand.", "background": "A calm sea."}', "structure"),
+    "a fence": (f"```\n{BOAT}\n```", BOAT),
+    "brackets": (f"[A sign] {BOAT}",) * 2,
     "refusal": ("I'm sorry, but I cannot assist with identifying people in images.", "refusal"),
     "refusal with a curly apostrophe": ("I’m unable to see the picture. Could you describe it to me?", "refusal"),
     "no image": ("It seems that no image was provided. Please upload the image you want described.", "refusal"),
@@ -151,9 +162,10 @@ def test_bounds_of_repeated_phrases(name):
     assert is_repetitive(rejected, 4)
 
 
-@pytest.mark.parametrize(
-    "part", ["a ", "A red boat. ", '."', "\n", PROMPT, "The image shows ", "- a boat\n", "1. a 2. b ", "**a", "Sure! "]
-)
+PARTS = ["a ", "A red boat. ", '."', "\n", PROMPT, "The image shows ", "- a boat\n", "1. a 2. b ", "**a", "Sure! "]
+
+
+@pytest.mark.parametrize("part", [*PARTS, "<think>", "</think> ", '{"', "["])
 def test_a_quarter_of_a_megabyte_is_no_trouble(part):
     caption = part * (2**18 // len(part))
     without = {rule: number for rule, number in DEFAULT_RULES.items() if rule != "too_long"}

@@ -55,8 +55,6 @@ def test_that_nothing_is_kept_is_said(run):
         (["--rules", "refusal=3"], "`--rules refusal=3`: the rule refusal has no number."),
         (["--without_rule", "dup"], "`--without_rule dup` names no rule"),
         (["--caption_column", "text"], "`--caption_column text` is no column of"),
-        (["--long_captions_column", "long"], "--long_captions_column"),
-        (["--train_split", "train"], "--train_split"),
     ],
 )
 def test_mistakes(run, arguments, message):

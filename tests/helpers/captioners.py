@@ -25,6 +25,7 @@ from transformers import (
     BlipImageProcessor,
     CLIPImageProcessor,
     CLIPVisionModel,
+    GenerationConfig,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3ImageProcessor,
@@ -194,8 +195,12 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
 
 
 def save_captioner(family: str, folder: Path, seed: int = 0) -> str:
+    """Saves one whose answers of the most tokens end with the end token, except where its language model generates."""
     torch.manual_seed(seed)
     FAMILIES[family](folder)
+    generation_config = GenerationConfig.from_pretrained(folder)
+    generation_config.forced_eos_token_id = TEXT["eos_token_id"]
+    generation_config.save_pretrained(folder)
     return str(folder)
 
 

@@ -25,7 +25,7 @@ class Server(BaseHTTPRequestHandler):
         with suppress(ConnectionError):  # of a client that was killed
             super().handle()
 
-    def reply(self, status: int, content: object, retry_after: str | None = None):
+    def reply(self, status: int, content: object, retry_after: str | None = None, seconds_per_byte: float = 0):
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "text/html" if content.startswith(b"<") else "application/json")
@@ -33,7 +33,11 @@ class Server(BaseHTTPRequestHandler):
             self.send_header("Retry-After", retry_after)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        for byte in range(len(content)) if seconds_per_byte else ():
+            self.wfile.write(content[byte : byte + 1])
+            time.sleep(seconds_per_byte)
+        if not seconds_per_byte:
+            self.wfile.write(content)
 
     def do_POST(self):
         content = self.rfile.read(int(self.headers["Content-Length"]))

@@ -16,18 +16,18 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from modeling_lotlip.captioning.records import list_journals, read_journal
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.checkpoints import list_checkpoints
 from tests.conftest import save_small_model, training_argv
@@ -40,7 +40,7 @@ from tests.reliability.commands import run_quietly
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.reliability.commands"])
 EVERY = 3  # of so many kills one comes in the middle of a write
-OPEN_ALWAYS = (".lock", ".journal")  # as long as a process runs
+OPEN_ALWAYS = (".lock", ".sqlite")  # as long as a process runs
 TIME_LIMIT = 300  # seconds, as long as no machine takes for a job
 # as large as jobs have to be for kills to hit all of their parts
 NUM_STEPS, NUM_PICTURES, NUM_COPIES = 20, 240, 10
@@ -99,19 +99,21 @@ class Captioning:
         ]
 
     def list_finished(self, output: Path) -> list:
-        rows = sorted(json.dumps(row, sort_keys=True) for row in read_records(output))
-        journals = [json.dumps(row, sort_keys=True) for path in list_journals(output) for row in read_journal(path)]
-        return rows + [row for row in journals if row not in rows]  # between the two files they are in both
+        with suppress(sqlite3.OperationalError):  # not there yet, or without a table
+            with closing(sqlite3.connect(output / "captions.sqlite")) as connection:
+                return connection.execute("SELECT key, caption FROM records ORDER BY key").fetchall()
+        return []
 
     def check(self, output: Path, undisturbed: Path) -> None:
         self.num_rounds += 1
         rows = self.list_finished(output)
         assert rows == self.list_finished(undisturbed) and len(rows) == self.num_pictures
-        assert not list(output.rglob("*.partial")) and not list_journals(output)
+        assert rows == sorted((row["key"], row["caption"]) for row in read_records(output))
+        assert not list(output.rglob("*.partial"))
 
     def describe_lost(self) -> str:
         num_again = len(self.requests) - self.num_rounds * self.num_pictures
-        return f"no caption that was written; {num_again} that were not were asked for again"
+        return f"no caption that was committed; {num_again} that were not were asked for again"
 
 
 class Indexing:

@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from datasets import Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, IterableDataset, Value
 
-from modeling_lotlip.captioning.known_keys import KnownKeys
-from modeling_lotlip.captioning.photos import Photos, falls_to
+from modeling_lotlip.captioning.image_files import ImageFile, falls_to, iterate_keys, read_files
+from modeling_lotlip.captioning.records import SCHEMA, Records, SeenKeys, open_database
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
@@ -69,22 +70,34 @@ def test_of_images_that_are_done_nothing_but_the_key_is_read(tmp_path, key_colum
     dataset = Dataset.from_dict(rows).cast_column("image", Image())
     keys = rows["url"] if key_column else [f"{index}.png" for index in range(4)]
     state = SimpleNamespace(num_processes=1, process_index=0)
-    known = KnownKeys()
-    for key in keys[:3]:
-        known.add_record("llava", key, None)
+    with open_database(tmp_path) as connection:
+        records = Records(connection, tmp_path, 10)
+        for key in keys[:3]:
+            records.add({**dict.fromkeys(SCHEMA.names), "key": key, "captioner": "llava"})
+        records.commit()
     for path in paths[:3]:
         os.unlink(path)
     read = []
     get = Dataset.__getitem__
     monkeypatch.setattr(Dataset, "__getitem__", lambda dataset, row: (read.append(row), get(dataset, row))[1])
-    photos = Photos(dataset, SourceArguments(dataset_name=str(tmp_path)), key_column, state, known)
-    (photo,) = photos.read("llava")
-    assert photo.key == keys[3] and photo.content and photo.url == rows["url"][3] and read == [3]
-    assert [photo.key for photo in photos.read("blip")] == keys and read == [3, 0, 1, 2, 3]
+    source = SourceArguments(dataset_name=str(tmp_path))
+
+    def read_all(captioner: str) -> list[ImageFile]:
+        with open_database(tmp_path) as connection:
+            return [*read_files(dataset, source, key_column, captioner, state, SeenKeys(connection), Counter())]
+
+    (file,) = read_all("llava")
+    assert file.key == keys[3] and file.content and file.url == rows["url"][3] and read == [3]
+    assert [file.key for file in read_all("blip")] == keys and read == [3, 0, 1, 2, 3]
 
 
-def test_rows_without_a_name_are_known_by_their_paths(tmp_path):
+def test_rows_without_a_name_are_known_by_their_paths():
     rows = {"__key__": ["a", None], "image": [None, {"bytes": b"", "path": "b.png"}]}
     dataset = Dataset.from_dict(rows, features=Features({"__key__": Value("string"), "image": Image(decode=False)}))
-    photos = Photos(dataset, SourceArguments(), None, SimpleNamespace(num_processes=1, process_index=0), KnownKeys())
-    assert [key for key, _ in photos.iterate_keys()] == ["a", "b.png"]
+    assert [key for key, _ in iterate_keys(dataset, SourceArguments(), None)] == ["a", "b.png"]
+
+
+def test_names_that_are_no_unicode_are_told_apart():
+    rows = [{"__key__": f"caf{byte}", "image": None} for byte in ("\udce9", "\udce8")]
+    dataset = IterableDataset.from_generator(lambda: iter(rows))
+    assert [key for key, _ in iterate_keys(dataset, SourceArguments(), None)] == ["caf\\udce9", "caf\\udce8"]
