@@ -111,8 +111,8 @@ def embed_with_text_model(name: str, texts: list[str], inference: InferenceArgum
         path = find_pretrained(name)
         has_towers = hasattr(AutoConfig.from_pretrained(path, **options), "text_config")
         if not has_towers:
-            if inference.backend == "openvino":
-                raise ValueError("it is no dual encoder, which `--backend openvino` is for")
+            if inference.backend == "openvino" or inference.dtype == "int8":
+                raise ValueError("it is no dual encoder, which `--backend openvino` and `--dtype int8` are for")
             if inference.truncate_dim is not None:
                 raise ValueError("it is no dual encoder, which `--truncate_dim` is for")
             model = AutoModel.from_pretrained(path, dtype=getattr(torch, inference.dtype), **options)

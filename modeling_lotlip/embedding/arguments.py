@@ -39,6 +39,11 @@ class LoadingArguments(Arguments):
 class InferenceArguments(LoadingArguments):
     """How a dual encoder is run."""
 
+    dtype: str = argument(
+        "float32",
+        "The precision of the computation. int8 is for a CPU, by OpenVINO: texts in 8 bits, images in bfloat16.",
+        choices=(*DTYPES, "int8"),
+    )
     backend: str = argument(
         "auto",
         "What computes embeddings: PyTorch, or on a CPU OpenVINO, which is faster. Default: OpenVINO where it is "

@@ -118,7 +118,7 @@ def load_model(
     check_device(inference.device)
     if isinstance(inference, InferenceArguments):
         check_backend(inference)
-    dtype = getattr(torch, inference.dtype)
+    dtype = torch.float32 if inference.dtype == "int8" else getattr(torch, inference.dtype)
     try:
         path = find_pretrained(model_name_or_path)
         if inference.trust_remote_code:
@@ -147,7 +147,7 @@ def load_model(
     processor.tokenizer.model_max_length = text_limit(model, processor)
     model = model.to(inference.device or PartialState().device).eval()
     if isinstance(inference, InferenceArguments):
-        model.embedding_backend = choose_backend(model, inference)
+        model.embedding_backend = choose_backend(model, processor, inference)
         model.truncate_dim = inference.truncate_dim
         check_truncate_dim(model, processor, f"--{argument} {model_name_or_path}")
     return model, processor
@@ -197,29 +197,34 @@ def check_backend(inference: InferenceArguments) -> None:
         `ValueError`: if backend and precision exclude each other.
         `ImportError`: if it is not installed.
     """
-    if inference.backend != "openvino":
-        return
-    if inference.dtype == "float16":
-        raise ValueError("`--dtype float16` is not for `--backend openvino`: name float32 or bfloat16.")
-    if find_spec("openvino") is None:
+    if inference.backend == "torch" and inference.dtype == "int8":
+        raise ValueError("`--dtype int8` is not for `--backend torch`: leave the backend out, or name `openvino`.")
+    if inference.backend == "openvino" and inference.dtype == "float16":
+        raise ValueError("`--dtype float16` is not for `--backend openvino`: name float32, bfloat16 or int8.")
+    if inference.dtype == "int8" and find_spec("nncf") is None:
+        raise ImportError('`--dtype int8` needs nncf: `pip install "lotlip[int8]"` brings it.')
+    if inference.backend == "openvino" and find_spec("openvino") is None:
         raise ImportError('`--backend openvino` needs openvino: `pip install "lotlip[openvino]"` brings it.')
 
 
-def choose_backend(model: PreTrainedModel, inference: InferenceArguments) -> "OpenvinoBackend | None":
+def choose_backend(
+    model: PreTrainedModel, processor: ProcessorMixin, inference: InferenceArguments
+) -> "OpenvinoBackend | None":
     """
     What computes the embeddings of a model in place of PyTorch, if anything does.
 
     Raises:
         `ValueError`: if what is asked for cannot compute it.
     """
-    from .openvino import OpenvinoBackend, find_obstacle
+    from .openvino import OpenvinoBackend, find_obstacle, make_calibration
 
-    is_required = inference.backend == "openvino"
+    is_required = inference.backend == "openvino" or inference.dtype == "int8"
     if not is_required:
         can = inference.backend == "auto" and inference.dtype != "float16" and find_spec("openvino") is not None
         if not can or find_obstacle(model) is not None:
             return None
-    return OpenvinoBackend(model, inference.dtype, is_required)
+    calibration = make_calibration(processor, inference.max_length) if inference.dtype == "int8" else None
+    return OpenvinoBackend(model, inference.dtype, is_required, calibration)
 
 
 def check_device(device: str | None) -> None:

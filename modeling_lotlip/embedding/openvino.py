@@ -7,15 +7,20 @@ What is computed is checked against PyTorch whenever a tower is loaded. Gradient
 with PyTorch.
 """
 
+import contextlib
 import copy
 import logging
 import os
+import random
+import sys
 import time
 import warnings
 from collections.abc import Callable
 from functools import cache, cached_property
+from importlib import import_module, resources
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -24,10 +29,11 @@ from datasets.fingerprint import Hasher
 from huggingface_hub.constants import HF_ASSETS_CACHE
 from huggingface_hub.utils import WeakFileLock
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ProcessorMixin
 
 from .. import __version__
 from ..output_folder import atomic_write
+from .batches import tokenize
 from .families import find_family
 from .models import hash_weights
 from .token_wise import is_token_wise
@@ -36,7 +42,7 @@ from .token_wise import is_token_wise
 logger = logging.getLogger(__name__)
 
 # The precisions that a tower can be computed in here, and the least cosine to PyTorch of a tower that is right
-LEAST_COSINES = {"float32": 1 - 1e-6, "bfloat16": 0.99}
+LEAST_COSINES = {"float32": 1 - 1e-6, "bfloat16": 0.99, "int8": 0.9}
 # PyTorch computes this long before a tower is converted, which takes about as long
 SECONDS_OF_TORCH = 10.0
 # Characters of OpenVINO's messages, which may go on for pages
@@ -47,16 +53,17 @@ class ConversionError(ValueError):
     """OpenVINO does not compute a tower, or not as PyTorch does."""
 
 
-@cache
-def import_openvino():
-    """OpenVINO. When it is imported it reports that to Intel, by a fork of this process, unless it is in a CI job."""
+def import_silently(name: str) -> ModuleType:
+    """
+    OpenVINO or NNCF. When they are imported they report that to Intel, by a fork of this process, unless they believe
+    to be in a CI job.
+    """
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
     try:
-        import openvino
+        return import_module(name)
     finally:
         os.environ.pop("CI") if before is None else os.environ.update(CI=before)
-    return openvino
 
 
 @cache
@@ -65,7 +72,21 @@ def get_core():
     OpenVINO's runtime, the same until the process ends. The first one gives signal handlers a stack, and takes it away
     when it goes: the next signal, such as that of a child process that has ended, would end this process.
     """
-    return import_openvino().Core()
+    return import_silently("openvino").Core()
+
+
+def make_calibration(processor: ProcessorMixin, max_length: int | None = None) -> list[dict[str, torch.Tensor]]:
+    """
+    The tokens of the texts that calibrate int8, always the same, so that an embedding depends on no other text: sixty
+    of one to six sentences, and as many of words of the vocabulary, for models of other languages.
+    """
+    file = resources.files(__package__).joinpath("background_texts.txt")
+    sentences = file.read_text(encoding="utf-8").splitlines()
+    texts = [" ".join(sentences[place : place + 1 + place % 6]) for place in range(len(sentences))]
+    words = {token.strip("\u2581\u0120").removesuffix("</w>") for token in processor.tokenizer.get_vocab()}
+    words, generator = sorted(filter(str.isalpha, words)), random.Random(0)
+    texts += [" ".join(generator.choices(words, k=1 + place)) for place in range(len(sentences))]
+    return [dict(tokenize(processor, [text], max_length)) for text in texts]
 
 
 def find_obstacle(model: PreTrainedModel) -> str | None:
@@ -119,6 +140,8 @@ class OpenvinoTower:
 
     def __init__(self, backend: "OpenvinoBackend", kind: str, compute: Callable):
         self.backend, self.kind, self.torch_compute = backend, kind, compute
+        # images stay in bfloat16: ranges of some images do not fit others
+        self.precision = "bfloat16" if backend.dtype == "int8" and kind == "image" else backend.dtype
         self.seconds = 0.0  # that PyTorch has computed
         self.shapes = None  # of a row of each input, without the length of texts
         self.compiled = None
@@ -164,16 +187,16 @@ class OpenvinoTower:
         Raises:
             `ConversionError`: if OpenVINO cannot, or computes something else.
         """
-        openvino = import_openvino()
-        folder = self.backend.cache_dir / Hasher.hash((self.backend.key, self.kind, self.shapes))
-        precision = self.backend.dtype
+        openvino = import_silently("openvino")
+        key = (self.backend.key, self.kind, self.shapes, self.precision == "int8")
+        folder = self.backend.cache_dir / Hasher.hash(key)
         try:
             self.convert_once(folder, inputs)
             self.compiled = get_core().compile_model(
                 folder / "tower.xml",
                 "CPU",
                 {
-                    "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+                    "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32",
                     "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                     "PERFORMANCE_HINT": "LATENCY",
                     "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
@@ -182,7 +205,7 @@ class OpenvinoTower:
             for batch in (sample_inputs(inputs, 3), inputs):
                 features, expected = self.run(batch), self.run_torch(batch)
                 cosine = torch.cosine_similarity(features.double(), expected.double(), dim=-1).min().item()
-                if not cosine >= LEAST_COSINES[precision]:
+                if not cosine >= LEAST_COSINES[self.precision]:
                     raise RuntimeError(f"an embedding has a cosine of {cosine:.6f} to PyTorch's")
             return features
         except OSError as error:
@@ -206,11 +229,13 @@ class OpenvinoTower:
                 logger.warning(f"Converting the {self.kind} tower for OpenVINO, once, to `{folder}`.")
                 with atomic_write(folder) as partial:
                     partial.mkdir()
-                    import_openvino().save_model(self.convert(inputs), partial / "tower.xml", compress_to_fp16=False)
+                    import_silently("openvino").save_model(
+                        self.convert(inputs), partial / "tower.xml", compress_to_fp16=False
+                    )
 
     def convert(self, inputs: dict[str, torch.Tensor]):
         """The tower as a model of OpenVINO in float32, with any number of rows and, of texts, any length."""
-        openvino = import_openvino()
+        openvino = import_silently("openvino")
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
         if self.kind == "image" and (set(inputs) != {"pixel_values"} or inputs["pixel_values"].dim() != 4):
@@ -236,7 +261,15 @@ class OpenvinoTower:
                 library.setLevel(level)
         shapes = [openvino.PartialShape([-1, *(self.shapes[name] or [-1])]) for name in names]
         converted.reshape(dict(enumerate(shapes)))
-        return converted
+        return self.quantize(converted) if self.precision == "int8" else converted
+
+    def quantize(self, converted):
+        """The text tower in int8 by NNCF: ranges of activations from texts, smooth quantisation of a transformer."""
+        nncf = import_silently("nncf")
+        logging.getLogger("nncf").setLevel(logging.ERROR)  # `nncf.set_log_level` sets the handlers of others, too
+        samples = [[tensor.numpy() for tensor in in_order(tokens)] for tokens in self.backend.calibration]
+        with contextlib.redirect_stdout(sys.stderr):
+            return nncf.quantize(converted, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER)
 
 
 class OpenvinoBackend:
@@ -247,11 +280,13 @@ class OpenvinoBackend:
         model (`PreTrainedModel`):
             The dual encoder.
         dtype (`str`):
-            The precision: `"float32"` or `"bfloat16"`. On a processor without instructions for bfloat16, that is
-            computed in float32.
+            The precision: `"float32"`, `"bfloat16"` or `"int8"`. On a processor without instructions for bfloat16,
+            that is computed in float32.
         is_required (`bool`):
             Whether OpenVINO computes from the first text or image on, and raises an error if it cannot. Otherwise
             PyTorch starts, and keeps what OpenVINO cannot compute.
+        calibration (`list[dict[str, torch.Tensor]]`, *optional*):
+            For int8: see [`make_calibration`].
         cache_dir (`Path`, *optional*):
             Where converted towers are kept. Default: `assets/lotlip/openvino` in the cache of the Hub.
 
@@ -259,12 +294,19 @@ class OpenvinoBackend:
         `ValueError`: if the model cannot be computed.
     """
 
-    def __init__(self, model: PreTrainedModel, dtype: str, is_required: bool, cache_dir: Path | None = None):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        dtype: str,
+        is_required: bool,
+        calibration: list[dict[str, torch.Tensor]] | None = None,
+        cache_dir: Path | None = None,
+    ):
         if (obstacle := find_obstacle(model)) is not None:
             raise ConversionError(
                 f"OpenVINO cannot compute this {type(model).__name__}: {obstacle}. Use `--backend torch`."
             )
-        self.model, self.dtype, self.is_required = model, dtype, is_required
+        self.model, self.dtype, self.is_required, self.calibration = model, dtype, is_required, calibration
         self.cache_dir = Path(HF_ASSETS_CACHE, "lotlip", "openvino") if cache_dir is None else cache_dir
         self.towers = {}
 
@@ -282,5 +324,5 @@ class OpenvinoBackend:
         """Of what model a converted tower is."""
         config = self.model.config.to_dict()
         config = {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")}
-        versions = (__version__, transformers.__version__, import_openvino().__version__)
+        versions = (__version__, transformers.__version__, import_silently("openvino").__version__)
         return Hasher.hash((type(self.model).__name__, repr(config), hash_weights(self.model), versions))

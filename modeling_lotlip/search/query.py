@@ -261,7 +261,7 @@ def embed_query(
 
 def embed_background(model: PreTrainedModel, processor: ProcessorMixin) -> torch.Tensor:
     """The normalised embeddings (num_texts, dim) of texts that fit no picture, by which a search knows its line."""
-    texts = resources.files(__package__).joinpath("background_texts.txt").read_text(encoding="utf-8")
+    texts = resources.files("modeling_lotlip.embedding").joinpath("background_texts.txt").read_text(encoding="utf-8")
     return embed_corpus(model, processor, texts.splitlines()).float().cpu()
 
 

@@ -237,12 +237,38 @@ def test_only_where_it_is_asked_for(family_folders):
     assert not load(folder)[0].embedding_backend.is_required
 
 
+def test_int8_depends_on_no_other_text(family_folders, cache):
+    """It is calibrated on texts of its own, once for a model. Images are bfloat16."""
+    folder = family_folders("lotlip")
+    plain, processor = load(folder, backend="torch")
+    model, _ = load(folder, dtype="int8")
+    assert dtype_name(model) == "int8" and model.dtype == torch.float32
+    texts = [" ".join((WORDS * 4)[start : start + length]) for start in range(8) for length in range(1, 41)]
+    embeds, expected = (embed_texts(each, tokenize(processor, texts)) for each in (model, plain))
+    cosines = (embeds * expected).sum(dim=-1)
+    # ranges are rough where a tower has 32 dimensions: `examples/benchmarks/backends.py` measures a trained one
+    assert 0.8 < cosines.min() < 1 - 1e-5 and cosines.mean() > 0.98
+    (tower,) = cache.glob("*/tower.xml")
+    stamp = tower.stat().st_mtime_ns
+    again, _ = load(folder, dtype="int8")
+    torch.testing.assert_close(embed_texts(again, tokenize(processor, texts[:1])), embeds[:1], rtol=0, atol=1e-3)
+    assert tower.stat().st_mtime_ns == stamp
+    images = (
+        embed(each, processor, "image", 3) for each in (model, load(folder, backend="openvino", dtype="bf16")[0])
+    )
+    torch.testing.assert_close(*images, rtol=0, atol=0.02)
+
+
 def test_excluded_pairs_and_a_missing_package(family_folders, monkeypatch):
     with pytest.raises(ValueError, match="`--dtype float16` is not for `--backend openvino`"):
         load(family_folders("lotlip"), backend="openvino", dtype="float16")
+    with pytest.raises(ValueError, match="`--dtype int8` is not for `--backend torch`"):
+        load(family_folders("lotlip"), backend="torch", dtype="int8")
     with pytest.raises(ValueError, match="--backend must be one of auto, torch, openvino, got onnx"):
         InferenceArguments(backend="onnx")
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"needs openvino: `pip install \"lotlip\[openvino\]\"`"):
         load(family_folders("lotlip"), backend="openvino")
+    with pytest.raises(ImportError, match=r"needs nncf: `pip install \"lotlip\[int8\]\"`"):
+        load(family_folders("lotlip"), dtype="int8")
     assert load(family_folders("lotlip"))[0].embedding_backend is None
