@@ -183,14 +183,8 @@ class ObjectiveArguments(Arguments):
     )
     min_crop_scale: float | None = argument(
         None,
-        "Smallest part of an image that is cut out. Default: 0.9, and 1 (all of it) for drawn scenes and for a frozen "
-        "image tower without --num_views.",
-        compared_on_resume=True,
-    )
-    num_views: int | None = argument(
-        None,
-        "Random crops of an image that a frozen image tower sees, in turns. Default: the image as it is.",
-        least=1,
+        "Smallest part of an image that is cut out, at random. Default: 0.9, and 1 (all of it) for drawn scenes and "
+        "for a frozen image tower.",
         compared_on_resume=True,
     )
     matryoshka_dims: list[int] | None = argument(
@@ -391,14 +385,13 @@ class TrainArguments(
         is_frozen = self.freeze_vision_model
         if is_frozen is None:
             is_frozen = self.model_name_or_path is not None or self.vision_model_name_or_path is not None
-        if is_frozen and self.num_views is None and self.min_crop_scale not in (None, 1):
+        if is_frozen and self.min_crop_scale not in (None, 1):
             raise ValueError(
                 f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees images as they "
-                "are. Give --num_views, the number of crops, or --no_freeze_vision_model."
+                "are. Give --no_freeze_vision_model."
             )
         if self.min_crop_scale is None:
-            is_whole = self.dataset_name is None or (is_frozen and self.num_views is None)
-            self.min_crop_scale = 1.0 if is_whole else 0.9
+            self.min_crop_scale = 1.0 if self.dataset_name is None or is_frozen else 0.9
         if self.streaming and self.dataset_name is None:
             raise ValueError("--streaming needs --dataset_name: the drawn scenes are no stream.")
         if self.streaming and self.max_train_steps is None:

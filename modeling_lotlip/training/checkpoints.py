@@ -45,8 +45,8 @@ class TrainingState:
     evaluated_step: int = -1
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
-    counts: dict[str, int] = field(default_factory=dict)  # of samples, of all processes: see `SampleCounts`
-    bad_causes: dict[str, int] = field(default_factory=dict)
+    # of all processes, the states of `RowCounts`: of rows, and of hard negatives
+    counts: dict[str, dict] = field(default_factory=dict)
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

@@ -28,7 +28,7 @@ from ..embedding.models import hash_weights
 from ..embedding.token_wise import is_token_wise
 from ..terminal import progress_bar
 from .arguments import TrainArguments
-from .samples import BadSamples, CaptionedImages, describe_bad_image
+from .samples import CaptionedImages, SampleCounts, describe_bad_image
 
 
 logger = logging.getLogger(__name__)
@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 
 class ImageFeatures:
     """
-    The output of an image tower for every view of every image, read from a memory-mapped file; not a number where the
-    image could not be read.
+    The output of an image tower for every image, read from a memory-mapped file; not a number where the image could
+    not be read.
 
     Args:
         path (`Path`):
-            A `.npy` file of shape `(images, views, ...)`, as `cache_image_features` writes it.
+            A `.npy` file of shape `(images, ...)`, as `cache_image_features` writes it.
 
     Example:
 
@@ -49,9 +49,9 @@ class ImageFeatures:
     >>> import numpy as np
     >>> from modeling_lotlip.training.image_features import ImageFeatures
 
-    >>> np.save("features.npy", np.arange(12, dtype=np.float32).reshape(3, 2, 2))
-    >>> ImageFeatures("features.npy")[2, 1]
-    tensor([10., 11.])
+    >>> np.save("features.npy", np.arange(6, dtype=np.float32).reshape(3, 2))
+    >>> ImageFeatures("features.npy")[2]
+    tensor([4., 5.])
     ```"""
 
     def __init__(self, path: Path):
@@ -61,46 +61,41 @@ class ImageFeatures:
         except ValueError as error:
             raise ValueError(f"The image features in {path} are damaged ({error}): delete the file.") from error
 
-    def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
-        return torch.from_numpy(self.features[key].copy())
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.from_numpy(self.features[index].copy())
 
     def __reduce__(self):
         return ImageFeatures, (self.path,)  # a worker maps the file too: pickled, it would be read into memory
 
 
-class Views(Dataset):
-    """Preprocessed views of images by their number, image by image."""
+class PreprocessedImages(Dataset):
+    """Preprocessed images by their number."""
 
     def __init__(
-        self,
-        load_image: Callable[[int, int], PIL.Image.Image],
-        image_processor: BaseImageProcessor,
-        numbers: list[int],
-        num_views: int,
+        self, load_image: Callable[[int], PIL.Image.Image], image_processor: BaseImageProcessor, numbers: list[int]
     ):
         self.load_image = load_image
         self.image_processor = image_processor
         self.numbers = numbers
-        self.num_views = num_views
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, position: int) -> tuple[int, torch.Tensor | None, tuple[str, str] | None]:
-        """The number of a view, and its pixel values or why it has none."""
+        """The number of an image, and its pixel values or why it has none."""
         number = self.numbers[position]
         try:
-            image = self.load_image(*divmod(number, self.num_views))
+            image = self.load_image(number)
         except ValueError as error:
             return number, None, describe_bad_image(error)
         return number, self.image_processor(image, return_tensors="pt")["pixel_values"][0], None
 
 
-def collate(views: list[tuple]) -> tuple[list[int], torch.Tensor, list[int], list[tuple[str, str] | None]]:
-    """The numbers and pixel values of views, the numbers of those without any, and what is bad of each view."""
-    numbers = [number for number, _, bad in views if bad is None]
-    pixel_values = torch.stack([values for _, values, bad in views if bad is None]) if numbers else torch.empty(0)
-    return numbers, pixel_values, [number for number, _, bad in views if bad], [bad for *_, bad in views]
+def collate(images: list[tuple]) -> tuple[list[int], torch.Tensor, list[int], list[tuple[str, str] | None]]:
+    """The numbers and pixel values of images, the numbers of those without any, and what is bad of each image."""
+    numbers = [number for number, _, bad in images if bad is None]
+    pixel_values = torch.stack([values for _, values, bad in images if bad is None]) if numbers else torch.empty(0)
+    return numbers, pixel_values, [number for number, _, bad in images if bad], [bad for *_, bad in images]
 
 
 def cache_samples(
@@ -120,11 +115,7 @@ def cache_samples(
         processor.image_processor,
         samples.load_image,
         len(dataset),
-        samples.num_views,
-        data_key=(
-            compute_fingerprint(dataset, args.image_column),
-            (args.seed, args.min_crop_scale) if samples.crop is not None else None,
-        ),
+        data_key=compute_fingerprint(dataset, args.image_column),
         folder=args.image_features_dir or Path(HF_HOME) / "lotlip" / "image_features",
         accelerator=accelerator,
         batch_size=args.per_device_eval_batch_size,
@@ -142,9 +133,8 @@ def cache_samples(
 def cache_image_features(
     vision_model: PreTrainedModel,
     image_processor: BaseImageProcessor,
-    load_image: Callable[[int, int], PIL.Image.Image],
+    load_image: Callable[[int], PIL.Image.Image],
     num_images: int,
-    num_views: int,
     data_key: object,
     folder: Path,
     accelerator: Accelerator,
@@ -155,7 +145,7 @@ def cache_image_features(
     max_bad_in_a_row: int = 100,
 ) -> ImageFeatures:
     """
-    Runs an image tower over every view of every image, unless a file in `folder` has its output already.
+    Runs an image tower over every image, unless a file in `folder` has its output already.
 
     The file is named after a hash of the tower, the preprocessing, the precision and the data. The processes share the
     work. A stopped pass resumes where it stopped.
@@ -165,20 +155,18 @@ def cache_image_features(
             The tower.
         image_processor (`BaseImageProcessor`):
             Its preprocessing.
-        load_image (`Callable[[int, int], PIL.Image.Image]`):
-            Gives a view of an image, always the same, from the number of the image and that of the view.
+        load_image (`Callable[[int], PIL.Image.Image]`):
+            Gives an image from its number.
         num_images (`int`):
             The number of images.
-        num_views (`int`):
-            The number of views of each.
         data_key (`object`):
-            Says which images and views these are: it changes when any of them does.
+            Says which images these are: it changes when any of them does.
         folder (`Path`):
             The folder of the files.
         accelerator (`Accelerator`):
             The processes, and the precision.
         batch_size (`int`, *optional*, defaults to 64):
-            Views in a batch.
+            Images in a batch.
         num_workers (`int`, *optional*, defaults to 0):
             Processes that load and preprocess.
         output (`str`, *optional*, defaults to `"pooler_output"`):
@@ -200,21 +188,20 @@ def cache_image_features(
         preprocessing,
         accelerator.mixed_precision,
         num_images,
-        num_views,
         output,
     )
     key = Hasher.hash((hash_weights(vision_model), settings, data_key))
     path = folder / f"{key}.npy"
-    shape = (num_images, num_views, vision_model.config.hidden_size)
+    shape = (num_images, vision_model.config.hidden_size)
     if output == "last_hidden_state":
-        shape = (*shape[:2], vision_model.embeddings.position_embeddings.shape[1], shape[2])
+        shape = (num_images, vision_model.embeddings.position_embeddings.shape[1], shape[1])
     folder.mkdir(parents=True, exist_ok=True)
     # of two runs that want the same file the second waits for the first
     lock = FileLock(path.with_suffix(".lock")) if accelerator.is_main_process else nullcontext()
     with lock:
         (is_there,) = broadcast_object_list([path.exists()])
         if not is_there:
-            own_views = math.ceil(num_images * num_views / accelerator.num_processes)
+            num_samples = math.ceil(num_images / accelerator.num_processes)
             _make(
                 vision_model,
                 image_processor,
@@ -225,7 +212,7 @@ def cache_image_features(
                 batch_size,
                 num_workers,
                 output,
-                BadSamples(max_bad_fraction, max_bad_in_a_row * num_views, own_views),
+                SampleCounts(max_bad_fraction, max_bad_in_a_row, num_samples),
             )
     accelerator.wait_for_everyone()
     return ImageFeatures(path)
@@ -234,14 +221,14 @@ def cache_image_features(
 def _make(
     vision_model: PreTrainedModel,
     image_processor: BaseImageProcessor,
-    load_image: Callable[[int, int], PIL.Image.Image],
+    load_image: Callable[[int], PIL.Image.Image],
     path: Path,
     shape: tuple[int, ...],
     accelerator: Accelerator,
     batch_size: int,
     num_workers: int,
     output: str,
-    bad_views: BadSamples,
+    counts: SampleCounts,
 ) -> None:
     """Makes the file, or what is missing of it."""
     partial, done_path = path.with_suffix(".partial"), path.with_suffix(".done")
@@ -251,10 +238,10 @@ def _make(
         if needed > free:
             raise ValueError(
                 f"The image features need {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left. Name "
-                "another folder (`--image_features_dir`), or fewer `--num_views`."
+                "another folder (`--image_features_dir`)."
             )
         np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-        np.lib.format.open_memmap(done_path, mode="w+", dtype=bool, shape=shape[:2])
+        np.lib.format.open_memmap(done_path, mode="w+", dtype=bool, shape=shape[:1])
     accelerator.wait_for_everyone()
     if not done_path.exists():
         raise ValueError(
@@ -271,7 +258,7 @@ def _make(
         batch_size,
         num_workers,
         output,
-        bad_views,
+        counts,
     )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -284,29 +271,27 @@ def _make(
 def _compute(
     vision_model: PreTrainedModel,
     image_processor: BaseImageProcessor,
-    load_image: Callable[[int, int], PIL.Image.Image],
+    load_image: Callable[[int], PIL.Image.Image],
     partial: Path,
     done_path: Path,
     accelerator: Accelerator,
     batch_size: int,
     num_workers: int,
     output: str,
-    bad_views: BadSamples,
+    counts: SampleCounts,
 ) -> None:
-    """Fills in this process's part of the views that are not yet done."""
+    """Fills in this process's part of the images that are not yet done."""
     features, done = (np.load(file, mmap_mode="r+") for file in (partial, done_path))
-    num_views = done.shape[1]
-    features, done = features.reshape(-1, *features.shape[2:]), done.reshape(-1)
     missing = np.flatnonzero(~done).tolist()
     accelerator.wait_for_everyone()  # all have seen what is missing before any of it is done
 
     # the processes of the first node: the pages of a mapped file must not be shared among nodes
     num_sharing = min(accelerator.num_processes, int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)))
     own = missing[accelerator.process_index :: num_sharing] if accelerator.process_index < num_sharing else []
-    views = Views(load_image, image_processor, own, num_views)
-    loader = DataLoader(views, batch_size, num_workers=num_workers, collate_fn=collate, generator=torch.Generator())
+    images = PreprocessedImages(load_image, image_processor, own)
+    loader = DataLoader(images, batch_size, num_workers=num_workers, collate_fn=collate, generator=torch.Generator())
     with progress_bar(
-        total=len(own), desc="Image features", unit=" views", disable=not accelerator.is_local_main_process
+        total=len(own), desc="Image features", unit=" images", disable=not accelerator.is_local_main_process
     ) as progress:
         for numbers, pixel_values, unreadable, bad in loader:
             if numbers:
@@ -316,5 +301,6 @@ def _compute(
             features[unreadable] = np.nan
             features.flush()  # what is marked as done is on the disk
             done[numbers + unreadable] = True
-            bad_views.count(bad)
+            for reason in bad:
+                counts.count("", reason)
             progress.update(len(bad))

@@ -5,7 +5,7 @@
 import math
 
 from PIL.Image import Resampling
-from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig
+from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
 from transformers.utils import logging
 
 from .. import LotlipImageProcessor
@@ -68,6 +68,23 @@ def make_image_processor(
     shortest_edge = round(max(height, width) * settings.pop("margin", 1.0))
     crop_size = {"height": height, "width": width}
     return LotlipImageProcessor(size={"shortest_edge": shortest_edge}, crop_size=crop_size, **(settings | own))
+
+
+def find_image_size(image_processor: BaseImageProcessor) -> tuple[int, int]:
+    """
+    Height and width of what an image processor makes of any image.
+
+    Raises:
+        `ValueError`: if it has no one size.
+    """
+    size = image_processor.crop_size if getattr(image_processor, "do_center_crop", False) else image_processor.size
+    size = {} if size is None else dict(size)
+    if not size.get("height") or not size.get("width"):
+        raise ValueError(
+            f"Images of `{type(image_processor).__name__}` cannot be cropped at random: it makes images of several "
+            "sizes. Give `--min_crop_scale 1`."
+        )
+    return size["height"], size["width"]
 
 
 def read_settings(name: str) -> dict:

@@ -24,8 +24,7 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.loading import get_columns, leave_signals_to_the_main_process, load_split
-from ..data.reader import RowReader
-from ..data.side_captions import UnmatchedKeys
+from ..data.reader import RowCounts, RowReader
 from ..files import write_json
 from ..output_folder import OutputFolder, delete
 from ..signals import StopSignal
@@ -50,11 +49,12 @@ from .checkpoints import (
 from .dual_encoder import ContrastiveModel
 from .evaluation import EvaluationData, check_overlap, evaluate_model, format_results, load_evaluation_data
 from .image_features import cache_samples
+from .image_processors import find_image_size
 from .models import build_model, gather_model
 from .monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
 from .objectives import choose_objective
 from .processes import fail_together, largest_of_all, next_together
-from .samples import BadSamples, CaptionedImages, HardNegatives, SampleCollator
+from .samples import NUM_AWAITED, CaptionedImages, SampleCollator, SampleCounts
 from .saving import check_services, is_best, push_model, save_model, save_model_somewhere
 from .step import StepResult, parameter_groups, train_step
 
@@ -76,9 +76,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]
     state: TrainingState
-    bad_samples: BadSamples
-    unmatched_keys: UnmatchedKeys
-    hard_negatives: HardNegatives
+    counts: SampleCounts
     throughput: Throughput
 
 
@@ -159,18 +157,14 @@ def load_training_data(args: TrainArguments, accelerator: Accelerator) -> tuple[
 
 
 def make_samples(
-    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader, model: PreTrainedModel
+    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader, processor: ProcessorMixin
 ) -> CaptionedImages:
     """Images, or random crops of them, with captions drawn for them."""
     crop = None
-    if (args.num_views or not args.freeze_vision_model) and args.min_crop_scale < 1:
-        crop = RandomResizedCrop(
-            model.vision_model.embeddings.image_size,
-            scale=(args.min_crop_scale, 1.0),
-            interpolation=InterpolationMode.BICUBIC,
-        )
-    num_views = (args.num_views or 1) if args.freeze_vision_model else None
-    return CaptionedImages(dataset, reader, args, args.seed, crop, num_views)
+    if not args.freeze_vision_model and args.min_crop_scale < 1:
+        scale, interpolation = (args.min_crop_scale, 1.0), InterpolationMode.BICUBIC
+        crop = RandomResizedCrop(find_image_size(processor.image_processor), scale, interpolation=interpolation)
+    return CaptionedImages(dataset, reader, args, args.seed, crop)
 
 
 def make_loader(
@@ -190,7 +184,7 @@ def make_loader(
     return DataLoader(
         samples,
         batch_sampler=sampler,
-        collate_fn=SampleCollator(processor, args.max_length, args.hard_negatives),
+        collate_fn=SampleCollator(processor, args.max_length, args.hard_negatives, samples.crop is not None),
         num_workers=args.dataloader_num_workers,
         persistent_workers=args.dataloader_num_workers > 0,
         worker_init_fn=leave_signals_to_the_main_process,
@@ -240,7 +234,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     trained = ContrastiveModel(model)
     args.max_length, args.freeze_vision_model = processor.tokenizer.model_max_length, trained.is_vision_frozen
     args.matryoshka_dims = getattr(model.config, "matryoshka_dims", None)
-    samples = make_samples(args, dataset, reader, model)
+    samples = make_samples(args, dataset, reader, processor)
     loader = make_loader(args, dataset, samples, processor, accelerator)
     optimizer, schedule = make_optimizer(args, trained, loader)
     check_room(args, model)
@@ -293,9 +287,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         optimizer,
         schedule,
         state,
-        bad_samples=BadSamples(args.max_bad_fraction, args.max_bad_in_a_row, samples_per_process),
-        unmatched_keys=UnmatchedKeys(),
-        hard_negatives=HardNegatives(),
+        counts=SampleCounts(args.max_bad_fraction, args.max_bad_in_a_row, samples_per_process),
         throughput=Throughput(),
     )
 
@@ -333,7 +325,7 @@ def train(training: Training) -> None:
                 return
             if item is None:
                 state.epoch, state.batch, is_epoch_begun = state.epoch + 1, 0, False
-                training.unmatched_keys.check()
+                sum_counts(training)["rows"].check_matched()
                 is_checkpoint_due = args.checkpointing_steps == "epoch"
             else:
                 result = take_step(training, *item)
@@ -351,13 +343,20 @@ def train(training: Training) -> None:
 
 
 def count_samples(training: Training) -> Iterator[tuple[dict[str, torch.Tensor], list[str]]]:
-    """The batches of what is left of an epoch, their samples counted."""
+    """The batches of what is left of an epoch with the names of their samples, which are counted."""
     for batch, report in training.loader:
         training.throughput.count(batch)
-        training.bad_samples.count(report["bad"])
-        training.unmatched_keys.count(report["unmatched"])
-        training.hard_negatives.count(report["hard_negatives"])
-        yield batch, report["name"]
+        for name, bad, unmatched in report["read"]:
+            training.counts.count(name, bad, unmatched)
+        training.counts.count_hard_negatives(report["names"][0], report["hard_negatives"])
+        yield batch, report["names"]
+
+
+def sum_counts(training: Training) -> dict[str, RowCounts]:
+    """What became of all rows and hard negatives of the run, of all processes and all its starts."""
+    counts = {"rows": training.counts.rows, "hard_negatives": training.counts.hard_negatives}
+    earlier = {name: RowCounts(**state) for name, state in training.state.counts.items()}
+    return {name: earlier.get(name, RowCounts()) + own.sum_over_processes() for name, own in counts.items()}
 
 
 def take_step(training: Training, batch: dict[str, torch.Tensor], names: list[str]) -> StepResult:
@@ -416,6 +415,9 @@ def measure(training: Training, result: StepResult) -> str:
     """Logs what is measured of a step; gives what the progress bar shows."""
     accelerator = training.accelerator
     model = accelerator.unwrap_model(training.model).model
+    rows = sum_counts(training)["rows"]
+    if rows.num_rows >= NUM_AWAITED:
+        rows.check_matched()
     measured = {
         "loss": result.loss.loss.item(),
         "learning_rate": training.schedule(training.state.step),
@@ -424,7 +426,7 @@ def measure(training: Training, result: StepResult) -> str:
         **training.throughput.measure(accelerator),
         "memory_gb": peak_memory(accelerator.device),
         "skipped_steps": training.state.skipped_steps,
-        "bad_samples": training.bad_samples.sum_over_processes(training.state.bad_causes)[0].total(),
+        "bad_samples": sum(rows.left_out.values()),
     }
     measured |= measure_slots(result.loss.slot_losses, model.config.text_config.num_corner_tokens)
     accelerator.log(measured, step=training.state.step)
@@ -463,8 +465,8 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
 
 def save(training: Training) -> None:
     """A checkpoint, from which the run can be resumed."""
-    bad_causes, _ = training.bad_samples.sum_over_processes(training.state.bad_causes)
-    state, args = replace(training.state, bad_causes=dict(bad_causes)), training.args
+    counts = {name: total.state_dict() for name, total in sum_counts(training).items()}
+    state, args = replace(training.state, counts=counts), training.args
     save_checkpoint(training.accelerator, args.output_dir, state, training.settings, args.checkpoints_total_limit)
 
 
@@ -481,15 +483,9 @@ def end_early(training: Training, stop_number: int) -> None:
 def finish(training: Training) -> None:
     """Saves and evaluates the trained model, and says what was wrong with the data."""
     args, accelerator = training.args, training.accelerator
-    causes, by_process = training.bad_samples.sum_over_processes(training.state.bad_causes)
-    if causes:
-        logger.warning(f"{causes.total()} bad samples were skipped: {dict(causes)}; by process {by_process}.")
-    unmatched_keys = UnmatchedKeys.sum(gather_object([training.unmatched_keys]))
-    if unmatched_keys.num_unmatched:
-        logger.warning(unmatched_keys)
-    hard_negatives = HardNegatives.sum(gather_object([training.hard_negatives]))
-    if hard_negatives.num_absent:
-        logger.warning(hard_negatives)
+    for name, total in sum_counts(training).items():
+        if total.left_out or total.num_unmatched:
+            logger.warning(f"Of the {name.replace('_', ' ')} of this training, {total}")
     model = gather(training)
     if accelerator.is_main_process:  # before the evaluation, which may meet a broken image
         try:

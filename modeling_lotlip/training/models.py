@@ -64,10 +64,8 @@ def build_model(
         raise ValueError("`--no_corner_attention_mask` is for a model with corner tokens, and this one has none.")
 
     is_frozen = args.freeze_vision_model if args.freeze_vision_model is not None else has_pretrained_vision
-    if not is_frozen and (args.cache_image_features or args.num_views):
-        raise ValueError("`--cache_image_features` and `--num_views` are for a frozen image tower.")
-    if args.num_views and args.min_crop_scale == 1:
-        raise ValueError(f"`--num_views {args.num_views}` needs crops: give a `--min_crop_scale` below 1.")
+    if not is_frozen and args.cache_image_features:
+        raise ValueError("`--cache_image_features` is for a frozen image tower.")
     model.vision_model.requires_grad_(not is_frozen)
     set_matryoshka_dims(model, args.matryoshka_dims)
     has_long_captions = args.num_long_captions > 0 and reader.has_long_captions

@@ -4,19 +4,17 @@
 
 import logging
 import random
-from collections import Counter
 
 import PIL.Image
 import torch
-from accelerate.utils import gather_object
 from datasets import Dataset as MapDataset
 from datasets import IterableDataset
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import RandomResizedCrop
+from transformers import ProcessorMixin
 
-from .. import LotlipProcessor
 from ..data.images import UnreadableImageError, read_image, undecoded
-from ..data.reader import RowReader
+from ..data.reader import RowCounts, RowReader
 from ..evaluation.text_changes import falsify
 from ..sub_captions import is_enumeration, join_sub_captions
 from .arguments import ObjectiveArguments
@@ -24,34 +22,33 @@ from .arguments import ObjectiveArguments
 
 logger = logging.getLogger(__name__)
 
-# So many hard negatives are awaited before a training without any is an error
-MAX_ABSENT_AT_FIRST = 1000
+# Why samples are left out; the second is not bad: rules reject a caption, or a captioner failed
+NO_CAPTION, NO_SIDE_CAPTION = "no caption", "no caption in the side files"
+
+# A training of which none of the first N hard negatives can be made, or rows has captions in side files, ends
+NUM_AWAITED = 1000
 
 
 class CaptionedImages(Dataset):
     """
-    Images with the captions drawn for them. Every draw inside a sample comes from a generator of its own, seeded with
-    (seed, epoch, index): a sample does not depend on workers, on processes, or on what was drawn before. So is the
-    crop, seeded with (seed, view, index): a frozen tower sees `num_views` of an image in turns, a trained one a new
-    one in each epoch.
+    Images with the captions drawn for them. Every draw inside a sample, and its crop, comes from a generator seeded
+    with (seed, epoch, index): a sample does not depend on workers, on processes, or on what was drawn before.
 
     A sample is asked for by a key (epoch, index, is_padding), of a stream with the row itself as a fourth. One that
     cannot be used is a black image without captions, which takes no part in the loss, and says why in `bad`. One
-    without captions in the side files has its key in `unmatched`, and is not bad if it has no other caption.
+    without captions in the side files has its key in `unmatched`.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
             The images and captions.
         reader (`RowReader`):
-            Reads the captions of its rows.
+            Reads its rows.
         drawing (`ObjectiveArguments`):
             Which captions are drawn.
         seed (`int`, *optional*, defaults to 0):
             The seed of all draws.
         crop (`RandomResizedCrop`, *optional*):
-            Cuts a part out of an image.
-        num_views (`int`, *optional*):
-            Crops of an image that come in turns. Default: a new one in each epoch.
+            Cuts a part out of an image, in the size that the image tower sees.
     """
 
     def __init__(
@@ -61,7 +58,6 @@ class CaptionedImages(Dataset):
         drawing: ObjectiveArguments,
         seed: int = 0,
         crop: RandomResizedCrop | None = None,
-        num_views: int | None = None,
     ):
         self.reader = reader
         self.image_column = reader.image_column
@@ -74,7 +70,6 @@ class CaptionedImages(Dataset):
         self.num_long_captions = drawing.num_long_captions if reader.has_long_captions else 0
         self.num_sub_captions = drawing.num_sub_captions
         self.num_hard_negatives = drawing.hard_negatives
-        self.num_views = num_views
         self.seed = seed
         self.crop = crop
         self.image_features = None  # instead of images: see `image_features.py`
@@ -83,9 +78,9 @@ class CaptionedImages(Dataset):
         """What a sample is called where something is wrong with it: its number, and the key that a shard gives it."""
         return f"row {index}" + (f" ({row['__key__']!r})" if row is not None and "__key__" in row else "")
 
-    def load_image(self, index: int, view: int, row: dict | None = None) -> PIL.Image.Image:
+    def load_image(self, index: int, row: dict | None = None) -> PIL.Image.Image:
         """
-        One view of an image.
+        An image, not cropped.
 
         Raises:
             `ValueError`: if it cannot be read, or is not there.
@@ -94,13 +89,17 @@ class CaptionedImages(Dataset):
         if stored.get(self.image_column) is None:
             raise ValueError(f"{self.name(index, row)} has no image in column {self.image_column!r}")
         try:
-            image = read_image(stored[self.image_column])
+            return read_image(stored[self.image_column])
         except UnreadableImageError as error:
             raise UnreadableImageError(f"the image of {self.name(index, row)} cannot be read: {error}") from error
+
+    def draw_crop(self, image: PIL.Image.Image, epoch: int, index: int) -> PIL.Image.Image:
+        """A part of an image, if it is to be cropped."""
         if self.crop is None:
             return image
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random.Random(f"{self.seed} {view} {index}").getrandbits(63))
+            # of the CPU alone: `torch.manual_seed` would seed the accelerator too, and dropout with it
+            torch.default_generator.manual_seed(random.Random(f"{self.seed} {epoch} {index}").getrandbits(63))
             return self.crop(image)
 
     def draw_sub_captions(self, text: str, generator: random.Random) -> str:
@@ -164,17 +163,16 @@ class CaptionedImages(Dataset):
     def __getitem__(self, key: tuple) -> dict:
         epoch, index, is_padding, *rows = key
         row = rows[0] if rows else None
-        view = epoch if self.num_views is None else epoch % self.num_views
         absent = [""] * (self.num_long_captions * (1 + self.num_hard_negatives))
         sample = {"short_caption": "", "long_captions": absent, "name": self.name(index, row)}
         has_features = False
         if self.image_features is not None:
-            features = self.image_features[index, view]
+            features = self.image_features[index]
             has_features = bool(features.isfinite().all())
             # others than zero, which cannot be normalised
             sample["vision_output"] = features if has_features else torch.ones_like(features)
         else:
-            sample["image"] = PIL.Image.new("RGB", (64, 64))
+            sample["image"] = PIL.Image.new("RGB", (64, 64) if self.crop is None else self.crop.size[::-1])
         if is_padding:
             return sample
         sample |= {"bad": None, "unmatched": None}
@@ -182,14 +180,13 @@ class CaptionedImages(Dataset):
             with_captions = self.captions[index] if row is None else row
             short_caption, long_captions, sample["unmatched"] = self.draw_captions(index, epoch, with_captions)
             if not any([short_caption, *long_captions]):
-                if sample["unmatched"] is not None:
-                    return sample  # rules reject its captions, or a captioner failed: `UnmatchedKeys` counts it
-                return {**sample, "bad": ("no caption", f"{self.name(index, row)} has no caption")}
+                reason = NO_CAPTION if sample["unmatched"] is None else NO_SIDE_CAPTION
+                return {**sample, "bad": (reason, f"{self.name(index, row)} has {reason}")}
             if not has_features:
-                image = self.load_image(index, view, row)
+                image = self.load_image(index, row)
                 if self.image_features is not None:  # it can be read now, but could not when the tower ran
                     raise ValueError(f"the image of {self.name(index, row)} has no features that are numbers")
-                sample["image"] = image
+                sample["image"] = self.draw_crop(image, epoch, index)
         except ValueError as error:
             return {**sample, "bad": describe_bad_image(error)}
         return {**sample, "short_caption": short_caption, "long_captions": long_captions}
@@ -205,22 +202,29 @@ def describe_bad_image(error: ValueError) -> tuple[str, str]:
 
 class SampleCollator:
     """
-    Batches samples into the third form of text input: short and long captions, each padded to its own longest.
+    Batches samples: their images, and short and long captions, each kind padded to its own longest.
 
     Args:
-        processor (`LotlipProcessor`):
+        processor (`ProcessorMixin`):
             The processor of the model.
         max_length (`int`):
             Truncate captions at this many tokens.
         num_hard_negatives (`int`, *optional*, defaults to 0):
             How many hard negatives stand behind the long captions of a sample, for each of them. One whose tokens are
             those of a long caption of its image becomes absent: its false detail may lie behind `max_length`.
+        are_cropped (`bool`, *optional*, defaults to `False`):
+            Whether the images have the size that the image tower sees: nothing more is cut off.
     """
 
-    def __init__(self, processor: LotlipProcessor, max_length: int, num_hard_negatives: int = 0):
+    def __init__(
+        self, processor: ProcessorMixin, max_length: int, num_hard_negatives: int = 0, are_cropped: bool = False
+    ):
         self.processor = processor
         self.max_length = max_length
         self.num_hard_negatives = num_hard_negatives
+        self.image_options = {"do_resize": False} if are_cropped else {}
+        if are_cropped and hasattr(processor.image_processor, "do_center_crop"):
+            self.image_options["do_center_crop"] = False
 
     def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and attention mask, (texts, length); the mask of an absent caption is all zero."""
@@ -230,21 +234,22 @@ class SampleCollator:
 
     def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, list]]:
         """
-        The model's inputs, and a report: the `name` of each sample; of those that are not padding why they are `bad`
-        and the key that is `unmatched` by the side files, None where all is well; and of each hard negative of a long
-        caption whether it is there, in `hard_negatives`.
+        The model's inputs, and a report: the `names` of the samples; of those that were `read` and are not padding the
+        name, why it is bad and the key that the side files lack, None where all is well; and of each hard negative of
+        a long caption whether it is there, in `hard_negatives`.
         """
         if "image" in samples[0]:
             images = [sample["image"] for sample in samples]
-            batch = dict(self.processor.image_processor(images, return_tensors="pt"))
+            batch = dict(self.processor.image_processor(images, return_tensors="pt", **self.image_options))
         else:
             batch = {"vision_output": torch.stack([sample["vision_output"] for sample in samples])}
         short_captions = [sample["short_caption"] for sample in samples]
         batch["short_input_ids"], batch["short_attention_mask"] = self.tokenize(short_captions)
         report = {
-            name: [sample[name] for sample in samples if name in sample] for name in ("name", "bad", "unmatched")
+            "names": [sample["name"] for sample in samples],
+            "read": [(sample["name"], sample["bad"], sample["unmatched"]) for sample in samples if "bad" in sample],
+            "hard_negatives": [],
         }
-        report["hard_negatives"] = []
         long_captions = [text for sample in samples for text in sample["long_captions"]]
         if long_captions:
             input_ids, attention_mask = (
@@ -269,95 +274,72 @@ class SampleCollator:
         return torch.cat([true_mask, false_mask], dim=1), false_mask.any(dim=-1)[has_true].tolist()
 
 
-class HardNegatives:
-    """Counts the hard negatives of a training, and those that could not be made."""
-
-    def __init__(self):
-        self.num_places, self.num_absent = 0, 0
-
-    def count(self, are_there: list[bool]) -> None:
-        """
-        Counts those of a batch.
-
-        Args:
-            are_there (`list[bool]`):
-                Whether there is a hard negative, for each that a long caption has a place for.
-
-        Raises:
-            `ValueError`: if there are many places, and none of them is taken.
-        """
-        self.num_places += len(are_there)
-        self.num_absent += are_there.count(False)
-        if self.num_places >= MAX_ABSENT_AT_FIRST and self.num_absent == self.num_places:
-            raise ValueError(
-                f"None of the first {self.num_places} `--hard_negatives` can be made: the rules change English words "
-                "among the first `--max_length` tokens of a long caption. Leave it out."
-            )
-
-    @classmethod
-    def sum(cls, parts: list["HardNegatives"]) -> "HardNegatives":
-        """The counts of several processes as one."""
-        total = cls()
-        total.num_places = sum(part.num_places for part in parts)
-        total.num_absent = sum(part.num_absent for part in parts)
-        return total
-
-    def __str__(self) -> str:
-        return (
-            f"{self.num_absent} of {self.num_places} hard negatives were left out: no rule fits the long caption, the "
-            "result is true of the image, or the change lies behind `--max_length`."
-        )
-
-
-class BadSamples:
+class SampleCounts:
     """
-    Counts the samples that could not be used, by cause, and ends the run when they are too many.
+    What became of the samples that a process has read, and of the places for hard negatives.
 
     Args:
-        max_fraction (`float`):
+        max_bad_fraction (`float`):
             The largest share of bad samples.
-        max_in_a_row (`int`):
+        max_bad_in_a_row (`int`):
             The most that may follow one another.
         num_samples (`int`, *optional*):
-            Samples in the data. Of a stream, which does not know, the share is of what was seen, or of 1,000.
+            Samples of the process. Of a stream, which does not know, the share is of what was seen, or of 1,000.
     """
 
-    def __init__(self, max_fraction: float, max_in_a_row: int, num_samples: int | None = None):
-        self.max_fraction = max_fraction
-        self.max_in_a_row = max_in_a_row
+    def __init__(self, max_bad_fraction: float, max_bad_in_a_row: int, num_samples: int | None = None):
+        self.max_bad_fraction = max_bad_fraction
+        self.max_bad_in_a_row = max_bad_in_a_row
         self.num_samples = num_samples or 1000
-        self.num_seen = 0
-        self.in_a_row = 0
-        self.causes = Counter()
+        self.bad_in_a_row = 0
+        self.rows, self.hard_negatives = RowCounts(), RowCounts()
 
-    def count(self, bad: list[tuple[str, str] | None]) -> None:
+    def count(self, name: str, bad: tuple[str, str] | None, unmatched: str | None = None) -> None:
         """
-        Counts the samples of a batch.
+        Counts a sample.
+
+        Args:
+            name (`str`):
+                Its name.
+            bad (`tuple[str, str]`, *optional*):
+                Why it cannot be used: the cause under which it is counted, and the message that is logged.
+            unmatched (`str`, *optional*):
+                Its key, if it has no captions in the side files.
 
         Raises:
             `ValueError`: if too many are bad.
         """
-        for reason in bad:
-            self.num_seen += 1
-            if reason is None:
-                self.in_a_row = 0
-                continue
-            cause, detail = reason
-            self.in_a_row += 1
-            self.causes[cause] += 1
-            logger.warning(f"Skipped: {detail}.")
-            if self.in_a_row >= self.max_in_a_row:
-                raise ValueError(
-                    f"{self.in_a_row} samples in a row are bad (`--max_bad_in_a_row`), the last: {detail}."
-                )
-            num_bad = self.causes.total()
-            if num_bad > self.max_fraction * max(self.num_seen, self.num_samples):
-                raise ValueError(
-                    f"{num_bad} of {self.num_seen} samples are bad, more than `--max_bad_fraction "
-                    f"{self.max_fraction}` allows: {dict(self.causes)}. The last: {detail}."
-                )
+        cause, detail = bad or (None, None)
+        self.rows.count(name, cause, unmatched)
+        if cause == NO_SIDE_CAPTION:
+            return
+        self.bad_in_a_row = 0 if cause is None else self.bad_in_a_row + 1
+        if cause is None:
+            return
+        logger.warning(f"Skipped: {detail}.")
+        if self.bad_in_a_row >= self.max_bad_in_a_row:
+            raise ValueError(
+                f"{self.bad_in_a_row} samples in a row are bad (`--max_bad_in_a_row`), the last: {detail}."
+            )
+        causes = {reason: count for reason, count in self.rows.left_out.items() if reason != NO_SIDE_CAPTION}
+        num_bad, num_seen = sum(causes.values()), self.rows.num_rows
+        if num_bad > self.max_bad_fraction * max(num_seen, self.num_samples):
+            raise ValueError(
+                f"{num_bad} of {num_seen} samples are bad, more than `--max_bad_fraction {self.max_bad_fraction}` "
+                f"allows: {causes}. The last: {detail}."
+            )
 
-    def sum_over_processes(self, earlier: dict[str, int]) -> tuple[Counter, list[int]]:
-        """By cause, with those of an earlier start of the run; and of each process, since this one."""
-        parts = gather_object([self.causes])
-        return sum(parts, start=Counter(earlier)), [part.total() for part in parts]
+    def count_hard_negatives(self, name: str, are_there: list[bool]) -> None:
+        """
+        Counts the hard negatives of a batch: whether there is one, for each that a long caption has a place for.
+
+        Raises:
+            `ValueError`: if there are many places, and none of them is taken.
+        """
+        for is_there in are_there:
+            self.hard_negatives.count(name, None if is_there else "no false detail that the model reads")
+        if self.hard_negatives.num_rows >= NUM_AWAITED and self.hard_negatives.num_used == 0:
+            raise ValueError(
+                f"None of the first {self.hard_negatives.num_rows} `--hard_negatives` can be made: the rules change "
+                "English words among the first `--max_length` tokens of a long caption. Leave it out."
+            )

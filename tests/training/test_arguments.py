@@ -45,7 +45,6 @@ COMPARED_ON_RESUME = {
     "num_sub_captions": 3,
     "sub_caption_splitter": "sentences",
     "min_crop_scale": 0.7,
-    "num_views": 2,
     "matryoshka_dims": [8, 4],
     "hard_negatives": 1,
     "keep_duplicate_negatives": True,
@@ -112,6 +111,17 @@ def test_the_options_of_the_optimizer_have_their_effect(train, monkeypatch):
     assert [row["learning_rate"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row][:2] == rates[1:3]
     train("free", max_grad_norm=0, max_train_steps=1, max_eval_samples=2)
     assert norms[6:] == [math.inf]
+
+
+def test_a_warm_up_is_a_share_of_the_run_and_no_longer_than_it(train):
+    options = {"max_train_steps": 10, "logging_steps": 1, "lr_scheduler_type": "constant_with_warmup"}
+    options |= {"max_eval_samples": 2, "learning_rate": 0.01}
+    for warmup_steps, num_steps in ((0.2, 2), (3, 3), (None, 1)):  # a tenth
+        folder = train(f"run_{warmup_steps}", **options, warmup_steps=warmup_steps)
+        rates = [row["learning_rate"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+        assert rates == pytest.approx([min(1, step / num_steps) * 0.01 for step in range(1, 11)])
+    with pytest.raises(ValueError, match="`--warmup_steps 11` is longer than the run of 10 steps"):
+        train("long", **options, warmup_steps=11)
 
 
 @pytest.mark.parametrize("num_epochs, accumulation, expected", [(2, 1, 6), (2, 2, 3), (1, 2, 1), (1, 4, 1)])
@@ -184,7 +194,6 @@ def test_defaults_of_objectives_and_data(tmp_path):
     assert defaults(objective="clip", model_name_or_path="model")[2] is None, "those of the model"
     assert defaults(config_name="config")[2] is None, "those of the configuration"
     assert defaults(dataset_name="imagefolder", vision_model_name_or_path="vit")[3] == 1.0, "as they are"
-    assert defaults(dataset_name="imagefolder", vision_model_name_or_path="vit", num_views=2)[3] == 0.9
 
     def learning_rate(**options) -> float:
         return TrainArguments(output_dir=tmp_path, **options).learning_rate
@@ -219,6 +228,7 @@ def test_defaults_of_objectives_and_data(tmp_path):
         ({"streaming": True, "dataset_name": "a"}, "--streaming needs --max_train_steps"),
         ({"metric_for_best_model": "loss"}, "no result of the evaluation"),
         ({"warmup_steps": -1}, "--warmup_steps must be at least 0"),
+        ({"warmup_steps": 1.5}, "--warmup_steps must be a number of steps or a share below 1, got 1.5"),
     ],
 )
 def test_clashes_are_refused_from_python_too(tmp_path, wrong, message):

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import pickle
 import re
@@ -29,7 +30,9 @@ from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.signals import StopSignal
 from modeling_lotlip.training import loop, step
+from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.checkpoints import list_checkpoints
+from modeling_lotlip.training.monitoring import read_metrics
 from tests.conftest import assert_same_weights, training_argv, training_environment
 
 
@@ -262,7 +265,7 @@ def test_a_step_that_is_not_finite_is_skipped(train, tmp_path, monkeypatch, capl
     assert len(calls) == 6 and caplog.text.count("is skipped") == 1 and "Step 3 is skipped" in caplog.text
     weights = [load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in (2, 3, 4)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert not torch.equal(weights[1]["text_projection.weight"], weights[2]["text_projection.weight"])
+    assert not torch.equal(weights[1]["model.text_projection.weight"], weights[2]["model.text_projection.weight"])
     assert all(tensor.isfinite().all() for tensor in load_file(folder / "model.safetensors").values())
 
 
@@ -320,3 +323,46 @@ def test_a_checkpoint_that_would_run_code_is_refused(train, tmp_path, name):
         train("second", resume_from_checkpoint=copied)
     assert not (tmp_path / "ran").exists()
     assert not list(copied.glob("custom_checkpoint_*")), "accelerate unpickles these whatever they hold"
+
+
+def test_a_resumed_run_whose_rest_has_no_side_captions_goes_on(train, tmp_path):
+    """What is left of the epoch may hold none of the images with captions: the whole epoch is judged."""
+    scenes = load_scenes(16, seed=3).remove_columns("long_captions")
+    scenes.add_column("key", [str(number) for number in range(16)]).save_to_disk(tmp_path / "data")
+    order = BatchSampler(16, 8, seed=0, process_index=0, num_processes=1).order()
+    rows = [{"key": str(number), "caption": "A boat. It is red."} for number in order[:8]]  # of the first batch alone
+    Dataset.from_list(rows).to_json(tmp_path / "side.jsonl")
+    options = {"dataset_name": tmp_path / "data", "eval_split": "train", "side_files": tmp_path / "side.jsonl"}
+    options |= {"max_train_samples": None, "max_train_steps": 2, "max_eval_samples": 4, "checkpointing_steps": 1}
+    folder = train("run", **options)
+    shutil.rmtree(folder / "checkpoint-2")
+    train("run", **options | {"max_train_steps": 3}, resume_from_checkpoint="latest")
+
+
+@pytest.mark.parametrize("name", ["best", "tokenizer", "."])
+def test_what_a_run_starts_from_is_not_replaced(train, tmp_path, name):
+    folder = train("run", max_train_steps=1)
+    shutil.copytree(folder, folder / "best", ignore=shutil.ignore_patterns("best"))
+    shutil.copytree(folder, folder / "tokenizer", ignore=shutil.ignore_patterns("best", "tokenizer"))
+    argument = {"tokenizer_name": folder / name} if name == "tokenizer" else {"model_name_or_path": folder / name}
+    options = {"overwrite_output_dir": True, "max_train_steps": 1} | argument
+    if name == "tokenizer":  # which is none of the files that a run deletes
+        train("run", **options)
+    else:
+        with pytest.raises(ValueError, match="would be replaced by this run in `--output_dir"):
+            train("run", **options, config_name=None)
+    assert (folder / name / "model.safetensors").exists()
+
+
+def test_a_finished_run_that_is_lengthened_goes_on_at_the_rate_of_the_new_schedule(train):
+    options = {"checkpointing_steps": 4, "logging_steps": 1, "max_eval_samples": 2, "warmup_steps": 0}
+    folder = train("run", **options, max_train_steps=4)
+    weights = load_file(folder / "model.safetensors")["text_projection.weight"]
+    longer = options | {"max_train_steps": 8, "lr_scheduler_type": "cosine"}
+    train("run", **longer, resume_from_checkpoint="latest", eval_steps=100)
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["step"] == 5 and "loss" in row]
+    assert [row["learning_rate"] for row in rows] == pytest.approx([1e-3 * (1 + math.cos(math.pi * 5 / 8)) / 2])
+    # the first step after the old end, whose rate was 0 there
+    train("other", **options, max_train_steps=5, resume_from_checkpoint=folder / "checkpoint-4")
+    after = load_file(folder.parent / "other" / "model.safetensors")["text_projection.weight"]
+    assert not torch.equal(weights, after)

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from datasets import Dataset, Features, Image, Value, load_dataset
 from safetensors.torch import load_file
+from torchvision.transforms.v2 import RandomResizedCrop
 
 from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
@@ -18,8 +19,9 @@ from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import StreamBatchSampler
+from modeling_lotlip.training.image_processors import find_image_size
 from modeling_lotlip.training.models import build_tokenizer
-from modeling_lotlip.training.samples import BadSamples, CaptionedImages, HardNegatives, SampleCollator
+from modeling_lotlip.training.samples import NO_SIDE_CAPTION, CaptionedImages, SampleCollator, SampleCounts
 from tests.conftest import launch
 
 
@@ -101,9 +103,9 @@ def test_a_resumed_stream_is_the_uninterrupted_one(train, shards, tokenizer, tmp
 def test_a_stream_goes_on_with_as_many_samples(train, shards, tokenizer):
     options = {**STREAM, "max_train_steps": 2, "dataset_name": shards, "tokenizer_name": tokenizer}
     options |= {"max_eval_samples": 8, "checkpointing_steps": 1}
-    folder = train("run", **options)
+    train("run", **options)
     with pytest.raises(ValueError, match="max_train_samples = 44, this run has 40"):
-        train("run", **options, max_train_samples=40, resume_from_checkpoint=folder / "checkpoint-1")
+        train("run", **options, max_train_samples=40, resume_from_checkpoint="latest")
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
@@ -156,7 +158,7 @@ def test_webdataset_shards(train, tokenizer, tmp_path, caplog):
     train("run", **options, per_device_train_batch_size=4, max_bad_fraction=0.1)
     # 12 samples in batches of 4: 8 steps are two epochs and two thirds, which meet the broken image two or three times
     num_skipped = caplog.text.count("('sample0007') cannot be read")
-    assert num_skipped in (2, 3) and f"{num_skipped} bad samples were skipped" in caplog.text
+    assert num_skipped in (2, 3) and f"{32 - num_skipped} of 32 rows are used" in caplog.text
 
 
 def bad_rows() -> Dataset:
@@ -187,17 +189,21 @@ def test_bad_samples_take_no_part_and_say_why():
     assert not {"bad", "unmatched"} & samples[0, 1, True].keys(), "padding is not counted"
 
 
+def count_samples(counts: SampleCounts, *causes: str | None) -> None:
+    for cause in causes:
+        counts.count("row 3", cause and (cause, "the image of row 3 cannot be read"))
+
+
 def test_too_many_bad_samples_end_the_run():
-    reason = ("unreadable image", "the image of row 3 cannot be read")
-    bad = BadSamples(max_fraction=0.1, max_in_a_row=100, num_samples=30)
-    bad.count([None, reason, reason, reason])
-    with pytest.raises(ValueError, match="4 of 5 samples are bad.*{'unreadable image': 4}.*row 3"):
-        bad.count([reason])
-    bad = BadSamples(max_fraction=1.0, max_in_a_row=3)
-    for _ in range(5):
-        bad.count([reason, reason, None])
+    bad = "unreadable image"
+    counts = SampleCounts(max_bad_fraction=0.1, max_bad_in_a_row=100, num_samples=30)
+    count_samples(counts, None, bad, NO_SIDE_CAPTION, bad, bad)
+    with pytest.raises(ValueError, match="4 of 6 samples are bad.*{'unreadable image': 4}.*row 3"):
+        count_samples(counts, bad)
+    counts = SampleCounts(max_bad_fraction=1.0, max_bad_in_a_row=3)
+    count_samples(counts, *5 * [bad, bad, None])
     with pytest.raises(ValueError, match="3 samples in a row are bad"):
-        bad.count([reason, reason, reason])
+        count_samples(counts, bad, NO_SIDE_CAPTION, bad, bad)
 
 
 def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
@@ -209,7 +215,7 @@ def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
     load_scenes(8, seed=2).save_to_disk(tmp_path / "eval")
     options = {"dataset_name": tmp_path / "data", "train_split": "train", "eval_split": "train[10:20]"}
     train("run", **options, max_train_steps=4, max_bad_fraction=0.1, max_train_samples=None)
-    assert "2 bad samples were skipped" in caplog.text and "'no caption': 1" in caplog.text
+    assert "left out: 1, no caption (such as 'row 9')" in caplog.text
     with pytest.raises(ValueError, match="more than `--max_bad_fraction 0.01` allows"):
         train("other", **options, max_train_steps=4, max_train_samples=None)
 
@@ -288,10 +294,38 @@ def test_hard_negatives_that_are_read_as_a_true_caption_are_left_out_and_counted
     assert report["hard_negatives"] == [False] * 6 and batch["attention_mask"][:, 2:].sum() == 0
     assert batch["attention_mask"][:, :2].sum() == 9, "true captions may be equal"
 
-    counted = HardNegatives()
-    counted.count([True] + [False] * 1999)
-    assert "1999 of 2000 hard negatives were left out" in str(HardNegatives.sum([HardNegatives(), counted]))
-    none = HardNegatives()
-    none.count([False] * 600)
+    counts = SampleCounts(0, 1)
+    counts.count_hard_negatives("row", [True] + [False] * 1999)
+    assert str(counts.hard_negatives).startswith("1 of 2000 rows are used")
+    none = SampleCounts(0, 1)
+    none.count_hard_negatives("row", [False] * 600)
     with pytest.raises(ValueError, match="None of the first 1200 `--hard_negatives` can be made"):
-        none.count([False] * 600)
+        none.count_hard_negatives("row", [False] * 600)
+
+
+def test_a_crop_is_all_that_the_tower_sees(tokenizer):
+    """Also where the image processor has a margin, which it would cut off a second time."""
+    ramp = PIL.Image.linear_gradient("L").convert("RGB")  # 256 rows, from black to white
+    rows = Dataset.from_dict(
+        {"image": [ramp], "caption": ["a boat"]}, features=Features(image=Image(), caption=Value("string"))
+    )
+    image_processor = LotlipImageProcessor(
+        size={"shortest_edge": 64}, crop_size={"height": 32, "width": 32}, image_mean=[0.0] * 3, image_std=[1.0] * 3
+    )
+    processor = LotlipProcessor(image_processor, LotlipTokenizer.from_pretrained(tokenizer))
+    crop = RandomResizedCrop(find_image_size(image_processor), (0.9, 1.0), (1.0, 1.0))
+    samples = CaptionedImages(rows, RowReader(rows.column_names, CaptionArguments()), ObjectiveArguments(), 0, crop)
+    batch, _ = SampleCollator(processor, 8, are_cropped=True)([samples[epoch, 0, epoch == 9] for epoch in range(10)])
+    seen = batch["pixel_values"].amax(dim=(1, 2, 3)) - batch["pixel_values"].amin(dim=(1, 2, 3))
+    assert batch["pixel_values"].shape == (10, 3, 32, 32) and seen[9] == 0
+    assert seen[:9].min() > 0.9  # the root of 0.9, less half a pixel at either side
+
+
+def test_a_crop_seeds_no_accelerator(monkeypatch):
+    rows = load_scenes(1)
+    reader = RowReader(rows.column_names, CaptionArguments())
+    samples = CaptionedImages(rows, reader, ObjectiveArguments(), crop=RandomResizedCrop((32, 32), (0.3, 0.9)))
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("it seeds every device"))
+    before = torch.get_rng_state()
+    assert samples[0, 0, False]["image"].tobytes() != samples[1, 0, False]["image"].tobytes()
+    assert torch.equal(torch.get_rng_state(), before)
