@@ -1,15 +1,15 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Pictures of what a dual encoder does: what it attends to in a text, which tokens and sentences its similarity with an
-image depends on, and which places of the image each sentence is found in, for one model or several side by side.
+A page of what a dual encoder does: what it attends to in a text, which tokens and sentences its similarity with an
+image depends on, and which places of the image each sentence is found in, for one model or several.
 
     lotlip visualize --model outputs/demo --output_dir outputs/visualize
     lotlip visualize --model MODEL OTHER_MODEL --output_dir outputs/visualize \\
         --image photo.jpg --text "A red boat. The sea is calm."
 
-Without a text it takes a row of the data, `--row`, with its first long caption. It writes `text.png`, `image.png` and
-`visualize.html`, a page with both pictures and every number that needs no other file.
+Without a text it takes a row of the data, `--row`, with its first long caption. It writes `visualize.html`, which
+needs no other file.
 """
 
 from dataclasses import dataclass
@@ -27,23 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class VisualizeArguments(Arguments):
-    """What is looked at, and where the pictures go."""
+    """What is looked at, and where the page goes."""
 
-    output_dir: Path = argument(help="Where the pictures and the page go.")
+    output_dir: Path = argument(help="Where the page goes.")
     text: str | None = argument(None, "A text. Default: that of --row of the data.")
-    image: Path | None = argument(None, "An image file to the text.")
+    image: Path | None = argument(None, "An image file to the text.", requires="text")
     eval_split: str = argument("test", "The split of --row.")
     row: int = argument(0, "The row of the data, from 0 on.", least=0)
     method: str = argument(
         "grad_cam",
         "Of relevance over the image.",
-        choices=("grad_cam", "occlusion", "gradient_rollout", "rollout"),
+        choices=("grad_cam", "occlusion"),
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.image is not None and self.text is None:
-            raise ValueError(f"--image {self.image} needs a --text to look for.")
 
 
 ARGUMENTS = (VisualizeArguments, ModelNames, LoadingArguments, SourceArguments, CaptionArguments, SideFileArguments)
@@ -58,9 +53,7 @@ def run(
     side_files: SideFileArguments,
 ) -> None:
     from ..embedding.models import load_model
-    from ..evaluation.explanation import explain
-    from ..evaluation.maps import draw_image, draw_text
-    from ..evaluation.page import render_page
+    from ..evaluation.explanation import explain, render_page
     from ..sub_captions import split_sub_captions
 
     if visualize.text is None:
@@ -77,12 +70,9 @@ def run(
         model.set_attn_implementation("eager")
         options = {"max_length": loading.max_length, "splitter": captions.sub_caption_splitter}
         explanations.append(explain(name, model, processor, text, image, visualize.method, **options))
-    draw_text(explanations).savefig(visualize.output_dir / "text.png", dpi=150)
-    if image is not None:
-        draw_image(explanations, visualize.method).savefig(visualize.output_dir / "image.png", dpi=150)
     page = render_page(explanations, visualize.method)
     (visualize.output_dir / "visualize.html").write_text(page, encoding="utf-8")
-    print(f"The pictures and visualize.html are in {visualize.output_dir}.")
+    print(f"The page is {visualize.output_dir / 'visualize.html'}.")
 
 
 def read_file(path: Path | None) -> "Image.Image | None":

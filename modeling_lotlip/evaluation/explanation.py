@@ -1,28 +1,25 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What one model does with a text and an image: everything that the pictures and the page of it show."""
+"""
+What a model does with a text and an image, and a page of it, from `templates/visualize.html`, that needs no other
+file.
+"""
 
+import base64
 import bisect
-import itertools
+import io
 from typing import NamedTuple
 
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..embedding.batches import embed_corpus, embed_images, tokenize
 from ..embedding.families import in_trained_case
 from ..embedding.features import prepare_images
-from ..embedding.models import distinct_names
 from ..sub_captions import join_sub_captions, split_sub_captions
-from .relevance import (
-    patch_relevance,
-    seen_picture,
-    sub_caption_directions,
-    sub_caption_numbers,
-    token_attention,
-    token_relevance,
-)
+from .relevance import denormalize, heat_map, patch_relevance, sub_caption_directions, token_attention, token_relevance
 
 
 class Explanation(NamedTuple):
@@ -35,12 +32,12 @@ class Explanation(NamedTuple):
         tokens (`list[str]`):
             The tokens of the text.
         numbers (`list[int | None]`):
-            The sub-caption that each token belongs to, None for what stands before and behind them.
+            The sub-caption that each token belongs to, None for special tokens around the text.
         over_text (`dict[str, list[float]]`):
             By title a number for each token: not negative where it is attention.
         sub_captions (`list[str]`):
             The sub-captions.
-        picture (`Image.Image`, *optional*):
+        image (`Image.Image`, *optional*):
             The part of the image that the model sees.
         similarities (`list[float]`, *optional*):
             The cosine similarity of the image with the whole text, then what each sub-caption adds to it.
@@ -53,22 +50,14 @@ class Explanation(NamedTuple):
     numbers: list[int | None]
     over_text: dict[str, list[float]]
     sub_captions: list[str]
-    picture: Image.Image | None = None
+    image: Image.Image | None = None
     similarities: list[float] | None = None
     over_image: torch.Tensor | None = None
 
     @property
-    def num_unread(self) -> int:
-        """How many sub-captions are beyond the model's limit."""
-        return len(self.sub_captions) - len({*self.numbers} - {None})
-
-    def sum_by_sub_caption(self, values: list[float]) -> list[float]:
-        """What the tokens of each sub-caption have together; 0 for one that was truncated away."""
-        sums = [0.0] * len(self.sub_captions)
-        for number, value in zip(self.numbers, values):
-            if number is not None:
-                sums[number] += value
-        return sums
+    def num_read(self) -> int:
+        """How many sub-captions are within the model's limit, the last one perhaps in part."""
+        return 1 + max((number for number in self.numbers if number is not None), default=-1)
 
     def begins_word(self, place: int) -> bool:
         """Whether a space stands before a token, by the marks of its tokenizer."""
@@ -78,11 +67,6 @@ class Explanation(NamedTuple):
         if any(token.endswith("</w>") for token in self.tokens):
             return place > 0 and self.tokens[place - 1].endswith("</w>")
         return not token.startswith("##")
-
-    def format_similarity(self, place: int) -> str:
-        """The similarity with the whole text (place 0), or what a sub-caption adds to it, with its sign."""
-        similarity = round(self.similarities[place], 2) + 0.0  # no -0.00
-        return f"{similarity:{'+' if place > 0 else ''}.2f}"
 
 
 def explain(
@@ -124,20 +108,19 @@ def explain(
         raise ValueError("`--text` is empty: there is nothing to look at.")
     whole = join_sub_captions(sub_captions)
     inputs = tokenize(processor, [whole], max_length)
-    image_inputs = image_embeds = None
-    if image is not None:
-        image_inputs = prepare_images(processor, [image])
-        image_embeds = embed_images(model, image_inputs)
+    input_ids = inputs["input_ids"][0].tolist()
+    image_inputs = prepare_images(processor, [image]) if image is not None else None
+    image_embeds = embed_images(model, image_inputs) if image is not None else None
     explanation = Explanation(
         name=name,
-        tokens=processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist()),
-        numbers=number_tokens(processor, inputs["input_ids"][0].tolist(), sub_captions),
+        tokens=processor.tokenizer.convert_ids_to_tokens(input_ids),
+        numbers=number_tokens(processor, input_ids, sub_captions),
         over_text=explain_text(model, inputs, image_embeds),
         sub_captions=sub_captions,
     )
     if image is None:
         return explanation
-    read = sub_captions[: 1 + max(number for number in explanation.numbers if number is not None)]
+    read = sub_captions[: explanation.num_read]
     text_embeds = torch.cat(
         [
             embed_corpus(model, processor, [whole], max_length=max_length),
@@ -145,7 +128,7 @@ def explain(
         ]
     )
     return explanation._replace(
-        picture=seen_picture(processor, image_inputs["pixel_values"][0]),
+        image=denormalize(processor, image_inputs["pixel_values"][0]),
         similarities=(text_embeds @ image_embeds[0]).tolist(),
         over_image=patch_relevance(model, image_inputs["pixel_values"], text_embeds[None], method)[0],
     )
@@ -157,7 +140,7 @@ def explain_text(
     """By title a number for each token of one text: what is attended to (LoTLIP only), and what is depended on."""
     over_text = {}
     if hasattr(model.config.get_text_config(), "num_corner_tokens"):
-        rows = token_attention(model, inputs)["rollout"][0]
+        rows = token_attention(model, inputs)[0]
         titles = ["[CLS]", *(f"corner {number}" for number in range(1, len(rows)))]
         over_text = {f"{title} attends to": row.tolist() for title, row in zip(titles, rows)}
     title = "length of the embedding" if image_embeds is None else "similarity with the image"
@@ -167,33 +150,119 @@ def explain_text(
 
 def number_tokens(processor: ProcessorMixin, input_ids: list[int], sub_captions: list[str]) -> list[int | None]:
     """
-    The sub-caption of each token: by the full stops between them, or where the tokenizer drops these (SigLIP) by the
-    lengths of beginnings of the text.
+    The sub-caption of each token of a text, perhaps truncated, by the numbers of tokens of the text's beginnings; None
+    for special tokens around the text. The full stop, or `[SEP]`, between two belongs to the first one.
     """
-    numbers = sub_caption_numbers(input_ids, processor.tokenizer)
-    if not any(numbers):
-        beginnings = [join_sub_captions(sub_captions[: end + 1]) for end in range(len(sub_captions))]
-        beginnings = in_trained_case(processor, beginnings)
-        tokens = processor.tokenizer(beginnings, add_special_tokens=False, truncation=False, verbose=False)
-        ends, places = [len(ids) for ids in tokens["input_ids"]], itertools.count()
-        numbers = [None if number is None else bisect.bisect_right(ends, next(places)) for number in numbers]
-    return [None if number is None else min(number, len(sub_captions) - 1) for number in numbers]
+    beginnings = [join_sub_captions(sub_captions[:end]) for end in range(1, len(sub_captions) + 1)]
+    beginnings = [f"{beginning}." for beginning in beginnings[:-1]] + beginnings[-1:]
+    tokens = processor.tokenizer(
+        in_trained_case(processor, beginnings), add_special_tokens=False, truncation=False, verbose=False
+    )["input_ids"]
+    ends, text = [len(ids) for ids in tokens], tokens[-1]
+    start = input_ids.index(text[0])
+    numbers: list[int | None] = [None] * len(input_ids)
+    for place, (token, expected) in enumerate(zip(input_ids[start:], text)):
+        if token != expected:
+            break
+        numbers[start + place] = bisect.bisect_right(ends, place)
+    return numbers
 
 
-def name_models(explanations: list[Explanation]) -> dict[str, str]:
-    """What each model is called in pictures, by its name."""
-    names = [explanation.name for explanation in explanations]
-    return dict(zip(names, distinct_names(names)))
+# ---------------------------------------------------------------------------------------------------------------------
+# The page
 
 
-def describe_unread(explanations: list[Explanation]) -> str:
-    """What of the text is beyond a model's limit, or unknown to it, in words."""
-    names = name_models(explanations)
-    parts = [
-        f"Beyond the limit of {names[explanation.name]}, sub-captions: {explanation.num_unread}."
+def render_page(explanations: list[Explanation], method: str) -> str:
+    """
+    Everything that was found out about a text and an image as one page of HTML.
+
+    Args:
+        explanations (`list[Explanation]`):
+            That of each model.
+        method (`str`):
+            How the relevance of patches was computed, a key of `PATCH_METHODS`.
+    """
+    environment = Environment(
+        loader=PackageLoader(__package__.partition(".")[0]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    models = [
+        {
+            "name": explanation.name,
+            "num_unread": len(explanation.sub_captions) - explanation.num_read,
+            "has_unknown": "[UNK]" in explanation.tokens,
+            "texts": [lay_out_text(explanation, *row) for row in explanation.over_text.items()],
+            "maps": lay_out_maps(explanation) if explanation.image is not None else [],
+        }
         for explanation in explanations
-        if explanation.num_unread > 0
     ]
-    if any("[UNK]" in explanation.tokens for explanation in explanations):
-        parts.append("[UNK]: a word that the vocabulary lacks.")
-    return " ".join(parts)
+    return environment.get_template("visualize.html").render(models=models, method=method)
+
+
+def lay_out_text(explanation: Explanation, title: str, values: list[float]) -> dict:
+    """
+    The tokens of a text, shaded; each sub-caption in a line with what its tokens have together, in per cent. `[CLS]`,
+    which may stand out far, has a line of its own and no part in the scale.
+    """
+    is_attention = title.endswith("attends to")
+    largest = max((abs(value) for value, n in zip(values, explanation.numbers) if n is not None), default=0.0)
+    total = 1.0 if is_attention else sum(map(abs, values))
+    lines = []
+    for number in (None, *range(len(explanation.sub_captions))):
+        places = [place for place, of_token in enumerate(explanation.numbers) if of_token == number]
+        places = places if number is not None else [place for place in places if place == 0]
+        value = sum(values[place] for place in places)
+        lines.append(
+            {
+                "tokens": [lay_out_token(explanation, place, values[place], largest) for place in places],
+                "unread": explanation.sub_captions[number] if number is not None and not places else "",
+                "share": f"{100 * value / total:.1f} %" if total > 0 else "",
+            }
+        )
+    rest = 100 * (total - sum(values)) if is_attention else 0.0
+    return {
+        "title": title,
+        "lines": [line for line in lines if line["tokens"] or line["unread"]],
+        "rest": f"{rest:.1f} %" if rest > 0.05 else "",
+    }
+
+
+def lay_out_token(explanation: Explanation, place: int, value: float, largest: float) -> dict:
+    """A token, its number, and its colour: red for what counts for, blue for what counts against."""
+    colour = "214 48 38" if value > 0 else "33 102 191"
+    alpha = 0.85 * min(1.0, abs(value) / largest) if largest > 0 else 0.0
+    return {
+        # without its marks of where words begin, continue or end
+        "text": explanation.tokens[place].removeprefix("##").removesuffix("</w>").lstrip("\u2581\u0120"),
+        "begins_word": explanation.begins_word(place),
+        "value": f"{value:.4g}",
+        "background": f"rgb({colour} / {alpha:.2f})",
+    }
+
+
+def lay_out_maps(explanation: Explanation) -> list[dict]:
+    """The image, and its heat maps for the whole text and, on one scale, for each sub-caption that is read."""
+    maps = [{"source": encode_png(explanation.image), "title": "The image", "similarity": ""}]
+    whole, *parts = explanation.over_image
+    titles = ["The whole text", *explanation.sub_captions]
+    for place, (title, relevance) in enumerate(zip(titles, explanation.over_image)):
+        largest = (whole if place == 0 else torch.stack(parts)).max().item()
+        similarity = round(explanation.similarities[place], 2) + 0.0  # no -0.00
+        maps.append(
+            {
+                "source": encode_png(heat_map(explanation.image, relevance, largest)),
+                "title": title,
+                "similarity": f"{similarity:{'+' if place > 0 else ''}.2f}",
+            }
+        )
+    return maps
+
+
+def encode_png(image: Image.Image) -> str:
+    """An image as the address of itself, for a page that needs no other file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

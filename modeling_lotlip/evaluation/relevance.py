@@ -15,22 +15,21 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers import PreTrainedModel, ProcessorMixin
 
 from ..embedding.batches import embed_corpus
 from ..embedding.features import image_features, text_features
 from ..sub_captions import join_sub_captions
 
 
-# Heat maps are at least so many pixels wide or high
-SIDE_OF_MAPS = 224
-# So many copies of images with a patch painted over are embedded at once
+# The longer side of a heat map in pixels, at least
+HEAT_MAP_SIZE = 224
+# Copies of images with a patch painted over that are embedded at once
 OCCLUDED_PER_BATCH = 64
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Attention
+# Over the text
 
 
 def attention_rollout(attentions: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -57,143 +56,17 @@ def attention_rollout(attentions: tuple[torch.Tensor, ...]) -> torch.Tensor:
     tensor([[[0.6250, 0.3750],
              [0.3750, 0.6250]]])
     ```"""
-    rollout = identity_like(attentions[0])
+    identity = torch.eye(attentions[0].shape[-1], device=attentions[0].device)
+    rollout = identity.expand(len(attentions[0]), -1, -1)
     for attention in attentions:
-        rollout = (attention.float().mean(dim=1) + identity_like(attention)) / 2 @ rollout
+        rollout = (attention.float().mean(dim=1) + identity) / 2 @ rollout
     return rollout
 
 
-def gradient_weighted_rollout(
-    attentions: tuple[torch.Tensor, ...], gradients: tuple[torch.Tensor, ...]
-) -> torch.Tensor:
-    """
-    The relevance of each input for each output of a stack of self-attention layers: attention weighted with its
-    gradient, where that is positive, added up over the layers (Chefer et al., 2021,
-    https://arxiv.org/abs/2103.15679, equations 5 and 6).
-
-    Args:
-        attentions (`tuple[torch.Tensor, ...]` of shape `(batch_size, heads, length, length)` each):
-            The attention of every layer, the first one first.
-        gradients (`tuple[torch.Tensor, ...]` of shape `(batch_size, heads, length, length)` each):
-            The gradients of what is explained with respect to them.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, length, length)`: not negative; 0 for an input that is never attended to.
-    """
-    relevance = identity_like(attentions[0])
-    for attention, gradient in zip(attentions, gradients):
-        weighted = (attention * gradient).float().clamp(min=0).mean(dim=1)
-        relevance = relevance + weighted @ relevance
-    return relevance
-
-
-def identity_like(attention: torch.Tensor) -> torch.Tensor:
-    """(batch, heads, length, length) -> identities (batch, length, length) in float32"""
-    return torch.eye(attention.shape[-1], device=attention.device).expand(attention.shape[0], -1, -1)
-
-
-def check_attentions(attentions: tuple | None, num_patches: int = 0) -> None:
-    """Raises a `ValueError` if the attention was not computed, or is that of patches alone."""
-    if not attentions or attentions[0] is None:
-        raise ValueError("The model keeps no attention: call `model.set_attn_implementation('eager')` before.")
-    if attentions[0].shape[-1] == num_patches:
-        raise ValueError("The image tower has no class token whose attention could be followed: use another method.")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Towers
-
-
-def input_embeddings(model: PreTrainedModel, tower: str) -> nn.Module:
-    """
-    The layer of the `"text"` or `"vision"` tower of a dual encoder that embeds tokens or patches.
-
-    Raises:
-        `ValueError`: if there is no such tower, or it has none.
-    """
-    message = f"{type(model).__name__} has no {tower} tower with embeddings of its inputs."
-    module = getattr(model, f"{tower}_model", None)
-    if module is None:
-        raise ValueError(message)
-    try:
-        return module.get_input_embeddings()
-    except NotImplementedError as error:
-        raise ValueError(message) from error
-
-
-@contextmanager
-def gradients_from(module: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Within it gradients reach the outputs of `module`, which are put into the list, and nothing before them."""
-    outputs = []
-
-    def detach(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
-        outputs.append(output.detach().requires_grad_())
-        return outputs[-1]
-
-    handle = module.register_forward_hook(detach)
-    try:
-        with torch.enable_grad():
-            yield outputs
-    finally:
-        handle.remove()
-
-
-def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
-    """
-    Products of normalised features (batch, dim) with embeddings of the other tower (batch, number, dim), the cosine
-    where these are normalised: (batch, number)
-    """
-    features = nn.functional.normalize(features.float(), dim=-1)
-    embeds = embeds.to(features).clone()  # what was computed in inference mode takes no part in gradients
-    return (embeds @ features[..., None]).squeeze(-1)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Over the text
-
-
-def sub_caption_numbers(input_ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int | None]:
-    """
-    The sub-caption that each token of a text is in, by number.
-
-    Args:
-        input_ids (`list[int]`):
-            The tokens of sub-captions joined by [`join_sub_captions`]. Between them stands a full stop, or what
-            LoTLIP's tokenizer makes of it, a `[SEP]`, which belongs to the one before it.
-        tokenizer (`PreTrainedTokenizerBase`):
-            The tokenizer.
-
-    Returns:
-        `list[int | None]`: None for the special tokens around the text.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip import LotlipTokenizer
-    >>> from modeling_lotlip.evaluation.relevance import sub_caption_numbers
-
-    >>> tokenizer = LotlipTokenizer()
-    >>> sub_caption_numbers(tokenizer("Sea. Sky")["input_ids"], tokenizer)
-    [None, 0, 0, 1, 1]
-    ```"""
-    # the end of a text, if there is such a token, may be the same as the unknown one (CLIP) or the separator (XLM-R)
-    around = set(tokenizer.all_special_tokens) - ({tokenizer.unk_token, tokenizer.sep_token} - {tokenizer.eos_token})
-    numbers, number = [], 0
-    for token in tokenizer.convert_ids_to_tokens(input_ids):
-        numbers.append(None if token in around else number)
-        number += token == tokenizer.sep_token or display_token(token) == "."
-    return numbers
-
-
-def display_token(token: str) -> str:
-    """A token of any tokenizer without its marks of where words begin, continue or end."""
-    return token.removeprefix("##").removesuffix("</w>").lstrip("\u2581\u0120")
-
-
 @torch.no_grad()
-def token_attention(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def token_attention(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """
-    What `[CLS]` and each corner token of a LoTLIP model attend to: the mean over the heads.
+    What `[CLS]` and each corner token of a LoTLIP model attend to: the [`attention_rollout`].
 
     Args:
         model (`PreTrainedModel`):
@@ -202,9 +75,8 @@ def token_attention(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> 
             `input_ids` and `attention_mask` (batch_size, length).
 
     Returns:
-        `dict[str, torch.Tensor]`: `last_layer`, the attention of the last layer, and `rollout`, the
-        [`attention_rollout`] of all, each of shape `(batch_size, 1 + num_corner_tokens, length)`: `[CLS]` first. What
-        lacks to a sum of 1 is the share of the corner tokens; under the attention mask, of the corner token itself.
+        `torch.Tensor` of shape `(batch_size, 1 + num_corner_tokens, length)`: `[CLS]` first. What lacks to a sum of 1
+        is the share of the corner tokens; under the attention mask, of the corner token itself.
 
     Raises:
         `ValueError`: if the model is no LoTLIP, or keeps no attention.
@@ -215,14 +87,11 @@ def token_attention(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> 
         )
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     outputs = model.get_text_features(**inputs, output_corner_tokens=True, output_attentions=True)
-    check_attentions(outputs.attentions)
+    if not outputs.attentions or outputs.attentions[0] is None:
+        raise ValueError("The model keeps no attention: call `model.set_attn_implementation('eager')` before.")
     num_corners = 0 if outputs.corner_pooler_output is None else outputs.corner_pooler_output.shape[1]
-    attentions = {
-        "last_layer": outputs.attentions[-1].float().mean(dim=1),
-        "rollout": attention_rollout(outputs.attentions),
-    }
-    queries = {name: attention[:, : num_corners + 1] for name, attention in attentions.items()}
-    return {name: torch.cat([rows[..., :1], rows[..., num_corners + 1 :]], dim=-1) for name, rows in queries.items()}
+    rows = attention_rollout(outputs.attentions)[:, : num_corners + 1]
+    return torch.cat([rows[..., :1], rows[..., num_corners + 1 :]], dim=-1)
 
 
 def token_relevance(
@@ -257,6 +126,49 @@ def token_relevance(
     return (gradient * outputs[0]).detach().float().sum(dim=-1)
 
 
+def input_embeddings(model: PreTrainedModel, tower: str) -> nn.Module:
+    """
+    The layer of the `"text"` or `"vision"` tower of a dual encoder that embeds tokens or patches.
+
+    Raises:
+        `ValueError`: if there is no such tower, or it has none.
+    """
+    try:
+        return getattr(model, f"{tower}_model").get_input_embeddings()
+    except (AttributeError, NotImplementedError) as error:
+        remedy = ": use the method `occlusion`." if tower == "vision" else "."
+        raise ValueError(
+            f"{type(model).__name__} has no {tower} tower with embeddings of its inputs{remedy}"
+        ) from error
+
+
+@contextmanager
+def gradients_from(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Within it gradients reach the outputs of `module`, which are put into the list, and nothing before them."""
+    outputs = []
+
+    def detach(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+        outputs.append(output.detach().requires_grad_())
+        return outputs[-1]
+
+    handle = module.register_forward_hook(detach)
+    try:
+        with torch.enable_grad():
+            yield outputs
+    finally:
+        handle.remove()
+
+
+def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
+    """
+    Products of normalised features (batch, dim) with embeddings of the other tower (batch, number, dim), the cosine
+    where these are normalised: (batch, number)
+    """
+    features = nn.functional.normalize(features.float(), dim=-1)
+    embeds = embeds.to(features).clone()  # what was computed in inference mode takes no part in gradients
+    return (embeds @ features[..., None]).squeeze(-1)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Over the image
 
@@ -275,50 +187,20 @@ def patch_grid(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[int,
     return pixel_values.shape[2] // height, pixel_values.shape[3] // width
 
 
-def occlusion(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
-    """
-    What the similarity loses when a patch is painted over with the median colour of the image (occlusion, Zeiler &
-    Fergus, 2014, https://arxiv.org/abs/1311.2901). One embedding of the image for each patch, whatever the number of
-    texts; works for any image tower, and the only one of these methods that measures instead of estimating.
-    """
-    rows, columns = patch_grid(model, pixel_values)
-    height, width = pixel_values.shape[2] // rows, pixel_values.shape[3] // columns
-    colours = pixel_values.flatten(2).median(dim=-1).values[..., None, None]
-    lost = []
-    with torch.no_grad():
-        whole = similarities(image_features(model, {"pixel_values": pixel_values}), text_embeds)
-        for patches in torch.arange(rows * columns).split(max(1, OCCLUDED_PER_BATCH // len(pixel_values))):
-            occluded = pixel_values.repeat(len(patches), 1, 1, 1, 1)  # shape = (patches, images, channels, ...)
-            for copy, patch in zip(occluded, patches.tolist()):
-                top, left = patch // columns * height, patch % columns * width
-                copy[..., top : top + height, left : left + width] = colours
-            features = image_features(model, {"pixel_values": occluded.flatten(0, 1)})
-            lost += [whole - similarities(part, text_embeds) for part in features.unflatten(0, (len(patches), -1))]
-    return torch.stack(lost, dim=-1)
-
-
-def states_of_images(model: PreTrainedModel, pixel_values: torch.Tensor, **kwargs: bool) -> BaseModelOutputWithPooling:
-    """
-    What the image tower returns beside the embeddings.
-
-    Raises:
-        `ValueError`: if it is nothing: some models whose code comes with them return embeddings alone.
-    """
-    outputs = model.get_image_features(pixel_values=pixel_values, **kwargs)
-    if isinstance(outputs, torch.Tensor):
-        raise ValueError(f"{type(model).__name__} returns no states of its patches: use the method `occlusion`.")
-    return outputs
-
-
 def grad_cam(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
     """
     Grad-CAM (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) on the tokens that go into the last layer:
     activations weighted with the mean of their gradients over the patches, where that is positive. The patches that
     come out of the last layer would not do: a class token that is pooled depends on them no more.
+
+    Raises:
+        `ValueError`: if the model returns no states: some whose code comes with them return embeddings alone.
     """
     num_patches = math.prod(patch_grid(model, pixel_values))
     with gradients_from(input_embeddings(model, "vision")):
-        outputs = states_of_images(model, pixel_values, output_hidden_states=True)
+        outputs = model.get_image_features(pixel_values=pixel_values, output_hidden_states=True)
+        if isinstance(outputs, torch.Tensor):
+            raise ValueError(f"{type(model).__name__} returns no states of its patches: use the method `occlusion`.")
         scores, hidden_states = similarities(outputs.pooler_output, text_embeds), outputs.hidden_states[-2]
         gradients = [torch.autograd.grad(score, hidden_states, retain_graph=True)[0] for score in scores.sum(dim=0)]
     patches, gradients = hidden_states.detach()[:, -num_patches:], torch.stack(gradients, dim=1)[:, :, -num_patches:]
@@ -326,36 +208,30 @@ def grad_cam(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: to
     return (weights @ patches.transpose(1, 2)).float().clamp(min=0)
 
 
-def gradient_rollout(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
-    """[`gradient_weighted_rollout`] of the class token."""
-    num_patches = math.prod(patch_grid(model, pixel_values))
-    with gradients_from(input_embeddings(model, "vision")):
-        outputs = states_of_images(model, pixel_values, output_attentions=True)
-        check_attentions(outputs.attentions, num_patches)
-        scores = similarities(outputs.pooler_output, text_embeds)
-        gradients = [torch.autograd.grad(score, outputs.attentions, retain_graph=True) for score in scores.sum(dim=0)]
-    attentions = tuple(attention.detach() for attention in outputs.attentions)
-    maps = [gradient_weighted_rollout(attentions, of_text)[:, 0, -num_patches:] for of_text in gradients]
-    return torch.stack(maps, dim=1)
+@torch.no_grad()
+def occlusion(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+    """
+    What the similarity loses when a patch is painted over with the median colour of the image (occlusion, Zeiler &
+    Fergus, 2014, https://arxiv.org/abs/1311.2901). One embedding of the image for each patch, whatever the number of
+    texts; works for any image tower, and measures instead of estimating.
+    """
+    rows, columns = patch_grid(model, pixel_values)
+    height, width = pixel_values.shape[2] // rows, pixel_values.shape[3] // columns
+    colours = pixel_values.flatten(2).median(dim=-1).values[..., None, None]
+    whole = similarities(image_features(model, {"pixel_values": pixel_values}), text_embeds)
+    lost = []
+    for patches in torch.arange(rows * columns).split(max(1, OCCLUDED_PER_BATCH // len(pixel_values))):
+        occluded = pixel_values.repeat(len(patches), 1, 1, 1, 1)  # shape = (patches, images, channels, ...)
+        for copy, patch in zip(occluded, patches.tolist()):
+            top, left = patch // columns * height, patch % columns * width
+            copy[..., top : top + height, left : left + width] = colours
+        features = image_features(model, {"pixel_values": occluded.flatten(0, 1)})
+        lost += [whole - similarities(part, text_embeds) for part in features.unflatten(0, (len(patches), -1))]
+    return torch.stack(lost, dim=-1)
 
 
-def rollout(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
-    """[`attention_rollout`] of the class token: the same for every text."""
-    num_patches = math.prod(patch_grid(model, pixel_values))
-    with torch.no_grad():
-        outputs = states_of_images(model, pixel_values, output_attentions=True)
-    check_attentions(outputs.attentions, num_patches)
-    maps = attention_rollout(outputs.attentions)[:, 0, -num_patches:]
-    return maps[:, None].expand(-1, text_embeds.shape[1], -1)
-
-
-# The first one is the default: it finds things best, see `evaluate_relevance.py`
-PATCH_METHODS = {
-    "grad_cam": grad_cam,
-    "occlusion": occlusion,
-    "gradient_rollout": gradient_rollout,
-    "rollout": rollout,
-}
+# The first one is the default: as right as the other within the error, at one gradient
+PATCH_METHODS = {"grad_cam": grad_cam, "occlusion": occlusion}
 
 
 def patch_relevance(
@@ -366,7 +242,7 @@ def patch_relevance(
 
     Args:
         model (`PreTrainedModel`):
-            A dual encoder; for methods by attention a ViT with a class token and `attn_implementation="eager"`.
+            A dual encoder.
         pixel_values (`torch.Tensor` of shape `(batch_size, channels, height, width)`):
             The images.
         text_embeds (`torch.Tensor` of shape `(batch_size, num_texts, dim)`):
@@ -379,7 +255,7 @@ def patch_relevance(
         only) where a patch takes away from the similarity.
 
     Raises:
-        `ValueError`: if the image tower is not one of patches, or the method needs attention and there is none.
+        `ValueError`: if the image tower is not one of patches, or returns no states that Grad-CAM needs.
 
     Example:
 
@@ -421,20 +297,16 @@ def sub_caption_directions(
         `torch.Tensor` of shape `(num_sub_captions, dim)`: not normalised; zero for one that is beyond the limit. The
         embedding itself where there is one only.
     """
-    parts = range(len(sub_captions))
-    texts = [sub_captions, *([other for place, other in enumerate(sub_captions) if place != part] for part in parts)]
     if len(sub_captions) == 1:
         return embed_corpus(model, processor, sub_captions, max_length=max_length)
+    places = range(len(sub_captions))
+    texts = [sub_captions, *(sub_captions[:place] + sub_captions[place + 1 :] for place in places)]
     embeds = embed_corpus(model, processor, [join_sub_captions(text) for text in texts], max_length=max_length)
     return embeds[0] - embeds[1:]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Heat maps
-
-
-def seen_picture(processor: ProcessorMixin, pixel_values: torch.Tensor) -> Image.Image:
-    """What the model sees of an image: its pixel values (channels, height, width) as a picture again."""
+def denormalize(processor: ProcessorMixin, pixel_values: torch.Tensor) -> Image.Image:
+    """What the model sees of an image: its pixel values (channels, height, width) as an image again."""
     image_processor = processor.image_processor
     pixels = pixel_values.float().cpu()
     if getattr(image_processor, "do_normalize", True):
@@ -445,17 +317,17 @@ def seen_picture(processor: ProcessorMixin, pixel_values: torch.Tensor) -> Image
     return Image.fromarray((255 * pixels.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy())
 
 
-def heat_map(picture: Image.Image, relevance: torch.Tensor, largest: float | None = None) -> Image.Image:
+def heat_map(image: Image.Image, relevance: torch.Tensor, largest: float | None = None) -> Image.Image:
     """
-    The relevance of patches (rows, columns), where it is positive, in red over a pale picture in grey; the darkest red
+    The relevance of patches (rows, columns), where it is positive, in red over a pale image in grey; the darkest red
     is `largest`, by default the largest one of the map.
     """
     relevance = relevance.clamp(min=0)
     relevance = relevance / max(relevance.max().item() if largest is None else largest, 1e-12)
-    scale = max(1, SIDE_OF_MAPS / max(picture.size))
-    size = (round(scale * picture.width), round(scale * picture.height))
+    scale = max(1, HEAT_MAP_SIZE / max(image.size))
+    size = (round(scale * image.width), round(scale * image.height))
     levels = Image.fromarray((255 * relevance).byte().numpy()).resize(size, Image.BICUBIC)
-    grey = picture.convert("L").convert("RGB").resize(size, Image.BICUBIC)
+    grey = image.convert("L").convert("RGB").resize(size, Image.BICUBIC)
     pale = Image.blend(grey, Image.new("RGB", size, "white"), 0.35)
     heat = Image.fromarray((255 * colormaps["YlOrRd"](np.asarray(levels))[..., :3]).astype("uint8"))
     return Image.composite(heat, pale, levels.point(lambda level: 0.85 * level))

@@ -354,9 +354,9 @@ def draw_heat_map(
     """
     Where in a picture a sentence is found: the part that the model sees, under the relevance of its patches.
     """
-    from ..evaluation.relevance import heat_map, patch_relevance, seen_picture  # imports Matplotlib
+    from ..evaluation.relevance import denormalize, heat_map, patch_relevance  # imports Matplotlib
 
     inputs = prepare_images(processor, [image])
     text_embeds = embed_corpus(model, processor, [sentence], max_length=max_length)
     relevance = patch_relevance(model, inputs["pixel_values"], text_embeds[None])[0, 0]
-    return heat_map(seen_picture(processor, inputs["pixel_values"][0]), relevance)
+    return heat_map(denormalize(processor, inputs["pixel_values"][0]), relevance)

@@ -1,10 +1,9 @@
-"""`lotlip visualize`: the page and the pictures of one model and of several."""
+"""`lotlip visualize`: the page of one model and of several."""
 
 import dataclasses
 import re
 
 import pytest
-from PIL import Image
 
 import lotlip
 from modeling_lotlip.commands.visualize import VisualizeArguments
@@ -40,17 +39,14 @@ def test_several_models(model_dir, tmp_path, run):
     # the picture, the whole text and the sub-caption that is read
     assert page.count("<h2>") == 2 and page.count("<img") == 2 * 3
     assert "sub-captions: 1." in page
-    for name in ("text", "image"):
-        with Image.open(output_dir / f"{name}.png") as picture:
-            assert picture.width > 300
 
 
 def test_a_row_of_the_data_or_a_text_alone(model_dir, tmp_path, run):
     models = ["--model", model_dir, "--output_dir"]
     assert run(*models, tmp_path / "out", "--row", 2, "--method", "occlusion") == 0
-    assert (tmp_path / "out" / "image.png").exists()
+    assert "<img" in (tmp_path / "out" / "visualize.html").read_text()
     assert run(*models, tmp_path / "text only", "--text", TEXT) == 0
-    assert not (tmp_path / "text only" / "image.png").exists() and (tmp_path / "text only" / "text.png").exists()
+    assert "<img" not in (tmp_path / "text only" / "visualize.html").read_text()
 
 
 def test_what_is_not_there(model_dir, tmp_path, run, capsys):
@@ -67,11 +63,4 @@ def test_what_is_not_there(model_dir, tmp_path, run, capsys):
         assert message in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(SystemExit):
         run(*models, "--image", "scene.png")
-    assert "--image scene.png needs a --text" in capsys.readouterr().err
-
-
-def test_dollars_are_dollars(model_dir, tmp_path, run):
-    make_scene(seed=1, index=0).draw().save(tmp_path / "scene.png")
-    arguments = ["--image", tmp_path / "scene.png", "--text", "A sign says $5_$. It costs $5 and $6"]
-    assert run("--model", model_dir, *arguments, "--output_dir", tmp_path / "out") == 0
-    assert (tmp_path / "out" / "image.png").exists()
+    assert "--text" in capsys.readouterr().err

@@ -175,7 +175,7 @@ def test_maps_that_need_more_than_embeddings(jina):
     pixel_values, text_embeds = torch.rand(1, 3, 32, 32), torch.rand(1, 1, 24)
     assert patch_relevance(model, pixel_values, text_embeds, method="occlusion").shape == (1, 1, 2, 2)
     with pytest.raises(ValueError, match="use the method `occlusion`"):
-        patch_relevance(model, pixel_values, text_embeds, method="rollout")
+        patch_relevance(model, pixel_values, text_embeds, method="grad_cam")
 
 
 class OlderAlignProcessor:

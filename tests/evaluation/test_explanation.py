@@ -1,19 +1,21 @@
 """What one model does with a text and an image, and the page of it."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import BertTokenizer, CLIPTokenizer
 
+from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.embedding.batches import tokenize
 from modeling_lotlip.embedding.models import text_limit
-from modeling_lotlip.evaluation import maps
-from modeling_lotlip.evaluation.explanation import Explanation, describe_unread, explain
-from modeling_lotlip.evaluation.maps import draw_heat_map, draw_image, draw_text, lay_out_tokens
-from modeling_lotlip.evaluation.page import encode_png, lay_out_maps, render_page
+from modeling_lotlip.evaluation.explanation import Explanation, encode_png, explain, number_tokens, render_page
 from modeling_lotlip.evaluation.relevance import heat_map
+from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 from tests.helpers.dual_encoders import build_clip, build_siglip
 
 
@@ -30,6 +32,40 @@ def test_texts_of_other_dual_encoders(build, tmp_path):
     assert explanation.over_image.shape[0] == 3
 
 
+SENTENCES = 'Mr. Hill says "it is red". It is 3.5 m long! The sea (blue). A sky'
+
+
+def build_tokenizer(name: str):
+    """A tokenizer with the words of `SENTENCES`; CLIP's has a token for a full stop behind a mark, as the real one."""
+    if name == "clip":
+        return CLIPTokenizer().train_new_from_iterator([SENTENCES.lower().replace(" ", "  ")] * 4, 600)
+    words = [*'mr . hill says " it is red 3 5 m long ! the sea ( blue ) a sky'.split()]
+    vocab = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
+    return LotlipTokenizer(vocab=vocab) if name == "lotlip" else BertTokenizer(vocab=vocab)
+
+
+@pytest.mark.parametrize("name", ["lotlip", "bert", "clip"])
+@pytest.mark.parametrize("splitter", ["paper", "sentences"])
+def test_tokens_belong_to_the_sub_captions_that_they_are_in(name, splitter):
+    tokenizer = build_tokenizer(name)
+    processor = SimpleNamespace(tokenizer=tokenizer)
+    sub_captions = split_sub_captions(SENTENCES, splitter)
+    (input_ids,) = tokenize(processor, [join_sub_captions(sub_captions)])["input_ids"].tolist()
+    numbers = number_tokens(processor, input_ids, sub_captions)
+    assert numbers[0] is numbers[-1] is None and None not in numbers[1:-1]
+    for number, sub_caption in enumerate(sub_captions):
+        tokens = tokenizer.decode([token for token, of_token in zip(input_ids, numbers) if of_token == number])
+        letters = [re.sub(r"[^a-z0-9]", "", text.replace("[SEP]", "").lower()) for text in (tokens, sub_caption)]
+        assert letters[0] == letters[1]
+
+    # truncated inside the second one: the others are not read, whatever full stops there are
+    limit = numbers.index(1) + 2
+    (input_ids,) = tokenize(processor, [join_sub_captions(sub_captions)], limit)["input_ids"].tolist()
+    numbers = number_tokens(processor, input_ids, sub_captions)
+    assert numbers == [None, *[0] * (limit - 3), 1, None]
+    assert Explanation("", [], numbers, {}, sub_captions).num_read == 2
+
+
 def build_explanation(name: str, mark: str) -> Explanation:
     """Of a text with `mark` in every place where a text or a name stands, whose last sub-caption is not read."""
     return Explanation(
@@ -41,7 +77,7 @@ def build_explanation(name: str, mark: str) -> Explanation:
             f"{mark}similarity depends on": [0.0, 0.5, -0.25, 0.0, 0.25, 0.0],
         },
         sub_captions=[f"{mark}reddish boat", f"{mark}sea", f"{mark}sky"],
-        picture=Image.new("RGB", (8, 8)),
+        image=Image.new("RGB", (8, 8)),
         similarities=[0.5, 0.25, -0.001],
         over_image=torch.rand(3, 2, 2),
     )
@@ -53,8 +89,8 @@ def test_a_page_escapes_every_text_and_needs_no_other_file():
     assert "<b " not in page and "&amp;&lt;" not in page
     # nothing is escaped twice either
     escaped = "&lt;b class=&#34;x&#34; title=&#39;y&#39;&gt;&amp;amp;"
-    # method, unread, name, two titles, two first tokens, two unread sub-captions and two maps
-    assert page.count("&lt;b ") == page.count(escaped) == 11
+    # method, name, two titles, two first tokens, two unread sub-captions and two maps
+    assert page.count("&lt;b ") == page.count(escaped) == 10
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
 
 
@@ -70,62 +106,20 @@ def test_a_page_has_the_numbers():
     assert 'title="-0.25"' in page and "rgb(33 102 191 / 0.42)" in page  # half of the largest, in blue
 
 
-def test_pictures_of_models_side_by_side():
-    explanations = [build_explanation("runs/one", "$"), build_explanation("runs/two", "$")]
-    assert "Beyond the limit of one, sub-captions: 1." in describe_unread(explanations)
-    figure = draw_text(explanations)
-    titles = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_fontsize() == 7.5]
-    assert titles == [f"{name}: {title}" for name in ("one", "two") for title in explanations[0].over_text]
-    figure = draw_image(explanations, "grad_cam")
-    notes = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert notes == ["one", "one 0.50", "one +0.25", "one +0.00", "two", "two 0.50", "two +0.25", "two +0.00"]
-    for drawn in (draw_text(explanations), figure):
-        drawn.canvas.draw()  # dollars are no formulas
-
-
-def test_sub_captions_begin_lines_and_no_line_is_too_long():
-    explanation = build_explanation("model", "")
-    assert lay_out_tokens(explanation) == [(None, [(0, 0)]), (0, [(0, 1), (3, 2), (8, 3)]), (1, [(0, 4)])]
-    long = explanation._replace(tokens=["[CLS]", *6 * ["a" * 10], "[SEP]"], numbers=[None, *6 * [0], None])
-    columns = [[column for column, _ in tokens] for _, tokens in lay_out_tokens(long)]
-    assert columns == [[0], [0, 11, 22, 33], [0, 11]], "a line has 46 characters"
-
-
-def test_tokens_and_bars_are_shaded_by_their_share_of_the_largest():
+def test_tokens_are_shaded_by_their_share_of_the_largest():
     """`[CLS]` may stand out far, and is not what the others are measured by."""
     explanation = build_explanation("model", "")._replace(over_text={"depends on": [9.0, 0.2, -0.1, 0.0, -0.4, 0.0]})
-    axes = draw_text([explanation]).axes[0]
-    shown = [(patch.get_width(), patch.get_facecolor()) for patch in axes.patches]
-    red, blue = (0.84, 0.19, 0.15), (0.13, 0.40, 0.75)
-    # tokens of a line, then the bar of its sub-caption
-    expected = [(5, red, 1), (3, red, 0.5), (4, blue, 0.25), (4, blue, 0), (2.75, red, 1), (5, blue, 1), (11, blue, 1)]
-    assert [width for width, _ in shown] == pytest.approx([width for width, _, _ in expected])
-    for (_, seen), (_, colour, share) in zip(shown, expected):
-        assert seen == pytest.approx((*colour, 0.85 * share))
+    shades = re.findall(r"background: rgb\((\d+) [^/]*/ ([\d.]+)\)", render_page([explanation], "grad_cam"))
+    assert shades == [("214", "0.85"), ("214", "0.42"), ("33", "0.21"), ("33", "0.00"), ("33", "0.85")]
 
 
 def test_the_maps_of_sub_captions_share_a_scale_of_their_own():
     whole, *parts = over_image = torch.tensor([8.0, 0.5, 1.0])[:, None, None] * torch.eye(2)
     explanation = build_explanation("model", "")._replace(over_image=over_image)
     expected = [
-        heat_map(explanation.picture, whole, 8.0),
-        *(heat_map(explanation.picture, part, 1.0) for part in parts),
+        heat_map(explanation.image, whole, 8.0),
+        *(heat_map(explanation.image, part, 1.0) for part in parts),
     ]
-    for place, picture in enumerate(expected):
-        assert np.array_equal(draw_heat_map(explanation, place), picture)
-    assert [drawn["source"] for drawn in lay_out_maps(explanation)[1:]] == list(map(encode_png, expected))
-
-
-def test_models_stand_below_each_other_in_every_block_of_panels(monkeypatch):
-    monkeypatch.setattr(maps, "PANELS_PER_ROW", 2)
-    one, two = build_explanation("one", ""), build_explanation("two", "")
-    two = two._replace(over_image=two.over_image[:2], similarities=two.similarities[:2])
-    axes = [panel for panel in draw_image([one, two], "grad_cam").axes if panel.texts]
-    assert [panel.texts[0].get_text() for panel in axes] == [
-        *("one", "one 0.50", "two", "two 0.50"),
-        *("one +0.25", "one +0.00", "two +0.25", "two (beyond its limit)"),
-    ]
-    assert [panel.get_title() for panel in axes if panel.get_title()] == [
-        *("the image", "the whole text", "reddish boat", "sea")
-    ]
-    assert np.array_equal(axes[4].images[0].get_array(), draw_heat_map(one, 1))
+    page = render_page([explanation], "grad_cam")
+    assert re.findall(r'src="([^"]+)"', page)[1:] == list(map(encode_png, expected))
+    assert not np.array_equal(*expected[1:])

@@ -25,16 +25,13 @@ IMAGES = ROOT / "docs" / "images"
 QUERY = "The frame is copper. Everything lies on grass. It is lit from the left. Six things are around it."
 
 
-def visualize(model_dir: Path, folder: Path, *options: str) -> None:
-    """Runs the command of the docs, which writes `text.png` and `image.png`."""
-    command = [sys.executable, "-m", "lotlip", "visualize", "--model", model_dir]
-    subprocess.run([*command, "--output_dir", folder, *options], cwd=ROOT, check=True)
-
-
-def draw_visualization(model_dir: Path, output_dir: Path, folder: Path) -> None:
+def photograph_visualization(browser: object, model_dir: Path, output_dir: Path, folder: Path) -> None:
     """What is attended to in the first long caption."""
-    visualize(model_dir, folder, "--row", "0")
-    (folder / "text.png").replace(output_dir / "text_attention.png")
+    command = [sys.executable, "-m", "lotlip", "visualize", "--model", model_dir]
+    subprocess.run([*command, "--output_dir", folder, "--row", "0"], cwd=ROOT, check=True)
+    page = browser.new_page(viewport={"width": 800, "height": 600})
+    page.goto((folder / "visualize.html").resolve().as_uri())
+    page.screenshot(path=output_dir / "text_attention.png", full_page=True)
 
 
 def photograph_page(browser: object, args: argparse.Namespace, folder: Path) -> None:
@@ -77,7 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
         photograph_page(browser, args, Path(folder))
         if is_demo:
-            draw_visualization(args.model_name_or_path, args.output_file.parent, Path(folder))
+            photograph_visualization(browser, args.model_name_or_path, args.output_file.parent, Path(folder))
 
 
 if __name__ == "__main__":
