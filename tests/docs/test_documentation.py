@@ -63,7 +63,7 @@ def run_command(monkeypatch, command: str) -> None:
     name, *arguments = without_launcher(shlex.split(command))
     if name == "lotlip":
         arguments += SMALL_MEASUREMENTS.get(arguments[0], "").split()
-    if name.endswith("train_lotlip.py"):
+    if name.endswith("train_lotlip.py") or arguments[:1] == ["train"]:
         arguments += SMALL_RUN.split()
         if "--checkpointing_steps" in arguments:
             arguments += ["--checkpointing_steps", "1"]

@@ -46,9 +46,9 @@ def test_every_argument_is_described(path, package):
         )
 
 
-def test_errors_of_the_troubleshooting_page_are_those_of_the_code():
-    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
-    section = page.partition("## Of this package")[2].partition("## ")[0]
+def test_errors_of_the_page_of_help_are_those_of_the_code():
+    page = (ROOT / "docs/help.md").read_text(encoding="utf-8")
+    section = page.partition("## Errors")[2].partition("| text of another library")[0]
     files = [ROOT / "lotlip.py", *(ROOT / "modeling_lotlip").rglob("*.py")]
     # strings that go on in the next line are one
     sources = re.sub(r'"\s*\n\s*f?"', "", "".join(path.read_text(encoding="utf-8") for path in files))
@@ -58,7 +58,7 @@ def test_errors_of_the_troubleshooting_page_are_those_of_the_code():
         for line in section.splitlines()
         for text in re.findall(r"`([^`]+)`", line.split("|")[1:2][0] if "|" in line else "")
     ]
-    assert len(texts) > 10
+    assert len(texts) >= 3
     for text in texts:
         for part in filter(None, map(str.strip, text.replace("(...)", "...").split("..."))):
             assert part in sources, f"{part!r} of {text!r} is not in the code"
