@@ -20,9 +20,6 @@ SIDE_FILE_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", 
 REJECTED_COLUMN = "rejected_by"
 NUM_EXAMPLES = 5  # of keys, in messages
 
-# A stream of which so many images have no caption in the side files, and none has one, was given the wrong key.
-MAX_UNMATCHED_AT_FIRST = 1000
-
 
 def hash_keys(keys: list) -> np.ndarray:
     """Hashes of 64 bits, the same in every process and run."""
@@ -150,58 +147,6 @@ class SideCaptions:
         is_within = places < len(self.hashes)
         is_key = np.array([key is not None for key in keys], dtype=bool)
         return is_within & is_key & (self.hashes[np.where(is_within, places, 0)] == hashed)
-
-
-class UnmatchedKeys:
-    """Counts the images that have no caption in the side files, while they are read."""
-
-    def __init__(self):
-        self.num_seen, self.num_unmatched, self.examples = 0, 0, []
-
-    def count(self, keys: list[str | None]) -> None:
-        """
-        Counts the images of a batch.
-
-        Args:
-            keys (`list[str | None]`):
-                The key of each image that has no caption in the side files, None for the others.
-
-        Raises:
-            `ValueError`: if many were read, and none has any.
-        """
-        unmatched = [key for key in keys if key is not None]
-        self.num_seen += len(keys)
-        self.num_unmatched += len(unmatched)
-        self.examples = (self.examples + unmatched)[:NUM_EXAMPLES]
-        if self.num_seen >= MAX_UNMATCHED_AT_FIRST:
-            self.check()
-
-    def check(self) -> None:
-        """
-        Raises:
-            `ValueError`: if no image that was read has any.
-        """
-        if self.num_unmatched == self.num_seen > 0:
-            raise ValueError(
-                f"None of the first {self.num_seen} images has captions in `--side_files`"
-                f"{list_examples(self.examples)}. Name the right `--key_column` and `--side_key_column`."
-            )
-
-    @classmethod
-    def sum(cls, parts: list["UnmatchedKeys"]) -> "UnmatchedKeys":
-        """The counts of several processes as one."""
-        total = cls()
-        for part in parts:
-            total.num_seen += part.num_seen
-            total.num_unmatched += part.num_unmatched
-            total.examples = (total.examples + part.examples)[:NUM_EXAMPLES]
-        return total
-
-    def __str__(self) -> str:
-        return (
-            f"{self.num_unmatched} of {self.num_seen} images that were read have no captions in `--side_files`"
-            f"{list_examples(self.examples)}."
-        )
 
 
 def list_examples(keys: list) -> str:
