@@ -77,6 +77,11 @@ def build_model(
     return model, processor
 
 
+def build_small_model(dataset: datasets.Dataset, reader: RowReader) -> tuple[LotlipModel, LotlipProcessor]:
+    """A small LoTLIP with random weights for images of 64 pixels, and its processor with the words of the captions."""
+    return build_model(TrainArguments(output_dir="."), dataset, reader)
+
+
 def load_model(
     args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
 ) -> tuple[LotlipModel, LotlipProcessor, bool]:
