@@ -63,7 +63,7 @@ def run_command(monkeypatch, command: str) -> None:
     name, *arguments = without_launcher(shlex.split(command))
     if name == "lotlip":
         arguments += SMALL_MEASUREMENTS.get(arguments[0], "").split()
-    if name.endswith("train_lotlip.py") or arguments[:1] == ["train"]:
+    if arguments[:1] == ["train"]:
         arguments += SMALL_RUN.split()
         if "--checkpointing_steps" in arguments:
             arguments += ["--checkpointing_steps", "1"]
@@ -141,12 +141,12 @@ def workspace(tmp_path_factory) -> Path:
     save_captioner("llava", folder / "local" / "llava")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        run_command(monkeypatch, "accelerate launch examples/train_lotlip.py --output_dir outputs/demo")
+        run_command(monkeypatch, "lotlip train --output_dir outputs/demo")
         # instead of the released model, which is on the Hub
         Path(DEFAULT_MODEL).parent.mkdir()
         Path(DEFAULT_MODEL).symlink_to(folder / "outputs" / "demo")
         towers = "--text_model_name_or_path local/bert --vision_model_name_or_path local/vit"
-        run_command(monkeypatch, f"accelerate launch examples/train_lotlip.py --output_dir outputs/original {towers}")
+        run_command(monkeypatch, f"lotlip train --output_dir outputs/original {towers}")
         run_command(
             monkeypatch,
             "python -m modeling_lotlip.convert_lotlip_to_hf --checkpoint_path outputs/original --to_original model.pt",
