@@ -49,12 +49,15 @@ ARGUMENTS = (ExportArguments,)
 
 def run(export: ExportArguments) -> None:
     import logging
+    import warnings
 
-    from ..embedding.onnx import export_model, format_table
+    from ..embedding.onnx import export_model
     from ..terminal import print_tables
 
-    # the exporter reports on operations that these graphs do not have
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with redirect_stdout(sys.stderr):  # where it prints its progress
-        graphs = export_model(export.model_name_or_path, export.output_dir, export.dtype, export.output_corner_tokens)
-    print_tables(format_table(graphs))
+    # the exporters report on operations that these graphs do not have, and on versions: each graph is compared
+    for name in ("torch.onnx", "transformers.exporters"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # where progress is printed
+        warnings.simplefilter("ignore", FutureWarning)
+        table = export_model(export.model_name_or_path, export.output_dir, export.dtype, export.output_corner_tokens)
+    print_tables(table)

@@ -1,4 +1,4 @@
-"""`lotlip export`: the graphs, and what is asked for wrongly."""
+"""`lotlip export`: what is asked for wrongly (its graphs: tests/embedding/test_onnx.py)."""
 
 import dataclasses
 import sys
@@ -16,21 +16,10 @@ def test_dtypes_are_those_of_the_library():
     assert arguments.dtype == list(SUFFIXES)
 
 
-def test_graphs_and_a_table(model_dir, tmp_path, capsys):
-    argv = ["export", "--model", str(model_dir), "--output_dir", str(tmp_path), "--dtype", "fp32", "float32"]
-    assert lotlip.main(argv) == 0
-    assert {path.name for path in (tmp_path / "onnx").glob("*.onnx")} == {"text_model.onnx", "vision_model.onnx"}
-    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [row[0] for row in rows] == ["| text_model.onnx", "| vision_model.onnx"]
-    for name, megabytes, difference, cosine in rows:
-        assert float(megabytes) == pytest.approx((tmp_path / "onnx" / name[2:]).stat().st_size / 1e6, abs=0.06)
-        assert float(difference) < 1e-4 and cosine == "1.000000 |"
-
-
 def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as exit:
         lotlip.main(["export", "--output_dir", str(tmp_path / "out"), "--dtype", "int4"])
-    assert exit.value.code == 2 and "--dtype" in capsys.readouterr().err.splitlines()[-1]
+    assert exit.value.code == 2 and "--dtype" in capsys.readouterr().err
 
     # a module that is None counts as not installed
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

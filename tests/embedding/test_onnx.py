@@ -1,9 +1,11 @@
 """The graphs on onnxruntime, and in Node with transformers.js, against the model."""
 
+import io
 import json
 import re
 import shutil
 import subprocess
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import cosine_similarity, normalize
 
+import lotlip
 from modeling_lotlip import (
     LotlipImageProcessorPil,
     LotlipModel,
@@ -21,14 +24,13 @@ from modeling_lotlip import (
     LotlipTextModelWithProjection,
 )
 from modeling_lotlip.embedding.onnx import (
-    SUFFIXES,
     convert_dtype,
     export_model,
     export_tower,
-    remove_graphs_of_another_model,
-    sample_texts,
-    save_graphs,
+    sample_inputs,
+    save_graph,
 )
+from modeling_lotlip.output_folder import OutputFolder
 from tests.conftest import as_token_wise, tiny_config
 
 
@@ -44,8 +46,23 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def exported(model_dir, tmp_path_factory):
+    """By the command, whose table is a file beside the graphs."""
     folder = tmp_path_factory.mktemp("exported")
-    export_model(str(model_dir), folder, ["float32", "float16", "q8"])
+    argv = [
+        "export",
+        "--model",
+        str(model_dir),
+        "--output_dir",
+        str(folder),
+        "--dtype",
+        "fp32",
+        "float32",
+        "fp16",
+        "q8",
+    ]
+    with redirect_stdout(io.StringIO()) as output:
+        assert lotlip.main(argv) == 0
+    (folder / "table.md").write_text(output.getvalue())
     return folder
 
 
@@ -91,25 +108,33 @@ def test_graphs_give_the_embeddings_of_the_model(exported, model, suffix, tolera
         check(embeds, model.get_image_features(pixel_values).pooler_output)
 
 
+def test_the_command_prints_how_each_graph_compares(exported):
+    rows = [line.strip("| ").split(" | ") for line in (exported / "table.md").read_text().splitlines()[2:]]
+    names = [f"{tower}_model{suffix}.onnx" for tower in ("text", "vision") for suffix in ("", "_fp16", "_quantized")]
+    assert [row[0] for row in rows] == names
+    for name, megabytes, difference, cosine in rows:
+        assert float(megabytes) == pytest.approx((exported / "onnx" / name).stat().st_size / 1e6, abs=0.06)
+        assert not name.endswith("_model.onnx") or (float(difference) < 1e-4 and cosine == "1.000000")
+
+
 @torch.no_grad()
 def test_corner_tokens(tmp_path):
     config = tiny_config(num_corner_tokens=3, num_hidden_layers=1)
     model = LotlipTextModelWithProjection(config.text_config).eval()
-    inputs = sample_texts(model, num_texts=2, length=8)
-    shapes = {name: {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO} for name in inputs}
-    program = export_tower(model, inputs, shapes, output_corner_tokens=True)
+    program = export_tower(model, output_corner_tokens=True)
     onnx.save(convert_dtype(program, "float32"), tmp_path / "model.onnx")
-    inputs = sample_texts(model, num_texts=3, length=20)
+    inputs = sample_inputs(model, 3, 20)
     embeds, corners = run(tmp_path / "model.onnx", "text_embeds", "corner_embeds", **inputs)
     expected = model(**inputs, output_corner_tokens=True)
     torch.testing.assert_close(embeds, expected.text_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(corners, expected.corner_embeds, atol=1e-5, rtol=0)
 
-    # a graph that is not the model's gets no name
+    # a graph that is not the model's is not kept
     other = LotlipTextModelWithProjection(model.config).eval()
-    with pytest.raises(RuntimeError, match="`text_model` on onnxruntime is not the model"):
-        save_graphs(tmp_path, "text_model", other, program, [inputs], ["float32"])
-    assert not list(tmp_path.glob("text_model.onnx*"))
+    with OutputFolder(tmp_path / "onnx") as folder:
+        with pytest.raises(RuntimeError, match="`text_model` on onnxruntime is not the model"):
+            save_graph(folder, "text_model", other, program, "float32", 20)
+    assert not list((tmp_path / "onnx").glob("text_model*"))
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path):
@@ -140,18 +165,19 @@ def test_what_transformers_js_reads_beside_the_graphs(exported, model_dir):
     assert (exported / "tokenizer.json").exists() and (exported / "config.json").exists()
 
 
-def test_graphs_of_another_model_do_not_stay(tmp_path, caplog):
-    def export(weights: str, *dtypes: str) -> set[str]:
-        for dtype in dtypes:
-            for name in ("text_model", "vision_model"):
-                (tmp_path / f"{name}{SUFFIXES[dtype]}.onnx").touch()
-        remove_graphs_of_another_model(tmp_path, weights, list(dtypes))
-        return {path.name.removeprefix("text_model") for path in tmp_path.glob("text_model*")}
-
-    assert export("a", "float32", "float16") == {".onnx", "_fp16.onnx"}
-    assert export("a", "q8") == {".onnx", "_fp16.onnx", "_quantized.onnx"} and not caplog.records
-    assert export("b", "float32") == {".onnx"}
-    assert "vision_model_quantized.onnx, which is of another model" in caplog.text
+@pytest.mark.parametrize("changed", ["weights", "configuration", "output_corner_tokens"])
+def test_graphs_of_another_model_or_shape_are_not_mixed(changed, exported, model_dir, tmp_path):
+    model = LotlipModel.from_pretrained(model_dir)
+    if changed == "weights":
+        model.text_projection.weight.data[0, 0] += 1
+    elif changed == "configuration":
+        model.config.vision_config.layer_norm_eps = 1e-3
+    model.save_pretrained(tmp_path)
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in (exported / "onnx").glob("*.onnx")}
+    with pytest.raises(ValueError, match=f"holds graphs with {changed} = .*name another folder"):
+        export_model(str(tmp_path), exported, ["float32"], output_corner_tokens=changed == "output_corner_tokens")
+    assert {path.name: path.stat().st_mtime_ns for path in (exported / "onnx").glob("*.onnx")} == before
 
 
 @pytest.fixture(scope="module")
