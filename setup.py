@@ -61,7 +61,6 @@ extras["test"] = [
     "pycodelift",  # the library's converter of modular files
     "pytest",
     "pytest-xdist",
-    "scipy",  # reads the class names of ImageNet's development kit
     "tensorboard",
     "timm",
     "transformers-mlinter",  # the library's rules of structure

@@ -5,18 +5,23 @@ import json
 import logging
 import subprocess
 import sys
+from functools import partial
 
 import datasets
 import pytest
-import scipy.io
 from PIL import Image
 from transformers import pipeline
 
 import lotlip
 from modeling_lotlip.data import published
-from modeling_lotlip.data.published import BENCHMARKS, get_benchmark, load_benchmark
-from modeling_lotlip.data.published.annotations import read_json_list
-from modeling_lotlip.data.published.sharegpt4v import read_sharegpt4v
+from modeling_lotlip.data.published import (
+    BENCHMARKS,
+    get_benchmark,
+    load_benchmark,
+    name_classes,
+    read_json_list,
+    read_sharegpt4v,
+)
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 from tests.conftest import ROOT
 
@@ -153,7 +158,7 @@ def three_images(monkeypatch):
         num_texts = 3 * (benchmark.num_texts // benchmark.num_images)
         small = dataclasses.replace(benchmark, num_images=3, num_texts=num_texts)
         if name.startswith("sharegpt4v"):
-            small = dataclasses.replace(small, read=lambda data_dir: read_sharegpt4v(data_dir, num_rows=3))
+            small = dataclasses.replace(small, read=partial(read_sharegpt4v, num_rows=3))
         monkeypatch.setitem(BENCHMARKS, name, small)
 
 
@@ -310,7 +315,7 @@ def test_long_lists_are_read_in_pieces(tmp_path, monkeypatch):
     for text in (json.dumps(rows), json.dumps(rows, indent=2, ensure_ascii=False)):
         write(tmp_path / "rows.json", text)
         for length in (1, 7, 100, 10**6):
-            monkeypatch.setattr(published.annotations, "PIECE_LENGTH", length)
+            monkeypatch.setattr(published, "PIECE_LENGTH", length)
             assert [row for _, row in read_json_list(tmp_path / "rows.json")] == rows
     # of what is not asked for nothing is read, so that a part of the file may do
     write(tmp_path / "rows.json", json.dumps(rows)[:-50])
@@ -320,8 +325,8 @@ def test_long_lists_are_read_in_pieces(tmp_path, monkeypatch):
         next(rows_read)
     # nor is all of a damaged file read to say that it is damaged
     write(tmp_path / "rows.json", '[{"a": "' + 1000 * "b" + '"}]')
-    monkeypatch.setattr(published.annotations, "PIECE_LENGTH", 10)
-    monkeypatch.setattr(published.annotations, "MAX_ROW_LENGTH", 100)
+    monkeypatch.setattr(published, "PIECE_LENGTH", 10)
+    monkeypatch.setattr(published, "MAX_ROW_LENGTH", 100)
     with pytest.raises(ValueError, match="is damaged in row 0"):
         next(read_json_list(tmp_path / "rows.json"))
 
@@ -341,39 +346,22 @@ def test_annotations_of_sharegpt4v_under_another_name(tmp_path):
 
 
 def make_imagenet(folder, kind):
-    """Three images of two classes, as folders, with Kaggle's solution, or with the development kit."""
+    """Three images of two classes, as folders, or with Kaggle's solution."""
     labels = ["n00000002", "n00000001", "n00000002"]
     names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in (1, 2, 3)]
     if kind == "folders":
-        expected = [(f"val/{label}/{name}", int(label[-1]) - 1) for name, label in sorted(zip(names, labels))]
-        expected.sort()
+        expected = sorted((f"val/{label}/{name}", int(label[-1]) - 1) for name, label in zip(names, labels))
     else:
-        image_folder = {"kaggle": "ILSVRC/Data/CLS-LOC/val", "devkit": "val", "flat": "."}[kind]
-        prefix = "" if image_folder == "." else f"{image_folder}/"
-        expected = [(f"{prefix}{name}", int(label[-1]) - 1) for name, label in zip(names, labels)]
-    for name, _ in expected:
-        draw(folder / name)
-    if kind == "kaggle":
+        expected = [(f"ILSVRC/Data/CLS-LOC/val/{name}", int(label[-1]) - 1) for name, label in zip(names, labels)]
         solution = [f"{name[:-5]},{label} 1 2 3 4 {label} 5 6 7 8 \n" for name, label in zip(names, labels)]
         write(folder / "LOC_val_solution.csv", "ImageId,PredictionString\n" + "".join(reversed(solution)))
-    if kind in ("kaggle", "folders"):
-        write(folder / "LOC_synset_mapping.txt", "n00000001 tench, Tinca tinca\nn00000002 goldfish\n")
-    else:
-        devkit = folder / "ILSVRC2012_devkit_t12" / "data"
-        write(devkit / "ILSVRC2012_validation_ground_truth.txt", "1000\n2\n1000\n")  # in an order of its own
-        synsets = [
-            {"ILSVRC2012_ID": number, "WNID": label, "words": words, "num_children": number // 1001}
-            for number, label, words in (
-                (1000, "n00000002", "goldfish"),
-                (2, "n00000001", "tench, Tinca tinca"),
-                (1001, "n00000003", "fish"),
-            )
-        ]
-        scipy.io.savemat(devkit / "meta.mat", {"synsets": synsets})
+    for name, _ in expected:
+        draw(folder / name)
+    write(folder / "LOC_synset_mapping.txt", "n00000001 tench, Tinca tinca\nn00000002 goldfish\n")
     return expected
 
 
-@pytest.mark.parametrize("kind", ["folders", "kaggle", "devkit", "flat"])
+@pytest.mark.parametrize("kind", ["folders", "kaggle"])
 def test_imagenet(kind, tmp_path):
     expected = make_imagenet(tmp_path, kind)
     dataset = load_benchmark("imagenet", tmp_path)
@@ -387,6 +375,13 @@ def test_imagenet(kind, tmp_path):
     assert len(load_benchmark("imagenet", tmp_path, allow_partial=True)) == 2
     with pytest.raises(ValueError, match="has no texts"):
         load_benchmark("imagenet", tmp_path, text_only=True)
+
+
+def test_classes_of_imagenet_have_names_of_their_own(tmp_path):
+    names = ["tench, Tinca tinca", "crane", "crane", "bib", "bib, tucker"]
+    write(tmp_path / "LOC_synset_mapping.txt", "".join(f"n0000000{n} {name}\n" for n, name in enumerate(names)))
+    expected = ["tench", "crane (n00000001)", "crane (n00000002)", "bib", "bib, tucker"]
+    assert name_classes(tmp_path) == expected
 
 
 def test_imagenet_is_classified(model_dir, tmp_path):
