@@ -79,10 +79,16 @@ def read_stored(folder: Path) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def write_stored(folder: Path, stored: dict) -> None:
+    with atomic_write(folder / SETTINGS_FILE) as partial:
+        partial.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
 class OutputFolder:
     """
     A folder that one run at a time writes to, as a context manager. `settings.json` in it says what it holds, with
-    which settings, and which run writes to it; the run is noted until it has ended without an error.
+    which settings, and which run writes to it; the run stays noted if it is killed, or an error ends it after it has
+    changed a file.
 
     Args:
         path (`Path`):
@@ -146,10 +152,11 @@ class OutputFolder:
         try:
             for left in [path for path in self.path.iterdir() if LEFT.fullmatch(path.name)]:
                 clear(left)
-            stored = None if self.is_empty() else read_stored(self.path)
-            if stored is not None:
-                self.compare(stored)
-                self.is_unfinished = stored.get("run") is not None
+            self.before = self.list_files()
+            self.stored = read_stored(self.path)
+            if self.stored is not None and self.before:
+                self.compare(self.stored)
+                self.is_unfinished = self.stored.get("run") is not None
             run = {"process": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}
             self.note(run | {"start": time.strftime("%Y-%m-%d %H:%M:%S")})
         except BaseException:
@@ -160,15 +167,19 @@ class OutputFolder:
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None:
             self.note(None)
-        elif self.is_empty():  # nothing was done, and nothing is left
-            delete(self.path / SETTINGS_FILE)
+        elif self.list_files() == self.before:  # the error came before anything was done: all is as it was
+            if self.before and self.stored is not None:
+                write_stored(self.path, self.stored)
+            else:
+                delete(self.path / SETTINGS_FILE)
             if self.is_new:
                 delete(self.path)
         self.lock.release()
 
-    def is_empty(self) -> bool:
-        """Whether nothing is there but what this class writes."""
-        return {path.name for path in self.path.iterdir()} <= {SETTINGS_FILE, LOCK_FILE}
+    def list_files(self) -> dict[str, int]:
+        """The times at which the files were written last, but for those of this class."""
+        own = (SETTINGS_FILE, LOCK_FILE)
+        return {path.name: path.stat().st_mtime_ns for path in self.path.iterdir() if path.name not in own}
 
     def compare(self, stored: dict) -> None:
         """Raises a `ValueError` if the folder holds something else, or files with other settings."""
@@ -186,10 +197,8 @@ class OutputFolder:
             raise ValueError(f"{told} with {changes}. Use the same, or name another folder.")
 
     def note(self, run: dict | None) -> None:
-        """Writes `settings.json`."""
-        stored = {"content": self.content, "settings": self.settings, "run": run}
-        with self.write(SETTINGS_FILE) as partial:
-            partial.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+        """Writes down which run writes."""
+        write_stored(self.path, {"content": self.content, "settings": self.settings, "run": run})
 
     def write(self, name: str) -> AbstractContextManager[Path]:
         """[`atomic_write`] of a file or a folder in it."""

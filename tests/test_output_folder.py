@@ -97,6 +97,8 @@ def test_a_run_that_did_not_end_is_known_and_its_leftovers_are_cleared(tmp_path,
         assert folder.is_unfinished and list_names(path) == ["model", "notes.partial", "table"]
     with OutputFolder(path) as folder:
         assert not folder.is_unfinished
+    with pytest.raises(ValueError), OutputFolder(path):
+        raise ValueError("no such model")  # before anything is done
     warn_of_unfinished([path / "table", tmp_path / "elsewhere"])
     assert not caplog.text
 

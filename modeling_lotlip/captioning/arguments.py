@@ -101,7 +101,7 @@ class CaptionerArguments(EndpointArguments, LocalArguments, GenerationArguments)
 
 @dataclass
 class RuleArguments(Arguments):
-    """The rules that captions go through, and how sub-captions are counted."""
+    """The rules that captions go through."""
 
     _argument_group_name = "rules"
     _argument_group_description = "\n".join(
@@ -115,13 +115,6 @@ class RuleArguments(Arguments):
         metavar="NAME[=NUMBER]",
     )
     without_rule: list[str] = argument([], "Rules that do not apply, of those above.", metavar="NAME")
-    sub_caption_splitter: str = argument(
-        "paper",
-        "Where a long caption is split: at every full stop and line break as in the paper, or where a sentence ends "
-        "(needs sentencex).",
-        choices=tuple(SPLITTERS),
-        compared_on_resume=True,
-    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -174,36 +167,29 @@ class FilterArguments(Arguments):
 
 
 @dataclass
-class ReportArguments(Arguments):
-    """What the report measures, and the images that captions are compared with."""
+class SimilarityArguments(Arguments):
+    """How captions are compared with the images of the data arguments."""
 
-    _argument_group_name = "report"
+    _argument_group_name = "images and captions"
 
-    report: bool = argument(False, "Measure the captions that are kept, too.")
-    tokenizer_path: str = argument(
-        "google-bert/bert-base-uncased", "Counts their tokens, as in the paper's data table."
-    )
-    text_model: str | None = argument(None, "Compares captioners: a BERT of sentences, or a dual encoder.")
-    dual_encoder: str | None = argument(None, "Compares captions with the images of the data arguments.")
+    dual_encoder: str | None = argument(None, "The model that compares captions with their images, for the report.")
     key_column: str | None = argument(
         None,
         "The column of the images' keys. The image column itself: the SHA-256 of the image file. Default: the name of "
         "--side_key_column.",
+        requires="dual_encoder",
     )
     min_image_text_similarity: float | None = argument(
-        None,
-        f"Reject captions that are less similar to their image, by a rule of its own, `{SIMILARITY_RULE}`.",
+        None, f"Reject captions of less similarity, by the rule `{SIMILARITY_RULE}`.", requires="dual_encoder"
     )
-    max_report_images: int = argument(10_000, "Compare the captions of at most N images.", least=1)
-    num_lowest: int = argument(20, "List the N captions of lowest similarity.", least=1)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.text_model is not None and not self.report:
-            raise ValueError("`--text_model` is for the `--report`: give that too.")
-        if self.dual_encoder is not None and not self.report and self.min_image_text_similarity is None:
-            raise ValueError(
-                "`--dual_encoder` is for the `--report`, or for `--min_image_text_similarity`: give one of them too."
-            )
-        if self.min_image_text_similarity is not None and self.dual_encoder is None:
-            raise ValueError("`--min_image_text_similarity` needs a `--dual_encoder`, which measures it.")
+    reject_unmeasured: bool = argument(
+        False,
+        "Reject captions whose image is not among those that were read, or cannot be read.",
+        requires="min_image_text_similarity",
+    )
+    sub_caption_splitter: str = argument(
+        "paper",
+        "Where captions are split for the model: see `lotlip evaluate`.",
+        choices=tuple(SPLITTERS),
+        requires="dual_encoder",
+    )

@@ -5,7 +5,8 @@
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 
@@ -57,57 +58,40 @@ def find_files(patterns: list[str], output_dir: Path) -> list[Path]:
     return files
 
 
-def open_parquet(path: Path) -> parquet.ParquetFile:
-    """
-    Opens a parquet file.
-
-    Raises:
-        `ValueError`: if it is damaged.
-    """
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Raises a `ValueError` that names a file which is damaged."""
     try:
-        file = parquet.ParquetFile(path)
-        file.schema_arrow.names  # noqa: B018 (decoded only now)
-        return file
+        yield
     except (FileNotFoundError, PermissionError):
         raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no parquet file: delete it, it is damaged or cut off. {error}") from error
+    except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read, it is damaged or cut off: {error}.") from error
 
 
-def read_batches(path: Path, columns: Iterable[str | None] | None = None) -> Iterator[pa.RecordBatch]:
+def read_rows(path: Path) -> Iterator[list[dict]]:
     """
-    A parquet file in batches of rows, with those of some columns that it has.
-
-    Raises:
-        `ValueError`: if it is damaged.
-    """
-    with open_parquet(path) as file:
-        names = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
-        try:
-            for batch in file.iter_batches(ROWS_PER_BATCH, columns=names):
-                batch.validate(full=True)  # texts too are what they should be
-                yield batch
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path} is damaged: delete it, or write it anew. {error}") from error
-
-
-def read_rows(path: Path, columns: Iterable[str | None] | None = None) -> Iterator[list[dict]]:
-    """
-    The rows of a file in batches, of a parquet file those of some columns.
+    The rows of a file in batches.
 
     Raises:
         `ValueError`: if the file cannot be read.
     """
-    if path.name.endswith(".parquet"):
-        for batch in read_batches(path, columns):
-            yield batch.to_pylist()
-        return
-    try:
+    with named_errors(path):
+        if path.name.endswith(".parquet"):
+            for batch in read_batches(path):
+                yield batch.to_pylist()
+            return
         with open_file(path, "rt", compression="infer", encoding="utf-8-sig") as file:
             rows = (read_line(line, number, path) for number, line in enumerate(file, start=1) if line.strip())
             yield from batched(rows, ROWS_PER_BATCH)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read, it is damaged or cut off: {error}.") from error
+
+
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """A parquet file in batches of rows."""
+    with named_errors(path), parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS_PER_BATCH):
+            batch.validate(full=True)  # texts too are what they should be
+            yield batch
 
 
 def read_line(line: str, number: int, path: Path) -> dict:
@@ -121,16 +105,11 @@ def read_line(line: str, number: int, path: Path) -> dict:
     return row
 
 
-def check_column(source: Path, name: str, names: Iterable[str]) -> None:
-    """Raises a `ValueError` if a file lacks the column of captions."""
-    if name not in names:
-        raise ValueError(f"`--caption_column {name}` is no column of {source}, which has {list(names)}.")
-
-
 def prepare_rows(rows: list[dict], source: Path, caption_column: str) -> None:
     """Sees to it that rows have a caption, if none, and a mark."""
     for row in rows:
-        check_column(source, caption_column, row)
+        if caption_column not in row:
+            raise ValueError(f"`--caption_column {caption_column}` is no column of {source}, which has {list(row)}.")
         if not isinstance(row[caption_column], (str, type(None))):
             raise ValueError(
                 f"`--caption_column {caption_column}` of {source} must hold strings, got {row[caption_column]!r}."
@@ -138,32 +117,34 @@ def prepare_rows(rows: list[dict], source: Path, caption_column: str) -> None:
         row[REJECTED_COLUMN] = row.get(REJECTED_COLUMN) or None
 
 
-def rewrite_parquet(source: Path, partial: Path, columns: list[str], edit: Callable[[list[dict]], None]) -> None:
+def rewrite_parquet(source: Path, target: Path, columns: list[str], edit: Callable[[list[dict]], None]) -> None:
     """[`rewrite`] of a parquet file, of which the other columns are not looked into."""
-    needed = {*columns, REJECTED_COLUMN}
-    with open_parquet(source) as file:
-        schema = file.schema_arrow
-        check_column(source, columns[0], schema.names)
-        marks = pa.field(REJECTED_COLUMN, pa.string())
-        if REJECTED_COLUMN in schema.names:
-            schema = schema.set(schema.get_field_index(REJECTED_COLUMN), marks)
-        else:  # what `datasets` notes of the columns would lack this one
-            noted = {name: value for name, value in (schema.metadata or {}).items() if name != b"huggingface"}
-            schema = schema.append(marks).with_metadata(noted)
-        with parquet.ParquetWriter(partial, schema) as writer:
-            for batch in read_batches(source):
-                rows = batch.select([name for name in needed if name in batch.schema.names]).to_pylist()
-                prepare_rows(rows, source, columns[0])
-                edit(rows)
-                values = dict(zip(batch.schema.names, batch.columns))
-                for name in (columns[0], REJECTED_COLUMN):
-                    values[name] = pa.array([row[name] for row in rows], schema.field(name).type)
-                writer.write_batch(pa.RecordBatch.from_arrays([values[name] for name in schema.names], schema=schema))
+    with named_errors(source):
+        schema = parquet.read_schema(source)
+        names = schema.names
+    if columns[0] not in names:
+        raise ValueError(f"`--caption_column {columns[0]}` is no column of {source}, which has {names}.")
+    marks = pa.field(REJECTED_COLUMN, pa.string())
+    if REJECTED_COLUMN in names:
+        schema = schema.set(schema.get_field_index(REJECTED_COLUMN), marks)
+    else:  # what `datasets` notes of the columns would lack this one
+        noted = {name: value for name, value in (schema.metadata or {}).items() if name != b"huggingface"}
+        schema = schema.append(marks).with_metadata(noted)
+    needed = [name for name in names if name in (*columns, REJECTED_COLUMN)]
+    with parquet.ParquetWriter(target, schema) as writer:
+        for batch in read_batches(source):
+            rows = batch.select(needed).to_pylist()
+            prepare_rows(rows, source, columns[0])
+            edit(rows)
+            values = dict(zip(names, batch.columns))
+            for name in (columns[0], REJECTED_COLUMN):
+                values[name] = pa.array([row[name] for row in rows], schema.field(name).type)
+            writer.write_batch(pa.RecordBatch.from_arrays([values[name] for name in schema.names], schema=schema))
 
 
 def rewrite(source: Path, target: Path, columns: list[str], edit: Callable[[list[dict]], None]) -> None:
     """
-    Writes a file anew, whole or not at all, with the captions and marks that `edit` sets in batches of its rows.
+    Writes a file anew, with the captions and marks that `edit` sets in batches of its rows.
 
     Args:
         source (`Path`):

@@ -88,7 +88,7 @@ def recaption(
                 files = read_files(dataset, source, arguments.key_column, name, state, seen, counts)
                 answers = captioner.answer(with_prompts(files, prompts, captioning.seed, name), stop.is_received)
                 records = Records(writing, arguments.output_dir, arguments.shard_size)
-                outcomes.append(record_answers(answers, name, captioner, rules, records, bar, counts))
+                outcomes.append(record_answers(answers, name, captioner, rules.read(), records, bar, counts))
             for what, number in counts.items():
                 tell(f"{name}: {number} {what}.")
             if stop.is_received():
@@ -144,7 +144,7 @@ def record_answers(
     answers: Iterable[tuple[ImageFile, Answer]],
     name: str,
     captioner: Captioner,
-    rules: RuleArguments,
+    rules: dict[str, int | None],
     records: Records,
     bar: tqdm,
     counts: Counter,
@@ -170,7 +170,7 @@ def record_answers(
     return Outcome(name, num_images, num_failed, last_error)
 
 
-def apply_rules_to_answer(answer: Answer, prompt: str, rules: RuleArguments) -> tuple[dict, list[str]]:
+def apply_rules_to_answer(answer: Answer, prompt: str, rules: dict[str, int | None]) -> tuple[dict, list[str]]:
     """The caption of an answer or why there is none, with the rule that rejects it; and the rules that changed it."""
     if answer.error is not None or not answer.caption:
         error = answer.error or "the answer is empty"
@@ -181,6 +181,6 @@ def apply_rules_to_answer(answer: Answer, prompt: str, rules: RuleArguments) -> 
         if not caption:
             return {"caption": answer.caption, "rejected_by": "cut_off", "error": None}, []
         changed = ["cut_off"] * (caption != answer.caption)
-    caption, rejected_by, changed_by = apply_rules(caption, prompt, rules.read(), rules.sub_caption_splitter)
+    caption, rejected_by, changed_by = apply_rules(caption, prompt, rules)
     changed = list(dict.fromkeys(changed + changed_by))
     return {"caption": caption, "rejected_by": rejected_by, "error": None}, changed

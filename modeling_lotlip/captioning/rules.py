@@ -15,7 +15,7 @@ from itertools import groupby
 from operator import eq
 from typing import NamedTuple
 
-from ..sub_captions import split_sentences, split_sub_captions
+from ..sub_captions import split_sentences
 
 
 # Chinese and Japanese characters are words of their own
@@ -249,23 +249,14 @@ def normalized_words(text: str) -> list[str]:
 
 class Rule(NamedTuple):
     """
-    A rule for captions.
-
-    Args:
-        help (`str`):
-            What it does; `{}` stands for its number.
-        number (`int`, *optional*):
-            Its number by default, if it has one.
-        edit (`Callable`, *optional*):
-            Gives the mended caption from the caption and its prompt.
-        rejects (`Callable`, *optional*):
-            Whether a caption is rejected, from the caption, the number, and the name of the splitter of sub-captions.
+    A rule for captions: what it does, with `{}` for its number; its number by default; the edit of a caption, given
+    the prompt; and whether a caption is rejected, given the number.
     """
 
     help: str
     number: int | None = None
-    edit: Callable[[str, str | None], str] | None = None
-    rejects: Callable[[str, int | None, str], bool] | None = None
+    edit: Callable[[str, str | None], str] = lambda text, _: text
+    rejects: Callable[[str, int | None], bool] = lambda text, _: False
 
 
 # In the order in which they apply. `duplicate` needs the other captions: see [`CaptionFilter`].
@@ -278,7 +269,7 @@ RULES = {
         "takes the caption out of JSON and of ``` fences; rejects JSON of which it is not clear",
         edit=lambda text, _: read_structure(text),
     ),
-    "too_long": Rule("rejects more than {} words", 500, rejects=lambda text, most, _: is_too_long(text, most)),
+    "too_long": Rule("rejects more than {} words", 500, rejects=is_too_long),
     "prompt_echo": Rule("removes the prompt from the beginning; rejects what is nothing else", edit=strip_prompt),
     "lists": Rule(
         "turns lists into sentences, removes marks of headings", edit=lambda text, _: lists_to_sentences(text)
@@ -288,23 +279,11 @@ RULES = {
         edit=lambda text, _: strip_announcement(text),
     ),
     "cut_off": Rule("drops a last sentence without an end", edit=lambda text, _: drop_cut_off_sentence(text)),
-    "refusal": Rule("rejects refusals and talk about being an AI", rejects=lambda text, *_: is_refusal(text)),
+    "refusal": Rule("rejects refusals and talk about being an AI", rejects=lambda text, _: is_refusal(text)),
     "repetition": Rule(
-        "rejects a sentence that comes {} times, or a phrase that does in a row",
-        4,
-        rejects=lambda text, number, _: is_repetitive(text, number),
+        "rejects a sentence that comes {} times, or a phrase that does in a row", 4, rejects=is_repetitive
     ),
-    "too_short": Rule("rejects fewer than {} words", 5, rejects=lambda text, least, _: count_words(text) < least),
-    "few_sub_captions": Rule(
-        "rejects fewer than {} sub-captions",
-        1,
-        rejects=lambda text, least, splitter: len(split_sub_captions(text, splitter)) < least,
-    ),
-    "many_sub_captions": Rule(
-        "rejects more than {} sub-captions",
-        60,
-        rejects=lambda text, most, splitter: len(split_sub_captions(text, splitter)) > most,
-    ),
+    "too_short": Rule("rejects fewer than {} words", 5, rejects=lambda text, least: count_words(text) < least),
     "duplicate": Rule("rejects a caption that {} other images have from the same captioner", 3),
 }
 DEFAULT_RULES = {name: rule.number for name, rule in RULES.items()}
@@ -335,12 +314,9 @@ def read_rules(names: list[str], without: list[str]) -> dict[str, int | None]:
     {'refusal': None, 'too_short': 8}
     ```"""
     chosen = dict(DEFAULT_RULES) if "all" in names else {}
-    for argument in names if names != ["none"] else []:
+    for argument in (name for name in names if names != ["none"] and name != "all"):
         name, has_number, number = argument.partition("=")
-        if name == "all" and not has_number:
-            continue
-        if name not in RULES:
-            raise ValueError(f"`--rules {argument}` names no rule: there are {[*RULES]}, and `all`.")
+        check_name("rules", argument, name)
         chosen[name] = RULES[name].number
         if has_number and (chosen[name] is None or not number.isdecimal() or int(number) == 0):
             expected = "has no number" if chosen[name] is None else "needs a whole number from 1 on"
@@ -348,13 +324,18 @@ def read_rules(names: list[str], without: list[str]) -> dict[str, int | None]:
         if has_number:
             chosen[name] = int(number)
     for name in without:
-        if name not in RULES:
-            raise ValueError(f"`--without_rule {name}` names no rule: there are {[*RULES]}.")
+        check_name("without_rule", name, name)
     return {name: chosen[name] for name in RULES if name in chosen and name not in without}
 
 
+def check_name(option: str, argument: str, name: str) -> None:
+    """Raises a `ValueError` if an option names no rule."""
+    if name not in RULES:
+        raise ValueError(f"`--{option} {argument}` names no rule: there are {[*RULES]}, and `all`.")
+
+
 def apply_rules(
-    caption: str, prompt: str | None = None, rules: dict[str, int | None] = DEFAULT_RULES, splitter: str = "paper"
+    caption: str, prompt: str | None = None, rules: dict[str, int | None] = DEFAULT_RULES
 ) -> tuple[str, str | None, list[str]]:
     """
     Mends a caption, or rejects it.
@@ -366,8 +347,6 @@ def apply_rules(
             What it was asked.
         rules (`dict[str, int | None]`, *optional*):
             The rules that apply with their numbers: see [`read_rules`]. By default all of them.
-        splitter (`str`, *optional*, defaults to `"paper"`):
-            How sub-captions are split: see [`split_sub_captions`].
 
     Returns:
         `tuple[str, str | None, list[str]]`: the caption, mended, or as it was where it is rejected; the rule that
@@ -387,17 +366,15 @@ def apply_rules(
     while text != before:
         before = text
         for name, number in rules.items():
-            rule = RULES[name]
-            if name == "too_long" and rule.rejects(text, number, splitter):
+            if name == "too_long" and is_too_long(text, number):
                 return caption, name, []  # before the others have to read it
-            edited = text if rule.edit is None else rule.edit(text, prompt)
+            edited = RULES[name].edit(text, prompt)
             if edited != text:
                 changed.append(name)
             if text.strip() and not edited.strip():
                 return caption, name, []
             text = edited
     for name, number in rules.items():
-        rejects = RULES[name].rejects
-        if rejects is not None and rejects(text, number, splitter):
+        if RULES[name].rejects(text, number):
             return caption, name, []
     return text, None, list(dict.fromkeys(changed))

@@ -6,22 +6,22 @@ not deleted, but marked in the column `rejected_by` with the name of the rule; t
 
     lotlip filter --captions "captions/*.parquet" --output_dir filtered
     lotlip filter --captions "captions/*.parquet" --output_dir filtered --rules all too_short=12 \\
-        --without_rule announcement --report --text_model sentence-transformers/all-MiniLM-L6-v2
+        --without_rule announcement
 
 Files of the same names are written, and in `OUTPUT_DIR/report` what each rule did to which captioner, with examples.
 """
 
-from ..captioning.arguments import FilterArguments, ReportArguments, RuleArguments
-from ..data.arguments import EvaluationSplitArguments, SourceArguments
+from ..captioning.arguments import FilterArguments, RuleArguments, SimilarityArguments
+from ..data.arguments import SourceArguments, TrainSplitArguments
 from ..embedding.arguments import InferenceArguments
 
 
 ARGUMENTS = (
     FilterArguments,
     RuleArguments,
-    ReportArguments,
+    SimilarityArguments,
     SourceArguments,
-    EvaluationSplitArguments,
+    TrainSplitArguments,
     InferenceArguments,
 )
 
@@ -29,16 +29,20 @@ ARGUMENTS = (
 def run(
     columns: FilterArguments,
     rules: RuleArguments,
-    asked: ReportArguments,
+    similarity: SimilarityArguments,
     source: SourceArguments,
-    split: EvaluationSplitArguments,
+    split: TrainSplitArguments,
     inference: InferenceArguments,
 ) -> None:
-    from ..captioning.filter import filter_captions
+    from ..captioning.filter import filter_captions, has_kept
     from ..captioning.report import format_outcomes
     from ..terminal import print_tables
 
-    report = filter_captions(columns, rules, asked, source, split, inference)
+    report = filter_captions(columns, rules, similarity, source, split, inference)
     print_tables(format_outcomes(report))
-    if not any(outcome["num_kept"] for outcome in report["captioners"].values()):
-        print("No caption is kept: there is nothing to measure, nor to train on.")
+    num_unmeasured = sum(of["num_unmeasured"] for of in report["captioners"].values())
+    if num_unmeasured:
+        told = "rejected" if similarity.reject_unmeasured else "kept; `--reject_unmeasured` rejects them"
+        print(f"{num_unmeasured} captions were not compared with an image, and are {told}.")
+    if not has_kept(report):
+        print("No caption is kept: there is nothing to train on.")

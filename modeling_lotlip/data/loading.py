@@ -5,6 +5,7 @@
 import os
 import random
 import signal
+from glob import glob
 from pathlib import Path
 
 from datasets import (
@@ -25,6 +26,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from transformers.utils import logging
 
 from ..arguments import refuse_given
+from ..output_folder import warn_of_unfinished
 from .arguments import SourceArguments
 from .folder import find_image_files, is_image_file, scan_folder
 from .images import IMAGE_EXTENSIONS, undecoded
@@ -154,6 +156,8 @@ def load_built_split(
 ) -> Dataset | IterableDataset:
     """A split of a data set of the Hub, or of files that a builder of `datasets` reads."""
     told = describe_source(source, data_files)
+    patterns = [data_files] if isinstance(data_files, str) else data_files or []
+    warn_of_unfinished(Path(name) for pattern in patterns for name in glob(pattern))
     builder, split = make_builder(source, data_files, split)
     if source.dataset_name == "webdataset":
         check_shards(builder, split.partition("[")[0])

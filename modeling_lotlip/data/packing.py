@@ -13,7 +13,7 @@ from pathlib import Path
 import PIL.Image
 from datasets import Dataset, IterableDataset
 
-from ..output_folder import atomic_write
+from ..output_folder import OutputFolder, read_stored
 from ..terminal import progress_bar
 from .arguments import SourceArguments
 from .images import UnreadableImageError, read_file, read_image, undecoded
@@ -96,13 +96,19 @@ class SamplePacker:
 
 
 def write_tar(path: Path, samples: list[dict[str, bytes]], first_number: int) -> None:
-    """Writes a shard, whole or not at all; its samples are numbered on from `first_number`."""
-    with atomic_write(path) as partial, tarfile.open(partial, "w") as tar:
+    """Writes a shard; its samples are numbered on from `first_number`."""
+    with tarfile.open(path, "w") as tar:
         for number, members in enumerate(samples, start=first_number):
             for extension, content in members.items():
                 info = tarfile.TarInfo(f"{number:09d}.{extension}")  # a key of the data may have dots and slashes
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
+
+
+def refuse_shards(output_dir: Path, is_unfinished: bool) -> None:
+    """Raises a `ValueError` if there are shards in a folder, but for those of a run that was killed."""
+    if any(output_dir.glob("*.tar")) and not is_unfinished:
+        raise ValueError(f"`--output_dir {output_dir}` holds shards: delete them, or name another folder.")
 
 
 def write_shards(
@@ -125,15 +131,18 @@ def write_shards(
         `Counter`: the number of rows by what became of them; `"packed"` are in the shards.
 
     Raises:
-        `ValueError`: if there is no caption, or there are shards in the folder.
+        `ValueError`: if there is no caption, another run writes to the folder, or it holds shards.
     """
-    if any(output_dir.glob("*.tar")):
-        raise ValueError(f"`--output_dir {output_dir}` holds shards: delete them, or name another folder.")
-    output_dir.mkdir(parents=True, exist_ok=True)
-    rows = progress_bar(undecoded(dataset, packer.source.image_column), desc="Packing", unit=" images")
-    for shard, samples in enumerate(batched(packer.pack_rows(rows), shard_size)):
-        write_tar(output_dir / f"{shard:05d}.tar", samples, shard * shard_size)
-    if not packer.counts["packed"]:
-        reasons = {reason: number for reason, number in packer.counts.items() if number}
-        raise ValueError(f"There is nothing to pack: {reasons}. Name the right columns, keys and `--side_files`.")
+    refuse_shards(output_dir, bool((read_stored(output_dir) or {}).get("run")))
+    with OutputFolder(output_dir, content="shards") as folder:
+        refuse_shards(output_dir, folder.is_unfinished)
+        for shard in output_dir.glob("*.tar"):  # of a run that was killed: all are written anew
+            shard.unlink()
+        rows = progress_bar(undecoded(dataset, packer.source.image_column), desc="Packing", unit=" images")
+        for number, samples in enumerate(batched(packer.pack_rows(rows), shard_size)):
+            with folder.write(f"{number:05d}.tar") as partial:
+                write_tar(partial, samples, number * shard_size)
+        if not packer.counts["packed"]:
+            reasons = {reason: number for reason, number in packer.counts.items() if number}
+            raise ValueError(f"There is nothing to pack: {reasons}. Name the right columns, keys and `--side_files`.")
     return packer.counts

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import pytest
 from datasets import Dataset, load_dataset
 
 import lotlip
+from modeling_lotlip.data import packing
+from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.output_folder import OutputFolder
 from tests.helpers.commands import read_error
 
 
@@ -50,7 +55,7 @@ def names(shards: Path) -> list[str]:
 def test_rows_are_packed_as_they_are(photos, capsys):
     rows = pack(photos, "--shard_size", 3)
     shards = photos.parent / "shards"
-    assert sorted(path.name for path in shards.iterdir()) == ["00000.tar", "00001.tar"]
+    assert sorted(path.name for path in shards.glob("*.*")) == [".lock", "00000.tar", "00001.tar", "settings.json"]
     # numbered on from shard to shard, and all samples have the same members
     members = ("jpg", "json", "caption.json", "long_captions.json")
     assert names(shards) == [f"{number:09d}.{member}" for number in range(4) for member in members]
@@ -109,6 +114,30 @@ def test_mistakes(photos, capsys):
     (photos / "metadata.jsonl").write_text('{"file_name": "0.jpg", "caption": " "}\n')
     message = "There is nothing to pack: {'without a caption were left out': 1}. Name the right columns"
     assert message in read_error(capsys, "pack", *data)
-    assert not list((photos.parent / "shards").glob("*"))
+    assert not (photos.parent / "shards").exists()
+    (photos.parent / "shards").mkdir()
     (photos.parent / "shards" / "a.tar").write_bytes(b"")
     assert "shards` holds shards: delete them" in read_error(capsys, "pack", *data)
+
+
+def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, caplog):
+    def stop(path: Path, samples: list, first_number: int) -> None:
+        if first_number:
+            raise KeyboardInterrupt
+        write_tar(path, samples, first_number)
+
+    expected = pack(photos, "--shard_size", 1)
+    shards, write_tar = photos.parent / "shards", packing.write_tar
+    shutil.rmtree(shards)
+    monkeypatch.setattr(packing, "write_tar", stop)
+    data = ["--dataset_name", "imagefolder", "--data_dir", photos, "--output_dir", shards]
+    assert lotlip.main(["pack", *map(str, [*data, "--shard_size", 2])]) == 130
+    assert [path.name for path in shards.glob("*.tar*")] == ["00000.tar"]
+    load_split(SourceArguments("webdataset", data_files=[str(shards / "*.tar")], image_column="jpg"), "train")
+    assert f"{shards} is not complete" in caplog.text
+    monkeypatch.undo()
+    with pytest.raises(KeyboardInterrupt), OutputFolder(shards, content="shards"):
+        assert lotlip.main(["pack", *map(str, data)]) == 2, "two at once"
+        (shards / "99999.tar").touch()
+        raise KeyboardInterrupt
+    assert pack(photos, "--shard_size", 1) == expected
