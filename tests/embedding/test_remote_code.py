@@ -11,8 +11,7 @@ from transformers import AutoProcessor, GemmaTokenizer, Siglip2ImageProcessor
 from transformers.utils import ModelOutput
 
 import lotlip
-from modeling_lotlip.captioning.measures import embed_with_text_model
-from modeling_lotlip.embedding.arguments import InferenceArguments, LoadingArguments
+from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.families import get_padding, get_text_kwargs
 from modeling_lotlip.embedding.features import pooled, prepare_images
@@ -127,8 +126,6 @@ def test_evaluated_and_embedded_as_by_hand(name, limit, by_hand, request, noise_
     shouted = ["A RED boat"]
     expected = torch.nn.functional.normalize(by_hand(folder, model, shouted, IMAGES[:1])[0])
     torch.testing.assert_close(embed_corpus(loaded, processor, shouted), expected, rtol=0, atol=1e-5)
-    inference = InferenceArguments(device="cpu", trust_remote_code=True)
-    torch.testing.assert_close(embed_with_text_model(str(folder), texts, inference), text_embeds, rtol=0, atol=1e-5)
 
 
 def test_without_consent_no_code_is_run(fgclip2):
