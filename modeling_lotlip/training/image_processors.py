@@ -5,7 +5,7 @@
 import math
 
 from PIL.Image import Resampling
-from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
+from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from .. import LotlipImageProcessor
@@ -85,6 +85,30 @@ def find_image_size(image_processor: BaseImageProcessor) -> tuple[int, int]:
             "sizes. Give `--min_crop_scale 1`."
         )
     return size["height"], size["width"]
+
+
+def find_used_size(name: str) -> int | None:
+    """
+    The side of the images that an image tower is used at, where its own image processor makes smaller ones than its
+    configuration says: DINOv2's is of 518 pixels, and its processor cuts out 224.
+    """
+    name = find_pretrained(name)
+    config = AutoConfig.from_pretrained(name)
+    try:
+        height, width = find_image_size(AutoImageProcessor.from_pretrained(name))
+    except (OSError, ValueError):  # there is none, or it has no one size
+        return None
+    largest = getattr(config, "image_size", None)
+    return height if isinstance(largest, int) and height == width < largest else None
+
+
+def describe_images(vision_model: PreTrainedModel, image_processor: BaseImageProcessor) -> str:
+    """The size of the images that a tower sees, its patches, and what one costs: 2 operations a weight and token."""
+    height, width = find_image_size(image_processor)
+    patch = vision_model.config.patch_size
+    num_patches = (height // patch) * (width // patch)
+    operations = 2 * num_patches * sum(weight.numel() for weight in vision_model.parameters() if weight.dim() > 1)
+    return f"{height} x {width} pixels in {num_patches} patches, some {operations / 1e9:.2g} GFLOPs each"
 
 
 def read_settings(name: str) -> dict:

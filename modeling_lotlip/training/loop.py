@@ -49,7 +49,7 @@ from .checkpoints import (
 from .dual_encoder import ContrastiveModel
 from .evaluation import EvaluationData, check_overlap, evaluate_model, format_results, load_evaluation_data
 from .image_features import cache_samples
-from .image_processors import find_image_size
+from .image_processors import describe_images, find_image_size
 from .models import build_model, gather_model
 from .monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
 from .objectives import choose_objective
@@ -261,20 +261,21 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
             write_json(args.output_dir / SETTINGS_FILE, args.to_dict() | {"num_processes": accelerator.num_processes})
     trackable = {name: value for name, value in args.to_dict().items() if isinstance(value, (int, float, str))}
     accelerator.init_trackers(RUN_NAME, trackable)
+    num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    logger.info(
+        f"{num_samples or 'A stream of'} training images, {settings['global_batch_size']} in a batch, "
+        f"{args.max_train_steps} steps; {num_parameters:,} trained parameters, image tower "
+        f"{'frozen' if args.freeze_vision_model else 'trained'}; images of "
+        f"{describe_images(model.vision_model, processor.image_processor)}."
+    )
     if accelerator.is_fsdp2:
         # a scalar cannot be sharded, and need not be averaged: every process has the gradient of the whole loss for it
         accelerator.state.fsdp_plugin.ignored_modules = [torch.nn.ParameterList(trained.scalars.values())]
-    num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     model, optimizer = accelerator.prepare(trained, optimizer)
     set_seed(args.seed, device_specific=True)
     if checkpoint is not None:
         load_checkpoint(accelerator, checkpoint)
         logger.info(f"Resuming from {checkpoint}, at step {state.step}.")
-    logger.info(
-        f"{num_samples or 'A stream of'} training images, {settings['global_batch_size']} in a batch, "
-        f"{args.max_train_steps} steps; {num_parameters:,} trained parameters, image tower "
-        f"{'frozen' if args.freeze_vision_model else 'trained'}."
-    )
     samples_per_process = None if num_samples is None else math.ceil(num_samples / accelerator.num_processes)
     return Training(
         args,

@@ -20,7 +20,7 @@ from ..embedding.models import count_positions
 from ..loading_lotlip import find_pretrained
 from ..losses.matryoshka_loss import check_dims
 from .arguments import TowerArguments, TrainArguments
-from .image_processors import make_image_processor
+from .image_processors import find_used_size, make_image_processor
 from .objectives import OBJECTIVES, Objective
 from .positions import stretch_positions
 
@@ -90,6 +90,11 @@ def load_model(
     if args.model_name_or_path is not None:
         path = find_pretrained(args.model_name_or_path)
         config = AutoConfig.from_pretrained(path)
+        if not hasattr(config, "vision_config") or not hasattr(config.text_config, "num_corner_tokens"):
+            raise ValueError(
+                f"`--model_name_or_path {args.model_name_or_path}` is a model of type {config.model_type!r}, not a "
+                "whole LoTLIP: name one, or towers (`--text_model_name_or_path`, `--vision_model_name_or_path`)."
+            )
         saved = config.text_config.num_corner_tokens
         if args.num_corner_tokens not in (None, saved):
             raise ValueError(f"`--num_corner_tokens {args.num_corner_tokens}`, but the model has {saved} of them.")
@@ -128,7 +133,10 @@ def join_towers(args: TowerArguments, tokenizer: LotlipTokenizer) -> LotlipModel
     """A model of two towers, each loaded by its name, or small and with random weights where none is named."""
     text_fields = {"text_num_corner_tokens": args.num_corner_tokens}
     text_fields |= {"text_corner_attention_mask": not args.no_corner_attention_mask}
-    vision_fields = {"vision_image_size": args.image_size} if args.image_size is not None else {}
+    image_size = args.image_size
+    if image_size is None and args.vision_model_name_or_path is not None:
+        image_size = find_used_size(args.vision_model_name_or_path)
+    vision_fields = {"vision_image_size": image_size} if image_size is not None else {}
     if args.text_model_name_or_path is None:
         text_fields |= {f"text_{name}": value for name, value in SMALL_TOWER.items()}
         text_fields |= {"text_vocab_size": len(tokenizer), "text_hidden_dropout_prob": 0.0}

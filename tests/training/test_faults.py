@@ -23,6 +23,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from datasets import Dataset, Image
 from safetensors.torch import load_file
 
@@ -33,7 +35,7 @@ from modeling_lotlip.training import loop, step
 from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.checkpoints import list_checkpoints
 from modeling_lotlip.training.monitoring import read_metrics
-from tests.conftest import assert_same_weights, training_argv, training_environment
+from tests.conftest import assert_same_weights, launch, training_argv, training_environment
 
 
 # as long as no machine takes to load the program and make a step
@@ -303,6 +305,46 @@ def test_a_process_whose_peer_died_ends(tmp_path):
     processes[1].communicate()
     assert processes[0].returncode not in (0, None)
     assert "peer" in errors or "timed out" in errors.lower()
+
+
+@pytest.mark.parametrize("fails_at", ["data", "checkpoint"])
+def test_what_fails_in_one_process_ends_all_and_the_cause_stands_last(tmp_path, fails_at):
+    """The second process cannot read its images, or the first one cannot write: the other ends too, at once."""
+    script = tmp_path / "fail.py"
+    script.write_text(
+        "import os, sys\n"
+        "import lotlip\n"
+        "from modeling_lotlip.training import checkpoints, samples\n"
+        "def fail(*args, **kwargs): raise OSError('a broken disk')\n"
+        "if sys.argv[1] == 'data' and os.environ['RANK'] == '1': samples.CaptionedImages.__getitem__ = fail\n"
+        "if sys.argv[1] == 'checkpoint' and os.environ['RANK'] == '0': checkpoints.atomic_write = fail\n"
+        "status = lotlip.main(sys.argv[4:])\n"
+        "print(f'process {os.environ[\"RANK\"]} ends with {status}', file=sys.stderr)\n"
+        "sys.exit(status)\n"
+    )
+    argv = training_argv(tmp_path, "two", max_train_steps=200, checkpointing_steps=2, max_eval_samples=2)
+    done = launch(2, str(script), fails_at, *argv)
+    assert done.returncode != 0 and {f"process {rank} ends with 2" for rank in range(2)} <= set(
+        done.stderr.splitlines()
+    )
+    assert "lotlip train: error: a broken disk" in [line for line in done.stderr.splitlines() if line.strip("= ")][-1]
+
+
+def test_a_mistake_is_the_last_line_of_a_quiet_launch(tmp_path):
+    command = ["-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    process = start([*command, *training_argv(tmp_path, "run", max_train_samples=7)])
+    _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 1 and "7 images, too few for one batch of 8" in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "kind, told", [("DEEPSPEED", "DeepSpeed is not supported"), ("FSDP", "FSDP version 1 is not")]
+)
+def test_ways_to_train_that_are_not_supported_are_refused(train, monkeypatch, kind, told):
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType[kind])
+    with pytest.raises(ValueError, match=told):
+        train("run")
 
 
 class Malicious:

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoProcessor,
     BertConfig,
@@ -80,6 +80,40 @@ def save_tokenizer(folder: Path, words: list[str]) -> str:
 
 
 # ---- pixels
+
+
+def test_a_tower_is_used_at_the_size_of_its_image_processor(train, tmp_path, caplog):
+    """DINOv2's configuration says 518 pixels, its image processor makes 224."""
+    Dinov2Model(Dinov2Config(image_size=42, patch_size=14, **SMALL)).save_pretrained(tmp_path / "dino")
+    BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28}).save_pretrained(
+        tmp_path / "dino"
+    )
+    options = {"config_name": None, "vision_model_name_or_path": tmp_path / "dino", "max_train_steps": 1}
+    sizes = []
+    for image_size in (None, 42):
+        folder = train(f"size_{image_size}", **options, image_size=image_size)
+        sizes.append(json.loads((folder / "config.json").read_text())["vision_config"]["image_size"])
+    assert sizes == [28, 42]
+    assert "28 x 28 pixels in 4 patches" in caplog.text and "42 x 42 pixels in 9 patches" in caplog.text
+
+
+def test_weights_are_trained_in_float32_whatever_they_are_stored_in(train, tmp_path):
+    folder = train("run", max_train_steps=1)
+    LotlipModel.from_pretrained(folder).bfloat16().save_pretrained(folder)
+    # of bfloat16 hardly a weight would move by a step of this size
+    options = {"config_name": None, "model_name_or_path": folder, "learning_rate": 1e-6, "warmup_steps": 0}
+    tuned = load_file(train("tuned", **options, max_train_steps=2) / "model.safetensors")
+    stored = load_file(folder / "model.safetensors")["text_projection.weight"]
+    assert stored.dtype == torch.bfloat16 and tuned["text_projection.weight"].dtype == torch.float32
+    assert (tuned["text_projection.weight"] != stored.float()).float().mean() > 0.99
+
+
+def test_what_is_no_whole_model_is_not_trained_further(train, tmp_path, family_folders):
+    folder = train("run", max_train_steps=1)
+    LotlipModel.from_pretrained(folder).text_model.save_pretrained(tmp_path / "text")
+    for name, kind in ((tmp_path / "text", "lotlip_text_model"), (family_folders("clip"), "clip")):
+        with pytest.raises(ValueError, match=f"is a model of type '{kind}', not a whole LoTLIP"):
+            train("other", config_name=None, model_name_or_path=name)
 
 
 def test_a_dinov2_sees_the_pixels_of_its_own_image_processor(build, tmp_path):
