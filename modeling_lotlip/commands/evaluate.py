@@ -58,8 +58,6 @@ def run(
         model, processor = load_model(model_name, models, takes_tokens=True)
         settings = describe_model(model_name, model, processor, models.max_length)
         settings["sub_caption_splitter"] = captions.sub_caption_splitter
-        if retrieval.text_embedding != "cls":
-            settings["text_embedding"] = retrieval.text_embedding
         for name, dataset in datasets.items():
             results = evaluate_retrieval(
                 model,
@@ -68,7 +66,6 @@ def run(
                 captions,
                 side_files,
                 data.image_column,
-                text_embedding=retrieval.text_embedding,
                 # a drawn scene has the short caption of others
                 distinct_short_captions=data.dataset_name is None and retrieval.benchmark is None,
                 # published numbers count one image for a text

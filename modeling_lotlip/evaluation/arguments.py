@@ -11,24 +11,14 @@ from ..data.arguments import EvaluationSplitArguments, SourceArguments
 
 @dataclass
 class RetrievalArguments(Arguments):
-    """What is retrieved, and by which embeddings."""
+    """What is retrieved."""
 
     _argument_group_name = "retrieval"
 
     benchmark: list[str] | None = argument(
         None, "Benchmarks by name, such as `dci iiw`, in --data_dir. With several, that has a folder for each."
     )
-    allow_partial: bool = argument(False, "Accept a benchmark with missing files.")
-    text_embedding: str = argument(
-        "cls",
-        "What stands for a text of LoTLIP: `[CLS]`, its mean with the corner tokens, or for each image the most "
-        "similar of them.",
-        choices=("cls", "mean", "max"),
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_partial(self.benchmark, self.allow_partial)
+    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", requires="benchmark")
 
 
 @dataclass
@@ -38,7 +28,9 @@ class ClassificationArguments(Arguments):
     _argument_group_name = "classification"
 
     label_column: str = argument("label", "The column of the class labels.")
-    class_names: list[str] | None = argument(None, "The classes, in the order of the labels.")
+    class_names: list[str] | None = argument(
+        None, "The classes, in the order of the labels.", excludes=("class_names_file",)
+    )
     class_names_file: Path | None = argument(None, "A file with the name of a class on each line.")
     templates: list[str] = argument(
         ["a photo of a {}"], "Prompts with {} for the class name; their embeddings are averaged."
@@ -46,8 +38,6 @@ class ClassificationArguments(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.class_names is not None and self.class_names_file is not None:
-            raise ValueError("--class_names and --class_names_file do not go together: give one of them.")
         check_templates(self.templates)
 
 
@@ -68,17 +58,7 @@ class ClassificationBenchmarkArguments(Arguments):
     _argument_group_name = "classification"
 
     benchmark: str | None = argument(None, "A benchmark by name, `imagenet`, whose files are in --data_dir.")
-    allow_partial: bool = argument(False, "Accept a benchmark with missing files.")
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_partial(self.benchmark, self.allow_partial)
-
-
-def check_partial(benchmark: str | list[str] | None, allow_partial: bool) -> None:
-    """Raises a `ValueError` if part of a benchmark is allowed, but none is named."""
-    if allow_partial and benchmark is None:
-        raise ValueError("--allow_partial is for a --benchmark: name one, or leave it out.")
+    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", requires="benchmark")
 
 
 def check_benchmark(data: SourceArguments, split: EvaluationSplitArguments, is_whole: bool = True) -> None:

@@ -38,14 +38,7 @@ from ..embedding.rows import (
 )
 from ..embedding.token_wise import pad_and_concatenate, rank_by_tokens
 from ..files import format_markdown
-from ..metrics import (
-    RetrievalRanks,
-    list_matches,
-    metrics_of_ranks,
-    ranks_of_blocks,
-    retrieval_ranks,
-    similarity_blocks,
-)
+from ..metrics import RetrievalRanks, metrics_of_ranks, retrieval_ranks
 from ..terminal import progress_bar
 
 
@@ -66,7 +59,7 @@ class EmbeddedCaptions:
         images (`torch.Tensor` of shape `(captions,)`):
             The image of each, by its row in the images' embeddings.
         embeds (`torch.Tensor` of shape `(captions, dim)`):
-            Normalised; of shape `(captions, tokens, dim)` with corner tokens or of all tokens.
+            Normalised; of shape `(captions, tokens, dim)` if the model compares tokens.
         num_truncated (`int`):
             Captions that were truncated.
     """
@@ -104,7 +97,6 @@ def embed_dataset(
     processor: ProcessorMixin,
     dataset: Dataset | IterableDataset,
     reader: RowReader,
-    text_embedding: str = "cls",
     batch_size: int = 64,
     max_length: int | None = None,
     num_workers: int = 0,
@@ -123,8 +115,6 @@ def embed_dataset(
             The images and captions.
         reader (`RowReader`):
             Reads its rows, with labels if they are wanted.
-        text_embedding (`str`, *optional*, defaults to `"cls"`):
-            What stands for a text: `"cls"`, `"mean"` with LoTLIP's corner tokens, or all of these (`"max"`).
         batch_size (`int`, *optional*, defaults to 64):
             Images in a batch, for each process.
         max_length (`int`, *optional*):
@@ -135,31 +125,18 @@ def embed_dataset(
             Whether this process embeds all, and the others do not call this.
 
     Raises:
-        `ValueError`: if the model has no corner tokens, but they are asked for, or no image can be read.
+        `ValueError`: if no image can be read.
     """
-    num_corner_tokens = getattr(model.config.get_text_config(), "num_corner_tokens", 0)
-    if text_embedding != "cls" and num_corner_tokens == 0:
-        raise ValueError(f"`--text_embedding {text_embedding}` needs corner tokens, but the model has none.")
     state = PartialState()
     collator = RowCollator(processor, reader, max_length)
     dataset = undecoded(dataset, reader.image_column)
     share = (0, 1) if is_alone else (state.process_index, state.num_processes)
     loader = load_rows(dataset, collator, batch_size, num_workers, *share)
-    results = embed_rows(
-        model,
-        processor,
-        loader,
-        tokens_per_batch=TOKENS_PER_TEXT * batch_size,
-        with_corners=text_embedding != "cls",
-        num_prefetched=2,
-    )
+    results = embed_rows(model, processor, loader, tokens_per_batch=TOKENS_PER_TEXT * batch_size, num_prefetched=2)
     total = len(loader.dataset) if isinstance(dataset, Dataset) else None
     progress = progress_bar(desc="Embedding", total=total, unit=" images", disable=not state.is_main_process)
     with evaluation_mode(model), progress:
         embedded = collect(results, progress)
-    if text_embedding == "mean":
-        for captions in embedded.captions.values():
-            captions.embeds = torch.nn.functional.normalize(captions.embeds.mean(dim=1), dim=-1)
     num_images = [len(embedded.image_embeds)]
     if not any(num_images if is_alone else gather_object(num_images)):
         raise ValueError("No image of the evaluation data can be read.")
@@ -238,7 +215,6 @@ def evaluate_retrieval(
     captions: CaptionArguments | None = None,
     side_files: SideFileArguments | None = None,
     image_column: str = "image",
-    text_embedding: str = "cls",
     distinct_short_captions: bool = False,
     group_equal_captions: bool = True,
     batch_size: int = 64,
@@ -277,7 +253,6 @@ def evaluate_retrieval(
         processor,
         dataset,
         reader,
-        text_embedding=text_embedding,
         batch_size=batch_size,
         max_length=max_length,
         num_workers=num_workers,
@@ -328,7 +303,16 @@ def measure_retrieval(
         grouping = "group" if group_equal_captions else "separate"
         if kind == "short" and distinct_short_captions:
             grouping = "distinct"
-        measured = measure_captions(embedded.image_embeds, captions, kind, grouping, device)
+        ranks = rank_captions(embedded.image_embeds, captions, grouping, device)
+        num_images = len(embedded.image_embeds)
+        if ranks.num_images < num_images and grouping != "distinct":
+            missing = f"{num_images - ranks.num_images} of {num_images} images"
+            logger.warning(f"{missing} have no {kind} caption and are left out of its gallery.")
+        measured = metrics_of_ranks(ranks.image_to_text, ranks.text_to_image)
+        measured |= {"num_images": ranks.num_images, "num_captions": ranks.num_texts}
+        if grouping == "group":
+            measured["num_shared_captions"] = ranks.num_shared
+        measured["truncated"] = captions.num_truncated / len(captions.texts)
         results |= {f"{kind}_{name}": value for name, value in measured.items()}
     return results
 
@@ -368,8 +352,8 @@ def rank_captions(
         captions ([`EmbeddedCaptions`]):
             The captions.
         grouping (`str`, *optional*, defaults to `"group"`):
-            Equal captions are one text with several images (`"group"`), stand for one image (`"distinct"`), or are
-            texts apart (`"separate"`): see [`measure_retrieval`].
+            `"group"`: equal captions are one text, with the images of all. `"distinct"`: the first of them stands for
+            all, with its image alone. `"separate"`: each is a text.
         device (`torch.device` or `str`, *optional*):
             Where similarities are computed. Default: where the embeddings are.
     """
@@ -377,47 +361,14 @@ def rank_captions(
     gallery = sorted({image for images in images_of_texts for image in images})
     places = {image: place for place, image in enumerate(gallery)}
     text_to_image = [[places[image] for image in images] for images in images_of_texts]
-    if image_embeds.dim() == 3:
-        rank = rank_by_tokens
-    else:
-        rank = rank_by_best_embedding if captions.embeds.dim() == 3 else retrieval_ranks
+    rank = rank_by_tokens if image_embeds.dim() == 3 else retrieval_ranks
     image_embeds, text_embeds = (embeds.to(device) for embeds in (image_embeds[gallery], captions.embeds[rows]))
     ranks = rank(image_embeds, text_embeds, text_to_image)
     return CaptionRanks(*ranks, len(gallery), len(rows), sum(len(images) > 1 for images in images_of_texts))
 
 
-def measure_captions(
-    image_embeds: torch.Tensor,
-    captions: EmbeddedCaptions,
-    kind: str,
-    grouping: str,
-    device: torch.device | str | None,
-) -> dict[str, float]:
-    """[`measure_retrieval`] for captions of one kind."""
-    ranks = rank_captions(image_embeds, captions, grouping, device)
-    if ranks.num_images < len(image_embeds) and grouping != "distinct":
-        missing = len(image_embeds) - ranks.num_images
-        logger.warning(
-            f"{missing} of {len(image_embeds)} images have no {kind} caption and are left out of its gallery."
-        )
-    scores = metrics_of_ranks(ranks.image_to_text, ranks.text_to_image)
-    scores |= {"num_images": ranks.num_images, "num_captions": ranks.num_texts}
-    if grouping == "group":
-        scores["num_shared_captions"] = ranks.num_shared
-    return scores | {"truncated": captions.num_truncated / len(captions.texts)}
-
-
 def group_captions(captions: EmbeddedCaptions, grouping: str) -> tuple[list[int], list[list[int]]]:
-    """
-    The captions that are retrieved, and the images of each.
-
-    Args:
-        captions ([`EmbeddedCaptions`]):
-            The captions.
-        grouping (`str`):
-            `"group"`: of equal captions the first, with the images of all. `"distinct"`: the first, with its own image
-            alone. `"separate"`: each, with its own.
-    """
+    """The captions that are retrieved, and the images of each: see [`rank_captions`]."""
     rows, images_of_texts = {}, {}
     for row, (text, image) in enumerate(zip(captions.texts, captions.images.tolist())):
         key = row if grouping == "separate" else " ".join(text.split())
@@ -425,34 +376,6 @@ def group_captions(captions: EmbeddedCaptions, grouping: str) -> tuple[list[int]
             images_of_texts.setdefault(key, {})[image] = None
         rows.setdefault(key, row)
     return list(rows.values()), [list(images) for images in images_of_texts.values()]
-
-
-def rank_by_best_embedding(
-    image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_to_image: list[int] | list[list[int]]
-):
-    """
-    [`retrieval_ranks`] where the similarity of a text with an image is that of the most similar of its embeddings.
-
-    Args:
-        image_embeds (`torch.Tensor` of shape `(num_images, dim)`):
-            Normalised.
-        text_embeds (`torch.Tensor` of shape `(num_texts, embeddings, dim)`):
-            Normalised.
-        text_to_image (`list[int]` or `list[list[int]]`):
-            The image or images of each text.
-    """
-
-    def blocks():
-        for parts in zip(*(similarity_blocks(embeds.contiguous(), image_embeds) for embeds in text_embeds.unbind(1))):
-            rows, columns, _ = parts[0]
-            yield rows, columns, torch.stack([block for _, _, block in parts]).amax(dim=0)
-
-    matches = list_matches(text_to_image, len(text_embeds), len(image_embeds))
-    own = [
-        (text_embeds[texts] * image_embeds[images, None]).sum(dim=-1).amax(dim=1)
-        for texts, images in matches.to(image_embeds.device).split(1024, dim=1)
-    ]
-    return ranks_of_blocks(blocks(), torch.cat(own), matches)
 
 
 def load_benchmarks(

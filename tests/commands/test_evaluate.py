@@ -8,13 +8,12 @@ import re
 import shutil
 
 import pytest
-import torch
 
 import lotlip
-from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.published import BENCHMARKS
 from tests.helpers.commands import read_error, run_command
-from tests.helpers.dual_encoders import IMAGES, LONG, SHORT, brute_force, flatten, sentence
+from tests.helpers.dual_encoders import IMAGES, LONG, sentence
 
 
 @pytest.mark.parametrize("command", ["evaluate", "classify", "embed"])
@@ -193,42 +192,3 @@ def test_benchmarks_that_are_unclear(family_folders, benchmarks, tmp_path, capsy
     ):
         assert re.search(message, read_error(capsys, "evaluate", *model, *arguments)), message
     assert not list(tmp_path.glob("results.*"))
-
-
-@pytest.mark.parametrize("text_embedding", ["mean", "max"])
-def test_text_embedding_with_corner_tokens(text_embedding, family_folders, noise_dir, tmp_path):
-    folder = family_folders("lotlip")
-    arguments = ("--model_name_or_path", folder, "--dataset_name", noise_dir, "--batch_size", 4)
-    results = run_command("evaluate", tmp_path / "results.json", *arguments, "--text_embedding", text_embedding)
-    assert results["text_embedding"] == text_embedding
-
-    model, processor = LotlipModel.from_pretrained(folder).eval().double(), LotlipProcessor.from_pretrained(folder)
-    pixel_values = processor.image_processor(IMAGES, return_tensors="pt")["pixel_values"].double()
-
-    def unit(vectors):
-        return vectors / vectors.norm(dim=-1, keepdim=True)
-
-    similarities = {}
-    for kind, captions in (("short", SHORT), ("long", LONG)):
-        texts, owners = flatten(captions)
-        tokens = processor.tokenizer(texts, padding=True, return_tensors="pt")
-        with torch.no_grad():
-            images = unit(model.get_image_features(pixel_values=pixel_values).pooler_output)
-            outputs = model.get_text_features(**tokens, output_corner_tokens=True)
-        slots = torch.stack([unit(outputs.pooler_output), *unit(outputs.corner_pooler_output).unbind(1)])
-        assert len(slots) == 3
-        if text_embedding == "mean":
-            similarity = unit(slots.mean(dim=0)) @ images.t()
-        else:
-            similarity = (slots @ images.t()).amax(dim=0)
-        for metric, value in brute_force(similarity.numpy(), owners).items():
-            assert results[f"{kind}_{metric}"] == pytest.approx(value), (kind, metric)
-        similarities[kind] = (similarity - slots[0] @ images.t()).abs().max()
-    assert min(similarities.values()) > 0.01  # the corner tokens count
-
-
-@pytest.mark.parametrize("name", ["clip", "lit"])
-def test_text_embedding_without_corner_tokens(name, family_folders, noise_dir, capsys):
-    arguments = ("--model_name_or_path", family_folders(name), "--dataset_name", noise_dir, "--device", "cpu")
-    message = read_error(capsys, "evaluate", *arguments, "--text_embedding", "mean")
-    assert "--text_embedding mean` needs corner tokens" in message
