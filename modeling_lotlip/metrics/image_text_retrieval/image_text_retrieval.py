@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image-text retrieval: recall@k and median rank in both directions, with fair ties, as a module of `evaluate`."""
 
+import inspect
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import datasets
@@ -15,6 +15,8 @@ import torch
 
 # Similarities of float32 unit vectors that differ by no more than this are equal.
 TOLERANCE = 1e-6
+# Rows and columns of a block of similarities
+BLOCK_SIZE = 2048
 
 Embeddings = torch.Tensor | np.ndarray | Sequence
 
@@ -22,45 +24,6 @@ _DESCRIPTION = """
 Retrieval between images and texts by cosine similarity: recall@k and median rank, image-to-text and text-to-image,
 over the whole set. Ties are fair: a query whose match shares its similarity with others counts the hit to be expected
 when the equal ones are ordered at random. Several captions per image and several images per caption are supported.
-"""
-
-_KWARGS_DESCRIPTION = """
-Args:
-    image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`):
-        One vector per image, of any length other than zero.
-    text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`):
-        One vector per caption. With tensors on an accelerator the similarities are computed there.
-    text_to_image (`torch.Tensor`, `np.ndarray` or list of `num_texts` entries, *optional*):
-        The index of the image that each caption belongs to, or a list of indices where several images have the same
-        caption. By default caption j belongs to image j.
-    ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`):
-        The ranks at which recall is taken. Beyond the size of the gallery recall is 100.
-    predictions, references (same types, shape `(num_pairs, dim)`, *optional*):
-        Image and text vectors as pairs, the form of `add_batch`, in place of `image_embeds` and `text_embeds`. An
-        image with five captions gives five rows, and `text_to_image` says which rows share an image. Where it lists
-        several images for a row, the first is the one whose vector stands in the row.
-
-Returns:
-    `dict[str, float]`: `i2t_recall@k` and `t2i_recall@k` in per cent for each k (a hit if any caption of the image, or
-    any image of the caption, is among the first k), `i2t_median_rank` and `t2i_median_rank` (the median over queries
-    of the expected rank of the best match, counted from 1), and `mean_recall`, the mean over all recalls.
-
-Raises:
-    `ValueError`: NaN, infinity or a zero vector; no rows; unequal lengths or widths; an image without caption, a
-    caption of no image; rows said to share an image whose vectors differ; a k that is no positive whole number.
-
-Examples:
-
-    >>> import evaluate
-    >>> metric = evaluate.load("modeling_lotlip/metrics/image_text_retrieval")
-    >>> images = [[1.0, 0.0], [0.0, 1.0]]
-    >>> texts = [[2.0, 0.1], [0.3, 0.2], [0.1, 3.0]]
-    >>> results = metric.compute(image_embeds=images, text_embeds=texts, text_to_image=[0, 1, 1], ks=[1])
-    >>> results["i2t_recall@1"], round(results["t2i_recall@1"], 2)
-    (100.0, 66.67)
-    >>> # the second caption is one of both images
-    >>> metric.compute(image_embeds=images, text_embeds=texts, text_to_image=[0, [0, 1], 1], ks=[1])["t2i_recall@1"]
-    100.0
 """
 
 _CITATION = """
@@ -144,17 +107,19 @@ class RetrievalRanks(NamedTuple):
         return self.better + (self.equal + 1) / (self.own + 1).double()
 
 
-def similarity_blocks(queries: torch.Tensor, candidates: torch.Tensor) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+def similarity_blocks(
+    queries: torch.Tensor, candidates: torch.Tensor, dtype: torch.dtype | None = None
+) -> Iterator[tuple[slice, slice, torch.Tensor]]:
     """
-    The matrix `queries @ candidates.T` in full float32, one block after the other, never whole.
+    The matrix `queries @ candidates.T`, one block after the other, never whole.
 
     Args:
-        queries (`torch.Tensor` of shape `(num_queries, dim)`): Float32.
-        candidates (`torch.Tensor` of shape `(num_candidates, dim)`): Float32, on the same device.
+        queries (`torch.Tensor` of shape `(num_queries, dim)`): On the device where the product is computed.
+        candidates (`torch.Tensor` of shape `(num_candidates, dim)`): On the same device.
+        dtype (`torch.dtype`, *optional*): What the product is computed in. Default: the dtype of the queries.
 
     Yields:
-        `(rows, columns, block)`: the two slices that the block covers and its values. The block's memory is used again
-        for the next one; it may be written to.
+        `(rows, columns, block)`: the two slices that the block covers and its values.
 
     Example:
 
@@ -164,18 +129,12 @@ def similarity_blocks(queries: torch.Tensor, candidates: torch.Tensor) -> Iterat
         0 2048 300 300.0
         2048 2100 300 0.0
     """
-    # 16 MB stay in a processor's cache; on an accelerator a launch costs more than the cache saves.
-    size = 2048 if queries.device.type == "cpu" else 4096
-    memory = queries.new_empty(min(size, len(queries)) * min(size, len(candidates)))
-
-    for top in range(0, len(queries), size):
-        rows = slice(top, min(top + size, len(queries)))
-        for left in range(0, len(candidates), size):
-            columns = slice(left, min(left + size, len(candidates)))
-            shape = (rows.stop - rows.start, columns.stop - columns.start)
-            block = memory[: shape[0] * shape[1]].view(shape)
-            _multiply(queries[rows], candidates[columns], out=block)
-            yield rows, columns, block
+    for top in range(0, len(queries), BLOCK_SIZE):
+        rows = slice(top, min(top + BLOCK_SIZE, len(queries)))
+        of_rows = queries[rows].to(dtype or queries.dtype)
+        for left in range(0, len(candidates), BLOCK_SIZE):
+            columns = slice(left, min(left + BLOCK_SIZE, len(candidates)))
+            yield rows, columns, of_rows @ candidates[columns].to(of_rows.dtype).T
 
 
 @torch.no_grad()
@@ -186,7 +145,8 @@ def retrieval_ranks(
     Ranks of the matches in both directions by cosine similarity, from one matrix product in blocks.
 
     Candidates whose similarity is within 1e-6 of the best match's are equal to it. An image's best match is the most
-    similar of its captions, a caption's the most similar of its images.
+    similar of its captions, a caption's the most similar of its images. Products are computed in float64, whose
+    rounding is far below this: no block splits equals.
 
     Args:
         image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
@@ -216,10 +176,11 @@ def retrieval_ranks(
     _check_widths(images, texts, "image_embeds", "text_embeds")
     matches = list_matches(text_to_image, len(texts), len(images))
 
-    images, texts = _spread(images), _spread(texts)
+    if images.device.type == "mps":  # has no float64
+        images, texts = images.cpu(), texts.cpu()
     parts = matches.to(images.device).split(1024, dim=1)
-    own = torch.cat([(texts[text] * images[image]).sum(dim=1) for text, image in parts])
-    return ranks_of_blocks(similarity_blocks(texts, images), own, matches)
+    own = torch.cat([(texts[text].double() * images[image].double()).sum(dim=1) for text, image in parts])
+    return ranks_of_blocks(similarity_blocks(texts, images, torch.float64), own, matches)
 
 
 def list_matches(text_to_image: Embeddings | None, num_texts: int, num_images: int | None = None) -> torch.Tensor:
@@ -280,11 +241,11 @@ def ranks_of_blocks(
     Args:
         blocks (`Iterable[tuple[slice, slice, torch.Tensor]]`):
             Blocks that make up the similarities of all captions (rows) with all images (columns), each with its rows
-            and columns. They are written to.
+            and columns.
         own (`torch.Tensor` of shape `(num_matches,)`):
-            The similarity of each caption with an image of its own.
+            The similarities of captions and images that belong together, up to a rounding far below 1e-6.
         matches (`torch.Tensor` of shape `(2, num_matches)`):
-            The captions and images that those are of: see [`list_matches`].
+            These captions and images: see [`list_matches`].
 
     Returns:
         `(RetrievalRanks, RetrievalRanks)`: image-to-text (one query per image) and text-to-image (one per caption).
@@ -300,8 +261,6 @@ def ranks_of_blocks(
         ([0, 1], [0, 0])
     """
     num_texts, num_images = (matches.amax(dim=1) + 1).tolist()
-    # the matches of caption j are those from ends[j] to ends[j + 1]
-    ends = [0, *torch.bincount(matches[0], minlength=num_texts).cumsum(0).tolist()]
     texts, images = matches.to(own.device)
     best_of_text = own.new_full((num_texts,), -torch.inf).scatter_reduce_(0, texts, own, "amax")
     best_of_image = own.new_full((num_images,), -torch.inf).scatter_reduce_(0, images, own, "amax")
@@ -310,11 +269,6 @@ def ranks_of_blocks(
     image_counts, text_counts = texts.new_zeros(2, num_images), texts.new_zeros(2, num_texts)
 
     for rows, columns, block in blocks:
-        # A pair's similarity is rounded in one way only, so that a match counts as its own equal in any block.
-        part = slice(ends[rows.start], ends[rows.stop])
-        inside = (images[part] >= columns.start) & (images[part] < columns.stop)
-        block[texts[part][inside] - rows.start, images[part][inside] - columns.start] = own[part][inside]
-
         text_counts[:, rows] += _count(block, best_of_text[rows, None], dim=1)
         image_counts[:, columns] += _count(block, best_of_image[columns], dim=0)
 
@@ -342,9 +296,6 @@ def retrieval_metrics(
             The image or images that each caption belongs to.
         ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`): The ranks at which recall is taken.
 
-    Returns:
-        `dict[str, float]`
-
     Example:
 
         >>> import torch
@@ -367,9 +318,6 @@ def metrics_of_ranks(
         image_to_text (`RetrievalRanks`): One query per image.
         text_to_image (`RetrievalRanks`): One query per caption.
         ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`): The ranks at which recall is taken.
-
-    Returns:
-        `dict[str, float]`
 
     Example:
 
@@ -409,7 +357,7 @@ class ImageTextRetrieval(evaluate.Metric):
         info = evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
+            inputs_description=inspect.getdoc(self.compute),
             features=datasets.Features({"predictions": vector, "references": vector}),
             reference_urls=["https://arxiv.org/abs/2410.05249"],
         )
@@ -493,6 +441,17 @@ class ImageTextRetrieval(evaluate.Metric):
             `ValueError`: NaN, infinity or a zero vector; no rows; unequal lengths or widths; an image without caption,
             a caption of no image; rows said to share an image whose vectors differ; a k that is no positive whole
             number.
+
+        Example:
+
+            >>> from modeling_lotlip.metrics import ImageTextRetrieval
+            >>> images, texts = [[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.1], [0.3, 0.2], [0.1, 3.0]]
+            >>> options = {"image_embeds": images, "text_embeds": texts, "ks": [1]}
+            >>> round(ImageTextRetrieval().compute(text_to_image=[0, 1, 1], **options)["t2i_recall@1"], 2)
+            66.67
+            >>> # the second caption is one of both images
+            >>> ImageTextRetrieval().compute(text_to_image=[0, [0, 1], 1], **options)["t2i_recall@1"]
+            100.0
         """
         ks = _whole_ks(ks)
         if image_embeds is None and text_embeds is None:
@@ -684,49 +643,6 @@ def _whole_ks(ks: Iterable[int]) -> list[int]:
     if not whole or min(whole) < 1:
         raise ValueError(f"`ks` must hold one positive number at least and no other, got {ks!r}.")
     return whole
-
-
-def _spread(units: torch.Tensor) -> torch.Tensor:
-    """
-    The same rotation of any rows of this width; similarities stay. Where all entries of two vectors are alike (a
-    constant vector, binary codes) every step of their product rounds to the same side, and at width 184 the sum is off
-    by more than the tolerance. Pairs of entries turned by different angles round to either side.
-    """
-    num_pairs = (units.shape[1] + 1) // 2
-    padded = torch.nn.functional.pad(units, (0, 2 * num_pairs - units.shape[1]))
-    angles = torch.arange(1, num_pairs + 1, dtype=torch.float32, device=units.device)
-    turns = torch.polar(torch.ones_like(angles), angles)
-    torch.view_as_complex(padded.view(-1, num_pairs, 2)).mul_(turns)
-    return padded
-
-
-def _multiply(queries: torch.Tensor, candidates: torch.Tensor, out: torch.Tensor) -> None:
-    """queries @ candidates.T; sums of 256 products round less than longer ones, at next to no cost."""
-    with _full_float32(out.device):
-        for start in range(0, queries.shape[1], 256):
-            part = slice(start, start + 256)
-            torch.addmm(out, queries[:, part], candidates[:, part].T, beta=float(start > 0), out=out)
-
-
-@contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """TF32 and bfloat16 products, which a training script may have allowed, are too coarse to tell equals."""
-    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch before 2.9
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-        return
-
-    backend = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
-    before = backend.fp32_precision
-    backend.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        backend.fp32_precision = before
 
 
 def _count(block: torch.Tensor, scores: torch.Tensor, dim: int) -> torch.Tensor:
