@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers.utils import find_adapter_config_file
 
 from ..loading_lotlip import find_pretrained
 from .arguments import InferenceArguments, LoadingArguments
@@ -121,10 +123,17 @@ def load_model(
     dtype = torch.float32 if inference.dtype == "int8" else getattr(torch, inference.dtype)
     try:
         path = find_pretrained(model_name_or_path)
-        if inference.trust_remote_code:
+        if find_adapter_config_file(path, local_files_only=True) is not None:
+            model, processor = load_with_adapters(path, dtype)
+        elif inference.trust_remote_code:
             model, processor = load_with_code(path, dtype)
         else:
-            model, processor = AutoModel.from_pretrained(path, dtype=dtype), None
+            try:
+                model, processor = AutoModel.from_pretrained(path, dtype=dtype), None
+            except (OSError, ValueError):  # of adapters, which are downloaded by now, perhaps because of their base
+                if find_adapter_config_file(path, local_files_only=True) is None:
+                    raise
+                model, processor = load_with_adapters(path, dtype)
         if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
             raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
         processor = processor or AutoProcessor.from_pretrained(path)
@@ -151,6 +160,28 @@ def load_model(
         model.truncate_dim = inference.truncate_dim
         check_truncate_dim(model, processor, f"--{argument} {model_name_or_path}")
     return model, processor
+
+
+def load_with_adapters(path: str | PathLike, dtype: torch.dtype) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """
+    The model that adapters of PEFT are of, with these merged into its weights; its processor is that beside the
+    adapters, or else the model's.
+
+    Raises:
+        `ImportError`: if PEFT is not installed.
+    """
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError as error:
+        raise ImportError(
+            f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.'
+        ) from error
+    base = find_pretrained(PeftConfig.from_pretrained(path).base_model_name_or_path)
+    model = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype=dtype), path).merge_and_unload()
+    try:
+        return model, AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError):
+        return model, AutoProcessor.from_pretrained(base)
 
 
 def get_truncate_dim(model: PreTrainedModel) -> int | None:

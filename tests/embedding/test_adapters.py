@@ -1,0 +1,33 @@
+"""Adapters of PEFT are a model's name like any other."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.embedding import models
+from modeling_lotlip.embedding.arguments import DEFAULT_MODEL, LoadingArguments
+from modeling_lotlip.embedding.models import load_model
+
+
+@pytest.mark.parametrize("has_processor", [False, True])
+def test_adapters_of_a_released_model(model_dir, tmp_path, monkeypatch, has_processor):
+    """Whose base is in the original's layout, and found where every other name is."""
+    base, processor = LotlipModel.from_pretrained(model_dir), LotlipProcessor.from_pretrained(model_dir)
+    base.name_or_path = base.config.name_or_path = DEFAULT_MODEL
+    tuned = get_peft_model(base, LoraConfig(target_modules="all-linear", init_lora_weights=False))
+    tuned.save_pretrained(tmp_path / "adapter")
+    if has_processor:
+        processor.tokenizer.model_max_length = 9
+        processor.save_pretrained(tmp_path / "adapter")
+    find_pretrained = models.find_pretrained
+    found = lambda name, **options: model_dir if name == DEFAULT_MODEL else find_pretrained(name, **options)  # noqa: E731
+    monkeypatch.setattr(models, "find_pretrained", found)
+
+    model, loaded = load_model(str(tmp_path / "adapter"), LoadingArguments(device="cpu"))
+    inputs = processor(text=["a red boat"], return_tensors="pt")
+    with torch.no_grad():
+        expected, features = (each.eval().get_text_features(**inputs).pooler_output for each in (tuned, model))
+    torch.testing.assert_close(features, expected)
+    assert type(model) is LotlipModel
+    assert (loaded.tokenizer.model_max_length == 9) is has_processor
