@@ -77,8 +77,8 @@ def find_image_size(image_processor: BaseImageProcessor) -> tuple[int, int]:
     Raises:
         `ValueError`: if it has no one size.
     """
-    size = image_processor.crop_size if getattr(image_processor, "do_center_crop", False) else image_processor.size
-    size = {} if size is None else dict(size)
+    is_cut_out = getattr(image_processor, "do_center_crop", False)
+    size = dict(getattr(image_processor, "crop_size" if is_cut_out else "size", None) or {})
     if not size.get("height") or not size.get("width"):
         raise ValueError(
             f"Images of `{type(image_processor).__name__}` cannot be cropped at random: it makes images of several "

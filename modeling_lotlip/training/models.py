@@ -56,7 +56,12 @@ def build_model(
     Raises:
         `ValueError`: if the model does not fit the arguments.
     """
-    model, processor, has_pretrained_vision = load_model(args, dataset, reader)
+    try:
+        model, processor, has_pretrained_vision = load_model(args, dataset, reader)
+    except OSError as error:
+        names = {name: value for name, value in vars(args).items() if name.endswith(("name_or_path", "config_name"))}
+        named = " ".join(f"--{name} {value}" for name, value in names.items() if value is not None)
+        raise ValueError(f"`{named}` cannot be loaded: {error}") from error
     if args.max_position_embeddings is not None:
         stretch_positions(model, args.max_position_embeddings)
     processor.tokenizer.model_max_length = limit_texts(args, model, processor.tokenizer)
