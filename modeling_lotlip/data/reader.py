@@ -19,7 +19,7 @@ from ..output_folder import warn_of_unfinished
 from ..sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, SideFileArguments
 from .images import Resizing, read_file, read_image
-from .rows import check_columns, find_column, number_captions, read_captions, read_key
+from .rows import check_columns, find_column, look_up, number_captions, read_captions, read_key
 from .side_captions import NUM_EXAMPLES, REJECTED_COLUMN, SideCaptions, hash_keys, list_examples
 
 
@@ -35,18 +35,21 @@ def find_caption_columns(
     Raises:
         `ValueError`: if it has neither, but needs one, or lacks one that was named and is not the default.
     """
-    short = captions.caption_column if captions.caption_column in columns else None
-    long = captions.long_captions_column if captions.long_captions_column in columns else None
+    columns = list(columns)
+    short, long = (
+        name if find_column(columns, name) is not None else None
+        for name in (captions.caption_column, captions.long_captions_column)
+    )
     if short is None and long is None and is_one_needed:
         raise ValueError(
             f"Neither `--caption_column {captions.caption_column}` nor `--long_captions_column "
-            f"{captions.long_captions_column}` is a column of the data set, which has {list(columns)}."
+            f"{captions.long_captions_column}` is a column of the data set, which has {columns}."
         )
     for name, column in (("caption_column", short), ("long_captions_column", long)):
         named = getattr(captions, name)
         if column is None and named not in ("", getattr(CaptionArguments, name)):
             raise ValueError(
-                f"`--{name} {named}` is no column of the data set, which has {list(columns)}: name one, or leave it "
+                f"`--{name} {named}` is no column of the data set, which has {columns}: name one, or leave it "
                 "out with an empty name."
             )
     return short, long
@@ -54,7 +57,7 @@ def find_caption_columns(
 
 def open_side_captions(side_files: SideFileArguments) -> SideCaptions:
     """
-    The captions in side files. A warning tells once how many of them rules reject.
+    The captions in side files. A warning says once how many of their rows are left out.
 
     Raises:
         `ValueError`: if there are none that are not rejected.
@@ -62,14 +65,14 @@ def open_side_captions(side_files: SideFileArguments) -> SideCaptions:
     captions = SideCaptions(side_files.side_files, side_files.side_key_column, side_files.side_caption_columns)
     warn_of_unfinished(Path(name) for pattern in side_files.side_files for name in glob(pattern))
     files = " ".join(side_files.side_files)
-    told = (
-        f"{captions.num_rejected} of {len(captions.rows)} rows of `--side_files {files}` are left out: rules reject "
-        f"them (column {REJECTED_COLUMN!r})."
-    )
+    reasons = {f"that rules reject (column {REJECTED_COLUMN!r})": captions.num_rejected}
+    reasons["without a key or a caption"] = captions.num_empty
+    message = f"{sum(reasons.values())} of {len(captions.rows)} rows of `--side_files {files}` are left out: "
+    message += ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count) + "."
     if len(captions.hashes) == 0:
-        raise ValueError(f"{told} Of the others none has a caption with a key: there is nothing to read.")
-    if captions.num_rejected > 0:
-        logger.warning_once(told)
+        raise ValueError(f"{message} There is nothing to read.")
+    if any(reasons.values()):
+        logger.warning_once(message)
     return captions
 
 
@@ -187,7 +190,8 @@ class RowReader:
             self.sub_captions("")  # says at once what is not installed
             self.short_column, self.long_column = find_caption_columns(captions, columns, not has_side_files)
         check_columns(columns, label_column=label_column, key_column=key_column)
-        self.text_columns = [column for column in (self.short_column, self.long_column) if column is not None]
+        named = [name for name in (self.short_column, self.long_column) if name is not None]
+        self.text_columns = [find_column(columns, name) for name in named]
         self.side_key_column, self.side_captions = None, None
         if has_side_files:
             self.side_key_column = side_files.key_column or side_files.side_key_column
@@ -277,7 +281,7 @@ class RowReader:
     def number_long_captions(self, row: dict) -> list[tuple[int, str]]:
         """The long captions of a row with their positions in the column; those of side files follow."""
         captions = number_captions(row, self.long_column)
-        values = row.get(self.long_column)
+        values = None if self.long_column is None else look_up(row, self.long_column)
         num_places = len(values) if isinstance(values, (list, tuple)) else len(captions)
         return captions + list(enumerate(self.long_captions(row)[len(captions) :], num_places))
 

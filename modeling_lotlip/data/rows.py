@@ -15,6 +15,16 @@ from .images import UnreadableImageError, read_file
 URL_COLUMNS = ("url", "json.url", "URL", "image_url")
 
 
+def look_up(row: dict, column: str) -> object:
+    """What a row holds in a column, where dots lead into dictionaries (`json.url`)."""
+    value = row.get(column)
+    if value is None and "." in column:
+        value = row
+        for name in column.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
 def number_captions(row: dict, column: str | None) -> list[tuple[int, str]]:
     """
     The captions of a row in one column, a string or a list of strings, with their positions there; blank ones are left
@@ -23,7 +33,7 @@ def number_captions(row: dict, column: str | None) -> list[tuple[int, str]]:
     Raises:
         `ValueError`: if the column holds something else.
     """
-    captions = row.get(column) if column is not None else None
+    captions = look_up(row, column) if column is not None else None
     if captions is None:
         return []
     if isinstance(captions, str):
@@ -62,14 +72,10 @@ def check_columns(columns: Iterable[str], **named: str | None) -> None:
 
 def read_key(row: dict, column: str) -> str | None:
     """
-    The key of an image: what a column holds, where dots lead into dictionaries (`json.url`), or of an undecoded image
-    the SHA-256 of its file in hexadecimal digits.
+    The key of an image: what [`look_up`] finds, or of an undecoded image the SHA-256 of its file in hexadecimal
+    digits.
     """
-    value = row.get(column)
-    if value is None and "." in column:
-        value = row
-        for name in column.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
+    value = look_up(row, column)
     if isinstance(value, dict) and {"bytes", "path"} & value.keys():
         try:
             return hashlib.sha256(read_file(value)).hexdigest()

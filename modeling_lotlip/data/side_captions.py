@@ -32,6 +32,17 @@ def is_rejected(rows: Dataset) -> np.ndarray:
     return pc.fill_null(pc.not_equal(rules, ""), False).to_numpy()
 
 
+def is_blank(captions: pa.ChunkedArray) -> np.ndarray:
+    """Which captions are null, a blank text or an empty list."""
+    if pa.types.is_string(captions.type) or pa.types.is_large_string(captions.type):
+        is_empty = pc.equal(pc.utf8_trim_whitespace(captions), "")
+    elif pa.types.is_list(captions.type) or pa.types.is_large_list(captions.type):
+        is_empty = pc.equal(pc.list_value_length(captions), 0)
+    else:
+        is_empty = captions.is_null()
+    return pc.fill_null(is_empty, True).to_numpy()
+
+
 class SideCaptions:
     """
     Captions in files, found by key. The files are read once, into the cache of `datasets`; in memory is nothing but
@@ -103,6 +114,11 @@ class SideCaptions:
             partial.replace(path)
         self.hashes, self.places = np.load(path, mmap_mode="r")
 
+    @property
+    def num_empty(self) -> int:
+        """Rows without a key or a caption, of those that no rule rejects."""
+        return len(self.rows) - self.num_rejected - len(self.hashes)
+
     def __reduce__(self):
         # a worker maps the files too: pickled, the index would be read into memory
         return SideCaptions, self.arguments
@@ -113,7 +129,7 @@ class SideCaptions:
         batches = [batch[self.key_column] for batch in keys.iter(batch_size=10_000)]
         hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(hash_keys, batches)])
         is_key = np.array([key not in (None, "") for batch in batches for key in batch], dtype=bool)
-        is_key &= ~np.logical_and.reduce([self.rows.data.column(name).is_null() for name in self.caption_columns])
+        is_key &= ~np.logical_and.reduce([is_blank(self.rows.data.column(name)) for name in self.caption_columns])
         if self.num_rejected > 0:
             is_key &= ~is_rejected(self.rows)
         places = np.flatnonzero(is_key)

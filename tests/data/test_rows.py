@@ -14,6 +14,7 @@ def test_captions():
     assert read_captions({"caption": ("a",)}, "caption") == ["a"]
     for row, column in [({"caption": None}, "caption"), ({"caption": "a"}, None), ({}, "caption"), ({"a": ""}, "a")]:
         assert read_captions(row, column) == []
+    assert read_captions({"json": {"long_captions": ["a."]}}, "json.long_captions") == ["a."]
     for wrong in (3, [3], {"a": "b"}, b"a"):
         with pytest.raises(ValueError, match="'caption' must hold strings"):
             read_captions({"caption": wrong}, "caption")
