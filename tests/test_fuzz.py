@@ -34,10 +34,10 @@ from modeling_lotlip import (
 )
 from modeling_lotlip.captioning.files import read_rows, rewrite
 from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.loading import take_slice
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.rows import read_captions
-from modeling_lotlip.data.side_captions import SideCaptions
 from modeling_lotlip.metrics import retrieval_metrics
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler
@@ -604,11 +604,11 @@ def test_a_damaged_file_of_captions_is_read_or_refused(tmp_path_factory, data, n
 
 @MANY
 @given(st.data(), st.sampled_from(list(CAPTION_FILES)))
-def test_damaged_side_files_are_read_or_refused(tmp_path_factory, data, name):
+def test_damaged_caption_files_are_read_or_refused(tmp_path_factory, data, name):
     folder = tmp_path_factory.mktemp("side")
     (folder / name).write_bytes(data.draw(damaged([CAPTION_FILES[name]])))
     try:
-        captions = SideCaptions([str(folder / name)], "key", ["caption"], cache_dir=str(folder / "cache"))
+        captions = CaptionFiles([str(folder / name)], "key", ["caption"], cache_dir=str(folder / "cache"))
         found = [caption for key in "012" for caption in captions[key]]
     except (ValueError, OSError) as error:
         assert str(error)

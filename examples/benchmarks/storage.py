@@ -21,9 +21,9 @@ from torch.nn.functional import normalize
 from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import (
     CaptionArguments,
+    CaptionFileArguments,
     DatasetArguments,
     EvaluationSplitArguments,
-    SideFileArguments,
 )
 from modeling_lotlip.data.loading import get_columns, load_split
 from modeling_lotlip.data.reader import RowReader
@@ -59,7 +59,7 @@ def embed_images_and_long_captions(
     dataset: DatasetArguments,
     split: EvaluationSplitArguments,
     captions: CaptionArguments,
-    side_files: SideFileArguments,
+    caption_files: CaptionFileArguments,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Embeddings of the images that have long captions and of these captions, and the image of each caption."""
     PartialState(cpu=args.device == "cpu")
@@ -67,7 +67,7 @@ def embed_images_and_long_captions(
     embedded = embed_dataset(
         *load_model(model_name_or_path, LoadingArguments(device=args.device)),
         data,
-        RowReader(get_columns(data), captions, side_files, dataset.image_column),
+        RowReader(get_columns(data), captions, caption_files, dataset.image_column),
         batch_size=args.batch_size,
         num_workers=dataset.dataloader_num_workers,
     )
@@ -138,7 +138,7 @@ def average(tables: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, fl
 
 def main() -> None:
     args, *data = parse(
-        (StorageArguments, DatasetArguments, EvaluationSplitArguments, CaptionArguments, SideFileArguments),
+        (StorageArguments, DatasetArguments, EvaluationSplitArguments, CaptionArguments, CaptionFileArguments),
         description=__doc__,
     )
     set_up(args)

@@ -163,7 +163,7 @@ class FilterArguments(Arguments):
     captions: list[str] = argument(help="Parquet files or JSON lines of captions, or patterns of such.")
     output_dir: Path = argument(help="The folder of the filtered files.")
     caption_column: str = argument("caption", "The column of captions in --captions.")
-    side_key_column: str = argument("key", "Their column of the images' keys.")
+    file_key_column: str = argument("key", "Their column of the images' keys.")
 
 
 @dataclass
@@ -176,7 +176,7 @@ class SimilarityArguments(Arguments):
     key_column: str | None = argument(
         None,
         "The column of the images' keys. The image column itself: the SHA-256 of the image file. Default: the name of "
-        "--side_key_column.",
+        "--file_key_column.",
         requires="dual_encoder",
     )
     min_image_text_similarity: float | None = argument(

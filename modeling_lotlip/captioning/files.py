@@ -14,8 +14,8 @@ import pyarrow as pa
 from fsspec import open as open_file
 from pyarrow import parquet
 
+from ..data.caption_files import REJECTED_COLUMN
 from ..data.rows import batched
-from ..data.side_captions import REJECTED_COLUMN
 from ..output_folder import atomic_write, warn_of_unfinished
 
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
-from ..data.side_captions import REJECTED_COLUMN, hash_keys
+from ..data.caption_files import REJECTED_COLUMN, hash_keys
 from ..embedding.arguments import InferenceArguments
 from ..output_folder import OutputFolder, clear
 from ..sub_captions import mark_sub_captions
@@ -35,7 +35,7 @@ class CaptionFilter:
     """
 
     def __init__(self, columns: FilterArguments, rules: dict[str, int | None], similarity: SimilarityArguments):
-        self.column, self.key_column = columns.caption_column, columns.side_key_column
+        self.column, self.key_column = columns.caption_column, columns.file_key_column
         self.columns = [self.column, CAPTIONER_COLUMN, PROMPT_COLUMN, self.key_column, "sha256"]
         self.rules, self.similarity, self.similarities = rules, similarity, None
         self.outcomes, self.sums = Outcomes(), Counter()  # of similarities, by captioner

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Captions on disk: a row for each image and captioner in the table of `captions.sqlite`, which a resumed run continues,
-and parquet files of these rows, which training reads as side files.
+and parquet files of these rows, which training reads as caption files.
 """
 
 import sqlite3

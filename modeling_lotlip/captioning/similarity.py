@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ..data.arguments import SourceArguments, TrainSplitArguments
+from ..data.caption_files import CaptionFiles, hash_keys
 from ..data.images import read_image, undecoded
 from ..data.loading import get_columns, load_split
 from ..data.reader import Item
 from ..data.rows import find_column, read_captions, read_key
-from ..data.side_captions import SideCaptions, hash_keys
 from ..embedding.arguments import InferenceArguments
 from ..embedding.models import load_model
 from ..embedding.rows import RowCollator, embed_rows, load_rows, warn_of_unreadable
@@ -90,14 +90,14 @@ def measure_similarities(
         `ValueError`: if there is no such column of keys, or no image has a caption.
     """
     dataset = undecoded(load_split(source, split.train_split, split.max_train_samples), source.image_column)
-    names, key_column = get_columns(dataset), similarity.key_column or columns.side_key_column
+    names, key_column = get_columns(dataset), similarity.key_column or columns.file_key_column
     if find_column(names, key_column) is None:
         raise ValueError(
             f"`--key_column {key_column}` is no column of the data set, which has {names}: name the one whose values "
-            "stand in `--side_key_column` of `--captions`."
+            "stand in `--file_key_column` of `--captions`."
         )
     column, counts = columns.caption_column, Counter()
-    captions = SideCaptions([str(file) for file in files], columns.side_key_column, [column], str(files[0].parent))
+    captions = CaptionFiles([str(file) for file in files], columns.file_key_column, [column], str(files[0].parent))
 
     def read_row(number: int, row: dict) -> Iterator[Item]:
         counts["rows"] += 1
@@ -129,5 +129,5 @@ def measure_similarities(
     if not counts["captions"]:
         raise ValueError(
             f"None of {counts['rows']} images has a caption in `--captions`: name the right `--key_column` and "
-            "`--side_key_column`."
+            "`--file_key_column`."
         )

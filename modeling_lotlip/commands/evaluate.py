@@ -10,10 +10,10 @@ Several models on several of the paper's benchmarks, in one table; each benchmar
 
     lotlip evaluate --model MODEL OTHER_MODEL --benchmark dci iiw urban1k --data_dir BENCHMARKS
 
-Long captions may be in files beside the images: see --side_files.
+Long captions may be in files beside the images: see --caption_files.
 """
 
-from ..data.arguments import CaptionArguments, DatasetArguments, EvaluationSplitArguments, SideFileArguments
+from ..data.arguments import CaptionArguments, CaptionFileArguments, DatasetArguments, EvaluationSplitArguments
 from ..embedding.arguments import ModelsArguments, OutputArguments
 from ..evaluation.arguments import RetrievalArguments, check_benchmark
 
@@ -23,7 +23,7 @@ ARGUMENTS = (
     DatasetArguments,
     EvaluationSplitArguments,
     CaptionArguments,
-    SideFileArguments,
+    CaptionFileArguments,
     RetrievalArguments,
     OutputArguments,
 )
@@ -34,7 +34,7 @@ def run(
     data: DatasetArguments,
     split: EvaluationSplitArguments,
     captions: CaptionArguments,
-    side_files: SideFileArguments,
+    caption_files: CaptionFileArguments,
     retrieval: RetrievalArguments,
     output: OutputArguments,
 ) -> None:
@@ -64,7 +64,7 @@ def run(
                 processor,
                 dataset,
                 captions,
-                side_files,
+                caption_files,
                 data.image_column,
                 # a drawn scene has the short caption of others
                 distinct_short_captions=data.dataset_name is None and retrieval.benchmark is None,

@@ -1,10 +1,10 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Writes images and their captions, also those in side files, as webdataset shards, which training streams.
+Writes images and their captions, also those in caption files, as webdataset shards, which training streams.
 
     lotlip pack --output_dir shards --dataset_name imagefolder --data_dir my_photos \\
-        --side_files "captions/*.parquet" --side_key_column sha256 --key_column image
+        --caption_files "captions/*.parquet" --file_key_column sha256 --key_column image
     lotlip train --dataset_name webdataset --data_files "shards/*.tar" --streaming \\
         --image_column jpg --caption_column caption.json --long_captions_column long_captions.json ...
 """
@@ -16,7 +16,7 @@ from ..arguments import Arguments, argument
 from ..data.arguments import (
     CaptionArguments,
     CaptionColumnArguments,
-    SideFileArguments,
+    CaptionFileArguments,
     SourceArguments,
     TrainSplitArguments,
 )
@@ -35,7 +35,7 @@ class PackArguments(Arguments):
     )
 
 
-ARGUMENTS = (PackArguments, SourceArguments, TrainSplitArguments, CaptionColumnArguments, SideFileArguments)
+ARGUMENTS = (PackArguments, SourceArguments, TrainSplitArguments, CaptionColumnArguments, CaptionFileArguments)
 
 
 def run(
@@ -43,7 +43,7 @@ def run(
     source: SourceArguments,
     split: TrainSplitArguments,
     columns: CaptionColumnArguments,
-    side_files: SideFileArguments,
+    caption_files: CaptionFileArguments,
 ) -> None:
     from ..data.loading import get_columns, load_split
     from ..data.packing import SamplePacker, write_shards
@@ -52,10 +52,10 @@ def run(
 
     dataset = load_split(source, split.train_split, split.max_train_samples)
     names = get_columns(dataset)
-    check_columns(names, key_column=side_files.key_column)
+    check_columns(names, key_column=caption_files.key_column)
     captions = CaptionArguments(columns.caption_column, columns.long_captions_column)
-    reader = RowReader(names, captions, side_files, source.image_column)
-    packer = SamplePacker(source, reader, side_files.key_column, pack.image_format)
+    reader = RowReader(names, captions, caption_files, source.image_column)
+    packer = SamplePacker(source, reader, caption_files.key_column, pack.image_format)
     counts = write_shards(dataset, packer, pack.output_dir, pack.shard_size)
     print(f"{pack.output_dir} holds {counts.pop('packed')} images.")
     for what, number in counts.items():

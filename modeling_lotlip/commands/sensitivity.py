@@ -15,7 +15,7 @@ Every image counts with its first long caption. Tables (`.md`) and a plot (`.png
 from dataclasses import dataclass
 
 from ..arguments import Arguments, argument
-from ..data.arguments import CaptionArguments, DatasetArguments, EvaluationSplitArguments, SideFileArguments
+from ..data.arguments import CaptionArguments, CaptionFileArguments, DatasetArguments, EvaluationSplitArguments
 from ..embedding.arguments import ModelsArguments, OutputArguments
 
 
@@ -37,7 +37,7 @@ ARGUMENTS = (
     DatasetArguments,
     EvaluationSplitArguments,
     CaptionArguments,
-    SideFileArguments,
+    CaptionFileArguments,
     OutputArguments,
 )
 
@@ -48,7 +48,7 @@ def run(
     dataset: DatasetArguments,
     split: EvaluationSplitArguments,
     captions: CaptionArguments,
-    side_files: SideFileArguments,
+    caption_files: CaptionFileArguments,
     output: OutputArguments,
 ) -> None:
     from accelerate import PartialState
@@ -65,7 +65,7 @@ def run(
     if state.num_processes > 1:
         raise ValueError("`lotlip sensitivity` runs in one process: start it without `accelerate launch`.")
     data = load_split(dataset, split.eval_split, split.max_eval_samples)
-    reader = RowReader(get_columns(data), captions, side_files, dataset.image_column)
+    reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
     results = []
     for name in dict.fromkeys(models.model_name_or_path):
         model, processor = load_model(name, models)

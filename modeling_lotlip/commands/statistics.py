@@ -14,7 +14,7 @@ Tokens are counted without special tokens and without truncation; the paper coun
 from dataclasses import dataclass
 
 from ..arguments import Arguments, argument
-from ..data.arguments import CaptionArguments, EvaluationSplitArguments, SideFileArguments, SourceArguments
+from ..data.arguments import CaptionArguments, CaptionFileArguments, EvaluationSplitArguments, SourceArguments
 from ..embedding.arguments import OutputArguments
 from ..evaluation.arguments import check_benchmark
 
@@ -42,7 +42,7 @@ ARGUMENTS = (
     SourceArguments,
     EvaluationSplitArguments,
     CaptionArguments,
-    SideFileArguments,
+    CaptionFileArguments,
     OutputArguments,
 )
 
@@ -52,7 +52,7 @@ def run(
     source: SourceArguments,
     split: EvaluationSplitArguments,
     captions: CaptionArguments,
-    side_files: SideFileArguments,
+    caption_files: CaptionFileArguments,
     output: OutputArguments,
 ) -> None:
     from ..data.images import undecoded
@@ -80,7 +80,7 @@ def run(
     columns = get_columns(dataset)
     if source.image_column in columns:
         dataset = undecoded(dataset, source.image_column)
-    reader = RowReader(columns, captions, side_files, source.image_column)
+    reader = RowReader(columns, captions, caption_files, source.image_column)
     lengths = measure_texts(dataset, reader, load_tokenizer(statistics.tokenizer_path))
     measured = {kind: summarize(of_kind) for kind, of_kind in lengths.items()}
     table = format_table(name, measured)

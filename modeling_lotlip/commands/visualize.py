@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..arguments import Arguments, argument
-from ..data.arguments import CaptionArguments, SideFileArguments, SourceArguments
+from ..data.arguments import CaptionArguments, CaptionFileArguments, SourceArguments
 from ..embedding.arguments import LoadingArguments, ModelNames
 
 
@@ -41,7 +41,7 @@ class VisualizeArguments(Arguments):
     )
 
 
-ARGUMENTS = (VisualizeArguments, ModelNames, LoadingArguments, SourceArguments, CaptionArguments, SideFileArguments)
+ARGUMENTS = (VisualizeArguments, ModelNames, LoadingArguments, SourceArguments, CaptionArguments, CaptionFileArguments)
 
 
 def run(
@@ -50,14 +50,14 @@ def run(
     loading: LoadingArguments,
     dataset: SourceArguments,
     captions: CaptionArguments,
-    side_files: SideFileArguments,
+    caption_files: CaptionFileArguments,
 ) -> None:
     from ..embedding.models import load_model
     from ..evaluation.explanation import explain, render_page
     from ..sub_captions import split_sub_captions
 
     if visualize.text is None:
-        text, image = read_row(visualize.row, visualize.eval_split, dataset, captions, side_files)
+        text, image = read_row(visualize.row, visualize.eval_split, dataset, captions, caption_files)
     else:
         text, image = visualize.text, read_file(visualize.image)
     if not split_sub_captions(text, captions.sub_caption_splitter):
@@ -88,7 +88,7 @@ def read_file(path: Path | None) -> "Image.Image | None":
 
 
 def read_row(
-    row: int, split: str, dataset: SourceArguments, captions: CaptionArguments, side_files: SideFileArguments
+    row: int, split: str, dataset: SourceArguments, captions: CaptionArguments, caption_files: CaptionFileArguments
 ) -> "tuple[str, Image.Image]":
     """The first caption of a row, a long one if there is any, and its image."""
     from ..data.images import read_image, undecoded
@@ -99,7 +99,7 @@ def read_row(
     rows = list(data.skip(row))
     if not rows:
         raise ValueError(f"--row {row} is beyond the split {split!r}.")
-    reader = RowReader(get_columns(data), captions, side_files, dataset.image_column)
+    reader = RowReader(get_columns(data), captions, caption_files, dataset.image_column)
     texts = reader.long_captions(rows[0]) + reader.short_captions(rows[0])
     if not texts:
         raise ValueError(f"--row {row} has no caption.")

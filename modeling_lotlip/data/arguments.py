@@ -79,29 +79,29 @@ class CaptionArguments(CaptionColumnArguments):
 
 
 @dataclass
-class SideFileArguments(Arguments):
+class CaptionFileArguments(Arguments):
     """Long captions in files beside the images."""
 
-    _argument_group_name = "side files"
+    _argument_group_name = "caption files"
 
-    side_files: list[str] | None = argument(
+    caption_files: list[str] | None = argument(
         None, "Parquet, JSON lines or CSV files with a key and captions.", compared_on_resume=True
     )
-    side_key_column: str = argument("key", "Their column of keys.", compared_on_resume=True)
-    side_caption_columns: list[str] = argument(
+    file_key_column: str = argument("key", "Their column of keys.", compared_on_resume=True)
+    file_caption_columns: list[str] = argument(
         ["caption"], "Their columns of captions, one or several.", compared_on_resume=True
     )
     key_column: str | None = argument(
         None,
         "The column of the images' keys, such as `__key__` or `json.url` of shards. The image column itself: the "
-        "SHA-256 of the image file. Default: the name of --side_key_column.",
+        "SHA-256 of the image file. Default: the name of --file_key_column.",
         compared_on_resume=True,
     )
 
     def __post_init__(self):
         super().__post_init__()
-        if self.side_files is None:
-            refuse_given(self, ("side_key_column", "side_caption_columns"), "is of --side_files: name them too.")
+        if self.caption_files is None:
+            refuse_given(self, ("file_key_column", "file_caption_columns"), "is of --caption_files: name them too.")
 
 
 @dataclass

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Images and their captions, those in side files too, are written as webdataset shards."""
+"""Images and their captions, those in caption files too, are written as webdataset shards."""
 
 import hashlib
 import io
@@ -144,5 +144,7 @@ def write_shards(
                 write_tar(partial, samples, number * shard_size)
         if not packer.counts["packed"]:
             reasons = {reason: number for reason, number in packer.counts.items() if number}
-            raise ValueError(f"There is nothing to pack: {reasons}. Name the right columns, keys and `--side_files`.")
+            raise ValueError(
+                f"There is nothing to pack: {reasons}. Name the right columns, keys and `--caption_files`."
+            )
     return packer.counts

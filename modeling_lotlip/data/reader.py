@@ -17,10 +17,10 @@ from transformers.utils import logging
 
 from ..output_folder import warn_of_unfinished
 from ..sub_captions import mark_sub_captions, split_sub_captions
-from .arguments import CaptionArguments, SideFileArguments
+from .arguments import CaptionArguments, CaptionFileArguments
+from .caption_files import NUM_EXAMPLES, REJECTED_COLUMN, CaptionFiles, hash_keys, list_examples
 from .images import Resizing, read_file, read_image
 from .rows import check_columns, find_column, look_up, number_captions, read_captions, read_key
-from .side_captions import NUM_EXAMPLES, REJECTED_COLUMN, SideCaptions, hash_keys, list_examples
 
 
 logger = logging.get_logger(__name__)
@@ -55,19 +55,21 @@ def find_caption_columns(
     return short, long
 
 
-def open_side_captions(side_files: SideFileArguments) -> SideCaptions:
+def open_caption_files(caption_files: CaptionFileArguments) -> CaptionFiles:
     """
-    The captions in side files. A warning says once how many of their rows are left out.
+    The captions in caption files. A warning says once how many of their rows are left out.
 
     Raises:
         `ValueError`: if there are none that are not rejected.
     """
-    captions = SideCaptions(side_files.side_files, side_files.side_key_column, side_files.side_caption_columns)
-    warn_of_unfinished(Path(name) for pattern in side_files.side_files for name in glob(pattern))
-    files = " ".join(side_files.side_files)
+    captions = CaptionFiles(
+        caption_files.caption_files, caption_files.file_key_column, caption_files.file_caption_columns
+    )
+    warn_of_unfinished(Path(name) for pattern in caption_files.caption_files for name in glob(pattern))
+    files = " ".join(caption_files.caption_files)
     reasons = {f"that rules reject (column {REJECTED_COLUMN!r})": captions.num_rejected}
     reasons["without a key or a caption"] = captions.num_empty
-    message = f"{sum(reasons.values())} of {len(captions.rows)} rows of `--side_files {files}` are left out: "
+    message = f"{sum(reasons.values())} of {len(captions.rows)} rows of `--caption_files {files}` are left out: "
     message += ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count) + "."
     if len(captions.hashes) == 0:
         raise ValueError(f"{message} There is nothing to read.")
@@ -130,7 +132,7 @@ class RowReader:
             The columns of the data set.
         captions (`CaptionArguments`, *optional*):
             The columns of captions, and how long ones are split. Default: no captions are read.
-        side_files (`SideFileArguments`, *optional*):
+        caption_files (`CaptionFileArguments`, *optional*):
             Files with further long captions, which are found by a key of the image.
         image_column (`str`, *optional*, defaults to `"image"`):
             The column of the images, undecoded. None: no images are read.
@@ -148,10 +150,10 @@ class RowReader:
         columns (`list[str]`):
             The columns that are read.
         text_columns (`list[str]`):
-            Those of them that the captions need; among them the images' only if side files know these by their hashes.
+            Those of them that the captions need; the images' only if these are known by their hashes.
 
     Raises:
-        `ValueError`: if a column is not there, there are captions of neither kind, or none in the side files.
+        `ValueError`: if a column is not there, there are captions of neither kind, or none in the caption files.
 
     Example:
 
@@ -173,7 +175,7 @@ class RowReader:
         self,
         columns: Iterable[str],
         captions: CaptionArguments | None = None,
-        side_files: SideFileArguments | None = None,
+        caption_files: CaptionFileArguments | None = None,
         image_column: str | None = "image",
         label_column: str | None = None,
         key_column: str | None = None,
@@ -183,33 +185,33 @@ class RowReader:
         columns = list(columns)
         self.image_column, self.label_column, self.key_column = image_column, label_column, key_column
         self.resizing, self.describe = resizing, describe
-        has_side_files = side_files is not None and side_files.side_files is not None
+        has_caption_files = caption_files is not None and caption_files.caption_files is not None
         self.short_column, self.long_column, self.splitter = None, None, "paper"
         if captions is not None:
             self.splitter = captions.sub_caption_splitter
             self.sub_captions("")  # says at once what is not installed
-            self.short_column, self.long_column = find_caption_columns(captions, columns, not has_side_files)
+            self.short_column, self.long_column = find_caption_columns(captions, columns, not has_caption_files)
         check_columns(columns, label_column=label_column, key_column=key_column)
         named = [name for name in (self.short_column, self.long_column) if name is not None]
         self.text_columns = [find_column(columns, name) for name in named]
-        self.side_key_column, self.side_captions = None, None
-        if has_side_files:
-            self.side_key_column = side_files.key_column or side_files.side_key_column
-            column = find_column(columns, self.side_key_column)
+        self.file_key_column, self.caption_files = None, None
+        if has_caption_files:
+            self.file_key_column = caption_files.key_column or caption_files.file_key_column
+            column = find_column(columns, self.file_key_column)
             if column is None:
                 raise ValueError(
-                    f"`--key_column {self.side_key_column}` is no column of the data set, which has {columns}: name "
-                    "the one whose values stand in the `--side_key_column` of `--side_files`."
+                    f"`--key_column {self.file_key_column}` is no column of the data set, which has {columns}: name "
+                    "the one whose values stand in the `--file_key_column` of `--caption_files`."
                 )
             self.text_columns = list(dict.fromkeys([*self.text_columns, column]))
-            self.side_captions = open_side_captions(side_files)
+            self.caption_files = open_caption_files(caption_files)
         others = [find_column(columns, name) for name in (image_column, label_column, key_column) if name is not None]
         self.columns = list(dict.fromkeys([*self.text_columns, *(name for name in others if name is not None)]))
 
     def __call__(self, number: Any, row: dict) -> Iterator[Item]:
         """
         The image and the texts of a row, sub-captions of long ones marked: see [`mark_sub_captions`]. The index of a
-        caption is its position in the column, blank ones counted; captions of side files follow. A long caption
+        caption is its position in the column, blank ones counted; captions of caption files follow. A long caption
         without any word between its full stops is left out like a blank one.
 
         Args:
@@ -261,7 +263,7 @@ class RowReader:
 
     @property
     def has_long_captions(self) -> bool:
-        return self.long_column is not None or self.side_captions is not None
+        return self.long_column is not None or self.caption_files is not None
 
     def short_captions(self, row: dict) -> list[str]:
         return read_captions(row, self.short_column)
@@ -270,16 +272,16 @@ class RowReader:
         return self.match_long_captions(row)[0]
 
     def match_long_captions(self, row: dict) -> tuple[list[str], str | None]:
-        """The long captions of a row, and its key if there are side files and it has no captions there."""
+        """The long captions of a row, and its key if there are caption files and it has no captions there."""
         captions = read_captions(row, self.long_column)
-        if self.side_captions is None:
+        if self.caption_files is None:
             return captions, None
-        key = read_key(row, self.side_key_column)
-        beside = self.side_captions[key] if key is not None else []
+        key = read_key(row, self.file_key_column)
+        beside = self.caption_files[key] if key is not None else []
         return captions + beside, None if beside else str(key)
 
     def number_long_captions(self, row: dict) -> list[tuple[int, str]]:
-        """The long captions of a row with their positions in the column; those of side files follow."""
+        """The long captions of a row with their positions in the column; those of caption files follow."""
         captions = number_captions(row, self.long_column)
         values = None if self.long_column is None else look_up(row, self.long_column)
         num_places = len(values) if isinstance(values, (list, tuple)) else len(captions)
@@ -291,33 +293,33 @@ class RowReader:
 
     def report_keys(self, dataset: Dataset | IterableDataset) -> None:
         """
-        Says how many images have captions in the side files, and how many rows of these belong to no image. Of a
+        Says how many images have captions in the caption files, and how many rows of these belong to no image. Of a
         stream, and where the keys are hashes of the image files, [`RowCounts`] tell when they have been read.
 
         Raises:
             `ValueError`: if no image has any.
         """
-        is_known = self.side_key_column != self.image_column and not isinstance(dataset, IterableDataset)
-        if self.side_captions is None or not is_known:
+        is_known = self.file_key_column != self.image_column and not isinstance(dataset, IterableDataset)
+        if self.caption_files is None or not is_known:
             return
-        column = find_column(dataset.column_names, self.side_key_column)
+        column = find_column(dataset.column_names, self.file_key_column)
         hashes, unmatched, num_unmatched = [], [], 0
         for batch in dataset.select_columns(column).iter(batch_size=10_000):
-            keys = [read_key({column: value}, self.side_key_column) for value in batch[column]]
-            are_there = self.side_captions.contains(keys)
+            keys = [read_key({column: value}, self.file_key_column) for value in batch[column]]
+            are_there = self.caption_files.contains(keys)
             hashes.append(hash_keys(keys))
             num_unmatched += int((~are_there).sum())
             if len(unmatched) < NUM_EXAMPLES:
                 unmatched += [key for key, is_there in zip(keys, are_there) if not is_there]
-        is_unused = ~np.isin(self.side_captions.hashes, np.concatenate(hashes))
-        unused = [self.side_captions.get_key(place) for place in np.flatnonzero(is_unused)[:NUM_EXAMPLES]]
-        told = (
-            f"{num_unmatched} of {len(dataset)} images have no captions in `--side_files`{list_examples(unmatched)}; "
+        is_unused = ~np.isin(self.caption_files.hashes, np.concatenate(hashes))
+        unused = [self.caption_files.get_key(place) for place in np.flatnonzero(is_unused)[:NUM_EXAMPLES]]
+        message = (
+            f"{num_unmatched} of {len(dataset)} images lack captions in `--caption_files`{list_examples(unmatched)}; "
             f"{is_unused.sum()} of {len(is_unused)} rows there belong to none of the images{list_examples(unused)}."
         )
         if num_unmatched == len(dataset):
-            raise ValueError(f"{told} Name the right `--key_column` and `--side_key_column`.")
-        logger.warning(told)
+            raise ValueError(f"{message} Name the right `--key_column` and `--file_key_column`.")
+        logger.warning(message)
 
 
 @dataclass
@@ -332,7 +334,7 @@ class RowCounts:
         left_out (`dict[str, int]`, *optional*):
             Rows that were left out, by the reason.
         num_unmatched (`int`, *optional*, defaults to 0):
-            Rows that have no captions in the side files, used or not.
+            Rows that have no captions in the caption files, used or not.
         examples (`dict[str, list[str]]`, *optional*):
             The names of a few rows that were left out, by the reason, and under `"unmatched"` a few keys.
 
@@ -367,7 +369,7 @@ class RowCounts:
             reason (`str`, *optional*):
                 Why it is left out. Default: it is used.
             unmatched (`str`, *optional*):
-                Its key, if it has no captions in the side files.
+                Its key, if it has no captions in the caption files.
         """
         self.num_rows += 1
         if reason is not None:
@@ -404,19 +406,19 @@ class RowCounts:
     def check_matched(self) -> None:
         """
         Raises:
-            `ValueError`: if no row has captions in the side files.
+            `ValueError`: if no row has captions in the caption files.
         """
         if self.num_unmatched == self.num_rows > 0:
             raise ValueError(
-                f"None of {self.num_rows} images has captions in `--side_files`"
-                f"{list_examples(self.examples['unmatched'])}. Name the right `--key_column` and `--side_key_column`."
+                f"None of {self.num_rows} images has captions in `--caption_files`"
+                f"{list_examples(self.examples['unmatched'])}. Name the right `--key_column` and `--file_key_column`."
             )
 
     def __str__(self) -> str:
         parts = [f"{count}, {why}{list_examples(self.examples.get(why, []))}" for why, count in self.left_out.items()]
-        told = f"{self.num_used} of {self.num_rows} rows are used"
-        told += f"; left out: {'; '.join(parts)}." if parts else "."
+        message = f"{self.num_used} of {self.num_rows} rows are used"
+        message += f"; left out: {'; '.join(parts)}." if parts else "."
         if self.num_unmatched:
             examples = list_examples(self.examples.get("unmatched", []))
-            told += f" {self.num_unmatched} have no captions in `--side_files`{examples}."
-        return told
+            message += f" {self.num_unmatched} have no captions in `--caption_files`{examples}."
+        return message

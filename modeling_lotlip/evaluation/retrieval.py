@@ -21,7 +21,7 @@ from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.arguments import CaptionArguments, SideFileArguments
+from ..data.arguments import CaptionArguments, CaptionFileArguments
 from ..data.images import undecoded
 from ..data.loading import get_columns
 from ..data.published import get_benchmark, load_benchmark
@@ -213,7 +213,7 @@ def evaluate_retrieval(
     processor: ProcessorMixin,
     dataset: Dataset | IterableDataset,
     captions: CaptionArguments | None = None,
-    side_files: SideFileArguments | None = None,
+    caption_files: CaptionFileArguments | None = None,
     image_column: str = "image",
     distinct_short_captions: bool = False,
     group_equal_captions: bool = True,
@@ -229,7 +229,7 @@ def evaluate_retrieval(
     Args:
         captions (`CaptionArguments`, *optional*):
             The columns of captions. Default: `"caption"` and `"long_captions"`.
-        side_files (`SideFileArguments`, *optional*):
+        caption_files (`CaptionFileArguments`, *optional*):
             Files with further long captions.
 
     Returns:
@@ -246,8 +246,8 @@ def evaluate_retrieval(
     >>> evaluate_retrieval(model, processor, load_scenes(20))["long_t2i_recall@1"]  # doctest: +SKIP
     ```"""
     state = PartialState()
-    with state.main_process_first():  # which reads new side files
-        reader = RowReader(get_columns(dataset), captions or CaptionArguments(), side_files, image_column)
+    with state.main_process_first():  # which reads new caption files
+        reader = RowReader(get_columns(dataset), captions or CaptionArguments(), caption_files, image_column)
     embedded = embed_dataset(
         model,
         processor,

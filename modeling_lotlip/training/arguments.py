@@ -15,9 +15,9 @@ from pathlib import Path
 from ..arguments import DTYPES, Arguments, argument
 from ..data.arguments import (
     CaptionArguments,
+    CaptionFileArguments,
     DatasetArguments,
     EvaluationSplitArguments,
-    SideFileArguments,
     TrainSplitArguments,
 )
 from ..evaluation.arguments import ClassificationArguments
@@ -351,7 +351,7 @@ class TrainArguments(
     OptimizationArguments,
     ObjectiveArguments,
     TowerArguments,
-    SideFileArguments,
+    CaptionFileArguments,
     CaptionArguments,
     TrainDataArguments,
     TrainSplitArguments,

@@ -23,9 +23,9 @@ from .arguments import ObjectiveArguments
 logger = logging.getLogger(__name__)
 
 # Why samples are left out; the second is not bad: rules reject a caption, or a captioner failed
-NO_CAPTION, NO_SIDE_CAPTION = "no caption", "no caption in the side files"
+NO_CAPTION, NO_SIDE_CAPTION = "no caption", "no caption in the caption files"
 
-# A training of which none of the first N hard negatives can be made, or rows has captions in side files, ends
+# A training of which none of the first N hard negatives can be made, or rows has captions in caption files, ends
 NUM_AWAITED = 1000
 
 
@@ -36,7 +36,7 @@ class CaptionedImages(Dataset):
 
     A sample is asked for by a key (epoch, index, is_padding), of a stream with the row itself as a fourth. One that
     cannot be used is a black image without captions, which takes no part in the loss, and says why in `bad`. One
-    without captions in the side files has its key in `unmatched`.
+    without captions in the caption files has its key in `unmatched`.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -144,7 +144,7 @@ class CaptionedImages(Dataset):
     def draw_captions(self, index: int, epoch: int, row: dict) -> tuple[str, list[str], str | None]:
         """
         A short caption and `num_long_captions` long ones, empty where there is none, with the hard negatives behind
-        them; and the key of an image without captions in the side files.
+        them; and the key of an image without captions in the caption files.
         """
         generator = random.Random(f"{self.seed} {epoch} {index}")
         short_captions = self.reader.short_captions(row) if self.kind_of_short_captions != "none" else []
@@ -235,7 +235,7 @@ class SampleCollator:
     def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, list]]:
         """
         The model's inputs, and a report: the `names` of the samples; of those that were `read` and are not padding the
-        name, why it is bad and the key that the side files lack, None where all is well; and of each hard negative of
+        name, why it is bad and the key that caption files lack, None where all is well; and of each hard negative of
         a long caption whether it is there, in `hard_negatives`.
         """
         if "image" in samples[0]:
@@ -304,7 +304,7 @@ class SampleCounts:
             bad (`tuple[str, str]`, *optional*):
                 Why it cannot be used: the cause under which it is counted, and the message that is logged.
             unmatched (`str`, *optional*):
-                Its key, if it has no captions in the side files.
+                Its key, if it has no captions in the caption files.
 
         Raises:
             `ValueError`: if too many are bad.

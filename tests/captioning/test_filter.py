@@ -9,7 +9,7 @@ from pyarrow import parquet
 from modeling_lotlip.captioning import files
 from modeling_lotlip.captioning.files import read_rows
 from modeling_lotlip.captioning.report import NUM_EXAMPLES
-from modeling_lotlip.data.side_captions import SideCaptions
+from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.output_folder import OutputFolder
 from tests.helpers.caption_files import BOAT, SCHEMA, make_rows
 
@@ -58,8 +58,8 @@ def test_files(captions_dir, run, tmp_path, suffix, monkeypatch):
         name: of["rejected"] for name, of in report["captioners"].items()
     }
     assert not any(of["changed"] for of in again["captioners"].values())
-    # and the files are read as side files
-    captions = SideCaptions([str(tmp_path / "out" / f"*{suffix}")], "key", ["caption"])
+    # and the files are read as caption files
+    captions = CaptionFiles([str(tmp_path / "out" / f"*{suffix}")], "key", ["caption"])
     assert captions["0000"] == ["A picture of some things.", f"Boat 0. {BOAT}"]
     assert captions["0005"] == [f"Boat 5. {BOAT}"] and captions["0011"] == ["Picture number 11 of a boat."]
     if suffix == ".parquet":

@@ -13,7 +13,7 @@ from modeling_lotlip.captioning.records import SCHEMA, Records, SeenKeys, open_d
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from tests.data.test_side_files import write_shards
+from tests.data.test_caption_files import write_shards
 from tests.helpers.captioners import read_records
 
 

@@ -5,8 +5,8 @@ import hashlib
 import pytest
 from datasets import Dataset
 
-from modeling_lotlip.data.arguments import SideFileArguments
-from modeling_lotlip.data.reader import open_side_captions
+from modeling_lotlip.data.arguments import CaptionFileArguments
+from modeling_lotlip.data.reader import open_caption_files
 from modeling_lotlip.output_folder import OutputFolder, read_stored
 from tests.helpers.captioners import list_photos, of_folder, read_records
 from tests.helpers.chat_server import serve
@@ -144,6 +144,6 @@ def test_readers_say_that_a_run_has_not_finished(caption, run, photos, llava, tm
     with pytest.raises(KeyboardInterrupt), OutputFolder(tmp_path / "out", content="captions"):
         (tmp_path / "out" / "captions.sqlite").touch()
         raise KeyboardInterrupt  # what was committed since is not in the files
-    open_side_captions(SideFileArguments([pattern]))
+    open_caption_files(CaptionFileArguments([pattern]))
     run(pattern, "filtered")
     assert caplog.text.count(f"{tmp_path}/out is not complete: process ") == 2

@@ -28,7 +28,7 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
     ]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "captions.parquet")
     scenes.save_to_disk(tmp_path / "scenes")
-    images = {"dataset_name": str(tmp_path / "scenes"), "key_column": "image", "side_key_column": "sha256"}
+    images = {"dataset_name": str(tmp_path / "scenes"), "key_column": "image", "file_key_column": "sha256"}
     options = {"dual_encoder": str(model_dir), **images, "batch_size": 3}
 
     model, processor = AutoModel.from_pretrained(model_dir).eval(), AutoProcessor.from_pretrained(model_dir)
@@ -78,7 +78,7 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
     with pytest.raises(ValueError, match=f"`--dual_encoder {tmp_path}` cannot be used"):
         run(tmp_path / "captions.parquet", "few", **options | {"dual_encoder": str(tmp_path)})
     with pytest.raises(ValueError, match="None of 8 images has a caption"):
-        run(tmp_path / "captions.parquet", "none", **options | {"side_key_column": "captioner"})
+        run(tmp_path / "captions.parquet", "none", **options | {"file_key_column": "captioner"})
 
 
 def test_what_is_not_a_number_is_unmeasured():

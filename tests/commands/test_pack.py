@@ -87,12 +87,12 @@ def test_images_in_another_format(photos):
         assert image.format == "PNG" and list(image.getdata()) == list(original.getdata())
 
 
-def test_captions_of_side_files_and_keys_of_a_column(photos):
+def test_captions_of_caption_files_and_keys_of_a_column(photos):
     digests = [hashlib.sha256((photos / f"{number}.jpg").read_bytes()).hexdigest() for number in (0, 2)]
     side = [{"sha256": digest, "text": f"Beside {digest[:4]}."} for digest in digests]
     Dataset.from_list(side).to_parquet(photos.parent / "side.parquet")
-    arguments = ["--side_files", photos.parent / "side.parquet", "--side_key_column", "sha256"]
-    arguments += ["--side_caption_columns", "text", "--key_column", "image"]
+    arguments = ["--caption_files", photos.parent / "side.parquet", "--file_key_column", "sha256"]
+    arguments += ["--file_caption_columns", "text", "--key_column", "image"]
     arguments += ["--caption_column", "", "--long_captions_column", ""]
     rows = pack(photos, *arguments)
     assert list(rows) == digests  # no other column has captions, and the hash is the key
@@ -107,7 +107,7 @@ def test_mistakes(photos, capsys):
     message = "`--long_captions_column none` is no column of the data set, which has ["
     side = photos.parent / "side.jsonl"
     side.write_text('{"key": "a", "caption": "A boat."}\n')
-    options = ["--side_files", side, "--key_column", "image", "--long_captions_column", "none"]
+    options = ["--caption_files", side, "--key_column", "image", "--long_captions_column", "none"]
     assert message in read_error(capsys, "pack", *data, *options)
     message = "`--key_column address` is no column of the data set, which has ["
     assert message in read_error(capsys, "pack", *data, "--key_column", "address")

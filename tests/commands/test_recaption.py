@@ -14,11 +14,11 @@ from datasets import load_dataset
 
 import lotlip
 from modeling_lotlip.captioning.prompts import read_prompts
-from modeling_lotlip.data.arguments import CaptionArguments, SideFileArguments
+from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
+from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.data.side_captions import SideCaptions
 from modeling_lotlip.training.models import build_tokenizer
 from tests.helpers.captioners import (
     find_free_port,
@@ -168,11 +168,11 @@ def test_captions_feed_training(caption, train, llava, tmp_path):
     rows = caption("captions", llava, other, **data)
     (tmp_path / "mine" / "broken.png").unlink()
     pattern = str(tmp_path / "captions" / "*.parquet")
-    captions = SideCaptions([pattern], "sha256", ["caption"])
+    captions = CaptionFiles([pattern], "sha256", ["caption"])
     for row in rows:
         expected = [other["caption"] for other in rows if other["sha256"] == row["sha256"] and other["caption"]]
         assert sorted(captions[row["sha256"]]) == sorted(expected), "a caption that is none is absent"
-    side = {"side_files": pattern, "side_key_column": "sha256", "key_column": "image"}
+    side = {"caption_files": pattern, "file_key_column": "sha256", "key_column": "image"}
     options = {"max_train_steps": 3, "warmup_steps": 1, "max_train_samples": None, "max_eval_samples": 8}
     folder = train("joined", **data, **side, **options, eval_split="train", max_bad_fraction=0.5)
     assert json.loads((folder / "eval_results.json").read_text())["long_num_images"] > 0
@@ -189,7 +189,7 @@ def test_captions_feed_training(caption, train, llava, tmp_path):
         assert row["long_captions.json"] == row["json"]["long_captions"] == captions[digest]
     assert len(packed) == len({row["sha256"] for row in rows if row["caption"]})
     columns = CaptionArguments(long_captions_column="long_captions.json")
-    tokenizer = build_tokenizer(packed, RowReader(packed.column_names, columns, SideFileArguments(), "png"))
+    tokenizer = build_tokenizer(packed, RowReader(packed.column_names, columns, CaptionFileArguments(), "png"))
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     shards = {"dataset_name": "webdataset", "data_files": files, "streaming": True, "image_column": "png"}
     shards |= {"long_captions_column": "long_captions.json", "tokenizer_name": tmp_path / "tokenizer"}

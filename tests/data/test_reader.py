@@ -10,7 +10,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_lotlip.data.arguments import CaptionArguments, SideFileArguments
+from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
 from modeling_lotlip.data.images import UnreadableImageError
 from modeling_lotlip.data.reader import RowCounts, RowInfo, RowReader
 
@@ -71,10 +71,10 @@ def test_keys():
             RowReader(columns, **{f"{name}_column": "other"})
 
 
-def test_captions_of_side_files_follow(tmp_path):
+def test_captions_of_caption_files_follow(tmp_path):
     Dataset.from_list([{"key": "a", "caption": "Beside."}]).to_parquet(tmp_path / "side.parquet")
-    side_files = SideFileArguments(side_files=[str(tmp_path / "side.parquet")], key_column="id")
-    reader = RowReader(["id", "long_captions"], CaptionArguments(), side_files, image_column=None)
+    caption_files = CaptionFileArguments(caption_files=[str(tmp_path / "side.parquet")], key_column="id")
+    reader = RowReader(["id", "long_captions"], CaptionArguments(), caption_files, image_column=None)
     row = {"id": "a", "long_captions": ["First.", ""]}
     assert read(reader, 0, row) == [("long", 0, "First"), ("long", 2, "Beside")]
     assert reader.match_long_captions(row)[1] is None

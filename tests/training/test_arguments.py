@@ -57,9 +57,9 @@ COMPARED_ON_RESUME = {
     "long_captions_column": "other",
     "shuffle_buffer_size": 5,
     "data_weights": [1.0, 2.0],
-    "side_files": ["a.csv"],
-    "side_key_column": "other",
-    "side_caption_columns": ["other"],
+    "caption_files": ["a.csv"],
+    "file_key_column": "other",
+    "file_caption_columns": ["other"],
     "key_column": "other",
 }
 
@@ -250,7 +250,7 @@ def test_a_mistake_is_the_last_that_torchrun_says(tmp_path):
 
 
 def test_the_model_card_names_no_files(tmp_path):
-    told = TrainArguments(output_dir=tmp_path, side_files=["/private/a.csv"], data_dir="/private").in_model_card()
+    told = TrainArguments(output_dir=tmp_path, caption_files=["/private/a.csv"], data_dir="/private").in_model_card()
     assert not any("private" in str(value) for value in told.values())
     assert told["short_captions"] == "given" and told["learning_rate"] == 1e-3
     left_out = {"output_dir", "logging_steps", "ddp_timeout", "push_to_hub", "dataloader_num_workers", "streaming"}

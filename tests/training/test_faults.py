@@ -367,14 +367,14 @@ def test_a_checkpoint_that_would_run_code_is_refused(train, tmp_path, name):
     assert not list(copied.glob("custom_checkpoint_*")), "accelerate unpickles these whatever they hold"
 
 
-def test_a_resumed_run_whose_rest_has_no_side_captions_goes_on(train, tmp_path):
+def test_a_resumed_run_whose_rest_has_no_caption_files_goes_on(train, tmp_path):
     """What is left of the epoch may hold none of the images with captions: the whole epoch is judged."""
     scenes = load_scenes(16, seed=3).remove_columns("long_captions")
     scenes.add_column("key", [str(number) for number in range(16)]).save_to_disk(tmp_path / "data")
     order = BatchSampler(16, 8, seed=0, process_index=0, num_processes=1).order()
     rows = [{"key": str(number), "caption": "A boat. It is red."} for number in order[:8]]  # of the first batch alone
     Dataset.from_list(rows).to_json(tmp_path / "side.jsonl")
-    options = {"dataset_name": tmp_path / "data", "eval_split": "train", "side_files": tmp_path / "side.jsonl"}
+    options = {"dataset_name": tmp_path / "data", "eval_split": "train", "caption_files": tmp_path / "side.jsonl"}
     options |= {"max_train_samples": None, "max_train_steps": 2, "max_eval_samples": 4, "checkpointing_steps": 1}
     folder = train("run", **options)
     shutil.rmtree(folder / "checkpoint-2")

@@ -14,13 +14,13 @@ from datasets import Dataset, load_dataset
 from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.data import side_captions
-from modeling_lotlip.data.arguments import CaptionArguments, SideFileArguments, SourceArguments
+from modeling_lotlip.data import caption_files
+from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments, SourceArguments
+from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.data.side_captions import SideCaptions
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.training.models import build_tokenizer
 
@@ -29,8 +29,8 @@ NUM_IMAGES = 24
 URLS = [f"https://example.org/{number}.jpg?size=large" for number in range(NUM_IMAGES)]
 
 
-def open_reader(columns: list[str], **side_files) -> RowReader:
-    return RowReader(columns, CaptionArguments(), SideFileArguments(**side_files))
+def open_reader(columns: list[str], **caption_files) -> RowReader:
+    return RowReader(columns, CaptionArguments(), CaptionFileArguments(**caption_files))
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,9 @@ def test_the_join_is_that_of_a_dictionary(scenes, digests, tmp_path, suffix, key
     expected = {name: [] for name in keys}
     for row in rows:
         expected.setdefault(row["key"], []).extend(text for text in (row["llava"], row["blip"]) if text)
-    options = {"side_caption_columns": ["llava", "blip"], "key_column": "url" if key == "url" else "image"}
+    options = {"file_caption_columns": ["llava", "blip"], "key_column": "url" if key == "url" else "image"}
     files = [write(tmp_path / f"long{suffix}", rows)]
-    reader = open_reader(["image", "caption", "url"], side_files=files, **options)
+    reader = open_reader(["image", "caption", "url"], caption_files=files, **options)
     assert reader.has_long_captions and reader.long_column is None
     for row, name in zip(undecoded(scenes, "image").remove_columns("long_captions"), keys):
         assert sorted(reader.long_captions(row)) == sorted(expected[name])
@@ -76,28 +76,28 @@ def test_the_join_is_that_of_a_dictionary(scenes, digests, tmp_path, suffix, key
 
 def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
     (tmp_path / "long.csv").write_text('key,caption\n000000012,"A boat. Red."\n,Nobody\n12,Other\n')
-    captions = SideCaptions([str(tmp_path / "long.csv")], "key", ["caption"])
+    captions = CaptionFiles([str(tmp_path / "long.csv")], "key", ["caption"])
     assert captions["000000012"] == ["A boat. Red."] and captions["12"] == ["Other"]
     rows = [{"key": "a", "caption": "of a"}, {"key": None, "caption": "of none"}, {"key": "None", "caption": "of it"}]
     Dataset.from_list(rows).to_parquet(tmp_path / "long.parquet")
-    captions = SideCaptions([str(tmp_path / "long.parquet")], "key", ["caption"])
+    captions = CaptionFiles([str(tmp_path / "long.parquet")], "key", ["caption"])
     assert captions.contains(["a", None, "None", "zzz"]).tolist() == [True, False, True, False]
     with gzip.open(tmp_path / "long.jsonl.gz", "wt") as file:
         file.write('{"key": 12, "caption": "of a number"}\n')
-    assert SideCaptions([str(tmp_path / "long.jsonl.gz")], "key", ["caption"])["12"] == ["of a number"]
+    assert CaptionFiles([str(tmp_path / "long.jsonl.gz")], "key", ["caption"])["12"] == ["of a number"]
     (tmp_path / "dates.jsonl").write_text('{"key": "2021-01-01", "caption": "a"}\n')
     with pytest.raises(ValueError, match="are read as timestamp"):
-        SideCaptions([str(tmp_path / "dates.jsonl")], "key", ["caption"])
-    with pytest.raises(ValueError, match="`--side_files .*nothing-.*` cannot be read"):
-        SideCaptions([str(tmp_path / "nothing-*.jsonl")], "key", ["caption"])
+        CaptionFiles([str(tmp_path / "dates.jsonl")], "key", ["caption"])
+    with pytest.raises(ValueError, match="`--caption_files .*nothing-.*` cannot be read"):
+        CaptionFiles([str(tmp_path / "nothing-*.jsonl")], "key", ["caption"])
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(ValueError, match="`--side_files .*empty.jsonl` cannot be read: no rows."):
-        SideCaptions([str(tmp_path / "empty.jsonl")], "key", ["caption"])
+    with pytest.raises(ValueError, match="`--caption_files .*empty.jsonl` cannot be read: no rows."):
+        CaptionFiles([str(tmp_path / "empty.jsonl")], "key", ["caption"])
 
 
 def test_captions_of_the_row_come_first(tmp_path):
     (tmp_path / "long.jsonl").write_text('{"key": "a", "caption": "Beside."}\n')
-    reader = open_reader(["key", "caption", "long_captions"], side_files=[str(tmp_path / "long.jsonl")])
+    reader = open_reader(["key", "caption", "long_captions"], caption_files=[str(tmp_path / "long.jsonl")])
     row = {"key": "a", "caption": "A boat", "long_captions": ["Own."]}
     assert reader.match_long_captions(row) == (["Own.", "Beside."], None)
     assert reader.match_long_captions(row | {"key": "b"}) == (["Own."], "b")
@@ -105,7 +105,7 @@ def test_captions_of_the_row_come_first(tmp_path):
 
 
 def test_each_choice_of_columns_has_an_index_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(side_captions, "HF_HOME", tmp_path / "cache")
+    monkeypatch.setattr(caption_files, "HF_HOME", tmp_path / "cache")
     rows = [
         {"key": "a", "url": "x", "llava": "L a.", "blip": None},
         {"key": "b", "url": "y", "llava": "", "blip": "B b."},
@@ -114,7 +114,7 @@ def test_each_choice_of_columns_has_an_index_of_its_own(tmp_path, monkeypatch):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def read(key_column: str, columns: list[str], keys: str) -> list[list[str]]:
-        captions = SideCaptions([str(file)], key_column, columns)
+        captions = CaptionFiles([str(file)], key_column, columns)
         return [captions[key] for key in keys]
 
     for _ in range(2):  # the second time they are served from the index
@@ -136,8 +136,8 @@ def test_what_stays_of_an_index_that_was_not_written_to_its_end(tmp_path, monkey
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
         patch.setattr(np, "save", fail)
-        SideCaptions([str(tmp_path / "long.jsonl")], "key", ["caption"], str(tmp_path / "cache"))
-    captions = SideCaptions([str(tmp_path / "long.jsonl")], "key", ["caption"], str(tmp_path / "cache"))
+        CaptionFiles([str(tmp_path / "long.jsonl")], "key", ["caption"], str(tmp_path / "cache"))
+    captions = CaptionFiles([str(tmp_path / "long.jsonl")], "key", ["caption"], str(tmp_path / "cache"))
     assert captions["a"] == ["of a"]
 
 
@@ -152,54 +152,54 @@ def test_what_stays_of_an_index_that_was_not_written_to_its_end(tmp_path, monkey
 )
 def test_columns_that_are_read(tmp_path, columns, key_column, expected):
     (tmp_path / "long.jsonl").write_text('{"key": "a", "caption": "of a"}\n')
-    reader = open_reader(columns, side_files=[str(tmp_path / "long.jsonl")], key_column=key_column)
+    reader = open_reader(columns, caption_files=[str(tmp_path / "long.jsonl")], key_column=key_column)
     assert reader.text_columns == expected
     assert RowReader(["b", "a", "c"], CaptionArguments("a", "b")).columns == ["a", "b"]
 
 
 def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
     rows = [{"key": "a", "caption": "of a"}, {"key": "b", "caption": "of b"}, {"key": "c", "caption": "of c"}]
-    monkeypatch.setattr(side_captions, "HF_HOME", tmp_path / "cache")
-    monkeypatch.setattr(side_captions, "hash_keys", lambda keys: np.full(len(keys), 7, dtype=np.uint64))
-    captions = SideCaptions([write(tmp_path / "long.jsonl", rows)], "key", ["caption"])
+    monkeypatch.setattr(caption_files, "HF_HOME", tmp_path / "cache")
+    monkeypatch.setattr(caption_files, "hash_keys", lambda keys: np.full(len(keys), 7, dtype=np.uint64))
+    captions = CaptionFiles([write(tmp_path / "long.jsonl", rows)], "key", ["caption"])
     assert [captions[key] for key in "abcd"] == [["of a"], ["of b"], ["of c"], []]
 
 
 def test_what_does_not_match_is_told(scenes, digests, tmp_path, caplog):
     rows = [{"key": url, "caption": "A boat. A car."} for url in [*URLS[3:], "nobody", "no one"]]
     files = [write(tmp_path / "long.jsonl", rows)]
-    open_reader(scenes.column_names, side_files=files, key_column="url").report_keys(scenes)
-    assert f"3 of {NUM_IMAGES} images have no captions in `--side_files` (such as '{URLS[0]}'" in caplog.text
+    open_reader(scenes.column_names, caption_files=files, key_column="url").report_keys(scenes)
+    assert f"3 of {NUM_IMAGES} images lack captions in `--caption_files` (such as '{URLS[0]}'" in caplog.text
     assert "2 of 23 rows there belong to none of the images (such as" in caplog.text and "'nobody'" in caplog.text
-    with pytest.raises(ValueError, match=r"24 of 24 images have no captions.*right `--key_column`"):
-        open_reader(scenes.column_names, side_files=files, key_column="caption").report_keys(scenes)
+    with pytest.raises(ValueError, match=r"24 of 24 images lack captions.*right `--key_column`"):
+        open_reader(scenes.column_names, caption_files=files, key_column="caption").report_keys(scenes)
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"side_files": ["long.txt"]}, "must all be of one of the kinds"),
+        ({"caption_files": ["long.txt"]}, "must all be of one of the kinds"),
         ({"key_column": "address"}, "`--key_column address` is no column"),
-        ({"side_key_column": "address", "key_column": "url"}, "no column 'address' but"),
-        ({"side_caption_columns": ["caption", "blip"], "key_column": "url"}, "no column 'blip' but"),
+        ({"file_key_column": "address", "key_column": "url"}, "no column 'address' but"),
+        ({"file_caption_columns": ["caption", "blip"], "key_column": "url"}, "no column 'blip' but"),
     ],
 )
 def test_wrong_names_are_errors(tmp_path, monkeypatch, changes, message):
     monkeypatch.chdir(tmp_path)
     files = [write(tmp_path / "long.jsonl", [{"key": "a", "caption": "b"}] * 2)]
     with pytest.raises(ValueError, match=message):
-        open_reader(["image", "key", "url"], **{"side_files": files} | changes)
+        open_reader(["image", "key", "url"], **{"caption_files": files} | changes)
 
 
-def test_evaluation_reads_side_files(scenes, tmp_path, model_dir):
+def test_evaluation_reads_caption_files(scenes, tmp_path, model_dir):
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     settings = {"batch_size": 8, "distinct_short_captions": True}
     whole = evaluate_retrieval(model, processor, scenes, CaptionArguments(), **settings)
     rows = [{"key": row["url"], "caption": row["long_captions"][0]} for row in scenes.remove_columns("image")]
-    side_files = SideFileArguments([write(tmp_path / "long.parquet", rows)], key_column="url")
+    caption_files = CaptionFileArguments([write(tmp_path / "long.parquet", rows)], key_column="url")
     columns = CaptionArguments()
     joined = evaluate_retrieval(
-        model, processor, scenes.remove_columns("long_captions"), columns, side_files, **settings
+        model, processor, scenes.remove_columns("long_captions"), columns, caption_files, **settings
     )
     assert joined == whole and joined["long_num_captions"] == NUM_IMAGES
 
@@ -230,13 +230,13 @@ def test_shards_train_with_long_captions_from_elsewhere(train, scenes, tmp_path,
     build_tokenizer(scenes, open_reader(scenes.column_names)).save_pretrained(tmp_path / "tokenizer")
     options = {"dataset_name": "webdataset", "data_files": tmp_path / "shards" / "*.tar", "streaming": True}
     options |= {"image_column": "png", "caption_column": "txt", "eval_split": "train", "max_eval_samples": 12}
-    options |= {"side_files": write(tmp_path / "long.parquet", rows), "key_column": key_column}
+    options |= {"caption_files": write(tmp_path / "long.parquet", rows), "key_column": key_column}
     options |= {"tokenizer_name": tmp_path / "tokenizer", "max_train_samples": None, "checkpointing_steps": 2}
     folder = train("whole", **options, max_train_steps=6, dataloader_num_workers=1)
     results = json.loads((folder / "eval_results.json").read_text())
     assert results["long_num_images"] == results["short_num_images"] == 12
-    # two epochs of three batches, with two images each that the side files lack
-    assert "48 of 48 rows are used. 4 have no captions in `--side_files` (such as" in caplog.text
+    # two epochs of three batches, with two images each that the caption files lack
+    assert "48 of 48 rows are used. 4 have no captions in `--caption_files` (such as" in caplog.text
     measured = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert any("loss_corner_2" in row for row in measured), "long captions took part"
 
@@ -292,13 +292,13 @@ def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, capl
     rejected = [None, "too_short", None, "refusal", None, None, "repetition"]
     rows = [{"key": key, "caption": f"Of {n}.", "rejected_by": by} for n, (key, by) in enumerate(zip(keys, rejected))]
     files = [write(tmp_path / f"long{suffix}", rows)]
-    readers = [open_reader(scenes.column_names, side_files=files, key_column="url") for _ in range(2)]
+    readers = [open_reader(scenes.column_names, caption_files=files, key_column="url") for _ in range(2)]
     for reader in [*readers, pickle.loads(pickle.dumps(readers[0]))]:
-        captions = reader.side_captions
+        captions = reader.caption_files
         assert [captions[key] for key in URLS[:6]] == [["Of 0."], [], ["Of 2."], [], ["Of 4."], ["Of 5."]]
         assert captions.contains(URLS[:7]).tolist() == [True, False, True, False, True, True, False]
     told = [record.message for record in caplog.records if "are left out" in record.message]
-    assert len(told) == 1 and told[0].startswith("3 of 7 rows of `--side_files")
+    assert len(told) == 1 and told[0].startswith("3 of 7 rows of `--caption_files")
 
 
 def test_images_whose_captions_are_rejected_are_no_bad_samples(train, tmp_path, caplog):
@@ -316,11 +316,11 @@ def test_images_whose_captions_are_rejected_are_no_bad_samples(train, tmp_path, 
         rows.append({"key": key, "caption": caption, "rejected_by": rejected_by})
     options = {"dataset_name": "imagefolder", "data_dir": tmp_path / "mine", "key_column": "image"}
     options |= {"eval_split": "train", "max_train_samples": None, "max_train_steps": 6}
-    folder = train("run", **options, side_files=write(tmp_path / "long.parquet", rows))
+    folder = train("run", **options, caption_files=write(tmp_path / "long.parquet", rows))
     assert json.loads((folder / "eval_results.json").read_text())["long_num_images"] == NUM_IMAGES - 6
-    assert "12 of 48 images that were read have no captions" in caplog.text
+    assert "36 of 48 rows are used; left out: 12, no caption in the caption files" in caplog.text
     assert "bad samples" not in caplog.text and "Skipped" not in caplog.text
 
     nothing = write(tmp_path / "none.parquet", [{**row, "rejected_by": "too_short"} for row in rows[:4]])
-    with pytest.raises(ValueError, match="^4 of 4 rows .* Of the others none has a caption"):
-        open_reader(["image"], side_files=[nothing], key_column="image")
+    with pytest.raises(ValueError, match="^4 of 4 rows .*: 4 that rules reject .*There is nothing to read"):
+        open_reader(["image"], caption_files=[nothing], key_column="image")

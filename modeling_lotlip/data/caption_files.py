@@ -16,7 +16,7 @@ from huggingface_hub.constants import HF_HOME
 from .rows import read_captions
 
 
-SIDE_FILE_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 REJECTED_COLUMN = "rejected_by"
 NUM_EXAMPLES = 5  # of keys, in messages
 
@@ -43,7 +43,7 @@ def is_blank(captions: pa.ChunkedArray) -> np.ndarray:
     return pc.fill_null(is_empty, True).to_numpy()
 
 
-class SideCaptions:
+class CaptionFiles:
     """
     Captions in files, found by key. The files are read once, into the cache of `datasets`; in memory is nothing but
     what is looked up, by a sorted index of the keys' hashes that is kept on disk. Rows without any caption are left
@@ -66,11 +66,11 @@ class SideCaptions:
 
     ```python
     >>> from datasets import Dataset
-    >>> from modeling_lotlip.data.side_captions import SideCaptions
+    >>> from modeling_lotlip.data.caption_files import CaptionFiles
 
     >>> rows = {"url": ["x.org/1", "x.org/2"], "llava": ["A boat. It is red.", None], "blip": ["One boat.", "A car."]}
     >>> _ = Dataset.from_dict(rows).to_json("long.jsonl")
-    >>> captions = SideCaptions(["long.jsonl"], "url", ["llava", "blip"])
+    >>> captions = CaptionFiles(["long.jsonl"], "url", ["llava", "blip"])
     >>> captions["x.org/1"], captions["x.org/2"], captions["x.org/3"]
     (['A boat. It is red.', 'One boat.'], ['A car.'], [])
     ```"""
@@ -78,25 +78,27 @@ class SideCaptions:
     def __init__(self, files: list[str], key_column: str, caption_columns: list[str], cache_dir: str | None = None):
         self.arguments = (files, key_column, caption_columns, cache_dir)
         suffixes = {Path(file.lower().removesuffix(".gz")).suffix for file in files}
-        if len(suffixes) > 1 or not suffixes <= SIDE_FILE_BUILDERS.keys():
-            raise ValueError(f"`--side_files` must all be of one of the kinds {[*SIDE_FILE_BUILDERS]}, got {files}.")
-        builder = SIDE_FILE_BUILDERS[suffixes.pop()]
+        if len(suffixes) > 1 or not suffixes <= BUILDERS.keys():
+            raise ValueError(f"`--caption_files` must all be of one of the kinds {[*BUILDERS]}, got {files}.")
+        builder = BUILDERS[suffixes.pop()]
         options = {"converters": {key_column: str}} if builder == "csv" else {}  # 000123 is not 123
         try:
             rows = load_dataset(builder, data_files=files, split="train", cache_dir=cache_dir, **options)
         except (DatasetGenerationError, FileNotFoundError, StopIteration) as error:
-            raise ValueError(f"`--side_files {' '.join(files)}` cannot be read: {str(error) or 'no rows'}.") from error
+            raise ValueError(
+                f"`--caption_files {' '.join(files)}` cannot be read: {str(error) or 'no rows'}."
+            ) from error
         missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
         if missing:
             raise ValueError(
-                f"`--side_files` have no column {missing[0]!r} but {rows.column_names}: name theirs with "
-                "`--side_key_column` and `--side_caption_columns`."
+                f"`--caption_files` have no column {missing[0]!r} but {rows.column_names}: name theirs with "
+                "`--file_key_column` and `--file_caption_columns`."
             )
         key_type = getattr(rows.features[key_column], "dtype", None)
         if key_type not in ("string", "large_string") and not str(key_type).startswith(("int", "uint")):
             raise ValueError(
-                f"The keys in the column {key_column!r} of `--side_files` are read as {key_type}, but must be strings "
-                "or integers: write them as strings, and leave no row without one."
+                f"The keys in the column {key_column!r} of `--caption_files` are read as {key_type}, but must be "
+                "strings or integers: write them as strings, and leave no row without one."
             )
         columns = [key_column, *caption_columns]
         self.num_rejected = 0
@@ -105,7 +107,7 @@ class SideCaptions:
             self.num_rejected = int(is_rejected(rows).sum())
         self.rows = rows.select_columns(columns)
         self.key_column, self.caption_columns = key_column, caption_columns
-        folder = Path(HF_HOME) / "lotlip" / "side_captions" if cache_dir is None else Path(cache_dir)
+        folder = Path(HF_HOME) / "lotlip" / "caption_files" if cache_dir is None else Path(cache_dir)
         path = folder / f"{self.rows._fingerprint}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,7 @@ class SideCaptions:
 
     def __reduce__(self):
         # a worker maps the files too: pickled, the index would be read into memory
-        return SideCaptions, self.arguments
+        return CaptionFiles, self.arguments
 
     def _make_index(self) -> np.ndarray:
         """The hashes of the keys of the rows with captions in ascending order, and their places, (2, rows)."""
