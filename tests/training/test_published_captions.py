@@ -1,0 +1,71 @@
+"""The commands of the page "Train on the published captions", run on miniatures of the published layouts."""
+
+import csv
+import io
+import json
+import re
+import shlex
+import tarfile
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTImageProcessor, ViTModel
+
+import lotlip
+from modeling_lotlip.data.scenes import load_scenes
+from tests.conftest import ROOT
+
+
+PAGE = (ROOT / "docs" / "published_captions.md").read_text(encoding="utf-8").replace("\\\n", " ")
+COMMANDS = [line for line in PAGE.splitlines() if line.startswith("lotlip train")]
+# as DreamLIP publishes them
+(HEADER,) = (line.split(",") for line in PAGE.splitlines() if line.startswith("Image Path,"))
+SMALL = "--max_train_steps 2 --per_device_train_batch_size 4 --max_eval_samples 4 --warmup_steps 0 --logging_steps 1"
+
+
+def write_shard(path: Path, first: int) -> list[dict]:
+    """Scenes as img2dataset packs them; the row of each in the file of captions."""
+    path.parent.mkdir()
+    rows = []
+    with tarfile.open(path, "w") as tar:
+        for number, scene in enumerate(load_scenes(10, seed=first), start=first):
+            image, url = io.BytesIO(), f"https://x.org/{number}.jpg?size=1,2"
+            scene["image"].save(image, "jpeg")
+            members = {"jpg": image.getvalue(), "txt": scene["caption"].encode()}
+            members["json"] = json.dumps({"url": url, "key": f"{number:09}", "status": "success"}).encode()
+            for ending, content in members.items():
+                info = tarfile.TarInfo(f"{number:09}.{ending}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+            # commas, quotation marks and line breaks, as captions have them
+            long = f'{scene["long_captions"][0]}. "A scene", it says.\nThe end'
+            rows.append({"url": url, **{name: long if "long" in name else scene["caption"] for name in HEADER[1:]}})
+    return rows
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["cc3m", "laion"])
+def test_published_captions_train(command, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
+    BertModel(BertConfig(vocab_size=len(vocab), **small)).save_pretrained("bert")
+    BertTokenizer(vocab={word: number for number, word in enumerate(vocab)}).save_pretrained("bert")
+    ViTModel(ViTConfig(image_size=32, **small)).save_pretrained("vit")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained("vit")
+    command = command.replace("google/vit-base-patch16-224-in21k", "vit")
+    words = shlex.split(command.replace("google-bert/bert-base-uncased", "bert"))
+    name = re.search(r"outputs/(\w+)", command)[1]
+    rows = write_shard(Path(name, "00000.tar"), 0) + write_shard(Path(f"{name}_held_back", "00000.tar"), 100)
+    key = words[words.index("--side_key_column") + 1]
+    with open(words[words.index("--side_files") + 1], "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [key, *HEADER[1:]])
+        writer.writeheader()
+        writer.writerows({key: row.pop("url"), **row} for row in rows)
+
+    assert lotlip.main([*words[1:], *SMALL.split()]) == 0
+    results = json.loads(Path("outputs", name, "eval_results.json").read_text())
+    # three long captions of each, of which equal ones are one text
+    assert results["long_num_images"] == results["short_num_images"] == 4 and results["long_num_captions"] == 4
+    measured = Path("outputs", name, "metrics.jsonl").read_text()
+    assert '"loss_corner_2"' in measured and "have no captions in `--side_files`" not in capfd.readouterr().err
