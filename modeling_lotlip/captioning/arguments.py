@@ -51,7 +51,6 @@ class LocalArguments(Arguments):
     )
     device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
-    dataloader_num_workers: int = argument(1, "Threads that decode images for the model.", least=0)
 
     def __post_init__(self):
         super().__post_init__()

@@ -5,12 +5,9 @@ ShareGPT4V (Chen et al., 2023, https://arxiv.org/abs/2311.12793) and other model
 1.5 code, as transformers' LLaVA.
 """
 
-import json
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from safetensors.torch import load_file
 from transformers import (
     AddedToken,
     CLIPVisionConfig,
@@ -23,19 +20,16 @@ from transformers import (
     LlavaProcessor,
 )
 
-from ..weights_lotlip import check_tensors, convert_names
-
 
 IMAGE_TOKEN = "<image>"
-# Parts of transformers' names and of the original ones, replaced in this order.
-LLAVA_NAMES = [
-    ("model.language_model.", "model."),
-    ("model.multi_modal_projector.linear_1.", "model.mm_projector.0."),
-    ("model.multi_modal_projector.linear_2.", "model.mm_projector.2."),
-    ("model.vision_tower.", "model.vision_tower.vision_tower.vision_model."),
-]
-VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
-# Buffers that older versions of transformers saved, and that are computed anew.
+# Patterns of the original names, and transformers' for them
+LLAVA_NAMES = {
+    r"^model\.vision_tower\.vision_tower\.vision_model\.": "model.vision_tower.",
+    r"^model\.mm_projector\.0\.": "model.multi_modal_projector.linear_1.",
+    r"^model\.mm_projector\.2\.": "model.multi_modal_projector.linear_2.",
+    r"^model\.(layers|embed_tokens|norm)\.": r"model.language_model.\1.",
+}
+VISION_PREFIX = "model.vision_tower."
 COMPUTED = (".rotary_emb.inv_freq", ".position_ids")
 SELECT_STRATEGIES = {"patch": "default", "cls_patch": "full"}
 
@@ -45,46 +39,8 @@ def is_original_llava(config: dict) -> bool:
     return "mm_vision_tower" in config
 
 
-def find_folder(name: str, revision: str | None) -> Path:
-    """A folder, or that of a model on the Hub once downloaded."""
-    if Path(name).is_dir():
-        return Path(name)
-    return Path(
-        snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.model", "*.safetensors", "*.bin"])
-    )
-
-
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """
-    All tensors of a checkpoint, in safetensors files where there are any.
-
-    Raises:
-        `ValueError`: if there is none, or its index names a file that is not there.
-    """
-    for pattern, read in (("model*.safetensors", load_file), ("pytorch_model*.bin", load_bin)):
-        paths = sorted(folder.glob(pattern))
-        for index in folder.glob(f"{pattern}.index.json"):
-            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            missing = named - {path.name for path in paths}
-            if missing:
-                raise ValueError(f"{index} names files that are not in the folder: {sorted(missing)}.")
-        if paths:
-            return {name: tensor for path in paths for name, tensor in read(path).items()}
-    raise ValueError(f"{folder} holds neither model*.safetensors nor pytorch_model*.bin.")
-
-
-def load_bin(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file of PyTorch, left on the disk until they are used."""
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-
-
 def make_config(original: dict, vision_config: CLIPVisionConfig) -> LlavaConfig:
-    """
-    transformers' configuration of a model in the original layout.
-
-    Raises:
-        `ValueError`: if it has parts that transformers' LLaVA has not.
-    """
+    """transformers' configuration; raises a `ValueError` if the original one has parts that it cannot express."""
     architectures = original.get("architectures", [])
     if not all("Llama" in architecture for architecture in architectures):
         raise ValueError(f"The model's config.json has architectures = {architectures}; supported are those of Llama.")
@@ -109,7 +65,7 @@ def make_config(original: dict, vision_config: CLIPVisionConfig) -> LlavaConfig:
 
 
 def load_original_llava(
-    name: str, revision: str | None = None, dtype: torch.dtype | None = None
+    name: str, original: dict, revision: str | None = None, dtype: torch.dtype | str = "auto"
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """
     Loads a model in the layout of the original LLaVA 1.5 code, such as `Lin-Chen/ShareGPT4V-7B`. The weights of its
@@ -118,37 +74,36 @@ def load_original_llava(
     Args:
         name (`str`):
             A folder or a Hub id.
+        original (`dict`):
+            Its `config.json`.
         revision (`str`, *optional*):
             Of the model on the Hub.
         dtype (`torch.dtype`, *optional*):
             Of the loaded model; by default that of the checkpoint.
 
-    Returns:
-        `tuple[LlavaForConditionalGeneration, LlavaProcessor]`
-
     Raises:
         `ValueError`: if the configuration has parts that transformers' LLaVA has not, or a tensor is missing, surplus
         or of another shape.
     """
-    folder = find_folder(name, revision)
-    original = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tower_name = original["mm_vision_tower"]
-    if (folder / tower_name).is_dir():
-        tower_name = str(folder / tower_name)
+    if (Path(name) / tower_name).is_dir():
+        tower_name = str(Path(name) / tower_name)
     config = make_config(original, CLIPVisionConfig.from_pretrained(tower_name))
+    options = {"config": config, "dtype": dtype, "revision": revision, "key_mapping": LLAVA_NAMES}
+    model, loaded = LlavaForConditionalGeneration.from_pretrained(
+        name, **options, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    vision = {key for key in model.state_dict() if key.startswith(VISION_PREFIX)}
+    if vision <= loaded["missing_keys"]:
+        model.model.vision_tower.load_state_dict(CLIPVisionModel.from_pretrained(tower_name).state_dict())
+        loaded["missing_keys"] -= vision
+    # older versions of transformers saved buffers that are computed anew
+    loaded["unexpected_keys"] = [key for key in loaded["unexpected_keys"] if not key.endswith(COMPUTED)]
+    wrong = {kind: sorted(keys) for kind, keys in loaded.items() if keys}
+    if wrong:
+        raise ValueError(f"The weights of {name} do not fit its config.json: {wrong}.")
 
-    weights = {name: tensor for name, tensor in read_weights(folder).items() if not name.endswith(COMPUTED)}
-    if not any(name.startswith(VISION_PREFIX) for name in weights):
-        tower = CLIPVisionModel.from_pretrained(tower_name)
-        weights |= {f"{VISION_PREFIX}{name}": tensor for name, tensor in tower.state_dict().items()}
-    with torch.device("meta"):
-        skeleton = LlavaForConditionalGeneration(config)
-    weights = convert_names(weights, skeleton, LLAVA_NAMES, name)
-    dtype = dtype or weights["lm_head.weight"].dtype
-    model = LlavaForConditionalGeneration.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
-    check_tensors(model.state_dict(), weights, f"The weights of {name} were not all loaded.")
-
-    tokenizer = LlamaTokenizer.from_pretrained(folder)
+    tokenizer = LlamaTokenizer.from_pretrained(name, revision=revision)
     tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     if image_token_id >= config.text_config.vocab_size:

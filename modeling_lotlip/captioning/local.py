@@ -4,8 +4,6 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -22,6 +20,7 @@ from transformers import (
 )
 
 from ..data.images import UnreadableImageError
+from ..data.rows import batched
 from ..embedding.batches import prefetch
 from ..embedding.models import check_device
 from .arguments import CaptionerArguments, GenerationArguments
@@ -40,9 +39,6 @@ PROMPT_FORMS = {
     "llava": "USER: <image>\n{prompt} ASSISTANT:",
     "llava_next": "[INST] <image>\n{prompt} [/INST]",
 }
-# Images are sorted by the length of their prompt inside a window of so many batches.
-BATCHES_PER_WINDOW = 8
-# So many batches are made ahead of the model.
 PREFETCHED_BATCHES = 2
 
 
@@ -67,7 +63,7 @@ def load_model(
     try:
         config, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
         if is_original_llava(config):
-            return load_original_llava(name, revision, dtype)
+            return load_original_llava(name, config, revision, dtype)
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options)
         return model, AutoProcessor.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
@@ -86,12 +82,7 @@ def list_generate_options(arguments: GenerationArguments) -> dict:
 
 
 def find_prompt_form(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> str | None:
-    """
-    How a model is asked; None where its chat template says it.
-
-    Raises:
-        `ValueError`: if the model has no chat template, and no form is known.
-    """
+    """How a model is asked; None where its chat template says it. Raises a `ValueError` if no form is known."""
     if getattr(processor, "chat_template", None):
         return None
     if model.config.model_type not in PROMPT_FORMS:
@@ -156,22 +147,17 @@ class LocalCaptioner:
             yield from zip(job.files, answers)
 
     def make_jobs(self, files: Iterator[ImageFile]) -> Iterator[Job]:
-        """Batches of images with prompts of like length, read and processed."""
-        batch_size = self.arguments.batch_size
-        with ThreadPoolExecutor(max(1, self.arguments.dataloader_num_workers)) as executor:
-            while window := list(islice(files, batch_size * BATCHES_PER_WINDOW)):
-                window.sort(key=lambda file: len(file.prompt))
-                for start in range(0, len(window), batch_size):
-                    good, images = [], []
-                    batch = window[start : start + batch_size]
-                    for file, image in zip(batch, executor.map(try_to_read, batch)):
-                        if isinstance(image, str):
-                            yield Job([file], None, image)
-                        else:
-                            good.append(file)
-                            images.append(image)
-                    if good:
-                        yield from self.process(good, images)
+        """Batches of images with prompts, read and processed."""
+        for batch in batched(files, self.arguments.batch_size):
+            good, images = [], []
+            for file in batch:
+                try:
+                    images.append(file.decode())
+                    good.append(file)
+                except UnreadableImageError as error:
+                    yield Job([file], None, str(error))
+            if good:
+                yield from self.process(good, images)
 
     def process(self, files: list[ImageFile], images: list[Image.Image]) -> Iterator[Job]:
         """A batch; where the processor refuses an image, smaller ones until that image is alone."""
@@ -221,11 +207,3 @@ class LocalCaptioner:
             Answer(text, number, is_cut_off=is_full and not ended)
             for text, number, ended in zip(texts, numbers, has_end)
         ]
-
-
-def try_to_read(file: ImageFile) -> Image.Image | str:
-    """The image of a file, or what is wrong with it."""
-    try:
-        return file.decode()
-    except UnreadableImageError as error:
-        return str(error)

@@ -15,16 +15,8 @@ def read_prompts(path: Path | None = None) -> list[str]:
     with `#` are none.
 
     Raises:
-        `ValueError`: if there is no prompt, or no file.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.captioning.prompts import read_prompts
-
-    >>> len(read_prompts())
-    8
-    ```"""
+        `ValueError`: if there is no prompt, or the file cannot be read.
+    """
     path = path or PROMPTS_FILE
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -37,15 +29,5 @@ def read_prompts(path: Path | None = None) -> list[str]:
 
 
 def draw_prompt(prompts: list[str], seed: int, key: str, captioner: str) -> str:
-    """
-    The prompt for an image, drawn anew for each captioner, the same in every run and process.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.captioning.prompts import draw_prompt
-
-    >>> [draw_prompt(["one", "two"], 0, key, "llava") for key in ("a.jpg", "b.jpg", "c.jpg", "a.jpg")]
-    ['two', 'one', 'one', 'two']
-    ```"""
+    """The prompt for an image, drawn anew for each captioner, the same in every run and process."""
     return random.Random(f"{seed} {captioner} {key}").choice(prompts)

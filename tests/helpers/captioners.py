@@ -245,6 +245,7 @@ def save_original_llava(folder: Path, has_vision_weights: bool) -> LlavaForCondi
         if has_vision_weights or "vision_tower" not in name:
             weights[name] = tensor
     weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    weights["model.vision_tower.vision_tower.vision_model.embeddings.position_ids"] = torch.arange(5)
     halves = [dict(list(weights.items())[start::2]) for start in (0, 1)]
     index = {}
     for number, half in enumerate(halves, start=1):
