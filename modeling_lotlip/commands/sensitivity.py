@@ -3,13 +3,13 @@
 """
 Which parts of a long text a dual encoder uses: retrieval against the number of tokens that are kept and the place of
 the sentence that matters, and how much embeddings and retrieval change when sentences are permuted, dropped or
-falsified.
+made false.
 
     lotlip sensitivity --model outputs/demo --output_file outputs/sensitivity.json
     lotlip sensitivity --model MODEL OTHER_MODEL --output_file outputs/sensitivity.json \\
         --dataset_name imagefolder --data_dir my_photos --eval_split test
 
-Every image counts with its first long caption. Tables (`.md`) and a plot (`.png`) are written beside the output file.
+Every image counts with its first long caption.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def run(
     from ..data.reader import RowReader
     from ..embedding.models import load_model
     from ..evaluation.retrieval import embed_dataset
-    from ..evaluation.sensitivity import flatten_results, format_tables, measure_sensitivity, plot_results
+    from ..evaluation.sensitivity import flatten_results, format_tables, measure_sensitivity
     from ..files import write_results
     from ..terminal import print_tables
 
@@ -80,6 +80,4 @@ def run(
     print_tables(tables)
     if output.output_file is not None:
         settings = {"dataset": dataset.dataset_name or "scenes", "seed": sensitivity.seed}
-        for path in {output.output_file, output.output_file.with_suffix(".md")}:
-            write_results(path, {**settings, "models": results}, tables, flatten_results(results))
-        plot_results(results, output.output_file.with_suffix(".png"))
+        write_results(output.output_file, {**settings, "models": results}, tables, flatten_results(results))

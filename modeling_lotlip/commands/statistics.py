@@ -7,8 +7,7 @@ share of texts that are too long for a model.
     lotlip statistics --dataset_name imagefolder --data_dir my_photos --eval_split train
     lotlip statistics --benchmark iiw --data_dir iiw --text_only --output_file iiw.json
 
-Tokens are counted without special tokens and without truncation; the paper counts word pieces of BERT uncased. Beside
---output_file a picture (.png) shows how long the texts are.
+Tokens are counted without special tokens and without truncation; the paper counts word pieces of BERT uncased.
 """
 
 from dataclasses import dataclass
@@ -24,17 +23,11 @@ class StatisticsArguments(Arguments):
     """What is measured, and how tokens are counted."""
 
     benchmark: str | None = argument(None, "A benchmark of the paper by name, such as `iiw`, in --data_dir.")
-    text_only: bool = argument(False, "The images of a benchmark need not be there.")
-    allow_partial: bool = argument(False, "Accept a benchmark with missing files.")
+    text_only: bool = argument(False, "The images of a benchmark need not be there.", requires="benchmark")
+    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", requires="benchmark")
     tokenizer_path: str = argument(
         "google-bert/bert-base-uncased", "A Hub id or a folder of a tokenizer; the paper counts with BERT uncased."
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("text_only", "allow_partial"):
-            if getattr(self, name) and self.benchmark is None:
-                raise ValueError(f"--{name} is for a --benchmark: name one, or leave it out.")
 
 
 ARGUMENTS = (
@@ -59,7 +52,7 @@ def run(
     from ..data.loading import get_columns, load_split
     from ..data.published import get_benchmark, load_benchmark
     from ..data.reader import RowReader
-    from ..evaluation.statistics import format_table, load_tokenizer, measure_texts, plot_lengths, summarize
+    from ..evaluation.statistics import format_table, load_tokenizer, measure_texts, summarize
     from ..files import write_results
     from ..terminal import print_tables
 
@@ -92,4 +85,3 @@ def run(
         results |= {other: measured[other] for other in others}
         rows = [{"dataset": name, "captions": kind, **of_kind, **about} for kind, of_kind in measured.items()]
         write_results(output.output_file, results, table, rows)
-        plot_lengths(lengths, name, output.output_file.with_suffix(".png"))

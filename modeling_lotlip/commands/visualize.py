@@ -1,8 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-A page of what a dual encoder does: what it attends to in a text, which tokens and sentences its similarity with an
-image depends on, and which places of the image each sentence is found in, for one model or several.
+A page of what a dual encoder does: which tokens and sentences of a text its similarity with an image depends on, and
+which places of the image each sentence is found in, for one model or several.
 
     lotlip visualize --model outputs/demo --output_dir outputs/visualize
     lotlip visualize --model MODEL OTHER_MODEL --output_dir outputs/visualize \\
@@ -67,7 +67,6 @@ def run(
     explanations = []
     for name in dict.fromkeys(models.model_name_or_path):
         model, processor = load_model(name, loading)
-        model.set_attn_implementation("eager")
         options = {"max_length": loading.max_length, "splitter": captions.sub_caption_splitter}
         explanations.append(explain(name, model, processor, text, image, visualize.method, **options))
     page = render_page(explanations, visualize.method)

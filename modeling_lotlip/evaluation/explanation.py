@@ -19,7 +19,7 @@ from ..embedding.batches import embed_corpus, embed_images, tokenize
 from ..embedding.families import in_trained_case
 from ..embedding.features import prepare_images
 from ..sub_captions import join_sub_captions, split_sub_captions
-from .relevance import denormalize, heat_map, patch_relevance, sub_caption_directions, token_attention, token_relevance
+from .relevance import denormalize, heat_map, patch_relevance, sub_caption_directions, token_relevance
 
 
 class Explanation(NamedTuple):
@@ -33,8 +33,8 @@ class Explanation(NamedTuple):
             The tokens of the text.
         numbers (`list[int | None]`):
             The sub-caption that each token belongs to, None for special tokens around the text.
-        over_text (`dict[str, list[float]]`):
-            By title a number for each token: not negative where it is attention.
+        over_text (`list[float]`):
+            How much each token contributes to the similarity, or without an image to the length of the embedding.
         sub_captions (`list[str]`):
             The sub-captions.
         image (`Image.Image`, *optional*):
@@ -48,7 +48,7 @@ class Explanation(NamedTuple):
     name: str
     tokens: list[str]
     numbers: list[int | None]
-    over_text: dict[str, list[float]]
+    over_text: list[float]
     sub_captions: list[str]
     image: Image.Image | None = None
     similarities: list[float] | None = None
@@ -86,7 +86,7 @@ def explain(
         name (`str`):
             What to call the model.
         model (`PreTrainedModel`):
-            A dual encoder with `attn_implementation="eager"`.
+            A dual encoder.
         processor (`ProcessorMixin`):
             Its processor.
         text (`str`):
@@ -115,7 +115,7 @@ def explain(
         name=name,
         tokens=processor.tokenizer.convert_ids_to_tokens(input_ids),
         numbers=number_tokens(processor, input_ids, sub_captions),
-        over_text=explain_text(model, inputs, image_embeds),
+        over_text=token_relevance(model, inputs, image_embeds)[0].tolist(),
         sub_captions=sub_captions,
     )
     if image is None:
@@ -132,20 +132,6 @@ def explain(
         similarities=(text_embeds @ image_embeds[0]).tolist(),
         over_image=patch_relevance(model, image_inputs["pixel_values"], text_embeds[None], method)[0],
     )
-
-
-def explain_text(
-    model: PreTrainedModel, inputs: dict[str, torch.Tensor], image_embeds: torch.Tensor | None
-) -> dict[str, list[float]]:
-    """By title a number for each token of one text: what is attended to (LoTLIP only), and what is depended on."""
-    over_text = {}
-    if hasattr(model.config.get_text_config(), "num_corner_tokens"):
-        rows = token_attention(model, inputs)[0]
-        titles = ["[CLS]", *(f"corner {number}" for number in range(1, len(rows)))]
-        over_text = {f"{title} attends to": row.tolist() for title, row in zip(titles, rows)}
-    title = "length of the embedding" if image_embeds is None else "similarity with the image"
-    over_text[f"{title} depends on"] = token_relevance(model, inputs, image_embeds)[0].tolist()
-    return over_text
 
 
 def number_tokens(processor: ProcessorMixin, input_ids: list[int], sub_captions: list[str]) -> list[int | None]:
@@ -194,7 +180,7 @@ def render_page(explanations: list[Explanation], method: str) -> str:
             "name": explanation.name,
             "num_unread": len(explanation.sub_captions) - explanation.num_read,
             "has_unknown": "[UNK]" in explanation.tokens,
-            "texts": [lay_out_text(explanation, *row) for row in explanation.over_text.items()],
+            "lines": lay_out_text(explanation),
             "maps": lay_out_maps(explanation) if explanation.image is not None else [],
         }
         for explanation in explanations
@@ -202,32 +188,26 @@ def render_page(explanations: list[Explanation], method: str) -> str:
     return environment.get_template("visualize.html").render(models=models, method=method)
 
 
-def lay_out_text(explanation: Explanation, title: str, values: list[float]) -> dict:
+def lay_out_text(explanation: Explanation) -> list[dict]:
     """
-    The tokens of a text, shaded; each sub-caption in a line with what its tokens have together, in per cent. `[CLS]`,
-    which may stand out far, has a line of its own and no part in the scale.
+    The tokens of a text, shaded; each sub-caption in a line with what its tokens have together, in per cent of the sum
+    of all without sign. `[CLS]`, which may stand out far, has a line of its own and no part in the scale.
     """
-    is_attention = title.endswith("attends to")
-    largest = max((abs(value) for value, n in zip(values, explanation.numbers) if n is not None), default=0.0)
-    total = 1.0 if is_attention else sum(map(abs, values))
-    lines = []
+    values, numbers = explanation.over_text, explanation.numbers
+    largest = max((abs(value) for value, number in zip(values, numbers) if number is not None), default=0.0)
+    total, lines = sum(map(abs, values)), []
     for number in (None, *range(len(explanation.sub_captions))):
-        places = [place for place, of_token in enumerate(explanation.numbers) if of_token == number]
-        places = places if number is not None else [place for place in places if place == 0]
-        value = sum(values[place] for place in places)
+        places = [place for place, of_token in enumerate(numbers) if of_token == number]
+        places = [place for place in places if number is not None or place == 0]
+        share = sum(values[place] for place in places) / total if total > 0 else 0.0
         lines.append(
             {
                 "tokens": [lay_out_token(explanation, place, values[place], largest) for place in places],
                 "unread": explanation.sub_captions[number] if number is not None and not places else "",
-                "share": f"{100 * value / total:.1f} %" if total > 0 else "",
+                "share": f"{100 * share:.1f} %",
             }
         )
-    rest = 100 * (total - sum(values)) if is_attention else 0.0
-    return {
-        "title": title,
-        "lines": [line for line in lines if line["tokens"] or line["unread"]],
-        "rest": f"{rest:.1f} %" if rest > 0.05 else "",
-    }
+    return [line for line in lines if line["tokens"] or line["unread"]]
 
 
 def lay_out_token(explanation: Explanation, place: int, value: float, largest: float) -> dict:

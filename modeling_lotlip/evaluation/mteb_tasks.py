@@ -108,155 +108,42 @@ class ImageTextRetrieval(AbsTaskRetrieval):
         return RetrievalSplitData(queries=queries, corpus=corpus, relevant_docs=relevant_docs, top_ranked=None)
 
 
-COMMON = {
-    "type": "Any2AnyRetrieval",
-    "modalities": ["text", "image"],
-    "eval_splits": ["test"],
-    "eval_langs": ["eng-Latn"],
-    "main_score": "recall_at_1",
-    "task_subtypes": ["Image Text Retrieval"],
-    "domains": ["Scene", "Written"],
-    "dialect": [],
-}
-
-SHAREGPT4V = {
-    "reference": "https://arxiv.org/abs/2311.12793",
-    "dataset": {"path": "https://huggingface.co/datasets/Lin-Chen/ShareGPT4V", "revision": "published"},
-    "date": ("2023-11-01", "2023-11-21"),
-    "license": "cc-by-nc-4.0",
-    "annotations_creators": "LM-generated",
-    "sample_creation": "found",
-    "bibtex_citation": """@article{chen2023sharegpt4v,
-  author = {Chen, Lin and Li, Jinsong and Dong, Xiaoyi and Zhang, Pan and He, Conghui and Wang, Jiaqi and others},
-  title = {ShareGPT4V: Improving Large Multi-Modal Models with Better Captions},
-  journal = {arXiv preprint arXiv:2311.12793}, year = {2023},
-}""",
-}
-
-# By the beginning of a task's name: the benchmark, what its texts are, and what MTEB asks of a task
+# By the beginning of a task's name: the benchmark, what its texts are, and the publishers' page
 BENCHMARKS = {
-    "DCI": (
-        "dci",
-        "long descriptions, a summary and the details, of 7,805 images of SA-1B",
-        {
-            "reference": "https://arxiv.org/abs/2312.08578",
-            "dataset": {"path": "https://github.com/facebookresearch/DCI", "revision": "published"},
-            "date": ("2023-01-01", "2023-12-14"),
-            "license": "cc-by-nc-4.0",
-            "annotations_creators": "human-annotated",
-            "sample_creation": "created",
-            "bibtex_citation": """@misc{urbanek2023picture,
-  author = {Urbanek, Jack and Bordes, Florian and Astolfi, Pietro and Williamson, Mary and Sharma, Vasu and others},
-  title = {A Picture is Worth More Than 77 Text Tokens: Evaluating CLIP-Style Models on Dense Captions},
-  eprint = {2312.08578}, archiveprefix = {arXiv}, year = {2023},
-}""",
-        },
-    ),
-    "IIW": (
-        "iiw",
-        "hyper-detailed descriptions, the 612 of ImageInWords' three evaluation sets",
-        {
-            "reference": "https://aclanthology.org/2024.emnlp-main.6",
-            "dataset": {"path": "https://github.com/google/imageinwords", "revision": "published"},
-            "date": ("2023-01-01", "2024-05-05"),
-            "license": "cc-by-4.0",
-            "annotations_creators": "human-annotated",
-            "sample_creation": "created",
-            "bibtex_citation": """@inproceedings{garg2024imageinwords,
-  author = {Garg, Roopal and Burns, Andrea and Karagol Ayan, Burcu and Bitton, Yonatan and others},
-  title = {ImageInWords: Unlocking Hyper-Detailed Image Descriptions},
-  booktitle = {Empirical Methods in Natural Language Processing}, pages = {93--127}, year = {2024},
-}""",
-        },
-    ),
-    "Urban1k": (
-        "urban1k",
-        "long descriptions of 1,000 busy street scenes, of which many are alike",
-        {
-            "reference": "https://arxiv.org/abs/2403.15378",
-            "dataset": {"path": "BeichenZhang/Urban1k", "revision": "published"},
-            "date": ("2024-03-01", "2024-05-21"),
-            "license": "not specified",
-            "annotations_creators": "LM-generated",
-            "sample_creation": "found",
-            "bibtex_citation": """@inproceedings{zhang2024longclip,
-  author = {Zhang, Beichen and Zhang, Pan and Dong, Xiaoyi and Zang, Yuhang and Wang, Jiaqi},
-  title = {Long-CLIP: Unlocking the Long-Text Capability of CLIP},
-  booktitle = {European Conference on Computer Vision}, pages = {310--325}, year = {2024},
-}""",
-        },
-    ),
-    "DOCCI": (
-        "docci",
-        "long descriptions that tell images from related ones, 5,000 of DOCCI's test",
-        {
-            "reference": "https://google.github.io/docci",
-            "dataset": {"path": "https://google.github.io/docci", "revision": "published"},
-            "date": ("2021-01-01", "2024-04-30"),
-            "license": "cc-by-4.0",
-            "annotations_creators": "human-annotated",
-            "sample_creation": "created",
-            "bibtex_citation": """@inproceedings{onoe2024docci,
-  author = {Onoe, Yasumasa and Rane, Sunayana and Berger, Zachary and Bitton, Yonatan and Cho, Jaemin and others},
-  title = {{DOCCI}: Descriptions of Connected and Contrasting Images},
-  booktitle = {European Conference on Computer Vision}, year = {2024},
-}""",
-        },
-    ),
-    "ShareGPT4V1k": ("sharegpt4v-1k", "generated long captions, 1,000 of SA-1B in ShareGPT4V", SHAREGPT4V),
-    "ShareGPT4V10k": (
-        "sharegpt4v-10k",
-        "generated long captions, the first 10,000 of SA-1B in ShareGPT4V",
-        SHAREGPT4V,
-    ),
+    "DCI": ("dci", "long descriptions of 7,805 images of SA-1B", "https://github.com/facebookresearch/DCI"),
+    "IIW": ("iiw", "the 612 descriptions of ImageInWords", "https://github.com/google/imageinwords"),
+    "Urban1k": ("urban1k", "long descriptions of 1,000 busy street scenes", "BeichenZhang/Urban1k"),
+    "DOCCI": ("docci", "the 5,000 long descriptions of DOCCI's test", "https://google.github.io/docci"),
+    "ShareGPT4V1k": ("sharegpt4v-1k", "1,000 generated long captions of SA-1B", "Lin-Chen/ShareGPT4V"),
+    "ShareGPT4V10k": ("sharegpt4v-10k", "10,000 generated long captions of SA-1B", "Lin-Chen/ShareGPT4V"),
     "XTD10": (
         "xtd10-{}",
         "captions in eleven languages of 1,000 images of MSCOCO",
-        {
-            "type": "Any2AnyMultilingualRetrieval",
-            "reference": "https://arxiv.org/abs/2012.05107",
-            "dataset": {
-                "path": "https://github.com/adobe-research/Cross-lingual-Test-Dataset-XTD10",
-                "revision": "published",
-            },
-            "eval_langs": {
-                "de": ["deu-Latn"],
-                "en": ["eng-Latn"],
-                "es": ["spa-Latn"],
-                "fr": ["fra-Latn"],
-                "it": ["ita-Latn"],
-                "jp": ["jpn-Jpan"],
-                "ko": ["kor-Hang"],
-                "pl": ["pol-Latn"],
-                "ru": ["rus-Cyrl"],
-                "tr": ["tur-Latn"],
-                "zh": ["zho-Hans"],
-            },
-            "date": ("2014-01-01", "2020-11-24"),
-            "license": "not specified",
-            "annotations_creators": "human-annotated",
-            "sample_creation": "human-translated",
-            "bibtex_citation": """@article{aggarwal2020towards,
-  author = {Aggarwal, Pranav and Kale, Ajinkya},
-  title = {Towards Zero-shot Cross-lingual Image Retrieval},
-  journal = {arXiv preprint arXiv:2012.05107}, year = {2020},
-}""",
-        },
+        "https://github.com/adobe-research/Cross-lingual-Test-Dataset-XTD10",
     ),
+}
+LANGUAGES = {
+    **{"de": "deu-Latn", "en": "eng-Latn", "es": "spa-Latn", "fr": "fra-Latn", "it": "ita-Latn", "jp": "jpn-Jpan"},
+    **{"ko": "kor-Hang", "pl": "pol-Latn", "ru": "rus-Cyrl", "tr": "tur-Latn", "zh": "zho-Hans"},
 }
 
 
 def make_task(name: str, category: str) -> type[ImageTextRetrieval]:
     """The task of a key of `BENCHMARKS`, to retrieve images by texts (`"t2i"`) or texts by images (`"i2t"`)."""
-    benchmark, texts, fields = BENCHMARKS[name]
-    task_name = f"{name}{category.upper()}Retrieval"
+    benchmark, texts, page = BENCHMARKS[name]
+    is_multilingual = "{}" in benchmark
     metadata = TaskMetadata(
-        name=task_name,
+        name=f"{name}{category.upper()}Retrieval",
         description=f"Retrieve images by {texts}." if category == "t2i" else f"Retrieve {texts}, by their images.",
         category=category,
-        **{**COMMON, **fields},
+        type="Any2AnyMultilingualRetrieval" if is_multilingual else "Any2AnyRetrieval",
+        modalities=["text", "image"],
+        eval_splits=["test"],
+        eval_langs={key: [code] for key, code in LANGUAGES.items()} if is_multilingual else ["eng-Latn"],
+        main_score="recall_at_1",
+        dataset={"path": page, "revision": "published"},
     )
-    return type(task_name, (ImageTextRetrieval,), {"benchmark": benchmark, "metadata": metadata})
+    return type(metadata.name, (ImageTextRetrieval,), {"benchmark": benchmark, "metadata": metadata})
 
 
 TASKS = {task.metadata.name: task for task in (make_task(name, way) for name in BENCHMARKS for way in ("t2i", "i2t"))}

@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-What a dual encoder attends to in a text, and what its similarities depend on in texts and images.
+What the similarities of a dual encoder depend on, in texts and images.
 
 Gradients are taken with respect to activations only, so that the towers may be frozen and no weight gets one.
 """
@@ -30,68 +30,6 @@ OCCLUDED_PER_BATCH = 64
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Over the text
-
-
-def attention_rollout(attentions: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """
-    How much of each input is in each output of a stack of layers, if attention and the residual connection mix them
-    half and half (Abnar & Zuidema, 2020, https://arxiv.org/abs/2005.00928).
-
-    Args:
-        attentions (`tuple[torch.Tensor, ...]` of shape `(batch_size, heads, length, length)` each):
-            The attention of every layer, the first one first.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, length, length)`: for each output position the shares of the inputs,
-        whose sum is 1.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from modeling_lotlip.evaluation.relevance import attention_rollout
-
-    >>> uniform = torch.full((1, 1, 2, 2), 0.5)
-    >>> attention_rollout((uniform, uniform))
-    tensor([[[0.6250, 0.3750],
-             [0.3750, 0.6250]]])
-    ```"""
-    identity = torch.eye(attentions[0].shape[-1], device=attentions[0].device)
-    rollout = identity.expand(len(attentions[0]), -1, -1)
-    for attention in attentions:
-        rollout = (attention.float().mean(dim=1) + identity) / 2 @ rollout
-    return rollout
-
-
-@torch.no_grad()
-def token_attention(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """
-    What `[CLS]` and each corner token of a LoTLIP model attend to: the [`attention_rollout`].
-
-    Args:
-        model (`PreTrainedModel`):
-            A LoTLIP model with `attn_implementation="eager"`.
-        inputs (`dict[str, torch.Tensor]`):
-            `input_ids` and `attention_mask` (batch_size, length).
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, 1 + num_corner_tokens, length)`: `[CLS]` first. What lacks to a sum of 1
-        is the share of the corner tokens; under the attention mask, of the corner token itself.
-
-    Raises:
-        `ValueError`: if the model is no LoTLIP, or keeps no attention.
-    """
-    if not hasattr(model.config.get_text_config(), "num_corner_tokens"):
-        raise ValueError(
-            f"{type(model).__name__} is no LoTLIP: it has neither `[CLS]` nor corner tokens in its texts."
-        )
-    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-    outputs = model.get_text_features(**inputs, output_corner_tokens=True, output_attentions=True)
-    if not outputs.attentions or outputs.attentions[0] is None:
-        raise ValueError("The model keeps no attention: call `model.set_attn_implementation('eager')` before.")
-    num_corners = 0 if outputs.corner_pooler_output is None else outputs.corner_pooler_output.shape[1]
-    rows = attention_rollout(outputs.attentions)[:, : num_corners + 1]
-    return torch.cat([rows[..., :1], rows[..., num_corners + 1 :]], dim=-1)
 
 
 def token_relevance(

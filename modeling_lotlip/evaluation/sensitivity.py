@@ -7,17 +7,14 @@ sentence that matters, and how much embeddings and retrieval change when the tex
 
 import logging
 import random
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..embedding.batches import TEXTS_PER_CHUNK, embed_corpus, embed_texts, tokenize_and_count
 from ..embedding.families import get_padding, in_trained_case
-from ..embedding.models import distinct_names
+from ..files import format_markdown
 from ..metrics import metrics_of_ranks, retrieval_ranks
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .retrieval import EmbeddedDataset
@@ -247,81 +244,33 @@ def flatten_results(results: list[dict]) -> list[dict]:
 
 
 def format_tables(results: list[dict]) -> str:
-    """The results of every model as Markdown."""
-    return "\n".join([*format_changes(results), "", *format_lengths(results), "", *format_positions(results)])
-
-
-def format_changes(results: list[dict]) -> list[str]:
-    """The lines of the table of changes."""
-    lines = [
-        "Changed texts: cosine similarity of a text's embedding before and after the change, recall at 1 in per cent "
-        "before and after it, and how often (per cent, chance is 50) the image is nearer to the text as it was.",
-        "",
-        "| model | change | texts | similarity | T2I before | T2I after | I2T before | I2T after | original nearer |",
-        "| --- |" + " --- |" * 8,
+    """The results of every model as Markdown: changes, numbers of tokens, places of the sentence that matters."""
+    changes, lengths, positions = [], [], []
+    for row in flatten_results(results):
+        if "change" in row:
+            names = [f"{time}_{way}_recall@1" for way in ("t2i", "i2t") for time in ("before", "after")]
+            values = [f"{row['similarity']:.3f}", *(f"{row[name]:.1f}" for name in (*names, "prefers_original"))]
+            changes.append([row["model"], row["change"], str(row["num_texts"]), *values])
+        else:
+            recalls = [f"{row['t2i_recall@1']:.1f}", f"{row['i2t_recall@1']:.1f}"]
+            rows, name = (lengths, "num_tokens") if "num_tokens" in row else (positions, "position")
+            rows.append([row["model"], str(row[name]), *recalls])
+    truncated = [
+        f"Longer than the limit of {result['model']}: {result['num_truncated']} of {result['num_texts']} texts."
+        for result in results
+        if result["num_truncated"] > 0
     ]
-    for result in results:
-        for row in result["changes"]:
-            values = [f"{row[time][f'{way}_recall@1']:.1f}" for way in ("t2i", "i2t") for time in ("before", "after")]
-            columns = [result["model"], row["change"], str(row["num_texts"]), f"{row['similarity']:.3f}", *values]
-            lines.append(f"| {' | '.join([*columns, format(row['prefers_original'], '.1f')])} |")
-    return lines
-
-
-def format_lengths(results: list[dict]) -> list[str]:
-    """The lines of the table of the numbers of tokens that are kept."""
-    lines = ["Tokens kept:", "", "| model | tokens | T2I R@1 | I2T R@1 |", "| --- | --- | --- | --- |"]
-    for result in results:
-        lines += [f"| {result['model']} | {format_recalls(row['num_tokens'], row)} |" for row in result["lengths"]]
-        if result["num_truncated"] > 0:
-            told = f"{result['num_truncated']} of {result['num_texts']} texts are longer"
-            lines.append(f"| {result['model']} | ({told}) | | |")
-    return lines
-
-
-def format_positions(results: list[dict]) -> list[str]:
-    """The lines of the table of places of the sentence that matters."""
-    lines = [
-        "Place of the sentence that matters most, from 0 (first) to 1 (last):",
-        "",
-        "| model | place | T2I R@1 | I2T R@1 |",
-        "| --- | --- | --- | --- |",
-    ]
-    for result in results:
-        moved = result["moved"]
-        lines.append(f"| {result['model']} | {format_recalls('without it', moved['without'])} |")
-        lines += [f"| {result['model']} | {format_recalls(row['position'], row)} |" for row in moved["positions"]]
-    return lines
-
-
-def format_recalls(name: object, row: dict[str, float]) -> str:
-    """Three cells of a table."""
-    return f"{name} | {row['t2i_recall@1']:.1f} | {row['i2t_recall@1']:.1f}"
-
-
-@rc_context({"text.parse_math": False})  # dollars in a name are dollars
-def plot_results(results: list[dict], path: Path) -> None:
-    """Draws text-to-image recall against the number of tokens and against the place of the sentence that matters."""
-    models = [result["model"] for result in results]
-    names = dict(zip(models, distinct_names(models)))
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    lengths, positions = figure.subplots(1, 2)
-    for index, result in enumerate(results):
-        colour, moved = f"C{index}", result["moved"]
-        for axes, rows, x in (
-            (lengths, result["lengths"], "num_tokens"),
-            (positions, moved["positions"], "position"),
-        ):
-            recall = [row["t2i_recall@1"] for row in rows]
-            style = {"marker": "os^Dv"[index % 5], "color": colour, "alpha": 0.8}  # seen where they coincide, too
-            axes.plot([row[x] for row in rows], recall, label=names[result["model"]], **style)
-        positions.axhline(moved["without"]["t2i_recall@1"], color=colour, linestyle=":", linewidth=1.2)
-    lengths.set(xlabel="tokens kept", ylabel="text-to-image R@1, per cent", ylim=(0, 103))
-    positions.set(xlabel="place of the sentence that matters most", ylim=(0, 103))
-    positions.set_xticks([0, 0.5, 1], ["first", "middle", "last"])
-    for axes in (lengths, positions):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.3)
-    positions.set_title("dotted: without the sentence", fontsize=9)
-    lengths.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    titles = "model change texts similarity".split()
+    titles += ["T2I before", "T2I after", "I2T before", "I2T after", "original nearer"]
+    return "\n\n".join(
+        [
+            "Changed texts: cosine similarity of a text's embedding before and after the change, recall at 1 in per "
+            "cent before and after it, and how often (chance: 50) the image is nearer to the text as it was.",
+            format_markdown(titles, changes),
+            "Tokens kept:",
+            format_markdown(["model", "tokens", "T2I R@1", "I2T R@1"], lengths),
+            *truncated,
+            "Place of the sentence that matters most, from 0 (first) to 1 (last):",
+            format_markdown(["model", "place", "T2I R@1", "I2T R@1"], positions),
+        ]
+    )

@@ -8,12 +8,10 @@ Tokens are those of the text as it is, without special tokens and without trunca
 BERT uncased.
 """
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
@@ -28,7 +26,6 @@ from ..loading_lotlip import find_pretrained
 # Tokens that models take: CLIP 77, LoTLIP 128, and the longer limits of the paper.
 LIMITS = (77, 128, 192, 256)
 ROWS_PER_BATCH = 100
-MAX_BINS = 60
 
 
 @dataclass
@@ -166,40 +163,3 @@ def format_table(name: str, statistics: dict[str, dict]) -> str:
         for kind, row in statistics.items()
     ]
     return format_markdown(titles + [f"> {limit} tokens" for limit in LIMITS], rows)
-
-
-def plot_lengths(lengths: dict[str, TextLengths], name: str, path: Path) -> None:
-    """
-    Draws histograms of the tokens and of the sub-captions of the texts.
-
-    Args:
-        lengths (`dict[str, TextLengths]`):
-            The lengths of each kind of caption.
-        name (`str`):
-            The name of the data, for the title.
-        path (`Path`):
-            The picture to write.
-    """
-    # not at the top: the table does not need it
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(10, 3.5 * len(lengths)), layout="constrained")
-    figure.suptitle(name)
-    subplots = figure.subplots(len(lengths), 2, squeeze=False)
-    for (kind, measured), (tokens, sub_captions) in zip(lengths.items(), subplots):
-        width = math.ceil((max(measured.tokens) + 1) / MAX_BINS)
-        tokens.hist(measured.tokens, bins=range(0, max(measured.tokens) + width + 1, width))
-        for limit in LIMITS:
-            if limit <= max(measured.tokens):
-                tokens.axvline(limit, color="black", linestyle="--", linewidth=0.8)
-                tokens.annotate(str(limit), (limit, 1), xycoords=("data", "axes fraction"), va="bottom", ha="center")
-        tokens.set(xlabel="tokens", ylabel=f"{kind} captions")
-        edges = [count - 0.5 for count in range(max(measured.sub_captions) + 2)]
-        sub_captions.hist(measured.sub_captions, bins=edges)
-        sub_captions.set(xlabel="sub-captions")
-        for axes in (tokens, sub_captions):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)

@@ -189,7 +189,7 @@ def list_changes(texts: list[list[str]]) -> dict[str, Change]:
     }
 
 
-def falsify(sub_captions: list[str], sentences: Sequence[str], generator: random.Random) -> list[str] | None:
+def perturb(sub_captions: list[str], sentences: Sequence[str], generator: random.Random) -> list[str] | None:
     """
     A text with one detail changed by a rule, drawn of those that fit: see [`list_details`]. None if none fits.
 
@@ -205,9 +205,9 @@ def falsify(sub_captions: list[str], sentences: Sequence[str], generator: random
 
     ```python
     >>> import random
-    >>> from modeling_lotlip.evaluation.text_changes import falsify
+    >>> from modeling_lotlip.evaluation.text_changes import perturb
 
-    >>> falsify(["A boat", "It lies on the left"], [], random.Random(0))
+    >>> perturb(["A boat", "It lies on the left"], [], random.Random(0))
     ['A boat', 'It lies on the right']
     ```"""
     changes = list(list_details(sentences=sentences).values())

@@ -15,7 +15,7 @@ from transformers import ProcessorMixin
 
 from ..data.images import UnreadableImageError, read_image, undecoded
 from ..data.reader import RowCounts, RowReader
-from ..evaluation.text_changes import falsify
+from ..evaluation.text_changes import perturb
 from ..sub_captions import is_enumeration, join_sub_captions
 from .arguments import ObjectiveArguments
 
@@ -137,7 +137,7 @@ class CaptionedImages(Dataset):
             sentences = [part for part in sentences if part not in known and not is_enumeration(part)]
         drawn = []
         for text in self.num_hard_negatives * long_captions:
-            false = falsify(self.reader.sub_captions(text), sentences, generator) if text else None
+            false = perturb(self.reader.sub_captions(text), sentences, generator) if text else None
             drawn.append("" if false is None or false in true else join_sub_captions(false))
         return drawn
 

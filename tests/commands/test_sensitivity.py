@@ -1,10 +1,9 @@
-"""`lotlip sensitivity`: results, tables and a plot."""
+"""`lotlip sensitivity`: results and tables."""
 
 import csv
 import json
 
 import pytest
-from PIL import Image
 
 import lotlip
 from tests.helpers.commands import read_error
@@ -17,7 +16,7 @@ def run(monkeypatch):
     return lambda *arguments: lotlip.main(["sensitivity", *map(str, arguments)])
 
 
-def test_results_tables_and_plot(model_dir, tmp_path, run, capsys):
+def test_results_and_tables(model_dir, tmp_path, run, capsys):
     path = tmp_path / "new" / "sensitivity.json"
     options = ["--max_eval_samples", 6, "--max_length", 40, "--num_tokens", 8, 200]
     assert run("--model_name_or_path", model_dir, *options, "--output_file", path) == 0
@@ -25,9 +24,8 @@ def test_results_tables_and_plot(model_dir, tmp_path, run, capsys):
     assert [row["num_tokens"] for row in result["lengths"]] == [8, 40]
     assert len(result["changes"]) == 10 and len(result["moved"]["positions"]) == 5
     assert result["model"] == str(model_dir) and result["num_texts"] == 6 and result["max_length"] == 40
-    assert path.with_suffix(".md").read_text() == capsys.readouterr().out
-    with Image.open(path.with_suffix(".png")) as picture:
-        assert picture.width > 500
+    told = capsys.readouterr().out
+    assert "| tokens | T2I R@1 |" in told and f"| {model_dir} | 40 |" in told and f"| {model_dir} | without |" in told
 
 
 def test_results_as_rows(model_dir, tmp_path, run):
@@ -40,7 +38,6 @@ def test_results_as_rows(model_dir, tmp_path, run):
     assert [row["position"] for row in rows if row["position"]] == ["without", "0.0", "0.25", "0.5", "0.75", "1.0"]
     changed = [row for row in rows if row["change"]]
     assert len(changed) == 10 and all(0 <= float(row["after_t2i_recall@1"]) <= 100 for row in changed)
-    assert path.with_suffix(".md").exists() and path.with_suffix(".png").exists()
 
 
 def test_what_cannot_be_measured_or_written_is_refused_first(model_dir, tmp_path, capsys):

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig
 
@@ -29,8 +28,6 @@ def run(tmp_path, capsys):
     def run(*arguments) -> dict:
         output = tmp_path / "out" / "statistics.json"
         assert lotlip.main(["statistics", *map(str, arguments), "--output_file", str(output)]) == 0
-        with Image.open(output.with_suffix(".png")) as picture:
-            assert picture.convert("L").getextrema() != (255, 255)
         return json.loads(output.read_text())
 
     return run
@@ -111,8 +108,8 @@ def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, cap
         (["--benchmark", "iiw", "--data_dir", ".", "--dataset_name", "imagefolder"], "and no --dataset_name"),
         (["--benchmark", "imagenet", "--data_dir", "."], "--benchmark imagenet has no texts"),
         (["--benchmark", "ii", "--data_dir", "."], "no benchmark 'ii', but .*Did you mean 'iiw'"),
-        (["--allow_partial"], "--allow_partial is for a --benchmark"),
-        (["--text_only"], "--text_only is for a --benchmark"),
+        (["--allow_partial"], "--allow_partial has no effect without --benchmark"),
+        (["--text_only"], "--text_only has no effect without --benchmark"),
         (["--caption_column", "a", "--long_captions_column", "b"], "Neither `--caption_column a` nor"),
     ],
 )

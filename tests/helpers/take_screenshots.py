@@ -1,6 +1,6 @@
 """
-Makes the pictures of the docs with the demo model: the search page over drawn scenes, and what the model attends to in
-a text. Paths are from the root of the repository, and stand in the pictures.
+Makes the picture of the docs with the demo model: the search page over drawn scenes. Paths are from the root of the
+repository, and stand in the picture.
 
     make demo app  # once, for the model and the scenes
     python -m tests.helpers.take_screenshots --model_name_or_path outputs/demo --images outputs/scenes
@@ -13,8 +13,6 @@ The page alone, over other pictures with another description, such as the flags 
 
 import argparse
 import math
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -23,15 +21,6 @@ from tests.helpers.browser import ROOT, open_chromium, serve
 
 IMAGES = ROOT / "docs" / "images"
 QUERY = "The frame is copper. Everything lies on grass. It is lit from the left. Six things are around it."
-
-
-def photograph_visualization(browser: object, model_dir: Path, output_dir: Path, folder: Path) -> None:
-    """What is attended to in the first long caption."""
-    command = [sys.executable, "-m", "lotlip", "visualize", "--model", model_dir]
-    subprocess.run([*command, "--output_dir", folder, "--row", "0"], cwd=ROOT, check=True)
-    page = browser.new_page(viewport={"width": 800, "height": 600})
-    page.goto((folder / "visualize.html").resolve().as_uri())
-    page.screenshot(path=output_dir / "text_attention.png", full_page=True)
 
 
 def photograph_page(browser: object, args: argparse.Namespace, folder: Path) -> None:
@@ -73,8 +62,6 @@ def main() -> None:
     args.output_file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
         photograph_page(browser, args, Path(folder))
-        if is_demo:
-            photograph_visualization(browser, args.model_name_or_path, args.output_file.parent, Path(folder))
 
 
 if __name__ == "__main__":
