@@ -159,7 +159,7 @@ class RecaptionArguments(Arguments):
 class FilterArguments(Arguments):
     """The files of captions, and where the filtered ones go."""
 
-    captions: list[str] = argument(help="Parquet files or JSON lines of captions, or patterns of such.")
+    captions: list[str] = argument(help="Parquet files of captions, or patterns of such.")
     output_dir: Path = argument(help="The folder of the filtered files.")
     caption_column: str = argument("caption", "The column of captions in --captions.")
     file_key_column: str = argument("key", "Their column of the images' keys.")

@@ -14,10 +14,15 @@ from ..output_folder import OutputFolder, clear
 from ..sub_captions import mark_sub_captions
 from ..terminal import progress_bar
 from .arguments import SIMILARITY_RULE, FilterArguments, RuleArguments, SimilarityArguments
-from .files import CAPTIONER_COLUMN, PROMPT_COLUMN, find_files, get_captioner, rewrite
+from .files import find_files, rewrite
 from .report import Outcomes, write_report
 from .rules import apply_rules
 from .similarity import Similarities, measure_similarities
+
+
+def get_captioner(row: dict) -> str:
+    """The captioner of a row; where the file does not say, all are one."""
+    return row.get("captioner") or "captions"
 
 
 class CaptionFilter:
@@ -36,7 +41,7 @@ class CaptionFilter:
 
     def __init__(self, columns: FilterArguments, rules: dict[str, int | None], similarity: SimilarityArguments):
         self.column, self.key_column = columns.caption_column, columns.file_key_column
-        self.columns = [self.column, CAPTIONER_COLUMN, PROMPT_COLUMN, self.key_column, "sha256"]
+        self.columns = [self.column, "captioner", "prompt", self.key_column, "sha256"]
         self.rules, self.similarity, self.similarities = rules, similarity, None
         self.outcomes, self.sums = Outcomes(), Counter()  # of similarities, by captioner
         self.hashes = []  # of the captions that are kept, with their captioners; an array for each batch
@@ -53,7 +58,7 @@ class CaptionFilter:
             elif caption is None:
                 self.outcomes.numbers[captioner]["failed"] += 1
             else:
-                text, rejected_by, changed = apply_rules(caption, row.get(PROMPT_COLUMN), self.rules)
+                text, rejected_by, changed = apply_rules(caption, row.get("prompt"), self.rules)
                 row |= {self.column: text, REJECTED_COLUMN: rejected_by}
                 self.outcomes.change(captioner, changed, caption, text)
                 if rejected_by is not None:

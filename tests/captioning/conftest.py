@@ -1,6 +1,5 @@
 """Pictures, a captioner, captioning and filtering from Python."""
 
-import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -52,15 +51,11 @@ def caption(tmp_path) -> Callable[..., list[dict]]:
 
 @pytest.fixture
 def captions_dir(tmp_path) -> Path:
-    """Two shards in each of the formats."""
+    """Two files of captions."""
     folder = tmp_path / "captions"
     folder.mkdir()
     for shard, rows in enumerate((make_rows()[:10], make_rows()[10:])):
         parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / f"{shard}.parquet", row_group_size=4)
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{shard}.jsonl").write_text(lines)
-        with gzip.open(folder / f"{shard}.jsonl.gz", "wt") as file:
-            file.write(lines)
     return folder
 
 

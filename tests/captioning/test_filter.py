@@ -7,27 +7,22 @@ import pytest
 from pyarrow import parquet
 
 from modeling_lotlip.captioning import files
-from modeling_lotlip.captioning.files import read_rows
 from modeling_lotlip.captioning.report import NUM_EXAMPLES
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.output_folder import OutputFolder
 from tests.helpers.caption_files import BOAT, SCHEMA, make_rows
 
 
-def read_folder(folder: Path, suffix: str) -> list[dict]:
-    paths = sorted(folder.glob(f"*{suffix}"))
-    assert [path.name for path in paths] == [f"0{suffix}", f"1{suffix}"]
-    return [row for path in paths for rows in read_rows(path) for row in rows]
+def read_folder(folder: Path) -> list[dict]:
+    paths = sorted(folder.glob("*.parquet"))
+    assert [path.name for path in paths] == ["0.parquet", "1.parquet"]
+    return [row for path in paths for row in parquet.read_table(path).to_pylist()]
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".jsonl.gz"])
-def test_files(captions_dir, run, tmp_path, suffix, monkeypatch):
+def test_files(captions_dir, run, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "ROWS_PER_BATCH", 3)
-    report = run(captions_dir / f"*{suffix}", "out", rules=["all", "duplicate=4"])
-    before, after = make_rows(), read_folder(tmp_path / "out", suffix)
-    if suffix != ".parquet":
-        assert {row["rejected_by"] for row in after} == {"", "duplicate", "refusal", "of_the_past"}
-        after = [{**row, "rejected_by": row["rejected_by"] or None} for row in after]
+    report = run(captions_dir / "*.parquet", "out", rules=["all", "duplicate=4"])
+    before, after = make_rows(), read_folder(tmp_path / "out")
     expected = [None] * 24
     expected[19], expected[23] = "refusal", "of_the_past"
     expected[10] = "duplicate"  # of the images 0 to 5, of which 0 and 1 are one, the fifth
@@ -50,20 +45,17 @@ def test_files(captions_dir, run, tmp_path, suffix, monkeypatch):
     assert shown.count(("refusal", "llava")) == 1 and shown.count(("announcement", "llava")) == NUM_EXAMPLES
 
     # a second time nothing changes
-    again = run(tmp_path / "out" / f"*{suffix}", "again", rules=["all", "duplicate=4"])
-    for shard in (f"0{suffix}", f"1{suffix}"):
-        content = [list(read_rows(tmp_path / folder / shard)) for folder in ("out", "again")]
-        assert content[0] == content[1]
+    again = run(tmp_path / "out" / "*.parquet", "again", rules=["all", "duplicate=4"])
+    assert read_folder(tmp_path / "again") == after
     assert {name: of["rejected"] for name, of in again["captioners"].items()} == {
         name: of["rejected"] for name, of in report["captioners"].items()
     }
     assert not any(of["changed"] for of in again["captioners"].values())
     # and the files are read as caption files
-    captions = CaptionFiles([str(tmp_path / "out" / f"*{suffix}")], "key", ["caption"])
+    captions = CaptionFiles([str(tmp_path / "out" / "*.parquet")], "key", ["caption"])
     assert captions["0000"] == ["A picture of some things.", f"Boat 0. {BOAT}"]
     assert captions["0005"] == [f"Boat 5. {BOAT}"] and captions["0011"] == ["Picture number 11 of a boat."]
-    if suffix == ".parquet":
-        assert parquet.read_schema(tmp_path / "out" / "0.parquet").equals(SCHEMA, check_metadata=True)
+    assert parquet.read_schema(tmp_path / "out" / "0.parquet").equals(SCHEMA, check_metadata=True)
 
 
 def test_other_files(run, tmp_path):
@@ -112,7 +104,7 @@ def test_files_of_the_same_name_and_of_other_kinds_are_refused(captions_dir, tmp
     with pytest.raises(ValueError, match="Several of `--captions` are named 0.parquet"):
         files.find_files(patterns, tmp_path / "out")
     (tmp_path / "notes.txt").write_text("a boat")
-    with pytest.raises(ValueError, match="must be files of the kinds"):
+    with pytest.raises(ValueError, match="must be parquet files"):
         files.find_files([str(tmp_path / "notes.txt")], tmp_path / "out")
     # named by two patterns, a file is one
     assert files.find_files([patterns[0], str(captions_dir / "0.*t")], tmp_path / "out") == [
@@ -131,14 +123,9 @@ def test_nothing_is_kept(captions_dir, run):
 
 def test_bad_files(captions_dir, run, tmp_path):
     (captions_dir / "1.parquet").write_bytes((captions_dir / "1.parquet").read_bytes()[:-20])
-    (captions_dir / "1.jsonl").write_text('{"caption": "a"}\n{"capt')
-    for suffix, message in (
-        (".parquet", "1.parquet cannot be read, it is damaged or cut off"),
-        (".jsonl", "Line 2 of .*1.jsonl is no JSON"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            run(captions_dir / f"*{suffix}", "out")
-        assert not (tmp_path / "out").exists()  # nothing by halves
+    with pytest.raises(ValueError, match="1.parquet cannot be read, it is damaged or cut off"):
+        run(captions_dir / "*.parquet", "out")
+    assert not (tmp_path / "out").exists()  # nothing by halves
     with pytest.raises(ValueError, match="names no file"):
         run(captions_dir / "*.csv", "out")
     with pytest.raises(ValueError, match="is the folder of"):
@@ -146,9 +133,12 @@ def test_bad_files(captions_dir, run, tmp_path):
     parquet.write_table(SCHEMA.empty_table(), tmp_path / "empty.parquet")
     with pytest.raises(ValueError, match="have no rows"):
         run(tmp_path / "empty.parquet", "empty")
+    parquet.write_table(pa.table({"caption": [1, 2]}), tmp_path / "numbers.parquet")
+    with pytest.raises(ValueError, match="`--caption_column caption` of .* must hold strings, not int64"):
+        run(tmp_path / "numbers.parquet", "numbers")
     run(captions_dir / "0.parquet", "out")
     with pytest.raises(ValueError, match="holds other captions, such as 0.parquet"):
-        run(captions_dir / "0.jsonl", "out")
+        run(tmp_path / "empty.parquet", "out")
 
 
 def test_two_runs_do_not_write_to_one_folder(captions_dir, run, tmp_path):
