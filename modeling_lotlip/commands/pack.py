@@ -46,18 +46,18 @@ def run(
     caption_files: CaptionFileArguments,
 ) -> None:
     from ..data.loading import get_columns, load_split
-    from ..data.packing import SamplePacker, write_shards
+    from ..data.packing import write_shards
     from ..data.reader import RowReader
     from ..data.rows import check_columns
+    from ..terminal import printable
 
     dataset = load_split(source, split.train_split, split.max_train_samples)
     names = get_columns(dataset)
     check_columns(names, key_column=caption_files.key_column)
     captions = CaptionArguments(columns.caption_column, columns.long_captions_column)
     reader = RowReader(names, captions, caption_files, source.image_column)
-    packer = SamplePacker(source, reader, caption_files.key_column, pack.image_format)
-    counts = write_shards(dataset, packer, pack.output_dir, pack.shard_size)
-    print(f"{pack.output_dir} holds {counts.pop('packed')} images.")
-    for what, number in counts.items():
-        if number:
-            print(f"{number} {what}.")
+    how = (pack.output_dir, caption_files.key_column, pack.image_format, pack.shard_size)
+    counts, num_converted = write_shards(dataset, reader, source, *how)
+    print(f"{pack.output_dir}: {printable(str(counts))}")
+    if num_converted:
+        print(f"{num_converted} images were converted to {pack.image_format}.")

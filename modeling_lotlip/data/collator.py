@@ -10,7 +10,7 @@ from transformers import ProcessorMixin
 from transformers.utils import logging
 
 from ..sub_captions import mark_sub_captions
-from .images import undecoded
+from .images import bound_aspect_ratio, undecoded
 from .reader import RowReader
 
 
@@ -89,9 +89,10 @@ class CaptionCollator:
         texts = [text for row in rows for text in draw_captions(self.reader, row)]
         tokens = self.processor.tokenizer(texts, padding=True, return_tensors="pt")
         is_present = torch.tensor([[bool(text)] for text in texts])
-        images = [self.reader.read_image(row) for row in rows]
+        image_processor = self.processor.image_processor
+        images = [bound_aspect_ratio(self.reader.read_image(row), image_processor) for row in rows]
         return {
-            "pixel_values": self.processor.image_processor(images, return_tensors="pt")["pixel_values"],
+            "pixel_values": image_processor(images, return_tensors="pt")["pixel_values"],
             "input_ids": tokens["input_ids"].unflatten(0, (len(rows), 2)),
             "attention_mask": (tokens["attention_mask"] * is_present).unflatten(0, (len(rows), 2)),
             "return_loss": True,

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import tarfile
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from datasets import Dataset, IterableDataset
 from ..output_folder import OutputFolder, read_stored
 from ..terminal import progress_bar
 from .arguments import SourceArguments
-from .images import UnreadableImageError, read_file, read_image, undecoded
-from .reader import RowReader
+from .images import UnreadableImageError, name_row, read_file, read_image, undecoded
+from .reader import RowCounts, RowReader
 from .rows import batched, find_key, read_url
 
 
@@ -40,59 +39,29 @@ def convert_image(content: bytes, image_format: str) -> tuple[bytes, bool]:
     return buffer.getvalue(), True
 
 
-class SamplePacker:
+def pack_row(row: dict, reader: RowReader, key: str | None, image_format: str) -> tuple[dict[str, bytes], bool]:
     """
-    Makes the members of a shard's sample of a row, and counts the rows by what became of them.
+    The members of a shard's sample by their extensions, and whether the image had to be converted. `datasets` takes
+    the types of a shard from its first samples: all have the same members, and blank text, which training skips, for
+    what is not there. The default `key` is the SHA-256 of the image file.
 
-    Args:
-        source (`SourceArguments`):
-            The data arguments.
-        reader (`RowReader`):
-            Reads the captions of a row.
-        key_column (`str`, *optional*):
-            The column of the images' keys.
-        image_format (`str`, *optional*, defaults to `"jpg"`):
-            One of `FORMATS`. A column has one format: files in this one are kept byte by byte, others converted.
+    Raises:
+        `ValueError`: if the row has no caption.
+        `UnreadableImageError`: if it has no image.
     """
-
-    def __init__(
-        self, source: SourceArguments, reader: RowReader, key_column: str | None = None, image_format: str = "jpg"
-    ):
-        self.source, self.reader, self.key_column, self.image_format = source, reader, key_column, image_format
-        self.counts = Counter()
-
-    def pack_row(self, row: dict) -> dict[str, bytes] | None:
-        """
-        The members of a sample by their extensions, None where there is no image or no caption. `datasets` takes the
-        types of a shard from its first samples: all have the same members, and blank text, which training skips, for
-        what is not there.
-        """
-        short, long = self.reader.short_captions(row), self.reader.long_captions(row)
-        if not short and not long:
-            self.counts["without a caption were left out"] += 1
-            return None
-        try:
-            content = read_file(row[self.source.image_column])
-            image, is_new = convert_image(content, self.image_format)
-        except UnreadableImageError:
-            self.counts["with an image that cannot be read were left out"] += 1
-            return None
-        self.counts[f"were not in the format {self.image_format} and converted"] += is_new
-        self.counts["packed"] += 1
-        sha256 = hashlib.sha256(content).hexdigest()
-        key = find_key(row, self.source, self.key_column) or sha256
-        captions = {}
-        if self.reader.short_column is not None:
-            captions["caption"] = short or [""]
-        if self.reader.has_long_captions:
-            captions["long_captions"] = long or [""]
-        members = {"json": {"key": key, "url": read_url(row) or "", "sha256": sha256, **captions}}
-        members |= {f"{name}.json": texts for name, texts in captions.items()}
-        return {self.image_format: image} | {name: json.dumps(value).encode() for name, value in members.items()}
-
-    def pack_rows(self, rows: Iterable[dict]) -> Iterator[dict[str, bytes]]:
-        """The members of the samples of all rows that have an image and a caption."""
-        return (members for members in map(self.pack_row, rows) if members is not None)
+    captions = {}
+    if reader.short_column is not None:
+        captions["caption"] = reader.short_captions(row) or [""]
+    if reader.has_long_captions:
+        captions["long_captions"] = reader.long_captions(row) or [""]
+    if not any(any(texts) for texts in captions.values()):
+        raise ValueError("it has no caption")
+    content = read_file(row[reader.image_column])
+    image, is_new = convert_image(content, image_format)
+    sha256 = hashlib.sha256(content).hexdigest()
+    members = {"json": {"key": key or sha256, "url": read_url(row) or "", "sha256": sha256, **captions}}
+    members |= {f"{name}.json": texts for name, texts in captions.items()}
+    return {image_format: image} | {name: json.dumps(value).encode() for name, value in members.items()}, is_new
 
 
 def write_tar(path: Path, samples: list[dict[str, bytes]], first_number: int) -> None:
@@ -112,39 +81,64 @@ def refuse_shards(output_dir: Path, is_unfinished: bool) -> None:
 
 
 def write_shards(
-    dataset: Dataset | IterableDataset, packer: SamplePacker, output_dir: Path, shard_size: int = 1000
-) -> Counter:
+    dataset: Dataset | IterableDataset,
+    reader: RowReader,
+    source: SourceArguments,
+    output_dir: Path,
+    key_column: str | None = None,
+    image_format: str = "jpg",
+    shard_size: int = 1000,
+) -> tuple[RowCounts, int]:
     """
     Writes the images and captions of a data set as shards.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
             The data set.
-        packer (`SamplePacker`):
-            Makes the samples.
+        reader ([`RowReader`]):
+            Reads its rows.
+        source (`SourceArguments`):
+            Where it comes from.
         output_dir (`Path`):
             The folder of the shards.
+        key_column (`str`, *optional*):
+            The column of the images' keys: see [`find_key`].
+        image_format (`str`, *optional*, defaults to `"jpg"`):
+            One of `FORMATS`. A column has one format: files in this one are kept byte by byte, others converted.
         shard_size (`int`, *optional*, defaults to 1000):
             Samples in a shard.
 
     Returns:
-        `Counter`: the number of rows by what became of them; `"packed"` are in the shards.
+        `tuple[RowCounts, int]`: which rows are in the shards, and how many images were converted.
 
     Raises:
         `ValueError`: if there is no caption, another run writes to the folder, or it holds shards.
     """
     refuse_shards(output_dir, bool((read_stored(output_dir) or {}).get("run")))
+    counts, num_converted = RowCounts(), 0
+
+    def pack(rows: Iterable[dict]) -> Iterator[dict[str, bytes]]:
+        nonlocal num_converted
+        for number, row in enumerate(rows):
+            try:
+                members, is_new = pack_row(row, reader, find_key(row, source, key_column), image_format)
+            except UnreadableImageError as error:
+                counts.count(name_row(row, number), f"the image cannot be read: {error}")
+            except ValueError as error:
+                counts.count(name_row(row, number), str(error))
+            else:
+                counts.count(name_row(row, number))
+                num_converted += is_new
+                yield members
+
     with OutputFolder(output_dir, content="shards") as folder:
         refuse_shards(output_dir, folder.is_unfinished)
         for shard in output_dir.glob("*.tar"):  # of a run that was killed: all are written anew
             shard.unlink()
-        rows = progress_bar(undecoded(dataset, packer.source.image_column), desc="Packing", unit=" images")
-        for number, samples in enumerate(batched(packer.pack_rows(rows), shard_size)):
+        rows = progress_bar(undecoded(dataset, source.image_column), desc="Packing", unit=" images")
+        for number, samples in enumerate(batched(pack(rows), shard_size)):
             with folder.write(f"{number:05d}.tar") as partial:
                 write_tar(partial, samples, number * shard_size)
-        if not packer.counts["packed"]:
-            reasons = {reason: number for reason, number in packer.counts.items() if number}
-            raise ValueError(
-                f"There is nothing to pack: {reasons}. Name the right columns, keys and `--caption_files`."
-            )
-    return packer.counts
+        if counts.num_used == 0:
+            raise ValueError(f"There is nothing to pack: {counts} Name the right columns, keys and `--caption_files`.")
+    return counts, num_converted

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from .. import LotlipModel, LotlipProcessor
+from ..data.images import bound_aspect_ratio
 from ..data.loading import compute_fingerprint
 from ..embedding.models import hash_weights
 from ..embedding.token_wise import is_token_wise
@@ -88,6 +89,7 @@ class PreprocessedImages(Dataset):
             image = self.load_image(number)
         except ValueError as error:
             return number, None, describe_bad_image(error)
+        image = bound_aspect_ratio(image, self.image_processor)
         return number, self.image_processor(image, return_tensors="pt")["pixel_values"][0], None
 
 

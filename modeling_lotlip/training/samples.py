@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import RandomResizedCrop
 from transformers import ProcessorMixin
 
-from ..data.images import UnreadableImageError, read_image, undecoded
+from ..data.images import UnreadableImageError, bound_aspect_ratio, read_image, undecoded
 from ..data.reader import RowCounts, RowReader
 from ..evaluation.text_changes import perturb
 from ..sub_captions import is_enumeration, join_sub_captions
@@ -239,7 +239,7 @@ class SampleCollator:
         a long caption whether it is there, in `hard_negatives`.
         """
         if "image" in samples[0]:
-            images = [sample["image"] for sample in samples]
+            images = [bound_aspect_ratio(sample["image"], self.processor.image_processor) for sample in samples]
             batch = dict(self.processor.image_processor(images, return_tensors="pt", **self.image_options))
         else:
             batch = {"vision_output": torch.stack([sample["vision_output"] for sample in samples])}

@@ -26,6 +26,8 @@ from modeling_lotlip.data.images import (
 )
 from modeling_lotlip.embedding.features import prepare_images
 from modeling_lotlip.image_processing_pil_lotlip import MAX_ASPECT_RATIO, LotlipImageProcessorPil
+from modeling_lotlip.training.image_features import PreprocessedImages
+from modeling_lotlip.training.samples import SampleCollator
 from tests.helpers import photographs
 
 
@@ -132,6 +134,16 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
     images = [PIL.Image.new("RGB", size) for size in sizes]
     prepare_images(SimpleNamespace(image_processor=image_processor), images)
     assert image_processor.sizes == [(1, 32), (640, 20), (30, 40)]
+    for number, image in enumerate(images):  # in training too, where an image tower is trained and where it is cached
+        sample = {"image": image, "short_caption": "", "long_captions": [], "name": ""}
+        collator = SampleCollator(SimpleNamespace(image_processor=image_processor), max_length=8)
+        collator.tokenize = lambda texts: (None, None)
+        collator([sample])
+        assert image_processor.sizes == [[(1, 32), (640, 20), (30, 40)][number]]
+    sizes = PreprocessedImages(
+        lambda number: images[number], lambda image, **options: {"pixel_values": [image.size]}, [0, 1, 2]
+    )
+    assert [sizes[number][1] for number in range(3)] == [(1, 32), (640, 20), (30, 40)]
     middle = bound_aspect_ratio(PIL.Image.linear_gradient("L").resize((4, 256)).rotate(90, expand=True), None)
     assert middle.size == (128, 4) and middle.getpixel((64, 0)) == pytest.approx(128, abs=1)
     assert bound_aspect_ratio(images[0], SiglipImageProcessor()) is images[0]
