@@ -32,7 +32,7 @@ from modeling_lotlip.embedding.arguments import OutputArguments
 from modeling_lotlip.embedding.models import check_single_embeddings, hash_weights
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.files import format_markdown, write_results
-from modeling_lotlip.loading_lotlip import find_pretrained
+from modeling_lotlip.hub_lotlip import find_pretrained
 
 
 SUITES = {

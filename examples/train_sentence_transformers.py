@@ -29,7 +29,7 @@ from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments, Tr
 from modeling_lotlip.data.collator import draw_captions, with_captions
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
-from modeling_lotlip.loading_lotlip import find_pretrained
+from modeling_lotlip.hub_lotlip import find_pretrained
 
 
 @dataclass

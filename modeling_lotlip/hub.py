@@ -1,31 +1,164 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """LoTLIP folders for the Hub: model card, upload."""
 
-from fnmatch import fnmatch
+import json
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
-from transformers.utils import CONFIG_NAME
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from .saving_lotlip import MODEL_CARD_NAME, SENTENCE_TRANSFORMERS_FILES, write_model_card
+from .hub_lotlip import SENTENCE_TRANSFORMERS_FILES
 
 
-# What belongs to a saved model, beside its code
-MODEL_FILES = (MODEL_CARD_NAME, "*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json")
-MODEL_FILES += ("eval_results.json",)
+# What belongs to a saved model, beside its weights and its code
+MODEL_FILES = ("README.md", CONFIG_NAME, "processor_config.json", "preprocessor_config.json", "tokenizer.json")
+MODEL_FILES += (TOKENIZER_CONFIG_FILE, "eval_results.json", *SENTENCE_TRANSFORMERS_FILES)
+
+UNKNOWN_PROVENANCE = "Unknown: this card was written when the model was saved. Please add the source here."
+UNKNOWN_LICENSE = "The licence of the weights is not known: it depends on the data and models they were made from."
+
+
+def _read_template(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+
+
+def write_model_card(
+    save_directory: str | Path,
+    repo_id: str,
+    provenance: str = UNKNOWN_PROVENANCE,
+    license: str = "other",
+    license_note: str = UNKNOWN_LICENSE,
+    base_model: str | list[str] | None = None,
+    results: dict[str, float] | None = None,
+    dataset: str | None = None,
+    dataset_split: str = "test",
+    settings: dict[str, object] | None = None,
+    language: str | list[str] | None = None,
+    biases: str | None = None,
+):
+    """
+    Writes the model card `README.md` of a folder with a saved model and processor.
+
+    Args:
+        save_directory (`str` or `Path`):
+            The folder.
+        repo_id (`str`):
+            What users load: the name of the repository (`"org/name"`) or of the folder.
+        provenance (`str`, *optional*):
+            Where the weights came from, in Markdown; by default that nobody has said so.
+        license, license_note (`str`, *optional*):
+            The Hub's identifier of the weights' licence, and a sentence that says the same to humans.
+        base_model (`str` or `list[str]`, *optional*):
+            Hub ids of the models that the weights were made from.
+        results (`dict[str, float]`, *optional*):
+            Metrics by name, for a table, and for the Hub in the form of a model index: names that begin with
+            `zero_shot_` are of classification, the others of retrieval. `share_trained_on` is the share of the images
+            that the model was trained on.
+        dataset (`str`, *optional*):
+            The data set that they were measured on. Needed with `results`.
+        dataset_split (`str`, *optional*, defaults to `"test"`):
+            Its split.
+        settings (`dict[str, object]`, *optional*):
+            Settings of the training by name, for a table.
+        language (`str` or `list[str]`, *optional*):
+            The ISO codes of the languages that the captions were in, or `"multilingual"`; `None` if unknown.
+        biases (`str`, *optional*):
+            What to say of biases, in Markdown; by default what holds for models of photographs from the web.
+
+    Raises:
+        `ValueError`: if a result is no number, or nothing says what the results were measured on.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip import LotlipConfig, LotlipModel
+    >>> from modeling_lotlip.hub import write_model_card
+
+    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 1}, vision_config={"num_hidden_layers": 1}))
+    >>> model.save_pretrained("lotlip-tiny")
+    >>> write_model_card("lotlip-tiny", "org/lotlip-tiny", provenance="Random weights.")
+    ```"""
+    save_directory = Path(save_directory)
+    if results is not None and dataset is None:
+        raise ValueError("`results` without `dataset`: name the data set that they were measured on.")
+    for name, value in (results or {}).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"`results` has {value!r} as {name!r}: give the metrics only, which are numbers.")
+    config = json.loads((save_directory / CONFIG_NAME).read_text(encoding="utf-8"))
+    tokenizer_file = save_directory / TOKENIZER_CONFIG_FILE
+    tokenizer_config = json.loads(tokenizer_file.read_text(encoding="utf-8")) if tokenizer_file.exists() else {}
+    title = repo_id.split("/")[-1]
+    eval_results = [
+        EvalResult(
+            task_type="zero-shot-image-classification" if name.startswith("zero_shot_") else "image-text-retrieval",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_split=dataset_split,
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in (results or {}).items()
+        if "num_" not in name and name != "share_trained_on"
+    ]
+    metadata = {"license": license, "library_name": "transformers", "language": language, "base_model": base_model}
+    common = {"title": title, "repo_id": repo_id, "provenance": provenance, "license_note": license_note}
+    if "text_config" not in config:
+        card = ModelCard.from_template(
+            ModelCardData(**metadata, tags=["lotlip"]),
+            template_str=_read_template("tower_card.md"),
+            modality="text" if "vocab_size" in config else "image",
+            architecture=config["architectures"][0],
+            **common,
+        )
+        card.save(save_directory / "README.md")
+        return
+
+    image_size = config["vision_config"]["image_size"]
+    card = ModelCard.from_template(
+        ModelCardData(
+            **metadata,
+            pipeline_tag="zero-shot-image-classification",
+            tags=["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"],
+            model_name=title if eval_results else None,
+            eval_results=eval_results or None,
+        ),
+        template_str=_read_template("model_card.md"),
+        num_corner_tokens=config["text_config"]["num_corner_tokens"],
+        image_size=" x ".join(map(str, [image_size] * 2 if isinstance(image_size, int) else image_size)),
+        max_length=tokenizer_config.get("model_max_length"),
+        model_type=config["model_type"],
+        languages=_describe_languages(language),
+        biases=biases,
+        settings=settings,
+        results=results,
+        dataset=dataset,
+        dataset_split=dataset_split,
+        **common,
+    )
+    card.save(save_directory / "README.md")
+
+
+def _describe_languages(language: str | list[str] | None) -> str:
+    if language is None:
+        return "texts in the languages of its captions"
+    codes = [language] if isinstance(language, str) else language
+    known = {("en",): "English", ("multilingual",): "texts in many languages"}
+    return known.get(tuple(codes), f"texts in the languages of its captions ({', '.join(codes)})")
+
+
+def write_missing_card(folder: Path, repo_id: str) -> None:
+    """Writes a model card where there is none, or one of which nobody has filled in a field."""
+    card_file = folder / "README.md"
+    if card_file.exists():
+        empty = ModelCard.from_template(ModelCardData(), model_description="Empty.").text
+        field = "[More Information Needed]"
+        if ModelCard.load(card_file).text.count(field) != empty.count(field):
+            return
+    if (folder / CONFIG_NAME).exists():
+        write_model_card(folder, repo_id)
 
 
 def find_model_files(folder: str | Path) -> list[str]:
@@ -48,13 +181,17 @@ def find_model_files(folder: str | Path) -> list[str]:
 
     >>> LotlipTextConfig().save_pretrained("lotlip-text")
     >>> find_model_files("lotlip-text")
-    ['config.json', 'configuration_lotlip.py', 'loading_lotlip.py']
+    ['config.json', 'configuration_lotlip.py', 'hub_lotlip.py', 'image_processing_lotlip.py', ...]
     ```"""
-    if not (Path(folder) / CONFIG_NAME).is_file():
+    folder = Path(folder)
+    if not (folder / CONFIG_NAME).is_file():
         raise ValueError(f"`{folder}` has no `{CONFIG_NAME}`: name a folder that a model was saved in.")
-    patterns = (*MODEL_FILES, *SENTENCE_TRANSFORMERS_FILES, "*_lotlip.py", "sub_captions.py", "files.py")
-    names = [file.name for file in Path(folder).iterdir() if file.is_file()]
-    return sorted(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
+    names = {*MODEL_FILES, SAFE_WEIGHTS_NAME}
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if not (folder / SAFE_WEIGHTS_NAME).is_file() and index.is_file():
+        names |= {SAFE_WEIGHTS_INDEX_NAME, *json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    names |= {file.name for file in folder.glob("*_lotlip.py")}
+    return sorted(name for name in names if (folder / name).is_file())
 
 
 def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | None = None) -> str:
@@ -128,7 +265,7 @@ def push_metric(repo_id: str) -> str:
     folder = Path(__file__).parent / "metrics" / "image_text_retrieval"
     api = HfApi()
     repo_url = api.create_repo(repo_id, repo_type="space", space_sdk="static", exist_ok=True)
-    files = {f"{repo_id.split('/')[-1]}.py": "image_text_retrieval.py", MODEL_CARD_NAME: MODEL_CARD_NAME}
+    files = {f"{repo_id.split('/')[-1]}.py": "image_text_retrieval.py", "README.md": "README.md"}
     api.create_commit(
         repo_id=repo_url.repo_id,
         repo_type="space",

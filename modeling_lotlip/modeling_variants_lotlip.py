@@ -1,16 +1,5 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """
 Dual encoders that differ from LoTLIP in how an image and a text are compared: with a bias, for the sigmoid loss of
 SigLIP, or token by token, as in FILIP. Each has a `model_type` of its own.
@@ -45,10 +34,6 @@ class LotlipSigmoidConfig(LotlipConfig):
     logit_scale_init_value: float | int = 2.302585092994046
     logit_bias_init_value: float | int = -10.0
 
-    @property
-    def default_architecture(self) -> str:
-        return "LotlipSigmoidModel"
-
 
 class LotlipSigmoidModel(LotlipModel):
     """
@@ -69,7 +54,7 @@ class LotlipSigmoidModel(LotlipModel):
     def _init_weights(self, module):
         """Initialize the weights"""
         super()._init_weights(module)
-        if isinstance(module, LotlipSigmoidModel):
+        if isinstance(module, LotlipSigmoidModel) and hasattr(module, "logit_bias"):  # not yet in the first pass
             init.constant_(module.logit_bias, self.config.logit_bias_init_value)
 
     @can_return_tuple
@@ -103,10 +88,6 @@ class LotlipTokenWiseConfig(LotlipConfig):
     model_type = "lotlip_token_wise"
 
     token_wise: bool = True
-
-    @property
-    def default_architecture(self) -> str:
-        return "LotlipTokenWiseModel"
 
 
 def token_similarities(
@@ -271,8 +252,5 @@ def _refuse_loss(return_loss: bool | None, name: str) -> None:
             "which `lotlip train` takes."
         )
 
-
-LotlipSigmoidConfig.register_for_auto_class()
-LotlipTokenWiseConfig.register_for_auto_class()
 
 __all__ = ["LotlipSigmoidConfig", "LotlipSigmoidModel", "LotlipTokenWiseConfig", "LotlipTokenWiseModel"]

@@ -27,9 +27,7 @@ from modeling_lotlip import (
     LotlipTokenWiseConfig,
 )
 from modeling_lotlip.arguments import parse
-from modeling_lotlip.training import loop
-from modeling_lotlip.training.arguments import TrainArguments
-from modeling_lotlip.weights_lotlip import (
+from modeling_lotlip.convert_lotlip_to_hf import (
     BERT_NAMES,
     TIMM_NAMES,
     convert_names,
@@ -37,6 +35,8 @@ from modeling_lotlip.weights_lotlip import (
     text_config_from_shapes,
     vision_config_from_shapes,
 )
+from modeling_lotlip.training import loop
+from modeling_lotlip.training.arguments import TrainArguments
 
 
 WORDS = "a photo of red green blue yellow boat car house tree the ground is sand sea".split()

@@ -71,19 +71,13 @@ def test_sub_configurations_in_any_form_survive_saving(tmp_path, text, vision, p
 def test_widths_that_cannot_meet(fields, numbers):
     with pytest.raises(ValueError) as raised:
         LotlipConfig(**fields)
-    assert all(f"({number})" in str(raised.value) for number in numbers)
+    assert all(number in str(raised.value) for number in numbers)
 
 
 @pytest.mark.parametrize("config_class", [LotlipTextConfig, LotlipVisionConfig])
 def test_heads_that_do_not_divide(config_class):
     with pytest.raises(ValueError, match=r"`hidden_size` \(100\) .* `num_attention_heads`\s\(12\)"):
         config_class(hidden_size=100)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_some_patches_are_kept(share):
-    with pytest.raises(ValueError, match=rf"`patch_dropout` \({share}\) must be at least 0 and below 1"):
-        LotlipVisionConfig(patch_dropout=share)
 
 
 @pytest.mark.parametrize("num_corner_tokens", [-1, 512])

@@ -174,7 +174,7 @@ def test_extreme_ratios_do_not_fill_the_memory(processor, size, monkeypatch):
 def test_extreme_ratios_show_the_middle(processor, size, monkeypatch):
     image = random_image(*reversed(size))
     cut = pixels(processor, image)
-    monkeypatch.setattr("modeling_lotlip.image_processing_pil_lotlip.MAX_ASPECT_RATIO", 10_000)
+    monkeypatch.setattr("modeling_lotlip.hub_lotlip.MAX_ASPECT_RATIO", 10_000)
     whole = pixels(processor, image)
 
     assert not torch.equal(whole, pixels(processor, image.transpose(PIL.Image.Transpose.ROTATE_180)))
@@ -221,7 +221,7 @@ def test_unreadable_images(processor, tmp_path):
             processor(str(tmp_path / name))
     with pytest.raises(ValueError, match="damaged or cut off"):
         processor(PIL.Image.open(tmp_path / "cut.png"))
-    with pytest.raises(ValueError, match="missing.png.*neither the path"):
+    with pytest.raises(ValueError, match="missing.png.*not the path"):
         processor("missing.png")
     with pytest.raises(TypeError, match="None of type `NoneType`"):
         processor([random_image(5, 5), None])

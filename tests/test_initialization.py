@@ -20,10 +20,10 @@ from transformers import (
     ViTModel,
 )
 
-from modeling_lotlip.modeling_lotlip import LotlipModel
+from modeling_lotlip import LotlipModel
+from modeling_lotlip.convert_lotlip_to_hf import load_towers
 
 
-from_pretrained = LotlipModel.from_vision_text_pretrained
 TOWER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
 
 
@@ -82,7 +82,7 @@ def images(height, width=None):
 
 
 def test_bert_and_vit_in_one_call(bert, vit, texts):
-    model = from_pretrained(vit[1], bert[1], text_num_corner_tokens=0)
+    model = load_towers(vit[1], bert[1], text_num_corner_tokens=0)
     assert not model.training
     with torch.no_grad():
         expected, outputs = bert[0](**texts), model.text_model(**texts)
@@ -98,7 +98,7 @@ def test_bert_and_vit_in_one_call(bert, vit, texts):
 
 
 def test_corner_tokens_shift_the_positions_of_a_bert(bert, vit, texts):
-    model = from_pretrained(vit[1], bert[1], text_num_corner_tokens=2)
+    model = load_towers(vit[1], bert[1], text_num_corner_tokens=2)
     positions = torch.arange(9)
     positions = torch.where(positions > 0, positions + 2, positions)[None]
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_dinov2(dinov2):
     source, path = dinov2
     with torch.no_grad():
         for size in (28, 42):
-            model = from_pretrained(path, vision_image_size=size)
+            model = load_towers(path, vision_image_size=size)
             assert model.config.vision_config.image_size == size
             expected = source(images(size)).last_hidden_state
             outputs = model.get_image_features(images(size))
@@ -139,7 +139,7 @@ def save_timm(path, architecture="vit_tiny_patch16_224", **model_args):
 def test_timm(tmp_path, model_args):
     """Four heads of 16 units: shapes alone would say one of 64."""
     source, path = save_timm(tmp_path, **model_args)
-    model = from_pretrained(path)
+    model = load_towers(path)
     assert model.config.vision_config.num_attention_heads == 4
     with torch.no_grad():
         expected = source.forward_features(images(32))
@@ -177,47 +177,47 @@ def timm_with(**model_args) -> Callable:
 )
 def test_image_towers_that_do_not_fit(tmp_path, build, match):
     with pytest.raises(ValueError, match=match):
-        from_pretrained(build(tmp_path))
+        load_towers(build(tmp_path))
 
 
 def test_text_towers_that_do_not_fit(tmp_path):
     small = {**TOWER, "vocab_size": 99}
     roberta = save(tmp_path / "roberta", RobertaModel(RobertaConfig(**small)))
     with pytest.raises(ValueError, match="type 'roberta'.*BERT"):
-        from_pretrained(text_model_name_or_path=roberta)
+        load_towers(text_model_name_or_path=roberta)
     decoder = save(tmp_path / "decoder", BertModel(BertConfig(**small, is_decoder=True)))
     with pytest.raises(ValueError, match="is_decoder"):
-        from_pretrained(text_model_name_or_path=decoder)
+        load_towers(text_model_name_or_path=decoder)
 
 
 def test_overrides(bert, vit):
-    model = from_pretrained(
+    model = load_towers(
         vit[1], bert[1], text_num_corner_tokens=4, text_hidden_dropout_prob=0.3, vision_projection_dim=24
     )
     assert model.text_model.embeddings.corner_tokens.shape == (4, 64)
     assert model.text_model.layers[0].dropout.p == 0.3
     assert model.text_projection.weight.shape == model.visual_projection.weight.shape == (24, 64)
 
-    model = from_pretrained(vit[1], bert[1], projection_dim=40, logit_scale_init_value=1.0)
+    model = load_towers(vit[1], bert[1], projection_dim=40, logit_scale_init_value=1.0)
     assert model.visual_projection.weight.shape == (40, 64) and model.logit_scale.item() == 1.0
-    with pytest.raises(ValueError, match=r"\(24\).*\(40\)"):
-        from_pretrained(vit[1], bert[1], projection_dim=40, vision_projection_dim=24)
-    with pytest.raises(ValueError, match=r"\(24\).*\(64\)"):
-        from_pretrained(vit[1], bert[1], text_projection_dim=24)
+    with pytest.raises(ValueError, match="`projection_dim` is 40.* 24 "):
+        load_towers(vit[1], bert[1], projection_dim=40, vision_projection_dim=24)
+    with pytest.raises(ValueError, match="`text_config.projection_dim` is 24, `projection_dim` is 64"):
+        load_towers(vit[1], bert[1], text_projection_dim=24)
     with pytest.raises(ValueError, match="Of another shape: embeddings.word_embeddings.weight"):
-        from_pretrained(vit[1], bert[1], text_vocab_size=100)
+        load_towers(vit[1], bert[1], text_vocab_size=100)
 
 
 def test_one_tower_may_be_new(bert, vit):
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    model = from_pretrained(vit[1], **{f"text_{name}": value for name, value in small.items()}, text_vocab_size=50)
+    model = load_towers(vit[1], **{f"text_{name}": value for name, value in small.items()}, text_vocab_size=50)
     assert model.text_projection.weight.shape == (64, 32)
-    model = from_pretrained(text_model_name_or_path=bert[1], **{f"vision_{name}": x for name, x in small.items()})
+    model = load_towers(text_model_name_or_path=bert[1], **{f"vision_{name}": x for name, x in small.items()})
     assert model.text_projection.weight.shape == (32, 64) and model.config.projection_dim == 32
 
 
 def test_saved_and_loaded(bert, dinov2, tmp_path, texts):
-    model = from_pretrained(dinov2[1], bert[1])
+    model = load_towers(dinov2[1], bert[1])
     model.save_pretrained(tmp_path)
     loaded = LotlipModel.from_pretrained(tmp_path)
     with torch.no_grad():
@@ -226,13 +226,13 @@ def test_saved_and_loaded(bert, dinov2, tmp_path, texts):
 
 
 def test_the_image_tower_of_another_lotlip(bert, vit, tmp_path):
-    first = LotlipModel.from_vision_text_pretrained(vit[1], bert[1])
+    first = load_towers(vit[1], bert[1])
     expected = first.config.vision_config.to_dict()
     first.save_pretrained(tmp_path / "first")
-    second = LotlipModel.from_vision_text_pretrained(tmp_path / "first", None, text_num_hidden_layers=1)
+    second = load_towers(tmp_path / "first", None, text_num_hidden_layers=1)
     assert second.config.vision_config.to_dict() == expected
     for name, weights in first.vision_model.state_dict().items():
         torch.testing.assert_close(second.vision_model.state_dict()[name], weights, rtol=0, atol=0)
     first.vision_model.save_pretrained(tmp_path / "tower")
-    third = LotlipModel.from_vision_text_pretrained(tmp_path / "tower", None, text_num_hidden_layers=1)
+    third = load_towers(tmp_path / "tower", None, text_num_hidden_layers=1)
     assert torch.equal(third.vision_model.post_layernorm.weight, first.vision_model.post_layernorm.weight)

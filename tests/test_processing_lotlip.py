@@ -1,6 +1,5 @@
 """The processor: nothing but its two parts."""
 
-import doctest
 import json
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoProcessor
-from transformers.testing_utils import HfDocTestParser
 
 from modeling_lotlip import LotlipImageProcessor, LotlipImageProcessorPil, LotlipProcessor, LotlipTokenizer
 
@@ -104,10 +102,3 @@ def test_saved_and_loaded(processor, tmp_path, image_processor):
         assert all(np.array_equal(inputs[key], expected[key]) for key in expected)
     # without a choice, torchvision's
     assert type(AutoProcessor.from_pretrained(tmp_path).image_processor) is LotlipImageProcessor
-
-
-@pytest.mark.parametrize("cls", [LotlipTokenizer, LotlipImageProcessor, LotlipImageProcessorPil, LotlipProcessor])
-def test_docstring_examples(cls):
-    (example,) = doctest.DocTestFinder(parser=HfDocTestParser(), recurse=False).find(cls, cls.__name__)
-    assert example.examples
-    assert doctest.DocTestRunner().run(example).failed == 0

@@ -209,15 +209,23 @@ def test_another_tokenizer_is_refused(tmp_path):
 def test_a_missing_vocabulary_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="neither a `tokenizer.json` nor a `vocab.txt`"):
         LotlipTokenizer.from_pretrained(tmp_path)
-    with pytest.raises(FileNotFoundError, match="missing.txt"):
-        LotlipTokenizer(vocab="missing.txt")
 
 
 def test_vocab_forms(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "car"]
     (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    for vocab in ({word: index for index, word in enumerate(words)}, tmp_path / "vocab.txt"):
-        assert LotlipTokenizer(vocab=vocab)("Red. car")["input_ids"] == [2, 5, 3, 6, 3]
+    dictionary = LotlipTokenizer(vocab={word: index for index, word in enumerate(words)})
+    for tokenizer in (dictionary, LotlipTokenizer.from_pretrained(tmp_path)):
+        assert tokenizer("Red. car")["input_ids"] == [2, 5, 3, 6, 3]
+
+
+def test_padding_on_the_left_is_a_warning(tokenizer, caplog):
+    """Another place of the tokens is another embedding."""
+    tokenizer(["a", "a red boat"], padding=True)
+    assert not caplog.records
+    padded = tokenizer(["a", "a red boat"], padding=True, padding_side="left")
+    assert padded["input_ids"][0][0] == tokenizer.pad_token_id
+    assert "padded on the left" in caplog.text and "padding_side = 'right'" in caplog.text
 
 
 class TestTruncation:

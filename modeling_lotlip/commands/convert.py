@@ -56,8 +56,7 @@ ARGUMENTS = (ConvertArguments,)
 
 
 def run(conversion: ConvertArguments) -> None:
-    from ..convert_lotlip_to_hf import convert
-    from ..original_layout import find_original
+    from ..convert_lotlip_to_hf import convert, find_original
 
     checkpoint, config, output_dir = conversion.checkpoint, conversion.config_path, conversion.output_dir
     is_file = os.path.isfile(checkpoint) or Path(checkpoint).suffix in CHECKPOINT_SUFFIXES

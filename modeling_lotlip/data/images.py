@@ -19,7 +19,7 @@ from transformers.image_processing_backends import PilBackend, TorchvisionBacken
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import convert_to_rgb
 
-from ..image_processing_pil_lotlip import MAX_ASPECT_RATIO, to_upright_8_bit
+from ..hub_lotlip import MAX_ASPECT_RATIO, to_upright_8_bit
 
 
 # The endings of files that are images

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import find_adapter_config_file
 
-from ..loading_lotlip import find_pretrained
+from ..hub_lotlip import find_pretrained
 from .arguments import InferenceArguments, LoadingArguments
 from .families import find_family, get_padding, get_text_kwargs
 from .features import text_lengths, torch_text_features

@@ -23,7 +23,7 @@ from .. import (
     LotlipVisionModelWithProjection,
 )
 from ..files import format_markdown, write_json
-from ..loading_lotlip import find_pretrained
+from ..hub_lotlip import find_pretrained
 from ..output_folder import OutputFolder
 from .models import check_single_embeddings, hash_weights
 

@@ -20,7 +20,7 @@ from .. import LotlipTokenizer
 from ..data.reader import RowReader
 from ..data.rows import batched
 from ..files import format_markdown
-from ..loading_lotlip import find_pretrained
+from ..hub_lotlip import find_pretrained
 
 
 # Tokens that models take: CLIP 77, LoTLIP 128, and the longer limits of the paper.

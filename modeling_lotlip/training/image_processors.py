@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, Pre
 from transformers.utils import logging
 
 from .. import LotlipImageProcessor
-from ..loading_lotlip import find_pretrained
+from ..hub_lotlip import find_pretrained
 
 
 logger = logging.get_logger(__name__)

@@ -14,10 +14,11 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 import modeling_lotlip
 
 from .. import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer
+from ..convert_lotlip_to_hf import load_towers
 from ..data.images import undecoded
 from ..data.reader import RowReader
 from ..embedding.models import count_positions
-from ..loading_lotlip import find_pretrained
+from ..hub_lotlip import find_pretrained
 from ..losses.matryoshka_loss import check_dims
 from .arguments import TowerArguments, TrainArguments
 from .image_processors import find_used_size, make_image_processor
@@ -149,9 +150,7 @@ def join_towers(args: TowerArguments, tokenizer: LotlipTokenizer) -> LotlipModel
     if args.vision_model_name_or_path is None:
         vision_fields |= {f"vision_{name}": value for name, value in SMALL_TOWER.items()}
         vision_fields |= {"vision_patch_size": 8, "vision_image_size": args.image_size or 64}
-    return LotlipModel.from_vision_text_pretrained(
-        args.vision_model_name_or_path, args.text_model_name_or_path, **text_fields, **vision_fields
-    )
+    return load_towers(args.vision_model_name_or_path, args.text_model_name_or_path, **text_fields, **vision_fields)
 
 
 def check_vocabulary(args: TowerArguments, tokenizer: LotlipTokenizer, vocab_size: int) -> None:

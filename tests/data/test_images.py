@@ -25,7 +25,8 @@ from modeling_lotlip.data.images import (
     undecoded,
 )
 from modeling_lotlip.embedding.features import prepare_images
-from modeling_lotlip.image_processing_pil_lotlip import MAX_ASPECT_RATIO, LotlipImageProcessorPil
+from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
+from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil
 from modeling_lotlip.training.image_features import PreprocessedImages
 from modeling_lotlip.training.samples import SampleCollator
 from tests.helpers import photographs

