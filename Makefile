@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo app test browser-test versions upstream docs docs-serve quality style clean
+.PHONY: demo app modular test browser-test versions upstream docs docs-serve quality style clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +44,10 @@ app: $(VENV)/.installed-app outputs/demo/model.safetensors outputs/scenes
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4
+
+# after each change of modeling_lotlip/modular_lotlip.py: the model's files that are made of it
+modular: $(VENV)/.installed
+	$(BIN)/python -m tests.upstream.lay_out --package
 
 # needs a Chromium: apt-get install chromium
 browser-test: $(VENV)/.installed-browser
