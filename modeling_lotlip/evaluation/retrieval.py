@@ -10,6 +10,7 @@ A data set is embedded ([`embed_dataset`]), and each text ranks all images, each
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -101,6 +102,7 @@ def embed_dataset(
     max_length: int | None = None,
     num_workers: int = 0,
     is_alone: bool = False,
+    known_images: dict | None = None,
 ) -> EmbeddedDataset:
     """
     Embeds the images and captions of a data set. Every process embeds its share; the main one gets the whole, the
@@ -123,28 +125,38 @@ def embed_dataset(
             Processes that decode and tokenize.
         is_alone (`bool`, *optional*, defaults to `False`):
             Whether this process embeds all, and the others do not call this.
+        known_images (`dict`, *optional*):
+            For a model whose image tower does not change from call to call: an empty one keeps what the first call
+            embeds of images, and later calls embed captions alone.
 
     Raises:
         `ValueError`: if no image can be read.
     """
     state = PartialState()
-    collator = RowCollator(processor, reader, max_length)
     dataset = undecoded(dataset, reader.image_column)
+    if known_images:
+        reader = copy(reader)
+        reader.image_column = None  # images are not read
+    collator = RowCollator(processor, reader, max_length)
     share = (0, 1) if is_alone else (state.process_index, state.num_processes)
     loader = load_rows(dataset, collator, batch_size, num_workers, *share)
     results = embed_rows(model, processor, loader, tokens_per_batch=TOKENS_PER_TEXT * batch_size, num_prefetched=2)
     total = len(loader.dataset) if isinstance(dataset, Dataset) else None
-    progress = progress_bar(desc="Embedding", total=total, unit=" images", disable=not state.is_main_process)
+    is_shown = state.is_main_process and not known_images
+    progress = progress_bar(desc="Embedding", total=total, unit=" images", disable=not is_shown)
     with evaluation_mode(model), progress:
-        embedded = collect(results, progress)
+        embedded = collect(results, progress, {} if known_images is None else known_images)
     num_images = [len(embedded.image_embeds)]
     if not any(num_images if is_alone else gather_object(num_images)):
         raise ValueError("No image of the evaluation data can be read.")
     return join_shares([embedded] if is_alone else gather_to_main(embedded))
 
 
-def collect(results: Iterator[EmbeddedItems], progress: tqdm) -> EmbeddedDataset:
-    """The results of [`embed_rows`] with the items of a [`RowReader`], in the order of the rows."""
+def collect(results: Iterator[EmbeddedItems], progress: tqdm, known_images: dict) -> EmbeddedDataset:
+    """
+    The results of [`embed_rows`] with the items of a [`RowReader`], in the order of the rows. Without images these are
+    those of `known_images`, which otherwise gets them.
+    """
     items, embeds, num_unreadable = defaultdict(list), defaultdict(list), 0
     for result in results:
         warn_of_unreadable(result.unreadable)
@@ -154,13 +166,18 @@ def collect(results: Iterator[EmbeddedItems], progress: tqdm) -> EmbeddedDataset
             items[kind] += [result.items[place] for place in places]
             embeds[kind].append(result.embeds if len(places) == len(result.items) else result.embeds[places])
             progress.update(len(places) if kind == "image" else 0)
-    image_embeds, images = torch.empty(0), []
-    if "image" in items:
-        images, image_embeds = sort_items(items.pop("image"), embeds.pop("image"))
+    if not known_images:
+        images, image_embeds = [], torch.empty(0)
+        if "image" in items:
+            images, image_embeds = sort_items(items.pop("image"), embeds.pop("image"))
+        known_images |= {"images": images, "embeds": image_embeds, "num_unreadable": num_unreadable}
+    images, image_embeds, num_unreadable = known_images.values()
     rows = {image.row.number: row for row, image in enumerate(images)}
     captions = {}
     for kind in [kind for kind in ("short", "long") if kind in items]:
         texts, text_embeds = sort_items(items.pop(kind), embeds.pop(kind))
+        kept = [place for place, text in enumerate(texts) if text.row.number in rows]  # whose image can be read
+        texts, text_embeds = [texts[place] for place in kept], text_embeds[kept]
         captions[kind] = EmbeddedCaptions(
             texts=[text.content for text in texts],
             images=torch.tensor([rows[text.row.number] for text in texts]),

@@ -3,7 +3,7 @@
 """The evaluation of a model while it is trained."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -38,12 +38,15 @@ class EvaluationData:
             The classes of its images, if they have labels.
         share_trained_on (`float`, *optional*, defaults to 0.0):
             The share of its images that the training data has too.
+        known_images (`dict`, *optional*):
+            What a frozen image tower gave for them: see [`embed_dataset`].
     """
 
     dataset: Dataset | IterableDataset
     reader: RowReader
     class_names: list[str] | None = None
     share_trained_on: float = 0.0
+    known_images: dict = field(default_factory=dict)
 
 
 def load_evaluation_data(args: TrainArguments) -> EvaluationData:
@@ -147,6 +150,10 @@ def evaluate_model(
     if is_alone and not PartialState().is_main_process:
         return {}
     batch_size = args.per_device_eval_batch_size
+    projection = getattr(model, "visual_projection", None)
+    is_trained = not args.freeze_vision_model or (
+        projection is not None and any(True for _ in projection.parameters())
+    )
     embedded = embed_dataset(
         model,
         processor,
@@ -155,6 +162,7 @@ def evaluate_model(
         batch_size=batch_size,
         num_workers=args.dataloader_num_workers,
         is_alone=is_alone,
+        known_images=None if is_trained else data.known_images,
     )
     if not PartialState().is_main_process:
         return {}

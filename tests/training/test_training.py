@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset, Image
 from safetensors.torch import load_file
 from torchvision.transforms.v2 import RandomResizedCrop
 from transformers import AutoImageProcessor
@@ -281,6 +282,37 @@ def test_a_frozen_tower_stays_in_evaluation_mode(train):
     train("frozen", freeze_vision_model=True, eval_steps=2, max_train_steps=5)
     hook.remove()
     assert seen == [False] * 5
+
+
+@pytest.mark.parametrize("projection_dim", [None, 16])
+def test_images_are_embedded_once_for_all_evaluations_of_a_frozen_tower(train, tmp_path, projection_dim):
+    """Unless a trained projection lies behind it. One image cannot be read."""
+    config = tiny_config()
+    config.vision_config.projection_dim = projection_dim
+    if projection_dim is not None:
+        config.text_config.projection_dim = config.projection_dim = projection_dim
+    config.save_pretrained(tmp_path / "config")
+    rows = load_scenes(12, seed=3).cast_column("image", Image(decode=False)).to_list()
+    rows[5]["image"] = {"bytes": b"no image", "path": None}
+    Dataset.from_list(rows, features=load_scenes(1).features).save_to_disk(tmp_path / "data")
+    seen = []
+
+    def record(module, inputs):
+        if isinstance(module, LotlipVisionModel) and torch.is_inference_mode_enabled():
+            seen.append(module)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(record)
+    options = {"dataset_name": tmp_path / "data", "train_split": "train[6:]", "eval_split": "train[:6]"}
+    options |= {"freeze_vision_model": True, "per_device_train_batch_size": 6, "max_train_samples": None}
+    results, calls = [], []
+    for eval_steps in (1, 100):
+        folder = train(f"every_{eval_steps}", **options, eval_steps=eval_steps, max_train_steps=3)
+        results.append(json.loads((folder / "eval_results.json").read_text()))
+        calls.append(len(seen))
+        seen.clear()
+    hook.remove()
+    assert calls == ([1, 1] if projection_dim is None else [3, 1])
+    assert results[0] == results[1] and results[0]["num_unreadable_images"] == 1
 
 
 def test_trains_without_long_captions_or_without_short_ones(train, tmp_path):
