@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 # How models without a chat template are asked.
 PROMPT_FORMS = {
-    "blip-2": "Question: {prompt} Answer:",
     "instructblip": "{prompt}",
     "llava": "USER: <image>\n{prompt} ASSISTANT:",
     "llava_next": "[INST] <image>\n{prompt} [/INST]",

@@ -22,10 +22,8 @@ PROMPTS = ["Describe what you see here", "Describe in long", "what is in the red
 
 FORMS = {
     "llava": "USER: <image> {} ASSISTANT:",
-    "idefics3": "USER: <image> {} ASSISTANT:",
     "qwen2_vl": "USER: <|vision_start|><|image_pad|><|vision_end|>{} ASSISTANT:",
     "llava_next": "[INST] <image>\n{} [/INST]",
-    "blip2": "Question: {} Answer:",
     "instructblip": "{}",
     "instructblip_t5": "{}",
 }

@@ -89,7 +89,7 @@ FRAGMENTS = [
     *(PROMPT, "USER:", "<image>", "The image shows", "In this image, you can see", "Sure!", "Description:", "that"),
     *("Here is a caption:", "1.", "2)", "- ", "* ", "# ", "**", "__", "\n", "\n\n", " ", ". ", ".", "!", '"', ":"),
     *("A red boat lies here", "It is 3.5 m long", "Mr.", "and a dog and a dog", "I'm sorry", "船。", "\u00a0", "é"),
-    *("The image", "</s>"),
+    *("The image", "</s>", "<think>", "</think>", "<answer>", "```", "```json\n", '{"caption": "', '"}', '["', '"]'),
 ]  # fmt: skip
 CAPTIONS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=8), max_size=25).map(" ".join) | st.lists(
     st.sampled_from(FRAGMENTS), max_size=25

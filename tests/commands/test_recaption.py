@@ -1,7 +1,6 @@
 """`lotlip recaption`: mistakes in a line, runs that are killed or told to end, and what training makes of captions."""
 
 import hashlib
-import json
 import multiprocessing
 import signal
 import time
@@ -10,16 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from datasets import load_dataset
 
 import lotlip
 from modeling_lotlip.captioning.prompts import read_prompts
-from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
-from modeling_lotlip.data.caption_files import CaptionFiles
+from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
 from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.training.models import build_tokenizer
 from tests.helpers.captioners import (
     find_free_port,
     list_shards,
@@ -158,40 +155,23 @@ def test_a_run_that_is_killed_three_times_ends_complete(caption, tmp_path, llava
     assert all(whole[row["key"], row["captioner"]] == row for row in rows)
 
 
-def test_captions_feed_training(caption, train, llava, tmp_path):
+def test_captions_are_packed_beside_their_images(caption, llava, photos, tmp_path):
+    """By the hash of the image file, those that failed apart; and training reads the shards as a stream."""
+    load_scenes(2, seed=25)[1]["image"].save(photos / "1.png")
+    (photos / "broken.png").write_bytes(b"nothing")
     other = save_captioner("llava_next", tmp_path / "llava_next")
-    (tmp_path / "mine").mkdir()
-    for index, scene in enumerate(load_scenes(24, seed=25)):
-        scene["image"].save(tmp_path / "mine" / f"{index}.png")
-    (tmp_path / "mine" / "broken.png").write_bytes(b"nothing")
-    data = of_folder(tmp_path / "mine")
-    rows = caption("captions", llava, other, **data)
-    (tmp_path / "mine" / "broken.png").unlink()
-    pattern = str(tmp_path / "captions" / "*.parquet")
-    captions = CaptionFiles([pattern], "sha256", ["caption"])
-    for row in rows:
-        expected = [other["caption"] for other in rows if other["sha256"] == row["sha256"] and other["caption"]]
-        assert sorted(captions[row["sha256"]]) == sorted(expected), "a caption that is none is absent"
-    side = {"caption_files": pattern, "file_key_column": "sha256", "key_column": "image"}
-    options = {"max_train_steps": 3, "warmup_steps": 1, "max_train_samples": None, "max_eval_samples": 8}
-    folder = train("joined", **data, **side, **options, eval_split="train", max_bad_fraction=0.5)
-    assert json.loads((folder / "eval_results.json").read_text())["long_num_images"] > 0
-
-    argv = ["pack", "--output_dir", str(tmp_path / "shards"), "--shard_size", "10", "--image_format", "png"]
-    for name, value in {**data, **side}.items():
-        argv += [f"--{name}", str(value)]
-    assert lotlip.main(argv) == 0
-    files = str(tmp_path / "shards" / "*.tar")
-    packed = undecoded(load_dataset("webdataset", data_files=files, split="train"), "png")
-    for row in packed:
-        digest = hashlib.sha256(row["png"]["bytes"]).hexdigest()
-        assert digest == row["json"]["sha256"] and row["json"]["key"] == digest
-        assert row["long_captions.json"] == row["json"]["long_captions"] == captions[digest]
-    assert len(packed) == len({row["sha256"] for row in rows if row["caption"]})
+    rows = [row for row in caption("captions", llava, other, **of_folder(photos)) if row["caption"]]
+    (photos / "broken.png").unlink()
+    options = {"output_dir": tmp_path / "shards", "image_format": "png", "key_column": "image", **of_folder(photos)}
+    options |= {"caption_files": tmp_path / "captions" / "*.parquet", "file_key_column": "sha256"}
+    argv = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    assert lotlip.main(["pack", *argv]) == 0
+    source = {"dataset_name": "webdataset", "data_files": [str(tmp_path / "shards" / "*.tar")], "streaming": True}
+    packed = load_split(SourceArguments(**source, image_column="png"), "train")
     columns = CaptionArguments(long_captions_column="long_captions.json")
-    tokenizer = build_tokenizer(packed, RowReader(packed.column_names, columns, CaptionFileArguments(), "png"))
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    shards = {"dataset_name": "webdataset", "data_files": files, "streaming": True, "image_column": "png"}
-    shards |= {"long_captions_column": "long_captions.json", "tokenizer_name": tmp_path / "tokenizer"}
-    folder = train("streamed", **shards, **options, eval_split="train")
-    assert json.loads((folder / "eval_results.json").read_text())["long_num_images"] == 8
+    reader = RowReader(packed.column_names, columns, image_column="png")
+    found = {row["json"]["sha256"]: sorted(reader.long_captions(row)) for row in packed}
+    expected = {row["sha256"]: [] for row in rows}
+    for row in rows:
+        expected[row["sha256"]] += [row["caption"]]
+    assert len(found) == 2 and found == {digest: sorted(texts) for digest, texts in expected.items()}

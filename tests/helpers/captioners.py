@@ -19,17 +19,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     BertTokenizer,
-    Blip2Config,
-    Blip2ForConditionalGeneration,
-    Blip2Processor,
     BlipImageProcessor,
     CLIPImageProcessor,
     CLIPVisionModel,
     GenerationConfig,
-    Idefics3Config,
-    Idefics3ForConditionalGeneration,
-    Idefics3ImageProcessor,
-    Idefics3Processor,
     InstructBlipConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
@@ -103,20 +96,6 @@ def save_llava_next(folder: Path) -> None:
     LlavaNextProcessor(image_processor, build_tokenizer(), **options).save_pretrained(folder)
 
 
-def save_blip2(folder: Path) -> None:
-    opt = {"model_type": "opt", "ffn_dim": 32, "word_embed_proj_dim": 16, "init_std": 0.5}
-    config = Blip2Config(
-        vision_config=VISION,
-        qformer_config={**TEXT, "encoder_hidden_size": 16, "vocab_size": 40, "pad_token_id": 0},
-        text_config={**TEXT, **opt},
-        num_query_tokens=4,
-        image_token_index=VOCAB["<image>"],
-    )
-    Blip2ForConditionalGeneration(config).save_pretrained(folder)
-    image_processor = BlipImageProcessor(size={"height": 28, "width": 28})
-    Blip2Processor(image_processor, build_tokenizer(), num_query_tokens=4).save_pretrained(folder)
-
-
 def save_instructblip(folder: Path, text_config: dict) -> None:
     qformer = {**TEXT, "encoder_hidden_size": 16, "vocab_size": 40, "pad_token_id": 0}
     config = InstructBlipConfig(
@@ -145,21 +124,6 @@ def save_instructblip_t5(folder: Path) -> None:
     save_instructblip(folder, {**t5, "initializer_factor": 5.0, "decoder_start_token_id": 3})
 
 
-def save_idefics3(folder: Path) -> None:
-    config = Idefics3Config(
-        vision_config={**VISION, "image_size": 56},
-        text_config={**TEXT, "model_type": "llama"},
-        image_token_id=VOCAB["<image>"],
-        scale_factor=2,
-        pad_token_id=3,
-    )
-    Idefics3ForConditionalGeneration(config).save_pretrained(folder)
-    image_processor = Idefics3ImageProcessor(
-        size={"longest_edge": 56}, max_image_size={"longest_edge": 56}, do_image_splitting=False
-    )
-    Idefics3Processor(image_processor, build_tokenizer(), image_seq_len=4, chat_template=CHAT).save_pretrained(folder)
-
-
 def save_qwen2_vl(folder: Path) -> None:
     tokenizer = build_tokenizer()
     tokens = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
@@ -186,10 +150,8 @@ def save_qwen2_vl(folder: Path) -> None:
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava": save_llava,
     "llava_next": save_llava_next,
-    "blip2": save_blip2,
     "instructblip": save_instructblip_vicuna,
     "instructblip_t5": save_instructblip_t5,
-    "idefics3": save_idefics3,
     "qwen2_vl": save_qwen2_vl,
 }
 
