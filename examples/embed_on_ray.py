@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Embeds the pictures of a folder, or of an object store, on several processes or machines with Ray, into an index that
+Embeds the pictures of a folder, or of an object store, on several processes or machines with Ray, into a table that
 `lotlip search` reads.
 
     python examples/embed_on_ray.py --photos my_photos --output_dir outputs/index --model MODEL --num_workers 2
@@ -10,8 +10,8 @@ Embeds the pictures of a folder, or of an object store, on several processes or 
 
 With `RAY_ADDRESS` it runs on that cluster, else on this machine; every machine needs the package, and reads the folder
 at the same path, or the store with credentials of its own. What a worker that dies has not handed over is computed
-again by the others. This process alone writes: a picture is in the index once, and what is written stays when the run
-is ended. A later run adds and replaces pictures; what was deleted since stays in the index.
+again by the others. This process alone writes: a picture is in the table once, and what is written stays when the run
+is ended. A later run adds and replaces pictures; what was deleted since stays in the table.
 """
 
 import os
@@ -25,12 +25,13 @@ from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
 from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.images import IMAGE_EXTENSIONS, Resizing, UnreadableImageError, read_image
+from modeling_lotlip.data.rows import batched
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_images
 from modeling_lotlip.embedding.features import prepare_images
-from modeling_lotlip.embedding.models import dtype_name, hash_weights, load_model
-from modeling_lotlip.embedding.store import read_settings
-from modeling_lotlip.search.index import Index, is_index
+from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.embedding.store import describe_file, embed_background, note_model
+from modeling_lotlip.embedding.table import EmbeddingTable, model_settings
 
 
 @dataclass
@@ -38,7 +39,7 @@ class RayArguments(Arguments):
     """What is embedded, by how many workers."""
 
     photos: str = argument(help="The folder of pictures, with all folders in it, or its URL: s3://, gs://, file://.")
-    output_dir: Path = argument(help="The folder of the index.")
+    output_dir: Path = argument(help="The folder of the table.")
     model_name_or_path: str = argument(help="A dual encoder.", aliases=("--model",))
     num_workers: int = argument(2, "Processes that each have the model.", least=1)
     num_gpus: float = argument(0.0, "GPUs of each worker.", least=0)
@@ -54,21 +55,20 @@ class Worker:
         self.resizing = Resizing.of(self.processor.image_processor)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
-        inputs, problems = [], []
-        for content in batch["bytes"]:
+        rows, inputs = [], []
+        for path, content in zip(batch["path"], batch["bytes"]):
+            row = {"path": path, "size": len(content), **describe_file(content)}
             try:
                 image = read_image({"bytes": content}, resizing=self.resizing)
                 inputs.append(prepare_images(self.processor, [image]))
-                problems.append("")
+                rows.append(row)
             except UnreadableImageError as error:
-                problems.append(str(error))
-        embeds = iter(())
+                rows.append(row | {"problem": str(error)})
         if inputs:
             stacked = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
-            embeds = iter(embed_images(self.model, stacked).numpy())
-        vectors = [[] if problem else next(embeds).tolist() for problem in problems]
-        sizes = [len(content) for content in batch["bytes"]]
-        return {"path": list(batch["path"]), "size": sizes, "embedding": vectors, "problem": problems}
+            embeds = iter(embed_images(self.model, stacked).tolist())
+            rows = [row if "problem" in row else row | {"embedding": next(embeds)} for row in rows]
+        return {"row": rows}
 
 
 def open_store(photos: str) -> tuple[FileSystem, str, str]:
@@ -84,12 +84,10 @@ def open_store(photos: str) -> tuple[FileSystem, str, str]:
     return filesystem, path, source
 
 
-def make_row(row: dict, folder: str) -> dict:
-    """The row of the index of a file."""
-    found = {"name": str(PurePosixPath(row["path"]).relative_to(folder)), "size": row["size"]}
-    if row["problem"]:
-        return found | {"problem": row["problem"]}
-    return found | {"embedding": torch.tensor(row["embedding"])}
+def make_row(found: dict, folder: str) -> dict:
+    """The row of the table of a file."""
+    found["key"] = str(PurePosixPath(found.pop("path")).relative_to(folder))
+    return found | ({"embedding": torch.tensor(found["embedding"])} if found.get("embedding") else {})
 
 
 def main() -> None:
@@ -101,16 +99,10 @@ def main() -> None:
             f"--photos {args.photos} cannot be read: {error}. Name the folder of your pictures."
         ) from error
     model, processor = load_model(args.model_name_or_path, LoadingArguments(device="cpu"))
-    settings = {"source": source, "weights": hash_weights(model), "dtype": dtype_name(model)}
-    settings["model_name_or_path"] = args.model_name_or_path
+    settings = model_settings(model, processor) | {"kinds": ["image"], "source": source, "exact_decoding": False}
     size = processor.image_processor.crop_size or processor.image_processor.size
-    pixels = torch.zeros(1, 3, size["height"], size["width"])
-    made = read_settings(args.output_dir) if is_index(args.output_dir) else settings
-    if any(made[name] != settings[name] for name in ("source", "weights")):
-        raise SystemExit(
-            f"--output_dir {args.output_dir} holds the index of another folder or model: name another one."
-        )
-    index = Index.make(args.output_dir, embed_images(model, {"pixel_values": pixels}).shape[-1], settings)
+    dim = embed_images(model, {"pixel_values": torch.zeros(1, 3, size["height"], size["width"])}).shape[-1]
+    table = EmbeddingTable.create(args.output_dir, dim, settings, note_model(model), dtype="float16")
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it tells nobody that it was started
     endings = sorted(ending.removeprefix(".") for ending in IMAGE_EXTENSIONS)
@@ -123,18 +115,11 @@ def main() -> None:
         num_cpus=0.5,  # beside the processes that read
         num_gpus=args.num_gpus or None,
     )
-    pending = []
-    for row in rows.iter_rows():
-        pending.append(make_row(row, folder))
-        if len(pending) == 8 * args.batch_size:
-            index.write(pending)
-            pending = []
-    if pending:
-        index.write(pending)
-    index.tidy()
-    if index.is_due:
-        index.speed_up()
-    print(f"{len(index):,} pictures are in {args.output_dir}; {len(index.unreadable):,} cannot be read.")
+    with table.writing():
+        for found in batched((make_row(found["row"], folder) for found in rows.iter_rows()), 8 * args.batch_size):
+            table.upsert(found)
+        table.maintain(lambda: embed_background(model, processor))
+    print(f"{len(table):,} pictures are in {args.output_dir}; {len(table.unreadable):,} cannot be read.")
 
 
 if __name__ == "__main__":

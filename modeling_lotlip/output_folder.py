@@ -24,6 +24,10 @@ SETTINGS_FILE, LOCK_FILE = "settings.json", ".lock"
 LEFT = re.compile(r"(?P<name>.+)\.\d+\.(?P<kind>partial|replaced)")
 
 
+class FolderInUseError(ValueError):
+    """Another run writes to a folder."""
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """
@@ -107,7 +111,8 @@ class OutputFolder:
         is_unfinished (`bool`): whether an earlier run was killed or ended by an error.
 
     Raises:
-        `ValueError`: if another run writes to the folder, or it holds something else or files with other settings.
+        `FolderInUseError`: if another run writes to the folder.
+        `ValueError`: if it holds something else, or files with other settings.
 
     Example:
 
@@ -146,7 +151,7 @@ class OutputFolder:
         except Timeout as error:
             told = f"`--{self.argument} {self.path}` is written by {describe_run(read_stored(self.path))}"
             if not self.wait:
-                raise ValueError(f"{told}: wait for it, or end it.") from error
+                raise FolderInUseError(f"{told}: wait for it, or end it.") from error
             logger.warning(f"{told}: waiting for it.")
             self.lock.acquire()
         try:

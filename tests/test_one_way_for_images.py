@@ -14,12 +14,11 @@ from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.embedding.arguments import LoadingArguments, StoreArguments
 from modeling_lotlip.embedding.batches import embed_images
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.embedding.store import embed_to_folder, read_embeddings
+from modeling_lotlip.embedding.store import embed_to_table
 from modeling_lotlip.evaluation.classification import embed_classes, evaluate_zero_shot
 from modeling_lotlip.evaluation.retrieval import embed_dataset
-from modeling_lotlip.search.index import find_index
 from modeling_lotlip.search.pictures import PictureFolder
-from modeling_lotlip.search.update import update_index
+from modeling_lotlip.search.update import find_table, update_table
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.samples import CaptionedImages
 
@@ -83,9 +82,9 @@ def test_pictures_of_all_modes_are_the_same_everywhere(name, folder, files, data
         assert caplog.text.count("h_torn.png") == 1 and caplog.text.count("cannot be read") == 1
         caplog.clear()
 
-    counts = embed_to_folder(model, processor, dataset, StoreArguments(output_dir=tmp_path / "embeds"), batch_size=3)
-    assert counts["image"] == len(pictures) and counts["unreadable"] == 1
-    check(torch.cat(list(read_embeddings(tmp_path / "embeds", "image"))))
+    table = embed_to_table(model, processor, dataset, StoreArguments(output_dir=tmp_path / "embeds"), batch_size=3)
+    assert table.counts["image"] == len(pictures) and table.counts["unreadable"] == 1
+    check(torch.stack([table.embedding(str(number)) for number in range(len(pictures))]))
 
     reader = RowReader(dataset.column_names, CaptionArguments())
     embedded = embed_dataset(model, processor, dataset, reader, batch_size=3)
@@ -105,11 +104,11 @@ def test_pictures_of_all_modes_are_the_same_everywhere(name, folder, files, data
         assert item.content.tobytes() == picture.tobytes()
 
     photos = PictureFolder(folder)
-    index = find_index(photos, model, processor, tmp_path / "indices")
-    update_index(index, photos, model, processor, batch_size=3)
-    stored = torch.stack([index.embedding(file.name) for file in files[:-1]])
+    table = find_table(photos, model, processor, tmp_path / "indices")
+    update_table(table, photos, model, processor, batch_size=3)
+    stored = torch.stack([table.embedding(file.name) for file in files[:-1]])
     torch.testing.assert_close(stored, expected, rtol=0, atol=2e-4)  # they are float16
-    assert list(index.unreadable) == ["h_torn.png"]
+    assert list(table.unreadable) == ["h_torn.png"]
 
     samples = CaptionedImages(dataset, reader, ObjectiveArguments())
     for number, picture in enumerate(pictures):

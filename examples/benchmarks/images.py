@@ -26,8 +26,9 @@ from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.data.images import Resizing
 from modeling_lotlip.embedding.batches import embed_images
 from modeling_lotlip.embedding.rows import RowCollator, embed_rows
+from modeling_lotlip.embedding.store import TableReader
 from modeling_lotlip.embedding.workers import Workers, count_workers
-from modeling_lotlip.search.pictures import PictureFolder, PictureReader
+from modeling_lotlip.search.pictures import PictureFolder
 
 
 @dataclass
@@ -84,11 +85,12 @@ def main() -> None:
 
         paths = sorted(folder.iterdir())
         pixels = torch.randn(args.batch_size, 3, 224, 224)
+        pictures = PictureFolder(folder)
         rows = [
-            [(path.name, None) for path in paths[start : start + args.batch_size]]
+            [pictures.row(path.name) for path in paths[start : start + args.batch_size]]
             for start in range(0, args.images, args.batch_size)
         ]
-        collate = RowCollator(processor, PictureReader(PictureFolder(folder), Resizing.of(processor.image_processor)))
+        collate = RowCollator(processor, TableReader(["image"], resizing=Resizing.of(processor.image_processor)))
         num_workers = count_workers() if args.dataloader_num_workers is None else args.dataloader_num_workers
         with Workers(collate, num_workers) as workers:
 

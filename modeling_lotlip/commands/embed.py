@@ -1,19 +1,18 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Embeddings of the images and captions of a data set, in parquet files; a stopped run resumes where it stopped.
+Embeddings of the images and captions of a data set, in a table; a run that was stopped goes on where it was.
 
     lotlip embed --model outputs/demo --output_dir outputs/embeddings
-    lotlip embed --model MODEL --output_dir OUT --dataset_name NAME --only texts
+    lotlip embed --output_dir OUT --dataset_name products.csv --image_column photo --caption_column description
+    lotlip embed --model MODEL --output_dir OUT --dataset_name NAME --only texts --output_file vectors.parquet
 
-`lotlip search --embeddings OUT "A TEXT"` finds what is nearest to a text.
+`lotlip search --embeddings OUT "A TEXT"` finds what is nearest to a text; --output_file is for other tools.
 """
-
-import os
 
 from ..arguments import refuse_given
 from ..data.arguments import CaptionArguments, EvaluationSplitArguments
-from ..embedding.arguments import EmbeddedDataArguments, ModelArguments, OutputArguments, StoreArguments
+from ..embedding.arguments import EmbeddedDataArguments, ModelArguments, StoreArguments
 
 
 ARGUMENTS = (
@@ -22,11 +21,7 @@ ARGUMENTS = (
     EvaluationSplitArguments,
     CaptionArguments,
     StoreArguments,
-    OutputArguments,
 )
-
-# What is noted of the data, beside its fingerprint
-SOURCE = ("dataset_name", "dataset_config_name", "data_dir", "data_files")
 
 
 def run(
@@ -35,16 +30,13 @@ def run(
     split: EvaluationSplitArguments,
     captions: CaptionArguments,
     store: StoreArguments,
-    output: OutputArguments,
 ) -> None:
     from datetime import timedelta
 
     from accelerate import PartialState
 
-    from ..data.loading import load_split
     from ..embedding.models import load_model
-    from ..embedding.store import embed_to_folder
-    from ..files import format_markdown, write_results
+    from ..embedding.store import embed_to_table, load_named_data, name_data, note_model
 
     if store.only == "texts":
         why = "has no effect with --only texts: leave it out."
@@ -56,11 +48,10 @@ def run(
         refuse_given(model_arguments, ("max_length",), why)
     # a process that is ready early waits for the last one
     state = PartialState(cpu=model_arguments.device == "cpu", timeout=timedelta(days=7))
-    dataset = load_split(data, split.eval_split, split.max_eval_samples, with_images=store.only != "texts")
-    name = model_arguments.model_name_or_path
-    model, processor = load_model(name, model_arguments)
-    name = os.path.abspath(name) if os.path.exists(name) else name  # searches may start elsewhere
-    counts = embed_to_folder(
+    named = name_data(data, split.eval_split, split.max_eval_samples)
+    dataset = load_named_data(named, with_images=store.only != "texts")
+    model, processor = load_model(model_arguments.model_name_or_path, model_arguments)
+    table = embed_to_table(
         model,
         processor,
         dataset,
@@ -70,13 +61,13 @@ def run(
         batch_size=model_arguments.batch_size,
         max_length=model_arguments.max_length,
         num_workers=data.dataloader_num_workers,
-        source={name: getattr(data, name) for name in SOURCE} | vars(split) | {"model_name_or_path": name},
+        source=named,
+        notes=note_model(model, model_arguments.model_name_or_path),
     )
     if state.is_main_process:
         print(
             "{} holds {image} images, {short} short and {long} long captions; {truncated} captions were truncated, "
-            "{unreadable} images could not be read.".format(store.output_dir, **counts)
+            "{unreadable} images could not be read.".format(store.output_dir, **table.counts)
         )
-        if output.output_file is not None:
-            table = format_markdown(list(counts), [[str(count) for count in counts.values()]])
-            write_results(output.output_file, counts, table)
+        if store.output_file is not None:
+            print(f"{store.output_file} holds {table.export(store.output_file):,} embeddings.")

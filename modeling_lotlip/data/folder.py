@@ -32,13 +32,14 @@ class FolderScan(NamedTuple):
             The files by their paths relative to the folder, in the order of their names.
         left_out (`Counter`):
             How many could not be used, by the reason.
-        closed_folders (`set[str]`):
-            The folders that may not be read, relative to the folder.
+        closed_folders (`set[str]`), empty_folders (`set[str]`):
+            The folders in it that may not be read, and those with nothing in them, relative to the folder.
     """
 
     files: dict[str, os.stat_result]
     left_out: Counter
     closed_folders: set[str]
+    empty_folders: set[str]
 
 
 def scan_folder(folder: str | Path) -> FolderScan:
@@ -60,10 +61,12 @@ def scan_folder(folder: str | Path) -> FolderScan:
     >>> list(scan.files), dict(scan.left_out)
     (['a.png'], {'without a file behind it': 1})
     ```"""
-    scan = FolderScan({}, Counter(), set())
+    scan = FolderScan({}, Counter(), set(), set())
     for parent, folders, names in os.walk(
         folder, onerror=lambda error: scan.closed_folders.add(os.path.relpath(error.filename, folder))
     ):
+        if not folders and not names and parent != str(folder):
+            scan.empty_folders.add(os.path.relpath(parent, folder))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         linked = sum(os.path.islink(os.path.join(parent, name)) for name in folders)
         if linked:

@@ -10,7 +10,7 @@ from ..data.arguments import SourceArguments
 
 
 # How a number of a stored embedding can be stored
-STORAGE_DTYPES = ("float32", "float16", "int8", "binary")
+STORAGE_DTYPES = ("float32", "float16")
 # What computes embeddings
 BACKENDS = ("auto", "torch", "openvino")
 # What is embedded of a data set: images, short and long captions
@@ -114,20 +114,26 @@ class EmbeddedDataArguments(SourceArguments):
 
 @dataclass
 class StoreArguments(DecodingArguments):
-    """A folder of embeddings, and what is stored there."""
+    """A table of embeddings, and what is stored there."""
 
     _argument_group_name = "embeddings"
 
-    output_dir: Path = argument(help="The folder of the parquet files.")
+    output_dir: Path = argument(help="The folder of the table.")
+    output_file: Path | None = argument(
+        None, "Also write the embeddings to one file for other tools: .parquet or .npz.", metavar="FILE"
+    )
     storage_dtype: str = argument("float32", "How a number is stored.", choices=STORAGE_DTYPES)
-    id_column: str | None = argument(
+    key_column: str | None = argument(
         None,
-        "A column of strings or integers that tell the rows. Default: the paths of files in a folder of pictures; "
-        "else (or with --streaming) their numbers, from 0.",
+        "A column of strings or integers, different in all rows, by which images and captions are known. Default: the "
+        "paths of files in a folder of images; else (or with --streaming) the numbers of rows, from 0.",
     )
     only: str | None = argument(None, "Embed only these.", choices=("texts", "images"))
     tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1)
-    shard_size: int = argument(1024, "Rows in a file; a stopped file is written again.", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_output_file(self.output_file, (".parquet", ".npz"))
 
 
 @dataclass

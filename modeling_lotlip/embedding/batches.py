@@ -102,14 +102,14 @@ class Batch(NamedTuple):
             Of the model.
         num_tokens (`int`, *optional*, defaults to 0):
             Of texts, without padding.
-        unreadable (`list[tuple[str, str]]`, *optional*):
-            The names of rows that were left out, and what is wrong with their images.
+        unreadable (`list[Unreadable]`, *optional*):
+            The rows that were left out: see `embedding/rows.py`.
     """
 
     entries: list
     inputs: dict[str, torch.Tensor]
     num_tokens: int = 0
-    unreadable: Sequence[tuple[str, str]] = ()
+    unreadable: Sequence = ()
 
 
 def tokenize_and_count(

@@ -60,6 +60,24 @@ logger = logging.getLogger(__name__)
 PREPROCESSING_ERRORS = (MemoryError, RuntimeError, ValueError)
 
 
+class Unreadable(NamedTuple):
+    """
+    A row that is left out.
+
+    Args:
+        key (`Any`):
+            What the caller knows it by.
+        name (`str`):
+            How messages call it.
+        problem (`str`):
+            What is wrong with its image.
+    """
+
+    key: Any
+    name: str
+    problem: str
+
+
 class PreparedRows(NamedTuple):
     """
     What [`RowCollator`] makes of some rows.
@@ -69,14 +87,14 @@ class PreparedRows(NamedTuple):
             The key of the first row.
         images, texts (`Batch`):
             What is in the rows; either may be empty.
-        unreadable (`list[tuple[str, str]]`):
-            The names of rows that are left out, and what is wrong with their images.
+        unreadable (`list[Unreadable]`):
+            The rows that are left out.
     """
 
     first: Any
     images: Batch
     texts: Batch
-    unreadable: list[tuple[str, str]]
+    unreadable: list[Unreadable]
 
 
 class EmbeddedItems(NamedTuple):
@@ -93,15 +111,15 @@ class EmbeddedItems(NamedTuple):
             (len(items), tokens, dim).
         num_tokens (`int`):
             Of texts.
-        unreadable (`list[tuple[str, str]]`):
-            The names of rows that were left out, and what is wrong with their images.
+        unreadable (`list[Unreadable]`):
+            The rows that were left out.
     """
 
     group: Any
     items: list[Item]
     embeds: torch.Tensor | None
     num_tokens: int
-    unreadable: list[tuple[str, str]]
+    unreadable: list[Unreadable]
 
 
 class NumberedRows(torch.utils.data.Dataset):
@@ -174,7 +192,7 @@ class RowCollator:
             try:
                 read.append((key, row, list(self.read_row(key, row))))
             except UnreadableImageError as error:
-                unreadable.append((name_item(key, row), str(error)))
+                unreadable.append(Unreadable(key, name_item(key, row), str(error)))
         try:
             images = self.prepare_images(list_items(read))
         except PREPROCESSING_ERRORS:
@@ -199,15 +217,15 @@ class RowCollator:
         tokens, truncated = tokenize_and_count(self.processor, [text.content for text in texts], self.max_length)
         return Batch([text._replace(truncated=is_cut) for text, is_cut in zip(texts, truncated)], tokens)
 
-    def drop_bad_images(self, read: list[ReadRow]) -> tuple[list[ReadRow], list[tuple[str, str]]]:
-        """The rows whose images can be preprocessed; the names of the others, and what is wrong with them."""
+    def drop_bad_images(self, read: list[ReadRow]) -> tuple[list[ReadRow], list[Unreadable]]:
+        """The rows whose images can be preprocessed, and the others."""
         good, bad = [], []
         for key, row, items in read:
             try:
                 self.prepare_images(items)
                 good.append((key, row, items))
             except PREPROCESSING_ERRORS as error:
-                bad.append((name_item(key, row), str(error)))
+                bad.append(Unreadable(key, name_item(key, row), str(error)))
         return good, bad
 
 
@@ -218,7 +236,7 @@ def list_items(read: list[ReadRow]) -> list[Item]:
 
 def name_item(key: Any, row: Any) -> str:
     """How messages call a row: see `name_row`; where it is none of a data set its key is the name."""
-    return name_row(row, key) if isinstance(row, dict) else str(key)
+    return name_row(row, getattr(key, "number", key)) if isinstance(row, dict) else str(getattr(key, "key", key))
 
 
 def load_rows(
@@ -336,7 +354,7 @@ def list_batches(parts: Iterable[PreparedRows]) -> Iterator[Batch]:
             yield part.texts
 
 
-def warn_of_unreadable(unreadable: list[tuple[str, str]]) -> None:
+def warn_of_unreadable(unreadable: list[Unreadable]) -> None:
     """Logs a warning for each row that was left out."""
-    for name, error in unreadable:
-        logger.warning(printable(f"The image of {name} cannot be read and is left out: {error.rstrip('.')}."))
+    for _, name, problem in unreadable:
+        logger.warning(printable(f"The image of {name} cannot be read and is left out: {problem.rstrip('.')}."))

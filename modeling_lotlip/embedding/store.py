@@ -1,259 +1,74 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Embeddings of images and captions in a folder of parquet files: how they are stored, written and read again.
+"""Embeds the images and captions of a data set into a table; a run that was stopped goes on where it was."""
 
-A file holds the same number of rows of a data set each, and has its name when it is complete, so that a stopped run
-resumes where it stopped. `settings.json` beside them says what they are of.
-"""
-
-import json
+import hashlib
+import os
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, nullcontext
+from datetime import datetime
+from glob import glob
+from importlib import resources
 from itertools import groupby
-from pathlib import Path
+from operator import attrgetter
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.dataset
 import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
-from pyarrow import parquet
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.arguments import CaptionArguments
-from ..data.images import Resizing, read_image, undecoded
-from ..data.loading import compute_fingerprint, find_file_names, read_first_row
-from ..data.reader import find_caption_columns
-from ..data.rows import read_captions
-from ..files import refuse_other_settings, write_json, write_table
-from ..sub_captions import join_sub_captions, split_sub_captions
+from ..data.arguments import CaptionArguments, SourceArguments
+from ..data.images import IMAGE_ERRORS, Resizing, open_image, read_date, undecoded
+from ..data.loading import compute_fingerprint, find_file_names, load_split, read_first_row
+from ..data.reader import Item, RowInfo, RowReader
+from ..data.rows import find_column
+from ..output_folder import describe_run, read_stored
 from ..terminal import progress_bar
-from .arguments import KINDS, STORAGE_DTYPES, StoreArguments
-from .batches import embed_texts, tokenize
-from .models import dtype_name, get_truncate_dim, hash_processor, hash_weights
-from .rows import EmbeddedItems, Item, RowCollator, embed_rows, warn_of_unreadable
+from .arguments import KINDS, StoreArguments
+from .batches import embed_corpus, embed_texts, tokenize
+from .rows import EmbeddedItems, RowCollator, embed_rows, warn_of_unreadable
+from .table import EmbeddingTable, model_settings
 from .workers import Workers
 
 
-def to_storage(embeds: torch.Tensor, storage_dtype: str) -> np.ndarray:
+ORIENTATION = 0x0112  # the tag of EXIF that says how an image is turned
+# Rows whose captions are sorted by length together
+GROUP_SIZE = 1024
+# Rows of the table that are written at once, or fewer after these seconds: what a killed run loses at most
+WRITE_SIZE, WRITE_SECONDS = 512, 30
+
+
+class TableReader(RowReader):
+    """Reads rows that are known by a [`RowInfo`], whose `about` is extended by what [`describe_file`] says."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, describe=describe_file, **options)
+
+    def __call__(self, info: RowInfo, row: dict) -> Iterator[Item]:
+        for item in super().__call__(info.number, row):
+            yield item._replace(row=info._replace(about={**(info.about or {}), **(item.row.about or {})}))
+
+
+def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
     """
-    Embeddings as they are stored: in a floating-point type; as `"int8"`, each vector scaled so that its own largest
-    entry becomes 127; or as `"binary"`, a bit for each sign, eight to a byte.
-
-    Args:
-        embeds (`torch.Tensor` of shape `(num_embeds, dim)`):
-            Embeddings.
-        storage_dtype (`str`):
-            One of `STORAGE_DTYPES`.
-
-    Returns:
-        `np.ndarray` of shape `(num_embeds, dim)`, or for `"binary"` `(num_embeds, dim // 8)`.
-
-    Raises:
-        `ValueError`: if `dim` is no multiple of 8 for `"binary"`, or an embedding holds what `"int8"` and `"binary"`
-        have no number for: NaN or infinity.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> embeds = torch.tensor([[0.5, -0.1, 0.5, 0.3, -0.3, 0.1, 0.5, -0.2]])
-    >>> to_storage(embeds, "int8").tolist()
-    [[127, -25, 127, 76, -76, 25, 127, -51]]
-    >>> [f"{byte:08b}" for byte in to_storage(embeds, "binary")[0]]
-    ['10110110']
-    ```"""
-    if storage_dtype in ("float32", "float16"):
-        return embeds.to(getattr(torch, storage_dtype)).numpy()
-    if storage_dtype not in STORAGE_DTYPES:
-        raise ValueError(f"`storage_dtype` must be one of {STORAGE_DTYPES}, got {storage_dtype!r}.")
-    if storage_dtype == "binary" and embeds.shape[1] % 8 != 0:
-        raise ValueError(
-            f"`--storage_dtype binary` packs eight signs into a byte, so that the dimension must be a multiple of 8; "
-            f"this model's is {embeds.shape[1]}. Choose int8."
-        )
-    if not embeds.isfinite().all():
-        row = int((~embeds.isfinite()).any(dim=1).nonzero()[0])
-        raise ValueError(
-            f"`embeds[{row}]` holds NaN or infinity, which cannot be stored as {storage_dtype}: check the model, or "
-            "compute in a wider `--dtype`."
-        )
-    if storage_dtype == "binary":
-        return np.packbits((embeds > 0).numpy(), axis=1)
-    embeds = embeds.float()
-    largest = embeds.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    return (embeds / largest * 127).round().to(torch.int8).numpy()
-
-
-def from_storage(values: np.ndarray, storage_dtype: str) -> torch.Tensor:
+    What a table stores of an image's file: its `hash`, and `width`, `height` and when it was `taken` as far as it
+    says.
     """
-    Embeddings out of what [`to_storage`] gave, in float32 and of length 1.
-
-    Args:
-        values (`np.ndarray` of shape `(num_embeds, width)`):
-            What is stored.
-        storage_dtype (`str`):
-            One of `STORAGE_DTYPES`.
-
-    Returns:
-        `torch.Tensor` of shape `(num_embeds, dim)`
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> embeds = torch.nn.functional.normalize(torch.randn(3, 64, generator=torch.manual_seed(0)), dim=-1)
-    >>> for storage_dtype in ("int8", "binary"):
-    ...     stored = from_storage(to_storage(embeds, storage_dtype), storage_dtype)
-    ...     print(storage_dtype, f"{(stored * embeds).sum(dim=-1).mean():.1f}")
-    int8 1.0
-    binary 0.8
-    ```"""
-    if storage_dtype == "binary":
-        signs = torch.from_numpy(np.unpackbits(values, axis=1))
-        return (2 * signs.float() - 1) / signs.shape[1] ** 0.5
-    embeds = torch.from_numpy(values.astype(np.float32))
-    return embeds if storage_dtype == "float32" else torch.nn.functional.normalize(embeds, dim=-1)
+    facts = {"hash": hashlib.blake2b(content, digest_size=16).hexdigest()}
+    try:
+        image = open_image(content)
+        exif = image.getexif()
+        is_turned = exif.get(ORIENTATION) in (5, 6, 7, 8)
+        facts["width"], facts["height"] = image.size[::-1] if is_turned else image.size
+        facts["taken"] = read_date(exif)
+    except IMAGE_ERRORS:
+        pass
+    return facts
 
 
-def open_shards(folder: Path) -> pyarrow.dataset.Dataset:
-    """
-    The shards of a folder as one table on disk, in the order of the data.
-
-    Raises:
-        `ValueError`: if there are none.
-    """
-    paths = sorted(str(path) for path in folder.glob("embeddings-*.parquet"))
-    if not paths:
-        raise ValueError(f"{folder} holds no embeddings: make them with `lotlip embed --output_dir {folder}`.")
-    return pyarrow.dataset.dataset(paths, format="parquet")
-
-
-def read_embeddings(folder: Path, kind: str, batch_size: int = 4096) -> Iterator[torch.Tensor]:
-    """
-    Reads the embeddings of one kind in a folder of `lotlip embed`, part by part and in the order of the data.
-
-    Args:
-        folder (`Path`):
-            The folder.
-        kind (`str`):
-            `"image"`, `"short"` or `"long"`.
-        batch_size (`int`, *optional*, defaults to 4096):
-            Rows of any kind that are read at once, so the most in a part.
-
-    Yields:
-        `torch.Tensor` of shape `(num_rows, dim)`: embeddings of length 1 in float32, in whatever form they are stored.
-    """
-    for shard in open_shards(folder).get_fragments():
-        storage_dtype = read_storage_dtype(shard.physical_schema)
-        of_kind = pyarrow.dataset.field("kind") == kind
-        for batch in shard.to_batches(columns=["embedding"], filter=of_kind, batch_size=batch_size):
-            if batch.num_rows > 0:
-                yield from_storage(read_stored_values(batch["embedding"]), storage_dtype)
-
-
-def read_storage_dtype(schema: pa.Schema) -> str:
-    """The `--storage_dtype` of a shard, from its own metadata; those without any hold floating-point numbers."""
-    if schema.metadata is not None and b"storage_dtype" in schema.metadata:
-        return schema.metadata[b"storage_dtype"].decode()
-    return {pa.float32(): "float32", pa.float16(): "float16"}[schema.field("embedding").type.value_type]
-
-
-def read_stored_values(column: pa.FixedSizeListArray) -> np.ndarray:
-    """A column `embedding` as a matrix (rows, width)."""
-    return column.flatten().to_numpy().reshape(len(column), -1)
-
-
-def write_shard(
-    path: Path,
-    ids: list[int | str],
-    items: list[Item],
-    embeds: torch.Tensor,
-    storage_dtype: str = "float32",
-    id_type: type = str,
-    unreadable: list[tuple[str, str]] | None = None,
-) -> None:
-    """
-    Writes a file of embeddings, whole or not at all.
-
-    Args:
-        path (`Path`):
-            The file.
-        ids (`list[int | str]`):
-            What the rows are known by, one for each item.
-        items (`list[Item]`):
-            What was embedded.
-        embeds (`torch.Tensor` of shape `(len(items), dim)`):
-            Normalised.
-        storage_dtype (`str`, *optional*, defaults to `"float32"`):
-            One of `STORAGE_DTYPES`.
-        id_type (`type`, *optional*, defaults to `str`):
-            `int` or `str`.
-        unreadable (`list[tuple[str, str]]`, *optional*):
-            The names of rows that were left out, and what is wrong with their images.
-    """
-    values = to_storage(embeds, storage_dtype)
-    columns = {
-        "id": pa.array(ids, pa.int64() if id_type is int else pa.string()),
-        "kind": pa.array([item.kind for item in items], pa.string()),
-        "index": pa.array([item.index for item in items], pa.int32()),
-        "truncated": pa.array([item.truncated for item in items], pa.bool_()),
-        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]),
-    }
-    metadata = {"storage_dtype": storage_dtype, "unreadable": json.dumps(unreadable or [])}
-    write_table(path, pa.table(columns).replace_schema_metadata(metadata))
-
-
-@dataclass
-class StoreReader:
-    """
-    Reads the image and the texts of a row. The index of a caption is that in its column, blank ones counted.
-
-    Args:
-        columns (`dict[str, str]`):
-            The column of each kind that is embedded.
-        id_column (`str`, *optional*):
-            The column of what a row is known by. Default: its number.
-        sub_caption_splitter (`str`, *optional*, defaults to `"paper"`):
-            How long captions are split into sub-captions, which are joined again.
-        resizing ([`Resizing`], *optional*):
-            By which large JPEGs are decoded at a fraction of their size: see [`read_image`].
-    """
-
-    columns: dict[str, str]
-    id_column: str | None = None
-    sub_caption_splitter: str = "paper"
-    resizing: Resizing | None = None
-
-    def __call__(self, number: int, row: dict) -> Iterator[Item]:
-        key = (number, self.read_id(number, row))
-        if "image" in self.columns:
-            yield Item(key, "image", read_image(row[self.columns["image"]], resizing=self.resizing))
-        for kind in ("short", "long"):
-            values = row[self.columns[kind]] if kind in self.columns else []
-            for index, value in enumerate(values if isinstance(values, (list, tuple)) else [values]):
-                for text in read_captions({"caption": value}, "caption"):
-                    if kind == "long":
-                        text = join_sub_captions(split_sub_captions(text, self.sub_caption_splitter))
-                    if text:
-                        yield Item(key, kind, text, index)
-
-    def read_id(self, number: int, row: dict) -> int | str:
-        identifier = number if self.id_column is None else row[self.id_column]
-        if not isinstance(identifier, (int, str)):
-            raise ValueError(
-                f"`--id_column {self.id_column}` must hold integers or strings; row {number} has {identifier!r}."
-            )
-        return identifier
-
-
-def embed_to_folder(
+def embed_to_table(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     dataset: Dataset | IterableDataset,
@@ -264,10 +79,11 @@ def embed_to_folder(
     max_length: int | None = None,
     num_workers: int | None = 0,
     source: dict[str, Any] | None = None,
-) -> dict[str, int]:
+    notes: dict[str, Any] | None = None,
+) -> EmbeddingTable:
     """
-    Embeds the images and captions of a data set into a folder, or resumes a stopped run. Rows whose images cannot be
-    read are skipped, and named. Several processes share the files.
+    Embeds the images and captions of a data set into a table, or resumes a stopped run. Rows whose images cannot be
+    read are left out, and named. Several processes share the rows.
 
     Args:
         model (`PreTrainedModel`):
@@ -275,10 +91,10 @@ def embed_to_folder(
         processor (`ProcessorMixin`):
             Its processor.
         dataset (`Dataset` or `IterableDataset`):
-            The images and captions. What [`load_split`] reads of a folder of pictures is known by the names of its
-            files, other rows by their numbers, if there is no `store.id_column`.
+            The images and captions. What [`load_split`] reads of a folder of images has the paths of its files as
+            keys, other rows their numbers, if there is no `store.key_column`.
         store (`StoreArguments`):
-            The folder, and what is stored there.
+            The folder of the table, and what is stored there.
         captions (`CaptionArguments`, *optional*):
             The columns of captions. Default: `"caption"` and `"long_captions"`.
         image_column (`str`, *optional*, defaults to `"image"`):
@@ -290,144 +106,195 @@ def embed_to_folder(
         num_workers (`int`, *optional*, defaults to 0):
             Processes that decode and tokenize, None for as many as fit the machine: see [`Workers`].
         source (`dict[str, Any]`, *optional*):
-            Where the data comes from, to be noted beside the embeddings.
-
-    Returns:
-        `dict[str, int]`: the numbers of `"image"`, `"short"` and `"long"` embeddings in the folder, of `"truncated"`
-        texts and of `"unreadable"` images.
+            The arguments that name the data, compared when the run is resumed.
+        notes (`dict[str, Any]`, *optional*):
+            What else is kept with the table, such as `model_name_or_path`.
 
     Raises:
-        `ValueError`: if the folder holds embeddings with other settings, or a column is not there.
+        `ValueError`: if the folder holds embeddings with other settings, another run writes to it, a column is not
+            there, or two rows have the same key.
     """
-    captions, state = captions or CaptionArguments(), PartialState()
-    store = replace(store, id_column=store.id_column or find_file_names(dataset))
-    if state.is_main_process:
-        settings = dict(source or {})
-        settings |= {"dtype": dtype_name(model), "max_length": max_length, "truncate_dim": get_truncate_dim(model)}
-        settings |= {name: getattr(store, name) for name in ("id_column", "only", "storage_dtype", "shard_size")}
-        settings |= vars(captions) | {"image_column": image_column, "exact_decoding": store.exact_decoding}
-        settings |= {"weights": hash_weights(model), "processor": hash_processor(processor), "data": "streamed"}
-        if isinstance(dataset, Dataset):
-            settings["data"] = compute_fingerprint(dataset, None if store.only == "texts" else image_column)
-        check_settings(store.output_dir, settings)
-    state.wait_for_everyone()
-
-    if store.only != "texts":
-        dataset = undecoded(dataset, image_column)
-    first_row = read_first_row(dataset)
-    reader = StoreReader(
-        find_columns(store, captions, image_column, first_row),
-        store.id_column,
-        captions.sub_caption_splitter,
-        None if store.exact_decoding else Resizing.of(processor.image_processor),
+    state, is_streamed = PartialState(), not isinstance(dataset, Dataset)
+    captions = None if store.only == "images" else captions or CaptionArguments()
+    image_column = None if store.only == "texts" else image_column
+    reader = TableReader(
+        read_first_row(dataset),
+        captions,
+        image_column=image_column,
+        key_column=store.key_column or find_file_names(dataset),
+        resizing=None if store.exact_decoding else Resizing.of(processor.image_processor),
     )
-    id_type = str if store.id_column is not None and isinstance(first_row[store.id_column], str) else int
-    dataset = dataset.select_columns(list({*reader.columns.values(), store.id_column} - {None}))
+    columns = {"image": image_column, "short": reader.short_column, "long": reader.long_column}
+    settings = model_settings(model, processor) | {"source": source, "key_column": reader.key_column}
+    settings |= {"columns": columns, "kinds": [kind for kind in KINDS if columns[kind] is not None]}
+    settings |= {"sub_caption_splitter": reader.splitter, "exact_decoding": store.exact_decoding}
+    settings |= {"max_length": max_length, "data": None if is_streamed else compute_fingerprint(dataset, image_column)}
+    if not is_streamed:
+        check_keys(dataset, reader)
+    notes = (notes or {}) | {"num_rows": None if is_streamed else len(dataset)}
     dim = embed_texts(model, tokenize(processor, ["a"])).shape[1]
-    to_storage(torch.empty(0, dim), store.storage_dtype)  # what cannot be stored is refused before it is computed
-    due = DueRows(dataset, store.output_dir, store.shard_size, state.process_index, state.num_processes)
-    with Workers(RowCollator(processor, reader, max_length), num_workers) as workers:
-        results = embed_rows(
-            model,
-            processor,
-            workers.map(due.read(batch_size)),
-            store.tokens_per_batch,
-            group=lambda number: number // store.shard_size,
-        )
-        with closing(show_progress(results, due.count(), disable=not state.is_local_main_process)) as results:
-            for shard, parts in groupby(results, key=lambda part: part.group):
-                path = store.output_dir / f"embeddings-{shard:06d}.parquet"
-                write_results_of_shard(path, list(parts), dim, store.storage_dtype, id_type)
+    if state.is_main_process:
+        EmbeddingTable.create(store.output_dir, dim, settings, notes, store.storage_dtype)
     state.wait_for_everyone()
-    return count_embeddings(store.output_dir)
+    table = EmbeddingTable(store.output_dir)
+    with table.writing() if state.is_main_process else nullcontext():
+        dataset = dataset.select_columns(reader.columns)
+        if image_column is not None:
+            dataset = undecoded(dataset, image_column)
+        group_size = batch_size if store.only == "images" else GROUP_SIZE
+        due = DueRows(dataset, reader, table.rows_done(), group_size)
+        with Workers(RowCollator(processor, reader, max_length), num_workers) as workers:
+            results = embed_rows(
+                model,
+                processor,
+                workers.map(due.read(batch_size)),
+                store.tokens_per_batch,
+                group=lambda info: info.number // group_size,
+            )
+            with closing(show_progress(results, due.count(), disable=not state.is_local_main_process)) as results:
+                write_results((list(parts) for _, parts in groupby(results, key=attrgetter("group"))), table.append)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            table.maintain(lambda: embed_background(model, processor))
+    return table
 
 
-def find_columns(
-    store: StoreArguments, captions: CaptionArguments, image_column: str, columns: Iterable[str]
-) -> dict[str, str]:
+def name_data(source: SourceArguments, split: str, max_samples: int | None) -> dict[str, Any]:
+    """The arguments that name rows, for [`load_named_data`], with absolute paths."""
+
+    def resolve(path: str | None) -> str | None:
+        return os.path.abspath(path) if path and "://" not in path and glob(path, recursive=True) else path
+
+    files = source.data_files
+    named = {"dataset_name": resolve(source.dataset_name), "dataset_config_name": source.dataset_config_name}
+    named |= {"data_dir": resolve(source.data_dir), "data_files": files and [resolve(path) for path in files]}
+    named |= {"streaming": source.streaming, "split_seed": source.split_seed, "image_column": source.image_column}
+    return named | {"eval_split": split, "max_eval_samples": max_samples}
+
+
+def load_named_data(named: dict[str, Any], with_images: bool = True) -> Dataset | IterableDataset:
+    """The rows that [`name_data`] names."""
+    source = {name: value for name, value in named.items() if name not in ("eval_split", "max_eval_samples")}
+    return load_split(SourceArguments(**source), named["eval_split"], named["max_eval_samples"], with_images)
+
+
+def check_keys(dataset: Dataset, reader: RowReader) -> None:
     """
-    The column of each kind that is embedded.
-
     Raises:
-        `ValueError`: if there is no column of captions, or no `id_column`.
+        `ValueError`: if a key is no string or integer, or two rows have the same.
     """
-    found = {} if store.only == "texts" else {"image": image_column}
-    if store.only != "images":
-        short_and_long = zip(("short", "long"), find_caption_columns(captions, columns))
-        found |= {kind: column for kind, column in short_and_long if column is not None}
-    if store.id_column is not None and store.id_column not in columns:
-        raise ValueError(f"`--id_column {store.id_column}` is no column of the data set, which has {list(columns)}.")
-    return found
+    if reader.key_column is None:
+        return
+    rows = {}
+    for number, row in enumerate(dataset.select_columns([find_column(dataset.column_names, reader.key_column)])):
+        key = reader.read_key(number, row)
+        if (other := rows.setdefault(str(key), number)) != number:
+            refuse_key(key, reader.key_column, f"rows {other} and {number} have")
 
 
-def check_settings(folder: Path, settings: dict) -> None:
-    """
-    Notes in a folder what its embeddings depend on, or compares with what an earlier run noted.
-
-    Raises:
-        `ValueError`: if they are of another model, other data or other settings.
-    """
-    path = folder / "settings.json"
-    if not list(folder.glob("embeddings-*.parquet")):
-        return write_json(path, settings)
-    # of folders that do not say
-    earlier = {"sub_caption_splitter": "paper", "exact_decoding": True, "truncate_dim": None}
-    earlier |= json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    # the same weights may lie in another place
-    compared = {name: value for name, value in settings.items() if name != "model_name_or_path"}
-    refuse_other_settings(earlier, compared, folder, "embeddings")
+def refuse_key(key: object, column: str, who: str) -> None:
+    raise ValueError(f"`--key_column {column}` must be different in all rows: {who} {key!r}. Name another column.")
 
 
 class DueRows:
     """
-    The rows of a data set that one process has yet to embed: those in its share of the files that are not there.
+    The rows of a data set that this process has yet to embed.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
             The data set.
-        folder (`Path`):
-            The folder of the files.
-        shard_size (`int`):
-            Rows in a file, whoever makes it.
-        process_index, num_processes (`int`):
-            Which process.
+        reader (`RowReader`):
+            Knows the keys of rows.
+        done (`set[int]`):
+            Rows that are in the table.
+        group_size (`int`):
+            Rows that one process embeds together.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset | IterableDataset,
-        folder: Path,
-        shard_size: int,
-        process_index: int,
-        num_processes: int,
-    ):
-        self.dataset = dataset
-        self.shard_size = shard_size
-        self.process_index = process_index
-        self.num_processes = num_processes
-        self.done = {int(path.stem.rpartition("-")[2]) for path in folder.glob("embeddings-*.parquet")}
+    def __init__(self, dataset: Dataset | IterableDataset, reader: RowReader, done: set[int], group_size: int):
+        self.dataset, self.reader, self.done, self.group_size = dataset, reader, done, group_size
+        self.process_index, self.num_processes = PartialState().process_index, PartialState().num_processes
 
     def is_due(self, number: int) -> bool:
-        shard = number // self.shard_size
-        return shard % self.num_processes == self.process_index and shard not in self.done
+        return number // self.group_size % self.num_processes == self.process_index and number not in self.done
 
     def count(self) -> int | None:
         """How many there are, if that is known before they are read."""
         return sum(map(self.is_due, range(len(self.dataset)))) if isinstance(self.dataset, Dataset) else None
 
-    def read(self, batch_size: int) -> Iterator[list[tuple[int, dict]]]:
-        """The rows, numbered, in lists of up to `batch_size` of one file. Of a stream all rows are read."""
+    def read_stream(self) -> Iterator[tuple[int, dict]]:
+        """All rows of a stream, of which no two have the same key."""
+        seen = set()
+        for number, row in enumerate(self.dataset):
+            if self.reader.key_column is not None:
+                key = self.reader.read_key(number, row)
+                if hash(str(key)) in seen:
+                    refuse_key(key, self.reader.key_column, f"row {number} and one before it have")
+                seen.add(hash(str(key)))
+            yield number, row
+
+    def read(self, batch_size: int) -> Iterator[list[tuple[RowInfo, dict]]]:
+        """The rows, in lists of up to `batch_size` of one group. Of a stream all rows are read."""
         if isinstance(self.dataset, IterableDataset):
-            rows = (row for row in enumerate(self.dataset) if self.is_due(row[0]))
+            rows = (row for row in self.read_stream() if self.is_due(row[0]))
         else:
             rows = ((number, self.dataset[number]) for number in range(len(self.dataset)) if self.is_due(number))
-        size = self.shard_size
+        size = self.group_size
         for _, batch in groupby(rows, key=lambda row: (row[0] // size, row[0] % size // batch_size)):
-            yield list(batch)
+            yield [(RowInfo(number, str(self.reader.read_key(number, row))), row) for number, row in batch]
+
+
+def embed_background(model: PreTrainedModel, processor: ProcessorMixin) -> torch.Tensor:
+    """The normalised embeddings (num_texts, dim) of texts that fit no image, by which a table is measured."""
+    texts = resources.files(__package__).joinpath("background_texts.txt").read_text(encoding="utf-8")
+    return embed_corpus(model, processor, texts.splitlines()).float().cpu()
+
+
+def note_model(model: PreTrainedModel, name: str | None = None) -> dict[str, str | None]:
+    """By which a model is found again, also from another folder, and its revision on the Hub."""
+    name = name or model.config.name_or_path
+    name = os.path.abspath(name) if os.path.exists(name) else name
+    return {"model_name_or_path": name, "revision": getattr(model.config, "_commit_hash", None)}
+
+
+def to_rows(embedded: EmbeddedItems) -> list[dict]:
+    """
+    The rows of a table of what is embedded, and of images that cannot be read.
+
+    Raises:
+        `ValueError`: if an embedding is not finite.
+    """
+    rows = []
+    for item, embedding in zip(embedded.items, embedded.embeds if embedded.items else ()):
+        if not embedding.isfinite().all():
+            raise ValueError(f"The model's embedding of {item.row.key} holds NaN or infinity: choose a wider --dtype.")
+        found = {"kind": item.kind, "position": item.index, "truncated": item.truncated, "embedding": embedding}
+        rows.append({"key": item.row.key, "row": item.row.number, **item.row.about, **found})
+    for info, _, problem in embedded.unreadable:
+        rows.append({"key": info.key, "row": info.number, **(info.about or {}), "problem": problem})
+    return rows
+
+
+def write_results(groups: Iterable[list[EmbeddedItems]], write: Callable[[list[dict]], None]) -> None:
+    """
+    Writes what is embedded, in parts of `WRITE_SIZE` rows or `WRITE_SECONDS`. Whatever ends it, an error or Ctrl-C,
+    the groups that are complete are written.
+    """
+    rows, written_at = [], time.monotonic()
+    try:
+        for group in groups:
+            rows += [row for part in group for row in to_rows(part)]
+            if len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS:
+                written, rows = rows, []
+                write(written)
+                written_at = time.monotonic()
+    finally:
+        if rows:
+            write(rows)
 
 
 def show_progress(results: Iterator[EmbeddedItems], total: int | None, disable: bool) -> Iterator[EmbeddedItems]:
-    """The results, with a bar of the rows that are done; skipped rows are reported."""
+    """The results, with a bar of the rows that are done; rows that are left out are named."""
     num_items, num_tokens, start, seen = 0, 0, time.perf_counter(), set()
     with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable) as progress:
         for result in results:
@@ -437,72 +304,20 @@ def show_progress(results: Iterator[EmbeddedItems], total: int | None, disable: 
             progress.set_postfix_str(
                 f"{num_items / seconds:.1f} items/s, {num_tokens / seconds:.0f} tokens/s", refresh=False
             )
-            new = {item.row[0] for item in result.items} - seen
+            new = {item.row.number for item in result.items} - seen
             progress.update(len(new) + len(result.unreadable))
             seen |= new
             yield result
 
 
-def write_results_of_shard(
-    path: Path, results: list[EmbeddedItems], dim: int, storage_dtype: str, id_type: type
-) -> None:
-    """Writes the results of one file's rows, in the order of the rows."""
-    items = [item for result in results for item in result.items]
-    embeds = torch.cat([torch.empty(0, dim), *(result.embeds for result in results if result.items)])
-    order = sorted(range(len(items)), key=lambda place: sort_key(items[place]))
-    items = [items[place] for place in order]
-    unreadable = [row for result in results for row in result.unreadable]
-    write_shard(path, [item.row[1] for item in items], items, embeds[order], storage_dtype, id_type, unreadable)
-
-
-def sort_key(item: Item) -> tuple[int, int, int]:
-    """By which embeddings stand in a file: row, image before short captions before long ones, place in its column."""
-    return item.row[0], KINDS.index(item.kind), item.index
-
-
-def count_embeddings(folder: Path) -> dict[str, int]:
-    """Counts the embeddings of each kind, the truncated texts and the unreadable images in a folder."""
-    counts = Counter()
-    for path in folder.glob("embeddings-*.parquet"):
-        table = parquet.read_table(path, columns=["kind", "truncated"])
-        counts.update(table["kind"].to_pylist())
-        counts["truncated"] += sum(table["truncated"].to_pylist())
-        counts["unreadable"] += len(json.loads((table.schema.metadata or {}).get(b"unreadable", b"[]")))
-    return {kind: counts[kind] for kind in (*KINDS, "truncated", "unreadable")}
-
-
-def read_settings(folder: Path) -> dict:
-    """
-    What a folder of `lotlip embed` notes of its embeddings.
-
-    Raises:
-        `ValueError`: if it notes nothing.
-    """
-    path = folder / "settings.json"
-    if not path.exists():
-        if not folder.is_dir() or not list(folder.glob("embeddings-*.parquet")):
-            raise ValueError(f"--embeddings_dir {folder} is no folder of `lotlip embed`.")
-        raise ValueError(f"{path} is missing, which names the model of the embeddings: embed the data again.")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def check_model(folder: Path, model: PreTrainedModel, model_name_or_path: str) -> dict:
-    """
-    The settings that the embeddings in a folder were made with.
-
-    Raises:
-        `ValueError`: if they are of another model.
-    """
-    settings = read_settings(folder)
-    if settings["weights"] != hash_weights(model):
-        raise ValueError(
-            f"`--embeddings_dir {folder}` holds embeddings of other weights than `--model_name_or_path "
-            f"{model_name_or_path}` has in {dtype_name(model)}: name the model that made them, "
-            f"and its `--dtype {settings['dtype']}`, or embed the data again."
-        )
-    stored, asked = settings.get("truncate_dim"), get_truncate_dim(model)
-    if stored != asked:
-        remedy = f"leave out `--truncate_dim {asked}`" if stored is None else f"give `--truncate_dim {stored}`"
-        length = "whole embeddings" if stored is None else f"the first {stored} numbers of embeddings"
-        raise ValueError(f"`--embeddings_dir {folder}` holds {length}: {remedy}, or embed the data again.")
-    return settings
+def describe_missing(table: EmbeddingTable) -> list[str]:
+    """A sentence on a table that a run has not completed, or nothing."""
+    stored = read_stored(table.folder)
+    if not stored or not stored.get("run"):
+        return []
+    num_rows, expected = len(table.rows_done() - {None}), table.notes.get("num_rows")
+    told = f"{num_rows:,} of {expected:,} rows are embedded" if expected else "not all rows are embedded"
+    return [
+        f"{table.folder} is not complete, {told}: {describe_run(stored)} still writes to it, or was ended early. The "
+        "same command completes it."
+    ]

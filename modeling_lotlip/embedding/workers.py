@@ -15,7 +15,7 @@ import torch
 
 from ..data.loading import leave_signals_to_the_main_process
 from .batches import Batch
-from .rows import PreparedRows, RowCollator, name_item
+from .rows import PreparedRows, RowCollator, Unreadable, name_item
 
 
 # Batches that each process has made, or makes, ahead
@@ -143,7 +143,7 @@ class Workers:
             return self.submit([row]).result()
         except BrokenExecutor:
             self.stop()
-            return PreparedRows(row[0], Batch([], {}), Batch([], {}), [(name_item(*row), KILLED)])
+            return PreparedRows(row[0], Batch([], {}), Batch([], {}), [Unreadable(row[0], name_item(*row), KILLED)])
 
 
 def is_lost(future: Future) -> bool:

@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import argument, refuse_given
+from ..arguments import DTYPES, argument, refuse_given
 from ..embedding.arguments import DEFAULT_MODEL, KINDS, DecodingArguments, ModelArguments
 from ..network import is_loopback
 from ..sub_captions import SPLITTERS
@@ -27,6 +27,12 @@ class SearchModelArguments(ModelArguments):
         aliases=("--model",),
         metavar="MODEL",
     )
+    dtype: str | None = argument(
+        None,
+        "The precision of the computation. int8 is for a CPU, by OpenVINO: texts in 8 bits, images in bfloat16. "
+        "Default: in --embeddings_dir that of the embeddings; else float32.",
+        choices=(*DTYPES, "int8"),
+    )
 
 
 @dataclass
@@ -40,7 +46,7 @@ class IndexArguments(DecodingArguments):
     )
     embeddings_dir: Path | None = argument(
         None,
-        "Search the embeddings in a folder of `lotlip embed`, or the index in a folder, as they are.",
+        "Search the embeddings in a folder, of `lotlip embed` or of an earlier search, as they are.",
         aliases=("--embeddings",),
         metavar="DIR",
     )

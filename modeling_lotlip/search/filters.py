@@ -24,7 +24,7 @@ class Filter(NamedTuple):
     >>> from modeling_lotlip.search.filters import Filter
 
     >>> Filter(folder="holidays/2024").condition
-    "problem IS NULL AND starts_with(name, 'holidays/2024/')"
+    "starts_with(key, 'holidays/2024/')"
     ```"""
 
     folder: str | None = None
@@ -74,17 +74,17 @@ class Filter(NamedTuple):
         return cls(None if folder == "." else folder, *days)
 
     @property
-    def condition(self) -> str:
-        """What LanceDB is asked for: pictures that can be searched, and are let through."""
-        parts = ["problem IS NULL"]
+    def condition(self) -> str | None:
+        """The SQL condition of an [`EmbeddingTable`]; None if every image is let through."""
+        parts = []
         if self.folder is not None:
             start = str(PurePath(self.folder) / "_")[:-1].replace("'", "''")
-            parts.append(f"starts_with(name, '{start}')")
+            parts.append(f"starts_with(key, '{start}')")
         if self.taken_from is not None:
             parts.append(f"taken >= timestamp '{datetime.combine(self.taken_from, time.min)}'")
         if self.taken_to is not None:
             parts.append(f"taken <= timestamp '{datetime.combine(self.taken_to, time(23, 59, 59))}'")
-        return " AND ".join(parts)
+        return " AND ".join(parts) or None
 
     def __str__(self) -> str:
         """In words that go on "pictures"."""

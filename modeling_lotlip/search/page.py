@@ -21,15 +21,12 @@ except ImportError as error:
     raise ImportError('The page needs Gradio: `pip install "lotlip[app]"`.') from error
 
 from ..embedding.models import load_model
-from ..embedding.store import check_model
 from ..signals import StopSignal
 from .arguments import PageArguments, SearchModelArguments
 from .filters import Filter
 from .guard import MAX_UPLOAD, Guard, SameOrigin
-from .index import Index, find_index, is_index, load_embeddings
-from .models import choose_model
 from .pictures import PictureFolder, PictureRows, encode_picture
-from .query import QueryError, choose_splitter, embed_background
+from .query import QueryError, choose_splitter
 from .rendering import (
     HEAT_MAP_NOTE,
     format_copies,
@@ -43,6 +40,7 @@ from .rendering import (
     read_resource,
 )
 from .searcher import PROBLEMS, Answer, Searcher
+from .update import find_table, open_table
 
 
 logger = logging.getLogger(__name__)
@@ -114,7 +112,7 @@ class Handlers:
 
     def format_found(self, found: Answer) -> dict[str, str]:
         searcher = self.searcher
-        num_pictures = searcher.index.count(found.those)
+        num_pictures = searcher.table.count(where=found.those.condition)
         return {"html": format_results(found, searcher.thumbnail, num_pictures)}
 
     def search(self, text: str, image_path: str | None, folder: str | None, taken_from: str, taken_to: str) -> str:
@@ -146,7 +144,7 @@ class Handlers:
         def copies(asked: dict) -> dict[str, str]:
             def find() -> dict[str, str]:
                 asked_for = read_field(asked, "names", list)
-                names = [name for name in map(str, asked_for[:NUM_COPIES]) if name in self.searcher.index]
+                names = [name for name in map(str, asked_for[:NUM_COPIES]) if name in self.searcher.table]
                 num_more = max(0, len(asked_for) - NUM_COPIES)
                 return {"html": format_copies(names, num_more, self.searcher.thumbnail)}
 
@@ -176,7 +174,7 @@ class Handlers:
         return self.show_status()
 
     def list_folders(self) -> gr.Dropdown:
-        return gr.Dropdown(choices=["", *self.searcher.index.folders])
+        return gr.Dropdown(choices=["", *self.searcher.table.folders])
 
 
 def build_page(searcher: Searcher, k: int) -> gr.Blocks:
@@ -255,23 +253,17 @@ def open_searcher(
     Raises:
         `ValueError`: if the collection is of another model.
     """
-    name = choose_model(model_arguments, page.embeddings_dir)
-    model, processor = load_model(name, model_arguments, takes_tokens=True)
-    options = {
-        "max_length": model_arguments.max_length,
-        "batch_size": model_arguments.batch_size,
-    }
-    if page.embeddings_dir is None:
-        index = find_index(pictures, model, processor, page.index_dir)
-        splitter = page.sub_caption_splitter or choose_splitter()
-        return Searcher(model, processor, pictures, index, splitter=splitter, **options)
-    settings = check_model(page.embeddings_dir, model, name)
-    if is_index(page.embeddings_dir):
-        index, splitter = Index.open(page.embeddings_dir), choose_splitter()
+    table = open_table(page.embeddings_dir, model_arguments)
+    model, processor = load_model(model_arguments.model_name_or_path, model_arguments)
+    splitter = page.sub_caption_splitter or choose_splitter()
+    if table is None:
+        table = find_table(pictures, model, processor, page.index_dir)
     else:  # queries are split as the captions were
-        index, splitter = load_embeddings(page.embeddings_dir), settings.get("sub_caption_splitter", "paper")
-        index.measure_levels(embed_background(model, processor))
-    return Searcher(model, processor, pictures, index, is_kept=False, splitter=splitter, **options)
+        table.check_model(model, processor)
+        splitter = table.settings.get("sub_caption_splitter") or splitter
+    options = {"max_length": model_arguments.max_length, "batch_size": model_arguments.batch_size}
+    is_kept = page.embeddings_dir is None
+    return Searcher(model, processor, pictures, table, is_kept=is_kept, splitter=splitter, **options)
 
 
 def launch(

@@ -4,7 +4,6 @@
 
 import importlib.util
 import re
-from importlib import resources
 from typing import NamedTuple
 
 import torch
@@ -12,13 +11,12 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import SAFE_FORMATS, Resizing, UnreadableImageError, read_image
-from ..embedding.batches import Batch, embed_batch, embed_corpus, embed_images, embed_texts, tokenize
+from ..embedding.batches import Batch, embed_batch, embed_corpus, embed_texts, tokenize
 from ..embedding.families import in_trained_case
 from ..embedding.features import prepare_images
-from ..embedding.token_wise import is_token_wise
+from ..embedding.table import EmbeddingTable
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .filters import EVERYTHING, Filter
-from .index import ROUNDING, Found, Index
 
 
 class QueryError(ValueError):
@@ -92,12 +90,11 @@ class Query(NamedTuple):
 
     Args:
         embedding (`torch.Tensor` of shape `(dim,)`):
-            Normalised; of a model that compares tokens those of all of them, (tokens, dim).
+            Normalised.
         sentences (`list[Sentence]`):
             The sub-captions of its text.
         sentence_embeds (`torch.Tensor` of shape `(num_sentences, dim)`):
-            Those of each of them alone, also of what is beyond the limit of the whole text, normalised. None of a
-            model that compares tokens, (0, 0).
+            Those of each of them alone, also of what is beyond the limit of the whole text, normalised.
         unknown_words (`list[str]`, *optional*):
             The words of its text that the model does not know.
         is_text (`bool`, *optional*, defaults to `False`):
@@ -134,13 +131,15 @@ class Result(NamedTuple):
         name (`str`):
             Its name.
         similarity (`float`):
-            The cosine similarity with the query; of tokens see [`Index.search`].
+            The cosine similarity with the query.
         sentence_similarities (`list[float]`):
             The cosine similarities with each of its sentences alone.
         is_weak (`bool`, *optional*, defaults to `False`):
-            Whether it is no more similar than what texts find that fit no picture: see [`Levels`].
+            Whether it is no more similar than what texts find that fit no picture: see [`Measurements`].
         copies (`list[Copy]`, *optional*):
-            Pictures that are less similar to the query and nearly the same.
+            Images that are less similar to the query and nearly the same.
+        position (`int`, *optional*, defaults to 0):
+            Of a caption, in its column.
     """
 
     name: str
@@ -148,6 +147,7 @@ class Result(NamedTuple):
     sentence_similarities: list[float]
     is_weak: bool = False
     copies: list[Copy] = []
+    position: int = 0
 
 
 def mark_limit(processor: ProcessorMixin, sub_captions: list[str], max_length: int | None = None) -> list[Sentence]:
@@ -226,125 +226,72 @@ def embed_query(
             The description, which may be empty if there is a picture. Several sub-captions are joined, as long
             captions in evaluation.
         image (`Image.Image`, *optional*):
-            The picture. With a description the query is the mean of both normalised embeddings, normalised; a model
-            that compares tokens takes one of the two.
+            The picture. With a description the query is the mean of both normalised embeddings, normalised.
         max_length (`int`, *optional*):
             Truncate texts at this many tokens.
         splitter (`str`, *optional*, defaults to `"paper"`):
             How sub-captions are split: see [`split_sub_captions`].
 
     Raises:
-        `QueryError`: if there is neither, both for a model that compares tokens, or a text of which the model knows no
-            word.
+        `QueryError`: if there is neither, or a text of which the model knows no word.
     """
     sub_captions = split_sub_captions(text, splitter)
     embeds, sentences, sentence_embeds, unknown = [], [], torch.empty(0, 0), []
-    compares_tokens = is_token_wise(model)
-    if compares_tokens and sub_captions and image is not None:
-        raise QueryError("The model compares tokens: search by a description or by a picture, not by both at once.")
     if sub_captions:
         unknown = check_words(processor, text)
         whole = join_sub_captions(sub_captions) if len(sub_captions) > 1 else text.strip()
         embeds.append(embed_texts(model, tokenize(processor, [whole], max_length))[0])
         sentences = mark_limit(processor, sub_captions, max_length)
-        if not compares_tokens:
-            sentence_embeds = embed_corpus(model, processor, sub_captions, max_length=max_length)
+        sentence_embeds = embed_corpus(model, processor, sub_captions, max_length=max_length)
     if image is not None:
-        embeds.append(embed_images(model, prepare_images(processor, [image]))[0])
+        embeds.append(embed_image(model, processor, image))
     if not embeds:
         raise QueryError("There is nothing to search for yet: describe a picture, choose one, or both.")
-    if compares_tokens:
-        return Query(embeds[0], sentences, sentence_embeds, unknown, is_text=image is None)
     embedding = torch.nn.functional.normalize(torch.stack(embeds).mean(dim=0), dim=0)
     return Query(embedding, sentences, sentence_embeds, unknown, is_text=image is None)
 
 
-def embed_background(model: PreTrainedModel, processor: ProcessorMixin) -> torch.Tensor:
-    """The normalised embeddings (num_texts, dim) of texts that fit no picture, by which a search knows its line."""
-    texts = resources.files("modeling_lotlip.embedding").joinpath("background_texts.txt").read_text(encoding="utf-8")
-    return embed_corpus(model, processor, texts.splitlines()).float().cpu()
-
-
-def group_copies(embeds: torch.Tensor, least: float, k: int) -> list[list[int]]:
-    """
-    Pictures that are nearly the same, together. Each group is of those that are alike to its first picture.
-
-    Args:
-        embeds (`torch.Tensor` of shape `(num_pictures, dim)`):
-            Normalised.
-        least (`float`):
-            The cosine similarity from which on two are alike.
-        k (`int`):
-            How many groups are made, at most.
-
-    Returns:
-        `list[list[int]]`: their rows, in order.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from modeling_lotlip.search.query import group_copies
-
-    >>> group_copies(torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]]), least=0.9, k=2)
-    [[0], [1, 2]]
-    ```"""
-    groups, is_free = [], torch.ones(len(embeds), dtype=torch.bool)
-    while len(groups) < k and is_free.any():
-        first = int(is_free.int().argmax())
-        alike = is_free & (embeds @ embeds[first] >= least - ROUNDING)
-        alike[first] = True
-        groups.append(alike.nonzero()[:, 0].tolist())
-        is_free &= ~alike
-    return groups
-
-
-def find_groups(
-    index: Index, embedding: torch.Tensor, k: int, those: Filter, are_copies_together: bool
-) -> tuple[Found, list[list[int]]]:
-    """What is found, and its rows in groups: see [`search_index`]."""
-    levels, limit = index.levels, k
-    if levels is None or not are_copies_together:
-        found = index.search(embedding, k, those)
-        return found, [[row] for row in range(len(found.names))]
-    while True:
-        limit *= 2
-        found = index.search(embedding, limit, those)
-        groups = group_copies(found.embeds, levels.copy, k)
-        if len(groups) == k or len(found.names) < limit:
-            return found, groups
-
-
-def search_index(
-    index: Index, query: Query, k: int, those: Filter = EVERYTHING, are_copies_together: bool = True
+def search_table(
+    table: EmbeddingTable,
+    query: Query,
+    k: int,
+    those: Filter = EVERYTHING,
+    are_copies_together: bool = True,
+    kind: str = "image",
 ) -> list[Result]:
     """
-    The pictures that are most similar to a query, and how similar each is to its sentences.
+    The images or captions that are most similar to a query, and how similar each is to its sentences.
 
     Args:
-        index (`Index`):
+        table (`EmbeddingTable`):
             The collection.
         query (`Query`):
             The query.
         k (`int`):
-            How many pictures, at most.
+            How many results, at most.
         those ([`Filter`], *optional*):
-            Which pictures are searched.
+            Which images are searched.
         are_copies_together (`bool`, *optional*, defaults to `True`):
-            Whether pictures that are nearly the same are one result: the most similar one to the query. Of those that
-            are much less similar to the query not all may be counted.
+            Whether images that are nearly the same are one result: the most similar one to the query.
+        kind (`str`, *optional*, defaults to `"image"`):
+            What is searched: `"image"`, `"short"` or `"long"`.
     """
-    found, groups = find_groups(index, query.embedding, k, those, are_copies_together)
-    levels = index.levels
-    line = levels.line if query.is_text and levels is not None else -1.0
-    of_sentences = torch.empty(len(groups), 0)
-    if len(query.sentence_embeds):
-        of_sentences = found.embeds[[group[0] for group in groups]] @ query.sentence_embeds.t()
-    pictures = [Copy(*picture) for picture in zip(found.names, found.similarities.tolist())]
-    results = []
-    for group, own in zip(groups, of_sentences.tolist()):
-        (name, similarity), *copies = [pictures[place] for place in group]
-        results.append(Result(name, similarity, own, similarity < line, copies))
+    if are_copies_together:
+        groups = table.search_groups(query.embedding, k, kind, those.condition)
+    else:
+        found = table.search(query.embedding, k, kind, those.condition)
+        groups = [found.take([place]) for place in range(len(found.keys))]
+    measured, results = table.measured(kind), []
+    threshold = measured.score_threshold if query.is_text and measured is not None else -1.0
+    for group in groups:
+        of_sentences = (query.sentence_embeds @ group.embeds[0]).tolist() if len(query.sentence_embeds) else []
+        hits = [Copy(*hit) for hit in zip(group.keys, group.similarities.tolist())]
+        first = hits[0]
+        results.append(
+            Result(
+                first.name, first.similarity, of_sentences, first.similarity < threshold, hits[1:], group.positions[0]
+            )
+        )
     return results
 
 

@@ -11,7 +11,6 @@ from pathlib import PurePath
 
 from jinja2 import Environment, StrictUndefined
 
-from .index import describe_effort
 from .pictures import describe_others
 from .query import Result, Sentence
 from .searcher import Answer, Searcher
@@ -181,8 +180,8 @@ def format_labels(labels: list[Label], add_up: bool) -> str:
 
 def format_status(searcher: Searcher) -> str:
     """What is indexed, or how far that is, and what is left out."""
-    status, index, changes, pictures = searcher.status, searcher.index, searcher.changes, searcher.pictures
-    num_pictures = len(index)
+    status, table, changes, pictures = searcher.status, searcher.table, searcher.changes, searcher.pictures
+    num_pictures = len(table)
     if status.is_updating and status.is_speeding_up:
         line = f"Making the search in {count(num_pictures, 'picture')} fast. They can be searched meanwhile."
         return render("progress", line=line, share=1)
@@ -197,13 +196,13 @@ def format_status(searcher: Searcher) -> str:
         if num_pictures:
             notes.append(f"{count(num_pictures, 'picture')} of before can be searched.")
     elif num_pictures:
-        line = f"{count(num_pictures, 'picture')} in {pictures.place}{describe_effort(index)}."
+        line = f"{count(num_pictures, 'picture')} in {pictures.place}{table.describe_search()}."
     else:
         line = f"No pictures in {pictures.place}. Put some there, then look for changes."
     if any(changes):
         last = [f"{number:,} {name}" for name, number in changes._asdict().items() if number]
         notes.append(f"Last look: {', '.join(last)}.")
     notes += describe_others(pictures)
-    unreadable = sorted(index.unreadable)
+    unreadable = sorted(table.unreadable)
     num_unreadable = count(len(unreadable), "file")
     return render("status", alert=alert, line=line, notes=notes, unreadable=unreadable, num_unreadable=num_unreadable)

@@ -14,12 +14,12 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import Resizing, UnreadableImageError
+from ..embedding.table import EmbeddingTable
 from ..terminal import progress_bar
 from .filters import EVERYTHING, Filter
-from .index import Index
-from .pictures import PictureFolder, PictureRows, Stamp, encode_picture
-from .query import Query, QueryError, Result, draw_heat_map, embed_query, read_query_image, search_index
-from .update import Changes, update_index
+from .pictures import PictureFolder, PictureRows, encode_picture
+from .query import Query, QueryError, Result, draw_heat_map, embed_query, read_query_image, search_table
+from .update import Changes, update_table
 from .zero_shot import Label, classify_image
 
 
@@ -103,10 +103,10 @@ class Searcher:
             Its processor.
         pictures (`PictureFolder` or `PictureRows`):
             The collection.
-        index (`Index`):
-            Its index: see [`find_index`].
+        table (`EmbeddingTable`):
+            Its embeddings: see [`find_table`].
         is_kept (`bool`, *optional*, defaults to `True`):
-            Whether the index is to be kept up to date.
+            Whether the table is to be kept up to date.
         splitter (`str`, *optional*, defaults to `"sentences"`):
             How the sentences of a query are split: see [`split_sub_captions`].
         max_length (`int`, *optional*):
@@ -120,14 +120,14 @@ class Searcher:
         model: PreTrainedModel,
         processor: ProcessorMixin,
         pictures: PictureFolder | PictureRows,
-        index: Index,
+        table: EmbeddingTable,
         *,
         is_kept: bool = True,
         splitter: str = "sentences",
         max_length: int | None = None,
         batch_size: int = 64,
     ):
-        self.model, self.processor, self.pictures, self.index = model, processor, pictures, index
+        self.model, self.processor, self.pictures, self.table = model, processor, pictures, table
         self.is_kept, self.batch_size = is_kept, batch_size
         self.resizing = None if pictures.exact_decoding else Resizing.of(processor.image_processor)
         self.splitter, self.max_length = splitter, max_length
@@ -157,8 +157,8 @@ class Searcher:
             self.status, problem = Status(True, 0, 0, None), None
             try:
                 self.changes = Changes(0, 0, 0)
-                self.changes = update_index(
-                    self.index,
+                self.changes = update_table(
+                    self.table,
                     self.pictures,
                     self.model,
                     self.processor,
@@ -196,12 +196,12 @@ class Searcher:
     def thumbnail(self, name: str) -> str | None:
         """The address of a picture of the index, made smaller; None where it cannot be read any more."""
         try:
-            return self.encoded(name, self.pictures.stamp(name), PICTURE_SIDE)
+            return self.encoded(name, frozenset(self.pictures.signature(name).items()), PICTURE_SIDE)
         except (OSError, UnreadableImageError):
             return None
 
-    def encode(self, name: str, stamp: Stamp, max_side: int) -> str:
-        """The address of a picture; one of another stamp, which is not used here, is another entry of the cache."""
+    def encode(self, name: str, signature: frozenset, max_side: int) -> str:
+        """The address of an image; the signature makes a changed file another entry of the cache."""
         return encode_picture(self.pictures.read(name, max_side))
 
     def enlarge(self, name: str) -> str:
@@ -210,7 +210,7 @@ class Searcher:
 
     def read(self, name: str, max_side: int | None = None, resizing: Resizing | None = None) -> Image.Image:
         """A picture of the collection. Raises a `QueryError` if there is none of the name."""
-        if name not in self.index:
+        if name not in self.table:
             raise QueryError("This picture is not in the collection any more. Search again.")
         try:
             return self.pictures.read(name, max_side, resizing)
@@ -228,11 +228,11 @@ class Searcher:
         """The first results. Raises a `QueryError` if there is nothing to search for, or to search in."""
         check_length(text)
         image = self.read_upload(image_path, self.resizing)
-        if len(self.index) == 0:
+        if len(self.table) == 0:
             if self.status.is_updating:
                 raise QueryError("The first pictures are still being indexed. Try again in a moment.")
             raise QueryError("Nothing is indexed yet: put pictures into the folder, then look for changes.")
-        if those != EVERYTHING and self.index.count(those) == 0:
+        if those != EVERYTHING and self.table.count(where=those.condition) == 0:
             raise QueryError(f"There are no pictures {those}: choose another folder or other days.")
         with self.model_lock:
             query = embed_query(
@@ -256,7 +256,7 @@ class Searcher:
 
     def more(self, key: str, start: int, k: int) -> Answer:
         """The results of a query after so many. Raises a `QueryError` if it is not remembered any more."""
-        if not 0 <= start <= min(len(self.index), MAX_SHOWN):
+        if not 0 <= start <= min(len(self.table), MAX_SHOWN):
             raise QueryError("There are no more results.")
         with self.asked_lock:
             if key not in self.asked:
@@ -267,12 +267,12 @@ class Searcher:
 
     def find(self, key: str, query: Query, those: Filter, start: int, k: int) -> Answer:
         """So many results after the first ones."""
-        results = search_index(self.index, query, start + k + 1, those)
+        results = search_table(self.table, query, start + k + 1, those)
         return Answer(query, those, results[start : start + k], key, len(results) > start + k)
 
     def similar(self, name: str, k: int) -> Answer:
         """The pictures that are most similar to one of the collection, itself first."""
-        embedding = self.index.embedding(name)
+        embedding = self.table.embedding(name)
         if embedding is None:
             raise QueryError("This picture is not in the collection any more. Search again.")
         return self.answer(Query(embedding, [], torch.empty(0, 0)), EVERYTHING, k)

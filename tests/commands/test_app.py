@@ -17,7 +17,7 @@ from tests.helpers.browser import serve
     [
         (["nothing"], "nothing is no folder: name the folder of your pictures."),
         (["text.txt"], "text.txt is no folder: name the folder of your pictures."),
-        (["--embeddings_dir", "photos"], "--embeddings_dir photos is no folder of `lotlip embed`."),
+        (["--embeddings_dir", "photos"], "photos holds no embeddings: make them with `lotlip embed"),
     ],
 )
 def test_wrong_pictures_are_told_in_a_line(arguments, message, model_dir, tmp_path, monkeypatch, capsys):

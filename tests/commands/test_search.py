@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
@@ -15,8 +16,8 @@ from modeling_lotlip.embedding import rows
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.embedding.table import EmbeddingTable, Measurements
 from modeling_lotlip.search import answers
-from modeling_lotlip.search.index import Index, Levels
 from tests.helpers.commands import read_error
 from tests.helpers.embeddings import embed_images
 
@@ -39,8 +40,8 @@ def search(pictures, model_dir, tmp_path, monkeypatch, capsys):
     shutil.copytree(pictures, tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        options = ["--model", str(model_dir), "--device", "cpu"]
+    def run(*arguments: str, model: Path | None = model_dir) -> tuple[int, str, str]:
+        options = ["--device", "cpu"] + ([] if model is None else ["--model", str(model)])
         if "--embeddings" not in arguments:
             options += ["--index_dir", "indices"]
         try:
@@ -113,7 +114,7 @@ def test_results_are_written_by_the_ending(search, ending):
         assert first["query"] == "a red лодка" and first["unknown_words"] == ["лодка"] and not first["truncated"]
         assert [hit["rank"] for hit in second["results"]] == [1, 2]
         for hit in second["results"]:
-            assert hit["path"] == str(Path.cwd() / "photos" / hit["name"]) and f"photos/{hit['name']}" in out
+            assert hit["path"] == str(Path.cwd() / "photos" / hit["key"]) and f"photos/{hit['key']}" in out
             assert hit["weak"] in (True, False) and hit["copies"] == []
     elif ending == "csv":
         table = list(csv.DictReader(text.splitlines()))
@@ -201,21 +202,19 @@ def test_ctrl_c_keeps_what_is_indexed(search, monkeypatch):
     assert status == 130 and out == "" and err.splitlines()[-1] == "lotlip search: interrupted."
     (folder,) = Path("indices").iterdir()
     # three batches of nine files, of which one is broken
-    assert len(Index.open(folder)) == 6
+    assert len(EmbeddingTable(folder)) == 6
     status, out, err = search("photos", "a boat")
     assert status == 0 and "8 pictures in photos (files: 3 new)." in err
 
 
-def test_what_another_program_has_indexed_is_searched_meanwhile(search, monkeypatch, caplog):
+def test_what_another_program_has_indexed_is_searched_meanwhile(search, caplog):
     assert search("photos", "a boat")[0] == 0
-
-    def locked(*arguments, **_):
-        raise BlockingIOError
-
-    monkeypatch.setattr(answers, "update_index", locked)
-    status, out, err = search("photos", "a boat", "--k", "2")
-    assert status == 0 and len(without_line(out)) == 3
-    assert "Another program is indexing the pictures" in caplog.text
+    make_scene(5, 20).draw().save("photos/new.png")
+    (folder,) = Path("indices").iterdir()
+    with EmbeddingTable(folder).writing():
+        status, out, err = search("photos", "a boat", "--k", "2")
+    assert status == 0 and len(without_line(out)) == 3 and "8 pictures in photos." in err
+    assert "What is indexed so far is searched: " in caplog.text and "is written by process" in caplog.text
 
 
 def test_without_sentencex_texts_are_split_as_in_the_paper(search, monkeypatch):
@@ -265,7 +264,7 @@ def test_copies_are_one_result_that_can_be_unfolded(search):
     (result,) = [hit for hit in results if hit["path"] in same]
     paths = [result["path"], *(copy["path"] for copy in result["copies"])]
     assert set(paths) >= same and sum(1 + len(hit["copies"]) for hit in results) == 10
-    assert f"{result['name']}   (+ {len(result['copies'])} nearly the same)" in out
+    assert f"{result['key']}   (+ {len(result['copies'])} nearly the same)" in out
     search(*options[:-1], "found.md")
     assert all(path in Path("found.md").read_text() for path in paths)
     status, out, _ = search(*options, "--all_copies")
@@ -274,7 +273,8 @@ def test_copies_are_one_result_that_can_be_unfolded(search):
 
 def test_weak_results_stand_below_a_line(search, monkeypatch):
     for line, num_above in ((-2.0, 8), (2.0, 0)):
-        monkeypatch.setattr(Index, "levels", Levels(line, 2.0, 8))
+        measured = Measurements(line, 2.0, 8)
+        monkeypatch.setattr(EmbeddingTable, "measured", lambda self, kind="image", measured=measured: measured)
         status, out, _ = search("photos", "a red boat", "--k", "8", "--output_file", "found.csv")
         lines = out.splitlines()
         assert (lines.index(f"      {answers.WEAK}") - 1 if num_above < 8 else len(lines) - 1) == num_above
@@ -292,7 +292,7 @@ def embeddings(model_dir, tmp_path_factory) -> Path:
 
 
 def test_embeddings_of_a_data_set_are_searched(search, embeddings, model_dir):
-    capture = ["--embeddings", str(embeddings), "--output_file", "found.json"]
+    capture = ["--embeddings", str(embeddings), "--output_file", "found.json", "--all_copies"]
     status, out, _ = search(*capture, "a red лодка", "a house", "--k", "3")
     assert status == 0 and "The model does not know: лодка." in out
     results = json.loads(Path("found.json").read_text())
@@ -300,36 +300,40 @@ def test_embeddings_of_a_data_set_are_searched(search, embeddings, model_dir):
     images = embed_images(model, processor, [make_scene(1, number).draw() for number in range(12)])
     expected = (images @ embed_corpus(model, processor, ["a house"])[0]).sort(descending=True)
     hits = results["queries"][1]["results"]
-    assert [hit["id"] for hit in hits] == expected.indices[:3].tolist()
+    assert [int(hit["key"]) for hit in hits] == expected.indices[:3].tolist()
     assert [hit["similarity"] for hit in hits] == pytest.approx(expected.values[:3].tolist(), abs=1e-5)
-    assert out.splitlines()[-3].split() == [
-        "1",
-        f"{hits[0]['similarity']:.4f}",
-        "id",
-        str(hits[0]["id"]),
-        "index",
-        "0",
-    ]
+    assert without_line(out)[-3].split() == ["1", f"{hits[0]['similarity']:.4f}", hits[0]["key"]]
 
     status, out, err = search(*capture, "a house", "--k", "500", "--kind", "long")
-    num_long = len(json.loads(Path("found.json").read_text())["queries"][0]["results"])
-    assert status == 0 and num_long == 12 and "--k 500 is more than there are: all 12 are shown." in err
+    results = json.loads(Path("found.json").read_text())["queries"][0]["results"]
+    assert status == 0 and len(results) == 12 and "--k 500 is more than there are: all 12 are shown." in err
+    assert all(hit["position"] == 0 for hit in results) and "   caption 0" in out
 
 
-def test_embeddings_are_searched_with_the_model_that_made_them(search, embeddings, model_dir, monkeypatch, capsys):
-    """In whatever folder the search starts; where it is not noted it has to be named."""
+def test_embeddings_are_searched_with_the_model_that_made_them(search, embeddings, model_dir, tmp_path, monkeypatch):
+    """As it was used, in whatever folder the search starts, also where the path was relative."""
     expected = search("--embeddings", str(embeddings), "a house")[1]
-    command = ["search", "--embeddings", str(embeddings), "a house", "--device", "cpu"]
-    assert lotlip.main(command) == 0
-    assert capsys.readouterr().out == expected
-    settings = json.loads((embeddings / "settings.json").read_text())
-    assert settings.pop("model_name_or_path") == str(model_dir)
+    shutil.copytree(model_dir, "model")
+    options = ["--dtype", "bf16", "--truncate_dim", "16", "--max_eval_samples", "12", "--device", "cpu"]
+    assert lotlip.main(["embed", "--model", "model", "--output_dir", "embedded", *options]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    status, out, _ = search("--embeddings", "../embedded", "a house", model=None)
+    assert status == 0 and out != expected
+    for name, value, told in (("dtype", "float32", "'bfloat16', this run has"), ("truncate_dim", "8", "16, this run")):
+        status, _, err = search("--embeddings", "../embedded", "a house", f"--{name}", value, model=None)
+        assert status == 2 and f"holds embeddings with {name} = {told}" in err
+
+
+def test_a_collection_that_is_not_complete_is_said(search, embeddings):
+    """By the command, where the run that embeds was ended early."""
     copied = shutil.copytree(embeddings, Path("embeddings"))
-    (copied / "settings.json").write_text(json.dumps(settings))
-    command[2] = str(copied)
-    assert "does not say which model made it: name that by --model" in read_error(capsys, *command)
-    command[2] = "photos"
-    assert "--embeddings_dir photos is no folder of `lotlip embed`" in read_error(capsys, *command)
+    table = EmbeddingTable(copied)
+    table.table.delete("row >= 8")
+    with pytest.raises(KeyboardInterrupt), table.writing():
+        raise KeyboardInterrupt
+    status, _, err = search("--embeddings", "embeddings", "a house")
+    assert status == 0 and "embeddings is not complete, 8 of 12 rows are embedded: process " in err
 
 
 def test_an_index_is_searched_as_it_is(search, model_dir, capsys):
@@ -352,36 +356,21 @@ def test_an_index_is_searched_as_it_is(search, model_dir, capsys):
     )
     assert capsys.readouterr().out == out
     status, _, err = search("--embeddings", str(index), "a red boat", "--kind", "long")
-    assert status == 2 and "--kind long is of a folder of `lotlip embed`" in err
+    assert status == 2 and "holds no embeddings of long captions: search for another --kind." in err
     status, _, err = search("--embeddings", str(index), "a red boat", "--dtype", "bf16")
-    assert status == 2 and "holds embeddings of other weights" in err
+    assert status == 2 and "dtype = 'float32', this run has 'bfloat16': search with" in err
 
 
-@pytest.mark.parametrize("is_index", [False, True])
-def test_shorter_embeddings_are_never_compared_with_whole_ones(search, embeddings, model_dir, is_index):
-    """Stored ones are refused; a folder of pictures gets an index for each length, and ranks by it."""
-    if is_index:
-        assert search("photos", "a house")[0] == 0
-        (embeddings,) = Path("indices").iterdir()
-    whole, ask = str(embeddings), ("a house", "--k", "3", "--truncate_dim")
-    status, _, err = search("--embeddings", whole, *ask, "8")
-    assert status == 2 and f"{whole}` holds whole embeddings: leave out `--truncate_dim 8`" in err
-    if is_index:
-        status, out, _ = search("photos", *ask, "8")
-        expected = rank_by_hand(model_dir, Path("photos"), "a house", dim=8)[:3]
-        found = [(float(line.split()[1]), line.split()[2]) for line in without_line(out)[1:]]
-        assert [path for _, path in found] == [path for _, path in expected]
-        assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-3)
-        assert expected != rank_by_hand(model_dir, Path("photos"), "a house")[:3]
-        (short,) = set(Path("indices").iterdir()) - {embeddings}
-    else:
-        short = Path("short")
-        options = ["--model", model_dir, "--max_eval_samples", 12, "--device", "cpu", "--truncate_dim", 8]
-        assert lotlip.main(["embed", *map(str, options), "--output_dir", "short"]) == 0
-    for wrong in ([], ["--truncate_dim", "16"]):
-        status, _, err = search("--embeddings", str(short), "a house", *wrong)
-        assert status == 2 and "holds the first 8 numbers of embeddings: give `--truncate_dim 8`" in err
-    assert search("--embeddings", str(short), *ask, "8")[0] == 0
+def test_a_folder_has_a_table_for_each_length_of_embeddings(search, model_dir):
+    ask = ("a house", "--k", "3")
+    assert search("photos", *ask)[0] == 0
+    status, out, _ = search("photos", *ask, "--truncate_dim", "8")
+    expected = rank_by_hand(model_dir, Path("photos"), "a house", dim=8)[:3]
+    found = [(float(line.split()[1]), line.split()[2]) for line in without_line(out)[1:]]
+    assert [path for _, path in found] == [path for _, path in expected]
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-3)
+    assert expected != rank_by_hand(model_dir, Path("photos"), "a house")[:3]
+    assert len(list(Path("indices").iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -391,9 +380,7 @@ def test_shorter_embeddings_are_never_compared_with_whole_ones(search, embedding
         (["a house", "--index_dir", "i"], "--index_dir has no effect on --embeddings_dir"),
         (["a house", "--sub_caption_splitter", "paper"], "--sub_caption_splitter has no effect on --embeddings_dir"),
         (["a house", "--batch_size", "3"], "--batch_size has no effect on --embeddings_dir"),
-        (["a house", "--folder", "more"], "--folder, --taken_from, --taken_to and --all_copies are of PHOTOS"),
-        (["a house", "--all_copies"], "--folder, --taken_from, --taken_to and --all_copies are of PHOTOS"),
-        (["a house", "--kind", "word"], "argument --kind: invalid choice: 'word'"),
+        (["a house", "--folder", "more"], "There are no pictures in the folder more."),
         ([], "there is nothing to search for: add a TEXT"),
     ],
 )
@@ -410,8 +397,11 @@ def test_a_folder_without_embeddings_is_told(search):
 def test_pictures_of_an_object_store_are_named_by_their_urls(search, model_dir, capsys):
     search("photos", "a red boat")
     (index,) = Path("indices").iterdir()
-    settings = json.loads((index / "settings.json").read_text())
-    (index / "settings.json").write_text(json.dumps(settings | {"source": "s3://bucket/photos"}))
+    made = EmbeddingTable(index)
+    settings = {**made.settings, "source": "s3://bucket/photos"}
+    table = EmbeddingTable.create(Path("from_a_store"), made.dim, settings, made.notes, "float16")
+    table.append([{"key": key, "embedding": made.embedding(key)} for key in made.search(torch.ones(made.dim), 8).keys])
+    index = table.folder
     status, out, _ = search("--embeddings", str(index), "a red boat", "--k", "8", "--all_copies")
     assert status == 0 and "   s3://bucket/photos/0.png" in out and "   s3://bucket/photos/more/3.png" in out
     assert "which the page cannot show" in read_error(capsys, "app", "--embeddings", index, "--model", model_dir)

@@ -8,9 +8,9 @@ from transformers import AutoModel, AutoProcessor
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts, tokenize, tokenize_and_count
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.search.index import find_index
 from modeling_lotlip.search.pictures import PictureFolder
 from modeling_lotlip.search.searcher import Searcher
+from modeling_lotlip.search.update import find_table
 from tests.conftest import WORDS
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import FAMILIES, IMAGES, LONG, SHORT, brute_force, build_lotlip, flatten, noise
@@ -115,9 +115,9 @@ def test_search_page(name, family_folders, tmp_path):
         noise(index).save(tmp_path / f"{index}.png")
     model, processor = load_model(str(family_folders(name)), LoadingArguments(device="cpu"))
     pictures = PictureFolder(tmp_path)
-    index = find_index(pictures, model, processor, tmp_path / "indices")
+    table = find_table(pictures, model, processor, tmp_path / "indices")
     options = {"splitter": "paper", "batch_size": 2}
-    searcher = Searcher(model, processor, pictures, index, **options)
+    searcher = Searcher(model, processor, pictures, table, **options)
     searcher.update()
     assert searcher.status.problem is None
     found = searcher.search("a red boat. " * 200, None, 5)

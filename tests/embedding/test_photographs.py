@@ -3,7 +3,6 @@
 import json
 
 import torch
-from pyarrow import parquet
 
 import lotlip
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments
@@ -11,10 +10,10 @@ from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.embedding.table import EmbeddingTable
 from modeling_lotlip.evaluation.retrieval import embed_dataset
-from modeling_lotlip.search.index import find_index
 from modeling_lotlip.search.pictures import PictureFolder
-from modeling_lotlip.search.update import update_index
+from modeling_lotlip.search.update import find_table, update_table
 from tests.helpers import photographs
 from tests.helpers.embeddings import embed_images
 
@@ -26,16 +25,16 @@ def test_the_same_files_everywhere(model_dir, tmp_path, monkeypatch, caplog, cap
     model, processor = load_model(str(model_dir), InferenceArguments(device="cpu"))
     (expected,) = embed_images(model, processor, [photographs.make_picture()])
 
-    index = find_index(PictureFolder(folder), model, processor, tmp_path / "indices")
-    assert update_index(index, PictureFolder(folder), model, processor).new == len(seen) + len(named)
-    assert {name for name, _ in index.read_stamps()} == {*seen, *named} and set(index.unreadable) == set(named)
-    assert all("huge" not in name or "make it smaller" in error for name, error in index.unreadable.items())
+    table = find_table(PictureFolder(folder), model, processor, tmp_path / "indices")
+    assert update_table(table, PictureFolder(folder), model, processor).new == len(seen) + len(named)
+    assert {name for name, _ in table.read_signatures()} == {*seen, *named} and set(table.unreadable) == set(named)
+    assert all("huge" not in name or "make it smaller" in error for name, error in table.unreadable.items())
 
     with open(folder / "metadata.jsonl", "w") as file:
         for name in sorted({**seen, **named}):
             file.write(json.dumps({"file_name": name, "caption": name, "name": name}) + "\n")
     options = {"model": model_dir, "dataset_name": "imagefolder", "data_dir": folder, "eval_split": "train"}
-    options |= {"output_dir": tmp_path / "out", "only": "images", "id_column": "name", "device": "cpu"}
+    options |= {"output_dir": tmp_path / "out", "only": "images", "key_column": "name", "device": "cpu"}
     assert (
         lotlip.main(["embed", *(str(word) for name, value in options.items() for word in (f"--{name}", value))]) == 0
     )
@@ -43,8 +42,8 @@ def test_the_same_files_everywhere(model_dir, tmp_path, monkeypatch, caplog, cap
         f"{len(seen)} images, 0 short and 0 long captions; 0 captions were truncated, {len(named)} images could"
         in (capsys.readouterr().out)
     )
-    stored = parquet.read_table(next((tmp_path / "out").glob("*.parquet"))).to_pylist()
-    assert {row["id"] for row in stored} == set(seen)
+    stored = EmbeddingTable(tmp_path / "out")
+    assert {key for key, _ in stored.read_signatures()} == {*seen, *named} and set(stored.unreadable) == set(named)
 
     source = SourceArguments(dataset_name="imagefolder", data_dir=str(folder))
     rows = load_split(source, "train")
@@ -54,8 +53,8 @@ def test_the_same_files_everywhere(model_dir, tmp_path, monkeypatch, caplog, cap
     assert all(name in caplog.text for name in named)
 
     coloured = [name for name, image in seen.items() if image.getpixel((0, 0))[0] != image.getpixel((0, 0))[1]]
-    embeds = {"index": {name: index.embedding(name) for name in seen}}
-    embeds["embed"] = {row["id"]: torch.tensor(row["embedding"]) for row in stored}
+    embeds = {"index": {name: table.embedding(name) for name in seen}}
+    embeds["embed"] = {name: stored.embedding(name) for name in seen}
     embeds["evaluation"] = dict(zip(evaluated.captions["short"].texts, evaluated.image_embeds))
     for where, of_name in embeds.items():
         for name in coloured:
@@ -73,7 +72,7 @@ def test_what_a_folder_was_decoded_as_is_noted(model_dir, tmp_path, capsys):
         )
 
     embed()
-    assert json.loads((tmp_path / "out" / "settings.json").read_text())["exact_decoding"] is False
+    assert EmbeddingTable(tmp_path / "out").settings["exact_decoding"] is False
     embed("--exact_decoding")
     assert "exact_decoding = False, this run has True" in capsys.readouterr().err
 

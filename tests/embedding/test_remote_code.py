@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +17,6 @@ from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.families import get_padding, get_text_kwargs
 from modeling_lotlip.embedding.features import pooled, prepare_images
 from modeling_lotlip.embedding.models import load_model, text_limit
-from modeling_lotlip.embedding.store import read_embeddings
 from modeling_lotlip.evaluation.relevance import patch_relevance
 from tests.helpers import remote_code
 from tests.helpers.commands import run_command
@@ -117,9 +117,11 @@ def test_evaluated_and_embedded_as_by_hand(name, limit, by_hand, request, noise_
             assert results[f"{kind}_{metric}"] == pytest.approx(value), (kind, metric)
         assert (image_embeds @ image_embeds.t()).fill_diagonal_(0).max() < 1 - 1e-4
 
-    assert lotlip.main(["embed", *map(str, arguments), "--output_dir", str(tmp_path / "embeds")]) == 0
+    output = ["--output_dir", str(tmp_path / "embeds"), "--output_file", str(tmp_path / "embeds.npz")]
+    assert lotlip.main(["embed", *map(str, arguments), *output]) == 0
+    arrays = np.load(tmp_path / "embeds.npz")
     for kind, expected in (("image", image_embeds), ("long", text_embeds)):
-        stored = torch.cat(list(read_embeddings(tmp_path / "embeds", kind)))
+        stored = torch.from_numpy(arrays["embedding"][arrays["kind"] == kind])
         torch.testing.assert_close(stored, expected, rtol=0, atol=1e-5)
     loaded, processor = load_model(str(folder), LoadingArguments(device="cpu", trust_remote_code=True))
     torch.testing.assert_close(embed_corpus(loaded, processor, texts), text_embeds, rtol=0, atol=1e-5)

@@ -4,7 +4,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,10 @@ from transformers import BatchEncoding
 import lotlip
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding.arguments import KINDS
 from modeling_lotlip.embedding.batches import Batch, embed_corpus, embed_texts, make_batches, tokenize_and_count
+from modeling_lotlip.embedding.store import describe_missing
+from modeling_lotlip.embedding.table import EmbeddingTable
 from tests.conftest import WORDS
 from tests.helpers.commands import read_error
 
@@ -70,7 +72,7 @@ def refuse(model_dir, data_dir, tmp_path, capsys):
 
 def arguments(model_dir: Path, data_dir: Path, output_dir: Path, *options: object) -> list[str]:
     named = {"model_name_or_path": model_dir, "dataset_name": data_dir, "output_dir": output_dir, "device": "cpu"}
-    named |= {"batch_size": 3, "shard_size": 4, "tokens_per_batch": 64, "dataloader_num_workers": 0}
+    named |= {"batch_size": 3, "tokens_per_batch": 64, "dataloader_num_workers": 0}
     return [
         "embed",
         *(str(part) for name, value in named.items() for part in (f"--{name}", value)),
@@ -84,14 +86,14 @@ def environment() -> dict[str, str]:
 
 
 def read(folder: Path) -> list[dict]:
-    """The embeddings of all shards, one after the other."""
-    return [
-        row for path in sorted(folder.glob("embeddings-*.parquet")) for row in parquet.read_table(path).to_pylist()
-    ]
+    """The embeddings of a table, in the order of the data."""
+    columns = ["row", "key", "kind", "position", "truncated", "embedding"]
+    rows = [row for part in EmbeddingTable(folder).read(columns) for row in part.to_pylist()]
+    return sorted(rows, key=lambda row: (row["row"], KINDS.index(row["kind"]), row["position"]))
 
 
 def keys(rows: list[dict]) -> list[tuple]:
-    return [(row["id"], row["kind"], row["index"], row["truncated"]) for row in rows]
+    return [(row["key"], row["kind"], row["position"], row["truncated"]) for row in rows]
 
 
 def assert_same(rows: list[dict], expected: list[dict], atol: float = 1e-5) -> None:
@@ -108,7 +110,8 @@ def expected(model_dir, data_dir) -> list[dict]:
 
     def add(number: int, kind: str, index: int, features: torch.Tensor, truncated: bool) -> None:
         embedding = (features / features.norm()).tolist()
-        rows.append({"id": number, "kind": kind, "index": index, "truncated": truncated, "embedding": embedding})
+        row = {"row": number, "key": str(number), "kind": kind, "position": index}
+        rows.append({**row, "truncated": truncated, "embedding": embedding})
 
     with torch.no_grad():
         for number, row in enumerate(Dataset.load_from_disk(data_dir)):
@@ -132,19 +135,28 @@ def test_embeddings_equal_those_one_by_one(embed, expected, options, capsys):
     assert_same(rows, expected)
     num_truncated = sum(row["truncated"] for row in expected)
     assert 0 < num_truncated < len(expected) and f"{num_truncated} captions were truncated" in capsys.readouterr().out
-    assert len(list(folder.glob("*.parquet"))) == 6 and not list(folder.glob("*.partial"))
+    assert not list(folder.glob("*.partial")) and EmbeddingTable(folder).notes["num_rows"] == NUM_ROWS
 
 
-def test_ids_kinds_and_storage(embed, expected, data_dir):
+def test_keys_kinds_and_storage(embed, expected, data_dir):
     names = Dataset.load_from_disk(data_dir)["name"]
-    folder = embed("out", "--max_length", 30, "--id_column", "name", "--storage_dtype", "float16", "--only", "texts")
-    texts = [{**row, "id": names[row["id"]]} for row in expected if row["kind"] != "image"]
+    folder = embed("out", "--max_length", 30, "--key_column", "name", "--storage_dtype", "float16", "--only", "texts")
+    texts = [{**row, "key": names[row["row"]]} for row in expected if row["kind"] != "image"]
     assert_same(read(folder), texts, atol=1e-3)
-    assert str(parquet.read_schema(folder / "embeddings-000000.parquet").field("embedding").type) == (
-        "fixed_size_list<element: halffloat>[32]"
-    )
+    assert str(EmbeddingTable(folder).table.schema.field("embedding").type).startswith("fixed_size_list<item: half")
     images = [row for row in expected if row["kind"] == "image"]
-    assert_same(read(embed("images", "--only", "images", "--shard_size", 100)), images)
+    assert_same(read(embed("images", "--only", "images")), images)
+
+
+@pytest.mark.parametrize("streaming", [(), ("--streaming",)])
+def test_a_key_that_two_rows_have_is_refused(refuse, data_dir, tmp_path, streaming):
+    rows = Dataset.load_from_disk(data_dir)
+    names = ["same" if number in (4, 17) else name for number, name in enumerate(rows["name"])]
+    rows.remove_columns("name").add_column("name", names).to_parquet(tmp_path / "rows.parquet")
+    source = ("--dataset_name", "parquet", "--data_files", tmp_path / "rows.parquet", "--eval_split", "train")
+    told = "row 17 and one before it have" if streaming else "rows 4 and 17 have"
+    message = refuse("out", *source, *streaming, "--key_column", "name")
+    assert f"`--key_column name` must be different in all rows: {told} 'same'." in message
 
 
 def test_streamed_data(embed, expected, data_dir, tmp_path):
@@ -169,17 +181,17 @@ def test_a_folder_of_pictures_is_known_by_its_files(embed, tmp_path, capsys, mod
     for out, source in (
         ("one", ("--dataset_name", "pictures")),
         ("two", ("--dataset_name", "imagefolder", "--data_dir", tmp_path / "pictures")),
-        ("three", ("--dataset_name", "imagefolder", "--data_files", "pictures/**", "--id_column", "file_name")),
+        ("three", ("--dataset_name", "imagefolder", "--data_files", "pictures/**", "--key_column", "file_name")),
     ):
         folder = embed(out, *source, "--eval_split", "train", *only)
         prefix = "pictures/" if out == "three" else ""
-        found = {(row["id"], row["kind"]) for row in read(folder)}
+        found = {(row["key"], row["kind"]) for row in read(folder)}
         assert found == {(prefix + name, kind) for name in names for kind in kinds}
     capsys.readouterr()
     search = ("--embeddings", "two", "--model", str(model_dir), "--device", "cpu", "--kind", kinds[0])
-    assert lotlip.main(["search", *search, "a red boat"]) == 0
+    assert lotlip.main(["search", *search, "a red boat", "--all_copies"]) == 0
     printed = capsys.readouterr().out
-    assert all(f"id {name} " in printed for name in names)
+    assert all(f" {name}" in printed for name in names)
 
 
 def test_two_processes_equal_one(expected, model_dir, data_dir, tmp_path):
@@ -192,34 +204,38 @@ def test_two_processes_equal_one(expected, model_dir, data_dir, tmp_path):
 
 
 def test_a_killed_run_goes_on(expected, embed, model_dir, data_dir, tmp_path):
-    # many shards, of which the first is waited for; the process is killed while it makes others
-    options = ("--max_length", 30, "--shard_size", 1)
-    folder = tmp_path / "killed"
-    argv = ["-m", "lotlip", *arguments(model_dir, data_dir, folder, *options)]
-    process = subprocess.Popen([sys.executable, *argv], env=environment(), stderr=subprocess.DEVNULL)
-    while not list(folder.glob("*.parquet")):
-        assert process.poll() is None
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    survivors = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
-    assert 0 < len(survivors) < NUM_ROWS, "killed too late to show anything"
-
-    # as a kill in the middle of writing leaves it
-    (folder / f"embeddings-{NUM_ROWS - 1:06d}.parquet.partial").write_bytes(b"PAR1")
-    embed("killed", *options)
-    assert_same(read(folder), expected)
-    assert all(path.stat().st_mtime_ns == time for path, time in survivors.items()), "a whole shard was made again"
+    """Killed after the second of several writes: these rows stay as they are, and the others follow."""
+    code = (
+        "import os, signal, sys, lotlip\n"
+        "from modeling_lotlip.embedding import store, table\n"
+        "store.GROUP_SIZE, store.WRITE_SIZE, written = 4, 1, []\n"
+        "append = table.EmbeddingTable.append\n"
+        "def append_and_kill(self, rows):\n"
+        "    append(self, rows)\n"
+        "    written.append(rows)\n"
+        "    if len(written) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "table.EmbeddingTable.append = append_and_kill\n"
+        "lotlip.main(sys.argv[1:])\n"
+    )
+    argv = arguments(model_dir, data_dir, tmp_path / "killed", "--max_length", 30)
+    killed = subprocess.run([sys.executable, "-c", code, *argv], env=environment(), capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    survivors = read(tmp_path / "killed")
+    assert_same(survivors, [row for row in expected if row["row"] < 8])
+    assert len(describe_missing(EmbeddingTable(tmp_path / "killed"))) == 1
+    embed("killed", "--max_length", 30)
+    rows = read(tmp_path / "killed")
+    assert_same(rows, expected)
+    assert rows[: len(survivors)] == survivors and describe_missing(EmbeddingTable(tmp_path / "killed")) == []
 
 
 def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
     folder = embed("out", "--only", "images")
     message = refuse("out", "--only", "images", "--storage_dtype", "float16")
     assert "storage_dtype = 'float32', this run has 'float16'" in message
-    assert "holds embeddings with shard_size = 4" in refuse("out", "--only", "images", "--shard_size", 5)
-    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert "kinds = ['image'], this run has ['image', 'short', 'long']" in refuse("out")
+    before = read(folder)
     embed("out", "--only", "images", "--tokens_per_batch", 32)  # changes nothing that is computed
-    assert before == {path: path.read_bytes() for path in folder.iterdir()}
 
     # the same model in another folder, then other settings, weights and rows behind the same names
     other = tmp_path / "other"
@@ -227,27 +243,55 @@ def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
     processor.save_pretrained(other)
     model.save_pretrained(other)
     embed("out", "--only", "images", "--model_name_or_path", other)
-    assert before == {path: path.read_bytes() for path in folder.iterdir()}
     processor.tokenizer.model_max_length -= 1
     processor.save_pretrained(other)
     assert "with processor = " in refuse("out", "--only", "images", "--model_name_or_path", other)
     processor.tokenizer.model_max_length += 1
     processor.save_pretrained(other)
-    embed("moved", "--only", "images", "--model_name_or_path", other)
     with torch.no_grad():
         model.text_projection.weight[0, 0] += 1e-3
     model.save_pretrained(other)
-    assert "with weights = " in refuse("moved", "--only", "images", "--model_name_or_path", other)
+    assert "with weights = " in refuse("out", "--only", "images", "--model_name_or_path", other)
     Dataset.load_from_disk(data_dir).select(range(1, NUM_ROWS)).save_to_disk(tmp_path / "less")
-    settings = json.loads((folder / "settings.json").read_text()) | {"dataset_name": str(tmp_path / "less")}
-    (folder / "settings.json").write_text(json.dumps(settings))
-    assert "with data = " in refuse("out", "--only", "images", "--dataset_name", tmp_path / "less")
+    message = refuse("out", "--only", "images", "--dataset_name", tmp_path / "less")
+    assert f"with dataset_name = '{data_dir}', this run has '{tmp_path / 'less'}'" in message
+    # rows behind the same name
+    table = EmbeddingTable.create(tmp_path / "changed", 32, {**EmbeddingTable(folder).settings, "data": "other"})
+    assert "with data = 'other', this run has" in refuse("changed", "--only", "images")
+    assert read(folder) == before and read(table.folder) == []
+
+
+def test_two_runs_at_once_in_one_folder(expected, model_dir, data_dir, tmp_path):
+    """One of two runs with different models is refused, and nothing is mixed."""
+    other = tmp_path / "other"
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(other)
+    model = LotlipModel.from_pretrained(model_dir)
+    with torch.no_grad():
+        model.text_projection.weight[0, 0] += 1
+    model.save_pretrained(other)
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "lotlip", *arguments(name, data_dir, tmp_path / "out", "--max_length", 30)],
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in (model_dir, other)
+    ]
+    errors = [run.communicate()[1] for run in runs]
+    assert sorted(run.returncode for run in runs) == [0, 2], errors
+    (refused,) = (error.splitlines()[-1] for run, error in zip(runs, errors) if run.returncode == 2)
+    assert "holds embeddings with weights = " in refused
+    if EmbeddingTable(tmp_path / "out").notes["model_name_or_path"] == str(model_dir):
+        assert_same(read(tmp_path / "out"), expected)
+    else:
+        assert keys(read(tmp_path / "out")) == keys(expected)
 
 
 def test_says_what_it_cannot_embed(refuse):
-    assert "`--id_column id` is no column" in refuse("out", "--id_column", "id")
-    assert "must hold integers or strings; row 0 has []" in refuse("out", "--id_column", "caption")
-    assert "--shard_size must be at least 1, got 0" in refuse("out", "--shard_size", 0)
+    assert "`--key_column id` is no column" in refuse("out", "--key_column", "id")
+    assert "must hold integers or strings; row 0 has []" in refuse("out", "--key_column", "caption")
+    assert "must end in .parquet or .npz" in refuse("out", "--output_file", "vectors.csv")
 
 
 def test_bad_images_are_left_out_with_their_captions_and_named(embed, expected, data_dir, tmp_path, caplog, capsys):
@@ -258,19 +302,36 @@ def test_bad_images_are_left_out_with_their_captions_and_named(embed, expected, 
     for number in range(8, 12):  # all of a file
         rows[number]["image"] = None
     Dataset.from_list(rows, features=dataset.features).save_to_disk(tmp_path / "damaged")
-    options = ("--max_length", 30, "--dataset_name", tmp_path / "damaged", "--output_file", tmp_path / "counts.json")
+    options = ("--max_length", 30, "--dataset_name", tmp_path / "damaged")
     folder = embed("out", *options)
-    assert_same(read(folder), [row for row in expected if row["id"] not in (2, 5, 8, 9, 10, 11)])
+    assert_same(read(folder), [row for row in expected if row["row"] not in (2, 5, 8, 9, 10, 11)])
     assert "The image of row 2" in caplog.text and "The image of torn.png" in caplog.text
     assert "6 images could not be read" in capsys.readouterr().out
-    # a run that has nothing left to do counts them too, and begins no file anew
-    before = {path: path.read_bytes() for path in folder.iterdir()}
+    # a run that has nothing left to do counts them too
+    before = sorted(path.name for path in folder.rglob("data/*.lance"))
     embed("out", *options)
-    assert json.loads((tmp_path / "counts.json").read_text())["unreadable"] == 6
-    assert before == {path: path.read_bytes() for path in folder.iterdir()} and len(before) == 7
+    assert "6 images could not be read" in capsys.readouterr().out
+    assert before == sorted(path.name for path in folder.rglob("data/*.lance"))
     # texts alone need no images
     texts = embed("texts", *options, "--only", "texts")
     assert_same(read(texts), [row for row in expected if row["kind"] != "image"])
+
+
+def test_a_table_of_products_from_a_csv(embed, tmp_path, monkeypatch):
+    """Images and descriptions by stock number, with paths beside the file, in one command."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    lines = ["photo,description,sku"]
+    for number, scene in enumerate(load_scenes(5, seed=4)):
+        scene["image"].save(tmp_path / "photos" / f"{number}.png")
+        lines.append(f"photos/{number}.png,a red boat,A-{number}")
+    (tmp_path / "products.csv").write_text("\n".join(lines))
+    columns = ("--image_column", "photo", "--caption_column", "description", "--key_column", "sku")
+    source = ("--dataset_name", "csv", "--data_files", "products.csv", "--eval_split", "train")
+    folder = embed("out", *source, *columns, "--output_file", tmp_path / "vectors.parquet")
+    rows = parquet.read_table(tmp_path / "vectors.parquet").to_pylist()
+    expected = [(f"A-{number}", kind) for number in range(5) for kind in ("image", "short")]
+    assert [(row["key"], row["kind"]) for row in rows] == expected and len(EmbeddingTable(folder)) == 5
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 300, 2048])

@@ -15,10 +15,10 @@ from PIL import Image
 from modeling_lotlip import LotlipProcessor
 from modeling_lotlip.data.images import UnreadableImageError
 from modeling_lotlip.embedding.rows import Item, RowCollator, warn_of_unreadable
+from modeling_lotlip.embedding.store import TableReader
 from modeling_lotlip.embedding.workers import Workers, count_workers
-from modeling_lotlip.search.index import find_index
 from modeling_lotlip.search.pictures import PictureFolder
-from modeling_lotlip.search.update import update_index
+from modeling_lotlip.search.update import find_table, update_table
 from tests.conftest import ROOT
 
 
@@ -82,26 +82,27 @@ def test_errors_of_a_worker_come_through(processor):
             next(made)
 
 
-class FolderWithABomb(PictureFolder):
-    def read_file(self, name):
-        if name == "4.png" and multiprocessing.parent_process() is not None:
+class ReaderWithABomb(TableReader):
+    def __call__(self, info, row):
+        if info.key == "4.png" and multiprocessing.parent_process() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().read_file(name)
+        return super().__call__(info, row)
 
 
-def test_an_index_remembers_what_ended_a_process(model_dir, processor, tmp_path):
+def test_a_table_remembers_what_ended_a_process(model_dir, processor, tmp_path, monkeypatch):
     from modeling_lotlip import LotlipModel
 
     (tmp_path / "photos").mkdir()
     for number in range(9):
         Image.new("RGB", (40, 40), (20 * number, 0, 0)).save(tmp_path / "photos" / f"{number}.png")
-    model, pictures = LotlipModel.from_pretrained(model_dir).eval(), FolderWithABomb(tmp_path / "photos")
-    index = find_index(pictures, model, processor, tmp_path / "indices")
-    arguments = (index, pictures, model, processor, 2)
-    assert update_index(*arguments, num_workers=1).new == 9
-    assert sorted(name for name, _ in index.read_stamps()) == [f"{number}.png" for number in range(9)]
-    assert list(index.unreadable) == ["4.png"] and "ended the process" in index.unreadable["4.png"]
-    assert update_index(*arguments, num_workers=1) == (0, 0, 0)
+    monkeypatch.setattr("modeling_lotlip.search.update.TableReader", ReaderWithABomb)
+    model, pictures = LotlipModel.from_pretrained(model_dir).eval(), PictureFolder(tmp_path / "photos")
+    table = find_table(pictures, model, processor, tmp_path / "indices")
+    arguments = (table, pictures, model, processor, 2)
+    assert update_table(*arguments, num_workers=1).new == 9
+    assert sorted(name for name, _ in table.read_signatures()) == [f"{number}.png" for number in range(9)]
+    assert list(table.unreadable) == ["4.png"] and "ended the process" in table.unreadable["4.png"]
+    assert update_table(*arguments, num_workers=1) == (0, 0, 0)
 
 
 SCRIPT = """

@@ -81,6 +81,17 @@ def test_images(run):
     assert all(float(row["images a second"]) > 0 for row in table["rows"].values())
 
 
+def test_search(run, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without faiss
+    (table,) = run("search", "--num_vectors", 1000, "--width", 16, "--device", "cpu:0")
+    rows = table["rows"]
+    # the second device has an exact search of its own
+    assert "faiss is left out" in capsys.readouterr().out and list(rows) == ["table", "exact", "exact, cpu:0"]
+    assert rows["exact"]["recall@10"] == rows["exact, cpu:0"]["recall@10"] == 1 and rows["table"]["recall@10"] > 0.98
+    assert all(row["queries_a_second"] > 0 for row in rows.values())
+    assert rows["table"]["megabytes_on_disk"] > 0.03
+
+
 def test_serve(run):
     (table,) = run("serve", "--layers", 1, "--clients", 3, "--requests", 2, "--words", 4)
     assert table["title"] == "3 clients, 4 words" and list(table["rows"]) == ["together", "one after the other"]

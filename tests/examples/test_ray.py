@@ -1,6 +1,5 @@
 """`embed_on_ray.py` on this machine: the index is that of `lotlip search`, also where a worker is killed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 
 from examples.embed_on_ray import make_row, open_store
 from modeling_lotlip.data.scenes import make_scene
-from modeling_lotlip.search.index import Index, is_index
+from modeling_lotlip.embedding.table import EmbeddingTable, is_table
 from tests.helpers.commands import run_command
 
 
@@ -45,7 +44,7 @@ def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_pat
             index = None
             while index is None or len(index) == 0:
                 assert run.poll() is None, (tmp_path / "output.txt").read_text()
-                index = Index.open(tmp_path / "index") if is_index(tmp_path / "index") else None
+                index = EmbeddingTable(tmp_path / "index") if is_table(tmp_path / "index") else None
                 time.sleep(0.02)
             workers = find_workers(run)
             os.kill(workers[0].pid, signal.SIGKILL)
@@ -53,7 +52,7 @@ def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_pat
             assert run.wait(120) == 0, (tmp_path / "output.txt").read_text()
         finally:
             run.kill()
-    names = [name for name, _ in index.read_stamps()]
+    names = [name for name, _ in index.read_signatures()]
     assert len(names) == len(set(names)) == NUM_PICTURES + 1 and len(index) == NUM_PICTURES
     assert index.unreadable.keys() == {"broken.png"}
 
@@ -69,8 +68,11 @@ def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_pat
     (tmp_path / "other").mkdir()
     script[script.index("--photos") + 1] = str(tmp_path / "other")
     other = subprocess.run(script, env=environment, capture_output=True, text=True)
-    assert other.returncode == 1 and "holds the index of another folder or model" in other.stderr
-    assert json.loads((tmp_path / "index" / "settings.json").read_text())["source"] == str(photos)
+    assert other.returncode == 1 and "holds embeddings with source = " in other.stderr
+    (table,) = map(EmbeddingTable, (tmp_path / "own").iterdir())
+    columns = ["key", "size", "hash", "width", "height", "taken"]
+    rows = [{row["key"]: row for part in each.read(columns) for row in part.to_pylist()} for each in (index, table)]
+    assert rows[0] == rows[1] and index.settings["source"] == str(photos) and index.measured() == table.measured()
 
 
 def test_a_url_is_read_as_a_folder(tmp_path):

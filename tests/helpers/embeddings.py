@@ -1,10 +1,28 @@
 """Embeddings by the model alone, to compare with."""
 
+import json
+from pathlib import Path
+
 import torch
 from PIL import Image
+
+from modeling_lotlip.embedding.table import EmbeddingTable, Measurements
 
 
 def embed_images(model, processor, images: list[Image.Image]) -> torch.Tensor:
     """Normalised embeddings of images, one after another."""
     features = [model.get_image_features(**processor.image_processor(image, return_tensors="pt")) for image in images]
     return torch.nn.functional.normalize(torch.cat([each.pooler_output for each in features]), dim=-1).detach()
+
+
+def make_table(
+    folder: Path, embeds: torch.Tensor, keys: list[str] | None = None, dtype: str = "float32", **measured: float
+) -> EmbeddingTable:
+    """A table of images, which are called by their numbers if nothing else, as if something had been measured."""
+    table = EmbeddingTable.create(folder, embeds.shape[1], {"kinds": ["image"]}, dtype=dtype)
+    keys = keys or [f"{number:05}" for number in range(len(embeds))]
+    table.append([{"key": key, "embedding": embedding} for key, embedding in zip(keys, embeds)])
+    if measured:
+        noted = {"image": Measurements(**measured, num_rows=len(table))}
+        table.table.update_field_metadata({"path": "embedding", "metadata": {"measured": json.dumps(noted)}})
+    return table

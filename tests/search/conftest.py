@@ -7,9 +7,9 @@ import pytest
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.search.index import find_index
 from modeling_lotlip.search.pictures import PictureFolder
 from modeling_lotlip.search.searcher import Searcher
+from modeling_lotlip.search.update import find_table
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,11 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def open_folder(folder, model_and_processor, tmp_path):
-    """Makes a searcher of the folder, with an index that all of them share."""
+    """Makes a searcher of the folder, with a table that all of them share."""
 
     def open_searcher(**options) -> Searcher:
         pictures = PictureFolder(folder)
-        index = find_index(pictures, *model_and_processor, tmp_path / "indices")
-        return Searcher(*model_and_processor, pictures, index, batch_size=3, splitter="paper", **options)
+        table = find_table(pictures, *model_and_processor, tmp_path / "indices")
+        return Searcher(*model_and_processor, pictures, table, batch_size=3, splitter="paper", **options)
 
     return open_searcher

@@ -20,10 +20,10 @@ from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.network import listen
 from modeling_lotlip.search import guard, page
 from modeling_lotlip.search.arguments import PageArguments
-from modeling_lotlip.search.index import find_index
 from modeling_lotlip.search.logins import read_logins
 from modeling_lotlip.search.pictures import PictureFolder
 from modeling_lotlip.search.searcher import Searcher
+from modeling_lotlip.search.update import find_table
 
 
 SECRET = "the secret of this test"
@@ -71,8 +71,8 @@ def collection(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def searcher(collection, model_and_processor, tmp_path_factory) -> Searcher:
     pictures = PictureFolder(collection / "photos")
-    index = find_index(pictures, *model_and_processor, tmp_path_factory.mktemp("indices"))
-    searcher = Searcher(*model_and_processor, pictures, index)
+    table = find_table(pictures, *model_and_processor, tmp_path_factory.mktemp("indices"))
+    searcher = Searcher(*model_and_processor, pictures, table)
     searcher.update()
     return searcher
 

@@ -1,6 +1,5 @@
 """What is searched for, what is found, and how well it fits each sentence."""
 
-import json
 import random
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.search.filters import EVERYTHING, Filter
-from modeling_lotlip.search.index import Index, Levels
 from modeling_lotlip.search.query import (
     Query,
     QueryError,
@@ -17,13 +15,13 @@ from modeling_lotlip.search.query import (
     Sentence,
     embed_query,
     mark_limit,
-    search_index,
+    search_table,
 )
 from modeling_lotlip.search.rendering import format_results
 from modeling_lotlip.search.searcher import Answer
 from modeling_lotlip.sub_captions import join_sub_captions
 from tests.conftest import WORDS
-from tests.helpers.embeddings import embed_images
+from tests.helpers.embeddings import embed_images, make_table
 
 
 def test_words_that_the_model_does_not_know_are_named(model_and_processor):
@@ -77,15 +75,15 @@ def test_query_of_text_and_picture(model_and_processor):
         embed_query(model, processor, " \n. ")
 
 
-def test_similarities_with_sentences(model_and_processor):
+def test_similarities_with_sentences(model_and_processor, tmp_path):
     """Each sentence alone, also those that are beyond the limit of the whole text."""
     model, processor = model_and_processor
     embeds = embed_images(model, processor, [make_scene(6, number).draw() for number in range(30)])
-    index = Index.of_embeddings([str(number) for number in range(30)], embeds)
+    table = make_table(tmp_path, embeds, [str(number) for number in range(30)])
     parts = ["a red boat", "the ground is sand", "a house of blue", "a tree of photo"]
     # of the third one a word is read
     query = embed_query(model, processor, ". ".join(parts), max_length=12)
-    results = search_index(index, query, 30)
+    results = search_table(table, query, 30)
     assert [sentence.unread for sentence in query.sentences] == ["", "", "house of blue", "a tree of photo"]
 
     def similarities(texts: list[str]) -> torch.Tensor:
@@ -100,43 +98,36 @@ def test_similarities_with_sentences(model_and_processor):
         assert result.sentence_similarities == pytest.approx(alone[int(result.name)].tolist(), abs=1e-5)
 
 
-def with_levels(index: Index, line: float, copy: float) -> Index:
-    """An index that these levels are noted in."""
-    noted = {"path": "embedding", "metadata": {"levels": json.dumps(Levels(line, copy, len(index)))}}
-    index.table.update_field_metadata(noted)
-    return index
-
-
-def test_copies_are_one_result_with_all_of_them_in_it():
+def test_copies_are_one_result_with_all_of_them_in_it(tmp_path):
     """Twelve pictures around three directions; of those around the first there are so many that a search goes on."""
     generator = torch.manual_seed(0)
     centres = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1, 0.0], [0.1, 1.0, 0.0], [0.0, 0.1, 1.0]]), dim=-1)
     embeds = centres[[0] * 9 + [1] * 2 + [2]] + 0.01 * torch.randn(12, 3, generator=generator)
     embeds = torch.nn.functional.normalize(embeds, dim=-1)
     names = [f"{number:02}" for number in range(12)]
-    index = with_levels(Index.of_embeddings(names, embeds), line=0.5, copy=0.98)
+    table = make_table(tmp_path, embeds, names, score_threshold=0.5, copy_threshold=0.98)
     query = Query(torch.nn.functional.normalize(torch.tensor([1.0, 0.3, 0.1]), dim=0), [], torch.empty(0, 0))
-    results = search_index(index, query, 3)
+    results = search_table(table, query, 3)
     groups = [{result.name, *(copy.name for copy in result.copies)} for result in results]
     assert groups == [set(names[:9]), set(names[9:11]), {names[11]}]
-    expected = search_index(index, query, 12, are_copies_together=False)
+    expected = search_table(table, query, 12, are_copies_together=False)
     assert len(expected) == 12 and not any(result.copies for result in expected)
     first = [expected[0].name, *(copy.name for copy in results[0].copies)]
     assert first == [result.name for result in expected[:9]]
     assert [result.similarity for result in results] == pytest.approx(
         [next(hit.similarity for hit in expected if hit.name == result.name) for result in results]
     )
-    assert [result.name for result in search_index(index, query, 2)] == [result.name for result in results[:2]]
+    assert [result.name for result in search_table(table, query, 2)] == [result.name for result in results[:2]]
 
 
-def test_results_of_a_text_below_the_line_are_weak():
+def test_results_of_a_text_below_the_line_are_weak(tmp_path):
     embeds = torch.eye(4)
-    index = with_levels(Index.of_embeddings(list("abcd"), embeds), line=0.4, copy=1.0)
+    table = make_table(tmp_path / "measured", embeds, list("abcd"), score_threshold=0.4, copy_threshold=1.0)
     query = Query(torch.tensor([0.8, 0.5, 0.3, 0.1]), [], torch.empty(0, 0), is_text=True)
-    assert [result.is_weak for result in search_index(index, query, 4)] == [False, False, True, True]
-    assert not any(result.is_weak for result in search_index(index, query._replace(is_text=False), 4))
-    unmeasured = Index.of_embeddings(list("abcd"), embeds)
-    assert not any(result.is_weak or result.copies for result in search_index(unmeasured, query, 4))
+    assert [result.is_weak for result in search_table(table, query, 4)] == [False, False, True, True]
+    assert not any(result.is_weak for result in search_table(table, query._replace(is_text=False), 4))
+    unmeasured = make_table(tmp_path, embeds, list("abcd"))
+    assert not any(result.is_weak or result.copies for result in search_table(unmeasured, query, 4))
 
 
 def test_only_a_text_alone_has_a_line(model_and_processor):
@@ -147,10 +138,10 @@ def test_only_a_text_alone_has_a_line(model_and_processor):
     assert not embed_query(model, processor, "", image).is_text
 
 
-def test_sentences_are_scored_for_the_picture_that_stands_for_its_copies():
+def test_sentences_are_scored_for_the_picture_that_stands_for_its_copies(tmp_path):
     embeds = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.6, 0.8], [0.0, 1.0]]), dim=-1)
-    index = with_levels(Index.of_embeddings(list("abcd"), embeds), line=-1, copy=0.999)
+    table = make_table(tmp_path, embeds, list("abcd"), score_threshold=-1, copy_threshold=0.999)
     query = Query(torch.tensor([1.0, 0.0]), [Sentence("up", "")], torch.tensor([[0.0, 1.0]]), is_text=True)
-    found = {result.name: result.sentence_similarities for result in search_index(index, query, 4)}
+    found = {result.name: result.sentence_similarities for result in search_table(table, query, 4)}
     assert found == {"a": [0.0], "c": [pytest.approx(0.8)], "d": [1.0]}
-    assert [result.name for result in search_index(index, query, 4, Filter(folder="e"))] == []
+    assert [result.name for result in search_table(table, query, 4, Filter(folder="e"))] == []

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from modeling_lotlip.search.filters import EVERYTHING, Filter
-from modeling_lotlip.search.index import Index
 from modeling_lotlip.search.query import Copy, Query, Result, Sentence
 from modeling_lotlip.search.rendering import (
     NUM_OPEN_SENTENCES,
@@ -57,13 +56,26 @@ def read_page(page: str) -> Reader:
     return reader
 
 
+class Table:
+    """What `format_status` looks at in a table of one image."""
+
+    def __init__(self, *unreadable: str):
+        self.unreadable = dict.fromkeys(unreadable, "wrong")
+
+    def __len__(self) -> int:
+        return 1
+
+    def describe_search(self) -> str:
+        return ""
+
+
 def make_searcher(**fields) -> SimpleNamespace:
     """What `format_status` looks at."""
     defaults = {
         "status": Status(False, 0, 0, None),
-        "index": Index.of_embeddings(["1.png"], torch.ones(1, 4)),
+        "table": Table(),
         "changes": Changes(0, 0, 0),
-        "pictures": SimpleNamespace(place="photos", others=Counter(), closed_folders=set()),
+        "pictures": SimpleNamespace(place="photos", others=Counter(), closed_folders=set(), empty_folders=set()),
     }
     return SimpleNamespace(**(defaults | fields))
 
@@ -78,9 +90,9 @@ def make_pages() -> dict[str, tuple[str, int]]:
     sentences += [Sentence(HOSTILE, "")] * NUM_OPEN_SENTENCES
     query = Query(torch.ones(4), sentences, torch.ones(11, 4), [HOSTILE, HOSTILE])
     found = [Result(f"{HOSTILE}/{HOSTILE}", 0.5, [0.95] * len(sentences), False, [Copy(HOSTILE, 0.4)])]
-    unreadable = Index.of_embeddings(["1.png"], torch.ones(1, 4))
-    unreadable.write([{"name": name, "problem": "wrong"} for name in (HOSTILE, "a" + HOSTILE)])
-    closed = SimpleNamespace(place=HOSTILE, others=Counter({HOSTILE: 1}), closed_folders={HOSTILE})
+    unreadable = Table(HOSTILE, "a" + HOSTILE)
+    left_out = {"others": Counter({HOSTILE: 1}), "closed_folders": {HOSTILE}, "empty_folders": {HOSTILE}}
+    closed = SimpleNamespace(place=HOSTILE, **left_out)
     return {
         "results": (format_results(make_answer(query, found), lambda name: HOSTILE, 30), 2 + 12 + 2 + 12),
         "no picture": (format_results(make_answer(query, found), lambda name: None, 30), 2 + 12 + 2 + 12),
@@ -88,8 +100,8 @@ def make_pages() -> dict[str, tuple[str, int]]:
         "more": (format_more(make_answer(query, found), lambda name: HOSTILE)["cards"], 2 + 12),
         "message": (format_message(HOSTILE), 1),
         "labels": (format_labels([Label(HOSTILE, 0.5, 0.1)] * 2, True), 2),
-        "status": (format_status(make_searcher(index=unreadable, pictures=closed)), 1 + 2 + 2),
-        "problem": (format_status(make_searcher(status=Status(False, 0, 0, HOSTILE), pictures=closed)), 2 + 2),
+        "status": (format_status(make_searcher(table=unreadable, pictures=closed)), 1 + 2 + 3),
+        "problem": (format_status(make_searcher(status=Status(False, 0, 0, HOSTILE), pictures=closed)), 2 + 3),
     }
 
 

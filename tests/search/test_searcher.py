@@ -5,20 +5,20 @@ import shutil
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from PIL import Image
 
 import lotlip
 from modeling_lotlip.data.scenes import load_scenes, make_scene
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.embedding.table import EmbeddingTable
 from modeling_lotlip.search.arguments import PageArguments
 from modeling_lotlip.search.filters import Filter
-from modeling_lotlip.search.index import Index, find_index, load_embeddings
 from modeling_lotlip.search.pictures import PictureFolder, open_pictures
 from modeling_lotlip.search.query import QueryError
 from modeling_lotlip.search.rendering import format_results, format_status
 from modeling_lotlip.search.searcher import Searcher, Status
+from modeling_lotlip.search.update import find_table
 
 
 def test_two_programs_share_an_index(folder, open_folder):
@@ -28,10 +28,10 @@ def test_two_programs_share_an_index(folder, open_folder):
     make_scene(5, 30).draw().save(folder / "new.png")
     one.update()
     other.update()  # for which nothing is left to do
-    assert other.changes == (0, 0, 0) and len(other.index) == 11
-    with FileLock(one.index.folder / ".lock"):
+    assert other.changes == (0, 0, 0) and len(other.table) == 11
+    with one.table.writing():
         one.update()
-    assert "another program is indexing" in format_status(one) and "11 pictures of before" in format_status(one)
+    assert "is written by process" in format_status(one) and "11 pictures of before" in format_status(one)
 
     # an update that fails has dropped what is gone, and the page knows
     (folder / "0.png").unlink()
@@ -43,18 +43,18 @@ def test_two_programs_share_an_index(folder, open_folder):
 
         monkeypatch.setattr("modeling_lotlip.embedding.rows.embed_images", fail)
         one.update()
-        assert "the disk is gone" in format_status(one) and "0.png" not in one.index
+        assert "the disk is gone" in format_status(one) and "0.png" not in one.table
     one.update()
-    assert one.changes == (1, 0, 0) and len(one.index) == 11 and "11 pictures in" in format_status(one)
+    assert one.changes == (1, 0, 0) and len(one.table) == 11 and "11 pictures in" in format_status(one)
 
 
 def test_what_is_indexed_can_be_searched_meanwhile(folder, open_folder, monkeypatch):
-    monkeypatch.setattr("modeling_lotlip.search.update.WRITE_SIZE", 3)
+    monkeypatch.setattr("modeling_lotlip.embedding.store.WRITE_SIZE", 3)
     searcher = open_folder()
     seen, write = [], Status.__new__
 
     def note(cls, *values):
-        seen.append((len(searcher.index), *values[1:3]))
+        seen.append((len(searcher.table), *values[1:3]))
         return write(cls, *values)
 
     monkeypatch.setattr(Status, "__new__", note)
@@ -68,7 +68,7 @@ def test_what_is_indexed_can_be_searched_meanwhile(folder, open_folder, monkeypa
         make_scene(7, number).draw().save(folder / f"later {number:02}.png")
     seen.clear()
     searcher.update()
-    assert len({number for number, *_ in seen}) >= 3 and len(searcher.index) == 34
+    assert len({number for number, *_ in seen}) >= 3 and len(searcher.table) == 34
     make_scene(7, 30).draw().save(folder / "last.png")
     with pytest.MonkeyPatch.context() as broken:
 
@@ -170,19 +170,19 @@ def test_each_model_has_an_index_of_its_own(folder, open_folder, model_and_proce
     (folder / "2.png").unlink()
     again = open_folder()
     again.update()
-    assert again.changes == (0, 0, 1) and again.index.folder == searcher.index.folder
+    assert again.changes == (0, 0, 1) and again.table.folder == searcher.table.folder
     model, processor = model_and_processor
     in_bfloat16 = copy.deepcopy(model).bfloat16()
-    other = find_index(PictureFolder(folder), in_bfloat16, processor, tmp_path / "indices")
-    assert other.folder != searcher.index.folder and len(other) == 0
+    other = find_table(PictureFolder(folder), in_bfloat16, processor, tmp_path / "indices")
+    assert other.folder != searcher.table.folder and len(other) == 0
 
     # but one and the same model has one, wherever it lies
     model.save_pretrained(tmp_path / "moved")
     processor.save_pretrained(tmp_path / "moved")
     moved = load_model(str(tmp_path / "moved"), InferenceArguments(device="cpu"))
-    assert find_index(PictureFolder(folder), *moved, tmp_path / "indices").folder == searcher.index.folder
+    assert find_table(PictureFolder(folder), *moved, tmp_path / "indices").folder == searcher.table.folder
     moved[1].image_processor.image_mean = [0.1, 0.2, 0.3]
-    assert len(find_index(PictureFolder(folder), *moved, tmp_path / "indices")) == 0
+    assert len(find_table(PictureFolder(folder), *moved, tmp_path / "indices")) == 0
     with pytest.raises(ValueError, match="is no folder"):
         PictureFolder(tmp_path / "nothing")
 
@@ -192,22 +192,21 @@ def test_searcher_of_a_data_set(model_and_processor, tmp_path):
     scenes.save_to_disk(tmp_path / "data")
     scenes[11]["image"].save(tmp_path / "query.png")
     pictures = open_pictures(PageArguments(dataset_name=str(tmp_path / "data")))
-    index = find_index(pictures, *model_and_processor, tmp_path / "indices")
-    of_rows = Searcher(*model_and_processor, pictures, index)
+    table = find_table(pictures, *model_and_processor, tmp_path / "indices")
+    of_rows = Searcher(*model_and_processor, pictures, table)
     of_rows.update()
     assert of_rows.search("", str(tmp_path / "query.png"), 1).results[0].name == "11"
     of_rows.update()
-    assert of_rows.changes == (0, 0, 0) and len(of_rows.index) == 20
+    assert of_rows.changes == (0, 0, 0) and len(of_rows.table) == 20
     (tmp_path / "files").mkdir()
     for number in range(3):
         scenes[number]["image"].save(tmp_path / "files" / f"{number}.png")
     pictures = open_pictures(PageArguments(dataset_name="imagefolder", data_dir=str(tmp_path / "files")))
-    before = pictures.scan()
-    assert before == {name: pictures.stamp(name) for name in before}
+    table = find_table(pictures, *model_and_processor, tmp_path / "indices")
     scenes[9]["image"].resize((70, 70)).save(tmp_path / "files" / "1.png")
-    after = {name: pictures.stamp(name) for name in before}
-    assert [name for name in before if before[name] != after[name]] == ["1.png"] and after == pictures.scan()
-    assert pictures.place == "imagefolder" and pictures.source["data_dir"] == str(tmp_path / "files")
+    pictures = open_pictures(PageArguments(dataset_name="imagefolder", data_dir=str(tmp_path / "files")))
+    assert find_table(pictures, *model_and_processor, tmp_path / "indices").folder != table.folder
+    assert pictures.place == "imagefolder" and pictures.settings["source"]["data_dir"] == str(tmp_path / "files")
 
 
 def test_searcher_of_saved_embeddings(model_dir, model_and_processor, tmp_path):
@@ -215,12 +214,12 @@ def test_searcher_of_saved_embeddings(model_dir, model_and_processor, tmp_path):
     scenes.add_column("name", [f"scene {7 * number % 20}" for number in range(20)]).save_to_disk(tmp_path / "data")
     scenes[11]["image"].save(tmp_path / "query.png")
     named = {"model_name_or_path": model_dir, "dataset_name": tmp_path / "data", "output_dir": tmp_path / "embeddings"}
-    named |= {"device": "cpu", "id_column": "name"}
+    named |= {"device": "cpu", "key_column": "name"}
     argv = [str(part) for name, value in named.items() for part in (f"--{name}", value)]
     assert lotlip.main(["embed", *argv]) == 0
     pictures = open_pictures(PageArguments(embeddings_dir=tmp_path / "embeddings"))
-    index = load_embeddings(tmp_path / "embeddings")
-    saved = Searcher(*model_and_processor, pictures, index, is_kept=False)
+    table = EmbeddingTable(tmp_path / "embeddings")
+    saved = Searcher(*model_and_processor, pictures, table, is_kept=False)
     (result,) = saved.search("", str(tmp_path / "query.png"), 1).results
     assert result.name == f"scene {7 * 11 % 20}"
     assert saved.pictures.read(result.name).tobytes() == scenes[11]["image"].tobytes()
@@ -256,15 +255,15 @@ def test_pictures_of_the_page_are_made_once(folder, open_folder):
 def test_searcher_of_a_stored_index(folder, open_folder, model_and_processor):
     made = open_folder()
     made.update()
-    pictures = open_pictures(PageArguments(embeddings_dir=made.index.folder))
-    stored = Searcher(*model_and_processor, pictures, Index.open(made.index.folder), is_kept=False)
+    pictures = open_pictures(PageArguments(embeddings_dir=made.table.folder))
+    stored = Searcher(*model_and_processor, pictures, EmbeddingTable(made.table.folder), is_kept=False)
     assert stored.search("a boat", None, 3).results == made.search("a boat", None, 3).results
     assert stored.enlarge("more/3.jpg") == made.enlarge("more/3.jpg") and stored.thumbnail("1.png") is not None
     scenes = load_scenes(5, seed=5)
     scenes.save_to_disk(folder.parent / "data")
     source = PageArguments(dataset_name=str(folder.parent / "data"))
-    index = find_index(open_pictures(source), *model_and_processor, folder.parent / "indices")
-    of_rows = Searcher(*model_and_processor, open_pictures(source), index)
+    table = find_table(open_pictures(source), *model_and_processor, folder.parent / "indices")
+    of_rows = Searcher(*model_and_processor, open_pictures(source), table)
     of_rows.update()
-    pictures = open_pictures(PageArguments(embeddings_dir=index.folder))
-    assert pictures.read("3").tobytes() == scenes[3]["image"].tobytes() and "3" in Index.open(index.folder)
+    pictures = open_pictures(PageArguments(embeddings_dir=table.folder))
+    assert pictures.read("3").tobytes() == scenes[3]["image"].tobytes() and "3" in EmbeddingTable(table.folder)

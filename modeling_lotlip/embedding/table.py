@@ -1,0 +1,716 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Embeddings of images and captions on disk: a table of LanceDB, written, searched and exported in this file alone.
+
+Up to `NUM_EXACT` embeddings every similarity is computed. Above, an IVF_RQ index (cells of vectors, each a code of one
+bit per dimension) selects candidates, which are compared exactly. Its parameters are the smallest that reach
+`MIN_RECALL`, measured with images and with texts as queries.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from lancedb.index import Bitmap, BTree, IvfRq
+from pyarrow import parquet
+from transformers import PreTrainedModel, ProcessorMixin
+
+from ..output_folder import OutputFolder, atomic_write
+from .arguments import KINDS
+from .models import dtype_name, get_truncate_dim, hash_processor, hash_weights
+
+
+TABLE = "embeddings"
+# From this number of embeddings on the search is approximate
+NUM_EXACT = 50_000
+# The share of the exact first `RECALL_K` that the approximate search has to find
+MIN_RECALL, RECALL_K = 0.98, 10
+# Images that thresholds, and those that the recall is measured with
+NUM_SAMPLED, NUM_MEASURED = 500, 200
+# Cells that are searched, and candidates for each result that are compared exactly, in the order they are tried
+INDEX_PARAMETERS = ((20, 10), (30, 20), (40, 20), (60, 20), (80, 20), (120, 40), (160, 40), (320, 40), (640, 80))
+# The score threshold is the median of the best similarities of background texts, plus this times their lower spread
+SPREADS = 1.5
+# Copies are nearer than this share of the distance to the nearest other image, at this quantile of images
+COPY_DISTANCE, COPY_QUANTILE = 0.15, 0.75
+# The share of new embeddings after which thresholds and recall are measured again
+MUCH_NEW = 0.1
+# Older versions of the table are dropped; a younger one may still be read by another program
+KEPT_VERSIONS = timedelta(minutes=10)
+# Similarities that differ by less may be of equal vectors, computed in another order
+ROUNDING = 1e-6
+NUM_AT_ONCE = 1_000
+
+
+class Measurements(NamedTuple):
+    """
+    What is measured of the embeddings of one kind.
+
+    Args:
+        score_threshold (`float`):
+            Results of a text that are less similar to it are weak: texts that fit no image come as near.
+        copy_threshold (`float`):
+            Images that are at least as similar to each other are copies, or of one burst.
+        num_rows (`int`):
+            How many embeddings there were.
+        recall (`float`, *optional*, defaults to 1.0):
+            The share of the exact `RECALL_K` best that a search finds: the lower of that of images and of texts as
+            queries. 1 if the search is exact.
+        nprobes, refine_factor (`int`, *optional*):
+            Parameters of the index: cells that are searched, and candidates that are compared exactly for each result.
+    """
+
+    score_threshold: float
+    copy_threshold: float
+    num_rows: int
+    recall: float = 1.0
+    nprobes: int | None = None
+    refine_factor: int | None = None
+
+
+class Found(NamedTuple):
+    """
+    What a search has found, the most similar first.
+
+    Args:
+        keys (`list[str]`), positions (`list[int]`):
+            What was found: the key of the image, and of a caption its position in the column.
+        similarities (`torch.Tensor` of shape `(num_found,)`):
+            Cosine similarities with the query, in float32.
+        embeds (`torch.Tensor` of shape `(num_found, dim)`):
+            Normalised embeddings in float32.
+    """
+
+    keys: list[str]
+    positions: list[int]
+    similarities: torch.Tensor
+    embeds: torch.Tensor
+
+    def take(self, places: list[int]) -> "Found":
+        """Some of them, in this order."""
+        keys, positions = ([part[place] for place in places] for part in self[:2])
+        return Found(keys, positions, self.similarities[places], self.embeds[places])
+
+
+def make_schema(dim: int, dtype: str, settings: dict, notes: dict) -> pa.Schema:
+    """The columns of a table, with what its embeddings depend on as metadata."""
+    columns = {
+        "key": pa.string(),  # of the image: the path of a file, a column of a data set, or the number of the row
+        "kind": pa.string(),
+        "position": pa.int32(),  # of a caption in its column
+        "row": pa.int64(),  # of a data set
+        "truncated": pa.bool_(),  # whether a caption is longer than the limit
+        "size": pa.int64(),  # of the file, in bytes
+        "modified": pa.timestamp("ns"),  # UTC
+        "hash": pa.string(),  # of the file's bytes, BLAKE2b with 16 bytes
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "taken": pa.timestamp("s"),  # as the camera's clock said
+        "problem": pa.string(),  # why the image cannot be read; then there is no embedding
+        "embedding": pa.list_({"float16": pa.float16(), "float32": pa.float32()}[dtype], dim),
+    }
+    return pa.schema(columns, metadata={"settings": json.dumps(settings), "notes": json.dumps(notes)})
+
+
+def to_vectors(column: pa.Array | pa.ChunkedArray) -> torch.Tensor:
+    """A column of embeddings without nulls as a matrix (rows, dim) of vectors of length 1, in float32."""
+    vectors = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    values = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return torch.nn.functional.normalize(torch.from_numpy(values).reshape(-1, column.type.list_size), dim=-1)
+
+
+def model_settings(model: PreTrainedModel, processor: ProcessorMixin) -> dict[str, Any]:
+    """What embeddings depend on, whatever they are of. The code of a model from the Hub counts by its revision."""
+    has_code = type(model).__module__.startswith("transformers_modules")
+    return {
+        "weights": hash_weights(model),
+        "processor": hash_processor(processor),
+        "dtype": dtype_name(model),
+        "truncate_dim": get_truncate_dim(model),
+        "revision": getattr(model.config, "_commit_hash", None) if has_code else None,
+    }
+
+
+class EmbeddingTable:
+    """
+    Embeddings in a folder. Every question is answered from what is on disk then, whoever has written it.
+
+    Args:
+        folder (`Path`):
+            Where the table is.
+
+    Raises:
+        `ValueError`: if there is none.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from pathlib import Path
+    >>> from modeling_lotlip.embedding.table import EmbeddingTable
+
+    >>> table = EmbeddingTable.create(Path("embeddings"), dim=3, settings={"weights": "a hash"})
+    >>> table.append([{"key": key, "embedding": row} for key, row in zip(("sea", "wood", "town"), torch.eye(3))])
+    >>> table.search(torch.tensor([0.6, 0.8, 0.0]), k=2).keys
+    ['wood', 'sea']
+    ```"""
+
+    def __init__(self, folder: Path):
+        if not is_table(folder):
+            raise ValueError(f"{folder} holds no embeddings: make them with `lotlip embed --output_dir {folder}`.")
+        self.folder, self.table = folder, connect(folder).open_table(TABLE)
+        metadata = self.table.schema.metadata
+        self.settings, self.notes = (json.loads(metadata[name]) for name in (b"settings", b"notes"))
+        self.listed_folders = None, None
+
+    @classmethod
+    def create(
+        cls, folder: Path, dim: int, settings: dict, notes: dict | None = None, dtype: str = "float32"
+    ) -> "EmbeddingTable":
+        """
+        Creates the table of a folder, or opens that with the same settings.
+
+        Args:
+            folder (`Path`):
+                The folder.
+            dim (`int`):
+                Width of the embeddings.
+            settings (`dict`):
+                What the embeddings depend on and are of, compared whenever the table is opened: see
+                [`model_settings`]. `kinds`, if given, are the only ones that are stored.
+            notes (`dict`, *optional*):
+                What else is worth knowing, and not compared.
+            dtype (`str`, *optional*, defaults to `"float32"`):
+                How a number is stored: `"float32"` or `"float16"`.
+
+        Raises:
+            `ValueError`: if the table that is there has other settings.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = settings | {"storage_dtype": dtype}
+        if not is_table(folder):
+            try:
+                connect(folder).create_table(TABLE, schema=make_schema(dim, dtype, settings, notes or {}))
+            except ValueError:  # another process was faster
+                if not is_table(folder):
+                    raise
+        table = cls(folder)
+        table.check_settings(settings)
+        return table
+
+    def check_settings(self, settings: dict, remedy: str = "use the same settings, or name another folder") -> None:
+        """
+        Compares settings with those of the table, both in the form of JSON.
+
+        Raises:
+            `ValueError`: if some differ, with both values.
+        """
+        stored, settings = flatten(self.settings), flatten(json.loads(json.dumps(settings)))
+        changed = [name for name in settings if settings[name] != stored.get(name)]
+        if changed:
+            # a hash tells nothing where something else does
+            changed = [name for name in changed if name not in ("data", "weights", "processor")] or changed
+            told = ", ".join(f"{name} = {stored.get(name)!r}, this run has {settings[name]!r}" for name in changed)
+            raise ValueError(f"{self.folder} holds embeddings with {told}: {remedy}.")
+
+    def check_model(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+        """
+        Raises:
+            `ValueError`: if the embeddings are of another model, or were computed otherwise.
+        """
+        remedy = f"search with {self.notes.get('model_name_or_path', 'the same model')} as it was used"
+        self.check_settings(model_settings(model, processor), remedy)
+
+    def writing(self, wait: bool = False, argument: str = "output_dir") -> OutputFolder:
+        """A context in which this program alone writes, all of its processes: see [`OutputFolder`]."""
+        return OutputFolder(self.folder, content="embeddings", argument=argument, wait=wait)
+
+    @cached_property
+    def dim(self) -> int:
+        return self.table.schema.field("embedding").type.list_size
+
+    def condition(self, kind: str | None = "image", where: str | None = None) -> str:
+        """What LanceDB is asked for: embeddings of a kind for which an SQL condition holds."""
+        parts = ["problem IS NULL"]
+        if kind is not None and self.settings.get("kinds") != [kind]:
+            parts.append(f"kind = '{kind}'")
+        return " AND ".join([*parts, *([] if where is None else [where])])
+
+    def count(self, kind: str | None = "image", where: str | None = None) -> int:
+        """How many embeddings of a kind there are."""
+        return self.table.count_rows(self.condition(kind, where))
+
+    def __len__(self) -> int:
+        """How many images can be searched."""
+        return self.count()
+
+    def __contains__(self, key: str) -> bool:
+        return self.embedding(key) is not None
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """By key what is wrong with images that cannot be read."""
+        rows = self.table.search().where("problem IS NOT NULL").select(["key", "problem"]).to_arrow()
+        return dict(zip(rows["key"].to_pylist(), rows["problem"].to_pylist()))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers of embeddings of each kind, of truncated captions and of unreadable images."""
+        numbers = {kind: self.table.count_rows(f"problem IS NULL AND kind = '{kind}'") for kind in KINDS}
+        others = {"truncated": "truncated", "unreadable": "problem IS NOT NULL"}
+        return numbers | {name: self.table.count_rows(condition) for name, condition in others.items()}
+
+    @property
+    def folders(self) -> list[str]:
+        """All folders with images, and their parents, sorted."""
+        version = self.table.version
+        if self.listed_folders[0] != version:
+            parents = set()
+            for batch in self.read(["key"]):
+                parents |= {key.rpartition("/")[0] for key in batch["key"].to_pylist()}
+            for folder in list(parents):
+                while folder := folder.rpartition("/")[0]:
+                    parents.add(folder)
+            self.listed_folders = version, sorted(parents - {""})
+        return self.listed_folders[1]
+
+    def embedding(self, key: str) -> torch.Tensor | None:
+        """That of an image (dim,); None if there is none of the key."""
+        rows = self.find(key, ["embedding"])
+        return to_vectors(rows["embedding"])[0] if len(rows) else None
+
+    def row(self, key: str) -> int | None:
+        """The row of the data set that an image is in; None if there is none of the key."""
+        return next(iter(self.find(key, ["row"])["row"].to_pylist()), None)
+
+    def find(self, key: str, columns: list[str]) -> pa.Table:
+        """The row of an image, if there is one."""
+        where = self.condition("image", f"key = '{escape(key)}'")
+        return self.table.search().where(where).select(columns).limit(1).to_arrow()
+
+    def rows_done(self) -> set[int]:
+        """The rows of a data set that have been embedded."""
+        rows = self.table.search().select(["row"]).to_batches(100 * NUM_AT_ONCE)
+        return {row for batch in rows for row in batch["row"].unique().to_pylist()}
+
+    def read(self, columns: list[str], where: str | None = "problem IS NULL") -> Iterator[pa.RecordBatch]:
+        """Columns of the rows for which a condition holds, in parts and in the order they were written."""
+        yield from self.table.search().where(where or "true").select(columns).to_batches(NUM_AT_ONCE)
+
+    def read_signatures(self) -> Iterator[tuple[str, dict]]:
+        """All images with the signatures of their files, as they were when they were read."""
+        for batch in self.read(["key", "size", "modified"], None):
+            modified = batch["modified"].cast(pa.int64()).to_pylist()
+            for key, size, time in zip(batch["key"].to_pylist(), batch["size"].to_pylist(), modified):
+                yield key, {} if size is None else {"size": size, "modified": time}
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def append(self, rows: list[dict]) -> None:
+        """
+        Adds rows, which become visible at once: all or, after an error, none of them.
+
+        Args:
+            rows (`list[dict]`):
+                The columns of each row, as far as there is something in them; the embedding is a tensor (dim,). `kind`
+                is `"image"` and `position` 0 by default.
+
+        Raises:
+            `OSError`: if they cannot be written: the disk is full, say.
+        """
+        with self.as_os_error():
+            self.table.add(self.to_arrow(rows))
+
+    def upsert(self, rows: list[dict]) -> None:
+        """Adds images, or puts them in place of those with the same keys, as [`EmbeddingTable.append`] does."""
+        merge = self.table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
+        with self.as_os_error():
+            merge.execute(self.to_arrow(rows), on_bad_vectors="null")
+
+    @contextmanager
+    def as_os_error(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # of LanceDB, with all the places in its sources where it passed by
+            cause = str(error).splitlines()[0]
+            raise OSError(
+                f"The embeddings in {self.folder} cannot be read or written, and are as they were: {cause}"
+            ) from error
+
+    def to_arrow(self, rows: list[dict]) -> pa.Table:
+        schema = self.table.schema
+        columns = {name: [row.get(name) for row in rows] for name in schema.names}
+        columns["kind"] = [kind or "image" for kind in columns["kind"]]
+        columns["position"] = [position or 0 for position in columns["position"]]
+        is_null = [embedding is None for embedding in columns["embedding"]]
+        vectors = torch.stack([torch.zeros(self.dim) if row is None else row.float() for row in columns["embedding"]])
+        dtype = schema.field("embedding").type.value_type
+        values = pa.array(vectors.numpy().astype(dtype.to_pandas_dtype()).ravel())
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(values, self.dim, mask=pa.array(is_null))
+        return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+    def delete(self, keys: list[str]) -> None:
+        """Drops images."""
+        for start in range(0, len(keys), NUM_AT_ONCE):
+            named = ", ".join(f"'{escape(key)}'" for key in keys[start : start + NUM_AT_ONCE])
+            self.table.delete(f"key IN ({named})")
+
+    def optimize(self) -> None:
+        """Merges small files, and adds what is new to the indices."""
+        self.table.optimize(cleanup_older_than=KEPT_VERSIONS)
+
+    # ------------------------------------------------------------------------------------------------ search
+
+    def search(self, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None) -> Found:
+        """
+        The embeddings that are most similar to a query. Of equal ones that with the first key comes first.
+
+        Args:
+            query (`torch.Tensor` of shape `(dim,)`):
+                A normalised embedding.
+            k (`int`):
+                How many, at most.
+            kind (`str`, *optional*, defaults to `"image"`):
+                Which kind is searched.
+            where (`str`, *optional*):
+                An SQL condition. Fewer than `NUM_EXACT` for which it holds are searched exactly.
+
+        Raises:
+            `OSError`: if a part of the table cannot be read.
+        """
+        limit = 2 * k + 10
+        while True:
+            found = self.nearest(query, limit, kind, where)
+            similarities = found.similarities
+            is_cut = len(similarities) == limit and similarities[k - 1] - similarities[-1] <= ROUNDING
+            if not is_cut:
+                return found.take(list(range(min(k, len(similarities)))))
+            limit *= 4  # among as many equal ones others may come before
+
+    def nearest(self, query: torch.Tensor, limit: int, kind: str, where: str | None) -> Found:
+        """What LanceDB finds, with exact similarities and in their order."""
+        nearest = self.ask(query, limit, kind, where, self.parameters(kind))
+        if where is not None and self.count(kind, where) < NUM_EXACT:
+            nearest = nearest.bypass_vector_index()
+        with self.as_os_error():
+            rows = nearest.select(["key", "position", "embedding", "_distance"]).to_arrow()
+        keys, positions, embeds = rows["key"].to_pylist(), rows["position"].to_pylist(), to_vectors(rows["embedding"])
+        # in float64 those of equal vectors are equal, whatever stands beside them
+        similarities = (embeds.double() @ query.double().cpu()).float()
+        order = sorted(range(len(keys)), key=lambda row: (-similarities[row].item(), keys[row], positions[row]))
+        return Found(keys, positions, similarities, embeds).take(order)
+
+    def ask(self, query: torch.Tensor, limit: int, kind: str, where: str | None, parameters: tuple | None):
+        """The query of LanceDB; embeddings that are null are never found."""
+        nearest = self.table.search(query.float().cpu().numpy()).distance_type("cosine").limit(limit)
+        if where is not None or self.settings.get("kinds") != [kind]:
+            nearest = nearest.where(self.condition(kind, where), prefilter=True)
+        if parameters is not None:
+            nearest = nearest.nprobes(parameters[0]).refine_factor(parameters[1])
+        return nearest
+
+    @property
+    def has_index(self) -> bool:
+        """Whether the search is approximate."""
+        return any(index.columns == ["embedding"] for index in self.table.list_indices())
+
+    def parameters(self, kind: str) -> tuple[int, int] | None:
+        """The parameters of the index; None if the search is exact."""
+        if not self.has_index:
+            return None
+        measured = self.measured(kind)
+        is_measured = measured is not None and measured.nprobes is not None
+        return (measured.nprobes, measured.refine_factor) if is_measured else INDEX_PARAMETERS[-1]
+
+    def search_groups(self, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None) -> list[Found]:
+        """
+        As [`EmbeddingTable.search`], but embeddings that are nearly the same are one result. Copies of a result are
+        looked for among the first `2 * k + 10`, and where there is one all are found.
+
+        Returns:
+            `list[Found]`: at most `k` results, each with its copies behind it.
+        """
+        measured, limit = self.measured(kind), 2 * k + 10
+        if measured is None:
+            found = self.search(query, k, kind, where)
+            return [found.take([place]) for place in range(len(found.keys))]
+        while True:
+            found = self.search(query, limit, kind, where)
+            groups = group_copies(found.embeds, measured.copy_threshold, k)
+            has_all = len(found.keys) < limit
+            if len(groups) == k or has_all:
+                break
+            limit *= 2
+        results, seen = [], set()
+        for group in map(found.take, groups):
+            if len(group.keys) > 1 and not has_all:
+                near = self.search_copies(group, measured.copy_threshold, kind, where)
+                similarities = near.embeds @ query.float().cpu()
+                group = near._replace(similarities=similarities).take(similarities.argsort(descending=True).tolist())
+            # what is a copy of two results belongs to the first
+            rows = list(zip(group.keys, group.positions))
+            results.append(group.take([place for place, row in enumerate(rows) if row not in seen]))
+            seen.update(rows)
+        return results
+
+    def search_copies(self, group: Found, threshold: float, kind: str, where: str | None) -> Found:
+        """Everything that is as similar to the first of a group as a threshold."""
+        limit = 10 * len(group.keys)
+        while True:
+            near = self.search(group.embeds[0], limit, kind, where)
+            is_copy = near.similarities >= threshold - ROUNDING
+            if len(near.keys) < limit or not is_copy[-1]:
+                return near.take(is_copy.nonzero()[:, 0].tolist())
+            limit *= 4
+
+    # ------------------------------------------------------------------------------------------------ measuring
+
+    def measured(self, kind: str = "image") -> Measurements | None:
+        """What is measured of a kind; None before that."""
+        noted = (self.table.schema.field("embedding").metadata or {}).get(b"measured", b"{}")
+        values = json.loads(noted).get(kind)
+        return None if values is None else Measurements(*values)
+
+    def describe_search(self, kind: str = "image") -> str:
+        """How the search is, in words that go on "1 image in a place"; nothing if it is exact."""
+        if not self.has_index:
+            return ""
+        measured = self.measured(kind)
+        if measured is None or measured.nprobes is None:
+            return ", searched approximately"
+        return (
+            f", searched approximately: {measured.recall:.1%} of the first {RECALL_K} are those of exact search, for "
+            "texts and images as queries"
+        )
+
+    def due_kinds(self) -> list[str]:
+        """The kinds of which thresholds and recall are to be measured."""
+        has_index, due = self.has_index, []
+        for kind in self.settings.get("kinds", KINDS):
+            num_rows, measured = self.count(kind), self.measured(kind)
+            is_new = measured is None or abs(num_rows - measured.num_rows) > MUCH_NEW * measured.num_rows
+            if num_rows and (is_new or (measured.nprobes is None and (has_index or self.needs_index))):
+                due.append(kind)
+        return due
+
+    @property
+    def needs_index(self) -> bool:
+        return self.count(None) >= NUM_EXACT
+
+    def maintain(self, embed_background: Callable[[], torch.Tensor], announce: Callable[[], None] = lambda: None):
+        """
+        What is due after writing: small files are merged; after many new rows thresholds and recall are measured; many
+        rows get an index, and one that does not find enough any more is made anew.
+
+        Args:
+            embed_background (`Callable[[], torch.Tensor]`):
+                Embeds texts that fit no image, (num_texts, dim), if they are needed.
+            announce (`Callable[[], None]`, *optional*):
+                Called before an index is made or measured, which takes a while.
+        """
+        self.optimize()
+        due = self.due_kinds()
+        if not due:
+            return
+        is_new = self.needs_index and not self.has_index
+        if self.needs_index:
+            announce()
+        if is_new:
+            self.build_index()
+        background = embed_background().float().cpu()
+        least = min(self.measure(kind, background).recall for kind in due)
+        if least < MIN_RECALL and self.has_index and not is_new:
+            self.build_index()
+            for kind in due:
+                self.measure(kind, background)
+
+    def build_index(self) -> None:
+        """Makes the indices of embeddings, keys and kinds."""
+        self.table.create_index("embedding", config=IvfRq(distance_type="cosine"), replace=True)
+        self.table.create_index("key", config=BTree(), replace=True)
+        if self.settings.get("kinds") != ["image"]:
+            self.table.create_index("kind", config=Bitmap(), replace=True)
+
+    def sample(self, kind: str, num: int) -> torch.Tensor:
+        """Embeddings of a kind, at most `num`, drawn at random and always the same."""
+        rows = self.table.search().where(self.condition(kind)).select(["row"]).with_row_id(True).to_arrow()["_rowid"]
+        drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:num].sort().values
+        ids = rows.take(pa.array(drawn.numpy())).to_pylist()
+        return to_vectors(self.table.take_row_ids(ids).select(["embedding"]).to_arrow()["embedding"])
+
+    def measure(self, kind: str, background: torch.Tensor) -> Measurements:
+        """
+        Measures thresholds and recall, and keeps them with the table.
+
+        The score threshold is by texts that fit no image, or few of them: each has a most similar image all the same.
+        It is the median of these similarities plus `SPREADS` times its distance to their weaker sixth, which does not
+        change much if a third of the texts fits after all.
+
+        Copies are by the distance (1 less the cosine similarity) of images to the nearest other one: for one model
+        0.95 is the similarity of copies, for another that of any two images.
+
+        The recall is the lower of two: of images as queries, which do not count themselves, and of the texts.
+
+        Args:
+            kind (`str`):
+                What is measured.
+            background (`torch.Tensor` of shape `(num_texts, dim)`):
+                Normalised embeddings of texts that fit no image.
+        """
+        images, num_texts = self.sample(kind, NUM_SAMPLED), len(background)
+        queries, num_rows = torch.cat([background, images]), 0
+        tops, ids = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
+        rows = self.table.search().where(self.condition(kind)).select(["embedding"]).with_row_id(True)
+        for batch in rows.to_batches(10 * NUM_AT_ONCE):
+            vectors, new_ids = to_vectors(batch["embedding"]), torch.from_numpy(batch["_rowid"].to_numpy().astype(int))
+            tops = torch.cat([tops, queries @ vectors.t()], dim=1)
+            ids = torch.cat([ids, new_ids.expand(len(queries), -1)], dim=1)
+            tops, places = tops.topk(min(RECALL_K + 1, tops.shape[1]), dim=1)
+            ids, num_rows = ids.gather(1, places), num_rows + len(vectors)
+        median, spread = measure_tops(tops[:num_texts, 0])
+        # the most similar to an image is itself
+        distance = torch.quantile(1 - tops[num_texts:, :2][:, -1], COPY_QUANTILE).clamp(min=0).item()
+        measured = Measurements(median + SPREADS * spread, 1 - COPY_DISTANCE * distance, num_rows)
+        if self.has_index:
+            step = max(1, len(images) // NUM_MEASURED)
+            asked = [(query, exact[:RECALL_K], 0) for query, exact in zip(background, ids)]
+            asked += [(query, exact[1:], 1) for query, exact in zip(images[::step], ids[num_texts::step])]
+            measured = self.choose_parameters(kind, asked, num_texts, measured)
+        noted = json.loads((self.table.schema.field("embedding").metadata or {}).get(b"measured", b"{}"))
+        metadata = {"measured": json.dumps(noted | {kind: measured})}
+        self.table.update_field_metadata({"path": "embedding", "metadata": metadata})
+        return measured
+
+    def choose_parameters(self, kind: str, asked: list[tuple], num_texts: int, measured: Measurements) -> Measurements:
+        """The smallest parameters of the index that find enough, or else the largest, and the share that they find."""
+        for parameters in INDEX_PARAMETERS:
+            shares = []
+            for query, exact, num_self in asked:
+                rows = self.ask(query, 2 * RECALL_K + 10, kind, None, parameters).select(["_distance"])
+                found = rows.with_row_id(True).to_arrow()["_rowid"].to_pylist()[: len(exact) + num_self]
+                shares.append(len(set(exact.tolist()) & set(found)) / max(1, len(exact)))
+            texts, images = shares[:num_texts], shares[num_texts:]
+            recall = min(sum(texts) / len(texts), sum(images) / len(images))
+            if recall >= MIN_RECALL:
+                break
+        return measured._replace(recall=recall, nprobes=parameters[0], refine_factor=parameters[1])
+
+    # ------------------------------------------------------------------------------------------------ export
+
+    def export(self, path: Path) -> int:
+        """
+        Writes all embeddings to one file, in the order of the data set, then of the keys: images, short and long
+        captions.
+
+        Args:
+            path (`Path`):
+                A file that ends in `.parquet` (columns `key`, `kind`, `position`, `embedding`) or `.npz` (arrays of
+                these names, all in memory at once).
+
+        Returns:
+            `int`: how many embeddings it holds.
+        """
+        names = ["key", "kind", "position"]
+        rows = self.table.search().where(self.condition(None)).select(["row", *names]).with_row_id(True).to_arrow()
+        rows = rows.append_column("order", pc.index_in(rows["kind"], pa.array(KINDS)))
+        rows = rows.sort_by([(name, "ascending") for name in ("row", "key", "order", "position")])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as partial:
+            if path.suffix == ".npz":
+                arrays = {name: np.array(rows[name].to_pylist()) for name in names}
+                vectors = np.concatenate([to_numbers(part) for part in self.read_rows(rows["_rowid"])])
+                with open(partial, "wb") as file:
+                    np.savez(file, embedding=vectors, **arrays)
+            else:
+                column = pa.field("embedding", self.table.schema.field("embedding").type)
+                schema = pa.schema([*(rows.schema.field(name) for name in names), column])
+                with parquet.ParquetWriter(partial, schema) as writer:
+                    for start, part in zip(range(0, len(rows), NUM_AT_ONCE), self.read_rows(rows["_rowid"])):
+                        columns = rows.slice(start, len(part)).select(names).columns
+                        writer.write_table(pa.table([*columns, part], schema=schema))
+        return len(rows)
+
+    def read_rows(self, ids: pa.ChunkedArray) -> Iterator[pa.Array]:
+        """The embeddings of rows, in the order of LanceDB's numbers of them, in parts."""
+        for start in range(0, len(ids), NUM_AT_ONCE):
+            asked = ids.slice(start, NUM_AT_ONCE).combine_chunks()
+            rows = self.table.take_row_ids(asked.to_pylist()).select(["embedding"]).with_row_id().to_arrow()
+            yield rows["embedding"].combine_chunks().take(pc.index_in(asked, rows["_rowid"].combine_chunks()))
+
+
+def to_numbers(vectors: pa.FixedSizeListArray) -> np.ndarray:
+    """Embeddings as they are stored, (rows, dim)."""
+    return vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), -1)
+
+
+def measure_tops(tops: torch.Tensor) -> tuple[float, float]:
+    """
+    The median of similarities (num_texts,) and its distance to the weaker sixth, for a normal distribution about the
+    standard deviation.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.embedding.table import measure_tops
+
+    >>> measure_tops(torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 9.0, 9.0]))
+    (3.0, 2.0)
+    ```"""
+    sixth, median = torch.quantile(tops, torch.tensor([1 / 6, 1 / 2])).tolist()
+    return median, median - sixth
+
+
+def group_copies(embeds: torch.Tensor, threshold: float, k: int) -> list[list[int]]:
+    """
+    The rows of at most `k` groups of embeddings (rows, dim): each is of those that are as similar to its first one as
+    a threshold.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.embedding.table import group_copies
+
+    >>> group_copies(torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]]), threshold=0.9, k=2)
+    [[0], [1, 2]]
+    ```"""
+    groups, is_free = [], torch.ones(len(embeds), dtype=torch.bool)
+    while len(groups) < k and is_free.any():
+        first = int(is_free.int().argmax())
+        is_copy = is_free & (embeds @ embeds[first] >= threshold - ROUNDING)
+        is_copy[first] = True
+        groups.append(is_copy.nonzero()[:, 0].tolist())
+        is_free &= ~is_copy
+    return groups
+
+
+def flatten(settings: dict) -> dict:
+    """Settings with the arguments that name a data set beside the others."""
+    source = settings.get("source")
+    return {**settings, **source, "source": None} if isinstance(source, dict) else settings
+
+
+def escape(text: str) -> str:
+    """A text inside the quotation marks of SQL."""
+    return text.replace("'", "''")
+
+
+def connect(folder: Path) -> lancedb.DBConnection:
+    """The tables of a folder, each of which is looked at anew for every question."""
+    return lancedb.connect(folder, read_consistency_interval=timedelta(0))
+
+
+def is_table(folder: Path) -> bool:
+    """Whether there is a table of embeddings in a folder."""
+    return any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest"))
