@@ -328,12 +328,12 @@ def test_embeddings_are_searched_with_the_model_that_made_them(search, embedding
 def test_a_collection_that_is_not_complete_is_said(search, embeddings):
     """By the command, where the run that embeds was ended early."""
     copied = shutil.copytree(embeddings, Path("embeddings"))
-    table = EmbeddingTable(copied)
-    table.table.delete("row >= 8")
-    with pytest.raises(KeyboardInterrupt), table.writing():
-        raise KeyboardInterrupt
+    EmbeddingTable(copied).table.delete("row >= 8")
+    stored = json.loads((copied / "settings.json").read_text())
+    run = {"process": 1, "host": "h", "start": "2026-01-01", "command": "lotlip embed"}
+    (copied / "settings.json").write_text(json.dumps(stored | {"run": run}))
     status, _, err = search("--embeddings", "embeddings", "a house")
-    assert status == 0 and "embeddings is not complete, 8 of 12 rows are embedded: process " in err
+    assert status == 0 and "embeddings is not complete, 8 of 12 rows are embedded: process 1 on h since" in err
 
 
 def test_an_index_is_searched_as_it_is(search, model_dir, capsys):
