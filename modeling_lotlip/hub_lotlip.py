@@ -24,7 +24,7 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 from huggingface_hub.utils import httpx
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import configuration_utils, image_processing_backends, modeling_utils, processing_utils
 from transformers import tokenization_utils_tokenizers as tokenization_utils
 from transformers.image_processing_utils import BatchFeature
@@ -134,7 +134,7 @@ class PreTrainedConfig(LoadingMixin, configuration_utils.PreTrainedConfig):
         for name, value in values.items():
             sides = value if isinstance(value, (list, tuple)) else (value, value)
             if len(sides) != 2:
-                raise ValueError(f"`{name}` ({value}) must be a number or a pair.")
+                raise ValueError(f"`{name}` ({value}) must be a number, or a pair for height and width.")
             if min(sides) < 1:
                 raise ValueError(f"`{name}` ({value}) must be positive.")
         if getattr(self, "num_hidden_layers", 0) < 0:
@@ -210,6 +210,9 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
     """
 
     def __init__(self, *args, model_max_length: int | float, **kwargs):
+        for name in ("unk_token", "sep_token", "cls_token", "pad_token", "mask_token"):
+            if not isinstance(kwargs[name], (str, AddedToken)) or not str(kwargs[name]):
+                raise ValueError(f"`{name}` must be a token, got {kwargs[name]!r}.")
         words = self._tokenizer.get_vocab(with_added_tokens=False)
         if str(kwargs["unk_token"]) not in words:
             raise ValueError(f"The vocabulary of {len(words)} words lacks the `unk_token` {kwargs['unk_token']!r}.")
@@ -260,6 +263,9 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
     @classmethod
     def _from_pretrained(cls, resolved_vocab_files: dict[str, str], *args, **kwargs):
         """Takes a limit from a folder of a LoTLIP tokenizer only: a BERT's 512 says nothing of LoTLIP's context."""
+        for file in ("tokenizer_file", "vocab_file"):
+            if resolved_vocab_files.get(file) is not None:
+                read_tokenizer_file(resolved_vocab_files[file])
         config_file = resolved_vocab_files.get("tokenizer_config_file")
         config = Path(config_file).read_bytes() if config_file is not None else b""
         if f'"tokenizer_class": "{cls.__name__}"'.encode() not in config:
