@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data import caption_files
-from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments, SourceArguments
+from modeling_lotlip.data.arguments import CaptionArguments, CaptionFileArguments
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
-from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
@@ -245,45 +244,6 @@ def test_shards_train_with_long_captions_from_elsewhere(train, scenes, tmp_path,
     resumed = train("resumed", **options, max_train_steps=6, resume_from_checkpoint="latest")
     weights, expected = load_file(resumed / "model.safetensors"), load_file(folder / "model.safetensors")
     assert all((weights[name] == expected[name]).all() for name in expected)
-
-
-def test_damaged_shards(train, scenes, tmp_path, caplog):
-    """A member that is no text or JSON makes its sample a bad one; a shard that was cut off is an error."""
-    write_shards(tmp_path / "shards", scenes, num_shards=2)
-    shard = tmp_path / "shards" / "00001.tar"
-    content = shard.read_bytes()
-    shard.write_bytes(content.replace(scenes[7]["caption"].encode(), b"\xe9" * len(scenes[7]["caption"]), 1))
-    build_tokenizer(scenes, open_reader(scenes.column_names)).save_pretrained(tmp_path / "tokenizer")
-    options = {"dataset_name": "webdataset", "data_files": tmp_path / "shards" / "*.tar", "streaming": True}
-    options |= {"image_column": "png", "caption_column": "txt", "eval_split": "train", "max_eval_samples": 4}
-    options |= {"tokenizer_name": tmp_path / "tokenizer", "max_train_samples": None, "max_train_steps": 3}
-    train("run", **options, max_bad_fraction=0.1)
-    assert "('000000007') has no caption" in caplog.text and "left out: 1, no caption (such as" in caplog.text
-    shard.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="1 of 2 shards lack the end of a tar file, such as .*00001.tar"):
-        train("other", **options)
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_sources_come_in_proportion_to_their_weights(scenes, tmp_path, streaming):
-    write_shards(tmp_path / "a", scenes.select(range(20)), num_shards=2)
-    write_shards(tmp_path / "b", scenes.select(range(20, 24)), num_shards=2, offset=20)
-    files = [str(tmp_path / "a" / "*.tar"), str(tmp_path / "b" / "*.tar")]
-    source = SourceArguments("webdataset", data_files=files, image_column="png", streaming=streaming)
-    mixed = load_split(source, "train", weights=[1.0, 3.0], seed=0)
-    keys = [int(row["__key__"]) for row in mixed]
-    assert set(keys) == set(range(24)), "every row of every source comes"
-    share = sum(key >= 20 for key in keys) / len(keys)
-    assert 0.6 < share < 0.9, share
-    if not streaming:
-        assert load_dataset("webdataset", data_files=files, split="train").num_rows == 24
-        return
-    orders = []
-    for epoch in (0, 1, 0):
-        shuffled = mixed.shuffle(seed=0, buffer_size=8)
-        shuffled.set_epoch(epoch)
-        orders.append([int(row["__key__"]) for row in shuffled])
-    assert orders[0] == orders[2] != orders[1] and set(orders[1]) == set(range(24))
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])

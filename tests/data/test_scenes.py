@@ -1,19 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the embedded data set: what is said of a picture is in the picture."""
 
-import itertools
 import os
 import re
 import subprocess
@@ -69,17 +57,6 @@ def has_colour(pixels: np.ndarray, colour, light: np.ndarray) -> np.ndarray:
     return np.abs(pixels - np.array(colour) * light[..., None]).max(-1) <= 3
 
 
-def colour_distance(first, second) -> float:
-    """The Euclidean distance in RGB, weighted by the mean red ("redmean", 0 to 765)."""
-    red_mean = (first[0] + second[0]) / 2
-    weights = (2 + red_mean / 256, 4, 2 + (255 - red_mean) / 256)
-    return sum(weight * (a - b) ** 2 for weight, a, b in zip(weights, first, second)) ** 0.5
-
-
-def shaded(colour) -> tuple[float, ...]:
-    return tuple(scenes.DARKEST * value for value in colour)
-
-
 def test_a_scene_depends_on_seed_and_index_only():
     """In other processes, with other hash seeds, imported as the example scripts import it, without network."""
     code = (
@@ -113,12 +90,6 @@ def test_texts_are_pinned():
         "Everything lies on snow. The west has a big red arrow. Five things are around it. A big blue ball is "
         "in the southeast. The light comes from the right. In the north is a small purple bow."
     )
-
-
-def test_series_share_no_scene():
-    first, second = ({(scene.salient, scene.others) for scene in series} for series in SERIES)
-    assert len(first) == len(second) == 384
-    assert not first & second
 
 
 def test_what_is_said_is_in_the_picture():
@@ -157,17 +128,6 @@ def test_what_is_said_is_in_the_picture():
         assert has_colour(pixels, scenes.COLOURS[colour], light)[18:46, 18:46].sum() >= 100
 
 
-@pytest.mark.parametrize("group", ["SALIENT", "OTHER"])
-def test_shapes_differ_and_fill_their_square(group):
-    shapes, sides = getattr(scenes, f"{group}_SHAPES"), getattr(scenes, f"{group}_SIDES")
-    for side in sides.values() if isinstance(sides, dict) else sides:
-        masks = [np.asarray(scenes._shape_mask(kind, side)) / 255 for kind in shapes]
-        for first, second in itertools.combinations(masks, 2):
-            assert np.abs(first - second).mean() > 0.08
-        for mask in masks:
-            assert mask.any(0).sum() >= side - 1 or mask.any(1).sum() >= side - 1
-
-
 def test_nothing_overlaps_and_nothing_touches():
     for scene in SAMPLE:
         count = np.zeros((64, 64), dtype=int)
@@ -178,20 +138,6 @@ def test_nothing_overlaps_and_nothing_touches():
         assert count.max() == 1
 
 
-def test_no_invisible_pair():
-    """Whatever stands on a ground is seen, at the dark side too, and colours of different names look different."""
-    for ground in scenes.GROUNDS.values():
-        dark_ground = shaded(ground)
-        for colour in scenes.COLOURS.values():
-            assert colour_distance(shaded(colour), dark_ground) >= 150
-        for frame in scenes.FRAMES.values():
-            # No light of the scene falls on the frame.
-            assert min(colour_distance(frame, ground), colour_distance(frame, dark_ground)) >= 120
-    for names, minimum in ((scenes.COLOURS, 150), (scenes.FRAMES, 150), (scenes.GROUNDS, 70)):
-        for first, second in itertools.combinations(names.values(), 2):
-            assert colour_distance(first, second) >= minimum
-
-
 def test_long_captions_tell_scenes_of_one_short_caption_apart():
     by_caption = {}
     for scene in SAMPLE:
@@ -200,14 +146,6 @@ def test_long_captions_tell_scenes_of_one_short_caption_apart():
     assert len(by_caption) >= 120
     for same in by_caption.values():
         assert len({frozenset(scene.sub_captions) for scene in same}) == len(same) == 6
-
-
-def test_sub_captions_are_shuffled():
-    for word in ("frame", "things"):
-        positions = {
-            place for scene in SAMPLE for place, text in enumerate(scene.sub_captions) if word in text.split()
-        }
-        assert positions == set(range(12))
 
 
 def test_dataset_columns_and_values():
