@@ -23,7 +23,7 @@ from .arguments import ObjectiveArguments
 logger = logging.getLogger(__name__)
 
 # Why samples are left out; the second is not bad: rules reject a caption, or a captioner failed
-NO_CAPTION, NO_SIDE_CAPTION = "no caption", "no caption in the caption files"
+NO_CAPTION, NO_FILE_CAPTION = "no caption", "no caption in the caption files"
 
 # A training of which none of the first N hard negatives can be made, or rows has captions in caption files, ends
 NUM_AWAITED = 1000
@@ -180,7 +180,7 @@ class CaptionedImages(Dataset):
             with_captions = self.captions[index] if row is None else row
             short_caption, long_captions, sample["unmatched"] = self.draw_captions(index, epoch, with_captions)
             if not any([short_caption, *long_captions]):
-                reason = NO_CAPTION if sample["unmatched"] is None else NO_SIDE_CAPTION
+                reason = NO_CAPTION if sample["unmatched"] is None else NO_FILE_CAPTION
                 return {**sample, "bad": (reason, f"{self.name(index, row)} has {reason}")}
             if not has_features:
                 image = self.load_image(index, row)
@@ -311,7 +311,7 @@ class SampleCounts:
         """
         cause, detail = bad or (None, None)
         self.rows.count(name, cause, unmatched)
-        if cause == NO_SIDE_CAPTION:
+        if cause == NO_FILE_CAPTION:
             return
         self.bad_in_a_row = 0 if cause is None else self.bad_in_a_row + 1
         if cause is None:
@@ -321,7 +321,7 @@ class SampleCounts:
             raise ValueError(
                 f"{self.bad_in_a_row} samples in a row are bad (`--max_bad_in_a_row`), the last: {detail}."
             )
-        causes = {reason: count for reason, count in self.rows.left_out.items() if reason != NO_SIDE_CAPTION}
+        causes = {reason: count for reason, count in self.rows.left_out.items() if reason != NO_FILE_CAPTION}
         num_bad, num_seen = sum(causes.values()), self.rows.num_rows
         if num_bad > self.max_bad_fraction * max(num_seen, self.num_samples):
             raise ValueError(

@@ -57,8 +57,8 @@ def test_published_captions_train(command, tmp_path, monkeypatch, capfd):
     words = shlex.split(command.replace("google-bert/bert-base-uncased", "bert"))
     name = re.search(r"outputs/(\w+)", command)[1]
     rows = write_shard(Path(name, "00000.tar"), 0) + write_shard(Path(f"{name}_held_back", "00000.tar"), 100)
-    key = words[words.index("--side_key_column") + 1]
-    with open(words[words.index("--side_files") + 1], "w", newline="", encoding="utf-8") as file:
+    key = words[words.index("--file_key_column") + 1]
+    with open(words[words.index("--caption_files") + 1], "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [key, *HEADER[1:]])
         writer.writeheader()
         writer.writerows({key: row.pop("url"), **row} for row in rows)
@@ -68,4 +68,4 @@ def test_published_captions_train(command, tmp_path, monkeypatch, capfd):
     # three long captions of each, of which equal ones are one text
     assert results["long_num_images"] == results["short_num_images"] == 4 and results["long_num_captions"] == 4
     measured = Path("outputs", name, "metrics.jsonl").read_text()
-    assert '"loss_corner_2"' in measured and "have no captions in `--side_files`" not in capfd.readouterr().err
+    assert '"loss_corner_2"' in measured and "have no captions in `--caption_files`" not in capfd.readouterr().err

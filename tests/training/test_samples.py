@@ -21,7 +21,7 @@ from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import StreamBatchSampler
 from modeling_lotlip.training.image_processors import find_image_size
 from modeling_lotlip.training.models import build_tokenizer
-from modeling_lotlip.training.samples import NO_SIDE_CAPTION, CaptionedImages, SampleCollator, SampleCounts
+from modeling_lotlip.training.samples import NO_FILE_CAPTION, CaptionedImages, SampleCollator, SampleCounts
 from tests.conftest import launch
 
 
@@ -197,13 +197,13 @@ def count_samples(counts: SampleCounts, *causes: str | None) -> None:
 def test_too_many_bad_samples_end_the_run():
     bad = "unreadable image"
     counts = SampleCounts(max_bad_fraction=0.1, max_bad_in_a_row=100, num_samples=30)
-    count_samples(counts, None, bad, NO_SIDE_CAPTION, bad, bad)
+    count_samples(counts, None, bad, NO_FILE_CAPTION, bad, bad)
     with pytest.raises(ValueError, match="4 of 6 samples are bad.*{'unreadable image': 4}.*row 3"):
         count_samples(counts, bad)
     counts = SampleCounts(max_bad_fraction=1.0, max_bad_in_a_row=3)
     count_samples(counts, *5 * [bad, bad, None])
     with pytest.raises(ValueError, match="3 samples in a row are bad"):
-        count_samples(counts, bad, NO_SIDE_CAPTION, bad, bad)
+        count_samples(counts, bad, NO_FILE_CAPTION, bad, bad)
 
 
 def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
