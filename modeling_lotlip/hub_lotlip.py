@@ -156,7 +156,8 @@ class PreTrainedModel(LoadingMixin, modeling_utils.PreTrainedModel):
             # a class remembers one Auto class only, and a configuration the code that it was loaded with
             auto_classes = ("AutoModel", "AutoModelForZeroShotImageClassification")[: 1 + is_dual_encoder]
             self.config.auto_map = dict.fromkeys(auto_classes, name_code(self))
-        for tower in (self.text_model, self.vision_model) if is_dual_encoder else ():
+        towers = (self.text_model, self.vision_model) if is_dual_encoder else ()
+        for tower in (tower for tower in towers if type(tower).__module__ != "__main__"):
             tower.config.auto_map = {"AutoConfig": name_code(tower.config), "AutoModel": name_code(tower)}
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
