@@ -3,6 +3,7 @@
 """Captions in files beside the images, found by a key of the image."""
 
 import os
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.constants import HF_HOME
 
+from .folder import describe_failure
 from .rows import read_captions
 
 
@@ -84,10 +86,9 @@ class CaptionFiles:
         options = {"converters": {key_column: str}} if builder == "csv" else {}  # 000123 is not 123
         try:
             rows = load_dataset(builder, data_files=files, split="train", cache_dir=cache_dir, **options)
-        except (DatasetGenerationError, FileNotFoundError, StopIteration) as error:
-            raise ValueError(
-                f"`--caption_files {' '.join(files)}` cannot be read: {str(error) or 'no rows'}."
-            ) from error
+        except (DatasetGenerationError, FileNotFoundError, UnicodeDecodeError, StopIteration) as error:
+            cause = describe_failure(error, (name for pattern in files for name in glob(pattern)))
+            raise ValueError(f"`--caption_files {' '.join(files)}` cannot be read: {cause}") from error
         missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
         if missing:
             raise ValueError(

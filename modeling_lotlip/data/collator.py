@@ -44,10 +44,10 @@ def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:
     rows = dataset.select_columns(reader.text_columns)
     kept = [number for number, row in enumerate(rows) if any(draw_captions(reader, row))]
     if len(kept) < len(dataset):
-        told = f"{len(dataset) - len(kept)} of {len(dataset)} images have no caption"
+        message = f"{len(dataset) - len(kept)} of {len(dataset)} images have no caption"
         if not kept:
-            raise ValueError(f"{told}: name the columns with `--caption_column` and `--long_captions_column`.")
-        logger.warning(f"{told} and are left out.")
+            raise ValueError(f"{message}: name the columns with `--caption_column` and `--long_captions_column`.")
+        logger.warning(f"{message} and are left out.")
     return dataset.select(kept)
 
 

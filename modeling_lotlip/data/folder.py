@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ logger = logging.get_logger(__name__)
 
 TABLE_ENDINGS = (".parquet", ".arrow", ".csv", ".jsonl", ".json", ".tar")
 # Top-level folders of these names are splits if every image is in one of them
-SPLIT_FOLDERS = ("train", "validation", "test")
+SPLIT_FOLDERS = ("train", "validation", "val", "test")
 
 
 class FolderScan(NamedTuple):
@@ -100,8 +101,8 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
     """
     The files of a folder that `datasets` reads as images, by split: images, metadata and zip archives. By itself it
     takes words in names, such as those of `train_station.png` and `beach_test.png`, for splits, and leaves out all
-    other files; here top-level folders `train`, `validation` and `test` are splits if everything is in them, else all
-    files are one split. What is left out, or is no split but looks like one, is said in a warning.
+    other files. Here top-level folders `train`, `validation`, `val` and `test` are splits if everything is in them;
+    else all files are one split. What is left out, or is no split but looks like one, is said in a warning.
 
     Args:
         folder (`str` or `Path`):
@@ -125,10 +126,10 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
     )
     if num_images <= num_tables:
         return DataFilesDict()
-    told = [f"{count} {reason}" for reason, count in scan.left_out.items()]
-    told += [f"the folder {name}, which may not be read" for name in sorted(scan.closed_folders)]
-    if told:
-        logger.warning_once(f"Of {folder} files are left out: {', '.join(told)}.")
+    left_out = [f"{count} {reason}" for reason, count in scan.left_out.items()]
+    left_out += [f"the folder {name}, which may not be read" for name in sorted(scan.closed_folders)]
+    if left_out:
+        logger.warning_once(f"Of {folder} files are left out: {', '.join(left_out)}.")
     parts = {name: Path(name).parts[0] if os.sep in name else None for name in names}
     splits = [split for split in SPLIT_FOLDERS if split in parts.values()]
     outside = [name for name in names if parts[name] not in splits]
@@ -150,6 +151,21 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
             for split, chosen in files.items()
         }
     )
+
+
+def describe_failure(error: Exception, files: Iterable[str]) -> str:
+    """Why `datasets` could not read some files; of text that is not UTF-8 which file it is."""
+    cause = error.__cause__ or error
+    if isinstance(cause, UnicodeDecodeError):
+        for file in files:
+            if file.lower().endswith((".csv", ".json", ".jsonl", ".txt")) and os.path.isfile(file):
+                try:
+                    with open(file, encoding="utf-8") as opened:
+                        while opened.read(2**20):
+                            pass
+                except UnicodeDecodeError:
+                    return f"{file} is not UTF-8: save it as UTF-8."
+    return str(cause) or "there are no rows."
 
 
 def is_metadata_file(name: str) -> bool:

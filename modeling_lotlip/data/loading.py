@@ -28,7 +28,7 @@ from transformers.utils import logging
 from ..arguments import refuse_given
 from ..output_folder import warn_of_unfinished
 from .arguments import SourceArguments
-from .folder import find_image_files, is_image_file, scan_folder
+from .folder import describe_failure, find_image_files, is_image_file, scan_folder
 from .images import IMAGE_EXTENSIONS, undecoded
 from .scenes import load_scenes
 from .webdataset import TolerantWebDataset
@@ -155,7 +155,6 @@ def load_built_split(
     source: SourceArguments, data_files: str | list[str] | None, split: str
 ) -> Dataset | IterableDataset:
     """A split of a data set of the Hub, or of files that a builder of `datasets` reads."""
-    told = describe_source(source, data_files)
     patterns = [data_files] if isinstance(data_files, str) else data_files or []
     warn_of_unfinished(Path(name) for pattern in patterns for name in glob(pattern))
     builder, split = make_builder(source, data_files, split)
@@ -166,9 +165,9 @@ def load_built_split(
         if source.streaming:
             return builder.as_streaming_dataset(split)
         builder.download_and_prepare()
-    except (DatasetGenerationError, StopIteration) as error:  # the latter where a file is empty
-        cause = error.__cause__ or str(error) or "there are no rows."
-        raise ValueError(f"{told} cannot be read: {cause}") from error
+    except (DatasetGenerationError, UnicodeDecodeError, StopIteration) as error:  # the last where a file is empty
+        cause = describe_failure(error, list_files(builder, "all"))
+        raise ValueError(f"{describe_source(source, data_files)} cannot be read: {cause}") from error
     files = [] if "[" in split else list_files(builder, split)
     return with_file_names(builder.as_dataset(split), source, files)
 
@@ -204,15 +203,15 @@ def make_builder(
     source: SourceArguments, data_files: str | list[str] | None, split: str
 ) -> tuple[DatasetBuilder, str]:
     """What reads a data set of the Hub or files, and the split that it has."""
-    told = describe_source(source, data_files)
+    name = describe_source(source, data_files)
     try:
         builder = open_builder(source, data_files)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{told} cannot be loaded: {str(error).rstrip('.')}. Check these arguments.") from error
+        raise ValueError(f"{name} cannot be loaded: {str(error).rstrip('.')}. Check these arguments.") from error
     if isinstance(builder, ImageFolder):
         builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)  # `datasets` would leave out what phones write, without a word
     splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
-    return builder, resolve_split(split, splits, told)
+    return builder, resolve_split(split, splits, name)
 
 
 def open_builder(source: SourceArguments, data_files: str | list[str] | None) -> DatasetBuilder:

@@ -149,10 +149,10 @@ def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, all
 
     rows = list(benchmark.read(data_dir, missing))
     if missing:
-        told = f"{list_names(missing)} of the annotation files of {benchmark.name!r} are not in `{data_dir}`"
+        message = f"{list_names(missing)} of the annotation files of {benchmark.name!r} are not in `{data_dir}`"
         if not rows or not allow_partial:
-            raise FileNotFoundError(f"{told}. {benchmark.how_to_get()}")
-        logger.warning(f"{told}.")
+            raise FileNotFoundError(f"{message}. {benchmark.how_to_get()}")
+        logger.warning(f"{message}.")
     check_size(benchmark, rows, data_dir, allow_partial)
     if not text_only:
         rows = with_images(benchmark, rows, data_dir, allow_partial)
@@ -187,11 +187,11 @@ def with_images(benchmark: Benchmark, rows: list[dict], data_dir: Path, allow_pa
     missing = [row["file_name"] for row in rows if not (data_dir / row["file_name"]).is_file()]
     if not missing:
         return rows
-    told = f"{list_names(missing)} of the {len(rows)} images of {benchmark.name!r} are not in `{data_dir}`"
+    message = f"{list_names(missing)} of the {len(rows)} images of {benchmark.name!r} are not in `{data_dir}`"
     if len(missing) == len(rows) or not allow_partial:
         remedies = "To use the other images, set `--allow_partial`; to do without images, `--text_only`."
-        raise FileNotFoundError(f"{told}. {benchmark.how_to_get()} {remedies}")
-    logger.warning(f"{told}, and are left out.")
+        raise FileNotFoundError(f"{message}. {benchmark.how_to_get()} {remedies}")
+    logger.warning(f"{message}, and are left out.")
     return [row for row in rows if row["file_name"] not in set(missing)]
 
 

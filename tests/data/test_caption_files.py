@@ -89,8 +89,11 @@ def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
         CaptionFiles([str(tmp_path / "dates.jsonl")], "key", ["caption"])
     with pytest.raises(ValueError, match="`--caption_files .*nothing-.*` cannot be read"):
         CaptionFiles([str(tmp_path / "nothing-*.jsonl")], "key", ["caption"])
+    (tmp_path / "latin.csv").write_bytes("key,caption\na,für\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="latin.csv is not UTF-8: save it as UTF-8"):
+        CaptionFiles([str(tmp_path / "latin.csv")], "key", ["caption"])
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(ValueError, match="`--caption_files .*empty.jsonl` cannot be read: no rows."):
+    with pytest.raises(ValueError, match="`--caption_files .*empty.jsonl` cannot be read: there are no rows."):
         CaptionFiles([str(tmp_path / "empty.jsonl")], "key", ["caption"])
 
 

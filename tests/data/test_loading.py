@@ -128,10 +128,10 @@ def test_words_in_names_are_no_splits(tmp_path, caplog, is_builder, streaming):
 
 @both_ways
 @pytest.mark.parametrize("is_builder", [True, False])
-def test_folders_called_train_and_test_are_splits(tmp_path, caplog, is_builder, streaming):
-    write_images(tmp_path, ["train/a/test_1.png", "train/b/2.png", "test/a/train.png", "test/b/4.png"])
+def test_folders_called_train_and_val_are_splits(tmp_path, caplog, is_builder, streaming):
+    write_images(tmp_path, ["train/a/test_1.png", "train/b/2.png", "val/a/train.png", "val/b/4.png"])
     source = open_folder(tmp_path, is_builder, streaming=streaming)
-    for split, names in {"train": ["test_1.png", "2.png"], "test": ["train.png", "4.png"]}.items():
+    for split, names in {"train": ["test_1.png", "2.png"], "val": ["train.png", "4.png"]}.items():
         rows = load_split(source, split)
         assert rows.features["label"].names == ["a", "b"]
         rows = rows.cast_column("image", Image(decode=False))
@@ -163,6 +163,20 @@ def test_files_that_cannot_be_used_are_counted(tmp_path, caplog, streaming):
     assert len(list(load_split(open_folder(tmp_path, True, streaming=streaming), "train"))) == 1
     for told in ("1 with a name that is not UTF-8", "1 without a file behind it", "1 that is a pipe", "1 in a linked"):
         assert told in caplog.text
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_text_that_is_not_utf_8_is_named_and_a_byte_order_mark_is_none(tmp_path, name):
+    write_images(tmp_path, ["a.png"])
+    lines = {
+        "metadata.csv": "file_name,caption\na.png,für\n",
+        "metadata.jsonl": '{"file_name":"a.png","caption":"für"}',
+    }
+    (tmp_path / name).write_bytes(("\ufeff" + lines[name]).encode())
+    assert load_split(SourceArguments(str(tmp_path)), "train")["caption"][:] == ["für"]
+    (tmp_path / name).write_bytes(lines[name].encode("latin-1"))
+    with pytest.raises(ValueError, match=f"{name} is not UTF-8: save it as UTF-8"):
+        load_split(SourceArguments(str(tmp_path)), "train")
 
 
 def test_files_outside_of_the_splits_of_names_are_told(tmp_path, caplog):
