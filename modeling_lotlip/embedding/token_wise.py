@@ -72,7 +72,8 @@ def rank_by_tokens(
         text_to_image (`Sequence[int]` or `Sequence[list[int]]`):
             The image or images of each text.
     """
-    from ..metrics import list_matches, ranks_of_blocks  # imports evaluate: only where it is used
+    # imports evaluate: only where it is used
+    from ..metrics.image_text_retrieval.image_text_retrieval import list_matches, ranks_of_blocks
 
     matches = list_matches(text_to_image, len(text_embeds), len(image_embeds))
     columns = slice(0, len(image_embeds))

@@ -17,12 +17,9 @@ __all__ = [
     "IMAGE_TEXT_RETRIEVAL",
     "ImageTextRetrieval",
     "RetrievalRanks",
-    "list_matches",
     "metrics_of_ranks",
-    "ranks_of_blocks",
     "retrieval_metrics",
     "retrieval_ranks",
-    "similarity_blocks",
 ]
 
 

@@ -20,8 +20,8 @@ from modeling_lotlip.metrics import (
     ImageTextRetrieval,
     retrieval_metrics,
     retrieval_ranks,
-    similarity_blocks,
 )
+from modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval import similarity_blocks
 
 
 ROOT = Path(__file__).resolve().parents[2]

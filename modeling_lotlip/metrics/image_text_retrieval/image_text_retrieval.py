@@ -72,212 +72,158 @@ class RetrievalRanks(NamedTuple):
 
         Returns:
             `torch.Tensor` of shape `(num_queries,)`, float64, from 0 to 1.
-
-        Example:
-
-            >>> import torch
-            >>> RetrievalRanks(torch.tensor([1]), torch.tensor([4]), torch.tensor([1])).hits(3).item()
-            0.5
         """
         # The places among the first k that are left to the equals. The quotient of binomials is symmetric in the
         # number of places and of matches, hence a product over the smaller of the two.
         places = (k - self.better).clamp(min=0).minimum(self.equal)
         few, many = places.minimum(self.own), places.maximum(self.own)
         miss = torch.ones(len(places), dtype=torch.float64)
-
         for i in range(int(few.max())):
             factor = (self.equal - many - i).clamp(min=0) / (self.equal - i).clamp(min=1).double()
             miss = torch.where(i < few, miss * factor, miss)
-
         return 1 - miss
 
     def expected_rank(self) -> torch.Tensor:
         """
-        The mean rank of the best match when equals are ordered at random, g + (T + 1) / (c + 1).
-
-        Returns:
-            `torch.Tensor` of shape `(num_queries,)`, float64, counted from 1.
-
-        Example:
-
-            >>> import torch
-            >>> RetrievalRanks(torch.tensor([4]), torch.tensor([1]), torch.tensor([1])).expected_rank().item()
-            5.0
+        The mean rank of the best match when equals are ordered at random, g + (T + 1) / (c + 1), from 1 on: a
+        `torch.Tensor` of shape `(num_queries,)`, float64.
         """
         return self.better + (self.equal + 1) / (self.own + 1).double()
 
 
-def similarity_blocks(
-    queries: torch.Tensor, candidates: torch.Tensor, dtype: torch.dtype | None = None
-) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+class ImageTextRetrieval(evaluate.Metric):
     """
-    The matrix `queries @ candidates.T`, one block after the other, never whole.
-
-    Args:
-        queries (`torch.Tensor` of shape `(num_queries, dim)`): On the device where the product is computed.
-        candidates (`torch.Tensor` of shape `(num_candidates, dim)`): On the same device.
-        dtype (`torch.dtype`, *optional*): What the product is computed in. Default: the dtype of the queries.
-
-    Yields:
-        `(rows, columns, block)`: the two slices that the block covers and its values.
+    Recall and median rank as a metric of `evaluate`: arrays in one call of `compute`, or pairs through `add_batch`.
 
     Example:
 
-        >>> import torch
-        >>> for rows, columns, block in similarity_blocks(torch.eye(2100), torch.eye(2100)[:300]):
-        ...     print(rows.start, rows.stop, columns.stop, block.sum().item())
-        0 2048 300 300.0
-        2048 2100 300 0.0
+        >>> from modeling_lotlip.metrics import ImageTextRetrieval
+        >>> metric = ImageTextRetrieval()
+        >>> metric.add_batch(predictions=[[1.0, 0.0], [1.0, 0.0]], references=[[1.0, 0.2], [1.0, 0.1]])
+        >>> metric.add_batch(predictions=[[0.0, 1.0]], references=[[0.1, 1.0]])
+        >>> metric.compute(text_to_image=[0, 0, 1], ks=[1])["mean_recall"]
+        100.0
     """
-    for top in range(0, len(queries), BLOCK_SIZE):
-        rows = slice(top, min(top + BLOCK_SIZE, len(queries)))
-        of_rows = queries[rows].to(dtype or queries.dtype)
-        for left in range(0, len(candidates), BLOCK_SIZE):
-            columns = slice(left, min(left + BLOCK_SIZE, len(candidates)))
-            yield rows, columns, of_rows @ candidates[columns].to(of_rows.dtype).T
 
+    def _info(self) -> evaluate.MetricInfo:
+        vector = datasets.Sequence(datasets.Value("float32"))
+        info = evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=inspect.getdoc(self.compute),
+            features=datasets.Features({"predictions": vector, "references": vector}),
+            reference_urls=["https://arxiv.org/abs/2410.05249"],
+        )
+        # The constructor takes this for scalar features only; without it rows come back as lists of Python floats.
+        info.format = "numpy"
+        return info
 
-@torch.no_grad()
-def retrieval_ranks(
-    image_embeds: Embeddings, text_embeds: Embeddings, text_to_image: Embeddings | None = None
-) -> tuple[RetrievalRanks, RetrievalRanks]:
-    """
-    Ranks of the matches in both directions by cosine similarity, from one matrix product in blocks.
+    def add_batch(self, *, predictions: Embeddings | None = None, references: Embeddings | None = None) -> None:
+        """
+        Adds pairs: row i of `predictions` is the vector of the image that the text of row i of `references` describes.
 
-    Candidates whose similarity is within 1e-6 of the best match's are equal to it. An image's best match is the most
-    similar of its captions, a caption's the most similar of its images. Products are computed in float64, whose
-    rounding is far below this: no block splits equals.
+        Args:
+            predictions (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`): Image vectors.
+            references (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`): Text vectors.
 
-    Args:
-        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
-        text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`):
-            Need not be normalised. Moved to the device of `image_embeds`.
-        text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
-            The image or images that each caption belongs to. By default caption j belongs to image j.
-
-    Returns:
-        `(RetrievalRanks, RetrievalRanks)`: image-to-text (one query per image) and text-to-image (one per caption).
-
-    Raises:
-        `ValueError`: NaN, infinity, a zero vector, no rows, unequal lengths or widths, an image without caption, a
-        caption of no image.
-
-    Example:
-
-        >>> import torch
-        >>> images = torch.eye(3)
-        >>> texts = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.1], [0.0, 0.0, 1.0]])
-        >>> image_to_text, text_to_image = retrieval_ranks(images, texts)
-        >>> text_to_image.better.tolist(), image_to_text.better.tolist()
-        ([0, 2, 0], [0, 0, 0])
-    """
-    images = _unit_rows(image_embeds, "image_embeds")
-    texts = _unit_rows(text_embeds, "text_embeds", device=images.device)
-    _check_widths(images, texts, "image_embeds", "text_embeds")
-    matches = list_matches(text_to_image, len(texts), len(images))
-
-    if images.device.type == "mps":  # has no float64
-        images, texts = images.cpu(), texts.cpu()
-    parts = matches.to(images.device).split(1024, dim=1)
-    own = torch.cat([(texts[text].double() * images[image].double()).sum(dim=1) for text, image in parts])
-    return ranks_of_blocks(similarity_blocks(texts, images, torch.float64), own, matches)
-
-
-def list_matches(text_to_image: Embeddings | None, num_texts: int, num_images: int | None = None) -> torch.Tensor:
-    """
-    The captions and images that belong together, checked, as pairs of indices.
-
-    Args:
-        text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
-            The image or images that each caption belongs to. By default caption j belongs to image j.
-        num_texts (`int`):
-            The number of captions.
-        num_images (`int`, *optional*):
-            The number of images. Default: as many as are named.
-
-    Returns:
-        `torch.Tensor` of shape `(2, num_matches)`: a caption and one of its images in each column, int64 on CPU, each
-        pair once, in the order of the captions.
-
-    Raises:
-        `ValueError`: an image without caption, a caption of no image, an index that is none.
-
-    Example:
-
-        >>> list_matches([0, [2, 1], 2], num_texts=3, num_images=3).tolist()
-        [[0, 1, 1, 2], [0, 1, 2, 2]]
-    """
-    if text_to_image is None:
-        if num_images != num_texts:
+        Raises:
+            `ValueError`: One of the two missing, NaN, infinity, a zero vector, no rows, unequal lengths or widths.
+        """
+        _check_both(predictions, references, "predictions", "references")
+        images, texts = _unit_rows(predictions, "predictions"), _unit_rows(references, "references")
+        _check_widths(images, texts, "predictions", "references")
+        if len(images) != len(texts):
             raise ValueError(
-                f"`image_embeds` has {num_images} rows and `text_embeds` {num_texts}. With other than one caption per "
-                "image pass `text_to_image`, the image index of each caption."
+                f"`predictions` has {len(images)} rows and `references` {len(texts)}, but each row is a pair of an "
+                "image and a text. Repeat the image's vector for each of its texts."
             )
-        return torch.arange(num_texts).expand(2, -1)
+        super().add_batch(predictions=images.cpu().numpy(), references=texts.cpu().numpy())
 
-    images, texts = _image_indices(text_to_image, num_texts)
-    named = np.unique(images)
-    for index in (named[0], named[-1]):
-        if index < 0 or (num_images is not None and index >= num_images):
-            raise ValueError(
-                f"`text_to_image[{texts[images == index][0]}]` is {index}, which is no image: indices go "
-                + ("from 0 on." if num_images is None else f"from 0 to {num_images - 1}.")
-            )
-    gaps = np.flatnonzero(named != np.arange(len(named)))
-    if len(gaps) > 0 or (num_images is not None and len(named) < num_images):
-        image = gaps[0] if len(gaps) > 0 else len(named)
-        raise ValueError(f"Image {image} has no caption: `text_to_image` never names it.")
-    pairs = np.unique(texts * len(named) + images)
-    return torch.from_numpy(np.stack(np.divmod(pairs, len(named))))
+    def add(self, *, prediction: Embeddings | None = None, reference: Embeddings | None = None) -> None:
+        """
+        Adds one pair, as [`~ImageTextRetrieval.add_batch`] does for many.
 
+        Args:
+            prediction (`torch.Tensor`, `np.ndarray` or list of shape `(dim,)`): The image's vector.
+            reference (`torch.Tensor`, `np.ndarray` or list of shape `(dim,)`): The text's vector.
+        """
+        rows = {"predictions": prediction, "references": reference}
+        self.add_batch(**{name: None if row is None else [row] for name, row in rows.items()})
 
-@torch.no_grad()
-def ranks_of_blocks(
-    blocks: Iterable[tuple[slice, slice, torch.Tensor]], own: torch.Tensor, matches: torch.Tensor
-) -> tuple[RetrievalRanks, RetrievalRanks]:
-    """
-    Ranks of the matches in both directions, as [`retrieval_ranks`] gives them, by any similarity.
+    def compute(
+        self,
+        *,
+        predictions: Embeddings | None = None,
+        references: Embeddings | None = None,
+        image_embeds: Embeddings | None = None,
+        text_embeds: Embeddings | None = None,
+        text_to_image: Embeddings | None = None,
+        ks: Iterable[int] = (1, 5, 10),
+    ) -> dict[str, float] | None:
+        """
+        Computes the metric on `image_embeds` and `text_embeds`, or on the pairs added before. In a distributed setting
+        of `evaluate` all processes but the first get `None` for the latter.
 
-    Args:
-        blocks (`Iterable[tuple[slice, slice, torch.Tensor]]`):
-            Blocks that make up the similarities of all captions (rows) with all images (columns), each with its rows
-            and columns.
-        own (`torch.Tensor` of shape `(num_matches,)`):
-            The similarities of captions and images that belong together, up to a rounding far below 1e-6.
-        matches (`torch.Tensor` of shape `(2, num_matches)`):
-            These captions and images: see [`list_matches`].
+        Args:
+            predictions (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`, *optional*):
+                Image vectors of pairs, in place of `image_embeds`. An image with five captions gives five rows, and
+                `text_to_image` says which rows share an image.
+            references (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`, *optional*):
+                Text vectors of pairs, in place of `text_embeds`.
+            image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`, *optional*):
+                One vector per image, of any length other than zero. The similarities are computed on its device.
+            text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`, *optional*):
+                One vector per caption, likewise.
+            text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
+                The image or images that each caption, or row of the pairs, belongs to; of a row the first is the one
+                whose vector it holds. By default caption j belongs to image j.
+            ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`):
+                The ranks at which recall is taken. Beyond the size of the gallery recall is 100.
 
-    Returns:
-        `(RetrievalRanks, RetrievalRanks)`: image-to-text (one query per image) and text-to-image (one per caption).
+        Returns:
+            `dict[str, float]`: `i2t_recall@k` and `t2i_recall@k` in per cent for each k (a hit if any caption of the
+            image, or any image of the caption, is among the first k), `i2t_median_rank` and `t2i_median_rank` (the
+            median of the expected rank of the best match, from 1 on), and `mean_recall`, the mean over all recalls.
 
-    Example:
+        Raises:
+            `ValueError`: NaN, infinity or a zero vector; no rows; unequal lengths or widths; an image without caption,
+            a caption of no image; rows said to share an image whose vectors differ; a k that is no positive whole
+            number.
 
-        >>> import torch
-        >>> similarities = torch.tensor([[0.9, 0.2], [0.8, 0.3]])
-        >>> blocks = [(slice(0, 2), slice(0, 2), similarities)]
-        >>> matches = list_matches([0, 1], num_texts=2)
-        >>> image_to_text, text_to_image = ranks_of_blocks(blocks, similarities.diagonal(), matches)
-        >>> text_to_image.better.tolist(), image_to_text.better.tolist()
-        ([0, 1], [0, 0])
-    """
-    num_texts, num_images = (matches.amax(dim=1) + 1).tolist()
-    texts, images = matches.to(own.device)
-    best_of_text = own.new_full((num_texts,), -torch.inf).scatter_reduce_(0, texts, own, "amax")
-    best_of_image = own.new_full((num_images,), -torch.inf).scatter_reduce_(0, images, own, "amax")
+        Example:
 
-    # rows: the numbers better and equal
-    image_counts, text_counts = texts.new_zeros(2, num_images), texts.new_zeros(2, num_texts)
+            >>> from modeling_lotlip.metrics import ImageTextRetrieval
+            >>> images, texts = [[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.1], [0.3, 0.2], [0.1, 3.0]]
+            >>> options = {"image_embeds": images, "text_embeds": texts, "ks": [1]}
+            >>> round(ImageTextRetrieval().compute(text_to_image=[0, 1, 1], **options)["t2i_recall@1"], 2)
+            66.67
+            >>> # the second caption is one of both images
+            >>> ImageTextRetrieval().compute(text_to_image=[0, [0, 1], 1], **options)["t2i_recall@1"]
+            100.0
+        """
+        ks = _whole_ks(ks)
+        if image_embeds is not None or text_embeds is not None:
+            _check_both(image_embeds, text_embeds, "image_embeds", "text_embeds")
+            if predictions is not None or references is not None or len(self) > 0:
+                raise ValueError(
+                    "Pairs were given too (`predictions`, `references` or `add_batch`): compute on them, or on "
+                    "`image_embeds` and `text_embeds`, not on both."
+                )
+            return retrieval_metrics(image_embeds, text_embeds, text_to_image, ks)
 
-    for rows, columns, block in blocks:
-        text_counts[:, rows] += _count(block, best_of_text[rows, None], dim=1)
-        image_counts[:, columns] += _count(block, best_of_image[columns], dim=0)
+        if predictions is None and references is None and self.writer is None:
+            raise ValueError("There are no rows: pass `image_embeds` and `text_embeds`, or call `add_batch` first.")
+        # The rows come out before they are judged, so that `evaluate` has let go of its file should there be an error.
+        pairs = super().compute(predictions=predictions, references=references)
+        if pairs is None:
+            return None
+        images, texts = (_unit_rows(pairs[name], name) for name in ("predictions", "references"))
+        if text_to_image is not None:
+            images = _shared_images(images, text_to_image)
+        return retrieval_metrics(images, texts, text_to_image, ks)
 
-    text_own = torch.bincount(texts[own >= best_of_text[texts] - TOLERANCE], minlength=num_texts)
-    image_own = torch.bincount(images[own >= best_of_image[images] - TOLERANCE], minlength=num_images)
-    return (
-        RetrievalRanks(*image_counts.cpu(), image_own.cpu()),
-        RetrievalRanks(*text_counts.cpu(), text_own.cpu()),
-    )
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]:
+        return {"predictions": predictions, "references": references}
 
 
 def retrieval_metrics(
@@ -325,266 +271,145 @@ def metrics_of_ranks(
         >>> metrics_of_ranks(*retrieval_ranks(torch.eye(2), torch.eye(2)), ks=[1])["mean_recall"]
         100.0
     """
-    directions = {"i2t": image_to_text, "t2i": text_to_image}
-    recalls = {
-        f"{direction}_recall@{k}": 100 * ranks.hits(k).mean().item()
-        for direction, ranks in directions.items()
-        for k in ks
-    }
-    medians = {
-        f"{direction}_median_rank": float(np.median(ranks.expected_rank().numpy()))
-        for direction, ranks in directions.items()
-    }
+    ways = {"i2t": image_to_text, "t2i": text_to_image}
+    recalls = {f"{way}_recall@{k}": 100 * ranks.hits(k).mean().item() for way, ranks in ways.items() for k in ks}
+    medians = {f"{way}_median_rank": float(np.median(ranks.expected_rank().numpy())) for way, ranks in ways.items()}
     return {**recalls, **medians, "mean_recall": sum(recalls.values()) / len(recalls)}
 
 
-class ImageTextRetrieval(evaluate.Metric):
+@torch.no_grad()
+def retrieval_ranks(
+    image_embeds: Embeddings, text_embeds: Embeddings, text_to_image: Embeddings | None = None
+) -> tuple[RetrievalRanks, RetrievalRanks]:
     """
-    [`retrieval_metrics`] as a metric of `evaluate`: arrays in one call of `compute`, or pairs through `add_batch`.
+    Ranks of the matches in both directions by cosine similarity, from one matrix product in blocks.
+
+    Candidates whose similarity is within 1e-6 of the best match's are equal to it. An image's best match is the most
+    similar of its captions, a caption's the most similar of its images. Products are computed in float64, whose
+    rounding is far below this: no block splits equals.
+
+    Args:
+        image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
+        text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`):
+            Need not be normalised. Moved to the device of `image_embeds`.
+        text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
+            The image or images that each caption belongs to. By default caption j belongs to image j.
+
+    Returns:
+        `(RetrievalRanks, RetrievalRanks)`: image-to-text (one query per image) and text-to-image (one per caption).
+
+    Raises:
+        `ValueError`: NaN, infinity, a zero vector, no rows, unequal lengths or widths, an image without caption, a
+        caption of no image.
 
     Example:
 
-        >>> from modeling_lotlip.metrics import ImageTextRetrieval
-        >>> metric = ImageTextRetrieval()
-        >>> metric.add_batch(predictions=[[1.0, 0.0], [1.0, 0.0]], references=[[1.0, 0.2], [1.0, 0.1]])
-        >>> metric.add_batch(predictions=[[0.0, 1.0]], references=[[0.1, 1.0]])
-        >>> metric.compute(text_to_image=[0, 0, 1], ks=[1])["mean_recall"]
-        100.0
+        >>> import torch
+        >>> texts = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.1], [0.0, 0.0, 1.0]])
+        >>> image_to_text, text_to_image = retrieval_ranks(torch.eye(3), texts)
+        >>> text_to_image.better.tolist(), image_to_text.better.tolist()
+        ([0, 2, 0], [0, 0, 0])
     """
+    images = _unit_rows(image_embeds, "image_embeds")
+    if images.device.type == "mps":  # has no float64
+        images = images.cpu()
+    texts = _unit_rows(text_embeds, "text_embeds", device=images.device)
+    _check_widths(images, texts, "image_embeds", "text_embeds")
+    matches = list_matches(text_to_image, len(texts), len(images))
+    parts = matches.to(images.device).split(1024, dim=1)
+    own = torch.cat([(texts[text].double() * images[image].double()).sum(dim=1) for text, image in parts])
+    return ranks_of_blocks(similarity_blocks(texts, images, torch.float64), own, matches)
 
-    def _info(self) -> evaluate.MetricInfo:
-        vector = datasets.Sequence(datasets.Value("float32"))
-        info = evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=inspect.getdoc(self.compute),
-            features=datasets.Features({"predictions": vector, "references": vector}),
-            reference_urls=["https://arxiv.org/abs/2410.05249"],
-        )
-        # The constructor takes this for scalar features only; without it rows come back as lists of Python floats.
-        info.format = "numpy"
-        return info
 
-    def add_batch(self, *, predictions: Embeddings | None = None, references: Embeddings | None = None) -> None:
-        """
-        Adds pairs: row i of `predictions` is the vector of the image that the text of row i of `references` describes.
+def similarity_blocks(
+    queries: torch.Tensor, candidates: torch.Tensor, dtype: torch.dtype | None = None
+) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """
+    Blocks of `queries @ candidates.T`, which is never whole in memory, computed in `dtype` (that of the queries by
+    default), each behind the slices of its rows and columns.
+    """
+    for top in range(0, len(queries), BLOCK_SIZE):
+        rows = slice(top, min(top + BLOCK_SIZE, len(queries)))
+        of_rows = queries[rows].to(dtype or queries.dtype)
+        for left in range(0, len(candidates), BLOCK_SIZE):
+            columns = slice(left, min(left + BLOCK_SIZE, len(candidates)))
+            yield rows, columns, of_rows @ candidates[columns].to(of_rows.dtype).T
 
-        Args:
-            predictions (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`): Image vectors.
-            references (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`): Text vectors.
 
-        Raises:
-            `ValueError`: One of the two missing, NaN, infinity, a zero vector, no rows, unequal lengths or widths.
-        """
-        if predictions is None or references is None:
-            missing = "predictions" if predictions is None else "references"
+@torch.no_grad()
+def ranks_of_blocks(
+    blocks: Iterable[tuple[slice, slice, torch.Tensor]], own: torch.Tensor, matches: torch.Tensor
+) -> tuple[RetrievalRanks, RetrievalRanks]:
+    """
+    Ranks of the matches in both directions, as [`retrieval_ranks`] gives them, by any similarity.
+
+    Args:
+        blocks (`Iterable[tuple[slice, slice, torch.Tensor]]`):
+            Blocks that make up the similarities of all captions (rows) with all images (columns), each with its rows
+            and columns.
+        own (`torch.Tensor` of shape `(num_matches,)`):
+            The similarities of captions and images that belong together, up to a rounding far below 1e-6.
+        matches (`torch.Tensor` of shape `(2, num_matches)`):
+            These captions and images: see [`list_matches`].
+    """
+    num_texts, num_images = (matches.amax(dim=1) + 1).tolist()
+    texts, images = matches.to(own.device)
+    best_of_text = own.new_full((num_texts,), -torch.inf).scatter_reduce_(0, texts, own, "amax")
+    best_of_image = own.new_full((num_images,), -torch.inf).scatter_reduce_(0, images, own, "amax")
+
+    # rows: the numbers better and equal
+    image_counts, text_counts = texts.new_zeros(2, num_images), texts.new_zeros(2, num_texts)
+    for rows, columns, block in blocks:
+        text_counts[:, rows] += _count(block, best_of_text[rows, None], dim=1)
+        image_counts[:, columns] += _count(block, best_of_image[columns], dim=0)
+
+    text_own = torch.bincount(texts[own >= best_of_text[texts] - TOLERANCE], minlength=num_texts)
+    image_own = torch.bincount(images[own >= best_of_image[images] - TOLERANCE], minlength=num_images)
+    return RetrievalRanks(*image_counts.cpu(), image_own.cpu()), RetrievalRanks(*text_counts.cpu(), text_own.cpu())
+
+
+def _count(block: torch.Tensor, scores: torch.Tensor, dim: int) -> torch.Tensor:
+    """How many entries along `dim` are better than the scores and how many equal, of shape (2, the other dim)."""
+    better = (block > scores + TOLERANCE).sum(dim, dtype=torch.int32)
+    not_worse = (block >= scores - TOLERANCE).sum(dim, dtype=torch.int32)
+    return torch.stack((better, not_worse - better))
+
+
+def list_matches(text_to_image: Embeddings | None, num_texts: int, num_images: int | None = None) -> torch.Tensor:
+    """
+    The captions and images that belong together, checked: (2, matches), a caption and one of its images in each
+    column, int64 on CPU, each pair once, in the order of the captions. Without `num_images` as many as are named.
+
+    Raises:
+        `ValueError`: an image without caption, a caption of no image, an index that is none.
+    """
+    if text_to_image is None:
+        if num_images != num_texts:
             raise ValueError(
-                f"`{missing}` is missing: pass image vectors as `predictions`, text vectors as `references`."
+                f"`image_embeds` has {num_images} rows and `text_embeds` {num_texts}. With other than one caption per "
+                "image pass `text_to_image`, the image index of each caption."
             )
+        return torch.arange(num_texts).expand(2, -1)
 
-        images, texts = _unit_rows(predictions, "predictions"), _unit_rows(references, "references")
-        _check_widths(images, texts, "predictions", "references")
-        if len(images) != len(texts):
-            raise ValueError(
-                f"`predictions` has {len(images)} rows and `references` {len(texts)}, but each row is a pair of an "
-                "image and a text. Repeat the image's vector for each of its texts."
-            )
-        super().add_batch(predictions=images.cpu().numpy(), references=texts.cpu().numpy())
-
-    def add(self, *, prediction: Embeddings | None = None, reference: Embeddings | None = None) -> None:
-        """
-        Adds one pair, as [`~ImageTextRetrieval.add_batch`] does for many.
-
-        Args:
-            prediction (`torch.Tensor`, `np.ndarray` or list of shape `(dim,)`): The image's vector.
-            reference (`torch.Tensor`, `np.ndarray` or list of shape `(dim,)`): The text's vector.
-        """
-        self.add_batch(
-            predictions=None if prediction is None else [prediction],
-            references=None if reference is None else [reference],
-        )
-
-    def compute(
-        self,
-        *,
-        predictions: Embeddings | None = None,
-        references: Embeddings | None = None,
-        image_embeds: Embeddings | None = None,
-        text_embeds: Embeddings | None = None,
-        text_to_image: Embeddings | None = None,
-        ks: Iterable[int] = (1, 5, 10),
-    ) -> dict[str, float] | None:
-        """
-        Computes the metric on `image_embeds` and `text_embeds`, or on the pairs added before. In a distributed setting
-        of `evaluate` all processes but the first get `None` for the latter.
-
-        Args:
-            predictions (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`, *optional*):
-                Image vectors of pairs, in place of `image_embeds`.
-            references (`torch.Tensor`, `np.ndarray` or list of shape `(num_pairs, dim)`, *optional*):
-                Text vectors of pairs, in place of `text_embeds`.
-            image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`, *optional*):
-                One vector per image; need not be normalised.
-            text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`, *optional*):
-                One vector per caption; need not be normalised.
-            text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
-                The image or images that each caption, or row of the pairs, belongs to; of a row the first is the one
-                whose vector it holds. By default caption j belongs to image j.
-            ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`):
-                The ranks at which recall is taken. Beyond the size of the gallery recall is 100.
-
-        Returns:
-            `dict[str, float]`: `i2t_recall@k` and `t2i_recall@k` in per cent for each k, `i2t_median_rank` and
-            `t2i_median_rank`, counted from 1, and `mean_recall`, the mean over all recalls.
-
-        Raises:
-            `ValueError`: NaN, infinity or a zero vector; no rows; unequal lengths or widths; an image without caption,
-            a caption of no image; rows said to share an image whose vectors differ; a k that is no positive whole
-            number.
-
-        Example:
-
-            >>> from modeling_lotlip.metrics import ImageTextRetrieval
-            >>> images, texts = [[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.1], [0.3, 0.2], [0.1, 3.0]]
-            >>> options = {"image_embeds": images, "text_embeds": texts, "ks": [1]}
-            >>> round(ImageTextRetrieval().compute(text_to_image=[0, 1, 1], **options)["t2i_recall@1"], 2)
-            66.67
-            >>> # the second caption is one of both images
-            >>> ImageTextRetrieval().compute(text_to_image=[0, [0, 1], 1], **options)["t2i_recall@1"]
-            100.0
-        """
-        ks = _whole_ks(ks)
-        if image_embeds is None and text_embeds is None:
-            return self._compute_pairs(predictions, references, text_to_image, ks)
-
-        if image_embeds is None or text_embeds is None:
-            missing = "image_embeds" if image_embeds is None else "text_embeds"
-            raise ValueError(f"`{missing}` is missing: `image_embeds` and `text_embeds` go together.")
-        if predictions is not None or references is not None or len(self) > 0:
-            raise ValueError(
-                "Pairs were given too (`predictions`, `references` or `add_batch`): compute on them, or on "
-                "`image_embeds` and `text_embeds`, not on both."
-            )
-        return retrieval_metrics(image_embeds, text_embeds, text_to_image, ks)
-
-    def _compute_pairs(
-        self,
-        predictions: Embeddings | None,
-        references: Embeddings | None,
-        text_to_image: Embeddings | None,
-        ks: list[int],
-    ) -> dict[str, float] | None:
-        if predictions is None and references is None and self.writer is None:
-            raise ValueError("There are no rows: pass `image_embeds` and `text_embeds`, or call `add_batch` first.")
-
-        # The rows come out before they are judged, so that `evaluate` has let go of its file should there be an error.
-        pairs = super().compute(predictions=predictions, references=references)
-        if pairs is None:
-            return None
-
-        images, texts = (_unit_rows(pairs[name], name) for name in ("predictions", "references"))
-        if text_to_image is not None:
-            images = _shared_images(images, text_to_image)
-        return retrieval_metrics(images, texts, text_to_image, ks)
-
-    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]:
-        return {"predictions": predictions, "references": references}
-
-
-def _as_rows(embeds: Embeddings, name: str) -> torch.Tensor | np.ndarray:
-    """A matrix of real numbers, in the memory where it is."""
-    if isinstance(embeds, (list, tuple)) and any(isinstance(row, torch.Tensor) for row in embeds):
-        try:
-            embeds = [torch.as_tensor(row) for row in embeds]
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise ValueError(f"`{name}` must hold rows of real numbers: {error}.") from error
-        _check_ragged(embeds, name)
-        embeds = torch.stack(embeds)
-
-    if not isinstance(embeds, torch.Tensor):
-        try:
-            embeds = np.asarray(embeds)
-        except ValueError as error:
-            _check_ragged(embeds, name)
-            raise ValueError(f"`{name}` must hold rows of real numbers: {error}.") from error
-        if embeds.dtype == object and embeds.ndim > 0:
-            _check_ragged(embeds, name)
-
-    numeric = embeds.dtype.kind in "fiu" if isinstance(embeds, np.ndarray) else not embeds.is_complex()
-    if embeds.ndim > 0 and len(embeds) == 0:
-        raise ValueError(f"`{name}` has no rows.")
-    if not numeric:
-        raise ValueError(f"`{name}` must hold real numbers, got {embeds.dtype}.")
-    if embeds.ndim != 2 or embeds.shape[1] == 0:
-        raise ValueError(f"`{name}` must have the shape (rows, dim), got {tuple(embeds.shape)}.")
-    if isinstance(embeds, torch.Tensor) and (embeds.layout != torch.strided or embeds.is_meta):
-        raise ValueError(f"`{name}` must be dense, got {embeds.layout} on {embeds.device}.")
-    return embeds.detach() if isinstance(embeds, torch.Tensor) else embeds
-
-
-def _check_ragged(rows: Iterable, name: str) -> None:
-    for index, row in enumerate(rows):
-        try:
-            shape = np.shape(row)
-        except ValueError as error:
-            raise ValueError(f"Row {index} of `{name}` must hold real numbers: {error}.") from error
-        if index == 0:
-            first = shape
-        elif shape != first:
-            raise ValueError(
-                f"The rows of `{name}` are of unequal width: row 0 has the shape {first}, row {index} {shape}."
-            )
-
-
-def _unit_rows(embeds: Embeddings, name: str, device: torch.device | None = None) -> torch.Tensor:
-    """A float32 copy with rows of length 1, on the device given or else the input's."""
-    rows = _as_rows(embeds, name)
-    if device is None:
-        device = rows.device if isinstance(rows, torch.Tensor) else torch.device("cpu")
-    units = torch.empty(tuple(rows.shape), dtype=torch.float32, device=device)
-
-    for start in range(0, len(rows), 1024):
-        block = rows[start : start + 1024]
-        if isinstance(block, np.ndarray):
-            block = torch.from_numpy(block.astype(np.float64))
-        elif block.dtype != torch.float64:
-            block = block.float()
-
-        # Divided by its largest entry no row overflows or vanishes when it is squared.
-        largest = block.abs().amax(dim=1, keepdim=True)
-        _check_directions(largest[:, 0], start, name)
-        block = (block / largest).float().to(device)
-        units[start : start + 1024] = block / torch.linalg.vector_norm(block, dim=1, keepdim=True)
-
-    return units
-
-
-def _check_directions(largest: torch.Tensor, start: int, name: str) -> None:
-    for bad, what in (
-        (largest.isnan(), "holds NaN"),
-        (largest.isinf(), "holds infinity"),
-        (largest == 0, "is all zeros, which has no direction"),
-    ):
-        if bad.any():
-            raise ValueError(f"`{name}[{start + int(bad.nonzero()[0])}]` {what}.")
-
-
-def _check_widths(images: torch.Tensor, texts: torch.Tensor, images_name: str, texts_name: str) -> None:
-    if images.shape[1] != texts.shape[1]:
-        raise ValueError(
-            f"`{images_name}` is {images.shape[1]} wide and `{texts_name}` {texts.shape[1]}: both must come from the "
-            "same embedding space."
-        )
+    images, texts = _image_indices(text_to_image, num_texts)
+    named = np.unique(images)
+    for index in (named[0], named[-1]):
+        if index < 0 or (num_images is not None and index >= num_images):
+            range_ = "from 0 on" if num_images is None else f"from 0 to {num_images - 1}"
+            text = texts[images == index][0]
+            raise ValueError(f"`text_to_image[{text}]` is {index}, which is no image: indices go {range_}.")
+    without = np.setdiff1d(np.arange(named[-1] + 1 if num_images is None else num_images), named)
+    if len(without) > 0:
+        raise ValueError(f"Image {without[0]} has no caption: `text_to_image` never names it.")
+    pairs = np.unique(texts * len(named) + images)
+    return torch.from_numpy(np.stack(np.divmod(pairs, len(named))))
 
 
 def _image_indices(text_to_image: Embeddings, num_texts: int) -> tuple[np.ndarray, np.ndarray]:
     """All image indices of all captions one after the other, and the caption that each is of: int64."""
     if isinstance(text_to_image, torch.Tensor):
         text_to_image = text_to_image.detach().cpu().numpy()
-    try:
-        entries = list(text_to_image)
-    except TypeError:
-        entries = [text_to_image]
+    entries = list(text_to_image) if isinstance(text_to_image, Iterable) else [text_to_image]
     if len(entries) != num_texts:
         raise ValueError(
             f"`text_to_image` has {len(entries)} entries, but must give an image index, or a list of them, for each "
@@ -622,17 +447,99 @@ def _shared_images(units: torch.Tensor, text_to_image: Embeddings) -> torch.Tens
             f"Image {int((first == num_rows).nonzero()[0])} has no row: where `text_to_image` lists several images, "
             "the first is the one whose vector stands in the row. Give each image a row."
         )
-
-    for start in range(0, num_rows, 1024):
-        of_image = first[image_of_row[start : start + 1024]]
-        differs = (units[start : start + 1024] - units[of_image]).abs().amax(dim=1) > 1e-4
-        if differs.any():
-            row = int(differs.nonzero()[0])
-            raise ValueError(
-                f"`text_to_image` says that rows {int(of_image[row])} and {start + row} share an image, but their "
-                "predictions differ."
-            )
+    of_image = first[image_of_row]
+    differs = torch.cat([(a - units[b]).abs().amax(dim=1) for a, b in zip(units.split(1024), of_image.split(1024))])
+    if (differs > 1e-4).any():
+        row = int((differs > 1e-4).nonzero()[0])
+        raise ValueError(
+            f"`text_to_image` says that rows {int(of_image[row])} and {row} share an image, but their predictions "
+            "differ."
+        )
     return units[first]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checks
+
+
+def _unit_rows(embeds: Embeddings, name: str, device: torch.device | None = None) -> torch.Tensor:
+    """A float32 copy with rows of length 1, on the device given or else the input's."""
+    rows = _as_rows(embeds, name)
+    if device is None:
+        device = rows.device if isinstance(rows, torch.Tensor) else torch.device("cpu")
+    units = torch.empty(tuple(rows.shape), dtype=torch.float32, device=device)
+    for start in range(0, len(rows), 1024):
+        block = rows[start : start + 1024]
+        if isinstance(block, np.ndarray):
+            block = torch.from_numpy(block.astype(np.float64))
+        elif block.dtype != torch.float64:
+            block = block.float()
+        # Divided by its largest entry no row overflows or vanishes when it is squared.
+        largest = block.abs().amax(dim=1, keepdim=True)
+        for bad, what in (
+            (largest.isnan(), "holds NaN"),
+            (largest.isinf(), "holds infinity"),
+            (largest == 0, "is all zeros, which has no direction"),
+        ):
+            if bad.any():
+                raise ValueError(f"`{name}[{start + int(bad.nonzero()[0, 0])}]` {what}.")
+        block = (block / largest).float().to(device)
+        units[start : start + 1024] = block / torch.linalg.vector_norm(block, dim=1, keepdim=True)
+    return units
+
+
+def _as_rows(embeds: Embeddings, name: str) -> torch.Tensor | np.ndarray:
+    """A matrix of real numbers, in the memory where it is."""
+    try:
+        if isinstance(embeds, (list, tuple)) and any(isinstance(row, torch.Tensor) for row in embeds):
+            embeds = [torch.as_tensor(row) for row in embeds]
+            _check_ragged(embeds, name)
+            embeds = torch.stack(embeds)
+        elif not isinstance(embeds, torch.Tensor):
+            if isinstance(embeds, (list, tuple)) or (np.ndim(embeds) == 1 and embeds.dtype == object):
+                _check_ragged(embeds, name)
+            embeds = np.asarray(embeds)
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"`{name}` must hold rows of real numbers: {error}.") from error
+
+    numeric = embeds.dtype.kind in "fiu" if isinstance(embeds, np.ndarray) else not embeds.is_complex()
+    if embeds.ndim > 0 and len(embeds) == 0:
+        raise ValueError(f"`{name}` has no rows.")
+    if not numeric:
+        raise ValueError(f"`{name}` must hold real numbers, got {embeds.dtype}.")
+    if embeds.ndim != 2 or embeds.shape[1] == 0:
+        raise ValueError(f"`{name}` must have the shape (rows, dim), got {tuple(embeds.shape)}.")
+    if isinstance(embeds, torch.Tensor) and (embeds.layout != torch.strided or embeds.is_meta):
+        raise ValueError(f"`{name}` must be dense, got {embeds.layout} on {embeds.device}.")
+    return embeds.detach() if isinstance(embeds, torch.Tensor) else embeds
+
+
+def _check_ragged(rows: Sequence, name: str) -> None:
+    for index, row in enumerate(rows):
+        try:
+            shape = np.shape(row)
+        except ValueError as error:
+            raise ValueError(f"Row {index} of `{name}` must hold real numbers: {error}.") from error
+        if index == 0:
+            first = shape
+        elif shape != first:
+            raise ValueError(
+                f"The rows of `{name}` are of unequal width: row 0 has the shape {first}, row {index} {shape}."
+            )
+
+
+def _check_widths(images: torch.Tensor, texts: torch.Tensor, images_name: str, texts_name: str) -> None:
+    if images.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"`{images_name}` is {images.shape[1]} wide and `{texts_name}` {texts.shape[1]}: both must come from the "
+            "same embedding space."
+        )
+
+
+def _check_both(images: Embeddings | None, texts: Embeddings | None, images_name: str, texts_name: str) -> None:
+    if images is None or texts is None:
+        missing = images_name if images is None else texts_name
+        raise ValueError(f"`{missing}` is missing: `{images_name}` and `{texts_name}` go together.")
 
 
 def _whole_ks(ks: Iterable[int]) -> list[int]:
@@ -643,10 +550,3 @@ def _whole_ks(ks: Iterable[int]) -> list[int]:
     if not whole or min(whole) < 1:
         raise ValueError(f"`ks` must hold one positive number at least and no other, got {ks!r}.")
     return whole
-
-
-def _count(block: torch.Tensor, scores: torch.Tensor, dim: int) -> torch.Tensor:
-    """How many entries along `dim` are better than the scores and how many equal, of shape (2, the other dim)."""
-    better = (block > scores + TOLERANCE).sum(dim, dtype=torch.int32)
-    not_worse = (block >= scores - TOLERANCE).sum(dim, dtype=torch.int32)
-    return torch.stack((better, not_worse - better))
