@@ -57,7 +57,7 @@ def run(
     class_names = read_class_names(labels, classes.class_names, classes.class_names_file)
     rows = []
     for model_name in dict.fromkeys(models.model_name_or_path):
-        model, processor = load_model(model_name, models, takes_tokens=True)
+        model, processor = load_model(model_name, models)
         results = evaluate_zero_shot(
             model,
             processor,

@@ -21,7 +21,6 @@ from ..data.reader import RowReader
 from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import evaluation_mode
 from ..embedding.rows import RowCollator, embed_rows, gather_to_main, load_rows, warn_of_unreadable
-from ..embedding.token_wise import is_token_wise, pad_and_concatenate, similarity_blocks_of_tokens
 from ..files import format_markdown, read_lines
 from ..terminal import progress_bar
 from .arguments import check_templates
@@ -90,8 +89,7 @@ def embed_classes(
 ) -> torch.Tensor:
     """
     Class embeddings (classes, dim): the mean of the normalised embeddings of a name in each template, normalised again
-    (Radford et al., 2021, https://arxiv.org/abs/2103.00020, section 3.1.4). Of a model that compares tokens they are
-    those of all tokens in each template, (classes, templates, length, dim).
+    (Radford et al., 2021, https://arxiv.org/abs/2103.00020, section 3.1.4).
     """
     check_templates(templates)
     prompts = [template.replace("{}", name) for name in class_names for template in templates]
@@ -100,8 +98,6 @@ def embed_classes(
             embed_texts(model, tokenize(processor, prompts[start : start + batch_size], max_length))
             for start in range(0, len(prompts), batch_size)
         ]
-    if is_token_wise(model):
-        return pad_and_concatenate(embeds).unflatten(0, (len(class_names), len(templates)))
     embeds = torch.cat(embeds).unflatten(0, (len(class_names), len(templates))).mean(dim=1)
     return torch.nn.functional.normalize(embeds, dim=-1)
 
@@ -134,15 +130,6 @@ def summarize(predictions: torch.Tensor, labels: torch.Tensor, class_names: list
     }
 
 
-def compare_with_classes(image_embeds: torch.Tensor, class_embeds: torch.Tensor) -> torch.Tensor:
-    """Similarities (images, classes) of embeddings, or by late interaction of those of all tokens."""
-    if class_embeds.dim() == 2:
-        return image_embeds @ class_embeds.t()
-    blocks = similarity_blocks_of_tokens(image_embeds, class_embeds.flatten(0, 1))
-    image_to_text = torch.cat([similarities for _, similarities, _ in blocks])
-    return image_to_text.unflatten(0, class_embeds.shape[:2]).mean(dim=1).t()
-
-
 def classify(
     image_embeds: torch.Tensor, labels: list[int | str], class_embeds: torch.Tensor, class_names: list[str]
 ) -> dict:
@@ -150,12 +137,12 @@ def classify(
     Takes every image for the class that is most similar to it.
 
     Args:
-        image_embeds (`torch.Tensor` of shape `(images, dim)` or `(images, length, dim)`):
+        image_embeds (`torch.Tensor` of shape `(images, dim)`):
             Normalised.
         labels (`list[int | str]`):
             The classes of the images, by index or by name.
-        class_embeds (`torch.Tensor` of shape `(classes, dim)` or `(classes, templates, length, dim)`):
-            Those of [`embed_classes`]. Of tokens the similarity of image to text is meant, its mean over templates.
+        class_embeds (`torch.Tensor` of shape `(classes, dim)`):
+            Those of [`embed_classes`].
         class_names (`list[str]`):
             The names of the classes.
 
@@ -163,10 +150,8 @@ def classify(
         `dict`: what [`summarize`] returns.
     """
     labels = torch.tensor([find_class(label, class_names) for label in labels])
-    predictions = [
-        compare_with_classes(embeds, class_embeds).topk(min(5, len(class_names))).indices
-        for embeds in image_embeds.split(4096)
-    ]
+    k = min(5, len(class_names))
+    predictions = [(embeds @ class_embeds.t()).topk(k).indices for embeds in image_embeds.split(4096)]
     return summarize(torch.cat(predictions), labels, class_names)
 
 

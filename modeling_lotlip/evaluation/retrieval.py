@@ -9,7 +9,6 @@ A data set is embedded ([`embed_dataset`]), and each text ranks all images, each
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
-from tqdm.auto import tqdm
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments, CaptionFileArguments
@@ -28,16 +27,8 @@ from ..data.loading import get_columns
 from ..data.published import get_benchmark, load_benchmark
 from ..data.reader import RowReader
 from ..embedding.models import evaluation_mode
-from ..embedding.rows import (
-    EmbeddedItems,
-    Item,
-    RowCollator,
-    embed_rows,
-    gather_to_main,
-    load_rows,
-    warn_of_unreadable,
-)
-from ..embedding.token_wise import pad_and_concatenate, rank_by_tokens
+from ..embedding.rows import Item, RowCollator, embed_rows, gather_to_main, load_rows, warn_of_unreadable
+from ..embedding.token_wise import rank_by_tokens
 from ..files import format_markdown
 from ..metrics import RetrievalRanks, metrics_of_ranks, retrieval_ranks
 from ..terminal import progress_bar
@@ -137,92 +128,80 @@ def embed_dataset(
     if known_images:
         reader = copy(reader)
         reader.image_column = None  # images are not read
-    collator = RowCollator(processor, reader, max_length)
     share = (0, 1) if is_alone else (state.process_index, state.num_processes)
-    loader = load_rows(dataset, collator, batch_size, num_workers, *share)
+    loader = load_rows(dataset, RowCollator(processor, reader, max_length), batch_size, num_workers, *share)
     results = embed_rows(model, processor, loader, tokens_per_batch=TOKENS_PER_TEXT * batch_size, num_prefetched=2)
     total = len(loader.dataset) if isinstance(dataset, Dataset) else None
+    items, embeds, num_unreadable = [], [], 0
     is_shown = state.is_main_process and not known_images
     progress = progress_bar(desc="Embedding", total=total, unit=" images", disable=not is_shown)
     with evaluation_mode(model), progress:
-        embedded = collect(results, progress, {} if known_images is None else known_images)
-    num_images = [len(embedded.image_embeds)]
-    if not any(num_images if is_alone else gather_object(num_images)):
+        for result in results:
+            warn_of_unreadable(result.unreadable)
+            num_unreadable += len(result.unreadable)
+            items += result.items
+            embeds += [] if result.embeds is None else [result.embeds]
+            progress.update(sum(item.kind == "image" for item in result.items))
+    embedded = (items, embeds, num_unreadable)
+    if known_images is not None:
+        embedded = reuse_images(*embedded, known_images)
+    has_images = [any(item.kind == "image" for item in embedded[0])]
+    if not any(has_images if is_alone else gather_object(has_images)):
         raise ValueError("No image of the evaluation data can be read.")
     return join_shares([embedded] if is_alone else gather_to_main(embedded))
 
 
-def collect(results: Iterator[EmbeddedItems], progress: tqdm, known_images: dict) -> EmbeddedDataset:
-    """
-    The results of [`embed_rows`] with the items of a [`RowReader`], in the order of the rows. Without images these are
-    those of `known_images`, which otherwise gets them.
-    """
-    items, embeds, num_unreadable = defaultdict(list), defaultdict(list), 0
-    for result in results:
-        warn_of_unreadable(result.unreadable)
-        num_unreadable += len(result.unreadable)
-        for kind in dict.fromkeys(item.kind for item in result.items):
-            places = [place for place, item in enumerate(result.items) if item.kind == kind]
-            items[kind] += [result.items[place] for place in places]
-            embeds[kind].append(result.embeds if len(places) == len(result.items) else result.embeds[places])
-            progress.update(len(places) if kind == "image" else 0)
+def reuse_images(
+    items: list[Item], embeds: list[torch.Tensor], num_unreadable: int, known_images: dict
+) -> tuple[list[Item], list[torch.Tensor], int]:
+    """A share with the images of `known_images`, which gets those of the first one."""
+    rows = [row for part in embeds for row in part]
     if not known_images:
-        images, image_embeds = [], torch.empty(0)
-        if "image" in items:
-            images, image_embeds = sort_items(items.pop("image"), embeds.pop("image"))
-        known_images |= {"images": images, "embeds": image_embeds, "num_unreadable": num_unreadable}
-    images, image_embeds, num_unreadable = known_images.values()
-    rows = {image.row.number: row for row, image in enumerate(images)}
-    captions = {}
-    for kind in [kind for kind in ("short", "long") if kind in items]:
-        texts, text_embeds = sort_items(items.pop(kind), embeds.pop(kind))
-        kept = [place for place, text in enumerate(texts) if text.row.number in rows]  # whose image can be read
-        texts, text_embeds = [texts[place] for place in kept], text_embeds[kept]
-        captions[kind] = EmbeddedCaptions(
-            texts=[text.content for text in texts],
-            images=torch.tensor([rows[text.row.number] for text in texts]),
-            embeds=text_embeds,
-            num_truncated=sum(text.truncated for text in texts),
+        places = [place for place, item in enumerate(items) if item.kind == "image"]
+        known_images["items"] = [items[place] for place in places]
+        known_images["embeds"] = stack([rows[place] for place in places])
+        known_images["num_unreadable"] = num_unreadable
+        return items, embeds, num_unreadable
+    readable = {item.row.number for item in known_images["items"]}
+    places = [place for place, item in enumerate(items) if item.row.number in readable]
+    items = known_images["items"] + [items[place] for place in places]
+    return items, [known_images["embeds"], stack([rows[place] for place in places])], known_images["num_unreadable"]
+
+
+def join_shares(shares: list[tuple[list[Item], list[torch.Tensor], int]]) -> EmbeddedDataset:
+    """
+    What several processes embedded, in the order of the processes and of their rows: of each the items of a
+    [`RowReader`], their embeddings in parts, and how many images could not be read.
+    """
+    found = defaultdict(list)
+    for process, (items, embeds, _) in enumerate(shares):
+        rows = (row for part in embeds for row in part)
+        for item, row in zip(items, rows, strict=True):
+            found[item.kind].append(((process, item.row.number), item.index, item, row))
+    for of_kind in found.values():
+        of_kind.sort(key=lambda entry: entry[:2])
+    places = {key: place for place, (key, *_) in enumerate(found["image"])}
+    captions = {
+        kind: EmbeddedCaptions(
+            texts=[item.content for _, _, item, _ in found[kind]],
+            images=torch.tensor([places[key] for key, *_ in found[kind]]),
+            embeds=stack([row for *_, row in found[kind]]),
+            num_truncated=sum(item.truncated for _, _, item, _ in found[kind]),
         )
-    return EmbeddedDataset(image_embeds, captions, [image.row.label for image in images], num_unreadable)
-
-
-def sort_items(items: list[Item], embeds: list[torch.Tensor]) -> tuple[list[Item], torch.Tensor]:
-    """Items of one kind in the order of the rows, and their embeddings, given in parts, as one tensor."""
-    order = sorted(range(len(items)), key=lambda place: (items[place].row.number, items[place].index))
-    return [items[place] for place in order], concatenate(embeds)[order]
-
-
-def concatenate(embeds: list[torch.Tensor]) -> torch.Tensor:
-    """Embeddings (items, dim), or (items, tokens, dim) of several numbers of tokens, as one tensor."""
-    return torch.cat(embeds) if embeds[0].dim() == 2 else pad_and_concatenate(embeds)
-
-
-def join_shares(shares: list[EmbeddedDataset]) -> EmbeddedDataset:
-    """The shares of several processes as one."""
-    with_images = [share for share in shares if len(share.image_embeds) > 0]
-    captions = {}
-    for kind in ("short", "long"):
-        first_row, parts = 0, []
-        for share in with_images:
-            if kind in share.captions:
-                part = share.captions[kind]
-                part.images += first_row
-                parts.append(part)
-            first_row += len(share.image_embeds)
-        if parts:
-            captions[kind] = EmbeddedCaptions(
-                texts=[text for part in parts for text in part.texts],
-                images=torch.cat([part.images for part in parts]),
-                embeds=concatenate([part.embeds for part in parts]),
-                num_truncated=sum(part.num_truncated for part in parts),
-            )
+        for kind in ("short", "long")
+        if found[kind]
+    }
     return EmbeddedDataset(
-        image_embeds=torch.cat([share.image_embeds for share in with_images] or [torch.empty(0)]),
+        image_embeds=stack([row for *_, row in found["image"]]),
         captions=captions,
-        labels=[label for share in with_images for label in share.labels],
-        num_unreadable=sum(share.num_unreadable for share in shares),
+        labels=[item.row.label for _, _, item, _ in found["image"]],
+        num_unreadable=sum(num_unreadable for *_, num_unreadable in shares),
     )
+
+
+def stack(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Embeddings (dim,), or of all tokens (length, dim), of several items as one, padded with zeros."""
+    return pad_sequence(rows, batch_first=True) if rows else torch.empty(0)
 
 
 def evaluate_retrieval(
@@ -265,15 +244,7 @@ def evaluate_retrieval(
     state = PartialState()
     with state.main_process_first():  # which reads new caption files
         reader = RowReader(get_columns(dataset), captions or CaptionArguments(), caption_files, image_column)
-    embedded = embed_dataset(
-        model,
-        processor,
-        dataset,
-        reader,
-        batch_size=batch_size,
-        max_length=max_length,
-        num_workers=num_workers,
-    )
+    embedded = embed_dataset(model, processor, dataset, reader, batch_size, max_length, num_workers)
     if not state.is_main_process:
         return {}
     return measure_retrieval(embedded, distinct_short_captions, group_equal_captions, model.device)

@@ -13,6 +13,7 @@ from .. import LotlipModel, LotlipProcessor
 from ..data.loading import get_columns, load_split
 from ..data.overlap import find_known_files, find_known_images
 from ..data.reader import RowReader
+from ..embedding.token_wise import is_token_wise
 from ..evaluation.classification import classify, embed_classes, read_class_names
 from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
 from .arguments import TrainArguments
@@ -168,7 +169,7 @@ def evaluate_model(
         return {}
     # a drawn scene has the short caption of others
     results = measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None, device=model.device)
-    if data.class_names is not None:
+    if data.class_names is not None and not is_token_wise(model):
         class_embeds = embed_classes(model, processor, data.class_names, args.templates, batch_size)
         classified = classify(embedded.image_embeds, embedded.labels, class_embeds, data.class_names)
         results |= {f"zero_shot_{name}": classified[name] for name in ("top1", "top5")}

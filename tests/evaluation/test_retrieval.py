@@ -9,13 +9,15 @@ from PIL import Image as PILImage
 
 from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenWiseModel
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.reader import RowReader
+from modeling_lotlip.data.reader import Item, RowInfo, RowReader
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
+from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.classification import evaluate_zero_shot
-from modeling_lotlip.evaluation.retrieval import EmbeddedDataset, embed_dataset, evaluate_retrieval, join_shares
+from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, join_shares
 from modeling_lotlip.modeling_variants_lotlip import token_similarities
-from tests.conftest import ROOT, WORDS, as_token_wise, launch
+from tests.conftest import ROOT, WORDS, as_token_wise, launch, tiny_config
 from tests.helpers.commands import run_command
 
 
@@ -200,24 +202,69 @@ def test_the_order_is_that_of_the_rows(model_dir, evaluation_dir):
     torch.testing.assert_close(captions.embeds, embed_corpus(model, processor, captions.texts), rtol=0, atol=1e-5)
 
 
-def test_shares_of_processes_are_joined_in_order(model_dir, evaluation_dir):
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+def test_shares_of_processes_are_joined_in_order():
+    """Of streams each process numbers its rows from 0; the second one can read nothing."""
+
+    def share(*rows: tuple[int, str, int, float], num_unreadable: int = 0) -> tuple:
+        items = [Item(RowInfo(row, row, f"label {row}"), kind, f"{value}", index) for row, kind, index, value in rows]
+        return items, [torch.tensor([[value]]) for *_, value in rows], num_unreadable
+
+    first = share((1, "image", 0, 1.0), (0, "short", 1, 0.5), (0, "image", 0, 0.0), (0, "short", 0, 0.25))
+    last = share((0, "long", 0, 2.5), (0, "image", 0, 2.0), num_unreadable=1)
+    joined = join_shares([first, share(num_unreadable=2), last])
+    assert joined.image_embeds.tolist() == [[0.0], [1.0], [2.0]] and joined.num_unreadable == 3
+    assert joined.labels == ["label 0", "label 1", "label 0"]
+    assert joined.captions["short"].texts == ["0.25", "0.5"] and joined.captions["short"].images.tolist() == [0, 0]
+    assert joined.captions["long"].images.tolist() == [2] and joined.captions["long"].embeds.tolist() == [[2.5]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("image_projection", [None, 32, 24])
+def test_embeddings_with_and_without_an_image_projection(image_projection, dtype, model_dir, evaluation_dir, tmp_path):
+    config = tiny_config()
+    config.vision_config.projection_dim = image_projection
+    config.projection_dim = config.text_config.projection_dim = image_projection or 32
+    torch.manual_seed(0)
+    model, processor = LotlipModel(config).eval(), LotlipProcessor.from_pretrained(model_dir)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded, processor = load_model(str(tmp_path), LoadingArguments(dtype=dtype, device="cpu"))
     dataset = Dataset.load_from_disk(evaluation_dir)
-    reader = RowReader(dataset.column_names, CaptionArguments(), label_column="label")
+    reader = RowReader(dataset.column_names, CaptionArguments())
+    embedded = embed_dataset(loaded, processor, dataset, reader, batch_size=4)
+    texts = embedded.captions["short"]
+    with torch.no_grad():
+        images = processor.image_processor(list(dataset["image"]), return_tensors="pt")
+        expected = [
+            (model.get_image_features(**images), embedded.image_embeds),
+            (
+                model.get_text_features(**processor.tokenizer(texts.texts, padding=True, return_tensors="pt")),
+                texts.embeds,
+            ),
+        ]
+    for outputs, embeds in expected:
+        cosines = torch.nn.functional.cosine_similarity(outputs.pooler_output, embeds)
+        assert embeds.shape[1] == config.projection_dim and cosines.min() > (0.99999 if dtype == "float32" else 0.99)
 
-    def embed(rows: Dataset) -> EmbeddedDataset:
-        return embed_dataset(model, processor, rows, reader)
 
-    # the last part has no long caption, and a process nothing that it can read
-    parts = [embed(dataset.select(rows)) for rows in (range(4), range(4, 9), range(9, 10))]
-    nothing = EmbeddedDataset(torch.empty(0), {}, [], 2)
-    joined, whole = join_shares([parts[0], nothing, *parts[1:]]), embed(dataset)
-    assert joined.labels == whole.labels and joined.num_unreadable == 2
-    torch.testing.assert_close(joined.image_embeds, whole.image_embeds, rtol=0, atol=1e-5)
-    for kind, captions in whole.captions.items():
-        assert joined.captions[kind].texts == captions.texts
-        assert torch.equal(joined.captions[kind].images, captions.images)
-        torch.testing.assert_close(joined.captions[kind].embeds, captions.embeds, rtol=0, atol=1e-5)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_goes_in_is_used_or_counted(streaming, model_dir, evaluation_dir, caplog):
+    """Rows are images of a gallery, unreadable, or said to be without such a caption."""
+    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+    dataset = Dataset.load_from_disk(evaluation_dir).cast_column("image", Image(decode=False))
+    rows = list(dataset)
+    rows[4]["image"] = {"bytes": b"no image", "path": "torn.png"}
+    rows[7]["caption"] = []
+    damaged = Dataset.from_list(rows, features=dataset.features)
+    damaged = damaged.to_iterable_dataset() if streaming else damaged
+    results = evaluate_retrieval(model, processor, damaged, batch_size=3, group_equal_captions=False)
+    assert results["num_unreadable_images"] == 1
+    readable = [row for index, row in enumerate(rows) if index != 4]
+    for kind, column in (("short", "caption"), ("long", "long_captions")):
+        missing = sum(not row[column] for row in readable)
+        assert results[f"{kind}_num_images"] + missing + 1 == len(rows)
+        assert f"{missing} of 9 images have no {kind} caption" in caplog.text
+        assert results[f"{kind}_num_captions"] == sum(len(row[column]) for row in readable)
 
 
 def test_a_model_that_compares_tokens_is_embedded_token_by_token(model_dir, evaluation_dir):
