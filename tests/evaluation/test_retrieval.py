@@ -151,7 +151,7 @@ def test_a_call_of_the_model_has_a_bounded_number_of_tokens(num_captions, model_
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     sizes = []
     model.text_model.register_forward_pre_hook(
-        lambda module, args, kwargs: sizes.append(kwargs["input_ids"].numel()), with_kwargs=True
+        lambda module, args, kwargs: sizes.append((args or [kwargs["input_ids"]])[0].numel()), with_kwargs=True
     )
     long = [[f"the {word} is red. " * 20 + f"{index}" for index in range(num_captions)] for word in WORDS[:4]]
     dataset = load_scenes(4, seed=1).remove_columns("long_captions").add_column("long_captions", long)
