@@ -10,6 +10,7 @@ leaves out and the least value are said with the field.
 import math
 import re
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 from ..arguments import DTYPES, Arguments, argument
@@ -23,6 +24,13 @@ from ..data.arguments import (
 from ..evaluation.arguments import ClassificationArguments
 from .objectives import OBJECTIVES
 
+
+# What a whole model brings with it
+OF_NEW_MODELS = ("config_name", "text_model_name_or_path", "vision_model_name_or_path", "image_size")
+OF_NEW_MODELS += ("tokenizer_name", "image_mean", "image_std")
+
+# An argument without which a resumed run would take other steps
+compared = partial(argument, compared_on_resume=True)
 
 # The results of an evaluation, by any of which the best model is kept
 METRICS = re.compile(r"(short|long)_(((i2t|t2i)_(recall@(1|5|10)|median_rank))|mean_recall)|zero_shot_top[15]")
@@ -41,24 +49,19 @@ class TrainDataArguments(Arguments):
 
     _argument_group_name = "data"
 
-    data_weights: list[float] | None = argument(
-        None, "How often to draw from each of --data_files.", compared_on_resume=True
-    )
+    data_weights: list[float] | None = compared(None, "How often to draw from each of --data_files.")
     eval_data_files: list[str] | None = argument(None, "Evaluate on these files, not on --data_files.")
-    shuffle_buffer_size: int = argument(
-        10_000, "Rows of a stream from which the next one is drawn.", least=1, compared_on_resume=True
-    )
+    shuffle_buffer_size: int = compared(10_000, "Rows of a stream from which the next one is drawn.", least=1)
     max_bad_fraction: float = argument(
         0.01,
         "Samples that cannot be used are skipped and counted; the run ends if more than this share of them are.",
         least=0,
+        most=1,
     )
     max_bad_in_a_row: int = argument(100, "The run also ends after N in a row.", least=1)
 
     def __post_init__(self):
         super().__post_init__()
-        if self.max_bad_fraction > 1:
-            raise ValueError(f"--max_bad_fraction must be from 0 to 1, got {self.max_bad_fraction}.")
         if self.data_weights is not None and min(self.data_weights) <= 0:
             raise ValueError(f"--data_weights must be above 0, got {self.data_weights}.")
 
@@ -69,77 +72,56 @@ class TowerArguments(Arguments):
 
     _argument_group_name = "model"
 
-    model_name_or_path: str | None = argument(None, "A LoTLIP model to train further.", aliases=("--model",))
+    model_name_or_path: str | None = argument(
+        None, "A LoTLIP model to train further.", aliases=("--model",), excludes=OF_NEW_MODELS
+    )
     text_model_name_or_path: str | None = argument(None, "A BERT to start the text tower from.")
     vision_model_name_or_path: str | None = argument(
         None, "A ViT or DINOv2 (transformers), a ViT (timm) or another LoTLIP to start the image tower from."
     )
-    config_name: str | None = argument(None, "The configuration of a model from scratch, a Hub id or a folder.")
-    tokenizer_name: str | None = argument(
-        None,
-        "A BERT tokenizer. Default: that of the text tower; from scratch one with the words of the captions.",
+    config_name: str | None = argument(
+        None, "The configuration of a model from scratch, a Hub id or a folder.", excludes=OF_NEW_MODELS[1:4]
     )
-    num_corner_tokens: int | None = argument(
+    tokenizer_name: str | None = argument(
+        None, "A BERT tokenizer. Default: that of the text tower; from scratch one with the words of the captions."
+    )
+    num_corner_tokens: int | None = compared(
         None,
         "Default: those of the model; of a new one 2 for LoTLIP, or those of its configuration, and 0 for the other "
         "objectives.",
         least=0,
-        compared_on_resume=True,
     )
-    no_corner_attention_mask: bool = argument(False, "Let all tokens see the corner tokens.", compared_on_resume=True)
-    freeze_vision_model: bool | None = argument(
-        None,
-        "Freeze the image tower. Default: frozen if and only if its weights were loaded.",
-        compared_on_resume=True,
+    no_corner_attention_mask: bool = compared(False, "Let all tokens see the corner tokens.")
+    freeze_vision_model: bool | None = compared(
+        None, "Freeze the image tower. Default: frozen if and only if its weights were loaded."
     )
     cache_image_features: bool = argument(
         False, "Run a frozen image tower once, before training, and keep its output on disk for this and later runs."
     )
-    image_features_dir: Path | None = argument(None, "Where it is kept. Default: below the Hub's cache.")
+    image_features_dir: Path | None = argument(
+        None, "Where it is kept. Default: below the Hub's cache.", requires="cache_image_features"
+    )
     image_size: int | None = argument(None, "In pixels. Default: that of the image tower; 64 from scratch.", least=1)
-    image_mean: list[float] | None = argument(
+    image_mean: list[float] | None = compared(
         None,
         "The mean that is taken off the red, green and blue of pixels (from 0 to 1). Default: that of the image "
         "tower's own image processor or timm configuration; 0.5 from scratch.",
-        compared_on_resume=True,
     )
-    image_std: list[float] | None = argument(
-        None,
-        "What they are divided by after that. Default: as for --image_mean.",
-        compared_on_resume=True,
+    image_std: list[float] | None = compared(
+        None, "What they are divided by after that. Default: as for --image_mean."
     )
-    max_length: int | None = argument(
+    max_length: int | None = compared(
         None,
         "Tokens of a text, corners not counted. Default: the limit of the model that is trained further, else 128 "
         "less the corners.",
-        compared_on_resume=True,
     )
-    max_position_embeddings: int | None = argument(
-        None,
-        "Stretch the position table of the text tower to N positions, keeping the first 20, as Long-CLIP does.",
-        compared_on_resume=True,
+    max_position_embeddings: int | None = compared(
+        None, "Stretch the position table of the text tower to N positions, keeping the first 20, as Long-CLIP does."
     )
     gradient_checkpointing: bool = argument(False, "Compute layers twice to save memory.")
 
     def __post_init__(self):
         super().__post_init__()
-        towers = (self.text_model_name_or_path, self.vision_model_name_or_path)
-        if self.model_name_or_path and any((*towers, self.config_name)):
-            raise ValueError(
-                "--model_name_or_path is a whole model: it excludes the names of towers and --config_name."
-            )
-        if self.config_name and any(towers):
-            raise ValueError(
-                "--config_name is for a model from scratch: it excludes --text_model_name_or_path and "
-                "--vision_model_name_or_path, which bring their own configurations."
-            )
-        if self.model_name_or_path and (self.image_size or self.tokenizer_name or self.image_mean or self.image_std):
-            raise ValueError(
-                "--image_size, --image_mean, --image_std and --tokenizer_name are for new models: "
-                "--model_name_or_path brings its own."
-            )
-        if self.config_name and self.image_size:
-            raise ValueError("--image_size stands in the configuration that --config_name names: leave it out.")
         if (self.image_mean is None) != (self.image_std is None):
             raise ValueError("--image_mean and --image_std go together: give both.")
         for name in ("image_mean", "image_std"):
@@ -148,8 +130,6 @@ class TowerArguments(Arguments):
                 raise ValueError(f"--{name} must be three numbers, for red, green and blue, got {values}.")
         if self.image_std is not None and min(self.image_std) <= 0:
             raise ValueError(f"--image_std must be above 0, got {self.image_std}.")
-        if self.image_features_dir is not None and not self.cache_image_features:
-            raise ValueError("--image_features_dir is for --cache_image_features, which is not given.")
 
 
 @dataclass
@@ -158,52 +138,40 @@ class ObjectiveArguments(Arguments):
 
     _argument_group_name = "objective"
 
-    objective: str = argument(
+    objective: str = compared(
         "lotlip",
         "; ".join(f"{name}: {objective.help}" for name, objective in OBJECTIVES.items()) + ".",
         choices=tuple(OBJECTIVES),
-        compared_on_resume=True,
     )
-    short_captions: str | None = argument(
+    short_captions: str | None = compared(
         None,
         "What the short caption of an image is. given: one of its short captions; any: one of the short and the long "
         "ones, as in LaCLIP; details: some sub-captions of a long one, but not the first, a summary, as in "
         "DeBias-CLIP; none: train on long captions alone. Default: that of the objective, else given.",
         choices=("given", "any", "details", "none"),
-        compared_on_resume=True,
     )
-    num_long_captions: int | None = argument(
-        None,
-        "Long captions drawn for an image. Default: that of the objective; 1 for LoTLIP.",
-        least=0,
-        compared_on_resume=True,
+    num_long_captions: int | None = compared(
+        None, "Long captions drawn for an image. Default: that of the objective; 1 for LoTLIP.", least=0
     )
-    num_sub_captions: int | None = argument(
-        None, "Consecutive sub-captions drawn of each. Default: all.", least=1, compared_on_resume=True
-    )
-    min_crop_scale: float | None = argument(
+    num_sub_captions: int | None = compared(None, "Consecutive sub-captions drawn of each. Default: all.", least=1)
+    min_crop_scale: float | None = compared(
         None,
         "Smallest part of an image that is cut out, at random. Default: 0.9, and 1 (all of it) for drawn scenes and "
         "for a frozen image tower.",
-        compared_on_resume=True,
     )
-    matryoshka_dims: list[int] | None = argument(
+    matryoshka_dims: list[int] | None = compared(
         None,
         "Train the first N numbers of each embedding to be an embedding too, for each N given (Kusupati et al., 2022, "
         "https://arxiv.org/abs/2205.13147). Default: those of the model that is trained further.",
         least=1,
-        compared_on_resume=True,
     )
-    hard_negatives: int = argument(
+    hard_negatives: int = compared(
         0,
         "Classify each image also among N copies of each of its long captions in which a detail is false: a colour, a "
         "number, a place, a relation or size, or a sentence.",
         least=0,
-        compared_on_resume=True,
     )
-    keep_duplicate_negatives: bool = argument(
-        False, "Contrast images whose short captions are the same, too.", compared_on_resume=True
-    )
+    keep_duplicate_negatives: bool = compared(False, "Contrast images whose short captions are the same, too.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -234,50 +202,41 @@ class OptimizationArguments(Arguments):
 
     _argument_group_name = "optimization"
 
-    seed: int = argument(0, "The random seed of weights, data order, crops and captions.", compared_on_resume=True)
+    seed: int = compared(0, "The random seed of weights, data order, crops and captions.")
     per_device_train_batch_size: int = argument(64, "Images of a process in a step.", least=1)
-    gradient_accumulation_steps: int = argument(
-        1, "Batches of an optimizer step, each contrasted for itself.", least=1, compared_on_resume=True
+    gradient_accumulation_steps: int = compared(
+        1, "Batches of an optimizer step, each contrasted for itself.", least=1
     )
     grad_cache_tokens: int | None = argument(
-        None,
-        "Encode N tokens of captions and images at a time, so that a batch of any size fits in memory.",
-        least=1,
+        None, "Encode N tokens of captions and images at a time, so that a batch of any size fits in memory.", least=1
     )
-    learning_rate: float | None = argument(
+    learning_rate: float | None = compared(
         None,
         f"The highest one, after the warm-up. Default: {LEARNING_RATES['model']} for a model that is trained further "
         f"(--model_name_or_path), {LEARNING_RATES['text tower']} with a pretrained text tower, "
         f"{LEARNING_RATES['scratch']} where texts are learned from scratch.",
         least=0,
-        compared_on_resume=True,
     )
-    lr_scheduler_type: str = argument(
+    lr_scheduler_type: str = compared(
         "cosine",
         "How the learning rate falls after the warm-up.",
         choices=("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"),
-        compared_on_resume=True,
     )
-    warmup_steps: float = argument(
-        0.1, "Steps in which the learning rate rises; below 1, their share of all.", least=0, compared_on_resume=True
+    warmup_steps: float = compared(
+        0.1, "Steps in which the learning rate rises; below 1, their share of all.", least=0
     )
     num_train_epochs: int = argument(10, "Passes over the training data.", least=1)
     max_train_steps: int | None = argument(None, "Optimizer steps, instead of a number of epochs.", least=1)
-    weight_decay: float = argument(0.1, "Of matrices only.", compared_on_resume=True)
-    adam_beta1: float = argument(0.9, "AdamW's decay of the mean.", compared_on_resume=True)
-    adam_beta2: float = argument(0.98, "AdamW's decay of the variance.", compared_on_resume=True)
-    adam_epsilon: float = argument(1e-6, "AdamW's least divisor.", compared_on_resume=True)
-    max_grad_norm: float = argument(1.0, "Clip gradients to this norm; 0: do not.", least=0, compared_on_resume=True)
-    mixed_precision: str | None = argument(
-        None,
-        "The precision of the computation. Default: as accelerate is configured.",
-        choices=tuple(DTYPES),
-        compared_on_resume=True,
+    weight_decay: float = compared(0.1, "Of matrices only.")
+    adam_beta1: float = compared(0.9, "AdamW's decay of the mean.")
+    adam_beta2: float = compared(0.98, "AdamW's decay of the variance.")
+    adam_epsilon: float = compared(1e-6, "AdamW's least divisor.")
+    max_grad_norm: float = compared(1.0, "Clip gradients to this norm; 0: do not.", least=0)
+    mixed_precision: str | None = compared(
+        None, "The precision of the computation. Default: as accelerate is configured.", choices=tuple(DTYPES)
     )
     max_skipped_steps: int = argument(
-        10,
-        "A step whose loss or gradients are not finite is skipped; after N in a row the run ends.",
-        least=1,
+        10, "A step whose loss or gradients are not finite is skipped; after N in a row the run ends.", least=1
     )
     ddp_timeout: int = argument(
         1800, "Seconds after which a process gives up waiting for another.", in_model_card=False
@@ -323,8 +282,7 @@ class MonitoringArguments(Arguments):
     per_device_eval_batch_size: int = argument(64, "Images in a batch of an evaluation.", least=1)
     eval_steps: int = argument(500, "Evaluate every N steps, and at the end.", least=1)
     metric_for_best_model: str | None = argument(
-        None,
-        "Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, `zero_shot_top1`, ...",
+        None, "Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, `zero_shot_top1`, ..."
     )
     logging_steps: int = argument(10, "Measure every N steps.", least=1, in_model_card=False)
     with_tracking: bool = argument(False, "Send measurements and results to trackers.", in_model_card=False)
