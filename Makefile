@@ -21,8 +21,7 @@ $(VENV)/.installed-browser: $(VENV)/.installed-app
 
 # trains a small model on drawn scenes, then evaluates it on scenes it has not seen
 demo: $(VENV)/.installed
-	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no --num_machines 1 \
-		examples/train_lotlip.py --output_dir outputs/demo --overwrite_output_dir
+	$(BIN)/python examples/train_lotlip.py --output_dir outputs/demo --overwrite_output_dir
 	$(BIN)/lotlip evaluate --model_name_or_path outputs/demo \
 		--output_file outputs/demo/retrieval.json
 	$(BIN)/lotlip classify --model_name_or_path outputs/demo \

@@ -1,0 +1,90 @@
+"""The example of a training: on scenes and on a folder, in one process and in two, resumed, and what it leaves."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor, pipeline
+
+from examples import train_lotlip
+from modeling_lotlip.data.scenes import load_scenes
+from tests.conftest import ROOT, assert_same_weights, launch
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Runs the example in this process on few scenes; returns its output folder."""
+
+    def run(name: str, *arguments: object) -> Path:
+        small = ["--max_train_samples", 40, "--max_eval_samples", 16, "--per_device_train_batch_size", 8]
+        argv = ["train_lotlip.py", "--output_dir", tmp_path / name, *small, *arguments]
+        monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+        AcceleratorState._reset_state(True)
+        GradientState._reset_state()
+        train_lotlip.main()
+        return tmp_path / name
+
+    return run
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_and_its_model_is_like_any_other(run, tmp_path):
+    # 5 batches an epoch: step 3 is in the middle of the first
+    whole = run("whole", "--max_train_steps", 7, "--checkpointing_steps", 3, "--eval_steps", 4)
+    shutil.copytree(whole / "checkpoint-3", tmp_path / "stopped" / "checkpoint-3")
+    stopped = run("stopped", "--max_train_steps", 7, "--resume_from_checkpoint", "latest", "--eval_steps", 4)
+    assert_same_weights(stopped, whole)
+    results = json.loads((whole / "eval_results.json").read_text())
+    assert results["long_num_images"] == 16 and {"short_t2i_recall@1", "long_i2t_recall@10"} <= results.keys()
+    with torch.no_grad():
+        inputs = AutoProcessor.from_pretrained(whole)(
+            text=["a red boat"], images=load_scenes(1)["image"][0], return_tensors="pt"
+        )
+        assert AutoModel.from_pretrained(whole)(**inputs).logits_per_image.shape == (1, 1)
+    classify = pipeline("zero-shot-image-classification", model=str(whole))
+    assert len(classify(load_scenes(1)["image"][0], candidate_labels=["boat", "car"])) == 2
+    with pytest.raises(SystemExit):
+        run("whole")
+
+
+def test_it_learns_and_trains_a_model_further_in_bfloat16(run):
+    first = run("first", "--max_train_steps", 15, "--learning_rate", 0.003)
+    further = run("further", "--max_train_steps", 2, "--model_name_or_path", first, "--mixed_precision", "bf16")
+    weights = [load_file(folder / "model.safetensors")["text_projection.weight"] for folder in (first, further)]
+    assert weights[1].dtype == torch.float32 and 0 < (weights[1] - weights[0]).abs().max() < 1e-3
+
+
+def test_two_processes_train_on_a_folder(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    with open(images / "metadata.jsonl", "w") as file:
+        for number, scene in enumerate(load_scenes(50, seed=3)):
+            scene["image"].save(images / f"{number}.png")
+            row = {"file_name": f"{number}.png", "caption": scene["caption"]}
+            file.write(json.dumps(row | {"long_captions": scene["long_captions"] if number % 2 else []}) + "\n")
+    script = str(ROOT / "examples" / "train_lotlip.py")
+    arguments = ["--dataset_name", "imagefolder", "--data_dir", images, "--per_device_train_batch_size", 8]
+    done = launch(
+        2, script, *map(str, ["--output_dir", tmp_path / "two", *arguments, "--max_train_steps", 3, "--eval_steps", 2])
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^step (\d+): ", done.stdout, re.MULTILINE) == ["2", "3"]
+    results = json.loads((tmp_path / "two" / "eval_results.json").read_text())
+    assert results["short_num_images"] == 5, "a tenth is held back"
+
+
+def test_it_is_short_and_of_few_names():
+    lines = (ROOT / "examples" / "train_lotlip.py").read_text().splitlines()
+    names = [
+        name
+        for line in lines
+        if line.startswith("from modeling_lotlip")
+        for name in line.split(" import ")[1].split(", ")
+    ]
+    assert len(lines) <= 250 and len(names) <= 8
