@@ -127,7 +127,7 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
     if num_images <= num_tables:
         return DataFilesDict()
     left_out = [f"{count} {reason}" for reason, count in scan.left_out.items()]
-    left_out += [f"the folder {name}, which may not be read" for name in sorted(scan.closed_folders)]
+    left_out += [f"the folder {name!r}, which may not be read" for name in sorted(scan.closed_folders)]
     if left_out:
         logger.warning_once(f"Of {folder} files are left out: {', '.join(left_out)}.")
     parts = {name: Path(name).parts[0] if os.sep in name else None for name in names}

@@ -186,7 +186,7 @@ def with_file_names(dataset: Dataset, source: SourceArguments, files: list[str])
     unused = sorted({file for file in files if is_image_file(file)}.difference(map(os.path.abspath, paths)))
     if unused:
         logger.warning_once(
-            f"{len(unused)} images of {folder} are left out, such as {unused[0]}: they are in no line of its metadata."
+            f"{len(unused)} images of {folder} are left out, as {unused[0]!r}: they are in no line of its metadata."
         )
     names = [Path(path) for path in paths]
     names = [(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix() for path in names]
@@ -236,7 +236,7 @@ def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
     unused = [file for file in there if os.path.realpath(file) not in used]
     if unused:
         logger.warning_once(
-            f"{len(unused)} of {len(there)} files of {folder} are left out, such as {unused[0]}: words in the names "
+            f"{len(unused)} of {len(there)} files of {folder} are left out, as {unused[0]!r}: words in the names "
             f"of the others make these the splits {', '.join(map(str, builder.config.data_files))}. Name files with "
             "`--data_files`."
         )

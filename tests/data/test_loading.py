@@ -146,7 +146,7 @@ def test_images_without_a_line_of_metadata_are_named(tmp_path, caplog, is_builde
     (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows = load_split(open_folder(tmp_path, is_builder), "train")
     assert rows["caption"][:] == ["train", "beach"] and rows["file_name"][:] == [line["file_name"] for line in lines]
-    assert f"1 images of {tmp_path} are left out, such as {tmp_path}/in_no_line.png" in caplog.text
+    assert f"1 images of {tmp_path} are left out, as '{tmp_path}/in_no_line.png'" in caplog.text
     caplog.clear()
     (tmp_path / "in_no_line.png").unlink()
     load_split(open_folder(tmp_path, is_builder), "train[:1]")
@@ -182,7 +182,7 @@ def test_text_that_is_not_utf_8_is_named_and_a_byte_order_mark_is_none(tmp_path,
 def test_files_outside_of_the_splits_of_names_are_told(tmp_path, caplog):
     write_json(tmp_path / "train.json", range(2)), write_json(tmp_path / "extra.json", range(3))
     assert read_numbers(SourceArguments("json", data_dir=str(tmp_path)), "train") == [0, 1]
-    assert f"1 of 2 files of {tmp_path} are left out, such as {tmp_path}/extra.json: words in the names" in caplog.text
+    assert f"1 of 2 files of {tmp_path} are left out, as '{tmp_path}/extra.json': words in the names" in caplog.text
 
 
 def test_a_card_says_what_the_splits_are(tmp_path):
