@@ -221,7 +221,6 @@ def main() -> None:
             if args.checkpointing_steps is not None and step % args.checkpointing_steps == 0:
                 accelerator.save_state(str(args.output_dir / f"checkpoint-{step}"))
             if step % args.eval_steps == 0 or step == num_steps:
-                # evaluation
                 trained = accelerator.unwrap_model(model).model
                 is_scenes = args.dataset_name is None  # of which several have the same short caption
                 results = evaluate_retrieval(
