@@ -28,7 +28,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import configuration_utils, image_processing_backends, modeling_utils, processing_utils
 from transformers import tokenization_utils_tokenizers as tokenization_utils
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import ImageInput, SizeDict, is_pil_image, is_valid_image
+from transformers.image_utils import ImageInput, PILImageResampling, SizeDict, is_pil_image, is_valid_image
 from transformers.processing_utils import ProcessingKwargs
 from transformers.tokenization_utils_base import LARGE_INTEGER, BatchEncoding, TruncationStrategy
 from transformers.utils import is_torch_tensor, logging
@@ -204,6 +204,13 @@ def read_tokenizer_file(path: str) -> dict:
     return content
 
 
+def check_vocab(vocab: object):
+    """Ids are whole numbers, each of one word. Repeated lines of a `vocab.txt` leave holes, fewer than words."""
+    ids = list(vocab.values()) if isinstance(vocab, dict) else [None]
+    if any(type(x) is not int or not 0 <= x < 2 * len(ids) for x in ids) or len(set(ids)) < len(ids):
+        raise ValueError("A vocabulary must map words to whole numbers from 0 on, each once and without large gaps.")
+
+
 class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
     """
     Truncates texts to `model_max_length` by default, keeping the last `[SEP]`, and says so once; `truncation=True`
@@ -214,7 +221,11 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
         for name in ("unk_token", "sep_token", "cls_token", "pad_token", "mask_token"):
             if not isinstance(kwargs[name], (str, AddedToken)) or not str(kwargs[name]):
                 raise ValueError(f"`{name}` must be a token, got {kwargs[name]!r}.")
+        for name in ("do_lower_case", "tokenize_chinese_chars", "strip_accents"):
+            if not isinstance(kwargs[name], bool) and (name, kwargs[name]) != ("strip_accents", None):
+                raise ValueError(f"`{name}` must be true or false, got {kwargs[name]!r}.")
         words = self._tokenizer.get_vocab(with_added_tokens=False)
+        check_vocab(words)
         if str(kwargs["unk_token"]) not in words:
             raise ValueError(f"The vocabulary of {len(words)} words lacks the `unk_token` {kwargs['unk_token']!r}.")
         if isinstance(model_max_length, (int, float)) and model_max_length >= LARGE_INTEGER:
@@ -253,12 +264,7 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
         kwargs = super().convert_to_native_format(**kwargs)
         vocab = kwargs["vocab"]
         kwargs["vocab"] = vocab = read_tokenizer_file(vocab) if isinstance(vocab, str) else vocab
-        # repeated lines of a `vocab.txt` leave holes, but fewer than there are words
-        ids = list(vocab.values()) if isinstance(vocab, dict) else [None]
-        if any(type(x) is not int or not 0 <= x < 2 * len(ids) for x in ids) or len(set(ids)) < len(ids):
-            raise ValueError(
-                "A vocabulary must map words to whole numbers from 0 on, each once and without large gaps."
-            )
+        check_vocab(vocab)
         return kwargs
 
     @classmethod
@@ -392,7 +398,9 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def check_range(pixels: np.ndarray, high: int) -> np.ndarray:
-    if pixels.dtype.kind not in "iu" or pixels.min(initial=0) < 0 or pixels.max(initial=0) > high:
+    if pixels.dtype.kind not in "iu":
+        raise ValueError(f"An image must hold real numbers, not `{pixels.dtype}`.")
+    if pixels.min(initial=0) < 0 or pixels.max(initial=0) > high:
         raise ValueError(
             f"An image of type `{pixels.dtype}` must have values from 0 to {high}, got {pixels.min()} to "
             f"{pixels.max()}. Give 16-bit pixels as `uint16`."
@@ -479,10 +487,18 @@ class ImageMixin(LoadingMixin):
             image = image[..., top : height - top, left : width - left]
         check_size(size, "size", max(image.shape[-2:]) / min(image.shape[-2:]))
         resized = super().resize(image, size, **kwargs)
-        return resized if str(image.dtype).endswith("uint8") else resized.clip(image.min(), image.max())
+        return (
+            resized if str(image.dtype).endswith("uint8") else resized.clip(min(0, image.min()), max(1, image.max()))
+        )
 
     def _validate_preprocess_kwargs(self, **kwargs):
         super()._validate_preprocess_kwargs(**kwargs)
+        for name, value in kwargs.items():
+            if name.startswith("do_") and not isinstance(value, (bool, type(None))):
+                raise ValueError(f"`{name}` must be true or false, got {value!r}.")
+        resample = kwargs.get("resample")  # torchvision's names of filters have a value too
+        if resample is not None and not hasattr(resample, "value") and resample not in list(PILImageResampling):
+            raise ValueError(f"`resample` must be one of Pillow's filters, {list(map(int, PILImageResampling))}.")
         for name in ("size", "crop_size", "pad_size"):
             if kwargs.get(name) is not None:
                 check_size(kwargs[name], name)
@@ -492,7 +508,8 @@ class ImageMixin(LoadingMixin):
         for name in ("rescale_factor", "image_mean", "image_std"):
             value = kwargs.get(name)
             numbers = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-            if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+            is_listed = name == "rescale_factor" and numbers is not value and isinstance(value, (list, tuple))
+            if is_listed or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
                 raise ValueError(f"`{name}` must be finite numbers, got {value!r}.")
             if name != "image_mean" and 0 in numbers:
                 raise ValueError(f"`{name}` must not be zero, got {value}.")
@@ -500,6 +517,10 @@ class ImageMixin(LoadingMixin):
     def _preprocess(self, images: list, *args, **kwargs) -> BatchFeature:
         if not images:
             raise ValueError("`images` is an empty list: give at least one image.")
+        for name in ("image_mean", "image_std"):
+            value, channels = kwargs.get(name), {1, *(image.shape[0] for image in images)}
+            if isinstance(value, (list, tuple)) and len(value) not in channels:
+                raise ValueError(f"`{name}` must be a number, or one for each channel, got {value!r}.")
         return super()._preprocess(images, *args, **kwargs)
 
     def to_dict(self) -> dict:

@@ -14,7 +14,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, BertConfig, BertModel
 
 import modeling_lotlip.convert_lotlip_to_hf as convert
-from modeling_lotlip import LotlipModel, LotlipProcessor, LotlipSigmoidConfig, LotlipSigmoidModel
+from modeling_lotlip import (
+    LotlipImageProcessor,
+    LotlipModel,
+    LotlipProcessor,
+    LotlipSigmoidConfig,
+    LotlipSigmoidModel,
+    LotlipTokenizer,
+)
 from modeling_lotlip.convert_lotlip_to_hf import (
     config_from_checkpoint,
     convert_checkpoint,
@@ -469,6 +476,60 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
         assert error.value.code in (1, 2) and words in capsys.readouterr().err
     assert before == {file: file.read_bytes() for file in folder.iterdir()}
     assert not list(tmp_path.glob("4*"))
+
+
+def test_a_model_of_other_settings_comes_back_the_same(tmp_path, tokenizer_path):
+    """Heads, epsilons and the context, which no tensor tells: they are in the configuration beside the file."""
+    torch.manual_seed(0)
+    config = tiny_config(num_attention_heads=4, layer_norm_eps=1e-5)
+    config.vision_config.num_attention_heads, config.vision_config.layer_norm_eps = 8, 1e-3
+    config.text_config.vocab_size = len(convert.load_tokenizer(tokenizer_path))
+    model = LotlipModel(config)
+    model.save_pretrained(tmp_path / "saved")
+    tokenizer = convert.load_tokenizer(tokenizer_path)
+    tokenizer.model_max_length = 62
+    images = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    LotlipProcessor(images, tokenizer).save_pretrained(tmp_path / "saved")
+    write_original(tmp_path / "saved", tmp_path / "original" / "model.pt")
+    convert_checkpoint(tmp_path / "original" / "model.pt", tmp_path / "back", tokenizer_path=tokenizer_path)
+
+    back = LotlipModel.from_pretrained(tmp_path / "back")
+    dropout = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    for name in ("text_config", "vision_config"):
+        fields = [getattr(each.config, name).to_dict() for each in (model, back)]
+        assert all(fields[0][key] == fields[1][key] for key in fields[0] if key not in (*dropout, "auto_map", "dtype"))
+    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in back.state_dict().items())
+    assert LotlipProcessor.from_pretrained(tmp_path / "back").tokenizer.model_max_length == 62
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("text_config", "corner_attention_mask", False),
+        ("text_config", "hidden_act", "relu"),
+        ("vision_config", "hidden_act", "gelu_new"),
+        ("processor", "image_mean", [0.4, 0.5, 0.5]),
+    ],
+)
+def test_what_the_original_cannot_express_is_refused(tmp_path, part, field, value):
+    config = tiny_config()
+    images = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    setattr(images if part == "processor" else getattr(config, part), field, value)
+    LotlipModel(config).save_pretrained(tmp_path / "saved")
+    LotlipProcessor(images, LotlipTokenizer()).save_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match=f"cannot express.*{field}"):
+        write_original(tmp_path / "saved", tmp_path / "model.pt")
+    assert not (tmp_path / "model.pt").exists() and not (tmp_path / "open_clip_config.json").exists()
+
+
+def test_more_rows_than_any_corner_tokens_are_a_wrong_vocabulary(checkpoint):
+    settings = load_open_clip_config(None)
+    num_rows = len(checkpoint[convert.WORD_TABLE])
+    assert config_from_checkpoint(checkpoint, settings, num_rows - 16).text_config.num_corner_tokens == 16
+    with pytest.raises(ValueError, match="17 more than the tokenizer has words.*--tokenizer_path"):
+        config_from_checkpoint(checkpoint, settings, num_rows - 17)
+    settings["text_cfg"]["num_corner_token"] = 17
+    assert config_from_checkpoint(checkpoint, settings, num_rows - 17).text_config.num_corner_tokens == 17
 
 
 def test_model_card(tmp_path, checkpoint, tokenizer_path):

@@ -136,8 +136,8 @@ def test_any_vocabulary_works_or_is_refused(vocab, is_complete):
         vocab = {word: index for index, word in enumerate(numbered)}
     try:
         tokenizer = LotlipTokenizer(vocab=vocab)
-    except ValueError as error:
-        assert not is_complete and "vocab" in str(error)
+    except (ValueError, TypeError, OverflowError) as error:
+        assert not is_complete and "vocab" in str(error).lower()
         return
     assert sorted(vocab.values())[0] >= 0 and len(set(vocab.values())) == len(vocab)
     (*_, last) = tokenizer("a b. zzz", truncation=True)["input_ids"]

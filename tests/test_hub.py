@@ -319,6 +319,21 @@ def test_plain_push_has_a_card_that_says_something(hub, tmp_path, first):
     assert "# Mine" in (repo / "README.md").read_text()
 
 
+def test_nothing_but_the_model_is_uploaded(tmp_path):
+    LotlipModel(tiny_config()).save_pretrained(tmp_path)
+    files = find_model_files(tmp_path)
+    for name in ("my_secret_config.json", "optimizer.safetensors", "model-00001-of-00002.safetensors", "notes.md"):
+        (tmp_path / name).write_text("{}")
+    assert find_model_files(tmp_path) == files and "model.safetensors" in files
+    # in shards: those that the index names
+    (tmp_path / "model.safetensors").unlink()
+    index = {"weight_map": {"logit_scale": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "model-00009-of-00009.safetensors").touch()
+    shards = {"model-00001-of-00002.safetensors", "model.safetensors.index.json"}
+    assert set(find_model_files(tmp_path)) == set(files) - {"model.safetensors"} | shards
+
+
 def test_saving_leaves_the_files_of_others(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "README.md").write_text("# Mine")

@@ -244,3 +244,28 @@ def test_auto_class_finds_the_backend(cls, tmp_path):
 
     LotlipConfig().save_pretrained(tmp_path)
     assert type(AutoImageProcessor.from_pretrained(tmp_path)) is LotlipImageProcessor
+
+
+@both_backends
+def test_floats_from_0_to_1_under_rescaling_are_a_warning(processor, caplog):
+    # of another range for each backend, since a warning is given once
+    image = np.random.default_rng(0).random((40, 50, 3), dtype=np.float32) * (0.9 if processor.backend == "pil" else 1)
+    expected = processor((image * 255).round().astype(np.uint8), return_tensors="pt")["pixel_values"]
+    assert not caplog.records
+    dark = processor(image, return_tensors="pt")["pixel_values"]
+    assert dark.max() < -0.98 and "do_rescale=False" in caplog.text
+    assert (processor(image, do_rescale=False, return_tensors="pt")["pixel_values"] - expected).abs().max() < 0.2
+
+
+def test_both_backends_clip_floats_alike():
+    """Values beyond 0 to 255, and those beyond white and black that bicubic resampling makes."""
+    image = np.random.default_rng(0).uniform(-60, 320, (300, 340, 3)).astype(np.float32)
+    image[:, ::7] = 255.0
+    whole = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    results = []
+    for processor in (LotlipImageProcessor(), LotlipImageProcessorPil()):
+        results.append(processor(image, return_tensors="pt")["pixel_values"])
+        assert torch.equal(results[-1], processor(whole, return_tensors="pt")["pixel_values"])
+        unit = processor(whole / np.float32(255), do_rescale=False, return_tensors="pt")["pixel_values"]
+        assert unit.min() >= -1 and unit.max() <= 1
+    assert (results[0] - results[1]).abs().max() <= 4 / 127
