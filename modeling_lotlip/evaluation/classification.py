@@ -33,15 +33,8 @@ def read_class_names(
     labels: FeatureType | None, class_names: list[str] | None = None, class_names_file: Path | None = None
 ) -> list[str]:
     """
-    The names of the classes: as they are given, from a file with a name on each line, or from the data set.
-
-    Args:
-        labels (`FeatureType`, *optional*):
-            The feature of the labels' column, which may name the classes.
-        class_names (`list[str]`, *optional*):
-            The names.
-        class_names_file (`Path`, *optional*):
-            A file of names.
+    The names of the classes: as they are given, from a file with a name on each line, or from the feature of the
+    labels' column.
 
     Raises:
         `ValueError`: if there are none, the file cannot be read, or the data set has another number of classes.
@@ -104,17 +97,8 @@ def embed_classes(
 
 def summarize(predictions: torch.Tensor, labels: torch.Tensor, class_names: list[str], num_pairs: int = 10) -> dict:
     """
-    Accuracies in per cent and the pairs of classes confused most.
-
-    Args:
-        predictions (`torch.Tensor` of shape `(images, k)`):
-            The most similar classes, best first.
-        labels (`torch.Tensor` of shape `(images,)`):
-            The true classes.
-        class_names (`list[str]`):
-            The names of the classes.
-        num_pairs (`int`, *optional*, defaults to 10):
-            How many pairs to list.
+    Accuracies in per cent and the pairs of classes confused most, from the most similar classes of each image
+    (images, k), best first, and its class (images,).
     """
     is_hit = predictions == labels[:, None]
     wrong = [pair for pair in zip(labels.tolist(), predictions[:, 0].tolist()) if pair[0] != pair[1]]
@@ -134,20 +118,8 @@ def classify(
     image_embeds: torch.Tensor, labels: list[int | str], class_embeds: torch.Tensor, class_names: list[str]
 ) -> dict:
     """
-    Takes every image for the class that is most similar to it.
-
-    Args:
-        image_embeds (`torch.Tensor` of shape `(images, dim)`):
-            Normalised.
-        labels (`list[int | str]`):
-            The classes of the images, by index or by name.
-        class_embeds (`torch.Tensor` of shape `(classes, dim)`):
-            Those of [`embed_classes`].
-        class_names (`list[str]`):
-            The names of the classes.
-
-    Returns:
-        `dict`: what [`summarize`] returns.
+    Takes every image, by its normalised embedding (images, dim), for the class whose embedding (classes, dim) is most
+    similar; labels are indices or names. Returns what [`summarize`] returns.
     """
     labels = torch.tensor([find_class(label, class_names) for label in labels])
     k = min(5, len(class_names))

@@ -80,25 +80,17 @@ def explain(
     splitter: str = "paper",
 ) -> Explanation:
     """
-    Explains what a model does with a text and an image, by the methods of `evaluation/relevance.py`.
+    Explains what a dual encoder does with a text and an image, by the methods of `evaluation/relevance.py`.
 
     Args:
         name (`str`):
             What to call the model.
-        model (`PreTrainedModel`):
-            A dual encoder.
-        processor (`ProcessorMixin`):
-            Its processor.
         text (`str`):
             A text of at least one sub-caption.
         image (`Image.Image`, *optional*):
             An image. Without one the text alone is explained.
         method (`str`, *optional*, defaults to `"grad_cam"`):
             How relevance of patches is computed, a key of `PATCH_METHODS`.
-        max_length (`int`, *optional*):
-            Truncate the text at this many tokens.
-        splitter (`str`, *optional*, defaults to `"paper"`):
-            How sub-captions are split: see [`split_sub_captions`].
 
     Raises:
         `ValueError`: if the text is empty, or the model cannot be explained by this method.
@@ -160,13 +152,7 @@ def number_tokens(processor: ProcessorMixin, input_ids: list[int], sub_captions:
 
 def render_page(explanations: list[Explanation], method: str) -> str:
     """
-    Everything that was found out about a text and an image as one page of HTML.
-
-    Args:
-        explanations (`list[Explanation]`):
-            That of each model.
-        method (`str`):
-            How the relevance of patches was computed, a key of `PATCH_METHODS`.
+    The explanations of several models as one page of HTML; `method` computed the relevance of patches.
     """
     environment = Environment(
         loader=PackageLoader(__package__.partition(".")[0]),

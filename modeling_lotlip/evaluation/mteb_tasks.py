@@ -26,15 +26,11 @@ class ImageTextRetrieval(AbsTaskRetrieval):
     Args:
         data_dir (`str` or `Path`, *optional*):
             The folder of the benchmark, as its publishers ship it.
-        path (`str`, *optional*):
+        path, revision (`str`, *optional*):
             Instead of it a data set in MTEB's layout (`queries`, `corpus`, `qrels`), an id on the Hub or a folder.
-        revision (`str`, *optional*, defaults to `"main"`):
-            The revision of the data set on the Hub.
         joins_sub_captions (`bool`, *optional*, defaults to `False`):
             Whether long texts from `data_dir` are split into sub-captions and joined again with `". "`, as in the
             paper and in `lotlip evaluate`. Otherwise they are as published.
-        kwargs:
-            Arguments of MTEB's tasks.
 
     Example:
 

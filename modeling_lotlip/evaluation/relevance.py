@@ -221,16 +221,6 @@ def sub_caption_directions(
     the relevance of patches for it is that of the sub-caption in its context. A long caption is embedded as a whole,
     and a model that was trained on such has hardly seen a sentence alone.
 
-    Args:
-        model (`PreTrainedModel`):
-            A dual encoder.
-        processor (`ProcessorMixin`):
-            Its processor.
-        sub_captions (`list[str]`):
-            The sub-captions of one text, at least one.
-        max_length (`int`, *optional*):
-            Truncate texts at this many tokens.
-
     Returns:
         `torch.Tensor` of shape `(num_sub_captions, dim)`: not normalised; zero for one that is beyond the limit. The
         embedding itself where there is one only.

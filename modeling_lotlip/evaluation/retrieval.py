@@ -42,45 +42,23 @@ TOKENS_PER_TEXT = 128
 
 @dataclass
 class EmbeddedCaptions:
-    """
-    The captions of one kind in a data set.
-
-    Args:
-        texts (`list[str]`):
-            The captions.
-        images (`torch.Tensor` of shape `(captions,)`):
-            The image of each, by its row in the images' embeddings.
-        embeds (`torch.Tensor` of shape `(captions, dim)`):
-            Normalised; of shape `(captions, tokens, dim)` if the model compares tokens.
-        num_truncated (`int`):
-            Captions that were truncated.
-    """
+    """The captions of one kind in a data set."""
 
     texts: list[str]
-    images: torch.Tensor
-    embeds: torch.Tensor
+    images: torch.Tensor  # of shape (captions,): the row of the image's embedding
+    embeds: torch.Tensor  # of shape (captions, dim), normalised; (captions, tokens, dim) if it compares tokens
     num_truncated: int
 
 
 @dataclass
 class EmbeddedDataset:
-    """
-    What was embedded of a data set.
+    """What was embedded of a data set. Images that could not be read are left out with their captions."""
 
-    Args:
-        image_embeds (`torch.Tensor` of shape `(images, dim)`):
-            Normalised; of shape `(images, tokens, dim)` if the model compares tokens.
-        captions (`dict[str, EmbeddedCaptions]`):
-            `"short"` and `"long"` ones, if there are any.
-        labels (`list`):
-            The label of each image, None where there is none.
-        num_unreadable (`int`):
-            Images that could not be read, which are left out with their captions.
-    """
-
-    image_embeds: torch.Tensor
-    captions: dict[str, EmbeddedCaptions]
-    labels: list
+    image_embeds: (
+        torch.Tensor
+    )  # of shape (images, dim), normalised; (images, tokens, dim) if the model compares tokens
+    captions: dict[str, EmbeddedCaptions]  # "short" and "long" ones, if there are any
+    labels: list  # of each image, None where there is none
     num_unreadable: int
 
 
@@ -222,15 +200,6 @@ def evaluate_retrieval(
     these are. Every process embeds its share; the main one computes the metric, where the model is, and the others get
     an empty result.
 
-    Args:
-        captions (`CaptionArguments`, *optional*):
-            The columns of captions. Default: `"caption"` and `"long_captions"`.
-        caption_files (`CaptionFileArguments`, *optional*):
-            Files with further long captions.
-
-    Returns:
-        `dict[str, float]`: what [`measure_retrieval`] returns.
-
     Example:
 
     ```python
@@ -307,15 +276,8 @@ def measure_retrieval(
 
 class CaptionRanks(NamedTuple):
     """
-    Where captions of one kind and their images find each other.
-
-    Args:
-        image_to_text, text_to_image (`RetrievalRanks`):
-            The ranks of both directions, one query for each image and each text.
-        num_images, num_texts (`int`):
-            The images and texts among which is searched.
-        num_shared (`int`):
-            Texts of several images.
+    Where captions of one kind and their images find each other: the ranks of both directions, the numbers of images
+    and texts, and of texts of several images.
     """
 
     image_to_text: RetrievalRanks
@@ -404,8 +366,8 @@ def format_table(*rows: dict) -> str:
 
 def format_benchmarks(rows: list[dict]) -> str:
     """
-    The results of models on benchmarks in the paper's form: recall at 1 of every model on every benchmark, image to
-    text and text to image, and their means. A benchmark that is not complete has its size beside its name.
+    Recall at 1 of every model on every benchmark, as in the paper, and the means. A benchmark that is not complete has
+    its size beside its name.
     """
     benchmarks = {row["benchmark"]: row for row in rows}
     titles = []

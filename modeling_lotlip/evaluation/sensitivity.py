@@ -27,15 +27,7 @@ POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class LongTexts(NamedTuple):
-    """
-    The long caption of each image.
-
-    Args:
-        sub_captions (`list[list[str]]`):
-            The sub-captions of each.
-        image_embeds (`torch.Tensor` of shape `(num_texts, dim)`):
-            The normalised embeddings of the images.
-    """
+    """The sub-captions of the long caption of each image, and the images' normalised embeddings (num_texts, dim)."""
 
     sub_captions: list[list[str]]
     image_embeds: torch.Tensor
@@ -51,12 +43,6 @@ class LongTexts(NamedTuple):
 def select_first_long_captions(embedded: EmbeddedDataset, splitter: str = "paper") -> LongTexts:
     """
     The images of an embedded data set that have a long caption, each with its first one.
-
-    Args:
-        embedded ([`EmbeddedDataset`]):
-            The data set.
-        splitter (`str`, *optional*, defaults to `"paper"`):
-            How sub-captions are split: see [`split_sub_captions`].
 
     Raises:
         `ValueError`: if there are fewer than two.
@@ -198,21 +184,9 @@ def measure_sensitivity(
     splitter: str = "paper",
 ) -> dict:
     """
-    What of long texts a model uses.
-
-    Args:
-        model (`PreTrainedModel`):
-            A dual encoder.
-        processor (`ProcessorMixin`):
-            Its processor, whose `model_max_length` is the limit.
-        embedded (`EmbeddedDataset`):
-            The images and captions, embedded by it: every image counts with its first long caption.
-        num_tokens (`list[int]`):
-            Numbers of tokens to keep.
-        seed (`int`, *optional*, defaults to 0):
-            The random seed of sentences and colours.
-        splitter (`str`, *optional*, defaults to `"paper"`):
-            How sub-captions are split: see [`split_sub_captions`].
+    What of long texts a dual encoder uses, from a data set that it embedded: every image counts with its first long
+    caption. `num_tokens` are the numbers of tokens to keep, up to the tokenizer's `model_max_length`; `seed` draws
+    sentences and colours.
 
     Returns:
         `dict`: `max_length`, `num_texts`, of which `num_truncated` are longer than it, `changes`

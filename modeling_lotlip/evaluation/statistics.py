@@ -30,17 +30,7 @@ ROWS_PER_BATCH = 100
 
 @dataclass
 class TextLengths:
-    """
-    How long the texts of one kind are.
-
-    Args:
-        num_images (`int`, *optional*, defaults to 0):
-            Images with such a text.
-        sub_captions (`list[int]`, *optional*):
-            The number of sub-captions of each text.
-        tokens (`list[int]`, *optional*):
-            The number of tokens of each text.
-    """
+    """How many images have texts of one kind, and how many sub-captions and tokens each text has."""
 
     num_images: int = 0
     sub_captions: list[int] = field(default_factory=list)
@@ -56,11 +46,7 @@ class TextLengths:
 def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
     """
     A tokenizer that counts the pieces of a text as it is: instead of LoTLIP's, which cleans texts and marks
-    sub-captions, BERT's with the same words.
-
-    Args:
-        tokenizer_path (`str`):
-            A Hub id, or a folder of a tokenizer or of a model, or with nothing but BERT's `vocab.txt`.
+    sub-captions, BERT's with the same words. A folder may hold nothing but BERT's `vocab.txt`.
 
     Raises:
         `ValueError`: if there is no tokenizer.
@@ -93,18 +79,7 @@ def measure_texts(
     dataset: Dataset | IterableDataset, reader: RowReader, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, TextLengths]:
     """
-    Measures the captions of a data set; images are not decoded.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`):
-            The data set.
-        reader (`RowReader`):
-            Reads the captions of its rows.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Counts the tokens.
-
-    Returns:
-        `dict[str, TextLengths]`: the lengths of `"long"` and of `"short"` captions, of those that are there.
+    The lengths of `"long"` and of `"short"` captions of a data set, of those that are there; images are not decoded.
 
     Raises:
         `ValueError`: if there are none.
@@ -124,10 +99,6 @@ def measure_texts(
 def summarize(lengths: TextLengths) -> dict:
     """
     The row of the data table.
-
-    Args:
-        lengths (`TextLengths`):
-            The lengths of texts of one kind.
 
     Returns:
         `dict`: `num_images`, `num_texts`, `sub_captions_per_text`, `tokens_per_text`, `max_tokens`, and under

@@ -99,16 +99,7 @@ def negate(sub_captions: list[str], generator: random.Random) -> list[str] | Non
 def swap_word(
     sub_captions: list[str], generator: random.Random, families: Sequence[Sequence[str]]
 ) -> list[str] | None:
-    """
-    One word, drawn of those that are in a family, exchanged for another one of its family.
-
-    ```python
-    >>> import random
-    >>> from modeling_lotlip.evaluation.text_changes import swap_word
-
-    >>> swap_word(["A boat", "The red car"], random.Random(0), [["red", "blue"], ["left", "right"]])
-    ['A boat', 'The blue car']
-    ```"""
+    """One word, drawn of those that are in a family, exchanged for another one of its family."""
     others = {}
     for family in families:
         for word in family:
@@ -128,16 +119,7 @@ def swap_word(
 
 
 def exchange_sentence(sub_captions: list[str], generator: random.Random, sentences: Sequence[str]) -> list[str] | None:
-    """
-    One sentence exchanged for one of `sentences` that the text does not have.
-
-    ```python
-    >>> import random
-    >>> from modeling_lotlip.evaluation.text_changes import exchange_sentence
-
-    >>> exchange_sentence(["The red car"], random.Random(0), ["The red car", "A boat"])
-    ['A boat']
-    ```"""
+    """One sentence exchanged for one of `sentences` that the text does not have."""
     others = [sentence for sentence in sentences if sentence not in sub_captions]
     if not others or not sub_captions:
         return None
@@ -150,13 +132,8 @@ Change = Callable[[list[str], random.Random], list[str] | None]
 
 def list_details(colours: Sequence[str] = COLOURS, sentences: Sequence[str] = ()) -> dict[str, Change]:
     """
-    The changes that make a detail of a text false, by their names.
-
-    Args:
-        colours (`Sequence[str]`, *optional*):
-            A colour is exchanged for another one of these.
-        sentences (`Sequence[str]`, *optional*):
-            A sentence is exchanged for one of these.
+    The changes that make a detail of a text false, by their names: a colour becomes another one of `colours`, a
+    sentence one of `sentences`.
     """
     families = {
         "one colour swapped": [[name for name in colours if name != other] for other in ("grey", "gray")],
@@ -170,12 +147,8 @@ def list_details(colours: Sequence[str] = COLOURS, sentences: Sequence[str] = ()
 
 def list_changes(texts: list[list[str]]) -> dict[str, Change]:
     """
-    Every change, by its name.
-
-    Args:
-        texts (`list[list[str]]`):
-            The sub-captions of all texts: a colour is swapped for another one that they name, a sentence for one of
-            theirs.
+    Every change, by its name. A colour is swapped for another one that the sub-captions of all `texts` name, a
+    sentence for one of theirs.
     """
     words = {word.lower() for parts in texts for text in parts for word in re.findall(r"\w+", text)}
     sentences = sorted({text for parts in texts for text in parts})
@@ -192,16 +165,6 @@ def list_changes(texts: list[list[str]]) -> dict[str, Change]:
 def perturb(sub_captions: list[str], sentences: Sequence[str], generator: random.Random) -> list[str] | None:
     """
     A text with one detail changed by a rule, drawn of those that fit: see [`list_details`]. None if none fits.
-
-    Args:
-        sub_captions (`list[str]`):
-            The text.
-        sentences (`Sequence[str]`):
-            Sentences of another text, of which one may be taken.
-        generator (`random.Random`):
-            Draws.
-
-    Example:
 
     ```python
     >>> import random

@@ -26,15 +26,7 @@ over the whole set. Ties are fair: a query whose match shares its similarity wit
 when the equal ones are ordered at random. Several captions per image and several images per caption are supported.
 """
 
-_CITATION = """
-@inproceedings{wu2024lotlip,
-    title = {{LoTLIP}: Improving Language-Image Pre-training for Long Text Understanding},
-    author = {Wu, Wei and Zheng, Kecheng and Ma, Shuailei and Lu, Fan and Guo, Yuxin and Zhang, Yifei and Chen, Wei and
-              Guo, Qingpei and Shen, Yujun and Zha, Zheng-Jun},
-    booktitle = {Advances in Neural Information Processing Systems},
-    year = {2024},
-}
-"""
+_CITATION = "Wu et al., LoTLIP: Improving Language-Image Pre-training for Long Text Understanding, NeurIPS 2024"
 
 
 class RetrievalRanks(NamedTuple):
