@@ -56,19 +56,7 @@ def hash_processor(processor: ProcessorMixin) -> str:
 
 
 def distinct_names(names: list[str]) -> list[str]:
-    """
-    Models as they are called in a picture: by the last parts of their names, as many as tell them apart.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.embedding.models import distinct_names
-
-    >>> distinct_names(["runs/1/best", "runs/2/best"])
-    ['1/best', '2/best']
-    >>> distinct_names(["openai/clip-vit-base-patch32", "outputs/demo"])
-    ['clip-vit-base-patch32', 'demo']
-    ```"""
+    """Models as a plot calls them: by the last parts of their paths, as many as tell them apart."""
     parts = [Path(name).parts for name in names]
     for length in range(1, max(map(len, parts)) + 1):
         short = ["/".join(part[-length:]) for part in parts]
@@ -141,24 +129,15 @@ def load_model(
         raise ValueError(f"`--{argument} {model_name_or_path}` cannot be used: {error}") from error
     if not takes_tokens:
         check_single_embeddings(model)
-    num_positions = count_positions(model)
-    if inference.max_length is not None and num_positions is not None and inference.max_length > num_positions:
-        raise ValueError(
-            f"`--max_length {inference.max_length}` is beyond the {num_positions} tokens that the text tower of "
-            f"`--{argument} {model_name_or_path}` has positions for: give at most so many."
-        )
-    lengths = text_lengths(model)
-    if lengths and inference.max_length is not None and inference.max_length not in lengths:
-        raise ValueError(
-            f"`--max_length {inference.max_length}` does not fit `--{argument} {model_name_or_path}`. "
-            f"Give {' or '.join(map(str, lengths))}, or leave it out."
-        )
+    if inference.max_length is not None:
+        check_max_length(model, inference.max_length, f"`--{argument} {model_name_or_path}`")
     processor.tokenizer.model_max_length = text_limit(model, processor)
     model = model.to(inference.device or PartialState().device).eval()
     if isinstance(inference, InferenceArguments):
         model.embedding_backend = choose_backend(model, processor, inference)
         model.truncate_dim = inference.truncate_dim
-        check_truncate_dim(model, processor, f"--{argument} {model_name_or_path}")
+        if inference.truncate_dim is not None:
+            check_truncate_dim(model, processor, f"`--{argument} {model_name_or_path}`")
     return model, processor
 
 
@@ -184,33 +163,43 @@ def load_with_adapters(path: str | PathLike, dtype: torch.dtype) -> tuple[PreTra
         return model, AutoProcessor.from_pretrained(base)
 
 
+def check_max_length(model: PreTrainedModel, max_length: int, named: str) -> None:
+    """Raises a `ValueError` if a text tower has not so many positions, or reads texts of other lengths only."""
+    num_positions, lengths = count_positions(model), text_lengths(model)
+    if num_positions is not None and max_length > num_positions:
+        raise ValueError(
+            f"`--max_length {max_length}` is beyond the {num_positions} tokens that the text tower of {named} has "
+            "positions for: give at most so many."
+        )
+    if lengths and max_length not in lengths:
+        raise ValueError(f"`--max_length {max_length}` does not fit {named}. Give {' or '.join(map(str, lengths))}.")
+
+
 def get_truncate_dim(model: PreTrainedModel) -> int | None:
     """How many numbers of an embedding are kept, if [`load_model`] was told so."""
     return getattr(model, "truncate_dim", None)
 
 
-def check_truncate_dim(model: PreTrainedModel, processor: ProcessorMixin, name: str) -> None:
+def check_truncate_dim(model: PreTrainedModel, processor: ProcessorMixin, named: str) -> None:
     """
     Warns of an embedding cut to so many numbers as the model was not trained for.
 
     Raises:
         `ValueError`: if it has fewer, or compares tokens.
     """
-    dim, trained = model.truncate_dim, getattr(model.config, "matryoshka_dims", None)
-    if dim is None:
-        return
+    dim, trained = model.truncate_dim, getattr(model.config, "matryoshka_dims", None) or ()
     if is_token_wise(model):
-        raise ValueError(f"`--truncate_dim {dim}` is not for `{name}`, which compares all tokens: leave it out.")
+        raise ValueError(f"`--truncate_dim {dim}` is not for {named}, which compares all tokens: leave it out.")
     tokens = processor.tokenizer(["a"], padding=get_padding(processor), return_tensors="pt")
     with torch.inference_mode():
         num_dims = torch_text_features(model, {name: ids.to(model.device) for name, ids in tokens.items()}).shape[-1]
     if dim > num_dims:
-        raise ValueError(f"`--truncate_dim {dim}` is more than the {num_dims} numbers of an embedding of `{name}`.")
-    if dim != num_dims and dim not in (trained or ()):
+        raise ValueError(f"`--truncate_dim {dim}` is more than the {num_dims} numbers of an embedding of {named}.")
+    if dim not in (num_dims, *trained):
         known = f"It was for {', '.join(map(str, trained))}." if trained else "Train one with `--matryoshka_dims`."
         logger.warning(
-            f"`{name}` was not trained for embeddings of {dim} numbers (`--truncate_dim`): they may find much less. "
-            f"{known}"
+            f"{named} was not trained for embeddings of {dim} numbers (`--truncate_dim`): they may find much less. "
+            + known
         )
 
 
