@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,19 +28,8 @@ from .filters import Filter
 from .guard import MAX_UPLOAD, Guard, SameOrigin
 from .pictures import PictureFolder, PictureRows, encode_picture
 from .query import QueryError, choose_splitter
-from .rendering import (
-    HEAT_MAP_NOTE,
-    format_copies,
-    format_hint,
-    format_labels,
-    format_message,
-    format_more,
-    format_results,
-    format_status,
-    format_title,
-    read_resource,
-)
-from .searcher import PROBLEMS, Answer, Searcher
+from .rendering import count, format_more, format_results, format_status, read_resource, render
+from .searcher import PROBLEMS, Searcher
 from .update import find_table, open_table
 
 
@@ -52,40 +42,48 @@ FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "mon
 MAX_WAITING = 200
 # Uploads are deleted after an hour, looked for every ten minutes
 KEPT_UPLOADS = (600, 3600)
-# Whoever asks waits for the model, which has a lock of its own
+# Searches wait for the model, which has a lock
 SEVERAL = {"show_progress": "minimal", "concurrency_limit": 4}
 # The fields of the filters, by which messages call them too
 TAKEN_FROM, TAKEN_TO = "Taken from", "Taken to"
 # What stands where results will be
 SEARCH_HINT = (
-    "Describe what you look for, in one sentence or many, or choose a picture. The most similar pictures come here."
+    "Describe what you look for, in one sentence or many, or choose an image. The most similar images come here."
 )
-ZERO_SHOT_HINT = "Choose a picture and write two or more labels. Their probabilities come here."
+ZERO_SHOT_HINT = "Choose an image and write two or more labels. Their probabilities come here."
+HEAT_MAP_NOTE = "Red: where the model finds it, in the part it sees."
 # Of copies so many are shown
 NUM_COPIES = 100
 
 
-def picture_file(**settings: object) -> gr.Image:
-    """
-    A picture to be chosen, which handlers get as the path of its file, whatever is in it: what is none is for us to
-    say.
-    """
-    picture = gr.Image(sources=["upload", "clipboard"], **settings)
+def image_file(**settings: object) -> gr.Image:
+    """An image to be chosen, which handlers get as the path of its file: what is no image is for us to say."""
+    image = gr.Image(sources=["upload", "clipboard"], **settings)
     # of this object, since for a subclass Gradio writes a .pyi file into the package
-    picture.preprocess = take_path
-    return picture
+    image.preprocess = take_path
+    return image
 
 
 def take_path(payload: ImageData | None) -> str | None:
     return None if payload is None else payload.path
 
 
-def answer(compute: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """What was asked for, or what is wrong with it."""
-    try:
-        return compute()
-    except PROBLEMS as error:
-        return {"message": str(error) or type(error).__name__}
+def answering(handler: Callable, show_problem: Callable[[str], Any]) -> Callable:
+    """A handler that answers with what goes wrong, too."""
+
+    @wraps(handler)
+    def answer(*asked: Any) -> Any:
+        try:
+            return handler(*asked)
+        except PROBLEMS as error:
+            return show_problem(str(error) or type(error).__name__)
+
+    return answer
+
+
+def show_problem(text: str) -> str:
+    """What is wrong, instead of results."""
+    return render("message", text=text)
 
 
 def read_field(asked: object, name: str, kind: type = str) -> Any:
@@ -104,100 +102,89 @@ class Handlers:
         searcher (`Searcher`):
             The collection.
         k (`int`):
-            How many pictures to show.
+            How many images to show.
     """
 
     def __init__(self, searcher: Searcher, k: int):
         self.searcher, self.k = searcher, k
 
-    def format_found(self, found: Answer) -> dict[str, str]:
-        searcher = self.searcher
-        num_pictures = searcher.table.count(where=found.those.condition)
-        return {"html": format_results(found, searcher.thumbnail, num_pictures)}
-
     def search(self, text: str, image_path: str | None, folder: str | None, taken_from: str, taken_to: str) -> str:
-        def find() -> dict[str, str]:
-            those = Filter.read(folder, taken_from, taken_to, (TAKEN_FROM, TAKEN_TO))
-            return self.format_found(self.searcher.search(text, image_path, self.k, those))
-
-        found = answer(find)
-        return found["html"] if "html" in found else format_message(found["message"])
+        those = Filter.read(folder, taken_from, taken_to, (TAKEN_FROM, TAKEN_TO))
+        return format_results(self.searcher.search(text, image_path, self.k, those), self.searcher)
 
     def classify(self, image_path: str | None, labels: str, template: str) -> str:
+        found = self.searcher.classify(image_path, labels, template)
         add_up = getattr(self.searcher.model, "logit_bias", None) is None
-        found = answer(lambda: {"html": format_labels(self.searcher.classify(image_path, labels, template), add_up)})
-        return found["html"] if "html" in found else format_message(found["message"])
+        return render("labels", found=found, add_up=add_up)
 
-    def server_functions(self) -> list[Callable[[dict], dict[str, str]]]:
-        """What `page.js` asks for by itself, by the names of the functions; a problem is the answer's message."""
+    def similar(self, asked: dict) -> dict[str, str]:
+        found = self.searcher.similar(read_field(asked, "name"), self.k)
+        return {"html": format_results(found, self.searcher)}
 
-        def similar(asked: dict) -> dict[str, str]:
-            return answer(lambda: self.format_found(self.searcher.similar(read_field(asked, "name"), self.k)))
+    def more(self, asked: dict) -> dict[str, str]:
+        found = self.searcher.more(read_field(asked, "key"), read_field(asked, "shown", int), self.k)
+        return format_more(found, self.searcher)
 
-        def more(asked: dict) -> dict[str, str]:
-            def find() -> dict[str, str]:
-                key, shown = read_field(asked, "key"), read_field(asked, "shown", int)
-                return format_more(self.searcher.more(key, shown, self.k), self.searcher.thumbnail)
+    def copies(self, asked: dict) -> dict[str, str]:
+        asked_for = read_field(asked, "names", list)
+        names = [name for name in map(str, asked_for[:NUM_COPIES]) if name in self.searcher.table]
+        num_more = max(0, len(asked_for) - NUM_COPIES)
+        return {"html": render("copies", names=names, num_more=num_more, thumbnail=self.searcher.thumbnail)}
 
-            return answer(find)
+    def enlarge(self, asked: dict) -> dict[str, str]:
+        return {"source": self.searcher.enlarge(read_field(asked, "name"))}
 
-        def copies(asked: dict) -> dict[str, str]:
-            def find() -> dict[str, str]:
-                asked_for = read_field(asked, "names", list)
-                names = [name for name in map(str, asked_for[:NUM_COPIES]) if name in self.searcher.table]
-                num_more = max(0, len(asked_for) - NUM_COPIES)
-                return {"html": format_copies(names, num_more, self.searcher.thumbnail)}
+    def heat_map(self, asked: dict) -> dict[str, str]:
+        image = self.searcher.heat_map(read_field(asked, "name"), read_field(asked, "sentence"))
+        return {"source": encode_picture(image), "message": HEAT_MAP_NOTE}
 
-            return answer(find)
-
-        def enlarge(asked: dict) -> dict[str, str]:
-            return answer(lambda: {"source": self.searcher.enlarge(read_field(asked, "name"))})
-
-        def heat_map(asked: dict) -> dict[str, str]:
-            def draw() -> dict[str, str]:
-                picture = self.searcher.heat_map(read_field(asked, "name"), read_field(asked, "sentence"))
-                return {"source": encode_picture(picture), "message": HEAT_MAP_NOTE}
-
-            return answer(draw)
-
-        return [similar, more, copies, enlarge, heat_map]
+    def show_start(self) -> str:
+        """What stands where results will be, before a search: some images."""
+        names = self.searcher.browse(self.k)
+        num_images, thumbnail = count(len(self.searcher.table), "image"), self.searcher.thumbnail
+        return render("start", names=names, num_images=num_images, hint=SEARCH_HINT, thumbnail=thumbnail)
 
     def show_status(self) -> tuple[str, gr.Timer]:
         return format_status(self.searcher), gr.Timer(active=self.searcher.status.is_updating)
+
+    def tick(self, results: str) -> tuple[str, gr.Timer, Any]:
+        """The status, and some images where nothing is shown yet."""
+        is_blank = results == render("hint", text=SEARCH_HINT) or results is None
+        return *self.show_status(), self.show_start() if is_blank and len(self.searcher.table) else gr.skip()
 
     def update(self) -> tuple[str, gr.Timer]:
         self.searcher.start_update()
         return self.show_status()
 
-    def open(self) -> tuple[str, gr.Timer]:
+    def open(self) -> tuple[str, gr.Timer, Any]:
         self.searcher.start_update(min_seconds_ago=60)
-        return self.show_status()
+        return *self.show_status(), self.show_start() if len(self.searcher.table) else gr.skip()
 
     def list_folders(self) -> gr.Dropdown:
         return gr.Dropdown(choices=["", *self.searcher.table.folders])
 
 
 def build_page(searcher: Searcher, k: int) -> gr.Blocks:
-    """The page of a collection, which shows `k` pictures at a time."""
+    """The page of a collection, which shows `k` images at a time."""
     handlers = Handlers(searcher, k)
-    with gr.Blocks(title="Search pictures", analytics_enabled=False, delete_cache=KEPT_UPLOADS) as page:
-        gr.HTML(format_title())
+    with gr.Blocks(title="Search images", analytics_enabled=False, delete_cache=KEPT_UPLOADS) as page:
+        gr.HTML(render("title"))
         with gr.Row(equal_height=False):
             status = gr.HTML(format_status(searcher), elem_id="status", scale=4, min_width=300)
             refresh = gr.Button("Look for changes", size="sm", scale=0, min_width=160, visible=searcher.is_kept)
         timer = gr.Timer(0.5, active=False)
         with gr.Tab("Search"):
-            build_search(handlers)
+            results = build_search(handlers)
         with gr.Tab("Zero-shot"):
             build_zero_shot(handlers)
-        page.load(handlers.open, outputs=[status, timer], show_progress="hidden")
+        page.load(handlers.open, outputs=[status, timer, results], show_progress="hidden")
         refresh.click(handlers.update, outputs=[status, timer], show_progress="hidden")
-        timer.tick(handlers.show_status, outputs=[status, timer], show_progress="hidden")
+        timer.tick(handlers.tick, results, [status, timer, results], show_progress="hidden")
     return page
 
 
-def build_search(handlers: Handlers) -> None:
-    """The tab where pictures are searched."""
+def build_search(handlers: Handlers) -> gr.HTML:
+    """The tab where images are searched. Returns the part that shows results."""
     with gr.Row():
         text = gr.Textbox(
             label="Description",
@@ -207,13 +194,8 @@ def build_search(handlers: Handlers) -> None:
             scale=3,
             elem_id="description",
         )
-        image = picture_file(
-            label="Picture, alone or beside a description",
-            height=195,
-            scale=2,
-            elem_id="query-picture",
-        )
-    with gr.Accordion("Only some of the pictures", open=False, elem_id="filters"), gr.Row():
+        image = image_file(label="Image, alone or beside a description", height=195, scale=2, elem_id="query-image")
+    with gr.Accordion("Only some of the images", open=False, elem_id="filters"), gr.Row():
         # a folder that is not listed yet may be written
         folder = gr.Dropdown([""], value="", label="Folder", allow_custom_value=True, elem_id="folder")
         taken_from = gr.Textbox(label=TAKEN_FROM, placeholder="2024-05-01", max_lines=1, elem_id="taken-from")
@@ -221,34 +203,44 @@ def build_search(handlers: Handlers) -> None:
         folder.focus(handlers.list_folders, outputs=folder, show_progress="hidden")
     with gr.Row():
         button = gr.Button("Search", variant="primary", scale=0, min_width=200, elem_id="search")
-    script = read_resource("page.js")
+    functions = (handlers.similar, handlers.more, handlers.copies, handlers.enlarge, handlers.heat_map)
     results = gr.HTML(
-        format_hint(SEARCH_HINT), js_on_load=script, server_functions=handlers.server_functions(), elem_id="results"
+        render("hint", text=SEARCH_HINT),
+        js_on_load=read_resource("page.js"),
+        server_functions=[answering(function, lambda text: {"message": text}) for function in functions],
+        elem_id="results",
     )
     asked = [button.click, text.submit, taken_from.submit, taken_to.submit]
-    found = gr.on(asked, handlers.search, [text, image, folder, taken_from, taken_to], results, **SEVERAL)
+    found = gr.on(
+        asked,
+        answering(handlers.search, show_problem),
+        [text, image, folder, taken_from, taken_to],
+        results,
+        **SEVERAL,
+    )
     found.then(None, js=SHOW_RESULTS)
+    return results
 
 
 def build_zero_shot(handlers: Handlers) -> None:
-    """The tab where a picture is classified."""
+    """The tab where an image is classified."""
     with gr.Row():
-        picture = picture_file(label="Picture", height=300, scale=2, elem_id="picture")
+        image = image_file(label="Image", height=300, scale=2, elem_id="image")
         with gr.Column(scale=3):
             labels = gr.Textbox(label="Labels, one on each line", lines=6, max_lines=14, elem_id="labels")
             template = gr.Textbox("a photo of a {}", label="Template: {} is the label", elem_id="template")
     with gr.Row():
         button = gr.Button("Classify", variant="primary", scale=0, min_width=200, elem_id="classify")
-    bars = gr.HTML(format_hint(ZERO_SHOT_HINT), elem_id="bars")
+    bars = gr.HTML(render("hint", text=ZERO_SHOT_HINT), elem_id="bars")
     asked = [button.click, labels.submit, template.submit]
-    gr.on(asked, handlers.classify, [picture, labels, template], bars, **SEVERAL)
+    gr.on(asked, answering(handlers.classify, show_problem), [image, labels, template], bars, **SEVERAL)
 
 
 def open_searcher(
     page: PageArguments, model_arguments: SearchModelArguments, pictures: PictureFolder | PictureRows
 ) -> Searcher:
     """
-    The searcher of the page: its pictures, its model, and the index of both.
+    The searcher of the page: its images, its model, and the table of both.
 
     Raises:
         `ValueError`: if the collection is of another model.

@@ -270,6 +270,11 @@ class Searcher:
         results = search_table(self.table, query, start + k + 1, those)
         return Answer(query, those, results[start : start + k], key, len(results) > start + k)
 
+    def browse(self, k: int) -> list[str]:
+        """The first images of the collection."""
+        rows = next(self.table.read(["key"], self.table.condition()), None)
+        return [] if rows is None else rows["key"].to_pylist()[:k]
+
     def similar(self, name: str, k: int) -> Answer:
         """The pictures that are most similar to one of the collection, itself first."""
         embedding = self.table.embedding(name)

@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Zero-shot classification of one picture."""
+"""Zero-shot classification of one image."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from .query import QueryError, embed_image
 
 
 class Label(NamedTuple):
-    """A label of a picture: its probability by the model's own temperature, and the cosine similarity."""
+    """A label of an image: its probability by the model's own temperature, and the cosine similarity."""
 
     name: str
     probability: float
@@ -31,7 +31,7 @@ def classify_image(
     max_length: int | None = None,
 ) -> list[Label]:
     """
-    Zero-shot classification of a picture.
+    Zero-shot classification of an image.
 
     Args:
         model (`PreTrainedModel`):
@@ -39,7 +39,7 @@ def classify_image(
         processor (`ProcessorMixin`):
             Its processor.
         image (`Image.Image`):
-            The picture.
+            The image.
         labels (`str`):
             The labels, one on each line.
         template (`str`):
@@ -52,11 +52,11 @@ def classify_image(
         each label's own; of others they add up to 1.
 
     Raises:
-        `QueryError`: if there is no picture, no label, one twice or too long, or no {} in the template.
+        `QueryError`: if there is no image, no label, one twice or too long, or no {} in the template.
     """
     names = [name.strip() for name in labels.splitlines() if name.strip()]
     if image is None:
-        raise QueryError("There is no picture yet: choose one.")
+        raise QueryError("There is no image yet: choose one.")
     if not names:
         raise QueryError("There are no labels yet: write one on each line.")
     repeated = [name for name, count in Counter(names).items() if count > 1]

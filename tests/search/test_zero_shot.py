@@ -1,4 +1,4 @@
-"""Zero-shot classification of one picture."""
+"""Zero-shot classification of one image."""
 
 import copy
 
@@ -25,7 +25,7 @@ def test_classification(model_and_processor, tmp_path):
     assert {label.name: label.probability for label in labels} == pytest.approx(expected, abs=1e-5)
     assert labels[0].probability == max(label.probability for label in labels)
     for arguments_, message in (
-        ((None, "a", "{}"), "no picture yet"),
+        ((None, "a", "{}"), "no image yet"),
         ((image, " \n", "{}"), "no labels yet"),
         ((image, "a\nb, c\na", "{}"), "more often: a"),
         ((image, "a", "a photo"), "needs {}"),
@@ -34,7 +34,7 @@ def test_classification(model_and_processor, tmp_path):
         with pytest.raises(QueryError, match=message):
             classify_image(model, processor, *arguments_)
     (tmp_path / "text.png").write_text("a text")
-    with pytest.raises(QueryError, match="not a picture"):
+    with pytest.raises(QueryError, match="not (an image|a picture)"):
         read_query_image(str(tmp_path / "text.png"))
 
 
