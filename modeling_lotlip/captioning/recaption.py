@@ -25,7 +25,7 @@ from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
 from .captioner import Answer, Captioner, load_captioner
 from .image_files import ImageFile, read_files
 from .prompts import draw_prompt, read_prompts
-from .records import Records, SeenKeys, count_records, open_database, summarize
+from .records import Records, SeenKeys, count_records, find_captioner, open_database, summarize
 from .rules import apply_rules, keep_whole_sentences
 
 
@@ -83,12 +83,14 @@ def recaption(
                 open_database(arguments.output_dir) as writing,
                 progress_bar(total=num_images, desc=name, unit=" images", disable=not state.is_main_process) as bar,
             ):
+                about = describe_captioner(name, captioner)
+                refuse_other_captioner(find_captioner(reading, name), about)
                 bar.update(count_records(reading, name) // state.num_processes)
                 seen, counts = SeenKeys(reading, arguments.retry_failed), Counter()
                 files = read_files(dataset, source, arguments.key_column, name, state, seen, counts)
                 answers = captioner.answer(with_prompts(files, prompts, captioning.seed, name), stop.is_received)
                 records = Records(writing, arguments.output_dir, arguments.shard_size)
-                outcomes.append(record_answers(answers, name, captioner, rules.read(), records, bar, counts))
+                outcomes.append(record_answers(answers, about, rules.read(), records, bar, counts))
             for what, number in counts.items():
                 tell(f"{name}: {number} {what}.")
             if stop.is_received():
@@ -134,6 +136,23 @@ def list_compared(source: SourceArguments, *others: object) -> dict:
     return compared
 
 
+def describe_captioner(name: str, captioner: Captioner) -> dict:
+    """What the records of a captioner say of it."""
+    settings = json.dumps(captioner.settings)
+    return {"captioner": name, "revision": captioner.revision, "generation_settings": settings}
+
+
+def refuse_other_captioner(recorded: dict | None, about: dict) -> None:
+    """Raises a `ValueError` if the last record of a captioner is by another revision or with other settings."""
+    names = [name for name in about if recorded is not None and recorded[name] != about[name]]
+    if names:
+        changes = ", ".join(f"{name} = {recorded[name]}, this run has {about[name]}" for name in names)
+        raise ValueError(
+            f"`--output_dir` holds captions by `--captioner {about['captioner']}` with {changes}. Name the same "
+            "revision (ID@REVISION) and settings (such as `--dtype`), or another folder."
+        )
+
+
 def with_prompts(files: Iterable[ImageFile], prompts: list[str], seed: int, captioner: str) -> Iterator[ImageFile]:
     """Images with the prompt that is drawn for each."""
     for file in files:
@@ -142,8 +161,7 @@ def with_prompts(files: Iterable[ImageFile], prompts: list[str], seed: int, capt
 
 def record_answers(
     answers: Iterable[tuple[ImageFile, Answer]],
-    name: str,
-    captioner: Captioner,
+    about: dict,
     rules: dict[str, int | None],
     records: Records,
     bar: tqdm,
@@ -151,8 +169,6 @@ def record_answers(
 ) -> Outcome:
     """Applies the rules to answers as they come, and records them, whatever ends it; counts what the rules changed."""
     num_images, num_failed, num_tokens, last_error, start = 0, 0, 0, None, time.perf_counter()
-    about = {"captioner": name, "revision": captioner.revision}
-    about |= {"generation_settings": json.dumps(captioner.settings)}
     try:
         for file, answer in answers:
             outcome, changed = apply_rules_to_answer(answer, file.prompt, rules)
@@ -167,7 +183,7 @@ def record_answers(
             bar.update()
     finally:
         records.write()
-    return Outcome(name, num_images, num_failed, last_error)
+    return Outcome(about["captioner"], num_images, num_failed, last_error)
 
 
 def apply_rules_to_answer(answer: Answer, prompt: str, rules: dict[str, int | None]) -> tuple[dict, list[str]]:

@@ -201,6 +201,14 @@ def count_records(connection: sqlite3.Connection, captioner: str) -> int:
     return connection.execute("SELECT count(*) FROM records WHERE captioner = ?", (captioner,)).fetchone()[0]
 
 
+def find_captioner(connection: sqlite3.Connection, captioner: str) -> dict | None:
+    """What the last record of a captioner says of it; None if it has none."""
+    names = ("captioner", "revision", "generation_settings")
+    query = f"SELECT {', '.join(names)} FROM records WHERE captioner = ? ORDER BY id DESC LIMIT 1"
+    row = connection.execute(query, (captioner,)).fetchone()
+    return row and dict(zip(names, row))
+
+
 def summarize(connection: sqlite3.Connection) -> list[str]:
     """For each captioner a line: its captions, those that rules rejected, and its failures with the first causes."""
     counts = connection.execute(

@@ -70,6 +70,8 @@ def test_other_settings_are_refused_in_the_same_folder(caption, photos, llava, t
     for change, message in OTHER_SETTINGS:
         with pytest.raises(ValueError, match=message):
             caption("out", llava, **options | change)
+    with pytest.raises(ValueError, match="generation_settings = .*float32.*, this run has .*bfloat16"):
+        caption("out", llava, **options, dtype="bfloat16")
     assert read_records(tmp_path / "out") == rows
 
 
