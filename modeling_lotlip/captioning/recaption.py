@@ -73,6 +73,7 @@ def recaption(
     settings = list_compared(source, split, arguments, captioning, rules) | {"rules": rules.read(), "prompts": prompts}
     folder = OutputFolder(arguments.output_dir, settings, "captions") if state.is_main_process else nullcontext()
     with folder, StopSignal("The run ends; what is captioned is written.") as stop:
+        num_done = count_records(arguments.output_dir)  # before any process adds some
         state.wait_for_everyone()
         set_seed(captioning.seed + state.process_index)
         outcomes = []
@@ -85,7 +86,7 @@ def recaption(
             ):
                 about = describe_captioner(name, captioner)
                 refuse_other_captioner(find_captioner(reading, name), about)
-                bar.update(count_records(reading, name) // state.num_processes)
+                bar.update(num_done[name] // state.num_processes)
                 seen, counts = SeenKeys(reading, arguments.retry_failed), Counter()
                 files = read_files(dataset, source, arguments.key_column, name, state, seen, counts)
                 answers = captioner.answer(with_prompts(files, prompts, captioning.seed, name), stop.is_received)

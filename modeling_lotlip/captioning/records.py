@@ -196,9 +196,12 @@ class SeenKeys:
         return self.records.execute(query, (key, captioner)).fetchone() is not None
 
 
-def count_records(connection: sqlite3.Connection, captioner: str) -> int:
-    """How many records a captioner has."""
-    return connection.execute("SELECT count(*) FROM records WHERE captioner = ?", (captioner,)).fetchone()[0]
+def count_records(folder: Path) -> Counter:
+    """How many records each captioner has."""
+    if not (folder / DATABASE).exists():
+        return Counter()
+    with open_database(folder) as connection:
+        return Counter(dict(connection.execute("SELECT captioner, count(*) FROM records GROUP BY captioner")))
 
 
 def find_captioner(connection: sqlite3.Connection, captioner: str) -> dict | None:

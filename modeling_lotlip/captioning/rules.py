@@ -99,11 +99,10 @@ def capitalize(text: str) -> str:
 
 def strip_reasoning(text: str) -> str:
     """A caption without the thoughts before it, which may lack an end or a beginning, and without an answer's tags."""
-    if "<" not in text and "◁" not in text:
-        return text
     *_, start = 0, *(tag.end() for tag in CLOSING.finditer(text))
     opening = OPENING.search(text, start)
-    return ANSWER.sub("", text[start : opening and opening.start()]).strip()
+    answer = ANSWER.sub("", text[start : opening and opening.start()])
+    return text if answer == text else answer.strip()
 
 
 def read_structure(text: str) -> str:
@@ -120,10 +119,10 @@ def find_caption(value: object) -> str:
     """The caption in what was JSON, empty if there is none or several texts could be it."""
     if isinstance(value, str):
         return value
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return " ".join(value)
     if isinstance(value, list):
-        return (
-            " ".join(value) if all(isinstance(part, str) for part in value) else find_caption(dict(enumerate(value)))
-        )
+        value = dict(enumerate(value))
     if not isinstance(value, dict):
         return ""
     named = {str(name).lower().replace(" ", "_"): part for name, part in value.items()}
