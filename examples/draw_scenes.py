@@ -117,7 +117,7 @@ def draw_scenes(output_dir: Path, num_scenes: int, seed: int, languages: tuple[s
 def main(args: list[str] | None = None) -> None:
     (arguments,) = parse((DrawArguments,), args, description=__doc__)
     draw_scenes(arguments.output_dir, arguments.num_scenes, arguments.seed, tuple(arguments.languages))
-    print(f"{arguments.num_scenes} pictures are in {arguments.output_dir}.")
+    print(f"{arguments.num_scenes} images are in {arguments.output_dir}.")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ IMAGE_ERRORS = (
 
 # Of files that others send: for some of the rest Pillow starts other programs
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
-# A JPEG is decoded at no less than so many times the size that the image processor makes of it
+# A JPEG is decoded at no less than this many times the size that the image processor makes of it
 DECODING_MARGIN = 3
 # What a file of HEVC images, HEIC, says of itself
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
@@ -85,9 +85,9 @@ class Resizing(NamedTuple):
     @classmethod
     def of(cls, image_processor: BaseImageProcessor) -> "Resizing | None":
         """That of an image processor; None if it is another one than transformers' own to a fixed size."""
-        own = (TorchvisionBackend.resize, PilBackend.resize)
+        resizers = (TorchvisionBackend.resize, PilBackend.resize)
         resample = getattr(image_processor, "resample", None)
-        if getattr(type(image_processor), "resize", None) not in own or not image_processor.do_resize:
+        if getattr(type(image_processor), "resize", None) not in resizers or not image_processor.do_resize:
             return None
         if not isinstance(resample, int):  # Pillow's filters are integers
             return None

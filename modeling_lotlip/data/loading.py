@@ -36,7 +36,7 @@ from .webdataset import TolerantWebDataset
 
 logger = logging.get_logger(__name__)
 
-# The column of the names of pictures in a folder
+# The column of the names of images in a folder
 FILE_NAME_COLUMN = "file_name"
 
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
@@ -62,12 +62,12 @@ def load_split(
             `source.split_seed` is given, in a random one. If there is only one split, it is taken whatever its name
             is, which a warning tells.
         max_samples (`int`, *optional*):
-            Keep the first so many rows.
+            Keep only the first rows.
         with_images (`bool`, *optional*, defaults to `True`):
             Whether the images are needed.
         weights (`list[float]`, *optional*):
-            How often a row comes from each of `source.data_files`, which are then sources of their own. The data ends
-            when the rows of every source have come, those of smaller ones several times.
+            How often a row comes from each of `source.data_files`. The data ends when every row of every file has
+            come; rows of smaller files come several times.
         seed (`int`, *optional*, defaults to 0):
             Of the draws of sources.
 
@@ -194,7 +194,7 @@ def with_file_names(dataset: Dataset, source: SourceArguments, files: list[str])
 
 
 def find_file_names(dataset: Dataset | IterableDataset) -> str | None:
-    """The column of the names of pictures, of a folder of them that [`load_split`] has read; else None."""
+    """The column of the names of images if [`load_split`] has read a folder of them; else None."""
     is_folder = dataset.info.builder_name == "imagefolder" and FILE_NAME_COLUMN in (dataset.features or {})
     return FILE_NAME_COLUMN if is_folder else None
 
@@ -309,8 +309,8 @@ def mix(sources: list[Dataset] | list[IterableDataset], weights: list[float], se
 
 def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> str:
     """
-    A hash of the rows of a data set and of its images: of those in files of their own their sizes and times too, which
-    the fingerprint of `datasets` does not know.
+    A hash of the rows of a data set and of its images: of images in files their sizes and times too, which the
+    fingerprint of `datasets` does not know.
     """
     hasher = Hasher()
     hasher.update(dataset._fingerprint)

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 NUM_EXAMPLES = 5  # of missing files, in messages
 
-# A long list is decoded while it is read, in pieces of so many characters; no row has more than `MAX_ROW_LENGTH`.
+# A long list is decoded while it is read, in pieces of this many characters; no row has more than the second number
 PIECE_LENGTH = 2**20
 MAX_ROW_LENGTH = 2**24
 

@@ -54,76 +54,56 @@ FRAMES: dict[str, RGB] = {
 }
 
 # A shape is drawn by strokes, in hundredths of its square, x to the right and y down: a polygon's corners or an
-# ellipse's box. "cut" takes away from what was drawn before.
-SALIENT_SHAPES: dict[str, list[str]] = {
-    "boat": ["polygon 0,66 100,66 80,100 20,100", "polygon 46,0 46,58 2,58", "polygon 56,12 56,58 90,58"],
-    "car": [
-        "polygon 0,50 20,45 32,20 70,20 85,45 100,50 100,75 0,75",
-        "ellipse 10,60 38,88",
-        "ellipse 62,60 90,88",
-        "cut polygon 30,45 38,28 64,28 74,45",
-    ],
-    "house": [
-        "polygon 50,0 100,45 0,45",
-        "polygon 12,45 88,45 88,100 12,100",
-        "cut polygon 40,62 60,62 60,100 40,100",
-    ],
-    "tree": ["ellipse 10,0 90,66", "polygon 42,60 58,60 62,100 38,100"],
-    "fish": ["ellipse 0,22 74,78", "polygon 62,50 100,20 100,80", "cut ellipse 14,38 26,50"],
-    "cup": ["ellipse 52,25 100,72", "cut ellipse 62,36 90,61", "polygon 5,10 75,10 68,95 12,95"],
-    "key": [
-        "ellipse 0,25 48,75",
-        "cut ellipse 14,39 34,61",
-        "polygon 44,43 100,43 100,78 88,78 88,57 80,57 80,70 70,70 70,57 44,57",
-    ],
-    "hat": ["ellipse 0,60 100,90", "polygon 26,12 74,12 80,75 20,75", "cut polygon 22,50 78,50 79,60 21,60"],
-    "shirt": ["polygon 30,5 70,5 100,30 86,50 74,42 74,98 26,98 26,42 14,50 0,30", "cut ellipse 38,-8 62,16"],
-    "umbrella": [
-        "ellipse 0,2 100,102",
-        "cut polygon 0,50 100,50 100,110 0,110",
-        "polygon 45,50 55,50 55,99 30,99 30,86 45,86",
-    ],
-    "rocket": [
-        "polygon 50,0 68,25 68,80 32,80 32,25",
-        "polygon 32,50 32,85 8,100 8,75",
-        "polygon 68,50 68,85 92,100 92,75",
-        "cut ellipse 41,28 59,46",
-    ],
-    "mushroom": ["ellipse 0,5 100,95", "cut polygon 0,52 100,52 100,100 0,100", "polygon 36,50 64,50 72,100 28,100"],
-    "flower": [
-        "ellipse 31,0 69,38",
-        "ellipse 62,22 100,60",
-        "ellipse 50,58 88,96",
-        "ellipse 12,58 50,96",
-        "ellipse 0,22 38,60",
-        "cut ellipse 34,34 66,66",
-    ],
-    "crown": ["polygon 0,20 26,52 50,8 74,52 100,20 92,90 8,90"],
-    "bottle": ["polygon 41,0 59,0 59,28 74,45 74,100 26,100 26,45 41,28", "cut polygon 36,58 64,58 64,84 36,84"],
-    "butterfly": [
-        "ellipse 0,5 46,55",
-        "ellipse 54,5 100,55",
-        "ellipse 10,50 46,92",
-        "ellipse 54,50 90,92",
-        "polygon 45,10 55,10 55,95 45,95",
-    ],
+# ellipse's box. Semicolons stand between strokes, and "cut" takes away from what was drawn before.
+SALIENT_SHAPES: dict[str, str] = {
+    "boat": "polygon 0,66 100,66 80,100 20,100; polygon 46,0 46,58 2,58; polygon 56,12 56,58 90,58",
+    "car": (
+        "polygon 0,50 20,45 32,20 70,20 85,45 100,50 100,75 0,75; ellipse 10,60 38,88; ellipse 62,60 90,88; "
+        "cut polygon 30,45 38,28 64,28 74,45"
+    ),
+    "house": "polygon 50,0 100,45 0,45; polygon 12,45 88,45 88,100 12,100; cut polygon 40,62 60,62 60,100 40,100",
+    "tree": "ellipse 10,0 90,66; polygon 42,60 58,60 62,100 38,100",
+    "fish": "ellipse 0,22 74,78; polygon 62,50 100,20 100,80; cut ellipse 14,38 26,50",
+    "cup": "ellipse 52,25 100,72; cut ellipse 62,36 90,61; polygon 5,10 75,10 68,95 12,95",
+    "key": (
+        "ellipse 0,25 48,75; cut ellipse 14,39 34,61; "
+        "polygon 44,43 100,43 100,78 88,78 88,57 80,57 80,70 70,70 70,57 44,57"
+    ),
+    "hat": "ellipse 0,60 100,90; polygon 26,12 74,12 80,75 20,75; cut polygon 22,50 78,50 79,60 21,60",
+    "shirt": "polygon 30,5 70,5 100,30 86,50 74,42 74,98 26,98 26,42 14,50 0,30; cut ellipse 38,-8 62,16",
+    "umbrella": (
+        "ellipse 0,2 100,102; cut polygon 0,50 100,50 100,110 0,110; polygon 45,50 55,50 55,99 30,99 30,86 45,86"
+    ),
+    "rocket": (
+        "polygon 50,0 68,25 68,80 32,80 32,25; polygon 32,50 32,85 8,100 8,75; polygon 68,50 68,85 92,100 92,75; "
+        "cut ellipse 41,28 59,46"
+    ),
+    "mushroom": "ellipse 0,5 100,95; cut polygon 0,52 100,52 100,100 0,100; polygon 36,50 64,50 72,100 28,100",
+    "flower": (
+        "ellipse 31,0 69,38; ellipse 62,22 100,60; ellipse 50,58 88,96; ellipse 12,58 50,96; ellipse 0,22 38,60; "
+        "cut ellipse 34,34 66,66"
+    ),
+    "crown": "polygon 0,20 26,52 50,8 74,52 100,20 92,90 8,90",
+    "bottle": "polygon 41,0 59,0 59,28 74,45 74,100 26,100 26,45 41,28; cut polygon 36,58 64,58 64,84 36,84",
+    "butterfly": (
+        "ellipse 0,5 46,55; ellipse 54,5 100,55; ellipse 10,50 46,92; ellipse 54,50 90,92; "
+        "polygon 45,10 55,10 55,95 45,95"
+    ),
 }
-OTHER_SHAPES: dict[str, list[str]] = {
-    "ball": ["ellipse 0,0 100,100"],
-    "box": ["polygon 6,6 94,6 94,94 6,94"],
-    "ring": ["ellipse 0,0 100,100", "cut ellipse 27,27 73,73"],
-    "cross": ["polygon 34,0 66,0 66,100 34,100", "polygon 0,34 100,34 100,66 0,66"],
-    "tent": ["polygon 50,0 100,100 0,100"],
-    "moon": ["ellipse 0,0 100,100", "cut ellipse 36,-6 120,90"],
-    "heart": ["ellipse 0,5 54,59", "ellipse 46,5 100,59", "polygon 5,46 50,30 95,46 50,100"],
-    "ladder": [
-        "polygon 10,0 90,0 90,100 10,100",
-        "cut polygon 32,0 68,0 68,20 32,20",
-        "cut polygon 32,40 68,40 68,60 32,60",
-        "cut polygon 32,80 68,80 68,100 32,100",
-    ],
-    "arrow": ["polygon 50,0 100,50 0,50", "polygon 36,50 64,50 64,100 36,100"],
-    "bow": ["polygon 0,0 50,38 100,0 100,100 50,62 0,100"],
+OTHER_SHAPES: dict[str, str] = {
+    "ball": "ellipse 0,0 100,100",
+    "box": "polygon 6,6 94,6 94,94 6,94",
+    "ring": "ellipse 0,0 100,100; cut ellipse 27,27 73,73",
+    "cross": "polygon 34,0 66,0 66,100 34,100; polygon 0,34 100,34 100,66 0,66",
+    "tent": "polygon 50,0 100,100 0,100",
+    "moon": "ellipse 0,0 100,100; cut ellipse 36,-6 120,90",
+    "heart": "ellipse 0,5 54,59; ellipse 46,5 100,59; polygon 5,46 50,30 95,46 50,100",
+    "ladder": (
+        "polygon 10,0 90,0 90,100 10,100; cut polygon 32,0 68,0 68,20 32,20; "
+        "cut polygon 32,40 68,40 68,60 32,60; cut polygon 32,80 68,80 68,100 32,100"
+    ),
+    "arrow": "polygon 50,0 100,50 0,50; polygon 36,50 64,50 64,100 36,100",
+    "bow": "polygon 0,0 50,38 100,0 100,100 50,62 0,100",
 }
 SHAPES = SALIENT_SHAPES | OTHER_SHAPES
 
@@ -141,7 +121,7 @@ PLACES: dict[str, tuple[int, int]] = {
     "south": (32, 54),
     "southeast": (54, 54),
 }
-# Where the light comes from: a fall of brightness from above to below, turned anticlockwise by so many degrees.
+# Where the light comes from: a fall of brightness from above to below, turned anticlockwise by these degrees.
 LIGHTS: dict[str, int] = {"above": 0, "the left": 90, "below": 180, "the right": 270}
 # Brightness at the side away from the light.
 DARKEST = 0.7
@@ -163,14 +143,8 @@ FRAME_TEMPLATES = ("the frame is {frame}", "a {frame} frame runs around it", "it
 @dataclass(frozen=True)
 class Thing:
     """
-    A thing in a scene.
-
-    Args:
-        kind (`str`): The name of its shape, a key of `SHAPES`.
-        colour (`str`): A key of `COLOURS`.
-        box (`tuple[int, int, int, int]`): Left, top, right and bottom in pixels; right and bottom are outside.
-        size (`str`, *optional*): A key of `OTHER_SIDES`; `None` for the salient thing.
-        place (`str`, *optional*): A key of `PLACES`; `None` for the salient thing.
+    A thing in a scene: the name of its shape and its colour, its box in pixels (left, top, right, bottom; right and
+    bottom are outside), and of things around the middle their size and place.
     """
 
     kind: str
@@ -183,15 +157,8 @@ class Thing:
 @dataclass(frozen=True)
 class Scene:
     """
-    The content of a picture, and its captions.
-
-    Args:
-        salient (`Thing`): The large thing in the middle.
-        others (`tuple[Thing, ...]`): Three to eight other things around it.
-        ground (`str`): A key of `GROUNDS`.
-        light (`str`): A key of `LIGHTS`.
-        frame (`str`): A key of `FRAMES`.
-        sub_captions (`tuple[str, ...]`): The 7 to 12 statements of the long caption, in order.
+    The content of an image, and its captions: the large thing in the middle, three to eight others around it, and the
+    7 to 12 statements of the long caption in their order.
 
     Example:
 
@@ -224,12 +191,12 @@ class Scene:
         return " ".join(f"{sub_caption.capitalize()}." for sub_caption in self.sub_captions)
 
     def draw(self) -> PILImage.Image:
-        """The picture, RGB, `IMAGE_SIZE` pixels wide and high."""
+        """The image, RGB, `IMAGE_SIZE` pixels wide and high."""
         image = PILImage.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), GROUNDS[self.ground])
         for thing in (self.salient, *self.others):
             image.paste(COLOURS[thing.colour], thing.box, _shape_mask(thing.kind, thing.box[2] - thing.box[0]))
         image = ImageChops.multiply(image, _light_map(self.light))
-        # The frame is around the picture, so no light of the scene falls on it.
+        # The frame is around the scene, so no light of the scene falls on it.
         corner = (0, 0, IMAGE_SIZE - 1, IMAGE_SIZE - 1)
         ImageDraw.Draw(image).rectangle(corner, outline=FRAMES[self.frame], width=FRAME_WIDTH)
         return image
@@ -335,7 +302,7 @@ def _shape_mask(kind: str, side: int) -> PILImage.Image:
     large = side * OVERSAMPLING
     mask = PILImage.new("L", (large, large))
     draw = ImageDraw.Draw(mask)
-    for stroke in SHAPES[kind]:
+    for stroke in SHAPES[kind].split("; "):
         *cut, form, points = stroke.split(" ", maxsplit=stroke.startswith("cut") + 1)
         coordinates = [round(int(number) * (large - 1) / 100) for number in points.replace(",", " ").split()]
         getattr(draw, form)(coordinates, fill=0 if cut else 255)
