@@ -553,13 +553,19 @@ class ProcessorKwargs(ProcessingKwargs, total=False):
 class ProcessorMixin(LoadingMixin, processing_utils.ProcessorMixin):
     """Leaves truncation to the tokenizer, which says what it cuts off."""
 
-    valid_processor_kwargs = ProcessorKwargs
-
     def __call__(self, images=None, text=None, *args, **kwargs) -> BatchFeature:
         """As in transformers."""
         if "truncation" not in kwargs.get("text_kwargs", {}):
             kwargs.setdefault("truncation", None)
         return super().__call__(images, text, *args, **kwargs)
+
+    def to_dict(self) -> dict:
+        """Names its code, also where it was loaded without it."""
+        return super().to_dict() | {"auto_map": {"AutoProcessor": name_code(self)}}
+
+
+if "text_kwargs" not in processing_utils.ProcessorMixin.__annotations__:
+    ProcessorMixin.valid_processor_kwargs = ProcessorKwargs
 
 
 for _base in (PreTrainedConfig, PreTrainedModel, TokenizersBackend, TorchvisionBackend, PilBackend, ProcessorMixin):

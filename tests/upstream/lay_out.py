@@ -54,6 +54,7 @@ INSTALLED = Path(transformers.__file__).parent
 SOURCE = Path("src/transformers")
 MODEL = SOURCE / "models" / "lotlip"
 TESTS = Path("tests/models/lotlip")
+PACKAGE_TESTS = Path("tests/models/lotlip_package")
 PAGE = Path("docs/source/en/model_doc/lotlip.md")
 
 TEST_MODULES = {
@@ -420,10 +421,24 @@ def copy_library_tests(library_tests: Path, folder: Path):
     write(folder / "utils/fetch_hub_objects_for_ci.py", finder)
 
 
-def run_tests(folder: str | Path, *options: str) -> int:
-    """Runs the model's tests with the copy of transformers in a folder; returns pytest's exit code."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(folder).resolve() / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(TESTS)]
+def copy_package_tests(folder: Path):
+    """Writes the same tests for the classes of this package. The names of the original are read by the library."""
+    (folder / PACKAGE_TESTS).mkdir()
+    (folder / PACKAGE_TESTS / "__init__.py").touch()
+    for name, name_there in TEST_MODULES.items():
+        text = (HERE / f"{name}.py").read_text(encoding="utf-8")
+        text = re.sub(r"from transformers import (\(\s+)?Lotlip", r"from modeling_lotlip import \1Lotlip", text)
+        if name != "library_image_processing_tests":  # it finds the classes by the library's lists
+            write(
+                folder / PACKAGE_TESTS / f"{name_there}.py",
+                text.replace("def test_original_checkpoint", "def _original"),
+            )
+
+
+def run_tests(folder: Path, tests: Path, import_from: Path) -> int:
+    """Runs tests in a folder, with what is imported from another; returns pytest's exit code."""
+    environment = {**os.environ, "PYTHONPATH": str(import_from.resolve()), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     return subprocess.run(command, cwd=folder, env=environment).returncode
 
 
@@ -456,10 +471,13 @@ def main():
         print(f"Wrote {output_dir / file}")
     if args.test is not None:
         with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
             copy_installed(folder)
             lay_out(folder)
-            copy_library_tests(args.test, Path(folder))
-            sys.exit(run_tests(folder))
+            copy_library_tests(args.test, folder)
+            copy_package_tests(folder)
+            runs = ((TESTS, folder / "src"), (PACKAGE_TESTS, PACKAGE.parent))
+            sys.exit(max(run_tests(folder, tests, import_from) for tests, import_from in runs))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import string
 import unittest
 
-from transformers import LotlipProcessor, LotlipTokenizer
+from transformers import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
 from transformers.testing_utils import require_torch, require_vision
 
 from ...test_processing_common import ProcessorTesterMixin
@@ -16,6 +16,10 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 @require_vision
 class LotlipProcessorTest(ProcessorTesterMixin, unittest.TestCase):
     processor_class = LotlipProcessor
+
+    @classmethod
+    def _setup_image_processor(cls):
+        return LotlipImageProcessor()
 
     @classmethod
     def _setup_tokenizer(cls):
