@@ -59,20 +59,15 @@ def normalize(features: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor], with_corners: bool = False) -> torch.Tensor:
+def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
     """
-    Normalised text embeddings (texts, dim) in float32, (texts, 1 + corners, dim) with the corner tokens', or (texts,
-    length, dim) those of all tokens, zero at padding, if the model compares tokens.
+    Normalised text embeddings (texts, dim) in float32, or (texts, length, dim) those of all tokens, zero at padding,
+    if the model compares tokens.
     """
     tokens = {name: tensor.to(model.device) for name, tensor in tokens.items()}
     if is_token_wise(model):
         return model.get_text_token_embeds(**tokens).cpu()
-    if with_corners:
-        outputs = model.get_text_features(**tokens, output_corner_tokens=True)
-        text_embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
-    else:
-        text_embeds = text_features(model, tokens)
-    return normalize(text_embeds, model)
+    return normalize(text_features(model, tokens), model)
 
 
 @torch.inference_mode()

@@ -107,8 +107,7 @@ class EmbeddedItems(NamedTuple):
         items (`list[Item]`):
             Images or texts of several rows.
         embeds (`torch.Tensor` of shape `(len(items), dim)`, *optional*):
-            Their normalised embeddings in float32; None if there are no items. With corner tokens, or of all tokens,
-            (len(items), tokens, dim).
+            Their normalised embeddings in float32, of all tokens (len(items), tokens, dim); None without items.
         num_tokens (`int`):
             Of texts.
         unreadable (`list[Unreadable]`):
@@ -298,7 +297,6 @@ def embed_rows(
     processor: ProcessorMixin,
     prepared: Iterable[PreparedRows],
     tokens_per_batch: int = 2048,
-    with_corners: bool = False,
     group: Callable[[Any], Any] = lambda key: None,
     num_prefetched: int = PREFETCHED_BATCHES,
     lock: AbstractContextManager | None = None,
@@ -315,8 +313,6 @@ def embed_rows(
             A [`DataLoader`] with a [`RowCollator`], or any iterable of what that returns.
         tokens_per_batch (`int`, *optional*, defaults to 2048):
             The most tokens in a batch of texts, padding included.
-        with_corners (`bool`, *optional*, defaults to `False`):
-            Embed texts with LoTLIP's corner tokens too.
         group (`Callable[[Any], Any]`, *optional*):
             The group of a row, by its key. Rows of a group follow each other, and [`RowCollator`] was not called with
             rows of several. Texts are sorted within a group: when the next one begins, this one is complete. Each
@@ -342,7 +338,7 @@ def embed_rows(
             if "pixel_values" in batch.inputs:
                 embeds = embed_images(model, batch.inputs)
             elif batch.entries:
-                embeds = embed_texts(model, batch.inputs, with_corners)
+                embeds = embed_texts(model, batch.inputs)
         yield EmbeddedItems(key, batch.entries, embeds, batch.num_tokens, batch.unreadable)
 
 

@@ -33,14 +33,6 @@ def metric(tmp_path):
     return ImageTextRetrieval(cache_dir=str(tmp_path))
 
 
-@pytest.fixture(params=(1, 2))
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def captions_of(rng, num_images, num_texts):
     """A random map in which every image has a caption."""
     return rng.permutation(
@@ -123,7 +115,7 @@ def test_many_blocks_against_the_full_matrix():
 
 @pytest.mark.parametrize("width", (64, 184, 513, 768))
 @pytest.mark.parametrize("kind", ("constant", "binary", "normal"))
-def test_blocks_do_not_split_equals(width, kind, threads):
+def test_blocks_do_not_split_equals(width, kind):
     generator = torch.Generator().manual_seed(width)
     vectors = torch.randn(2, width, generator=generator)
     vectors = {"constant": torch.ones(2, width), "binary": vectors.sign(), "normal": vectors}[kind]
