@@ -120,19 +120,3 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Writes a parquet file."""
     with atomic_write(path) as partial:
         parquet.write_table(table, partial)
-
-
-def refuse_other_settings(noted: dict, settings: dict, output_dir: Path, content: str) -> None:
-    """
-    Compares the settings of a run with those that an earlier one noted in the same folder.
-
-    Raises:
-        `ValueError`: if they differ, with the differences.
-    """
-    changed = [name for name in settings if settings[name] != noted.get(name)]
-    if changed:
-        differences = ", ".join(f"{name} = {noted.get(name)!r}, this run has {settings[name]!r}" for name in changed)
-        raise ValueError(
-            f"`--output_dir {output_dir}` holds {content} with {differences}. Continue with the same model, data and "
-            "settings, or name another folder."
-        )
