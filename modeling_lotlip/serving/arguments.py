@@ -3,6 +3,7 @@
 """The arguments of `lotlip serve`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..arguments import Arguments, argument
 
@@ -19,6 +20,12 @@ class ServingArguments(Arguments):
     max_bytes: int = argument(32 * 2**20, "The most bytes of a request.", least=1)
     max_pixels: int = argument(50_000_000, "The most pixels of an image.", least=1)
     max_waiting: int = argument(1024, "The most texts and images of all requests at a time.", least=1)
+    embeddings_dir: Path | None = argument(
+        None,
+        "Also answer `/v1/search` from the table in a folder of `lotlip embed`, of this model.",
+        aliases=("--embeddings",),
+        metavar="DIR",
+    )
     served_model_name: str | None = argument(
         None, "What requests call the model. Default: its name, as it is given here."
     )

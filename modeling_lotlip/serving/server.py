@@ -13,6 +13,7 @@ import torch
 
 from ..embedding.arguments import ModelArguments
 from ..embedding.models import load_model
+from ..embedding.table import EmbeddingTable
 from ..network import is_loopback, listen
 from .arguments import ServingArguments
 from .embedder import Embedded, Embedder, RequestError
@@ -20,7 +21,7 @@ from .embedder import Embedded, Embedder, RequestError
 
 try:
     import uvicorn
-    from pydantic import BaseModel, ConfigDict, ValidationError
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
@@ -44,16 +45,29 @@ NO_TOKENS = (
 )
 
 
-class EmbeddingRequest(BaseModel):
-    """The body of a request, by OpenAI's API."""
+class Question(BaseModel):
+    """What the bodies of requests have in common."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     input: str | list[str]
     model: str
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
     user: str | None = None
+    dimensions: int | None = None
+
+
+class EmbeddingRequest(Question):
+    """The body of a request for embeddings, by OpenAI's API."""
+
+    encoding_format: Literal["float", "base64"] = "float"
+
+
+class SearchRequest(Question):
+    """The body of a request for what is nearest in the table to each text or image."""
+
+    dimensions: None = None
+    k: int = Field(10, ge=1, le=1000)
+    kind: Literal["image", "short", "long"] = "image"
 
 
 class Load:
@@ -95,10 +109,10 @@ async def read_request(request: Request, limits: ServingArguments, take: Callabl
     return bytes(body)
 
 
-def parse_request(body: bytes) -> EmbeddingRequest:
+def parse_request(body: bytes, form: type[Question]) -> Question:
     """Raises a `RequestError` if it is no such request."""
     try:
-        return EmbeddingRequest.model_validate_json(body)
+        return form.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         param = str(first["loc"][0]) if first["loc"] else None
@@ -110,7 +124,7 @@ def parse_request(body: bytes) -> EmbeddingRequest:
         raise RequestError(f"{prefix}: {first['msg']}.", param) from error
 
 
-def check_request(asked: EmbeddingRequest, name: str, dims: list[int], max_batch_size: int) -> list[str]:
+def check_request(asked: Question, name: str, dims: list[int], max_batch_size: int) -> list[str]:
     """The texts and images that are asked for. Raises a `RequestError` if the model cannot answer that."""
     if asked.model != name:
         message = f"The model `{asked.model}` is not served here, but `{name}`."
@@ -153,8 +167,8 @@ async def embed_for(request: Request, embedder: Embedder, entries: list[str]) ->
         leaving.cancel()
 
 
-async def create_embeddings(request: Request) -> Response:
-    """The endpoint."""
+async def answer(request: Request, form: type[Question]) -> tuple[Question, Embedded] | None:
+    """What a request asks for, and the embeddings of its entries; None once the client has left."""
     state = request.app.state
     embedder, limits = state.embedder, state.embedder.limits
     with state.load.share() as take:
@@ -164,23 +178,53 @@ async def create_embeddings(request: Request) -> Response:
         except asyncio.TimeoutError as error:
             raise RequestError(f"The request took more than {SECONDS_TO_SEND} seconds.", status=408) from error
         except ClientDisconnect:
-            return Response(status_code=CLIENT_LEFT)
-        asked = parse_request(body)
+            return None
+        asked = parse_request(body, form)
         entries = check_request(asked, state.name, embedder.dims, limits.max_batch_size)
         take("texts and images", len(entries))
         embedded = await embed_for(request, embedder, entries)
-    if embedded is None:
-        return Response(status_code=CLIENT_LEFT)
-    embeds = torch.nn.functional.normalize(embedded.embeds[:, : asked.dimensions], dim=-1)
-    data = [
-        {"object": "embedding", "index": index, "embedding": encode(embedding, asked.encoding_format)}
-        for index, embedding in enumerate(embeds)
-    ]
+    return None if embedded is None else (asked, embedded)
+
+
+def list_data(data: list[dict], asked: Question, embedded: Embedded) -> JSONResponse:
+    """The answer to a request in OpenAI's form."""
     usage = {"prompt_tokens": embedded.num_tokens, "total_tokens": embedded.num_tokens}
     return JSONResponse(
         {"object": "list", "data": data, "model": asked.model, "usage": usage},
         headers={"x-truncated-texts": str(embedded.num_truncated)},
     )
+
+
+async def create_embeddings(request: Request) -> Response:
+    """The endpoint of embeddings."""
+    answered = await answer(request, EmbeddingRequest)
+    if answered is None:
+        return Response(status_code=CLIENT_LEFT)
+    asked, embedded = answered
+    embeds = torch.nn.functional.normalize(embedded.embeds[:, : asked.dimensions], dim=-1)
+    data = [
+        {"object": "embedding", "index": index, "embedding": encode(embedding, asked.encoding_format)}
+        for index, embedding in enumerate(embeds)
+    ]
+    return list_data(data, asked, embedded)
+
+
+async def search(request: Request) -> Response:
+    """The endpoint of the table: the keys that are nearest to each text or image, with their cosine similarities."""
+    answered = await answer(request, SearchRequest)
+    if answered is None:
+        return Response(status_code=CLIENT_LEFT)
+    asked, embedded = answered
+    table, data = request.app.state.table, []
+    if asked.kind not in table.settings["kinds"]:
+        kinds = " or ".join(table.settings["kinds"])
+        raise RequestError(f"`kind` must be {kinds}, as the table has: got {asked.kind}.", "kind")
+    for index, embedding in enumerate(embedded.embeds):
+        found = await asyncio.to_thread(table.search, embedding, asked.k, asked.kind)
+        rows = zip(found.keys, found.positions, found.similarities.tolist())
+        results = [{"key": key, "position": position, "similarity": cosine} for key, position, cosine in rows]
+        data.append({"object": "results", "index": index, "results": results})
+    return list_data(data, asked, embedded)
 
 
 async def list_models(request: Request) -> JSONResponse:
@@ -209,7 +253,7 @@ async def report(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": body}, status, headers=getattr(error, "headers", None))
 
 
-def create_app(embedder: Embedder, name: str) -> Starlette:
+def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = None) -> Starlette:
     """
     The server as an ASGI application.
 
@@ -218,6 +262,8 @@ def create_app(embedder: Embedder, name: str) -> Starlette:
             What computes embeddings.
         name (`str`):
             What requests call the model.
+        table (`EmbeddingTable`, *optional*):
+            What `/v1/search` answers from.
     """
 
     @asynccontextmanager
@@ -229,13 +275,14 @@ def create_app(embedder: Embedder, name: str) -> Starlette:
 
     routes = [
         Route("/v1/embeddings", create_embeddings, methods=["POST"]),
+        *([] if table is None else [Route("/v1/search", search, methods=["POST"])]),
         Route("/v1/models", list_models, methods=["GET"]),
         Route("/health", tell_health, methods=["GET"]),
     ]
     handlers = {RequestError: report, HTTPException: report, Exception: report}
     middleware = [Middleware(SameOrigin, is_loopback(embedder.limits.host))]
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
-    app.state.embedder, app.state.name = embedder, name
+    app.state.embedder, app.state.name, app.state.table = embedder, name, table
     limits = {"bytes": MAX_TOTAL * embedder.limits.max_bytes, "texts and images": embedder.limits.max_waiting}
     app.state.load = Load(requests=MAX_REQUESTS, **limits)
     return app
@@ -252,14 +299,17 @@ def serve(serving: ServingArguments, model_arguments: ModelArguments) -> None:
     Serves a dual encoder until Ctrl-C.
 
     Raises:
-        `ValueError`: if the port is taken, or the model cannot be used.
+        `ValueError`: if the port is taken, the model cannot be used, or the embeddings are of another one.
     """
     name = model_arguments.model_name_or_path
     served_name = serving.served_model_name or name
     with listen(serving.host, serving.port) as listener:
+        table = None if serving.embeddings_dir is None else EmbeddingTable(serving.embeddings_dir)
         model, processor = load_model(name, model_arguments)
+        if table is not None:
+            table.check_model(model, processor)
         embedder = Embedder(model, processor, serving, model_arguments.batch_size, model_arguments.max_length)
         host, port = listener.getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
         print(f"{served_name} is served at http://{host}:{port}/v1. Ctrl-C ends it.", flush=True)
-        create_server(create_app(embedder, served_name)).run(sockets=[listener])
+        create_server(create_app(embedder, served_name, table)).run(sockets=[listener])

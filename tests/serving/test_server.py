@@ -22,6 +22,7 @@ from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import Batch, embed_batch, embed_corpus
 from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.embedding.table import EmbeddingTable, model_settings
 from modeling_lotlip.network import listen
 from modeling_lotlip.serving import embedder as embedder_module
 from modeling_lotlip.serving import server as server_module
@@ -46,11 +47,11 @@ class Address(str):
 
 
 @contextmanager
-def serving(folder, **limits):
+def serving(folder, table=None, **limits):
     """The address of a server of a model; it ends with the block."""
     model, processor = load_model(str(folder), LoadingArguments(device="cpu"))
     embedder = Embedder(model, processor, ServingArguments(**limits), batch_size=8)
-    app = create_app(embedder, "model")
+    app = create_app(embedder, "model", table)
     server = create_server(app)
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -279,6 +280,28 @@ def test_images_of_several_numbers_of_patches_and_one_that_fails_are_computed_to
     assert found.pop("broken") is None and found.keys() == set("abc")
     for batch in waiting[:3]:
         torch.testing.assert_close(found[batch.entries[0]], embed_batch(model, batch)[0], rtol=0, atol=1e-6)
+
+
+def test_search_in_a_table(model_dir, tmp_path):
+    model, processor = load_model(str(model_dir), LoadingArguments(device="cpu"))
+    embeds, texts = embed_images(model, processor, PICTURES), embed_corpus(model, processor, TEXTS)
+    settings = model_settings(model, processor) | {"kinds": ["image"]}
+    table = EmbeddingTable.create(tmp_path, embeds.shape[1], settings, {}, dtype="float32")
+    table.append([{"key": key, "kind": "image", "embedding": row} for key, row in zip("abc", embeds)])
+    with serving(model_dir, table=EmbeddingTable(tmp_path)) as address:
+
+        def ask(**body) -> httpx.Response:
+            return httpx.post(f"{address}/v1/search", json={"model": "model", **body}, trust_env=False)
+
+        image, text = ask(input=[data_url(PICTURES[1]), TEXTS[0]], k=2).json()["data"]
+        assert image["results"][0]["key"] == "b" and image["results"][0]["similarity"] == pytest.approx(1, abs=1e-5)
+        expected = dict(zip("abc", (embeds @ texts[0]).tolist()))
+        assert [row["key"] for row in text["results"]] == sorted(expected, key=expected.get, reverse=True)[:2]
+        assert all(row["similarity"] == pytest.approx(expected[row["key"]], abs=1e-5) for row in text["results"])
+        assert ask(input="a", kind="long").json()["error"]["message"] == (
+            "`kind` must be image, as the table has: got long."
+        )
+        assert ask(input="a", k=0).status_code == 400
 
 
 def test_no_other_web_site_is_answered(address):
