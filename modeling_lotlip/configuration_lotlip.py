@@ -18,8 +18,7 @@ from .hub_lotlip import PreTrainedConfig
 class LotlipTextConfig(PreTrainedConfig):
     r"""
     num_corner_tokens (`int`, *optional*, defaults to 2):
-        Number m of corner tokens, learned tokens between `[CLS]` and the text. With 0 the tower is a plain BERT (the
-        LiT baseline).
+        Number of corner tokens, learned tokens between `[CLS]` and the text. With 0 the tower is a plain BERT.
     corner_attention_mask (`bool`, *optional*, defaults to `True`):
         Whether corner tokens are hidden from `[CLS]`, from the text and from each other, and `[CLS]` from them. With
         `False` all tokens see each other, and the corner tokens are always part of the sequence.

@@ -35,8 +35,7 @@ class LotlipBaseModelOutputWithPooling(BaseModelOutputWithPooling):
     corner_hidden_states (`torch.Tensor` of shape `(batch_size, num_corner_tokens, hidden_size)`, *optional*):
         Hidden states of the corner tokens at the output of the last layer.
     corner_pooler_output (`torch.Tensor` of shape `(batch_size, num_corner_tokens, hidden_size)`, *optional*):
-        Corner tokens after the pooler, and after the projection in the output of
-        [`LotlipModel.get_text_features`].
+        Corner tokens after the pooler, and in the output of [`LotlipModel.get_text_features`] after the projection.
     """
 
     corner_hidden_states: torch.Tensor | None = None
@@ -627,9 +626,8 @@ def image_text_contrastive_loss(
     long caption's `[CLS]` or one of its corner tokens); other slots are no negatives.
 
     Takes normalised features of images (batch_size, dim) and of texts (batch_size, slots, dim), the inverse
-    temperature (no logarithm), and where an image lacks the caption of a slot (batch_size, slots; False: it is neither
-    positive nor negative there). Returns the mean over the slots that have at least two pairs, in float32; 0 if none
-    has.
+    temperature, and where an image lacks the caption of a slot (batch_size, slots; False: it is neither positive nor
+    negative there). Returns the mean over the slots that have at least two pairs, in float32; 0 if none has.
     """
     if present is None:
         present = torch.ones(text_embeds.shape[:2], dtype=torch.bool, device=text_embeds.device)
@@ -687,8 +685,7 @@ class LotlipModel(LotlipPreTrainedModel):
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
         output_corner_tokens (`bool`, *optional*, defaults to `False`):
-            Whether to return the projected corner tokens too, as the `corner_pooler_output` of a
-            [`LotlipBaseModelOutputWithPooling`].
+            Whether to return the projected corner tokens too, as `corner_pooler_output`.
         """
         text_outputs: LotlipBaseModelOutputWithPooling = self.text_model(
             input_ids, attention_mask, output_corner_tokens=output_corner_tokens, return_dict=True, **kwargs

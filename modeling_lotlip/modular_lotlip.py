@@ -54,7 +54,6 @@ class LotlipTokenizer(TokenizersBackend):
     Construct a LoTLIP tokenizer (backed by HuggingFace's tokenizers library): BERT's WordPiece, in which each
     sub-caption of a long caption ends in a separator. Every `". "` becomes a `sep_token`, then the text is cleaned
     with ftfy and HTML unescaping, as in the original implementation.
-
     The arguments are those of [`BertTokenizer`]. The corner tokens belong to the model: `model_max_length` (126, the
     context of 128 less two corner tokens) counts `[CLS]` and `[SEP]`, not them.
     """
@@ -179,8 +178,7 @@ class LotlipProcessor(ProcessorMixin):
 class LotlipTextConfig(BertConfig):
     r"""
     num_corner_tokens (`int`, *optional*, defaults to 2):
-        Number m of corner tokens, learned tokens between `[CLS]` and the text. With 0 the tower is a plain BERT (the
-        LiT baseline).
+        Number of corner tokens, learned tokens between `[CLS]` and the text. With 0 the tower is a plain BERT.
     corner_attention_mask (`bool`, *optional*, defaults to `True`):
         Whether corner tokens are hidden from `[CLS]`, from the text and from each other, and `[CLS]` from them. With
         `False` all tokens see each other, and the corner tokens are always part of the sequence.
@@ -269,8 +267,7 @@ class LotlipBaseModelOutputWithPooling(BaseModelOutputWithPooling):
     corner_hidden_states (`torch.Tensor` of shape `(batch_size, num_corner_tokens, hidden_size)`, *optional*):
         Hidden states of the corner tokens at the output of the last layer.
     corner_pooler_output (`torch.Tensor` of shape `(batch_size, num_corner_tokens, hidden_size)`, *optional*):
-        Corner tokens after the pooler, and after the projection in the output of
-        [`LotlipModel.get_text_features`].
+        Corner tokens after the pooler, and in the output of [`LotlipModel.get_text_features`] after the projection.
     """
 
     corner_hidden_states: torch.Tensor | None = None
@@ -312,9 +309,8 @@ def image_text_contrastive_loss(
     long caption's `[CLS]` or one of its corner tokens); other slots are no negatives.
 
     Takes normalised features of images (batch_size, dim) and of texts (batch_size, slots, dim), the inverse
-    temperature (no logarithm), and where an image lacks the caption of a slot (batch_size, slots; False: it is neither
-    positive nor negative there). Returns the mean over the slots that have at least two pairs, in float32; 0 if none
-    has.
+    temperature, and where an image lacks the caption of a slot (batch_size, slots; False: it is neither positive nor
+    negative there). Returns the mean over the slots that have at least two pairs, in float32; 0 if none has.
     """
     if present is None:
         present = torch.ones(text_embeds.shape[:2], dtype=torch.bool, device=text_embeds.device)
@@ -657,8 +653,7 @@ class LotlipModel(LotlipPreTrainedModel):
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
         output_corner_tokens (`bool`, *optional*, defaults to `False`):
-            Whether to return the projected corner tokens too, as the `corner_pooler_output` of a
-            [`LotlipBaseModelOutputWithPooling`].
+            Whether to return the projected corner tokens too, as `corner_pooler_output`.
         """
         text_outputs: LotlipBaseModelOutputWithPooling = self.text_model(
             input_ids, attention_mask, output_corner_tokens=output_corner_tokens, return_dict=True, **kwargs

@@ -30,7 +30,6 @@ class LotlipTokenizer(TokenizersBackend):
     Construct a LoTLIP tokenizer (backed by HuggingFace's tokenizers library): BERT's WordPiece, in which each
     sub-caption of a long caption ends in a separator. Every `". "` becomes a `sep_token`, then the text is cleaned
     with ftfy and HTML unescaping, as in the original implementation.
-
     The arguments are those of [`BertTokenizer`]. The corner tokens belong to the model: `model_max_length` (126, the
     context of 128 less two corner tokens) counts `[CLS]` and `[SEP]`, not them.
     """
