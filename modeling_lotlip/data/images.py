@@ -19,7 +19,7 @@ from transformers.image_processing_backends import PilBackend, TorchvisionBacken
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import convert_to_rgb
 
-from ..hub_lotlip import MAX_ASPECT_RATIO, to_upright_8_bit
+from ..hub_lotlip import MAX_ASPECT_RATIO, ImageMixin, to_upright_8_bit
 
 
 # The endings of files that are images
@@ -85,7 +85,7 @@ class Resizing(NamedTuple):
     @classmethod
     def of(cls, image_processor: BaseImageProcessor) -> "Resizing | None":
         """That of an image processor; None if it is another one than transformers' own to a fixed size."""
-        resizers = (TorchvisionBackend.resize, PilBackend.resize)
+        resizers = (TorchvisionBackend.resize, PilBackend.resize, ImageMixin.resize)
         resample = getattr(image_processor, "resample", None)
         if getattr(type(image_processor), "resize", None) not in resizers or not image_processor.do_resize:
             return None
