@@ -20,14 +20,22 @@ from .modeling_lotlip import LotlipModel, LotlipOutput
 @strict
 class LotlipSigmoidConfig(LotlipConfig):
     r"""
-    Configuration of a [`LotlipSigmoidModel`].
+    Configuration of a [`LotlipSigmoidModel`], otherwise that of a [`LotlipModel`].
 
     Args:
         logit_scale_init_value (`float`, *optional*, defaults to 2.3026):
             Initial value of `logit_scale`: ln 10.
         logit_bias_init_value (`float`, *optional*, defaults to -10.0):
             Initial value of `logit_bias`.
-    """
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip import LotlipSigmoidConfig
+
+    >>> LotlipSigmoidConfig().model_type
+    'lotlip_sigmoid'
+    ```"""
 
     model_type = "lotlip_sigmoid"
 
@@ -40,7 +48,20 @@ class LotlipSigmoidModel(LotlipModel):
     [`LotlipModel`] with a `logit_bias`, trained with the sigmoid loss (Zhai et al., 2023,
     https://arxiv.org/abs/2303.15343): the sigmoid of a logit is the probability that an image and a text belong
     together.
-    """
+
+    Args:
+        config ([`LotlipSigmoidConfig`]):
+            The sizes of the model.
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip import LotlipSigmoidConfig, LotlipSigmoidModel
+
+    >>> one_layer = {"num_hidden_layers": 1}
+    >>> LotlipSigmoidModel(LotlipSigmoidConfig(text_config=one_layer, vision_config=one_layer)).logit_bias.item()
+    -10.0
+    ```"""
 
     config: LotlipSigmoidConfig
 
@@ -82,8 +103,17 @@ class LotlipSigmoidModel(LotlipModel):
 @strict
 class LotlipTokenWiseConfig(LotlipConfig):
     r"""
-    Configuration of a [`LotlipTokenWiseModel`]. Its text tower has no corner tokens.
-    """
+    Configuration of a [`LotlipTokenWiseModel`], whose text tower has no corner tokens, otherwise that of a
+    [`LotlipModel`].
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip import LotlipTokenWiseConfig
+
+    >>> LotlipTokenWiseConfig(text_config={"num_corner_tokens": 0}).model_type
+    'lotlip_token_wise'
+    ```"""
 
     model_type = "lotlip_token_wise"
 
@@ -132,6 +162,10 @@ class LotlipTokenWiseModel(LotlipModel):
     """
     The dual encoder with late interaction (Yao et al., 2021, https://arxiv.org/abs/2111.07783): it embeds each token
     of a text and of an image, and compares them by `token_similarities`.
+
+    Args:
+        config ([`LotlipTokenWiseConfig`]):
+            The sizes of the model.
 
     Raises:
         `ValueError`: if the configuration has corner tokens.

@@ -1,21 +1,32 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Losses of training, on batches that are too large for the model's own, plain loss: `driver` compares and exchanges,
-each file gives the terms of one loss. May import the model alone; training uses them.
+Losses of training, each a plain function in the file of its name: of rows of this process and of all rows it gives the
+losses (slots, own rows), differentiated by autograd. [`global_loss`] makes the loss of a batch of it. A new one is its
+file, and a line in `LOSSES`.
 """
 
-from .blockwise_contrastive_loss import blockwise_contrastive_loss
-from .blockwise_sigmoid_loss import blockwise_sigmoid_loss
-from .matryoshka_loss import matryoshka_loss
-from .primary_component_contrastive_loss import primary_component_contrastive_loss
-from .token_wise_contrastive_loss import token_wise_contrastive_loss
+from .contrastive_loss import contrastive_loss
+from .global_loss import global_loss
+from .pairs import make_pairs
+from .primary_component_loss import primary_component_loss
+from .sigmoid_loss import sigmoid_loss
+from .token_wise_loss import token_wise_loss
 
+
+LOSSES = {
+    "contrastive": contrastive_loss,
+    "sigmoid": sigmoid_loss,
+    "primary_component": primary_component_loss,
+    "token_wise": token_wise_loss,
+}
 
 __all__ = [
-    "blockwise_contrastive_loss",
-    "blockwise_sigmoid_loss",
-    "matryoshka_loss",
-    "primary_component_contrastive_loss",
-    "token_wise_contrastive_loss",
+    "LOSSES",
+    "contrastive_loss",
+    "global_loss",
+    "make_pairs",
+    "primary_component_loss",
+    "sigmoid_loss",
+    "token_wise_loss",
 ]

@@ -182,12 +182,6 @@ class ObjectiveArguments(Arguments):
             self.num_long_captions = objective.num_long_captions
         if self.min_crop_scale is not None and not 0 < self.min_crop_scale <= 1:
             raise ValueError(f"--min_crop_scale must be above 0 and at most 1, got {self.min_crop_scale}.")
-        if self.hard_negatives > 0 and objective.loss != "blockwise_contrastive_loss":
-            names = [name for name, other in OBJECTIVES.items() if other.loss == "blockwise_contrastive_loss"]
-            raise ValueError(
-                f"--hard_negatives {self.hard_negatives} is not for --objective {self.objective}: choose one of "
-                f"{', '.join(names)}, or leave it out."
-            )
         if self.hard_negatives > 0 and self.num_long_captions == 0:
             raise ValueError(
                 f"--hard_negatives {self.hard_negatives} is of long captions, but --num_long_captions is 0: raise it."

@@ -69,7 +69,7 @@ class ContrastiveModel(nn.Module):
     >>> from transformers import CLIPConfig, CLIPModel
     >>> from modeling_lotlip.training.dual_encoder import ContrastiveModel
 
-    >>> layers = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64}
+    >>> layers = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4}
     >>> clip = CLIPModel(CLIPConfig(text_config=layers, vision_config=layers, projection_dim=64))
     >>> short_ids, long_ids = torch.randint(9, (2, 5)), torch.randint(9, (2, 3, 40))
     >>> model = ContrastiveModel(clip)

@@ -16,8 +16,8 @@ from accelerate.utils import send_to_device
 from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
+from ..losses.global_loss import GlobalLoss
 from .groups import TEXT_INPUTS, BatchGroups
-from .loss import GlobalLoss
 
 
 class RandomState:

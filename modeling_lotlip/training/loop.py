@@ -365,11 +365,12 @@ def take_step(training: Training, batch: dict[str, torch.Tensor], names: list[st
     args, state = training.args, training.state
     for group in training.optimizer.param_groups:
         group["lr"] = training.schedule(state.step)
+    scalars = training.accelerator.unwrap_model(training.model).scalars
     result = train_step(
         training.model,
         batch,
         training.optimizer,
-        choose_objective(args.objective, args.matryoshka_dims, args.hard_negatives),
+        choose_objective(args.objective, args.matryoshka_dims, args.hard_negatives, "logit_bias" in scalars),
         training.accelerator,
         keep_duplicate_negatives=args.keep_duplicate_negatives,
         tokens_per_chunk=args.grad_cache_tokens,

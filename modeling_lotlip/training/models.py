@@ -18,8 +18,9 @@ from ..convert_lotlip_to_hf import load_towers
 from ..data.images import undecoded
 from ..data.reader import RowReader
 from ..embedding.models import count_positions
+from ..embedding.token_wise import is_token_wise
 from ..hub_lotlip import find_pretrained
-from ..losses.matryoshka_loss import check_dims
+from ..losses.global_loss import check_dims
 from .arguments import TowerArguments, TrainArguments
 from .image_processors import find_used_size, make_image_processor
 from .objectives import OBJECTIVES, Objective
@@ -231,6 +232,8 @@ def convert_model(model: LotlipModel, objective: Objective) -> LotlipModel:
     temperature that goes with it, are new. A model that has a bias keeps it.
     """
     model_class = getattr(modeling_lotlip, objective.model_class)
+    if is_token_wise(model) and model_class is not type(model):
+        raise ValueError("A model with late interaction is trained with `--objective filip` alone.")
     if isinstance(model, model_class):
         return model
     new = {"model_type", "architectures", "auto_map", *model_class.config_class.__annotations__}

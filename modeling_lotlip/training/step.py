@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import pad_across_processes
 from torch import nn
 
+from ..losses import LOSSES, global_loss
+from ..losses.global_loss import GlobalLoss, gather_rows
 from .dual_encoder import ContrastiveModel, clamp_logit_scale
 from .gradient_cache import backward_in_chunks
 from .groups import BatchGroups, count_image_tokens
-from .loss import GlobalLoss, global_loss
 from .objectives import Objective
 
 
@@ -54,6 +57,61 @@ def parameter_groups(model: ContrastiveModel, weight_decay: float) -> list[dict]
     ]
 
 
+def batch_loss(
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    logit_scale: torch.Tensor,
+    batch: dict[str, torch.Tensor],
+    objective: Objective,
+    keep_duplicate_negatives: bool = False,
+    **other_scalars: torch.Tensor,
+) -> GlobalLoss:
+    """
+    The loss over the global batch: see [`global_loss`].
+
+    Args:
+        image_embeds, text_embeds (`torch.Tensor`):
+            The embeddings of this process's rows, as the model outputs them.
+        logit_scale (`torch.Tensor` of one element):
+            The logarithm of the inverse temperature.
+        batch (`dict[str, torch.Tensor]`):
+            The inputs of the model, on any device.
+        objective (`Objective`):
+            The loss.
+        keep_duplicate_negatives (`bool`, *optional*, defaults to `False`):
+            Whether images with the same short caption are negatives of each other.
+        other_scalars (`torch.Tensor` of one element):
+            Those of the model, by name.
+    """
+    groups = None if keep_duplicate_negatives else group_short_captions(batch, image_embeds.device)
+    return global_loss(
+        LOSSES[objective.loss],
+        image_embeds,
+        text_embeds,
+        short_groups=groups,
+        num_hard_negatives=objective.num_hard_negatives,
+        matryoshka_dims=objective.matryoshka_dims,
+        logit_scale=logit_scale.exp(),
+        **other_scalars,
+        **objective.loss_options,
+    )
+
+
+def group_short_captions(batch: dict[str, torch.Tensor], device: torch.device) -> torch.Tensor | None:
+    """
+    A number for each own row (rows,), the same for rows of the global batch whose short captions are the same; none if
+    all differ.
+    """
+    short_ids = batch["short_input_ids"].to(device)
+    if batch.get("short_attention_mask") is not None:
+        short_ids = short_ids * batch["short_attention_mask"].to(device)  # padded with 0 here and across processes
+    _, groups = gather_rows(pad_across_processes(short_ids, dim=1)).unique(dim=0, return_inverse=True)
+    if int(groups.max()) == len(groups) - 1:
+        return None
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    return groups[rank * len(short_ids) :][: len(short_ids)]
+
+
 def train_step(
     model: nn.Module,
     batch: dict[str, torch.Tensor],
@@ -89,10 +147,9 @@ def train_step(
     """
     with accelerator.accumulate(model):
         loss_function = partial(
-            global_loss,
+            batch_loss,
             batch=batch,
             objective=objective,
-            accelerator=accelerator,
             keep_duplicate_negatives=keep_duplicate_negatives,
         )
         unwrapped_model = accelerator.unwrap_model(model)

@@ -20,10 +20,10 @@ from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.gradient_cache import backward_in_chunks
 from modeling_lotlip.training.groups import BatchGroups
-from modeling_lotlip.training.loss import global_loss
 from modeling_lotlip.training.models import build_tokenizer, convert_model
 from modeling_lotlip.training.objectives import choose_objective
 from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
+from modeling_lotlip.training.step import batch_loss
 
 
 NUM_SAMPLES = 11  # with a global batch of 4 the last one is of 3
@@ -48,7 +48,7 @@ def build_data():
 def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) -> list[dict]:
     vision, how, name, *dims = way.split()  # such as "trained chunks lotlip 16 4" or "... 16 negatives"
     hard_negatives = 2 if "negatives" in dims else 0
-    objective = choose_objective(name, [int(dim) for dim in dims if dim.isdecimal()], hard_negatives)
+    objective = choose_objective(name, map(int, filter(str.isdecimal, dims)), hard_negatives, name == "siglip")
     if "num_components" in objective.loss_options:  # fewer components than images of a batch
         objective = replace(objective, loss_options={"num_components": 1})
     dataset = build_data()
@@ -85,7 +85,7 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
         batches.epoch = epoch
         for keys in batches:
             batch, _ = collator([samples[key] for key in keys])
-            loss_function = partial(global_loss, batch=batch, objective=objective, accelerator=accelerator)
+            loss_function = partial(batch_loss, batch=batch, objective=objective)
             groups = BatchGroups(batch, accelerator, TOKENS_PER_GROUP)
             if how == "chunks":
                 loss = backward_in_chunks(prepared, groups, loss_function, accelerator).loss

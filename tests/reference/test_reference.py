@@ -15,7 +15,7 @@ from modeling_lotlip.convert_lotlip_to_hf import (
     state_dict_from_original,
     state_dict_to_original,
 )
-from modeling_lotlip.losses import blockwise_contrastive_loss
+from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 
 
@@ -98,7 +98,10 @@ def test_the_loss_and_its_gradients_are_those_of_the_original(arrays, build, att
     outputs = model(ids, torch.randn(4, 3, 32, 32), (ids != 0).long())
     assert_close(outputs.text_embeds, arrays["loss/text_features"])
 
-    for loss_function in (image_text_contrastive_loss, blockwise_contrastive_loss):
+    def blockwise(images, texts, logit_scale):
+        return global_loss(contrastive_loss, images, texts, logit_scale=logit_scale).loss
+
+    for loss_function in (image_text_contrastive_loss, blockwise):
         images, texts = (arrays[f"loss/{kind}_features"].clone().requires_grad_() for kind in ("image", "text"))
         loss = loss_function(images, texts, model.logit_scale.exp())
         loss.backward()

@@ -6,11 +6,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.losses import blockwise_contrastive_loss
+from modeling_lotlip.losses import contrastive_loss, global_loss
+from modeling_lotlip.losses.global_loss import GlobalLoss
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.gradient_cache import RandomState, backward_in_chunks
 from modeling_lotlip.training.groups import BatchGroups
-from modeling_lotlip.training.loss import GlobalLoss
 from tests.conftest import tiny_config
 
 
@@ -44,10 +44,7 @@ def build(dropout: float, projection_dim: int | None = None) -> tuple[Contrastiv
 
 
 def loss_function(image_embeds, text_embeds, logit_scale) -> GlobalLoss:
-    present = (text_embeds != 0).any(dim=-1)
-    options = {"block_size": 16 * BATCH_SIZE, "return_slot_losses": True}
-    losses = blockwise_contrastive_loss(image_embeds, text_embeds, logit_scale.exp(), present, **options)
-    return GlobalLoss(*losses, image_embeds.detach(), text_embeds.detach())
+    return global_loss(contrastive_loss, image_embeds, text_embeds, logit_scale=logit_scale.exp())
 
 
 def gradients(model: ContrastiveModel) -> dict[str, torch.Tensor]:

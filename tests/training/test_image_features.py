@@ -17,7 +17,7 @@ from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipVisionModel
 from modeling_lotlip.data.arguments import DatasetArguments
 from modeling_lotlip.data.loading import compute_fingerprint, load_split
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.losses import blockwise_contrastive_loss
+from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.image_features import ImageFeatures, cache_image_features
 from tests.conftest import launch, tiny_config
@@ -235,7 +235,7 @@ def test_twenty_fast_steps_are_twenty_plain_steps():
             short_input_ids=input_ids[:, 0, :8],
             short_attention_mask=attention_mask[:, 0, :8],
         )
-        fast_loss = blockwise_contrastive_loss(*embeds[:2], fast.model.logit_scale.exp())
+        fast_loss = global_loss(contrastive_loss, *embeds[:2], logit_scale=fast.model.logit_scale.exp()).loss
         torch.testing.assert_close(fast_loss, loss, rtol=1e-5, atol=0)
         fast_loss.backward()
         fast_optimizer.step()

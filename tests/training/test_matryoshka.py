@@ -1,4 +1,4 @@
-"""The loss of embeddings whose first numbers are embeddings too, and what is made of a model trained with it."""
+"""What is made of a model that was trained to have embeddings whose first numbers are embeddings too."""
 
 import json
 
@@ -10,51 +10,7 @@ from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTo
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_texts, tokenize
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.losses import blockwise_contrastive_loss, matryoshka_loss
-from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 from tests.conftest import as_token_wise
-
-
-def make_embeds(batch_size: int = 6, num_slots: int = 3, dim: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
-    images = normalize(torch.randn(batch_size, dim), dim=-1)
-    texts = normalize(torch.randn(batch_size, num_slots, dim), dim=-1)
-    texts[2, 1] = 0  # an absent caption
-    return images.requires_grad_(), texts.requires_grad_()
-
-
-def test_loss_and_gradients_are_the_mean_of_those_of_prefixes():
-    torch.manual_seed(3)
-    images, texts = make_embeds()
-    present = (texts != 0).any(dim=-1)
-    scale = torch.tensor(12.0, requires_grad=True)
-    options = {"logit_scale": scale, "present": present}
-    loss = matryoshka_loss(blockwise_contrastive_loss, images, texts, [4, 16, 9], **options)
-    gradients = torch.autograd.grad(loss, (images, texts, scale))
-
-    losses = [image_text_contrastive_loss(images.double(), texts.double(), scale.double(), present)]
-    for dim in (9, 4):
-        prefixes = (normalize(embeds[..., :dim].double(), dim=-1) for embeds in (images, texts))
-        losses.append(image_text_contrastive_loss(*prefixes, scale.double(), present))
-    expected = torch.stack(losses).mean()
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    for gradient, other in zip(gradients, torch.autograd.grad(expected, (images, texts, scale))):
-        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-6)
-
-
-def test_without_dims_it_is_the_loss_itself():
-    images, texts = make_embeds()
-    options = {"logit_scale": torch.tensor(12.0), "return_slot_losses": True}
-    for ours, expected in zip(
-        matryoshka_loss(blockwise_contrastive_loss, images, texts, (), **options),
-        blockwise_contrastive_loss(images, texts, **options),
-    ):
-        assert torch.equal(ours, expected)
-
-
-@pytest.mark.parametrize("dim", [0, 17])
-def test_dims_that_are_not_there(dim):
-    with pytest.raises(ValueError, match=f"must be from 1 to 16, the dimensions of an embedding, got {dim}"):
-        matryoshka_loss(blockwise_contrastive_loss, *make_embeds(), [dim], logit_scale=torch.tensor(1.0))
 
 
 def test_a_trained_model_knows_its_dims(train, tmp_path, caplog):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.losses import blockwise_contrastive_loss
+from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.metrics import ImageTextRetrieval
 from modeling_lotlip.training.arguments import METRICS
 from modeling_lotlip.training.monitoring import measure_slots, name_slots, read_metrics
@@ -26,9 +26,7 @@ def test_slots_are_measured_one_by_one():
     texts[1:, 4:] = 0  # only one has a second: its slots are not counted
     present = (texts != 0).any(dim=-1)
     scale = torch.tensor(5.0)
-    loss, slot_losses = blockwise_contrastive_loss(
-        images, texts, scale, present, block_size=3 * 7 * 9, return_slot_losses=True
-    )
+    loss, slot_losses = global_loss(contrastive_loss, images, texts, logit_scale=scale)
     expected = []
     for slot in range(7):
         rows = present[:, slot]

@@ -56,7 +56,7 @@ def test_the_loss_is_that_of_the_model(make_step):
     model, step = make_step(keep_duplicate_negatives=True)
     result = step()
     assert result.loss.loss.item() == pytest.approx(result.loss.slot_losses.mean().item(), rel=1e-5)
-    assert result.loss.slot_losses.shape == (4,) and result.loss.text_embeds.shape == (4, 4, 32)
+    assert result.loss.slot_losses.shape == (4,)
 
 
 @pytest.mark.parametrize("start, end", [(9.0, math.log(100)), (-3.0, 0.0)])

@@ -1,0 +1,161 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""A loss of the rows of all processes, as a mean over slots, with what every loss can have."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.distributed.nn.functional import all_gather, all_reduce
+from torch.nn.functional import normalize, pad
+
+from .pairs import Pairs, is_present
+
+
+class GlobalLoss(NamedTuple):
+    """
+    The loss of all rows, the same on every process.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`):
+            The mean over the slots that have at least two pairs; 0 if none has.
+        slot_losses (`torch.Tensor` of shape `(slots,)`):
+            That of each slot, without gradient; not a number where it has no two pairs.
+    """
+
+    loss: torch.Tensor
+    slot_losses: torch.Tensor
+
+
+def gather_rows(values: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, in their order, with a gradient; every process has as many."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return values
+    if not values.requires_grad:
+        gathered = values.new_empty(dist.get_world_size() * len(values), *values.shape[1:])
+        dist.all_gather_into_tensor(gathered, values.contiguous())
+        return gathered
+    return torch.cat(all_gather(values.contiguous()))
+
+
+def global_loss(
+    loss_function: Callable[..., torch.Tensor],
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    *,
+    short_groups: torch.Tensor | None = None,
+    num_hard_negatives: int = 0,
+    matryoshka_dims: Sequence[int] = (),
+    **arguments: torch.Tensor | float,
+) -> GlobalLoss:
+    """
+    A loss of the rows of all processes (`torch.distributed`, if it is initialised), in float32, under autocast too.
+    Each process computes the losses of its own rows.
+
+    Its gradients are those of the sum of the losses of all processes: what data parallelism, which averages over them,
+    leaves of it is the gradient of the loss. Of scalars every process gets that of the loss itself.
+
+    Args:
+        loss_function (`Callable`):
+            A loss of `LOSSES`.
+        image_embeds (`torch.Tensor` of shape `(rows, ..., dim)`):
+            Normalised embeddings of the images of this process, as many as the others have.
+        text_embeds (`torch.Tensor` of shape `(rows, slots, ..., dim)`):
+            Normalised embeddings of their texts, zero where one is absent.
+        short_groups (`torch.Tensor` of shape `(rows,)`, *optional*):
+            Integers. In the first slot images of the same group are no negatives of each other, as when they have the
+            same short caption.
+        num_hard_negatives (`int`, *optional*, defaults to 0):
+            Behind the slots of short and long captions, those of the long ones come again that many times, as texts
+            that are false of their own image.
+        matryoshka_dims (`Sequence[int]`, *optional*):
+            The loss is the mean of that of whole embeddings and of those of their first numbers, normalised, for each
+            of these numbers of them (Kusupati et al., 2022, https://arxiv.org/abs/2205.13147, equation 1).
+        arguments (`torch.Tensor` of one element, or `float`):
+            Further arguments of the loss: scalars such as `logit_scale` (no logarithm), and options.
+
+    Raises:
+        `ValueError`: if embeddings have fewer dimensions, or not as many slots as hard negatives would give.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.losses import contrastive_loss, global_loss
+
+    >>> images, texts = torch.eye(4), torch.eye(4)[:, None].expand(4, 3, 4)
+    >>> global_loss(contrastive_loss, images, texts, logit_scale=torch.tensor(10.0)).loss
+    tensor(0.0001)
+    >>> global_loss(contrastive_loss, images, texts, logit_scale=torch.tensor(10.0), matryoshka_dims=[2]).loss
+    tensor(0.3467)
+    ```"""
+    check_dims(matryoshka_dims, image_embeds.shape[-1])
+    with torch.autocast(image_embeds.device.type, enabled=False):
+        own = _make_own(image_embeds.float(), text_embeds.float(), short_groups, num_hard_negatives)
+        everyone = own._replace(hard_negatives=None).map(gather_rows)
+        arguments = {
+            name: gather_rows(value.float().reshape(1)).mean() if isinstance(value, torch.Tensor) else value
+            for name, value in arguments.items()
+        }
+        counts = everyone.present.sum(dim=0)
+        is_counted = counts > 1  # the slots with at least two pairs
+        weights = own.present.t() / counts.clamp(min=1)[:, None]
+        parts = []
+        for dim in (image_embeds.shape[-1], *sorted(set(matryoshka_dims) - {image_embeds.shape[-1]})):
+            rows, others = (_cut(pairs, dim) for pairs in (own, everyone))
+            losses = loss_function(rows, others, **arguments)
+            parts.append((losses * weights).masked_fill(weights == 0, 0).sum(dim=1))
+        slot_losses = torch.stack(parts).mean(dim=0)
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            slot_losses = all_reduce(slot_losses)
+        loss = slot_losses.masked_fill(~is_counted, 0).sum() / is_counted.sum().clamp(min=1)
+        return GlobalLoss(loss, slot_losses.detach().masked_fill(~is_counted, torch.nan))
+
+
+def _make_own(
+    images: torch.Tensor, texts: torch.Tensor, groups: torch.Tensor | None, num_hard_negatives: int
+) -> Pairs:
+    """The rows of this process, with the hard negatives apart."""
+    is_alone = not dist.is_initialized()
+    rank, hard_negatives = 0 if is_alone else dist.get_rank(), None
+    if num_hard_negatives > 0:
+        num_slots, rest = divmod(texts.shape[1] - 1, 1 + num_hard_negatives)
+        if rest > 0:
+            raise ValueError(
+                f"`num_hard_negatives` is {num_hard_negatives}, but `text_embeds` has {texts.shape[1]} slots: "
+                f"the {texts.shape[1] - 1} behind the first must divide by {1 + num_hard_negatives}."
+            )
+        texts, hard_negatives = texts.split([1 + num_slots, num_hard_negatives * num_slots], dim=1)
+        hard_negatives = hard_negatives.unflatten(1, (num_hard_negatives, num_slots))
+        # the first slot has none
+        hard_negatives = torch.cat([torch.zeros_like(hard_negatives[:, :, :1]), hard_negatives], dim=2)
+    if texts.dim() == 4 and not is_alone:  # tokens: padded to the longest text of all processes
+        length = torch.tensor(texts.shape[2], device=texts.device)
+        dist.all_reduce(length, dist.ReduceOp.MAX)
+        texts = pad(texts, (0, 0, 0, int(length) - texts.shape[2]))
+    places = len(images) * rank + torch.arange(len(images), device=images.device)
+    return Pairs(images, texts, is_present(texts), places, groups, hard_negatives)
+
+
+def _cut(pairs: Pairs, dim: int) -> Pairs:
+    """Pairs with the first numbers of each embedding, normalised."""
+    if dim == pairs.images.shape[-1]:
+        return pairs
+    images, texts, negatives = (
+        normalize(embeds[..., :dim], dim=-1) if embeds is not None else None
+        for embeds in (pairs.images, pairs.texts, pairs.hard_negatives)
+    )
+    return pairs._replace(images=images, texts=texts, hard_negatives=negatives)
+
+
+def check_dims(dims: Sequence[int], num_dims: int, argument: str = "matryoshka_dims") -> None:
+    """
+    Refuses numbers of dimensions that embeddings do not have.
+
+    Raises:
+        `ValueError`: if one is not from 1 to `num_dims`.
+    """
+    for dim in dims:
+        if not 1 <= dim <= num_dims:
+            raise ValueError(f"`{argument}` must be from 1 to {num_dims}, the dimensions of an embedding, got {dim}.")

@@ -1,0 +1,67 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The contrastive loss of Long-CLIP: short captions are compared with what is coarse in images."""
+
+import torch
+
+from .contrastive_loss import contrastive_loss
+from .pairs import Pairs
+
+
+def primary_component_loss(
+    own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, num_components: int = 32
+) -> torch.Tensor:
+    """
+    "Primary component matching" (Zhang et al., 2024, https://arxiv.org/abs/2403.15378, section 3.3): the first slot,
+    that of short captions, is contrasted with image embeddings reduced to the primary components of the batch, the
+    others with the embeddings as they are.
+
+    The components are those of all rows, and constants: no gradient goes through them. The released code takes those
+    of each process by itself, and smooths the labels.
+
+    Args:
+        own, everyone ([`Pairs`]):
+            The rows whose losses are computed, and all rows, which they are compared with.
+        logit_scale (`torch.Tensor` of shape `()`):
+            Inverse temperature (no logarithm), above 0.
+        num_components (`int`, *optional*, defaults to 32):
+            Components that are kept. That many images or fewer are not reduced.
+
+    Returns:
+        `torch.Tensor` of shape `(slots, own rows)`: of use where a text is present.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.losses import make_pairs, primary_component_loss
+
+    >>> images = torch.tensor([[3.0, 0.0, 0.1], [3.0, 1.0, 0.0], [-2.0, 1.0, 0.1], [1.0, 1.0, 1.0]])
+    >>> images = torch.nn.functional.normalize(images, dim=-1)
+    >>> pairs = make_pairs(images, images[:, None].expand(4, 2, 3))
+    >>> [round(primary_component_loss(pairs, pairs, torch.tensor(5.0), n).mean().item(), 4) for n in (3, 2, 1)]
+    [0.422, 0.4436, 0.6056]
+    ```"""
+    images = everyone.images.detach()[everyone.present.any(dim=1)]
+    if num_components >= len(images) - 1:  # these are all that there are
+        return contrastive_loss(own, everyone, logit_scale)
+    mean = images.mean(dim=0)  # not finite if some image is not, and so is then the loss
+    centered = (images - mean).nan_to_num(0, 0, 0)
+    components = torch.linalg.eigh(centered.t() @ centered).eigenvectors[:, -num_components:]
+
+    def short(pairs: Pairs) -> Pairs:
+        coarse = mean + (pairs.images - mean) @ components @ components.t()
+        return _take_slots(pairs, slice(0, 1))._replace(images=coarse)
+
+    def long(pairs: Pairs) -> Pairs:
+        return _take_slots(pairs, slice(1, None))._replace(groups=None)
+
+    losses = [contrastive_loss(short(own), short(everyone), logit_scale)]
+    if own.texts.shape[1] > 1:
+        losses.append(contrastive_loss(long(own), long(everyone), logit_scale))
+    return torch.cat(losses)
+
+
+def _take_slots(pairs: Pairs, slots: slice) -> Pairs:
+    negatives = pairs.hard_negatives[:, :, slots] if pairs.hard_negatives is not None else None
+    return pairs._replace(texts=pairs.texts[:, slots], present=pairs.present[:, slots], hard_negatives=negatives)

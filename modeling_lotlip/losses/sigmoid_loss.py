@@ -1,0 +1,41 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The sigmoid loss of SigLIP."""
+
+import torch
+from torch.nn.functional import softplus
+
+from .pairs import Pairs, image_logits, row_by_row
+
+
+def sigmoid_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, logit_bias: torch.Tensor) -> torch.Tensor:
+    """
+    Of every image and every text by itself: do they belong together (Zhai et al., 2023,
+    https://arxiv.org/abs/2303.15343, equation 1)? The loss of a row is the sum over all texts of its image.
+
+    Args:
+        own, everyone ([`Pairs`]):
+            The rows whose losses are computed, and all rows, which they are compared with.
+        logit_scale, logit_bias (`torch.Tensor` of shape `()`):
+            What similarities are multiplied by, and what is added.
+
+    Returns:
+        `torch.Tensor` of shape `(slots, own rows)`: of use where a text is present.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from modeling_lotlip.losses import make_pairs, sigmoid_loss
+
+    >>> pairs = make_pairs(torch.eye(4), torch.eye(4)[:, None])
+    >>> sigmoid_loss(pairs, pairs, torch.tensor(10.0), torch.tensor(-5.0)).mean().round(decimals=4)
+    tensor(0.0269)
+    ```"""
+    return row_by_row(_of_rows, own, everyone, logit_scale, logit_bias)
+
+
+def _of_rows(rows: Pairs, everyone: Pairs, logit_scale: torch.Tensor, logit_bias: torch.Tensor) -> torch.Tensor:
+    logits, of_pairs = image_logits(rows, everyone, logit_scale, logit_bias)
+    # softplus(x) is -log sigmoid(-x), and softplus(x) - x is -log sigmoid(x)
+    return softplus(logits).sum(dim=2) - of_pairs
