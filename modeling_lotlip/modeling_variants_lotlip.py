@@ -90,6 +90,16 @@ class LotlipSigmoidModel(LotlipModel):
         """
         As [`LotlipModel`] does, with the bias added to the logits.
 
+        Args:
+            input_ids (`torch.LongTensor` of shape `(texts, length)`):
+                The texts.
+            pixel_values (`torch.Tensor` of shape `(images, channels, height, width)`):
+                The images.
+            attention_mask (`torch.Tensor` of shape `(texts, length)`, *optional*):
+                1 for tokens, 0 for padding.
+            return_loss (`bool`, *optional*):
+                Refused.
+
         Raises:
             `ValueError`: if `return_loss` is asked for.
         """
@@ -262,6 +272,16 @@ class LotlipTokenWiseModel(LotlipModel):
         Similarities of texts (texts, length) with images as `logits_per_image` (images, texts) and `logits_per_text`,
         and the embeddings of all tokens: `text_embeds` (texts, length, dim), zero at padding, and `image_embeds`
         (images, image_length, dim).
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(texts, length)`):
+                The texts.
+            pixel_values (`torch.Tensor` of shape `(images, channels, height, width)`):
+                The images.
+            attention_mask (`torch.Tensor` of shape `(texts, length)`, *optional*):
+                1 for tokens, 0 for padding.
+            return_loss (`bool`, *optional*):
+                Refused.
 
         Raises:
             `ValueError`: if `return_loss` is asked for.

@@ -21,12 +21,14 @@ def contrastive_loss(
     https://arxiv.org/abs/2410.05249, section 3).
 
     Args:
-        own, everyone ([`Pairs`]):
-            The rows whose losses are computed, and all rows, which they are compared with.
+        own (`Pairs`):
+            The rows whose losses are computed.
+        everyone (`Pairs`):
+            All rows, which they are compared with.
         logit_scale (`torch.Tensor` of shape `()`):
             Inverse temperature (no logarithm), above 0.
         similarities (`Callable`, *optional*):
-            As for [`image_logits`].
+            As for `image_logits`.
 
     Returns:
         `torch.Tensor` of shape `(slots, own rows)`: of use where a text is present.

@@ -7,10 +7,14 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch.distributed.nn.functional import all_gather, all_reduce
 from torch.nn.functional import normalize, pad
 
 from .pairs import Pairs, is_present
+
+
+# their names from torch 2.13 on, and before
+all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 
 
 class GlobalLoss(NamedTuple):
@@ -28,15 +32,23 @@ class GlobalLoss(NamedTuple):
     slot_losses: torch.Tensor
 
 
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
+        gathered = rows.new_empty(dist.get_world_size() * len(rows), *rows.shape[1:])
+        all_gather(gathered, rows.contiguous())
+        return gathered
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        own = gradient.new_empty(len(gradient) // dist.get_world_size(), *gradient.shape[1:])
+        reduce_scatter(own, gradient.contiguous())
+        return own
+
+
 def gather_rows(values: torch.Tensor) -> torch.Tensor:
     """The rows of all processes, in their order, with a gradient; every process has as many."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return values
-    if not values.requires_grad:
-        gathered = values.new_empty(dist.get_world_size() * len(values), *values.shape[1:])
-        dist.all_gather_into_tensor(gathered, values.contiguous())
-        return gathered
-    return torch.cat(all_gather(values.contiguous()))
+    return _GatherRows.apply(values) if dist.is_initialized() and dist.get_world_size() > 1 else values
 
 
 def global_loss(
@@ -108,7 +120,9 @@ def global_loss(
             parts.append((losses * weights).masked_fill(weights == 0, 0).sum(dim=1))
         slot_losses = torch.stack(parts).mean(dim=0)
         if dist.is_initialized() and dist.get_world_size() > 1:
-            slot_losses = all_reduce(slot_losses)
+            own_losses, slot_losses = dist.get_world_size() * slot_losses, slot_losses.detach().clone()
+            dist.all_reduce(slot_losses)
+            slot_losses = slot_losses + (own_losses - own_losses.detach())  # adds zero, and the gradient
         loss = slot_losses.masked_fill(~is_counted, 0).sum() / is_counted.sum().clamp(min=1)
         return GlobalLoss(loss, slot_losses.detach().masked_fill(~is_counted, torch.nan))
 

@@ -20,8 +20,10 @@ def primary_component_loss(
     of each process by itself, and smooths the labels.
 
     Args:
-        own, everyone ([`Pairs`]):
-            The rows whose losses are computed, and all rows, which they are compared with.
+        own (`Pairs`):
+            The rows whose losses are computed.
+        everyone (`Pairs`):
+            All rows, which they are compared with.
         logit_scale (`torch.Tensor` of shape `()`):
             Inverse temperature (no logarithm), above 0.
         num_components (`int`, *optional*, defaults to 32):

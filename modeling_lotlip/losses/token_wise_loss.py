@@ -11,12 +11,13 @@ from .pairs import LOWEST, Pairs, dot_products
 def token_wise_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor) -> torch.Tensor:
     """
     Images are classified among texts by the similarity of image to text, texts among images by that of text to image
-    (Yao et al., 2021, https://arxiv.org/abs/2111.07783, section 3.1): see [`late_interaction`].
+    (Yao et al., 2021, https://arxiv.org/abs/2111.07783, section 3.1): see `late_interaction`.
 
     Args:
-        own, everyone ([`Pairs`]):
-            The rows whose losses are computed, and all rows, which they are compared with: embeddings of all tokens,
-            zero where a text has none.
+        own (`Pairs`):
+            The rows whose losses are computed, with embeddings of all tokens, zero where a text has none.
+        everyone (`Pairs`):
+            All rows, which they are compared with.
         logit_scale (`torch.Tensor` of shape `()`):
             Inverse temperature (no logarithm), above 0.
 
