@@ -34,7 +34,7 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
-from modeling_lotlip.losses import blockwise_contrastive_loss
+from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import build_small_model
 
@@ -200,14 +200,10 @@ def main() -> None:
         for batch in accelerator.skip_first_batches(loader, num_done) if num_done > 0 else loader:
             short_groups = batch.pop("short_groups")
             embeds = model(**batch)
-            present = (embeds.text_embeds != 0).any(dim=-1)
-            for own in (embeds.image_embeds, embeds.text_embeds):  # data parallelism takes the mean of the gradients
-                own.register_hook(lambda gradient: gradient * accelerator.num_processes)
             logit_scale = accelerator.unwrap_model(model).scalars["logit_scale"].exp()
-            options = {"gather": accelerator.gather, "process_index": accelerator.process_index}
-            loss = blockwise_contrastive_loss(
-                embeds.image_embeds, embeds.text_embeds, logit_scale, present, short_groups, **options
-            )
+            # of the rows of all processes
+            options = {"logit_scale": logit_scale, "short_groups": short_groups}
+            loss = global_loss(contrastive_loss, embeds.image_embeds, embeds.text_embeds, **options).loss
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
             optimizer.step()

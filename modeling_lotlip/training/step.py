@@ -181,9 +181,11 @@ def update(
     """Takes the step of the optimizer, unless loss or gradients are not finite."""
     norm = float(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf))
     is_taken = math.isfinite(loss.loss.item()) and math.isfinite(norm)
-    if is_taken or accelerator.scaler is not None:  # which looks for infinite gradients itself
+    if is_taken:
         optimizer.step()
         clamp_logit_scale(accelerator.unwrap_model(model).model)
         is_taken = not accelerator.optimizer_step_was_skipped
+    elif accelerator.scaler is not None:
+        accelerator.scaler.update()  # lowers the scale: clipping has looked for infinite gradients
     optimizer.zero_grad()
     return StepResult(loss, True, is_taken, norm)

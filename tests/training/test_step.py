@@ -1,6 +1,7 @@
 """One step of training, on a model by hand."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -18,10 +19,11 @@ from tests.conftest import tiny_config
 def make_step():
     """A function that gives a step of gradient descent on a small batch, and the model that it trains."""
 
-    def make(accumulation: int = 1, **options):
+    def make(accumulation: int = 1, scaler: torch.amp.GradScaler | None = None, **options):
         AcceleratorState._reset_state(True)
         GradientState._reset_state()
         accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
+        accelerator.scaler = scaler
         torch.manual_seed(0)
         config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
         model = ContrastiveModel(LotlipModel(config)).eval()
@@ -32,7 +34,10 @@ def make_step():
             "input_ids": torch.randint(5, 64, (4, 1, 12)),
             "attention_mask": torch.ones(4, 1, 12, dtype=torch.long),
         }
-        model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=1.0))
+        optimizer = torch.optim.SGD if scaler is None else partial(torch.optim.AdamW, fused=True)
+        model, optimizer = accelerator.prepare(model, optimizer(model.parameters(), lr=1.0))
+        if scaler is not None:  # float16, which accelerate has on accelerators only
+            accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
         return model, lambda: train_step(model, batch, optimizer, OBJECTIVES["lotlip"], accelerator, **options)
 
     return make
@@ -85,3 +90,17 @@ def test_a_step_that_is_not_finite_is_not_taken(make_step):
     assert result.is_update and not result.is_taken
     assert torch.equal(get_weights(model), before)
     assert all(parameter.grad is None for parameter in model.parameters()), "no gradient is left for the next one"
+
+
+def test_a_fused_step_that_is_not_finite_under_a_scaler_is_counted_as_skipped(make_step):
+    """The optimizer skips inside of its step, so that accelerate takes it for done."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024)
+    model, step = make_step(scaler=scaler)
+    assert step().is_taken
+    with torch.no_grad():
+        model.model.text_projection.weight[0, 0] = math.inf
+    before = get_weights(model)
+    for number in (1, 2):
+        result = step()
+        assert result.is_update and not result.is_taken and not math.isfinite(result.gradient_norm)
+        assert scaler.get_scale() == 1024 / 2**number and torch.equal(get_weights(model), before)
