@@ -400,6 +400,21 @@ def test_the_server_goes_away(open_page, photos, model_dir, tmp_path):
         page.wait_for_selector("#results .note >> text=/is the page still being served/")
 
 
+def test_another_web_site_gets_no_answer_but_its_links_work(address, chromium):
+    page, statuses = chromium.new_context().new_page(), []
+    body = f'<a href="{address}">a link</a>'
+    page.route("http://localhost:1/", lambda route: route.fulfill(body=body, content_type="text/html"))
+    page.on("response", lambda each: statuses.append(each.status) if each.url.startswith(address) else None)
+    page.goto("http://localhost:1/")
+    ask = "address => Promise.allSettled(['GET', 'POST'].map(method => fetch(address + '/config', {method})))"
+    assert {each["status"] for each in page.evaluate(ask, address)} == {"rejected"}  # no answer may be read
+    page.evaluate(ask.replace("{method}", "{method, mode: 'no-cors'}"), address)
+    assert set(statuses) <= {403}
+    page.click("text=a link")
+    page.wait_for_selector("#description textarea")
+    page.context.close()
+
+
 def test_no_image(address, open_page, tmp_path):
     page = open_page(address)
     (tmp_path / "text.png").write_text("no image")
