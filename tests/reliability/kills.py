@@ -1,8 +1,8 @@
 """
-Kills trainings, captionings and indexings with SIGKILL, and starts each again: in the end there must be what an
-undisturbed run leaves, and at no moment may something that was finished be gone.
+Kills trainings, captionings, searches and embeddings with SIGKILL, and starts each again: in the end there must be
+what an undisturbed run leaves, and at no moment may something that was finished be gone.
 
-    python -m tests.reliability.kills --training 40 --captioning 30 --indexing 30 --seed 0
+    python -m tests.reliability.kills --training 40 --captioning 30 --indexing 50 --embedding 50 --seed 0
 
 Every third kill comes in the middle of a write: the process is frozen (SIGSTOP) as soon as it has a file of its output
 folder open for writing, and killed if it still has it then. The others come at random moments. A job that ends before
@@ -10,7 +10,6 @@ its kill is compared, and the next round begins in another folder. Linux only, w
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import random
@@ -24,11 +23,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding.table import EmbeddingTable, is_table
 from modeling_lotlip.training.checkpoints import list_checkpoints
 from tests.conftest import save_small_model, training_argv
 from tests.helpers.captioners import of_folder, read_records
@@ -44,7 +43,6 @@ OPEN_ALWAYS = (".lock", ".sqlite")  # as long as a process runs
 TIME_LIMIT = 300  # seconds, as long as no machine takes for a job
 # as large as jobs have to be for kills to hit all of their parts
 NUM_STEPS, NUM_PICTURES, NUM_COPIES = 20, 240, 10
-TEXTS = ["a red boat", "a green car", "a blue house", "a yellow tree", "sand", "the sea", "a photo", "the ground"]
 
 
 def to_argv(options: dict) -> list[str]:
@@ -116,35 +114,38 @@ class Captioning:
         return f"no caption that was committed; {num_again} that were not were asked for again"
 
 
-class Indexing:
-    """An index of pictures, every one of which must be in it once, with its embedding."""
+class Embedding:
+    """A table of embeddings, which must end with the same rows."""
 
-    name = "indexing"
-
-    def __init__(self, folder: Path, photos: Path):
-        self.model, self.photos = folder / "model", photos
-        save_small_model(self.model)
+    def __init__(self, name: str, folder: Path, argv: list[object], output_option: str):
+        self.name, self.output_option, self.argv = name, output_option, [str(word) for word in argv]
+        self.model = folder / "model"
+        if not self.model.exists():
+            save_small_model(self.model)
 
     def command(self, output: Path) -> list[str]:
-        options = {"model": self.model, "index_dir": output, "k": 100_000, "output_file": output / "found.json"}
-        return ["search", str(self.photos), *TEXTS, "--device", "cpu", "--all_copies", *to_argv(options)]
+        return [*self.argv, self.output_option, str(output), "--model", str(self.model), "--device", "cpu"]
+
+    def read(self, output: Path) -> list[dict]:
+        folders = [path.parent for path in output.rglob("embeddings.lance")]
+        columns = ["key", "kind", "position", "row", "hash", "problem", "embedding"]
+        tables = [EmbeddingTable(folder) for folder in folders if is_table(folder)]
+        rows = [row for table in tables for part in table.read(columns, None) for row in part.to_pylist()]
+        return sorted(rows, key=lambda row: (row["key"], row["kind"], row["position"]))
 
     def list_finished(self, output: Path) -> list:
-        return []  # only the store itself knows
+        return [(row["key"], row["kind"], row["position"], row["hash"], row["problem"]) for row in self.read(output)]
 
     def check(self, output: Path, undisturbed: Path) -> None:
-        found, expected = (json.loads((folder / "found.json").read_text()) for folder in (output, undisturbed))
-        assert found["num_pictures"] == expected["num_pictures"] == len(list(self.photos.iterdir()))
-        for query, other in zip(found["queries"], expected["queries"]):
-            similarities, others = (
-                {hit["path"]: hit["similarity"] for hit in hits["results"]} for hits in (query, other)
-            )
-            assert len(query["results"]) == len(similarities) == found["num_pictures"]
-            assert similarities == pytest.approx(others, abs=1e-5)  # batches are cut elsewhere
+        rows, expected = self.read(output), self.read(undisturbed)
+        assert self.list_finished(output) == self.list_finished(undisturbed) and rows
+        embeds, others = (torch.tensor([row.pop("embedding") for row in each]) for each in (rows, expected))
+        torch.testing.assert_close(embeds, others, rtol=0, atol=1e-3)  # batches are cut elsewhere; float16
+        assert rows == expected
         assert not list(output.rglob("*.partial"))
 
     def describe_lost(self) -> str:
-        return "nothing"
+        return "nothing that was written"
 
 
 def find_file_in_work(pid: int, folder: Path) -> str | None:
@@ -184,7 +185,7 @@ def freeze_in_a_write(process: multiprocessing.Process, folder: Path) -> str | N
 class Run:
     """One job after the other, and their folders."""
 
-    def __init__(self, job: Training | Captioning | Indexing, folder: Path, seed: int):
+    def __init__(self, job: Training | Captioning | Embedding, folder: Path, seed: int):
         self.job, self.folder = job, folder
         self.random = random.Random(f"{seed} {job.name}")
         self.num_rounds, self.kills, self.seconds = 0, Counter(), 0.0
@@ -255,7 +256,7 @@ class Run:
 
 @contextmanager
 def make_jobs(folder: Path, num_steps: int, num_pictures: int, num_copies: int) -> Iterator[list]:
-    """The three jobs on drawn scenes, with the server that writes the captions."""
+    """The jobs on drawn scenes, with the server that writes the captions."""
     photos, many = folder / "photos", folder / "many_photos"
     photos.mkdir()
     many.mkdir()
@@ -264,12 +265,19 @@ def make_jobs(folder: Path, num_steps: int, num_pictures: int, num_copies: int) 
         for copy in range(num_copies):
             os.link(photos / f"{index}.png", many / f"{index}-{copy}.png")
     with serve({}) as server:
-        yield [Training(folder, num_steps), Captioning(photos, server.url, server.requests), Indexing(folder, many)]
+        embed = ["embed", "--dataset_name", "imagefolder", "--data_dir", many, "--eval_split", "train"]
+        embed += ["--only", "images", "--batch_size", 8]
+        yield [
+            Training(folder, num_steps),
+            Captioning(photos, server.url, server.requests),
+            Embedding("indexing", folder, ["search", many, "a red boat"], "--index_dir"),
+            Embedding("embedding", folder, embed, "--output_dir"),
+        ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, number in (("training", 40), ("captioning", 30), ("indexing", 30)):
+    for name, number in (("training", 40), ("captioning", 30), ("indexing", 30), ("embedding", 30)):
         parser.add_argument(f"--{name}", type=int, default=number, help=f"How often it is killed. Default: {number}.")
     parser.add_argument("--seed", type=int, default=0, help="Of the moments. Default: 0.")
     args = parser.parse_args()

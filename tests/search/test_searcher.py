@@ -1,10 +1,12 @@
 """A model and a collection, for several visitors at once."""
 
 import copy
+import json
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import lotlip
@@ -19,6 +21,7 @@ from modeling_lotlip.search.query import QueryError
 from modeling_lotlip.search.rendering import format_results, format_status
 from modeling_lotlip.search.searcher import Searcher, Status
 from modeling_lotlip.search.update import find_table
+from tests.helpers.embeddings import embed_images
 
 
 def test_two_programs_share_an_index(folder, open_folder):
@@ -225,6 +228,29 @@ def test_searcher_of_saved_embeddings(model_dir, model_and_processor, tmp_path):
     assert saved.pictures.read(result.name).tobytes() == scenes[11]["image"].tobytes()
     saved.start_update()
     assert saved.thread is None
+
+
+def test_embeddings_are_shown_with_their_own_images(model_dir, model_and_processor, tmp_path):
+    """Also of shuffled rows; where the data has changed since it is refused."""
+    (tmp_path / "photos").mkdir()
+    lines = []
+    for number in range(6):
+        make_scene(5, number).draw().save(tmp_path / "photos" / f"{number}.png")
+        lines.append(json.dumps({"image": str(tmp_path / "photos" / f"{number}.png"), "caption": "a boat"}))
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    options = ["--dataset_name", "json", "--data_files", str(tmp_path / "rows.jsonl"), "--eval_split", "train"]
+    options += ["--model", str(model_dir), "--device", "cpu", "--output_dir", str(tmp_path / "out")]
+    assert lotlip.main(["embed", *options, "--split_seed", "3"]) == 0
+    table = EmbeddingTable(tmp_path / "out")
+    pictures = open_pictures(PageArguments(embeddings_dir=table.folder))
+    for key in map(str, range(6)):
+        (embedding,) = embed_images(*model_and_processor, [pictures.read(key)])
+        torch.testing.assert_close(table.embedding(key), embedding, rtol=0, atol=1e-5)
+    assert len(pictures.scan()) == 6
+    # a line that has moved
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines[1:] + lines[:1]))
+    with pytest.raises(ValueError, match="holds embeddings with data = .*: the data has changed, so embed it again"):
+        open_pictures(PageArguments(embeddings_dir=table.folder))
 
 
 def test_pictures_of_the_page_are_made_once(folder, open_folder):
