@@ -7,7 +7,7 @@ import pytest
 from tests.reliability.kills import Run, find_file_in_work, make_jobs
 
 
-@pytest.mark.parametrize("name", ["training", "captioning", "indexing", "embedding"])
+@pytest.mark.parametrize("name", ["training", "captioning", "indexing"])
 def test_a_job_that_is_killed_ends_as_the_undisturbed_one(tmp_path, name):
     told = []
     with make_jobs(tmp_path, num_steps=8, num_pictures=40, num_copies=6) as jobs:
