@@ -533,7 +533,7 @@ class ImageMixin(LoadingMixin):
         if type(self) in (LotlipImageProcessor, LotlipImageProcessorPil):
             backends = {"torchvision": LotlipImageProcessor, "pil": LotlipImageProcessorPil}
             names = {name: f"{cls.__module__.split('.')[-1]}.{cls.__name__}" for name, cls in backends.items()}
-            output["auto_map"] = {"AutoImageProcessor": names, "AutoProcessor": "processing_lotlip.LotlipProcessor"}
+            output["auto_map"] = {"AutoImageProcessor": names}  # a processor names itself
         return output
 
 

@@ -9,7 +9,14 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoProcessor
 
-from modeling_lotlip import LotlipImageProcessor, LotlipImageProcessorPil, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip import (
+    LotlipImageProcessor,
+    LotlipImageProcessorPil,
+    LotlipProcessor,
+    LotlipTokenizer,
+    LotlipVisionConfig,
+    LotlipVisionModel,
+)
 
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "car", "street"]
@@ -79,6 +86,13 @@ def test_the_length_and_padding_that_a_tokenizer_is_made_with_hold(processor, tm
     (tmp_path / "made" / "tokenizer_config.json").write_text(json.dumps(config))
     bert = LotlipTokenizer.from_pretrained(tmp_path / "made", padding=True)
     assert lengths(LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=bert)) == [9, 9]
+
+
+def test_an_image_tower_saved_with_its_image_processor_is_found(tmp_path):
+    tower = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    LotlipVisionModel(LotlipVisionConfig(**tower)).save_pretrained(tmp_path)
+    LotlipImageProcessor().save_pretrained(tmp_path)
+    assert type(AutoProcessor.from_pretrained(tmp_path)) is LotlipImageProcessor
 
 
 @pytest.mark.parametrize("image_processor", [LotlipImageProcessor(), LotlipImageProcessorPil()])
