@@ -833,6 +833,12 @@ def write_original(folder: str | Path, to_original: str | Path):
     Names, order, dtypes and every bit are those of the checkpoint that the folder was converted from. Its wrapping
     (`state_dict`, `module.`) and the buffer `position_ids`, which just counts, do not come back.
 
+    Args:
+        folder (`str` or `Path`):
+            The folder of the model.
+        to_original (`str` or `Path`):
+            The file to write.
+
     Raises:
         `FileExistsError`: if the file exists already, or another configuration beside it.
         `ValueError`: if the weights are not those of a [`LotlipModel`], or the original cannot express the model.

@@ -49,8 +49,10 @@ def write_model_card(
             What users load: the name of the repository (`"org/name"`) or of the folder.
         provenance (`str`, *optional*):
             Where the weights came from, in Markdown; by default that nobody has said so.
-        license, license_note (`str`, *optional*):
-            The Hub's identifier of the weights' licence, and a sentence that says the same to humans.
+        license (`str`, *optional*, defaults to `"other"`):
+            The Hub's identifier of the weights' licence.
+        license_note (`str`, *optional*):
+            A sentence that says the same to humans.
         base_model (`str` or `list[str]`, *optional*):
             Hub ids of the models that the weights were made from.
         results (`dict[str, float]`, *optional*):

@@ -83,11 +83,9 @@ def test_hard_negatives_train_and_resume(train, tmp_path, caplog):
     assert re.search(r"\d of 8 hard negatives were left out: no rule fits", caplog.text)
 
 
-@pytest.mark.parametrize("wrong", [{"objective": "siglip", "num_long_captions": 1}, {"objective": "clip"}])
-def test_hard_negatives_that_have_no_place_are_refused(wrong):
-    message = "is not for --objective siglip: choose one of lotlip, clip, laclip|--num_long_captions is 0: raise it"
-    with pytest.raises(ValueError, match=f"--hard_negatives 1 .*({message})"):
-        ObjectiveArguments(hard_negatives=1, **wrong)
+def test_hard_negatives_that_have_no_place_are_refused():
+    with pytest.raises(ValueError, match="--hard_negatives 1 .*--num_long_captions is 0: raise it"):
+        ObjectiveArguments(hard_negatives=1, objective="clip")
 
 
 def test_siglip_trained_further_keeps_temperature_and_bias(train, tmp_path):
