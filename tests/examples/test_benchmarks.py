@@ -92,11 +92,6 @@ def test_search(run, monkeypatch, capsys):
     assert rows["table"]["megabytes_on_disk"] > 0.03
 
 
-def test_search(run):
-    (table,) = run("search", "--num_vectors", 1000, "--width", 16, "--methods", "table", "exact")
-    assert table["rows"]["exact"]["recall@10"] == 1 and table["rows"]["table"]["recall@10"] > 0.95
-
-
 def test_serve(run):
     (table,) = run("serve", "--layers", 1, "--clients", 3, "--requests", 2, "--words", 4)
     assert table["title"] == "3 clients, 4 words" and list(table["rows"]) == ["together", "one after the other"]
