@@ -851,7 +851,7 @@ def write_original(folder: str | Path, to_original: str | Path):
 
     >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 1}, vision_config={"num_hidden_layers": 1}))
     >>> model.save_pretrained("lotlip-tiny")
-    >>> write_original("lotlip-tiny", "model.pt")
+    >>> write_original("lotlip-tiny", "lotlip-tiny-original/model.pt")
     ```"""
     to_original = Path(to_original).absolute()
     config_file = to_original.with_name(OPEN_CLIP_CONFIG_NAME)

