@@ -278,7 +278,10 @@ def test_the_card_says_what_is_so(hub, tmp_path):
         return (tmp_path / "model" / "README.md").read_text()
 
     plain = card()
-    assert "language: en" in plain and "It reads English" in plain and "SentenceTransformer(" in plain
+    assert "language:" not in plain and "English" not in plain and "SentenceTransformer(" in plain
+    assert "It reads texts in the languages of its captions, " in plain
+    english = card(language="en")
+    assert "language: en" in english and "It reads English" in english
     mine = card(language=["de", "fr"], biases="It has seen nothing but drawings.")
     assert "- de\n- fr" in mine and "English" not in mine and "(de, fr)" in mine and "stereotypes" not in mine
     assert "It reads texts in many languages" in card(language="multilingual")

@@ -93,7 +93,7 @@ KILL = """
 def save_model(model, path, **options):
     pathlib.Path(path).write_text("half")
     os._exit(9)
-openvino.import_openvino().save_model = save_model
+openvino.import_silently("openvino").save_model = save_model
 """
 
 
@@ -206,18 +206,14 @@ def test_auto_begins_with_torch(family_folders, cache, caplog, monkeypatch):
     assert "config.json/lotlip/openvino`, where towers converted for OpenVINO are kept, cannot be" in caplog.text
 
 
-def test_gradients_corners_and_other_sizes_by_torch(family_folders):
-    folder = family_folders("lotlip")
-    plain, processor = load(folder, backend="torch")
-    model, _ = load(folder, backend="openvino")
+def test_gradients_and_other_sizes_by_torch(family_folders):
+    model, processor = load(family_folders("lotlip"), backend="openvino")
     images = prepare_images(processor, IMAGES[:2])
     embed_images(model, images)
     tower = model.embedding_backend.towers["image"]
     tower.compiled = "would fail"
     assert tower(images).requires_grad
-    tokens = tokenize(processor, TEXTS)
-    torch.testing.assert_close(embed_texts(model, tokens, True), embed_texts(plain, tokens, True), rtol=0, atol=0)
-    with pytest.raises(ValueError, match="are of 48 x 48 pixels"), torch.no_grad():
+    with pytest.raises(ValueError, match=r"size \(48\*48\) doesn't match model"), torch.no_grad():
         tower({"pixel_values": torch.randn(2, 3, 48, 48)})  # as the model says it
 
 

@@ -83,7 +83,7 @@ def test_a_url_is_read_as_a_folder(tmp_path):
     with filesystem.open_input_stream(f"{path}/more/1.png") as file:
         assert file.read() == b"content"
     row = {"path": f"{path}/more/1.png", "size": 7, "problem": "cut off"}
-    assert make_row(row, path) == {"name": "more/1.png", "size": 7, "problem": "cut off"}
+    assert make_row(row, path) == {"key": "more/1.png", "size": 7, "problem": "cut off"}
     for wrong in (f"file://{tmp_path}/none", f"file://{tmp_path}/more/1.png", "nothing://bucket"):
         with pytest.raises(ValueError):
             open_store(wrong)

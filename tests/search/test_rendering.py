@@ -131,6 +131,13 @@ def test_each_sentence_has_its_similarity_and_nothing_says_that_it_is_true():
     assert "sentence" not in format_results(of_image, make_searcher())
 
 
+def test_words_that_the_model_does_not_know_are_named():
+    query = Query(torch.ones(4), [Sentence("a boat", "")], torch.ones(1, 4), ["лодка", "i", "qzqz", "船"])
+    assert "The model does not know: лодка, i, qzqz, 船." in format_results(make_answer(query, []), make_searcher())
+    known = make_answer(query._replace(unknown_words=[]), [])
+    assert "know" not in format_results(known, make_searcher())
+
+
 def test_a_text_that_is_not_read_is_struck_out():
     sentences = [Sentence("a", ""), Sentence("b", ""), Sentence("c", "d"), Sentence("", "e f")]
     query = Query(torch.ones(4), sentences, torch.ones(4, 4))

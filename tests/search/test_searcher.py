@@ -34,7 +34,7 @@ def test_two_programs_share_an_index(folder, open_folder):
     assert other.changes == (0, 0, 0) and len(other.table) == 11
     with one.table.writing():
         one.update()
-    assert "is written by process" in format_status(one) and "11 pictures of before" in format_status(one)
+    assert "is written by process" in format_status(one) and "11 images of before" in format_status(one)
 
     # an update that fails has dropped what is gone, and the page knows
     (folder / "0.png").unlink()
@@ -48,7 +48,7 @@ def test_two_programs_share_an_index(folder, open_folder):
         one.update()
         assert "the disk is gone" in format_status(one) and "0.png" not in one.table
     one.update()
-    assert one.changes == (1, 0, 0) and len(one.table) == 11 and "11 pictures in" in format_status(one)
+    assert one.changes == (1, 0, 0) and len(one.table) == 11 and "11 images in" in format_status(one)
 
 
 def test_what_is_indexed_can_be_searched_meanwhile(folder, open_folder, monkeypatch):
@@ -91,14 +91,14 @@ def test_searcher_of_a_folder(folder, open_folder):
     searcher = open_folder()
     with pytest.raises(QueryError, match="Nothing is indexed yet"):
         searcher.search("a boat", None, 3)
-    assert "No pictures in" in format_status(searcher)
+    assert "No images in" in format_status(searcher)
     searcher.status = Status(True, 3, 10, None)
-    assert "Indexing: 3 of 10 pictures" in format_status(searcher)
+    assert "Indexing: 3 of 10 images" in format_status(searcher)
     (folder / "<b>.png").write_bytes(b"no picture")
     searcher.start_update()
     searcher.thread.join()
     status = format_status(searcher)
-    assert "10 pictures in" in status and "1 file that cannot be read" in status and "&lt;b&gt;.png" in status
+    assert "10 images in" in status and "1 file that cannot be read" in status and "&lt;b&gt;.png" in status
 
     results = searcher.search("", str(folder / "more" / "3.jpg"), 4).results
     text = "A boat. It is 3.5 m long."
@@ -125,7 +125,7 @@ def test_searcher_of_a_folder(folder, open_folder):
         searcher.heat_map("2.png", "a red boat")
 
     found = searcher.search("<script>a</script>. " + "the ground is sand. " * 100, None, 10)
-    page = format_results(found, lambda name: None, 10)
+    page = format_results(found, searcher)
     num_cards = len(found.results)
     assert num_cards + sum(len(result.copies) for result in found.results) == 10
     assert "<script>" not in page and page.count('class="card"') == num_cards
@@ -162,7 +162,7 @@ def test_a_searcher_with_a_filter(folder, open_folder):
     searcher.update()
     found = searcher.search("a boat", None, 5, Filter(folder="more"))
     assert [result.name for result in found.results] == ["more/3.jpg"] and not found.has_more
-    assert "The 1 most similar of 1 picture in the folder more." in format_results(found, lambda name: None, 1)
+    assert "The 1 most similar of 1 image in the folder more." in format_results(found, searcher)
     with pytest.raises(QueryError, match="There are no pictures in the folder less."):
         searcher.search("a boat", None, 5, Filter(folder="less"))
 
