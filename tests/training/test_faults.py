@@ -257,7 +257,7 @@ def test_a_step_that_is_not_finite_is_skipped(train, tmp_path, monkeypatch, capl
     calls = []
 
     def loss_with_a_hole(*args, **kwargs):
-        calls.append(kwargs["batch"])
+        calls.append(args)
         loss = original(*args, **kwargs)
         return loss._replace(loss=loss.loss * float("nan")) if len(calls) == 3 else loss
 

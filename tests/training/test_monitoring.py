@@ -64,7 +64,8 @@ def test_a_resumed_run_has_the_measurements_and_the_best_model_of_the_uninterrup
         assert row["loss"] == pytest.approx(sum(slots) / 4, rel=1e-5)
     best_step = max(evaluations, key=evaluations.get)  # the first of the best
     best, checkpoint = (load_file(whole / name / "model.safetensors") for name in ("best", f"checkpoint-{best_step}"))
-    assert all(torch.equal(best[name], checkpoint[name]) for name in best)
+    assert checkpoint.keys() == {f"model.{name}" for name in best}
+    assert all(torch.equal(best[name], checkpoint[f"model.{name}"]) for name in best)
     told = json.loads((whole / "best" / "eval_results.json").read_text())
     assert told["zero_shot_top5"] == evaluations[best_step]
 

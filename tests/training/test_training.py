@@ -17,6 +17,7 @@ from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.monitoring import read_metrics
 from modeling_lotlip.training.samples import CaptionedImages
 from modeling_lotlip.training.step import parameter_groups
@@ -243,7 +244,7 @@ def test_draws_and_crops_depend_on_sample_epoch_and_seed():
 
 def test_no_weight_decay_on_norms_biases_corners_and_temperature():
     model = LotlipModel(tiny_config())
-    groups = parameter_groups(model, 0.1)
+    groups = parameter_groups(ContrastiveModel(model), 0.1)
     decayed, kept = ({id(p) for g in groups for p in g["params"] if g["weight_decay"] == decay} for decay in (0.1, 0))
     kept_names = {name for name, parameter in model.named_parameters() if id(parameter) in kept}
     assert len(decayed) + len(kept) == len(list(model.parameters()))
@@ -260,7 +261,7 @@ def test_image_tower_is_frozen_if_it_was_loaded(train, tmp_path):
     towers = LotlipModel(tiny_config())
     start = train("start", max_train_steps=2)
     before = load_file(start / "model.safetensors")
-    names = [name for name in before if name.startswith("model.vision_model")]
+    names = [name for name in before if name.startswith("vision_model.")]
     frozen = train("frozen", config_name=None, model_name_or_path=start, max_train_steps=2)
     after = load_file(frozen / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in names)
