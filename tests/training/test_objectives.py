@@ -80,7 +80,8 @@ def test_hard_negatives_train_and_resume(train, tmp_path, caplog):
     with pytest.raises(ValueError, match="`--hard_negatives 2` is of long captions, but the training data has none"):
         train("none", **options | {"long_captions_column": ""})
     train("cut", **options | {"max_train_steps": 1, "max_length": 4})  # where there is no detail
-    assert re.search(r"\d of 8 hard negatives were left out: no rule fits", caplog.text)
+    left_out = r"Of the hard negatives of this training, \d of 8 rows are used; left out: [1-8], no false detail"
+    assert re.search(left_out, caplog.text)
 
 
 def test_hard_negatives_that_have_no_place_are_refused():
@@ -118,7 +119,7 @@ def test_filip_trains_on_kept_tokens_of_a_frozen_tower(train, tmp_path):
 
 
 def test_filip_is_evaluated_token_by_token(train, tmp_path):
-    """Recall and classes from the similarities of single pairs, and no single embedding for what needs one."""
+    """Recall from the similarities of single pairs, and no single embedding for what needs one."""
     folder = train("run", objective="filip", max_train_steps=20, max_eval_samples=12, per_device_eval_batch_size=5)
     results = json.loads((folder / "eval_results.json").read_text())
     model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
@@ -139,17 +140,13 @@ def test_filip_is_evaluated_token_by_token(train, tmp_path):
         texts = [
             text_tokens(join_sub_captions(split_sub_captions(captions[0]))) for captions in scenes["long_captions"]
         ]
-        names = [name.replace("_", " ") for name in scenes.features["label"].names]
-        classes = [text_tokens(f"a photo of a {name}") for name in names]
     to_text = torch.tensor([[float((i @ t.t()).amax(1).mean()) for t in texts] for i in images])
     to_image = torch.tensor([[float((t @ i.t()).amax(1).mean()) for i in images] for t in texts])
     for direction, similarities in (("i2t", to_text), ("t2i", to_image)):
         hits = similarities.argsort(dim=1, descending=True)[:, :5] == torch.arange(12)[:, None]
         assert results[f"long_{direction}_recall@1"] == pytest.approx(100 * hits[:, 0].float().mean().item())
         assert results[f"long_{direction}_recall@5"] == pytest.approx(100 * hits.any(dim=1).float().mean().item())
-    to_class = torch.tensor([[float((i @ c.t()).amax(1).mean()) for c in classes] for i in images])
-    expected = (to_class.argmax(dim=1) == torch.tensor(scenes["label"])).float().mean().item()
-    assert results["zero_shot_top1"] == pytest.approx(100 * expected)
+    assert not any(name.startswith("zero_shot") for name in results), "classes are told apart by single embeddings"
 
     with pytest.raises(ValueError, match="no single embedding"):
         embed_corpus(model, processor, ["a boat"])
