@@ -380,7 +380,7 @@ class RowCounts:
             self.note("unmatched", [unmatched])
 
     def note(self, reason: str, names: list[str]) -> None:
-        self.examples[reason] = (self.examples.get(reason, []) + names)[:NUM_EXAMPLES]
+        self.examples[reason] = list(dict.fromkeys(self.examples.get(reason, []) + names))[:NUM_EXAMPLES]
 
     def __add__(self, other: "RowCounts") -> "RowCounts":
         total = RowCounts(

@@ -331,6 +331,12 @@ class TrainArguments(
         super().__post_init__()
         if self.num_corner_tokens is None and self.model_name_or_path is None and self.config_name is None:
             self.num_corner_tokens = OBJECTIVES[self.objective].num_corner_tokens
+        is_zero_shot = (self.metric_for_best_model or "").startswith("zero_shot")
+        if is_zero_shot and OBJECTIVES[self.objective].loss == "token_wise":
+            raise ValueError(
+                f"--metric_for_best_model {self.metric_for_best_model} is not measured with --objective "
+                f"{self.objective}: name a recall, such as short_t2i_recall@1."
+            )
         if self.learning_rate is None:
             start = "model" if self.model_name_or_path else "text tower" if self.text_model_name_or_path else "scratch"
             self.learning_rate = LEARNING_RATES[start]

@@ -349,7 +349,7 @@ def count_samples(training: Training) -> Iterator[tuple[dict[str, torch.Tensor],
         training.throughput.count(batch)
         for name, bad, unmatched in report["read"]:
             training.counts.count(name, bad, unmatched)
-        training.counts.count_hard_negatives(report["names"][0], report["hard_negatives"])
+        training.counts.count_hard_negatives(report["hard_negatives"])
         yield batch, report["names"]
 
 

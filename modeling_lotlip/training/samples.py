@@ -236,7 +236,7 @@ class SampleCollator:
         """
         The model's inputs, and a report: the `names` of the samples; of those that were `read` and are not padding the
         name, why it is bad and the key that caption files lack, None where all is well; and of each hard negative of
-        a long caption whether it is there, in `hard_negatives`.
+        a long caption the name of its sample and whether it is there, in `hard_negatives`.
         """
         if "image" in samples[0]:
             images = [bound_aspect_ratio(sample["image"], self.processor.image_processor) for sample in samples]
@@ -256,14 +256,17 @@ class SampleCollator:
                 values.unflatten(0, (len(samples), -1)) for values in self.tokenize(long_captions)
             )
             if self.num_hard_negatives > 0:
-                attention_mask, report["hard_negatives"] = self.leave_out_true(input_ids, attention_mask)
+                attention_mask, are_there = self.leave_out_true(input_ids, attention_mask)
+                report["hard_negatives"] = [(report["names"][row], is_there) for row, is_there in are_there]
             batch |= {"input_ids": input_ids, "attention_mask": attention_mask}
         return batch, report
 
-    def leave_out_true(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, list[bool]]:
+    def leave_out_true(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, list[tuple[int, bool]]]:
         """
-        The attention mask (samples, captions, length), zero for hard negatives that equal a long caption; and whether
-        there is a hard negative, for each that a long caption has a place for.
+        The attention mask (samples, captions, length), zero for hard negatives that equal a long caption; and the
+        sample and whether there is a hard negative, for each that a long caption has a place for.
         """
         num_true = input_ids.shape[1] // (1 + self.num_hard_negatives)
         true, false = (input_ids * attention_mask).tensor_split([num_true], dim=1)
@@ -271,7 +274,8 @@ class SampleCollator:
         true_mask, false_mask = attention_mask.tensor_split([num_true], dim=1)
         false_mask = false_mask * ~is_true[..., None]
         has_true = true_mask.any(dim=-1).repeat(1, self.num_hard_negatives)
-        return torch.cat([true_mask, false_mask], dim=1), false_mask.any(dim=-1)[has_true].tolist()
+        rows, are_there = has_true.nonzero()[:, 0], false_mask.any(dim=-1)[has_true]
+        return torch.cat([true_mask, false_mask], dim=1), list(zip(rows.tolist(), are_there.tolist()))
 
 
 class SampleCounts:
@@ -329,14 +333,15 @@ class SampleCounts:
                 f"allows: {causes}. The last: {detail}."
             )
 
-    def count_hard_negatives(self, name: str, are_there: list[bool]) -> None:
+    def count_hard_negatives(self, hard_negatives: list[tuple[str, bool]]) -> None:
         """
-        Counts the hard negatives of a batch: whether there is one, for each that a long caption has a place for.
+        Counts the hard negatives of a batch: the name of the sample and whether there is one, for each that a long
+        caption has a place for.
 
         Raises:
             `ValueError`: if there are many places, and none of them is taken.
         """
-        for is_there in are_there:
+        for name, is_there in hard_negatives:
             self.hard_negatives.count(name, None if is_there else "no false detail that the model reads")
         if self.hard_negatives.num_rows >= NUM_AWAITED and self.hard_negatives.num_used == 0:
             raise ValueError(

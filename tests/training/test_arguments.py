@@ -227,6 +227,7 @@ def test_defaults_of_objectives_and_data(tmp_path):
         ({"checkpointing_steps": "0"}, "must be a number or `epoch`"),
         ({"streaming": True, "dataset_name": "a"}, "--streaming needs --max_train_steps"),
         ({"metric_for_best_model": "loss"}, "no result of the evaluation"),
+        ({"metric_for_best_model": "zero_shot_top1", "objective": "filip"}, "not measured with --objective filip"),
         ({"warmup_steps": -1}, "--warmup_steps must be at least 0"),
         ({"warmup_steps": 1.5}, "--warmup_steps must be a number of steps or a share below 1, got 1.5"),
     ],

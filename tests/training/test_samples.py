@@ -283,24 +283,28 @@ def test_hard_negatives_that_are_read_as_a_true_caption_are_left_out_and_counted
         [""] * 6,
     ]
     samples = [
-        {"vision_output": torch.ones(2), "short_caption": "", "long_captions": captions, "name": "row"}
-        for captions in samples
+        {"vision_output": torch.ones(2), "short_caption": "", "long_captions": captions, "name": name}
+        for name, captions in zip("abc", samples)
     ]
     batch, report = SampleCollator(processor, 8, num_hard_negatives=2)(samples)
     present = batch["attention_mask"].any(dim=-1).int().tolist()
     assert present == [[1, 1, 1, 0, 0, 0], [1, 0, 1, 0, 0, 0], [0] * 6]
-    assert report["hard_negatives"] == [True, False, False, False, True, False]
+    here = [("a", True), ("a", False), ("a", False), ("a", False), ("b", True), ("b", False)]
+    assert report["hard_negatives"] == here
     batch, report = SampleCollator(processor, 3, num_hard_negatives=2)(samples)  # [CLS] a [SEP]
-    assert report["hard_negatives"] == [False] * 6 and batch["attention_mask"][:, 2:].sum() == 0
+    assert (
+        report["hard_negatives"] == [(name, False) for name, _ in here] and batch["attention_mask"][:, 2:].sum() == 0
+    )
     assert batch["attention_mask"][:, :2].sum() == 9, "true captions may be equal"
 
     counts = SampleCounts(0, 1)
-    counts.count_hard_negatives("row", [True] + [False] * 1999)
+    counts.count_hard_negatives([("a", True)] + [("b", False)] * 1998 + [("c", False)])
     assert str(counts.hard_negatives).startswith("1 of 2000 rows are used")
+    assert str(counts.hard_negatives).endswith("(such as 'b', 'c').")
     none = SampleCounts(0, 1)
-    none.count_hard_negatives("row", [False] * 600)
+    none.count_hard_negatives([("a", False)] * 600)
     with pytest.raises(ValueError, match="None of the first 1200 `--hard_negatives` can be made"):
-        none.count_hard_negatives("row", [False] * 600)
+        none.count_hard_negatives([("a", False)] * 600)
 
 
 def test_a_crop_is_all_that_the_tower_sees(tokenizer):
