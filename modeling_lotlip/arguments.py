@@ -24,7 +24,7 @@ import os
 import sys
 import time
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -45,7 +45,7 @@ def argument(
     *,
     least: float | None = None,
     most: float | None = None,
-    choices: tuple | None = None,
+    choices: Collection | None = None,
     aliases: tuple[str, ...] = (),
     metavar: str | None = None,
     positional: bool = False,
@@ -66,8 +66,8 @@ def argument(
             The least value that is allowed.
         most (`float`, *optional*):
             The largest value that is allowed.
-        choices (`tuple`, *optional*):
-            The values that are allowed.
+        choices (`Collection`, *optional*):
+            The values that are allowed, as they are when a value is judged.
         aliases (`tuple[str, ...]`, *optional*):
             Other names of the option, such as `("--model",)`.
         metavar (`str`, *optional*):

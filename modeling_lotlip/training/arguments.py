@@ -141,7 +141,7 @@ class ObjectiveArguments(Arguments):
     objective: str = compared(
         "lotlip",
         "; ".join(f"{name}: {objective.help}" for name, objective in OBJECTIVES.items()) + ".",
-        choices=tuple(OBJECTIVES),
+        choices=OBJECTIVES,  # as it is when a command line is parsed
     )
     short_captions: str | None = compared(
         None,

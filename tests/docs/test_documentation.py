@@ -111,7 +111,7 @@ def run_small_ablation(monkeypatch) -> None:
     captions = ablation.GROUPS["captions"]
     two = dict(list(captions.settings.items())[:2])
     with monkeypatch.context() as context:
-        context.setitem(ablation.GROUPS, "captions", dataclasses.replace(captions, settings=two))
+        context.setitem(ablation.GROUPS, "captions", dataclasses.replace(captions, settings=two, gains=[]))
         context.setenv("PYTHONPATH", str(ROOT))  # of its processes
         ablation.main()
 

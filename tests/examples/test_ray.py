@@ -68,7 +68,7 @@ def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_pat
     (tmp_path / "other").mkdir()
     script[script.index("--photos") + 1] = str(tmp_path / "other")
     other = subprocess.run(script, env=environment, capture_output=True, text=True)
-    assert other.returncode == 1 and "holds embeddings with source = " in other.stderr
+    assert other.returncode == 2 and "holds embeddings with source = " in other.stderr
     (table,) = map(EmbeddingTable, (tmp_path / "own").iterdir())
     columns = ["key", "size", "hash", "width", "height", "taken"]
     rows = [{row["key"]: row for part in each.read(columns) for row in part.to_pylist()} for each in (index, table)]
