@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn.functional import normalize, pad
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from ..embedding.families import find_family
@@ -39,19 +40,16 @@ class Embeddings(NamedTuple):
             Normalised, zero where a caption is absent: the short caption, then each long caption, of LoTLIP followed
             by its corner tokens. With late interaction those of all tokens, `(rows, captions, text_length, dim)`, zero
             at padding.
-        vision_output (`torch.Tensor` of shape `(rows, width)` or `(rows, image_length, width)`, *optional*):
-            The output of a frozen image tower, before the projection.
     """
 
     image_embeds: torch.Tensor
     text_embeds: torch.Tensor
-    vision_output: torch.Tensor | None = None
 
 
 class ContrastiveModel(nn.Module):
     """
     A dual encoder that embeds images beside short and long captions, each kind padded to its own length. Its forward
-    is what data parallelism, sharding (FSDP2) and gradient caching call.
+    is what data parallelism and sharding (FSDP2) call.
 
     Args:
         model (`PreTrainedModel`):
@@ -152,9 +150,12 @@ class ContrastiveModel(nn.Module):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         vision_output: torch.Tensor | None = None,
+        recompute: bool = False,
         **image_inputs: torch.Tensor,
     ) -> Embeddings:
         """
+        Embeds a batch, or a part of one.
+
         Args:
             short_input_ids, short_attention_mask (`torch.Tensor` of shape `(rows, short_length)`):
                 The short caption of each image. One whose mask is all zero is absent.
@@ -162,9 +163,29 @@ class ContrastiveModel(nn.Module):
                 Its long captions.
             vision_output (`torch.Tensor` of shape `(rows, width)`, *optional*):
                 What [`encode_images`] gave before, in place of the images.
+            recompute (`bool`, *optional*, defaults to `False`):
+                Whether the backward pass computes all that is trained once more, with the same random draws, in place
+                of keeping its activations: a large batch, called in parts, then takes the memory of one of them
+                (gradient caching, Gao et al., 2021, https://arxiv.org/abs/2101.06983).
             image_inputs (`torch.Tensor`):
                 What the image processor returns, such as `pixel_values`.
         """
+        if vision_output is None and self.is_vision_frozen:
+            vision_output, image_inputs = self.encode_images(**image_inputs), {}
+        captions = (short_input_ids, short_attention_mask, input_ids, attention_mask)
+        if recompute:  # random states are kept of the devices of positional arguments
+            return checkpoint(self._embed, *captions, vision_output, image_inputs, use_reentrant=False)
+        return self._embed(*captions, vision_output, image_inputs)
+
+    def _embed(
+        self,
+        short_input_ids: torch.Tensor,
+        short_attention_mask: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        vision_output: torch.Tensor | None,
+        image_inputs: dict[str, torch.Tensor],
+    ) -> Embeddings:
         if vision_output is None:
             vision_output = self.encode_images(**image_inputs)
         image_embeds = self.project_images(vision_output)
@@ -179,6 +200,4 @@ class ContrastiveModel(nn.Module):
         if self.is_token_wise:
             length = max(embeds.shape[2] for embeds in captions)
             captions = [pad(embeds, (0, 0, 0, length - embeds.shape[2])) for embeds in captions]
-        return Embeddings(
-            image_embeds, torch.cat(captions, dim=1), vision_output.detach() if self.is_vision_frozen else None
-        )
+        return Embeddings(image_embeds, torch.cat(captions, dim=1))

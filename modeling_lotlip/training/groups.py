@@ -142,9 +142,14 @@ class BatchGroups:
             yield group
             start += size
 
-    def embed(self, model: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """The [`ContrastiveModel`]'s image embeddings and text embeddings of the batch, from a call for each group."""
-        outputs = [model(**send_to_device(group, device)) for group in self]
+    def embed(
+        self, model: nn.Module, device: torch.device, recompute: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        The [`ContrastiveModel`]'s image embeddings and text embeddings of the batch, from a call for each group;
+        `recompute` is that of its forward.
+        """
+        outputs = [model(**send_to_device(group, device), recompute=recompute) for group in self]
         return self.restore([output.image_embeds for output in outputs], [output.text_embeds for output in outputs])
 
     def restore(

@@ -15,7 +15,6 @@ from torch import nn
 from ..losses import LOSSES, global_loss
 from ..losses.global_loss import GlobalLoss, gather_rows
 from .dual_encoder import ContrastiveModel, clamp_logit_scale
-from .gradient_cache import backward_in_chunks
 from .groups import BatchGroups, count_image_tokens
 from .objectives import Objective
 
@@ -141,7 +140,7 @@ def train_step(
         keep_duplicate_negatives (`bool`, *optional*, defaults to `False`):
             Whether images with the same short caption are negatives of each other.
         tokens_per_chunk (`int`, *optional*):
-            Encode N tokens of captions and images at a time, to save memory: see [`backward_in_chunks`].
+            Embed N tokens of captions and images at a time, and again in the backward pass, to save memory.
         max_grad_norm (`float`, *optional*, defaults to 1.0):
             Clip the gradients to this norm; 0: do not.
     """
@@ -160,12 +159,9 @@ def train_step(
             count_image_tokens(unwrapped_model.model.config.vision_config, batch),
             unwrapped_model.reads_padding,
         )
-        if tokens_per_chunk is not None:
-            loss = backward_in_chunks(model, groups, loss_function, accelerator)
-        else:
-            embeds = groups.embed(model, accelerator.device)
-            loss = loss_function(*embeds, **unwrapped_model.scalars)
-            accelerator.backward(loss.loss)
+        embeds = groups.embed(model, accelerator.device, recompute=tokens_per_chunk is not None)
+        loss = loss_function(*embeds, **unwrapped_model.scalars)
+        accelerator.backward(loss.loss)
         if not accelerator.sync_gradients:
             return StepResult(loss)
         return update(model, optimizer, loss, max_grad_norm, accelerator)

@@ -18,7 +18,6 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.gradient_cache import backward_in_chunks
 from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.models import build_tokenizer, convert_model
 from modeling_lotlip.training.objectives import choose_objective
@@ -87,15 +86,12 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
             batch, _ = collator([samples[key] for key in keys])
             loss_function = partial(batch_loss, batch=batch, objective=objective)
             groups = BatchGroups(batch, accelerator, TOKENS_PER_GROUP)
-            if how == "chunks":
-                loss = backward_in_chunks(prepared, groups, loss_function, accelerator).loss
+            if how == "whole":
+                image_embeds, text_embeds = prepared(**batch)
             else:
-                if how == "groups":
-                    image_embeds, text_embeds = groups.embed(prepared, accelerator.device)
-                else:
-                    image_embeds, text_embeds = prepared(**batch)[:2]
-                loss = loss_function(image_embeds, text_embeds, **model.scalars).loss
-                accelerator.backward(loss)
+                image_embeds, text_embeds = groups.embed(prepared, accelerator.device, recompute=how == "chunks")
+            loss = loss_function(image_embeds, text_embeds, **model.scalars).loss
+            accelerator.backward(loss)
             step = {"keys": keys, "loss": loss.detach(), "num_groups": len(groups)}
             if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses
                 step["gradients"] = {

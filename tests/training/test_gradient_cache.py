@@ -1,3 +1,5 @@
+"""A batch that is embedded in parts, and once more in the backward pass: the gradients of the whole batch."""
+
 import copy
 
 import pytest
@@ -9,7 +11,6 @@ from modeling_lotlip import LotlipModel
 from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.losses.global_loss import GlobalLoss
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.gradient_cache import RandomState, backward_in_chunks
 from modeling_lotlip.training.groups import BatchGroups
 from tests.conftest import tiny_config
 
@@ -61,59 +62,75 @@ def assert_same_gradients(model: ContrastiveModel, expected: ContrastiveModel, r
         assert difference <= rtol * gradient.norm().item() + 0.01 * rtol * total_norm, name
 
 
-def make_chunks(batch: dict, accelerator: Accelerator) -> BatchGroups:
-    """Four chunks: a row of the longest captions has 6 tokens of a short one and twice 11 of long ones."""
+def backward_in_chunks(model: ContrastiveModel, batch: dict, accelerator: Accelerator) -> torch.Tensor:
+    """The loss of four chunks: a row of the longest captions has 6 tokens of a short one and twice 11 of long ones."""
     chunks = BatchGroups(batch, accelerator, tokens_per_group=70)
     assert len(chunks) == 4
-    return chunks
+    loss = loss_function(*chunks.embed(model, accelerator.device, recompute=True), model.model.logit_scale).loss
+    loss.backward()
+    return loss.detach()
 
 
-@pytest.mark.parametrize("projection_dim", [None, 32, 24])  # none, of the tower's width, of another
-@pytest.mark.parametrize("is_frozen", [False, True])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    "is_frozen, checkpointing, projection_dim",  # no projection, one of the tower's width, one of another
+    [(False, False, None), (False, True, 32), (False, False, 24), (True, True, None), (True, False, 24)],
+)
 def test_loss_and_gradients_are_those_of_the_whole_batch(accelerator, is_frozen, checkpointing, projection_dim):
     model, batch = build(0.0, projection_dim)
     model.model.vision_model.requires_grad_(not is_frozen)
     expected = copy.deepcopy(model)
-    loss = loss_function(*expected(**batch)[:2], expected.model.logit_scale).loss
+    loss = loss_function(*expected(**batch), expected.model.logit_scale).loss
     loss.backward()
     if checkpointing:
         model.model.activation_checkpointing_enable()
-    calls = []
-    model.model.vision_model.register_forward_hook(lambda *_: calls.append(1))
-    torch.testing.assert_close(
-        backward_in_chunks(model, make_chunks(batch, accelerator), loss_function, accelerator).loss,
-        loss.detach(),
-        rtol=1e-5,
-        atol=0,
-    )
+    calls, images = [], []
+    model.model.text_model.register_forward_hook(lambda *_: calls.append(1))
+    model.model.vision_model.register_forward_hook(lambda *_: images.append(1))
+    found = backward_in_chunks(model, batch, accelerator)
+    torch.testing.assert_close(found, loss.detach(), rtol=1e-5, atol=0)
     assert_same_gradients(model, expected)
-    assert len(calls) == (4 if is_frozen else 8), "a frozen tower runs once"
-    assert "pixel_values" in batch, "the batch is left as it is"
+    assert len(calls) >= 15, "short and long captions of each chunk, in both passes; the last ends early"
+    assert len(images) == (4 if is_frozen else 8), "a frozen tower runs once"
+
+
+def test_activations_of_one_chunk_are_kept(accelerator):
+    """What the graph of the first pass holds does not grow with the layers."""
+    model, batch = build(0.0)
+    held = []
+    for recompute in (False, True):
+        sizes = {}
+
+        def note(tensor, sizes=sizes):
+            if not isinstance(tensor, torch.nn.Parameter):
+                sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            embeds = BatchGroups(batch, accelerator, 70).embed(model, accelerator.device, recompute)
+        held.append(sum(sizes.values()))
+        del embeds
+    assert held[1] < 0.2 * held[0]
 
 
 def test_dropout_draws_the_same_in_both_passes(accelerator):
     model, batch = build(dropout=0.3)
     expected = copy.deepcopy(model)
     torch.manual_seed(1)
-    embeds = make_chunks(batch, accelerator).embed(expected, accelerator.device)
+    embeds = BatchGroups(batch, accelerator, tokens_per_group=70).embed(expected, accelerator.device)
     loss = loss_function(*embeds, expected.model.logit_scale).loss
     loss.backward()
     after = torch.rand(())
     torch.manual_seed(1)
-    cached = backward_in_chunks(model, make_chunks(batch, accelerator), loss_function, accelerator).loss
+    cached = backward_in_chunks(model, batch, accelerator)
     assert torch.rand(()) == after, "the generator goes on as without the second pass"
     torch.testing.assert_close(cached, loss.detach(), rtol=1e-6, atol=0)
     assert_same_gradients(model, expected)
-    torch.manual_seed(2)
-    assert backward_in_chunks(model, make_chunks(batch, accelerator), loss_function, accelerator).loss != cached
 
 
 def test_bfloat16(accelerator):
     model, batch = build(dropout=0.0)
     expected = copy.deepcopy(model)
-
-    for trained, run in ((expected, None), (model, backward_in_chunks)):
+    for trained in (expected, model):
         forward = trained.forward
 
         def in_bfloat16(*inputs, forward=forward, **kwargs):
@@ -121,30 +138,6 @@ def test_bfloat16(accelerator):
                 return forward(*inputs, **kwargs)
 
         trained.forward = in_bfloat16
-        if run is None:
-            loss_function(*trained(**batch)[:2], trained.model.logit_scale).loss.backward()
-        else:
-            run(trained, make_chunks(batch, accelerator), loss_function, accelerator)
+    loss_function(*expected(**batch), expected.model.logit_scale).loss.backward()
+    backward_in_chunks(model, batch, accelerator)
     assert_same_gradients(model, expected, rtol=1e-2)
-
-
-def test_accumulates(accelerator):
-    model, batch = build(dropout=0.0)
-    backward_in_chunks(model, make_chunks(batch, accelerator), loss_function, accelerator)
-    once = {name: gradient.clone() for name, gradient in gradients(model).items()}
-    backward_in_chunks(model, BatchGroups(batch, accelerator), loss_function, accelerator)
-    for name, gradient in gradients(model).items():
-        torch.testing.assert_close(gradient, 2 * once[name], rtol=1e-4, atol=1e-6)
-
-
-def test_random_state_is_replayed_and_left():
-    state = RandomState(torch.zeros(1))
-    first, second = torch.rand(3), torch.rand(3)
-    with state.replay():
-        assert torch.equal(torch.rand(3), first)
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    with state.replay():
-        torch.rand(7)
-    assert torch.equal(torch.rand(3), expected) and not torch.equal(first, second)

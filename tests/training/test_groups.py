@@ -3,7 +3,6 @@
 import copy
 import itertools
 import shutil
-import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -14,12 +13,12 @@ from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.embedding.lengths import group_by_length
-from modeling_lotlip.training import gradient_cache, groups
+from modeling_lotlip.training import groups
 from modeling_lotlip.training.checkpoints import list_checkpoints
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.groups import BatchGroups, count_image_tokens
 from modeling_lotlip.training.models import convert_model
-from modeling_lotlip.training.objectives import OBJECTIVES, Objective, choose_objective
+from modeling_lotlip.training.objectives import Objective, choose_objective
 from modeling_lotlip.training.step import batch_loss, train_step
 from tests.conftest import tiny_config
 
@@ -144,26 +143,6 @@ def test_a_group_has_no_more_tokens_than_it_may(accelerator):
 def test_a_batch_without_short_captions_is_refused(accelerator):
     with pytest.raises(ValueError, match=r"no `short_input_ids`: give short captions there"):
         BatchGroups({"input_ids": torch.ones(2, 3, 4)}, accelerator)
-
-
-def test_only_the_chunk_at_hand_is_on_the_device(accelerator, monkeypatch):
-    model = ContrastiveModel(LotlipModel(tiny_config())).train()
-    model.model.vision_model.requires_grad_(False)
-    sent, num_sent = [], []
-
-    def send(inputs, device):
-        assert not any(reference() is not None for reference in sent), "the chunk before is still there"
-        copies = {name: values.clone() for name, values in inputs.items()}
-        sent[:] = [weakref.ref(values) for values in copies.values()]
-        num_sent.append(len(inputs["short_input_ids"]))
-        return copies
-
-    monkeypatch.setattr(gradient_cache, "send_to_device", send)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    train_step(
-        model, make_batch(*BATCHES["mixed lengths"]), optimizer, OBJECTIVES["lotlip"], accelerator, tokens_per_chunk=64
-    )
-    assert sum(num_sent) == 2 * 8 and len(num_sent) > 4
 
 
 @pytest.mark.parametrize("grad_cache_tokens", [None, 150])
