@@ -243,7 +243,7 @@ def test_what_is_public_is_documented_with_an_example(name):
             continue
         texts = [inspect.getdoc(item) or "", inspect.getdoc(getattr(item, "forward", None)) or ""]
         assert texts[0], f"{name}.{public} has no docstring"
-        # the examples of the model stand on its page, docs/lotlip.md, as those of the library's models do
+        # the examples of the model stand on its page, docs/how_it_works.md, as those of the library's models do
         path = Path(inspect.getsourcefile(item)).name
         is_of_model = path == "modular_lotlip.py" or path in GENERATED
         if not is_of_model:

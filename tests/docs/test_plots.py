@@ -25,7 +25,7 @@ def texts(path) -> list[str]:
 def test_plots_are_those_of_the_tables(name, tmp_path):
     DRAWN["PLOTS"][name](tmp_path)
     assert texts(tmp_path / f"{name}.svg") == texts(IMAGES / f"{name}.svg"), "run `python docs/plots.py`"
-    pages = [(ROOT / "docs" / page).read_text() for page in ("results.md",)]
+    pages = [(ROOT / "docs" / page).read_text() for page in ("reproduce.md",)]
     assert sum(f"](images/{name}.svg)" in page for page in pages) == 1
 
 

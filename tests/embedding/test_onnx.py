@@ -241,7 +241,7 @@ def test_node_gives_the_same_embeddings(exported, model, model_dir, node_script,
     assert cosine_similarity(embeds["image_embeds"][1], expected[1], dim=0) > 0.99
 
     # what the docs show does the same
-    (snippet,) = re.findall(r"```js\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)
+    (snippet,) = re.findall(r"```js\n(.*?)```", (ROOT / "docs" / "integrations.md").read_text(), re.DOTALL)
     node_script.with_name("snippet.mjs").write_text(snippet)
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "onnx").symlink_to(exported)
