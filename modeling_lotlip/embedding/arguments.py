@@ -12,7 +12,7 @@ from ..data.arguments import SourceArguments
 # How a number of a stored embedding can be stored
 STORAGE_DTYPES = ("float32", "float16")
 # What computes embeddings
-BACKENDS = ("auto", "torch", "openvino")
+BACKENDS = ("torch", "openvino")
 # What is embedded of a data set: images, short and long captions
 KINDS = ("image", "short", "long")
 
@@ -45,10 +45,7 @@ class InferenceArguments(LoadingArguments):
         choices=(*DTYPES, "int8"),
     )
     backend: str = argument(
-        "auto",
-        "What computes embeddings: PyTorch, or on a CPU OpenVINO, which is faster. Default: OpenVINO where it is "
-        "installed and there is enough to compute.",
-        choices=BACKENDS,
+        "torch", "What computes embeddings: PyTorch, or OpenVINO, which is faster on a CPU.", choices=BACKENDS
     )
     truncate_dim: int | None = argument(
         None,
@@ -56,6 +53,13 @@ class InferenceArguments(LoadingArguments):
         least=1,
     )
     batch_size: int = argument(64, "Images in a batch, for each process.", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.dtype == "int8":
+            self.backend = "openvino"
+        if self.backend == "openvino" and self.dtype == "float16":
+            raise ValueError("--dtype float16 is not for --backend openvino: name float32, bfloat16 or int8.")
 
 
 @dataclass

@@ -44,7 +44,7 @@ def on_backend(
 ) -> torch.Tensor:
     """What `compute` gives: by the tower `kind` of the backend that `load_model` put beside the model, or itself."""
     backend = getattr(model, "embedding_backend", None)
-    return compute(model, inputs) if backend is None else backend.tower(kind, compute)(inputs)
+    return compute(model, inputs) if backend is None else backend.compute(kind, compute, inputs)
 
 
 def torch_text_features(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> torch.Tensor:

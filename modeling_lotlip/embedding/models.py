@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import torch
 import xxhash
@@ -20,15 +19,11 @@ from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedM
 from transformers.utils import find_adapter_config_file
 
 from ..hub_lotlip import find_pretrained
-from .arguments import InferenceArguments, LoadingArguments
+from .arguments import LoadingArguments
 from .families import find_family, get_padding, get_text_kwargs
 from .features import text_lengths, torch_text_features
 from .remote_code import load_with_code
 from .token_wise import is_token_wise
-
-
-if TYPE_CHECKING:
-    from .openvino import OpenvinoBackend
 
 
 logger = logging.getLogger(__name__)
@@ -53,16 +48,6 @@ def hash_processor(processor: ProcessorMixin) -> str:
                 files.update(str(path.relative_to(folder)).encode())
                 files.update(path.read_bytes())
     return files.hexdigest()
-
-
-def distinct_names(names: list[str]) -> list[str]:
-    """Models as a plot calls them: by the last parts of their paths, as many as tell them apart."""
-    parts = [Path(name).parts for name in names]
-    for length in range(1, max(map(len, parts)) + 1):
-        short = ["/".join(part[-length:]) for part in parts]
-        if len(set(short)) == len(set(names)):
-            return short
-    return names
 
 
 def check_single_embeddings(model: PreTrainedModel | PreTrainedConfig) -> None:
@@ -92,8 +77,8 @@ def load_model(
         model_name_or_path (`str`):
             A Hub id or a folder.
         inference (`LoadingArguments`, *optional*):
-            Precision, device and limit of texts. Default: float32, on the device of accelerate's `PartialState`. Of
-            `InferenceArguments` also the backend; else PyTorch computes.
+            Precision, device and limit of texts; of `InferenceArguments` also the backend and `truncate_dim`.
+            Default: float32 by PyTorch, on the device of accelerate's `PartialState`.
         takes_tokens (`bool`, *optional*, defaults to `False`):
             Whether the caller can use a model that compares tokens and has no single embedding.
         argument (`str`, *optional*, defaults to `"model_name_or_path"`):
@@ -101,43 +86,44 @@ def load_model(
 
     Raises:
         `ValueError`: if there is no such model or device, it is no dual encoder, compares tokens, or has fewer
-            positions than `inference.max_length`; or the backend that is asked for cannot compute it.
-        `ImportError`: if that backend is not installed.
+            positions than `inference.max_length`; or the backend cannot compute it.
+        `ImportError`: if the backend is not installed.
     """
     inference = inference or LoadingArguments()
     check_device(inference.device)
-    if isinstance(inference, InferenceArguments):
-        check_backend(inference)
-    dtype = torch.float32 if inference.dtype == "int8" else getattr(torch, inference.dtype)
+    backend, truncate_dim = getattr(inference, "backend", "torch"), getattr(inference, "truncate_dim", None)
+    for package, is_needed in (("nncf", inference.dtype == "int8"), ("openvino", backend == "openvino")):
+        if is_needed and find_spec(package) is None:
+            extra = "int8" if package == "nncf" else package
+            raise ImportError(f'This needs {package}: `pip install "lotlip[{extra}]"` brings it.')
+    dtype, named = getattr(torch, inference.dtype.replace("int8", "float32")), f"`--{argument} {model_name_or_path}`"
     try:
         path = find_pretrained(model_name_or_path)
-        if find_adapter_config_file(path, local_files_only=True) is not None:
+        if find_adapter_config_file(path) is not None:
             model, processor = load_with_adapters(path, dtype)
         elif inference.trust_remote_code:
             model, processor = load_with_code(path, dtype)
         else:
-            try:
-                model, processor = AutoModel.from_pretrained(path, dtype=dtype), None
-            except (OSError, ValueError):  # of adapters, which are downloaded by now, perhaps because of their base
-                if find_adapter_config_file(path, local_files_only=True) is None:
-                    raise
-                model, processor = load_with_adapters(path, dtype)
+            model, processor = AutoModel.from_pretrained(path, dtype=dtype), None
         if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
             raise ValueError(f"it is a {type(model).__name__}, no dual encoder. Name one of images and texts.")
         processor = processor or AutoProcessor.from_pretrained(path)
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"`--{argument} {model_name_or_path}` cannot be used: {error}") from error
+        raise ValueError(f"{named} cannot be used: {error}") from error
     if not takes_tokens:
         check_single_embeddings(model)
     if inference.max_length is not None:
-        check_max_length(model, inference.max_length, f"`--{argument} {model_name_or_path}`")
+        check_max_length(model, inference.max_length, named)
     processor.tokenizer.model_max_length = text_limit(model, processor)
     model = model.to(inference.device or PartialState().device).eval()
-    if isinstance(inference, InferenceArguments):
-        model.embedding_backend = choose_backend(model, processor, inference)
-        model.truncate_dim = inference.truncate_dim
-        if inference.truncate_dim is not None:
-            check_truncate_dim(model, processor, f"`--{argument} {model_name_or_path}`")
+    if backend == "openvino":
+        from .openvino import OpenvinoBackend, make_calibration
+
+        calibration = make_calibration(processor, inference.max_length) if inference.dtype == "int8" else None
+        model.embedding_backend = OpenvinoBackend(model, inference.dtype, calibration)
+    if truncate_dim is not None:
+        check_truncate_dim(model, processor, truncate_dim, named)
+        model.truncate_dim = truncate_dim
     return model, processor
 
 
@@ -180,19 +166,19 @@ def get_truncate_dim(model: PreTrainedModel) -> int | None:
     return getattr(model, "truncate_dim", None)
 
 
-def check_truncate_dim(model: PreTrainedModel, processor: ProcessorMixin, named: str) -> None:
+def check_truncate_dim(model: PreTrainedModel, processor: ProcessorMixin, dim: int, named: str) -> None:
     """
-    Warns of an embedding cut to so many numbers as the model was not trained for.
+    Warns of an embedding cut to a length that the model was not trained for.
 
     Raises:
-        `ValueError`: if it has fewer, or compares tokens.
+        `ValueError`: if it has fewer numbers, or compares tokens.
     """
-    dim, trained = model.truncate_dim, getattr(model.config, "matryoshka_dims", None) or ()
     if is_token_wise(model):
         raise ValueError(f"`--truncate_dim {dim}` is not for {named}, which compares all tokens: leave it out.")
     tokens = processor.tokenizer(["a"], padding=get_padding(processor), return_tensors="pt")
     with torch.inference_mode():
         num_dims = torch_text_features(model, {name: ids.to(model.device) for name, ids in tokens.items()}).shape[-1]
+    trained = getattr(model.config, "matryoshka_dims", None) or ()
     if dim > num_dims:
         raise ValueError(f"`--truncate_dim {dim}` is more than the {num_dims} numbers of an embedding of {named}.")
     if dim not in (num_dims, *trained):
@@ -207,44 +193,6 @@ def dtype_name(model: PreTrainedModel) -> str:
     """What a model computes in, as `--dtype` names it."""
     backend = getattr(model, "embedding_backend", None)
     return str(model.dtype).removeprefix("torch.") if backend is None else backend.dtype
-
-
-def check_backend(inference: InferenceArguments) -> None:
-    """
-    Refuses a backend that is not there, before a model is loaded.
-
-    Raises:
-        `ValueError`: if backend and precision exclude each other.
-        `ImportError`: if it is not installed.
-    """
-    if inference.backend == "torch" and inference.dtype == "int8":
-        raise ValueError("`--dtype int8` is not for `--backend torch`: leave the backend out, or name `openvino`.")
-    if inference.backend == "openvino" and inference.dtype == "float16":
-        raise ValueError("`--dtype float16` is not for `--backend openvino`: name float32, bfloat16 or int8.")
-    if inference.dtype == "int8" and find_spec("nncf") is None:
-        raise ImportError('`--dtype int8` needs nncf: `pip install "lotlip[int8]"` brings it.')
-    if inference.backend == "openvino" and find_spec("openvino") is None:
-        raise ImportError('`--backend openvino` needs openvino: `pip install "lotlip[openvino]"` brings it.')
-
-
-def choose_backend(
-    model: PreTrainedModel, processor: ProcessorMixin, inference: InferenceArguments
-) -> "OpenvinoBackend | None":
-    """
-    What computes the embeddings of a model in place of PyTorch, if anything does.
-
-    Raises:
-        `ValueError`: if what is asked for cannot compute it.
-    """
-    from .openvino import OpenvinoBackend, find_obstacle, make_calibration
-
-    is_required = inference.backend == "openvino" or inference.dtype == "int8"
-    if not is_required:
-        can = inference.backend == "auto" and inference.dtype != "float16" and find_spec("openvino") is not None
-        if not can or find_obstacle(model) is not None:
-            return None
-    calibration = make_calibration(processor, inference.max_length) if inference.dtype == "int8" else None
-    return OpenvinoBackend(model, inference.dtype, is_required, calibration)
 
 
 def check_device(device: str | None) -> None:

@@ -3,8 +3,7 @@
 """
 Embedding on a CPU by OpenVINO: both towers of a dual encoder, each converted once and kept in the Hub's cache.
 
-What is computed is checked against PyTorch whenever a tower is loaded. Gradients, corner tokens and attentions stay
-with PyTorch.
+A tower is compared with PyTorch whenever it is loaded. Gradients, corner tokens and attentions stay with PyTorch.
 """
 
 import contextlib
@@ -13,7 +12,6 @@ import logging
 import os
 import random
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from functools import cache, cached_property
@@ -21,6 +19,7 @@ from importlib import import_module, resources
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,16 +40,11 @@ from .token_wise import is_token_wise
 
 logger = logging.getLogger(__name__)
 
-# The precisions that a tower can be computed in here, and the least cosine to PyTorch of a tower that is right
+# The precisions that a tower can be computed in, and the least cosine to PyTorch of a tower that is right
 LEAST_COSINES = {"float32": 1 - 1e-6, "bfloat16": 0.99, "int8": 0.9}
-# PyTorch computes this long before a tower is converted, which takes about as long
-SECONDS_OF_TORCH = 10.0
-# Characters of OpenVINO's messages, which may go on for pages
-MAX_CAUSE = 500
 
-
-class ConversionError(ValueError):
-    """OpenVINO does not compute a tower, or not as PyTorch does."""
+# A tower by PyTorch: embeddings (rows, dim) of a model and its inputs
+Compute = Callable[[PreTrainedModel, dict[str, torch.Tensor]], torch.Tensor]
 
 
 def import_silently(name: str) -> ModuleType:
@@ -89,21 +83,10 @@ def make_calibration(processor: ProcessorMixin, max_length: int | None = None) -
     return [dict(tokenize(processor, [text], max_length)) for text in texts]
 
 
-def find_obstacle(model: PreTrainedModel) -> str | None:
-    """Why OpenVINO cannot compute a model, or None."""
-    if model.device.type != "cpu":
-        return f"it is on {model.device}, and OpenVINO computes on the CPU"
-    if is_token_wise(model):
-        return "it compares tokens"
-    if find_family(model).has_walk_types:
-        return "it reads short and long texts in two ways"
-    return None
-
-
 class TensorTower(nn.Module):
     """A tower as a module of tensors, which is what OpenVINO traces."""
 
-    def __init__(self, model: PreTrainedModel, compute: Callable[[PreTrainedModel, dict], torch.Tensor], names: list):
+    def __init__(self, model: PreTrainedModel, compute: Compute, names: list[str]):
         super().__init__()
         self.model, self.compute, self.names = model, compute, names
 
@@ -125,128 +108,118 @@ def in_order(inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     return [inputs[name].float() if inputs[name].is_floating_point() else inputs[name] for name in sorted(inputs)]
 
 
-class OpenvinoTower:
+def run(compiled: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The embeddings (rows, dim) that a compiled tower computes."""
+    return torch.from_numpy(compiled([np.ascontiguousarray(tensor.numpy()) for tensor in in_order(inputs)])[0])
+
+
+class OpenvinoBackend:
     """
-    One tower of a dual encoder.
+    OpenVINO in place of PyTorch for both towers of a dual encoder, on the CPU.
 
     Args:
-        backend (`OpenvinoBackend`):
-            That it is part of.
-        kind (`str`):
-            `"text"` or `"image"`.
-        compute (`Callable`):
-            The tower by PyTorch: embeddings (rows, dim) of a model and inputs.
+        model (`PreTrainedModel`):
+            The dual encoder.
+        dtype (`str`):
+            The precision: `"float32"`, `"bfloat16"`, or `"int8"`: texts in 8 bits, images in bfloat16. On a processor
+            without instructions for bfloat16, that is computed in float32.
+        calibration (`list[dict[str, torch.Tensor]]`, *optional*):
+            For int8: see [`make_calibration`].
+
+    Raises:
+        `ValueError`: if the model cannot be computed.
     """
 
-    def __init__(self, backend: "OpenvinoBackend", kind: str, compute: Callable):
-        self.backend, self.kind, self.torch_compute = backend, kind, compute
-        # images stay in bfloat16: ranges of some images do not fit others
-        self.precision = "bfloat16" if backend.dtype == "int8" and kind == "image" else backend.dtype
-        self.seconds = 0.0  # that PyTorch has computed
-        self.shapes = None  # of a row of each input, without the length of texts
-        self.compiled = None
-        self.is_refused = False
+    def __init__(self, model: PreTrainedModel, dtype: str, calibration: list[dict[str, torch.Tensor]] | None = None):
+        if model.device.type != "cpu":
+            raise ValueError(f"`--backend openvino` computes on the CPU, and the model is on {model.device}.")
+        if is_token_wise(model) or find_family(model).has_walk_types:
+            raise ValueError(f"OpenVINO cannot compute this {type(model).__name__}: use `--backend torch`.")
+        self.model, self.dtype, self.calibration = model, dtype, calibration
+        self.cache_dir = Path(HF_ASSETS_CACHE, "lotlip", "openvino")
+        self.towers = {}
         self.lock = Lock()  # one request at a time: it uses all cores
 
-    def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Embeddings (rows, dim), not normalised, of what the tokenizer or the image processor returned."""
-        if torch.is_grad_enabled():
-            return self.run_torch(inputs)
-        with self.lock:
-            shapes = {name: tuple(tensor.shape[1:]) if tensor.dim() > 2 else () for name, tensor in inputs.items()}
-            self.shapes = self.shapes or shapes
-            is_due = self.backend.is_required or self.compiled or self.seconds >= SECONDS_OF_TORCH
-            if self.is_refused or shapes != self.shapes or not is_due:
-                start = time.perf_counter()
-                features = self.run_torch(inputs)
-                self.seconds += time.perf_counter() - start
-                return features
-            try:
-                return self.run(inputs) if self.compiled else self.load(inputs)
-            except ConversionError as error:
-                if self.backend.is_required:
-                    raise
-                logger.warning(f"{error} Continuing with PyTorch.")
-                self.is_refused = True
-                return self.run_torch(inputs)
+    def __reduce__(self) -> tuple:
+        return type(None), ()  # a copy of the model computes with PyTorch
 
-    def run_torch(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """By PyTorch."""
-        return self.torch_compute(self.backend.model, inputs)
-
-    def run(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """By OpenVINO."""
-        return torch.from_numpy(
-            self.compiled([np.ascontiguousarray(tensor.numpy()) for tensor in in_order(inputs)])[0]
-        )
-
-    def load(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def compute(self, kind: str, by_torch: Compute, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """
-        Compiles the tower, from the cache or converted now, and computes the first inputs.
+        Embeddings (rows, dim), not normalised.
+
+        Args:
+            kind (`str`):
+                The tower: `"text"` or `"image"`.
+            by_torch (`Compute`):
+                The same by PyTorch, which is used where gradients are needed.
+            inputs (`dict[str, torch.Tensor]`):
+                What the tokenizer or the image processor returned.
 
         Raises:
-            `ConversionError`: if OpenVINO cannot, or computes something else.
+            `ValueError`: if OpenVINO cannot compute the tower, or computes something else.
         """
+        if torch.is_grad_enabled():
+            return by_torch(self.model, inputs)
+        with self.lock:
+            if kind not in self.towers:
+                self.towers[kind] = self.load(kind, by_torch, inputs)
+            return run(self.towers[kind], inputs)
+
+    def load(self, kind: str, by_torch: Compute, inputs: dict[str, torch.Tensor]) -> Any:
+        """The tower compiled, from the cache or converted now, and compared with PyTorch."""
         openvino = import_silently("openvino")
-        key = (self.backend.key, self.kind, self.shapes, self.precision == "int8")
-        folder = self.backend.cache_dir / Hasher.hash(key)
+        # images stay in bfloat16: ranges of some images do not fit others
+        precision = "bfloat16" if self.dtype == "int8" and kind == "image" else self.dtype
+        # a tower takes any number of rows and, of texts, any length
+        shapes = {name: [-1, *(tensor.shape[1:] if tensor.dim() > 2 else [-1])] for name, tensor in inputs.items()}
+        folder = self.cache_dir / Hasher.hash((self.key, kind, shapes, precision == "int8"))
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
+        }
         try:
-            self.convert_once(folder, inputs)
-            self.compiled = get_core().compile_model(
-                folder / "tower.xml",
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32",
-                    "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                    "PERFORMANCE_HINT": "LATENCY",
-                    "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
-                },
-            )
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with WeakFileLock(folder.with_suffix(".lock")):
+                if not folder.exists():
+                    logger.warning(f"Converting the {kind} tower for OpenVINO, once, to `{folder}`.")
+                    tower = self.convert(kind, by_torch, inputs, shapes)
+                    with atomic_write(folder) as partial:
+                        partial.mkdir()
+                        openvino.save_model(
+                            self.quantize(tower) if precision == "int8" else tower,
+                            partial / "tower.xml",
+                            compress_to_fp16=False,
+                        )
+            compiled = get_core().compile_model(folder / "tower.xml", "CPU", options)
             for batch in (sample_inputs(inputs, 3), inputs):
-                features, expected = self.run(batch), self.run_torch(batch)
-                cosine = torch.cosine_similarity(features.double(), expected.double(), dim=-1).min().item()
-                if not cosine >= LEAST_COSINES[self.precision]:
+                pairs = (run(compiled, batch).double(), by_torch(self.model, batch).double())
+                cosine = torch.cosine_similarity(*pairs, dim=-1).min().item()
+                if not cosine >= LEAST_COSINES[precision]:
                     raise RuntimeError(f"an embedding has a cosine of {cosine:.6f} to PyTorch's")
-            return features
-        except OSError as error:
-            raise ConversionError(
-                f"`{folder.parent}`, where towers converted for OpenVINO are kept, cannot be written to: {error}. Set "
-                "`HF_ASSETS_CACHE` to a folder that can, or use `--backend torch`."
-            ) from error
         except (RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure) as error:
-            self.compiled = None
-            cause = (" ".join(str(error).split()) or type(error).__name__)[:MAX_CAUSE].rstrip(".")
-            raise ConversionError(
-                f"OpenVINO cannot compute the {self.kind} tower of this {type(self.backend.model).__name__}: {cause}. "
-                "Use `--backend torch`."
+            cause = (" ".join(str(error).split()) or type(error).__name__)[:500].rstrip(".")  # some go on for pages
+            raise ValueError(
+                f"OpenVINO cannot compute the {kind} tower of this {type(self.model).__name__}: {cause}. Use "
+                "`--backend torch`."
             ) from error
+        return compiled
 
-    def convert_once(self, folder: Path, inputs: dict[str, torch.Tensor]) -> None:
-        """Puts the tower into a folder, by one process of those that want it."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(folder.with_suffix(".lock")):
-            if not folder.exists():
-                logger.warning(f"Converting the {self.kind} tower for OpenVINO, once, to `{folder}`.")
-                with atomic_write(folder) as partial:
-                    partial.mkdir()
-                    import_silently("openvino").save_model(
-                        self.convert(inputs), partial / "tower.xml", compress_to_fp16=False
-                    )
-
-    def convert(self, inputs: dict[str, torch.Tensor]):
-        """The tower as a model of OpenVINO in float32, with any number of rows and, of texts, any length."""
+    def convert(self, kind: str, by_torch: Compute, inputs: dict[str, torch.Tensor], shapes: dict[str, list[int]]):
+        """The tower as a model of OpenVINO in float32."""
         openvino = import_silently("openvino")
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-        if self.kind == "image" and (set(inputs) != {"pixel_values"} or inputs["pixel_values"].dim() != 4):
+        if kind == "image" and (set(inputs) != {"pixel_values"} or inputs["pixel_values"].dim() != 4):
             raise RuntimeError("its image processor makes patches of each image's own number")
         example = sample_inputs(inputs, 2)
-        if self.kind == "text":  # of another length, so that the check would see a length that was fixed
+        if kind == "text":  # of another length, so that the check would see a length that was fixed
             example = {name: tensor[:, : max(2, tensor.shape[1] // 2)] for name, tensor in example.items()}
-        names, model = sorted(example), self.backend.model
+        names, model = sorted(example), self.model
         if model.dtype != torch.float32:  # without the rounding of bfloat16 in what is computed
             model = copy.deepcopy(model).float()
-        tower = TensorTower(model, self.torch_compute, names).eval()
+        tower = TensorTower(model, by_torch, names).eval()
         # `openvino.convert_model` does the same, and reports it to Intel
         frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
         # the tracer asks all attributes of the model, of which some warn
@@ -259,65 +232,16 @@ class OpenvinoTower:
                 converted = frontend.convert(frontend.load(decoder))
             finally:
                 library.setLevel(level)
-        shapes = [openvino.PartialShape([-1, *(self.shapes[name] or [-1])]) for name in names]
-        converted.reshape(dict(enumerate(shapes)))
-        return self.quantize(converted) if self.precision == "int8" else converted
+        converted.reshape({place: openvino.PartialShape(shapes[name]) for place, name in enumerate(names)})
+        return converted
 
     def quantize(self, converted):
         """The text tower in int8 by NNCF: ranges of activations from texts, smooth quantisation of a transformer."""
         nncf = import_silently("nncf")
         logging.getLogger("nncf").setLevel(logging.ERROR)  # `nncf.set_log_level` sets the handlers of others, too
-        samples = [[tensor.numpy() for tensor in in_order(tokens)] for tokens in self.backend.calibration]
+        samples = [[tensor.numpy() for tensor in in_order(tokens)] for tokens in self.calibration]
         with contextlib.redirect_stdout(sys.stderr):
             return nncf.quantize(converted, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER)
-
-
-class OpenvinoBackend:
-    """
-    OpenVINO in place of PyTorch for both towers of a dual encoder, on the CPU.
-
-    Args:
-        model (`PreTrainedModel`):
-            The dual encoder.
-        dtype (`str`):
-            The precision: `"float32"`, `"bfloat16"` or `"int8"`. On a processor without instructions for bfloat16,
-            that is computed in float32.
-        is_required (`bool`):
-            Whether OpenVINO computes from the first text or image on, and raises an error if it cannot. Otherwise
-            PyTorch starts, and keeps what OpenVINO cannot compute.
-        calibration (`list[dict[str, torch.Tensor]]`, *optional*):
-            For int8: see [`make_calibration`].
-        cache_dir (`Path`, *optional*):
-            Where converted towers are kept. Default: `assets/lotlip/openvino` in the cache of the Hub.
-
-    Raises:
-        `ValueError`: if the model cannot be computed.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        dtype: str,
-        is_required: bool,
-        calibration: list[dict[str, torch.Tensor]] | None = None,
-        cache_dir: Path | None = None,
-    ):
-        if (obstacle := find_obstacle(model)) is not None:
-            raise ConversionError(
-                f"OpenVINO cannot compute this {type(model).__name__}: {obstacle}. Use `--backend torch`."
-            )
-        self.model, self.dtype, self.is_required, self.calibration = model, dtype, is_required, calibration
-        self.cache_dir = Path(HF_ASSETS_CACHE, "lotlip", "openvino") if cache_dir is None else cache_dir
-        self.towers = {}
-
-    def __reduce__(self) -> tuple:
-        return type(None), ()  # a copy of the model computes with PyTorch
-
-    def tower(self, kind: str, compute: Callable) -> OpenvinoTower:
-        """The tower `kind`, which PyTorch computes by `compute`."""
-        if kind not in self.towers:
-            self.towers[kind] = OpenvinoTower(self, kind, compute)
-        return self.towers[kind]
 
     @cached_property
     def key(self) -> str:

@@ -136,6 +136,7 @@ def model_settings(model: PreTrainedModel, processor: ProcessorMixin) -> dict[st
         "weights": hash_weights(model),
         "processor": hash_processor(processor),
         "dtype": dtype_name(model),
+        "backend": "torch" if getattr(model, "embedding_backend", None) is None else "openvino",
         "truncate_dim": get_truncate_dim(model),
         "revision": getattr(model.config, "_commit_hash", None) if has_code else None,
     }

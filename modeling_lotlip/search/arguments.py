@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..arguments import DTYPES, argument, refuse_given
-from ..embedding.arguments import DEFAULT_MODEL, KINDS, DecodingArguments, ModelArguments
+from ..embedding.arguments import BACKENDS, DEFAULT_MODEL, KINDS, DecodingArguments, ModelArguments
 from ..network import is_loopback
 from ..sub_captions import SPLITTERS
 from .filters import Filter
@@ -32,6 +32,12 @@ class SearchModelArguments(ModelArguments):
         "The precision of the computation. int8 is for a CPU, by OpenVINO: texts in 8 bits, images in bfloat16. "
         "Default: in --embeddings_dir that of the embeddings; else float32.",
         choices=(*DTYPES, "int8"),
+    )
+    backend: str | None = argument(
+        None,
+        "What computes embeddings: PyTorch, or OpenVINO, which is faster on a CPU. Default: in --embeddings_dir "
+        "that of the embeddings; else PyTorch.",
+        choices=BACKENDS,
     )
 
 

@@ -71,6 +71,7 @@ def open_table(folder: Path | None, arguments: SearchModelArguments) -> Embeddin
     if name is None:
         raise ValueError(f"`--embeddings_dir {folder}` does not say which model made it: name that by --model.")
     arguments.model_name_or_path, arguments.dtype = name, arguments.dtype or noted.get("dtype", "float32")
+    arguments.backend = arguments.backend or noted.get("backend", "torch")
     arguments.truncate_dim = arguments.truncate_dim or noted.get("truncate_dim")
     arguments.max_length = arguments.max_length or noted.get("max_length")
     return table

@@ -1,4 +1,4 @@
-"""Embedding by OpenVINO: the numbers of PyTorch, the cache, what cannot be computed, and how it is chosen."""
+"""Embedding by OpenVINO: the numbers of PyTorch, the cache, and what cannot be computed."""
 
 import copy
 import ctypes
@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from modeling_lotlip.embedding import models, openvino
-from modeling_lotlip.embedding.arguments import InferenceArguments, LoadingArguments
+from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_images, embed_texts, tokenize
-from modeling_lotlip.embedding.features import prepare_images
+from modeling_lotlip.embedding.features import image_features, prepare_images
 from modeling_lotlip.embedding.models import dtype_name, load_model
+from modeling_lotlip.embedding.table import EmbeddingTable, model_settings
+from modeling_lotlip.search.arguments import SearchModelArguments
+from modeling_lotlip.search.update import open_table
 from tests.conftest import WORDS
 from tests.helpers.dual_encoders import IMAGES
 
@@ -50,7 +53,7 @@ def test_equals_torch(name, kind, family_folders):
     for number in (2, 7, 1, 3):
         embeds = embed(model, processor, kind, number)
         calls.append((embeds - embed(plain, processor, kind, number)).abs().max().item())
-    assert model.embedding_backend.towers[kind].compiled
+    assert model.embedding_backend.towers.keys() == {kind}
     assert max(calls) <= 1e-6
 
 
@@ -61,7 +64,8 @@ def test_bfloat16(family_folders):
     for kind in ("text", "image"):
         embed(model, processor, kind, 2)
         cosines = (embed(model, processor, kind, 7) * embed(plain, processor, kind, 7)).sum(dim=-1)
-        assert cosines.min() > 0.999 and model.embedding_backend.towers[kind].compiled
+        assert cosines.min() > 0.999
+    assert model.embedding_backend.towers.keys() == {"text", "image"}
 
 
 def test_cache_is_used_again(family_folders, cache, monkeypatch):
@@ -69,7 +73,7 @@ def test_cache_is_used_again(family_folders, cache, monkeypatch):
     first = embed(model, processor, "text", 7)
     (tower,) = cache.glob("*/tower.xml")
     stamp = tower.stat().st_mtime_ns
-    monkeypatch.delattr(openvino.OpenvinoTower, "convert")
+    monkeypatch.delattr(openvino.OpenvinoBackend, "convert")
     model, _ = load(family_folders("lotlip"), backend="openvino")
     torch.testing.assert_close(embed(model, processor, "text", 7), first, rtol=0, atol=0)
     assert tower.stat().st_mtime_ns == stamp
@@ -79,40 +83,24 @@ def test_cache_is_used_again(family_folders, cache, monkeypatch):
 
 
 SCRIPT = """
-import os, sys, pathlib
+import sys
 from modeling_lotlip.embedding import models, openvino
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_texts, tokenize
 import lancedb  # which warns of forks
 openvino.HF_ASSETS_CACHE = sys.argv[2]
-{preparation}
 model, processor = models.load_model(sys.argv[1], InferenceArguments(device="cpu", backend="openvino"))
 embed_texts(model, tokenize(processor, ["a red boat"]))
-"""
-KILL = """
-def save_model(model, path, **options):
-    pathlib.Path(path).write_text("half")
-    os._exit(9)
-openvino.import_silently("openvino").save_model = save_model
+import openvino_telemetry
+print(openvino_telemetry.Telemetry().consent)
 """
 
 
-def run_script(folder, cache, preparation="", end=""):
-    script = SCRIPT.format(preparation=preparation) + end
-    command = [sys.executable, "-c", script, folder, cache.parents[1]]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_killed_conversion(family_folders, cache):
-    """Nothing half is left that is taken for a tower, and the next process converts, without a word to anybody."""
-    folder = family_folders("lotlip")
-    process = run_script(folder, cache, KILL)
-    assert process.returncode == 9, process.stderr
-    assert list(cache.glob("*/tower.xml")) and not list(cache.glob("*/tower.bin"))
-    process = run_script(folder, cache, end="import openvino_telemetry\nprint(openvino_telemetry.Telemetry().consent)")
+def test_nothing_is_reported_to_anybody(family_folders, cache):
+    command = [sys.executable, "-c", SCRIPT, family_folders("lotlip"), cache.parents[1]]
+    process = subprocess.run(command, capture_output=True, text=True)
     lines = [line for line in process.stderr.splitlines() if line and "Loading weights" not in line]
     assert process.stdout == "False\n" and len(lines) == 1 and lines[0].startswith("Converting the text tower")
-    assert list(cache.glob("*/tower.bin"))
 
 
 class SignalStack(ctypes.Structure):
@@ -156,81 +144,25 @@ def test_tower_of_another_model_is_refused(family_folders, cache, caplog, monkey
     model, _ = load(folder, backend="openvino")
     with pytest.raises(ValueError, match="the text tower of this LotlipModel: an embedding has a cosine of"):
         embed(model, processor, "text", 7)
-    monkeypatch.setattr(openvino, "SECONDS_OF_TORCH", 0)
-    model, _ = load(folder)
-    torch.testing.assert_close(embed(model, processor, "text", 7), embed(plain, processor, "text", 7), rtol=0, atol=0)
-    assert "Continuing with PyTorch" in caplog.text
-    caplog.clear()
-    embed(model, processor, "text", 3)
-    assert caplog.text == ""
 
 
-def test_unconvertible_tower(family_folders, caplog, monkeypatch):
-    """An error where OpenVINO is asked for; else PyTorch computes, and it is said once."""
-    folder = family_folders("align")
-    plain, processor = load(folder, backend="torch")
-    model, _ = load(folder, backend="openvino")
-    with pytest.raises(ValueError, match="cannot compute the image tower of this AlignModel.*`--backend torch`"):
-        embed(model, processor, "image", 3)
-    caplog.clear()
-    monkeypatch.setattr(openvino, "SECONDS_OF_TORCH", 0)
-    model, _ = load(folder)
-    for number in (3, 2):
-        expected = embed(plain, processor, "image", number)
-        torch.testing.assert_close(embed(model, processor, "image", number), expected, rtol=0, atol=0)
-    assert caplog.text.count("Continuing with PyTorch") == 1
-
-
-def test_patches_of_several_numbers(family_folders):
-    model, processor = load(family_folders("siglip2"), backend="openvino")
-    with pytest.raises(ValueError, match="patches of each image's own number"):
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [("align", "the image tower of this AlignModel"), ("siglip2", "patches of each image's own number")],
+)
+def test_a_tower_that_cannot_be_converted_is_refused(family_folders, name, cause):
+    model, processor = load(family_folders(name), backend="openvino")
+    with pytest.raises(ValueError, match=f"{cause}.*Use `--backend torch`"):
         embed(model, processor, "image", 3)
 
 
-def test_auto_begins_with_torch(family_folders, cache, caplog, monkeypatch):
-    """OpenVINO takes over after so many seconds of computing; where nothing can be written PyTorch continues."""
-    folder = family_folders("lotlip")
-    model, processor = load(folder)
-    embed(model, processor, "text", 7)
-    tower = model.embedding_backend.towers["text"]
-    assert not tower.compiled and tower.seconds > 0 and not cache.exists()
-    tower.seconds = openvino.SECONDS_OF_TORCH
-    embed(model, processor, "text", 7)
-    assert tower.compiled
-
-    monkeypatch.setattr(openvino, "HF_ASSETS_CACHE", folder / "config.json")
-    monkeypatch.setattr(openvino, "SECONDS_OF_TORCH", 0)
-    model, _ = load(folder)
-    embed(model, processor, "text", 7)
-    assert model.embedding_backend.towers["text"].is_refused
-    assert "config.json/lotlip/openvino`, where towers converted for OpenVINO are kept, cannot be" in caplog.text
-
-
-def test_gradients_and_other_sizes_by_torch(family_folders):
+def test_gradients_and_copies_by_torch(family_folders):
     model, processor = load(family_folders("lotlip"), backend="openvino")
-    images = prepare_images(processor, IMAGES[:2])
-    embed_images(model, images)
-    tower = model.embedding_backend.towers["image"]
-    tower.compiled = "would fail"
-    assert tower(images).requires_grad
-    with pytest.raises(ValueError, match=r"size \(48\*48\) doesn't match model"), torch.no_grad():
-        tower({"pixel_values": torch.randn(2, 3, 48, 48)})  # as the model says it
-
-
-def test_copies_compute_by_torch(family_folders):
-    model, processor = load(family_folders("lotlip"), backend="openvino")
+    assert image_features(model, prepare_images(processor, IMAGES[:2])).requires_grad
     embeds = embed(model, processor, "text", 7)
     copied = copy.deepcopy(model)
     assert copied.embedding_backend is None
     torch.testing.assert_close(embed(copied, processor, "text", 7), embeds, rtol=0, atol=1e-6)
-
-
-def test_only_where_it_is_asked_for(family_folders):
-    folder = family_folders("lotlip")
-    assert load(folder, backend="torch")[0].embedding_backend is None
-    assert load(folder, dtype="float16")[0].embedding_backend is None
-    assert not hasattr(load_model(str(folder), LoadingArguments(device="cpu"))[0], "embedding_backend")
-    assert not load(folder)[0].embedding_backend.is_required
 
 
 def test_int8_depends_on_no_other_text(family_folders, cache):
@@ -255,16 +187,25 @@ def test_int8_depends_on_no_other_text(family_folders, cache):
     torch.testing.assert_close(*images, rtol=0, atol=0.02)
 
 
+def test_a_table_is_searched_with_the_backend_that_made_it(family_folders, tmp_path):
+    model, processor = load(family_folders("lotlip"), backend="openvino")
+    notes = {"model_name_or_path": str(family_folders("lotlip"))}
+    table = EmbeddingTable.create(tmp_path / "table", 32, model_settings(model, processor), notes)
+    with pytest.raises(ValueError, match="backend = 'openvino', this run has 'torch'"):
+        table.check_model(*load(family_folders("lotlip")))
+    arguments = SearchModelArguments()
+    open_table(tmp_path / "table", arguments)
+    assert arguments.backend == "openvino" and open_table(None, arguments := SearchModelArguments()) is None
+    assert arguments.backend == "torch"
+
+
 def test_excluded_pairs_and_a_missing_package(family_folders, monkeypatch):
-    with pytest.raises(ValueError, match="`--dtype float16` is not for `--backend openvino`"):
+    with pytest.raises(ValueError, match="--dtype float16 is not for --backend openvino"):
         load(family_folders("lotlip"), backend="openvino", dtype="float16")
-    with pytest.raises(ValueError, match="`--dtype int8` is not for `--backend torch`"):
-        load(family_folders("lotlip"), backend="torch", dtype="int8")
-    with pytest.raises(ValueError, match="--backend must be one of auto, torch, openvino, got onnx"):
-        InferenceArguments(backend="onnx")
+    assert InferenceArguments(dtype="int8").backend == "openvino"
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"needs openvino: `pip install \"lotlip\[openvino\]\"`"):
         load(family_folders("lotlip"), backend="openvino")
     with pytest.raises(ImportError, match=r"needs nncf: `pip install \"lotlip\[int8\]\"`"):
         load(family_folders("lotlip"), dtype="int8")
-    assert load(family_folders("lotlip"))[0].embedding_backend is None
+    assert not hasattr(load(family_folders("lotlip"))[0], "embedding_backend")
