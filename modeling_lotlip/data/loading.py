@@ -5,7 +5,8 @@
 import os
 import random
 import signal
-from glob import glob
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from datasets import (
@@ -15,6 +16,7 @@ from datasets import (
     Image,
     IterableDataset,
     ReadInstruction,
+    concatenate_datasets,
     interleave_datasets,
     load_dataset_builder,
     load_from_disk,
@@ -38,6 +40,8 @@ logger = logging.get_logger(__name__)
 
 # The column of the names of images in a folder
 FILE_NAME_COLUMN = "file_name"
+# The builders of files whose rows have paths of images
+TABLE_BUILDERS = ("csv", "json", "parquet")
 
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
@@ -59,8 +63,8 @@ def load_split(
             The data arguments.
         split (`str`):
             The split, such as `"train"`, or a slice of one, such as `"train[:100]"`, of the rows in their order or, if
-            `source.split_seed` is given, in a random one. If there is only one split, it is taken whatever its name
-            is, which a warning tells.
+            `source.split_seed` is given, in a random one; several with `+` between them. If there is only one split,
+            it is taken whatever its name is, which a warning tells.
         max_samples (`int`, *optional*):
             Keep only the first rows.
         with_images (`bool`, *optional*, defaults to `True`):
@@ -72,7 +76,9 @@ def load_split(
             Of the draws of sources.
 
     Returns:
-        `Dataset`, or `IterableDataset` if `source.streaming`: its rows, images in the column `source.image_column`.
+        `Dataset`, or `IterableDataset` if `source.streaming`: its rows, images in the column `source.image_column`. A
+        relative path of an image in a CSV, JSON or Parquet file is one in the folder of this file, or else, if there
+        is none, in the working directory.
 
     Raises:
         `ValueError`: if the data set, the split or the image column is not there, or the split is empty.
@@ -86,20 +92,17 @@ def load_split(
     >>> load_split(SourceArguments(), "train[:3]")["caption"][:]
     ['a photo of a red boat', 'a photo of a brown boat', 'a photo of a green boat']
     ```"""
-    # the whole split, if its rows are shuffled before the slice is taken
-    asked = split if source.split_seed is None else split.partition("[")[0]
-    if source.dataset_name is None:
-        parts = [load_scene_split(source, asked, max_samples if source.split_seed is None else None)]
-    elif is_saved_to_disk(source.dataset_name):
-        parts = [load_saved_split(source, asked)]
-    elif weights is None:
-        parts = [load_built_split(source, source.data_files, asked)]
+    if weights is not None:
+        parts = [
+            load_split(replace(source, data_files=[file]), split, None, with_images) for file in source.data_files
+        ]
+        # drawn until every row of every source has come
+        probabilities = [weight / sum(weights) for weight in weights]
+        rows = interleave_datasets(parts, probabilities, seed, stopping_strategy="all_exhausted")
     else:
-        parts = [load_built_split(source, files, asked) for files in source.data_files]
-    if source.split_seed is not None:
-        parts = [take_shuffled_slice(rows, split, source.split_seed) for rows in parts]
-    rows = parts[0] if weights is None else mix(parts, weights, seed)
-
+        is_whole = "[" not in split and "+" not in split
+        parts = [load_part(source, part, max_samples if is_whole else None, with_images) for part in split.split("+")]
+        rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
     if isinstance(rows, Dataset) and len(rows) == 0:
         raise ValueError(f"The split {split!r} is empty.")
     if with_images:
@@ -109,13 +112,42 @@ def load_split(
                 f"`--image_column {source.image_column}` is no column of split {split!r}, which has {columns}: name "
                 "one."
             )
-        if not isinstance((rows.features or {}).get(source.image_column), Image):
+        if (rows.features or {}).get(source.image_column) != Image():
             rows = rows.cast_column(source.image_column, Image())
     return rows if max_samples is None else rows.take(max_samples)
 
 
-def load_scene_split(source: SourceArguments, split: str, max_samples: int | None) -> Dataset:
-    """A split of the embedded data set, of which no more is drawn than is needed."""
+def load_part(
+    source: SourceArguments, split: str, max_samples: int | None, with_images: bool
+) -> Dataset | IterableDataset:
+    """A split, or a slice of one. Of scenes no more are drawn than `max_samples`."""
+    name, bracket, part = split.partition("[")
+    if source.dataset_name is None:
+        name, rows = load_scene_split(source, name, max_samples)
+    elif any(Path(source.dataset_name, file).is_file() for file in ("state.json", "dataset_dict.json")):
+        name, rows = load_saved_split(source, name)
+    else:
+        name, rows = load_built_split(source, source.data_files, name, with_images)
+    if source.split_seed is not None:
+        order = list(range(len(rows)))
+        random.Random(source.split_seed).shuffle(order)
+        rows = rows.select(order, keep_in_memory=True)
+    return take_slice(rows, name, name + bracket + part) if bracket else rows
+
+
+def take_slice(rows: Dataset, name: str, split: str) -> Dataset:
+    """The part of a whole split that a specification such as `"train[:90%]"` names."""
+    if isinstance(rows, IterableDataset):
+        raise ValueError(f"`--streaming` takes no slice such as {split!r}: leave out one of them.")
+    (part,) = ReadInstruction.from_spec(split).to_absolute({name: len(rows)})
+    start, stop = part.from_ or 0, len(rows) if part.to is None else part.to
+    if start >= stop:
+        raise ValueError(f"The split {split!r} is empty: there are {len(rows)} rows.")
+    return rows.select(range(start, stop))
+
+
+def load_scene_split(source: SourceArguments, split: str, max_samples: int | None) -> tuple[str, Dataset]:
+    """A split of the embedded data set."""
     if source.data_dir is not None or source.data_files is not None:
         raise ValueError(
             "`--data_dir` and `--data_files` need `--dataset_name`, the builder that reads them: `imagefolder`, "
@@ -123,53 +155,71 @@ def load_scene_split(source: SourceArguments, split: str, max_samples: int | Non
         )
     refuse_given(source, ("dataset_config_name", "streaming"), "has no effect on the drawn scenes: leave it out.")
     split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
-    name = split.partition("[")[0]
-    num_scenes = NUM_SCENES[name] if max_samples is None or split != name else min(max_samples, NUM_SCENES[name])
-    return take_slice(load_scenes(num_scenes, seed=int(name == "test")), name, split)
+    is_shuffled = max_samples is None or source.split_seed is not None
+    num_scenes = NUM_SCENES[split] if is_shuffled else min(max_samples, NUM_SCENES[split])
+    return split, load_scenes(num_scenes, seed=int(split == "test"))
 
 
-def is_saved_to_disk(name: str) -> bool:
-    """Whether a folder was written by `save_to_disk`."""
-    return any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json"))
-
-
-def load_saved_split(source: SourceArguments, split: str) -> Dataset:
+def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]:
     """A split of what `save_to_disk` has written; a single data set there goes by any name."""
-    if source.data_files is not None or source.data_dir is not None:
-        raise ValueError(
-            f"`--dataset_name {source.dataset_name}` was saved with `save_to_disk` and is all there is: leave out "
-            "`--data_files` and `--data_dir`."
-        )
     why = (
         f"has no effect on `--dataset_name {source.dataset_name}`, which was saved with `save_to_disk`: leave it out."
     )
-    refuse_given(source, ("dataset_config_name", "streaming"), why)
+    refuse_given(source, ("dataset_config_name", "data_dir", "data_files", "streaming"), why)
     rows = load_from_disk(source.dataset_name)
     if isinstance(rows, DatasetDict):
         split = resolve_split(split, list(rows), f"`--dataset_name {source.dataset_name}`")
-        rows = rows[split.partition("[")[0]]
-    return take_slice(rows, split.partition("[")[0], split)
+        rows = rows[split]
+    return split, rows
 
 
 def load_built_split(
-    source: SourceArguments, data_files: str | list[str] | None, split: str
-) -> Dataset | IterableDataset:
+    source: SourceArguments, data_files: list[str] | dict[str, list[str]] | None, split: str, with_images: bool
+) -> tuple[str, Dataset | IterableDataset]:
     """A split of a data set of the Hub, or of files that a builder of `datasets` reads."""
-    patterns = [data_files] if isinstance(data_files, str) else data_files or []
-    warn_of_unfinished(Path(name) for pattern in patterns for name in glob(pattern))
     builder, split = make_builder(source, data_files, split)
+    files = list_files(builder, split)
     if source.dataset_name == "webdataset":
-        check_shards(builder, split.partition("[")[0])
+        check_shards(files)
         builder = TolerantWebDataset(data_files=builder.config.data_files)
+    folders = sorted({os.path.dirname(file) for file in files if os.path.isfile(file)})
+    is_table = with_images and builder.info.builder_name in TABLE_BUILDERS
+    if is_table and len(folders) > 1:  # each has relative paths of its own
+        of_folders = ([file for file in files if os.path.dirname(file) == folder] for folder in folders)
+        source = replace(source, data_dir=None)
+        parts = [load_built_split(source, {split: part}, split, with_images)[1] for part in of_folders]
+        return split, concatenate_datasets(parts)
+    warn_of_unfinished(map(Path, files))
     try:
         if source.streaming:
-            return builder.as_streaming_dataset(split)
-        builder.download_and_prepare()
+            rows = builder.as_streaming_dataset(split)
+        else:
+            builder.download_and_prepare()
+            rows = builder.as_dataset(split)
     except (DatasetGenerationError, UnicodeDecodeError, StopIteration) as error:  # the last where a file is empty
-        cause = describe_failure(error, list_files(builder, "all"))
+        cause = describe_failure(error, files)
         raise ValueError(f"{describe_source(source, data_files)} cannot be read: {cause}") from error
-    files = [] if "[" in split else list_files(builder, split)
-    return with_file_names(builder.as_dataset(split), source, files)
+    if is_table and folders:
+        rows = join_image_paths(rows, source.image_column, folders[0])
+    return split, rows if source.streaming else with_file_names(rows, source, files)
+
+
+def join_image_paths(rows: Dataset | IterableDataset, column: str, folder: str) -> Dataset | IterableDataset:
+    """The rows of files in a folder; relative paths of images begin there if there is such a file."""
+    if rows.features is None:
+        rows = concatenate_datasets([rows])  # which finds out the types
+    if getattr(rows.features.get(column), "dtype", None) not in ("string", "large_string"):
+        return rows
+    rows = undecoded(rows, column)
+    join = partial(join_image_path, column=column, folder=folder)
+    if isinstance(rows, IterableDataset):
+        return rows.map(join).cast(rows.features)
+    return rows.map(join, load_from_cache_file=False, desc="Finding images")  # the files may have come meanwhile
+
+
+def join_image_path(row: dict, column: str, folder: str) -> dict:
+    path = os.path.join(folder, (row[column] or {"path": ""})["path"])
+    return {column: row[column] | {"path": path} if os.path.isfile(path) else row[column]}
 
 
 def with_file_names(dataset: Dataset, source: SourceArguments, files: list[str]) -> Dataset:
@@ -200,37 +250,32 @@ def find_file_names(dataset: Dataset | IterableDataset) -> str | None:
 
 
 def make_builder(
-    source: SourceArguments, data_files: str | list[str] | None, split: str
+    source: SourceArguments, data_files: list[str] | dict[str, list[str]] | None, split: str
 ) -> tuple[DatasetBuilder, str]:
     """What reads a data set of the Hub or files, and the split that it has."""
-    name = describe_source(source, data_files)
-    try:
-        builder = open_builder(source, data_files)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name} cannot be loaded: {str(error).rstrip('.')}. Check these arguments.") from error
-    if isinstance(builder, ImageFolder):
-        builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)  # `datasets` would leave out what phones write, without a word
-    splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
-    return builder, resolve_split(split, splits, name)
-
-
-def open_builder(source: SourceArguments, data_files: str | list[str] | None) -> DatasetBuilder:
-    """What reads the data; of a local folder of images its files by split, as `find_image_files` finds them."""
-    name, config_name = source.dataset_name, source.dataset_config_name
+    name, config_name, told = source.dataset_name, source.dataset_config_name, describe_source(source, data_files)
     is_folder = os.path.isdir(name)
     folder = os.path.join(name, source.data_dir or "") if is_folder else source.data_dir or "."
     is_local = data_files is None and os.path.isdir(folder)
-    if is_local and (is_folder or name == "imagefolder") and (files := find_image_files(folder)):
-        return load_dataset_builder("imagefolder", config_name, data_files=files)
-    builder = load_dataset_builder(name, config_name, data_dir=source.data_dir, data_files=data_files)
-    if is_local and (is_folder or source.data_dir is not None):
+    files = find_image_files(folder) if is_local and (is_folder or name == "imagefolder") else None
+    try:
+        if files:
+            builder = load_dataset_builder("imagefolder", config_name, data_files=files)
+        else:
+            builder = load_dataset_builder(name, config_name, data_dir=source.data_dir, data_files=data_files)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{told} cannot be loaded: {str(error).rstrip('.')}. Check these arguments.") from error
+    if isinstance(builder, ImageFolder):
+        builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)  # `datasets` would leave out what phones write, without a word
+    if not files and is_local and (is_folder or source.data_dir is not None):
         warn_of_files_without_split(builder, folder)
-    return builder
+    splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
+    return builder, resolve_split(split, splits, told)
 
 
 def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
     """Says which files of a folder are in none of the splits that `datasets` finds in their names."""
-    used = {os.path.realpath(str(file)) for files in (builder.config.data_files or {}).values() for file in files}
+    used = set(map(os.path.realpath, list_files(builder, "all")))
     endings = {os.path.splitext(file)[1] for file in used}
     there = [os.path.join(folder, name) for name in scan_folder(folder).files if os.path.splitext(name)[1] in endings]
     unused = [file for file in there if os.path.realpath(file) not in used]
@@ -243,24 +288,24 @@ def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
 
 
 def list_files(builder: DatasetBuilder, split: str) -> list[str]:
-    """The files of a split, of which a slice has all."""
-    files, name = builder.config.data_files or {}, split.partition("[")[0]
-    names = list(files) if name == "all" else name.split("+")
-    return [str(file) for name in names for file in files.get(name, [])]
+    """The files of a split, or of all."""
+    files = builder.config.data_files or {}
+    return [str(file) for name in (files if split == "all" else [split]) for file in files.get(name, [])]
 
 
 def list_data_files(source: SourceArguments, split: str) -> set[str]:
-    """The files of a split; its name with that of the data set, where these have none that are known."""
-    builder, split = make_builder(source, source.data_files, split)
-    return set(list_files(builder, split)) or {f"{describe_source(source, source.data_files)} {split}"}
+    """The files of splits; their name with that of the data set, where these have none that are known."""
+    parts = (make_builder(source, source.data_files, part.partition("[")[0]) for part in split.split("+"))
+    files = {file for builder, name in parts for file in list_files(builder, name)}
+    return files or {f"{describe_source(source, source.data_files)} {split}"}
 
 
-def describe_source(source: SourceArguments, data_files: str | list[str] | None) -> str:
+def describe_source(source: SourceArguments, data_files: list[str] | dict[str, list[str]] | None) -> str:
     """The arguments that name a data set, as they are typed."""
+    data_files = sum(data_files.values(), []) if isinstance(data_files, dict) else data_files
     given = {"dataset_name": source.dataset_name, "dataset_config_name": source.dataset_config_name}
-    given |= {"data_dir": source.data_dir, "data_files": data_files}
-    values = {name: value if isinstance(value, list) else [value] for name, value in given.items() if value}
-    return f"`{' '.join(f'--{name} ' + ' '.join(map(str, value)) for name, value in values.items())}`"
+    given |= {"data_dir": source.data_dir, "data_files": data_files and " ".join(data_files)}
+    return f"`{' '.join(f'--{name} {value}' for name, value in given.items() if value)}`"
 
 
 def resolve_split(split: str, splits: list[str], name: str) -> str:
@@ -270,22 +315,18 @@ def resolve_split(split: str, splits: list[str], name: str) -> str:
     Raises:
         `ValueError`: if there are several others.
     """
-    asked, bracket, part = split.partition("[")
-    if not splits or asked in (*splits, "all") or "+" in split:
+    if not splits or split in (*splits, "all"):
         return split
     if len(splits) > 1:
-        raise ValueError(f"{name} has no split {asked!r} but {', '.join(map(repr, splits))}: name one of these.")
-    logger.warning_once(f"{name} has no split {asked!r}: its only one, {splits[0]!r}, is taken.")
-    return splits[0] + bracket + part
+        raise ValueError(f"{name} has no split {split!r} but {', '.join(map(repr, splits))}: name one of these.")
+    logger.warning_once(f"{name} has no split {split!r}: its only one, {splits[0]!r}, is taken.")
+    return splits[0]
 
 
-def check_shards(builder: DatasetBuilder, split: str) -> None:
-    """
-    Raises:
-        `ValueError`: if local shards of a split were cut off, of which `datasets` would read what there is.
-    """
-    shards = [str(file) for file in builder.config.data_files.get(split, []) if str(file).endswith(".tar")]
-    cut_off = [shard for shard in shards if os.path.isfile(shard) and not ends_as_a_tar(shard)]
+def check_shards(files: list[str]) -> None:
+    """Raises a `ValueError` if local shards were cut off, of which `datasets` would read what there is."""
+    shards = [file for file in files if file.endswith(".tar")]
+    cut_off = [file for file in shards if os.path.isfile(file) and not ends_as_a_tar(file)]
     if cut_off:
         raise ValueError(
             f"{len(cut_off)} of {len(shards)} shards lack the end of a tar file, such as {cut_off[0]}: they were cut "
@@ -299,12 +340,6 @@ def ends_as_a_tar(path: str) -> bool:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1024))
         return size >= 1024 and not any(file.read())
-
-
-def mix(sources: list[Dataset] | list[IterableDataset], weights: list[float], seed: int) -> Dataset | IterableDataset:
-    """Rows of several sources, drawn in proportion to their weights until every row of every source has come."""
-    probabilities = [weight / sum(weights) for weight in weights]
-    return interleave_datasets(sources, probabilities, seed, stopping_strategy="all_exhausted")
 
 
 def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> str:
@@ -332,40 +367,11 @@ def get_columns(dataset: Dataset | IterableDataset) -> list[str]:
 
 
 def read_first_row(dataset: Dataset | IterableDataset) -> dict:
-    """
-    The first row.
-
-    Raises:
-        `ValueError`: if there is none.
-    """
+    """The first row. Raises a `ValueError` if there is none."""
     row = next(iter(dataset), None)
     if row is None:
         raise ValueError("The data set has no rows: name other data or another split.")
     return row
-
-
-def take_slice(dataset: Dataset, name: str, split: str) -> Dataset:
-    """The part of a whole split that a specification such as `"train[:90%]"` names."""
-    (part,) = ReadInstruction.from_spec(split).to_absolute({name: len(dataset)})
-    start, stop = part.from_ or 0, len(dataset) if part.to is None else part.to
-    if start >= stop:
-        raise ValueError(f"The split {split!r} is empty: there are {len(dataset)} rows.")
-    return dataset if (start, stop) == (0, len(dataset)) else dataset.select(range(start, stop))
-
-
-def take_shuffled_slice(dataset: Dataset, split: str, seed: int) -> Dataset:
-    """
-    The part that a specification such as `"train[:90%]"` names of a whole split whose rows are shuffled. The parts of
-    one seed fit together: `"train[90%:]"` has the other rows.
-
-    Raises:
-        `ValueError`: if it names parts of several splits.
-    """
-    if "+" in split:
-        raise ValueError(f"`--split_seed {seed}` is for a slice of one split, not for {split!r}: leave it out.")
-    order = list(range(len(dataset)))
-    random.Random(seed).shuffle(order)
-    return take_slice(dataset.select(order, keep_in_memory=True), split.partition("[")[0], split)
 
 
 def split_by_process(

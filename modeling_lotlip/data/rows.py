@@ -87,21 +87,20 @@ def read_key(row: dict, column: str) -> str | None:
 def find_key(row: dict, source: SourceArguments, key_column: str | None = None) -> str | None:
     """
     The key of an image without its file being read: what `key_column` holds; without one the `__key__` of a shard, or
-    the path of the file in the folder of the data, so that this may be moved. None where the SHA-256 of the file is
-    the key.
+    the path of the file in the folder of the data, or of the rows' file, so that this may be moved. None where the
+    SHA-256 of the file is the key.
     """
     if key_column is not None:
         return None if key_column == source.image_column else read_key(row, key_column)
     if row.get("__key__") is not None:
         return row["__key__"]
     path = (row[source.image_column] or {}).get("path")
-    return None if path is None else shorten_path(path, source.data_dir or source.dataset_name)
-
-
-def shorten_path(path: str, folder: str | None) -> str:
-    """A path relative to a folder if it lies in there, as it is otherwise."""
-    bases = [] if folder is None else [os.path.abspath(folder), os.path.realpath(folder)]
-    return next((os.path.relpath(path, base) for base in bases if path.startswith(base + os.sep)), path)
+    folders = [
+        source.data_dir or source.dataset_name,
+        *(os.path.dirname(file) or "." for file in source.data_files or []),
+    ]
+    bases = [base for folder in folders if folder for base in (os.path.abspath(folder), os.path.realpath(folder))]
+    return next((os.path.relpath(path, base) for base in bases if path and path.startswith(base + os.sep)), path)
 
 
 def read_url(row: dict) -> str | None:

@@ -51,6 +51,8 @@ def test_keys_without_reading_the_file(tmp_path):
     assert find_key({"image": image, "__key__": "007"}, source, "image") is None  # the SHA-256 of the file
     folder = SourceArguments(str(tmp_path / "photos"))
     assert find_key({"image": image}, folder) == "a/b.png"
+    rows = SourceArguments("json", data_files=[str(tmp_path / "photos" / "rows.json")])
+    assert find_key({"image": image}, rows) == "a/b.png"
     # the folder may be named by a link to it
     (tmp_path / "photos").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "photos")
