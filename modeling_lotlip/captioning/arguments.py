@@ -1,24 +1,38 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments of captioners, of the rules for what they write, and of the report on it."""
+"""The arguments of captioners, of the rules for what they write, and of the filter."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..arguments import DTYPES, Arguments, argument
-from ..sub_captions import SPLITTERS
-from .captioner import CAPTIONERS
-from .rules import RULES, read_rules
+from .rules import RULES
 
 
-SIMILARITY_RULE = "image_text_similarity"
+# The paper's captioners, by name: models of transformers
+CAPTIONERS = {
+    "instructblip": "Salesforce/instructblip-vicuna-7b",
+    "llava": "llava-hf/llava-1.5-7b-hf",
+    "llava-next": "llava-hf/llava-v1.6-mistral-7b-hf",
+    "sharegpt4v": "Lin-Chen/ShareGPT4V-7B",
+}
 
 
 @dataclass
-class GenerationArguments(Arguments):
-    """How captions are generated: greedily by default."""
+class CaptionerArguments(Arguments):
+    """
+    How captioners run and generate: on this machine, or behind a server.
 
-    _argument_group_name = "generation"
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.captioning.arguments import CaptionerArguments
+
+    >>> CaptionerArguments(temperature=0.7).num_beams
+    1
+    ```"""
+
+    _argument_group_name = "captioners"
 
     seed: int = argument(0, "Of the draws of prompts, and of sampling.", compared_on_resume=True)
     max_new_tokens: int = argument(512, "The most tokens of a caption.", least=1, compared_on_resume=True)
@@ -35,34 +49,15 @@ class GenerationArguments(Arguments):
         compared_on_resume=True,
     )
     repetition_penalty: float | None = argument(None, "Above 1 against repetition.", compared_on_resume=True)
-
-
-@dataclass
-class LocalArguments(Arguments):
-    """Captioners that run on this machine."""
-
-    _argument_group_name = "models that run here"
-
     batch_size: int = argument(8, "Images in a batch, for each process.", least=1)
     dtype: str | None = argument(
         None,
         "The precision of the computation. Default: bfloat16, on a CPU float32.",
         choices=tuple(DTYPES),
+        compared_on_resume=True,
     )
     device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.dtype = DTYPES.get(self.dtype)
-
-
-@dataclass
-class EndpointArguments(Arguments):
-    """Captioners behind a server."""
-
-    _argument_group_name = "models behind a server"
-
     endpoint: str | None = argument(
         None, "The URL of an OpenAI-compatible server, up to /v1; its key is read from OPENAI_API_KEY."
     )
@@ -79,23 +74,9 @@ class EndpointArguments(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
+        self.dtype = DTYPES.get(self.dtype)
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
             raise ValueError(f"--endpoint {self.endpoint} must begin with http:// or https://.")
-
-
-@dataclass
-class CaptionerArguments(EndpointArguments, LocalArguments, GenerationArguments):
-    """
-    How captioners run and generate.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.captioning.arguments import CaptionerArguments
-
-    >>> CaptionerArguments(temperature=0.7).num_beams
-    1
-    ```"""
 
 
 @dataclass
@@ -103,25 +84,18 @@ class RuleArguments(Arguments):
     """The rules that captions go through."""
 
     _argument_group_name = "rules"
-    _argument_group_description = "\n".join(
-        (f"{name}={rule.number}: " if rule.number else f"{name}: ") + rule.help.format(rule.number)
-        for name, rule in RULES.items()
+    _argument_group_description = "\n".join(f"{name}: {help}" for name, help in RULES.items())
+
+    without_rules: list[str] = argument(
+        [], "Rules that do not apply, of those above, or `all`.", choices=(*RULES, "all"), compared_on_resume=True
     )
+    min_words: int = argument(5, "Of the rule `too_short`.", least=1, compared_on_resume=True)
+    max_words: int = argument(500, "Of the rule `too_long`.", least=1, compared_on_resume=True)
 
-    rules: list[str] = argument(
-        ["all"],
-        "The rules that apply, with other numbers than their own; `all` are all that are not named, `none` none.",
-        metavar="NAME[=NUMBER]",
-    )
-    without_rule: list[str] = argument([], "Rules that do not apply, of those above.", metavar="NAME")
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.read()
-
-    def read(self) -> dict[str, int | None]:
-        """The rules with their numbers: see [`read_rules`]."""
-        return read_rules(self.rules, self.without_rule)
+    @property
+    def rules(self) -> list[str]:
+        """The names of the rules that apply."""
+        return [name for name in RULES if not {name, "all"} & {*self.without_rules}]
 
 
 @dataclass
@@ -171,7 +145,7 @@ class SimilarityArguments(Arguments):
 
     _argument_group_name = "images and captions"
 
-    dual_encoder: str | None = argument(None, "The model that compares captions with their images, for the report.")
+    dual_encoder: str | None = argument(None, "The model that compares captions with their images.")
     key_column: str | None = argument(
         None,
         "The column of the images' keys. The image column itself: the SHA-256 of the image file. Default: the name of "
@@ -179,16 +153,10 @@ class SimilarityArguments(Arguments):
         requires="dual_encoder",
     )
     min_image_text_similarity: float | None = argument(
-        None, f"Reject captions of less similarity, by the rule `{SIMILARITY_RULE}`.", requires="dual_encoder"
+        None, "Reject captions of less similarity, by the rule `image_text_similarity`.", requires="dual_encoder"
     )
     reject_unmeasured: bool = argument(
         False,
         "Reject captions whose image is not among those that were read, or cannot be read.",
         requires="min_image_text_similarity",
-    )
-    sub_caption_splitter: str = argument(
-        "paper",
-        "Where captions are split for the model: see `lotlip evaluate`.",
-        choices=tuple(SPLITTERS),
-        requires="dual_encoder",
     )

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import httpx
-from openai import APIError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
+from openai import APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 from PIL import Image
 
 from ..data.images import UnreadableImageError
@@ -53,10 +53,9 @@ def make_data_url(file: ImageFile, max_size: int | None) -> str:
     with Image.open(io.BytesIO(content)) as original:
         kind = SENT_FORMATS.get(original.format)
         is_plain = original.mode in ("L", "RGB") and original.getexif().get(ORIENTATION, 1) == 1
-    is_small = max_size is None or max(image.size) <= max_size
-    if kind is None or not is_plain or not is_small:
-        if not is_small:
-            image.thumbnail((max_size, max_size))
+    max_size = max_size or max(image.size)
+    if kind is None or not is_plain or max(image.size) > max_size:
+        image.thumbnail((max_size, max_size))
         kind, buffer = "image/jpeg", io.BytesIO()
         image.save(buffer, "JPEG", quality=JPEG_QUALITY)
         content = buffer.getvalue()
@@ -74,8 +73,8 @@ def list_request_options(arguments: CaptionerArguments) -> dict:
 
 class EndpointCaptioner:
     """
-    A model behind a server: a [`Captioner`]. The client retries what may pass (timeouts, broken connections, 408, 409,
-    429 and 5xx) after growing waits, or after that which `Retry-After` asks for.
+    A model behind a server. The client retries what may pass (timeouts, broken connections, 408, 409, 429 and 5xx)
+    after growing waits, or after that which `Retry-After` asks for.
 
     Args:
         name (`str`):
@@ -94,9 +93,21 @@ class EndpointCaptioner:
         self.num_failures_in_a_row = 0
 
     def answer(self, files: Iterator[ImageFile], is_stopped: Callable[[], bool]) -> Iterator[tuple[ImageFile, Answer]]:
-        """Captions images, `concurrency` at a time, in the order of the answers: see [`Captioner`]."""
+        """
+        Captions images, each with its prompt, `concurrency` at a time, in the order of the answers. When `is_stopped`
+        the requests that have no answer are given up.
+
+        Raises:
+            `ValueError`: if the server would refuse every request, or has failed too often.
+        """
         loop = asyncio.new_event_loop()
-        client = self.make_client()
+        client = AsyncOpenAI(
+            base_url=self.arguments.endpoint,
+            api_key=os.environ.get(API_KEY_VARIABLE) or "none",  # servers of one's own ask for none
+            timeout=self.arguments.timeout,
+            max_retries=self.arguments.max_retries,
+            http_client=HttpClient(),
+        )
         pending = set()
         files = prefetch(files, depth=self.arguments.concurrency)
         try:
@@ -116,23 +127,8 @@ class EndpointCaptioner:
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
 
-    def make_client(self) -> AsyncOpenAI:
-        """A client of the server, with the key of the environment."""
-        return AsyncOpenAI(
-            base_url=self.arguments.endpoint,
-            api_key=os.environ.get(API_KEY_VARIABLE) or "none",  # servers of one's own ask for none
-            timeout=self.arguments.timeout,
-            max_retries=self.arguments.max_retries,
-            http_client=HttpClient(),
-        )
-
     async def ask(self, client: AsyncOpenAI, file: ImageFile) -> tuple[ImageFile, Answer]:
-        """
-        The answer for an image.
-
-        Raises:
-            `ValueError`: if the server would refuse every request, or has failed too often.
-        """
+        """The answer for an image; see [`answer`] for the errors."""
         try:
             url = await asyncio.to_thread(make_data_url, file, self.arguments.max_image_size)
         except UnreadableImageError as error:
@@ -150,23 +146,15 @@ class EndpointCaptioner:
                     "usually ends in /v1; the name is that of the model at the server; its key is read from "
                     f"{API_KEY_VARIABLE}."
                 ) from error
-            answer = Answer(None, error=f"the server failed: {describe(error)}")
-        self.count_failures(answer)
-        return file, answer
-
-    def count_failures(self, answer: Answer) -> None:
-        """
-        Counts failures in a row.
-
-        Raises:
-            `ValueError`: if there are too many.
-        """
+            cause = f" ({error.__cause__})" if isinstance(error, OpenAIError) and error.__cause__ else ""
+            answer = Answer(None, error=" ".join(f"the server failed: {error}{cause}".split()))
         self.num_failures_in_a_row = 0 if answer.error is None else self.num_failures_in_a_row + 1
         if self.num_failures_in_a_row == MAX_FAILURES_IN_A_ROW:
             raise ValueError(
                 f"`--endpoint {self.arguments.endpoint}` has failed {MAX_FAILURES_IN_A_ROW} times in a row, last: "
                 f"{answer.error}. Start again with `--retry_failed` when it answers."
             )
+        return file, answer
 
 
 async def give_up(client: AsyncOpenAI, pending: set[asyncio.Task]) -> None:
@@ -193,12 +181,5 @@ def read_completion(completion: object) -> Answer:
         raise ValueError("the answer was filtered (finish_reason content_filter)")
     if not isinstance(text, str):
         raise ValueError(f"the answer has no text (finish_reason {reason}): {text!r:.200}")
-    usage = getattr(completion, "usage", None)
-    number = getattr(usage, "completion_tokens", None)
+    number = getattr(getattr(completion, "usage", None), "completion_tokens", None)
     return Answer(text.strip(), number if isinstance(number, int) else None, is_cut_off=reason == "length")
-
-
-def describe(error: Exception) -> str:
-    """An error and what is behind it, in one line."""
-    cause = f" ({error.__cause__})" if isinstance(error, APIError) and error.__cause__ else ""
-    return " ".join(f"{error}{cause}".split())

@@ -32,6 +32,10 @@ LLAVA_NAMES = {
 VISION_PREFIX = "model.vision_tower."
 COMPUTED = (".rotary_emb.inv_freq", ".position_ids")
 SELECT_STRATEGIES = {"patch": "default", "cls_patch": "full"}
+CHAT_TEMPLATE = (
+    "{% for message in messages %}USER: {% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %} ASSISTANT:{% endfor %}"
+)
 
 
 def is_original_llava(config: dict) -> bool:
@@ -44,13 +48,14 @@ def make_config(original: dict, vision_config: CLIPVisionConfig) -> LlavaConfig:
     architectures = original.get("architectures", [])
     if not all("Llama" in architecture for architecture in architectures):
         raise ValueError(f"The model's config.json has architectures = {architectures}; supported are those of Llama.")
-    expected = {"mm_projector_type": ("mlp2x_gelu",), "mm_use_im_start_end": (False,)}
-    expected["mm_vision_select_feature"] = tuple(SELECT_STRATEGIES)
-    defaults = {"mm_projector_type": "linear", "mm_use_im_start_end": False, "mm_vision_select_feature": "patch"}
-    settings = {name: original.get(name, default) for name, default in defaults.items()}
-    for name, value in settings.items():
-        if value not in expected[name]:
-            raise ValueError(f"The model's config.json has {name} = {value!r}; supported is {expected[name]}.")
+    select_feature = original.get("mm_vision_select_feature", "patch")
+    for name, value, supported in (
+        ("mm_projector_type", original.get("mm_projector_type", "linear"), ("mlp2x_gelu",)),
+        ("mm_use_im_start_end", original.get("mm_use_im_start_end", False), (False,)),
+        ("mm_vision_select_feature", select_feature, tuple(SELECT_STRATEGIES)),
+    ):
+        if value not in supported:
+            raise ValueError(f"The model's config.json has {name} = {value!r}; supported is {supported}.")
     known = {"rope_theta", *LlamaConfig().to_dict()} | ({"rope_scaling"} if original.get("rope_scaling") else set())
     left_out = {"model_type", "architectures", "transformers_version", "torch_dtype", "dtype"}
     text = {name: value for name, value in original.items() if name in known - left_out}
@@ -58,7 +63,7 @@ def make_config(original: dict, vision_config: CLIPVisionConfig) -> LlavaConfig:
         vision_config=vision_config,
         text_config=LlamaConfig(**text),
         vision_feature_layer=original["mm_vision_select_layer"],
-        vision_feature_select_strategy=SELECT_STRATEGIES[settings["mm_vision_select_feature"]],
+        vision_feature_select_strategy=SELECT_STRATEGIES[select_feature],
         image_seq_length=(vision_config.image_size // vision_config.patch_size) ** 2,
         tie_word_embeddings=original.get("tie_word_embeddings", False),
     )
@@ -68,18 +73,9 @@ def load_original_llava(
     name: str, original: dict, revision: str | None = None, dtype: torch.dtype | str = "auto"
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """
-    Loads a model in the layout of the original LLaVA 1.5 code, such as `Lin-Chen/ShareGPT4V-7B`. The weights of its
+    Loads a model in the layout of the original LLaVA 1.5 code, such as `Lin-Chen/ShareGPT4V-7B`, from a folder or a
+    revision on the Hub, by its `config.json`, in the dtype of the checkpoint or another. The weights of its
     vision tower come from the checkpoint if it has them, else from the model that `mm_vision_tower` names.
-
-    Args:
-        name (`str`):
-            A folder or a Hub id.
-        original (`dict`):
-            Its `config.json`.
-        revision (`str`, *optional*):
-            Of the model on the Hub.
-        dtype (`torch.dtype`, *optional*):
-            Of the loaded model; by default that of the checkpoint.
 
     Raises:
         `ValueError`: if the configuration has parts that transformers' LLaVA has not, or a tensor is missing, surplus
@@ -119,5 +115,6 @@ def load_original_llava(
         patch_size=config.vision_config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=1,  # [CLS]
+        chat_template=CHAT_TEMPLATE,
     )
     return model, processor

@@ -1,6 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Captioners that run here: the image-text-to-text models of transformers, and those in the original LLaVA layout."""
+"""
+Captioners that run here: the image-text-to-text models of transformers, and those in the original LLaVA layout. Its
+pipeline would not say which answers were cut off, nor batch the chats of models whose images differ in size.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -16,28 +19,20 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
-    StoppingCriteriaList,
 )
 
 from ..data.images import UnreadableImageError
 from ..data.rows import batched
 from ..embedding.batches import prefetch
 from ..embedding.models import check_device
-from .arguments import CaptionerArguments, GenerationArguments
-from .captioner import CAPTIONERS, Answer
+from .arguments import CAPTIONERS, CaptionerArguments
+from .captioner import Answer
 from .image_files import ImageFile
 from .llava import is_original_llava, load_original_llava
 
 
 logger = logging.getLogger(__name__)
 
-
-# How models without a chat template are asked.
-PROMPT_FORMS = {
-    "instructblip": "{prompt}",
-    "llava": "USER: <image>\n{prompt} ASSISTANT:",
-    "llava_next": "[INST] <image>\n{prompt} [/INST]",
-}
 PREFETCHED_BATCHES = 2
 
 
@@ -56,7 +51,7 @@ def load_model(
     Loads a captioner by Hub id or folder, with the processor that it was saved with.
 
     Raises:
-        `ValueError`: if there is none, or it is of another kind.
+        `ValueError`: if there is none, it is of another kind, or nothing says how it is asked.
     """
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
@@ -64,15 +59,21 @@ def load_model(
         if is_original_llava(config):
             return load_original_llava(name, config, revision, dtype)
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options)
-        return model, AutoProcessor.from_pretrained(name, **options)
+        processor = AutoProcessor.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"`--captioner {name}` cannot be loaded. It must be one of {', '.join(CAPTIONERS)}, or a Hub id or a "
             f"folder of an image-text-to-text model: {error}"
         ) from error
+    if not getattr(processor, "chat_template", None) and model.config.model_type != "instructblip":
+        raise ValueError(
+            f"`--captioner {name}` ({model.config.model_type}) has no chat template: save its processor with one, as "
+            "`chat_template`."
+        )
+    return model, processor
 
 
-def list_generate_options(arguments: GenerationArguments) -> dict:
+def list_generate_options(arguments: CaptionerArguments) -> dict:
     """What `generate` is called with."""
     names = ["max_new_tokens", "num_beams", "repetition_penalty"]
     names += ["temperature", "top_p"] if arguments.temperature else []
@@ -80,21 +81,9 @@ def list_generate_options(arguments: GenerationArguments) -> dict:
     return options | {"do_sample": bool(arguments.temperature)}
 
 
-def find_prompt_form(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> str | None:
-    """How a model is asked; None where its chat template says it. Raises a `ValueError` if no form is known."""
-    if getattr(processor, "chat_template", None):
-        return None
-    if model.config.model_type not in PROMPT_FORMS:
-        raise ValueError(
-            f"`--captioner {name}` ({model.config.model_type}) has no chat template: save its processor with one, as "
-            "`chat_template`."
-        )
-    return PROMPT_FORMS[model.config.model_type]
-
-
 class LocalCaptioner:
     """
-    A model of transformers that captions batches of images: a [`Captioner`].
+    A model of transformers that captions batches of images.
 
     Args:
         name (`str`):
@@ -105,7 +94,7 @@ class LocalCaptioner:
             How it runs and generates.
 
     Raises:
-        `ValueError`: if there is no such model, or it has no chat template, and none is known here.
+        `ValueError`: if there is no such model, or it has no chat template.
     """
 
     def __init__(self, name: str, revision: str | None = None, arguments: CaptionerArguments | None = None):
@@ -123,7 +112,6 @@ class LocalCaptioner:
         self.revision = getattr(model.config, "_commit_hash", None) or revision
         self.generate_options = list_generate_options(self.arguments)
         self.settings = {**self.generate_options, "dtype": dtype}
-        self.prompt_form = find_prompt_form(name, model, self.processor)
         tokenizer = self.processor.tokenizer
         self.is_encoder_decoder = getattr(model.config.get_text_config(), "is_encoder_decoder", False)
         # an answer follows its prompt; an encoder counts its positions from the first one
@@ -135,18 +123,17 @@ class LocalCaptioner:
         self.end_ids |= {model.generation_config.pad_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
 
     def answer(self, files: Iterator[ImageFile], is_stopped: Callable[[], bool]) -> Iterator[tuple[ImageFile, Answer]]:
-        """Captions images: see [`Captioner`]."""
+        """Captions images, each with its prompt, until `is_stopped`: what a batch has begun is finished."""
         for job in prefetch(self.make_jobs(files), depth=PREFETCHED_BATCHES):
             if job.inputs is None:
                 yield job.files[0], Answer(None, error=job.error)
-                continue
-            answers = self.generate(job.inputs, is_stopped)
+            else:
+                yield from zip(job.files, self.generate(job.inputs))
             if is_stopped():
                 return
-            yield from zip(job.files, answers)
 
     def make_jobs(self, files: Iterator[ImageFile]) -> Iterator[Job]:
-        """Batches of images with prompts, read and processed."""
+        """Batches of images with prompts, read and processed; an image that the processor refuses stands alone."""
         for batch in batched(files, self.arguments.batch_size):
             good, images = [], []
             for file in batch:
@@ -155,26 +142,21 @@ class LocalCaptioner:
                     good.append(file)
                 except UnreadableImageError as error:
                     yield Job([file], None, str(error))
-            if good:
-                yield from self.process(good, images)
-
-    def process(self, files: list[ImageFile], images: list[Image.Image]) -> Iterator[Job]:
-        """A batch; where the processor refuses an image, smaller ones until that image is alone."""
-        try:
-            yield Job(files, self.make_inputs([file.prompt for file in files], images))
-        except ValueError as error:
-            if len(files) == 1:
-                yield Job(files, None, f"the processor refuses it: {error}")
-                return
-            half = len(files) // 2
-            yield from self.process(files[:half], images[:half])
-            yield from self.process(files[half:], images[half:])
+            if not good:
+                continue
+            try:
+                yield Job(good, self.make_inputs([file.prompt for file in good], images))
+            except ValueError:
+                for file, image in zip(good, images):
+                    try:
+                        yield Job([file], self.make_inputs([file.prompt], [image]))
+                    except ValueError as error:
+                        yield Job([file], None, f"the processor refuses it: {error}")
 
     def make_inputs(self, prompts: list[str], images: list[Image.Image]) -> BatchFeature:
         """What the model is given of images and prompts: `input_ids` (batch, length), images in its own form."""
-        if self.prompt_form is not None:
-            texts = [self.prompt_form.format(prompt=prompt) for prompt in prompts]
-            return self.processor(images=images, text=texts, padding=True, return_tensors="pt")
+        if not getattr(self.processor, "chat_template", None):
+            return self.processor(images=images, text=prompts, padding=True, return_tensors="pt")
         conversations = [
             [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": prompt}]}]
             for image, prompt in zip(images, prompts)
@@ -189,11 +171,10 @@ class LocalCaptioner:
         )
 
     @torch.inference_mode()
-    def generate(self, inputs: BatchFeature, is_stopped: Callable[[], bool]) -> list[Answer]:
-        """The answers for one batch; those of a batch that is stopped are torn."""
+    def generate(self, inputs: BatchFeature) -> list[Answer]:
+        """The answers for one batch."""
         inputs = inputs.to(self.model.device, self.model.dtype)
-        stopping = StoppingCriteriaList([lambda ids, scores: torch.full((len(ids),), is_stopped(), device=ids.device)])
-        tokens = self.model.generate(**inputs, **self.generate_options, stopping_criteria=stopping)
+        tokens = self.model.generate(**inputs, **self.generate_options)
         if not self.is_encoder_decoder:
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
         tokenizer = self.processor.tokenizer

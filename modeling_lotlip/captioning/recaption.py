@@ -3,11 +3,12 @@
 """Captions for the images of a data set by one or several captioners; a stopped run resumes where it stopped."""
 
 import json
-import time
+import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import fields
+from pathlib import Path
 from typing import NamedTuple
 
 from accelerate import PartialState
@@ -18,15 +19,18 @@ from tqdm.auto import tqdm
 from ..data.arguments import SourceArguments, TrainSplitArguments
 from ..data.loading import get_columns, load_split
 from ..data.rows import check_columns
+from ..files import read_lines
 from ..output_folder import OutputFolder
 from ..signals import StopSignal
 from ..terminal import progress_bar
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
-from .captioner import Answer, Captioner, load_captioner
+from .captioner import Answer, load_captioner
 from .image_files import ImageFile, read_files
-from .prompts import draw_prompt, read_prompts
-from .records import Records, SeenKeys, count_records, find_captioner, open_database, summarize
+from .records import Records, open_database, summarize
 from .rules import apply_rules, keep_whole_sentences
+
+
+PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
 
 
 def recaption(
@@ -39,23 +43,8 @@ def recaption(
     tell: Callable[[str], None] = print,
 ) -> int:
     """
-    Captions the images of a data set that fall to this process, by every captioner, and writes the records.
-
-    Args:
-        source (`SourceArguments`):
-            The data set.
-        split (`TrainSplitArguments`):
-            Its split.
-        arguments (`RecaptionArguments`):
-            The captioners, the prompts and the output folder.
-        captioning (`CaptionerArguments`):
-            How the captioners run and generate.
-        rules (`RuleArguments`):
-            The rules that captions go through.
-        state (`PartialState`):
-            The processes, all of which call this function.
-        tell (`Callable[[str], None]`, *optional*, defaults to `print`):
-            Is given what there is to say, line by line.
+    Captions the images of a data set that fall to this process, by every captioner, and writes the records. All
+    processes of `state` call it; `tell` is given what there is to say, line by line.
 
     Returns:
         `int`: the number of the signal that ended it, 0 if none did.
@@ -70,10 +59,9 @@ def recaption(
     check_columns(get_columns(dataset), key_column=arguments.key_column)
     num_images = len(dataset) if isinstance(dataset, Dataset) else split.max_train_samples
     num_images = None if num_images is None else round(num_images / state.num_processes)
-    settings = list_compared(source, split, arguments, captioning, rules) | {"rules": rules.read(), "prompts": prompts}
+    settings = list_compared(source, split, arguments, captioning, rules) | {"prompts": prompts}
     folder = OutputFolder(arguments.output_dir, settings, "captions") if state.is_main_process else nullcontext()
     with folder, StopSignal("The run ends; what is captioned is written.") as stop:
-        num_done = count_records(arguments.output_dir)  # before any process adds some
         state.wait_for_everyone()
         set_seed(captioning.seed + state.process_index)
         outcomes = []
@@ -84,14 +72,17 @@ def recaption(
                 open_database(arguments.output_dir) as writing,
                 progress_bar(total=num_images, desc=name, unit=" images", disable=not state.is_main_process) as bar,
             ):
-                about = describe_captioner(name, captioner)
-                refuse_other_captioner(find_captioner(reading, name), about)
-                bar.update(num_done[name] // state.num_processes)
-                seen, counts = SeenKeys(reading, arguments.retry_failed), Counter()
-                files = read_files(dataset, source, arguments.key_column, name, state, seen, counts)
-                answers = captioner.answer(with_prompts(files, prompts, captioning.seed, name), stop.is_received)
+                done = reading.execute("SELECT count(*) FROM records WHERE captioner = ?", (name,))
+                bar.update(done.fetchone()[0] // state.num_processes)
+                counts = Counter()
+                options = (state, reading, counts, arguments.retry_failed)
+                files = read_files(dataset, source, arguments.key_column, name, *options)
+                files = (file._replace(prompt=draw_prompt(prompts, captioning.seed, file.key, name)) for file in files)
                 records = Records(writing, arguments.output_dir, arguments.shard_size)
-                outcomes.append(record_answers(answers, about, rules.read(), records, bar, counts))
+                about = {"captioner": name, "revision": captioner.revision}
+                about["generation_settings"] = json.dumps(captioner.settings)
+                answers = captioner.answer(files, stop.is_received)
+                outcomes.append(record_answers(answers, about, rules, records, bar, counts))
             for what, number in counts.items():
                 tell(f"{name}: {number} {what}.")
             if stop.is_received():
@@ -106,6 +97,25 @@ def recaption(
         for name in arguments.captioner:
             refuse_failures([outcome for outcome in outcomes if outcome.captioner == name])
     return 0
+
+
+def read_prompts(path: Path | None = None) -> list[str]:
+    """
+    The prompts in a file, by default those of the package, one in each line; lines that begin with `#` are none.
+
+    Raises:
+        `ValueError`: if there is no prompt, or the file cannot be read.
+    """
+    lines = read_lines(path or PROMPTS_FILE, "prompts_file")
+    prompts = [line for line in lines if not line.startswith("#")]
+    if not prompts:
+        raise ValueError(f"`--prompts_file {path}` has no prompt: write one in each line.")
+    return prompts
+
+
+def draw_prompt(prompts: list[str], seed: int, key: str, captioner: str) -> str:
+    """The prompt for an image, drawn anew for each captioner, the same in every run and process."""
+    return random.Random(f"{seed} {captioner} {key}").choice(prompts)
 
 
 class Outcome(NamedTuple):
@@ -137,67 +147,39 @@ def list_compared(source: SourceArguments, *others: object) -> dict:
     return compared
 
 
-def describe_captioner(name: str, captioner: Captioner) -> dict:
-    """What the records of a captioner say of it."""
-    settings = json.dumps(captioner.settings)
-    return {"captioner": name, "revision": captioner.revision, "generation_settings": settings}
-
-
-def refuse_other_captioner(recorded: dict | None, about: dict) -> None:
-    """Raises a `ValueError` if the last record of a captioner is by another revision or with other settings."""
-    names = [name for name in about if recorded is not None and recorded[name] != about[name]]
-    if names:
-        changes = ", ".join(f"{name} = {recorded[name]}, this run has {about[name]}" for name in names)
-        raise ValueError(
-            f"`--output_dir` holds captions by `--captioner {about['captioner']}` with {changes}. Name the same "
-            "revision (ID@REVISION) and settings (such as `--dtype`), or another folder."
-        )
-
-
-def with_prompts(files: Iterable[ImageFile], prompts: list[str], seed: int, captioner: str) -> Iterator[ImageFile]:
-    """Images with the prompt that is drawn for each."""
-    for file in files:
-        yield file._replace(prompt=draw_prompt(prompts, seed, file.key, captioner))
-
-
 def record_answers(
     answers: Iterable[tuple[ImageFile, Answer]],
     about: dict,
-    rules: dict[str, int | None],
+    rules: RuleArguments,
     records: Records,
     bar: tqdm,
     counts: Counter,
 ) -> Outcome:
     """Applies the rules to answers as they come, and records them, whatever ends it; counts what the rules changed."""
-    num_images, num_failed, num_tokens, last_error, start = 0, 0, 0, None, time.perf_counter()
+    num_images, num_failed, last_error = 0, 0, None
     try:
         for file, answer in answers:
-            outcome, changed = apply_rules_to_answer(answer, file.prompt, rules)
+            outcome, changed = apply_rules_to_answer(answer, rules)
             image = {"key": file.key, "url": file.url, "sha256": file.sha256, "prompt": file.prompt}
             records.add(image | about | outcome | {"num_tokens": answer.num_tokens})
             counts.update(f"captions of this run were changed by the rule {rule}" for rule in changed)
             num_images += 1
             num_failed += outcome["error"] is not None
             last_error = outcome["error"] or last_error
-            num_tokens += answer.num_tokens or 0
-            bar.set_postfix_str(f"{num_tokens / (time.perf_counter() - start):.0f} tokens/s", refresh=False)
             bar.update()
     finally:
         records.write()
     return Outcome(about["captioner"], num_images, num_failed, last_error)
 
 
-def apply_rules_to_answer(answer: Answer, prompt: str, rules: dict[str, int | None]) -> tuple[dict, list[str]]:
+def apply_rules_to_answer(answer: Answer, rules: RuleArguments) -> tuple[dict, list[str]]:
     """The caption of an answer or why there is none, with the rule that rejects it; and the rules that changed it."""
     if answer.error is not None or not answer.caption:
         error = answer.error or "the answer is empty"
         return {"caption": None, "rejected_by": None, "error": error}, []
-    caption, changed = answer.caption, []
-    if answer.is_cut_off:
-        caption = keep_whole_sentences(answer.caption)
-        if not caption:
-            return {"caption": answer.caption, "rejected_by": "cut_off", "error": None}, []
-        changed = ["cut_off"] * (caption != answer.caption)
-    caption, rejected_by, changed_by = apply_rules(caption, prompt, rules)
-    changed = list(dict.fromkeys(changed + changed_by))
-    return {"caption": caption, "rejected_by": rejected_by, "error": None}, changed
+    whole = keep_whole_sentences(answer.caption) if answer.is_cut_off else answer.caption
+    if not whole:
+        return {"caption": answer.caption, "rejected_by": "cut_off", "error": None}, []
+    caption, rejected_by, changed = apply_rules(whole, rules.rules, rules.min_words, rules.max_words)
+    changed = dict.fromkeys(["cut_off"] * (whole != answer.caption) + changed)
+    return {"caption": caption, "rejected_by": rejected_by, "error": None}, [*changed]

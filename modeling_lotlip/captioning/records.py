@@ -78,37 +78,14 @@ def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
 
 class Records:
     """
-    Adds records to the table of a folder, in a commit a second: a killed run loses those of the last one. Each
-    `shard_size` rows, in the order in which they were added, become a parquet file.
-
-    Args:
-        connection (`sqlite3.Connection`):
-            Of [`open_database`].
-        folder (`Path`):
-            The folder.
-        shard_size (`int`):
-            The rows of a file, the same in every run.
+    Adds records to the table of a folder, by a connection of [`open_database`], in a commit a second: a killed run
+    loses those of the last one. Each `shard_size` rows, the same in every run, become a parquet file, in the order in
+    which they were added.
     """
 
     def __init__(self, connection: sqlite3.Connection, folder: Path, shard_size: int):
         self.connection, self.folder, self.shard_size = connection, folder, shard_size
         self.added, self.num_added, self.committed_at = [], 0, 0.0
-        (last,) = connection.execute("SELECT max(id) FROM records").fetchone()
-        for shard in range(-(-(last or 0) // shard_size)):
-            if not self.path(shard).exists():  # it was deleted
-                self.mark(shard, is_written=False)
-
-    def path(self, shard: int) -> Path:
-        return self.folder / f"captions-{shard:06d}.parquet"
-
-    def span(self, shard: int) -> tuple[int, int]:
-        """The first and the last id of a shard."""
-        return shard * self.shard_size + 1, (shard + 1) * self.shard_size
-
-    def mark(self, shard: int, is_written: bool) -> None:
-        self.connection.execute(
-            "UPDATE records SET is_written = ? WHERE id BETWEEN ? AND ?", (is_written, *self.span(shard))
-        )
 
     def add(self, record: dict) -> None:
         """Adds a record, in place of an earlier one of the same key and captioner."""
@@ -142,14 +119,14 @@ class Records:
                 if (row := first.fetchone()) is None:
                     return
                 shard = (row[0] - 1) // self.shard_size
-                rows = self.connection.execute(
-                    f"SELECT {COLUMNS} FROM records WHERE id BETWEEN ? AND ? ORDER BY id", self.span(shard)
-                )
-                with atomic_write(self.path(shard)) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
+                ids = "id BETWEEN ? AND ?", (shard * self.shard_size + 1, (shard + 1) * self.shard_size)
+                rows = self.connection.execute(f"SELECT {COLUMNS} FROM records WHERE {ids[0]} ORDER BY id", ids[1])
+                path = self.folder / f"captions-{shard:06d}.parquet"
+                with atomic_write(path) as partial, parquet.ParquetWriter(partial, SCHEMA) as writer:
                     while batch := rows.fetchmany(ROWS_PER_BATCH):
                         columns = [pa.array(column, field.type) for column, field in zip(zip(*batch), SCHEMA)]
                         writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
-                self.mark(shard, is_written=True)
+                self.connection.execute(f"UPDATE records SET is_written = 1 WHERE {ids[0]}", ids[1])
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -159,79 +136,26 @@ class Records:
             yield
 
 
-class SeenKeys:
-    """
-    The keys of the images that one pass over a data set has met, each once, in a temporary database.
-
-    Args:
-        connection (`sqlite3.Connection`):
-            Of [`open_database`], beside that of [`Records`]: it reads in another thread what has a record.
-        retry_failed (`bool`, *optional*, defaults to `False`):
-            Whether a record without a caption counts as none.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, retry_failed: bool = False):
-        self.records, self.condition = connection, " AND error IS NULL" if retry_failed else ""
-        self.seen = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self.seen.execute("CREATE TABLE seen (key TEXT PRIMARY KEY, sha256 TEXT) WITHOUT ROWID")
-        self.seen.execute("BEGIN")
-
-    def add(self, key: str) -> bool:
-        """Notes a key; whether it was not there."""
-        return self.seen.execute("INSERT INTO seen VALUES (?, NULL) ON CONFLICT DO NOTHING", (key,)).rowcount == 1
-
-    def set_sha256(self, key: str, sha256: str | None) -> None:
-        """Notes the hash of the image of a key."""
-        self.seen.execute("UPDATE seen SET sha256 = ? WHERE key = ?", (sha256, key))
-
-    def find_sha256(self, key: str) -> str | None:
-        """The hash of the image of a key, as it was noted or recorded."""
-        (sha256,) = self.seen.execute("SELECT sha256 FROM seen WHERE key = ?", (key,)).fetchone()
-        recorded = self.records.execute("SELECT sha256 FROM records WHERE key = ? LIMIT 1", (key,)).fetchone()
-        return sha256 or (recorded and recorded[0])
-
-    def has_record(self, key: str, captioner: str) -> bool:
-        """Whether a key has a record by a captioner."""
-        query = f"SELECT 1 FROM records WHERE key = ? AND captioner = ?{self.condition}"
-        return self.records.execute(query, (key, captioner)).fetchone() is not None
-
-
-def count_records(folder: Path) -> Counter:
-    """How many records each captioner has."""
-    if not (folder / DATABASE).exists():
-        return Counter()
-    with open_database(folder) as connection:
-        return Counter(dict(connection.execute("SELECT captioner, count(*) FROM records GROUP BY captioner")))
-
-
-def find_captioner(connection: sqlite3.Connection, captioner: str) -> dict | None:
-    """What the last record of a captioner says of it; None if it has none."""
-    names = ("captioner", "revision", "generation_settings")
-    query = f"SELECT {', '.join(names)} FROM records WHERE captioner = ? ORDER BY id DESC LIMIT 1"
-    row = connection.execute(query, (captioner,)).fetchone()
-    return row and dict(zip(names, row))
-
-
 def summarize(connection: sqlite3.Connection) -> list[str]:
     """For each captioner a line: its captions, those that rules rejected, and its failures with the first causes."""
     counts = connection.execute(
-        "SELECT captioner, rejected_by, error, count(*) FROM records GROUP BY captioner, rejected_by, error"
+        "SELECT captioner, rejected_by, error, count(*) FROM records GROUP BY captioner, rejected_by, error "
+        "ORDER BY count(*) DESC"
     )
-    numbers, rejected, causes = Counter(), defaultdict(Counter), defaultdict(Counter)
+    numbers, rejected, causes = Counter(), defaultdict(dict), defaultdict(Counter)
     for captioner, rule, error, number in counts:
         numbers[captioner] += 0 if error else number
         if rule:
-            rejected[captioner][rule] += number
+            rejected[captioner][rule] = number
         if error:
-            causes[captioner][error] += number
+            causes[captioner][error] = number
     lines = []
     for captioner, number in numbers.items():
         rules, failures = rejected[captioner], causes[captioner]
-        line = f"{captioner}: {number} captions, {rules.total()} of them rejected by rules"
-        line += f" {dict(rules.most_common())}" if rules else ""
-        line += f", {failures.total()} failures"
+        line = f"{captioner}: {number} captions, {sum(rules.values())} of them rejected by rules"
+        line += f" {rules}" * bool(rules) + f", {failures.total()} failures"
         if failures:
-            examples = ", ".join(f"{cause!r}" for cause, _ in failures.most_common(NUM_CAUSES))
+            examples = ", ".join(map(repr, [*failures][:NUM_CAUSES]))
             line += f" (such as {examples}); `--retry_failed` tries them again"
         lines.append(f"{line}.")
     return lines

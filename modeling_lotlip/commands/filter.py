@@ -5,10 +5,9 @@ Applies rules to captions that models have written. The rules clean captions. A 
 not deleted, but marked in the column `rejected_by` with the name of the rule; training and evaluation skip it.
 
     lotlip filter --captions "captions/*.parquet" --output_dir filtered
-    lotlip filter --captions "captions/*.parquet" --output_dir filtered --rules all too_short=12 \\
-        --without_rule announcement
+    lotlip filter --captions "captions/*.parquet" --output_dir filtered --min_words 12 --without_rules announcement
 
-Files of the same names are written, and in `OUTPUT_DIR/report` what each rule did to which captioner, with examples.
+Files of the same names are written, and in `report.json` what each rule did to which captioner, with examples.
 """
 
 from ..captioning.arguments import FilterArguments, RuleArguments, SimilarityArguments
@@ -34,13 +33,12 @@ def run(
     split: TrainSplitArguments,
     inference: InferenceArguments,
 ) -> None:
-    from ..captioning.filter import filter_captions, has_kept
-    from ..captioning.report import format_outcomes
+    from ..captioning.filter import filter_captions, format_report, has_kept
     from ..terminal import print_tables
 
     report = filter_captions(columns, rules, similarity, source, split, inference)
-    print_tables(format_outcomes(report))
-    num_unmeasured = sum(of["num_unmeasured"] for of in report["captioners"].values())
+    print_tables(format_report(report))
+    num_unmeasured = sum(of["num_unmeasured"] for of in report.values())
     if num_unmeasured:
         told = "rejected" if similarity.reject_unmeasured else "kept; `--reject_unmeasured` rejects them"
         print(f"{num_unmeasured} captions were not compared with an image, and are {told}.")

@@ -8,7 +8,6 @@ from PIL import Image
 
 from modeling_lotlip.captioning import endpoint
 from modeling_lotlip.captioning.arguments import CaptionerArguments
-from modeling_lotlip.captioning.captioner import Answer
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import list_photos, of_folder, read_records, stop_later
 from tests.helpers.chat_server import serve
@@ -120,12 +119,3 @@ def test_options_of_a_request():
         "seed": 7,
         "extra_body": {"repetition_penalty": 1.5},
     }
-
-
-def test_failures_are_counted_in_a_row(monkeypatch):
-    monkeypatch.setattr(endpoint, "MAX_FAILURES_IN_A_ROW", 3)
-    captioner = endpoint.EndpointCaptioner("model", CaptionerArguments(endpoint="http://x/v1"))
-    for error in ("gone", "gone", None, "gone", "gone"):
-        captioner.count_failures(Answer("a boat", error=error))
-    with pytest.raises(ValueError, match="has failed 3 times in a row, last: gone"):
-        captioner.count_failures(Answer(None, error="gone"))

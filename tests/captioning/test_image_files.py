@@ -3,13 +3,14 @@
 import hashlib
 import os
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset, Features, Image, IterableDataset, Value
 
-from modeling_lotlip.captioning.image_files import ImageFile, falls_to, iterate_keys, read_files
-from modeling_lotlip.captioning.records import SCHEMA, Records, SeenKeys, open_database
+from modeling_lotlip.captioning.image_files import ImageFile, falls_to, read_files
+from modeling_lotlip.captioning.records import SCHEMA, Records, open_database
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
@@ -61,43 +62,40 @@ def test_every_key_falls_to_one_process_whatever_the_run():
     assert [key for key in keys[:8] if falls_to(state, key)] == [], "as in the runs before this one"
 
 
+def read_all(folder: Path, dataset: Dataset | IterableDataset, captioner: str = "llava", **options) -> list[ImageFile]:
+    """The images of a data set that have no record in a folder."""
+    state = SimpleNamespace(num_processes=1, process_index=0)
+    source, key_column = SourceArguments(dataset_name=str(folder)), options.pop("key_column", None)
+    with open_database(folder) as connection:
+        return [*read_files(dataset, source, key_column, captioner, state, connection, Counter(), **options)]
+
+
 @pytest.mark.parametrize("key_column", [None, "url"])
-def test_of_images_that_are_done_nothing_but_the_key_is_read(tmp_path, key_column, monkeypatch):
+def test_of_images_that_are_done_the_file_is_not_read(tmp_path, key_column):
     for index, scene in enumerate(load_scenes(4, seed=22)):
         scene["image"].save(tmp_path / f"{index}.png")
     paths = [str(tmp_path / f"{index}.png") for index in range(4)]
-    rows = {"image": paths, "url": [f"https://example.org/{index}" for index in range(4)], "large": ["x"] * 4}
+    rows = {"image": paths, "url": [f"https://example.org/{index}" for index in range(4)]}
     dataset = Dataset.from_dict(rows).cast_column("image", Image())
     keys = rows["url"] if key_column else [f"{index}.png" for index in range(4)]
-    state = SimpleNamespace(num_processes=1, process_index=0)
     with open_database(tmp_path) as connection:
         records = Records(connection, tmp_path, 10)
-        for key in keys[:3]:
-            records.add({**dict.fromkeys(SCHEMA.names), "key": key, "captioner": "llava"})
+        for key, error in zip(keys[:3], (None, None, "timeout")):
+            records.add({**dict.fromkeys(SCHEMA.names), "key": key, "captioner": "llava", "error": error})
         records.commit()
     for path in paths[:3]:
         os.unlink(path)
-    read = []
-    get = Dataset.__getitem__
-    monkeypatch.setattr(Dataset, "__getitem__", lambda dataset, row: (read.append(row), get(dataset, row))[1])
-    source = SourceArguments(dataset_name=str(tmp_path))
 
-    def read_all(captioner: str) -> list[ImageFile]:
-        with open_database(tmp_path) as connection:
-            return [*read_files(dataset, source, key_column, captioner, state, SeenKeys(connection), Counter())]
-
-    (file,) = read_all("llava")
-    assert file.key == keys[3] and file.content and file.url == rows["url"][3] and read == [3]
-    assert [file.key for file in read_all("blip")] == keys and read == [3, 0, 1, 2, 3]
+    (file,) = read_all(tmp_path, dataset, key_column=key_column)
+    assert file.key == keys[3] and file.content and file.url == rows["url"][3]
+    assert [file.key for file in read_all(tmp_path, dataset, key_column=key_column, retry_failed=True)] == keys[2:]
+    others = read_all(tmp_path, dataset, "blip", key_column=key_column)
+    assert [file.key for file in others] == keys and ["No such file" in (file.error or "") for file in others[:3]]
 
 
-def test_rows_without_a_name_are_known_by_their_paths():
-    rows = {"__key__": ["a", None], "image": [None, {"bytes": b"", "path": "b.png"}]}
-    dataset = Dataset.from_dict(rows, features=Features({"__key__": Value("string"), "image": Image(decode=False)}))
-    assert [key for key, _ in iterate_keys(dataset, SourceArguments(), None)] == ["a", "b.png"]
-
-
-def test_names_that_are_no_unicode_are_told_apart():
-    rows = [{"__key__": f"caf{byte}", "image": None} for byte in ("\udce9", "\udce8")]
-    dataset = IterableDataset.from_generator(lambda: iter(rows))
-    assert [key for key, _ in iterate_keys(dataset, SourceArguments(), None)] == ["caf\\udce9", "caf\\udce8"]
+def test_keys_of_rows_without_a_name_and_with_one_that_is_no_unicode(tmp_path):
+    names = ["a", None, "caf\udce9", "caf\udce8"]
+    rows = [{"__key__": name, "image": {"bytes": None, "path": "b.png"}} for name in names]
+    features = Features({"__key__": Value("string"), "image": Image(decode=False)})
+    stream = IterableDataset.from_generator(lambda: iter(rows), features=features)
+    assert [file.key for file in read_all(tmp_path, stream)] == ["a", "b.png", "caf\\udce9", "caf\\udce8"]

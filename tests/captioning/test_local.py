@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from modeling_lotlip.captioning.arguments import CaptionerArguments, GenerationArguments
-from modeling_lotlip.captioning.captioner import CAPTIONERS
+from modeling_lotlip.captioning.arguments import CAPTIONERS, CaptionerArguments
+from modeling_lotlip.captioning.captioner import load_captioner
 from modeling_lotlip.captioning.local import LocalCaptioner, list_generate_options
 from modeling_lotlip.captioning.rules import keep_whole_sentences
 from modeling_lotlip.data.scenes import load_scenes
@@ -23,7 +23,7 @@ PROMPTS = ["Describe what you see here", "Describe in long", "what is in the red
 FORMS = {
     "llava": "USER: <image> {} ASSISTANT:",
     "qwen2_vl": "USER: <|vision_start|><|image_pad|><|vision_end|>{} ASSISTANT:",
-    "llava_next": "[INST] <image>\n{} [/INST]",
+    "llava_next": "USER: <image> {} ASSISTANT:",
     "instructblip": "{}",
     "instructblip_t5": "{}",
 }
@@ -80,16 +80,35 @@ def test_prompts_end_where_the_answer_begins(family, side, tmp_path):
 
 
 def test_options_of_generate():
-    assert list_generate_options(GenerationArguments()) == {"max_new_tokens": 512, "num_beams": 1, "do_sample": False}
-    arguments = GenerationArguments(max_new_tokens=9, num_beams=3, temperature=0.5, top_p=0.9, repetition_penalty=1.5)
-    assert list_generate_options(arguments) == {
-        "max_new_tokens": 9,
-        "num_beams": 3,
-        "do_sample": True,
-        "temperature": 0.5,
-        "top_p": 0.9,
-        "repetition_penalty": 1.5,
-    }
+    plain = {"max_new_tokens": 512, "num_beams": 1, "do_sample": False}
+    assert list_generate_options(CaptionerArguments()) == plain
+    options = {"max_new_tokens": 9, "num_beams": 3, "temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.5}
+    assert list_generate_options(CaptionerArguments(**options)) == {**options, "do_sample": True}
+
+
+def test_names_folders_and_revisions(monkeypatch, tmp_path):
+    loaded = []
+    monkeypatch.setattr(LocalCaptioner, "__init__", lambda self, *arguments: loaded.append(arguments[:2]))
+    (tmp_path / "a@b").mkdir()
+    for name in ("llava", "sharegpt4v@main", "them/model@v1", str(tmp_path / "a@b")):
+        load_captioner(name, CaptionerArguments(device="cpu"))
+    assert loaded == [
+        ("llava-hf/llava-1.5-7b-hf", None),
+        ("Lin-Chen/ShareGPT4V-7B", "main"),
+        ("them/model", "v1"),
+        (str(tmp_path / "a@b"), None),
+    ]
+
+
+def test_a_model_of_another_kind_or_without_a_chat_template_is_refused(photos, model_dir, tmp_path):
+    arguments = CaptionerArguments(device="cpu")
+    for folder in (photos, model_dir):
+        with pytest.raises(ValueError, match=f"`--captioner {folder}` cannot be loaded. It must be one of instructb"):
+            load_captioner(str(folder), arguments)
+    name = save_captioner("llava", tmp_path / "llava")
+    (tmp_path / "llava" / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match=r"\(llava\) has no chat template: save its processor with one"):
+        load_captioner(name, arguments)
 
 
 def test_captions_that_are_sampled_are_the_same_with_the_same_seed(caption, photos, llava):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modeling_lotlip.captioning.records import DATABASE, SCHEMA, Records, SeenKeys, open_database, summarize
+from modeling_lotlip.captioning.records import DATABASE, SCHEMA, Records, open_database, summarize
 from tests.helpers.captioners import list_shards, read_records
 
 
@@ -25,9 +25,6 @@ def test_files_hold_the_rows_in_their_order_whatever_run_added_them(tmp_path):
         add(tmp_path, [make_record(key) for key in keys])
     assert read_records(tmp_path) == [make_record(key) for key in "abcdefghi"]
     assert [path.name for path in list_shards(tmp_path)] == [f"captions-{n:06d}.parquet" for n in range(3)]
-    list_shards(tmp_path)[1].unlink()  # damaged, for instance
-    add(tmp_path, [])
-    assert read_records(tmp_path) == [make_record(key) for key in "abcdefghi"]
 
 
 def test_full_files_are_written_during_a_run(tmp_path):
@@ -65,24 +62,9 @@ def test_a_captioner_has_one_record_of_a_key_the_last(tmp_path):
     with open_database(tmp_path) as connection:
         told = "llava: 1 captions, 0 of them rejected by rules, 1 failures (such as 'the server failed'); `--retry"
         assert next(line for line in summarize(connection) if line.startswith("llava")).startswith(told)
-        seen, retried = SeenKeys(connection), SeenKeys(connection, retry_failed=True)
-        names = [(key, captioner) for captioner in ("llava", "blip") for key in "abc"]
-        assert [seen.has_record(*name) for name in names] == [True, True, False, True, False, False]
-        assert [retried.has_record(*name) for name in names] == [False, True, False, False, False, False]
     add(tmp_path, [make_record("a")], 1)
     rows = {(row["key"], row["captioner"]): row["error"] for row in read_records(tmp_path)}
     assert rows == {("a", "llava"): None, ("b", "llava"): None, ("a", "blip"): "the server failed"}
-
-
-def test_keys_are_seen_once_with_the_hash_of_their_image(tmp_path):
-    add(tmp_path, [make_record("a"), make_record("b", sha256=None)])
-    with open_database(tmp_path) as connection:
-        seen = SeenKeys(connection)
-        assert [seen.add(key) for key in "abcabc"] == [True] * 3 + [False] * 3
-        assert [seen.find_sha256(key) for key in "abc"] == [64 * "a", None, None]
-        seen.set_sha256("c", 64 * "c")
-        assert seen.find_sha256("c") == 64 * "c"
-        assert [SeenKeys(connection).add(key) for key in "ab"] == [True, True], "another pass"
 
 
 def test_half_a_pair_of_surrogates_is_no_end_of_a_run(tmp_path):

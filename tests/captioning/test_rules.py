@@ -7,29 +7,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_lotlip.captioning.rules import DEFAULT_RULES, apply_rules, is_repetitive, read_rules
+from modeling_lotlip.captioning.rules import RULES, apply_rules, is_repetitive
 from modeling_lotlip.sub_captions import split_sub_captions
 from tests.conftest import SHARED
 
 
-PROMPT = "Describe this image in detail."
 BOAT = "A red boat lies on the beach, half in the sand. Behind it the sea is calm."
 
 # What captioners write, and what must become of it: a text, or the rule that rejects it
 BAD_CAPTIONS = {
-    "the prompt of a LLaVA": (f"USER: <image>\n{PROMPT} ASSISTANT: {BOAT}", BOAT),
-    "the prompt in other case, twice": (f"describe this image in detail.  {PROMPT}\n\n{BOAT}", BOAT),
-    "nothing but the prompt": (f"{PROMPT}\n", "prompt_echo"),
-    "words that begin like the prompt": (f"Describe this image in detailed words. {BOAT}",) * 2,
     "thoughts": (f"<think>\nA boat? The user wants prose.\n</think>\n\n{BOAT}", BOAT),
     "thoughts without a beginning": (f"A boat? The user wants prose.\n</think>\n\n{BOAT}", BOAT),
     "thoughts without an end": (f"<think>A boat? The user wants prose. {BOAT}", "reasoning"),
     "long thoughts": (f"<thinking>{'So is it a boat? ' * 200}</thinking><answer>{BOAT}</answer>", BOAT),
-    "JSON": (f'{{"caption": "{BOAT}"}}', BOAT),
-    "JSON in a fence": (f'Here it is:\n```json\n{{"description": "{BOAT}", "tags": ["boat"]}}\n```\nEnjoy!', BOAT),
-    "a list in JSON": ('["A red boat on the sand.", "A calm sea."]', "A red boat on the sand. A calm sea."),
+    "JSON": (f'{{"caption": "{BOAT}"}}', "structure"),
+    "JSON in a fence": (f'Here it is:\n```json\n[{{"description": "{BOAT}"}}]\n```\nEnjoy!', "structure"),
+    "a list in JSON": ('["A red boat on the sand.", "A calm sea."]', "structure"),
     "JSON that was cut off": ('{"caption": "A red boat lies on the beach. The', "structure"),
-    "several texts in JSON": ('{"foreground": "A red boat on sand.", "background": "A calm sea."}', "structure"),
     "a fence": (f"```\n{BOAT}\n```", BOAT),
     "brackets": (f"[A sign] {BOAT}",) * 2,
     "refusal": ("I'm sorry, but I cannot assist with identifying people in images.", "refusal"),
@@ -51,15 +45,14 @@ BAD_CAPTIONS = {
     "two words": ("Red boat.", "too_short"),
     "a novel": (BOAT * 50, "too_long"),
     "a numbered list": (
-        "The image contains:\n\n1. A red boat\n2. Two **white** dogs;\n3. A lighthouse.",
-        "A red boat. Two white dogs. A lighthouse.",
+        "Things that are in it:\n\n1. A red boat\n2. Two **white** dogs;\n(3) A lighthouse.",
+        "Things that are in it:\n\nA red boat\nTwo white dogs;\nA lighthouse.",
     ),
-    "a numbered list in a line": ("1. A red boat. 2. Two dogs. 3. The sea.", "A red boat. Two dogs. The sea."),
     "a bulleted list that was cut off": (
         "Objects in it:\n- A red boat on the beach.\n- Two dogs in it.\n- A light",
-        "Objects in it: A red boat on the beach. Two dogs in it.",
+        "Objects in it:\nA red boat on the beach.\nTwo dogs in it.",
     ),
-    "headings": ("### Boat\nA red one.\n## Sea\nIt is calm.", "Boat.\nA red one.\nSea.\nIt is calm."),
+    "headings": ("### Boat\nA red one.\n## Sea\nIt is calm.", "Boat\nA red one.\nSea\nIt is calm."),
     "decimals and years": ("The boat is 3.5 m long. It was built in 1920. 2. Bundesliga is written on it.",) * 2,
     "an announcement": (f"Sure! Here is a detailed description of the image:\n\n{BOAT}", BOAT),
     "an announcement with content": (f"The image shows two boats. {BOAT}", f"Two boats. {BOAT}"),
@@ -75,18 +68,17 @@ BAD_CAPTIONS = {
 @pytest.mark.parametrize("name", BAD_CAPTIONS)
 def test_what_becomes_of_bad_captions(name):
     caption, expected = BAD_CAPTIONS[name]
-    text, rejected_by, changed = apply_rules(caption, PROMPT)
-    if expected in DEFAULT_RULES:
+    text, rejected_by, changed = apply_rules(caption)
+    if expected in RULES:
         assert (text, rejected_by, changed) == (caption, expected, [])
-        others = {rule: number for rule, number in DEFAULT_RULES.items() if rule != expected}
-        assert apply_rules(caption, PROMPT, others)[1] != expected
+        assert apply_rules(caption, RULES.keys() - {expected})[1] != expected
     else:
         assert (text, rejected_by) == (expected, None)
         assert bool(changed) == (caption != expected)
 
 
 FRAGMENTS = [
-    *(PROMPT, "USER:", "<image>", "The image shows", "In this image, you can see", "Sure!", "Description:", "that"),
+    *("The image shows", "In this image, you can see", "Sure!", "Description:", "that"),
     *("Here is a caption:", "1.", "2)", "- ", "* ", "# ", "**", "__", "\n", "\n\n", " ", ". ", ".", "!", '"', ":"),
     *("A red boat lies here", "It is 3.5 m long", "Mr.", "and a dog and a dog", "I'm sorry", "船。", "\u00a0", "é"),
     *("The image", "</s>", "<think>", "</think>", "<answer>", "```", "```json\n", '{"caption": "', '"}', '["', '"]'),
@@ -96,15 +88,14 @@ CAPTIONS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=8), max_size=2
 ).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
-@given(CAPTIONS, st.sampled_from([None, PROMPT, "A"]), st.sets(st.sampled_from(sorted(DEFAULT_RULES)), min_size=1))
-def test_rules_leave_alone_what_they_made(caption, prompt, names):
-    rules = read_rules(sorted(names), [])
-    text, rejected_by, changed = apply_rules(caption, prompt, rules)
+@settings(max_examples=150, deadline=None)
+@given(CAPTIONS, st.sets(st.sampled_from(sorted(RULES))))
+def test_rules_leave_alone_what_they_made(caption, rules):
+    text, rejected_by, changed = apply_rules(caption, rules)
     assert (text == caption) == (not changed) or rejected_by is None
     if rejected_by is not None:
         assert text == caption and changed == [] and rejected_by in rules
-    assert apply_rules(text, prompt, rules) == (text, rejected_by, [])
+    assert apply_rules(text, rules) == (text, rejected_by, [])
 
 
 def different_words(number: int) -> str:
@@ -121,13 +112,8 @@ def sentences(number: int, words: str) -> str:
 # What a rule just lets pass, and what it just rejects
 BOUNDS = {
     "too_long": (different_words(500), different_words(501)),
-    "too_long=20": (different_words(20), different_words(21)),
     "too_short": ("One two three four five.", "One two three four."),
-    "too_short=8": (different_words(8), different_words(7)),
     "repetition": (sentences(3, "is red"), sentences(4, "is red")),
-    "repetition=2": (sentences(1, "is red"), sentences(2, "is red")),
-    # a sentence counts from three words on
-    "repetition=3": ("Two boats. A car. Two boats. The sea. Two boats.", "It is so. A car. It is so. Sea. It is so."),
 }
 # Phrases in a row: so many times, of at least eight words in all, and at most thirty in one
 PHRASES = {
@@ -147,28 +133,31 @@ PHRASES = {
 
 @pytest.mark.parametrize("rule", BOUNDS)
 def test_bounds_of_a_rule(rule):
-    rules = read_rules([rule], [])
     passing, rejected = BOUNDS[rule]
-    assert apply_rules(passing, None, rules) == (passing, None, [])
-    assert apply_rules(rejected, None, rules) == (rejected, rule.partition("=")[0], [])
+    assert apply_rules(passing, [rule]) == (passing, None, [])
+    assert apply_rules(rejected, [rule]) == (rejected, rule, [])
+
+
+def test_other_numbers_of_words():
+    assert apply_rules("Red boat.", ["too_short"], min_words=2)[1] is None
+    assert apply_rules("Red boat.", ["too_long"], max_words=1)[1] == "too_long"
 
 
 @pytest.mark.parametrize("name", PHRASES)
 def test_bounds_of_repeated_phrases(name):
     passing, rejected = PHRASES[name]
-    assert not is_repetitive(passing, 4)
-    assert is_repetitive(rejected, 4)
+    assert not is_repetitive(passing)
+    assert is_repetitive(rejected)
 
 
-PARTS = ["a ", "A red boat. ", '."', "\n", PROMPT, "The image shows ", "- a boat\n", "1. a 2. b ", "**a", "Sure! "]
+PARTS = ["a ", "A red boat. ", '."', "\n", "The image shows ", "- a boat\n", "1. a 2. b ", "**a", "Sure! "]
 
 
 @pytest.mark.parametrize("part", [*PARTS, "<think>", "</think> ", '{"', "["])
 def test_a_quarter_of_a_megabyte_is_no_trouble(part):
     caption = part * (2**18 // len(part))
-    without = {rule: number for rule, number in DEFAULT_RULES.items() if rule != "too_long"}
-    assert apply_rules(caption, PROMPT)[1] is not None
-    apply_rules(caption + "x", PROMPT, without)
+    assert apply_rules(caption)[1] is not None
+    apply_rules(caption + "x", RULES.keys() - {"too_long"})
 
 
 @pytest.mark.skipif(not (SHARED / "data" / "flags").exists(), reason="the flags are not beside the repository")
@@ -178,27 +167,10 @@ def test_real_captions():
     assert len(captions) == 233
     generator = np.random.default_rng(0)
     for caption in captions:
-        assert apply_rules(caption, PROMPT) == (caption, None, [])
-        announced = f"{PROMPT} The image shows {caption}"
-        assert apply_rules(announced, PROMPT)[0] == caption[0].upper() + caption[1:]
+        assert apply_rules(caption) == (caption, None, [])
+        assert apply_rules(f"The image shows {caption}")[0] == caption[0].upper() + caption[1:]
         # cut off anywhere, nothing but the sentence that was cut is lost
         cut = caption[: generator.integers(len(caption) // 2, len(caption) - 1)]
-        text, rejected_by, _ = apply_rules(cut, PROMPT)
+        text, rejected_by, _ = apply_rules(cut)
         assert rejected_by is None and cut.startswith(text)
         assert len(split_sub_captions(cut[len(text) :], "sentences")) <= 1
-
-
-def test_names_and_numbers_of_rules():
-    assert read_rules(["all"], []) == DEFAULT_RULES
-    assert read_rules(["all", "too_short=8"], ["refusal"]) == {
-        name: 8 if name == "too_short" else number for name, number in DEFAULT_RULES.items() if name != "refusal"
-    }
-    for names, without, message in (
-        (["too_shor"], [], "too_shor` names no rule"),
-        (["all"], ["dup"], "`--without_rule dup`"),
-        (["refusal=3"], [], "has no number"),
-        (["too_short=few"], [], "needs a whole number"),
-        (["too_short=0"], [], "needs a whole number"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            read_rules(names, without)

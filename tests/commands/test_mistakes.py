@@ -62,7 +62,7 @@ MISTAKES = [
     ("train --output_dir out --max_train_samples 7", "too few for one batch of 64"),
     ("train --output_dir out --resume_from_checkpoint nowhere", "is no folder of a checkpoint"),
     ("recaption --output_dir out", "--captioner"),
-    ("recaption --captioner llava --output_dir out --rules loud=3", "`--rules loud=3` names no rule"),
+    ("recaption --captioner llava --output_dir out --without_rules loud", "invalid choice 'loud'"),
     ("filter --captions nowhere.parquet --output_dir out", "`--captions nowhere.parquet` names no file"),
     ("pack --output_dir out --image_format bmp", "invalid choice 'bmp'"),
     ("visualize --model model --output_dir out --row 99999999", "--row 99999999 is beyond the split"),

@@ -93,7 +93,7 @@ def save_llava_next(folder: Path) -> None:
         size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
     )
     options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-    LlavaNextProcessor(image_processor, build_tokenizer(), **options).save_pretrained(folder)
+    LlavaNextProcessor(image_processor, build_tokenizer(), chat_template=CHAT, **options).save_pretrained(folder)
 
 
 def save_instructblip(folder: Path, text_config: dict) -> None:

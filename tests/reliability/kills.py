@@ -90,7 +90,7 @@ class Captioning:
     def command(self, output: Path) -> list[str]:
         options = {"captioner": "model", "endpoint": self.url, "output_dir": output, "concurrency": 8}
         options |= {"shard_size": 50}
-        options |= {"rules": "none", "device": "cpu", **of_folder(self.photos)}
+        options |= {"without_rules": "all", "device": "cpu", **of_folder(self.photos)}
         return [
             "recaption",
             *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
