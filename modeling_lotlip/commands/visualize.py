@@ -34,11 +34,6 @@ class VisualizeArguments(Arguments):
     image: Path | None = argument(None, "An image file to the text.", requires="text")
     eval_split: str = argument("test", "The split of --row.")
     row: int = argument(0, "The row of the data, from 0 on.", least=0)
-    method: str = argument(
-        "grad_cam",
-        "Of relevance over the image.",
-        choices=("grad_cam", "occlusion"),
-    )
 
 
 ARGUMENTS = (VisualizeArguments, ModelNames, LoadingArguments, SourceArguments, CaptionArguments, CaptionFileArguments)
@@ -68,8 +63,8 @@ def run(
     for name in dict.fromkeys(models.model_name_or_path):
         model, processor = load_model(name, loading)
         options = {"max_length": loading.max_length, "splitter": captions.sub_caption_splitter}
-        explanations.append(explain(name, model, processor, text, image, visualize.method, **options))
-    page = render_page(explanations, visualize.method)
+        explanations.append(explain(name, model, processor, text, image, **options))
+    page = render_page(explanations)
     (visualize.output_dir / "visualize.html").write_text(page, encoding="utf-8")
     print(f"The page is {visualize.output_dir / 'visualize.html'}.")
 

@@ -11,22 +11,21 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from datasets import ClassLabel, Dataset, IterableDataset
 from datasets.features.features import FeatureType
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.images import undecoded
 from ..data.reader import RowReader
 from ..embedding.batches import embed_texts, tokenize
 from ..embedding.models import evaluation_mode
-from ..embedding.rows import RowCollator, embed_rows, gather_to_main, load_rows, warn_of_unreadable
 from ..files import format_markdown, read_lines
-from ..terminal import progress_bar
 from .arguments import check_templates
+from .retrieval import embed_dataset
 
 
 logger = logging.getLogger(__name__)
+
+NUM_CONFUSED = 10  # pairs of classes that are listed
 
 
 def read_class_names(
@@ -95,36 +94,32 @@ def embed_classes(
     return torch.nn.functional.normalize(embeds, dim=-1)
 
 
-def summarize(predictions: torch.Tensor, labels: torch.Tensor, class_names: list[str], num_pairs: int = 10) -> dict:
+def classify(
+    image_embeds: torch.Tensor, labels: list[int | str], class_embeds: torch.Tensor, class_names: list[str]
+) -> dict:
     """
-    Accuracies in per cent and the pairs of classes confused most, from the most similar classes of each image
-    (images, k), best first, and its class (images,).
+    Takes every image, by its normalised embedding (images, dim), for the class whose embedding (classes, dim) is most
+    similar; labels are indices or names.
+
+    Returns:
+        `dict`: `num_images`, `num_classes`, the accuracies `top1` and `top5` in per cent, and `most_confused`, the
+        pairs of classes that are confused most.
     """
+    labels = torch.tensor([find_class(label, class_names) for label in labels])
+    k = min(5, len(class_names))
+    predictions = torch.cat([(embeds @ class_embeds.t()).topk(k).indices for embeds in image_embeds.split(4096)])
     is_hit = predictions == labels[:, None]
     wrong = [pair for pair in zip(labels.tolist(), predictions[:, 0].tolist()) if pair[0] != pair[1]]
     return {
         "num_images": len(labels),
         "num_classes": len(class_names),
         "top1": 100 * is_hit[:, 0].float().mean().item(),
-        "top5": 100 * is_hit[:, :5].any(dim=-1).float().mean().item(),
+        "top5": 100 * is_hit.any(dim=-1).float().mean().item(),
         "most_confused": [
             {"class": class_names[label], "taken_for": class_names[prediction], "count": count}
-            for (label, prediction), count in Counter(wrong).most_common(num_pairs)
+            for (label, prediction), count in Counter(wrong).most_common(NUM_CONFUSED)
         ],
     }
-
-
-def classify(
-    image_embeds: torch.Tensor, labels: list[int | str], class_embeds: torch.Tensor, class_names: list[str]
-) -> dict:
-    """
-    Takes every image, by its normalised embedding (images, dim), for the class whose embedding (classes, dim) is most
-    similar; labels are indices or names. Returns what [`summarize`] returns.
-    """
-    labels = torch.tensor([find_class(label, class_names) for label in labels])
-    k = min(5, len(class_names))
-    predictions = [(embeds @ class_embeds.t()).topk(k).indices for embeds in image_embeds.split(4096)]
-    return summarize(torch.cat(predictions), labels, class_names)
 
 
 def evaluate_zero_shot(
@@ -164,37 +159,21 @@ def evaluate_zero_shot(
             Processes that decode images.
 
     Returns:
-        `dict`: what [`summarize`] returns, and `num_unreadable_images` if there are such.
+        `dict`: what [`classify`] returns, and `num_unreadable_images` if there are such.
 
     Raises:
         `ValueError`: if a label is none of the classes, or no image can be read.
     """
-    state = PartialState()
     reader = RowReader([image_column, label_column], image_column=image_column, label_column=label_column)
-    collator = RowCollator(processor, reader)
-    dataset = undecoded(dataset, image_column)
-    loader = load_rows(dataset, collator, batch_size, num_workers, state.process_index, state.num_processes)
-    class_embeds = embed_classes(model, processor, class_names, templates, batch_size, max_length)
-    image_embeds, labels, num_unreadable = [], [], 0
-    total = len(loader.dataset) if isinstance(dataset, Dataset) else None
-    progress = progress_bar(desc="Classifying", total=total, unit=" images", disable=not state.is_main_process)
-    with evaluation_mode(model), progress:
-        for result in embed_rows(model, processor, loader, num_prefetched=2):
-            warn_of_unreadable(result.unreadable)
-            num_unreadable += len(result.unreadable)
-            if result.items:
-                image_embeds.append(result.embeds)
-                labels += [find_class(item.row.label, class_names) for item in result.items]
-            progress.update(len(result.items))
-    if not any(gather_object([len(labels)])):
-        raise ValueError("No image of the evaluation data can be read.")
-    shares = gather_to_main((image_embeds, labels, num_unreadable))
-    if not state.is_main_process:
+    if isinstance(dataset, Dataset):  # before the work
+        for label in dataset.unique(label_column):
+            find_class(label, class_names)
+    embedded = embed_dataset(model, processor, dataset, reader, batch_size, num_workers=num_workers)
+    if not PartialState().is_main_process:
         return {}
-    image_embeds, labels, num_unreadable = zip(*shares)
-    image_embeds = torch.cat([part for parts in image_embeds for part in parts])
-    results = classify(image_embeds, [label for part in labels for label in part], class_embeds, class_names)
-    return results | ({"num_unreadable_images": sum(num_unreadable)} if any(num_unreadable) else {})
+    class_embeds = embed_classes(model, processor, class_names, templates, batch_size, max_length)
+    results = classify(embedded.image_embeds, embedded.labels, class_embeds, class_names)
+    return results | ({"num_unreadable_images": embedded.num_unreadable} if embedded.num_unreadable else {})
 
 
 def format_classification(*rows: dict) -> str:

@@ -75,7 +75,6 @@ def explain(
     processor: ProcessorMixin,
     text: str,
     image: Image.Image | None = None,
-    method: str = "grad_cam",
     max_length: int | None = None,
     splitter: str = "paper",
 ) -> Explanation:
@@ -89,11 +88,9 @@ def explain(
             A text of at least one sub-caption.
         image (`Image.Image`, *optional*):
             An image. Without one the text alone is explained.
-        method (`str`, *optional*, defaults to `"grad_cam"`):
-            How relevance of patches is computed, a key of `PATCH_METHODS`.
 
     Raises:
-        `ValueError`: if the text is empty, or the model cannot be explained by this method.
+        `ValueError`: if the text is empty, or the towers of the model cannot be explained.
     """
     sub_captions = split_sub_captions(text, splitter)
     if not sub_captions:
@@ -122,7 +119,7 @@ def explain(
     return explanation._replace(
         image=denormalize(processor, image_inputs["pixel_values"][0]),
         similarities=(text_embeds @ image_embeds[0]).tolist(),
-        over_image=patch_relevance(model, image_inputs["pixel_values"], text_embeds[None], method)[0],
+        over_image=patch_relevance(model, image_inputs["pixel_values"], text_embeds[None])[0],
     )
 
 
@@ -146,21 +143,10 @@ def number_tokens(processor: ProcessorMixin, input_ids: list[int], sub_captions:
     return numbers
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The page
-
-
-def render_page(explanations: list[Explanation], method: str) -> str:
-    """
-    The explanations of several models as one page of HTML; `method` computed the relevance of patches.
-    """
-    environment = Environment(
-        loader=PackageLoader(__package__.partition(".")[0]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+def render_page(explanations: list[Explanation]) -> str:
+    """The explanations of several models as one page of HTML."""
+    loader = PackageLoader(__package__.partition(".")[0])
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
     models = [
         {
             "name": explanation.name,
@@ -171,7 +157,7 @@ def render_page(explanations: list[Explanation], method: str) -> str:
         }
         for explanation in explanations
     ]
-    return environment.get_template("visualize.html").render(models=models, method=method)
+    return Environment(loader=loader, **options).get_template("visualize.html").render(models=models)
 
 
 def lay_out_text(explanation: Explanation) -> list[dict]:

@@ -6,7 +6,6 @@ What the similarities of a dual encoder depend on, in texts and images.
 Gradients are taken with respect to activations only, so that the towers may be frozen and no weight gets one.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,18 +17,12 @@ from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..embedding.batches import embed_corpus
-from ..embedding.features import image_features, text_features
+from ..embedding.features import text_features
 from ..sub_captions import join_sub_captions
 
 
 # The longer side of a heat map in pixels, at least
 HEAT_MAP_SIZE = 224
-# Copies of images with a patch painted over that are embedded at once
-OCCLUDED_PER_BATCH = 64
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Over the text
 
 
 def token_relevance(
@@ -74,10 +67,7 @@ def input_embeddings(model: PreTrainedModel, tower: str) -> nn.Module:
     try:
         return getattr(model, f"{tower}_model").get_input_embeddings()
     except (AttributeError, NotImplementedError) as error:
-        remedy = ": use the method `occlusion`." if tower == "vision" else "."
-        raise ValueError(
-            f"{type(model).__name__} has no {tower} tower with embeddings of its inputs{remedy}"
-        ) from error
+        raise ValueError(f"{type(model).__name__} has no {tower} tower with embeddings of its inputs.") from error
 
 
 @contextmanager
@@ -107,10 +97,6 @@ def similarities(features: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
     return (embeds @ features[..., None]).squeeze(-1)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Over the image
-
-
 def patch_grid(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[int, int]:
     """
     The rows and columns of patches of images (batch, channels, height, width).
@@ -125,58 +111,12 @@ def patch_grid(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[int,
     return pixel_values.shape[2] // height, pixel_values.shape[3] // width
 
 
-def grad_cam(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+def patch_relevance(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
     """
-    Grad-CAM (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) on the tokens that go into the last layer:
-    activations weighted with the mean of their gradients over the patches, where that is positive. The patches that
-    come out of the last layer would not do: a class token that is pooled depends on them no more.
-
-    Raises:
-        `ValueError`: if the model returns no states: some whose code comes with them return embeddings alone.
-    """
-    num_patches = math.prod(patch_grid(model, pixel_values))
-    with gradients_from(input_embeddings(model, "vision")):
-        outputs = model.get_image_features(pixel_values=pixel_values, output_hidden_states=True)
-        if isinstance(outputs, torch.Tensor):
-            raise ValueError(f"{type(model).__name__} returns no states of its patches: use the method `occlusion`.")
-        scores, hidden_states = similarities(outputs.pooler_output, text_embeds), outputs.hidden_states[-2]
-        gradients = [torch.autograd.grad(score, hidden_states, retain_graph=True)[0] for score in scores.sum(dim=0)]
-    patches, gradients = hidden_states.detach()[:, -num_patches:], torch.stack(gradients, dim=1)[:, :, -num_patches:]
-    weights = gradients.mean(dim=2)  # shape = (images, texts, width)
-    return (weights @ patches.transpose(1, 2)).float().clamp(min=0)
-
-
-@torch.no_grad()
-def occlusion(model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
-    """
-    What the similarity loses when a patch is painted over with the median colour of the image (occlusion, Zeiler &
-    Fergus, 2014, https://arxiv.org/abs/1311.2901). One embedding of the image for each patch, whatever the number of
-    texts; works for any image tower, and measures instead of estimating.
-    """
-    rows, columns = patch_grid(model, pixel_values)
-    height, width = pixel_values.shape[2] // rows, pixel_values.shape[3] // columns
-    colours = pixel_values.flatten(2).median(dim=-1).values[..., None, None]
-    whole = similarities(image_features(model, {"pixel_values": pixel_values}), text_embeds)
-    lost = []
-    for patches in torch.arange(rows * columns).split(max(1, OCCLUDED_PER_BATCH // len(pixel_values))):
-        occluded = pixel_values.repeat(len(patches), 1, 1, 1, 1)  # shape = (patches, images, channels, ...)
-        for copy, patch in zip(occluded, patches.tolist()):
-            top, left = patch // columns * height, patch % columns * width
-            copy[..., top : top + height, left : left + width] = colours
-        features = image_features(model, {"pixel_values": occluded.flatten(0, 1)})
-        lost += [whole - similarities(part, text_embeds) for part in features.unflatten(0, (len(patches), -1))]
-    return torch.stack(lost, dim=-1)
-
-
-# The first one is the default: as right as the other within the error, at one gradient
-PATCH_METHODS = {"grad_cam": grad_cam, "occlusion": occlusion}
-
-
-def patch_relevance(
-    model: PreTrainedModel, pixel_values: torch.Tensor, text_embeds: torch.Tensor, method: str = "grad_cam"
-) -> torch.Tensor:
-    """
-    How relevant each patch of images is for their similarity with texts.
+    How relevant each patch of images is for their similarity with texts: Grad-CAM (Selvaraju et al., 2017,
+    https://arxiv.org/abs/1610.02391) on the tokens that go into the last layer, activations weighted with the mean of
+    their gradients over the patches, where that is positive. The patches that come out of the last layer would not do:
+    a class token that is pooled depends on them no more.
 
     Args:
         model (`PreTrainedModel`):
@@ -185,15 +125,13 @@ def patch_relevance(
             The images.
         text_embeds (`torch.Tensor` of shape `(batch_size, num_texts, dim)`):
             The embeddings of the texts of each image, or directions such as those of [`sub_caption_directions`].
-        method (`str`, *optional*, defaults to `"grad_cam"`):
-            A key of `PATCH_METHODS`, whose functions say what it is.
 
     Returns:
-        `torch.Tensor` of shape `(batch_size, num_texts, rows, columns)` in float32, on the CPU; negative (occlusion
-        only) where a patch takes away from the similarity.
+        `torch.Tensor` of shape `(batch_size, num_texts, rows, columns)` in float32, on the CPU.
 
     Raises:
-        `ValueError`: if the image tower is not one of patches, or returns no states that Grad-CAM needs.
+        `ValueError`: if the image tower is not one of patches, or returns no states: some whose code comes with them
+            return embeddings alone.
 
     Example:
 
@@ -207,8 +145,19 @@ def patch_relevance(
     >>> patch_relevance(model, torch.randn(1, 3, 32, 32), torch.randn(1, 5, 768)).shape
     torch.Size([1, 5, 2, 2])
     ```"""
-    relevance = PATCH_METHODS[method](model, pixel_values.to(model.device, model.dtype), text_embeds)
-    return relevance.float().cpu().unflatten(-1, patch_grid(model, pixel_values))
+    pixel_values = pixel_values.to(model.device, model.dtype)
+    rows, columns = patch_grid(model, pixel_values)
+    with gradients_from(input_embeddings(model, "vision")):
+        outputs = model.get_image_features(pixel_values=pixel_values, output_hidden_states=True)
+        if isinstance(outputs, torch.Tensor):
+            raise ValueError(f"{type(model).__name__} returns no states of its patches: it has no heat maps.")
+        scores, hidden_states = similarities(outputs.pooler_output, text_embeds), outputs.hidden_states[-2]
+        gradients = [torch.autograd.grad(score, hidden_states, retain_graph=True)[0] for score in scores.sum(dim=0)]
+    of_patches = slice(-rows * columns, None)
+    patches, gradients = hidden_states.detach()[:, of_patches], torch.stack(gradients, dim=1)[:, :, of_patches]
+    weights = gradients.mean(dim=2)  # shape = (images, texts, width)
+    relevance = (weights @ patches.transpose(1, 2)).float().clamp(min=0)
+    return relevance.cpu().unflatten(-1, (rows, columns))
 
 
 def sub_caption_directions(

@@ -54,9 +54,7 @@ class EmbeddedCaptions:
 class EmbeddedDataset:
     """What was embedded of a data set. Images that could not be read are left out with their captions."""
 
-    image_embeds: (
-        torch.Tensor
-    )  # of shape (images, dim), normalised; (images, tokens, dim) if the model compares tokens
+    image_embeds: torch.Tensor  # of shape (images, dim), normalised; (images, tokens, dim) if it compares tokens
     captions: dict[str, EmbeddedCaptions]  # "short" and "long" ones, if there are any
     labels: list  # of each image, None where there is none
     num_unreadable: int
@@ -275,10 +273,7 @@ def measure_retrieval(
 
 
 class CaptionRanks(NamedTuple):
-    """
-    Where captions of one kind and their images find each other: the ranks of both directions, the numbers of images
-    and texts, and of texts of several images.
-    """
+    """The ranks of both directions, the numbers of images and texts, and of texts of several images."""
 
     image_to_text: RetrievalRanks
     text_to_image: RetrievalRanks
@@ -297,8 +292,8 @@ def rank_captions(
     Ranks images by captions of one kind, and these by the images that have one.
 
     Args:
-        image_embeds (`torch.Tensor` of shape `(images, dim)`):
-            Normalised; of shape `(images, tokens, dim)` if the model compares tokens.
+        image_embeds (`torch.Tensor` of shape `(images, dim)` or `(images, tokens, dim)`):
+            Normalised.
         captions ([`EmbeddedCaptions`]):
             The captions.
         grouping (`str`, *optional*, defaults to `"group"`):

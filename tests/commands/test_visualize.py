@@ -1,14 +1,11 @@
 """`lotlip visualize`: the page of one model and of several."""
 
-import dataclasses
 import re
 
 import pytest
 
 import lotlip
-from modeling_lotlip.commands.visualize import VisualizeArguments
 from modeling_lotlip.data.scenes import make_scene
-from modeling_lotlip.evaluation.relevance import PATCH_METHODS
 
 
 TEXT = "A red boat. The ground is sand. A green tree"
@@ -19,11 +16,6 @@ def run(monkeypatch):
     """Runs the command in this process, on the CPU, and returns its exit status."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     return lambda *arguments: lotlip.main(["visualize", *map(str, arguments)])
-
-
-def test_the_methods_are_those_of_the_library():
-    (method,) = (field for field in dataclasses.fields(VisualizeArguments) if field.name == "method")
-    assert list(method.metadata["choices"]) == list(PATCH_METHODS) and method.default == next(iter(PATCH_METHODS))
 
 
 def test_several_models(model_dir, tmp_path, run):
@@ -43,7 +35,7 @@ def test_several_models(model_dir, tmp_path, run):
 
 def test_a_row_of_the_data_or_a_text_alone(model_dir, tmp_path, run):
     models = ["--model", model_dir, "--output_dir"]
-    assert run(*models, tmp_path / "out", "--row", 2, "--method", "occlusion") == 0
+    assert run(*models, tmp_path / "out", "--row", 2) == 0
     assert "<img" in (tmp_path / "out" / "visualize.html").read_text()
     assert run(*models, tmp_path / "text only", "--text", TEXT) == 0
     assert "<img" not in (tmp_path / "text only" / "visualize.html").read_text()

@@ -10,11 +10,11 @@ from datasets import ClassLabel, Dataset, Image
 import lotlip
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.evaluation.classification import (
+    classify,
     embed_classes,
     evaluate_zero_shot,
     find_class,
     read_class_names,
-    summarize,
 )
 from tests.helpers.commands import read_error, run_command
 
@@ -113,11 +113,11 @@ def test_labels_are_those_of_the_images_that_can_be_read(model_dir, evaluation_d
         evaluate_zero_shot(model, processor, dataset, names[:3], templates)
 
 
-def test_summary_counts_the_worst_confused_pairs():
-    predictions = torch.tensor([[1, 0], [1, 0], [0, 1], [2, 1], [1, 2]])
-    results = summarize(predictions, torch.tensor([0, 0, 0, 1, 2]), ["a", "b", "c"], num_pairs=1)
+def test_accuracies_and_confused_pairs():
+    similarities = torch.tensor([[1, 2, 0], [1, 2, 0], [2, 1, 0], [0, 1, 2], [0, 2, 1.0]])
+    results = classify(similarities, ["a", 0, 0, "b", 2], torch.eye(3), ["a", "b", "c"])
     assert results["top1"] == pytest.approx(20) and results["top5"] == pytest.approx(100)
-    assert results["most_confused"] == [{"class": "a", "taken_for": "b", "count": 2}]
+    assert results["most_confused"][0] == {"class": "a", "taken_for": "b", "count": 2}
 
 
 def test_class_embeddings_are_unit_vectors_without_dropout(model_dir):
