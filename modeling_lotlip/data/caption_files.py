@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captions in files beside the images, found by a key of the image."""
 
-import os
 from glob import glob
 from pathlib import Path
 
@@ -13,10 +12,14 @@ import pyarrow.compute as pc
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.constants import HF_HOME
+from transformers.utils import logging
 
+from ..output_folder import atomic_write, warn_of_unfinished
 from .folder import describe_failure
 from .rows import read_captions
 
+
+logger = logging.get_logger(__name__)
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 REJECTED_COLUMN = "rejected_by"
@@ -24,8 +27,8 @@ NUM_EXAMPLES = 5  # of keys, in messages
 
 
 def hash_keys(keys: list) -> np.ndarray:
-    """Hashes of 64 bits, the same in every process and run."""
-    return pd.util.hash_array(np.array([str(key) for key in keys], dtype=object), categorize=False)
+    """Hashes of 64 bits, the same in every process and run; those of None and of the empty string are equal."""
+    return pd.util.hash_array(np.array(["" if key is None else str(key) for key in keys], object), categorize=False)
 
 
 def is_rejected(rows: Dataset) -> np.ndarray:
@@ -101,26 +104,31 @@ class CaptionFiles:
                 f"The keys in the column {key_column!r} of `--caption_files` are read as {key_type}, but must be "
                 "strings or integers: write them as strings, and leave no row without one."
             )
-        columns = [key_column, *caption_columns]
-        self.num_rejected = 0
-        if REJECTED_COLUMN in rows.column_names:
-            columns = list(dict.fromkeys([*columns, REJECTED_COLUMN]))
-            self.num_rejected = int(is_rejected(rows).sum())
-        self.rows = rows.select_columns(columns)
+        rejected = [REJECTED_COLUMN] if REJECTED_COLUMN in rows.column_names else []
+        self.rows = rows.select_columns(list(dict.fromkeys([key_column, *caption_columns, *rejected])))
         self.key_column, self.caption_columns = key_column, caption_columns
         folder = Path(HF_HOME) / "lotlip" / "caption_files" if cache_dir is None else Path(cache_dir)
         path = folder / f"{self.rows._fingerprint}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.npy")
-            np.save(partial, self._make_index())
-            partial.replace(path)
+            with atomic_write(path) as partial, open(partial, "wb") as file:
+                np.save(file, self._make_index())
         self.hashes, self.places = np.load(path, mmap_mode="r")
 
-    @property
-    def num_empty(self) -> int:
-        """Rows without a key or a caption, of those that no rule rejects."""
-        return len(self.rows) - self.num_rejected - len(self.hashes)
+    def check(self) -> None:
+        """Warns once how many rows are left out. Raises a `ValueError` if all are."""
+        files = self.arguments[0]
+        warn_of_unfinished(Path(name) for pattern in files for name in glob(pattern))
+        num_rejected = int(is_rejected(self.rows).sum()) if REJECTED_COLUMN in self.rows.column_names else 0
+        num_left_out = len(self.rows) - len(self.hashes)
+        reasons = {f"that rules reject (column {REJECTED_COLUMN!r})": num_rejected}
+        reasons["without a key or a caption"] = num_left_out - num_rejected
+        message = f"{num_left_out} of {len(self.rows)} rows of `--caption_files {' '.join(files)}` are left out: "
+        message += ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count) + "."
+        if len(self.hashes) == 0:
+            raise ValueError(f"{message} There is nothing to read.")
+        if num_left_out:
+            logger.warning_once(message)
 
     def __reduce__(self):
         # a worker maps the files too: pickled, the index would be read into memory
@@ -129,11 +137,11 @@ class CaptionFiles:
     def _make_index(self) -> np.ndarray:
         """The hashes of the keys of the rows with captions in ascending order, and their places, (2, rows)."""
         keys = self.rows.select_columns(self.key_column)
-        batches = [batch[self.key_column] for batch in keys.iter(batch_size=10_000)]
-        hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(hash_keys, batches)])
-        is_key = np.array([key not in (None, "") for batch in batches for key in batch], dtype=bool)
+        batches = [hash_keys(batch[self.key_column]) for batch in keys.iter(batch_size=10_000)]
+        hashes = np.concatenate([np.empty(0, dtype=np.uint64), *batches])
+        is_key = hashes != hash_keys([None])
         is_key &= ~np.logical_and.reduce([is_blank(self.rows.data.column(name)) for name in self.caption_columns])
-        if self.num_rejected > 0:
+        if REJECTED_COLUMN in self.rows.column_names:
             is_key &= ~is_rejected(self.rows)
         places = np.flatnonzero(is_key)
         order = places[np.argsort(hashes[places], kind="stable")]
@@ -148,24 +156,12 @@ class CaptionFiles:
 
     def __getitem__(self, key: str) -> list[str]:
         """The captions of a key, none if it is not there."""
-        return [
-            text
-            for row in self.find_rows(key)
-            for column in self.caption_columns
-            for text in read_captions(row, column)
-        ]
+        rows = self.find_rows(key)
+        return [text for row in rows for column in self.caption_columns for text in read_captions(row, column)]
 
     def get_key(self, place: int) -> str:
         """The key at a place of the index."""
         return self.rows[int(self.places[place])][self.key_column]
-
-    def contains(self, keys: list) -> np.ndarray:
-        """Which of some keys are there, to the certainty of a hash of 64 bits."""
-        hashed = hash_keys(keys)
-        places = np.searchsorted(self.hashes, hashed)
-        is_within = places < len(self.hashes)
-        is_key = np.array([key is not None for key in keys], dtype=bool)
-        return is_within & is_key & (self.hashes[np.where(is_within, places, 0)] == hashed)
 
 
 def list_examples(keys: list) -> str:

@@ -5,8 +5,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from glob import glob
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +13,9 @@ from datasets import Dataset, IterableDataset
 from PIL import Image
 from transformers.utils import logging
 
-from ..output_folder import warn_of_unfinished
 from ..sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, CaptionFileArguments
-from .caption_files import NUM_EXAMPLES, REJECTED_COLUMN, CaptionFiles, hash_keys, list_examples
+from .caption_files import NUM_EXAMPLES, CaptionFiles, hash_keys, list_examples
 from .images import Resizing, read_file, read_image
 from .rows import check_columns, find_column, look_up, number_captions, read_captions, read_key
 
@@ -26,71 +23,10 @@ from .rows import check_columns, find_column, look_up, number_captions, read_cap
 logger = logging.get_logger(__name__)
 
 
-def find_caption_columns(
-    captions: CaptionArguments, columns: Iterable[str], is_one_needed: bool = True
-) -> tuple[str | None, str | None]:
-    """
-    The columns of short and of long captions, None for the one that the data set lacks, or whose name is empty.
-
-    Raises:
-        `ValueError`: if it has neither, but needs one, or lacks one that was named and is not the default.
-    """
-    columns = list(columns)
-    short, long = (
-        name if find_column(columns, name) is not None else None
-        for name in (captions.caption_column, captions.long_captions_column)
-    )
-    if short is None and long is None and is_one_needed:
-        raise ValueError(
-            f"Neither `--caption_column {captions.caption_column}` nor `--long_captions_column "
-            f"{captions.long_captions_column}` is a column of the data set, which has {columns}."
-        )
-    for name, column in (("caption_column", short), ("long_captions_column", long)):
-        named = getattr(captions, name)
-        if column is None and named not in ("", getattr(CaptionArguments, name)):
-            raise ValueError(
-                f"`--{name} {named}` is no column of the data set, which has {columns}: name one, or leave it "
-                "out with an empty name."
-            )
-    return short, long
-
-
-def open_caption_files(caption_files: CaptionFileArguments) -> CaptionFiles:
-    """
-    The captions in caption files. A warning says once how many of their rows are left out.
-
-    Raises:
-        `ValueError`: if there are none that are not rejected.
-    """
-    captions = CaptionFiles(
-        caption_files.caption_files, caption_files.file_key_column, caption_files.file_caption_columns
-    )
-    warn_of_unfinished(Path(name) for pattern in caption_files.caption_files for name in glob(pattern))
-    files = " ".join(caption_files.caption_files)
-    reasons = {f"that rules reject (column {REJECTED_COLUMN!r})": captions.num_rejected}
-    reasons["without a key or a caption"] = captions.num_empty
-    message = f"{sum(reasons.values())} of {len(captions.rows)} rows of `--caption_files {files}` are left out: "
-    message += ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count) + "."
-    if len(captions.hashes) == 0:
-        raise ValueError(f"{message} There is nothing to read.")
-    if any(reasons.values()):
-        logger.warning_once(message)
-    return captions
-
-
 class RowInfo(NamedTuple):
     """
-    What a row is known by.
-
-    Args:
-        number (`Any`):
-            Its number in the data set.
-        key (`str` or `int`):
-            The key of its image; without a column of keys, the number.
-        label (`Any`, *optional*):
-            Its label.
-        about (`Any`, *optional*):
-            What `describe` of [`RowReader`] says of its image file.
+    What a row is known by: its number in the data set, the key of its image (without a column of keys the number), its
+    label, and what `describe` of [`RowReader`] says of its image file.
     """
 
     number: Any
@@ -185,28 +121,49 @@ class RowReader:
         columns = list(columns)
         self.image_column, self.label_column, self.key_column = image_column, label_column, key_column
         self.resizing, self.describe = resizing, describe
-        has_caption_files = caption_files is not None and caption_files.caption_files is not None
         self.short_column, self.long_column, self.splitter = None, None, "paper"
+        self.file_key_column, self.caption_files = None, None
+        has_caption_files = caption_files is not None and caption_files.caption_files is not None
         if captions is not None:
             self.splitter = captions.sub_caption_splitter
             self.sub_captions("")  # says at once what is not installed
-            self.short_column, self.long_column = find_caption_columns(captions, columns, not has_caption_files)
-        check_columns(columns, label_column=label_column, key_column=key_column)
-        named = [name for name in (self.short_column, self.long_column) if name is not None]
-        self.text_columns = [find_column(columns, name) for name in named]
-        self.file_key_column, self.caption_files = None, None
+            self.find_caption_columns(captions, columns, is_one_needed=not has_caption_files)
         if has_caption_files:
             self.file_key_column = caption_files.key_column or caption_files.file_key_column
-            column = find_column(columns, self.file_key_column)
-            if column is None:
+            if find_column(columns, self.file_key_column) is None:
                 raise ValueError(
                     f"`--key_column {self.file_key_column}` is no column of the data set, which has {columns}: name "
                     "the one whose values stand in the `--file_key_column` of `--caption_files`."
                 )
-            self.text_columns = list(dict.fromkeys([*self.text_columns, column]))
-            self.caption_files = open_caption_files(caption_files)
-        others = [find_column(columns, name) for name in (image_column, label_column, key_column) if name is not None]
-        self.columns = list(dict.fromkeys([*self.text_columns, *(name for name in others if name is not None)]))
+            self.caption_files = CaptionFiles(
+                caption_files.caption_files, caption_files.file_key_column, caption_files.file_caption_columns
+            )
+            self.caption_files.check()
+        check_columns(columns, label_column=label_column, key_column=key_column)
+
+        def find(*names: str | None) -> list[str]:
+            found = (find_column(columns, name) for name in names if name is not None)
+            return list(dict.fromkeys(name for name in found if name is not None))
+
+        self.text_columns = find(self.short_column, self.long_column, self.file_key_column)
+        self.columns = find(*self.text_columns, image_column, label_column, key_column)
+
+    def find_caption_columns(self, captions: CaptionArguments, columns: list[str], is_one_needed: bool) -> None:
+        """Notes which of the columns of captions are there. Raises a `ValueError` if a named one, or both, are not."""
+        for name in ("caption_column", "long_captions_column"):
+            column = getattr(captions, name)
+            if find_column(columns, column) is not None:
+                setattr(self, "short_column" if name == "caption_column" else "long_column", column)
+            elif column not in ("", getattr(CaptionArguments, name)):
+                raise ValueError(
+                    f"`--{name} {column}` is no column of the data set, which has {columns}: name one, or leave it "
+                    "out with an empty name."
+                )
+        if self.short_column is None and self.long_column is None and is_one_needed:
+            raise ValueError(
+                f"Neither `--caption_column {captions.caption_column}` nor `--long_captions_column "
+                f"{captions.long_captions_column}` is a column of the data set, which has {columns}."
+            )
 
     def __call__(self, number: Any, row: dict) -> Iterator[Item]:
         """
@@ -236,17 +193,16 @@ class RowReader:
             yield Item(info, "image", image)
         for index, text in number_captions(row, self.short_column):
             yield Item(info, "short", text, index)
-        for index, text in self.number_long_captions(row):
+        long_captions = number_captions(row, self.long_column)
+        values = look_up(row, self.long_column) if self.long_column is not None else []
+        num_places = len(values) if isinstance(values, (list, tuple)) else len(long_captions)
+        long_captions += enumerate(self.match_long_captions(row)[0][len(long_captions) :], num_places)
+        for index, text in long_captions:
             if marked := mark_sub_captions(text, self.splitter):
                 yield Item(info, "long", marked, index)
 
     def read_image(self, row: dict) -> Image.Image:
-        """
-        The image of a row, upright in RGB.
-
-        Raises:
-            `UnreadableImageError`: if there is none.
-        """
+        """The image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""
         return read_image(row.get(self.image_column), resizing=self.resizing)
 
     def read_key(self, number: Any, row: dict) -> str | int:
@@ -280,13 +236,6 @@ class RowReader:
         beside = self.caption_files[key] if key is not None else []
         return captions + beside, None if beside else str(key)
 
-    def number_long_captions(self, row: dict) -> list[tuple[int, str]]:
-        """The long captions of a row with their positions in the column; those of caption files follow."""
-        captions = number_captions(row, self.long_column)
-        values = None if self.long_column is None else look_up(row, self.long_column)
-        num_places = len(values) if isinstance(values, (list, tuple)) else len(captions)
-        return captions + list(enumerate(self.long_captions(row)[len(captions) :], num_places))
-
     def sub_captions(self, text: str) -> list[str]:
         """The sub-captions of a long caption, split as the data arguments say."""
         return split_sub_captions(text, self.splitter)
@@ -306,11 +255,10 @@ class RowReader:
         hashes, unmatched, num_unmatched = [], [], 0
         for batch in dataset.select_columns(column).iter(batch_size=10_000):
             keys = [read_key({column: value}, self.file_key_column) for value in batch[column]]
-            are_there = self.caption_files.contains(keys)
             hashes.append(hash_keys(keys))
-            num_unmatched += int((~are_there).sum())
-            if len(unmatched) < NUM_EXAMPLES:
-                unmatched += [key for key, is_there in zip(keys, are_there) if not is_there]
+            lacking = np.flatnonzero(~np.isin(hashes[-1], self.caption_files.hashes))
+            num_unmatched += len(lacking)
+            unmatched += [keys[place] for place in lacking[:NUM_EXAMPLES]]
         is_unused = ~np.isin(self.caption_files.hashes, np.concatenate(hashes))
         unused = [self.caption_files.get_key(place) for place in np.flatnonzero(is_unused)[:NUM_EXAMPLES]]
         message = (
@@ -326,7 +274,7 @@ class RowReader:
 class RowCounts:
     """
     What became of rows: each was used, or left out for a reason. The counts of several processes and of several
-    starts of a run add up; accelerate's `register_for_checkpointing` takes them.
+    starts of a run add up.
 
     Args:
         num_rows (`int`, *optional*, defaults to 0):
@@ -361,15 +309,8 @@ class RowCounts:
 
     def count(self, name: str, reason: str | None = None, unmatched: str | None = None) -> None:
         """
-        Counts a row.
-
-        Args:
-            name (`str`):
-                What messages call it.
-            reason (`str`, *optional*):
-                Why it is left out. Default: it is used.
-            unmatched (`str`, *optional*):
-                Its key, if it has no captions in the caption files.
+        Counts a row: what messages call it, why it is left out if it is, and its key if it has no captions in the
+        caption files.
         """
         self.num_rows += 1
         if reason is not None:
@@ -398,16 +339,11 @@ class RowCounts:
         return sum(gather_object([self]), start=RowCounts())
 
     def state_dict(self) -> dict:
+        """The arguments of equal counts, for JSON."""
         return vars(self) | {"left_out": dict(self.left_out)}
 
-    def load_state_dict(self, state: dict) -> None:
-        self.__init__(**state | {"left_out": Counter(state["left_out"])})
-
     def check_matched(self) -> None:
-        """
-        Raises:
-            `ValueError`: if no row has captions in the caption files.
-        """
+        """Raises a `ValueError` if no row has captions in the caption files."""
         if self.num_unmatched == self.num_rows > 0:
             raise ValueError(
                 f"None of {self.num_rows} images has captions in `--caption_files`"

@@ -7,8 +7,7 @@ from datasets import Dataset
 
 from modeling_lotlip.captioning import recaption
 from modeling_lotlip.captioning.captioner import Answer
-from modeling_lotlip.data.arguments import CaptionFileArguments
-from modeling_lotlip.data.reader import open_caption_files
+from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.output_folder import OutputFolder, read_stored
 from tests.helpers.captioners import list_photos, of_folder, read_records
 from tests.helpers.chat_server import serve
@@ -188,6 +187,6 @@ def test_readers_say_that_a_run_has_not_finished(caption, run, photos, llava, tm
     with pytest.raises(KeyboardInterrupt), OutputFolder(tmp_path / "out", content="captions"):
         (tmp_path / "out" / "captions.sqlite").touch()
         raise KeyboardInterrupt  # what was committed since is not in the files
-    open_caption_files(CaptionFileArguments([pattern]))
+    CaptionFiles([pattern], "key", ["caption"]).check()
     run(pattern, "filtered")
     assert caplog.text.count(f"{tmp_path}/out is not complete: process ") == 2

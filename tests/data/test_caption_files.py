@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset
-from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data import caption_files
@@ -80,7 +79,7 @@ def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
     rows = [{"key": "a", "caption": "of a"}, {"key": None, "caption": "of none"}, {"key": "None", "caption": "of it"}]
     Dataset.from_list(rows).to_parquet(tmp_path / "long.parquet")
     captions = CaptionFiles([str(tmp_path / "long.parquet")], "key", ["caption"])
-    assert captions.contains(["a", None, "None", "zzz"]).tolist() == [True, False, True, False]
+    assert captions["None"] == ["of it"] and captions["zzz"] == [] and len(captions.hashes) == 2
     with gzip.open(tmp_path / "long.jsonl.gz", "wt") as file:
         file.write('{"key": 12, "caption": "of a number"}\n')
     assert CaptionFiles([str(tmp_path / "long.jsonl.gz")], "key", ["caption"])["12"] == ["of a number"]
@@ -95,15 +94,6 @@ def test_keys_of_csv_files_are_text_and_an_absent_key_is_none(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(ValueError, match="`--caption_files .*empty.jsonl` cannot be read: there are no rows."):
         CaptionFiles([str(tmp_path / "empty.jsonl")], "key", ["caption"])
-
-
-def test_captions_of_the_row_come_first(tmp_path):
-    (tmp_path / "long.jsonl").write_text('{"key": "a", "caption": "Beside."}\n')
-    reader = open_reader(["key", "caption", "long_captions"], caption_files=[str(tmp_path / "long.jsonl")])
-    row = {"key": "a", "caption": "A boat", "long_captions": ["Own."]}
-    assert reader.match_long_captions(row) == (["Own.", "Beside."], None)
-    assert reader.match_long_captions(row | {"key": "b"}) == (["Own."], "b")
-    assert reader.short_captions(row) == ["A boat"]
 
 
 def test_each_choice_of_columns_has_an_index_of_its_own(tmp_path, monkeypatch):
@@ -133,7 +123,7 @@ def test_what_stays_of_an_index_that_was_not_written_to_its_end(tmp_path, monkey
     (tmp_path / "long.jsonl").write_text('{"key": "a", "caption": "of a"}\n')
 
     def fail(file, array):
-        Path(file).write_bytes(b"torn")
+        file.write(b"torn")
         raise OSError("no space")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
@@ -162,7 +152,7 @@ def test_columns_that_are_read(tmp_path, columns, key_column, expected):
 def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
     rows = [{"key": "a", "caption": "of a"}, {"key": "b", "caption": "of b"}, {"key": "c", "caption": "of c"}]
     monkeypatch.setattr(caption_files, "HF_HOME", tmp_path / "cache")
-    monkeypatch.setattr(caption_files, "hash_keys", lambda keys: np.full(len(keys), 7, dtype=np.uint64))
+    monkeypatch.setattr(caption_files, "hash_keys", lambda keys: np.full(len(keys), keys != [None], dtype=np.uint64))
     captions = CaptionFiles([write(tmp_path / "long.jsonl", rows)], "key", ["caption"])
     assert [captions[key] for key in "abcd"] == [["of a"], ["of b"], ["of c"], []]
 
@@ -222,18 +212,16 @@ def write_shards(folder: Path, scenes: Dataset, num_shards: int, offset: int = 0
                     tar.addfile(info, io.BytesIO(content))
 
 
-@pytest.mark.parametrize("key_column", ["json.url", "__key__"])
-def test_shards_train_with_long_captions_from_elsewhere(train, scenes, tmp_path, caplog, key_column):
+def test_shards_train_with_long_captions_from_elsewhere(train, scenes, tmp_path, caplog):
     write_shards(tmp_path / "shards", scenes, num_shards=3)
-    keys = URLS if key_column == "json.url" else [f"{number:09}" for number in range(NUM_IMAGES)]
     rows = [
-        {"key": key, "caption": row["long_captions"]} for key, row in zip(keys[:-2], scenes.remove_columns("image"))
+        {"key": key, "caption": row["long_captions"]} for key, row in zip(URLS[:-2], scenes.remove_columns("image"))
     ]
     build_tokenizer(scenes, open_reader(scenes.column_names)).save_pretrained(tmp_path / "tokenizer")
     options = {"dataset_name": "webdataset", "data_files": tmp_path / "shards" / "*.tar", "streaming": True}
     options |= {"image_column": "png", "caption_column": "txt", "eval_split": "train", "max_eval_samples": 12}
-    options |= {"caption_files": write(tmp_path / "long.parquet", rows), "key_column": key_column}
-    options |= {"tokenizer_name": tmp_path / "tokenizer", "max_train_samples": None, "checkpointing_steps": 2}
+    options |= {"caption_files": write(tmp_path / "long.parquet", rows), "key_column": "json.url"}
+    options |= {"tokenizer_name": tmp_path / "tokenizer", "max_train_samples": None}
     folder = train("whole", **options, max_train_steps=6, dataloader_num_workers=1)
     results = json.loads((folder / "eval_results.json").read_text())
     assert results["long_num_images"] == results["short_num_images"] == 12
@@ -241,12 +229,6 @@ def test_shards_train_with_long_captions_from_elsewhere(train, scenes, tmp_path,
     assert "48 of 48 rows are used. 4 have no captions in `--caption_files` (such as" in caplog.text
     measured = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert any("loss_corner_2" in row for row in measured), "long captions took part"
-
-    (tmp_path / "resumed").mkdir()
-    (folder / "checkpoint-4").rename(tmp_path / "resumed" / "checkpoint-4")
-    resumed = train("resumed", **options, max_train_steps=6, resume_from_checkpoint="latest")
-    weights, expected = load_file(resumed / "model.safetensors"), load_file(folder / "model.safetensors")
-    assert all((weights[name] == expected[name]).all() for name in expected)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
@@ -259,7 +241,6 @@ def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, capl
     for reader in [*readers, pickle.loads(pickle.dumps(readers[0]))]:
         captions = reader.caption_files
         assert [captions[key] for key in URLS[:6]] == [["Of 0."], [], ["Of 2."], [], ["Of 4."], ["Of 5."]]
-        assert captions.contains(URLS[:7]).tolist() == [True, False, True, False, True, True, False]
     told = [record.message for record in caplog.records if "are left out" in record.message]
     assert len(told) == 1 and told[0].startswith("3 of 7 rows of `--caption_files")
 
