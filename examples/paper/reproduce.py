@@ -8,7 +8,7 @@ the paper whose files are in a folder, and how long the texts are.
     python examples/paper/reproduce.py --data_root BENCHMARKS --text_only --tokenizer_path BERT
 
 `BENCHMARKS` has a folder for each benchmark, of its name: dci, iiw, sharegpt4v-1k, sharegpt4v-10k, urban1k, docci,
-coco, flickr30k, imagenet. `docs/evaluation.md` lists the files. The published numbers are in `published.json` beside
+coco, flickr30k, imagenet. `docs/reproduce.md` lists the files. The published numbers are in `published.json` beside
 this file. A number is reproduced if it rounds to the published one.
 
 Benchmarks that are not there, or whose images are not there, are named. What is measured on part of a benchmark is not
