@@ -97,9 +97,9 @@ def test_training_and_evaluation_split_as_asked(model_dir):
         assert drawn == {join_sub_captions(list(pair)) for pair in zip(parts, parts[1:])}
         collate = RowCollator(AutoProcessor.from_pretrained(model_dir), reader)
         row = {"image": {"bytes": None, "path": "nothing.png"}, "long_captions": [TEXT]}
-        assert collate([(0, row)]).texts.entries == []  # without its image
+        assert [batch.entries for batch in collate([(0, row)])[1]] == [[]]  # no texts without its image
         row = load_scenes(1).cast_column("image", dataset.features["image"].__class__(decode=False))[0]
-        texts = collate([(0, row | {"long_captions": [TEXT]})]).texts.entries
+        texts = collate([(0, row | {"long_captions": [TEXT]})])[1][1].entries
         assert [text.content for text in texts if text.kind == "long"] == [expected]
 
 

@@ -99,7 +99,7 @@ def main() -> None:
                     embed_images(model, {"pixel_values": pixels[: len(batch)]})
 
             def run_from_files() -> None:
-                assert sum(len(part.items) for part in embed_rows(model, processor, workers.map(rows))) == len(paths)
+                assert sum(len(part.entries) for part in embed_rows(model, processor, workers.map(rows))) == len(paths)
 
             def run_sentence_transformers() -> None:
                 images = [PIL.Image.open(path) for path in paths]

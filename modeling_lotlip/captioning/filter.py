@@ -21,7 +21,7 @@ from ..data.reader import Item
 from ..data.rows import find_column, read_captions, read_key
 from ..embedding.arguments import InferenceArguments
 from ..embedding.models import load_model
-from ..embedding.rows import RowCollator, embed_rows, load_rows, warn_of_unreadable
+from ..embedding.rows import RowCollator, batch_rows, embed_rows, warn_of_unreadable
 from ..files import format_markdown, write_json
 from ..output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..sub_captions import mark_sub_captions
@@ -277,15 +277,15 @@ def measure_similarities(
             yield Item((number, key, text), "caption", mark_sub_captions(text) or text)
 
     model, processor = load_model(similarity.dual_encoder, inference, argument="dual_encoder")
-    loader = load_rows(dataset, RowCollator(processor, read_row, inference.max_length), inference.batch_size)
-    loader = progress_bar(loader, desc="Images", unit=" batches")
+    rows = progress_bar(batch_rows(dataset, inference.batch_size), desc="Images", unit=" batches")
+    prepared = map(RowCollator(processor, read_row, inference.max_length), rows)
     group_size = BATCHES_PER_GROUP * inference.batch_size
     images, group = {}, None
-    for embedded in embed_rows(model, processor, loader, group=lambda number: number // group_size):
+    for embedded in embed_rows(model, processor, prepared, group=lambda number: number // group_size):
         warn_of_unreadable(embedded.unreadable)
         if embedded.group != group:
             group, images = embedded.group, {}
-        for item, embed in zip(embedded.items, [] if embedded.embeds is None else embedded.embeds):
+        for item, embed in zip(embedded.entries, [] if embedded.embeds is None else embedded.embeds):
             number, key, text = item.row
             if item.kind == "image":
                 images[number] = embed

@@ -1,12 +1,12 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Texts and images to embeddings, by any dual encoder: loading, tokenizing as in training, batches by token number."""
+"""Texts and images to embeddings, by any dual encoder: tokenizing as in training, batches by token number."""
 
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
@@ -22,9 +22,9 @@ from .token_wise import is_token_wise
 
 logger = logging.getLogger(__name__)
 
-# Texts are sorted by length inside a window of so many batches: the more, the less padding between first and last.
+# Batches of texts in a window, inside which they are sorted by length: the more, the less padding
 BATCHES_PER_WINDOW = 64
-# So many batches are made ahead of the model.
+# Batches that are made ahead of the model
 PREFETCHED_BATCHES = 8
 TEXTS_PER_CHUNK = 256
 
@@ -61,8 +61,8 @@ def normalize(features: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
 @torch.inference_mode()
 def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
     """
-    Normalised text embeddings (texts, dim) in float32, or (texts, length, dim) those of all tokens, zero at padding,
-    if the model compares tokens.
+    Normalised text embeddings (texts, dim) in float32; (texts, length, dim) those of all tokens, zero at padding, if
+    the model compares tokens.
     """
     tokens = {name: tensor.to(model.device) for name, tensor in tokens.items()}
     if is_token_wise(model):
@@ -73,8 +73,8 @@ def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> torc
 @torch.inference_mode()
 def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """
-    Normalised image embeddings (images, dim) in float32, from what the model's image processor returns; or (images,
-    length, dim) those of all tokens, if the model compares tokens.
+    Normalised image embeddings (images, dim) in float32, from what [`prepare_images`] returns; (images, length, dim)
+    those of all tokens, if the model compares tokens.
     """
     inputs = {
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
@@ -82,8 +82,25 @@ def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tor
     }
     if is_token_wise(model):
         return model.get_image_token_embeds(**inputs).cpu()
-    image_embeds = image_features(model, inputs)
-    return normalize(image_embeds, model)
+    return normalize(image_features(model, inputs), model)
+
+
+class Unreadable(NamedTuple):
+    """
+    A row that is left out.
+
+    Args:
+        key (`Any`):
+            What the caller knows it by.
+        name (`str`):
+            How messages call it.
+        problem (`str`):
+            What is wrong with its image.
+    """
+
+    key: Any
+    name: str
+    problem: str
 
 
 class Batch(NamedTuple):
@@ -97,14 +114,20 @@ class Batch(NamedTuple):
             Of the model.
         num_tokens (`int`, *optional*, defaults to 0):
             Of texts, without padding.
-        unreadable (`list[Unreadable]`, *optional*):
-            The rows that were left out: see `embedding/rows.py`.
+        unreadable (`Sequence[Unreadable]`, *optional*):
+            Rows that are left out.
+        embeds (`torch.Tensor` of shape `(len(entries), dim)`, *optional*):
+            The normalised embeddings in float32, once they are computed: see [`embed_batch`].
+        group (`Any`, *optional*):
+            The group of rows that all of it belongs to: see `embed_rows`.
     """
 
     entries: list
     inputs: dict[str, torch.Tensor]
     num_tokens: int = 0
-    unreadable: Sequence = ()
+    unreadable: Sequence[Unreadable] = ()
+    embeds: torch.Tensor | None = None
+    group: Any = None
 
 
 def tokenize_and_count(
@@ -170,16 +193,8 @@ def prefetch(items: Iterator, depth: int = PREFETCHED_BATCHES) -> Iterator:
 
 
 def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """
-    Normalised embeddings (entries, dim) of a batch, in float32.
-
-    Raises:
-        `ValueError`: if the model compares tokens, and so has no single embedding of a text or an image.
-    """
-    check_single_embeddings(model)
-    if "pixel_values" in batch.inputs:
-        return embed_images(model, batch.inputs)
-    return embed_texts(model, batch.inputs)
+    """The normalised embeddings of a batch in float32: see [`embed_images`] and [`embed_texts`]."""
+    return (embed_images if "pixel_values" in batch.inputs else embed_texts)(model, batch.inputs)
 
 
 def embed_corpus(
@@ -223,6 +238,7 @@ def embed_corpus(
     ```"""
     if not texts:
         raise ValueError("`texts` is empty: give at least one text.")
+    check_single_embeddings(model)
     embeds, num_truncated = None, 0
     for batch in prefetch(make_batches(tokenize_chunks(processor, texts, max_length), processor, tokens_per_batch)):
         computed = embed_batch(model, batch)

@@ -1,17 +1,16 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The one way from rows to embeddings: images are read, bad ones skipped and named, texts sorted into batches of like
-length, and the next batches made while the model computes.
+From rows to embeddings: images are read, bad ones left out and named, texts sorted into batches of like length, and
+the next batches made while the model computes.
 
 A function says what is in a row, [`RowCollator`] makes batches of it, [`embed_rows`] embeds them:
 
 ```python
->>> from torch.utils.data import DataLoader
 >>> from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 >>> from modeling_lotlip.data.images import read_image, undecoded
 >>> from modeling_lotlip.data.scenes import load_scenes
->>> from modeling_lotlip.embedding.rows import Item, NumberedRows, RowCollator, embed_rows, warn_of_unreadable
+>>> from modeling_lotlip.embedding.rows import Item, RowCollator, batch_rows, embed_rows, warn_of_unreadable
 
 >>> def read_row(number, row):
 ...     yield Item(number, "image", read_image(row["image"]))
@@ -20,37 +19,35 @@ A function says what is in a row, [`RowCollator`] makes batches of it, [`embed_r
 >>> one_layer = {"num_hidden_layers": 1}
 >>> model = LotlipModel(LotlipConfig(text_config=one_layer, vision_config=one_layer)).eval()
 >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
->>> rows = NumberedRows(undecoded(load_scenes(4), "image"))
->>> loader = DataLoader(rows, batch_size=4, collate_fn=RowCollator(processor, read_row))
->>> for embedded in embed_rows(model, processor, loader):
-...     warn_of_unreadable(embedded.unreadable)
-...     print([(item.row, item.kind) for item in embedded.items], embedded.embeds.shape)
+>>> prepared = map(RowCollator(processor, read_row), batch_rows(undecoded(load_scenes(4), "image"), batch_size=4))
+>>> for batch in embed_rows(model, processor, prepared):
+...     warn_of_unreadable(batch.unreadable)
+...     print([(item.row, item.kind) for item in batch.entries], batch.embeds.shape)
 [(0, 'image'), (1, 'image'), (2, 'image'), (3, 'image')] torch.Size([4, 768])
 [(0, 'caption'), (1, 'caption'), (2, 'caption'), (3, 'caption')] torch.Size([4, 768])
 ```
 
-Rows need not be of a data set: whatever [`RowCollator`] is called with is a list of pairs of a key and something that
-`read_row` understands, such as `[(name, None), ...]` for files.
+[`Workers`] makes the batches in other processes. Rows need not be of a data set: [`RowCollator`] takes lists of pairs
+of a key and anything that `read_row` understands.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 import torch.distributed
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
-from torch.utils.data import DataLoader, get_worker_info
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import UnreadableImageError, name_row
-from ..data.loading import leave_signals_to_the_main_process, split_by_process
+from ..data.loading import split_by_process
 from ..data.reader import Item
+from ..data.rows import batched
 from ..terminal import printable
-from .batches import PREFETCHED_BATCHES, Batch, embed_images, embed_texts, make_batches, prefetch, tokenize_and_count
+from .batches import PREFETCHED_BATCHES, Batch, Unreadable, embed_batch, make_batches, prefetch, tokenize_and_count
 from .features import prepare_images
 
 
@@ -59,112 +56,14 @@ logger = logging.getLogger(__name__)
 # What image processors raise at an image that they cannot bring to their size: one too thin, say
 PREPROCESSING_ERRORS = (MemoryError, RuntimeError, ValueError)
 
-
-class Unreadable(NamedTuple):
-    """
-    A row that is left out.
-
-    Args:
-        key (`Any`):
-            What the caller knows it by.
-        name (`str`):
-            How messages call it.
-        problem (`str`):
-            What is wrong with its image.
-    """
-
-    key: Any
-    name: str
-    problem: str
-
-
-class PreparedRows(NamedTuple):
-    """
-    What [`RowCollator`] makes of some rows.
-
-    Args:
-        first (`Any`):
-            The key of the first row.
-        images, texts (`Batch`):
-            What is in the rows; either may be empty.
-        unreadable (`list[Unreadable]`):
-            The rows that are left out.
-    """
-
-    first: Any
-    images: Batch
-    texts: Batch
-    unreadable: list[Unreadable]
-
-
-class EmbeddedItems(NamedTuple):
-    """
-    A result of [`embed_rows`].
-
-    Args:
-        group (`Any`):
-            The group of rows that all of it belongs to.
-        items (`list[Item]`):
-            Images or texts of several rows.
-        embeds (`torch.Tensor` of shape `(len(items), dim)`, *optional*):
-            Their normalised embeddings in float32, of all tokens (len(items), tokens, dim); None without items.
-        num_tokens (`int`):
-            Of texts.
-        unreadable (`list[Unreadable]`):
-            The rows that were left out.
-    """
-
-    group: Any
-    items: list[Item]
-    embeds: torch.Tensor | None
-    num_tokens: int
-    unreadable: list[Unreadable]
-
-
-class NumberedRows(torch.utils.data.Dataset):
-    """
-    The rows of a data set with their numbers, in the share of one of several processes.
-
-    Args:
-        dataset (`Dataset`):
-            The data set.
-        process_index, num_processes (`int`, *optional*, defaults to 0 and 1):
-            Which share.
-    """
-
-    def __init__(self, dataset: Dataset, process_index: int = 0, num_processes: int = 1):
-        self.dataset = dataset
-        bounds = [len(dataset) * process // num_processes for process in (process_index, process_index + 1)]
-        self.numbers = range(*bounds)
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> tuple[int, dict]:
-        return self.numbers[index], self.dataset[self.numbers[index]]
-
-
-class NumberedStream(torch.utils.data.IterableDataset):
-    """The rows of a stream with a number of each, which is its own in all workers of a data loader."""
-
-    def __init__(self, stream: IterableDataset):
-        self.stream = stream
-
-    def __iter__(self) -> Iterator[tuple[int, dict]]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for place, row in enumerate(self.stream):
-            yield first + step * place, row
-
-
-# The key of a row, the row itself, and what is in it
-ReadRow = tuple[Any, Any, list[Item]]
+# A row by its key, and the key and the batches of rows: images, which may be none, and texts if there are any
+KeyedRow = tuple[Any, Any]
+PreparedRows = tuple[Any, list[Batch]]
 
 
 class RowCollator:
     """
-    Reads, preprocesses and tokenizes what is in rows, in the workers of a data loader. A row whose image cannot be
-    read is left out with its texts.
+    Reads, preprocesses and tokenizes what is in rows. A row whose image cannot be read is left out with its texts.
 
     Args:
         processor (`ProcessorMixin`):
@@ -181,11 +80,9 @@ class RowCollator:
         read_row: Callable[[Any, Any], Iterable[Item]],
         max_length: int | None = None,
     ):
-        self.processor = processor
-        self.read_row = read_row
-        self.max_length = max_length
+        self.processor, self.read_row, self.max_length = processor, read_row, max_length
 
-    def __call__(self, rows: list[tuple[Any, Any]]) -> PreparedRows:
+    def __call__(self, rows: list[KeyedRow]) -> PreparedRows:
         read, unreadable = [], []
         for key, row in rows:
             try:
@@ -193,44 +90,27 @@ class RowCollator:
             except UnreadableImageError as error:
                 unreadable.append(Unreadable(key, name_item(key, row), str(error)))
         try:
-            images = self.prepare_images(list_items(read))
-        except PREPROCESSING_ERRORS:
-            read, bad = self.drop_bad_images(read)
-            unreadable += bad
-            images = self.prepare_images(list_items(read))
-        return PreparedRows(rows[0][0], images, self.prepare_texts(list_items(read)), unreadable)
+            images = self.prepare_images(read)
+        except PREPROCESSING_ERRORS:  # of one of them
+            every, read = read, []
+            for key, row, items in every:
+                try:
+                    self.prepare_images([(key, row, items)])
+                    read.append((key, row, items))
+                except PREPROCESSING_ERRORS as error:
+                    unreadable.append(Unreadable(key, name_item(key, row), str(error)))
+            images = self.prepare_images(read)
+        batches = [images._replace(unreadable=unreadable)]
+        if texts := [item for *_, items in read for item in items if item.kind != "image"]:
+            tokens, truncated = tokenize_and_count(self.processor, [text.content for text in texts], self.max_length)
+            entries = [text._replace(truncated=is_truncated) for text, is_truncated in zip(texts, truncated)]
+            batches.append(Batch(entries, tokens))
+        return rows[0][0], batches
 
-    def prepare_images(self, items: list[Item]) -> Batch:
-        """A batch of the images among items."""
-        images = [item for item in items if item.kind == "image"]
-        if not images:
-            return Batch([], {})
-        inputs = prepare_images(self.processor, [image.content for image in images])
+    def prepare_images(self, read: list[tuple[Any, Any, list[Item]]]) -> Batch:
+        images = [item for *_, items in read for item in items if item.kind == "image"]
+        inputs = prepare_images(self.processor, [image.content for image in images]) if images else {}
         return Batch([image._replace(content=None) for image in images], inputs)
-
-    def prepare_texts(self, items: list[Item]) -> Batch:
-        """A batch of the texts among items."""
-        texts = [item for item in items if item.kind != "image"]
-        if not texts:
-            return Batch([], {})
-        tokens, truncated = tokenize_and_count(self.processor, [text.content for text in texts], self.max_length)
-        return Batch([text._replace(truncated=is_cut) for text, is_cut in zip(texts, truncated)], tokens)
-
-    def drop_bad_images(self, read: list[ReadRow]) -> tuple[list[ReadRow], list[Unreadable]]:
-        """The rows whose images can be preprocessed, and the others."""
-        good, bad = [], []
-        for key, row, items in read:
-            try:
-                self.prepare_images(items)
-                good.append((key, row, items))
-            except PREPROCESSING_ERRORS as error:
-                bad.append(Unreadable(key, name_item(key, row), str(error)))
-        return good, bad
-
-
-def list_items(read: list[ReadRow]) -> list[Item]:
-    """All items of some rows."""
-    return [item for _, _, items in read for item in items]
 
 
 def name_item(key: Any, row: Any) -> str:
@@ -238,52 +118,23 @@ def name_item(key: Any, row: Any) -> str:
     return name_row(row, getattr(key, "number", key)) if isinstance(row, dict) else str(getattr(key, "key", key))
 
 
-def load_rows(
-    dataset: Dataset | IterableDataset,
-    collator: RowCollator,
-    batch_size: int = 64,
-    num_workers: int = 0,
-    process_index: int = 0,
-    num_processes: int = 1,
-) -> DataLoader:
+def batch_rows(
+    dataset: Dataset | IterableDataset, batch_size: int, process_index: int = 0, num_processes: int = 1
+) -> Iterator[list[tuple[int, dict]]]:
     """
-    A loader of the rows of a data set, for [`embed_rows`].
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`):
-            The data set, with undecoded images.
-        collator ([`RowCollator`]):
-            What it makes of the rows.
-        batch_size (`int`, *optional*, defaults to 64):
-            Rows that are prepared together.
-        num_workers (`int`, *optional*, defaults to 0):
-            Processes that prepare them.
-        process_index, num_processes (`int`, *optional*, defaults to 0 and 1):
-            Of several processes each loads a share.
+    The rows of a data set with their numbers, in lists of `batch_size`: the share of one of several processes. Of a
+    stream each share is numbered from 0.
     """
     if isinstance(dataset, Dataset):
-        rows = NumberedRows(dataset, process_index, num_processes)
+        bounds = (len(dataset) * process // num_processes for process in (process_index, process_index + 1))
+        rows = ((number, dataset[number]) for number in range(*bounds))
     else:
-        rows = NumberedStream(split_by_process(dataset, process_index, num_processes))
-    return DataLoader(
-        rows,
-        batch_size=batch_size,
-        collate_fn=collator,
-        num_workers=num_workers,
-        worker_init_fn=leave_signals_to_the_main_process,
-        generator=torch.Generator(),  # leaves the global random state, and with it a training, alone
-    )
+        rows = enumerate(split_by_process(dataset, process_index, num_processes))
+    return batched(rows, batch_size)
 
 
 def gather_to_main(share: Any) -> list[Any]:
-    """
-    What each process has, in the order of the processes, for the main one alone: the others get an empty list, and
-    need no memory for it.
-
-    Args:
-        share (`Any`):
-            What this process has.
-    """
+    """What each process has, in their order, for the main one alone: the others get an empty list."""
     state = PartialState()
     if state.num_processes == 1:
         return [share]
@@ -300,7 +151,7 @@ def embed_rows(
     group: Callable[[Any], Any] = lambda key: None,
     num_prefetched: int = PREFETCHED_BATCHES,
     lock: AbstractContextManager | None = None,
-) -> Iterator[EmbeddedItems]:
+) -> Iterator[Batch]:
     """
     Embeds rows, while a thread prepares the next ones.
 
@@ -310,47 +161,34 @@ def embed_rows(
         processor (`ProcessorMixin`):
             Its processor.
         prepared (`Iterable[PreparedRows]`):
-            A [`DataLoader`] with a [`RowCollator`], or any iterable of what that returns.
+            What a [`RowCollator`] returns.
         tokens_per_batch (`int`, *optional*, defaults to 2048):
             The most tokens in a batch of texts, padding included.
         group (`Callable[[Any], Any]`, *optional*):
             The group of a row, by its key. Rows of a group follow each other, and [`RowCollator`] was not called with
             rows of several. Texts are sorted within a group: when the next one begins, this one is complete. Each
-            group has a result, be it an empty one. Default: all rows are one group.
+            group has a batch, which may be empty. Default: all rows are one group.
         num_prefetched (`int`, *optional*):
-            So many batches are made ahead of the model.
+            Batches that are made ahead of the model.
         lock (`AbstractContextManager`, *optional*):
             Entered while the model computes.
 
     Yields:
-        [`EmbeddedItems`]: the images of rows as they come, texts in batches of like length.
+        [`Batch`]: images as they come, texts in batches of like length, with `embeds` and `group`.
     """
-
-    prepared = groupby(prepared, key=lambda rows: group(rows.first))
+    groups = groupby(prepared, key=lambda part: group(part[0]))
     batches = (
-        (key, batch)
-        for key, parts in prepared
-        for batch in make_batches(list_batches(parts), processor, tokens_per_batch)
+        batch._replace(group=key)
+        for key, parts in groups
+        for batch in make_batches((batch for _, made in parts for batch in made), processor, tokens_per_batch)
     )
-    for key, batch in prefetch(batches, depth=num_prefetched):
-        embeds = None
+    for batch in prefetch(batches, depth=num_prefetched):
         with lock or nullcontext():
-            if "pixel_values" in batch.inputs:
-                embeds = embed_images(model, batch.inputs)
-            elif batch.entries:
-                embeds = embed_texts(model, batch.inputs)
-        yield EmbeddedItems(key, batch.entries, embeds, batch.num_tokens, batch.unreadable)
+            embeds = embed_batch(model, batch) if batch.entries else None
+        yield batch._replace(inputs={}, embeds=embeds)
 
 
-def list_batches(parts: Iterable[PreparedRows]) -> Iterator[Batch]:
-    """The batches of some rows: for each part one of images, be it empty, and one of texts if there are any."""
-    for part in parts:
-        yield part.images._replace(unreadable=part.unreadable)
-        if part.texts.entries:
-            yield part.texts
-
-
-def warn_of_unreadable(unreadable: list[Unreadable]) -> None:
+def warn_of_unreadable(unreadable: Iterable[Unreadable]) -> None:
     """Logs a warning for each row that was left out."""
     for _, name, problem in unreadable:
         logger.warning(printable(f"The image of {name} cannot be read and is left out: {problem.rstrip('.')}."))

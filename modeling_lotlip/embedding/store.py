@@ -27,8 +27,8 @@ from ..data.rows import find_column
 from ..output_folder import describe_run, read_stored
 from ..terminal import progress_bar
 from .arguments import KINDS, StoreArguments
-from .batches import embed_corpus, embed_texts, tokenize
-from .rows import EmbeddedItems, RowCollator, embed_rows, warn_of_unreadable
+from .batches import Batch, embed_corpus, embed_texts, tokenize
+from .rows import RowCollator, embed_rows, warn_of_unreadable
 from .table import EmbeddingTable, model_settings
 from .workers import Workers
 
@@ -129,8 +129,9 @@ def embed_to_table(
     settings |= {"columns": columns, "kinds": [kind for kind in KINDS if columns[kind] is not None]}
     settings |= {"sub_caption_splitter": reader.splitter, "exact_decoding": store.exact_decoding}
     settings |= {"max_length": max_length, "data": None if is_streamed else compute_fingerprint(dataset, image_column)}
-    if not is_streamed:
-        check_keys(dataset, reader)
+    if not is_streamed and reader.key_column is not None:
+        for _ in check_keys(dataset.select_columns([find_column(dataset.column_names, reader.key_column)]), reader):
+            pass
     notes = (notes or {}) | {"num_rows": None if is_streamed else len(dataset)}
     dim = embed_texts(model, tokenize(processor, ["a"])).shape[1]
     if state.is_main_process:
@@ -141,22 +142,54 @@ def embed_to_table(
         dataset = dataset.select_columns(reader.columns)
         if image_column is not None:
             dataset = undecoded(dataset, image_column)
-        group_size = batch_size if store.only == "images" else GROUP_SIZE
-        due = DueRows(dataset, reader, table.rows_done(), group_size)
+        # one process embeds and writes the rows of a group together
+        group_size, done = batch_size if store.only == "images" else GROUP_SIZE, table.rows_done()
+
+        def is_due(number: int) -> bool:
+            return number // group_size % state.num_processes == state.process_index and number not in done
+
+        if is_streamed:
+            due, total = (row for row in check_keys(dataset, reader) if is_due(row[0])), None
+        else:
+            numbers = [number for number in range(len(dataset)) if is_due(number)]
+            due, total = ((number, dataset[number]) for number in numbers), len(numbers)
+        batches = (
+            [(RowInfo(number, str(reader.read_key(number, row))), row) for number, row in batch]
+            for _, batch in groupby(due, lambda row: (row[0] // group_size, row[0] % group_size // batch_size))
+        )
         with Workers(RowCollator(processor, reader, max_length), num_workers) as workers:
             results = embed_rows(
                 model,
                 processor,
-                workers.map(due.read(batch_size)),
+                workers.map(batches),
                 store.tokens_per_batch,
                 group=lambda info: info.number // group_size,
             )
-            with closing(show_progress(results, due.count(), disable=not state.is_local_main_process)) as results:
-                write_results((list(parts) for _, parts in groupby(results, key=attrgetter("group"))), table.append)
+            with closing(show_progress(results, total, disable=not state.is_local_main_process)) as results:
+                write_results((list(parts) for _, parts in groupby(results, attrgetter("group"))), table.append)
         state.wait_for_everyone()
         if state.is_main_process:
             table.maintain(lambda: embed_background(model, processor))
     return table
+
+
+def check_keys(rows: Iterable[dict], reader: RowReader) -> Iterator[tuple[int, dict]]:
+    """
+    The rows with their numbers.
+
+    Raises:
+        `ValueError`: if a key is no string or integer, or two rows have the same.
+    """
+    numbers = {}
+    for number, row in enumerate(rows):
+        if reader.key_column is not None:
+            key = reader.read_key(number, row)
+            if (other := numbers.setdefault(hash(str(key)), number)) != number:
+                raise ValueError(
+                    f"`--key_column {reader.key_column}` must be different in all rows: rows {other} and {number} "
+                    f"have {key!r}. Name another column."
+                )
+        yield number, row
 
 
 def name_data(source: SourceArguments, split: str, max_samples: int | None) -> dict[str, Any]:
@@ -178,72 +211,6 @@ def load_named_data(named: dict[str, Any], with_images: bool = True) -> Dataset 
     return load_split(SourceArguments(**source), named["eval_split"], named["max_eval_samples"], with_images)
 
 
-def check_keys(dataset: Dataset, reader: RowReader) -> None:
-    """
-    Raises:
-        `ValueError`: if a key is no string or integer, or two rows have the same.
-    """
-    if reader.key_column is None:
-        return
-    rows = {}
-    for number, row in enumerate(dataset.select_columns([find_column(dataset.column_names, reader.key_column)])):
-        key = reader.read_key(number, row)
-        if (other := rows.setdefault(str(key), number)) != number:
-            refuse_key(key, reader.key_column, f"rows {other} and {number} have")
-
-
-def refuse_key(key: object, column: str, who: str) -> None:
-    raise ValueError(f"`--key_column {column}` must be different in all rows: {who} {key!r}. Name another column.")
-
-
-class DueRows:
-    """
-    The rows of a data set that this process has yet to embed.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`):
-            The data set.
-        reader (`RowReader`):
-            Knows the keys of rows.
-        done (`set[int]`):
-            Rows that are in the table.
-        group_size (`int`):
-            Rows that one process embeds together.
-    """
-
-    def __init__(self, dataset: Dataset | IterableDataset, reader: RowReader, done: set[int], group_size: int):
-        self.dataset, self.reader, self.done, self.group_size = dataset, reader, done, group_size
-        self.process_index, self.num_processes = PartialState().process_index, PartialState().num_processes
-
-    def is_due(self, number: int) -> bool:
-        return number // self.group_size % self.num_processes == self.process_index and number not in self.done
-
-    def count(self) -> int | None:
-        """How many there are, if that is known before they are read."""
-        return sum(map(self.is_due, range(len(self.dataset)))) if isinstance(self.dataset, Dataset) else None
-
-    def read_stream(self) -> Iterator[tuple[int, dict]]:
-        """All rows of a stream, of which no two have the same key."""
-        seen = set()
-        for number, row in enumerate(self.dataset):
-            if self.reader.key_column is not None:
-                key = self.reader.read_key(number, row)
-                if hash(str(key)) in seen:
-                    refuse_key(key, self.reader.key_column, f"row {number} and one before it have")
-                seen.add(hash(str(key)))
-            yield number, row
-
-    def read(self, batch_size: int) -> Iterator[list[tuple[RowInfo, dict]]]:
-        """The rows, in lists of up to `batch_size` of one group. Of a stream all rows are read."""
-        if isinstance(self.dataset, IterableDataset):
-            rows = (row for row in self.read_stream() if self.is_due(row[0]))
-        else:
-            rows = ((number, self.dataset[number]) for number in range(len(self.dataset)) if self.is_due(number))
-        size = self.group_size
-        for _, batch in groupby(rows, key=lambda row: (row[0] // size, row[0] % size // batch_size)):
-            yield [(RowInfo(number, str(self.reader.read_key(number, row))), row) for number, row in batch]
-
-
 def embed_background(model: PreTrainedModel, processor: ProcessorMixin) -> torch.Tensor:
     """The normalised embeddings (num_texts, dim) of texts that fit no image, by which a table is measured."""
     texts = resources.files(__package__).joinpath("background_texts.txt").read_text(encoding="utf-8")
@@ -257,7 +224,7 @@ def note_model(model: PreTrainedModel, name: str | None = None) -> dict[str, str
     return {"model_name_or_path": name, "revision": getattr(model.config, "_commit_hash", None)}
 
 
-def to_rows(embedded: EmbeddedItems) -> list[dict]:
+def to_rows(batch: Batch) -> list[dict]:
     """
     The rows of a table of what is embedded, and of images that cannot be read.
 
@@ -265,17 +232,17 @@ def to_rows(embedded: EmbeddedItems) -> list[dict]:
         `ValueError`: if an embedding is not finite.
     """
     rows = []
-    for item, embedding in zip(embedded.items, embedded.embeds if embedded.items else ()):
+    for item, embedding in zip(batch.entries, batch.embeds if batch.entries else ()):
         if not embedding.isfinite().all():
             raise ValueError(f"The model's embedding of {item.row.key} holds NaN or infinity: choose a wider --dtype.")
         found = {"kind": item.kind, "position": item.index, "truncated": item.truncated, "embedding": embedding}
         rows.append({"key": item.row.key, "row": item.row.number, **item.row.about, **found})
-    for info, _, problem in embedded.unreadable:
+    for info, _, problem in batch.unreadable:
         rows.append({"key": info.key, "row": info.number, **(info.about or {}), "problem": problem})
     return rows
 
 
-def write_results(groups: Iterable[list[EmbeddedItems]], write: Callable[[list[dict]], None]) -> None:
+def write_results(groups: Iterable[list[Batch]], write: Callable[[list[dict]], None]) -> None:
     """
     Writes what is embedded, in parts of `WRITE_SIZE` rows or `WRITE_SECONDS`. Whatever ends it, an error or Ctrl-C,
     the groups that are complete are written.
@@ -283,7 +250,7 @@ def write_results(groups: Iterable[list[EmbeddedItems]], write: Callable[[list[d
     rows, written_at = [], time.monotonic()
     try:
         for group in groups:
-            rows += [row for part in group for row in to_rows(part)]
+            rows += [row for batch in group for row in to_rows(batch)]
             if len(rows) >= WRITE_SIZE or time.monotonic() - written_at >= WRITE_SECONDS:
                 written, rows = rows, []
                 write(written)
@@ -293,21 +260,16 @@ def write_results(groups: Iterable[list[EmbeddedItems]], write: Callable[[list[d
             write(rows)
 
 
-def show_progress(results: Iterator[EmbeddedItems], total: int | None, disable: bool) -> Iterator[EmbeddedItems]:
-    """The results, with a bar of the rows that are done; rows that are left out are named."""
-    num_items, num_tokens, start, seen = 0, 0, time.perf_counter(), set()
+def show_progress(batches: Iterator[Batch], total: int | None, disable: bool) -> Iterator[Batch]:
+    """The batches, with a bar of the rows that are done; rows that are left out are named."""
+    seen = set()
     with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable) as progress:
-        for result in results:
-            warn_of_unreadable(result.unreadable)
-            num_items, num_tokens = num_items + len(result.items), num_tokens + result.num_tokens
-            seconds = time.perf_counter() - start
-            progress.set_postfix_str(
-                f"{num_items / seconds:.1f} items/s, {num_tokens / seconds:.0f} tokens/s", refresh=False
-            )
-            new = {item.row.number for item in result.items} - seen
-            progress.update(len(new) + len(result.unreadable))
+        for batch in batches:
+            warn_of_unreadable(batch.unreadable)
+            new = {item.row.number for item in batch.entries} - seen
+            progress.update(len(new) + len(batch.unreadable))
             seen |= new
-            yield result
+            yield batch
 
 
 def describe_missing(table: EmbeddingTable) -> list[str]:
@@ -316,6 +278,8 @@ def describe_missing(table: EmbeddingTable) -> list[str]:
     if not stored or not stored.get("run"):
         return []
     num_rows, expected = len(table.rows_done() - {None}), table.notes.get("num_rows")
+    if num_rows == expected:
+        return []
     told = f"{num_rows:,} of {expected:,} rows are embedded" if expected else "not all rows are embedded"
     return [
         f"{table.folder} is not complete, {told}: {describe_run(stored)} still writes to it, or was ended early. The "

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from itertools import chain, islice
 from threading import Thread
-from typing import Any
 
 import torch
 
 from ..data.loading import leave_signals_to_the_main_process
-from .batches import Batch
-from .rows import PreparedRows, RowCollator, Unreadable, name_item
+from .batches import Batch, Unreadable
+from .rows import KeyedRow, PreparedRows, RowCollator, name_item
 
 
 # Batches that each process has made, or makes, ahead
@@ -34,17 +33,14 @@ def count_workers() -> int:
 
 class Workers:
     """
-    Processes that make batches of rows, as [`RowCollator`] does. They start when the first batch is asked for, and end
-    with the context. A row whose image ends its process is left out, like one whose image cannot be read.
+    Processes that make batches of rows, until the context ends. A row whose image ends its process is left out, like
+    one whose image cannot be read.
 
     Args:
         collate ([`RowCollator`]):
             What makes a batch of rows. It is sent to the processes, so that its `read_row` must be picklable.
         num_workers (`int`, *optional*):
             How many processes. 0: batches are made in the thread that asks for them. Default: see [`count_workers`].
-
-    Raises:
-        `RuntimeError`: if no process can be started.
 
     Example:
 
@@ -56,10 +52,10 @@ class Workers:
     >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
     >>> collate = RowCollator(processor, lambda name, row: [Item(name, "caption", row)])
     >>> with Workers(collate, num_workers=0) as workers:
-    ...     for prepared in workers.map([[("first", "a red boat")], [("second", "a house"), ("third", "a car")]]):
-    ...         print([item.row for item in prepared.texts.entries])
-    ['first']
-    ['second', 'third']
+    ...     for first, (_, texts) in workers.map([[("a", "a red boat")], [("b", "a house"), ("c", "a car")]]):
+    ...         print(first, len(texts.entries))
+    a 1
+    b 2
     ```"""
 
     def __init__(self, collate: RowCollator, num_workers: int | None = None):
@@ -70,25 +66,25 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        if self.executor is not None:
+            self.executor.shutdown(cancel_futures=True)
 
-    def start(self) -> ProcessPoolExecutor:
+    def start(self) -> None:
         """New processes. They are no forks: this one has threads, and a fork may hang on what they hold."""
         has_server = "forkserver" in multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if has_server else "spawn")
         if has_server:
             context.set_forkserver_preload([__name__])  # imports it once for all
-        return ProcessPoolExecutor(self.num_workers, context, set_up_worker, (self.collate,))
+        self.executor = ProcessPoolExecutor(self.num_workers, context, set_up_worker, (self.collate,))
+        try:
+            self.executor.submit(int).result()
+        except BrokenExecutor as error:
+            raise RuntimeError(
+                "The processes that decode images end as soon as they start. In a script of your own, call this "
+                'inside `if __name__ == "__main__":`, or with `num_workers=0`.'
+            ) from error
 
-    def stop(self) -> None:
-        """Ends the processes after the batches that they are at."""
-        if self.executor is not None:
-            self.executor.shutdown(cancel_futures=True)
-            self.executor = None
-
-    def submit(self, rows: list[tuple[Any, Any]]) -> Future:
-        if self.executor is None:
-            self.executor = self.start()
+    def submit(self, rows: list[KeyedRow]) -> Future:
         try:
             return self.executor.submit(collate_in_worker, rows)
         except BrokenExecutor as error:  # it broke after the last result
@@ -96,20 +92,25 @@ class Workers:
             future.set_exception(error)
             return future
 
-    def map(self, batches: Iterable[list[tuple[Any, Any]]]) -> Iterator[PreparedRows]:
+    def map(self, batches: Iterable[list[KeyedRow]]) -> Iterator[PreparedRows]:
         """
         What the collator makes of batches of rows, in their order, some batches ahead. A single batch is made in this
         process: others take longer to start.
 
         Args:
-            batches (`Iterable[list[tuple[Any, Any]]]`):
+            batches (`Iterable[list[KeyedRow]]`):
                 Lists of pairs of a key and a row. They are read in this process.
+
+        Raises:
+            `RuntimeError`: if no process can be started.
         """
         batches = iter(batches)
         first = list(islice(batches, 2))
         if self.num_workers == 0 or (self.executor is None and len(first) < 2):
             yield from map(self.collate, chain(first, batches))
             return
+        if self.executor is None:
+            self.start()
         batches, pending = chain(first, batches), deque()
         while True:
             while len(pending) < BATCHES_PER_WORKER * self.num_workers and (rows := next(batches, None)) is not None:
@@ -118,37 +119,26 @@ class Workers:
                 return
             rows, future = pending.popleft()
             try:
-                prepared = [future.result()]
+                made = [future.result()]
             except BrokenExecutor:
                 # whichever batch ended its process took the others with it: this one is made row by row, then they
-                self.stop()
-                self.check_start()
-                prepared = [self.make_alone(row) for row in rows]
+                self.start()
+                made = [self.make_alone(row) for row in rows]
                 pending = deque((rows, self.submit(rows) if is_lost(old) else old) for rows, old in pending)
-            yield from map(as_tensors, prepared)
+            yield from (with_inputs(prepared, torch.from_numpy) for prepared in made)
 
-    def check_start(self) -> None:
-        """Raises a `RuntimeError` if a process ends without an image."""
-        try:
-            self.submit([]).result()
-        except BrokenExecutor as error:
-            raise RuntimeError(
-                "The processes that decode images end as soon as they start. In a script of your own, call this "
-                'inside `if __name__ == "__main__":`, or with `num_workers=0`.'
-            ) from error
-
-    def make_alone(self, row: tuple[Any, Any]) -> PreparedRows:
+    def make_alone(self, row: KeyedRow) -> PreparedRows:
         """What the collator makes of one row; if the process ends it is left out."""
         try:
             return self.submit([row]).result()
         except BrokenExecutor:
-            self.stop()
-            return PreparedRows(row[0], Batch([], {}), Batch([], {}), [Unreadable(row[0], name_item(*row), KILLED)])
+            self.start()
+            return row[0], [Batch([], {}, unreadable=[Unreadable(row[0], name_item(*row), KILLED)])]
 
 
 def is_lost(future: Future) -> bool:
     """Whether a batch has to be made again: it was not done when the processes ended."""
-    return not future.done() or future.cancelled() or future.exception() is not None
+    return not future.done() or isinstance(future.exception(), BrokenExecutor)
 
 
 def set_up_worker(collate: RowCollator) -> None:
@@ -168,20 +158,13 @@ def end_with_the_main_process() -> None:
     os._exit(1)
 
 
-def collate_in_worker(rows: list[tuple[Any, Any]]) -> PreparedRows | None:
+def collate_in_worker(rows: list[KeyedRow]) -> PreparedRows:
     """A batch with arrays instead of tensors, for which there may be too little shared memory."""
-    return with_inputs(_collate(rows), torch.Tensor.numpy) if rows else None
-
-
-def as_tensors(prepared: PreparedRows) -> PreparedRows:
-    """A batch of a worker as the model takes it."""
-    return with_inputs(prepared, torch.from_numpy)
+    return with_inputs(_collate(rows), torch.Tensor.numpy)
 
 
 def with_inputs(prepared: PreparedRows, convert: Callable) -> PreparedRows:
     """The same with all inputs of the model converted."""
-
-    def converted(batch: Batch) -> Batch:
-        return batch._replace(inputs={name: convert(values) for name, values in batch.inputs.items()})
-
-    return prepared._replace(images=converted(prepared.images), texts=converted(prepared.texts))
+    first, batches = prepared
+    converted = [{name: convert(values) for name, values in batch.inputs.items()} for batch in batches]
+    return first, [batch._replace(inputs=inputs) for batch, inputs in zip(batches, converted)]

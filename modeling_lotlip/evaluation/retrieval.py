@@ -27,8 +27,9 @@ from ..data.loading import get_columns
 from ..data.published import get_benchmark, load_benchmark
 from ..data.reader import RowReader
 from ..embedding.models import evaluation_mode
-from ..embedding.rows import Item, RowCollator, embed_rows, gather_to_main, load_rows, warn_of_unreadable
+from ..embedding.rows import Item, RowCollator, batch_rows, embed_rows, gather_to_main, warn_of_unreadable
 from ..embedding.token_wise import rank_by_tokens
+from ..embedding.workers import Workers
 from ..files import format_markdown
 from ..metrics import RetrievalRanks, metrics_of_ranks, retrieval_ranks
 from ..terminal import progress_bar
@@ -105,19 +106,19 @@ def embed_dataset(
         reader = copy(reader)
         reader.image_column = None  # images are not read
     share = (0, 1) if is_alone else (state.process_index, state.num_processes)
-    loader = load_rows(dataset, RowCollator(processor, reader, max_length), batch_size, num_workers, *share)
-    results = embed_rows(model, processor, loader, tokens_per_batch=TOKENS_PER_TEXT * batch_size, num_prefetched=2)
-    total = len(loader.dataset) if isinstance(dataset, Dataset) else None
+    total = len(dataset) // share[1] if isinstance(dataset, Dataset) else None
+    workers = Workers(RowCollator(processor, reader, max_length), num_workers)
     items, embeds, num_unreadable = [], [], 0
     is_shown = state.is_main_process and not known_images
     progress = progress_bar(desc="Embedding", total=total, unit=" images", disable=not is_shown)
-    with evaluation_mode(model), progress:
-        for result in results:
-            warn_of_unreadable(result.unreadable)
-            num_unreadable += len(result.unreadable)
-            items += result.items
-            embeds += [] if result.embeds is None else [result.embeds]
-            progress.update(sum(item.kind == "image" for item in result.items))
+    with evaluation_mode(model), progress, workers:
+        prepared, tokens_per_batch = workers.map(batch_rows(dataset, batch_size, *share)), TOKENS_PER_TEXT * batch_size
+        for batch in embed_rows(model, processor, prepared, tokens_per_batch, num_prefetched=2):
+            warn_of_unreadable(batch.unreadable)
+            num_unreadable += len(batch.unreadable)
+            items += batch.entries
+            embeds += [] if batch.embeds is None else [batch.embeds]
+            progress.update(sum(item.kind == "image" for item in batch.entries))
     embedded = (items, embeds, num_unreadable)
     if known_images is not None:
         embedded = reuse_images(*embedded, known_images)

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.images import Resizing
 from ..data.rows import batched
 from ..embedding.arguments import DEFAULT_MODEL
-from ..embedding.batches import embed_texts, tokenize
-from ..embedding.rows import EmbeddedItems, RowCollator, embed_rows
+from ..embedding.batches import Batch, embed_texts, tokenize
+from ..embedding.rows import RowCollator, embed_rows
 from ..embedding.store import TableReader, embed_background, note_model, write_results
 from ..embedding.table import EmbeddingTable, model_settings
 from ..embedding.workers import Workers
@@ -138,12 +138,12 @@ def update_table(
                 if some := [row for row in rows if (row["key"] in changed) == is_old]:
                     put(some)
 
-        def follow(results: Iterator[EmbeddedItems]) -> Iterator[list[EmbeddedItems]]:
+        def follow(results: Iterator[Batch]) -> Iterator[list[Batch]]:
             nonlocal is_stopped, num_done
             is_stopped = bool(report(0, len(names)))
             while not is_stopped and (part := next(results, None)) is not None:
                 yield [part]
-                num_done += len(part.items) + len(part.unreadable)
+                num_done += len(part.entries) + len(part.unreadable)
                 is_stopped = bool(report(num_done, len(names)))
 
         resizing = None if pictures.exact_decoding else Resizing.of(processor.image_processor)
