@@ -239,6 +239,7 @@ def main() -> None:
         trained.save_pretrained(args.output_dir)
         processor.save_pretrained(args.output_dir)
         (args.output_dir / "eval_results.json").write_text(json.dumps(results, indent=2) + "\n")
+    accelerator.wait_for_everyone()  # or the process that ends last may wait for the other one for ever
     accelerator.end_training()
 
 
