@@ -139,7 +139,7 @@ def load_tasks(
     tasks = []
     for name in dict.fromkeys(name for suite in names for name in SUITES.get(suite, [suite])):
         if name in TASKS:
-            task = TASKS[name](find_benchmark(data_root, TASKS[name].benchmark), joins_sub_captions=True)
+            task = TASKS[name](find_benchmark(data_root, TASKS[name].benchmark))
         else:
             task = find_task(name)
             path = data_root and data_root / task.metadata.dataset["path"]

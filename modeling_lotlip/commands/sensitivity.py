@@ -1,9 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Which parts of a long text a dual encoder uses: retrieval against the number of tokens that are kept and the place of
-the sentence that matters, and how much embeddings and retrieval change when sentences are permuted, dropped or
-made false.
+Which parts of a long text a dual encoder uses: retrieval against the number of tokens that are kept, and how much
+embeddings and retrieval change when sentences are permuted, dropped or made false.
 
     lotlip sensitivity --model outputs/demo --output_file outputs/sensitivity.json
     lotlip sensitivity --model MODEL OTHER_MODEL --output_file outputs/sensitivity.json \\

@@ -1,10 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Image-text retrieval by long texts, and in eleven languages, as tasks of MTEB, which has none of them.
-
-The data of each task is read from the files that its publishers ship, or from a copy in MTEB's layout on the Hub,
-which `push_dataset_to_hub` makes. No such copy is published, so that `metadata.dataset` names the publishers' page.
+Image-text retrieval by long texts, and in eleven languages, as tasks of MTEB, which has none of them. Their data is
+read from the files that its publishers ship; `metadata.dataset` names the publishers' page.
 """
 
 from pathlib import Path
@@ -21,16 +19,12 @@ from ..sub_captions import mark_sub_captions
 
 class ImageTextRetrieval(AbsTaskRetrieval):
     """
-    Retrieval of images by their texts, or of texts by their images. Each text belongs to one image.
+    Retrieval of images by their texts, or of texts by their images. Each text belongs to one image. Long texts are
+    split into sub-captions and joined again with `". "`, as in the paper and in `lotlip evaluate`.
 
     Args:
         data_dir (`str` or `Path`, *optional*):
             The folder of the benchmark, as its publishers ship it.
-        path, revision (`str`, *optional*):
-            Instead of it a data set in MTEB's layout (`queries`, `corpus`, `qrels`), an id on the Hub or a folder.
-        joins_sub_captions (`bool`, *optional*, defaults to `False`):
-            Whether long texts from `data_dir` are split into sub-captions and joined again with `". "`, as in the
-            paper and in `lotlip evaluate`. Otherwise they are as published.
 
     Example:
 
@@ -44,34 +38,19 @@ class ImageTextRetrieval(AbsTaskRetrieval):
 
     benchmark: str
 
-    def __init__(
-        self,
-        data_dir: str | Path | None = None,
-        path: str | None = None,
-        revision: str = "main",
-        joins_sub_captions: bool = False,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, data_dir: str | Path | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.data_dir = data_dir
-        self.joins_sub_captions = joins_sub_captions
-        self.has_copy = path is not None
-        if path is not None:
-            dataset = {"path": path, "revision": revision}
-            self.metadata = self.metadata.model_copy(update={"dataset": dataset})
 
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
         """
         Reads images and texts.
 
         Raises:
-            `FileNotFoundError`: if neither `data_dir` nor `path` is given, or files are missing.
+            `FileNotFoundError`: if `data_dir` is not given, or files are missing.
             `ValueError`: if files are damaged, or the size is not the published one.
         """
         if self.data_loaded:
-            return
-        if self.has_copy:
-            super().load_data(num_proc=num_proc, **kwargs)
             return
         names = {subset: self.benchmark.format(subset) for subset in self.hf_subsets}
         if self.data_dir is None:
@@ -86,9 +65,7 @@ class ImageTextRetrieval(AbsTaskRetrieval):
         """The queries, the corpus and which belong together, of a benchmark of `modeling_lotlip.data.published`."""
         dataset = load_benchmark(name, self.data_dir)
         if "long_captions" in dataset.column_names:
-            captions = [[text] for text in dataset["long_captions"]]
-            if self.joins_sub_captions:
-                captions = [[mark_sub_captions(text)] for (text,) in captions]
+            captions = [[mark_sub_captions(text)] for text in dataset["long_captions"]]
         else:
             captions = dataset["caption"]
         ids = [f"image-{number}" for number in range(len(dataset))]

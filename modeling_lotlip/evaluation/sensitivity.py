@@ -1,8 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-What of a long text a dual encoder uses: retrieval against the number of tokens that are kept and the place of the
-sentence that matters, and how much embeddings and retrieval change when the text does.
+What of a long text a dual encoder uses: retrieval against the number of tokens that are kept, and how much embeddings
+and retrieval change when the text does.
 """
 
 import logging
@@ -23,8 +23,6 @@ from .text_changes import list_changes
 
 logger = logging.getLogger(__name__)
 
-POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
 
 class LongTexts(NamedTuple):
     """The sub-captions of the long caption of each image, and the images' normalised embeddings (num_texts, dim)."""
@@ -35,9 +33,6 @@ class LongTexts(NamedTuple):
     @property
     def texts(self) -> list[str]:
         return [join_sub_captions(parts) for parts in self.sub_captions]
-
-    def select(self, places: list[int]) -> "LongTexts":
-        return LongTexts([self.sub_captions[place] for place in places], self.image_embeds[places])
 
 
 def select_first_long_captions(embedded: EmbeddedDataset, splitter: str = "paper") -> LongTexts:
@@ -96,57 +91,14 @@ def measure_lengths(
     return rows
 
 
-def find_sentences_that_matter(model: PreTrainedModel, processor: ProcessorMixin, texts: LongTexts) -> list[int]:
-    """The place of the sentence of each text without which its similarity with the own image falls most."""
-    without = [
-        join_sub_captions(parts[:place] + parts[place + 1 :])
-        for parts in texts.sub_captions
-        for place in range(len(parts))
-    ]
-    embeds = embed_corpus(model, processor, without).split([len(parts) for parts in texts.sub_captions])
-    return [(own @ image).argmin().item() for own, image in zip(embeds, texts.image_embeds)]
-
-
-def measure_positions(model: PreTrainedModel, processor: ProcessorMixin, texts: LongTexts) -> dict:
-    """
-    Recall with the sentence that matters most at different places of the text.
-
-    Returns:
-        `dict`: `num_texts`, those of more than one sentence; the recalls `without` the sentence, and at every one of
-        `positions`, from 0 (first) to 1 (last).
-    """
-    texts = texts.select([place for place, parts in enumerate(texts.sub_captions) if len(parts) > 1])
-    if len(texts.sub_captions) < 2:
-        raise ValueError(f"{len(texts.sub_captions)} texts have more than one sentence: at least two must.")
-    places = find_sentences_that_matter(model, processor, texts)
-    split = [(parts[place], parts[:place] + parts[place + 1 :]) for parts, place in zip(texts.sub_captions, places)]
-
-    rows = []
-    for position in POSITIONS:
-        moved = []
-        for sentence, others in split:
-            place = round(position * len(others))
-            moved.append([*others[:place], sentence, *others[place:]])
-        rows.append({"position": position, **measure_parts(model, processor, texts.image_embeds, moved)})
-    without = measure_parts(model, processor, texts.image_embeds, [others for _, others in split])
-    return {"num_texts": len(split), "without": without, "positions": rows}
-
-
-def measure_parts(
-    model: PreTrainedModel, processor: ProcessorMixin, image_embeds: torch.Tensor, parts: list[list[str]]
-) -> dict[str, float]:
-    """Recall of images with texts that are given by their sub-captions."""
-    return compute_recalls(image_embeds, embed_corpus(model, processor, [join_sub_captions(text) for text in parts]))
-
-
 def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: LongTexts, seed: int) -> list[dict]:
     """
     What each change does to the texts that it can be done to.
 
     Returns:
         `list[dict]`: for every change the number of texts, the mean cosine similarity (`similarity`) of their
-        embeddings before and after, the recalls at 1 in per cent `before` and `after` among the images of these
-        texts, and in how many per cent the own image is nearer to the text as it was (`prefers_original`; equals count
+        embeddings before and after, the recalls at 1 in per cent (`before_...`, `after_...`) among the images of these
+        texts, and in how many per cent their image is nearer to the text as it was (`prefers_original`; equals count
         half).
     """
     before = embed_corpus(model, processor, texts.texts)
@@ -167,8 +119,8 @@ def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: Lo
                 "change": name,
                 "num_texts": len(places),
                 "similarity": (own * after).sum(dim=-1).mean().item(),
-                "before": compute_recalls(images, own),
-                "after": compute_recalls(images, after),
+                **{f"before_{name}": value for name, value in compute_recalls(images, own).items()},
+                **{f"after_{name}": value for name, value in compute_recalls(images, after).items()},
                 "prefers_original": 100 * torch.where(is_equal, 0.5, (lost > 0).float()).mean().item(),
             }
         )
@@ -190,7 +142,7 @@ def measure_sensitivity(
 
     Returns:
         `dict`: `max_length`, `num_texts`, of which `num_truncated` are longer than it, `changes`
-        ([`measure_changes`]), `lengths` ([`measure_lengths`]) and `moved` ([`measure_positions`]).
+        ([`measure_changes`]) and `lengths` ([`measure_lengths`]).
     """
     texts = select_first_long_captions(embedded, splitter)
     return {
@@ -199,27 +151,19 @@ def measure_sensitivity(
         "num_truncated": sum(tokenize_and_count(processor, texts.texts, None)[1]),
         "changes": measure_changes(model, processor, texts, seed),
         "lengths": measure_lengths(model, processor, texts, num_tokens),
-        "moved": measure_positions(model, processor, texts),
     }
 
 
 def flatten_results(results: list[dict]) -> list[dict]:
-    """The results of every model as rows with the recalls of one change, one number of tokens or one place each."""
-    flat = []
-    for result in results:
-        rows = []
-        for row in result["changes"]:
-            changed = {f"{time}_{name}": value for time in ("before", "after") for name, value in row[time].items()}
-            rows.append({name: value for name, value in row.items() if name not in ("before", "after")} | changed)
-        rows += result["lengths"]
-        rows += [{"position": "without", **result["moved"]["without"]}, *result["moved"]["positions"]]
-        flat += [{"model": result["model"], **row} for row in rows]
-    return flat
+    """The results of every model as rows with the recalls of one change or one number of tokens each."""
+    return [
+        {"model": result["model"], **row} for result in results for row in (*result["changes"], *result["lengths"])
+    ]
 
 
 def format_tables(results: list[dict]) -> str:
-    """The results of every model as Markdown: changes, numbers of tokens, places of the sentence that matters."""
-    changes, lengths, positions = [], [], []
+    """The results of every model as Markdown: changes, and numbers of tokens."""
+    changes, lengths = [], []
     for row in flatten_results(results):
         if "change" in row:
             names = [f"{time}_{way}_recall@1" for way in ("t2i", "i2t") for time in ("before", "after")]
@@ -227,8 +171,7 @@ def format_tables(results: list[dict]) -> str:
             changes.append([row["model"], row["change"], str(row["num_texts"]), *values])
         else:
             recalls = [f"{row['t2i_recall@1']:.1f}", f"{row['i2t_recall@1']:.1f}"]
-            rows, name = (lengths, "num_tokens") if "num_tokens" in row else (positions, "position")
-            rows.append([row["model"], str(row[name]), *recalls])
+            lengths.append([row["model"], str(row["num_tokens"]), *recalls])
     truncated = [
         f"Longer than the limit of {result['model']}: {result['num_truncated']} of {result['num_texts']} texts."
         for result in results
@@ -244,7 +187,5 @@ def format_tables(results: list[dict]) -> str:
             "Tokens kept:",
             format_markdown(["model", "tokens", "T2I R@1", "I2T R@1"], lengths),
             *truncated,
-            "Place of the sentence that matters most, from 0 (first) to 1 (last):",
-            format_markdown(["model", "place", "T2I R@1", "I2T R@1"], positions),
         ]
     )

@@ -5,15 +5,13 @@ import json
 import sys
 
 import datasets
-import mteb
 import pytest
 import torch
 from datasets import Dataset
-from huggingface_hub import constants, hf_api
 from torch.nn.functional import normalize
 
 from examples import evaluate_on_mteb
-from examples.evaluate_on_mteb import SUITES, format_table, load_mteb_model, load_tasks
+from examples.evaluate_on_mteb import format_table, load_tasks
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.published import load_benchmark
 from modeling_lotlip.data.scenes import load_scenes
@@ -21,11 +19,9 @@ from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from tests.data.test_published import BENCHMARKS, MAKERS, three_images, write  # noqa: F401
-from tests.helpers.hub_server import COMMIT, commit_hash, hub_server
 
 
 NUM_SCENES = 12
-FILE_TEMPLATE = "{repo_id}/resolve/{revision}/{filename}"
 # texts in the small model's words, all different
 TEXTS = [f"a {colour} {thing}" for colour in ("red", "green", "blue") for thing in ("boat", "car", "house", "tree")]
 
@@ -78,23 +74,6 @@ def run(monkeypatch, capsys, tmp_path, own_model):
     return run
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A Hub on loopback with the data sets in `tmp_path / "hub"`, each at the revision that a task of MTEB names."""
-    (tmp_path / "hub").mkdir()
-    with hub_server(tmp_path / "hub") as server:
-        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", server.url)
-        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.url}/{FILE_TEMPLATE}")
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-        yield server
-    assert server.unknown_routes == []
-
-
 def write_repository(folder, configs: dict[str, dict[str, Dataset]]) -> None:
     """A data set as it lies on the Hub: Parquet files, and a card that names them."""
     card = []
@@ -141,7 +120,7 @@ def test_long_text_tasks_give_the_recall_of_the_evaluation(own_model, streets, r
     assert "| recall_at_1 | 12.5 |" in run("--tasks", *tasks, "--data_root", streets)[0]
 
 
-@pytest.mark.parametrize("difference", ["weights", "image_mean", "num_attention_heads"])
+@pytest.mark.parametrize("difference", ["weights", "image_mean"])
 def test_models_in_folders_of_one_name_have_their_own_results(own_model, streets, run, tmp_path, difference):
     folders = [tmp_path / name / "best" for name in "ab"]
     model, processor = LotlipModel.from_pretrained(own_model), LotlipProcessor.from_pretrained(own_model)
@@ -150,10 +129,8 @@ def test_models_in_folders_of_one_name_have_their_own_results(own_model, streets
         processor.save_pretrained(folder)
         if difference == "weights":
             model.text_projection.weight.data.mul_(-1)
-        elif difference == "image_mean":
-            processor.image_processor.image_mean = [0.9, 0.1, 0.5]
         else:
-            model.config.text_config.num_attention_heads //= 2
+            processor.image_processor.image_mean = [0.9, 0.1, 0.5]
     options = ["--tasks", "Urban1kT2IRetrieval", "--data_root", streets]
     _, rows = run(*options, models=folders[:1])
     assert rows[0]["model"] == "local/best"
@@ -164,21 +141,6 @@ def test_models_in_folders_of_one_name_have_their_own_results(own_model, streets
     table, rows = run(*options, models=folders)
     assert [row["model"] for row in rows] == list(map(str, folders)) and str(folders[1]) in table
     assert rows[0]["score"] == 0.125 != rows[1]["score"]
-
-
-def test_a_task_that_is_pushed_to_the_hub_gives_the_same_from_there(own_model, streets, tmp_path, hub, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
-    task = TASKS["Urban1kT2IRetrieval"](streets / "urban1k")
-    task.push_dataset_to_hub("me/urban1k-t2i")
-    revision = commit_hash(tmp_path / "hub" / "me" / "urban1k-t2i")
-    hub.requests.clear()
-    copy = TASKS["Urban1kT2IRetrieval"](path="me/urban1k-t2i", revision=revision)
-    assert TASKS["Urban1kT2IRetrieval"].metadata.dataset["path"] == "BeichenZhang/Urban1k"
-    model = load_mteb_model(str(own_model), "cpu")
-    scores = [mteb.evaluate(model, each, cache=None)[0].scores["test"][0] for each in (task, copy)]
-    assert scores[0]["ndcg_at_10"] == scores[1]["ndcg_at_10"] > 0
-    assert sum(f"/{revision}/" in request and ".parquet" in request for request in hub.requests) >= 3
 
 
 @pytest.mark.usefixtures("three_images")
@@ -204,9 +166,6 @@ def test_every_benchmark_has_two_tasks(tmp_path):
     assert dci["queries"]["text"] == ["A b. It is big", "A a. It is big", "A c"]  # as in the paper
     assert xtd10["queries"]["text"] == ["Boot 0.", "Boot 1.", "Boot 2."]  # a short caption stays as it is
     assert xtd10["relevant_docs"] == {f"text-image-{n}-0": {f"image-{n}": 1} for n in range(3)}
-    as_published = TASKS["DCIT2IRetrieval"](tmp_path / "dci")
-    as_published.load_data()
-    assert as_published.dataset["default"]["test"]["queries"]["text"][0] == "A b.\nIt is big."
 
 
 def test_mistakes(tmp_path):
@@ -221,56 +180,6 @@ def test_mistakes(tmp_path):
     (tmp_path / "xtd10").mkdir()
     with pytest.raises(ValueError, match="No subsets were found for XTD10T2IRetrieval .*swa"):
         load_tasks(["XTD10T2IRetrieval"], tmp_path, ["swa"])
-
-
-def test_compositionality(own_model, scenes, tmp_path, run, hub):
-    """MTEB's tasks load their data sets from the Hub: each has the columns of the real one, and its revision."""
-    images, captions = list(scenes["image"])[:4], [*TEXTS[4:6], *TEXTS[2:4], *TEXTS[:2], *TEXTS[6:]]
-    negatives = captions[4:8]
-    one, two = {"image": images, "images": images}, {"image_0": images, "image_1": images[1:] + images[:1]}
-    orders = {f"hard_text_{number}": captions[number : number + 4] for number in range(1, 5)}
-    rows = {
-        "mteb/SUGARCREPE_fmt": ("train", one | {"caption": captions[:4], "negative_caption": negatives}),
-        "facebook/winoground": ("test", two | {"caption_0": captions[:4], "caption_1": captions[1:4] + captions[:1]}),
-        "mteb/ARO-COCO-order": ("test", one | {"correct_caption": captions[:4]} | orders),
-        "mteb/ARO-Flickr-Order": ("test", one | {"correct_caption": captions[:4]} | orders),
-    }
-    for name in ("mteb/ARO-Visual-Relation", "mteb/ARO-Visual-Attribution"):
-        rows[name] = ("test", one | {"true_caption": captions[:4], "false_caption": negatives})
-    for name, (split, columns) in rows.items():
-        write_repository(tmp_path / "hub" / name, {"default": {split: Dataset.from_dict(columns)}})
-    images = list(scenes["image"])
-    corpus = Dataset.from_dict({"id": [str(number) for number in range(10)], "image": images[:10]})
-    queries = ["q0", "q1"]
-    query = Dataset.from_dict({"id": queries, "text": captions[:2]})
-    qrels = [(query, number, int(number == 3)) for query in queries for number in range(10)]
-    columns = [list(column) for column in zip(*qrels)]
-    qrels = {"query-id": columns[0], "corpus-id": [str(number) for number in columns[1]], "score": columns[2]}
-    sections = {"corpus": {"corpus": corpus}, "query": {"test": query}, "qrels": {"test": Dataset.from_dict(qrels)}}
-    write_repository(tmp_path / "hub" / "mteb/imagecode-multi", sections)
-
-    for task in mteb.get_tasks(tasks=SUITES["compositionality"]):
-        path, revision = task.metadata.dataset["path"], task.metadata.dataset["revision"]
-        (tmp_path / "hub" / path / COMMIT).write_text(revision)
-
-    _, results = run("--tasks", "compositionality")
-    assert sum(".parquet" in request and request.startswith("GET") for request in hub.requests) == 9
-    scores = {row["task"]: row["score"] for row in results}
-    assert list(scores) == SUITES["compositionality"]
-    similarity = similarities(own_model, images, captions)
-    is_right = similarity.diag()[:4] > similarity[range(4), range(4, 8)]
-    assert 0 < is_right.float().mean() < 1
-    for name in ("SugarCrepe", "AROVisualRelation", "AROVisualAttribution"):
-        assert scores[name] == pytest.approx(is_right.float().mean().item())
-    hard = torch.stack([similarity[range(4), range(number, number + 4)] for number in range(5)])
-    for name in ("AROCocoOrder", "AROFlickrOrder"):
-        assert scores[name] == pytest.approx((hard.argmax(dim=0) == 0).float().mean().item())
-    assert scores["ImageCoDe"] == (similarity[:10, :2].argmax(dim=0) == 3).float().mean()
-    other = [(number + 1) % 4 for number in range(4)]
-    square = similarity[:4, :4]
-    right = square.diag() > torch.maximum(square[range(4), other], square[other, range(4)])
-    right &= square[other, other] > torch.maximum(square[range(4), other], square[other, range(4)])
-    assert scores["Winoground"] == pytest.approx(right.float().mean().item())
 
 
 def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
@@ -290,18 +199,7 @@ def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
         for language, of in texts.items()
     }
     write_repository(folder / "mteb" / "xm3600", {"default": crossmodal})
-    gallery, qrels = Dataset.from_dict({"id": ids, "image": images}), {"query-id": ids, "corpus-id": ids}
-    qrels = Dataset.from_dict(qrels | {"score": [1] * NUM_SCENES})
-    for direction in ("T2I", "I2T"):
-        sections = {}
-        for language, of in texts.items():
-            of = Dataset.from_dict({"id": ids, "text": of})
-            queries, corpus = (of, gallery) if direction == "T2I" else (gallery, of)
-            for name, section in {"queries": queries, "corpus": corpus, "qrels": qrels}.items():
-                sections[f"{language}-{name}"] = {"test": section}
-        write_repository(folder / "vnahata" / f"Multi30k-{direction}", sections)
-
-    tasks = [name for name in SUITES["multilingual"] if not name.startswith("XTD10")]
+    tasks = ["XM3600T2IRetrieval", "XM3600I2TRetrieval"]
     options = ["--tasks", *tasks, "--data_root", folder, "--languages"]
     table, rows = run(*options, "deu", "eng")
     scores = {(row["task"], row["language"]): row["score"] for row in rows}
@@ -311,8 +209,7 @@ def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
         for direction, queries in {"T2I": similarity.t(), "I2T": similarity}.items():
             ranks = (queries > similarity.diag()[:, None]).sum(dim=1)
             expected = (1 / torch.log2(ranks + 2.0))[ranks < 10].sum().item() / NUM_SCENES
-            for name in ("XM3600", "Multi30k"):
-                assert scores[f"{name}{direction}Retrieval", language] == pytest.approx(expected, abs=2e-5)
+            assert scores[f"XM3600{direction}Retrieval", language] == pytest.approx(expected, abs=2e-5)
 
     # of one model both languages are kept: one is shown, and so is another model that has none
     other = tmp_path / "other"

@@ -2,8 +2,6 @@
 
 import doctest
 import itertools
-import subprocess
-import sys
 from collections import Counter
 from fractions import Fraction
 from math import comb
@@ -59,7 +57,7 @@ def enumerate_orders(similarities, own, ks):
 
 
 @pytest.mark.parametrize("several_images", (False, True))
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(12))
 def test_every_order_of_equals_counts_the_same(seed, several_images):
     rng = np.random.default_rng(seed)
     num_images = int(rng.integers(1, 5)) + several_images
@@ -94,11 +92,11 @@ def test_every_order_of_equals_counts_the_same(seed, several_images):
 
 def test_many_blocks_against_the_full_matrix():
     rng = np.random.default_rng(0)
-    num_images, num_texts = 8500, 9001
+    num_images, num_texts = 4200, 4401
     text_to_image = captions_of(rng, num_images, num_texts)
     images = rng.standard_normal((num_images, 15)).astype(np.float32)
     texts = images[text_to_image] + rng.standard_normal((num_texts, 15)).astype(np.float32)
-    images[8300] = images[3]  # equal to one in another block
+    images[4100] = images[3]  # equal to one in another block
     similarities = unit(texts) @ unit(images).T
     own = similarities[np.arange(num_texts), text_to_image]
     best = np.full(num_images, -np.inf)
@@ -110,7 +108,7 @@ def test_many_blocks_against_the_full_matrix():
         for count, sign in ((ranks.better, 1), (ranks.better + ranks.equal, -1)):
             low, high = ((similarities > scores + sign * 1e-6 + edge).sum(axis) for edge in (4e-7, -4e-7))
             assert (low <= count.numpy()).all() and (count.numpy() <= high).all()
-    assert t2i.equal[text_to_image == 3].min() >= 2 and t2i.equal[text_to_image == 8300].min() >= 2
+    assert t2i.equal[text_to_image == 3].min() >= 2 and t2i.equal[text_to_image == 4100].min() >= 2
 
 
 @pytest.mark.parametrize("width", (64, 184, 513, 768))
@@ -166,31 +164,6 @@ def test_one_point_scores_chance_where_images_share_their_captions():
         for k in (1, 5, 10):
             chance = 100 * np.mean([1 - comb(120 - size, k) / comb(120, k) for size in sizes])
             assert results[f"{direction}_recall@{k}"] == pytest.approx(chance)
-
-
-def test_many_blocks_with_several_images_for_a_caption():
-    """All images of a caption count wherever the blocks end, as in the whole matrix."""
-    rng = np.random.default_rng(0)
-    num_images, num_texts = 5000, 2500
-    text_to_image = [[j, *rng.integers(0, num_images, 3).tolist()] for j in range(num_texts)]
-    for image in range(num_texts, num_images):
-        text_to_image[image % num_texts].append(image)
-    images = rng.standard_normal((num_images, 6)).astype(np.float32)
-    texts = images[:num_texts] + rng.standard_normal((num_texts, 6)).astype(np.float32)
-    images[4999] = images[599]
-    is_match = np.zeros((num_texts, num_images), dtype=bool)
-    for text, own in enumerate(text_to_image):
-        is_match[text, own] = True
-    similarities = unit(texts) @ unit(images).T
-    own = np.where(is_match, similarities, -np.inf)
-
-    i2t, t2i = retrieval_ranks(images, texts, text_to_image)
-    for ranks, axis in ((t2i, 1), (i2t, 0)):
-        best = own.max(axis, keepdims=True)
-        for count, sign in ((ranks.better, 1), (ranks.better + ranks.equal, -1)):
-            low, high = ((similarities > best + sign * 1e-6 + edge).sum(axis) for edge in (4e-7, -4e-7))
-            assert (low <= count.numpy()).all() and (count.numpy() <= high).all()
-        assert ((own > best - 6e-7).sum(axis) <= ranks.own.numpy()).all()
 
 
 def test_one_row_and_one_image_with_all_captions():
@@ -262,8 +235,8 @@ def changed(row, value):
         ({"image_embeds": GOOD[0]}, r"shape \(rows, dim\), got \(4,\)"),
         ({"image_embeds": GOOD[:, :0]}, r"got \(3, 0\)"),
         ({"image_embeds": 3.0}, r"got \(\)"),
-        ({"image_embeds": [[1.0, 2.0], [1.0]]}, "unequal width: row 0 .* row 1"),
-        ({"image_embeds": [torch.ones(2), torch.ones(3)]}, "unequal width: row 0 .* row 1"),
+        ({"image_embeds": [[1.0, 2.0], [1.0]]}, "unequal width, row 0 .* row 1"),
+        ({"image_embeds": [torch.ones(2), torch.ones(3)]}, "unequal width, row 0 .* row 1"),
         ({"image_embeds": [["a", "b"]]}, "real numbers"),
         ({"image_embeds": GOOD + 1j}, "real numbers"),
         ({"text_embeds": GOOD[:, :3]}, "4 wide and `text_embeds` 3"),
@@ -321,19 +294,6 @@ def test_pairs_equal_arrays(metric):
     assert metric.compute() == pytest.approx(retrieval_metrics(pairs, texts))
 
 
-def test_pairs_of_several_images_for_a_text(metric):
-    """A row holds the first image of its text; the others have rows of their own."""
-    rng = np.random.default_rng(2)
-    text_to_image = [[0], [1, 0, 2], [2], [1]]
-    images, texts = rng.standard_normal((3, 6)), rng.standard_normal((4, 6))
-    expected = metric.compute(image_embeds=images, text_embeds=texts, text_to_image=text_to_image, ks=[1, 2])
-    metric.add_batch(predictions=images[[0, 1, 2, 1]], references=texts)
-    assert metric.compute(text_to_image=text_to_image, ks=[1, 2]) == pytest.approx(expected)
-    metric.add_batch(predictions=images[[0, 1, 1, 1]], references=texts)
-    with pytest.raises(ValueError, match="Image 2 has no row"):
-        metric.compute(text_to_image=[[0], [1, 0, 2], [1], [1]])
-
-
 def test_errors_of_pairs_leave_the_metric_usable(metric, tmp_path):
     with pytest.raises(ValueError, match="no rows"):
         metric.compute()
@@ -347,14 +307,18 @@ def test_errors_of_pairs_leave_the_metric_usable(metric, tmp_path):
         with pytest.raises(ValueError, match=message):
             metric.add_batch(predictions=predictions, references=references)
 
-    for map_, message in (([0, 0, 1], "rows 0 and 1 share an image"), ([0, 1, 3], "Image 2 has no caption")):
+    for map_, message in (
+        ([0, 0, 1], "rows 0 and 1 share an image"),
+        ([0, 1, 3], "Image 2 has no caption"),
+        ([0, [1, 2], 2], "must give one image for each pair"),
+    ):
         metric.add_batch(predictions=GOOD, references=GOOD)
         with pytest.raises(ValueError, match=message):
             metric.compute(text_to_image=map_)
 
     metric.add_batch(predictions=GOOD, references=GOOD)
     metric.add_batch(predictions=GOOD[:, :3], references=GOOD[:, :3])
-    with pytest.raises(ValueError, match="unequal width: row 0 .* row 3"):
+    with pytest.raises(ValueError, match="unequal width, row 0 .* row 3"):
         metric.compute()
 
     metric.add_batch(predictions=GOOD, references=GOOD)
@@ -376,14 +340,6 @@ def test_loads_from_its_folder(tmp_path, monkeypatch):
     ]
     loaded.add_batch(predictions=GOOD, references=GOOD)
     assert loaded.compute() == results
-
-
-def test_evaluate_is_imported_only_when_used():
-    code = (
-        "import sys; import modeling_lotlip.metrics as m; assert 'evaluate' not in sys.modules; "
-        "assert 'ImageTextRetrieval' in dir(m); m.ImageTextRetrieval; assert 'evaluate' in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_examples_run(monkeypatch):

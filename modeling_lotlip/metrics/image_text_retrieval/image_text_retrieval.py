@@ -121,26 +121,13 @@ class ImageTextRetrieval(evaluate.Metric):
         Raises:
             `ValueError`: One of the two missing, NaN, infinity, a zero vector, no rows, unequal lengths or widths.
         """
-        _check_both(predictions, references, "predictions", "references")
-        images, texts = _unit_rows(predictions, "predictions"), _unit_rows(references, "references")
-        _check_widths(images, texts, "predictions", "references")
+        images, texts = _unit_pair(predictions, references, "predictions", "references")
         if len(images) != len(texts):
             raise ValueError(
                 f"`predictions` has {len(images)} rows and `references` {len(texts)}, but each row is a pair of an "
                 "image and a text. Repeat the image's vector for each of its texts."
             )
         super().add_batch(predictions=images.cpu().numpy(), references=texts.cpu().numpy())
-
-    def add(self, *, prediction: Embeddings | None = None, reference: Embeddings | None = None) -> None:
-        """
-        Adds one pair, as [`~ImageTextRetrieval.add_batch`] does for many.
-
-        Args:
-            prediction (`torch.Tensor`, `np.ndarray` or list of shape `(dim,)`): The image's vector.
-            reference (`torch.Tensor`, `np.ndarray` or list of shape `(dim,)`): The text's vector.
-        """
-        rows = {"predictions": prediction, "references": reference}
-        self.add_batch(**{name: None if row is None else [row] for name, row in rows.items()})
 
     def compute(
         self,
@@ -167,8 +154,8 @@ class ImageTextRetrieval(evaluate.Metric):
             text_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_texts, dim)`, *optional*):
                 One vector per caption, likewise.
             text_to_image (integers, or lists of integers, of `num_texts` entries, *optional*):
-                The image or images that each caption, or row of the pairs, belongs to; of a row the first is the one
-                whose vector it holds. By default caption j belongs to image j.
+                The image or images that each caption belongs to, or the one image of each row of the pairs. By
+                default caption j belongs to image j.
             ks (`Iterable[int]`, *optional*, defaults to `(1, 5, 10)`):
                 The ranks at which recall is taken. Beyond the size of the gallery recall is 100.
 
@@ -195,7 +182,6 @@ class ImageTextRetrieval(evaluate.Metric):
         """
         ks = _whole_ks(ks)
         if image_embeds is not None or text_embeds is not None:
-            _check_both(image_embeds, text_embeds, "image_embeds", "text_embeds")
             if predictions is not None or references is not None or len(self) > 0:
                 raise ValueError(
                     "Pairs were given too (`predictions`, `references` or `add_batch`): compute on them, or on "
@@ -302,11 +288,7 @@ def retrieval_ranks(
         >>> text_to_image.better.tolist(), image_to_text.better.tolist()
         ([0, 2, 0], [0, 0, 0])
     """
-    images = _unit_rows(image_embeds, "image_embeds")
-    if images.device.type == "mps":  # has no float64
-        images = images.cpu()
-    texts = _unit_rows(text_embeds, "text_embeds", device=images.device)
-    _check_widths(images, texts, "image_embeds", "text_embeds")
+    images, texts = _unit_pair(image_embeds, text_embeds, "image_embeds", "text_embeds")
     matches = list_matches(text_to_image, len(texts), len(images))
     parts = matches.to(images.device).split(1024, dim=1)
     own = torch.cat([(texts[text].double() * images[image].double()).sum(dim=1) for text, image in parts])
@@ -383,7 +365,8 @@ def list_matches(text_to_image: Embeddings | None, num_texts: int, num_images: i
             )
         return torch.arange(num_texts).expand(2, -1)
 
-    images, texts = _image_indices(text_to_image, num_texts)
+    lists = _image_lists(text_to_image, num_texts)
+    images, texts = np.concatenate(lists), np.repeat(np.arange(num_texts), [len(entry) for entry in lists])
     named = np.unique(images)
     for index in (named[0], named[-1]):
         if index < 0 or (num_images is not None and index >= num_images):
@@ -397,48 +380,38 @@ def list_matches(text_to_image: Embeddings | None, num_texts: int, num_images: i
     return torch.from_numpy(np.stack(np.divmod(pairs, len(named))))
 
 
-def _image_indices(text_to_image: Embeddings, num_texts: int) -> tuple[np.ndarray, np.ndarray]:
-    """All image indices of all captions one after the other, and the caption that each is of: int64."""
-    if isinstance(text_to_image, torch.Tensor):
-        text_to_image = text_to_image.detach().cpu().numpy()
+def _image_lists(text_to_image: Embeddings, num_texts: int) -> list[np.ndarray]:
+    """The image indices of each caption."""
+    if isinstance(text_to_image, (torch.Tensor, np.ndarray)):
+        text_to_image = text_to_image.tolist()
     entries = list(text_to_image) if isinstance(text_to_image, Iterable) else [text_to_image]
     if len(entries) != num_texts:
         raise ValueError(
             f"`text_to_image` has {len(entries)} entries, but must give an image index, or a list of them, for each "
             f"of {num_texts} texts."
         )
-    if isinstance(text_to_image, np.ndarray) and text_to_image.ndim == 1 and text_to_image.dtype.kind in "iu":
-        return text_to_image.astype(np.int64), np.arange(num_texts)
-
     lists = []
     for text, entry in enumerate(entries):
         try:
-            lists.append(np.atleast_1d(np.asarray(entry)))
-        except ValueError:  # lists of unequal lengths in it
+            lists.append(np.array([operator.index(image) for image in np.atleast_1d(entry)], dtype=np.int64))
+        except (TypeError, ValueError):  # the latter of lists of unequal lengths in it
             lists.append(np.empty(0))
-        if lists[-1].ndim > 1 or len(lists[-1]) == 0 or lists[-1].dtype.kind not in "iu":
+        if len(lists[-1]) == 0:
             raise ValueError(
                 f"`text_to_image[{text}]` is {entry!r}, but must be a whole number, the index of an image, or a list "
                 "of such."
             )
-    return np.concatenate(lists).astype(np.int64), np.repeat(np.arange(num_texts), [len(entry) for entry in lists])
+    return lists
 
 
 def _shared_images(units: torch.Tensor, text_to_image: Embeddings) -> torch.Tensor:
-    """
-    One vector per image out of one per pair, whose image is the first of those of its text. Rows of one image may
-    differ by rounding, not by more.
-    """
+    """One vector per image out of one per pair. Rows of one image may differ by rounding, not by more."""
     num_rows = len(units)
-    num_images = int(list_matches(text_to_image, num_rows)[1].max()) + 1
-    indices, texts = _image_indices(text_to_image, num_rows)
-    image_of_row = torch.from_numpy(indices[np.unique(texts, return_index=True)[1]])
-    first = torch.full((num_images,), num_rows).scatter_reduce_(0, image_of_row, torch.arange(num_rows), "amin")
-    if (first == num_rows).any():
-        raise ValueError(
-            f"Image {int((first == num_rows).nonzero()[0])} has no row: where `text_to_image` lists several images, "
-            "the first is the one whose vector stands in the row. Give each image a row."
-        )
+    rows, image_of_row = list_matches(text_to_image, num_rows)
+    if len(rows) != num_rows:
+        raise ValueError("`text_to_image` must give one image for each pair: a row holds the vector of one.")
+    num_images = int(image_of_row.max()) + 1
+    first = torch.full((num_images,), num_rows).scatter_reduce_(0, image_of_row, rows, "amin")
     of_image = first[image_of_row]
     differs = torch.cat([(a - units[b]).abs().amax(dim=1) for a, b in zip(units.split(1024), of_image.split(1024))])
     if (differs > 1e-4).any():
@@ -454,12 +427,28 @@ def _shared_images(units: torch.Tensor, text_to_image: Embeddings) -> torch.Tens
 # Checks
 
 
-def _unit_rows(embeds: Embeddings, name: str, device: torch.device | None = None) -> torch.Tensor:
-    """A float32 copy with rows of length 1, on the device given or else the input's."""
+def _unit_pair(
+    images: Embeddings | None, texts: Embeddings | None, images_name: str, texts_name: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both as float32 rows of length 1 on the device of the images, where it has float64, and of one width."""
+    if images is None or texts is None:
+        missing = images_name if images is None else texts_name
+        raise ValueError(f"`{missing}` is missing: `{images_name}` and `{texts_name}` go together.")
+    images = _unit_rows(images, images_name)
+    images = images.cpu() if images.device.type == "mps" else images
+    texts = _unit_rows(texts, texts_name).to(images.device)
+    if images.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"`{images_name}` is {images.shape[1]} wide and `{texts_name}` {texts.shape[1]}: both must come from the "
+            "same embedding space."
+        )
+    return images, texts
+
+
+def _unit_rows(embeds: Embeddings, name: str) -> torch.Tensor:
+    """A float32 copy with rows of length 1."""
     rows = _as_rows(embeds, name)
-    if device is None:
-        device = rows.device if isinstance(rows, torch.Tensor) else torch.device("cpu")
-    units = torch.empty(tuple(rows.shape), dtype=torch.float32, device=device)
+    units = torch.empty(tuple(rows.shape), device=getattr(rows, "device", "cpu"))
     for start in range(0, len(rows), 1024):
         block = rows[start : start + 1024]
         if isinstance(block, np.ndarray):
@@ -475,7 +464,7 @@ def _unit_rows(embeds: Embeddings, name: str, device: torch.device | None = None
         ):
             if bad.any():
                 raise ValueError(f"`{name}[{start + int(bad.nonzero()[0, 0])}]` {what}.")
-        block = (block / largest).float().to(device)
+        block = (block / largest).float()
         units[start : start + 1024] = block / torch.linalg.vector_norm(block, dim=1, keepdim=True)
     return units
 
@@ -483,55 +472,23 @@ def _unit_rows(embeds: Embeddings, name: str, device: torch.device | None = None
 def _as_rows(embeds: Embeddings, name: str) -> torch.Tensor | np.ndarray:
     """A matrix of real numbers, in the memory where it is."""
     try:
-        if isinstance(embeds, (list, tuple)) and any(isinstance(row, torch.Tensor) for row in embeds):
-            embeds = [torch.as_tensor(row) for row in embeds]
-            _check_ragged(embeds, name)
-            embeds = torch.stack(embeds)
-        elif not isinstance(embeds, torch.Tensor):
-            if isinstance(embeds, (list, tuple)) or (np.ndim(embeds) == 1 and embeds.dtype == object):
-                _check_ragged(embeds, name)
-            embeds = np.asarray(embeds)
-    except (TypeError, RuntimeError, OverflowError) as error:
+        if isinstance(embeds, (list, tuple)) or (isinstance(embeds, np.ndarray) and embeds.dtype.kind == "O"):
+            shapes = [np.shape(row) for row in embeds]
+            for index, shape in enumerate(shapes):
+                if shape != shapes[0]:
+                    raise ValueError(f"unequal width, row 0 has the shape {shapes[0]}, row {index} {shape}")
+            is_tensors = any(isinstance(row, torch.Tensor) for row in embeds)
+            embeds = torch.stack([torch.as_tensor(row) for row in embeds]) if is_tensors else list(embeds)
+        embeds = embeds.detach() if isinstance(embeds, torch.Tensor) else np.asarray(embeds)
+    except (TypeError, RuntimeError, OverflowError, ValueError) as error:
         raise ValueError(f"`{name}` must hold rows of real numbers: {error}.") from error
-
-    numeric = embeds.dtype.kind in "fiu" if isinstance(embeds, np.ndarray) else not embeds.is_complex()
     if embeds.ndim > 0 and len(embeds) == 0:
         raise ValueError(f"`{name}` has no rows.")
-    if not numeric:
+    if embeds.is_complex() if isinstance(embeds, torch.Tensor) else embeds.dtype.kind not in "fiu":
         raise ValueError(f"`{name}` must hold real numbers, got {embeds.dtype}.")
     if embeds.ndim != 2 or embeds.shape[1] == 0:
         raise ValueError(f"`{name}` must have the shape (rows, dim), got {tuple(embeds.shape)}.")
-    if isinstance(embeds, torch.Tensor) and (embeds.layout != torch.strided or embeds.is_meta):
-        raise ValueError(f"`{name}` must be dense, got {embeds.layout} on {embeds.device}.")
-    return embeds.detach() if isinstance(embeds, torch.Tensor) else embeds
-
-
-def _check_ragged(rows: Sequence, name: str) -> None:
-    for index, row in enumerate(rows):
-        try:
-            shape = np.shape(row)
-        except ValueError as error:
-            raise ValueError(f"Row {index} of `{name}` must hold real numbers: {error}.") from error
-        if index == 0:
-            first = shape
-        elif shape != first:
-            raise ValueError(
-                f"The rows of `{name}` are of unequal width: row 0 has the shape {first}, row {index} {shape}."
-            )
-
-
-def _check_widths(images: torch.Tensor, texts: torch.Tensor, images_name: str, texts_name: str) -> None:
-    if images.shape[1] != texts.shape[1]:
-        raise ValueError(
-            f"`{images_name}` is {images.shape[1]} wide and `{texts_name}` {texts.shape[1]}: both must come from the "
-            "same embedding space."
-        )
-
-
-def _check_both(images: Embeddings | None, texts: Embeddings | None, images_name: str, texts_name: str) -> None:
-    if images is None or texts is None:
-        missing = images_name if images is None else texts_name
-        raise ValueError(f"`{missing}` is missing: `{images_name}` and `{texts_name}` go together.")
+    return embeds
 
 
 def _whole_ks(ks: Iterable[int]) -> list[int]:
