@@ -155,7 +155,7 @@ def draw_recipes(output_dir: Path) -> None:
             axes.invert_yaxis()
             axes.grid(axis="y", visible=False)
             axes.set_title(title)
-            axes.set_xlabel("recall at 1 in per cent")
+            axes.set_xlabel("recall at 1 in %")
         plots[0].legend(loc="upper right")
 
 
@@ -181,7 +181,7 @@ def draw_curves(output_dir: Path) -> None:
             axes.set_xticks(range(len(rows)), [row["setting"] for row in rows])
             axes.set_ylim(0, 103)
             axes.set_xlabel(title)
-        plots[0].set_ylabel("recall at 1 in per cent")
+        plots[0].set_ylabel("recall at 1 in %")
         plots[2].legend(loc="lower right")
 
 
@@ -196,7 +196,7 @@ def draw_kept(output_dir: Path) -> None:
             recalls = [float(row[number]) for number in numbers]
             axes.plot([int(number) for number in numbers], recalls, marker=marker, color=color, label=row["setting"])
         axes.set_xlabel("tokens kept of a long text")
-        axes.set_ylabel("T2I R@1 in per cent")
+        axes.set_ylabel("T2I R@1 in %")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
