@@ -1,16 +1,5 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """
 Arguments as dataclasses: what a command parses, a script sets and a library function takes is one and the same object.
 
@@ -62,26 +51,16 @@ def argument(
             Its default. Without one the argument is required. A list is copied for each object.
         help (`str`, *optional*, defaults to `""`):
             What `--help` says.
-        least (`float`, *optional*):
-            The least value that is allowed.
-        most (`float`, *optional*):
-            The largest value that is allowed.
-        choices (`Collection`, *optional*):
-            The values that are allowed, as they are when a value is judged.
-        aliases (`tuple[str, ...]`, *optional*):
-            Other names of the option, such as `("--model",)`.
-        metavar (`str`, *optional*):
-            What stands for the value in `--help`.
-        positional (`bool`, *optional*, defaults to `False`):
-            Whether the argument is given by its place and not by its name.
-        requires (`str`, *optional*):
-            Another argument of the same dataclass or command, without which this one has no effect.
-        excludes (`tuple[str, ...]`, *optional*):
-            Other arguments, beside which this one has no effect.
-        compared_on_resume (`bool`, *optional*, defaults to `False`):
-            Whether a training can only be resumed with the same value.
-        in_model_card (`bool`, *optional*, defaults to `True`):
-            Whether the model card of a training lists the value.
+        least, most (`float`, *optional*), choices (`Collection`, *optional*):
+            The values that are allowed; choices as they are when a value is judged.
+        aliases (`tuple[str, ...]`, *optional*), metavar (`str`, *optional*), positional (`bool`, *optional*):
+            Other names of the option, such as `("--model",)`; what stands for the value in `--help`; whether it is
+            given by its place and not by its name.
+        requires (`str`, *optional*), excludes (`tuple[str, ...]`, *optional*):
+            Another argument of the same dataclass or command, without which this one has no effect; others, beside
+            which it has none.
+        compared_on_resume (`bool`, *optional*), in_model_card (`bool`, *optional*, defaults to `True`):
+            Whether a training can only be resumed with the same value; whether its model card lists the value.
 
     Example:
 
@@ -165,25 +144,9 @@ def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) 
     """
     Refuses an `--output_file` before the work that it is to be written after.
 
-    Args:
-        path (`Path`, *optional*):
-            The file, if there is to be one.
-        endings (`tuple[str, ...]`, *optional*, defaults to `(".json",)`):
-            Those of the forms that can be written.
-
     Raises:
-        `ValueError`: if its name has another ending, or it cannot be written.
-
-    Example:
-
-    ```python
-    >>> from pathlib import Path
-    >>> from modeling_lotlip.arguments import check_output_file
-
-    >>> check_output_file(Path("results.csv"))
-    Traceback (most recent call last):
-    ValueError: --output_file results.csv must end in .json.
-    ```"""
+        `ValueError`: if its name ends in none of the forms that can be written, or it cannot be written.
+    """
     if path is None:
         return
     if path.suffix not in endings:

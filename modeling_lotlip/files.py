@@ -1,24 +1,13 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """Text files that are read, and results as JSON, CSV, Markdown and parquet."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.dataset
 from pyarrow import parquet
 
 from .output_folder import atomic_write
@@ -28,14 +17,8 @@ def read_lines(path: Path, argument: str) -> list[str]:
     """
     The lines of a text file, stripped; blank ones and a byte-order mark are left out.
 
-    Args:
-        path (`Path`):
-            The file.
-        argument (`str`):
-            The argument that names it, for messages.
-
     Raises:
-        `ValueError`: if it cannot be read, or is not UTF-8.
+        `ValueError`: if it cannot be read, or is not UTF-8; names it by its `argument`.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -46,45 +29,30 @@ def read_lines(path: Path, argument: str) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def write_json(path: Path, results: dict) -> None:
-    """Writes results to a JSON file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-
-
-def write_csv(path: Path, rows: list[dict]) -> None:
-    """Writes rows to a CSV file; what a row lacks is left empty, a list is JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        for row in rows:
-            cells = row.items()
-            writer.writerow({key: json.dumps(cell) if isinstance(cell, (list, dict)) else cell for key, cell in cells})
-
-
 def write_text(path: Path, text: str) -> None:
     """Writes a text file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: Path, results: dict) -> None:
+    """Writes results to a JSON file."""
+    write_text(path, json.dumps(results, indent=2) + "\n")
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """Writes rows to a CSV file; what a row lacks is left empty, a list is JSON."""
+    writer = csv.DictWriter(text := io.StringIO(), list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    for row in rows:
+        cells = row.items()
+        writer.writerow({key: json.dumps(cell) if isinstance(cell, (list, dict)) else cell for key, cell in cells})
+    write_text(path, text.getvalue())
 
 
 def format_markdown(titles: list[str], rows: list[list[str]]) -> str:
-    """
-    A Markdown table.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.files import format_markdown
-
-    >>> print(format_markdown(["model", "recall"], [["demo", "96.1"]]))
-    | model | recall |
-    | --- | --- |
-    | demo | 96.1 |
-    ```"""
+    """A Markdown table."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -96,12 +64,8 @@ def write_results(path: Path, results: dict, table: str, rows: list[dict] | None
     Args:
         path (`Path`):
             A file that ends in `.json`, `.csv` or `.md`.
-        results (`dict`):
-            What becomes JSON.
-        table (`str`):
-            What becomes Markdown: what is printed.
-        rows (`list[dict]`, *optional*):
-            What becomes CSV. Default: the results as one row.
+        results (`dict`), table (`str`), rows (`list[dict]`, *optional*):
+            What becomes JSON, Markdown, and CSV. Default of the last: the results as one row.
 
     Raises:
         `ValueError`: if it has another ending.

@@ -7,17 +7,7 @@ import socket
 
 
 def is_loopback(host: str) -> bool:
-    """
-    Whether only programs on this machine reach an address.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.network import is_loopback
-
-    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, False)
-    ```"""
+    """Whether only programs on this machine reach an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:  # another name
@@ -25,27 +15,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """
-    A socket that listens.
-
-    Args:
-        host (`str`):
-            The address.
-        port (`int`):
-            The port. 0: any that is free.
-
-    Raises:
-        `ValueError`: if that is not possible.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.network import listen
-
-    >>> with listen("127.0.0.1", 0) as listener:
-    ...     listener.getsockname()[1] > 0
-    True
-    ```"""
+    """A socket that listens, at any free port for 0. Raises a `ValueError` if that is not possible."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:

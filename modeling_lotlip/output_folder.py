@@ -100,10 +100,8 @@ class OutputFolder:
         settings (`dict`, *optional*):
             What its files depend on, by the names of the arguments. A run with other settings is refused if the folder
             has files. None where each run replaces the files.
-        content (`str`, *optional*, defaults to `"results"`):
-            What the files are.
-        argument (`str`, *optional*, defaults to `"output_dir"`):
-            The argument that names the folder.
+        content (`str`, *optional*, defaults to `"results"`), argument (`str`, *optional*, defaults to `"output_dir"`):
+            What the files are, and the argument that names the folder.
         wait (`bool`, *optional*, defaults to `False`):
             Whether to wait for another run that writes to it.
 
@@ -192,14 +190,11 @@ class OutputFolder:
         told = f"`--{self.argument} {self.path}` holds {content}"
         if content != self.content:
             raise ValueError(f"{told}, not {self.content}: name another folder.")
-        if self.settings is None:
-            return
-        earlier, settings = stored["settings"] or {}, self.settings
-        names = [name for name in earlier | settings if settings.get(name) != earlier.get(name)]
-        if names:
-            pairs = ((name, earlier.get(name), settings.get(name)) for name in names)
-            changes = ", ".join(f"{name} = {before!r}, this run has {now!r}" for name, before, now in pairs)
-            raise ValueError(f"{told} with {changes}. Use the same, or name another folder.")
+        earlier, settings = stored["settings"] or {}, self.settings or {}
+        pairs = [(name, earlier.get(name), settings.get(name)) for name in earlier | settings]
+        changes = [f"{name} = {before!r}, this run has {now!r}" for name, before, now in pairs if before != now]
+        if changes and self.settings is not None:
+            raise ValueError(f"{told} with {', '.join(changes)}. Use the same, or name another folder.")
 
     def note(self, run: dict | None) -> None:
         """Writes down which run writes."""

@@ -1,16 +1,5 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """Signals that tell a run to end, noted for it to end where nothing is lost."""
 
 import os
@@ -19,12 +8,8 @@ import signal
 
 class StopSignal:
     """
-    Notes SIGTERM and SIGINT, for the run to end after the step that it is in. A second one of the same kind ends it at
-    once.
-
-    Args:
-        promise (`str`, *optional*):
-            The message at the first one.
+    Notes SIGTERM and SIGINT, for the run to end after the step that it is in, and says so by `promise`. A second one
+    of the same kind ends it at once.
     """
 
     def __init__(self, promise: str = "The run ends after this step, with a checkpoint."):

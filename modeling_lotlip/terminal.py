@@ -14,30 +14,13 @@ LOG_INTERVAL = 10.0
 
 
 class LogLines:
-    """
-    A stream on which each state of a progress bar is a line of its own.
-
-    Args:
-        stream (`TextIO`):
-            The stream that gets the lines.
-
-    Example:
-
-    ```python
-    >>> import sys
-    >>> from modeling_lotlip.terminal import LogLines
-
-    >>> written = LogLines(sys.stdout).write("\\r50%  ")
-    50%
-    ```"""
+    """A stream on which each state of a progress bar is a line of its own, written to another stream."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Writes what is not blank."""
-        line = text.strip()
-        if line:
+        if line := text.strip():
             self.stream.write(f"{line}\n")
         return len(text)
 
@@ -46,66 +29,24 @@ class LogLines:
 
 
 def progress_bar(*args: Any, **options: Any) -> tqdm:
-    """
-    A progress bar on standard error. Where that is no terminal it is a line every ten seconds: a log file stays short.
-
-    Args:
-        args, options:
-            Those of `tqdm`.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.terminal import progress_bar
-
-    >>> sum(progress_bar(range(4), desc="Adding", unit=" numbers"))
-    6
-    ```"""
+    """`tqdm` on standard error. Where that is no terminal it is a line every ten seconds: a log file stays short."""
     if not sys.stderr.isatty():
         options |= {"file": LogLines(sys.stderr), "mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL}
     return tqdm(*args, **options)
 
 
 def printable(text: str) -> str:
-    r"""
+    """
     A text without control codes, such as those in names of files, which could clear a terminal or do worse: they are
     written as escapes. Line breaks stay.
-
-    Args:
-        text (`str`):
-            The text.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.terminal import printable
-
-    >>> printable("a\x1b[2J b\udcff\n")
-    'a\\x1b[2J b\\udcff\n'
-    ```"""
+    """
     is_plain = [character == "\n" or unicodedata.category(character) not in ("Cc", "Cs") for character in text]
     escaped = (character.encode("unicode_escape").decode() for character in text)
     return "".join(old if plain else new for old, plain, new in zip(text, is_plain, escaped))
 
 
 def print_tables(markdown: str) -> None:
-    """
-    Prints Markdown to standard output: drawn where that is a terminal, and as it is in a pipe or a file.
-
-    Args:
-        markdown (`str`):
-            Tables, and lines between them.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.terminal import print_tables
-
-    >>> print_tables("| model | R@1 |\\n| --- | --- |\\n| demo | 74.6 |")
-    | model | R@1 |
-    | --- | --- |
-    | demo | 74.6 |
-    ```"""
+    """Prints Markdown to standard output: drawn where that is a terminal, and as it is in a pipe or a file."""
     if not sys.stdout.isatty():
         print(markdown)
         return

@@ -44,24 +44,7 @@ class FolderScan(NamedTuple):
 
 
 def scan_folder(folder: str | Path) -> FolderScan:
-    """
-    Lists a folder.
-
-    Args:
-        folder (`str` or `Path`):
-            The folder.
-
-    Example:
-
-    ```python
-    >>> from pathlib import Path
-    >>> from modeling_lotlip.data.folder import scan_folder
-
-    >>> _ = Path("a.png").write_bytes(b""), Path("b.png").symlink_to("nowhere")
-    >>> scan = scan_folder(".")
-    >>> list(scan.files), dict(scan.left_out)
-    (['a.png'], {'without a file behind it': 1})
-    ```"""
+    """Lists a folder."""
     scan = FolderScan({}, Counter(), set(), set())
     for parent, folders, names in os.walk(
         folder, onerror=lambda error: scan.closed_folders.add(os.path.relpath(error.filename, folder))
@@ -103,10 +86,6 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
     takes words in names, such as those of `train_station.png` and `beach_test.png`, for splits, and leaves out all
     other files. Here top-level folders `train`, `validation`, `val` and `test` are splits if everything is in them;
     else all files are one split. What is left out, or is no split but looks like one, is said in a warning.
-
-    Args:
-        folder (`str` or `Path`):
-            The folder.
 
     Returns:
         `DataFilesDict`: absolute paths by split; empty if the folder is none of images, because there are none, its

@@ -45,8 +45,8 @@ IMAGE_ERRORS = (
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 # A JPEG is decoded at no less than this many times the size that the image processor makes of it
 DECODING_MARGIN = 3
-# What a file of HEVC images, HEIC, says of itself
-HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
+# What a file of HEVC images, HEIC, says of itself, in the first brands that it names
+HEIC = re.compile(rb".{4}ftyp(.{4}){0,14}?(hei[cxms]|hev[cx])", re.DOTALL)
 TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, which decode a fraction of them)"
 
 
@@ -67,15 +67,8 @@ class UnreadableImageError(ValueError):
 
 class Resizing(NamedTuple):
     """
-    How an image processor resizes images, by which a large JPEG can be decoded at a fraction of its size.
-
-    Args:
-        shortest_edge (`int`, *optional*):
-            The shorter side in pixels after it.
-        size (`tuple[int, int]`, *optional*):
-            Or width and height.
-        resample (`PIL.Image.Resampling`):
-            The filter.
+    How an image processor resizes images, by which a large JPEG can be decoded at a fraction of its size: the shorter
+    side in pixels after it, or width and height, and the filter.
     """
 
     shortest_edge: int | None
@@ -153,16 +146,8 @@ def read_image(
 
 def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Image.Image:
     """
-    An image that is not decoded yet. A JPEG may have any number of pixels: see `check_num_pixels`.
-
-    Args:
-        content (`bytes`):
-            The file.
-        formats (`tuple[str, ...]`, *optional*):
-            Read only these of Pillow's formats, and HEIC. Default: all.
-
-    Raises:
-        `UnreadableImageError`: if there is none, it is too large, or a HEIC image and pillow-heif is not installed.
+    The image in a file, not decoded yet, as [`read_image`] opens it. A JPEG may have any number of pixels: see
+    `check_num_pixels`.
     """
     file = io.BytesIO(content)
     if content.startswith(b"\xff\xd8\xff"):
@@ -170,10 +155,12 @@ def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Im
         if "progressive" in image.info:  # all of it is in memory before the first pixel is
             check_num_pixels(image, 2)
         return image
-    if content[4:8] == b"ftyp":
-        brands = content[8 : min(int.from_bytes(content[:4], "big"), 256)]
-        if HEIC_BRANDS & {brands[start : start + 4] for start in range(0, len(brands), 4)}:
-            return open_heic(file)
+    if HEIC.match(content):
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError as error:
+            raise UnreadableImageError('HEIC needs `pip install "lotlip[heic]"`') from error
+        return HeifImageFile(file)
     try:
         return PIL.Image.open(file, formats=formats)
     except PIL.UnidentifiedImageError as error:
@@ -182,15 +169,6 @@ def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Im
         raise UnreadableImageError(f"it is none of {', '.join(formats)}") from error
     except PIL.Image.DecompressionBombError as error:
         raise UnreadableImageError(f"{str(error).partition(', could')[0]}: {TOO_LARGE}") from error
-
-
-def open_heic(file: io.BytesIO) -> PIL.Image.Image:
-    """A HEIC image that is not decoded yet."""
-    try:
-        from pillow_heif import HeifImageFile
-    except ImportError as error:
-        raise UnreadableImageError('HEIC needs `pip install "lotlip[heic]"`') from error
-    return HeifImageFile(file)
 
 
 def check_num_pixels(image: PIL.Image.Image, allowance: int = 1) -> None:
@@ -235,12 +213,7 @@ def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcess
 
 
 def read_file(file: dict | None) -> bytes:
-    """
-    The bytes of an undecoded image.
-
-    Raises:
-        `UnreadableImageError`: if there are none.
-    """
+    """The bytes of an undecoded image. Raises an `UnreadableImageError` if there are none."""
     file = file or {}
     if file.get("bytes") is not None:
         return file["bytes"]
@@ -255,15 +228,8 @@ def read_file(file: dict | None) -> bytes:
 
 def read_date(exif: PIL.Image.Exif) -> datetime | None:
     """
-    When an image was taken, or else its file was written, in the time of the camera. Also dates that are not written
-    as EXIF asks are understood: with dashes, blanks, a zone, fractions of a second, or a 60th second.
-
-    Args:
-        exif (`PIL.Image.Exif`):
-            The tags of the image.
-
-    Returns:
-        `datetime`: None if there is no date.
+    When an image was taken, or else its file was written, in the time of the camera; None if there is no date. Also
+    dates that are not written as EXIF asks are understood: with dashes, blanks, a zone, or a 60th second.
     """
     for value in (exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal), exif.get(ExifTag.DateTime)):
         if isinstance(value, bytes):

@@ -23,14 +23,6 @@ def find_known_images(dataset: Dataset, known: Dataset, image_column: str) -> tu
     How many images of a data set another one has too: the same files, or files with the same bytes. Of a large data
     set 1,000 images are looked for, and of the other one only the files of the same sizes are read.
 
-    Args:
-        dataset (`Dataset`):
-            The images that are looked for.
-        known (`Dataset`):
-            Where they are looked for.
-        image_column (`str`):
-            The column of the images in both.
-
     Returns:
         `tuple[int, int]`: the number of images that were found, and of those that were looked for.
 

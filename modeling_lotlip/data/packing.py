@@ -12,7 +12,7 @@ from pathlib import Path
 import PIL.Image
 from datasets import Dataset, IterableDataset
 
-from ..output_folder import OutputFolder, read_stored
+from ..output_folder import OutputFolder
 from ..terminal import progress_bar
 from .arguments import SourceArguments
 from .images import UnreadableImageError, name_row, read_file, read_image, undecoded
@@ -22,21 +22,6 @@ from .rows import batched, find_key, read_url
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 QUALITY = 95  # of images that are written anew
-
-
-def convert_image(content: bytes, image_format: str) -> tuple[bytes, bool]:
-    """
-    An image file in one of `FORMATS`, as it is where it has it, and whether it had to be written anew, upright in RGB.
-
-    Raises:
-        `UnreadableImageError`: if the file is no image.
-    """
-    image = read_image({"bytes": content, "path": None})
-    if PIL.Image.open(io.BytesIO(content)).format == FORMATS[image_format]:
-        return content, False
-    buffer = io.BytesIO()
-    image.save(buffer, FORMATS[image_format], quality=QUALITY)
-    return buffer.getvalue(), True
 
 
 def pack_row(row: dict, reader: RowReader, key: str | None, image_format: str) -> tuple[dict[str, bytes], bool]:
@@ -57,11 +42,17 @@ def pack_row(row: dict, reader: RowReader, key: str | None, image_format: str) -
     if not any(any(texts) for texts in captions.values()):
         raise ValueError("it has no caption")
     content = read_file(row[reader.image_column])
-    image, is_new = convert_image(content, image_format)
+    image = read_image({"bytes": content, "path": None})
+    is_new = PIL.Image.open(io.BytesIO(content)).format != FORMATS[image_format]
+    buffer = io.BytesIO(content)
+    if is_new:
+        image.save(buffer := io.BytesIO(), FORMATS[image_format], quality=QUALITY)
     sha256 = hashlib.sha256(content).hexdigest()
     members = {"json": {"key": key or sha256, "url": read_url(row) or "", "sha256": sha256, **captions}}
     members |= {f"{name}.json": texts for name, texts in captions.items()}
-    return {image_format: image} | {name: json.dumps(value).encode() for name, value in members.items()}, is_new
+    return {image_format: buffer.getvalue()} | {
+        name: json.dumps(value).encode() for name, value in members.items()
+    }, is_new
 
 
 def write_tar(path: Path, samples: list[dict[str, bytes]], first_number: int) -> None:
@@ -72,12 +63,6 @@ def write_tar(path: Path, samples: list[dict[str, bytes]], first_number: int) ->
                 info = tarfile.TarInfo(f"{number:09d}.{extension}")  # a key of the data may have dots and slashes
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-
-
-def refuse_shards(output_dir: Path, is_unfinished: bool) -> None:
-    """Raises a `ValueError` if there are shards in a folder, but for those of a run that was killed."""
-    if any(output_dir.glob("*.tar")) and not is_unfinished:
-        raise ValueError(f"`--output_dir {output_dir}` holds shards: delete them, or name another folder.")
 
 
 def write_shards(
@@ -114,7 +99,6 @@ def write_shards(
     Raises:
         `ValueError`: if there is no caption, another run writes to the folder, or it holds shards.
     """
-    refuse_shards(output_dir, bool((read_stored(output_dir) or {}).get("run")))
     counts, num_converted = RowCounts(), 0
 
     def pack(rows: Iterable[dict]) -> Iterator[dict[str, bytes]]:
@@ -132,8 +116,10 @@ def write_shards(
                 yield members
 
     with OutputFolder(output_dir, content="shards") as folder:
-        refuse_shards(output_dir, folder.is_unfinished)
-        for shard in output_dir.glob("*.tar"):  # of a run that was killed: all are written anew
+        earlier = list(output_dir.glob("*.tar"))
+        if earlier and not folder.is_unfinished:
+            raise ValueError(f"`--output_dir {output_dir}` holds shards: delete them, or name another folder.")
+        for shard in earlier:  # of a run that was killed: all are written anew
             shard.unlink()
         rows = progress_bar(undecoded(dataset, source.image_column), desc="Packing", unit=" images")
         for number, samples in enumerate(batched(pack(rows), shard_size)):

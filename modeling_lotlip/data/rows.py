@@ -44,12 +44,7 @@ def number_captions(row: dict, column: str | None) -> list[tuple[int, str]]:
 
 
 def read_captions(row: dict, column: str | None) -> list[str]:
-    """
-    The captions of a row in one column, which holds a string or a list of strings: all that are not blank.
-
-    Raises:
-        `ValueError`: if the column holds something else.
-    """
+    """The captions of a row in one column, without the positions of [`number_captions`]."""
     return [caption for _, caption in number_captions(row, column)]
 
 
@@ -60,10 +55,7 @@ def find_column(columns: Iterable[str], name: str) -> str | None:
 
 
 def check_columns(columns: Iterable[str], **named: str | None) -> None:
-    """
-    Raises:
-        `ValueError`: if an argument, such as `key_column`, names a column that is not there.
-    """
+    """Raises a `ValueError` if an argument, such as `key_column`, names a column that is not there."""
     columns = list(columns)
     for argument, name in named.items():
         if name is not None and find_column(columns, name) is None:

@@ -206,13 +206,6 @@ def make_scene(seed: int, index: int) -> Scene:
     """
     The scene number `index` of the series `seed`, the same on every machine. Any `len(SALIENT_PAIRS)` scenes in a row
     have each short caption once.
-
-    ```python
-    >>> from modeling_lotlip.data.scenes import make_scene
-
-    >>> make_scene(seed=0, index=7) == make_scene(seed=0, index=7)
-    True
-    ```
     """
     # A generator seeded with a text draws the same numbers in every Python version.
     generator = random.Random(f"scene {index} of series {seed}")

