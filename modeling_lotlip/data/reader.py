@@ -149,21 +149,19 @@ class RowReader:
         self.columns = find(*self.text_columns, image_column, label_column, key_column)
 
     def find_caption_columns(self, captions: CaptionArguments, columns: list[str], is_one_needed: bool) -> None:
-        """Notes which of the columns of captions are there. Raises a `ValueError` if a named one, or both, are not."""
-        for name in ("caption_column", "long_captions_column"):
-            column = getattr(captions, name)
-            if find_column(columns, column) is not None:
-                setattr(self, "short_column" if name == "caption_column" else "long_column", column)
-            elif column not in ("", getattr(CaptionArguments, name)):
+        """Notes the columns of captions that are there. Raises a `ValueError` if a named one, or both, are not."""
+        named = {"caption_column": captions.caption_column, "long_captions_column": captions.long_captions_column}
+        found = {name: column for name, column in named.items() if find_column(columns, column) is not None}
+        if not found and is_one_needed:
+            told = " nor ".join(f"`--{name} {column}`" for name, column in named.items())
+            raise ValueError(f"Neither {told} is a column of the data set, which has {columns}.")
+        for name in named.keys() - found.keys():
+            if named[name] not in ("", getattr(CaptionArguments, name)):
                 raise ValueError(
-                    f"`--{name} {column}` is no column of the data set, which has {columns}: name one, or leave it "
-                    "out with an empty name."
+                    f"`--{name} {named[name]}` is no column of the data set, which has {columns}: name one, or leave "
+                    "it out with an empty name."
                 )
-        if self.short_column is None and self.long_column is None and is_one_needed:
-            raise ValueError(
-                f"Neither `--caption_column {captions.caption_column}` nor `--long_captions_column "
-                f"{captions.long_captions_column}` is a column of the data set, which has {columns}."
-            )
+        self.short_column, self.long_column = map(found.get, named)
 
     def __call__(self, number: Any, row: dict) -> Iterator[Item]:
         """
