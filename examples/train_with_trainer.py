@@ -1,13 +1,16 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Fine-tuning all weights of LoTLIP with the `Trainer` of transformers, on images with short and long captions.
+Fine-tuning of LoTLIP with the `Trainer` of transformers, on images with short and long captions: of all weights, or on
+one GPU of low-rank matrices beside those of the text tower, and the projection (LoRA, which needs `pip install peft`).
 
     python examples/train_with_trainer.py --model LoTLIP-ViT-B-16 --output_dir outputs/trainer \
-        --dataset_name imagefolder --data_dir FOLDER
+        --dataset_name imagefolder --data_dir FOLDER [--lora_rank 16]
 
-`Trainer` contrasts within the batch of each process; `train_lotlip.py` gathers those of all. What that script does
-beside, `Trainer` does not: equal captions not taken for negatives, bad samples skipped.
+`OUTPUT_DIR/model` gets the model, with LoRA `OUTPUT_DIR/adapter` the matrices and the projection alone; to adapt the
+image tower too, leave `text_model` out of `target_modules`. `Trainer` contrasts within the batch of each process;
+`train_lotlip.py` gathers those of all. What that script does beside, `Trainer` does not: equal captions not taken for
+negatives, bad samples skipped.
 """
 
 from dataclasses import dataclass
@@ -28,7 +31,8 @@ from modeling_lotlip.training.callbacks import ClampLogitScaleCallback
 class FineTuningArguments(Arguments):
     model_name_or_path: str = argument(help="The LoTLIP model to start from.", aliases=("--model",))
     output_dir: Path = argument(help="Where the model goes, into a folder `model`, and the checkpoints.")
-    learning_rate: float = argument(1e-5, "The highest one, after the warm-up.")
+    lora_rank: int | None = argument(None, "The rank of LoRA's matrices. Default: all weights are trained.", least=1)
+    learning_rate: float | None = argument(None, "The highest one. Default: 1e-5, with LoRA 2e-4.")
     per_device_train_batch_size: int = argument(64, "Images of a process in a step.", least=2)
     num_train_epochs: float = argument(3.0, "Passes over the data.")
     max_steps: int = argument(-1, "Optimizer steps, instead of a number of epochs.")
@@ -41,6 +45,17 @@ def main() -> None:
     args, data, split, captions = parse(groups, description=__doc__)
     model = LotlipModel.from_pretrained(args.model_name_or_path)
     processor = LotlipProcessor.from_pretrained(args.model_name_or_path)
+    if args.lora_rank is not None:
+        from peft import LoraConfig, get_peft_model
+
+        lora = LoraConfig(
+            r=args.lora_rank,
+            lora_alpha=2 * args.lora_rank,
+            target_modules=r"text_model\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
+            modules_to_save=["text_projection"],
+        )
+        model = get_peft_model(model, lora)
+        model.print_trainable_parameters()
     images = load_split(data, split.train_split, split.max_train_samples)
     reader = RowReader(images.column_names, captions, image_column=data.image_column)
     images = with_captions(images, reader)
@@ -48,7 +63,7 @@ def main() -> None:
 
     arguments = TrainingArguments(
         args.output_dir,
-        learning_rate=args.learning_rate,
+        learning_rate=args.learning_rate or (1e-5 if args.lora_rank is None else 2e-4),
         per_device_train_batch_size=args.per_device_train_batch_size,
         per_device_eval_batch_size=args.per_device_train_batch_size,  # the loss depends on the number of others
         dataloader_drop_last=True,
@@ -69,6 +84,9 @@ def main() -> None:
         callbacks=[ClampLogitScaleCallback()],
     )
     trainer.train()
+    if args.lora_rank is not None:
+        model.save_pretrained(args.output_dir / "adapter")
+        model = model.merge_and_unload()
     model.save_pretrained(args.output_dir / "model")
     processor.save_pretrained(args.output_dir / "model")  # checkpoints have no processor
 

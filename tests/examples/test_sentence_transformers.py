@@ -15,7 +15,6 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator, TripletEvaluator
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch.nn.functional import cross_entropy, normalize
 
@@ -71,14 +70,6 @@ def test_texts_images_and_files_have_the_features_of_the_model(sentence_transfor
     torch.testing.assert_close(similarity, alone @ expected.t())
 
 
-def test_first_numbers_are_embeddings_too(folder, features):
-    cut = SentenceTransformer(str(folder), device="cpu", truncate_dim=8)
-    expected = normalize(features(TEXTS, padding=True)[:, :8], dim=-1)
-    found = cut.encode(TEXTS, convert_to_tensor=True, normalize_embeddings=True)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(cut.similarity(cut.encode(TEXTS), found), expected @ expected.T)
-
-
 def test_prompts_and_the_limit_are_those_of_the_text(sentence_transformer, features, caplog):
     prompted = sentence_transformer.encode(TEXTS, prompt="a photo of ", convert_to_tensor=True)
     torch.testing.assert_close(prompted, features(text=[f"a photo of {text}" for text in TEXTS]))
@@ -106,23 +97,6 @@ def pairs():
         image.paste(right, (24, 0, 48, 32))
         rows.append({"image": image, "caption": f"a {left} boat. the sea is {right}"})
     return Dataset.from_list(rows)
-
-
-def test_evaluators(sentence_transformer, features, pairs):
-    captions, images = list(pairs["caption"]), list(pairs["image"])
-    similarity = features(text=captions) @ features(images=images).t()
-    retrieval = InformationRetrievalEvaluator(
-        queries={str(index): caption for index, caption in enumerate(captions)},
-        corpus={str(index): image for index, image in enumerate(images)},
-        relevant_docs={str(index): {str(index)} for index in range(len(images))},
-        accuracy_at_k=[1, 3],
-    )(sentence_transformer)
-    ranks = (similarity > similarity.diag()[:, None]).sum(dim=1)
-    for k in (1, 3):
-        assert retrieval[f"cosine_accuracy@{k}"] == pytest.approx((ranks < k).float().mean().item())
-    triplets = TripletEvaluator(anchors=images, positives=captions, negatives=captions[1:] + captions[:1])
-    better = similarity.diag() > similarity.roll(-1, dims=0).diag()
-    assert triplets(sentence_transformer)["cosine_accuracy"] == pytest.approx(better.float().mean().item())
 
 
 def test_training_is_that_of_the_model(folder, pairs, tmp_path):
