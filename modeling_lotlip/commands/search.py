@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Search of pictures by descriptions: prints rank, similarity and path of the most similar ones.
+Search of images by descriptions: prints rank, similarity and path of the most similar ones.
 
     lotlip search my_photos "A red boat at a pier. The sea is calm."
     lotlip search my_photos "a red boat" "a house on sand" --k 10 --output_file found.json
@@ -9,49 +9,110 @@ Search of pictures by descriptions: prints rank, similarity and path of the most
     lotlip search --embeddings DIR "a red boat" --kind long
 
 A folder is indexed once and kept up to date: new files are embedded, deleted ones removed. `lotlip app` searches the
-same index. Results that are no more similar than those of texts that fit no picture are marked as weak. Pictures that
+same index. Results that are no more similar than those of texts that fit no image are marked as weak. Images that
 are nearly the same are one result. With --embeddings the images or captions of `lotlip embed` are searched.
 """
 
+import logging
+import os
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..embedding.arguments import OutputArguments
-from ..search.arguments import USED_AS_IT_IS, SearchArguments, SearchModelArguments
+from ..search.arguments import SearchArguments, SearchModelArguments
 
+
+if TYPE_CHECKING:
+    from ..search.query import Result
 
 ARGUMENTS = (SearchArguments, SearchModelArguments, OutputArguments)
+logger = logging.getLogger(__name__)
+
+NUM_NAMED = 20  # files that cannot be read
+WEAK = "Weak matches: these may not fit your description"
 
 
 def run(search: SearchArguments, arguments: SearchModelArguments, output: OutputArguments) -> None:
-    from ..arguments import refuse_given
-    from ..embedding.models import load_model
-    from ..files import write_results
-    from ..search.answers import format_answers, list_rows, note_file_names, search_embeddings, search_folder
-    from ..search.pictures import PictureFolder
-    from ..search.update import open_table
+    from ..embedding.store import describe_missing
+    from ..files import read_lines, write_results
+    from ..output_folder import FolderInUseError
+    from ..search.searcher import open_searcher
     from ..terminal import printable
 
-    texts, pictures = search.read_texts(), None
-    # a wrong folder raises an error before the model is loaded
-    if search.photos is None:
-        refuse_given(arguments, ("batch_size",), USED_AS_IT_IS)
-    else:
-        pictures = PictureFolder(Path(search.photos), search.exact_decoding)
-    table = open_table(search.embeddings_dir, arguments)
-    for note in note_file_names(search.texts):
+    texts, chosen = search.texts, search.read_filter()
+    if search.texts_file is not None:
+        texts = [*texts, *read_lines(search.texts_file, "texts_file")]
+    if not texts:
+        raise ValueError(f"--texts_file {search.texts_file} holds no text: write one on each line.")
+    searcher = open_searcher(search, arguments)
+    queries = [searcher.embed(text) for text in texts]
+    table = searcher.table
+    if searcher.folder is not None:
+        try:
+            searcher.update(wait=len(table) == 0)
+        except FolderInUseError as error:
+            logger.warning(f"What is indexed so far is searched: {error}")
+    notes, unreadable = searcher.describe() + describe_missing(table), table.unreadable
+    if unreadable:
+        named = ", ".join(sorted(unreadable)[:NUM_NAMED]) + ", ..." * (len(unreadable) > NUM_NAMED)
+        notes.append(f"Left out, {len(unreadable):,} that cannot be read as an image: {named}.")
+    for note in notes:
         print(printable(note), file=sys.stderr)
-    model, processor = load_model(arguments.model_name_or_path, arguments)
-    options = {"k": search.k, "max_length": arguments.max_length}
-    options |= {"those": search.read_filter(), "all_copies": search.all_copies}
-    if table is None:
-        options |= {"splitter": search.sub_caption_splitter, "index_dir": search.index_dir}
-        results = search_folder(pictures, model, processor, texts, batch_size=arguments.batch_size, **options)
-    else:
-        results = search_embeddings(table, model, processor, texts, kind=search.kind or "image", **options)
-    for note in results["notes"]:
-        print(printable(note), file=sys.stderr)
-    print(printable(format_answers(results)))
+    num_searched = searcher.count(chosen, search.kind)
+    if search.k > num_searched:
+        print(f"--k {search.k} is more than there are: all {num_searched} are shown.", file=sys.stderr)
+
+    source, answers = table.settings.get("source"), []
+    for text, query in zip(texts, queries):
+        found = searcher.search(query, search.k, chosen, kind=search.kind, all_copies=search.all_copies)
+        results = [{"rank": rank, **describe(hit, search.kind, source)} for rank, hit in enumerate(found, start=1)]
+        answer = {"query": text, "truncated": query.is_truncated, "unknown_words": query.unknown_words}
+        answers.append({**answer, "results": results})
+    print(printable(format_answers(answers, search.photos)))
     if output.output_file is not None:
-        written = format_answers(results, are_paths_full=True)
-        write_results(output.output_file, results, written, list_rows(results["queries"]))
+        measured = table.measured(search.kind)
+        results = {"kind": search.kind, "k": search.k, "num_images": len(table), "unreadable": unreadable}
+        results |= {"recall": 1.0 if measured is None else measured.recall, "queries": answers}
+        rows = [{"query": answer["query"], **result} for answer in answers for result in answer["results"]]
+        write_results(output.output_file, results, format_answers(answers), rows)
+
+
+def describe(result: "Result", kind: str, source: object) -> dict:
+    """A result for JSON, with the full path of each file if the table is of files."""
+
+    def name(key: str) -> dict[str, str]:
+        return {"key": key, "path": os.path.join(source, key)} if isinstance(source, str) else {"key": key}
+
+    copies = [{**name(copy.key), "similarity": copy.similarity} for copy in result.copies]
+    described = {"similarity": result.similarity, **name(result.key)}
+    described |= {} if kind == "image" else {"position": result.position}
+    return {**described, "weak": result.is_weak, "copies": copies}
+
+
+def format_answers(answers: list[dict], folder: str | None = None) -> str:
+    """
+    The results of each text, a line each; weak ones stand below a line that says so.
+
+    Args:
+        answers (`list[dict]`):
+            The texts with their results.
+        folder (`str`, *optional*):
+            Where the images are, from where the search was started. Default: write full paths, also of each copy.
+    """
+    lines = []
+
+    def name(hit: dict) -> str:
+        return hit.get("path", hit["key"]) if folder is None else os.path.join(folder, hit["key"])
+
+    for answer in answers:
+        lines.append(answer["query"] + (" (truncated)" if answer["truncated"] else ""))
+        if answer["unknown_words"]:
+            lines.append(f"      The model does not know: {', '.join(answer['unknown_words'])}.")
+        num_strong = sum(not hit["weak"] for hit in answer["results"])
+        for place, hit in enumerate(answer["results"]):
+            lines += [f"      {WEAK}:"] if place == num_strong else []
+            caption = f"   caption {hit['position']}" if "position" in hit else ""
+            copies = f"   (+ {len(hit['copies'])} nearly the same)" if hit["copies"] else ""
+            lines.append(f"{hit['rank']:5} {hit['similarity']:8.4f}   {name(hit)}{caption}{copies}")
+            lines += [f"      {copy['similarity']:8.4f}   {name(copy)}" for copy in hit["copies"] if folder is None]
+    return "\n".join(lines)

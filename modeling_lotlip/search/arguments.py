@@ -2,18 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arguments of `lotlip search` and `lotlip app`."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import DTYPES, argument, refuse_given
-from ..embedding.arguments import BACKENDS, DEFAULT_MODEL, KINDS, DecodingArguments, ModelArguments
+from ..arguments import DTYPES, Arguments, argument
+from ..embedding.arguments import BACKENDS, DEFAULT_MODEL, KINDS, ModelArguments
 from ..network import is_loopback
-from ..sub_captions import SPLITTERS
 from .filters import Filter
 
 
-# The error of an argument that only an index of pictures has
-USED_AS_IT_IS = "has no effect on --embeddings_dir, which is used as it is: leave it out."
+LEAST_PASSWORD = 8  # characters
 
 
 @dataclass
@@ -22,7 +21,7 @@ class SearchModelArguments(ModelArguments):
 
     model_name_or_path: str | None = argument(
         None,
-        "A Hub id or a folder of a dual encoder. Default: in --embeddings_dir the one that made them; else "
+        "A Hub id or a folder of a dual encoder. Default: the model that made --embeddings_dir; else "
         f"{DEFAULT_MODEL}.",
         aliases=("--model",),
         metavar="MODEL",
@@ -30,25 +29,26 @@ class SearchModelArguments(ModelArguments):
     dtype: str | None = argument(
         None,
         "The precision of the computation. int8 is for a CPU, by OpenVINO: texts in 8 bits, images in bfloat16. "
-        "Default: in --embeddings_dir that of the embeddings; else float32.",
+        "Default: that of --embeddings_dir; else float32.",
         choices=(*DTYPES, "int8"),
     )
     backend: str | None = argument(
         None,
-        "What computes embeddings: PyTorch, or OpenVINO, which is faster on a CPU. Default: in --embeddings_dir "
-        "that of the embeddings; else PyTorch.",
+        "What computes embeddings: PyTorch, or OpenVINO, which is faster on a CPU. Default: that of --embeddings_dir; "
+        "else PyTorch.",
         choices=BACKENDS,
     )
+    batch_size: int = argument(64, "Images in a batch, for each process.", least=1, excludes=("embeddings_dir",))
 
 
 @dataclass
-class IndexArguments(DecodingArguments):
-    """The pictures that are searched, and how."""
+class IndexArguments(Arguments):
+    """The images that are searched."""
 
     _argument_group_name = "search"
 
     photos: str | None = argument(
-        None, "A folder of pictures, with all folders in it.", positional=True, metavar="PHOTOS"
+        None, "A folder of images, with all folders in it.", positional=True, metavar="PHOTOS"
     )
     embeddings_dir: Path | None = argument(
         None,
@@ -58,19 +58,14 @@ class IndexArguments(DecodingArguments):
     )
     index_dir: Path | None = argument(
         None,
-        "Where indices of pictures are kept. Default: `assets/lotlip/search` in the cache of the Hub.",
-    )
-    sub_caption_splitter: str | None = argument(
-        None,
-        "Where a text is split: where a sentence ends (needs sentencex), or at every full stop and line break as in "
-        "the paper. Default: sentences if sentencex is installed; in --embeddings_dir as its captions were.",
-        choices=tuple(SPLITTERS),
+        "Where indices of images are kept. Default: `assets/lotlip/search` in the cache of the Hub.",
+        excludes=("embeddings_dir",),
     )
 
     def __post_init__(self):
         super().__post_init__()
-        if self.embeddings_dir is not None:
-            refuse_given(self, ("index_dir", "sub_caption_splitter", "exact_decoding"), USED_AS_IT_IS)
+        if self.embeddings_dir is None and self.photos is None:
+            raise ValueError("there is nothing to search in: name a folder of PHOTOS, or one of --embeddings_dir.")
 
 
 @dataclass
@@ -78,70 +73,41 @@ class SearchArguments(IndexArguments):
     """What is searched for."""
 
     texts: list[str] = argument([], "Descriptions of what to find.", positional=True, metavar="TEXT")
-    texts_file: Path | None = argument(None, "A file of more of them, one in a line.")
-    k: int = argument(5, "How many results for each text. Where there are fewer, all are shown.", least=1)
-    folder: str | None = argument(None, "Search the pictures in this folder of PHOTOS, and all folders in it.")
+    texts_file: Path | None = argument(None, "A file with further descriptions, one on each line.", metavar="FILE")
+    k: int = argument(5, "How many results to print for each description.", least=1)
+    folder: str | None = argument(
+        None, "Search the images in this folder of the collection, and in all folders in it."
+    )
     taken_from: str | None = argument(
-        None, "Search the pictures that were taken on this day or later.", metavar="YYYY-MM-DD"
+        None, "Search the images that were taken on this day or later.", metavar="YYYY-MM-DD"
     )
     taken_to: str | None = argument(
-        None, "Search the pictures that were taken on this day or before.", metavar="YYYY-MM-DD"
+        None, "Search the images that were taken on this day or before.", metavar="YYYY-MM-DD"
     )
-    all_copies: bool = argument(False, "Show pictures that are nearly the same one by one, not as one result.")
-    kind: str | None = argument(None, "What to search for in --embeddings_dir. Default: image.", choices=KINDS)
+    all_copies: bool = argument(False, "Show images that are nearly the same one by one, not as one result.")
+    kind: str = argument("image", "What to search for.", choices=KINDS, requires="embeddings_dir")
 
     def __post_init__(self):
-        super().__post_init__()
         if self.embeddings_dir is not None and self.photos is not None:
             # there is no PHOTOS then: the first word is a text as well
             self.texts, self.photos = [self.photos, *self.texts], None
-        if self.embeddings_dir is None and self.photos is None:
-            raise ValueError("there is nothing to search in: name a folder of PHOTOS, or one of --embeddings_dir.")
+        super().__post_init__()
         self.read_filter()
-        if self.kind is not None and self.embeddings_dir is None:
-            raise ValueError(f"--kind {self.kind} is of --embeddings_dir: in PHOTOS pictures are searched.")
         if not self.texts and self.texts_file is None:
             raise ValueError("there is nothing to search for: add a TEXT, or name a file of them by --texts_file.")
         if not all(text.strip() for text in self.texts):
             raise ValueError("a TEXT is blank: describe what to find.")
 
     def read_filter(self) -> Filter:
-        """Which pictures are searched. Raises a `ValueError` if a day is no date."""
-        return Filter.read(self.folder, self.taken_from, self.taken_to)
-
-    def read_texts(self) -> list[str]:
-        """
-        The texts, then those of the file, whose blank lines are left out.
-
-        Raises:
-            `ValueError`: if it cannot be read, or holds none.
-        """
-        if self.texts_file is None:
-            return list(self.texts)
-        from ..files import read_lines  # not at the top: it imports pyarrow
-
-        texts = read_lines(self.texts_file, "texts_file")
-        if not texts:
-            raise ValueError(f"--texts_file {self.texts_file} holds no text: write one in a line.")
-        return [*self.texts, *texts]
+        """Which images are searched. Raises a `ValueError` if a day is no date."""
+        return Filter.parse(self.folder, self.taken_from, self.taken_to)
 
 
 @dataclass
 class PageArguments(IndexArguments):
-    """The page, and a data set whose pictures it can search."""
+    """The page, and who reaches it."""
 
-    dataset_name: str | None = argument(
-        None,
-        "Search the pictures of a data set instead: a Hub id, a builder such as `imagefolder`, or a local folder. "
-        "Default, without any pictures: drawn scenes.",
-    )
-    dataset_config_name: str | None = argument(None, "The configuration of the data set, if it has several.")
-    data_dir: str | None = argument(None, "The folder of the data, for a builder.")
-    data_files: list[str] | None = argument(None, "The files of the data, for a builder.")
-    eval_split: str | None = argument(None, "The split of the data set. Default: train; of the drawn scenes, test.")
-    max_eval_samples: int | None = argument(None, "Use this many images of the data set, the first ones.", least=1)
-    image_column: str | None = argument(None, "The column of the images (or their paths). Default: image.")
-    k: int = argument(12, "How many pictures to show.", least=1)
+    k: int = argument(12, "How many images to show.", least=1)
     port: int = argument(7860, "The port to listen at.", least=1, most=65535)
     host: str = argument(
         "127.0.0.1", "The address to listen at. `0.0.0.0`: whoever reaches this machine reaches the page."
@@ -152,7 +118,7 @@ class PageArguments(IndexArguments):
         None, "A file with a line USER:PASSWORD for each user, which only you can read.", metavar="FILE"
     )
     without_password: bool = argument(
-        False, "No password: whoever reaches the page can search, with --share or --host."
+        False, "No password: whoever reaches the page can search, with --share or --host.", excludes=("auth_file",)
     )
 
     @property
@@ -162,19 +128,43 @@ class PageArguments(IndexArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.photos is not None and self.embeddings_dir is not None:
+            raise ValueError("name one collection, not both PHOTOS and --embeddings_dir.")
         if self.is_shared and self.auth_file is None and not self.without_password:
             option = "--share" if self.share else f"--host {self.host}"
             raise ValueError(
-                f"{option} shows the pictures to whoever finds the page: let in those of an --auth_file, or everyone "
-                "by --without_password."
+                f"{option} shows the images to whoever finds the page: name users in an --auth_file, or let in "
+                "everyone by --without_password."
             )
-        if self.without_password and (self.auth_file is not None or not self.is_shared):
-            raise ValueError("--without_password is of --share and --host without --auth_file: leave it out.")
-        sources = {"PHOTOS": self.photos, "--embeddings_dir": self.embeddings_dir, "--dataset_name": self.dataset_name}
-        named = [name for name, value in sources.items() if value is not None]
-        if len(named) > 1:
-            raise ValueError(f"name one collection, not both {named[0]} and {named[1]}.")
-        if self.photos is not None or self.embeddings_dir is not None:
-            of_data_sets = ("dataset_config_name", "data_dir", "data_files")
-            of_data_sets += ("eval_split", "max_eval_samples", "image_column")
-            refuse_given(self, of_data_sets, f"is of --dataset_name: leave it out beside {named[0]}.")
+
+
+def read_logins(path: Path) -> list[tuple[str, str]]:
+    """
+    The users of a file with a line `USER:PASSWORD` for each.
+
+    Args:
+        path (`Path`):
+            The file, which others must not be able to read. Blank lines are left out.
+
+    Raises:
+        `ValueError`: if there is no such file, others can read it, or a line is none of a user.
+    """
+    if not path.is_file():
+        raise ValueError(f"--auth_file {path} is no file: write one with a line USER:PASSWORD for each user.")
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        raise ValueError(f"--auth_file {path} can be read by others: `chmod 600 {path}`.")
+    logins = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        user, _, password = line.partition(":")
+        user = user.strip()
+        if not user or len(password) < LEAST_PASSWORD:
+            least = f"with at least {LEAST_PASSWORD} characters of password"
+            raise ValueError(f"--auth_file {path}, line {number}: write USER:PASSWORD, {least}.")
+        if user in logins:
+            raise ValueError(f"--auth_file {path}, line {number}: the user {user} is there already.")
+        logins[user] = password
+    if not logins:
+        raise ValueError(f"--auth_file {path} names no user: write a line USER:PASSWORD for each.")
+    return list(logins.items())

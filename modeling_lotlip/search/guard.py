@@ -2,15 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What browsers and visitors may send to a server of this package, as ASGI middleware."""
 
-import json
 from asyncio import Lock, sleep
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, Request
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,9 +21,6 @@ MAX_UPLOAD, MAX_UPLOADS, MAX_REQUEST = 64 * 2**20, 2**30, 2**20
 ENVELOPE = 2**16
 # What a wrong login costs
 SECONDS_AFTER_WRONG_LOGIN = 1.0
-# Addresses of Gradio that start programs, write files or ask other servers, and that the page has no use for
-UNUSED = ("proxy=", "process_recording", "deep_link", "vibe-")
-NOTHING_FETCHED = "This page fetches nothing from elsewhere: upload the image."
 
 
 def refuse(status: int, message: str) -> JSONResponse:
@@ -69,8 +64,8 @@ class SameOrigin:
 
 class Guard:
     """
-    Stands before Gradio's server: requests have a size, and name no file of another machine, which Gradio would fetch
-    for a visitor; wrong logins take time; the cookie of a user stays on the page's site.
+    Stands before Gradio's server: requests and uploads have a size, wrong logins take time, and the cookie of a user
+    stays on the page's site.
 
     Args:
         app (`ASGIApp`):
@@ -85,28 +80,24 @@ class Guard:
         self.logins = WeakValueDictionary()  # a lock for each address that logs in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request, route = Request(scope, receive), scope["path"].rstrip("/")
-        is_upload = route.endswith("/upload")
-        refusal = check_headers(request, MAX_UPLOAD + ENVELOPE if is_upload else MAX_REQUEST)
-        if refusal is not None:
-            await refusal(scope, receive, send)
-        elif route.endswith("/login"):
-            await self.log_in(scope, receive, send)
-        elif is_upload:
-            await self.upload(int(request.headers.get("content-length", "0")), scope, receive, send)
-        else:
-            try:
-                body = await request.body()
-            except ClientDisconnect:
-                return
-            await (check_body(body) or self.app)(scope, repeat(body, receive), send)
+        app, route = self.app, scope.get("path", "").rstrip("/")
+        if scope["type"] == "http":
+            headers, is_upload = Headers(scope=scope), route.endswith("/upload")
+            limit = MAX_UPLOAD + ENVELOPE if is_upload else MAX_REQUEST
+            if "transfer-encoding" in headers:
+                app = refuse(411, "Send the length of the request.")
+            elif int(headers.get("content-length", "0")) > limit:
+                app = refuse(413, f"The request has more than {limit} bytes.")
+            elif route.endswith("/login"):
+                app = self.log_in
+            elif is_upload:
+                app = self.upload
+        await app(scope, receive, send)
 
-    async def upload(self, num_bytes: int, scope: Scope, receive: Receive, send: Send) -> None:
+    async def upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes an image on, which goes to the disk as it comes."""
-        app, self.num_uploading = self.app, self.num_uploading + num_bytes
+        app, num_bytes = self.app, int(Headers(scope=scope).get("content-length", "0"))
+        self.num_uploading += num_bytes
         try:
             if self.num_uploading > MAX_UPLOADS:
                 app = refuse(503, "Too many images are being uploaded. Try again.")
@@ -124,12 +115,10 @@ class Guard:
             nonlocal is_wrong
             if message["type"] == "http.response.start":
                 is_wrong = message["status"] >= 400
-                headers = MutableHeaders(raw=message["headers"])
-                cookies = headers.getlist("set-cookie")
-                del headers["set-cookie"]
-                for cookie in cookies:
-                    headers.append("set-cookie", cookie.replace("SameSite=none", "SameSite=lax"))
-                message = {**message, "headers": headers.raw}
+                headers = [
+                    (name, value.replace(b"SameSite=none", b"SameSite=lax")) for name, value in message["headers"]
+                ]
+                message = {**message, "headers": headers}
             await send(message)
 
         address = (scope.get("client") or ("",))[0]
@@ -151,50 +140,3 @@ def delete_oldest(folder: Path, max_bytes: int) -> None:
             return
         path.unlink(missing_ok=True)
         num_bytes -= status.st_size
-
-
-def names_address(value: object) -> bool:
-    """Whether what was sent, as JSON, holds a file that is elsewhere: Gradio would fetch it."""
-    pending = [value]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            path = value.get("path")
-            if isinstance(path, str) and "://" in path:
-                return True
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
-    return False
-
-
-def check_headers(request: Request, limit: int) -> JSONResponse | None:
-    """The answer to a request for what the page has no use for, or of more bytes than a limit."""
-    route = request.scope["path"].partition("/gradio_api/")[2]
-    if route.startswith(UNUSED) or (route.startswith("file=") and "://" in route):
-        return refuse(403, NOTHING_FETCHED)
-    if "transfer-encoding" in request.headers:
-        return refuse(411, "Send the length of the request.")
-    if int(request.headers.get("content-length", "0")) > limit:
-        return refuse(413, f"The request has more than {limit} bytes.")
-    return None
-
-
-def check_body(body: bytes) -> JSONResponse | None:
-    """The answer to a request that names a file of another machine."""
-    try:
-        return refuse(403, NOTHING_FETCHED) if names_address(json.loads(body)) else None
-    except RecursionError:
-        return refuse(400, "The JSON is nested too deeply.")
-    except ValueError:  # no JSON: the server says so where it wants some
-        return None
-
-
-def repeat(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that was read once more, then what comes after it."""
-    messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive_body() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return receive_body

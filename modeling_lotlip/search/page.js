@@ -1,5 +1,5 @@
-// A click on a sentence under a picture puts its heat map in the place of the picture, another click the picture back;
-// a click on the picture shows it large. `element` and `server` are Gradio's.
+// A click on a sentence under an image puts its heat map in the place of the image, another click the image back; a
+// click on the image shows it large. `element`, `server` and `trigger` are Gradio's.
 const GONE = {message: 'No answer came: is the page still being served?'};
 const ask = async (question, about) => {
     try { return (await server[question](about)) ?? GONE; } catch (error) { return GONE; }
@@ -7,23 +7,9 @@ const ask = async (question, about) => {
 const show = (card, message, source) => {
     card.querySelector('.note').textContent = message;
     const image = card.querySelector('img');
-    if (image) image.src = source || image.dataset.picture;
+    if (image) image.src = source || image.dataset.image;
 };
-// The next results go behind those that are there, in the two places for strong and weak ones.
-const showMore = async (button) => {
-    const shown = element.querySelectorAll('.cards > .card').length;
-    button.disabled = true;
-    const answer = await ask('more', {key: button.dataset.key, shown});
-    button.disabled = false;
-    button.parentElement.querySelector('span').textContent = answer.message || '';
-    if (answer.message) return;
-    const weak = element.querySelector('details.weak');
-    element.querySelector('.cards.fitting').insertAdjacentHTML('beforeend', answer.cards);
-    weak.querySelector('.cards').insertAdjacentHTML('beforeend', answer.weak_cards);
-    weak.hidden = !weak.querySelector('.card');
-    button.parentElement.hidden = !answer.has_more;
-};
-// Pictures that are nearly the same as that of a card come when they are asked for.
+// Images that are nearly the same as that of a card come when they are asked for.
 const unfold = async (button) => {
     const place = button.parentElement.querySelector('.same');
     const isOpen = button.getAttribute('aria-expanded') === 'true';
@@ -35,15 +21,13 @@ const unfold = async (button) => {
 };
 element.addEventListener('click', async (event) => {
     const button = event.target.closest('button'), card = event.target.closest('.card');
-    if (button?.matches('.show-more')) { await showMore(button); return; }
+    if (button?.matches('.show-more')) { button.disabled = true; trigger('submit'); return; }
     if (event.target.closest('dialog')) event.target.closest('dialog').close();
     if (!button || !card) return;
     const image = card.querySelector('img'), name = card.dataset.name;
-    if (image) image.dataset.picture ||= image.src;
+    if (image) image.dataset.image ||= image.src;
     if (button.matches('.similar')) {
-        const answer = await ask('similar', {name});
-        if (answer.html) element.querySelector('.search-page').outerHTML = answer.html;
-        else show(card, answer.message);
+        trigger('select', {name});
     } else if (button.matches('.unfold')) {
         await unfold(button);
     } else if (button.matches('.frame')) {

@@ -1,4 +1,4 @@
-"""What the tests of the search share: a folder of pictures, and a model."""
+"""What the tests of the search share: a folder of images, and a model."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import pytest
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.search.pictures import PictureFolder
+from modeling_lotlip.search.handlers import Handlers
+from modeling_lotlip.search.index import find_table, open_images
 from modeling_lotlip.search.searcher import Searcher
-from modeling_lotlip.search.update import find_table
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def model_and_processor(model_dir):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Ten pictures, one in a folder of its own."""
+    """Ten images, one in a folder of its own."""
     (tmp_path / "photos" / "more").mkdir(parents=True)
     for index in range(10):
         name = f"more/{index}.jpg" if index == 3 else f"{index}.png"
@@ -29,11 +29,11 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def open_folder(folder, model_and_processor, tmp_path):
-    """Makes a searcher of the folder, with a table that all of them share."""
+    """Makes what is behind a page of the folder, with an index that all of them share."""
 
-    def open_searcher(**options) -> Searcher:
-        pictures = PictureFolder(folder)
-        table = find_table(pictures, *model_and_processor, tmp_path / "indices")
-        return Searcher(*model_and_processor, pictures, table, batch_size=3, splitter="paper", **options)
+    def open_handlers(k: int = 4) -> Handlers:
+        table = find_table(folder, *model_and_processor, tmp_path / "indices")
+        searcher = Searcher(*model_and_processor, table, folder, batch_size=3)
+        return Handlers(searcher, open_images(table), k)
 
-    return open_searcher
+    return open_handlers

@@ -8,14 +8,7 @@ import torch
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.search.filters import Filter
-from modeling_lotlip.search.query import (
-    Query,
-    QueryError,
-    Sentence,
-    embed_query,
-    mark_limit,
-    search_table,
-)
+from modeling_lotlip.search.query import Query, QueryError, Sentence, embed_query, mark_limit, search_table
 from modeling_lotlip.sub_captions import join_sub_captions
 from tests.conftest import WORDS
 from tests.helpers.embeddings import embed_images, make_table
@@ -52,7 +45,7 @@ def test_marks_what_is_beyond_the_limit(model_and_processor, max_length):
     assert mark_limit(processor, sub_captions[:1], 100) == [Sentence(sub_captions[0], "")]
 
 
-def test_query_of_text_and_picture(model_and_processor):
+def test_query_of_text_and_image(model_and_processor):
     model, processor = model_and_processor
     image = make_scene(5, 0).draw()
     text = "A red boat.\nThe ground is sand. a house"
@@ -63,7 +56,7 @@ def test_query_of_text_and_picture(model_and_processor):
         both.embedding * (of_text.embedding + of_image.embedding).norm(), of_text.embedding + of_image.embedding
     )
     assert [sentence.text for sentence in both.sentences] == ["A red boat", "The ground is sand", "a house"]
-    assert of_image.sentences == []
+    assert of_image.sentences == [] and of_text.is_text and not of_image.is_text and not both.is_text
     torch.testing.assert_close(of_image.embedding, embed_images(model, processor, [image])[0])
     with pytest.raises(QueryError, match="nothing to search for"):
         embed_query(model, processor, " \n. ")
@@ -89,53 +82,45 @@ def test_similarities_with_sentences(model_and_processor, tmp_path):
     )
     alone = similarities(parts)
     for result in results:
-        assert result.sentence_similarities == pytest.approx(alone[int(result.name)].tolist(), abs=1e-5)
+        assert result.sentence_similarities == pytest.approx(alone[int(result.key)].tolist(), abs=1e-5)
 
 
 def test_copies_are_one_result_with_all_of_them_in_it(tmp_path):
-    """Twelve pictures around three directions; of those around the first there are so many that a search goes on."""
+    """Twelve images around three directions; of those around the first there are so many that a search goes on."""
     generator = torch.manual_seed(0)
     centres = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1, 0.0], [0.1, 1.0, 0.0], [0.0, 0.1, 1.0]]), dim=-1)
     embeds = centres[[0] * 9 + [1] * 2 + [2]] + 0.01 * torch.randn(12, 3, generator=generator)
     embeds = torch.nn.functional.normalize(embeds, dim=-1)
     names = [f"{number:02}" for number in range(12)]
     table = make_table(tmp_path, embeds, names, score_threshold=0.5, copy_threshold=0.98)
-    query = Query(torch.nn.functional.normalize(torch.tensor([1.0, 0.3, 0.1]), dim=0), [], torch.empty(0, 0))
+    query = Query(torch.nn.functional.normalize(torch.tensor([1.0, 0.3, 0.1]), dim=0))
     results = search_table(table, query, 3)
-    groups = [{result.name, *(copy.name for copy in result.copies)} for result in results]
+    groups = [{result.key, *(copy.key for copy in result.copies)} for result in results]
     assert groups == [set(names[:9]), set(names[9:11]), {names[11]}]
-    expected = search_table(table, query, 12, are_copies_together=False)
+    expected = search_table(table, query, 12, all_copies=True)
     assert len(expected) == 12 and not any(result.copies for result in expected)
-    first = [expected[0].name, *(copy.name for copy in results[0].copies)]
-    assert first == [result.name for result in expected[:9]]
+    first = [expected[0].name, *(copy.key for copy in results[0].copies)]
+    assert first == [result.key for result in expected[:9]]
     assert [result.similarity for result in results] == pytest.approx(
-        [next(hit.similarity for hit in expected if hit.name == result.name) for result in results]
+        [next(hit.similarity for hit in expected if hit.key == result.key) for result in results]
     )
-    assert [result.name for result in search_table(table, query, 2)] == [result.name for result in results[:2]]
+    assert [result.key for result in search_table(table, query, 2)] == [result.key for result in results[:2]]
 
 
 def test_results_of_a_text_below_the_line_are_weak(tmp_path):
     embeds = torch.eye(4)
     table = make_table(tmp_path / "measured", embeds, list("abcd"), score_threshold=0.4, copy_threshold=1.0)
-    query = Query(torch.tensor([0.8, 0.5, 0.3, 0.1]), [], torch.empty(0, 0), is_text=True)
+    query = Query(torch.tensor([0.8, 0.5, 0.3, 0.1]), is_text=True)
     assert [result.is_weak for result in search_table(table, query, 4)] == [False, False, True, True]
     assert not any(result.is_weak for result in search_table(table, query._replace(is_text=False), 4))
     unmeasured = make_table(tmp_path, embeds, list("abcd"))
     assert not any(result.is_weak or result.copies for result in search_table(unmeasured, query, 4))
 
 
-def test_only_a_text_alone_has_a_line(model_and_processor):
-    model, processor = model_and_processor
-    image = make_scene(5, 0).draw()
-    assert embed_query(model, processor, "a red boat").is_text
-    assert not embed_query(model, processor, "a red boat", image).is_text
-    assert not embed_query(model, processor, "", image).is_text
-
-
-def test_sentences_are_scored_for_the_picture_that_stands_for_its_copies(tmp_path):
+def test_sentences_are_scored_for_the_image_that_stands_for_its_copies(tmp_path):
     embeds = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.6, 0.8], [0.0, 1.0]]), dim=-1)
     table = make_table(tmp_path, embeds, list("abcd"), score_threshold=-1, copy_threshold=0.999)
     query = Query(torch.tensor([1.0, 0.0]), [Sentence("up", "")], torch.tensor([[0.0, 1.0]]), is_text=True)
-    found = {result.name: result.sentence_similarities for result in search_table(table, query, 4)}
+    found = {result.key: result.sentence_similarities for result in search_table(table, query, 4)}
     assert found == {"a": [0.0], "c": [pytest.approx(0.8)], "d": [1.0]}
-    assert [result.name for result in search_table(table, query, 4, Filter(folder="e"))] == []
+    assert [result.key for result in search_table(table, query, 4, Filter(folder="e"))] == []
