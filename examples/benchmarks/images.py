@@ -24,11 +24,11 @@ from sentence_transformers import SentenceTransformer
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.data.images import Resizing
+from modeling_lotlip.data.reader import RowInfo
 from modeling_lotlip.embedding.batches import embed_images
 from modeling_lotlip.embedding.rows import RowCollator, embed_rows
 from modeling_lotlip.embedding.store import TableReader
 from modeling_lotlip.embedding.workers import Workers, count_workers
-from modeling_lotlip.search.pictures import PictureFolder
 
 
 @dataclass
@@ -67,6 +67,11 @@ def write_photographs(folder: Path, args: ImagesArguments) -> int:
     return sum(map(len, drawn)) // 4
 
 
+def make_row(path: Path) -> tuple[RowInfo, dict]:
+    """A file as a row of a data set."""
+    return RowInfo(None, path.name), {"image": {"path": str(path), "bytes": None}}
+
+
 def main() -> None:
     (args,) = parse((ImagesArguments,), description=__doc__)
     set_up(args)
@@ -85,9 +90,8 @@ def main() -> None:
 
         paths = sorted(folder.iterdir())
         pixels = torch.randn(args.batch_size, 3, 224, 224)
-        pictures = PictureFolder(folder)
         rows = [
-            [pictures.row(path.name) for path in paths[start : start + args.batch_size]]
+            [make_row(path) for path in paths[start : start + args.batch_size]]
             for start in range(0, args.images, args.batch_size)
         ]
         collate = RowCollator(processor, TableReader(["image"], resizing=Resizing.of(processor.image_processor)))

@@ -8,9 +8,9 @@ from transformers import AutoModel, AutoProcessor
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts, tokenize, tokenize_and_count
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.search.pictures import PictureFolder
 from modeling_lotlip.search.searcher import Searcher
-from modeling_lotlip.search.update import find_table
+from modeling_lotlip.search.handlers import Handlers
+from modeling_lotlip.search.index import find_table, open_images
 from tests.conftest import WORDS
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import FAMILIES, IMAGES, LONG, SHORT, brute_force, build_lotlip, flatten, noise
@@ -114,17 +114,14 @@ def test_search_page(name, family_folders, tmp_path):
     for index in range(5):
         noise(index).save(tmp_path / f"{index}.png")
     model, processor = load_model(str(family_folders(name)), LoadingArguments(device="cpu"))
-    pictures = PictureFolder(tmp_path)
-    table = find_table(pictures, model, processor, tmp_path / "indices")
-    options = {"splitter": "paper", "batch_size": 2}
-    searcher = Searcher(model, processor, pictures, table, **options)
-    searcher.update()
-    assert searcher.status.problem is None
-    found = searcher.search("a red boat. " * 200, None, 5)
-    assert sum(1 + len(result.copies) for result in found.results) == 5
-    assert found.query.sentences[0].read and found.query.sentences[-1].unread
-    assert sum(label.probability for label in searcher.classify(str(tmp_path / "0.png"), "a\nb", "{}")) > 0
+    table = find_table(tmp_path, model, processor, tmp_path / "indices")
+    searcher = Searcher(model, processor, table, tmp_path, batch_size=2)
+    assert searcher.update().new == 5
+    query = searcher.embed("a red boat. " * 200)
+    assert sum(1 + len(result.copies) for result in searcher.search(query, 5)) == 5
+    assert query.sentences[0].read and query.sentences[-1].unread
+    handlers = Handlers(searcher, open_images(table), 5)
     try:
-        assert searcher.heat_map("0.png", "a red boat").size == (224, 224)
+        assert handlers.heat_map({"name": "0.png", "sentence": "a red boat"})["source"].startswith("data:image/")
     except ValueError as error:
         assert name in ("align", "siglip2", "siglip2_masked") and "patches" in str(error)

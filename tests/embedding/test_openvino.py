@@ -16,7 +16,7 @@ from modeling_lotlip.embedding.features import image_features, prepare_images
 from modeling_lotlip.embedding.models import dtype_name, load_model
 from modeling_lotlip.embedding.table import EmbeddingTable, model_settings
 from modeling_lotlip.search.arguments import SearchModelArguments
-from modeling_lotlip.search.update import open_table
+from modeling_lotlip.search.index import open_table
 from tests.conftest import WORDS
 from tests.helpers.dual_encoders import IMAGES
 

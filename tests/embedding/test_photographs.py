@@ -12,8 +12,7 @@ from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.table import EmbeddingTable
 from modeling_lotlip.evaluation.retrieval import embed_dataset
-from modeling_lotlip.search.pictures import PictureFolder
-from modeling_lotlip.search.update import find_table, update_table
+from modeling_lotlip.search.index import find_table, update_table
 from tests.helpers import photographs
 from tests.helpers.embeddings import embed_images
 
@@ -25,8 +24,8 @@ def test_the_same_files_everywhere(model_dir, tmp_path, monkeypatch, caplog, cap
     model, processor = load_model(str(model_dir), InferenceArguments(device="cpu"))
     (expected,) = embed_images(model, processor, [photographs.make_picture()])
 
-    table = find_table(PictureFolder(folder), model, processor, tmp_path / "indices")
-    assert update_table(table, PictureFolder(folder), model, processor).new == len(seen) + len(named)
+    table = find_table(folder, model, processor, tmp_path / "indices")
+    assert update_table(table, folder, model, processor).new == len(seen) + len(named)
     assert {name for name, _ in table.read_signatures()} == {*seen, *named} and set(table.unreadable) == set(named)
     assert all("huge" not in name or "make it smaller" in error for name, error in table.unreadable.items())
 

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from modeling_lotlip.embedding import table as module
 from modeling_lotlip.embedding.arguments import KINDS
 from modeling_lotlip.embedding.table import EmbeddingTable, Measurements, to_vectors
-from modeling_lotlip.search.filters import EVERYTHING, Filter
+from modeling_lotlip.search.filters import ALL_IMAGES, Filter
 from tests.helpers.embeddings import make_table
 
 
@@ -315,7 +315,7 @@ def test_folders_and_days_of_a_filter(tmp_path):
 
 @pytest.mark.parametrize("written", [("", "", ""), (None, None, None), (" ", " ", ""), (".", "", ""), ("./", "", "")])
 def test_nothing_written_is_no_filter(written):
-    assert Filter.read(*written) == EVERYTHING and EVERYTHING.condition is None
+    assert Filter.read(*written) == ALL_IMAGES and ALL_IMAGES.condition is None
 
 
 @pytest.mark.parametrize(
