@@ -8,9 +8,9 @@ from transformers import AutoModel, AutoProcessor
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts, tokenize, tokenize_and_count
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.search.searcher import Searcher
 from modeling_lotlip.search.handlers import Handlers
 from modeling_lotlip.search.index import find_table, open_images
+from modeling_lotlip.search.searcher import Searcher
 from tests.conftest import WORDS
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import FAMILIES, IMAGES, LONG, SHORT, brute_force, build_lotlip, flatten, noise
