@@ -99,7 +99,7 @@ def test_copies_are_one_result_with_all_of_them_in_it(tmp_path):
     assert groups == [set(names[:9]), set(names[9:11]), {names[11]}]
     expected = search_table(table, query, 12, all_copies=True)
     assert len(expected) == 12 and not any(result.copies for result in expected)
-    first = [expected[0].name, *(copy.key for copy in results[0].copies)]
+    first = [expected[0].key, *(copy.key for copy in results[0].copies)]
     assert first == [result.key for result in expected[:9]]
     assert [result.similarity for result in results] == pytest.approx(
         [next(hit.similarity for hit in expected if hit.key == result.key) for result in results]
