@@ -4,7 +4,7 @@
 
 from dataclasses import dataclass
 
-from ..arguments import Arguments, argument, refuse_given
+from ..arguments import Arguments, argument
 from ..sub_captions import SPLITTERS
 
 
@@ -29,14 +29,10 @@ class SourceArguments(Arguments):
         None,
         "Shuffle the rows with this seed before a slice of a split, such as train[:90%], is taken. Default: do not.",
         least=0,
+        excludes=("streaming",),
         compared_on_resume=True,
     )
     image_column: str = argument("image", "The column of the images (or their paths).", compared_on_resume=True)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.streaming and self.split_seed is not None:
-            raise ValueError("--split_seed needs the whole data set, not a stream: leave out one of them.")
 
 
 @dataclass
@@ -87,9 +83,9 @@ class CaptionFileArguments(Arguments):
     caption_files: list[str] | None = argument(
         None, "Parquet, JSON lines or CSV files with a key and captions.", compared_on_resume=True
     )
-    file_key_column: str = argument("key", "Their column of keys.", compared_on_resume=True)
+    file_key_column: str = argument("key", "Their column of keys.", requires="caption_files", compared_on_resume=True)
     file_caption_columns: list[str] = argument(
-        ["caption"], "Their columns of captions, one or several.", compared_on_resume=True
+        ["caption"], "Their columns of captions, one or several.", requires="caption_files", compared_on_resume=True
     )
     key_column: str | None = argument(
         None,
@@ -97,11 +93,6 @@ class CaptionFileArguments(Arguments):
         "SHA-256 of the image file. Default: the name of --file_key_column.",
         compared_on_resume=True,
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.caption_files is None:
-            refuse_given(self, ("file_key_column", "file_caption_columns"), "is of --caption_files: name them too.")
 
 
 @dataclass

@@ -26,15 +26,9 @@ SPLIT_FOLDERS = ("train", "validation", "val", "test")
 
 class FolderScan(NamedTuple):
     """
-    What is in a folder and the folders in it. Hidden files are passed over, and links to folders are not followed.
-
-    Args:
-        files (`dict[str, os.stat_result]`):
-            The files by their paths relative to the folder, in the order of their names.
-        left_out (`Counter`):
-            How many could not be used, by the reason.
-        closed_folders (`set[str]`), empty_folders (`set[str]`):
-            The folders in it that may not be read, and those with nothing in them, relative to the folder.
+    What is in a folder and the folders in it: the files by their paths relative to it, in the order of their names;
+    how many could not be used, by the reason; and the folders that may not be read, and those with nothing in them.
+    Hidden files are passed over, and links to folders are not followed.
     """
 
     files: dict[str, os.stat_result]

@@ -78,12 +78,8 @@ def write_shards(
     Writes the images and captions of a data set as shards.
 
     Args:
-        dataset (`Dataset` or `IterableDataset`):
-            The data set.
-        reader ([`RowReader`]):
-            Reads its rows.
-        source (`SourceArguments`):
-            Where it comes from.
+        dataset (`Dataset` or `IterableDataset`), reader ([`RowReader`]), source (`SourceArguments`):
+            The data set, what reads its rows, and where it comes from.
         output_dir (`Path`):
             The folder of the shards.
         key_column (`str`, *optional*):

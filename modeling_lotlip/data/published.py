@@ -38,17 +38,13 @@ class Benchmark:
     A benchmark as it is published.
 
     Args:
-        name (`str`):
-            Its name.
         read (`Callable[[Path], Iterable[dict]]`):
             Reads the annotations in a folder: a row for each image with `file_name`, the path of the image in the
             folder, and `caption` (a list), `long_captions` (a string) or `label`.
-        num_images (`int`), num_texts (`int`):
+        num_images, num_texts (`int`):
             The published numbers; no texts for classification.
-        layout (`str`):
-            The files in its folder.
-        source (`str`):
-            How to get them.
+        layout, source (`str`):
+            The files in its folder, and how to get them.
         read_class_names (`Callable[[Path], list[str]]`, *optional*):
             The classes in the order of the labels, for classification.
     """

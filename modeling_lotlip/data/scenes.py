@@ -159,18 +159,6 @@ class Scene:
     """
     The content of an image, and its captions: the large thing in the middle, three to eight others around it, and the
     7 to 12 statements of the long caption in their order.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.data.scenes import make_scene
-
-    >>> scene = make_scene(seed=0, index=0)
-    >>> scene.caption
-    'a photo of a red boat'
-    >>> scene.draw().size
-    (64, 64)
-    ```
     """
 
     salient: Thing

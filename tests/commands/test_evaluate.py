@@ -59,7 +59,7 @@ def test_captions_that_are_not_there(model_dir, tmp_path, capsys):
 
 @pytest.mark.parametrize("option", ["--file_key_column", "--file_caption_columns"])
 def test_columns_of_caption_files_that_are_not_named(option, capsys):
-    assert f"{option} is of --caption_files: name them too." in read_error(capsys, "evaluate", option, "a")
+    assert f"{option} has no effect without --caption_files: add it" in read_error(capsys, "evaluate", option, "a")
 
 
 def test_arguments_of_what_is_not_embedded(tmp_path, capsys):
