@@ -119,20 +119,6 @@ def test_each_choice_of_columns_has_an_index_of_its_own(tmp_path, monkeypatch):
     assert read("key", ["blip"], "abc") == [[], [], ["B b."]]
 
 
-def test_what_stays_of_an_index_that_was_not_written_to_its_end(tmp_path, monkeypatch):
-    (tmp_path / "long.jsonl").write_text('{"key": "a", "caption": "of a"}\n')
-
-    def fail(file, array):
-        file.write(b"torn")
-        raise OSError("no space")
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
-        patch.setattr(np, "save", fail)
-        CaptionFiles([str(tmp_path / "long.jsonl")], "key", ["caption"], str(tmp_path / "cache"))
-    captions = CaptionFiles([str(tmp_path / "long.jsonl")], "key", ["caption"], str(tmp_path / "cache"))
-    assert captions["a"] == ["of a"]
-
-
 @pytest.mark.parametrize(
     ("columns", "key_column", "expected"),
     [
