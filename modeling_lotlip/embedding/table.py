@@ -12,8 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import lancedb
@@ -54,7 +53,7 @@ NUM_AT_ONCE = 1_000
 
 class Measurements(NamedTuple):
     """
-    What is measured of the embeddings of one kind.
+    What is measured of the embeddings of one kind: see [`EmbeddingTable.measure`].
 
     Args:
         score_threshold (`float`):
@@ -64,8 +63,7 @@ class Measurements(NamedTuple):
         num_rows (`int`):
             How many embeddings there were.
         recall (`float`, *optional*, defaults to 1.0):
-            The share of the exact `RECALL_K` best that a search finds: the lower of that of images and of texts as
-            queries. 1 if the search is exact.
+            The share of the exact `RECALL_K` best that a search finds, 1 if the search is exact.
         nprobes, refine_factor (`int`, *optional*):
             Parameters of the index: cells that are searched, and candidates that are compared exactly for each result.
     """
@@ -172,7 +170,7 @@ class EmbeddingTable:
         self.folder, self.table = folder, connect(folder).open_table(TABLE)
         metadata = self.table.schema.metadata
         self.settings, self.notes = (json.loads(metadata[name]) for name in (b"settings", b"notes"))
-        self.listed_folders = None, None
+        self.dim = self.table.schema.field("embedding").type.list_size
 
     @classmethod
     def create(
@@ -197,7 +195,6 @@ class EmbeddingTable:
         Raises:
             `ValueError`: if the table that is there has other settings.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         settings = settings | {"storage_dtype": dtype}
         if not is_table(folder):
             try:
@@ -236,10 +233,6 @@ class EmbeddingTable:
         """A context in which this program alone writes, all of its processes: see [`OutputFolder`]."""
         return OutputFolder(self.folder, content="embeddings", argument=argument, wait=wait)
 
-    @cached_property
-    def dim(self) -> int:
-        return self.table.schema.field("embedding").type.list_size
-
     def condition(self, kind: str | None = "image", where: str | None = None) -> str:
         """What LanceDB is asked for: embeddings of a kind for which an SQL condition holds."""
         parts = ["problem IS NULL"]
@@ -274,30 +267,14 @@ class EmbeddingTable:
     @property
     def folders(self) -> list[str]:
         """All folders with images, and their parents, sorted."""
-        version = self.table.version
-        if self.listed_folders[0] != version:
-            parents = set()
-            for batch in self.read(["key"]):
-                parents |= {key.rpartition("/")[0] for key in batch["key"].to_pylist()}
-            for folder in list(parents):
-                while folder := folder.rpartition("/")[0]:
-                    parents.add(folder)
-            self.listed_folders = version, sorted(parents - {""})
-        return self.listed_folders[1]
+        folders = {key.rpartition("/")[0] for batch in self.read(["key"]) for key in batch["key"].to_pylist()}
+        return sorted({str(path) for name in folders for path in (PurePosixPath(name, "x")).parents} - {"."})
 
     def embedding(self, key: str) -> torch.Tensor | None:
         """That of an image (dim,); None if there is none of the key."""
-        rows = self.find(key, ["embedding"])
-        return to_vectors(rows["embedding"])[0] if len(rows) else None
-
-    def row(self, key: str) -> int | None:
-        """The row of the data set that an image is in; None if there is none of the key."""
-        return next(iter(self.find(key, ["row"])["row"].to_pylist()), None)
-
-    def find(self, key: str, columns: list[str]) -> pa.Table:
-        """The row of an image, if there is one."""
         where = self.condition("image", f"key = '{escape(key)}'")
-        return self.table.search().where(where).select(columns).limit(1).to_arrow()
+        rows = self.table.search().where(where).select(["embedding"]).limit(1).to_arrow()
+        return to_vectors(rows["embedding"])[0] if len(rows) else None
 
     def rows_done(self) -> set[int]:
         """The rows of a data set that have been embedded."""
@@ -366,15 +343,11 @@ class EmbeddingTable:
             named = ", ".join(f"'{escape(key)}'" for key in keys[start : start + NUM_AT_ONCE])
             self.table.delete(f"key IN ({named})")
 
-    def optimize(self) -> None:
-        """Merges small files, and adds what is new to the indices."""
-        self.table.optimize(cleanup_older_than=KEPT_VERSIONS)
-
     # ------------------------------------------------------------------------------------------------ search
 
     def search(self, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None) -> Found:
         """
-        The embeddings that are most similar to a query. Of equal ones that with the first key comes first.
+        The embeddings that are most similar to a query.
 
         Args:
             query (`torch.Tensor` of shape `(dim,)`):
@@ -389,18 +362,7 @@ class EmbeddingTable:
         Raises:
             `OSError`: if a part of the table cannot be read.
         """
-        limit = 2 * k + 10
-        while True:
-            found = self.nearest(query, limit, kind, where)
-            similarities = found.similarities
-            is_cut = len(similarities) == limit and similarities[k - 1] - similarities[-1] <= ROUNDING
-            if not is_cut:
-                return found.take(list(range(min(k, len(similarities)))))
-            limit *= 4  # among as many equal ones others may come before
-
-    def nearest(self, query: torch.Tensor, limit: int, kind: str, where: str | None) -> Found:
-        """What LanceDB finds, with exact similarities and in their order."""
-        nearest = self.ask(query, limit, kind, where, self.parameters(kind))
+        nearest = self.ask(query, k, kind, where, self.parameters(kind))
         if where is not None and self.count(kind, where) < NUM_EXACT:
             nearest = nearest.bypass_vector_index()
         with self.as_os_error():
@@ -409,11 +371,11 @@ class EmbeddingTable:
         # in float64 those of equal vectors are equal, whatever stands beside them
         similarities = (embeds.double() @ query.double().cpu()).float()
         order = sorted(range(len(keys)), key=lambda row: (-similarities[row].item(), keys[row], positions[row]))
-        return Found(keys, positions, similarities, embeds).take(order)
+        return Found(keys, positions, similarities, embeds).take(order[:k])
 
-    def ask(self, query: torch.Tensor, limit: int, kind: str, where: str | None, parameters: tuple | None):
-        """The query of LanceDB; embeddings that are null are never found."""
-        nearest = self.table.search(query.float().cpu().numpy()).distance_type("cosine").limit(limit)
+    def ask(self, query: torch.Tensor, k: int, kind: str, where: str | None, parameters: tuple | None):
+        """The query of LanceDB, for more than `k`; embeddings that are null are never found."""
+        nearest = self.table.search(query.float().cpu().numpy()).distance_type("cosine").limit(2 * k + 10)
         if where is not None or self.settings.get("kinds") != [kind]:
             nearest = nearest.where(self.condition(kind, where), prefilter=True)
         if parameters is not None:
@@ -435,27 +397,25 @@ class EmbeddingTable:
 
     def search_groups(self, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None) -> list[Found]:
         """
-        As [`EmbeddingTable.search`], but embeddings that are nearly the same are one result. Copies of a result are
-        looked for among the first `2 * k + 10`, and where there is one all are found.
+        As [`EmbeddingTable.search`], but embeddings that are nearly the same are one result. All identical copies are
+        found, and where there is one other copy among the first `2 * k`, all others.
 
         Returns:
             `list[Found]`: at most `k` results, each with its copies behind it.
         """
-        measured, limit = self.measured(kind), 2 * k + 10
-        if measured is None:
-            found = self.search(query, k, kind, where)
-            return [found.take([place]) for place in range(len(found.keys))]
+        measured, limit = self.measured(kind), 2 * k
+        threshold = 1.0 if measured is None else measured.copy_threshold
         while True:
             found = self.search(query, limit, kind, where)
-            groups = group_copies(found.embeds, measured.copy_threshold, k)
-            has_all = len(found.keys) < limit
+            groups, has_all = group_copies(found.embeds, threshold, k), len(found.keys) < limit
             if len(groups) == k or has_all:
                 break
             limit *= 2
         results, seen = [], set()
         for group in map(found.take, groups):
-            if len(group.keys) > 1 and not has_all:
-                near = self.search_copies(group, measured.copy_threshold, kind, where)
+            is_cut = group.similarities[0] - found.similarities[-1] <= ROUNDING
+            if not has_all and (is_cut or len(group.keys) > 1):
+                near = self.search_copies(group.embeds[0], threshold, kind, where)
                 similarities = near.embeds @ query.float().cpu()
                 group = near._replace(similarities=similarities).take(similarities.argsort(descending=True).tolist())
             # what is a copy of two results belongs to the first
@@ -464,11 +424,11 @@ class EmbeddingTable:
             seen.update(rows)
         return results
 
-    def search_copies(self, group: Found, threshold: float, kind: str, where: str | None) -> Found:
-        """Everything that is as similar to the first of a group as a threshold."""
-        limit = 10 * len(group.keys)
+    def search_copies(self, embedding: torch.Tensor, threshold: float, kind: str, where: str | None) -> Found:
+        """Everything that is as similar to an embedding as a threshold."""
+        limit = 50
         while True:
-            near = self.search(group.embeds[0], limit, kind, where)
+            near = self.search(embedding, limit, kind, where)
             is_copy = near.similarities >= threshold - ROUNDING
             if len(near.keys) < limit or not is_copy[-1]:
                 return near.take(is_copy.nonzero()[:, 0].tolist())
@@ -494,19 +454,19 @@ class EmbeddingTable:
             "texts and images as queries"
         )
 
-    def due_kinds(self) -> list[str]:
-        """The kinds of which thresholds and recall are to be measured."""
-        has_index, due = self.has_index, []
-        for kind in self.settings.get("kinds", KINDS):
-            num_rows, measured = self.count(kind), self.measured(kind)
-            is_new = measured is None or abs(num_rows - measured.num_rows) > MUCH_NEW * measured.num_rows
-            if num_rows and (is_new or (measured.nprobes is None and (has_index or self.needs_index))):
-                due.append(kind)
-        return due
-
     @property
     def needs_index(self) -> bool:
         return self.count(None) >= NUM_EXACT
+
+    def due_kinds(self) -> list[str]:
+        """The kinds of which thresholds and recall are to be measured."""
+        has_index, due = self.has_index or self.needs_index, []
+        for kind in self.settings.get("kinds", KINDS):
+            num_rows, measured = self.count(kind), self.measured(kind)
+            is_new = measured is None or abs(num_rows - measured.num_rows) > MUCH_NEW * measured.num_rows
+            if num_rows and (is_new or (measured.nprobes is None and has_index)):
+                due.append(kind)
+        return due
 
     def maintain(self, embed_background: Callable[[], torch.Tensor], announce: Callable[[], None] = lambda: None):
         """
@@ -519,7 +479,7 @@ class EmbeddingTable:
             announce (`Callable[[], None]`, *optional*):
                 Called before an index is made or measured, which takes a while.
         """
-        self.optimize()
+        self.table.optimize(cleanup_older_than=KEPT_VERSIONS)
         due = self.due_kinds()
         if not due:
             return
@@ -553,14 +513,11 @@ class EmbeddingTable:
         """
         Measures thresholds and recall, and keeps them with the table.
 
-        The score threshold is by texts that fit no image, or few of them: each has a most similar image all the same.
-        It is the median of these similarities plus `SPREADS` times its distance to their weaker sixth, which does not
-        change much if a third of the texts fits after all.
-
-        Copies are by the distance (1 less the cosine similarity) of images to the nearest other one: for one model
-        0.95 is the similarity of copies, for another that of any two images.
-
-        The recall is the lower of two: of images as queries, which do not count themselves, and of the texts.
+        The score threshold is the median of the best similarities of the background texts plus `SPREADS` times its
+        distance to their weaker sixth, which does not change much if a third of the texts fits after all. Copies are
+        by the distance (1 less the cosine similarity) of images to the nearest other one: for one model 0.95 is the
+        similarity of copies, for another that of any two images. The recall is the lower one of that of images as
+        queries, which do not count themselves, and of the texts.
 
         Args:
             kind (`str`):
@@ -578,10 +535,10 @@ class EmbeddingTable:
             ids = torch.cat([ids, new_ids.expand(len(queries), -1)], dim=1)
             tops, places = tops.topk(min(RECALL_K + 1, tops.shape[1]), dim=1)
             ids, num_rows = ids.gather(1, places), num_rows + len(vectors)
-        median, spread = measure_tops(tops[:num_texts, 0])
+        sixth, median = torch.quantile(tops[:num_texts, 0], torch.tensor([1 / 6, 1 / 2])).tolist()
         # the most similar to an image is itself
         distance = torch.quantile(1 - tops[num_texts:, :2][:, -1], COPY_QUANTILE).clamp(min=0).item()
-        measured = Measurements(median + SPREADS * spread, 1 - COPY_DISTANCE * distance, num_rows)
+        measured = Measurements(median + SPREADS * (median - sixth), 1 - COPY_DISTANCE * distance, num_rows)
         if self.has_index:
             step = max(1, len(images) // NUM_MEASURED)
             asked = [(query, exact[:RECALL_K], 0) for query, exact in zip(background, ids)]
@@ -597,7 +554,7 @@ class EmbeddingTable:
         for parameters in INDEX_PARAMETERS:
             shares = []
             for query, exact, num_self in asked:
-                rows = self.ask(query, 2 * RECALL_K + 10, kind, None, parameters).select(["_distance"])
+                rows = self.ask(query, RECALL_K, kind, None, parameters).select(["_distance"])
                 found = rows.with_row_id(True).to_arrow()["_rowid"].to_pylist()[: len(exact) + num_self]
                 shares.append(len(set(exact.tolist()) & set(found)) / max(1, len(exact)))
             texts, images = shares[:num_texts], shares[num_texts:]
@@ -629,9 +586,9 @@ class EmbeddingTable:
         with atomic_write(path) as partial:
             if path.suffix == ".npz":
                 arrays = {name: np.array(rows[name].to_pylist()) for name in names}
-                vectors = np.concatenate([to_numbers(part) for part in self.read_rows(rows["_rowid"])])
+                parts = [part.flatten().to_numpy(zero_copy_only=False) for part in self.read_rows(rows["_rowid"])]
                 with open(partial, "wb") as file:
-                    np.savez(file, embedding=vectors, **arrays)
+                    np.savez(file, embedding=np.concatenate(parts).reshape(len(rows), self.dim), **arrays)
             else:
                 column = pa.field("embedding", self.table.schema.field("embedding").type)
                 schema = pa.schema([*(rows.schema.field(name) for name in names), column])
@@ -649,43 +606,11 @@ class EmbeddingTable:
             yield rows["embedding"].combine_chunks().take(pc.index_in(asked, rows["_rowid"].combine_chunks()))
 
 
-def to_numbers(vectors: pa.FixedSizeListArray) -> np.ndarray:
-    """Embeddings as they are stored, (rows, dim)."""
-    return vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), -1)
-
-
-def measure_tops(tops: torch.Tensor) -> tuple[float, float]:
-    """
-    The median of similarities (num_texts,) and its distance to the weaker sixth, for a normal distribution about the
-    standard deviation.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from modeling_lotlip.embedding.table import measure_tops
-
-    >>> measure_tops(torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 9.0, 9.0]))
-    (3.0, 2.0)
-    ```"""
-    sixth, median = torch.quantile(tops, torch.tensor([1 / 6, 1 / 2])).tolist()
-    return median, median - sixth
-
-
 def group_copies(embeds: torch.Tensor, threshold: float, k: int) -> list[list[int]]:
     """
     The rows of at most `k` groups of embeddings (rows, dim): each is of those that are as similar to its first one as
     a threshold.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from modeling_lotlip.embedding.table import group_copies
-
-    >>> group_copies(torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]]), threshold=0.9, k=2)
-    [[0], [1, 2]]
-    ```"""
+    """
     groups, is_free = [], torch.ones(len(embeds), dtype=torch.bool)
     while len(groups) < k and is_free.any():
         first = int(is_free.int().argmax())
