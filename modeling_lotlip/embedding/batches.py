@@ -86,48 +86,22 @@ def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tor
 
 
 class Unreadable(NamedTuple):
-    """
-    A row that is left out.
+    """A row that is left out."""
 
-    Args:
-        key (`Any`):
-            What the caller knows it by.
-        name (`str`):
-            How messages call it.
-        problem (`str`):
-            What is wrong with its image.
-    """
-
-    key: Any
-    name: str
-    problem: str
+    key: Any  # what the caller knows it by
+    name: str  # how messages call it
+    problem: str  # what is wrong with its image
 
 
 class Batch(NamedTuple):
-    """
-    What the model computes at once.
+    """What the model computes at once."""
 
-    Args:
-        entries (`list`):
-            What the caller knows each image or text by.
-        inputs (`dict[str, torch.Tensor]`):
-            Of the model.
-        num_tokens (`int`, *optional*, defaults to 0):
-            Of texts, without padding.
-        unreadable (`Sequence[Unreadable]`, *optional*):
-            Rows that are left out.
-        embeds (`torch.Tensor` of shape `(len(entries), dim)`, *optional*):
-            The normalised embeddings in float32, once they are computed: see [`embed_batch`].
-        group (`Any`, *optional*):
-            The group of rows that all of it belongs to: see `embed_rows`.
-    """
-
-    entries: list
-    inputs: dict[str, torch.Tensor]
-    num_tokens: int = 0
-    unreadable: Sequence[Unreadable] = ()
-    embeds: torch.Tensor | None = None
-    group: Any = None
+    entries: list  # what the caller knows each image or text by
+    inputs: dict[str, torch.Tensor]  # of the model
+    num_tokens: int = 0  # of texts, without padding
+    unreadable: Sequence[Unreadable] = ()  # rows that are left out
+    embeds: torch.Tensor | None = None  # (entries, dim), normalised, in float32, once they are computed
+    group: Any = None  # of rows, that all of it belongs to: see `embed_rows`
 
 
 def tokenize_and_count(
@@ -240,7 +214,11 @@ def embed_corpus(
         raise ValueError("`texts` is empty: give at least one text.")
     check_single_embeddings(model)
     embeds, num_truncated = None, 0
-    for batch in prefetch(make_batches(tokenize_chunks(processor, texts, max_length), processor, tokens_per_batch)):
+    parts = ((start, texts[start : start + TEXTS_PER_CHUNK]) for start in range(0, len(texts), TEXTS_PER_CHUNK))
+    tokenized = ((start, tokenize_and_count(processor, part, max_length)) for start, part in parts)
+    # an entry is the place of a text, and whether it was truncated
+    chunks = (Batch(list(enumerate(truncated, start)), tokens) for start, (tokens, truncated) in tokenized)
+    for batch in prefetch(make_batches(chunks, processor, tokens_per_batch)):
         computed = embed_batch(model, batch)
         if embeds is None:
             embeds = computed.new_empty(len(texts), computed.shape[1])
@@ -250,10 +228,3 @@ def embed_corpus(
     if num_truncated > 0:
         logger.warning(f"{num_truncated} of {len(texts)} texts were truncated.")
     return embeds
-
-
-def tokenize_chunks(processor: ProcessorMixin, texts: list[str], max_length: int | None) -> Iterator[Batch]:
-    """Texts in chunks of `TEXTS_PER_CHUNK`, padded; an entry is the place of a text, and whether it was truncated."""
-    for start in range(0, len(texts), TEXTS_PER_CHUNK):
-        tokens, truncated = tokenize_and_count(processor, texts[start : start + TEXTS_PER_CHUNK], max_length)
-        yield Batch(list(enumerate(truncated, start)), tokens)

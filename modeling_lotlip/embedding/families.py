@@ -9,36 +9,16 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 @dataclass(frozen=True)
 class Family:
-    """
-    How a family reads texts.
+    """How a family reads texts and images."""
 
-    Args:
-        model_types (`tuple[str, ...]`, *optional*):
-            The types of its models.
-        processor_prefix (`str`, *optional*):
-            How the names of its processors' classes begin.
-        padding (`bool` or `str`, *optional*):
-            The `padding` that it was trained with.
-        reads_padding (`bool`, *optional*, defaults to `False`):
-            Whether it reads padding as part of a text, without an attention mask.
-        is_lower_case (`bool`, *optional*, defaults to `False`):
-            Whether it knows texts in lower case only.
-        reads_whole_table (`bool`, *optional*, defaults to `False`):
-            Whether it reads as much as its position table holds, whatever its tokenizer says.
-        has_walk_types (`bool`, *optional*, defaults to `False`):
-            Whether it reads short and long texts in two ways, by an argument `walk_type`.
-        patch_budgets (`tuple[int, ...]`, *optional*):
-            The numbers of patches that its image processor is called with, by the size of an image.
-    """
-
-    model_types: tuple[str, ...] = ()
-    processor_prefix: str | None = None
-    padding: bool | str | None = None
-    reads_padding: bool = False
-    is_lower_case: bool = False
-    reads_whole_table: bool = False
-    has_walk_types: bool = False
-    patch_budgets: tuple[int, ...] = ()
+    model_types: tuple[str, ...] = ()  # of its models
+    processor_prefix: str | None = None  # how the names of its processors' classes begin
+    padding: bool | str | None = None  # that it was trained with
+    reads_padding: bool = False  # as part of a text, without an attention mask
+    is_lower_case: bool = False  # it knows texts in lower case only
+    reads_whole_table: bool = False  # as much as its position table holds, whatever its tokenizer says
+    has_walk_types: bool = False  # it reads short and long texts in two ways, by an argument `walk_type`
+    patch_budgets: tuple[int, ...] = ()  # that its image processor is called with, by the size of an image
 
 
 FAMILIES = {

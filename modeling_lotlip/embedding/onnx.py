@@ -4,10 +4,9 @@
 Export to ONNX: the text tower and the image tower of a LoTLIP as two graphs, for onnxruntime and for transformers.js.
 
 transformers does the export, onnxruntime the conversion to other dtypes. The files have the names, inputs and outputs
-of CLIP's. Each graph is run on onnxruntime and compared with the model before its file has its name.
+of CLIP's. Each graph is run on onnxruntime and compared with the model.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from .. import (
 )
 from ..files import format_markdown, write_json
 from ..hub_lotlip import find_pretrained
-from ..output_folder import OutputFolder
-from .models import check_single_embeddings, hash_weights
+from ..output_folder import atomic_write
+from .models import check_single_embeddings
 
 
 try:
@@ -49,8 +48,6 @@ except ImportError as error:
 SUFFIXES = {"float32": "", "float16": "_fp16", "q8": "_quantized"}
 # The least cosine similarity of an embedding in float32 to the model's. The other dtypes are reported only.
 MIN_COSINE = 1 - 1e-5
-# Fields of a configuration that change no number
-NOT_COMPUTED = ("_name_or_path", "architectures", "auto_map", "transformers_version")
 
 
 def sample_inputs(model: LotlipPreTrainedModel, num_rows: int, length: int) -> dict[str, torch.Tensor]:
@@ -124,10 +121,10 @@ def compare(model: LotlipPreTrainedModel, path: Path, length: int) -> tuple[floa
 
 
 def save_graph(
-    folder: OutputFolder, name: str, model: LotlipPreTrainedModel, program: onnx_ir.Model, dtype: str, length: int
+    folder: Path, name: str, model: LotlipPreTrainedModel, program: onnx_ir.Model, dtype: str, length: int
 ) -> list[str]:
     """
-    Writes a graph in one dtype, compared with the model first.
+    Writes a graph in one dtype, and compares it with the model.
 
     Returns:
         `list[str]`: its row of the table of [`export_model`].
@@ -135,25 +132,15 @@ def save_graph(
     Raises:
         `RuntimeError`: if the graph in float32 gives other embeddings than the model.
     """
-    file = f"{name}{SUFFIXES[dtype]}.onnx"
-    with folder.write(file) as partial:
-        onnx.save(convert_dtype(program, dtype), partial)
-        difference, cosine = compare(model, partial, length)
-        if dtype == "float32" and not cosine >= MIN_COSINE:
-            raise RuntimeError(
-                f"`{name}` on onnxruntime is not the model: an embedding has a cosine similarity of {cosine:.6f} to "
-                "the model's. Try other versions of torch, onnx and onnxscript."
-            )
-        size = partial.stat().st_size / 1e6
-    return [file, f"{size:.1f}", f"{difference:.1e}", f"{cosine:.6f}"]
-
-
-def save_preprocessing(folder: Path, processor: LotlipProcessor) -> None:
-    """Saves the tokenizer, and the image processor by the name of CLIP's, which transformers.js knows: same steps."""
-    processor.tokenizer.save_pretrained(folder)
-    content = json.loads(processor.image_processor.to_json_string())
-    content.pop("auto_map", None)
-    write_json(folder / "preprocessor_config.json", content | {"image_processor_type": "CLIPImageProcessor"})
+    path = folder / f"{name}{SUFFIXES[dtype]}.onnx"
+    onnx.save(convert_dtype(program, dtype), path)
+    difference, cosine = compare(model, path, length)
+    if dtype == "float32" and not cosine >= MIN_COSINE:
+        raise RuntimeError(
+            f"`{name}` on onnxruntime is not the model: an embedding has a cosine similarity of {cosine:.6f} to the "
+            "model's. Try other versions of torch, onnx and onnxscript."
+        )
+    return [path.name, f"{path.stat().st_size / 1e6:.1f}", f"{difference:.1e}", f"{cosine:.6f}"]
 
 
 def export_model(model_name_or_path: str, folder: Path, dtypes: list[str], output_corner_tokens: bool = False) -> str:
@@ -167,7 +154,7 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str], outpu
             Gets `onnx/text_model.onnx` (`input_ids` and `attention_mask` to `text_embeds` and `last_hidden_state`),
             `onnx/vision_model.onnx` (`pixel_values` to `image_embeds` and `last_hidden_state`), both for any number
             of texts, of any length, and of images, and the files of the tokenizer and the image processor. The
-            embeddings are not normalised.
+            embeddings are not normalised. Graphs that are there are replaced when all are written.
         dtypes (`list[str]`):
             Keys of `SUFFIXES`, each for files of its own.
         output_corner_tokens (`bool`, *optional*, defaults to `False`):
@@ -177,40 +164,36 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str], outpu
         `str`: how each graph compares with the model, a table in Markdown.
 
     Raises:
-        `ValueError`: if the model is no LoTLIP, compares tokens, or lacks the corner tokens that are asked for, or the
-            folder holds graphs of another model or with other outputs.
+        `ValueError`: if the model is no LoTLIP, compares tokens, or lacks the corner tokens that are asked for.
         `RuntimeError`: if a graph is not the model.
     """
     named = f"`--model_name_or_path {model_name_or_path}`"
     try:
         path = find_pretrained(model_name_or_path)
         config = AutoConfig.from_pretrained(path)
+        if not isinstance(config, LotlipConfig):
+            raise ValueError(f"it is a `{config.model_type}`, no LoTLIP.")
+        check_single_embeddings(config)
     except (OSError, ValueError) as error:
         raise ValueError(f"{named} cannot be used: {error}") from error
-    if not isinstance(config, LotlipConfig):
-        raise ValueError(f"{named} is a `{config.model_type}`, no LoTLIP.")
-    try:
-        check_single_embeddings(config)
-    except ValueError as error:
-        raise ValueError(f"{named}: {error}") from error
     if output_corner_tokens and config.text_config.num_corner_tokens == 0:
         raise ValueError(f"`--output_corner_tokens`: {named} has no corner tokens.")
     text_model = LotlipTextModelWithProjection.from_pretrained(path, dtype="float32").eval()
     vision_model = LotlipVisionModelWithProjection.from_pretrained(path, dtype="float32").eval()
     processor = LotlipProcessor.from_pretrained(path)
-
-    towers = {"text_model": text_model, "vision_model": vision_model}
-    fields = {name: tower.config.to_dict() | dict.fromkeys(NOT_COMPUTED) for name, tower in towers.items()}
-    settings = {
-        "weights": " ".join(map(hash_weights, towers.values())),
-        "configuration": hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest(),
-        "output_corner_tokens": output_corner_tokens,
-    }
     rows, length = [], processor.tokenizer.model_max_length
-    with OutputFolder(folder / "onnx", settings, "graphs") as graphs:
-        for name, model in towers.items():
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / "onnx") as graphs:
+        graphs.mkdir()
+        for name, model in {"text_model": text_model, "vision_model": vision_model}.items():
             program = export_tower(model, output_corner_tokens and name == "text_model")
             rows += [save_graph(graphs, name, model, program, dtype, length) for dtype in dtypes]
-        config.save_pretrained(folder)
-        save_preprocessing(folder, processor)
+    config.save_pretrained(folder)
+    processor.tokenizer.save_pretrained(folder)
+    # by the name of CLIP's, which transformers.js knows: same steps
+    preprocessing = json.loads(processor.image_processor.to_json_string()) | {
+        "image_processor_type": "CLIPImageProcessor"
+    }
+    preprocessing.pop("auto_map", None)
+    write_json(folder / "preprocessor_config.json", preprocessing)
     return format_markdown(["graph", "MB", "largest difference", "least cosine similarity"], rows)

@@ -52,47 +52,23 @@ NUM_AT_ONCE = 1_000
 
 
 class Measurements(NamedTuple):
-    """
-    What is measured of the embeddings of one kind: see [`EmbeddingTable.measure`].
+    """What is measured of the embeddings of one kind: see [`EmbeddingTable.measure`]."""
 
-    Args:
-        score_threshold (`float`):
-            Results of a text that are less similar to it are weak: texts that fit no image come as near.
-        copy_threshold (`float`):
-            Images that are at least as similar to each other are copies, or of one burst.
-        num_rows (`int`):
-            How many embeddings there were.
-        recall (`float`, *optional*, defaults to 1.0):
-            The share of the exact `RECALL_K` best that a search finds, 1 if the search is exact.
-        nprobes, refine_factor (`int`, *optional*):
-            Parameters of the index: cells that are searched, and candidates that are compared exactly for each result.
-    """
-
-    score_threshold: float
-    copy_threshold: float
-    num_rows: int
-    recall: float = 1.0
-    nprobes: int | None = None
-    refine_factor: int | None = None
+    score_threshold: float  # results of a text that are less similar are weak: texts that fit no image come as near
+    copy_threshold: float  # images that are at least as similar to each other are copies, or of one burst
+    num_rows: int  # embeddings there were
+    recall: float = 1.0  # the share of the exact `RECALL_K` best that a search finds, 1 if the search is exact
+    nprobes: int | None = None  # of the index: cells that are searched
+    refine_factor: int | None = None  # of the index: candidates for each result that are compared exactly
 
 
 class Found(NamedTuple):
-    """
-    What a search has found, the most similar first.
+    """What a search has found, the most similar first."""
 
-    Args:
-        keys (`list[str]`), positions (`list[int]`):
-            What was found: the key of the image, and of a caption its position in the column.
-        similarities (`torch.Tensor` of shape `(num_found,)`):
-            Cosine similarities with the query, in float32.
-        embeds (`torch.Tensor` of shape `(num_found, dim)`):
-            Normalised embeddings in float32.
-    """
-
-    keys: list[str]
-    positions: list[int]
-    similarities: torch.Tensor
-    embeds: torch.Tensor
+    keys: list[str]  # of images
+    positions: list[int]  # of captions in their column
+    similarities: torch.Tensor  # (found,): cosine similarities with the query, in float32
+    embeds: torch.Tensor  # (found, dim): normalised embeddings in float32
 
     def take(self, places: list[int]) -> "Found":
         """Some of them, in this order."""

@@ -8,12 +8,9 @@ from transformers import AutoModel, AutoProcessor
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts, tokenize, tokenize_and_count
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.search.handlers import Handlers
-from modeling_lotlip.search.index import find_table, open_images
-from modeling_lotlip.search.searcher import Searcher
 from tests.conftest import WORDS
 from tests.helpers.commands import run_command
-from tests.helpers.dual_encoders import FAMILIES, IMAGES, LONG, SHORT, brute_force, build_lotlip, flatten, noise
+from tests.helpers.dual_encoders import FAMILIES, IMAGES, LONG, SHORT, brute_force, build_lotlip, flatten
 
 
 def load(folder, max_length=None):
@@ -106,22 +103,3 @@ def test_no_dual_encoder(tmp_path, family_folders):
     AutoModel.from_pretrained(family_folders("vit_bert")).text_model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="it is a BertModel, no dual encoder"):
         load(tmp_path)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_search_page(name, family_folders, tmp_path):
-    """Every family is searched; those with an image tower of patches have heat maps, of others it is said."""
-    for index in range(5):
-        noise(index).save(tmp_path / f"{index}.png")
-    model, processor = load_model(str(family_folders(name)), LoadingArguments(device="cpu"))
-    table = find_table(tmp_path, model, processor, tmp_path / "indices")
-    searcher = Searcher(model, processor, table, tmp_path, batch_size=2)
-    assert searcher.update().new == 5
-    query = searcher.embed("a red boat. " * 200)
-    assert sum(1 + len(result.copies) for result in searcher.search(query, 5)) == 5
-    assert query.sentences[0].read and query.sentences[-1].unread
-    handlers = Handlers(searcher, open_images(table), 5)
-    try:
-        assert handlers.heat_map({"name": "0.png", "sentence": "a red boat"})["source"].startswith("data:image/")
-    except ValueError as error:
-        assert name in ("align", "siglip2", "siglip2_masked") and "patches" in str(error)

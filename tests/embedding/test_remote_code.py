@@ -9,15 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, GemmaTokenizer, Siglip2ImageProcessor
-from transformers.utils import ModelOutput
 
 import lotlip
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.families import get_padding, get_text_kwargs
-from modeling_lotlip.embedding.features import pooled, prepare_images
+from modeling_lotlip.embedding.features import prepare_images
 from modeling_lotlip.embedding.models import load_model, text_limit
-from modeling_lotlip.evaluation.relevance import patch_relevance
 from tests.helpers import remote_code
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import (
@@ -161,19 +159,6 @@ def test_each_image_has_the_patches_of_its_size(fgclip2):
     for index, image in enumerate(images):
         alone = prepare_images(processor, [image])
         assert torch.equal(inputs["pixel_values"][index, : numbers[index]], alone["pixel_values"][0, : numbers[index]])
-
-
-def test_embeddings_of_either_kind():
-    embeds = torch.ones(2, 3)
-    assert pooled(embeds) is embeds and pooled(ModelOutput(pooler_output=embeds)) is embeds
-
-
-def test_maps_that_need_more_than_embeddings(jina):
-    model, _ = load_model(str(jina[0]), LoadingArguments(device="cpu", trust_remote_code=True))
-    model.config.vision_config = type("Vision", (), {"patch_size": 16})
-    pixel_values, text_embeds = torch.rand(1, 3, 32, 32), torch.rand(1, 1, 24)
-    with pytest.raises(ValueError, match="has no vision tower with embeddings|returns no states of its patches"):
-        patch_relevance(model, pixel_values, text_embeds)
 
 
 class OlderAlignProcessor:

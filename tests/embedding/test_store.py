@@ -232,6 +232,8 @@ def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
     folder = embed("out", "--only", "images")
     message = refuse("out", "--only", "images", "--storage_dtype", "float16")
     assert "storage_dtype = 'float32', this run has 'float16'" in message
+    message = refuse("out", "--only", "images", "--exact_decoding")
+    assert "exact_decoding = False, this run has True" in message
     assert "kinds = ['image'], this run has ['image', 'short', 'long']" in refuse("out")
     before = read(folder)
     embed("out", "--only", "images", "--tokens_per_batch", 32)  # changes nothing that is computed
