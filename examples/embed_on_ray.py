@@ -117,7 +117,8 @@ def main() -> None:
     )
     with table.writing():
         for found in batched((make_row(found["row"], folder) for found in rows.iter_rows()), 8 * args.batch_size):
-            table.upsert(found)
+            table.delete([row["key"] for row in found])
+            table.append(found)
         table.maintain(lambda: embed_background(model, processor))
     print(f"{len(table):,} pictures are in {args.output_dir}; {len(table.unreadable):,} cannot be read.")
 

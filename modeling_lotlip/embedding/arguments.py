@@ -94,19 +94,6 @@ class ModelsArguments(InferenceArguments, ModelNames):
     """Several dual encoders, and how they are run."""
 
 
-@dataclass(kw_only=True)
-class DecodingArguments(Arguments):
-    """How the images of a collection are decoded."""
-
-    _argument_group_name = "images"
-
-    exact_decoding: bool = argument(
-        False,
-        "Decode JPEGs at their full size, so that pixels are those of `lotlip evaluate`. Default: large ones at a "
-        "fraction of it, which is many times as fast.",
-    )
-
-
 @dataclass
 class EmbeddedDataArguments(SourceArguments):
     """A data set with images, and how it is read."""
@@ -117,7 +104,7 @@ class EmbeddedDataArguments(SourceArguments):
 
 
 @dataclass
-class StoreArguments(DecodingArguments):
+class StoreArguments(Arguments):
     """A table of embeddings, and what is stored there."""
 
     _argument_group_name = "embeddings"
@@ -133,6 +120,11 @@ class StoreArguments(DecodingArguments):
         "paths of files in a folder of images; else (or with --streaming) the numbers of rows, from 0.",
     )
     only: str | None = argument(None, "Embed only these.", choices=("texts", "images"))
+    exact_decoding: bool = argument(
+        False,
+        "Decode JPEGs at their full size, so that pixels are those of `lotlip evaluate`. Default: large ones at a "
+        "fraction of it, which is many times as fast.",
+    )
     tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1)
 
     def __post_init__(self):

@@ -224,9 +224,6 @@ class EmbeddingTable:
         """How many images can be searched."""
         return self.count()
 
-    def __contains__(self, key: str) -> bool:
-        return self.embedding(key) is not None
-
     @property
     def unreadable(self) -> dict[str, str]:
         """By key what is wrong with images that cannot be read."""
@@ -284,12 +281,6 @@ class EmbeddingTable:
         """
         with self.as_os_error():
             self.table.add(self.to_arrow(rows))
-
-    def upsert(self, rows: list[dict]) -> None:
-        """Adds images, or puts them in place of those with the same keys, as [`EmbeddingTable.append`] does."""
-        merge = self.table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
-        with self.as_os_error():
-            merge.execute(self.to_arrow(rows), on_bad_vectors="null")
 
     @contextmanager
     def as_os_error(self) -> Iterator[None]:
@@ -444,7 +435,7 @@ class EmbeddingTable:
                 due.append(kind)
         return due
 
-    def maintain(self, embed_background: Callable[[], torch.Tensor], announce: Callable[[], None] = lambda: None):
+    def maintain(self, embed_background: Callable[[], torch.Tensor]) -> None:
         """
         What is due after writing: small files are merged; after many new rows thresholds and recall are measured; many
         rows get an index, and one that does not find enough any more is made anew.
@@ -452,16 +443,12 @@ class EmbeddingTable:
         Args:
             embed_background (`Callable[[], torch.Tensor]`):
                 Embeds texts that fit no image, (num_texts, dim), if they are needed.
-            announce (`Callable[[], None]`, *optional*):
-                Called before an index is made or measured, which takes a while.
         """
         self.table.optimize(cleanup_older_than=KEPT_VERSIONS)
         due = self.due_kinds()
         if not due:
             return
         is_new = self.needs_index and not self.has_index
-        if self.needs_index:
-            announce()
         if is_new:
             self.build_index()
         background = embed_background().float().cpu()
