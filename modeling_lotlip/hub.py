@@ -118,17 +118,22 @@ def write_model_card(
         card.save(save_directory / "README.md")
         return
 
-    image_size = config["vision_config"]["image_size"]
+    image_size = config["vision_config"].get("image_size", 0)  # SigLIP 2 has none
+    is_lotlip = config["model_type"].startswith("lotlip")
+    own_tags = ["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"]
     card = ModelCard.from_template(
         ModelCardData(
             **metadata,
             pipeline_tag="zero-shot-image-classification",
-            tags=["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"],
+            tags=own_tags if is_lotlip else ["vision", "image-text-retrieval", "long-text"],
             model_name=title if eval_results else None,
             eval_results=eval_results or None,
         ),
         template_str=_read_template("model_card.md"),
-        num_corner_tokens=config["text_config"]["num_corner_tokens"],
+        is_lotlip=is_lotlip,
+        is_siglip=config["model_type"].startswith("siglip"),
+        architecture=config["architectures"][0],
+        num_corner_tokens=config["text_config"].get("num_corner_tokens"),
         image_size=" x ".join(map(str, [image_size] * 2 if isinstance(image_size, int) else image_size)),
         max_length=tokenizer_config.get("model_max_length"),
         model_type=config["model_type"],

@@ -14,27 +14,25 @@ class Family:
     model_types: tuple[str, ...] = ()  # of its models
     processor_prefix: str | None = None  # how the names of its processors' classes begin
     padding: bool | str | None = None  # that it was trained with
-    reads_padding: bool = False  # as part of a text, without an attention mask
     is_lower_case: bool = False  # it knows texts in lower case only
-    reads_whole_table: bool = False  # as much as its position table holds, whatever its tokenizer says
+    stale_limit: int | None = None  # of its tokenizers, which does not hold where the position table is longer
     has_walk_types: bool = False  # it reads short and long texts in two ways, by an argument `walk_type`
     patch_budgets: tuple[int, ...] = ()  # that its image processor is called with, by the size of an image
 
 
 FAMILIES = {
     # Long-CLIP is a CLIP with a longer table, and often a tokenizer with the limit of the original
-    "CLIP": Family(model_types=("clip", "clipseg", "metaclip_2"), reads_whole_table=True),
+    "CLIP": Family(model_types=("clip", "clipseg", "metaclip_2"), stale_limit=77),
     # https://github.com/360CVGroup/FG-CLIP, and its model cards
     "FG-CLIP 2": Family(
         model_types=("fgclip2",),
         padding="max_length",
-        reads_padding=True,
         is_lower_case=True,
         has_walk_types=True,
         patch_budgets=(128, 256, 576, 784, 1024),
     ),
     # not all processors and tokenizers of SigLIP and SigLIP 2 do so by themselves
-    "SigLIP": Family(processor_prefix="Siglip", padding="max_length", reads_padding=True, is_lower_case=True),
+    "SigLIP": Family(processor_prefix="Siglip", padding="max_length", is_lower_case=True),
 }
 OTHER = Family()
 
@@ -51,11 +49,13 @@ def find_family(owner: PreTrainedModel | ProcessorMixin) -> Family:
 def get_text_kwargs(processor: ProcessorMixin) -> dict:
     """
     How a processor calls its tokenizer where nothing else is asked for (ALIGN, SigLIP 2). Up to transformers 5.22 its
-    `valid_processor_kwargs` say so; where both do, these go before the attribute of the class.
+    `valid_processor_kwargs` say so; where both do, these go before the attribute of the class. What the tokenizer was
+    made with goes before both.
     """
     own = getattr(type(processor), "text_kwargs", None)
     older = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {}).get("text_kwargs", {})
-    return {**(own if isinstance(own, dict) else {}), **older}
+    kwargs = {**(own if isinstance(own, dict) else {}), **older}
+    return {name: processor.tokenizer.init_kwargs.get(name, value) for name, value in kwargs.items()}
 
 
 def get_padding(processor: ProcessorMixin) -> bool | str:

@@ -77,7 +77,7 @@ def torch_image_features(model: PreTrainedModel, inputs: dict[str, torch.Tensor]
     return pooled(model.get_image_features(**inputs))
 
 
-def prepare_images(processor: ProcessorMixin, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+def prepare_images(processor: ProcessorMixin, images: list[Image.Image], **options) -> dict[str, torch.Tensor]:
     """
     What a dual encoder reads of images.
 
@@ -86,11 +86,13 @@ def prepare_images(processor: ProcessorMixin, images: list[Image.Image]) -> dict
             The model's processor.
         images (`list[Image]`):
             Upright RGB images, of which [`bound_aspect_ratio`] may leave the middle.
+        options:
+            Of the image processor, such as `do_resize=False`.
     """
     images = [bound_aspect_ratio(image, processor.image_processor) for image in images]
     budgets = find_family(processor).patch_budgets
     if not budgets:
-        return dict(processor.image_processor(images, return_tensors="pt"))
+        return dict(processor.image_processor(images, return_tensors="pt", **options))
     # each image with the patches that its own size calls for, whatever images are beside it
     inputs = [
         processor.image_processor([image], max_num_patches=patch_budget(image, budgets), return_tensors="pt")

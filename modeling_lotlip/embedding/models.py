@@ -258,6 +258,6 @@ def text_limit(model: PreTrainedModel, processor: ProcessorMixin) -> int:
     num_positions = count_positions(model)
     if num_positions is None:
         return limit
-    if find_family(model).reads_whole_table:
+    if limit == find_family(model).stale_limit:
         return num_positions
     return min(limit, num_positions, get_text_kwargs(processor).get("max_length", limit))

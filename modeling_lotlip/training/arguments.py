@@ -73,7 +73,10 @@ class TowerArguments(Arguments):
     _argument_group_name = "model"
 
     model_name_or_path: str | None = argument(
-        None, "A LoTLIP model to train further.", aliases=("--model",), excludes=OF_NEW_MODELS
+        None,
+        "A LoTLIP, CLIP, SigLIP or another dual encoder to train further.",
+        aliases=("--model",),
+        excludes=OF_NEW_MODELS,
     )
     text_model_name_or_path: str | None = argument(None, "A BERT to start the text tower from.")
     vision_model_name_or_path: str | None = argument(
@@ -113,10 +116,7 @@ class TowerArguments(Arguments):
     max_length: int | None = compared(
         None,
         "Tokens of a text, corners not counted. Default: the limit of the model that is trained further, else 128 "
-        "less the corners.",
-    )
-    max_position_embeddings: int | None = compared(
-        None, "Stretch the position table of the text tower to N positions, keeping the first 20, as Long-CLIP does."
+        "less the corners. Beyond the positions of the text tower these are stretched, as Long-CLIP does.",
     )
     gradient_checkpointing: bool = argument(False, "Compute layers twice to save memory.")
 

@@ -11,7 +11,6 @@ from torch.nn.functional import normalize, pad
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from ..embedding.families import find_family
 from ..embedding.features import torch_text_features
 from ..embedding.token_wise import is_token_wise
 
@@ -27,6 +26,16 @@ def clamp_logit_scale(model: PreTrainedModel) -> None:
     """
     if getattr(model, "logit_bias", None) is None and model.logit_scale.requires_grad:
         model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
+
+def check_dual_encoder(model: PreTrainedModel, named: str = "The model") -> None:
+    """Raises a `ValueError` if a model lacks a part that training needs."""
+    parts = ("get_text_features", "vision_model", "logit_scale")
+    if missing := [name for name in parts if not hasattr(model, name)]:
+        raise ValueError(
+            f"{named} cannot be trained: a `{type(model).__name__}` has no `{'`, `'.join(missing)}`. Name a dual "
+            "encoder such as LoTLIP, CLIP, SigLIP or a VisionTextDualEncoder."
+        )
 
 
 class Embeddings(NamedTuple):
@@ -78,16 +87,9 @@ class ContrastiveModel(nn.Module):
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
-        parts = ("get_text_features", "vision_model", "logit_scale")
-        if missing := [name for name in parts if not hasattr(model, name)]:
-            raise ValueError(
-                f"`{type(model).__name__}` cannot be trained: it has no `{'`, `'.join(missing)}`. Name a dual encoder "
-                "such as LoTLIP, CLIP, SigLIP or a VisionTextDualEncoder."
-            )
+        check_dual_encoder(model)
         self.model = model
         self.is_token_wise = is_token_wise(model)
-        # a model that was trained without a mask reads padding, up to the full length, as part of a text
-        self.reads_padding = find_family(model).reads_padding
         self.has_corner_tokens = getattr(model.config.get_text_config(), "num_corner_tokens", 0) > 0
 
     @property
@@ -127,9 +129,8 @@ class ContrastiveModel(nn.Module):
         tokens, present = {"input_ids": input_ids}, None
         if attention_mask is not None:
             present = attention_mask.bool().any(dim=1)
-            if not self.reads_padding:
-                # an absent text is computed as if it were there: its result is finite, and dropped below
-                tokens["attention_mask"] = attention_mask.masked_fill(~present[:, None], 1)
+            # an absent text is computed as if it were there: its result is finite, and dropped below
+            tokens["attention_mask"] = attention_mask.masked_fill(~present[:, None], 1)
         if self.is_token_wise:
             embeds = self.model.get_text_token_embeds(**tokens)
             present = present if attention_mask is None else attention_mask.bool()

@@ -24,11 +24,11 @@ TEXT_INPUTS = ("short_input_ids", "short_attention_mask", "input_ids", "attentio
 TOKENS_PER_CALL = {"cpu": 128, "accelerator": 8192}
 
 
-def count_tokens(inputs: Batch, reads_padding: bool) -> torch.Tensor:
-    """The tokens (texts,) of texts that are padded behind them, 0 of an absent one; all if padding is read too."""
+def count_tokens(inputs: Batch) -> torch.Tensor:
+    """The tokens (texts,) of texts that are padded behind them, 0 of an absent one."""
     input_ids = inputs["input_ids"]
     places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device).expand_as(input_ids)
-    if inputs.get("attention_mask") is not None and not reads_padding:
+    if inputs.get("attention_mask") is not None:
         places = places * (inputs["attention_mask"] != 0)
     return places.amax(dim=1)
 
@@ -62,8 +62,6 @@ class BatchGroups:
             The most tokens in a group, padding and images included. A group has one row at least.
         tokens_per_image (`int`, *optional*, defaults to 0):
             The tokens of an image that the image tower computes.
-        reads_padding (`bool`, *optional*, defaults to `False`):
-            Whether the model reads padding as part of a text: no text is cut.
 
     Raises:
         `ValueError`: if the batch has no `short_input_ids`.
@@ -88,7 +86,6 @@ class BatchGroups:
         accelerator: Accelerator,
         tokens_per_group: int | None = None,
         tokens_per_image: int = 0,
-        reads_padding: bool = False,
     ):
         if "short_input_ids" not in batch:
             raise ValueError(
@@ -102,13 +99,13 @@ class BatchGroups:
         num_rows = len(short["input_ids"])
         self.num_long_captions = long["input_ids"].shape[1] if long else 0
 
-        short_lengths, self.short_order = count_tokens(short, reads_padding).sort(descending=True, stable=True)
+        short_lengths, self.short_order = count_tokens(short).sort(descending=True, stable=True)
         self.short = {name: values[self.short_order] for name, values in short.items()}
         self.short_lengths, self.long_lengths = short_lengths.tolist(), [0] * num_rows
         row_lengths = short_lengths + tokens_per_image
         if long:
             long = {name: values.flatten(0, 1) for name, values in long.items()}
-            lengths, self.long_order = count_tokens(long, reads_padding).sort(descending=True, stable=True)
+            lengths, self.long_order = count_tokens(long).sort(descending=True, stable=True)
             shape = (num_rows, self.num_long_captions)
             self.long = {name: values[self.long_order].unflatten(0, shape) for name, values in long.items()}
             longest = lengths.unflatten(0, shape)[:, 0]

@@ -5,7 +5,7 @@
 import math
 
 from PIL.Image import Resampling
-from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
 from transformers.utils import logging
 
 from .. import LotlipImageProcessor
@@ -102,13 +102,12 @@ def find_used_size(name: str) -> int | None:
     return height if isinstance(largest, int) and height == width < largest else None
 
 
-def describe_images(vision_model: PreTrainedModel, image_processor: BaseImageProcessor) -> str:
-    """The size of the images that a tower sees, its patches, and what one costs: 2 operations a weight and token."""
-    height, width = find_image_size(image_processor)
-    patch = vision_model.config.patch_size
-    num_patches = (height // patch) * (width // patch)
-    operations = 2 * num_patches * sum(weight.numel() for weight in vision_model.parameters() if weight.dim() > 1)
-    return f"{height} x {width} pixels in {num_patches} patches, some {operations / 1e9:.2g} GFLOPs each"
+def describe_images(image_processor: BaseImageProcessor) -> str:
+    """The size of the images that a tower sees."""
+    try:
+        return "{} x {} pixels".format(*find_image_size(image_processor))
+    except ValueError:
+        return "several sizes"
 
 
 def read_settings(name: str) -> dict:

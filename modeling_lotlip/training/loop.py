@@ -50,7 +50,7 @@ from .dual_encoder import ContrastiveModel
 from .evaluation import EvaluationData, check_overlap, evaluate_model, format_results, load_evaluation_data
 from .image_features import cache_samples
 from .image_processors import describe_images, find_image_size
-from .models import build_model, gather_model
+from .models import build_model, count_corners, gather_model
 from .monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
 from .objectives import choose_objective
 from .processes import fail_together, largest_of_all, next_together
@@ -184,7 +184,7 @@ def make_loader(
     return DataLoader(
         samples,
         batch_sampler=sampler,
-        collate_fn=SampleCollator(processor, args.max_length, args.hard_negatives, samples.crop is not None),
+        collate_fn=SampleCollator(processor, args.hard_negatives, samples.crop is not None),
         num_workers=args.dataloader_num_workers,
         persistent_workers=args.dataloader_num_workers > 0,
         worker_init_fn=leave_signals_to_the_main_process,
@@ -266,7 +266,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         f"{num_samples or 'A stream of'} training images, {settings['global_batch_size']} in a batch, "
         f"{args.max_train_steps} steps; {num_parameters:,} trained parameters, image tower "
         f"{'frozen' if args.freeze_vision_model else 'trained'}; images of "
-        f"{describe_images(model.vision_model, processor.image_processor)}."
+        f"{describe_images(processor.image_processor)}."
     )
     if accelerator.is_fsdp2:
         # a scalar cannot be sharded, and need not be averaged: every process has the gradient of the whole loss for it
@@ -430,7 +430,7 @@ def measure(training: Training, result: StepResult) -> str:
         "skipped_steps": training.state.skipped_steps,
         "bad_samples": sum(rows.left_out.values()),
     }
-    measured |= measure_slots(result.loss.slot_losses, model.config.text_config.num_corner_tokens)
+    measured |= measure_slots(result.loss.slot_losses, count_corners(model))
     accelerator.log(measured, step=training.state.step)
     return "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model and the tokenizer that a training starts from, made ready for it."""
 
+import logging
 from collections import Counter
 
 import datasets
@@ -9,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
+from transformers import PreTrainedModel, ProcessorMixin
 
 import modeling_lotlip
 
@@ -17,15 +18,19 @@ from .. import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer
 from ..convert_lotlip_to_hf import load_towers
 from ..data.images import undecoded
 from ..data.reader import RowReader
-from ..embedding.models import count_positions
+from ..embedding.arguments import LoadingArguments
+from ..embedding.families import get_padding, get_text_kwargs
+from ..embedding.models import count_positions, load_model
 from ..embedding.token_wise import is_token_wise
-from ..hub_lotlip import find_pretrained
 from ..losses.global_loss import check_dims
 from .arguments import TowerArguments, TrainArguments
+from .dual_encoder import check_dual_encoder
 from .image_processors import find_used_size, make_image_processor
-from .objectives import OBJECTIVES, Objective
+from .objectives import OBJECTIVES, Objective, choose_objective
 from .positions import stretch_positions
 
+
+logger = logging.getLogger(__name__)
 
 # The towers that are trained from scratch where none is named: small, for drawn scenes.
 SMALL_TOWER = {
@@ -42,10 +47,10 @@ MAX_VOCAB_SIZE = 8192
 
 def build_model(
     args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
-) -> tuple[LotlipModel, LotlipProcessor]:
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    The model to train and its processor, whose tokenizer has the limit of texts. What is not trained is frozen: the
-    image tower, and corner tokens that no caption has.
+    The dual encoder to train and its processor, whose tokenizer has the limit of texts. What is not trained is frozen:
+    the image tower, and corner tokens that no caption has.
 
     Args:
         args (`TrainArguments`):
@@ -58,25 +63,35 @@ def build_model(
     Raises:
         `ValueError`: if the model does not fit the arguments.
     """
-    try:
-        model, processor, has_pretrained_vision = load_model(args, dataset, reader)
-    except OSError as error:
-        names = {name: value for name, value in vars(args).items() if name.endswith(("name_or_path", "config_name"))}
-        named = " ".join(f"--{name} {value}" for name, value in names.items() if value is not None)
-        raise ValueError(f"`{named}` cannot be loaded: {error}") from error
-    if args.max_position_embeddings is not None:
-        stretch_positions(model, args.max_position_embeddings)
-    processor.tokenizer.model_max_length = limit_texts(args, model, processor.tokenizer)
-    if args.no_corner_attention_mask and model.config.text_config.num_corner_tokens == 0:
-        raise ValueError("`--no_corner_attention_mask` is for a model with corner tokens, and this one has none.")
+    objective = OBJECTIVES[args.objective]
+    if args.model_name_or_path is not None:
+        loading = LoadingArguments(device="cpu")  # trained in float32, whatever the weights are stored in
+        model, processor = load_model(args.model_name_or_path, loading, takes_tokens=True)
+        check_dual_encoder(model, f"`--model_name_or_path {args.model_name_or_path}`")
+    else:
+        try:
+            model, processor = load_towers_or_new(args, dataset, reader)
+        except OSError as error:
+            names = {name: value for name, value in vars(args).items() if name.endswith(("_or_path", "config_name"))}
+            named = " ".join(f"--{name} {value}" for name, value in names.items() if value is not None)
+            raise ValueError(f"`{named}` cannot be loaded: {error}") from error
+    set_corners(args, model)
+    model = convert_model(model, objective)
+    choose_objective(args.objective, has_bias=hasattr(model, "logit_bias"))  # refuses what does not fit
+    limit_texts(model, processor, args.max_length)
+    if args.matryoshka_dims is not None:
+        num_dims = getattr(model.config, "projection_dim", None) or model.config.text_config.projection_size
+        check_dims(args.matryoshka_dims, num_dims, "--matryoshka_dims")
+        model.config.matryoshka_dims = sorted({*args.matryoshka_dims, num_dims}, reverse=True)
 
-    is_frozen = args.freeze_vision_model if args.freeze_vision_model is not None else has_pretrained_vision
+    is_frozen = args.freeze_vision_model
+    if is_frozen is None:
+        is_frozen = args.model_name_or_path is not None or args.vision_model_name_or_path is not None
     if not is_frozen and args.cache_image_features:
         raise ValueError("`--cache_image_features` is for a frozen image tower.")
     model.vision_model.requires_grad_(not is_frozen)
-    set_matryoshka_dims(model, args.matryoshka_dims)
     has_long_captions = args.num_long_captions > 0 and reader.has_long_captions
-    if not has_long_captions and model.config.text_config.num_corner_tokens > 0:
+    if not has_long_captions and count_corners(model) > 0:
         model.text_model.embeddings.corner_tokens.requires_grad_(False)
     if args.gradient_checkpointing:
         # its older name is deprecated, and all that transformers 5.21 knows
@@ -84,33 +99,41 @@ def build_model(
     return model, processor
 
 
+def count_corners(model: PreTrainedModel) -> int:
+    """The corner tokens of a text tower, which LoTLIP alone has."""
+    return getattr(model.config.get_text_config(), "num_corner_tokens", 0)
+
+
+def set_corners(args: TowerArguments, model: PreTrainedModel) -> None:
+    """
+    Lifts the mask of the corner tokens, if that is asked for.
+
+    Raises:
+        `ValueError`: if the model has another number of corner tokens than is asked for, or none that are masked.
+    """
+    num_corners = count_corners(model)
+    if args.num_corner_tokens not in (None, num_corners):
+        raise ValueError(
+            f"`--num_corner_tokens {args.num_corner_tokens}`, but the {type(model).__name__} has {num_corners}: "
+            "leave it out, or start a new LoTLIP from towers."
+        )
+    if args.no_corner_attention_mask:
+        if num_corners == 0:
+            raise ValueError(
+                "`--no_corner_attention_mask` is for a model with corner tokens, and this one has none: leave it out."
+            )
+        model.config.text_config.corner_attention_mask = False
+
+
 def build_small_model(dataset: datasets.Dataset, reader: RowReader) -> tuple[LotlipModel, LotlipProcessor]:
     """A small LoTLIP with random weights for images of 64 pixels, and its processor with the words of the captions."""
     return build_model(TrainArguments(output_dir="."), dataset, reader)
 
 
-def load_model(
-    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
-) -> tuple[LotlipModel, LotlipProcessor, bool]:
-    """The model that the arguments name, its processor, and whether the weights of its image tower were loaded."""
-    objective = OBJECTIVES[args.objective]
-    if args.model_name_or_path is not None:
-        path = find_pretrained(args.model_name_or_path)
-        config = AutoConfig.from_pretrained(path)
-        if not hasattr(config, "vision_config") or not hasattr(config.text_config, "num_corner_tokens"):
-            raise ValueError(
-                f"`--model_name_or_path {args.model_name_or_path}` is a model of type {config.model_type!r}, not a "
-                "whole LoTLIP: name one, or towers (`--text_model_name_or_path`, `--vision_model_name_or_path`)."
-            )
-        saved = config.text_config.num_corner_tokens
-        if args.num_corner_tokens not in (None, saved):
-            raise ValueError(f"`--num_corner_tokens {args.num_corner_tokens}`, but the model has {saved} of them.")
-        if args.no_corner_attention_mask:
-            config.text_config.corner_attention_mask = False
-        # trained in float32, whatever the weights are stored in
-        model = AutoModel.from_pretrained(path, config=config, dtype=torch.float32)
-        return convert_model(model, objective), AutoProcessor.from_pretrained(path), True
-
+def load_towers_or_new(
+    args: TowerArguments, dataset: datasets.Dataset, reader: RowReader
+) -> tuple[LotlipModel, LotlipProcessor]:
+    """A LoTLIP of the towers or the configuration that the arguments name, and its processor."""
     tokenizer_name = args.tokenizer_name or args.text_model_name_or_path
     if tokenizer_name is not None:
         tokenizer = LotlipTokenizer.from_pretrained(tokenizer_name)
@@ -121,25 +144,22 @@ def load_model(
         config.text_config.vocab_size = max(config.text_config.vocab_size, len(tokenizer))
         if args.num_corner_tokens is not None:
             config.text_config.num_corner_tokens = args.num_corner_tokens
-        elif objective.num_corner_tokens == 0:
+        elif OBJECTIVES[args.objective].num_corner_tokens == 0:
             config.text_config.num_corner_tokens = 0
-        if args.no_corner_attention_mask:
-            config.text_config.corner_attention_mask = False
         model = LotlipModel(config)
     else:
         model = join_towers(args, tokenizer)
         check_vocabulary(args, tokenizer, model.config.text_config.vocab_size)
+    tokenizer.model_max_length = 128 - count_corners(model)  # as in the paper
     image_processor = make_image_processor(
         model.vision_model.embeddings.image_size, args.vision_model_name_or_path, args.image_mean, args.image_std
     )
-    processor = LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
-    return convert_model(model, objective), processor, args.vision_model_name_or_path is not None
+    return model, LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
 
 
 def join_towers(args: TowerArguments, tokenizer: LotlipTokenizer) -> LotlipModel:
     """A model of two towers, each loaded by its name, or small and with random weights where none is named."""
     text_fields = {"text_num_corner_tokens": args.num_corner_tokens}
-    text_fields |= {"text_corner_attention_mask": not args.no_corner_attention_mask}
     image_size = args.image_size
     if image_size is None and args.vision_model_name_or_path is not None:
         image_size = find_used_size(args.vision_model_name_or_path)
@@ -190,22 +210,28 @@ def check_vocabulary(args: TowerArguments, tokenizer: LotlipTokenizer, vocab_siz
         )
 
 
-def limit_texts(args: TowerArguments, model: LotlipModel, tokenizer: LotlipTokenizer) -> int:
+def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: int | None) -> None:
     """
-    The most tokens of a text. By default that of the model that is trained further, else 128 less the corner tokens.
+    Sets the most tokens of a text, where the processor pads and truncates too: by default what the tokenizer says, or
+    as many as there are positions. Beyond these the position table is stretched.
 
     Raises:
-        `ValueError`: if the text tower has fewer positions, or there is no room for a text.
+        `ValueError`: if there is no room for a text.
     """
-    num_positions, max_length = count_positions(model), args.max_length
+    tokenizer, num_positions = processor.tokenizer, count_positions(model)
     if max_length is None:
-        of_paper = 128 - model.config.text_config.num_corner_tokens
-        return min(of_paper if args.model_name_or_path is None else tokenizer.model_max_length, num_positions)
-    if max_length > num_positions:
-        raise ValueError(f"`--max_length {max_length}` is beyond the {num_positions} positions of the text tower.")
+        max_length = min(tokenizer.model_max_length, num_positions or tokenizer.model_max_length)
     if max_length <= tokenizer.num_special_tokens_to_add():
-        raise ValueError(f"`--max_length {max_length}` leaves no room for a text beside the special tokens.")
-    return max_length
+        raise ValueError(f"`--max_length {max_length}` leaves no room for a text beside the special tokens: raise it.")
+    if num_positions is not None and max_length > num_positions:
+        stretch_positions(model, max_length)
+        logger.info(f"The position table of texts is stretched from {num_positions} to {max_length} tokens.")
+    tokenizer.model_max_length = max_length
+    if get_padding(processor) == "max_length":
+        # padding is read too (SigLIP): no mask
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
+    if "max_length" in get_text_kwargs(processor) or "max_length" in tokenizer.init_kwargs:
+        tokenizer.init_kwargs["max_length"] = max_length  # goes before what the class of the processor says
 
 
 def gather_model(model: nn.Module, accelerator: Accelerator) -> PreTrainedModel | None:
@@ -226,15 +252,23 @@ def gather_model(model: nn.Module, accelerator: Accelerator) -> PreTrainedModel 
     return copy.to(accelerator.device)
 
 
-def convert_model(model: LotlipModel, objective: Objective) -> LotlipModel:
+def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedModel:
     """
-    A model of the class that an objective trains, with the weights of another one; the bias of the logits, and the
-    temperature that goes with it, are new. A model that has a bias keeps it.
+    A LoTLIP of the class that an objective trains, with the weights of another one; the bias of the logits, and the
+    temperature that goes with it, are new. A model that has a bias keeps it, and other dual encoders are as they are.
+
+    Raises:
+        `ValueError`: if the model compares all tokens and the objective does not, or the other way round.
     """
     model_class = getattr(modeling_lotlip, objective.model_class)
     if is_token_wise(model) and model_class is not type(model):
         raise ValueError("A model with late interaction is trained with `--objective filip` alone.")
-    if isinstance(model, model_class):
+    if isinstance(model, model_class) or not isinstance(model, LotlipModel):
+        if objective.loss == "token_wise" and not is_token_wise(model):
+            raise ValueError(
+                f"`--objective filip` compares all tokens of texts and images, which a {type(model).__name__} cannot: "
+                "leave it out, or train a LoTLIP."
+            )
         return model
     new = {"model_type", "architectures", "auto_map", *model_class.config_class.__annotations__}
     config = model_class.config_class(**{k: value for k, value in model.config.to_dict().items() if k not in new})
@@ -244,19 +278,6 @@ def convert_model(model: LotlipModel, objective: Objective) -> LotlipModel:
     converted = model_class(config)
     converted.load_state_dict(weights, strict=False)
     return converted.eval()
-
-
-def set_matryoshka_dims(model: LotlipModel, dims: list[int] | None) -> None:
-    """
-    Notes in the configuration of a model which prefixes of its embeddings are trained to be embeddings too. Without
-    dims those of the model stay.
-
-    Raises:
-        `ValueError`: if it has fewer dimensions.
-    """
-    if dims is not None:
-        check_dims(dims, model.config.projection_dim, "--matryoshka_dims")
-        model.config.matryoshka_dims = sorted({*dims, model.config.projection_dim}, reverse=True)
 
 
 def build_tokenizer(dataset: datasets.Dataset, reader: RowReader) -> LotlipTokenizer:

@@ -21,7 +21,8 @@ METRICS_FILE = "metrics.jsonl"
 
 def name_slots(num_slots: int, num_corner_tokens: int) -> list[str]:
     """
-    What is contrasted with the images in each slot: `short`, then `cls` and `corner_1`, ... of every long caption.
+    What is contrasted with the images in each slot: `short`, then `long` for every long caption, or `cls` and
+    `corner_1`, ... with corner tokens.
 
     Example:
 
@@ -32,6 +33,8 @@ def name_slots(num_slots: int, num_corner_tokens: int) -> list[str]:
     ['short', 'cls', 'corner_1', 'corner_2']
     ```"""
     names = ["cls", *(f"corner_{number}" for number in range(1, num_corner_tokens + 1))]
+    if num_corner_tokens == 0:
+        names = ["long"]
     return ["short", *(names[slot % len(names)] for slot in range(num_slots - 1))]
 
 
@@ -52,7 +55,7 @@ def measure_slots(slot_losses: torch.Tensor, num_corner_tokens: int) -> dict[str
     >>> from modeling_lotlip.training.monitoring import measure_slots
 
     >>> measure_slots(torch.tensor([1.0, 2.0, 4.0]), num_corner_tokens=0)  # two long captions
-    {'loss_short': 1.0, 'loss_cls': 3.0}
+    {'loss_short': 1.0, 'loss_long': 3.0}
     ```"""
     losses = {}
     for name, loss in zip(name_slots(len(slot_losses), num_corner_tokens), slot_losses.tolist()):

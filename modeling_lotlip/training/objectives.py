@@ -72,7 +72,7 @@ OBJECTIVES = {
     ),
     "long_clip": Objective(
         "short captions with the primary components of images, long ones with images as they are (Zhang et al., 2024, "
-        "https://arxiv.org/abs/2403.15378); see also --max_position_embeddings",
+        "https://arxiv.org/abs/2403.15378); see also --max_length",
         "primary_component",
         loss_options={"num_components": 32},
         num_long_captions=1,

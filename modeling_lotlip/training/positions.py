@@ -3,61 +3,58 @@
 """More positions for a text tower than it was trained with."""
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
-from .. import LotlipModel
+from ..embedding.models import count_positions
 
 
-def stretch_positions(model: LotlipModel, max_position_embeddings: int, num_kept: int = 20) -> None:
+def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     """
-    Stretches the position table of a model's text tower in place, keeping the first positions, which are trained best,
-    as they are ("knowledge-preserved stretching" of Zhang et al., 2024, https://arxiv.org/abs/2403.15378, section
-    3.2). The others are interpolated linearly, and what is behind the last one extrapolated. Of LoTLIP the corner
-    tokens are among the first positions.
+    Stretches the position table of a dual encoder's text tower in place. The first 20 positions, which are trained
+    best, stay as they are, of a short table half of it; the others are interpolated linearly between these and the
+    last one ("knowledge-preserved stretching" of Zhang et al., 2024, https://arxiv.org/abs/2403.15378, section 3.2).
+    None is frozen: training them all keeps what short texts depend on.
 
     Args:
-        model ([`LotlipModel`]):
-            The model.
-        max_position_embeddings (`int`):
-            Positions of the new table, above those of the old one.
-        num_kept (`int`, *optional*, defaults to 20):
-            Positions that stay as they are.
+        model (`PreTrainedModel`):
+            Any dual encoder with a table of positions: LoTLIP, CLIP, SigLIP, a BERT in a `VisionTextDualEncoderModel`.
+        max_length (`int`):
+            Tokens of the longest text, without corner tokens.
 
     Raises:
-        `ValueError`: if the table would not grow, or has hardly more positions than are kept.
+        `ValueError`: if the model has no such table, or has that many positions already.
 
     Example:
 
     ```python
-    >>> from modeling_lotlip import LotlipConfig, LotlipModel
+    >>> from transformers import CLIPConfig, CLIPModel
     >>> from modeling_lotlip.training.positions import stretch_positions
 
-    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 1}, vision_config={"num_hidden_layers": 1}))
-    >>> stretch_positions(model, 2028)
-    >>> model.text_model.embeddings.position_embeddings.weight.shape
-    torch.Size([2028, 768])
+    >>> layers = {"num_hidden_layers": 1}
+    >>> model = CLIPModel(CLIPConfig(text_config=layers, vision_config=layers))
+    >>> stretch_positions(model, 248)
+    >>> model.text_model.embeddings.position_embedding.weight.shape
+    torch.Size([248, 512])
     ```"""
-    embeddings = model.text_model.embeddings
-    table = embeddings.position_embeddings.weight
-    num_old = len(table)
-    if max_position_embeddings <= num_old:
-        raise ValueError(
-            f"`max_position_embeddings={max_position_embeddings}` does not stretch a table of {num_old} positions: "
-            "give more."
-        )
-    if num_old < num_kept + 2:
-        raise ValueError(f"A table of {num_old} positions has too few to keep {num_kept} and interpolate the others.")
-    factor = (num_old - num_kept) / (max_position_embeddings - num_kept)
+    config, num_positions = model.config.get_text_config(), count_positions(model)
+    names = ("position_embedding", "position_embeddings")
+    tables = [name for name, _ in model.text_model.named_modules() if name.split(".")[-1] in names]
+    if num_positions is None or len(tables) != 1:
+        raise ValueError(f"`{type(model).__name__}` has no one table of text positions that can be stretched.")
+    if max_length <= num_positions:
+        raise ValueError(f"`max_length={max_length}` needs no more than the {num_positions} positions there are.")
+    parent, _, name = tables[0].rpartition(".")
+    embeddings = model.text_model.get_submodule(parent)
+    weights = embeddings.state_dict()
+    table = weights[f"{name}.weight"]
+    num_old, num_new = len(table), len(table) + max_length - num_positions
+    num_kept = min(20, num_old // 2)
     # where the new positions are in the old table
-    places = num_kept + factor * torch.arange(max_position_embeddings - num_kept, dtype=torch.float64)
-    left = places.floor().long().clamp(max=num_old - 2)
-    weight = (places - left)[:, None].to(table.device)
-    new = nn.Embedding(max_position_embeddings, table.shape[1], device=table.device, dtype=table.dtype)
-    with torch.no_grad():
-        new.weight[:num_kept] = table[:num_kept]
-        new.weight[num_kept:] = ((1 - weight) * table[left].double() + weight * table[left + 1].double()).to(table)
-    new.weight.requires_grad_(table.requires_grad)
-    embeddings.position_embeddings = new
-    position_ids = torch.arange(max_position_embeddings, device=embeddings.position_ids.device)
-    embeddings.position_ids = nn.Buffer(position_ids.expand((1, -1)), persistent=False)
-    model.config.text_config.max_position_embeddings = max_position_embeddings
+    places = torch.linspace(num_kept, num_old - 1, num_new - num_kept, dtype=torch.float64, device=table.device)
+    left = places.long().clamp(max=num_old - 2)
+    stretched = torch.lerp(table[left].double(), table[left + 1].double(), (places - left)[:, None]).to(table)
+    weights[f"{name}.weight"] = torch.cat([table[:num_kept], stretched])
+    config.max_position_embeddings = num_new
+    longer = type(embeddings)(config).to(table)  # with all buffers of the new length
+    longer.load_state_dict(weights)
+    model.text_model.set_submodule(parent, longer.train(embeddings.training))

@@ -4,6 +4,7 @@
 
 import logging
 import random
+from functools import cache
 
 import PIL.Image
 import torch
@@ -13,8 +14,11 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import RandomResizedCrop
 from transformers import ProcessorMixin
 
-from ..data.images import UnreadableImageError, bound_aspect_ratio, read_image, undecoded
+from .. import LotlipTokenizer
+from ..data.images import UnreadableImageError, read_image, undecoded
 from ..data.reader import RowCounts, RowReader
+from ..embedding.batches import tokenize_and_count
+from ..embedding.features import prepare_images
 from ..evaluation.text_changes import perturb
 from ..sub_captions import is_enumeration, join_sub_captions
 from .arguments import ObjectiveArguments
@@ -200,37 +204,41 @@ def describe_bad_image(error: ValueError) -> tuple[str, str]:
     return cause, str(error)
 
 
+@cache
+def warn_of_truncation(max_length: int) -> None:
+    """Says so once."""
+    logger.warning(f"Captions of more than {max_length} tokens are truncated: `--max_length` stretches the positions.")
+
+
 class SampleCollator:
     """
     Batches samples: their images, and short and long captions, each kind padded to its own longest.
 
     Args:
         processor (`ProcessorMixin`):
-            The processor of the model.
-        max_length (`int`):
-            Truncate captions at this many tokens.
+            The processor of the model, which tokenizes and prepares images as for its evaluation.
         num_hard_negatives (`int`, *optional*, defaults to 0):
             How many hard negatives stand behind the long captions of a sample, for each of them. One whose tokens are
-            those of a long caption of its image becomes absent: its false detail may lie behind `max_length`.
+            those of a long caption of its image becomes absent: its false detail may have been truncated.
         are_cropped (`bool`, *optional*, defaults to `False`):
             Whether the images have the size that the image tower sees: nothing more is cut off.
     """
 
-    def __init__(
-        self, processor: ProcessorMixin, max_length: int, num_hard_negatives: int = 0, are_cropped: bool = False
-    ):
+    def __init__(self, processor: ProcessorMixin, num_hard_negatives: int = 0, are_cropped: bool = False):
         self.processor = processor
-        self.max_length = max_length
         self.num_hard_negatives = num_hard_negatives
         self.image_options = {"do_resize": False} if are_cropped else {}
         if are_cropped and hasattr(processor.image_processor, "do_center_crop"):
             self.image_options["do_center_crop"] = False
 
     def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and attention mask, (texts, length); the mask of an absent caption is all zero."""
-        tokens = self.processor.tokenizer(texts, padding=True, max_length=self.max_length, return_tensors="pt")
+        """Ids and attention mask (texts, length): ones where padding is read too, zero for an absent caption."""
+        tokens, truncated = tokenize_and_count(self.processor, texts, None)
+        if any(truncated) and not isinstance(self.processor.tokenizer, LotlipTokenizer):  # which says so by itself
+            warn_of_truncation(self.processor.tokenizer.model_max_length)
         is_present = torch.tensor([bool(text) for text in texts])
-        return tokens["input_ids"], tokens["attention_mask"] * is_present[:, None]
+        mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"]))
+        return tokens["input_ids"], mask * is_present[:, None]
 
     def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, list]]:
         """
@@ -239,8 +247,7 @@ class SampleCollator:
         a long caption the name of its sample and whether it is there, in `hard_negatives`.
         """
         if "image" in samples[0]:
-            images = [bound_aspect_ratio(sample["image"], self.processor.image_processor) for sample in samples]
-            batch = dict(self.processor.image_processor(images, return_tensors="pt", **self.image_options))
+            batch = prepare_images(self.processor, [sample["image"] for sample in samples], **self.image_options)
         else:
             batch = {"vision_output": torch.stack([sample["vision_output"] for sample in samples])}
         short_captions = [sample["short_caption"] for sample in samples]

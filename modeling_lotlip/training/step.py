@@ -157,7 +157,6 @@ def train_step(
             accelerator,
             tokens_per_chunk,
             count_image_tokens(unwrapped_model.model.config.vision_config, batch),
-            unwrapped_model.reads_padding,
         )
         embeds = groups.embed(model, accelerator.device, recompute=tokens_per_chunk is not None)
         loss = loss_function(*embeds, **unwrapped_model.scalars)

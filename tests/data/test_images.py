@@ -134,7 +134,7 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
     assert image_processor.sizes == [(1, 32), (640, 20), (30, 40)]
     for number, image in enumerate(images):  # in training too, where an image tower is trained and where it is cached
         sample = {"image": image, "short_caption": "", "long_captions": [], "name": ""}
-        collator = SampleCollator(SimpleNamespace(image_processor=image_processor), max_length=8)
+        collator = SampleCollator(SimpleNamespace(image_processor=image_processor))
         collator.tokenize = lambda texts: (None, None)
         collator([sample])
         assert image_processor.sizes == [[(1, 32), (640, 20), (30, 40)][number]]

@@ -64,7 +64,7 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     model = convert_model(LotlipModel(config), objective).train()
     model.vision_model.requires_grad_(vision == "trained")
     image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
-    collator = SampleCollator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer), max_length=126)
+    collator = SampleCollator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer))
     batches = BatchSampler(
         len(dataset),
         global_batch_size // accelerator.num_processes,

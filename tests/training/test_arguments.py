@@ -35,7 +35,6 @@ COMPARED_ON_RESUME = {
     "max_length": 50,
     "image_mean": [0.5, 0.4, 0.3],
     "image_std": [0.3, 0.2, 0.1],
-    "max_position_embeddings": 700,
     "no_corner_attention_mask": True,
     "num_corner_tokens": 3,
     "freeze_vision_model": True,

@@ -1,17 +1,28 @@
 """Dual encoders of transformers in the module that training wraps."""
 
 import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoModel, BertConfig, VisionTextDualEncoderConfig, ViTConfig
 
+from modeling_lotlip.embedding.batches import embed_corpus
+from modeling_lotlip.embedding.models import count_positions, load_model
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
+from modeling_lotlip.training.monitoring import read_metrics
 from modeling_lotlip.training.objectives import choose_objective
+from modeling_lotlip.training.positions import stretch_positions
 from modeling_lotlip.training.step import train_step
+from tests.conftest import assert_same_weights
+from tests.helpers.dual_encoders import FAMILIES, LONG, flatten
 
 
 TOWER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -38,7 +49,7 @@ def make_batch(model_type: str) -> dict[str, torch.Tensor]:
         batch = {"pixel_values": torch.randn(6, 4, 192), "pixel_attention_mask": torch.ones(6, 4, dtype=torch.long)}
         batch["spatial_shapes"] = torch.tensor([[2, 2]] * 6)
     for prefix, shape in (("short_", (6,)), ("", (6, 2))):
-        mask = torch.arange(12) < torch.randint(3, 13, (*shape, 1))
+        mask = torch.arange(12) < torch.randint(12 if "siglip" in model_type else 3, 13, (*shape, 1))
         batch[f"{prefix}input_ids"] = torch.randint(3, 39, (*shape, 12)) * mask
         batch[f"{prefix}attention_mask"] = mask.long()
     batch["attention_mask"][2, 1] = 0
@@ -55,8 +66,7 @@ def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(mod
         embeds = model(**batch)
         expected = model.model.get_image_features(**images).pooler_output
         torch.testing.assert_close(embeds.image_embeds, normalize(expected, dim=-1))
-        mask = {} if "siglip" in model_type else {"attention_mask": batch["short_attention_mask"]}
-        expected = model.model.get_text_features(batch["short_input_ids"], **mask).pooler_output
+        expected = model.model.get_text_features(batch["short_input_ids"], batch["short_attention_mask"]).pooler_output
         torch.testing.assert_close(embeds.text_embeds[:, 0], normalize(expected, dim=-1))
     assert not embeds.text_embeds[2, 2].any() and embeds.text_embeds[:, 1].any(dim=1).all(), "one is absent"
 
@@ -77,6 +87,104 @@ def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(mod
         torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-3, atol=1e-6)
 
 
+def plain_text_embeds(folder: Path, padding: bool | str) -> torch.Tensor:
+    """Normalised embeddings of the long captions by transformers alone, in a process that has no other package."""
+    script = """
+import json, sys, torch
+from transformers import AutoModel, AutoProcessor
+folder, padding, output = sys.argv[1:]
+texts = json.load(sys.stdin)
+model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+inputs = processor(text=texts, padding=json.loads(padding), truncation=True, return_tensors="pt")
+with torch.inference_mode():
+    torch.save(model.eval().get_text_features(**inputs).pooler_output, output)
+assert "modeling_lotlip" not in sys.modules
+"""
+    texts, output = flatten(LONG)[0], folder / "embeds.pt"
+    command = [sys.executable, "-I", "-c", script, str(folder), json.dumps(padding), str(output)]
+    done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return normalize(torch.load(output), dim=-1)
+
+
+@pytest.mark.parametrize("family, padding", [("clip", True), ("siglip2", "max_length")])
+def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_folders, noise_dir, family, padding):
+    """Resumed bit by bit; the gradient cache and cached image features give the same; loaded without this package."""
+    options = {"config_name": None, "model_name_or_path": family_folders(family), "max_length": 100}
+    options |= {"dataset_name": noise_dir, "train_split": "train", "eval_split": "train", "max_train_steps": 4}
+    options["per_device_train_batch_size"] = 3
+    whole = train("whole", **options, checkpointing_steps=2)
+    assert_same_weights(train("resumed", **options, resume_from_checkpoint=whole / "checkpoint-2"), whole)
+
+    def embed(folder: Path) -> torch.Tensor:
+        return embed_corpus(*load_model(str(folder)), flatten(LONG)[0])
+
+    embeds = embed(whole)
+    before, after = (load_file(folder / "model.safetensors") for folder in (family_folders(family), whole))
+    table = "text_model.embeddings.position_embedding.weight"
+    assert len(after[table]) == 100 and (after[table][:20] != before[table][:20]).any(), "the first are trained too"
+    frozen = [name for name in before if name.startswith("vision_model.")]
+    assert frozen and all(torch.equal(before[name], after[name]) for name in frozen)
+    assert (embeds - embed(family_folders(family))).abs().max() > 0.1
+
+    torch.testing.assert_close(plain_text_embeds(whole, padding), embeds, rtol=0, atol=1e-5)
+    card = (whole / "README.md").read_text()
+    assert "from transformers import AutoModel" in card and "modeling_lotlip" not in card and "(`*.py`)" not in card
+    measured = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
+    assert {name for row in measured for name in row if name.startswith("loss_")} == {"loss_short", "loss_long"}
+    if family == "clip":
+        options |= {"cache_image_features": True, "image_features_dir": tmp_path / "features"}
+    torch.testing.assert_close(embed(train("cached", **options, grad_cache_tokens=300)), embeds, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "family, options, message",
+    [
+        ("align", {}, "--model_name_or_path .*` cannot be trained: a `AlignModel` has no `logit_scale`"),
+        ("clip", {"num_corner_tokens": 2}, "--num_corner_tokens 2`, but the CLIPModel has 0: leave it out"),
+        (
+            "clip",
+            {"no_corner_attention_mask": True},
+            "--no_corner_attention_mask` is .*this one has none: leave it out",
+        ),
+        ("clip", {"objective": "filip"}, "--objective filip` compares all tokens .* a CLIPModel cannot: leave it out"),
+        ("clip", {"objective": "siglip"}, "--objective siglip` is for a model with a `logit_bias`: choose one of"),
+        ("siglip", {"objective": "long_clip"}, "--objective long_clip` is for a model without a `logit_bias`"),
+        ("siglip2", {"no_freeze_vision_model": True}, "cannot be cropped at random.*--min_crop_scale 1"),
+        ("clip", {"max_length": 2}, "--max_length 2` leaves no room"),
+    ],
+)
+def test_what_a_model_cannot_do_is_one_line(train, family_folders, noise_dir, family, options, message):
+    data = {"dataset_name": noise_dir, "train_split": "train", "eval_split": "train"}
+    with pytest.raises(ValueError, match=message):
+        train("run", config_name=None, model_name_or_path=family_folders(family), **data, **options)
+
+
+@pytest.mark.parametrize("family", ["clip", "vit_bert", "altclip", "lotlip", "siglip"])
+def test_stretched_positions_keep_the_first_and_the_last(tmp_path, family):
+    model, processor = FAMILIES[family].build(tmp_path)
+    model.eval()
+    (name,) = [name for name in model.text_model.state_dict() if "embeddings.position_embedding" in name]
+    old = model.text_model.state_dict()[name].clone()
+    num_more = 248 - count_positions(model)
+    ids = torch.randint(5, 15, (3, 16))
+    before = model.get_text_features(ids).pooler_output
+    stretch_positions(model, 248)
+    new = model.text_model.state_dict()[name]
+    assert len(new) == len(old) + num_more == model.config.get_text_config().max_position_embeddings
+    torch.testing.assert_close(new[[*range(20), -1]], old[[*range(20), -1]], rtol=0, atol=0)
+    step = (len(old) - 21) / (len(new) - 21)
+    torch.testing.assert_close(new[21], (1 - step) * old[20] + step * old[21])
+    if family != "siglip":
+        torch.testing.assert_close(model.get_text_features(ids).pooler_output, before, rtol=0, atol=0)
+    model.save_pretrained(tmp_path)
+    ids = torch.randint(5, 15, (1, 248))
+    after = AutoModel.from_pretrained(tmp_path).get_text_features(ids).pooler_output
+    torch.testing.assert_close(after, model.get_text_features(ids).pooler_output)
+    with pytest.raises(ValueError, match="`max_length=248` needs no more than the 248 positions there are"):
+        stretch_positions(model, 248)
+
+
 def test_a_model_without_the_parts_is_refused():
-    with pytest.raises(ValueError, match="`BertModel` cannot be trained: it has no `get_text_features`"):
+    with pytest.raises(ValueError, match="a `BertModel` has no `get_text_features`"):
         ContrastiveModel(AutoModel.from_config(BertConfig(**TEXT)))

@@ -108,14 +108,6 @@ def test_weights_are_trained_in_float32_whatever_they_are_stored_in(train, tmp_p
     assert (tuned["text_projection.weight"] != stored.float()).float().mean() > 0.99
 
 
-def test_what_is_no_whole_model_is_not_trained_further(train, tmp_path, family_folders):
-    folder = train("run", max_train_steps=1)
-    LotlipModel.from_pretrained(folder).text_model.save_pretrained(tmp_path / "text")
-    for name, kind in ((tmp_path / "text", "lotlip_text_model"), (family_folders("clip"), "clip")):
-        with pytest.raises(ValueError, match=f"is a model of type '{kind}', not a whole LoTLIP"):
-            train("other", config_name=None, model_name_or_path=name)
-
-
 def test_a_dinov2_sees_the_pixels_of_its_own_image_processor(build, tmp_path):
     Dinov2Model(Dinov2Config(image_size=28, patch_size=14, **SMALL)).save_pretrained(tmp_path / "dino")
     theirs = BitImageProcessor(

@@ -286,12 +286,14 @@ def test_hard_negatives_that_are_read_as_a_true_caption_are_left_out_and_counted
         {"vision_output": torch.ones(2), "short_caption": "", "long_captions": captions, "name": name}
         for name, captions in zip("abc", samples)
     ]
-    batch, report = SampleCollator(processor, 8, num_hard_negatives=2)(samples)
+    processor.tokenizer.model_max_length = 8
+    batch, report = SampleCollator(processor, num_hard_negatives=2)(samples)
     present = batch["attention_mask"].any(dim=-1).int().tolist()
     assert present == [[1, 1, 1, 0, 0, 0], [1, 0, 1, 0, 0, 0], [0] * 6]
     here = [("a", True), ("a", False), ("a", False), ("a", False), ("b", True), ("b", False)]
     assert report["hard_negatives"] == here
-    batch, report = SampleCollator(processor, 3, num_hard_negatives=2)(samples)  # [CLS] a [SEP]
+    processor.tokenizer.model_max_length = 3  # [CLS] a [SEP]
+    batch, report = SampleCollator(processor, num_hard_negatives=2)(samples)
     assert (
         report["hard_negatives"] == [(name, False) for name, _ in here] and batch["attention_mask"][:, 2:].sum() == 0
     )
@@ -319,7 +321,7 @@ def test_a_crop_is_all_that_the_tower_sees(tokenizer):
     processor = LotlipProcessor(image_processor, LotlipTokenizer.from_pretrained(tokenizer))
     crop = RandomResizedCrop(find_image_size(image_processor), (0.9, 1.0), (1.0, 1.0))
     samples = CaptionedImages(rows, RowReader(rows.column_names, CaptionArguments()), ObjectiveArguments(), 0, crop)
-    batch, _ = SampleCollator(processor, 8, are_cropped=True)([samples[epoch, 0, epoch == 9] for epoch in range(10)])
+    batch, _ = SampleCollator(processor, are_cropped=True)([samples[epoch, 0, epoch == 9] for epoch in range(10)])
     seen = batch["pixel_values"].amax(dim=(1, 2, 3)) - batch["pixel_values"].amin(dim=(1, 2, 3))
     assert batch["pixel_values"].shape == (10, 3, 32, 32) and seen[9] == 0
     assert seen[:9].min() > 0.9  # the root of 0.9, less half a pixel at either side
