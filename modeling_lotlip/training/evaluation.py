@@ -17,6 +17,7 @@ from ..embedding.token_wise import is_token_wise
 from ..evaluation.classification import classify, embed_classes, read_class_names
 from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
 from .arguments import TrainArguments
+from .objectives import OBJECTIVES
 
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,11 @@ def load_evaluation_data(args: TrainArguments) -> EvaluationData:
     if is_named and args.label_column not in columns:
         raise ValueError(
             f"`--label_column {args.label_column}` is no column of the evaluation data, which has {columns}: name one."
+        )
+    if is_named and OBJECTIVES[args.objective].model_class == "LotlipTokenWiseModel":
+        raise ValueError(
+            f"`--objective {args.objective}` trains no single embedding of a class: leave out `--label_column`, "
+            "`--class_names` and `--class_names_file`."
         )
     if is_named and class_names is None:
         raise ValueError(

@@ -264,7 +264,7 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
     if is_token_wise(model) and model_class is not type(model):
         raise ValueError("A model with late interaction is trained with `--objective filip` alone.")
     if isinstance(model, model_class) or not isinstance(model, LotlipModel):
-        if objective.loss == "token_wise" and not is_token_wise(model):
+        if model_class.__name__ == "LotlipTokenWiseModel" and not is_token_wise(model):
             raise ValueError(
                 f"`--objective filip` compares all tokens of texts and images, which a {type(model).__name__} cannot: "
                 "leave it out, or train a LoTLIP."

@@ -184,7 +184,7 @@ def test_every_result_can_choose_the_best_model():
         ({"caption_column": "titel"}, ValueError, "`--caption_column titel` is no column of .*'long_captions'"),
         ({"max_train_samples": 7}, ValueError, "7 images, too few for one batch of 8"),
         ({"eval_split": "validation"}, ValueError, "no split 'validation' but 'train', 'test'"),
-        ({"max_length": 1000}, ValueError, "--max_length 1000"),
+        ({"objective": "filip", "class_names": "boat"}, ValueError, "--objective filip` trains no single embedding"),
         ({"cache_image_features": True, "no_freeze_vision_model": True}, ValueError, "for a frozen image tower"),
         ({"overwrite_output_dir": None}, ValueError, "of an earlier run. Resume it"),
         ({"max_length": 2}, ValueError, "leaves no room for a text"),
