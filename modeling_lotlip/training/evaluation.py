@@ -58,6 +58,12 @@ def load_evaluation_data(args: TrainArguments) -> EvaluationData:
     Raises:
         `ValueError`: if a column that is named is not there, or `--metric_for_best_model` cannot be measured.
     """
+    is_named = args.label_column != TrainArguments.label_column or args.class_names or args.class_names_file
+    if is_named and OBJECTIVES[args.objective].model_class == "LotlipTokenWiseModel":
+        raise ValueError(
+            f"`--objective {args.objective}` trains no single embedding of a class: leave out `--label_column`, "
+            "`--class_names` and `--class_names_file`."
+        )
     args = with_eval_files(args)
     dataset = load_split(args, args.eval_split, args.max_eval_samples)
     columns = get_columns(dataset)
@@ -74,15 +80,9 @@ def load_evaluation_data(args: TrainArguments) -> EvaluationData:
             f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the evaluation data has no "
             f"{'class labels' if kind == 'zero' else f'{kind} captions'}."
         )
-    is_named = args.label_column != TrainArguments.label_column or args.class_names or args.class_names_file
     if is_named and args.label_column not in columns:
         raise ValueError(
             f"`--label_column {args.label_column}` is no column of the evaluation data, which has {columns}: name one."
-        )
-    if is_named and OBJECTIVES[args.objective].model_class == "LotlipTokenWiseModel":
-        raise ValueError(
-            f"`--objective {args.objective}` trains no single embedding of a class: leave out `--label_column`, "
-            "`--class_names` and `--class_names_file`."
         )
     if is_named and class_names is None:
         raise ValueError(

@@ -167,7 +167,7 @@ class OlderAlignProcessor:
     class valid_processor_kwargs:
         _defaults = {"text_kwargs": {"padding": "max_length", "max_length": 64}}
 
-    tokenizer = type("Tokenizer", (), {"model_max_length": 512})
+    tokenizer = type("Tokenizer", (), {"model_max_length": 512, "init_kwargs": {}})
 
 
 def test_limits_where_older_versions_have_them():
