@@ -126,7 +126,7 @@ BUDGETS = {
     "modeling_lotlip/training modeling_lotlip/losses": 4_400,
     "modeling_lotlip/embedding modeling_lotlip/search modeling_lotlip/serving": 6_160,
     "modeling_lotlip/captioning": 1_700,
-    "modeling_lotlip/evaluation modeling_lotlip/metrics": 2_500,
+    "modeling_lotlip/evaluation modeling_lotlip/metrics": 2_200,
     "modeling_lotlip/data": 2_603,
     "modeling_lotlip/modular_lotlip.py": 850,
     "examples": 3_210,

@@ -63,15 +63,8 @@ class ClassificationBenchmarkArguments(Arguments):
 
 def check_benchmark(data: SourceArguments, split: EvaluationSplitArguments, is_whole: bool = True) -> None:
     """
-    Refuses arguments of data sets beside `--benchmark` that do not go with it.
-
-    Args:
-        data (`SourceArguments`):
-            Names the folder of the benchmark, and nothing else.
-        split (`EvaluationSplitArguments`):
-            Names nothing.
-        is_whole (`bool`, *optional*, defaults to `True`):
-            Whether `--max_eval_samples` is refused too.
+    Refuses arguments of data sets beside `--benchmark`, which needs `--data_dir` alone; `--max_eval_samples` too where
+    it `is_whole`.
 
     Raises:
         `ValueError`: if there are any, or the folder of the benchmark is not named.

@@ -139,18 +139,14 @@ def evaluate_zero_shot(
     others get empty ones.
 
     Args:
-        model (`PreTrainedModel`):
-            A dual encoder with `get_text_features` and `get_image_features`.
-        processor (`ProcessorMixin`):
-            Its processor.
+        model (`PreTrainedModel`), processor (`ProcessorMixin`):
+            A dual encoder with `get_text_features` and `get_image_features`, and its processor.
         dataset (`Dataset` or `IterableDataset`):
-            The images and labels.
+            The images and labels, in the columns `image_column` and `label_column`.
         class_names (`list[str]`):
             The names of the classes.
         templates (`list[str]`):
             Prompts with `{}` for the class name.
-        image_column, label_column (`str`, *optional*, defaults to `"image"` and `"label"`):
-            The columns of the data set.
         batch_size (`int`, *optional*, defaults to 64):
             Images or prompts in a batch, for each process.
         max_length (`int`, *optional*):

@@ -24,25 +24,11 @@ from .relevance import denormalize, heat_map, patch_relevance, sub_caption_direc
 
 class Explanation(NamedTuple):
     """
-    What one model does with a text and an image.
-
-    Args:
-        name (`str`):
-            The model.
-        tokens (`list[str]`):
-            The tokens of the text.
-        numbers (`list[int | None]`):
-            The sub-caption that each token belongs to, None for special tokens around the text.
-        over_text (`list[float]`):
-            How much each token contributes to the similarity, or without an image to the length of the embedding.
-        sub_captions (`list[str]`):
-            The sub-captions.
-        image (`Image.Image`, *optional*):
-            The part of the image that the model sees.
-        similarities (`list[float]`, *optional*):
-            The cosine similarity of the image with the whole text, then what each sub-caption adds to it.
-        over_image (`torch.Tensor` of shape `(1 + read_sub_captions, rows, columns)`, *optional*):
-            The relevance of each patch for these.
+    What one model does with a text and perhaps an image, of which it sees `image`. By token: its sub-caption
+    (`numbers`, None for special tokens around the text) and how much it contributes to the similarity, or without an
+    image to the length of the embedding (`over_text`). The cosine similarity of the image with the whole text, then
+    what each sub-caption adds to it (`similarities`), and the relevance of each patch for these, of shape
+    `(1 + read_sub_captions, rows, columns)` (`over_image`).
     """
 
     name: str
@@ -79,15 +65,8 @@ def explain(
     splitter: str = "paper",
 ) -> Explanation:
     """
-    Explains what a dual encoder does with a text and an image, by the methods of `evaluation/relevance.py`.
-
-    Args:
-        name (`str`):
-            What to call the model.
-        text (`str`):
-            A text of at least one sub-caption.
-        image (`Image.Image`, *optional*):
-            An image. Without one the text alone is explained.
+    Explains what a dual encoder, called `name`, does with a text of at least one sub-caption, and with an image if
+    there is one, by the methods of `evaluation/relevance.py`.
 
     Raises:
         `ValueError`: if the text is empty, or the towers of the model cannot be explained.

@@ -120,6 +120,3 @@ def make_task(name: str, category: str) -> type[ImageTextRetrieval]:
 
 
 TASKS = {task.metadata.name: task for task in (make_task(name, way) for name in BENCHMARKS for way in ("t2i", "i2t"))}
-
-
-__all__ = ["TASKS", "ImageTextRetrieval"]

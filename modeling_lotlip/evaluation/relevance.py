@@ -39,8 +39,8 @@ def token_relevance(
         inputs (`dict[str, torch.Tensor]`):
             What its tokenizer returns, `input_ids` (batch_size, length) among it.
         image_embeds (`torch.Tensor` of shape `(batch_size, dim)`, *optional*):
-            The normalised image embeddings to whose similarity with the texts tokens contribute. Without them it
-            is the length of the text embedding before it is normalised: what it depends on, whatever the image.
+            The normalised image embeddings to whose similarity with the texts tokens contribute. Without them it is
+            the length of the text embedding before it is normalised.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, length)`: negative where a token takes away. For a model that is linear

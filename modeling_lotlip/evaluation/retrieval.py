@@ -1,11 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Image-text retrieval of a dual encoder: recall in both directions, for short and for long captions.
-
-A data set is embedded ([`embed_dataset`]), and each text ranks all images, each image all texts
-([`measure_retrieval`]); [`evaluate_retrieval`] does both.
-"""
+"""Image-text retrieval of a dual encoder: recall in both directions, for short and for long captions."""
 
 import logging
 from collections import defaultdict
@@ -77,10 +72,8 @@ def embed_dataset(
     others an empty one.
 
     Args:
-        model (`PreTrainedModel`):
-            A dual encoder with `get_text_features` and `get_image_features`.
-        processor (`ProcessorMixin`):
-            Its processor.
+        model (`PreTrainedModel`), processor (`ProcessorMixin`):
+            A dual encoder with `get_text_features` and `get_image_features`, and its processor.
         dataset (`Dataset` or `IterableDataset`):
             The images and captions.
         reader (`RowReader`):
@@ -94,8 +87,7 @@ def embed_dataset(
         is_alone (`bool`, *optional*, defaults to `False`):
             Whether this process embeds all, and the others do not call this.
         known_images (`dict`, *optional*):
-            For a model whose image tower does not change from call to call: an empty one keeps what the first call
-            embeds of images, and later calls embed captions alone.
+            For a model whose image tower does not change: what the first call embeds of images, kept for later ones.
 
     Raises:
         `ValueError`: if no image can be read.
@@ -198,17 +190,7 @@ def evaluate_retrieval(
     Embeds a data set and measures its retrieval: see [`embed_dataset`] and [`measure_retrieval`], whose arguments
     these are. Every process embeds its share; the main one computes the metric, where the model is, and the others get
     an empty result.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.data.scenes import load_scenes
-    >>> from modeling_lotlip.embedding.models import load_model
-    >>> from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
-
-    >>> model, processor = load_model("weiwu-ww/LoTLIP-ViT-B-16-100M")  # doctest: +SKIP
-    >>> evaluate_retrieval(model, processor, load_scenes(20))["long_t2i_recall@1"]  # doctest: +SKIP
-    ```"""
+    """
     state = PartialState()
     with state.main_process_first():  # which reads new caption files
         reader = RowReader(get_columns(dataset), captions or CaptionArguments(), caption_files, image_column)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..embedding.batches import TEXTS_PER_CHUNK, embed_corpus, embed_texts, tokenize_and_count
 from ..embedding.families import get_padding, in_trained_case
 from ..files import format_markdown
-from ..metrics import metrics_of_ranks, retrieval_ranks
+from ..metrics import retrieval_metrics
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .retrieval import EmbeddedDataset
 from .text_changes import list_changes
@@ -75,7 +75,7 @@ def embed_first_tokens(
 
 def compute_recalls(image_embeds: torch.Tensor, text_embeds: torch.Tensor) -> dict[str, float]:
     """Recall at 1 in both directions, in per cent, where text and image of the same place belong together."""
-    results = metrics_of_ranks(*retrieval_ranks(image_embeds, text_embeds, torch.arange(len(text_embeds))))
+    results = retrieval_metrics(image_embeds, text_embeds, ks=[1])
     return {name: results[name] for name in ("i2t_recall@1", "t2i_recall@1")}
 
 

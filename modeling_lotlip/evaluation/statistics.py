@@ -9,7 +9,6 @@ BERT uncased.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -35,12 +34,6 @@ class TextLengths:
     num_images: int = 0
     sub_captions: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-
-    def add(self, texts: list[str], tokenizer: PreTrainedTokenizerBase, split: Callable[[str], list[str]]) -> None:
-        """Measures texts, which `split` splits into sub-captions."""
-        if texts:
-            self.sub_captions.extend(len(split(text)) for text in texts)
-            self.tokens.extend(count_tokens(tokenizer, texts))
 
 
 def load_tokenizer(tokenizer_path: str) -> PreTrainedTokenizerBase:
@@ -87,9 +80,11 @@ def measure_texts(
     lengths = {"long": TextLengths(), "short": TextLengths()}
     for rows in batched(dataset.select_columns(reader.text_columns), ROWS_PER_BATCH):
         for kind, read in {"long": reader.long_captions, "short": reader.short_captions}.items():
-            texts = [read(row) for row in rows]
-            lengths[kind].num_images += sum(map(bool, texts))
-            lengths[kind].add(list(chain.from_iterable(texts)), tokenizer, reader.sub_captions)
+            of_rows = [read(row) for row in rows]
+            texts = list(chain.from_iterable(of_rows))
+            lengths[kind].num_images += sum(map(bool, of_rows))
+            lengths[kind].sub_captions += [len(reader.sub_captions(text)) for text in texts]
+            lengths[kind].tokens += count_tokens(tokenizer, texts) if texts else []
     lengths = {kind: measured for kind, measured in lengths.items() if measured.tokens}
     if not lengths:
         raise ValueError("No image has a caption: there is nothing to measure.")
@@ -103,16 +98,7 @@ def summarize(lengths: TextLengths) -> dict:
     Returns:
         `dict`: `num_images`, `num_texts`, `sub_captions_per_text`, `tokens_per_text`, `max_tokens`, and under
         `share_beyond` the share of texts, between 0 and 1, that have more tokens than each limit.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.evaluation.statistics import TextLengths, summarize
-
-    >>> statistics = summarize(TextLengths(num_images=2, sub_captions=[1, 4], tokens=[20, 130]))
-    >>> statistics["tokens_per_text"], statistics["share_beyond"]
-    (75.0, {'77': 0.5, '128': 0.5, '192': 0.0, '256': 0.0})
-    ```"""
+    """
     num_texts = len(lengths.tokens)
     return {
         "num_images": lengths.num_images,

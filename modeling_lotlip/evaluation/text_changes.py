@@ -68,11 +68,6 @@ def drop_another(sub_captions: list[str], generator: random.Random) -> list[str]
     return sub_captions[:place] + sub_captions[place + 1 :]
 
 
-def drop_last(sub_captions: list[str], generator: random.Random) -> list[str] | None:
-    """All sentences but the last one."""
-    return sub_captions[:-1] or None
-
-
 def negate(sub_captions: list[str], generator: random.Random) -> list[str] | None:
     """
     One statement, drawn of those that can be, turned into its negation by a rule of `NEGATIONS`. What is negated
@@ -156,7 +151,6 @@ def list_changes(texts: list[list[str]]) -> dict[str, Change]:
         "sentences permuted": permute,
         "first sentence dropped": drop_first,
         "another sentence dropped": drop_another,
-        "last sentence dropped": drop_last,
         "one statement negated": negate,
         **list_details(sorted(words & set(COLOURS)), sentences),
     }

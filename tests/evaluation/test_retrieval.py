@@ -14,7 +14,6 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.evaluation.classification import evaluate_zero_shot
 from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, join_shares
 from modeling_lotlip.modeling_variants_lotlip import token_similarities
 from tests.conftest import ROOT, WORDS, as_token_wise, launch, tiny_config
@@ -52,7 +51,7 @@ def test_retrieval_equals_calling_the_model_by_hand(model_dir, evaluation_dir, t
         assert results[f"{kind}_num_captions"] == len(texts)
 
 
-def test_streamed_data_and_other_dual_encoders(model_dir, tmp_path):
+def test_streamed_data(model_dir, tmp_path):
     # an image folder with metadata, read as a stream and as a whole, give the same
     folder = tmp_path / "pictures" / "test"
     folder.mkdir(parents=True)
@@ -64,28 +63,6 @@ def test_streamed_data_and_other_dual_encoders(model_dir, tmp_path):
     whole = run_command("evaluate", output_file, "--model", model_dir, *arguments)
     streamed = run_command("evaluate", output_file, "--model", model_dir, *arguments, "--streaming")
     assert whole == streamed and whole["short_num_images"] == 4
-
-    from transformers import (
-        BertTokenizer,
-        CLIPConfig,
-        CLIPImageProcessor,
-        CLIPModel,
-        VisionTextDualEncoderProcessor,
-    )
-
-    tower = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    vocab = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
-    config = CLIPConfig(
-        text_config={**tower, "vocab_size": len(vocab), "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0},
-        vision_config={**tower, "image_size": 32, "patch_size": 8},
-        projection_dim=16,
-    )
-    CLIPModel(config).save_pretrained(tmp_path / "clip")
-    tokenizer = BertTokenizer(vocab=vocab, model_max_length=77, model_input_names=["input_ids", "attention_mask"])
-    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    VisionTextDualEncoderProcessor(CLIPImageProcessor(**size), tokenizer).save_pretrained(tmp_path / "clip")
-    results = run_command("evaluate", tmp_path / "results.json", "--model_name_or_path", tmp_path / "clip", *arguments)
-    assert results["short_t2i_recall@5"] == 100 and results["short_num_images"] == 4
 
 
 def test_distinct_short_captions_and_images_without_captions(model_dir, caplog):
@@ -146,10 +123,9 @@ def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir):
     assert recalls[:2] != recalls[2:] and max(recalls) > 0
 
 
-@pytest.mark.parametrize("num_captions", [3, 90])
-def test_a_call_of_the_model_has_a_bounded_number_of_tokens(num_captions, model_dir):
+def test_a_call_of_the_model_has_a_bounded_number_of_tokens(model_dir):
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    sizes = []
+    sizes, num_captions = [], 12
     model.text_model.register_forward_pre_hook(
         lambda module, args, kwargs: sizes.append((args or [kwargs["input_ids"]])[0].numel()), with_kwargs=True
     )
@@ -165,29 +141,12 @@ def test_the_embeddings_of_several_processes_are_gathered_to_one(model_dir, eval
     done = launch(2, script, str(model_dir), str(evaluation_dir), str(tmp_path))
     assert done.returncode == 0, done.stderr
     main, other = [json.loads((tmp_path / f"{process}.json").read_text()) for process in (0, 1)]
-    assert (main["num_processes"], main["num_images"], other["num_images"]) == (2, 10, 0)
-    assert other["results"] == other["zero_shot"] == {}
+    assert main["num_processes"] == 2 and other["results"] == {}
 
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    dataset, names = Dataset.load_from_disk(evaluation_dir), ["red", "a car", "the sea", "sand"]
+    dataset = Dataset.load_from_disk(evaluation_dir)
     assert main["results"] == pytest.approx(evaluate_retrieval(model, processor, dataset), abs=1e-6)
-    assert main["zero_shot"] == evaluate_zero_shot(model, processor, dataset, names, ["a {}"])
     assert 0 < main["results"]["short_t2i_recall@1"] < 100
-
-
-def test_an_unreadable_image_is_left_out_with_its_captions(model_dir, evaluation_dir, caplog):
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    dataset = Dataset.load_from_disk(evaluation_dir).cast_column("image", Image(decode=False))
-    rows = list(dataset)
-    rows[4]["image"] = {"bytes": b"no image", "path": "torn.png"}
-    damaged = Dataset.from_list(rows, features=dataset.features)
-    results = evaluate_retrieval(model, processor, damaged, batch_size=3)
-    assert results.pop("num_unreadable_images") == 1 and "torn.png" in caplog.text
-    others = dataset.select([index for index in range(10) if index != 4])
-    assert results == evaluate_retrieval(model, processor, others, batch_size=3)
-    unreadable = Dataset.from_list(rows[4:5], features=dataset.features)
-    with pytest.raises(ValueError, match="No image of the evaluation data can be read"):
-        evaluate_retrieval(model, processor, unreadable)
 
 
 def test_the_order_is_that_of_the_rows(model_dir, evaluation_dir):
@@ -218,8 +177,7 @@ def test_shares_of_processes_are_joined_in_order():
     assert joined.captions["long"].images.tolist() == [2] and joined.captions["long"].embeds.tolist() == [[2.5]]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("image_projection", [None, 32, 24])
+@pytest.mark.parametrize("image_projection, dtype", [(None, "float32"), (24, "float32"), (24, "bfloat16")])
 def test_embeddings_with_and_without_an_image_projection(image_projection, dtype, model_dir, evaluation_dir, tmp_path):
     config = tiny_config()
     config.vision_config.projection_dim = image_projection

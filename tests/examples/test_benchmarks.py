@@ -9,8 +9,7 @@ import pytest
 import torch
 from scaffold import measure, report
 
-import lotlip
-from examples.benchmarks import embed, gpu, rank, startup, train_step
+from examples.benchmarks import embed, gpu, rank, startup
 
 
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
@@ -63,12 +62,6 @@ def test_train_step(run):
     assert list(table["rows"]) == names and table["peak_memory"] > 1e8
 
 
-def test_captions_of_a_training_step_have_the_lengths_asked_for():
-    batch = train_step.draw_batch(train_step.StepArguments(device="cpu", images=11, lengths="mean_46"))
-    assert sorted(batch["attention_mask"].sum(dim=-1).flatten().tolist()) == train_step.LENGTHS["mean_46"][1]
-    assert ((batch["input_ids"] != 0) == (batch["attention_mask"] != 0)).all()
-
-
 def test_rank(run):
     (table,) = run("rank", "--images", 300, "--width", 16)
     assert list(table["rows"]) == ["product alone", "product in blocks", "ranks", "sorting"]
@@ -107,12 +100,6 @@ def test_what_lotlip_answers_at_once(monkeypatch):
         startup.answer(status + 1, *command)
 
 
-def test_the_search_whose_start_up_is_measured_finds_images(tmp_path, capsys):
-    _, _, *command = startup.make_collection(tmp_path, startup.StartupArguments(device="cpu", layers=1, images=3))
-    assert lotlip.main(command) == 0
-    assert ".png" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "values", "message"),
     [
@@ -135,12 +122,3 @@ def test_gpu_runs_every_benchmark_and_names_those_that_fail(monkeypatch, tmp_pat
     with pytest.raises(SystemExit, match="Not measured: precisions, attention"):
         gpu.main()
     assert capfd.readouterr().out.count("'--device', 'cpu'") == 4
-
-
-def test_gpu_writes_what_a_benchmark_measured(monkeypatch, tmp_path):
-    options = ["--device", "cpu", "--repeats", "1", "--only", "ranks", "--rows", "64"]
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--output_dir", str(tmp_path), *options])
-    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))
-    gpu.main()
-    (table,) = json.loads((tmp_path / "ranks.json").read_text())["tables"]
-    assert list(table["rows"]) == ["product in blocks", "ranks"]
