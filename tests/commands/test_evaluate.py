@@ -31,21 +31,9 @@ def test_a_model_or_a_device_that_cannot_be_used(model_dir, tmp_path, capsys):
         assert re.search(message, read_error(capsys, "evaluate", "--max_eval_samples", 2, *arguments)), message
 
 
-def test_captions_that_are_not_there(model_dir, tmp_path, capsys):
-    options = ("--model", model_dir, "--caption_column", "x", "--long_captions_column", "y", "--device", "cpu")
-    for command, more in (("evaluate", ()), ("embed", ("--output_dir", tmp_path / "out"))):
-        message = read_error(capsys, command, "--max_eval_samples", 2, *options, *more)
-        assert "Neither `--caption_column x` nor `--long_captions_column y` is a column" in message
-        for column in ("caption_column", "long_captions_column"):
-            options_of_one = ("--model", model_dir, f"--{column}", "x", "--device", "cpu", "--max_eval_samples", 2)
-            assert f"`--{column} x` is no column of the data set" in read_error(
-                capsys, command, *options_of_one, *more
-            )
-
-
-@pytest.mark.parametrize("option", ["--file_key_column", "--file_caption_columns"])
-def test_columns_of_caption_files_that_are_not_named(option, capsys):
-    assert f"{option} has no effect without --caption_files: add it" in read_error(capsys, "evaluate", option, "a")
+def test_columns_of_caption_files_that_are_not_named(capsys):
+    error = read_error(capsys, "evaluate", "--file_key_column", "a")
+    assert "--file_key_column has no effect without --caption_files: add it" in error
 
 
 def test_arguments_of_what_is_not_embedded(tmp_path, capsys):
