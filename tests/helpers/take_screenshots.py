@@ -19,9 +19,9 @@ def photograph_page(browser: object, args: argparse.Namespace, folder: Path) -> 
     with serve(folder / "output.txt", *served) as (address, _):
         page = browser.new_page(viewport={"width": args.width, "height": 900}, color_scheme=args.color_scheme)
         page.goto(address)
-        page.wait_for_selector("#status >> text=/[0-9] pictures in/", timeout=600_000)
+        page.wait_for_selector("#status >> text=/[0-9] images in/", timeout=600_000)
         page.reload()  # without what was new
-        page.wait_for_selector("#status >> text=/[0-9] pictures in/")
+        page.wait_for_selector("#status >> text=/[0-9] images in/")
         page.fill("#description textarea", args.query)
         page.click("#search")
         page.locator("#results .card").first.wait_for(state="attached")
