@@ -31,19 +31,7 @@ MAX_CHARACTERS = 100_000  # of a text; models read a few thousand at most
 
 
 class RequestError(Exception):
-    """
-    What is wrong with a request.
-
-    Args:
-        message (`str`):
-            In words for the client.
-        param (`str`, *optional*):
-            The field that it is about.
-        status (`int`, *optional*, defaults to 400):
-            The status of HTTP.
-        code (`str`, *optional*):
-            OpenAI's name of the error.
-    """
+    """What is wrong with a request, by OpenAI's API: the field (`param`), the status of HTTP and the error's `code`."""
 
     def __init__(self, message: str, param: str | None = None, status: int = 400, code: str | None = None):
         super().__init__(message)
@@ -53,15 +41,8 @@ class RequestError(Exception):
 
 class Embedded(NamedTuple):
     """
-    The answer to a request.
-
-    Args:
-        embeds (`torch.Tensor` of shape `(entries, dim)`):
-            Normalised, in float32.
-        num_tokens (`int`):
-            How many the model read of the texts.
-        num_truncated (`int`):
-            How many of the texts were longer.
+    The answer to a request: normalised embeddings (entries, dim) in float32, how many tokens the model read of the
+    texts, and how many texts were longer than its limit.
     """
 
     embeds: torch.Tensor
@@ -99,21 +80,32 @@ class Embedder:
         dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
         # that of an embedding first, and others that the model was trained for
         self.dims = [dim, *(other for other in getattr(model.config, "matryoshka_dims", None) or () if other < dim)]
-        self.queue = asyncio.Queue()
+        self.queue, self.num_waiting = asyncio.Queue(), 0
         self.readers = ThreadPoolExecutor(max_workers=os.cpu_count())  # no more images are decoded at once
         self.tokenizer_thread = ThreadPoolExecutor(max_workers=1)  # a fast tokenizer serves one thread at a time
         self.model_thread = ThreadPoolExecutor(max_workers=1)
 
     async def embed(self, entries: list[str]) -> Embedded:
         """
-        Embeds texts and images. What is cancelled while it waits is not computed.
+        Embeds texts and images.
 
         Raises:
-            `RequestError`: if an entry is no text and no image that can be read, or the model fails at one.
+            `RequestError`: if an entry is no text and no image that can be read, the model fails at one, or too many
+                are waiting.
         """
+        if self.num_waiting + len(entries) > self.limits.max_waiting:
+            message = f"The server is busy: it has {self.num_waiting} texts and images. Try again."
+            raise RequestError(message, status=503)
+        self.num_waiting += len(entries)
+        try:
+            return await self.embed_entries(entries)
+        finally:
+            self.num_waiting -= len(entries)
+
+    async def embed_entries(self, entries: list[str]) -> Embedded:
         loop = asyncio.get_running_loop()
         images = {place: entry for place, entry in enumerate(entries) if is_image(entry, place)}
-        texts = {place: check_text(entry, place) for place, entry in enumerate(entries) if place not in images}
+        texts = {place: entry for place, entry in enumerate(entries) if place not in images}
         reading = [loop.run_in_executor(self.tokenizer_thread, self.read_texts, list(texts.values()))]
         reading += [loop.run_in_executor(self.readers, self.read_image, *image) for image in images.items()]
         try:
@@ -138,9 +130,7 @@ class Embedder:
 
     def read_image(self, place: int, entry: str) -> dict[str, torch.Tensor]:
         """The inputs of the model for an image."""
-        name = f"input[{place}]"
-        image = decode_image(decode_base64(entry, name), name, self.limits.max_pixels)
-        return prepare_images(self.processor, [image])
+        return prepare_images(self.processor, [decode_image(entry, f"input[{place}]", self.limits.max_pixels)])
 
     async def run(self) -> None:
         """Computes what is waiting, until it is cancelled."""
@@ -149,11 +139,8 @@ class Embedder:
             waiting = [await self.queue.get()]
             while not self.queue.empty() and len(waiting) < self.batch_size:
                 waiting.append(self.queue.get_nowait())
-            waiting = [batch for batch in waiting if not batch.entries[0].done()]  # else the client has left
-            if not waiting:
-                continue
             for future, embedding in await loop.run_in_executor(self.model_thread, self.compute, waiting):
-                if future.done():
+                if future.done():  # an entry beside it has failed
                     continue
                 if embedding is None:
                     error = RequestError("The model failed: the log of the server says why.", status=500)
@@ -195,41 +182,36 @@ class Embedder:
 
 
 def is_image(entry: str, place: int) -> bool:
-    """Whether an entry is a data URL, and not a text. Raises a `RequestError` if it is a web address."""
+    """
+    Whether an entry is an image, and not a text. Raises a `RequestError` if it is a web address, or a text that is
+    empty or too long.
+    """
     if WEB_URL.fullmatch(entry.strip()):
         raise RequestError(
             f"`input[{place}]` is an address, and this server fetches none: send the image as a data URL.", "input"
         )
-    return DATA_URL.match(entry) is not None
-
-
-def check_text(entry: str, place: int) -> str:
-    """A text. Raises a `RequestError` if it is empty or too long."""
+    if DATA_URL.match(entry) is not None:
+        return True
     if not entry.strip():
         raise RequestError(f"`input[{place}]` is empty: send a text or an image.", "input")
     if len(entry) > MAX_CHARACTERS:
         raise RequestError(f"`input[{place}]` has {len(entry)} characters, the most are {MAX_CHARACTERS}.", "input")
-    return entry
+    return False
 
 
-def decode_base64(entry: str, name: str) -> bytes:
-    """The file in a data URL."""
+def decode_image(entry: str, name: str, max_pixels: int) -> PIL.Image.Image:
+    """An upright RGB image from a data URL. Raises a `RequestError` if there is none, or it is too large."""
     header, _, data = entry.partition(",")
     if not header.lower().endswith(";base64"):
         raise RequestError(f"`{name}` is a data URL without base64: `data:image/jpeg;base64,...`.", "input")
     try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RequestError(f"`{name}` is no base64: {error}.", "input") from error
-
-
-def decode_image(data: bytes, name: str, max_pixels: int) -> PIL.Image.Image:
-    """An upright RGB image from a file. Raises a `RequestError` if there is none, or it is too large."""
-    try:
-        with open_image(data, SAFE_FORMATS) as image:
+        content = base64.b64decode(data, validate=True)
+        with open_image(content, SAFE_FORMATS) as image:
             width, height = image.size
         if width * height <= max_pixels:
-            return read_image({"bytes": data}, formats=SAFE_FORMATS)
+            return read_image({"bytes": content}, formats=SAFE_FORMATS)
+    except binascii.Error as error:
+        raise RequestError(f"`{name}` is no base64: {error}.", "input") from error
     except IMAGE_ERRORS as error:
         raise RequestError(f"`{name}` is no image that can be read: {str(error).rstrip('.')}.", "input") from error
     raise RequestError(f"`{name}` has {width} x {height} pixels, the most are {max_pixels}.", "input", status=413)

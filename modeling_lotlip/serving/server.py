@@ -4,9 +4,8 @@
 
 import asyncio
 import base64
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Literal
 
 import torch
@@ -15,6 +14,7 @@ from ..embedding.arguments import ModelArguments
 from ..embedding.models import load_model
 from ..embedding.table import EmbeddingTable
 from ..network import is_loopback, listen
+from ..search.query import Query, search_table
 from .arguments import ServingArguments
 from .embedder import Embedded, Embedder, RequestError
 
@@ -34,10 +34,7 @@ except ImportError as error:
     raise ImportError(f'The server lacks {error.name}: `pip install "lotlip[serve]"` brings it.') from error
 
 
-MAX_REQUESTS = 128  # that are answered at once
-MAX_TOTAL = 8  # times the most bytes of a request are those of all at once
-SECONDS_TO_SEND = 60  # a request
-CLIENT_LEFT = 499  # nobody reads it
+MAX_CONNECTIONS = 128  # further ones get a 503, after which OpenAI's client tries again
 SECONDS_TO_FINISH = 10  # what is being answered, after Ctrl-C
 NO_TOKENS = (
     "`input` must be a string or a list of strings. Lists of tokens are of OpenAI's tokenizer: send the text "
@@ -70,42 +67,15 @@ class SearchRequest(Question):
     kind: Literal["image", "short", "long"] = "image"
 
 
-class Load:
-    """What is being answered, each kind of it (`requests=128`) up to a limit."""
-
-    def __init__(self, **limits: int):
-        self.limits, self.taken = limits, Counter()
-
-    @contextmanager
-    def share(self) -> Iterator[Callable[[str, int], None]]:
-        """
-        The share of one request, which ends with the block: a function that adds to it, and raises a `RequestError`
-        where there is no room.
-        """
-        share = Counter()
-
-        def take(kind: str, number: int) -> None:
-            if self.taken[kind] + number > self.limits[kind]:
-                raise RequestError(f"The server is busy: it has {self.limits[kind]} {kind}. Try again.", status=503)
-            share[kind] += number
-            self.taken[kind] += number
-
-        try:
-            yield take
-        finally:
-            self.taken -= share
-
-
-async def read_request(request: Request, limits: ServingArguments, take: Callable[[str, int], None]) -> bytes:
+async def read_request(request: Request, max_bytes: int) -> bytes:
     """The body. Raises a `RequestError` if it is no JSON, or more than may be sent."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestError("Send JSON, with `Content-Type: application/json`.", status=415)
     body = bytearray()
     async for chunk in request.stream():
-        take("bytes", len(chunk))
         body += chunk
-        if len(body) > limits.max_bytes:
-            raise RequestError(f"The request has more than {limits.max_bytes} bytes: send less.", status=413)
+        if len(body) > max_bytes:
+            raise RequestError(f"The request has more than {max_bytes} bytes: send less.", status=413)
     return bytes(body)
 
 
@@ -116,12 +86,12 @@ def parse_request(body: bytes, form: type[Question]) -> Question:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         param = str(first["loc"][0]) if first["loc"] else None
+        message = f"{'The request' if param is None else f'`{param}`'}: {first['msg']}."
         if first["type"] == "extra_forbidden":
-            raise RequestError(f"`{param}` is no field of a request here: leave it out.", param) from error
-        if param == "input" and first["type"] != "missing":
-            raise RequestError(NO_TOKENS, param) from error
-        prefix = "The request" if param is None else f"`{param}`"
-        raise RequestError(f"{prefix}: {first['msg']}.", param) from error
+            message = f"`{param}` is no field of a request here: leave it out."
+        elif param == "input" and first["type"] != "missing":
+            message = NO_TOKENS
+        raise RequestError(message, param) from error
 
 
 def check_request(asked: Question, name: str, dims: list[int], max_batch_size: int) -> list[str]:
@@ -149,41 +119,12 @@ def encode(embedding: torch.Tensor, encoding_format: str) -> list[float] | str:
     return base64.b64encode(embedding.numpy().astype("<f4").tobytes()).decode()
 
 
-async def wait_for_leaving(request: Request) -> None:
-    """Returns when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def embed_for(request: Request, embedder: Embedder, entries: list[str]) -> Embedded | None:
-    """The answer, as long as the client waits for it; None once it has left."""
-    answering = asyncio.create_task(embedder.embed(entries))
-    leaving = asyncio.create_task(wait_for_leaving(request))
-    try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return answering.result() if answering.done() else None
-    finally:
-        answering.cancel()
-        leaving.cancel()
-
-
-async def answer(request: Request, form: type[Question]) -> tuple[Question, Embedded] | None:
-    """What a request asks for, and the embeddings of its entries; None once the client has left."""
-    state = request.app.state
-    embedder, limits = state.embedder, state.embedder.limits
-    with state.load.share() as take:
-        take("requests", 1)
-        try:
-            body = await asyncio.wait_for(read_request(request, limits, take), SECONDS_TO_SEND)
-        except asyncio.TimeoutError as error:
-            raise RequestError(f"The request took more than {SECONDS_TO_SEND} seconds.", status=408) from error
-        except ClientDisconnect:
-            return None
-        asked = parse_request(body, form)
-        entries = check_request(asked, state.name, embedder.dims, limits.max_batch_size)
-        take("texts and images", len(entries))
-        embedded = await embed_for(request, embedder, entries)
-    return None if embedded is None else (asked, embedded)
+async def embed(request: Request, form: type[Question]) -> tuple[Question, Embedded]:
+    """What a request asks for, and the embeddings of its entries."""
+    embedder, limits = request.app.state.embedder, request.app.state.embedder.limits
+    asked = parse_request(await read_request(request, limits.max_bytes), form)
+    entries = check_request(asked, request.app.state.name, embedder.dims, limits.max_batch_size)
+    return asked, await embedder.embed(entries)
 
 
 def list_data(data: list[dict], asked: Question, embedded: Embedded) -> JSONResponse:
@@ -197,10 +138,7 @@ def list_data(data: list[dict], asked: Question, embedded: Embedded) -> JSONResp
 
 async def create_embeddings(request: Request) -> Response:
     """The endpoint of embeddings."""
-    answered = await answer(request, EmbeddingRequest)
-    if answered is None:
-        return Response(status_code=CLIENT_LEFT)
-    asked, embedded = answered
+    asked, embedded = await embed(request, EmbeddingRequest)
     embeds = torch.nn.functional.normalize(embedded.embeds[:, : asked.dimensions], dim=-1)
     data = [
         {"object": "embedding", "index": index, "embedding": encode(embedding, asked.encoding_format)}
@@ -211,18 +149,15 @@ async def create_embeddings(request: Request) -> Response:
 
 async def search(request: Request) -> Response:
     """The endpoint of the table: the keys that are nearest to each text or image, with their cosine similarities."""
-    answered = await answer(request, SearchRequest)
-    if answered is None:
-        return Response(status_code=CLIENT_LEFT)
-    asked, embedded = answered
+    asked, embedded = await embed(request, SearchRequest)
     table, data = request.app.state.table, []
     if asked.kind not in table.settings["kinds"]:
         kinds = " or ".join(table.settings["kinds"])
         raise RequestError(f"`kind` must be {kinds}, as the table has: got {asked.kind}.", "kind")
     for index, embedding in enumerate(embedded.embeds):
-        found = await asyncio.to_thread(table.search, embedding, asked.k, asked.kind)
-        rows = zip(found.keys, found.positions, found.similarities.tolist())
-        results = [{"key": key, "position": position, "similarity": cosine} for key, position, cosine in rows]
+        options = {"kind": asked.kind, "all_copies": True}
+        found = await asyncio.to_thread(search_table, table, Query(embedding), asked.k, **options)
+        results = [{"key": hit.key, "position": hit.position, "similarity": hit.similarity} for hit in found]
         data.append({"object": "results", "index": index, "results": results})
     return list_data(data, asked, embedded)
 
@@ -247,8 +182,9 @@ async def report(request: Request, error: Exception) -> JSONResponse:
         message, status = error.detail, error.status_code
     elif isinstance(error, RequestError):
         message, status = str(error), error.status
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    body = {"message": message, "type": kind}
+    elif isinstance(error, ClientDisconnect):  # nobody reads it
+        message, status = "The client has left.", 400
+    body = {"message": message, "type": "invalid_request_error" if status < 500 else "server_error"}
     body |= {key: getattr(error, key, None) for key in ("param", "code")}
     return JSONResponse({"error": body}, status, headers=getattr(error, "headers", None))
 
@@ -279,19 +215,17 @@ def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = Non
         Route("/v1/models", list_models, methods=["GET"]),
         Route("/health", tell_health, methods=["GET"]),
     ]
-    handlers = {RequestError: report, HTTPException: report, Exception: report}
+    handlers = dict.fromkeys((RequestError, HTTPException, ClientDisconnect, Exception), report)
     middleware = [Middleware(SameOrigin, is_loopback(embedder.limits.host))]
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
     app.state.embedder, app.state.name, app.state.table = embedder, name, table
-    limits = {"bytes": MAX_TOTAL * embedder.limits.max_bytes, "texts and images": embedder.limits.max_waiting}
-    app.state.load = Load(requests=MAX_REQUESTS, **limits)
     return app
 
 
 def create_server(app: Starlette) -> uvicorn.Server:
     """Runs an application by `run(sockets=[...])`, until Ctrl-C or until `should_exit` is set."""
-    options = {"log_level": "warning", "timeout_graceful_shutdown": SECONDS_TO_FINISH}
-    return uvicorn.Server(uvicorn.Config(app, **options))
+    options = {"limit_concurrency": MAX_CONNECTIONS, "timeout_graceful_shutdown": SECONDS_TO_FINISH}
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", **options))
 
 
 def serve(serving: ServingArguments, model_arguments: ModelArguments) -> None:
