@@ -67,11 +67,6 @@ def write_photographs(folder: Path, args: ImagesArguments) -> int:
     return sum(map(len, drawn)) // 4
 
 
-def make_row(path: Path) -> tuple[RowInfo, dict]:
-    """A file as a row of a data set."""
-    return RowInfo(None, path.name), {"image": {"path": str(path), "bytes": None}}
-
-
 def main() -> None:
     (args,) = parse((ImagesArguments,), description=__doc__)
     set_up(args)
@@ -91,7 +86,10 @@ def main() -> None:
         paths = sorted(folder.iterdir())
         pixels = torch.randn(args.batch_size, 3, 224, 224)
         rows = [
-            [make_row(path) for path in paths[start : start + args.batch_size]]
+            [
+                (RowInfo(None, path.name), {"image": {"path": str(path), "bytes": None}})
+                for path in paths[start : start + args.batch_size]
+            ]
             for start in range(0, args.images, args.batch_size)
         ]
         collate = RowCollator(processor, TableReader(["image"], resizing=Resizing.of(processor.image_processor)))

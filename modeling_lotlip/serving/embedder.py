@@ -31,7 +31,7 @@ MAX_CHARACTERS = 100_000  # of a text; models read a few thousand at most
 
 
 class RequestError(Exception):
-    """What is wrong with a request, by OpenAI's API: the field (`param`), the status of HTTP and the error's `code`."""
+    """What is wrong with a request, and of OpenAI's API the field (`param`), the status of HTTP and the `code`."""
 
     def __init__(self, message: str, param: str | None = None, status: int = 400, code: str | None = None):
         super().__init__(message)
