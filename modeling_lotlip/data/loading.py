@@ -182,34 +182,33 @@ def load_built_split(
     if source.dataset_name == "webdataset":
         check_shards(files)
         builder = TolerantWebDataset(data_files=builder.config.data_files)
-    folders = sorted({os.path.dirname(file) for file in files if os.path.isfile(file)})
-    is_table = with_images and builder.info.builder_name in TABLE_BUILDERS
-    if is_table and len(folders) > 1:  # each has relative paths of its own
-        of_folders = ([file for file in files if os.path.dirname(file) == folder] for folder in folders)
-        source = replace(source, data_dir=None)
-        parts = [load_built_split(source, {split: part}, split, with_images)[1] for part in of_folders]
-        return split, concatenate_datasets(parts)
     warn_of_unfinished(map(Path, files))
+    folders = sorted({os.path.dirname(file) for file in files if os.path.isfile(file)})
+    may_have_paths = with_images and folders and builder.info.builder_name in TABLE_BUILDERS
     try:
         if source.streaming:
             rows = builder.as_streaming_dataset(split)
+            if may_have_paths and rows.features is None:
+                rows = concatenate_datasets([rows])  # which finds out the types
         else:
             builder.download_and_prepare()
             rows = builder.as_dataset(split)
     except (DatasetGenerationError, UnicodeDecodeError, StopIteration) as error:  # the last where a file is empty
         cause = describe_failure(error, files)
         raise ValueError(f"{describe_source(source, data_files)} cannot be read: {cause}") from error
-    if is_table and folders:
-        rows = join_image_paths(rows, source.image_column, folders[0])
+    column_type = getattr(rows.features.get(source.image_column), "dtype", None) if may_have_paths else None
+    if column_type in ("string", "large_string"):
+        if len(folders) == 1:
+            return split, join_image_paths(rows, source.image_column, folders[0])
+        of_folders = [[file for file in files if os.path.dirname(file) == folder] for folder in folders]
+        source = replace(source, data_dir=None)
+        parts = [load_built_split(source, {split: part}, split, with_images)[1] for part in of_folders]
+        return split, concatenate_datasets(parts)
     return split, rows if source.streaming else with_file_names(rows, source, files)
 
 
 def join_image_paths(rows: Dataset | IterableDataset, column: str, folder: str) -> Dataset | IterableDataset:
     """The rows of files in a folder; relative paths of images begin there if there is such a file."""
-    if rows.features is None:
-        rows = concatenate_datasets([rows])  # which finds out the types
-    if getattr(rows.features.get(column), "dtype", None) not in ("string", "large_string"):
-        return rows
     rows = undecoded(rows, column)
     join = partial(join_image_path, column=column, folder=folder)
     if isinstance(rows, IterableDataset):

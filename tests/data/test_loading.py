@@ -330,7 +330,7 @@ def test_files_without_rows(tmp_path, streaming):
     (tmp_path / "empty.jsonl").touch()
     source = SourceArguments("json", data_files=[str(tmp_path / "empty.jsonl")], streaming=streaming)
     with pytest.raises(ValueError, match="--data_files .*empty.jsonl` cannot be read: there are no rows"):
-        load_split(source, "train", with_images=False)
+        load_split(source, "train")
 
 
 def test_the_fingerprint_knows_the_files_of_images(tmp_path):
