@@ -10,8 +10,23 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from .hub_lotlip import SENTENCE_TRANSFORMERS_FILES
 
+# What sentence-transformers reads: its own modules call the model, and give embeddings of length 1
+SENTENCE_TRANSFORMERS_FILES = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ],
+    "sentence_bert_config.json": {
+        "modality_config": {
+            "text": {"method": "get_text_features", "method_output_name": "pooler_output"},
+            "image": {"method": "get_image_features", "method_output_name": "pooler_output"},
+        },
+        "module_output_name": "sentence_embedding",
+        # truncation is left to the tokenizer, which says what it cuts off
+        "processing_kwargs": {"text": {"truncation": None}},
+    },
+}
 
 # What belongs to a saved model, beside its weights and its code
 MODEL_FILES = ("README.md", CONFIG_NAME, "processor_config.json", "preprocessor_config.json", "tokenizer.json")
@@ -156,16 +171,24 @@ def _describe_languages(language: str | list[str] | None) -> str:
     return known.get(tuple(codes), f"texts in the languages of its captions ({', '.join(codes)})")
 
 
-def write_missing_card(folder: Path, repo_id: str) -> None:
-    """Writes a model card where there is none, or one of which nobody has filled in a field."""
+def write_for_readers(folder: Path, repo_id: str) -> None:
+    """
+    Writes what sentence-transformers reads of a model with one embedding of a text, unless it is there; and a model
+    card where there is none, or one of which nobody has filled in a field.
+    """
+    if not (folder / CONFIG_NAME).exists():
+        return
+    if json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))["model_type"] in ("lotlip", "lotlip_sigmoid"):
+        for name, content in SENTENCE_TRANSFORMERS_FILES.items():
+            if not (folder / name).exists():
+                (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     card_file = folder / "README.md"
     if card_file.exists():
         empty = ModelCard.from_template(ModelCardData(), model_description="Empty.").text
         field = "[More Information Needed]"
         if ModelCard.load(card_file).text.count(field) != empty.count(field):
             return
-    if (folder / CONFIG_NAME).exists():
-        write_model_card(folder, repo_id)
+    write_model_card(folder, repo_id)
 
 
 def find_model_files(folder: str | Path) -> list[str]:

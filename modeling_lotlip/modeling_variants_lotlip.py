@@ -127,8 +127,6 @@ class LotlipTokenWiseConfig(LotlipConfig):
 
     model_type = "lotlip_token_wise"
 
-    token_wise: bool = True
-
 
 def token_similarities(
     image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_mask: torch.Tensor
@@ -196,7 +194,6 @@ class LotlipTokenWiseModel(LotlipModel):
     ```"""
 
     config: LotlipTokenWiseConfig
-    is_token_wise = True
 
     def __init__(self, config: LotlipTokenWiseConfig):
         super().__init__(config)

@@ -22,19 +22,11 @@ from modeling_lotlip import (
     LotlipImageProcessor,
     LotlipModel,
     LotlipProcessor,
-    LotlipTextModel,
     LotlipTokenizer,
     LotlipTokenWiseConfig,
 )
 from modeling_lotlip.arguments import parse
-from modeling_lotlip.convert_lotlip_to_hf import (
-    BERT_NAMES,
-    TIMM_NAMES,
-    convert_names,
-    split_qkv,
-    text_config_from_shapes,
-    vision_config_from_shapes,
-)
+from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, state_dict_from_original
 from modeling_lotlip.training import loop
 from modeling_lotlip.training.arguments import TrainArguments
 
@@ -96,33 +88,10 @@ def reference():
 def build_reference_model(reference):
     """A function that gives the reference's tiny model anew, with any attention backend."""
 
-    def of(prefix):
-        return {name.removeprefix(prefix): x for name, x in reference.checkpoint.items() if name.startswith(prefix)}
-
-    text, vision = of("text.transformer."), split_qkv(of("visual.trunk."))
-    num_corner_tokens = reference.architecture["text_cfg"]["num_corner_token"]
-    config = LotlipConfig(
-        text_config={
-            **text_config_from_shapes(
-                text, num_corner_tokens, num_attention_heads=reference.architecture["text_cfg"]["num_attention_heads"]
-            ),
-            "projection_dim": reference.architecture["embed_dim"],
-        },
-        vision_config=vision_config_from_shapes(vision),
-        projection_dim=reference.architecture["embed_dim"],
-    )
-    words = text["embeddings.word_embeddings.weight"]
-    text["embeddings.word_embeddings.weight"] = words[:-num_corner_tokens]
-
+    num_words = len(reference.checkpoint[WORD_TABLE]) - reference.architecture["text_cfg"]["num_corner_token"]
+    config = config_from_checkpoint(reference.checkpoint, reference.architecture, num_words)
     model = LotlipModel(config)
-    model.vision_model.load_state_dict(convert_names(vision, model.vision_model, TIMM_NAMES, "model.pt"))
-    without_corners = LotlipTextModel(copy.deepcopy(config.text_config))
-    without_corners.embeddings.corner_tokens = None
-    weights = convert_names(text, without_corners, BERT_NAMES, "model.pt")
-    model.text_model.load_state_dict({**weights, "embeddings.corner_tokens": words[-num_corner_tokens:]})
-    model.text_projection.load_state_dict({"weight": reference.checkpoint["text.proj.weight"]})
-    with torch.no_grad():
-        model.logit_scale.copy_(reference.checkpoint["logit_scale"])
+    model.load_state_dict(state_dict_from_original(reference.checkpoint, config))
 
     def build(attn_implementation="sdpa"):
         copied = copy.deepcopy(model).eval()

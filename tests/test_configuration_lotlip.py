@@ -74,12 +74,6 @@ def test_widths_that_cannot_meet(fields, numbers):
     assert all(number in str(raised.value) for number in numbers)
 
 
-@pytest.mark.parametrize("config_class", [LotlipTextConfig, LotlipVisionConfig])
-def test_heads_that_do_not_divide(config_class):
-    with pytest.raises(ValueError, match=r"`hidden_size` \(100\) .* `num_attention_heads`\s\(12\)"):
-        config_class(hidden_size=100)
-
-
 @pytest.mark.parametrize("num_corner_tokens", [-1, 512])
 def test_corner_tokens_need_positions(num_corner_tokens):
     with pytest.raises(ValueError, match=rf"`num_corner_tokens` \({num_corner_tokens}\).*\(512\)"):

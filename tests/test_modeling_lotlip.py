@@ -3,12 +3,9 @@
 import copy
 import itertools
 import math
-import pickle
 
 import pytest
 import torch
-from accelerate import disk_offload
-from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.export import Dim
 from transformers import AttentionInterface, Trainer, TrainingArguments
@@ -20,8 +17,6 @@ from modeling_lotlip.modeling_lotlip import (
     LotlipModel,
     LotlipTextModel,
     LotlipTextModelWithProjection,
-    LotlipVisionModel,
-    LotlipVisionModelWithProjection,
     image_text_contrastive_loss,
 )
 from modeling_lotlip.training.callbacks import ClampLogitScaleCallback
@@ -110,9 +105,8 @@ def without_corner_positions(x, num_corner_tokens=2):
 # ---- the original implementation
 
 
-@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa", "flex_attention"])
-def test_equals_the_reference(reference, build_reference_model, attn_implementation):
-    model, expected = build_reference_model(attn_implementation), reference.expected
+def test_equals_the_reference(reference, build_reference_model):
+    model, expected = build_reference_model(), reference.expected
     input_ids = without_corner_positions(expected["input_ids_128"])
     attention_mask = without_corner_positions(expected["attention_mask_2d_128"])
     with torch.no_grad():
@@ -157,9 +151,8 @@ def original_name(name):
     return "visual.trunk." + name.replace("q_proj", "qkv").replace("k_proj", "qkv").replace("v_proj", "qkv")
 
 
-@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
-def test_loss_and_gradients_equal_the_reference(reference, build_reference_model, attn_implementation):
-    model = build_reference_model(attn_implementation)
+def test_loss_and_gradients_equal_the_reference(reference, build_reference_model):
+    model = build_reference_model()
     input_ids = without_corner_positions(reference.loss["input_ids"])
     outputs = model(input_ids, reference.loss["pixel_values"], (input_ids != 0).long(), return_loss=True)
     outputs.text_embeds.retain_grad()
@@ -218,7 +211,7 @@ def seen_by_gradient(model, length, padding=0):
 
 
 @pytest.mark.parametrize("is_masked", [True, False])
-@pytest.mark.parametrize("num_corner_tokens", range(5))
+@pytest.mark.parametrize("num_corner_tokens", [0, 1, 3])
 def test_who_sees_whom(num_corner_tokens, is_masked):
     length, padding = 4, 2
     for attn_implementation in ("eager", "sdpa"):
@@ -259,15 +252,6 @@ def test_padding_and_the_batch_change_no_embedding(num_corner_tokens, is_masked,
     assert (plain.corner_hidden_states is None) == (is_masked or num_corner_tokens == 0)
 
 
-def test_corner_tokens_without_the_mask_change_the_text():
-    caption = random_captions(1)[0][None]
-    model = new_text_model()
-    unmasked = new_text_model(corner_attention_mask=False)
-    unmasked.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        assert (model(caption).pooler_output - unmasked(caption).pooler_output).abs().max() > 1e-2
-
-
 def test_backends_that_cannot_hide_corner_tokens_refuse():
     AttentionInterface.register("without_a_mask", sdpa_attention_forward)
     model = new_text_model()
@@ -286,14 +270,6 @@ def test_backends_that_cannot_hide_corner_tokens_refuse():
 
 
 # ---- embeddings
-
-
-def test_corner_tokens_and_padding_are_initialised_apart():
-    embeddings = new_text_model(num_corner_tokens=4, hidden_size=512, initializer_range=0.05).embeddings
-    corners = embeddings.corner_tokens.detach()
-    assert torch.cdist(corners, corners)[~torch.eye(4, dtype=torch.bool)].min() > 1
-    assert corners.std().item() == pytest.approx(0.05, rel=0.1)
-    assert not embeddings.word_embeddings.weight[0].any()
 
 
 def test_positions_leave_room_for_the_corner_tokens():
@@ -327,27 +303,6 @@ def test_inputs_embeds_and_token_type_ids():
                 assert_close(outputs[name], expected[name])
         other = model(**captions, token_type_ids=token_type_ids + 1)
     assert (other.pooler_output - expected.pooler_output).abs().max() > 1e-3
-
-
-def test_hidden_states_and_attentions():
-    model, captions = new_text_model(num_corner_tokens=3), pad(random_captions(4, high=9), length=9)
-    model.set_attn_implementation("eager")
-    recorded = {"output_hidden_states": True, "output_attentions": True}
-    with torch.no_grad():
-        plain = model(**captions, **recorded)
-        outputs = model(**captions, **recorded, output_corner_tokens=True)
-        images = LotlipVisionModel(vision_config()).eval()(random_images(2), output_hidden_states=True)
-    assert [x.shape for x in plain.hidden_states] == [(4, 9, WIDTH)] * 3
-    assert [x.shape for x in plain.attentions] == [(4, 4, 9, 9)] * 2
-    assert [x.shape for x in outputs.hidden_states] == [(4, 12, WIDTH)] * 3
-    assert_close(outputs.hidden_states[-1][:, 1:4], outputs.corner_hidden_states, atol=0)
-    assert_close(plain.hidden_states[-1], plain.last_hidden_state, atol=0)
-    for row, length in enumerate(captions["attention_mask"].sum(dim=-1).tolist()):
-        unseen = ~visible(length, 3, True, padding=9 - length)
-        for weights in outputs.attentions:
-            assert_close(weights.sum(dim=-1), torch.ones(4, 4, 12))
-            assert not weights[row, :, : length + 3][:, unseen[: length + 3]].any()
-    assert [x.shape for x in images.hidden_states] == [(2, 5, WIDTH)] * 3
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -392,34 +347,6 @@ def test_the_loss_under_autocast_is_that_of_float32():
     assert_close(found[3], expected[3], atol=1e-6)
 
 
-def test_a_model_in_bfloat16_computes_the_loss_in_float32():
-    model, captions = new_model(vision_projection_dim=WIDTH).bfloat16(), 5
-    outputs = model(**pad(random_captions(captions)), pixel_values=random_images(captions), return_loss=True)
-    text, image = outputs.text_model_output, outputs.vision_model_output
-    texts = torch.cat([text.pooler_output[:, None], text.corner_pooler_output], dim=1).float()
-    texts, images = (nn.functional.normalize(x, dim=-1) for x in (texts, image.pooler_output.float()))
-    loss = image_text_contrastive_loss(images, texts, model.logit_scale.float().exp())
-    assert outputs.loss.item() == pytest.approx(loss.item(), rel=1e-6)
-    assert_close(outputs.logits_per_text, texts[:, 0] @ images.T * model.logit_scale.float().exp(), atol=1e-5)
-
-    # and so does the function, of embeddings that it is given
-    halves = images.bfloat16(), texts.bfloat16(), model.logit_scale.exp()
-    loss = image_text_contrastive_loss(*(half.float() for half in halves))
-    assert image_text_contrastive_loss(*halves).item() == pytest.approx(loss.item(), rel=1e-6)
-
-
-def test_tuples():
-    model = new_model()
-    inputs = {**pad(random_captions(3)), "pixel_values": random_images(3), "return_loss": True}
-    with torch.no_grad():
-        outputs, as_tuple = model(**inputs), model(**inputs, return_dict=False)
-        text = model.get_text_features(**pad(random_captions(3)), return_dict=False)
-    assert isinstance(as_tuple, tuple)
-    for value, expected in zip(as_tuple[:5], outputs.to_tuple()[:5]):
-        assert_close(value, expected, atol=0)
-    assert_close(text[1], outputs.text_model_output.pooler_output)
-
-
 # ---- the loss and the forms of text
 
 
@@ -438,7 +365,7 @@ def plain_loss(image_embeds, text_embeds, present, scale):
     return float(sum(losses) / len(losses)) if losses else 0.0
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_loss_is_the_plain_one(seed):
     generator = torch.Generator().manual_seed(seed)
     batch_size, slots = 6, 4
@@ -563,11 +490,6 @@ def test_wrong_inputs_are_named(inputs, match):
         new_model()(**{"pixel_values": random_images(2), **inputs})
 
 
-def test_towers_name_wrong_inputs():
-    with pytest.raises(ValueError, match="exactly one of `input_ids` and `inputs_embeds`"):
-        new_text_model()()
-
-
 # ---- training
 
 
@@ -583,19 +505,8 @@ def short_and_long_inputs(batch_size=4):
     return {**captions, "pixel_values": random_images(batch_size)}
 
 
-def test_gradient_checkpointing_changes_no_gradient():
-    model, inputs = new_model().train(), short_and_long_inputs()
-    expected = gradients(model, **inputs)
-    # its older name is deprecated, and all that transformers 5.21 knows
-    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-    for name, gradient in gradients(model, **inputs).items():
-        assert_close(gradient, expected[name], atol=1e-6)
-
-
-def random_pairs(count, several_captions):
-    captions = pad(random_captions(count * 3), length=12)
-    if several_captions:
-        captions = {name: x.unflatten(0, (count, 3)) for name, x in captions.items()}
+def random_pairs(count):
+    captions = {name: x.unflatten(0, (count, 3)) for name, x in pad(random_captions(count * 3), length=12).items()}
     images = random_images(count)
     return [{"pixel_values": images[i], **{name: x[i] for name, x in captions.items()}} for i in range(count)]
 
@@ -604,8 +515,7 @@ def collate(samples):
     return {**{name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}, "return_loss": True}
 
 
-@pytest.mark.parametrize("several_captions", [True, False])
-def test_trainer(tmp_path, several_captions):
+def test_trainer(tmp_path):
     """A learning rate that throws `logit_scale` out of its bounds, were it not clamped."""
     model = new_model(vision_projection_dim=WIDTH)
     before = copy.deepcopy(model.state_dict())
@@ -622,7 +532,7 @@ def test_trainer(tmp_path, several_captions):
         remove_unused_columns=False,
         disable_tqdm=True,
     )
-    pairs = random_pairs(16, several_captions)
+    pairs = random_pairs(16)
     data = {"data_collator": collate, "train_dataset": pairs, "eval_dataset": pairs[:8]}
     trainer = Trainer(model, arguments, callbacks=[ClampLogitScaleCallback()], **data)
     trainer.train()
@@ -631,26 +541,6 @@ def test_trainer(tmp_path, several_captions):
     assert math.isfinite(trainer.evaluate()["eval_loss"])
     trainer.save_model(tmp_path / "saved")
     assert_close(LotlipModel.from_pretrained(tmp_path / "saved").logit_scale, model.logit_scale, atol=0)
-
-
-def test_lora_on_the_text_tower():
-    model, inputs = new_model(), short_and_long_inputs()
-    tuned = get_peft_model(model, LoraConfig(target_modules=r"text_model\..*\.(q_proj|v_proj)", r=2))
-    trained = {name for name, parameter in tuned.named_parameters() if parameter.requires_grad}
-    assert len(trained) == 2 * 2 * 2 and all(".text_model." in name and ".lora_" in name for name in trained)
-    before = tuned(**inputs, return_loss=True)
-    optimizer = torch.optim.SGD([parameter for parameter in tuned.parameters() if parameter.requires_grad], lr=5.0)
-    for _ in range(2):  # lora_A moves once lora_B is no longer zero
-        optimizer.zero_grad()
-        tuned(**inputs, return_loss=True).loss.backward()
-        optimizer.step()
-    tuned.eval()
-    with torch.no_grad():
-        after = tuned(**inputs, return_loss=True)
-        merged = tuned.merge_and_unload()(**inputs, return_loss=True)
-    assert (after.text_embeds - before.text_embeds).abs().max() > 1e-4
-    assert_close(after.image_embeds, before.image_embeds.detach())
-    assert_close(merged.text_embeds, after.text_embeds)
 
 
 # ---- compilation and export
@@ -685,8 +575,7 @@ def test_compiled_by_inductor(output_corner_tokens):
         assert_close(outputs[name], expected[name])
 
 
-@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
-@pytest.mark.parametrize("output_corner_tokens", [False, True])
+@pytest.mark.parametrize(("output_corner_tokens", "attn_implementation"), [(False, "sdpa"), (True, "eager")])
 def test_export_of_the_text_tower(output_corner_tokens, attn_implementation):
     model = new_text_model()
     model.set_attn_implementation(attn_implementation)
@@ -703,16 +592,6 @@ def test_export_of_the_text_tower(output_corner_tokens, attn_implementation):
             expected, outputs = model(**captions, **options), exported(**captions, **options)
         for name in expected:
             assert_close(outputs[name], expected[name])
-
-
-def test_export_of_the_image_tower():
-    model = LotlipVisionModelWithProjection(vision_config(projection_dim=8)).eval()
-    dynamic_shapes = {"pixel_values": {0: Dim("batch", min=1, max=64)}}
-    exported = torch.export.export(model, (), {"pixel_values": random_images(3)}, dynamic_shapes=dynamic_shapes)
-    for batch_size in (1, 5):
-        pixel_values = random_images(batch_size, seed=batch_size)
-        with torch.no_grad():
-            assert_close(exported.module()(pixel_values=pixel_values).image_embeds, model(pixel_values).image_embeds)
 
 
 @pytest.mark.parametrize("num_corner_tokens", [0, 2])
@@ -737,67 +616,12 @@ def test_text_tower_with_projection_gives_what_the_dual_encoder_gives(num_corner
 # ---- saving, loading, placing
 
 
-@pytest.fixture
-def saved_model(tmp_path):
-    model = new_model(vision_projection_dim=WIDTH)
-    model.save_pretrained(tmp_path / "model")
-    return model, tmp_path / "model"
-
-
 def assert_same_outputs(model, other):
     inputs = short_and_long_inputs()
     with torch.no_grad():
         expected, outputs = model(**inputs, return_loss=True), other(**inputs, return_loss=True)
     for name in ("loss", "logits_per_image", "text_embeds", "image_embeds"):
         assert_close(outputs[name], expected[name], atol=1e-6)
-
-
-def test_save_load_and_pickle(saved_model):
-    model, path = saved_model
-    loaded, info = LotlipModel.from_pretrained(path, output_loading_info=True)
-    assert not any(info.values())
-    assert_same_outputs(model, loaded)
-    assert_same_outputs(model, pickle.loads(pickle.dumps(model)))
-
-
-def test_towers_load_alone_from_the_full_checkpoint(saved_model):
-    model, path = saved_model
-    captions, pixel_values = pad(random_captions(3)), random_images(3)
-    towers = {
-        LotlipTextModel: (captions, "pooler_output"),
-        LotlipTextModelWithProjection: (captions, "text_embeds"),
-        LotlipVisionModel: ({"pixel_values": pixel_values}, "pooler_output"),
-        LotlipVisionModelWithProjection: ({"pixel_values": pixel_values}, "image_embeds"),
-    }
-    with torch.no_grad():
-        expected = [
-            model.text_model(**captions).pooler_output,
-            model.get_text_features(**captions).pooler_output,
-            model.vision_model(pixel_values).pooler_output,
-            model.get_image_features(pixel_values).pooler_output,
-        ]
-        for (tower_class, (inputs, name)), embeds in zip(towers.items(), expected):
-            tower, info = tower_class.from_pretrained(path, output_loading_info=True)
-            assert not info["missing_keys"] and not info["mismatched_keys"]
-            assert_close(tower(**inputs)[name], embeds)
-
-
-def test_device_map_and_offload(saved_model, tmp_path):
-    model, path = saved_model
-    assert_same_outputs(model, LotlipModel.from_pretrained(path, device_map={"": "cpu"}))
-    device_map = {
-        "text_model": "cpu",
-        "text_projection": "cpu",
-        "logit_scale": "cpu",
-        "vision_model": "disk",
-        "visual_projection": "disk",
-    }
-    split = LotlipModel.from_pretrained(path, device_map=device_map, offload_folder=tmp_path / "offload")
-    assert split.vision_model.embeddings.cls_token.device.type == "meta"
-    assert_same_outputs(model, split)
-    everything = disk_offload(copy.deepcopy(model), tmp_path / "everything", execution_device=torch.device("cpu"))
-    assert everything.text_model.embeddings.corner_tokens.device.type == "meta"
-    assert_same_outputs(model, everything)
 
 
 def test_resize_token_embeddings(tmp_path):
@@ -810,17 +634,3 @@ def test_resize_token_embeddings(tmp_path):
     loaded = LotlipModel.from_pretrained(tmp_path)
     assert_same_outputs(grown, loaded)
     loaded.get_text_features(torch.tensor([[1, VOCAB_SIZE + 4]]))
-
-
-def test_other_image_sizes():
-    model = new_model()
-    images = random_images(2)
-    wide = torch.randn(2, 3, 24, 40)
-    with torch.no_grad():
-        native = model.get_image_features(images)
-        interpolated = model.get_image_features(images, interpolate_pos_encoding=True)
-        other = model.get_image_features(wide, interpolate_pos_encoding=True)
-        logits = model(**pad(random_captions(3)), pixel_values=wide, interpolate_pos_encoding=True).logits_per_image
-    assert_close(interpolated.pooler_output, native.pooler_output)
-    assert other.last_hidden_state.shape == (2, 1 + 3 * 5, WIDTH)
-    assert logits.shape == (2, 3)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 import transformers
 from huggingface_hub import constants, hf_api, scan_cache_dir
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import AutoModel, AutoProcessor
 
 import lotlip
@@ -38,7 +37,7 @@ from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint, load_vision
 from modeling_lotlip.embedding.arguments import DEFAULT_MODEL
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.hub_lotlip import find_pretrained
-from tests.conftest import ROOT, SHARED
+from tests.conftest import ROOT
 from tests.helpers.commands import read_error, run_command
 from tests.helpers.hub_server import commit_hash, hub_server
 
@@ -278,33 +277,14 @@ def test_folders(cache, words, repositories, converted, tmp_path):
     assert scan_cache_dir(cache).warnings == []
     before = find_pretrained(folder)
     assert find_pretrained(folder) == before
+    killed = Path(f"{before}.7.partial")  # what a process that was killed leaves
+    killed.mkdir()
     shutil.copy(repositories / DEFAULT_MODEL / "model.pt", folder)  # as large
     after = find_pretrained(folder)
-    assert after != before
+    assert after != before and not killed.exists()
     (folder / "open_clip_config.json").unlink()
     assert find_pretrained(folder) not in (before, after)
     assert {file.name for file in folder.iterdir()} == {"model.pt"}
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="the reference data is not beside the repository")
-@torch.no_grad()
-def test_features_are_the_originals(hub, tmp_path):
-    tiny = SHARED / "reference" / "tiny"
-    shutil.copytree(hub.root / BERT, tmp_path / BERT)
-    (tmp_path / DEFAULT_MODEL).mkdir(parents=True)
-    for name in ("model.pt", "open_clip_config.json"):
-        shutil.copy(tiny / name, tmp_path / DEFAULT_MODEL)
-    hub.root = tmp_path
-    model = LotlipModel.from_pretrained(DEFAULT_MODEL)
-    processor = LotlipProcessor.from_pretrained(DEFAULT_MODEL, backend="pil")
-    texts = json.loads((tiny / "tokenization.json").read_text())["texts"]
-    images = [Image.open(tiny / "images" / name) for name in json.loads((tiny / "images.json").read_text())]
-    inputs, expected = processor(images, texts, return_tensors="pt"), load_file(tiny / "expected.safetensors")
-    text = model.get_text_features(inputs["input_ids"], inputs["attention_mask"], output_corner_tokens=True)
-    corners = torch.cat([text.pooler_output[:, None], text.corner_pooler_output], dim=1)
-    image = model.get_image_features(inputs["pixel_values"]).pooler_output
-    torch.testing.assert_close(corners, expected["text_cls_and_corner_features"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(image, expected["image_features"], atol=1e-5, rtol=0)
 
 
 # Commands
@@ -341,9 +321,9 @@ def test_wherever_a_command_loads_a_model(hub, converted, repositories, train, m
     model, processor = load_model(WITH_CONFIG)
     assert_equal(weights(model), expected)
     assert processor.tokenizer.model_max_length == 126
-    config, tower = load_vision_tower(WITH_CONFIG)
-    assert config.num_attention_heads == 4
-    assert_equal(tower, weights(LotlipVisionModel.from_pretrained(folder)))
+    tower = load_vision_tower(WITH_CONFIG)
+    assert tower.config.num_attention_heads == 4
+    assert_equal(weights(tower), weights(LotlipVisionModel.from_pretrained(folder)))
     output = train("run", config_name=None, model_name_or_path=WITH_CONFIG, learning_rate=0, max_train_steps=1)
     assert_equal(weights(LotlipModel.from_pretrained(output)), expected)
     assert AutoModel.from_pretrained(output).config.vision_config.num_attention_heads == 4
@@ -388,11 +368,6 @@ def test_nothing_is_known_offline(cache, capsys, tmp_path):
     assert DEFAULT_MODEL in error and "connect" in error
 
 
-def test_no_such_repository(hub):
-    with pytest.raises(OSError, match="org/none is not a local folder and is not a valid model identifier"):
-        LotlipModel.from_pretrained("org/none")
-
-
 def test_no_vocabulary(cache, repositories):
     with pytest.raises(ValueError, match=f"The words come from `{BERT}`") as error:
         LotlipModel.from_pretrained(repositories / DEFAULT_MODEL)
@@ -411,49 +386,10 @@ def test_damaged_checkpoint(cache, words, repositories, tmp_path):
     LotlipModel.from_pretrained(tmp_path)
 
 
-def test_a_disk_that_is_full(cache, words, repositories):
-    """A process may write no files larger than a megabyte: so the weights do not fit."""
-    code = "import resource, signal; from huggingface_hub import constants; from modeling_lotlip import LotlipModel\n"
-    code += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
-    code += f"LotlipModel.from_pretrained({str(repositories / DEFAULT_MODEL)!r})"
-    process = run_python(cache, "-c", code)
-    assert process.returncode == 1
-    assert "cannot be converted to a folder in" in process.stderr.splitlines()[-1], process.stderr
-    assert leftovers(cache) == []
-
-
 def python_environment(cache: Path, **variables: str) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     environment |= {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     return environment | {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_XET": "1", **variables}
-
-
-def run_python(cache: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *arguments], env=python_environment(cache, **variables), capture_output=True, text=True
-    )
-
-
-KILLED = """
-import os
-import signal
-import sys
-from modeling_lotlip import LotlipModel, convert_lotlip_to_hf
-# all is written but the card
-convert_lotlip_to_hf.write_model_card = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-LotlipModel.from_pretrained(sys.argv[1])
-"""
-
-
-def test_a_killed_conversion_is_not_found_later(cache, words, repositories, converted, tmp_path):
-    folder = str(repositories / DEFAULT_MODEL)
-    assert run_python(cache, "-c", KILLED, folder).returncode == -signal.SIGKILL
-    assert len(leftovers(cache)) == 2, "it was not killed where the folder is almost whole"
-    assert_equal(
-        weights(LotlipModel.from_pretrained(folder)), weights(LotlipModel.from_pretrained(converted / DEFAULT_MODEL))
-    )
-    assert len(leftovers(cache)) == 2, "what the killed process left is still there"
 
 
 def test_two_processes_at_once(hub, cache, repositories):

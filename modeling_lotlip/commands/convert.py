@@ -11,22 +11,16 @@ A repository or a folder in the original's layout holds `model.pt`, with or with
 back is a plain state dict of open_clip, equal to the checkpoint bit by bit.
 """
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..arguments import Arguments, argument
-
-
-# By which a name is that of a file, also of one that is not there
-CHECKPOINT_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
 
 
 @dataclass
 class ConvertArguments(Arguments):
     """What is converted, and to what."""
 
-    checkpoint: str = argument(
+    checkpoint_path: str = argument(
         help="A repository of the Hub or a folder in the original's layout, or the checkpoint itself (of torch.save, "
         "or .safetensors); with --to_original also a converted folder.",
         positional=True,
@@ -56,25 +50,7 @@ ARGUMENTS = (ConvertArguments,)
 
 
 def run(conversion: ConvertArguments) -> None:
-    from ..convert_lotlip_to_hf import convert, find_original
+    from ..convert_lotlip_to_hf import convert
 
-    checkpoint, config, output_dir = conversion.checkpoint, conversion.config_path, conversion.output_dir
-    is_file = os.path.isfile(checkpoint) or Path(checkpoint).suffix in CHECKPOINT_SUFFIXES
-    original = None if is_file else find_original(checkpoint)
-    if original is not None:
-        if output_dir is None and conversion.to_original is None:
-            output_dir = Path(checkpoint).resolve().name
-        checkpoint, config = original[0], config or original[1]
-    elif not is_file and not Path(checkpoint, "config.json").is_file():
-        raise ValueError(
-            f"`{checkpoint}` is not in the original's layout: it has no `model.pt`, or has a `config.json` too, with "
-            "which a model loads by its name and needs no conversion."
-        )
-    for path in convert(
-        checkpoint,
-        output_dir,
-        config,
-        conversion.tokenizer_path,
-        conversion.to_original,
-    ):
+    for path in convert(**vars(conversion)):
         print(f"Wrote {path}")

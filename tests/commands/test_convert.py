@@ -22,7 +22,7 @@ def test_there_and_back(arguments, tmp_path, capsys):
     LotlipModel.from_pretrained(folder)
     assert lotlip.main(["convert", folder, "--to_original", back]) == 0
     checkpoint, original = torch.load(back), torch.load(arguments[0])
-    assert list(checkpoint) == list(original) and all(
+    assert checkpoint.keys() == original.keys() and all(
         torch.equal(checkpoint[name], original[name]) for name in original
     )
 

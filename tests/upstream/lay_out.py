@@ -1,16 +1,5 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """
 Make the model's files from `modular_lotlip.py`, for this package, or as a model of transformers' source tree.
 
@@ -79,14 +68,8 @@ IMPORTS = (
 )
 
 # The base classes that the package's files take from `hub_lotlip.py`
-HUB_BASES = {
-    "PilBackend",
-    "PreTrainedConfig",
-    "PreTrainedModel",
-    "ProcessorMixin",
-    "TokenizersBackend",
-    "TorchvisionBackend",
-}
+HUB_BASES = {"PilBackend", "PreTrainedConfig", "PreTrainedModel", "ProcessorMixin", "TokenizersBackend"}
+HUB_BASES |= {"TorchvisionBackend"}
 
 SHORT_LICENCE = "# SPDX-License-Identifier: Apache-2.0\n"
 LICENCE = """\
@@ -216,19 +199,6 @@ INSERTIONS = (
     (SOURCE / "conversion_mapping.py", r'^        "CLIPTextModel": \[', make_conversion()),
     (SOURCE / "models/__init__.py", r"^    from \.lw_detr import \*\n", "    from .lotlip import *\n"),
 )
-# In a checkout only
-CHECKOUT_INSERTIONS = (
-    (
-        Path("docs/source/en/_toctree.yml"),
-        r"^ *- local: model_doc/lxmert\n",
-        "{}- local: model_doc/lotlip\n{}  title: LoTLIP\n",
-    ),
-    (
-        Path("utils/check_repo.py"),
-        r'^    "ClapTextModelWithProjection",\n',
-        '    "LotlipTextModelWithProjection",\n    "LotlipVisionModelWithProjection",\n',
-    ),
-)
 
 
 def write(file: Path, text: str):
@@ -255,11 +225,10 @@ def register(text: str, registry: str, entry: str) -> str:
 
 
 def insert(text: str, pattern: str, addition: str, file: Path) -> str:
-    """Puts lines before the one place that a pattern matches, with its indentation for `{}`, if they are not there."""
+    """Puts lines before the one place that a pattern matches, if they are not there."""
     places = list(re.finditer(pattern, text, re.MULTILINE))
     if len(places) != 1:
         raise ValueError(f"`{file}` has {len(places)} places that match {pattern!r}, instead of one.")
-    addition = addition.replace("{}", re.match(" *", places[0][0])[0]) if addition.startswith("{}") else addition
     return text if addition in text else text[: places[0].start()] + addition + text[places[0].start() :]
 
 
@@ -276,22 +245,15 @@ def convert(modular: str) -> dict[str, str]:
 
 
 def make_package_files() -> dict[Path, str]:
-    """
-    The model's files for this package: what the library would generate, but that imports are absolute and the base
-    classes come from `hub_lotlip.py`.
-    """
+    """What the library would generate, but that imports are absolute and base classes come from `hub_lotlip.py`."""
     texts = {}
     for name, text in convert(MODULAR.read_text(encoding="utf-8")).items():
         lines = text.replace("src/transformers/models/lotlip/", "modeling_lotlip/").splitlines()
         for node in ast.parse(text).body:
             if isinstance(node, ast.ImportFrom) and node.level > 1:
                 module = ".".join(["transformers", *["models"] * (node.level == 2), *filter(None, [node.module])])
-                names = {
-                    alias.name: f"{alias.name} as {alias.asname}" if alias.asname else alias.name
-                    for alias in node.names
-                }
-                kept = [text for name, text in names.items() if name not in HUB_BASES]
-                bases = [name for name in names if name in HUB_BASES]
+                kept = [ast.unparse(alias) for alias in node.names if alias.name not in HUB_BASES]
+                bases = [alias.name for alias in node.names if alias.name in HUB_BASES]
                 line = f"from {module} import {', '.join(kept)}\n" * bool(kept)
                 line += f"from .hub_lotlip import {', '.join(bases)}" * bool(bases)
                 lines[node.lineno - 1 : node.end_lineno] = [line] + [""] * (node.end_lineno - node.lineno)
@@ -301,12 +263,7 @@ def make_package_files() -> dict[Path, str]:
 
 
 def format_files(texts: dict[Path, str]) -> dict[Path, str]:
-    """
-    Sorts imports, drops unused ones and formats, by the rules of the library, before anything is written.
-
-    Raises:
-        `ValueError`: if ruff refuses the files.
-    """
+    """Sorts imports, drops unused ones and formats, by the rules of the library, before anything is written."""
     isort = {"lines-after-imports": "2", "known-first-party": '["transformers"]'}
     isort = [option for name, value in isort.items() for option in ("--config", f"lint.isort.{name}={value}")]
     with tempfile.TemporaryDirectory() as folder:
@@ -325,26 +282,9 @@ def format_files(texts: dict[Path, str]) -> dict[Path, str]:
 
 def lay_out(output_dir: str | Path) -> list[Path]:
     """
-    Writes the files of the model, of its tests and its page, and enters it into the library's lists.
-
-    Args:
-        output_dir (`str` or `Path`):
-            A checkout of transformers, or another folder: that gets the lists of the installed version.
-
-    Returns:
-        The files, relative to the folder.
-
-    Raises:
-        `ValueError`: if code or lists are not as they used to be.
-
-    Example:
-
-    ```python
-    >>> from tests.upstream.lay_out import lay_out
-
-    >>> print(lay_out("transformers")[0])
-    src/transformers/models/lotlip/configuration_lotlip.py
-    ```"""
+    Writes the files of the model, of its tests and its page into a checkout of transformers, or another folder, which
+    gets the lists of the installed version, and enters the model into the lists. Returns the files.
+    """
     output_dir = Path(output_dir)
     is_checkout = (output_dir / SOURCE / "__init__.py").is_file()
     library = output_dir / SOURCE if is_checkout else INSTALLED
@@ -368,9 +308,8 @@ def lay_out(output_dir: str | Path) -> list[Path]:
         for registry, entry in entries:
             text = register(text, registry, entry)
         texts[SOURCE / file] = text
-    for file, pattern, addition in INSERTIONS + (CHECKOUT_INSERTIONS if (output_dir / "utils").is_dir() else ()):
-        path = library / file.relative_to(SOURCE) if file.is_relative_to(SOURCE) else output_dir / file
-        text = texts.get(file) or path.read_text(encoding="utf-8")
+    for file, pattern, addition in INSERTIONS:
+        text = texts.get(file) or (library / file.relative_to(SOURCE)).read_text(encoding="utf-8")
         texts[file] = insert(text, pattern, addition, file)
 
     for file, text in texts.items():
@@ -379,21 +318,7 @@ def lay_out(output_dir: str | Path) -> list[Path]:
 
 
 def copy_installed(folder: str | Path):
-    """
-    Makes a copy of the installed transformers, of links to its files, that `lay_out` can add the model to.
-
-    Args:
-        folder (`str` or `Path`):
-            The folder, which is to be empty. `PYTHONPATH=folder/src` imports the copy.
-
-    Example:
-
-    ```python
-    >>> from tests.upstream.lay_out import copy_installed, lay_out
-
-    >>> copy_installed("copy")
-    >>> files = lay_out("copy")
-    ```"""
+    """Makes a copy of the installed transformers, of links to its files, that `lay_out` can add the model to."""
     for part in (".", "models", "models/auto"):
         target = Path(folder) / SOURCE / part
         target.mkdir(parents=True, exist_ok=True)
@@ -403,10 +328,7 @@ def copy_installed(folder: str | Path):
 
 
 def copy_library_tests(library_tests: Path, folder: Path):
-    """
-    Copies the mixins of the library's tests, and what they import, beside the tests of the model. What the source
-    distribution lacks is left empty, and a drawn image takes the place of those on the Hub.
-    """
+    """Copies the mixins of the library's tests, and what they import; a drawn image stands for those on the Hub."""
     shutil.copytree(
         library_tests, folder / "tests", ignore=shutil.ignore_patterns("models", "__pycache__"), dirs_exist_ok=True
     )
@@ -422,17 +344,14 @@ def copy_library_tests(library_tests: Path, folder: Path):
 
 
 def copy_package_tests(folder: Path):
-    """Writes the same tests for the classes of this package. The names of the original are read by the library."""
+    """Writes the same tests for the classes of this package."""
     (folder / PACKAGE_TESTS).mkdir()
     (folder / PACKAGE_TESTS / "__init__.py").touch()
     for name, name_there in TEST_MODULES.items():
         text = (HERE / f"{name}.py").read_text(encoding="utf-8")
         text = re.sub(r"from transformers import (\(\s+)?Lotlip", r"from modeling_lotlip import \1Lotlip", text)
         if name != "library_image_processing_tests":  # it finds the classes by the library's lists
-            write(
-                folder / PACKAGE_TESTS / f"{name_there}.py",
-                text.replace("def test_original_checkpoint", "def _original"),
-            )
+            write(folder / PACKAGE_TESTS / f"{name_there}.py", text)
 
 
 def run_tests(folder: Path, tests: Path, import_from: Path) -> int:
@@ -451,22 +370,17 @@ def main():
     )
     args = parser.parse_args()
     output_dir = args.output_dir
-    if args.package == (output_dir is not None):
-        parser.error("give --package or --output_dir")
     if args.package:
         for file, text in make_package_files().items():
             write(PACKAGE / file, text)
             print(f"Wrote {PACKAGE / file}")
+    if output_dir is None:
         return
     if args.test is not None and not (args.test / "test_modeling_common.py").is_file():
         parser.error(f"--test {args.test} has no test_modeling_common.py")
-    if output_dir.exists() and not (output_dir / SOURCE / "models").is_dir():
-        if not output_dir.is_dir() or any(output_dir.iterdir()):
-            parser.error(f"--output_dir {output_dir} is neither a checkout of transformers nor an empty folder")
-    try:
-        files = lay_out(output_dir)
-    except (OSError, ValueError) as error:
-        sys.exit(f"Nothing more is written: {error}")
+    if output_dir.exists() and not (output_dir / SOURCE / "models").is_dir() and any(output_dir.iterdir()):
+        parser.error(f"--output_dir {output_dir} is neither a checkout of transformers nor an empty folder")
+    files = lay_out(output_dir)
     for file in files:
         print(f"Wrote {output_dir / file}")
     if args.test is not None:

@@ -14,7 +14,6 @@ from ...test_pipeline_mixin import PipelineTesterMixin
 
 if is_torch_available():
     import torch
-    from safetensors.torch import load_file
     from transformers import (
         LotlipModel,
         LotlipTextModel,
@@ -25,43 +24,23 @@ if is_torch_available():
 
 
 class LotlipVisionModelTester:
-    def __init__(
-        self,
-        parent,
-        batch_size=4,
-        image_size=30,
-        patch_size=6,
-        num_channels=3,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=37,
-        initializer_range=0.1,
-        is_training=False,
-    ):
+    batch_size, num_channels, image_size, patch_size = 4, 3, 30, 6
+    hidden_size, num_hidden_layers, num_attention_heads, intermediate_size = 32, 2, 4, 37
+    seq_length = (image_size // patch_size) ** 2 + 1
+    is_training = False
+
+    def __init__(self, parent):
         self.parent = parent
-        self.batch_size = batch_size
-        self.image_size = image_size
-        self.patch_size = patch_size
-        self.num_channels = num_channels
-        self.hidden_size = hidden_size
-        self.num_hidden_layers = num_hidden_layers
-        self.num_attention_heads = num_attention_heads
-        self.intermediate_size = intermediate_size
-        self.initializer_range = initializer_range
-        self.is_training = is_training
-        self.seq_length = (image_size // patch_size) ** 2 + 1
 
     def get_config(self):
         return LotlipVisionConfig(
             image_size=self.image_size,
             patch_size=self.patch_size,
-            num_channels=self.num_channels,
             hidden_size=self.hidden_size,
             num_hidden_layers=self.num_hidden_layers,
             num_attention_heads=self.num_attention_heads,
             intermediate_size=self.intermediate_size,
-            initializer_range=self.initializer_range,
+            initializer_range=0.1,
         )
 
     def prepare_config_and_inputs(self):
@@ -107,35 +86,13 @@ class LotlipVisionModelTest(ModelTesterMixin, unittest.TestCase):
 
 
 class LotlipTextModelTester:
-    def __init__(
-        self,
-        parent,
-        batch_size=4,
-        seq_length=7,
-        vocab_size=99,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=37,
-        max_position_embeddings=64,
-        num_corner_tokens=2,
-        projection_dim=32,
-        initializer_range=0.1,
-        is_training=False,
-    ):
+    batch_size, seq_length, vocab_size = 4, 7, 99
+    hidden_size, num_hidden_layers, num_attention_heads, intermediate_size = 32, 2, 4, 37
+    num_corner_tokens = 2
+    is_training = False
+
+    def __init__(self, parent):
         self.parent = parent
-        self.batch_size = batch_size
-        self.seq_length = seq_length
-        self.vocab_size = vocab_size
-        self.hidden_size = hidden_size
-        self.num_hidden_layers = num_hidden_layers
-        self.num_attention_heads = num_attention_heads
-        self.intermediate_size = intermediate_size
-        self.max_position_embeddings = max_position_embeddings
-        self.num_corner_tokens = num_corner_tokens
-        self.projection_dim = projection_dim
-        self.initializer_range = initializer_range
-        self.is_training = is_training
 
     def get_config(self):
         return LotlipTextConfig(
@@ -146,10 +103,10 @@ class LotlipTextModelTester:
             intermediate_size=self.intermediate_size,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
-            max_position_embeddings=self.max_position_embeddings,
+            max_position_embeddings=64,
             num_corner_tokens=self.num_corner_tokens,
-            projection_dim=self.projection_dim,
-            initializer_range=self.initializer_range,
+            projection_dim=32,
+            initializer_range=0.1,
         )
 
     def prepare_config_and_inputs(self):
@@ -215,12 +172,13 @@ class LotlipTextModelTest(ModelTesterMixin, unittest.TestCase):
 
 
 class LotlipModelTester:
-    def __init__(self, parent, text_kwargs=None, vision_kwargs=None, is_training=True):
+    is_training = True
+
+    def __init__(self, parent):
         self.parent = parent
-        self.text_model_tester = LotlipTextModelTester(parent, **(text_kwargs or {}))
-        self.vision_model_tester = LotlipVisionModelTester(parent, **(vision_kwargs or {}))
+        self.text_model_tester = LotlipTextModelTester(parent)
+        self.vision_model_tester = LotlipVisionModelTester(parent)
         self.batch_size = self.text_model_tester.batch_size
-        self.is_training = is_training
 
     def get_config(self):
         return LotlipConfig(
@@ -259,15 +217,6 @@ class LotlipModelTester:
         self.parent.assertEqual(result.text_embeds[-1, -3:].abs().max().item(), 0)
         torch.testing.assert_close(result.logits_per_image, short.logits_per_image)
         torch.testing.assert_close(result.loss, unread.loss)
-        # the mean over the slots, in which a pair that lacks the caption is left out
-        losses = []
-        for slot in range(7):
-            pairs = self.batch_size - (slot >= 4)
-            logits = result.text_embeds[:pairs, slot] @ result.image_embeds[:pairs].t() * model.logit_scale.exp()
-            targets = torch.arange(pairs, device=torch_device)
-            loss = torch.nn.functional.cross_entropy
-            losses.append((loss(logits, targets) + loss(logits.t(), targets)) / 2)
-        torch.testing.assert_close(result.loss, torch.stack(losses).mean(), rtol=1e-4, atol=1e-4)
 
     def prepare_config_and_inputs_for_common(self):
         config, input_ids, attention_mask, pixel_values = self.prepare_config_and_inputs()
@@ -328,31 +277,3 @@ class LotlipModelTest(ModelTesterMixin, PipelineTesterMixin, unittest.TestCase):
             self.assertDictEqual(config.vision_config.to_dict(), vision_config.to_dict())
             text_config = LotlipTextConfig.from_pretrained(tmp_dir_name)
             self.assertDictEqual(config.text_config.to_dict(), text_config.to_dict())
-
-    def test_original_checkpoint(self):
-        """The names of the original checkpoints, whose word table holds the corner tokens as its last rows."""
-        config, _ = self.model_tester.prepare_config_and_inputs_for_common()
-        model = LotlipModel(config)
-        with tempfile.TemporaryDirectory() as tmp_dir_name:
-            model.save_pretrained(tmp_dir_name)
-            original = load_file(f"{tmp_dir_name}/model.safetensors")
-            words = original["text.transformer.embeddings.word_embeddings.weight"]
-            self.assertEqual(len(words), config.text_config.vocab_size + config.text_config.num_corner_tokens)
-            torch.testing.assert_close(words[-2:], model.text_model.embeddings.corner_tokens.data, rtol=0, atol=0)
-            self.assertIn("visual.trunk.blocks.1.attn.qkv.weight", original)
-            self.assertIn("text.transformer.encoder.layer.1.attention.self.query.bias", original)
-            for model_class, tower_config, prefixes in (
-                (LotlipModel, config, ("",)),
-                (LotlipTextModel, config.text_config, ("text_model.",)),
-                (LotlipTextModelWithProjection, config.text_config, ("text_",)),
-                (LotlipVisionModel, config.vision_config, ("vision_model.",)),
-                (LotlipVisionModelWithProjection, config.vision_config, ("vision_", "visual_")),
-            ):
-                loaded, info = model_class.from_pretrained(tmp_dir_name, config=tower_config, output_loading_info=True)
-                self.assertFalse(info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"])
-                expected = {name: x for name, x in model.state_dict().items() if name.startswith(prefixes)}
-                prefix = f"{loaded.base_model_prefix}." if not hasattr(loaded, loaded.base_model_prefix) else ""
-                prefix = "" if model_class is LotlipModel else prefix
-                self.assertEqual({prefix + name for name in loaded.state_dict()}, set(expected))
-                for name, tensor in loaded.state_dict().items():
-                    torch.testing.assert_close(tensor, expected[prefix + name], rtol=0, atol=0)

@@ -20,13 +20,9 @@ from tests.upstream.lay_out import (
     PAGE,
     SOURCE,
     TESTS,
-    convert,
     copy_installed,
-    format_files,
-    insert,
     lay_out,
     make_package_files,
-    register,
 )
 
 
@@ -115,58 +111,9 @@ def test_follows_the_rules_of_the_library(tree):
     assert subprocess.run(command, cwd=tree).returncode == 0
 
 
-def test_a_checkout_gets_the_rest(tmp_path):
-    copy_installed(tmp_path)
-    (tmp_path / "docs/source/en").mkdir(parents=True)
-    (tmp_path / "utils").mkdir()
-    toctree = "    - local: model_doc/llava\n      title: LLaVA\n    - local: model_doc/lxmert\n      title: LXMERT\n"
-    (tmp_path / "docs/source/en/_toctree.yml").write_text(toctree)
-    (tmp_path / "utils/check_repo.py").write_text('IGNORE = [\n    "ClapTextModelWithProjection",\n]\n')
-    for _ in range(2):
-        lay_out(tmp_path)
-        entry = "    - local: model_doc/lotlip\n      title: LoTLIP\n"
-        assert (tmp_path / "docs/source/en/_toctree.yml").read_text() == toctree.replace(
-            "    - local: model_doc/lxmert\n", f"{entry}    - local: model_doc/lxmert\n"
-        )
-        checks = (tmp_path / "utils/check_repo.py").read_text()
-        assert checks.count("LotlipTextModelWithProjection") == checks.count("LotlipVisionModelWithProjection") == 1
-
-
-def test_an_empty_folder_gets_the_lists_of_the_installed_version(tmp_path):
-    lay_out(tmp_path)
-    lists = tmp_path / SOURCE / "models/auto/modeling_auto.py"
-    text = lists.read_text()
-    lists.write_text(text.replace("LotlipModel", "OlderModel"))
-    lay_out(tmp_path)
-    assert lists.read_text() == text
-
-
 def test_a_second_time_changes_nothing(tree):
     files = lay_out(tree)
     texts = [(tree / file).read_text() for file in files]
     assert lay_out(tree) == files
     assert [(tree / file).read_text() for file in files] == texts
     assert texts[files.index(SOURCE / "models/auto/modeling_auto.py")].count('("lotlip", "LotlipModel")') == 2
-
-
-def test_pieces():
-    names = 'NAMES = OrderedDict(\n    [\n        ("a", 1),\n        ("m", 2),\n    ]\n)\n'
-    for entry, place in (('("b", 3)', 1), ('("z", 3)', 2), ('("A", 3)', 0)):
-        entries = register(names, "NAMES", entry).splitlines()[2:-2]
-        assert entries[place] == f"        {entry}," and len(entries) == 3
-    with pytest.raises(ValueError, match="no list `OTHER`"):
-        register(names, "OTHER", '("b", 3)')
-    for text, places in (("a\n", 0), ("b\nb\n", 2)):
-        with pytest.raises(ValueError, match=f"{places} places"):
-            insert(text, "^b", "c\n", Path("file"))
-    assert insert("  a\n  b\n", "^ *b", "{}x\n", Path("file")) == "  a\n  x\n  b\n"
-
-
-def test_the_converter_writes_parents_out():
-    converted = convert("from torch import nn\n\n\nclass LotlipBlock(nn.Module):\n    pass\n")
-    assert set(converted) == {"modular_lotlip.py", "modeling_lotlip.py"}
-    assert "class LotlipBlock(nn.Module):" in converted["modeling_lotlip.py"]
-    texts = {Path("a.py"): "import os\nimport ast\n\n\nx  = ast"}
-    assert format_files(texts) == {Path("a.py"): "import ast\n\n\nx = ast\n"}
-    with pytest.raises(ValueError, match="ruff refuses"):
-        format_files({Path("a.py"): "x = unknown\n"})
