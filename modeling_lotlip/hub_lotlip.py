@@ -46,15 +46,7 @@ def find_pretrained(name_or_path: str | os.PathLike | None, **hub_options) -> st
     What the Auto classes load in place of a name: of a repository or a folder in the original's layout (`model.pt`,
     with or without `open_clip_config.json`) the folder in the Hub's cache that it was converted to, once; any other
     name is returned as it is. `hub_options` are those of `from_pretrained` (`HUB_OPTIONS`).
-
-    Example:
-
-    ```python
-    >>> from transformers import AutoModel
-    >>> from modeling_lotlip.hub_lotlip import find_pretrained
-
-    >>> model = AutoModel.from_pretrained(find_pretrained("weiwu-ww/LoTLIP-ViT-B-16-100M"))  # doctest: +SKIP
-    ```"""
+    """
     module = f"{__package__}.convert_lotlip_to_hf"  # by name: the files of a model on the Hub come without it
     if name_or_path is None or find_spec(module) is None:
         return name_or_path
@@ -84,6 +76,7 @@ class PreTrainedConfig(LoadingMixin, configuration_utils.PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        self.architectures = self.architectures or []  # over which the Auto classes go
         # here too, since `@strict` wraps what its own call raises in an error that is no `ValueError`
         self.validate_architecture()
 
@@ -123,10 +116,7 @@ def write_for_readers(model: PreTrainedModel, folder: str | os.PathLike, repo_id
 
 
 class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
-    """
-    Truncates texts to `model_max_length` by default, keeping the last `[SEP]`, and says so once; `truncation=True`
-    truncates without a word. Without special tokens only a `max_length` truncates.
-    """
+    """Truncates texts to `model_max_length` by default, keeping the last `[SEP]`, and says so once."""
 
     def __init__(self, *args, model_max_length: int | float, **kwargs):
         if model_max_length >= LARGE_INTEGER:
@@ -221,10 +211,7 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
             for index, item in enumerate(texts):
                 self._check_texts(item, f"{name}[{index}]")
         elif not isinstance(texts, str):
-            raise ValueError(
-                f"`{name}` is {reprlib.repr(texts)} of type `{type(texts).__name__}`, but only `str` (and lists or "
-                "tuples of `str`) can be tokenized. Convert it, or leave it out."
-            )
+            raise ValueError(f"`{name}` is {reprlib.repr(texts)}, but only `str` and lists of `str` can be tokenized.")
 
 
 def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -247,10 +234,7 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def array_to_8_bit(image: "np.ndarray | torch.Tensor", do_rescale: bool = True) -> "np.ndarray | torch.Tensor":
-    """
-    Brings arrays to 8 bits: 1-bit and 16-bit ones are scaled, other integers must be from 0 to 255, and floats (0 to
-    255) are rounded and clipped, but left as they are if they are not to be rescaled.
-    """
+    """Scales 1-bit and 16-bit arrays, rounds and clips floats unless they are not to be rescaled; to 8 bits."""
     pixels = image.float() if is_torch_tensor(image) and image.is_floating_point() else image
     pixels = np.asarray(pixels.cpu() if is_torch_tensor(pixels) else pixels)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # torch knows no other
