@@ -319,6 +319,10 @@ def load_towers(
     ```"""
     text_fields = {name[5:]: fields.pop(name) for name in list(fields) if name.startswith("text_")}
     vision_fields = {name[7:]: fields.pop(name) for name in list(fields) if name.startswith("vision_")}
+    parts = ((text_fields, LotlipTextConfig), (vision_fields, LotlipVisionConfig), (fields, model_class.config_class))
+    unknown = [name for given, part in parts for name in given if name not in part.__dataclass_fields__]
+    if unknown:
+        raise ValueError(f"There are no fields {unknown} of configurations. Mind the prefixes `text_` and `vision_`.")
     vision_tower = vision_model_name_or_path and load_vision_tower(vision_model_name_or_path, **vision_fields)
     text_tower = text_model_name_or_path and load_text_tower(text_model_name_or_path, **text_fields)
     vision_config = vision_tower.config if vision_tower else LotlipVisionConfig(**vision_fields)
