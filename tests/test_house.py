@@ -122,7 +122,7 @@ def test_each_folder_says_what_it_is_for(folder):
 
 # At most so many lines, generated files apart; a number only falls
 BUDGETS = {
-    "modeling_lotlip lotlip.py": 24_000,
+    "modeling_lotlip lotlip.py": 20_600,
     "modeling_lotlip/training modeling_lotlip/losses": 4_400,
     "modeling_lotlip/embedding modeling_lotlip/search modeling_lotlip/serving": 4_700,
     "modeling_lotlip/captioning": 1_700,
@@ -131,7 +131,7 @@ BUDGETS = {
     "modeling_lotlip/modular_lotlip.py": 850,
     "examples": 3_210,
     "examples/train_lotlip.py": 250,
-    "tests": 23_980,
+    "tests": 22_800,
 }
 
 
