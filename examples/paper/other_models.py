@@ -40,6 +40,7 @@ from transformers import (
 )
 
 from modeling_lotlip import LotlipConfig
+from modeling_lotlip.arguments import exit_on_error
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.files import write_json
 from modeling_lotlip.training import loop
@@ -182,4 +183,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error("other_models.py"):
+        main()
