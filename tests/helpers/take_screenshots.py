@@ -24,7 +24,7 @@ def photograph_page(browser: object, args: argparse.Namespace, folder: Path) -> 
         page.wait_for_selector("#status >> text=/[0-9] images in/")
         page.fill("#description textarea", args.query)
         page.click("#search")
-        page.locator("#results .card").first.wait_for(state="attached")
+        page.locator("#results button.sentence").first.wait_for(state="attached", timeout=300_000)
         if page.locator("#results details.weak:not([open])").is_visible():
             page.locator("#results details.weak summary").first.click()
         page.mouse.move(0, 0)
