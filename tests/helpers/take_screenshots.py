@@ -18,13 +18,14 @@ def photograph_page(browser: object, args: argparse.Namespace, folder: Path) -> 
     served = [args.images, "--model", args.model_name_or_path, "--index_dir", folder, "--k", 4]
     with serve(folder / "output.txt", *served) as (address, _):
         page = browser.new_page(viewport={"width": args.width, "height": 900}, color_scheme=args.color_scheme)
+        page.set_default_timeout(600_000)
         page.goto(address)
-        page.wait_for_selector("#status >> text=/[0-9] images in/", timeout=600_000)
+        page.wait_for_selector("#status >> text=/[0-9] images in/")
         page.reload()  # without what was new
         page.wait_for_selector("#status >> text=/[0-9] images in/")
         page.fill("#description textarea", args.query)
         page.click("#search")
-        page.locator("#results button.sentence").first.wait_for(state="attached", timeout=300_000)
+        page.locator("#results button.sentence").first.wait_for(state="attached")
         if page.locator("#results details.weak:not([open])").is_visible():
             page.locator("#results details.weak summary").first.click()
         page.mouse.move(0, 0)
