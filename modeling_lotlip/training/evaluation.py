@@ -28,27 +28,13 @@ MAX_TRAINED_ON = 0.01
 
 @dataclass
 class EvaluationData:
-    """
-    What a training is evaluated on.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`):
-            The images, captions and labels.
-        reader (`RowReader`):
-            Reads its captions.
-        class_names (`list[str]`, *optional*):
-            The classes of its images, if they have labels.
-        share_trained_on (`float`, *optional*, defaults to 0.0):
-            The share of its images that the training data has too.
-        known_images (`dict`, *optional*):
-            What a frozen image tower gave for them: see [`embed_dataset`].
-    """
+    """What a training is evaluated on."""
 
     dataset: Dataset | IterableDataset
     reader: RowReader
-    class_names: list[str] | None = None
-    share_trained_on: float = 0.0
-    known_images: dict = field(default_factory=dict)
+    class_names: list[str] | None = None  # of its images, if they have labels
+    share_trained_on: float = 0.0  # of its images, that the training data has too
+    known_images: dict = field(default_factory=dict)  # what a frozen image tower gave for them: see `embed_dataset`
 
 
 def load_evaluation_data(args: TrainArguments) -> EvaluationData:

@@ -4,6 +4,7 @@
 
 import logging
 from collections import Counter
+from contextlib import suppress
 
 import datasets
 import torch
@@ -176,37 +177,28 @@ def join_towers(args: TowerArguments, tokenizer: LotlipTokenizer) -> LotlipModel
 
 def check_vocabulary(args: TowerArguments, tokenizer: LotlipTokenizer, vocab_size: int) -> None:
     """
-    Refuses a tokenizer that is not that of the pretrained text tower, which would read other words than are written.
-
-    Raises:
-        `ValueError`: if the tower's own tokenizer has another vocabulary, or, where it has none, the table of words
-            another size.
+    Raises a `ValueError` for a tokenizer that is not that of the pretrained text tower: other words than are written
+    would be read. Without a tokenizer of its own the sizes of tower and tokenizer are compared.
     """
     if args.text_model_name_or_path is None:
         return
-    tower = f"`--text_model_name_or_path {args.text_model_name_or_path}`"
-    if args.tokenizer_name is None:
-        if len(tokenizer) > vocab_size:
-            raise ValueError(
-                f"The tokenizer of {tower} has {len(tokenizer)} words, but the model {vocab_size}: name the right one "
-                "with `--tokenizer_name`, or mend that folder."
-            )
-        return
-    try:
-        own = LotlipTokenizer.from_pretrained(args.text_model_name_or_path)
-    except (OSError, ValueError):  # it has none
-        own = None
-    if own is None and len(tokenizer) != vocab_size:
-        raise ValueError(
-            f"`--tokenizer_name {args.tokenizer_name}` has {len(tokenizer)} words, but {tower} {vocab_size}: the "
-            "model would read other words than are written. Name the tokenizer that it was trained with."
-        )
+    tower, named, own = f"`--text_model_name_or_path {args.text_model_name_or_path}`", "The tokenizer", None
+    if args.tokenizer_name is not None:
+        named = f"`--tokenizer_name {args.tokenizer_name}`"
+        with suppress(OSError, ValueError):  # it has none
+            own = LotlipTokenizer.from_pretrained(args.text_model_name_or_path)
     if own is not None and own.get_vocab() != tokenizer.get_vocab():
         num_same = len(own.get_vocab().items() & tokenizer.get_vocab().items())
         raise ValueError(
-            f"`--tokenizer_name {args.tokenizer_name}` is not the tokenizer of {tower}: {num_same} of its "
-            f"{len(tokenizer)} words have the same number there. The model would read other words than are written: "
-            "leave out `--tokenizer_name`."
+            f"{named} is not the tokenizer of {tower}: {num_same} of its {len(tokenizer)} words have the same number "
+            "there. Leave it out."
+        )
+    # a table may have more rows than its own tokenizer has words
+    is_larger = len(tokenizer) > vocab_size
+    if own is None and (is_larger or (args.tokenizer_name is not None and len(tokenizer) < vocab_size)):
+        raise ValueError(
+            f"{named} has {len(tokenizer)} words, but {tower} {vocab_size}: name the one that it was trained with "
+            "(`--tokenizer_name`)."
         )
 
 

@@ -206,7 +206,7 @@ def test_a_tower_from_scratch_has_those_of_the_paper_or_given_ones(build):
         (WORDS, WORDS[:9], "is not the tokenizer of .*: 9 of its 9 words"),
         (None, WORDS[:9], "has 9 words, but `--text_model_name_or_path .*bert` 10"),
         (None, [*WORDS, "sea"], "has 11 words, but .* 10"),
-        ([*WORDS, "sea"], None, "has 11 words, but the model 10"),
+        ([*WORDS, "sea"], None, "has 11 words, but `--text_model_name_or_path .*bert` 10"),
     ],
 )
 def test_a_tokenizer_of_other_words_than_the_text_tower_is_refused(build, tmp_path, own, named, message):
