@@ -31,8 +31,7 @@ from scaffold import (
 from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.objectives import OBJECTIVES
-from modeling_lotlip.training.step import parameter_groups, train_step
+from modeling_lotlip.training.step import make_loss, parameter_groups, train_step
 
 
 Batch = dict[str, torch.Tensor]
@@ -105,8 +104,7 @@ def build_our_step(args: StepArguments, precision: str) -> Callable[..., None]:
 
     def step(batch: Batch, tokens_per_chunk: int | None = None) -> None:
         with torch.autocast(device_type, getattr(torch, precision), enabled=precision != "float32"):
-            objective = OBJECTIVES["lotlip"]
-            train_step(model, batch, optimizer, objective, accelerator, tokens_per_chunk=tokens_per_chunk)
+            train_step(model, batch, optimizer, make_loss("lotlip"), accelerator, tokens_per_chunk=tokens_per_chunk)
 
     return step
 

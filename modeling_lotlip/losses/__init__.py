@@ -8,7 +8,7 @@ file, and a line in `LOSSES`.
 
 from .contrastive_loss import contrastive_loss
 from .global_loss import global_loss
-from .pairs import make_pairs
+from .pairs import Pairs
 from .primary_component_loss import primary_component_loss
 from .sigmoid_loss import sigmoid_loss
 from .token_wise_loss import token_wise_loss
@@ -23,9 +23,9 @@ LOSSES = {
 
 __all__ = [
     "LOSSES",
+    "Pairs",
     "contrastive_loss",
     "global_loss",
-    "make_pairs",
     "primary_component_loss",
     "sigmoid_loss",
     "token_wise_loss",

@@ -2,18 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contrastive loss of CLIP and LoTLIP."""
 
-from collections.abc import Callable
-
 import torch
 
-from .pairs import Pairs, dot_products, image_logits, row_by_row, text_logits
+from .pairs import Pairs, Similarities, dot_products, image_logits, row_by_row, text_logits
 
 
 def contrastive_loss(
-    own: Pairs,
-    everyone: Pairs,
-    logit_scale: torch.Tensor,
-    similarities: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = dot_products,
+    own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, similarities: Similarities = dot_products
 ) -> torch.Tensor:
     """
     Cross entropies of images among texts and of texts among images (Radford et al., 2021,
@@ -37,17 +32,17 @@ def contrastive_loss(
 
     ```python
     >>> import torch
-    >>> from modeling_lotlip.losses import contrastive_loss, make_pairs
+    >>> from modeling_lotlip.losses import Pairs, contrastive_loss
 
-    >>> pairs = make_pairs(torch.eye(4), torch.eye(4)[:, None])  # in one process own rows are all there are
+    >>> pairs = Pairs(torch.eye(4), torch.eye(4)[:, None])  # in one process own rows are all there are
     >>> contrastive_loss(pairs, pairs, torch.tensor(2.0))
     tensor([[0.3408, 0.3408, 0.3408, 0.3408]])
     ```"""
 
     def of_rows(rows: Pairs, everyone: Pairs, logit_scale: torch.Tensor) -> torch.Tensor:
-        of_images, of_pairs = image_logits(rows, everyone, logit_scale, similarities=similarities)
+        of_images, of_pairs = image_logits(rows, everyone, logit_scale, similarities)
         image_losses = of_images.logsumexp(dim=2) - of_pairs
-        of_texts, of_pairs = text_logits(rows, everyone, logit_scale, similarities=similarities)
+        of_texts, of_pairs = text_logits(rows, everyone, logit_scale, similarities)
         return 0.5 * image_losses + 0.5 * (of_texts.logsumexp(dim=2) - of_pairs)
 
     return row_by_row(of_rows, own, everyone, logit_scale)

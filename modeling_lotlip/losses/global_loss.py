@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import normalize, pad
 
-from .pairs import Pairs, is_present
+from .pairs import Pairs, map_pairs
 
 
 # their names from torch 2.13 on, and before
@@ -94,18 +94,20 @@ def global_loss(
 
     ```python
     >>> import torch
+    >>> from torch.nn.functional import normalize
     >>> from modeling_lotlip.losses import contrastive_loss, global_loss
 
-    >>> images, texts = torch.eye(4), torch.eye(4)[:, None].expand(4, 3, 4)
+    >>> images = normalize(torch.eye(4) + 0.5, dim=-1)
+    >>> texts = images[:, None].expand(4, 3, 4)
     >>> global_loss(contrastive_loss, images, texts, logit_scale=torch.tensor(10.0)).loss
-    tensor(0.0001)
+    tensor(0.1017)
     >>> global_loss(contrastive_loss, images, texts, logit_scale=torch.tensor(10.0), matryoshka_dims=[2]).loss
-    tensor(0.3467)
+    tensor(0.4335)
     ```"""
     check_dims(matryoshka_dims, image_embeds.shape[-1])
     with torch.autocast(image_embeds.device.type, enabled=False):
         own = _make_own(image_embeds.float(), text_embeds.float(), short_groups, num_hard_negatives)
-        everyone = own._replace(hard_negatives=None).map(gather_rows)
+        everyone = map_pairs(gather_rows, own._replace(hard_negatives=None))
         arguments = {
             name: gather_rows(value.float().reshape(1)).mean() if isinstance(value, torch.Tensor) else value
             for name, value in arguments.items()
@@ -131,8 +133,7 @@ def _make_own(
     images: torch.Tensor, texts: torch.Tensor, groups: torch.Tensor | None, num_hard_negatives: int
 ) -> Pairs:
     """The rows of this process, with the hard negatives apart."""
-    is_alone = not dist.is_initialized()
-    rank, hard_negatives = 0 if is_alone else dist.get_rank(), None
+    is_alone, hard_negatives = not dist.is_initialized(), None
     if num_hard_negatives > 0:
         num_slots, rest = divmod(texts.shape[1] - 1, 1 + num_hard_negatives)
         if rest > 0:
@@ -148,8 +149,8 @@ def _make_own(
         length = torch.tensor(texts.shape[2], device=texts.device)
         dist.all_reduce(length, dist.ReduceOp.MAX)
         texts = pad(texts, (0, 0, 0, int(length) - texts.shape[2]))
-    places = len(images) * rank + torch.arange(len(images), device=images.device)
-    return Pairs(images, texts, is_present(texts), places, groups, hard_negatives)
+    places = torch.arange(len(images), device=images.device) + (0 if is_alone else len(images) * dist.get_rank())
+    return Pairs(images, texts, places, groups, hard_negatives)
 
 
 def _cut(pairs: Pairs, dim: int) -> Pairs:

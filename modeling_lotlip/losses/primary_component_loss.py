@@ -36,11 +36,11 @@ def primary_component_loss(
 
     ```python
     >>> import torch
-    >>> from modeling_lotlip.losses import make_pairs, primary_component_loss
+    >>> from modeling_lotlip.losses import Pairs, primary_component_loss
 
     >>> images = torch.tensor([[3.0, 0.0, 0.1], [3.0, 1.0, 0.0], [-2.0, 1.0, 0.1], [1.0, 1.0, 1.0]])
     >>> images = torch.nn.functional.normalize(images, dim=-1)
-    >>> pairs = make_pairs(images, images[:, None].expand(4, 2, 3))
+    >>> pairs = Pairs(images, images[:, None].expand(4, 2, 3))
     >>> [round(primary_component_loss(pairs, pairs, torch.tensor(5.0), n).mean().item(), 4) for n in (3, 2, 1)]
     [0.422, 0.4436, 0.6056]
     ```"""
@@ -51,19 +51,16 @@ def primary_component_loss(
     centered = (images - mean).nan_to_num(0, 0, 0)
     components = torch.linalg.eigh(centered.t() @ centered).eigenvectors[:, -num_components:]
 
-    def short(pairs: Pairs) -> Pairs:
-        coarse = mean + (pairs.images - mean) @ components @ components.t()
-        return _take_slots(pairs, slice(0, 1))._replace(images=coarse)
+    def coarse(pairs: Pairs) -> Pairs:
+        return pairs._replace(images=mean + (pairs.images - mean) @ components @ components.t())
 
-    def long(pairs: Pairs) -> Pairs:
-        return _take_slots(pairs, slice(1, None))._replace(groups=None)
-
-    losses = [contrastive_loss(short(own), short(everyone), logit_scale)]
+    losses = [contrastive_loss(*(coarse(_take(pairs, slice(0, 1))) for pairs in (own, everyone)), logit_scale)]
     if own.texts.shape[1] > 1:
-        losses.append(contrastive_loss(long(own), long(everyone), logit_scale))
+        long = [_take(pairs, slice(1, None))._replace(groups=None) for pairs in (own, everyone)]
+        losses.append(contrastive_loss(*long, logit_scale))
     return torch.cat(losses)
 
 
-def _take_slots(pairs: Pairs, slots: slice) -> Pairs:
+def _take(pairs: Pairs, slots: slice) -> Pairs:
     negatives = pairs.hard_negatives[:, :, slots] if pairs.hard_negatives is not None else None
-    return pairs._replace(texts=pairs.texts[:, slots], present=pairs.present[:, slots], hard_negatives=negatives)
+    return pairs._replace(texts=pairs.texts[:, slots], hard_negatives=negatives)

@@ -30,9 +30,9 @@ def sigmoid_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, logit_b
 
     ```python
     >>> import torch
-    >>> from modeling_lotlip.losses import make_pairs, sigmoid_loss
+    >>> from modeling_lotlip.losses import Pairs, sigmoid_loss
 
-    >>> pairs = make_pairs(torch.eye(4), torch.eye(4)[:, None])
+    >>> pairs = Pairs(torch.eye(4), torch.eye(4)[:, None])
     >>> sigmoid_loss(pairs, pairs, torch.tensor(10.0), torch.tensor(-5.0)).mean().round(decimals=4)
     tensor(0.0269)
     ```"""
@@ -40,6 +40,6 @@ def sigmoid_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, logit_b
 
 
 def _of_rows(rows: Pairs, everyone: Pairs, logit_scale: torch.Tensor, logit_bias: torch.Tensor) -> torch.Tensor:
-    logits, of_pairs = image_logits(rows, everyone, logit_scale, logit_bias)
+    logits, of_pairs = image_logits(rows, everyone, logit_scale)
     # softplus(x) is -log sigmoid(-x), and softplus(x) - x is -log sigmoid(x)
-    return softplus(logits).sum(dim=2) - of_pairs
+    return softplus(logits + logit_bias).sum(dim=2) - (of_pairs + logit_bias)

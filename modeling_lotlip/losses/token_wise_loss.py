@@ -28,10 +28,10 @@ def token_wise_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor) -> t
 
     ```python
     >>> import torch
-    >>> from modeling_lotlip.losses import make_pairs, token_wise_loss
+    >>> from modeling_lotlip.losses import Pairs, token_wise_loss
 
     >>> images = torch.eye(4)[:, None].expand(4, 3, 4)  # three tokens of an image
-    >>> pairs = make_pairs(images, torch.eye(4)[:, None, None].expand(4, 1, 2, 4))  # two tokens of a text
+    >>> pairs = Pairs(images, torch.eye(4)[:, None, None].expand(4, 1, 2, 4))  # two tokens of a text
     >>> token_wise_loss(pairs, pairs, torch.tensor(2.0))
     tensor([[0.3408, 0.3408, 0.3408, 0.3408]])
     ```"""

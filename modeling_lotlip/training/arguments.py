@@ -383,36 +383,3 @@ class TrainArguments(
     def to_dict(self) -> dict[str, object]:
         """All arguments, as JSON can hold them."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
-
-
-def list_doubts(args: TrainArguments) -> list[str]:
-    """
-    What may be a mistake in the arguments of a training, each with its remedy.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.training.arguments import TrainArguments, list_doubts
-
-    >>> list_doubts(TrainArguments(output_dir="outputs/demo"))
-    []
-    >>> args = TrainArguments(output_dir="outputs/tuned", model_name_or_path="outputs/demo", learning_rate=1e-3)
-    >>> list_doubts(args)
-    ['--learning_rate 0.001 is 100 times that for a pretrained model: it may forget what it knows. Try 1e-05.']
-    ```"""
-    doubts = []
-    start = "model" if args.model_name_or_path else "text tower" if args.text_model_name_or_path else "scratch"
-    usual = LEARNING_RATES[start]
-    if start != "scratch" and args.learning_rate > 10 * usual:
-        doubts.append(
-            f"--learning_rate {args.learning_rate} is {args.learning_rate / usual:.0f} times that for a pretrained "
-            f"{start}: it may forget what it knows. Try {usual}."
-        )
-    has_image_tower = args.model_name_or_path or args.vision_model_name_or_path or args.config_name
-    if args.dataset_name is not None and start == "scratch" and not has_image_tower:
-        doubts.append(
-            "No model is named: a small one is trained from scratch, which learns little about photographs. Name a "
-            "model with --model_name_or_path, or towers with --text_model_name_or_path and "
-            "--vision_model_name_or_path."
-        )
-    return doubts

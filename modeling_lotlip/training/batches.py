@@ -59,20 +59,6 @@ class StreamBatchSampler(Sampler):
     The stream is shared out over the processes, by shards where their number divides, else by rows, and shuffled in a
     buffer, all seeded with (seed, epoch). Rows are read here and decoded by the workers, whose number hence changes
     nothing. A process at the end of its share returns rows of padding until the last process is there.
-
-    Args:
-        dataset (`IterableDataset`):
-            The stream.
-        batch_size (`int`):
-            Rows of a process in a batch.
-        seed (`int`):
-            The seed.
-        image_column (`str`):
-            The column of the images, which are left undecoded.
-        accelerator (`Accelerator`):
-            The processes.
-        buffer_size (`int`):
-            Rows in the shuffle buffer.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ BEST_FOLDER, LOGGING_FOLDER, RUN_NAME = "best", "logs", "lotlip"
 OWN_FILES = re.compile(
     r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|eval_results\.json|not_finite\.json|metrics\.jsonl"
 )
-OWN_FOLDERS = {re.compile(r"checkpoint-\d+"): STATE_FILE, re.compile(BEST_FOLDER): RESULTS_FILE}
+OWN_FOLDERS = re.compile(rf"checkpoint-\d+|{BEST_FOLDER}")
 
 
 @dataclass
@@ -67,17 +67,7 @@ def save_checkpoint(
     are complete and on the disk; only then older ones than `total_limit` asks for are deleted. (accelerate's own
     limit deletes them before, and its `register_for_checkpointing` unpickles whatever a file holds.)
 
-    Args:
-        accelerator (`Accelerator`):
-            The processes, all of which call this.
-        output_dir (`Path`):
-            The output folder, which they share.
-        state (`TrainingState`):
-            Where the run is, with the counts of all processes.
-        settings (`dict`):
-            What must be the same when the run is resumed.
-        total_limit (`int`, *optional*):
-            Keep only the last N checkpoints.
+    All processes call this, with a `state` that has the counts of all, and the `settings` that a resumed run shares.
 
     Raises:
         `OSError`: if it cannot be written, for instance because the disk is full. Earlier ones are as they were.
@@ -107,12 +97,6 @@ def save_checkpoint(
 def read_state(checkpoint: Path, settings: dict) -> TrainingState:
     """
     The state in a checkpoint.
-
-    Args:
-        checkpoint (`Path`):
-            The folder.
-        settings (`dict`):
-            Those of this run.
 
     Raises:
         `ValueError`: if the checkpoint is of a run with other settings.
@@ -148,8 +132,8 @@ def find_checkpoint(args: CheckpointArguments) -> Path | None:
     """
     if args.resume_from_checkpoint is None:
         return None
+    checkpoints = list_checkpoints(args.output_dir)
     if args.resume_from_checkpoint == "latest":
-        checkpoints = list_checkpoints(args.output_dir)
         if not checkpoints:
             logger.warning(f"There is no checkpoint in {args.output_dir} yet: training starts from the beginning.")
         return checkpoints[-1] if checkpoints else None
@@ -159,30 +143,28 @@ def find_checkpoint(args: CheckpointArguments) -> Path | None:
             f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint: name `OUTPUT_DIR/checkpoint-N`, "
             "or `latest`."
         )
-    last = list_checkpoints(args.output_dir)[-1:]
-    if resumes_in_output_dir(args) and last and get_step(last[0]) > get_step(checkpoint):
+    if resumes_in_output_dir(args) and get_step(checkpoints[-1]) > get_step(checkpoint):
         raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {last[0].name}, which is later than `--resume_from_checkpoint "
-            f"{checkpoint}`: name another `--output_dir`, or move the later ones away."
+            f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which is later than "
+            f"`--resume_from_checkpoint {checkpoint}`: name another `--output_dir`, or move the later ones away."
         )
     return checkpoint
 
 
 def resumes_in_output_dir(args: CheckpointArguments) -> bool:
     """Whether the run resumes from its own output folder: it neither starts anew nor from a checkpoint elsewhere."""
-    checkpoint = args.resume_from_checkpoint
-    return checkpoint == "latest" or (
-        checkpoint is not None and Path(checkpoint).resolve().parent == args.output_dir.resolve()
-    )
+    named = args.resume_from_checkpoint
+    return named == "latest" or (named is not None and Path(named).resolve().parent == args.output_dir.resolve())
 
 
 def find_leftovers(output_dir: Path) -> list[Path]:
     """What an earlier run left in the output folder: nothing else in it is ever deleted."""
 
     def is_own(path: Path) -> bool:
-        marks = [mark for name, mark in OWN_FOLDERS.items() if name.fullmatch(path.name)]
-        is_partial = LEFT.fullmatch(path.name) is not None
-        return any((path / mark).exists() for mark in marks) or is_partial or bool(OWN_FILES.fullmatch(path.name))
+        mark = RESULTS_FILE if path.name == BEST_FOLDER else STATE_FILE
+        return bool(OWN_FILES.fullmatch(path.name) or LEFT.fullmatch(path.name)) or (
+            OWN_FOLDERS.fullmatch(path.name) is not None and (path / mark).exists()
+        )
 
     logs = output_dir / LOGGING_FOLDER / RUN_NAME
     return sorted(filter(is_own, output_dir.glob("*"))) + [logs] * logs.exists()
@@ -205,16 +187,14 @@ def check_output_dir(args: TrainArguments) -> None:
         )
     output_dir = args.output_dir.resolve()
     deleted = {path.resolve() for path in leftovers if is_new}
-    for name in (
-        *("model_name_or_path", "text_model_name_or_path", "vision_model_name_or_path", "tokenizer_name"),
-        *("config_name", "resume_from_checkpoint"),
-    ):
-        path = Path(getattr(args, name) or "").resolve()
-        if getattr(args, name) and (path == output_dir or {path, *path.parents} & deleted):
-            raise ValueError(
-                f"`--{name} {getattr(args, name)}` would be replaced by this run in `--output_dir {args.output_dir}`: "
-                "name another folder."
-            )
+    for name, value in vars(args).items():
+        if name.endswith(("name_or_path", "tokenizer_name", "config_name", "checkpoint")) and value is not None:
+            path = Path(value).resolve()
+            if path == output_dir or {path, *path.parents} & deleted:
+                raise ValueError(
+                    f"`--{name} {value}` would be replaced by this run in `--output_dir {args.output_dir}`: name "
+                    "another folder."
+                )
 
 
 def check_room(args: CheckpointArguments, model: nn.Module) -> None:

@@ -63,9 +63,6 @@ class BatchGroups:
         tokens_per_image (`int`, *optional*, defaults to 0):
             The tokens of an image that the image tower computes.
 
-    Raises:
-        `ValueError`: if the batch has no `short_input_ids`.
-
     Example:
 
     ```python
@@ -87,11 +84,6 @@ class BatchGroups:
         tokens_per_group: int | None = None,
         tokens_per_image: int = 0,
     ):
-        if "short_input_ids" not in batch:
-            raise ValueError(
-                f"The batch has {sorted(batch)}, but no `short_input_ids`: give short captions there, and long ones "
-                "in `input_ids` of shape (rows, captions, length). One whose attention mask is all zero is absent."
-            )
         texts = {name: values for name, values in batch.items() if name in TEXT_INPUTS}
         short = {name.removeprefix("short_"): values for name, values in texts.items() if name.startswith("short_")}
         long = {name: values for name, values in texts.items() if not name.startswith("short_")}
@@ -147,23 +139,10 @@ class BatchGroups:
         `recompute` is that of its forward.
         """
         outputs = [model(**send_to_device(group, device), recompute=recompute) for group in self]
-        return self.restore([output.image_embeds for output in outputs], [output.text_embeds for output in outputs])
-
-    def restore(
-        self, image_embeds: list[torch.Tensor], text_embeds: list[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        The embeddings of the batch, as one call of the model outputs them.
-
-        Args:
-            image_embeds, text_embeds (`list[torch.Tensor]`):
-                The model's embeddings of each group.
-        """
-        text_embeds = pad_and_concatenate(text_embeds)
-        places = self.short_order.argsort().to(text_embeds.device)
-        captions = [text_embeds[:, :1][places]]
-        if self.num_long_captions > 0:
-            places = self.long_order.argsort().to(text_embeds.device)
-            long_embeds = text_embeds[:, 1:].unflatten(1, (self.num_long_captions, -1)).flatten(0, 1)[places]
+        text_embeds = pad_and_concatenate([output.text_embeds for output in outputs])
+        captions = [text_embeds[:, :1][self.short_order.argsort().to(device)]]
+        if self.num_long_captions > 0:  # (rows, captions * slots, dim), or (rows, captions, length, dim) of tokens
+            long_embeds = text_embeds[:, 1:].unflatten(1, (self.num_long_captions, -1)).flatten(0, 1)
+            long_embeds = long_embeds[self.long_order.argsort().to(device)]
             captions.append(long_embeds.unflatten(0, (-1, self.num_long_captions)).flatten(1, 2))
-        return torch.cat(image_embeds), torch.cat(captions, dim=1)
+        return torch.cat([output.image_embeds for output in outputs]), torch.cat(captions, dim=1)

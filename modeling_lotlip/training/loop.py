@@ -18,18 +18,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration, gather_object, set_seed
+from huggingface_hub.constants import HF_HOME
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
-from ..data.loading import get_columns, leave_signals_to_the_main_process, load_split
+from ..data.loading import compute_fingerprint, get_columns, leave_signals_to_the_main_process, load_split
 from ..data.reader import RowCounts, RowReader
 from ..files import write_json
+from ..losses.global_loss import GlobalLoss
 from ..output_folder import OutputFolder, delete
 from ..signals import StopSignal
 from ..terminal import progress_bar
-from .arguments import TrainArguments, list_doubts
+from .arguments import TrainArguments
 from .batches import BatchSampler, StreamBatchSampler
 from .checkpoints import (
     BEST_FOLDER,
@@ -48,15 +50,14 @@ from .checkpoints import (
 )
 from .dual_encoder import ContrastiveModel
 from .evaluation import EvaluationData, check_overlap, evaluate_model, format_results, load_evaluation_data
-from .image_features import cache_samples
+from .image_features import cache_image_features
 from .image_processors import describe_images, find_image_size
 from .models import build_model, count_corners, gather_model
-from .monitoring import MetricsFile, Throughput, forget_metrics, measure_slots, peak_memory
-from .objectives import choose_objective
-from .processes import fail_together, largest_of_all, next_together
+from .monitoring import Throughput, forget_metrics, log, measure_slots, peak_memory
+from .processes import fail_together, next_together
 from .samples import NUM_AWAITED, CaptionedImages, SampleCollator, SampleCounts
 from .saving import check_services, is_best, push_model, save_model, save_model_somewhere
-from .step import StepResult, parameter_groups, train_step
+from .step import StepResult, make_loss, parameter_groups, train_step
 
 
 logger = get_logger(__name__)
@@ -73,6 +74,7 @@ class Training:
     processor: ProcessorMixin
     loader: DataLoader
     evaluation_data: EvaluationData
+    loss_function: Callable[..., GlobalLoss]
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]
     state: TrainingState
@@ -100,11 +102,11 @@ def run(args: TrainArguments) -> None:
 
 
 def start_processes(args: TrainArguments) -> Accelerator:
-    """The processes. Doubts about the arguments are logged."""
+    """The processes, ready for this training."""
     accelerator = Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision=args.mixed_precision,
-        log_with=[MetricsFile(args.output_dir), *([args.report_to] if args.with_tracking else [])],
+        log_with=args.report_to if args.with_tracking else None,
         project_config=ProjectConfiguration(
             project_dir=str(args.output_dir), logging_dir=str(args.output_dir / LOGGING_FOLDER)
         ),
@@ -120,8 +122,12 @@ def start_processes(args: TrainArguments) -> Accelerator:
         # `accelerate launch` leaves all cores but one idle
         torch.set_num_threads(max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     args.mixed_precision = accelerator.mixed_precision
-    for doubt in list_doubts(args):
-        logger.warning(doubt)
+    names = args.model_name_or_path, args.config_name, args.text_model_name_or_path, args.vision_model_name_or_path
+    if args.dataset_name is not None and not any(names):
+        logger.warning(
+            "No model is named: a small one is trained from scratch, which learns little about photographs. Name a "
+            "model with `--model_name_or_path`, or towers."
+        )
     set_seed(args.seed)
     return accelerator
 
@@ -149,32 +155,27 @@ def load_training_data(args: TrainArguments, accelerator: Accelerator) -> tuple[
         raise ValueError("A batch of one image has nothing to be contrasted with: raise the batch size to 2 or more.")
     if not args.streaming and len(dataset) < global_batch_size:
         raise ValueError(
-            f"The training data has {len(dataset)} images, too few for one batch of {global_batch_size} "
-            f"(`--per_device_train_batch_size {args.per_device_train_batch_size}`, {accelerator.num_processes} "
-            "processes): lower the batch size."
+            f"The training data has {len(dataset)} images, too few for one batch of {global_batch_size}: lower "
+            f"`--per_device_train_batch_size {args.per_device_train_batch_size}`."
         )
     return dataset, reader
-
-
-def make_samples(
-    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader, processor: ProcessorMixin
-) -> CaptionedImages:
-    """Images, or random crops of them, with captions drawn for them."""
-    crop = None
-    if not args.freeze_vision_model and args.min_crop_scale < 1:
-        scale, interpolation = (args.min_crop_scale, 1.0), InterpolationMode.BICUBIC
-        crop = RandomResizedCrop(find_image_size(processor.image_processor), scale, interpolation=interpolation)
-    return CaptionedImages(dataset, reader, args, args.seed, crop)
 
 
 def make_loader(
     args: TrainArguments,
     dataset: datasets.Dataset,
-    samples: CaptionedImages,
+    reader: RowReader,
     processor: ProcessorMixin,
     accelerator: Accelerator,
 ) -> DataLoader:
-    """Batches of this process, in the order that their sampler gives."""
+    """
+    Batches of this process, in the order that their sampler gives, of images, or random crops of them, with captions
+    drawn for them.
+    """
+    crop = None
+    if not args.freeze_vision_model and args.min_crop_scale < 1:
+        scale, interpolation = (args.min_crop_scale, 1.0), InterpolationMode.BICUBIC
+        crop = RandomResizedCrop(find_image_size(processor.image_processor), scale, interpolation=interpolation)
     batch_size, num_processes = args.per_device_train_batch_size, accelerator.num_processes
     if args.streaming:
         buffer_size = args.shuffle_buffer_size
@@ -182,9 +183,9 @@ def make_loader(
     else:
         sampler = BatchSampler(len(dataset), batch_size, args.seed, accelerator.process_index, num_processes)
     return DataLoader(
-        samples,
+        CaptionedImages(dataset, reader, args, args.seed, crop),
         batch_sampler=sampler,
-        collate_fn=SampleCollator(processor, args.hard_negatives, samples.crop is not None),
+        collate_fn=SampleCollator(processor, args.hard_negatives, crop is not None),
         num_workers=args.dataloader_num_workers,
         persistent_workers=args.dataloader_num_workers > 0,
         worker_init_fn=leave_signals_to_the_main_process,
@@ -234,8 +235,14 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     trained = ContrastiveModel(model)
     args.max_length, args.freeze_vision_model = processor.tokenizer.model_max_length, trained.is_vision_frozen
     args.matryoshka_dims = getattr(model.config, "matryoshka_dims", None)
-    samples = make_samples(args, dataset, reader, processor)
-    loader = make_loader(args, dataset, samples, processor, accelerator)
+    loss_function = make_loss(
+        args.objective,
+        has_bias="logit_bias" in trained.scalars,
+        keep_duplicate_negatives=args.keep_duplicate_negatives,
+        num_hard_negatives=args.hard_negatives,
+        matryoshka_dims=args.matryoshka_dims or (),
+    )
+    loader = make_loader(args, dataset, reader, processor, accelerator)
     optimizer, schedule = make_optimizer(args, trained, loader)
     check_room(args, model)
     num_samples = None if args.streaming else len(dataset)
@@ -250,7 +257,17 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
             evaluation_data.reader.report_keys(evaluation_data.dataset)
             stack.enter_context(OutputFolder(args.output_dir, content="a training"))
     if args.cache_image_features:
-        samples.image_features = cache_samples(samples, dataset, model, processor, args, accelerator)
+        loader.dataset.image_features = cache_image_features(
+            trained,
+            processor,
+            loader.dataset.load_image,
+            len(dataset),
+            data_key=compute_fingerprint(dataset, args.image_column),
+            folder=args.image_features_dir or Path(HF_HOME) / "lotlip" / "image_features",
+            accelerator=accelerator,
+            batch_size=args.per_device_eval_batch_size,
+            num_workers=args.dataloader_num_workers,
+        )
 
     with fail_together(accelerator):
         if accelerator.is_main_process:
@@ -285,6 +302,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         processor,
         loader,
         evaluation_data,
+        loss_function,
         optimizer,
         schedule,
         state,
@@ -309,8 +327,8 @@ def train(training: Training) -> None:
         is_epoch_begun = False
         while True:
             # a resumed run may have been stopped before it
-            if is_evaluation_due(training) and not largest_of_all(stop.number, accelerator):
-                evaluate(training, gather(training))
+            if is_evaluation_due(training) and not next_together(iter(()), stop.number, accelerator)[1]:
+                evaluate(training, gather_model(training.model, accelerator))
                 training.model.train()
                 training.throughput.restart()
             is_done = state.step == args.max_train_steps
@@ -365,17 +383,9 @@ def take_step(training: Training, batch: dict[str, torch.Tensor], names: list[st
     args, state = training.args, training.state
     for group in training.optimizer.param_groups:
         group["lr"] = training.schedule(state.step)
-    scalars = training.accelerator.unwrap_model(training.model).scalars
-    result = train_step(
-        training.model,
-        batch,
-        training.optimizer,
-        choose_objective(args.objective, args.matryoshka_dims, args.hard_negatives, "logit_bias" in scalars),
-        training.accelerator,
-        keep_duplicate_negatives=args.keep_duplicate_negatives,
-        tokens_per_chunk=args.grad_cache_tokens,
-        max_grad_norm=args.max_grad_norm,
-    )
+    model, optimizer, accelerator = training.model, training.optimizer, training.accelerator
+    limits = args.grad_cache_tokens, args.max_grad_norm
+    result = train_step(model, batch, optimizer, training.loss_function, accelerator, *limits)
     state.batch += 1
     if result.is_taken:
         state.skipped_in_a_row = 0
@@ -393,7 +403,7 @@ def count_skipped_step(training: Training, names: list[str]) -> None:
     Raises:
         `ValueError`: after `--max_skipped_steps` in a row; `not_finite.json` has what was in the last one.
     """
-    args, state, sampler = training.args, training.state, training.loader.batch_sampler
+    args, state = training.args, training.state
     state.skipped_steps += 1
     state.skipped_in_a_row += 1
     logger.warning(f"Step {state.step + 1} is skipped: its loss or gradients are not finite.")
@@ -401,21 +411,16 @@ def count_skipped_step(training: Training, names: list[str]) -> None:
         return
     path, names = args.output_dir / "not_finite.json", gather_object(names)
     if training.accelerator.is_main_process:
-        content = {"step": state.step + 1, "epoch": state.epoch, "batch": state.batch - 1, "samples": names}
-        if isinstance(sampler, BatchSampler):
-            first = max(0, state.batch - args.gradient_accumulation_steps)
-            rows = slice(first * sampler.global_batch_size, state.batch * sampler.global_batch_size)
-            content["rows"] = sampler.order()[rows]
-        write_json(path, content)
+        write_json(path, {"step": state.step + 1, "samples": names})
     raise ValueError(
-        f"{state.skipped_in_a_row} steps in a row had a loss or gradients that are not finite. What was in the last "
-        f"one is in {path}. Start again with a lower learning rate, or without those rows."
+        f"{state.skipped_in_a_row} steps in a row had a loss or gradients that are not finite. The samples of the "
+        f"last batch are in {path}. Start again with a lower learning rate, or without them."
     )
 
 
 def measure(training: Training, result: StepResult) -> str:
     """Logs what is measured of a step; gives what the progress bar shows."""
-    accelerator = training.accelerator
+    args, accelerator = training.args, training.accelerator
     model = accelerator.unwrap_model(training.model).model
     rows = sum_counts(training)["rows"]
     if rows.num_rows >= NUM_AWAITED:
@@ -426,12 +431,12 @@ def measure(training: Training, result: StepResult) -> str:
         "logit_scale": model.logit_scale.item(),
         "gradient_norm": result.gradient_norm,
         **training.throughput.measure(accelerator),
-        "memory_gb": peak_memory(accelerator.device),
+        **peak_memory(accelerator.device),
         "skipped_steps": training.state.skipped_steps,
         "bad_samples": sum(rows.left_out.values()),
     }
     measured |= measure_slots(result.loss.slot_losses, count_corners(model))
-    accelerator.log(measured, step=training.state.step)
+    log(measured, training.state.step, args.output_dir, accelerator)
     return "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)
 
 
@@ -441,11 +446,6 @@ def is_evaluation_due(training: Training) -> bool:
     return state.step % args.eval_steps == 0 and max(0, state.evaluated_step) < state.step < args.max_train_steps
 
 
-def gather(training: Training) -> PreTrainedModel | None:
-    """The model with all its parameters: of sharded ones (FSDP2) on the main process alone, which then evaluates."""
-    return gather_model(training.model, training.accelerator)
-
-
 def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, float]:
     """Results on the evaluation data, on the main process, which keeps the model if they are the best so far."""
     args, accelerator, state = training.args, training.accelerator, training.state
@@ -453,7 +453,7 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
     state.evaluated_step = state.step
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            accelerator.log(results, step=state.step)
+            log(results, state.step, args.output_dir, accelerator)
             print(f"Step {state.step}:\n{format_results(results)}", flush=True)
             folder, metric = args.output_dir / BEST_FOLDER, args.metric_for_best_model
             if metric is not None and is_best(results, metric, folder):
@@ -488,7 +488,7 @@ def finish(training: Training) -> None:
     for name, total in sum_counts(training).items():
         if total.left_out or total.num_unmatched:
             logger.warning(f"Of the {name.replace('_', ' ')} of this training, {total}")
-    model = gather(training)
+    model = gather_model(training.model, accelerator)
     if accelerator.is_main_process:  # before the evaluation, which may meet a broken image
         try:
             save_model(args, args.output_dir, model, training.processor)

@@ -27,7 +27,7 @@ from ..losses.global_loss import check_dims
 from .arguments import TowerArguments, TrainArguments
 from .dual_encoder import check_dual_encoder
 from .image_processors import find_used_size, make_image_processor
-from .objectives import OBJECTIVES, Objective, choose_objective
+from .objectives import OBJECTIVES, Objective
 from .positions import stretch_positions
 
 
@@ -78,7 +78,6 @@ def build_model(
             raise ValueError(f"`{named}` cannot be loaded: {error}") from error
     set_corners(args, model)
     model = convert_model(model, objective)
-    choose_objective(args.objective, has_bias=hasattr(model, "logit_bias"))  # refuses what does not fit
     limit_texts(model, processor, args.max_length)
     if args.matryoshka_dims is not None:
         num_dims = getattr(model.config, "projection_dim", None) or model.config.text_config.projection_size

@@ -4,13 +4,11 @@
 
 import json
 import math
-import sys
 import time
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker, on_main_process
 
 from ..output_folder import atomic_write
 from .checkpoints import TrainingState
@@ -19,28 +17,9 @@ from .checkpoints import TrainingState
 METRICS_FILE = "metrics.jsonl"
 
 
-def name_slots(num_slots: int, num_corner_tokens: int) -> list[str]:
-    """
-    What is contrasted with the images in each slot: `short`, then `long` for every long caption, or `cls` and
-    `corner_1`, ... with corner tokens.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.training.monitoring import name_slots
-
-    >>> name_slots(4, num_corner_tokens=2)
-    ['short', 'cls', 'corner_1', 'corner_2']
-    ```"""
-    names = ["cls", *(f"corner_{number}" for number in range(1, num_corner_tokens + 1))]
-    if num_corner_tokens == 0:
-        names = ["long"]
-    return ["short", *(names[slot % len(names)] for slot in range(num_slots - 1))]
-
-
 def measure_slots(slot_losses: torch.Tensor, num_corner_tokens: int) -> dict[str, float]:
     """
-    The loss of each kind of slot.
+    The loss of each kind of slot: of short captions, and of long ones, or of `[CLS]` and each corner token of these.
 
     Args:
         slot_losses (`torch.Tensor` of shape `(slots,)`):
@@ -57,9 +36,11 @@ def measure_slots(slot_losses: torch.Tensor, num_corner_tokens: int) -> dict[str
     >>> measure_slots(torch.tensor([1.0, 2.0, 4.0]), num_corner_tokens=0)  # two long captions
     {'loss_short': 1.0, 'loss_long': 3.0}
     ```"""
-    losses = {}
-    for name, loss in zip(name_slots(len(slot_losses), num_corner_tokens), slot_losses.tolist()):
+    corners, losses = [f"corner_{number}" for number in range(1, num_corner_tokens + 1)], {}
+    names = ["cls", *corners] if corners else ["long"]
+    for slot, loss in enumerate(slot_losses.tolist()):
         if math.isfinite(loss):
+            name = names[(slot - 1) % len(names)] if slot > 0 else "short"
             losses.setdefault(f"loss_{name}", []).append(loss)
     return {name: sum(values) / len(values) for name, values in losses.items()}
 
@@ -72,18 +53,16 @@ class Throughput:
 
     def restart(self) -> None:
         """Counts from now on."""
-        self.counts = dict.fromkeys(("images", "texts", "tokens"), 0)
-        self.waited = 0.0
+        self.images, self.tokens, self.waited = 0, 0, 0.0
         self.start = self.last = time.perf_counter()
 
     def count(self, batch: dict[str, torch.Tensor]) -> None:
         """Counts a batch that has just come: what has passed since `end_of_step` was spent in waiting for it."""
         self.waited += time.perf_counter() - self.last
-        masks = [batch[name] for name in ("short_attention_mask", "attention_mask") if name in batch]
-        has_captions = [mask.flatten(1).any(dim=1) for mask in masks]
-        self.counts["images"] += int(torch.stack(has_captions).any(dim=0).sum())  # the others take no part
-        self.counts["texts"] += sum(int(mask.any(dim=-1).sum()) for mask in masks)
-        self.counts["tokens"] += sum(int(mask.sum()) for mask in masks)
+        masks = [batch[name].flatten(1) for name in ("short_attention_mask", "attention_mask") if name in batch]
+        tokens = torch.cat(masks, dim=1).sum(dim=1)
+        self.images += int((tokens > 0).sum())  # the others take no part
+        self.tokens += int(tokens.sum())
 
     def end_of_step(self) -> None:
         self.last = time.perf_counter()
@@ -91,55 +70,25 @@ class Throughput:
     def measure(self, accelerator: Accelerator) -> dict[str, float]:
         """Rates since the last call; every process must call this."""
         elapsed = time.perf_counter() - self.start
-        counts = torch.tensor([*self.counts.values(), self.waited / elapsed], device=accelerator.device)
-        *counts, waited = accelerator.reduce(counts, "sum").tolist()
-        measured = {f"{name}_per_second": count / elapsed for name, count in zip(self.counts, counts)}
+        rates = torch.tensor([self.images, self.tokens, self.waited], device=accelerator.device) / elapsed
+        images, tokens, waited = accelerator.reduce(rates, "sum").tolist()
         self.restart()
-        return measured | {"data_wait": waited / accelerator.num_processes}
+        data_wait = waited / accelerator.num_processes
+        return {"images_per_second": images, "tokens_per_second": tokens, "data_wait": data_wait}
 
 
-def peak_memory(device: torch.device) -> float:
-    """The most memory that this process has used so far, in GB: of the accelerator, or of the CPU without one."""
-    if device.type == "mps":
-        return torch.mps.driver_allocated_memory() / 1e9
-    if device.type == "cpu":
-        try:
-            import resource
-        except ImportError:  # Windows
-            return math.nan
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
-    return torch.get_device_module(device).max_memory_allocated(device) / 1e9
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory of an accelerator that this process has used so far, in GB, if it is known."""
+    module = torch.get_device_module(device)
+    return {"memory_gb": module.max_memory_allocated() / 1e9} if hasattr(module, "max_memory_allocated") else {}
 
 
-class MetricsFile(GeneralTracker):
-    """
-    A tracker of accelerate that keeps the measurements of a run in the file `metrics.jsonl` of its output folder: one
-    line a step, with evaluations in lines of their own.
-
-    Args:
-        output_dir (`Path`):
-            The output folder.
-    """
-
-    name = "metrics_file"
-    requires_logging_directory = False
-
-    def __init__(self, output_dir: Path):
-        super().__init__()
-        self.path = output_dir / METRICS_FILE
-
-    @property
-    def tracker(self) -> Path:
-        return self.path
-
-    def store_init_configuration(self, values: dict) -> None:
-        """Nothing: the arguments are in a file of their own."""
-
-    @on_main_process
-    def log(self, values: dict[str, float], step: int | None = None, **kwargs: object) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
+def log(values: dict[str, float], step: int, output_dir: Path, accelerator: Accelerator) -> None:
+    """Writes measurements as a line of `metrics.jsonl` in the output folder, and sends them to the trackers."""
+    if accelerator.is_main_process:
+        with open(output_dir / METRICS_FILE, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+    accelerator.log(values, step=step)
 
 
 def forget_metrics(output_dir: Path, state: TrainingState) -> None:
@@ -152,7 +101,7 @@ def forget_metrics(output_dir: Path, state: TrainingState) -> None:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """What [`MetricsFile`] wrote; a last line that a killed run left unfinished is passed over."""
+    """The rows of `metrics.jsonl`; a last line that a killed run left unfinished is passed over."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a whole line ends in a line break

@@ -5,8 +5,7 @@ What a training can be for: LoTLIP, and the systems that the paper compares it w
 its loss in `modeling_lotlip/losses`.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -20,15 +19,11 @@ class Objective:
         loss (`str`):
             Its name in `modeling_lotlip.losses.LOSSES`.
         loss_options (`dict`, *optional*):
-            Further arguments of the loss, of its own.
+            Further arguments of the loss.
         num_corner_tokens, num_long_captions, short_captions:
             The defaults of these training arguments.
         model_class (`str`, *optional*, defaults to `"LotlipModel"`):
             The class of `modeling_lotlip` that is trained, with the scalars and embeddings that the loss takes.
-        matryoshka_dims (`tuple[int, ...]`, *optional*):
-            The loss is also that of the first numbers of each embedding: see [`global_loss`].
-        num_hard_negatives (`int`, *optional*, defaults to 0):
-            Texts that are false of their own image, behind each long caption.
     """
 
     help: str
@@ -38,8 +33,6 @@ class Objective:
     num_long_captions: int = 0
     short_captions: str = "given"
     model_class: str = "LotlipModel"
-    matryoshka_dims: tuple[int, ...] = ()
-    num_hard_negatives: int = 0
 
 
 OBJECTIVES = {
@@ -74,56 +67,15 @@ OBJECTIVES = {
         "short captions with the primary components of images, long ones with images as they are (Zhang et al., 2024, "
         "https://arxiv.org/abs/2403.15378); see also --max_length",
         "primary_component",
-        loss_options={"num_components": 32},
+        {"num_components": 32},
         num_long_captions=1,
     ),
     "debias": Objective(
         "Long-CLIP with some sub-captions of a long caption, but not the first, a summary, instead of the short "
         "one (Lavoie et al., 2026, https://arxiv.org/abs/2602.22419)",
         "primary_component",
-        loss_options={"num_components": 32},
+        {"num_components": 32},
         num_long_captions=1,
         short_captions="details",
     ),
 }
-
-
-def choose_objective(
-    name: str, matryoshka_dims: Iterable[int] | None = None, hard_negatives: int = 0, has_bias: bool = False
-) -> Objective:
-    """
-    An objective, with what goes with any of them.
-
-    Args:
-        name (`str`):
-            One of `OBJECTIVES`.
-        matryoshka_dims (`Iterable[int]`, *optional*):
-            First numbers of each embedding that are trained to be an embedding too.
-        hard_negatives (`int`, *optional*, defaults to 0):
-            Hard negatives of each long caption.
-        has_bias (`bool`, *optional*, defaults to `False`):
-            Whether the model has a bias of its logits: it is trained with the sigmoid loss in place of the contrastive
-            one.
-
-    Raises:
-        `ValueError`: if the loss needs a bias and the model has none, or the other way round.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.training.objectives import choose_objective
-
-    >>> choose_objective("clip", [64, 32], has_bias=True).loss
-    'sigmoid'
-    ```"""
-    objective = OBJECTIVES[name]
-    if has_bias and objective.loss == "contrastive":
-        objective = replace(objective, loss="sigmoid")
-    if has_bias != (objective.loss == "sigmoid"):
-        losses = ("contrastive", "sigmoid") if has_bias else ("contrastive", "primary_component", "token_wise")
-        names = [other for other in OBJECTIVES if OBJECTIVES[other].loss in losses]
-        raise ValueError(
-            f"`--objective {name}` is for a model {'without' if has_bias else 'with'} a `logit_bias`: choose one of "
-            f"{', '.join(names)}."
-        )
-    return replace(objective, matryoshka_dims=tuple(matryoshka_dims or ()), num_hard_negatives=hard_negatives)

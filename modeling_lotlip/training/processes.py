@@ -30,24 +30,18 @@ def fail_together(accelerator: Accelerator) -> Iterator[None]:
 
 def raise_together(failure: Exception | None, accelerator: Accelerator) -> None:
     """Raises this process's failure, or that of another one. Every process must call this."""
-    failures = [failure]
-    if accelerator.num_processes > 1:
-        failures = gather_object([None if failure is None else str(failure) or type(failure).__name__])
+    told = [None if failure is None else str(failure) or type(failure).__name__]
+    told = gather_object(told) if accelerator.num_processes > 1 else told
     if failure is not None:
         raise failure
-    if any(failures):
-        raise ValueError(next(filter(None, failures)))
-
-
-def largest_of_all(number: int, accelerator: Accelerator) -> int:
-    """The largest of the numbers that the processes call this with."""
-    return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+    if any(told):
+        raise ValueError(next(filter(None, told)))
 
 
 def next_together(items: Iterator[Any], number: int, accelerator: Accelerator) -> tuple[Any, int]:
     """
-    The next item of this process, None behind the last one, and [`largest_of_all`]. What fails in one process ends all
-    of them. Every process must call this, and have as many items as the others.
+    The next item of this process, None behind the last one, and the largest of the numbers that the processes call
+    this with. What fails in one process ends all of them. Every process must call this, and have as many items.
 
     Raises:
         `ValueError`: what another process has raised.

@@ -1,8 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""One step of training: a function of model, batch, objective and processes, with a result."""
+"""One step of training: a function of model, batch, loss and processes, with a result."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +17,7 @@ from ..losses import LOSSES, global_loss
 from ..losses.global_loss import GlobalLoss, gather_rows
 from .dual_encoder import ContrastiveModel, clamp_logit_scale
 from .groups import BatchGroups, count_image_tokens
-from .objectives import Objective
+from .objectives import OBJECTIVES
 
 
 @dataclass
@@ -56,44 +57,63 @@ def parameter_groups(model: ContrastiveModel, weight_decay: float) -> list[dict]
     ]
 
 
+def make_loss(
+    objective: str, has_bias: bool = False, **options: bool | int | list[int] | None
+) -> Callable[..., GlobalLoss]:
+    """
+    The loss of an objective: [`batch_loss`] of embeddings, batch and scalars alone.
+
+    Args:
+        objective (`str`):
+            One of `OBJECTIVES`.
+        has_bias (`bool`, *optional*, defaults to `False`):
+            Whether the model has a bias of its logits: its loss is sigmoid in place of contrastive.
+        options:
+            Further ones of [`global_loss`], and `keep_duplicate_negatives`.
+
+    Raises:
+        `ValueError`: if the loss needs a bias and the model has none, or the other way round.
+    """
+    name = OBJECTIVES[objective].loss
+    if has_bias and name == "contrastive":
+        name = "sigmoid"
+    if has_bias != (name == "sigmoid"):
+        fitting = ("contrastive", "sigmoid") if has_bias else LOSSES.keys() - {"sigmoid"}
+        names = ", ".join(other for other in OBJECTIVES if OBJECTIVES[other].loss in fitting)
+        kind = "without" if has_bias else "with"
+        raise ValueError(f"`--objective {objective}` is for a model {kind} a `logit_bias`: choose one of {names}.")
+    return partial(batch_loss, LOSSES[name], **OBJECTIVES[objective].loss_options, **options)
+
+
 def batch_loss(
+    loss_function: Callable[..., torch.Tensor],
     image_embeds: torch.Tensor,
     text_embeds: torch.Tensor,
-    logit_scale: torch.Tensor,
     batch: dict[str, torch.Tensor],
-    objective: Objective,
+    logit_scale: torch.Tensor,
     keep_duplicate_negatives: bool = False,
-    **other_scalars: torch.Tensor,
+    **options: torch.Tensor | int,
 ) -> GlobalLoss:
     """
     The loss over the global batch: see [`global_loss`].
 
     Args:
+        loss_function (`Callable`):
+            A loss of `LOSSES`.
         image_embeds, text_embeds (`torch.Tensor`):
             The embeddings of this process's rows, as the model outputs them.
-        logit_scale (`torch.Tensor` of one element):
-            The logarithm of the inverse temperature.
         batch (`dict[str, torch.Tensor]`):
             The inputs of the model, on any device.
-        objective (`Objective`):
-            The loss.
+        logit_scale (`torch.Tensor` of one element):
+            The logarithm of the inverse temperature.
         keep_duplicate_negatives (`bool`, *optional*, defaults to `False`):
             Whether images with the same short caption are negatives of each other.
-        other_scalars (`torch.Tensor` of one element):
-            Those of the model, by name.
+        options:
+            Further arguments of [`global_loss`], such as `logit_bias`.
     """
     groups = None if keep_duplicate_negatives else group_short_captions(batch, image_embeds.device)
-    return global_loss(
-        LOSSES[objective.loss],
-        image_embeds,
-        text_embeds,
-        short_groups=groups,
-        num_hard_negatives=objective.num_hard_negatives,
-        matryoshka_dims=objective.matryoshka_dims,
-        logit_scale=logit_scale.exp(),
-        **other_scalars,
-        **objective.loss_options,
-    )
+    embeds = image_embeds, text_embeds
+    return global_loss(loss_function, *embeds, short_groups=groups, logit_scale=logit_scale.exp(), **options)
 
 
 def group_short_captions(batch: dict[str, torch.Tensor], device: torch.device) -> torch.Tensor | None:
@@ -115,10 +135,8 @@ def train_step(
     model: nn.Module,
     batch: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
-    objective: Objective,
+    loss_function: Callable[..., GlobalLoss],
     accelerator: Accelerator,
-    *,
-    keep_duplicate_negatives: bool = False,
     tokens_per_chunk: int | None = None,
     max_grad_norm: float = 1.0,
 ) -> StepResult:
@@ -133,54 +151,31 @@ def train_step(
             of like length: see [`BatchGroups`].
         optimizer (`Optimizer`):
             As `accelerator.prepare` returned it.
-        objective (`Objective`):
-            The loss.
+        loss_function (`Callable`):
+            As [`make_loss`] returns it.
         accelerator (`Accelerator`):
             The processes, the precision and the accumulation.
-        keep_duplicate_negatives (`bool`, *optional*, defaults to `False`):
-            Whether images with the same short caption are negatives of each other.
         tokens_per_chunk (`int`, *optional*):
             Embed N tokens of captions and images at a time, and again in the backward pass, to save memory.
         max_grad_norm (`float`, *optional*, defaults to 1.0):
             Clip the gradients to this norm; 0: do not.
     """
     with accelerator.accumulate(model):
-        loss_function = partial(
-            batch_loss,
-            batch=batch,
-            objective=objective,
-            keep_duplicate_negatives=keep_duplicate_negatives,
-        )
-        unwrapped_model = accelerator.unwrap_model(model)
-        groups = BatchGroups(
-            batch,
-            accelerator,
-            tokens_per_chunk,
-            count_image_tokens(unwrapped_model.model.config.vision_config, batch),
-        )
+        trained = accelerator.unwrap_model(model)
+        tokens_per_image = count_image_tokens(trained.model.config.vision_config, batch)
+        groups = BatchGroups(batch, accelerator, tokens_per_chunk, tokens_per_image)
         embeds = groups.embed(model, accelerator.device, recompute=tokens_per_chunk is not None)
-        loss = loss_function(*embeds, **unwrapped_model.scalars)
+        loss = loss_function(*embeds, batch, **trained.scalars)
         accelerator.backward(loss.loss)
         if not accelerator.sync_gradients:
             return StepResult(loss)
-        return update(model, optimizer, loss, max_grad_norm, accelerator)
-
-
-def update(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: GlobalLoss,
-    max_grad_norm: float,
-    accelerator: Accelerator,
-) -> StepResult:
-    """Takes the step of the optimizer, unless loss or gradients are not finite."""
-    norm = float(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf))
-    is_taken = math.isfinite(loss.loss.item()) and math.isfinite(norm)
-    if is_taken:
-        optimizer.step()
-        clamp_logit_scale(accelerator.unwrap_model(model).model)
-        is_taken = not accelerator.optimizer_step_was_skipped
-    elif accelerator.scaler is not None:
-        accelerator.scaler.update()  # lowers the scale: clipping has looked for infinite gradients
-    optimizer.zero_grad()
-    return StepResult(loss, True, is_taken, norm)
+        norm = float(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf))
+        is_taken = math.isfinite(loss.loss.item()) and math.isfinite(norm)
+        if is_taken:
+            optimizer.step()
+            clamp_logit_scale(trained.model)
+            is_taken = not accelerator.optimizer_step_was_skipped
+        elif accelerator.scaler is not None:
+            accelerator.scaler.update()  # lowers the scale: clipping has looked for infinite gradients
+        optimizer.zero_grad()
+        return StepResult(loss, True, is_taken, norm)

@@ -24,7 +24,6 @@ from modeling_lotlip.data.images import (
 from modeling_lotlip.embedding.features import prepare_images
 from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
 from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil
-from modeling_lotlip.training.image_features import PreprocessedImages
 from modeling_lotlip.training.samples import SampleCollator
 from tests.helpers import photographs
 
@@ -138,10 +137,6 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
         collator.tokenize = lambda texts: (None, None)
         collator([sample])
         assert image_processor.sizes == [[(1, 32), (640, 20), (30, 40)][number]]
-    sizes = PreprocessedImages(
-        lambda number: images[number], lambda image, **options: {"pixel_values": [image.size]}, [0, 1, 2]
-    )
-    assert [sizes[number][1] for number in range(3)] == [(1, 32), (640, 20), (30, 40)]
     middle = bound_aspect_ratio(PIL.Image.linear_gradient("L").resize((4, 256)).rotate(90, expand=True), None)
     assert middle.size == (128, 4) and middle.getpixel((64, 0)) == pytest.approx(128, abs=1)
     assert bound_aspect_ratio(images[0], SiglipImageProcessor()) is images[0]

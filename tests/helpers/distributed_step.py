@@ -5,7 +5,6 @@ Losses and gradients of every batch of an epoch, computed by as many processes a
 """
 
 import sys
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -20,9 +19,9 @@ from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.groups import BatchGroups
 from modeling_lotlip.training.models import build_tokenizer, convert_model
-from modeling_lotlip.training.objectives import choose_objective
+from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
-from modeling_lotlip.training.step import batch_loss
+from modeling_lotlip.training.step import make_loss
 
 
 NUM_SAMPLES = 11  # with a global batch of 4 the last one is of 3
@@ -47,9 +46,10 @@ def build_data():
 def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) -> list[dict]:
     vision, how, name, *dims = way.split()  # such as "trained chunks lotlip 16 4" or "... 16 negatives"
     hard_negatives = 2 if "negatives" in dims else 0
-    objective = choose_objective(name, map(int, filter(str.isdecimal, dims)), hard_negatives, name == "siglip")
-    if "num_components" in objective.loss_options:  # fewer components than images of a batch
-        objective = replace(objective, loss_options={"num_components": 1})
+    options = {"matryoshka_dims": list(map(int, filter(str.isdecimal, dims))), "num_hard_negatives": hard_negatives}
+    loss_function = make_loss(name, name == "siglip", **options)
+    if name == "long_clip":  # fewer components than images of a batch
+        loss_function = partial(loss_function, num_components=1)
     dataset = build_data()
     reader = RowReader(dataset.column_names, CaptionArguments())
     tokenizer = build_tokenizer(dataset, reader)
@@ -61,7 +61,7 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
         text_config["num_corner_tokens"] = 0
     vision_config = {**tower, "image_size": 64, "patch_size": 16}
     config = LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=32)
-    model = convert_model(LotlipModel(config), objective).train()
+    model = convert_model(LotlipModel(config), OBJECTIVES[name]).train()
     model.vision_model.requires_grad_(vision == "trained")
     image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
     collator = SampleCollator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer))
@@ -84,13 +84,12 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
         batches.epoch = epoch
         for keys in batches:
             batch, _ = collator([samples[key] for key in keys])
-            loss_function = partial(batch_loss, batch=batch, objective=objective)
             groups = BatchGroups(batch, accelerator, TOKENS_PER_GROUP)
             if how == "whole":
                 image_embeds, text_embeds = prepared(**batch)
             else:
                 image_embeds, text_embeds = groups.embed(prepared, accelerator.device, recompute=how == "chunks")
-            loss = loss_function(image_embeds, text_embeds, **model.scalars).loss
+            loss = loss_function(image_embeds, text_embeds, batch, **model.scalars).loss
             accelerator.backward(loss)
             step = {"keys": keys, "loss": loss.detach(), "num_groups": len(groups)}
             if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses

@@ -51,16 +51,16 @@ def main() -> None:
         return model, optimizer
 
     accelerate.Accelerator.prepare = prepare
-    gather, whole_models = loop.gather, []
+    gather, whole_models = loop.gather_model, []
 
-    def gather_and_count(training):
-        model = gather(training)
+    def gather_and_count(*args):
+        model = gather(*args)
         gc.collect()
         models = [known for known in gc.get_objects() if isinstance(known, LotlipModel)]
         whole_models.append(sum(not any(isinstance(p, DTensor) for p in known.parameters()) for known in models))
         return model
 
-    loop.gather = gather_and_count
+    loop.gather_model = gather_and_count
     loop.run(args)
     told["whole_models"] = whole_models
     Path(f"{output_file}.{os.environ['RANK']}").write_text(json.dumps(told))

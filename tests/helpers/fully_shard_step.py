@@ -14,8 +14,7 @@ from torch.distributed.tensor import DTensor
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.groups import BatchGroups
-from modeling_lotlip.training.objectives import OBJECTIVES
-from modeling_lotlip.training.step import batch_loss
+from modeling_lotlip.training.step import make_loss
 from tests.conftest import tiny_config
 
 
@@ -51,13 +50,7 @@ def main():
     else:
         outputs = model(**batch)
         image_embeds, text_embeds = outputs.image_embeds, outputs.text_embeds
-    loss = batch_loss(
-        image_embeds,
-        text_embeds,
-        model.model.logit_scale,
-        batch,
-        OBJECTIVES["lotlip"],
-    ).loss
+    loss = make_loss("lotlip")(image_embeds, text_embeds, batch, model.model.logit_scale).loss
     loss.backward()
     sharded = [name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)]
     gradients = {}

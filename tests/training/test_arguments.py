@@ -1,22 +1,25 @@
 """What the arguments of a training mean, and that each has its effect."""
 
 import json
-import math
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 
+from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.training.arguments import TrainArguments, list_doubts
+from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.checkpoints import read_state
+from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.evaluation import evaluate_model, load_evaluation_data
+from modeling_lotlip.training.loop import make_optimizer, start_processes
 from modeling_lotlip.training.models import build_model
 from modeling_lotlip.training.monitoring import read_metrics
-from tests.conftest import launch
-from tests.helpers.commands import read_error
+from tests.conftest import tiny_config
 
 
 # a value of each argument that a resumed run must have in common with the first one, other than the default
@@ -108,39 +111,31 @@ def test_the_options_of_the_optimizer_have_their_effect(train, monkeypatch):
         assert all(group[1:3] == ((0.5, 0.6), 1e-3) for group in groups) and groups[0][3] == 0.3
     assert norms == [0.25] * 6
     assert [row["learning_rate"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row][:2] == rates[1:3]
-    train("free", max_grad_norm=0, max_train_steps=1, max_eval_samples=2)
-    assert norms[6:] == [math.inf]
 
 
-def test_a_warm_up_is_a_share_of_the_run_and_no_longer_than_it(train):
-    options = {"max_train_steps": 10, "logging_steps": 1, "lr_scheduler_type": "constant_with_warmup"}
-    options |= {"max_eval_samples": 2, "learning_rate": 0.01}
-    for warmup_steps, num_steps in ((0.2, 2), (3, 3), (None, 1)):  # a tenth
-        folder = train(f"run_{warmup_steps}", **options, warmup_steps=warmup_steps)
-        rates = [row["learning_rate"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-        assert rates == pytest.approx([min(1, step / num_steps) * 0.01 for step in range(1, 11)])
+def make_schedule(tmp_path, num_batches: int = 0, **options) -> tuple[list[float], int]:
+    """The rates of the first steps of a training, and how many steps it has."""
+    args = TrainArguments(output_dir=tmp_path, lr_scheduler_type="constant_with_warmup", learning_rate=0.01, **options)
+    loader = SimpleNamespace(batch_sampler=range(num_batches))
+    schedule = make_optimizer(args, ContrastiveModel(LotlipModel(tiny_config())), loader)[1]
+    return [schedule(step) for step in range(1, 11)], args.max_train_steps
+
+
+@pytest.mark.parametrize("warmup_steps, num_steps", [({"warmup_steps": 0.2}, 2), ({"warmup_steps": 3}, 3), ({}, 1)])
+def test_a_warm_up_is_a_share_of_the_run(tmp_path, warmup_steps, num_steps):
+    rates, _ = make_schedule(tmp_path, max_train_steps=10, **warmup_steps)
+    assert rates == pytest.approx([min(1, step / num_steps) * 0.01 for step in range(1, 11)])
+
+
+def test_a_warm_up_is_no_longer_than_the_run(tmp_path):
     with pytest.raises(ValueError, match="`--warmup_steps 11` is longer than the run of 10 steps"):
-        train("long", **options, warmup_steps=11)
+        make_schedule(tmp_path, max_train_steps=10, warmup_steps=11)
 
 
 @pytest.mark.parametrize("num_epochs, accumulation, expected", [(2, 1, 6), (2, 2, 3), (1, 2, 1), (1, 4, 1)])
-def test_epochs_are_counted_in_steps_of_the_optimizer(train, num_epochs, accumulation, expected):
-    options = {"num_train_epochs": num_epochs, "gradient_accumulation_steps": accumulation, "logging_steps": 1}
-    options |= {"max_train_samples": 12, "per_device_train_batch_size": 4, "max_eval_samples": 2}
-    folder = train("run", **options, max_train_steps=None)
-    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-    assert [row["step"] for row in rows] == list(range(1, expected + 1))
-
-
-def test_equal_short_captions_are_no_negatives_unless_they_are_to_be(train, tmp_path):
-    scenes = load_scenes(8, seed=4).remove_columns("caption").add_column("caption", ["a boat"] * 8)
-    scenes.save_to_disk(tmp_path / "equal")
-    options = {"dataset_name": tmp_path / "equal", "eval_split": "train", "max_train_steps": 1, "logging_steps": 1}
-    losses = []
-    for keep in (None, True):
-        folder = train(f"keep_{keep}", **options, keep_duplicate_negatives=keep, max_train_samples=None)
-        losses.append(read_metrics(folder / "metrics.jsonl")[0]["loss_short"])
-    assert losses[0] == pytest.approx(0, abs=1e-5) and losses[1] > 1
+def test_epochs_are_counted_in_steps_of_the_optimizer(tmp_path, num_epochs, accumulation, expected):
+    options = {"num_train_epochs": num_epochs, "gradient_accumulation_steps": accumulation}
+    assert make_schedule(tmp_path, num_batches=3, **options)[1] == expected
 
 
 @pytest.mark.parametrize("num_long_captions", [0, 1])
@@ -236,19 +231,6 @@ def test_clashes_are_refused_from_python_too(tmp_path, wrong, message):
         TrainArguments(output_dir=tmp_path, **wrong)
 
 
-def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    options = ["--output_dir", tmp_path, "--image_column", "picture", "--max_train_samples", 9]
-    assert "--image_column picture" in read_error(capsys, "train", *options)
-
-
-def test_a_mistake_is_the_last_that_torchrun_says(tmp_path):
-    done = launch(2, "-m", "lotlip", "train", "--output_dir", str(tmp_path), "--max_length", "999")
-    assert done.returncode != 0
-    last = [line for line in done.stderr.splitlines() if line.strip("= ")][-1]
-    assert "lotlip train: error: `--max_length 999`" in last
-
-
 def test_the_model_card_names_no_files(tmp_path):
     told = TrainArguments(output_dir=tmp_path, caption_files=["/private/a.csv"], data_dir="/private").in_model_card()
     assert not any("private" in str(value) for value in told.values())
@@ -258,18 +240,12 @@ def test_the_model_card_names_no_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "doubt"),
-    [
-        ({}, None),  # the drawn scenes
-        ({"model_name_or_path": "m", "learning_rate": 1e-4}, None),
-        ({"model_name_or_path": "m", "learning_rate": 1e-3}, "100 times that for a pretrained model"),
-        ({"text_model_name_or_path": "m", "learning_rate": 2e-3}, "20 times that for a pretrained text tower"),
-        ({"learning_rate": 1.0}, None),  # from scratch nothing can be forgotten
-        ({"dataset_name": "imagefolder"}, "No model is named"),
-        ({"dataset_name": "imagefolder", "vision_model_name_or_path": "m"}, None),
-        ({"dataset_name": "imagefolder", "model_name_or_path": "m"}, None),
-    ],
+    ("options", "is_told"),
+    [({}, False), ({"dataset_name": "a"}, True), ({"dataset_name": "a", "config_name": "b"}, False)],
 )
-def test_what_may_be_a_mistake_is_said(arguments, doubt):
-    doubts = list_doubts(TrainArguments(output_dir="out", **arguments))
-    assert len(doubts) == (doubt is not None) and (doubt is None or doubt in doubts[0])
+def test_that_no_model_is_named_is_said(tmp_path, monkeypatch, caplog, options, is_told):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    start_processes(TrainArguments(output_dir=tmp_path, **options))
+    assert ("No model is named: a small one is trained from scratch" in caplog.text) == is_told

@@ -18,9 +18,8 @@ from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import count_positions, load_model
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.monitoring import read_metrics
-from modeling_lotlip.training.objectives import choose_objective
 from modeling_lotlip.training.positions import stretch_positions
-from modeling_lotlip.training.step import train_step
+from modeling_lotlip.training.step import make_loss, train_step
 from tests.conftest import assert_same_weights
 from tests.helpers.dual_encoders import FAMILIES, LONG, flatten
 
@@ -76,9 +75,9 @@ def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(mod
         GradientState._reset_state()
         accelerator = Accelerator(cpu=True, gradient_accumulation_steps=1000)  # the gradients are kept
         trained = copy.deepcopy(model)
-        objective = choose_objective("lotlip", has_bias="logit_bias" in model.scalars)
+        loss = make_loss("lotlip", has_bias="logit_bias" in model.scalars)
         optimizer = torch.optim.SGD(trained.parameters())
-        loss = train_step(trained, batch, optimizer, objective, accelerator, tokens_per_chunk=tokens_per_chunk).loss
+        loss = train_step(trained, batch, optimizer, loss, accelerator, tokens_per_chunk=tokens_per_chunk).loss
         gradients = {name: p.grad for name, p in trained.named_parameters() if p.grad is not None}
         results.append((loss.loss.detach(), gradients))
     torch.testing.assert_close(*[loss for loss, _ in results], rtol=1e-5, atol=1e-6)

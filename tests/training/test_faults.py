@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import json
-import logging
 import math
 import os
 import pickle
@@ -30,7 +29,6 @@ from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.signals import StopSignal
 from modeling_lotlip.training import loop, step
 from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.checkpoints import list_checkpoints
@@ -75,31 +73,6 @@ def test_signals_end_a_run_with_a_checkpoint(train, tmp_path, number, status):
     assert not (stopped / "model.safetensors").exists()
     resumed = train("stopped", **options, resume_from_checkpoint="latest")
     assert_same_weights(resumed, train("whole", **options))
-
-
-def test_a_signal_is_noted_while_something_is_written_to_the_terminal(monkeypatch):
-    class Busy:
-        def write(self, text: str) -> None:
-            raise RuntimeError("reentrant call")  # what Python does where a signal comes in the middle of a write
-
-    monkeypatch.setattr(sys, "stderr", Busy())
-    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler()])  # as a run has one
-    with StopSignal() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.number == signal.SIGTERM
-
-
-def test_a_second_signal_ends_a_run_at_once():
-    told = []
-    original = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
-    try:
-        with StopSignal() as stop:
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert stop.number == signal.SIGTERM and told == []
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert told == [signal.SIGTERM], "as without the run's handler"
-    finally:
-        signal.signal(signal.SIGTERM, original)
 
 
 def test_a_signal_during_an_evaluation_ends_a_run_after_it(tmp_path):
@@ -161,13 +134,9 @@ def test_a_disk_that_is_full_at_the_end_loses_no_model(train, tmp_path, monkeypa
     assert_same_weights(rescued, train("whole", max_train_steps=2))
 
 
-@pytest.mark.parametrize("checkpointing_steps", [None, 3])
-def test_a_disk_that_is_full_everywhere_at_the_end_leaves_the_results(tmp_path, checkpointing_steps):
-    options = {"max_train_steps": 4, "checkpointing_steps": checkpointing_steps}
+def test_a_disk_that_is_full_everywhere_at_the_end_leaves_the_results(tmp_path):
     full = tmp_path / "full"
-    process = start(training_argv(tmp_path, "full", **options, resume_from_checkpoint="latest"))
-    if checkpointing_steps is not None:
-        wait_for(process, lambda: bool(list_checkpoints(full)))
+    process = start(training_argv(tmp_path, "full", max_train_steps=4))
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
     _, errors = process.communicate(timeout=TIME_LIMIT)
     last = errors.splitlines()[-1]
@@ -276,8 +245,7 @@ def test_too_many_steps_that_are_not_finite_end_the_run(train, tmp_path):
         options = {"max_skipped_steps": 3, "checkpointing_steps": 1, "eval_steps": 100, "logging_steps": 1}
         train("broken", learning_rate=1e30, warmup_steps=0, **options)
     told = json.loads((tmp_path / "broken" / "not_finite.json").read_text())
-    assert told["step"] == 4 and len(told["rows"]) == 8 and set(told["rows"]) <= set(range(44))
-    assert told["samples"] == [f"row {row}" for row in told["rows"]]
+    assert told["step"] == 4 and len(set(told["samples"]) & {f"row {number}" for number in range(44)}) == 8
     checkpoints = list_checkpoints(tmp_path / "broken")
     assert checkpoints
     for path in checkpoints:
@@ -328,14 +296,6 @@ def test_what_fails_in_one_process_ends_all_and_the_cause_stands_last(tmp_path, 
         done.stderr.splitlines()
     )
     assert "lotlip train: error: a broken disk" in [line for line in done.stderr.splitlines() if line.strip("= ")][-1]
-
-
-def test_a_mistake_is_the_last_line_of_a_quiet_launch(tmp_path):
-    command = ["-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1", "--num_machines", "1"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    process = start([*command, *training_argv(tmp_path, "run", max_train_samples=7)])
-    _, errors = process.communicate(timeout=TIME_LIMIT)
-    assert process.returncode == 1 and "7 images, too few for one batch of 8" in errors.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

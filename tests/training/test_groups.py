@@ -18,8 +18,8 @@ from modeling_lotlip.training.checkpoints import list_checkpoints
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.groups import BatchGroups, count_image_tokens
 from modeling_lotlip.training.models import convert_model
-from modeling_lotlip.training.objectives import Objective, choose_objective
-from modeling_lotlip.training.step import batch_loss, train_step
+from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.step import make_loss, train_step
 from tests.conftest import tiny_config
 
 
@@ -57,24 +57,24 @@ def get_gradients(model: ContrastiveModel) -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def step_in_groups(model: ContrastiveModel, batch: dict, objective: Objective, accelerator: Accelerator, **options):
+def step_in_groups(model: ContrastiveModel, batch: dict, loss_function, accelerator: Accelerator, **options):
     """The loss of a step whose gradients are kept, and the inputs of each call of the model."""
     calls = []
     hook = model.register_forward_hook(lambda _, args, inputs, output: calls.append(inputs), with_kwargs=True)
-    result = train_step(model, batch, torch.optim.SGD(model.parameters()), objective, accelerator, **options)
+    result = train_step(model, batch, torch.optim.SGD(model.parameters()), loss_function, accelerator, **options)
     assert not result.is_update, "the gradients are still there"
     hook.remove()
     return result.loss, calls
 
 
-@pytest.mark.parametrize("tokens_per_chunk", [None, 64])
-@pytest.mark.parametrize("objective", ["lotlip", "lotlip 8 4", "siglip", "filip", "long_clip"])
+@pytest.mark.parametrize("objective, tokens_per_chunk", [("lotlip", 64), ("filip", None), ("long_clip", None)])
 @pytest.mark.parametrize("name", BATCHES)
 def test_loss_and_gradients_are_those_of_the_padded_batch(accelerator, monkeypatch, name, objective, tokens_per_chunk):
     torch.manual_seed(0)
     fields = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.1}
     objective, *dims = objective.split()
-    objective = choose_objective(objective, map(int, dims), has_bias=objective == "siglip")
+    loss_function = make_loss(objective, objective == "siglip", matryoshka_dims=list(map(int, dims)))
+    objective = OBJECTIVES[objective]
     config = tiny_config(**fields, num_corner_tokens=objective.num_corner_tokens)
     config.vision_config.hidden_dropout_prob = 0.0
     model = ContrastiveModel(convert_model(LotlipModel(config), objective)).train()
@@ -83,12 +83,12 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(accelerator, monkeypat
     whole = copy.deepcopy(model)
     outputs = whole(**batch)
     embeds = outputs.image_embeds, outputs.text_embeds
-    padded = batch_loss(*embeds, **whole.scalars, batch=batch, objective=objective)
+    padded = loss_function(*embeds, batch, **whole.scalars)
     accelerator.backward(padded.loss)
     expected = get_gradients(whole)
 
     monkeypatch.setitem(groups.TOKENS_PER_CALL, "cpu", 4)
-    loss, calls = step_in_groups(model, batch, objective, accelerator, tokens_per_chunk=tokens_per_chunk)
+    loss, calls = step_in_groups(model, batch, loss_function, accelerator, tokens_per_chunk=tokens_per_chunk)
     gradients = get_gradients(model)
 
     num_passes = 1 if tokens_per_chunk is None else 2
@@ -140,11 +140,6 @@ def test_a_group_has_no_more_tokens_than_it_may(accelerator):
     assert {len(part["input_ids"]) for part in BatchGroups(batch, accelerator, 1)} == {1}, "a row at least"
 
 
-def test_a_batch_without_short_captions_is_refused(accelerator):
-    with pytest.raises(ValueError, match=r"no `short_input_ids`: give short captions there"):
-        BatchGroups({"input_ids": torch.ones(2, 3, 4)}, accelerator)
-
-
 @pytest.mark.parametrize("grad_cache_tokens", [None, 150])
 def test_a_resumed_run_draws_dropout_as_the_uninterrupted_one(train, tmp_path, monkeypatch, grad_cache_tokens):
     monkeypatch.setitem(groups.TOKENS_PER_CALL, "cpu", 4)
@@ -176,7 +171,7 @@ def test_a_run_that_was_out_of_memory_resumes_with_chunks(train, tmp_path):
     assert [path.name for path in list_checkpoints(resumed)] == ["checkpoint-2", "checkpoint-4"]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_groups_are_those_of_the_least_work(seed):
     generator = torch.Generator().manual_seed(seed)
     num_texts, tokens_per_call, most = (int(torch.randint(1, high, (), generator=generator)) for high in (9, 16, 40))

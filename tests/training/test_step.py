@@ -10,8 +10,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.objectives import OBJECTIVES
-from modeling_lotlip.training.step import train_step
+from modeling_lotlip.training.step import make_loss, train_step
 from tests.conftest import tiny_config
 
 
@@ -19,7 +18,13 @@ from tests.conftest import tiny_config
 def make_step():
     """A function that gives a step of gradient descent on a small batch, and the model that it trains."""
 
-    def make(accumulation: int = 1, scaler: torch.amp.GradScaler | None = None, **options):
+    def make(
+        accumulation: int = 1,
+        scaler: torch.amp.GradScaler | None = None,
+        max_grad_norm: float = 1.0,
+        are_equal: bool = False,
+        **options,
+    ):
         AcceleratorState._reset_state(True)
         GradientState._reset_state()
         accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
@@ -34,11 +39,14 @@ def make_step():
             "input_ids": torch.randint(5, 64, (4, 1, 12)),
             "attention_mask": torch.ones(4, 1, 12, dtype=torch.long),
         }
+        if are_equal:
+            batch["short_input_ids"][:] = batch["short_input_ids"][0]
         optimizer = torch.optim.SGD if scaler is None else partial(torch.optim.AdamW, fused=True)
         model, optimizer = accelerator.prepare(model, optimizer(model.parameters(), lr=1.0))
         if scaler is not None:  # float16, which accelerate has on accelerators only
             accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
-        return model, lambda: train_step(model, batch, optimizer, OBJECTIVES["lotlip"], accelerator, **options)
+        loss = make_loss("lotlip", **options)
+        return model, lambda: train_step(model, batch, optimizer, loss, accelerator, max_grad_norm=max_grad_norm)
 
     return make
 
@@ -57,11 +65,12 @@ def test_gradients_are_clipped(make_step, max_grad_norm, expected):
     assert moved == pytest.approx(result.gradient_norm if expected is None else expected, rel=1e-2)
 
 
-def test_the_loss_is_that_of_the_model(make_step):
-    model, step = make_step(keep_duplicate_negatives=True)
-    result = step()
-    assert result.loss.loss.item() == pytest.approx(result.loss.slot_losses.mean().item(), rel=1e-5)
-    assert result.loss.slot_losses.shape == (4,)
+@pytest.mark.parametrize("keep", [False, True])
+def test_equal_short_captions_are_no_negatives_unless_they_are_to_be(make_step, keep):
+    _, step = make_step(keep_duplicate_negatives=keep, are_equal=True)
+    loss = step().loss
+    assert loss.loss.item() == pytest.approx(loss.slot_losses.mean().item(), rel=1e-5) and len(loss.slot_losses) == 4
+    assert loss.slot_losses[0] > 1 if keep else loss.slot_losses[0] == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("start, end", [(9.0, math.log(100)), (-3.0, 0.0)])

@@ -30,15 +30,12 @@ ROOT = Path(__file__).parents[2]
 WAYS = {
     2: [
         "trained groups lotlip",
-        "frozen chunks lotlip",
-        "trained chunks siglip",
         "frozen chunks filip",
-        "trained groups filip",
+        "trained chunks siglip",
         "trained chunks long_clip",
-        "trained chunks lotlip 16 4",
-        "trained chunks lotlip 16 negatives",
+        "trained chunks lotlip 16 4 negatives",
     ],
-    4: ["frozen groups lotlip", "trained chunks lotlip"],
+    4: ["frozen groups lotlip"],
 }
 
 
@@ -120,21 +117,14 @@ def test_script_in_two_processes_evaluates_as_in_one(train, tmp_path):
     assert len(set(results[0].values())) > 5 and results[1] == pytest.approx(results[0], abs=1e-3)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_resumed_run_is_the_uninterrupted_run(train, tmp_path, num_workers):
+def test_resumed_run_is_the_uninterrupted_run(train, tmp_path):
     # 44 images in batches of 8: step 3 is in the middle of the first epoch, step 6 at its end; dropout and crops on
     whole = train("whole", checkpointing_steps=3, eval_steps=2, min_crop_scale=0.8)
-    for step in (3, 6):
+    for step, num_workers in ((3, 2), (6, 0)):
         interrupted = tmp_path / f"interrupted_{step}"
         shutil.copytree(whole / f"checkpoint-{step}", interrupted / f"checkpoint-{step}")
-        resumed = train(
-            interrupted.name,
-            min_crop_scale=0.8,
-            checkpointing_steps=4,
-            resume_from_checkpoint="latest",
-            dataloader_num_workers=num_workers,
-        )
-        assert_same_weights(resumed, whole)
+        options = {"checkpointing_steps": 4, "resume_from_checkpoint": "latest", "dataloader_num_workers": num_workers}
+        assert_same_weights(train(interrupted.name, min_crop_scale=0.8, **options), whole)
 
 
 def test_resumed_run_is_the_uninterrupted_run_where_updates_cross_epochs(train, tmp_path):
@@ -353,22 +343,9 @@ def test_trackers_get_losses_and_results(train):
     assert events.Scalars("short_mean_recall")[-1].value == pytest.approx(results["short_mean_recall"])
 
 
-def test_wrong_arguments_are_errors(train, tmp_path):
-    with pytest.raises(ValueError, match="--image_column picture.*has \\['image'"):
-        train("a", image_column="picture")
-    with pytest.raises(ValueError, match="Neither `--caption_column x`"):
-        train("b", caption_column="x", long_captions_column="y")
-    with pytest.raises(ValueError, match="--max_length 2` leaves no room"):
-        train("c", max_length=2)
-    with pytest.raises(ValueError, match="7 images, too few for one batch of 8"):
-        train("d", max_train_samples=7)
-    for wrong in ({"num_sub_captions": 0}, {"min_crop_scale": 0}, {"checkpointing_steps": "often"}):
-        with pytest.raises(SystemExit):
-            train("e", **wrong)
+def test_too_many_bad_images_end_a_training(train, tmp_path):
     broken = load_scenes(4, seed=3).to_list()
     broken[2]["image"]["bytes"] = b"no image"
-    from datasets import Dataset
-
     Dataset.from_list(broken).save_to_disk(tmp_path / "broken")
     with pytest.raises(
         ValueError,
