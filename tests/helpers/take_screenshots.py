@@ -1,8 +1,8 @@
 """
 Makes an image of the search page for the docs: the page over a folder of images, with the results of a description.
 
-    python -m tests.helpers.take_screenshots --model_name_or_path MODEL --images flags/test \\
-        --query "A white cross ..." --output_file docs/images/search_flags.png --max_height 1000
+    python -m tests.helpers.take_screenshots --model_name_or_path MODEL --images lamps/test \\
+        --query "Lamp in the shape of a human head ..." --output_file docs/images/search_lamps.png --max_height 1000
 """
 
 import argparse

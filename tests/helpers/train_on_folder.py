@@ -1,14 +1,14 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Trains the model of the README's picture in minutes on a CPU, on the flags of `draw_flags.py` and on drawn scenes. The
+Trains the model of the README's image in minutes on a CPU, on a folder of captioned images and on drawn scenes. The
 towers are frozen and run once; the pooler of the text tower and the two projections are trained.
 
-    python -m tests.helpers.train_flags --flags flags --vision_model_name_or_path facebook/dinov2-small \\
-        --text_model_name_or_path sentence-transformers/all-MiniLM-L6-v2 --output_dir outputs/flags
+    python -m tests.helpers.train_on_folder --data_dir lamps --vision_model_name_or_path facebook/dinov2-small \\
+        --text_model_name_or_path sentence-transformers/all-MiniLM-L6-v2 --output_dir outputs/lamps
 
-Scenes are there so that a text about something else is far from every flag. It ends with the recall on the flags of
-the split `test`, which are not trained on.
+Scenes are there so that a text about something else is far from every image. It ends with the recall on the split
+`test`, which is not trained on.
 """
 
 import argparse
@@ -58,11 +58,11 @@ class Towers:
 
     @torch.no_grad()
     def see(self, rows: Dataset) -> torch.Tensor:
-        """The output of the image tower for each picture: (pictures, hidden)."""
+        """The output of the image tower for each image: (images, hidden)."""
         outputs = []
-        for start in tqdm(range(0, len(rows), 16), "pictures"):
-            pictures = [picture.convert("RGB") for picture in rows[start : start + 16]["image"]]
-            inputs = self.processor(images=pictures, return_tensors="pt")
+        for start in tqdm(range(0, len(rows), 16), "images"):
+            images = [image.convert("RGB") for image in rows[start : start + 16]["image"]]
+            inputs = self.processor(images=images, return_tensors="pt")
             outputs.append(self.model.vision_model(**inputs).pooler_output)
         return torch.cat(outputs)
 
@@ -75,9 +75,9 @@ def train(model: LotlipModel, texts: list[torch.Tensor], images: torch.Tensor) -
         model (`LotlipModel`):
             The model.
         texts (`list[torch.Tensor]`):
-            Of each picture the states of its texts (texts, hidden), of which a step draws one.
-        images (`torch.Tensor` of shape `(num_pictures, hidden)`):
-            The pictures, as the image tower gives them.
+            Of each image the states of its texts (texts, hidden), of which a step draws one.
+        images (`torch.Tensor` of shape `(num_images, hidden)`):
+            The images, as the image tower gives them.
     """
     trained = [model.text_model.pooler, model.text_projection, model.visual_projection]
     torch.nn.init.eye_(model.visual_projection.weight)
@@ -101,7 +101,7 @@ def train(model: LotlipModel, texts: list[torch.Tensor], images: torch.Tensor) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--flags", required=True, help="The folder that `draw_flags.py` has made.")
+    parser.add_argument("--data_dir", required=True, help="The folder, with the splits `train` and `test`.")
     parser.add_argument("--vision_model_name_or_path", required=True, help="DINOv2.")
     parser.add_argument("--text_model_name_or_path", required=True, help="A BERT for sentences.")
     parser.add_argument("--output_dir", type=Path, required=True, help="The folder of the model.")
@@ -117,21 +117,21 @@ def main() -> None:
     processor = LotlipProcessor(image_processor, LotlipTokenizer.from_pretrained(args.text_model_name_or_path))
     towers = Towers(model, processor)
 
-    flags = load_dataset("imagefolder", data_dir=args.flags)
+    folder = load_dataset("imagefolder", data_dir=args.data_dir)
     scenes = load_scenes(NUM_SCENES, seed=11)
-    listed = [list_texts(row) for rows in (flags["train"], scenes) for row in rows.remove_columns("image")]
+    listed = [list_texts(row) for rows in (folder["train"], scenes) for row in rows.remove_columns("image")]
     texts = sorted({text for row in listed for text in row}, key=len)
     states = dict(zip(texts, towers.read(texts)))
-    images = torch.cat([towers.see(flags["train"]), towers.see(scenes)])
+    images = torch.cat([towers.see(folder["train"]), towers.see(scenes)])
     train(model, [torch.stack([states[text] for text in row]) for row in listed], images)
     model.save_pretrained(args.output_dir)
     processor.save_pretrained(args.output_dir)
 
     with torch.no_grad():
         text_embeds = model.text_projection(
-            model.text_model.pooler(towers.read(sum(flags["test"]["long_captions"], [])))
+            model.text_model.pooler(towers.read(sum(folder["test"]["long_captions"], [])))
         )
-        image_embeds = model.visual_projection(towers.see(flags["test"]))
+        image_embeds = model.visual_projection(towers.see(folder["test"]))
     print(retrieval_metrics(image_embeds, text_embeds))
 
 
