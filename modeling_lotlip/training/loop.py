@@ -283,7 +283,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         f"{num_samples or 'A stream of'} training images, {settings['global_batch_size']} in a batch, "
         f"{args.max_train_steps} steps; {num_parameters:,} trained parameters, image tower "
         f"{'frozen' if args.freeze_vision_model else 'trained'}; images of "
-        f"{describe_images(processor.image_processor)}."
+        f"{describe_images(processor.image_processor)}, texts of up to {args.max_length} tokens."
     )
     if accelerator.is_fsdp2:
         # a scalar cannot be sharded, and need not be averaged: every process has the gradient of the whole loss for it

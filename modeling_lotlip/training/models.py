@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model and the tokenizer that a training starts from, made ready for it."""
 
-import logging
 from collections import Counter
 from contextlib import suppress
 
@@ -30,8 +29,6 @@ from .image_processors import find_used_size, make_image_processor
 from .objectives import OBJECTIVES, Objective
 from .positions import stretch_positions
 
-
-logger = logging.getLogger(__name__)
 
 # The towers that are trained from scratch where none is named: small, for drawn scenes.
 SMALL_TOWER = {
@@ -216,7 +213,6 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
         raise ValueError(f"`--max_length {max_length}` leaves no room for a text beside the special tokens: raise it.")
     if num_positions is not None and max_length > num_positions:
         stretch_positions(model, max_length)
-        logger.info(f"The position table of texts is stretched from {num_positions} to {max_length} tokens.")
     tokenizer.model_max_length = max_length
     if get_padding(processor) == "max_length":
         # padding is read too (SigLIP): no mask

@@ -20,7 +20,7 @@ from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.monitoring import read_metrics
 from modeling_lotlip.training.positions import stretch_positions
 from modeling_lotlip.training.step import make_loss, train_step
-from tests.conftest import assert_same_weights
+from tests.conftest import assert_same_weights, launch, training_argv
 from tests.helpers.dual_encoders import FAMILIES, LONG, flatten
 
 
@@ -108,12 +108,15 @@ assert "modeling_lotlip" not in sys.modules
 
 @pytest.mark.parametrize("family, padding", [("clip", True), ("siglip2", "max_length")])
 def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_folders, noise_dir, family, padding):
-    """Resumed bit by bit; the gradient cache and cached image features give the same; loaded without this package."""
+    """
+    Resumed bit by bit; the gradient cache, cached image features and two processes give the same; loaded without this
+    package.
+    """
     options = {"config_name": None, "model_name_or_path": family_folders(family), "max_length": 100}
     options |= {"dataset_name": noise_dir, "train_split": "train", "eval_split": "train", "max_train_steps": 4}
-    options["per_device_train_batch_size"] = 3
-    whole = train("whole", **options, checkpointing_steps=2)
-    assert_same_weights(train("resumed", **options, resume_from_checkpoint=whole / "checkpoint-2"), whole)
+    options["per_device_train_batch_size"] = 6
+    whole = train("whole", **options, checkpointing_steps=3)
+    assert_same_weights(train("resumed", **options, resume_from_checkpoint=whole / "checkpoint-3"), whole)
 
     def embed(folder: Path) -> torch.Tensor:
         return embed_corpus(*load_model(str(folder)), flatten(LONG)[0])
@@ -131,8 +134,10 @@ def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_f
     assert "from transformers import AutoModel" in card and "modeling_lotlip" not in card and "(`*.py`)" not in card
     measured = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
     assert {name for row in measured for name in row if name.startswith("loss_")} == {"loss_short", "loss_long"}
-    if family == "clip":
-        options |= {"cache_image_features": True, "image_features_dir": tmp_path / "features"}
+    done = launch(2, *training_argv(tmp_path, "two", **options | {"per_device_train_batch_size": 3}))
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(embed(tmp_path / "two"), embeds, rtol=0, atol=1e-3)
+    options |= {"cache_image_features": True, "image_features_dir": tmp_path / "features"}
     torch.testing.assert_close(embed(train("cached", **options, grad_cache_tokens=300)), embeds, rtol=0, atol=1e-3)
 
 
