@@ -3,14 +3,14 @@
 """
 What `lotlip train` on long captions brings a model that people have, and what it costs on short ones.
 
-    python examples/paper/other_models.py --output_dir outputs/other --output_file docs/measured/other_models.json
-    python examples/paper/other_models.py --output_dir outputs/lamps --output_file docs/measured/lamps.json \
+    python examples/paper/other_models.py --output_dir outputs/other --output_file outputs/other.json
+    python examples/paper/other_models.py --output_dir outputs/lamps --output_file outputs/lamps.json \
         --data_dir LAMPS --vision_model_name_or_path DINOV2 --text_model_name_or_path MINILM
 
 On drawn scenes a small CLIP, SigLIP and LoTLIP are trained from scratch, alike, on short captions of at most 16 tokens
 and then on both kinds, at the old limit and at 126 tokens. On a folder of captioned images (`train` and `test`) two
 towers are joined, as a `VisionTextDualEncoderModel` and as a LoTLIP, and trained alike with a frozen image tower.
-Started again, the script skips what is done. `docs/measured.py` writes the table into the page.
+Started again, the script skips what is done.
 """
 
 import argparse
