@@ -280,14 +280,15 @@ def test_what_fails_in_one_process_ends_all_and_the_cause_stands_last(tmp_path, 
     """The second process cannot read its images, or the first one cannot write: the other ends too, at once."""
     script = tmp_path / "fail.py"
     script.write_text(
-        "import os, sys\n"
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"  # torchrun's, when the other has ended: each ends by itself
         "import lotlip\n"
         "from modeling_lotlip.training import checkpoints, samples\n"
         "def fail(*args, **kwargs): raise OSError('a broken disk')\n"
         "if sys.argv[1] == 'data' and os.environ['RANK'] == '1': samples.CaptionedImages.__getitem__ = fail\n"
         "if sys.argv[1] == 'checkpoint' and os.environ['RANK'] == '0': checkpoints.atomic_write = fail\n"
         "status = lotlip.main(sys.argv[4:])\n"
-        "print(f'process {os.environ[\"RANK\"]} ends with {status}', file=sys.stderr)\n"
+        "os.write(2, f'\\nprocess {os.environ[\"RANK\"]} ends with {status}\\n'.encode())\n"  # in one piece
         "sys.exit(status)\n"
     )
     argv = training_argv(tmp_path, "two", max_train_steps=200, checkpointing_steps=2, max_eval_samples=2)
