@@ -73,7 +73,7 @@ def test_a_shell_completes_commands_and_options(tmp_path):
     assert done.returncode == 0
     (tmp_path / "completion").write_text(done.stdout)
     complete = 'source completion; COMP_WORDS=({}); COMP_CWORD={}; _tyro_lotlip; echo "${{COMPREPLY[@]}}"'
-    for words, expected in (("lotlip ev", "evaluate"), ("lotlip search --exact_", "--exact_decoding")):
+    for words, expected in (("lotlip ev", "evaluate"), ("lotlip search --taken_f", "--taken_from")):
         script = complete.format(words, words.count(" "))
         bash = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
         assert bash.stdout.split() == [expected], bash.stderr

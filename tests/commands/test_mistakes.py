@@ -14,7 +14,7 @@ MISTAKES = [
     ("search", "PHOTOS"),
     ("search nowhere boat", "nowhere is no folder"),
     ("search file.txt boat", "file.txt is no folder"),
-    ("search empty boat --model model", "There is no picture in"),
+    ("search empty boat --model model", "There is no image in"),
     ("search photos --model model", "add a TEXT"),
     ("search photos '' --model model", "a TEXT is blank"),
     ("search photos boat --k 0", "--k must be at least 1, got 0"),

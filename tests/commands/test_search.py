@@ -91,13 +91,13 @@ def test_ranks_similarities_and_paths_of_several_texts(search, model_dir, tmp_pa
 
 def test_a_folder_is_indexed_once_and_kept_up_to_date(search, monkeypatch):
     assert search("photos", "a red boat")[0] == 0
-    embedded, embed = [], rows.embed_images
+    embedded, embed = [], rows.embed_batch
 
-    def count(model, inputs):
-        embedded.append(len(inputs["pixel_values"]))
-        return embed(model, inputs)
+    def count(model, batch):
+        embedded.append(len(batch.entries))
+        return embed(model, batch)
 
-    monkeypatch.setattr(rows, "embed_images", count)
+    monkeypatch.setattr(rows, "embed_batch", count)
     status, out, err = search("photos", "a red boat")
     assert status == 0 and embedded == [] and "8 images in photos." in err and "Updated" not in err
     make_scene(5, 20).draw().save("photos/new.png")
@@ -174,17 +174,17 @@ def test_a_mistake_is_told_in_a_line(search, arguments, message):
 
 
 def test_ctrl_c_keeps_what_is_indexed(search, monkeypatch):
-    embed = rows.embed_images
+    embed = rows.embed_batch
 
-    def interrupted(model, inputs):
+    def interrupted(model, batch):
         if interrupted.num_batches == 2:
             raise KeyboardInterrupt
         interrupted.num_batches += 1
-        return embed(model, inputs)
+        return embed(model, batch)
 
     interrupted.num_batches = 0
     with monkeypatch.context() as patched:
-        patched.setattr(rows, "embed_images", interrupted)
+        patched.setattr(rows, "embed_batch", interrupted)
         status, out, err = search("photos", "a boat", "--batch_size", "3")
     assert status == 130 and out == "" and err.splitlines()[-1] == "lotlip search: interrupted."
     (folder,) = Path("indices").iterdir()
