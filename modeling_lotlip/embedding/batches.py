@@ -12,7 +12,6 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
-from .. import LotlipTokenizer
 from .families import get_padding, in_trained_case
 from .features import image_features, text_features
 from .lengths import group_by_length
@@ -32,8 +31,7 @@ TEXTS_PER_CHUNK = 256
 def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None = None) -> dict[str, torch.Tensor]:
     """
     Tokenizes texts as the model was trained on them: padded to the longest, or to the full length (ALIGN, SigLIP), and
-    in lower case where the model knows no other (SigLIP). Longer texts are truncated; LoTLIP's tokenizer does so by
-    itself, and says how many.
+    in lower case where the model knows no other (SigLIP). Longer texts are truncated.
 
     Args:
         processor (`ProcessorMixin`):
@@ -46,7 +44,7 @@ def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None
     return processor.tokenizer(
         in_trained_case(processor, texts),
         padding=get_padding(processor),
-        truncation=None if isinstance(processor.tokenizer, LotlipTokenizer) else True,
+        truncation=True,
         max_length=max_length,
         return_tensors="pt",
     )

@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import RandomResizedCrop
 from transformers import ProcessorMixin
 
-from .. import LotlipTokenizer
 from ..data.images import UnreadableImageError, read_image, undecoded
 from ..data.reader import RowCounts, RowReader
 from ..embedding.batches import tokenize_and_count
@@ -234,7 +233,7 @@ class SampleCollator:
     def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and attention mask (texts, length): ones where padding is read too, zero for an absent caption."""
         tokens, truncated = tokenize_and_count(self.processor, texts, None)
-        if any(truncated) and not isinstance(self.processor.tokenizer, LotlipTokenizer):  # which says so by itself
+        if any(truncated):
             warn_of_truncation(self.processor.tokenizer.model_max_length)
         is_present = torch.tensor([bool(text) for text in texts])
         mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"]))
