@@ -134,7 +134,8 @@ def check_combinations(arguments: Iterable[Arguments]) -> None:
                 continue
             required = field.metadata.get("requires")
             if required is not None and not given.get(required, True):
-                raise ValueError(f"--{field.name} has no effect without --{required}: add it, or leave out the first.")
+                remedy = f"add --{required}, or leave out --{field.name}"
+                raise ValueError(f"--{field.name} has no effect without --{required}: {remedy}.")
             for excluded in field.metadata.get("excludes", ()):
                 if given.get(excluded, False):
                     raise ValueError(f"--{field.name} excludes --{excluded}: leave out one of them.")

@@ -15,11 +15,13 @@ import os
 import re
 import sys
 import tempfile
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import WeakFileLock
 from huggingface_hub.utils.sha import sha_fileobj
@@ -42,9 +44,12 @@ from .tokenization_lotlip import LotlipTokenizer
 logger = logging.get_logger(__name__)
 
 DEFAULT_TOKENIZER = "google-bert/bert-base-uncased"
+TOKENIZER_FILES = ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
 CHECKPOINT_NAME, OPEN_CLIP_CONFIG_NAME = "model.pt", "open_clip_config.json"
 # By which a name is that of a file, also of one that is not there
 CHECKPOINT_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
+# A name of a repository, and not a path such as `./folder`
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # More rows of the word table than the tokenizer has words are corner tokens: of this many at most, unless said
 MAX_CORNER_TOKENS = 16
 # One more when a conversion gives other files than before: what lies in the Hub's cache is then not used any more
@@ -509,16 +514,24 @@ def convert_checkpoint(
     ```"""
     output_dir = Path(output_dir).absolute()
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"`{output_dir}` exists and is not an empty folder. Give another `--output_dir`.")
+        raise FileExistsError(f"`{output_dir}` is not an empty folder: name another folder or an empty one.")
     beside = Path(checkpoint_path).with_name(OPEN_CLIP_CONFIG_NAME)
     open_clip_config = load_open_clip_config(beside if config_path is None and beside.is_file() else config_path)
     checkpoint = load_checkpoint(checkpoint_path)
+    # all but the number of words is judged before the words are fetched
+    num_words = len(checkpoint.get(WORD_TABLE, ())) - open_clip_config["text_cfg"].get("num_corner_token", 0)
+    state_dict_from_original(checkpoint, config_from_checkpoint(checkpoint, open_clip_config, num_words))
     try:
-        bert = LotlipTokenizer.from_pretrained(tokenizer_path, **hub_options)
+        bert = LotlipTokenizer.from_pretrained(_fetch_words(tokenizer_path, **hub_options))
+    except LocalEntryNotFoundError as error:
+        raise ValueError(
+            f"The words of `{tokenizer_path}` are not in the cache and cannot be fetched. With a folder that has "
+            "BERT's `vocab.txt`: `lotlip convert ORIGINAL DIR --tokenizer_path FOLDER`."
+        ) from error
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"The words come from `{tokenizer_path}`, and cannot be read: {error} `--tokenizer_path` of the "
-            "conversion names another folder or Hub id with BERT's `vocab.txt` or `tokenizer.json`."
+            f"The words of `{tokenizer_path}` cannot be read: {error} Name another folder or Hub id with BERT's "
+            "`vocab.txt` or `tokenizer.json` by `lotlip convert ORIGINAL DIR --tokenizer_path FOLDER`."
         ) from error
     # its words and normalization only
     normalization = {
@@ -561,6 +574,13 @@ def convert_checkpoint(
             ),
         )
     return output_dir
+
+
+def _fetch_words(tokenizer_path: str, **hub_options) -> str:
+    """The folder of a tokenizer, of the Hub's cache for a Hub id: asked for at once, and not file by file."""
+    if os.path.isdir(tokenizer_path):
+        return tokenizer_path
+    return snapshot_download(tokenizer_path, allow_patterns=TOKENIZER_FILES, **hub_options)
 
 
 def write_original(folder: str | Path, to_original: str | Path):
@@ -670,6 +690,8 @@ def convert(
     what was written.
     """
     is_file = os.path.isfile(checkpoint_path) or Path(checkpoint_path).suffix in CHECKPOINT_SUFFIXES
+    if not is_file and not os.path.isdir(checkpoint_path) and not REPOSITORY.fullmatch(str(checkpoint_path)):
+        raise FileNotFoundError(f"There is no folder `{checkpoint_path}`, and a repository is named `org/name`.")
     original = None if is_file else find_original(checkpoint_path)
     if original is not None:
         if output_dir is None and to_original is None:
@@ -751,6 +773,12 @@ def find_converted(name_or_path: str | os.PathLike, cache_dir=None, force_downlo
             f"`{name_or_path}` is in the original's layout and cannot be converted to `{folder}`: {error}. Where "
             "there is no room name another cache, by `HF_HUB_CACHE` or `cache_dir`."
         ) from error
+    finally:
+        if not any(folder.parent.glob("*")):  # a conversion that failed leaves nothing
+            with suppress(OSError):
+                (base / ".lock").unlink(missing_ok=True)
+                for empty in (folder.parent, base, base.parent)[: 2 if is_folder else 3]:
+                    empty.rmdir()
     return str(folder)
 
 

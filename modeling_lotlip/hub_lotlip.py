@@ -184,8 +184,7 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
         padding, side = kwargs.get("padding_strategy", "do_not_pad"), kwargs.get("padding_side") or self.padding_side
         if side == "left" and padding != "do_not_pad":
             logger.warning_once(
-                "Texts are padded on the left, but LoTLIP reads `[CLS]` at the first place: their embeddings are not "
-                "those of the texts. Set `tokenizer.padding_side = 'right'`."
+                "Texts padded on the left have other embeddings: pad on the right (`padding_side='right'`)."
             )
         by_default = kwargs.get("truncation_strategy") is None and "truncation_strategy" in kwargs
         if by_default:
@@ -200,9 +199,8 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
                 self.deprecation_warnings["truncated-by-default"] = True
                 logger.warning(
                     f"{num_truncated} of {len(encoding.encodings)} texts are longer than {kwargs.get('max_length')} "
-                    "tokens and were truncated. Pass `truncation=True` to truncate without this warning, shorten the "
-                    "texts, or raise `max_length` (or the tokenizer's `model_max_length`) up to the model's position "
-                    "table less its corner tokens. Later texts are truncated without a warning."
+                    "tokens and were truncated: raise `max_length` (`--max_length` in commands), or pass "
+                    "`truncation=True` to truncate without this warning, which comes once."
                 )
         return encoding
 
@@ -333,6 +331,8 @@ class ProcessorMixin(LoadingMixin, processing_utils.ProcessorMixin):
 
     def __call__(self, images=None, text=None, *args, **kwargs) -> BatchFeature:
         """As in transformers."""
+        if text in ([], ()):
+            raise ValueError("`text` is empty: give a `str` or a list of `str` with at least one.")
         if "truncation" not in kwargs.get("text_kwargs", {}):
             kwargs.setdefault("truncation", None)
         return super().__call__(images, text, *args, **kwargs)

@@ -403,6 +403,21 @@ def test_tokenizers_that_do_not_fit(tmp_path, checkpoint, tokenizer_path):
         assert "--tokenizer_path" in str(error.value)
 
 
+def test_a_wrong_checkpoint_is_found_before_words_are_fetched(tmp_path, checkpoint, monkeypatch):
+    monkeypatch.setattr(convert, "snapshot_download", None)
+    checkpoint["more"] = checkpoint.pop("text.proj.weight")
+    torch.save(checkpoint, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="Missing: text.proj.weight. Surplus: more"):
+        convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder")
+
+
+@pytest.mark.parametrize("name", ["conv", "./conv", "/nowhere/conv", "a/b/c"])
+def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(convert, "find_original", None)
+    with pytest.raises(FileNotFoundError, match=f"There is no folder `{name}`"):
+        convert.convert(name, to_original=tmp_path / "back.pt")
+
+
 def test_a_failed_conversion_leaves_nothing(tmp_path, checkpoint, tokenizer_path, monkeypatch):
     torch.save(checkpoint, tmp_path / "model.pt")
 

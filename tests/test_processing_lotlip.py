@@ -48,6 +48,11 @@ def test_long_texts_are_truncated(processor, caplog):
     assert "1 of 2 texts are longer than 126 tokens" in caplog.text
 
 
+def test_no_texts_are_an_error(processor):
+    with pytest.raises(ValueError, match="`text` is empty"):
+        processor(text=[], return_tensors="pt")
+
+
 def test_a_saved_processor_forgets_its_last_call(processor, tmp_path):
     processor(text=["a " * 500, "a"], max_length=10, truncation=True, padding="max_length")
     processor.save_pretrained(tmp_path)

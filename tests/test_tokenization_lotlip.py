@@ -196,7 +196,7 @@ def test_padding_on_the_left_is_a_warning(tokenizer, caplog):
     assert not caplog.records
     padded = tokenizer(["a", "a red boat"], padding=True, padding_side="left")
     assert padded["input_ids"][0][0] == tokenizer.pad_token_id
-    assert "padded on the left" in caplog.text and "padding_side = 'right'" in caplog.text
+    assert "padded on the left" in caplog.text and "padding_side='right'" in caplog.text
 
 
 class TestTruncation:

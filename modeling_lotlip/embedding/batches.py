@@ -28,7 +28,9 @@ PREFETCHED_BATCHES = 8
 TEXTS_PER_CHUNK = 256
 
 
-def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None = None) -> dict[str, torch.Tensor]:
+def tokenize(
+    processor: ProcessorMixin, texts: list[str], max_length: int | None = None, verbose: bool = True
+) -> dict[str, torch.Tensor]:
     """
     Tokenizes texts as the model was trained on them: padded to the longest, or to the full length (ALIGN, SigLIP), and
     in lower case where the model knows no other (SigLIP). Longer texts are truncated.
@@ -40,12 +42,15 @@ def tokenize(processor: ProcessorMixin, texts: list[str], max_length: int | None
             The texts, of any length.
         max_length (`int`, *optional*):
             Truncate at this many tokens; by default at the tokenizer's `model_max_length`.
+        verbose (`bool`, *optional*, defaults to `True`):
+            Whether LoTLIP's tokenizer says that it truncates.
     """
     return processor.tokenizer(
         in_trained_case(processor, texts),
         padding=get_padding(processor),
         truncation=True,
         max_length=max_length,
+        verbose=verbose,
         return_tensors="pt",
     )
 
@@ -103,10 +108,10 @@ class Batch(NamedTuple):
 
 
 def tokenize_and_count(
-    processor: ProcessorMixin, texts: list[str], max_length: int | None
+    processor: ProcessorMixin, texts: list[str], max_length: int | None, verbose: bool = True
 ) -> tuple[dict[str, torch.Tensor], list[bool]]:
     """Tokens of texts, padded, and which texts were truncated."""
-    tokens = tokenize(processor, texts, max_length)
+    tokens = tokenize(processor, texts, max_length, verbose)
     if tokens.encodings is not None:
         return dict(tokens), [bool(encoding.overflowing) for encoding in tokens.encodings]
     whole = processor.tokenizer(in_trained_case(processor, texts), truncation=False, verbose=False)["input_ids"]

@@ -123,7 +123,7 @@ class Embedder:
         """The inputs of the model for each text, the number of their tokens, and how many texts were truncated."""
         if not texts:
             return [], 0, 0
-        tokens, truncated = tokenize_and_count(self.processor, texts, self.max_length)
+        tokens, truncated = tokenize_and_count(self.processor, texts, self.max_length, verbose=False)
         num_tokens = int(tokens.get("attention_mask", torch.ones_like(tokens["input_ids"])).sum())
         rows = [{name: tensor[row : row + 1] for name, tensor in tokens.items()} for row in range(len(texts))]
         return rows, num_tokens, sum(truncated)

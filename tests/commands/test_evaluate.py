@@ -33,7 +33,7 @@ def test_a_model_or_a_device_that_cannot_be_used(model_dir, tmp_path, capsys):
 
 def test_columns_of_caption_files_that_are_not_named(capsys):
     error = read_error(capsys, "evaluate", "--file_key_column", "a")
-    assert "--file_key_column has no effect without --caption_files: add it" in error
+    assert "--file_key_column has no effect without --caption_files: add --caption_files" in error
 
 
 def test_arguments_of_what_is_not_embedded(tmp_path, capsys):

@@ -307,14 +307,18 @@ def test_errors_of_pairs_leave_the_metric_usable(metric, tmp_path):
         with pytest.raises(ValueError, match=message):
             metric.add_batch(predictions=predictions, references=references)
 
+    metric.add_batch(predictions=GOOD, references=GOOD)
     for map_, message in (
         ([0, 0, 1], "rows 0 and 1 share an image"),
         ([0, 1, 3], "Image 2 has no caption"),
         ([0, [1, 2], 2], "must give one image for each pair"),
     ):
-        metric.add_batch(predictions=GOOD, references=GOOD)
         with pytest.raises(ValueError, match=message):
             metric.compute(text_to_image=map_)
+    assert metric.compute(text_to_image=[0, 1, 2])["t2i_recall@1"] == 100  # the rows are still there
+    with pytest.raises(ValueError, match="rows 0 and 1"):
+        metric.compute(predictions=GOOD, references=GOOD, text_to_image=[0, 0, 1])
+    assert len(metric) == 0
 
     metric.add_batch(predictions=GOOD, references=GOOD)
     metric.add_batch(predictions=GOOD[:, :3], references=GOOD[:, :3])

@@ -100,13 +100,14 @@ def test_embeddings_are_those_of_the_library(family, encoding_format, model_dir,
     assert np.abs(np.array(embeds) - expected.numpy()).max() < 1e-6
 
 
-def test_a_string_its_tokens_and_truncation(client):
+def test_a_string_its_tokens_and_truncation(client, caplog):
     answer = client.embeddings.with_raw_response.create(model="model", input="a red boat")
     assert answer.headers["x-truncated-texts"] == "0"
     assert answer.parse().usage.model_dump() == {"prompt_tokens": 5, "total_tokens": 5}  # with [CLS] and [SEP]
     assert len(answer.parse().data) == 1 and abs(np.linalg.norm(answer.parse().data[0].embedding) - 1) < 1e-5
     answer = client.embeddings.with_raw_response.create(model="model", input=["red " * 500, "boat"])
     assert answer.headers["x-truncated-texts"] == "1" and answer.parse().usage.prompt_tokens == 126 + 3
+    assert "truncated" not in caplog.text  # the header says it
     assert client.embeddings.create(model="model", input=data_url(IMAGES[0])).usage.total_tokens == 0
     assert [model.id for model in client.models.list()] == ["model"]
 

@@ -192,13 +192,18 @@ class ImageTextRetrieval(evaluate.Metric):
         if predictions is None and references is None and self.writer is None:
             raise ValueError("There are no rows: pass `image_embeds` and `text_embeds`, or call `add_batch` first.")
         # The rows come out before they are judged, so that `evaluate` has let go of its file should there be an error.
+        num_added = len(self)
         pairs = super().compute(predictions=predictions, references=references)
         if pairs is None:
             return None
         images, texts = (_unit_rows(pairs[name], name) for name in ("predictions", "references"))
-        if text_to_image is not None:
-            images = _shared_images(images, text_to_image)
-        return retrieval_metrics(images, texts, text_to_image, ks)
+        try:
+            shared = images if text_to_image is None else _shared_images(images, text_to_image)
+            return retrieval_metrics(shared, texts, text_to_image, ks)
+        except ValueError:  # what was added before stays, for another `text_to_image`
+            if num_added > 0 and self.num_process == 1:
+                self.add_batch(predictions=images[:num_added], references=texts[:num_added])
+            raise
 
     def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]:
         return {"predictions": predictions, "references": references}
