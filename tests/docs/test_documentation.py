@@ -24,6 +24,7 @@ from modeling_lotlip.captioning.captioner import CAPTIONERS
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.arguments import DEFAULT_MODEL
 from tests.helpers.captioners import save_captioner
+from tests.helpers.dual_encoders import save_family
 
 
 ROOT = Path(__file__).parents[2]
@@ -144,6 +145,7 @@ def workspace(tmp_path_factory) -> Path:
     ViTModel(ViTConfig(image_size=32, **small)).save_pretrained(folder / "local" / "vit")
     ViTImageProcessor(resample=3).save_pretrained(folder / "local" / "vit")
     save_captioner("llava", folder / "local" / "llava")
+    save_family("clip", folder / "openai" / "clip-vit-base-patch16")  # instead of that on the Hub
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         run_command(monkeypatch, "lotlip train --output_dir outputs/demo")
