@@ -256,8 +256,9 @@ def measure_similarities(
     Raises:
         `ValueError`: if there is no such column of keys, or no image has a caption.
     """
-    dataset = undecoded(load_split(source, split.train_split, split.max_train_samples), source.image_column)
-    names, key_column = get_columns(dataset), similarity.key_column or columns.file_key_column
+    key_column = similarity.key_column or columns.file_key_column
+    dataset = load_split(source, split.train_split, split.max_train_samples, key_column=key_column)
+    dataset, names = undecoded(dataset, source.image_column), get_columns(dataset)
     if find_column(names, key_column) is None:
         raise ValueError(
             f"`--key_column {key_column}` is no column of the data set, which has {names}: name the one whose values "

@@ -55,7 +55,7 @@ def recaption(
             every image.
     """
     prompts = arguments.prompt or read_prompts(arguments.prompts_file)
-    dataset = load_split(source, split.train_split, split.max_train_samples)
+    dataset = load_split(source, split.train_split, split.max_train_samples, key_column=arguments.key_column)
     check_columns(get_columns(dataset), key_column=arguments.key_column)
     num_images = len(dataset) if isinstance(dataset, Dataset) else split.max_train_samples
     num_images = None if num_images is None else round(num_images / state.num_processes)

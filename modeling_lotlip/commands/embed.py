@@ -49,7 +49,7 @@ def run(
     # a process that is ready early waits for the last one
     state = PartialState(cpu=model_arguments.device == "cpu", timeout=timedelta(days=7))
     named = name_data(data, split.eval_split, split.max_eval_samples)
-    dataset = load_named_data(named, with_images=store.only != "texts")
+    dataset = load_named_data(named, with_images=store.only != "texts", key_column=store.key_column)
     model, processor = load_model(model_arguments.model_name_or_path, model_arguments)
     table = embed_to_table(
         model,

@@ -51,7 +51,9 @@ def run(
         check_benchmark(data, split)
         datasets = load_benchmarks(retrieval.benchmark, data.data_dir, retrieval.allow_partial)
     else:
-        datasets = {data.dataset_name or "scenes": load_split(data, split.eval_split, split.max_eval_samples)}
+        key_column = caption_files.image_key_column
+        dataset = load_split(data, split.eval_split, split.max_eval_samples, key_column=key_column)
+        datasets = {data.dataset_name or "scenes": dataset}
 
     rows = []
     for model_name in dict.fromkeys(models.model_name_or_path):

@@ -51,7 +51,7 @@ def run(
     from ..data.rows import check_columns
     from ..terminal import printable
 
-    dataset = load_split(source, split.train_split, split.max_train_samples)
+    dataset = load_split(source, split.train_split, split.max_train_samples, key_column=caption_files.image_key_column)
     names = get_columns(dataset)
     check_columns(names, key_column=caption_files.key_column)
     captions = CaptionArguments(columns.caption_column, columns.long_captions_column)

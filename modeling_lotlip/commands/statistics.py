@@ -59,7 +59,8 @@ def run(
     about = {"tokenizer": statistics.tokenizer_path, "sub_caption_splitter": captions.sub_caption_splitter}
     if statistics.benchmark is None:
         name = source.dataset_name or "scenes"
-        dataset = load_split(source, split.eval_split, split.max_eval_samples, with_images=False)
+        how = {"with_images": False, "key_column": caption_files.image_key_column}
+        dataset = load_split(source, split.eval_split, split.max_eval_samples, **how)
     else:
         check_benchmark(source, split, is_whole=False)
         benchmark = get_benchmark(statistics.benchmark)

@@ -89,7 +89,8 @@ def read_row(
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
 
-    data = undecoded(load_split(dataset, split, row + 1), dataset.image_column)
+    data = load_split(dataset, split, row + 1, key_column=caption_files.image_key_column)
+    data = undecoded(data, dataset.image_column)
     rows = list(data.skip(row))
     if not rows:
         raise ValueError(f"--row {row} is beyond the split {split!r}.")

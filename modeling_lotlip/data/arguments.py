@@ -2,10 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arguments that name a data set and its columns."""
 
+import os
 from dataclasses import dataclass
 
-from ..arguments import Arguments, argument
+from ..arguments import Arguments, argument, refuse_given
 from ..sub_captions import SPLITTERS
+
+
+# What reads a file of rows, by its ending
+BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 
 
 @dataclass
@@ -16,7 +21,8 @@ class SourceArguments(Arguments):
 
     dataset_name: str | None = argument(
         None,
-        "A Hub id, a builder such as `imagefolder` or `webdataset`, or a local folder. Default: drawn scenes.",
+        "A Hub id, a builder such as `imagefolder` or `webdataset`, or a local folder or file (.csv, .json, .jsonl, "
+        ".parquet). Default: drawn scenes.",
         compared_on_resume=True,
     )
     dataset_config_name: str | None = argument(
@@ -33,6 +39,14 @@ class SourceArguments(Arguments):
         compared_on_resume=True,
     )
     image_column: str = argument("image", "The column of the images (or their paths).", compared_on_resume=True)
+
+    def __post_init__(self):
+        name = self.dataset_name or ""
+        builder = BUILDERS.get(os.path.splitext(name)[1].lower())
+        if builder is not None and os.path.isfile(name):
+            refuse_given(self, ("data_dir", "data_files"), f"has no effect on the file {name}: leave it out.")
+            self.dataset_name, self.data_files = builder, [name]
+        super().__post_init__()
 
 
 @dataclass
@@ -93,6 +107,10 @@ class CaptionFileArguments(Arguments):
         "SHA-256 of the image file. Default: the name of --file_key_column.",
         compared_on_resume=True,
     )
+
+    @property
+    def image_key_column(self) -> str:
+        return self.key_column or self.file_key_column
 
 
 @dataclass

@@ -15,13 +15,13 @@ from huggingface_hub.constants import HF_HOME
 from transformers.utils import logging
 
 from ..output_folder import atomic_write, warn_of_unfinished
+from .arguments import BUILDERS
 from .folder import describe_failure
 from .rows import read_captions
 
 
 logger = logging.get_logger(__name__)
 
-BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 REJECTED_COLUMN = "rejected_by"
 NUM_EXAMPLES = 5  # of keys, in messages
 

@@ -29,7 +29,7 @@ from transformers.utils import logging
 
 from ..arguments import refuse_given
 from ..output_folder import warn_of_unfinished
-from .arguments import SourceArguments
+from .arguments import BUILDERS, SourceArguments
 from .folder import describe_failure, find_image_files, is_image_file, scan_folder
 from .images import IMAGE_EXTENSIONS, undecoded
 from .scenes import load_scenes
@@ -40,8 +40,7 @@ logger = logging.get_logger(__name__)
 
 # The column of the names of images in a folder
 FILE_NAME_COLUMN = "file_name"
-# The builders of files whose rows have paths of images
-TABLE_BUILDERS = ("csv", "json", "parquet")
+DataFiles = list[str] | dict[str, list[str]] | None
 
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
@@ -54,6 +53,7 @@ def load_split(
     with_images: bool = True,
     weights: list[float] | None = None,
     seed: int = 0,
+    key_column: str | None = None,
 ) -> Dataset | IterableDataset:
     """
     Loads one split of the data set that the data arguments name.
@@ -74,6 +74,8 @@ def load_split(
             come; rows of smaller files come several times.
         seed (`int`, *optional*, defaults to 0):
             Of the draws of sources.
+        key_column (`str`, *optional*):
+            A column that is read as text from CSV files, so that its zeros in front stay.
 
     Returns:
         `Dataset`, or `IterableDataset` if `source.streaming`: its rows, images in the column `source.image_column`. A
@@ -93,15 +95,14 @@ def load_split(
     ['a photo of a red boat', 'a photo of a brown boat', 'a photo of a green boat']
     ```"""
     if weights is not None:
-        parts = [
-            load_split(replace(source, data_files=[file]), split, None, with_images) for file in source.data_files
-        ]
+        sources = [replace(source, data_files=[file]) for file in source.data_files]
+        parts = [load_split(part, split, None, with_images, key_column=key_column) for part in sources]
         # drawn until every row of every source has come
         probabilities = [weight / sum(weights) for weight in weights]
         rows = interleave_datasets(parts, probabilities, seed, stopping_strategy="all_exhausted")
     else:
-        is_whole = "[" not in split and "+" not in split
-        parts = [load_part(source, part, max_samples if is_whole else None, with_images) for part in split.split("+")]
+        most = None if "[" in split or "+" in split else max_samples
+        parts = [load_part(source, part, most, with_images, key_column) for part in split.split("+")]
         rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
     if isinstance(rows, Dataset) and len(rows) == 0:
         raise ValueError(f"The split {split!r} is empty.")
@@ -118,7 +119,7 @@ def load_split(
 
 
 def load_part(
-    source: SourceArguments, split: str, max_samples: int | None, with_images: bool
+    source: SourceArguments, split: str, max_samples: int | None, with_images: bool, key_column: str | None
 ) -> Dataset | IterableDataset:
     """A split, or a slice of one. Of scenes no more are drawn than `max_samples`."""
     name, bracket, part = split.partition("[")
@@ -127,7 +128,7 @@ def load_part(
     elif any(Path(source.dataset_name, file).is_file() for file in ("state.json", "dataset_dict.json")):
         name, rows = load_saved_split(source, name)
     else:
-        name, rows = load_built_split(source, source.data_files, name, with_images)
+        name, rows = load_built_split(source, source.data_files, name, with_images, key_column)
     if source.split_seed is not None:
         order = list(range(len(rows)))
         random.Random(source.split_seed).shuffle(order)
@@ -174,17 +175,17 @@ def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]
 
 
 def load_built_split(
-    source: SourceArguments, data_files: list[str] | dict[str, list[str]] | None, split: str, with_images: bool
+    source: SourceArguments, data_files: DataFiles, split: str, with_images: bool, key_column: str | None
 ) -> tuple[str, Dataset | IterableDataset]:
     """A split of a data set of the Hub, or of files that a builder of `datasets` reads."""
-    builder, split = make_builder(source, data_files, split)
+    builder, split = make_builder(source, data_files, split, key_column)
     files = list_files(builder, split)
     if source.dataset_name == "webdataset":
         check_shards(files)
         builder = TolerantWebDataset(data_files=builder.config.data_files)
     warn_of_unfinished(map(Path, files))
     folders = sorted({os.path.dirname(file) for file in files if os.path.isfile(file)})
-    may_have_paths = with_images and folders and builder.info.builder_name in TABLE_BUILDERS
+    may_have_paths = with_images and folders and builder.info.builder_name in BUILDERS.values()
     try:
         if source.streaming:
             rows = builder.as_streaming_dataset(split)
@@ -202,7 +203,7 @@ def load_built_split(
             return split, join_image_paths(rows, source.image_column, folders[0])
         of_folders = [[file for file in files if os.path.dirname(file) == folder] for folder in folders]
         source = replace(source, data_dir=None)
-        parts = [load_built_split(source, {split: part}, split, with_images)[1] for part in of_folders]
+        parts = [load_built_split(source, {split: part}, split, with_images, key_column)[1] for part in of_folders]
         return split, concatenate_datasets(parts)
     return split, rows if source.streaming else with_file_names(rows, source, files)
 
@@ -249,7 +250,7 @@ def find_file_names(dataset: Dataset | IterableDataset) -> str | None:
 
 
 def make_builder(
-    source: SourceArguments, data_files: list[str] | dict[str, list[str]] | None, split: str
+    source: SourceArguments, data_files: DataFiles, split: str, key_column: str | None = None
 ) -> tuple[DatasetBuilder, str]:
     """What reads a data set of the Hub or files, and the split that it has."""
     name, config_name, told = source.dataset_name, source.dataset_config_name, describe_source(source, data_files)
@@ -261,7 +262,10 @@ def make_builder(
         if files:
             builder = load_dataset_builder("imagefolder", config_name, data_files=files)
         else:
-            builder = load_dataset_builder(name, config_name, data_dir=source.data_dir, data_files=data_files)
+            load = partial(load_dataset_builder, name, config_name, source.data_dir, data_files)
+            builder = load()
+            if key_column is not None and builder.info.builder_name == "csv":
+                builder = load(converters={key_column: str})  # 007 is not 7
     except (OSError, ValueError) as error:
         raise ValueError(f"{told} cannot be loaded: {str(error).rstrip('.')}. Check these arguments.") from error
     if isinstance(builder, ImageFolder):
@@ -299,7 +303,7 @@ def list_data_files(source: SourceArguments, split: str) -> set[str]:
     return files or {f"{describe_source(source, source.data_files)} {split}"}
 
 
-def describe_source(source: SourceArguments, data_files: list[str] | dict[str, list[str]] | None) -> str:
+def describe_source(source: SourceArguments, data_files: DataFiles) -> str:
     """The arguments that name a data set, as they are typed."""
     data_files = sum(data_files.values(), []) if isinstance(data_files, dict) else data_files
     given = {"dataset_name": source.dataset_name, "dataset_config_name": source.dataset_config_name}

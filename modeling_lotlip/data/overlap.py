@@ -25,17 +25,7 @@ def find_known_images(dataset: Dataset, known: Dataset, image_column: str) -> tu
 
     Returns:
         `tuple[int, int]`: the number of images that were found, and of those that were looked for.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.data.overlap import find_known_images
-    >>> from modeling_lotlip.data.scenes import load_scenes
-
-    >>> scenes = load_scenes(10)
-    >>> find_known_images(scenes.select(range(6, 10)), scenes.select(range(7)), "image")
-    (1, 4)
-    ```"""
+    """
     dataset, known = (undecoded(rows.select_columns(image_column), image_column) for rows in (dataset, known))
     num_compared = min(len(dataset), NUM_COMPARED)
     files = dataset.select([place * len(dataset) // num_compared for place in range(num_compared)])[image_column][:]

@@ -129,7 +129,7 @@ class RowReader:
             self.sub_captions("")  # says at once what is not installed
             self.find_caption_columns(captions, columns, is_one_needed=not has_caption_files)
         if has_caption_files:
-            self.file_key_column = caption_files.key_column or caption_files.file_key_column
+            self.file_key_column = caption_files.image_key_column
             if find_column(columns, self.file_key_column) is None:
                 raise ValueError(
                     f"`--key_column {self.file_key_column}` is no column of the data set, which has {columns}: name "
@@ -208,7 +208,7 @@ class RowReader:
         if self.key_column is None:
             return number
         key = row.get(self.key_column)
-        key = read_key(row, self.key_column) if key is None or isinstance(key, dict) else key
+        key = read_key(row, self.key_column) if key in (None, "") or isinstance(key, dict) else key
         if not isinstance(key, (int, str)):
             raise ValueError(
                 f"`--key_column {self.key_column}` must hold integers or strings; row {number} has {key!r}."
@@ -283,18 +283,7 @@ class RowCounts:
             Rows that have no captions in the caption files, used or not.
         examples (`dict[str, list[str]]`, *optional*):
             The names of a few rows that were left out, by the reason, and under `"unmatched"` a few keys.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.data.reader import RowCounts
-
-    >>> counts = RowCounts()
-    >>> counts.count("a.png")
-    >>> counts.count("b.png", "its image cannot be read")
-    >>> print(counts)
-    1 of 2 rows are used; left out: 1, its image cannot be read (such as 'b.png').
-    ```"""
+    """
 
     num_rows: int = 0
     left_out: dict[str, int] = field(default_factory=Counter)

@@ -73,7 +73,7 @@ def read_key(row: dict, column: str) -> str | None:
             return hashlib.sha256(read_file(value)).hexdigest()
         except UnreadableImageError:
             return None  # who then reads the image says why it cannot be read
-    return None if value is None else str(value)
+    return None if value in (None, "") else str(value)
 
 
 def find_key(row: dict, source: SourceArguments, key_column: str | None = None) -> str | None:

@@ -4,29 +4,7 @@
 From rows to embeddings: images are read, bad ones left out and named, texts sorted into batches of like length, and
 the next batches made while the model computes.
 
-A function says what is in a row, [`RowCollator`] makes batches of it, [`embed_rows`] embeds them:
-
-```python
->>> from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
->>> from modeling_lotlip.data.images import read_image, undecoded
->>> from modeling_lotlip.data.scenes import load_scenes
->>> from modeling_lotlip.embedding.rows import Item, RowCollator, batch_rows, embed_rows, warn_of_unreadable
-
->>> def read_row(number, row):
-...     yield Item(number, "image", read_image(row["image"]))
-...     yield Item(number, "caption", row["caption"])
-
->>> one_layer = {"num_hidden_layers": 1}
->>> model = LotlipModel(LotlipConfig(text_config=one_layer, vision_config=one_layer)).eval()
->>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
->>> prepared = map(RowCollator(processor, read_row), batch_rows(undecoded(load_scenes(4), "image"), batch_size=4))
->>> for batch in embed_rows(model, processor, prepared):
-...     warn_of_unreadable(batch.unreadable)
-...     print([(item.row, item.kind) for item in batch.entries], batch.embeds.shape)
-[(0, 'image'), (1, 'image'), (2, 'image'), (3, 'image')] torch.Size([4, 768])
-[(0, 'caption'), (1, 'caption'), (2, 'caption'), (3, 'caption')] torch.Size([4, 768])
-```
-
+A function says what is in a row, [`RowCollator`] makes batches of it, [`embed_rows`] embeds them.
 [`Workers`] makes the batches in other processes. Rows need not be of a data set: [`RowCollator`] takes lists of pairs
 of a key and anything that `read_row` understands.
 """
@@ -63,7 +41,8 @@ PreparedRows = tuple[Any, list[Batch]]
 
 class RowCollator:
     """
-    Reads, preprocesses and tokenizes what is in rows. A row whose image cannot be read is left out with its texts.
+    Reads, preprocesses and tokenizes what is in rows. Of a row whose image cannot be read only the texts that
+    `read_texts` finds are kept.
 
     Args:
         processor (`ProcessorMixin`):
@@ -72,6 +51,8 @@ class RowCollator:
             The items of a key and a row. It raises an `UnreadableImageError` if the image cannot be read.
         max_length (`int`, *optional*):
             Truncate texts at this many tokens. Default: the tokenizer's limit.
+        read_texts (`Callable[[Any, Any], Iterable[Item]]`, *optional*):
+            The texts of a key and a row whose image cannot be read. Default: none.
     """
 
     def __init__(
@@ -79,8 +60,9 @@ class RowCollator:
         processor: ProcessorMixin,
         read_row: Callable[[Any, Any], Iterable[Item]],
         max_length: int | None = None,
+        read_texts: Callable[[Any, Any], Iterable[Item]] | None = None,
     ):
-        self.processor, self.read_row, self.max_length = processor, read_row, max_length
+        self.processor, self.read_row, self.max_length, self.read_texts = processor, read_row, max_length, read_texts
 
     def __call__(self, rows: list[KeyedRow]) -> PreparedRows:
         read, unreadable = [], []
@@ -89,6 +71,7 @@ class RowCollator:
                 read.append((key, row, list(self.read_row(key, row))))
             except UnreadableImageError as error:
                 unreadable.append(Unreadable(key, name_item(key, row), str(error)))
+                read.append((key, row, list(self.read_texts(key, row)) if self.read_texts else []))
         try:
             images = self.prepare_images(read)
         except PREPROCESSING_ERRORS:  # of one of them
@@ -99,6 +82,7 @@ class RowCollator:
                     read.append((key, row, items))
                 except PREPROCESSING_ERRORS as error:
                     unreadable.append(Unreadable(key, name_item(key, row), str(error)))
+                    read.append((key, row, list(self.read_texts(key, row)) if self.read_texts else []))
             images = self.prepare_images(read)
         batches = [images._replace(unreadable=unreadable)]
         if texts := [item for *_, items in read for item in items if item.kind != "image"]:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
+from copy import copy
 from datetime import datetime
 from glob import glob
 from importlib import resources
@@ -46,6 +47,11 @@ class TableReader(RowReader):
     def __init__(self, *args, **options):
         super().__init__(*args, describe=describe_file, **options)
 
+    def read_texts(self, info: RowInfo, row: dict) -> Iterator[Item]:
+        reader = copy(self)
+        reader.image_column = None
+        return reader(info, row)
+
     def __call__(self, info: RowInfo, row: dict) -> Iterator[Item]:
         for item in super().__call__(info.number, row):
             yield item._replace(row=info._replace(about={**(info.about or {}), **(item.row.about or {})}))
@@ -82,7 +88,7 @@ def embed_to_table(
     notes: dict[str, Any] | None = None,
 ) -> EmbeddingTable:
     """
-    Embeds the images and captions of a data set into a table, or resumes a stopped run. Rows whose images cannot be
+    Embeds the images and captions of a data set into a table, or resumes a stopped run. Images that cannot be
     read are left out, and named. Several processes share the rows.
 
     Args:
@@ -157,7 +163,7 @@ def embed_to_table(
             [(RowInfo(number, str(reader.read_key(number, row))), row) for number, row in batch]
             for _, batch in groupby(due, lambda row: (row[0] // group_size, row[0] % group_size // batch_size))
         )
-        with Workers(RowCollator(processor, reader, max_length), num_workers) as workers:
+        with Workers(RowCollator(processor, reader, max_length, reader.read_texts), num_workers) as workers:
             results = embed_rows(
                 model,
                 processor,
@@ -205,10 +211,10 @@ def name_data(source: SourceArguments, split: str, max_samples: int | None) -> d
     return named | {"eval_split": split, "max_eval_samples": max_samples}
 
 
-def load_named_data(named: dict[str, Any], with_images: bool = True) -> Dataset | IterableDataset:
-    """The rows that [`name_data`] names."""
+def load_named_data(named: dict[str, Any], **options: Any) -> Dataset | IterableDataset:
+    """The rows that [`name_data`] names, with options of [`load_split`]."""
     source = {name: value for name, value in named.items() if name not in ("eval_split", "max_eval_samples")}
-    return load_split(SourceArguments(**source), named["eval_split"], named["max_eval_samples"], with_images)
+    return load_split(SourceArguments(**source), named["eval_split"], named["max_eval_samples"], **options)
 
 
 def embed_background(model: PreTrainedModel, processor: ProcessorMixin) -> torch.Tensor:
@@ -263,11 +269,11 @@ def write_results(groups: Iterable[list[Batch]], write: Callable[[list[dict]], N
 def show_progress(batches: Iterator[Batch], total: int | None, disable: bool) -> Iterator[Batch]:
     """The batches, with a bar of the rows that are done; rows that are left out are named."""
     seen = set()
-    with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable) as progress:
+    with progress_bar(total=total, desc="Embedding", unit=" rows", disable=disable or total == 0) as progress:
         for batch in batches:
             warn_of_unreadable(batch.unreadable)
-            new = {item.row.number for item in batch.entries} - seen
-            progress.update(len(new) + len(batch.unreadable))
+            new = {item.row.number for item in batch.entries} | {row.key.number for row in batch.unreadable}
+            progress.update(len(new - seen))
             seen |= new
             yield batch
 

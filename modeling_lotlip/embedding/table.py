@@ -191,6 +191,8 @@ class EmbeddingTable:
         """
         stored, settings = flatten(self.settings), flatten(json.loads(json.dumps(settings)))
         changed = [name for name in settings if settings[name] != stored.get(name)]
+        if changed == ["data"]:
+            raise ValueError(f"The data have changed since {self.folder} was made: name another folder, or delete it.")
         if changed:
             # a hash tells nothing where something else does
             changed = [name for name in changed if name not in ("data", "weights", "processor")] or changed

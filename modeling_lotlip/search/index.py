@@ -100,9 +100,9 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
         why = "embeddings of streamed data" if source["streaming"] else "no embeddings of images"
         raise ValueError(f"{folder} holds {why}: the page has no images to show.")
     column = source["image_column"]
-    dataset = load_named_data(source)
+    dataset = load_named_data(source, key_column=table.settings["key_column"])
     fingerprint = compute_fingerprint(dataset, column)
-    table.check_settings({"data": fingerprint}, "the data has changed, so embed it again to another folder")
+    table.check_settings({"data": fingerprint})
     dataset, rows = undecoded(dataset.select_columns(column), column), {}
     for batch in table.read(["key", "row"], table.condition()):
         rows |= zip(batch["key"].to_pylist(), batch["row"].to_pylist())

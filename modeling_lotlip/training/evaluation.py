@@ -51,7 +51,7 @@ def load_evaluation_data(args: TrainArguments) -> EvaluationData:
             "`--class_names` and `--class_names_file`."
         )
     args = with_eval_files(args)
-    dataset = load_split(args, args.eval_split, args.max_eval_samples)
+    dataset = load_split(args, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
     columns = get_columns(dataset)
     reader = RowReader(columns, args, args, args.image_column)
     class_names = None

@@ -138,7 +138,8 @@ def start_processes(args: TrainArguments) -> Accelerator:
 
 def load_training_data(args: TrainArguments, accelerator: Accelerator) -> tuple[datasets.Dataset, RowReader]:
     """The training data, and what reads its captions."""
-    dataset = load_split(args, args.train_split, args.max_train_samples, weights=args.data_weights, seed=args.seed)
+    how = {"weights": args.data_weights, "seed": args.seed, "key_column": args.image_key_column}
+    dataset = load_split(args, args.train_split, args.max_train_samples, **how)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
     if args.objective == "long_clip" and (args.short_captions == "none" or reader.short_column is None):
         raise ValueError(

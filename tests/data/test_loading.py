@@ -18,6 +18,7 @@ from modeling_lotlip.data.loading import (
     split_by_process,
     take_slice,
 )
+from modeling_lotlip.data.rows import read_key
 from modeling_lotlip.data.scenes import load_scenes, make_scene
 
 
@@ -244,6 +245,31 @@ def test_what_is_not_there_is_named(tmp_path):
     (tmp_path / "one.csv").write_text("number\n")
     with pytest.raises(ValueError, match="'train' is empty|no data"):
         load_split(SourceArguments("csv", data_files=[str(tmp_path / "one.csv")]), "train")
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("name", "builder"), [("a.csv", "csv"), ("a.json", "json"), ("a.jsonl", "json"), ("A.PARQUET", "parquet")]
+)
+def test_a_file_by_its_name_is_that_of_its_builder(tmp_path, name, builder, streaming):
+    write_images(tmp_path, ["photos/a.png"])
+    rows, path = Dataset.from_dict({"image": ["photos/a.png"], "caption": ["a boat"]}), str(tmp_path / name)
+    getattr(rows, f"to_{builder}")(path)
+    source = SourceArguments(path, streaming=streaming)
+    assert source == SourceArguments(builder, data_files=[path], streaming=streaming)
+    (row,) = load_split(source, "test")
+    assert row["caption"] == "a boat" and row["image"].size == (4, 3)
+    with pytest.raises(ValueError, match="--data_files has no effect on the file"):
+        SourceArguments(path, data_files=["other.csv"])
+
+
+@both_ways
+def test_keys_of_csv_files_are_text(tmp_path, streaming):
+    (tmp_path / "rows.csv").write_text("key,number\n007,1\n,2\n7,3\n")
+    source = SourceArguments(str(tmp_path / "rows.csv"), streaming=streaming)
+    rows = load_split(source, "train", with_images=False, key_column="key")
+    assert [(read_key(row, "key"), row["number"]) for row in rows] == [("007", 1), (None, 2), ("7", 3)]
+    assert len(list(load_split(source, "train", with_images=False, key_column="other"))) == 3
 
 
 @both_ways

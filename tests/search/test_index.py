@@ -278,5 +278,5 @@ def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, model_and_p
         torch.testing.assert_close(table.embedding(key), embedding, rtol=0, atol=1e-5)
     # a line that has moved
     (tmp_path / "rows.jsonl").write_text("\n".join(lines[1:] + lines[:1]))
-    with pytest.raises(ValueError, match="holds embeddings with data = .*: the data has changed, so embed it again"):
+    with pytest.raises(ValueError, match="The data have changed since .*: name another folder, or delete it"):
         open_images(table)
