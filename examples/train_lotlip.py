@@ -73,6 +73,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.learning_rate is None:
         args.learning_rate = 1e-5 if args.model_name_or_path else 1e-3
+    if args.overwrite_output_dir and args.resume_from_checkpoint:
+        parser.error("--overwrite_output_dir excludes --resume_from_checkpoint: leave out one of them")
     if args.resume_from_checkpoint == "latest":
         checkpoints = sorted(args.output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
         args.resume_from_checkpoint = checkpoints[-1] if checkpoints else None
@@ -141,6 +143,7 @@ def collate(samples: list[dict], processor) -> dict[str, torch.Tensor]:
 def main() -> None:
     args = parse_args()
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
         mixed_precision=args.mixed_precision,
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed),
     )

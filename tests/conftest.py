@@ -201,10 +201,10 @@ def assert_same_weights(folder: Path, expected: Path) -> None:
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def launch(num_processes: int, *command: str) -> subprocess.CompletedProcess:
+def launch(num_processes: int, *command: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes), *command],
-        env=training_environment(),
+        env=training_environment() | environment,
         capture_output=True,
         text=True,
         timeout=300,

@@ -38,7 +38,6 @@ METRICS = re.compile(r"(short|long)_(((i2t|t2i)_(recall@(1|5|10)|median_rank))|m
 # accelerate's names of the precisions
 MIXED_PRECISIONS = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
 
-
 # Learning rates where none is given, by what of the text tower is there already
 LEARNING_RATES = {"model": 1e-5, "text tower": 1e-4, "scratch": 1e-3}
 
@@ -250,7 +249,9 @@ class CheckpointArguments(Arguments):
     _argument_group_name = "output"
 
     output_dir: Path = argument(help="Where model, checkpoints and results go.")
-    overwrite_output_dir: bool = argument(False, "Replace what an earlier run left there.", in_model_card=False)
+    overwrite_output_dir: bool = argument(
+        False, "Replace what an earlier run left there.", in_model_card=False, excludes=("resume_from_checkpoint",)
+    )
     checkpointing_steps: str | None = argument(None, "Save the state every N steps, or every `epoch`.")
     checkpoints_total_limit: int | None = argument(
         None, "Keep only the last N checkpoints.", least=1, in_model_card=False
@@ -280,7 +281,9 @@ class MonitoringArguments(Arguments):
     )
     logging_steps: int = argument(10, "Measure every N steps.", least=1, in_model_card=False)
     with_tracking: bool = argument(False, "Send measurements and results to trackers.", in_model_card=False)
-    report_to: str = argument("all", "`tensorboard`, `wandb`, ..., or `all` that are installed.")
+    report_to: str = argument(
+        "all", "`tensorboard`, `wandb`, ..., or `all` that are installed.", requires="with_tracking"
+    )
     push_to_hub: bool = argument(
         False, "Upload the model at the end, the best one if one is kept.", in_model_card=False
     )
@@ -322,9 +325,6 @@ class TrainArguments(
     >>> args = TrainArguments(output_dir="outputs/laclip", objective="laclip")
     >>> args.short_captions, args.num_long_captions, args.num_corner_tokens
     ('any', 0, 0)
-    >>> TrainArguments(output_dir="outputs/demo", eval_steps=0)
-    Traceback (most recent call last):
-    ValueError: --eval_steps must be at least 1, got 0.
     ```"""
 
     def __post_init__(self):

@@ -188,11 +188,11 @@ def check_output_dir(args: TrainArguments) -> None:
     output_dir = args.output_dir.resolve()
     deleted = {path.resolve() for path in leftovers if is_new}
     for name, value in vars(args).items():
-        if name.endswith(("name_or_path", "tokenizer_name", "config_name", "checkpoint")) and value is not None:
+        if name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")) and value is not None:
             path = Path(value).resolve()
             if path == output_dir or {path, *path.parents} & deleted:
                 raise ValueError(
-                    f"`--{name} {value}` would be replaced by this run in `--output_dir {args.output_dir}`: name "
+                    f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name "
                     "another folder."
                 )
 

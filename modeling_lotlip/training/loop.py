@@ -54,9 +54,10 @@ from .image_features import cache_image_features
 from .image_processors import describe_images, find_image_size
 from .models import build_model, count_corners, gather_model
 from .monitoring import Throughput, forget_metrics, log, measure_slots, peak_memory
+from .objectives import OBJECTIVES
 from .processes import fail_together, next_together
 from .samples import NUM_AWAITED, CaptionedImages, SampleCollator, SampleCounts
-from .saving import check_services, is_best, push_model, save_model, save_model_somewhere
+from .saving import check_repository, check_trackers, is_best, push_model, save_model, save_model_somewhere
 from .step import StepResult, make_loss, parameter_groups, train_step
 
 
@@ -92,9 +93,9 @@ def run(args: TrainArguments) -> None:
     """
     accelerator = start_processes(args)
     with fail_together(accelerator):
-        check_output_dir(args)
-        check_services(args)
         checkpoint = find_checkpoint(args)
+        check_output_dir(args)
+        check_repository(args)
     with ExitStack() as stack:
         training = prepare(args, accelerator, checkpoint, stack)
         train(training)
@@ -103,7 +104,9 @@ def run(args: TrainArguments) -> None:
 
 def start_processes(args: TrainArguments) -> Accelerator:
     """The processes, ready for this training."""
+    check_trackers(args)
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else accelerate starts no process group
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision=args.mixed_precision,
         log_with=args.report_to if args.with_tracking else None,
@@ -116,6 +119,10 @@ def start_processes(args: TrainArguments) -> Accelerator:
     if kind == DistributedType.DEEPSPEED or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
         name = "DeepSpeed" if kind == DistributedType.DEEPSPEED else "FSDP version 1"
         raise ValueError(f"{name} is not supported: configure `fsdp_version: 2`, or data parallelism alone.")
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError(
+            "`--mixed_precision fp16` needs an accelerator, and there is none: use bf16, or leave it out."
+        )
     logging.basicConfig(format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO)
     if accelerator.device.type == "cpu":
@@ -132,10 +139,6 @@ def start_processes(args: TrainArguments) -> Accelerator:
     return accelerator
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Data
-
-
 def load_training_data(args: TrainArguments, accelerator: Accelerator) -> tuple[datasets.Dataset, RowReader]:
     """The training data, and what reads its captions."""
     how = {"weights": args.data_weights, "seed": args.seed, "key_column": args.image_key_column}
@@ -145,6 +148,11 @@ def load_training_data(args: TrainArguments, accelerator: Accelerator) -> tuple[
         raise ValueError(
             "`--objective long_clip` is `clip` on long captions where there are no short ones, whose loss it changes: "
             "name their column with `--caption_column`, or train with `debias`, which draws them from the long ones."
+        )
+    if args.short_captions == "given" and args.num_long_captions == 0 and reader.short_column is None:
+        raise ValueError(
+            "Short captions alone are trained on, but the training data has none: name their column with "
+            "`--caption_column`, or draw them from the long ones with `--short_captions any`."
         )
     if args.hard_negatives > 0 and not reader.has_long_captions:
         raise ValueError(
@@ -194,10 +202,6 @@ def make_loader(
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Model, optimizer, and all that a training needs
-
-
 def make_optimizer(
     args: TrainArguments, model: ContrastiveModel, loader: DataLoader
 ) -> tuple[AdamW, Callable[[int], float]]:
@@ -236,9 +240,12 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     trained = ContrastiveModel(model)
     args.max_length, args.freeze_vision_model = processor.tokenizer.model_max_length, trained.is_vision_frozen
     args.matryoshka_dims = getattr(model.config, "matryoshka_dims", None)
+    has_bias = "logit_bias" in trained.scalars
+    if has_bias and OBJECTIVES[args.objective].loss == "contrastive":
+        logger.info(f"`--objective {args.objective}` takes the sigmoid loss here: the model has a `logit_bias`.")
     loss_function = make_loss(
         args.objective,
-        has_bias="logit_bias" in trained.scalars,
+        has_bias,
         keep_duplicate_negatives=args.keep_duplicate_negatives,
         num_hard_negatives=args.hard_negatives,
         matryoshka_dims=args.matryoshka_dims or (),
@@ -252,6 +259,11 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     if args.streaming:  # which does not know the number of its samples
         settings["max_train_samples"] = args.max_train_samples
     state = TrainingState() if checkpoint is None else read_state(checkpoint, settings)
+    if state.step > args.max_train_steps:
+        raise ValueError(
+            f"`--resume_from_checkpoint {checkpoint}` is at step {state.step}, but this run has only "
+            f"{args.max_train_steps} steps: raise `--max_train_steps` or `--num_train_epochs`."
+        )
     with fail_together(accelerator):
         if accelerator.is_main_process:
             reader.report_keys(dataset)
@@ -280,10 +292,11 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     trackable = {name: value for name, value in args.to_dict().items() if isinstance(value, (int, float, str))}
     accelerator.init_trackers(RUN_NAME, trackable)
     num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    of_processes = f" ({accelerator.num_processes} processes of {args.per_device_train_batch_size})"
     logger.info(
-        f"{num_samples or 'A stream of'} training images, {settings['global_batch_size']} in a batch, "
-        f"{args.max_train_steps} steps; {num_parameters:,} trained parameters, image tower "
-        f"{'frozen' if args.freeze_vision_model else 'trained'}; images of "
+        f"{num_samples or 'A stream of'} training images, {settings['global_batch_size']} in a batch"
+        f"{of_processes * (accelerator.num_processes > 1)}, {args.max_train_steps} steps; {num_parameters:,} trained "
+        f"parameters, image tower {'frozen' if args.freeze_vision_model else 'trained'}; images of "
         f"{describe_images(processor.image_processor)}, texts of up to {args.max_length} tokens."
     )
     if accelerator.is_fsdp2:
@@ -310,10 +323,6 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         counts=SampleCounts(args.max_bad_fraction, args.max_bad_in_a_row, samples_per_process),
         throughput=Throughput(),
     )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Training
 
 
 def train(training: Training) -> None:
@@ -460,10 +469,6 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
             if metric is not None and is_best(results, metric, folder):
                 save_model(args, folder, model, training.processor, results, state.step)
     return results
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The end
 
 
 def save(training: Training) -> None:

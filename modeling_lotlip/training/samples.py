@@ -206,7 +206,7 @@ def describe_bad_image(error: ValueError) -> tuple[str, str]:
 @cache
 def warn_of_truncation(max_length: int) -> None:
     """Says so once."""
-    logger.warning(f"Captions of more than {max_length} tokens are truncated: `--max_length` stretches the positions.")
+    logger.warning(f"Captions of more than {max_length} tokens are truncated: a larger `--max_length` reads more.")
 
 
 class SampleCollator:

@@ -129,14 +129,8 @@ def push_model(args: TrainArguments, names: list[str]) -> str:
     return push_folder(folder, args.hub_model_id or args.output_dir.resolve().name, allow_patterns=names)
 
 
-def check_services(args: TrainArguments) -> None:
-    """
-    Refuses trackers that are not installed, and a repository that cannot be uploaded to, before anything is done.
-
-    Raises:
-        `ValueError`: if a tracker is missing.
-        `HfHubHTTPError`: if the Hub refuses, for instance because nobody is logged in (`hf auth login`).
-    """
+def check_trackers(args: TrainArguments) -> None:
+    """Raises a `ValueError` if a tracker is not installed."""
     if args.with_tracking:
         installed = [str(tracker) for tracker in get_available_trackers()]
         if not installed or args.report_to not in ("all", *installed):
@@ -144,5 +138,9 @@ def check_services(args: TrainArguments) -> None:
                 f"`--report_to {args.report_to}` is not installed; installed are {installed}. Install a tracker, such "
                 "as `pip install tensorboard`."
             )
+
+
+def check_repository(args: TrainArguments) -> None:
+    """Makes the repository to upload to; an `HfHubHTTPError` says why not, such as without `hf auth login`."""
     if args.push_to_hub and PartialState().is_main_process:
         HfApi().create_repo(args.hub_model_id or args.output_dir.resolve().name, exist_ok=True)

@@ -49,8 +49,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_its_model_is_like_any_other(
         assert AutoModel.from_pretrained(whole)(**inputs).logits_per_image.shape == (1, 1)
     classify = pipeline("zero-shot-image-classification", model=str(whole))
     assert len(classify(load_scenes(1)["image"][0], candidate_labels=["boat", "car"])) == 2
-    with pytest.raises(SystemExit):
-        run("whole")
+    for wrong in ([], ["--overwrite_output_dir", "--resume_from_checkpoint", "latest"]):
+        with pytest.raises(SystemExit):
+            run("whole", *wrong)
 
 
 def test_it_learns_and_trains_a_model_further_in_bfloat16(run):
@@ -70,9 +71,8 @@ def test_two_processes_train_on_a_folder(tmp_path):
             file.write(json.dumps(row | {"long_captions": scene["long_captions"] if number % 2 else []}) + "\n")
     script = str(ROOT / "examples" / "train_lotlip.py")
     arguments = ["--dataset_name", "imagefolder", "--data_dir", images, "--per_device_train_batch_size", 8]
-    done = launch(
-        2, script, *map(str, ["--output_dir", tmp_path / "two", *arguments, "--max_train_steps", 3, "--eval_steps", 2])
-    )
+    arguments += ["--output_dir", tmp_path / "two", "--max_train_steps", 3, "--eval_steps", 2]
+    done = launch(2, script, *map(str, arguments), ACCELERATE_USE_CPU="false", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^step (\d+): ", done.stdout, re.MULTILINE) == ["2", "3"]
     results = json.loads((tmp_path / "two" / "eval_results.json").read_text())

@@ -212,6 +212,8 @@ def test_defaults_of_objectives_and_data(tmp_path):
         ({"image_mean": [0.5] * 3}, "go together"),
         ({"image_mean": [0.5], "image_std": [0.5]}, "--image_mean must be three numbers.*got \\[0.5\\]"),
         ({"image_mean": [0.5] * 3, "image_std": [0.5, 0.0, 0.5]}, "--image_std must be above 0"),
+        ({"overwrite_output_dir": True, "resume_from_checkpoint": "latest"}, "excludes --resume_from_checkpoint"),
+        ({"report_to": "nosuch"}, "--report_to has no effect without --with_tracking"),
         ({"image_size": 0}, "--image_size must be at least 1"),
         ({"vision_model_name_or_path": "a", "min_crop_scale": 0.5}, "--min_crop_scale 0.5 would be ignored"),
         ({"image_features_dir": "a"}, "has no effect without --cache_image_features"),

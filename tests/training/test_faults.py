@@ -352,8 +352,10 @@ def test_what_a_run_starts_from_is_not_replaced(train, tmp_path, name):
     if name == "tokenizer":  # which is none of the files that a run deletes
         train("run", **options)
     else:
-        with pytest.raises(ValueError, match="would be replaced by this run in `--output_dir"):
+        with pytest.raises(ValueError, match="would be changed by this run in `--output_dir"):
             train("run", **options, config_name=None)
+        with pytest.raises(ValueError, match="`--data_dir .*` would be changed by this run"):
+            train("run", dataset_name="imagefolder", data_dir=folder / name, overwrite_output_dir=True)
     assert (folder / name / "model.safetensors").exists()
 
 

@@ -185,6 +185,18 @@ def test_every_result_can_choose_the_best_model():
         ({"overwrite_output_dir": None}, ValueError, "of an earlier run. Resume it"),
         ({"max_length": 2}, ValueError, "leaves no room for a text"),
         ({"with_tracking": True, "report_to": "wandb"}, ValueError, "`--report_to wandb` is not installed"),
+        ({"with_tracking": True, "report_to": "nosuch"}, ValueError, "`--report_to nosuch` is not installed"),
+        ({"mixed_precision": "fp16"}, ValueError, "`--mixed_precision fp16` needs an accelerator"),
+        (
+            {"objective": "clip", "caption_column": ""},
+            ValueError,
+            "name their column with `--caption_column`, or draw",
+        ),
+        (
+            {"overwrite_output_dir": None, "resume_from_checkpoint": "nope"},
+            ValueError,
+            "`--resume_from_checkpoint nope` is no folder of a checkpoint",
+        ),
         ({"push_to_hub": True, "hub_model_id": "no name!"}, ValueError, "Repo id must"),
     ],
 )

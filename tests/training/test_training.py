@@ -108,8 +108,10 @@ def test_script_in_two_processes_evaluates_as_in_one(train, tmp_path):
         *("--output_dir", str(tmp_path / "two"), "--config_name", str(tmp_path / "config")),
         *("--max_train_samples", "44", "--max_eval_samples", "25", "--per_device_train_batch_size", "4"),
         *("--max_train_steps", "4", "--warmup_steps", "0.2", "--learning_rate", "1e-5"),
+        **{"ACCELERATE_USE_CPU": "false", "CUDA_VISIBLE_DEVICES": ""},  # which needs not be told
     )
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("44 training images, 8 in a batch (2 processes of 4), 4 steps") == 1
     results = [json.loads((folder / "eval_results.json").read_text()) for folder in (alone, tmp_path / "two")]
     assert results[0].keys() == results[1].keys()
     assert results[0]["long_num_images"] == results[1]["long_num_images"] == 25
@@ -152,6 +154,7 @@ def test_resume_refuses_another_run(train):
     assert "checkpoint-5" in names and "checkpoint-9.0.partial" not in names
     for wrong, message in (
         ({"learning_rate": 1e-5}, "learning_rate = "),
+        ({"max_train_steps": 3}, "checkpoint-5` is at step 5, but this run has only 3 steps"),
         ({"mixed_precision": "bf16"}, "mixed_precision = no, this run has bf16"),
         ({"resume_from_checkpoint": folder / "checkpoint-4"}, "holds checkpoint-5, which is later than"),
     ):
