@@ -37,10 +37,10 @@ def progress_bar(*args: Any, **options: Any) -> tqdm:
 
 def printable(text: str) -> str:
     """
-    A text without control codes, such as those in names of files, which could clear a terminal or do worse: they are
-    written as escapes. Line breaks stay.
+    A line without control codes, such as those in names of files, which could clear a terminal or do worse: they are
+    written as escapes.
     """
-    is_plain = [character == "\n" or unicodedata.category(character) not in ("Cc", "Cs") for character in text]
+    is_plain = [unicodedata.category(character) not in ("Cc", "Cs") for character in text]
     escaped = (character.encode("unicode_escape").decode() for character in text)
     return "".join(old if plain else new for old, plain, new in zip(text, is_plain, escaped))
 

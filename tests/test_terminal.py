@@ -32,5 +32,5 @@ def test_a_table_is_drawn_in_a_terminal_and_markdown_elsewhere(monkeypatch, caps
 
 def test_control_codes_do_not_reach_the_terminal():
     assert printable("Café 日本\n\ttab \x1b]0;title\x07\x9b2J \udcff") == (
-        "Café 日本\n\\ttab \\x1b]0;title\\x07\\x9b2J \\udcff"
+        "Café 日本\\n\\ttab \\x1b]0;title\\x07\\x9b2J \\udcff"
     )

@@ -68,7 +68,7 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
         results = [{"rank": rank, **describe(hit, search.kind, source)} for rank, hit in enumerate(found, start=1)]
         answer = {"query": text, "truncated": query.is_truncated, "unknown_words": query.unknown_words}
         answers.append({**answer, "results": results})
-    print(printable(format_answers(answers, search.photos)))
+    print(format_answers(answers, search.photos))
     if output.output_file is not None:
         measured = table.measured(search.kind)
         results = {"kind": search.kind, "k": search.k, "num_images": len(table), "unreadable": unreadable}
@@ -99,6 +99,8 @@ def format_answers(answers: list[dict], folder: str | None = None) -> str:
         folder (`str`, *optional*):
             Where the images are, from where the search was started. Default: write full paths, also of each copy.
     """
+    from ..terminal import printable
+
     lines = []
 
     def name(hit: dict) -> str:
@@ -115,4 +117,4 @@ def format_answers(answers: list[dict], folder: str | None = None) -> str:
             copies = f"   (+ {len(hit['copies'])} nearly the same)" if hit["copies"] else ""
             lines.append(f"{hit['rank']:5} {hit['similarity']:8.4f}   {name(hit)}{caption}{copies}")
             lines += [f"      {copy['similarity']:8.4f}   {name(copy)}" for copy in hit["copies"] if folder is None]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

@@ -100,7 +100,12 @@ class SearchArguments(IndexArguments):
 
     def read_filter(self) -> Filter:
         """Which images are searched. Raises a `ValueError` if a day is no date."""
-        return Filter.parse(self.folder, self.taken_from, self.taken_to)
+        folder = Path(self.folder or "")
+        if self.photos is not None and (folder.is_absolute() or not Path(self.photos, folder).is_dir()):
+            # a path to it, as a shell completes it
+            place, root = folder.resolve(), Path(self.photos).resolve()
+            folder = place.relative_to(root) if place.is_relative_to(root) else folder
+        return Filter.parse(str(folder), self.taken_from, self.taken_to)
 
 
 @dataclass

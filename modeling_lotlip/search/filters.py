@@ -35,16 +35,16 @@ class Filter(NamedTuple):
         after the second.
         """
         days = []
-        for name, text in (("from", taken_from), ("to", taken_to)):
+        for name, text in (("taken_from", taken_from), ("taken_to", taken_to)):
             text = (text or "").strip()
             try:
                 days.append(date.fromisoformat(text) if text else None)
             except ValueError as error:
                 raise ValueError(
-                    f"Taken {name} {text} is no date: write year, month and day, as in 2024-05-31."
+                    f"`{name}` {text} is no date: write year, month and day, as in 2024-05-31."
                 ) from error
         if None not in days and days[0] > days[1]:
-            raise ValueError(f"Taken from {days[0]} is after taken to {days[1]}: exchange them.")
+            raise ValueError(f"`taken_from` {days[0]} is after `taken_to` {days[1]}: exchange them.")
         folder = str(PurePath((folder or "").strip()))
         return cls(None if folder == "." else folder, *days)
 

@@ -3,6 +3,7 @@
 """What browsers and visitors may send to a server of this package, as ASGI middleware."""
 
 from asyncio import Lock, sleep
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -38,15 +39,17 @@ class SameOrigin:
             The server.
         is_local (`bool`):
             Whether only this machine reaches it, so that its host has no other name than a loopback one.
+        refuse (`Callable[[int, str], ASGIApp]`, *optional*):
+            The answer with a status and a message. Default: in the form of Gradio's.
     """
 
-    def __init__(self, app: ASGIApp, is_local: bool):
-        self.app, self.is_local = app, is_local
+    def __init__(self, app: ASGIApp, is_local: bool, refuse: Callable[[int, str], ASGIApp] = refuse):
+        self.app, self.is_local, self.refuse = app, is_local, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self.app
         if scope["type"] != "lifespan" and (problem := self.find_problem(Headers(scope=scope))):
-            app = refuse(403, problem)
+            app = self.refuse(403, problem)
         await app(scope, receive, send)
 
     def find_problem(self, headers: Headers) -> str | None:

@@ -89,8 +89,11 @@ class Searcher:
         """
         num = self.table.count(kind, chosen.condition)
         if num == 0 and chosen != ALL_IMAGES:
-            folders = ", ".join(self.table.folders[:20]) or "none"
-            raise QueryError(f"There are no images {chosen}. The folders in the collection: {folders}.")
+            told = f"The folders in the collection: {', '.join(self.table.folders[:20]) or 'none'}"
+            if chosen.folder is None:
+                num_dated = self.table.count(kind, "taken IS NOT NULL")
+                told = f"Images with a date in the collection: {num_dated:,} of {self.table.count(kind):,}"
+            raise QueryError(f"There are no images {chosen}. {told}.")
         if num == 0 and self.folder is None:
             raise QueryError(f"{self.table.folder} holds no embeddings of kind {kind}: search for another --kind.")
         if num == 0:

@@ -19,14 +19,14 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.images import IMAGE_ERRORS, SAFE_FORMATS, open_image, read_image
 from ..embedding.arguments import StoreArguments
 from ..embedding.batches import Batch, embed_batch, embed_texts, make_batches, tokenize, tokenize_and_count
+from ..embedding.families import in_trained_case
 from ..embedding.features import prepare_images
 from .arguments import ServingArguments
 
 
 logger = logging.getLogger(__name__)
 
-DATA_URL = re.compile(r"data:image/[^,]*,", re.IGNORECASE)
-WEB_URL = re.compile(r"https?://\S+", re.IGNORECASE)
+ADDRESS = re.compile(r"(https?|ftp|file):/\S+", re.IGNORECASE)
 MAX_CHARACTERS = 100_000  # of a text; models read a few thousand at most
 
 
@@ -104,9 +104,9 @@ class Embedder:
 
     async def embed_entries(self, entries: list[str]) -> Embedded:
         loop = asyncio.get_running_loop()
-        images = {place: entry for place, entry in enumerate(entries) if is_image(entry, place)}
+        images = {place: entry.strip() for place, entry in enumerate(entries) if is_image(entry, place)}
         texts = {place: entry for place, entry in enumerate(entries) if place not in images}
-        reading = [loop.run_in_executor(self.tokenizer_thread, self.read_texts, list(texts.values()))]
+        reading = [loop.run_in_executor(self.tokenizer_thread, self.read_texts, texts)]
         reading += [loop.run_in_executor(self.readers, self.read_image, *image) for image in images.items()]
         try:
             (rows, num_tokens, num_truncated), *pixels = await asyncio.gather(*reading)
@@ -119,11 +119,15 @@ class Embedder:
             self.queue.put_nowait(Batch([future], inputs[place]))
         return Embedded(torch.stack(await asyncio.gather(*futures)), num_tokens, num_truncated)
 
-    def read_texts(self, texts: list[str]) -> tuple[list[dict[str, torch.Tensor]], int, int]:
+    def read_texts(self, texts: dict[int, str]) -> tuple[list[dict[str, torch.Tensor]], int, int]:
         """The inputs of the model for each text, the number of their tokens, and how many texts were truncated."""
         if not texts:
             return [], 0, 0
-        tokens, truncated = tokenize_and_count(self.processor, texts, self.max_length, verbose=False)
+        for place, text in texts.items():  # control codes, say, that the tokenizer deletes
+            plain = ["a"] if re.search(r"\w", text) else in_trained_case(self.processor, [text])
+            if not self.processor.tokenizer(plain, add_special_tokens=False)["input_ids"][0]:
+                raise RequestError(f"`input[{place}]` has nothing that the model reads: send another text.", "input")
+        tokens, truncated = tokenize_and_count(self.processor, list(texts.values()), self.max_length, verbose=False)
         num_tokens = int(tokens.get("attention_mask", torch.ones_like(tokens["input_ids"])).sum())
         rows = [{name: tensor[row : row + 1] for name, tensor in tokens.items()} for row in range(len(texts))]
         return rows, num_tokens, sum(truncated)
@@ -183,14 +187,14 @@ class Embedder:
 
 def is_image(entry: str, place: int) -> bool:
     """
-    Whether an entry is an image, and not a text. Raises a `RequestError` if it is a web address, or a text that is
-    empty or too long.
+    Whether an entry is an image, and not a text. Raises a `RequestError` if it is an address, or a text that is empty
+    or too long.
     """
-    if WEB_URL.fullmatch(entry.strip()):
+    if ADDRESS.fullmatch(entry.strip()):
         raise RequestError(
             f"`input[{place}]` is an address, and this server fetches none: send the image as a data URL.", "input"
         )
-    if DATA_URL.match(entry) is not None:
+    if entry.lstrip()[:5].lower() == "data:":
         return True
     if not entry.strip():
         raise RequestError(f"`input[{place}]` is empty: send a text or an image.", "input")
@@ -203,7 +207,9 @@ def decode_image(entry: str, name: str, max_pixels: int) -> PIL.Image.Image:
     """An upright RGB image from a data URL. Raises a `RequestError` if there is none, or it is too large."""
     header, _, data = entry.partition(",")
     if not header.lower().endswith(";base64"):
-        raise RequestError(f"`{name}` is a data URL without base64: `data:image/jpeg;base64,...`.", "input")
+        raise RequestError(
+            f"`{name}` begins with `data:`, so it must be an image: `data:image/jpeg;base64,...`.", "input"
+        )
     try:
         content = base64.b64decode(data, validate=True)
         with open_image(content, SAFE_FORMATS) as image:

@@ -149,8 +149,10 @@ async def create_embeddings(request: Request) -> Response:
 
 async def search(request: Request) -> Response:
     """The endpoint of the table: the keys that are nearest to each text or image, with their cosine similarities."""
-    asked, embedded = await embed(request, SearchRequest)
     table, data = request.app.state.table, []
+    if table is None:
+        raise RequestError("There is no table to search in: start with `--embeddings DIR`.", status=404)
+    asked, embedded = await embed(request, SearchRequest)
     if asked.kind not in table.settings["kinds"]:
         kinds = " or ".join(table.settings["kinds"])
         raise RequestError(f"`kind` must be {kinds}, as the table has: got {asked.kind}.", "kind")
@@ -175,8 +177,15 @@ async def tell_health(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
+def refuse(status: int, message: str, error: Exception | None = None) -> JSONResponse:
+    """An error in OpenAI's form."""
+    body = {"message": message, "type": "invalid_request_error" if status < 500 else "server_error"}
+    body |= {key: getattr(error, key, None) for key in ("param", "code")}
+    return JSONResponse({"error": body}, status, headers=getattr(error, "headers", None))
+
+
 async def report(request: Request, error: Exception) -> JSONResponse:
-    """An error in OpenAI's form. An error that is not the client's mistake has details only in the server's log."""
+    """The answer after an error. An error that is not the client's mistake has details only in the server's log."""
     message, status = "The server failed.", 500
     if isinstance(error, HTTPException):  # no such address or method
         message, status = error.detail, error.status_code
@@ -184,9 +193,7 @@ async def report(request: Request, error: Exception) -> JSONResponse:
         message, status = str(error), error.status
     elif isinstance(error, ClientDisconnect):  # nobody reads it
         message, status = "The client has left.", 400
-    body = {"message": message, "type": "invalid_request_error" if status < 500 else "server_error"}
-    body |= {key: getattr(error, key, None) for key in ("param", "code")}
-    return JSONResponse({"error": body}, status, headers=getattr(error, "headers", None))
+    return refuse(status, message, error)
 
 
 def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = None) -> Starlette:
@@ -211,12 +218,12 @@ def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = Non
 
     routes = [
         Route("/v1/embeddings", create_embeddings, methods=["POST"]),
-        *([] if table is None else [Route("/v1/search", search, methods=["POST"])]),
+        Route("/v1/search", search, methods=["POST"]),
         Route("/v1/models", list_models, methods=["GET"]),
         Route("/health", tell_health, methods=["GET"]),
     ]
     handlers = dict.fromkeys((RequestError, HTTPException, ClientDisconnect, Exception), report)
-    middleware = [Middleware(SameOrigin, is_loopback(embedder.limits.host))]
+    middleware = [Middleware(SameOrigin, is_loopback(embedder.limits.host), refuse)]
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
     app.state.embedder, app.state.name, app.state.table = embedder, name, table
     return app

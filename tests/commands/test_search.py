@@ -21,6 +21,7 @@ from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.table import EmbeddingTable, Measurements
+from modeling_lotlip.terminal import printable
 from tests.helpers.commands import read_error
 from tests.helpers.embeddings import embed_images
 
@@ -156,7 +157,11 @@ def test_a_text_longer_than_the_model_reads_is_marked(search):
         (["photos", " "], "a TEXT is blank: describe what to find."),
         ([], "there is nothing to search in: name a folder of PHOTOS"),
         (["photos", "a boat", "--kind", "long"], "--kind has no effect without --embeddings_dir"),
-        (["photos", "a boat", "--taken_to", "May"], "Taken to May is no date: write year, month and day"),
+        (["photos", "a boat", "--taken_to", "May"], "`taken_to` May is no date: write year, month and day"),
+        (
+            ["photos", "a boat", "--taken_to", "2024-05-01"],
+            "There are no images taken to 2024-05-01. Images with a date ",
+        ),
         (["photos", "a boat", "--k", "0"], "--k must be at least 1, got 0."),
         (
             ["photos", "a boat", "--output_file", "found.xml"],
@@ -228,29 +233,31 @@ def test_folders_and_days(search):
         "photos/more/3.png",
         "photos/more/taken.jpg",
     ]
+    for path in ("photos/more", str(Path("photos/more").absolute())):
+        assert search("photos", "a red boat", "--folder", path)[:2] == (status, out)
     days = ["--taken_from", "2024-05-31", "--taken_to", "2024-05-31"]
     status, out, err = search("photos", "a red boat", *days)
     assert [line.split()[2] for line in without_line(out)[1:]] == ["photos/more/taken.jpg"]
     (index,) = Path("indices").iterdir()
     assert without_line(search("--embeddings", str(index), "a red boat", *days)[1])[1].endswith("more/taken.jpg")
-    status, out, err = search("photos", "a red boat", "--folder", "photos/more")
+    status, out, err = search("photos", "a red boat", "--folder", "photos/less")
     assert status == 2 and out == ""
-    assert "There are no images in the folder photos/more. The folders in the collection: more." in err
+    assert "There are no images in the folder less. The folders in the collection: more." in err
 
 
 def test_copies_are_one_result_that_can_be_unfolded(search):
-    make_scene(5, 1).draw().save("photos/1 again.png")
+    make_scene(5, 1).draw().save("photos/1 again\n.png")
     make_scene(5, 1).draw().save("photos/more/1.webp", lossless=True)
     options = ("photos", "a red boat", "--k", "50", "--output_file", "found.json")
     status, out, _ = search(*options)
-    same = {str(Path.cwd() / "photos" / name) for name in ("1.png", "1 again.png", "more/1.webp")}
+    same = {str(Path.cwd() / "photos" / name) for name in ("1.png", "1 again\n.png", "more/1.webp")}
     results = json.loads(Path("found.json").read_text())["queries"][0]["results"]
     (result,) = [hit for hit in results if hit["path"] in same]
     paths = [result["path"], *(copy["path"] for copy in result["copies"])]
     assert set(paths) >= same and sum(1 + len(hit["copies"]) for hit in results) == 10
-    assert f"{result['key']}   (+ {len(result['copies'])} nearly the same)" in out
+    assert f"{printable(result['key'])}   (+ {len(result['copies'])} nearly the same)" in out
     search(*options[:-1], "found.md")
-    assert all(path in Path("found.md").read_text() for path in paths)
+    assert all(printable(path) in Path("found.md").read_text() for path in paths)
     status, out, _ = search(*options, "--all_copies")
     assert len(without_line(out)) == 11 and "nearly the same" not in out
 

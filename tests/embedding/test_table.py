@@ -306,9 +306,9 @@ def test_nothing_written_is_no_filter(written):
 @pytest.mark.parametrize(
     "days, message",
     [
-        (("31.5.2024", None), "Taken from 31.5.2024 is no date: write year, month and day, as in 2024-05-31."),
-        ((None, "2024-02-30"), "Taken to 2024-02-30 is no date"),
-        (("2024-06-01", "2024-05-31"), "Taken from 2024-06-01 is after taken to 2024-05-31: exchange them."),
+        (("31.5.2024", None), "`taken_from` 31.5.2024 is no date: write year, month and day, as in 2024-05-31."),
+        ((None, "2024-02-30"), "`taken_to` 2024-02-30 is no date"),
+        (("2024-06-01", "2024-05-31"), "`taken_from` 2024-06-01 is after `taken_to` 2024-05-31: exchange them."),
     ],
 )
 def test_days_that_are_none(days, message):

@@ -186,8 +186,8 @@ def test_search_by_text_by_image_and_by_filter(folder, open_folder):
     assert "The 1 most similar of 1 image in the folder more." in page
     for fields, message in (
         (("less", "", ""), "There are no images in the folder less. The folders in the collection: more."),
-        (("", "2024-05-02", "2024-05-01"), "Taken from 2024-05-02 is after taken to 2024-05-01"),
-        (("", "", "May"), "Taken to May is no date"),
+        (("", "2024-05-02", "2024-05-01"), "`taken_from` 2024-05-02 is after `taken_to` 2024-05-01"),
+        (("", "", "May"), "`taken_to` May is no date"),
     ):
         with pytest.raises(ValueError, match=message):
             handlers.search("a boat", None, *fields)

@@ -236,7 +236,7 @@ def test_more_results_and_copies_and_filters(open_page, trips, model_dir, tmp_pa
         assert set(cards(page)) <= {"sea/1.png", "sea/3.png", "sea/copy.png"} and cards(page)
         page.fill("#taken-to input, #taken-to textarea", "May")
         page.click("#search")
-        page.wait_for_selector("#results >> text=/Taken to May is no date/")
+        page.wait_for_selector("#results >> text=/`taken_to` May is no date/")
         page.fill("#taken-to input, #taken-to textarea", "2024-05-02")
         page.fill("#taken-from input, #taken-from textarea", "")
         page.fill("#folder input", "")

@@ -108,7 +108,14 @@ def test_a_string_its_tokens_and_truncation(client, caplog):
     answer = client.embeddings.with_raw_response.create(model="model", input=["red " * 500, "boat"])
     assert answer.headers["x-truncated-texts"] == "1" and answer.parse().usage.prompt_tokens == 126 + 3
     assert "truncated" not in caplog.text  # the header says it
-    assert client.embeddings.create(model="model", input=data_url(IMAGES[0])).usage.total_tokens == 0
+    url = data_url(IMAGES[0])
+    for entry in (
+        url,
+        "\n" + url,
+        url.replace("image/png", ""),
+        url.replace(":image/png", ": application/octet-stream"),
+    ):
+        assert client.embeddings.create(model="model", input=entry).usage.total_tokens == 0
     assert [model.id for model in client.models.list()] == ["model"]
 
 
@@ -132,12 +139,20 @@ CUT_OFF = data_url(IMAGES[0])[:422]  # whole groups of base64
         ({"input": "a boat", "encoding_format": "int8"}, 400, "`encoding_format`: Input should be 'float' or 'bas"),
         ({"input": ["a boat"] * 9}, 400, "`input` has 9 entries, the most in a request are 8."),
         ({"input": "a" * 100_001}, 413, "The request has more than 100000 bytes: send less."),
-        ({"input": ["a boat", "data:image/png,abc"]}, 400, "`input[1]` is a data URL without base64"),
+        (
+            {"input": ["a boat", "data:image/png,abc"]},
+            400,
+            "`input[1]` begins with `data:`, so it must be an image: `",
+        ),
+        ({"input": "\n Data:a"}, 400, "`input[0]` begins with `data:`, so it must be an image: `data:image/jpeg"),
         ({"input": "data:image/png;base64,a*c"}, 400, "`input[0]` is no base64"),
         ({"input": NO_IMAGE}, 400, "`input[0]` is no image that can be read: it is none of JPEG"),
         ({"input": CUT_OFF}, 400, "`input[0]` is no image that can be read: The image is dam"),
         ({"input": data_url(Image.new("1", (101, 100)))}, 413, "`input[0]` has 101 x 100 pixels, the most are 10000"),
         ({"input": "http://127.0.0.1:1/a.png"}, 400, "`input[0]` is an address, and this server fetches none"),
+        ({"input": "file:///a.png"}, 400, "`input[0]` is an address, and this server fetches none"),
+        ({"input": ["a boat", "\u200b"]}, 400, "`input[1]` has nothing that the model reads: send another text."),
+        ({"input": "\0"}, 400, "`input[0]` has nothing that the model reads: send another text."),
     ],
 )
 def test_a_mistake_is_told_in_the_form_of_openai(body, status, message, address):
@@ -157,6 +172,7 @@ def test_a_mistake_is_told_in_the_form_of_openai(body, status, message, address)
         ("POST", "/v1/embeddings", b'{"input": "a boat", "model": "model"}', "text/plain", 415),
         ("GET", "/v1/embeddings", b"", "application/json", 405),
         ("POST", "/v1/chat/completions", b"{}", "application/json", 404),
+        ("POST", "/v1/search", b"{}", "application/json", 404),
     ],
 )
 def test_what_is_no_request_is_told_too(method, path, content, content_type, status, address):
@@ -279,7 +295,7 @@ def test_no_other_web_site_is_answered(address):
     site, body = "http://example.org", {"model": "model", "input": "a boat"}
     for headers in ({"origin": site}, {"host": "example.org"}, {"sec-fetch-site": "cross-site"}):
         answer = httpx.post(f"{address}/v1/embeddings", json=body, headers=headers, trust_env=False)
-        assert answer.status_code == 403, headers
+        assert answer.status_code == 403 and answer.json()["error"]["type"] == "invalid_request_error", headers
     answer = httpx.post(f"{address}/v1/embeddings", json=body, headers={"origin": address}, trust_env=False)
     assert answer.status_code == 200
 
