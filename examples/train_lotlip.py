@@ -193,6 +193,8 @@ def main() -> None:
     if args.resume_from_checkpoint is not None:
         accelerator.load_state(args.resume_from_checkpoint)
         step = int(Path(args.resume_from_checkpoint).name.split("-")[1])
+        if step >= num_steps:
+            raise SystemExit(f"{args.resume_from_checkpoint} is at step {step}, and {num_steps} were asked for")
 
     # loop
     progress = tqdm(total=num_steps, initial=step, disable=not accelerator.is_local_main_process)
@@ -204,7 +206,6 @@ def main() -> None:
             short_groups = batch.pop("short_groups")
             embeds = model(**batch)
             logit_scale = accelerator.unwrap_model(model).scalars["logit_scale"].exp()
-            # of the rows of all processes
             options = {"logit_scale": logit_scale, "short_groups": short_groups}
             loss = global_loss(contrastive_loss, embeds.image_embeds, embeds.text_embeds, **options).loss
             accelerator.backward(loss)
@@ -221,14 +222,13 @@ def main() -> None:
                 accelerator.save_state(str(args.output_dir / f"checkpoint-{step}"))
             if step % args.eval_steps == 0 or step == num_steps:
                 trained = accelerator.unwrap_model(model).model
-                is_scenes = args.dataset_name is None  # of which several have the same short caption
                 results = evaluate_retrieval(
                     trained,
                     processor,
                     eval_rows,
                     captions,
                     image_column=args.image_column,
-                    distinct_short_captions=is_scenes,
+                    distinct_short_captions=args.dataset_name is None,  # several scenes have the same
                     batch_size=args.per_device_eval_batch_size,
                 )
                 model.train()

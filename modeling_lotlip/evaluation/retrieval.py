@@ -334,9 +334,8 @@ def format_table(*rows: dict) -> str:
     for row in rows:
         for kind in ("short", "long"):
             if f"{kind}_num_images" in row:
-                shared = row.get(f"{kind}_num_shared_captions")
+                shared, truncated = row.get(f"{kind}_num_shared_captions"), 100 * row[f"{kind}_truncated"]
                 texts = f"{row[f'{kind}_num_captions']}" + f" ({shared} of several images)" * bool(shared)
-                truncated = 100 * row[f"{kind}_truncated"]
                 texts += f" ({truncated:.0f} % truncated)" * (truncated > 0)
                 cells = [kind, str(row[f"{kind}_num_images"]), texts]
                 cells += [f"{row[f'{kind}_{column}']:.1f}" for column in columns]

@@ -111,10 +111,11 @@ def test_other_settings_are_one_line_with_both_values(tmp_path):
     for other, told in (
         ({"dtype": "bfloat16"}, "dtype = 'float32', this run has 'bfloat16': "),
         ({"source": source | {"split_seed": 0}, "data": "2"}, "split_seed = None, this run has 0: "),
-        ({"data": "2"}, "data = '1', this run has '2': "),
     ):
         with pytest.raises(ValueError, match=f"holds embeddings with {told}use the same settings, or name another"):
             EmbeddingTable.create(tmp_path, 8, {"dtype": "float32", "data": "1", "source": source} | other)
+    with pytest.raises(ValueError, match="The data have changed since .* was made: name another folder"):
+        EmbeddingTable.create(tmp_path, 8, {"dtype": "float32", "data": "2", "source": source})
     with pytest.raises(ValueError, match="storage_dtype = 'float32', this run has 'float16'"):
         EmbeddingTable.create(tmp_path, 8, {"dtype": "float32"}, dtype="float16")
     with pytest.raises(ValueError, match="holds no embeddings: make them"):

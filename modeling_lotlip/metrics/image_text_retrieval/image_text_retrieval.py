@@ -191,7 +191,6 @@ class ImageTextRetrieval(evaluate.Metric):
 
         if predictions is None and references is None and self.writer is None:
             raise ValueError("There are no rows: pass `image_embeds` and `text_embeds`, or call `add_batch` first.")
-        # The rows come out before they are judged, so that `evaluate` has let go of its file should there be an error.
         num_added = len(self)
         pairs = super().compute(predictions=predictions, references=references)
         if pairs is None:
