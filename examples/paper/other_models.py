@@ -48,8 +48,8 @@ from modeling_lotlip.training.arguments import TrainArguments
 
 
 OLD, NEW = 16, 126
-TOWER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
-IMAGES = TOWER | {"image_size": 64, "patch_size": 16}
+TOWER = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
+IMAGES = TOWER | {"image_size": 64, "patch_size": 8}
 METRICS = ("long_t2i_recall@1", "long_i2t_recall@1", "short_t2i_recall@1", "short_i2t_recall@1")
 
 
@@ -81,10 +81,10 @@ def save_new(family: str, folder: Path, seed: int) -> None:
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         text[name] = getattr(tokenizer, name)
     if family == "CLIP":
-        model = CLIPModel(CLIPConfig(text_config=text, vision_config=IMAGES, projection_dim=64))
+        model = CLIPModel(CLIPConfig(text_config=text, vision_config=IMAGES, projection_dim=128))
         processor = CLIPProcessor(CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=64), tokenizer)
     else:
-        model = SiglipModel(SiglipConfig(text_config=text | {"projection_size": 64}, vision_config=IMAGES))
+        model = SiglipModel(SiglipConfig(text_config=text | {"projection_size": 128}, vision_config=IMAGES))
         model.logit_scale.data.fill_(math.log(10))  # as its paper starts
         model.logit_bias.data.fill_(-10)
         processor = SiglipProcessor(SiglipImageProcessor(size={"height": 64, "width": 64}), tokenizer)
@@ -94,8 +94,8 @@ def save_new(family: str, folder: Path, seed: int) -> None:
 
 def save_new_lotlip(folder: Path) -> None:
     """The configuration of a LoTLIP of the same size."""
-    text = TOWER | {"max_position_embeddings": OLD + 2, "projection_dim": 64}
-    LotlipConfig(text_config=text, vision_config=IMAGES, projection_dim=64).save_pretrained(folder)
+    text = TOWER | {"max_position_embeddings": OLD + 2, "projection_dim": 128}
+    LotlipConfig(text_config=text, vision_config=IMAGES, projection_dim=128).save_pretrained(folder)
 
 
 def run_scenes(output_dir: Path, seed: int, steps: int) -> dict[str, dict[str, dict[str, float]]]:
@@ -103,8 +103,8 @@ def run_scenes(output_dir: Path, seed: int, steps: int) -> dict[str, dict[str, d
     found = {}
     for family in ("CLIP", "SigLIP", "LoTLIP"):
         own = output_dir / f"{family}-{seed}"
-        common = {"seed": seed, "per_device_train_batch_size": 64, "max_train_samples": 2048, "max_eval_samples": 256}
-        start = {"max_length": OLD, "num_long_captions": 0, "learning_rate": 2e-3, "max_train_steps": 5 * steps // 4}
+        common = {"seed": seed, "per_device_train_batch_size": 64, "max_train_samples": 8192, "max_eval_samples": 256}
+        start = {"max_length": OLD, "num_long_captions": 0, "learning_rate": 1e-3, "max_train_steps": steps // 2}
         if family == "LoTLIP":
             save_new_lotlip(own / "new")
             start["config_name"] = str(own / "new")
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="Where the models go.")
     parser.add_argument("--output_file", type=Path, required=True, help="Where the results go (JSON).")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=120, help="Of the training on both kinds of captions.")
+    parser.add_argument("--steps", type=int, default=500, help="Of the training on both kinds of captions.")
     parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
     parser.add_argument("--vision_model_name_or_path", help="Its image tower.")
     parser.add_argument("--text_model_name_or_path", help="Its text tower.")
