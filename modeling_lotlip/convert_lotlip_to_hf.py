@@ -194,9 +194,7 @@ def _read_tower(state_dict: dict[str, torch.Tensor], width: str, layer: str, num
             "Give the architecture in a configuration file."
         )
     if num_heads is None and hidden_size != 768:  # that of all released checkpoints
-        logger.warning(
-            f"No configuration tells the heads of `{width}`: {hidden_size // 64} are assumed."
-        )
+        logger.warning(f"No configuration tells the heads of `{width}`: {hidden_size // 64} are assumed.")
     return {
         "hidden_size": hidden_size,
         "num_hidden_layers": 1 + max(int(match[1]) for match in map(pattern.match, state_dict) if match),
