@@ -12,9 +12,12 @@ import argparse
 import json
 import math
 import os
+import pickle
 import re
+import struct
 import sys
 import tempfile
+import zipfile
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -54,6 +57,10 @@ REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 MAX_CORNER_TOKENS = 16
 # One more when a conversion gives other files than before: what lies in the Hub's cache is then not used any more
 FORMAT = 3
+
+# What reading a damaged file raises, which depends on where the damage is
+DAMAGED_FILE_ERRORS = (EOFError, LookupError, OSError, RuntimeError, SafetensorError, UnicodeDecodeError)
+DAMAGED_FILE_ERRORS += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile)
 
 # Each table turns a name of ours into theirs, by replacing the parts in this order
 BERT_NAMES = [
@@ -365,8 +372,11 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
         if Path(checkpoint_path).suffix == ".safetensors":
             checkpoint = load_file(checkpoint_path)
         else:
+            # torch does not look at the checksums in its archives
+            if zipfile.is_zipfile(checkpoint_path) and zipfile.ZipFile(checkpoint_path).testzip() is not None:
+                raise zipfile.BadZipFile(f"wrong checksum in {checkpoint_path}")
             checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-    except Exception as error:  # which one depends on where the damage is
+    except DAMAGED_FILE_ERRORS as error:
         raise ValueError(
             f"`{checkpoint_path}` was refused: it is damaged, or holds more than tensors and plain values. No code in "
             "it was run."
@@ -377,6 +387,8 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"`{checkpoint_path}` holds no state dict: expected names and tensors, at the top or under `state_dict`."
         )
+    if len({name.removeprefix("module.") for name in checkpoint}) < len(checkpoint):
+        raise ValueError(f"`{checkpoint_path}` holds tensors both with and without the prefix `module.`.")
     checkpoint = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
     checkpoint.pop(POSITION_IDS, None)
     return checkpoint

@@ -1,15 +1,13 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""
-What the package promises beyond transformers. The generated files of the model take their base classes from here: they
-load checkpoints in the original's layout by name, save their code and a card, say what they truncate, and take images
-of any depth, orientation and size.
-"""
+"""What the package promises beyond transformers: base classes of the generated files of the model."""
 
 import json
 import math
 import os
 import reprlib
+import struct
+import zlib
 from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
@@ -39,6 +37,8 @@ OF_ONE_CALL = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_o
 
 # Beyond this ratio of its sides an image is cut to its middle before it is resized: the center crop sees no more of it
 MAX_ASPECT_RATIO = 32
+DAMAGED_IMAGE_ERRORS = (EOFError, OSError, RuntimeError, SyntaxError, ValueError, TypeError, OverflowError)
+DAMAGED_IMAGE_ERRORS += (struct.error, zlib.error, PIL.Image.DecompressionBombError)
 
 
 def find_pretrained(name_or_path: str | os.PathLike | None, **hub_options) -> str | os.PathLike | None:
@@ -217,7 +217,7 @@ def to_upright_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
     try:
         image.load()
         image = PIL.ImageOps.exif_transpose(image)
-    except Exception as error:  # which one depends on the format
+    except DAMAGED_IMAGE_ERRORS as error:
         raise ValueError(f"The image `{image}` is damaged or cut off: {error}.") from error
     if image.mode in ("La", "RGBa"):  # multiplied by their transparency, which only Pillow knows to undo
         image = image.convert(image.mode.upper())

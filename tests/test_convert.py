@@ -297,6 +297,19 @@ def test_a_damaged_file_is_refused(tmp_path, checkpoint, suffix):
             load_checkpoint(path)
 
 
+def test_changed_weights_and_names_given_twice_are_refused(tmp_path, checkpoint):
+    name, tensor = next(iter(checkpoint.items()))
+    torch.save({"weights": torch.full((1000,), 0.123)}, tmp_path / "model.pt")
+    content = bytearray((tmp_path / "model.pt").read_bytes())
+    content[content.index(torch.full((9,), 0.123).numpy().tobytes()) + 8] ^= 1  # of which only the checksum tells
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="was refused"):
+        load_checkpoint(tmp_path / "model.pt")
+    torch.save({name: tensor, f"module.{name}": tensor + 1}, tmp_path / "twice.pt")
+    with pytest.raises(ValueError, match="both with and without the prefix"):
+        load_checkpoint(tmp_path / "twice.pt")
+
+
 @pytest.mark.parametrize("content", [{"epoch": 1}, {"state_dict": [torch.zeros(1)]}, torch.zeros(1)])
 def test_no_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "model.pt")
