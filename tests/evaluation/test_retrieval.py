@@ -14,7 +14,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, join_shares
+from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, format_table, join_shares
 from modeling_lotlip.modeling_variants_lotlip import token_similarities
 from tests.conftest import ROOT, WORDS, as_token_wise, launch, tiny_config
 from tests.helpers.commands import run_command
@@ -254,3 +254,10 @@ def test_a_model_in_training_is_evaluated_without_dropout(model_dir, evaluation_
     assert model.text_model.config.hidden_dropout_prob > 0
     assert evaluate_retrieval(model, processor, dataset) == expected
     assert model.training
+
+
+def test_the_table_says_how_many_captions_were_truncated():
+    recalls = {f"long_{way}_recall@{k}": 50.0 for way in ("i2t", "t2i") for k in (1, 5, 10)}
+    row = recalls | {"long_num_images": 4, "long_num_captions": 8, "long_truncated": 0.25}
+    assert "| long | 4 | 8 (25 % truncated) | 50.0 |" in format_table(row)
+    assert "| long | 4 | 8 | 50.0 |" in format_table(row | {"long_truncated": 0.0})
