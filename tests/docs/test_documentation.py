@@ -45,7 +45,6 @@ SMALL_CELL = (
     "--max_train_steps 2 --max_train_samples 16 --max_eval_samples 8 --per_device_train_batch_size 4 --warmup_steps 1 "
     "--dataloader_num_workers 0"
 )
-SMALL_RUN = f"{SMALL_CELL} --overwrite_output_dir"
 # A documented grid of trainings
 SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
 SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
@@ -70,7 +69,9 @@ def run_command(monkeypatch, command: str) -> None:
     if name == "lotlip":
         arguments += SMALL_MEASUREMENTS.get(arguments[0], "").split()
     if arguments[:1] == ["train"]:
-        arguments += SMALL_RUN.split()
+        arguments += SMALL_CELL.split()
+        if "--resume_from_checkpoint" not in arguments:
+            arguments += ["--overwrite_output_dir"]
         if "--checkpointing_steps" in arguments:
             arguments += ["--checkpointing_steps", "1"]
     arguments += SMALL_MEASUREMENTS.get(Path(name).name, "").split()
