@@ -18,8 +18,6 @@ class ServingArguments(Arguments):
     port: int = argument(8000, "The port to listen at. 0: any that is free.", least=0, most=65535)
     max_batch_size: int = argument(256, "The most texts and images in a request.", least=1)
     max_bytes: int = argument(32 * 2**20, "The most bytes of a request.", least=1)
-    max_pixels: int = argument(50_000_000, "The most pixels of an image.", least=1)
-    max_waiting: int = argument(1024, "The most texts and images of all requests at a time.", least=1)
     embeddings_dir: Path | None = argument(
         None,
         "Also answer `/v1/search` from the table in a folder of `lotlip embed`, of this model.",
@@ -29,11 +27,3 @@ class ServingArguments(Arguments):
     served_model_name: str | None = argument(
         None, "What requests call the model. Default: its name, as it is given here."
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.max_waiting < self.max_batch_size:
-            raise ValueError(
-                f"--max_waiting {self.max_waiting} must be at least --max_batch_size {self.max_batch_size}: a request "
-                "of so many would never be answered."
-            )

@@ -14,9 +14,7 @@ from ..embedding.arguments import ModelArguments
 from ..embedding.models import load_model
 from ..embedding.table import EmbeddingTable
 from ..network import is_loopback, listen
-from ..search.query import Query, search_table
 from .arguments import ServingArguments
-from .embedder import Embedded, Embedder, RequestError
 
 
 try:
@@ -30,6 +28,7 @@ try:
     from starlette.routing import Route
 
     from ..search.guard import SameOrigin
+    from .embedder import Embedded, Embedder, RequestError
 except ImportError as error:
     raise ImportError(f'The server lacks {error.name}: `pip install "lotlip[serve]"` brings it.') from error
 
@@ -67,49 +66,45 @@ class SearchRequest(Question):
     kind: Literal["image", "short", "long"] = "image"
 
 
-async def read_request(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: Request, max_bytes: int) -> bytes:
     """The body. Raises a `RequestError` if it is no JSON, or more than may be sent."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise RequestError("Send JSON, with `Content-Type: application/json`.", status=415)
+        raise RequestError("Send JSON, with `Content-Type: application/json`.", None, 415)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise RequestError(f"The request has more than {max_bytes} bytes: send less.", status=413)
+            raise RequestError(f"The request has more than {max_bytes} bytes: send less.", None, 413)
     return bytes(body)
 
 
-def parse_request(body: bytes, form: type[Question]) -> Question:
-    """Raises a `RequestError` if it is no such request."""
+def parse_body(body: bytes, form: type[Question]) -> Question:
+    """What a request asks for. Raises a `RequestError` if it is no such request."""
     try:
         return form.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         param = str(first["loc"][0]) if first["loc"] else None
         message = f"{'The request' if param is None else f'`{param}`'}: {first['msg']}."
-        if first["type"] == "extra_forbidden":
-            message = f"`{param}` is no field of a request here: leave it out."
-        elif param == "input" and first["type"] != "missing":
+        if param == "input" and first["type"] != "missing":
             message = NO_TOKENS
         raise RequestError(message, param) from error
 
 
-def check_request(asked: Question, name: str, dims: list[int], max_batch_size: int) -> list[str]:
-    """The texts and images that are asked for. Raises a `RequestError` if the model cannot answer that."""
+async def embed(request: Request, form: type[Question]) -> tuple[Question, Embedded]:
+    """What a request asks for, and the embeddings of its entries."""
+    name, embedder = request.app.state.name, request.app.state.embedder
+    asked = parse_body(await read_body(request, embedder.limits.max_bytes), form)
     if asked.model != name:
-        message = f"The model `{asked.model}` is not served here, but `{name}`."
-        raise RequestError(message, "model", status=404, code="model_not_found")
-    if asked.dimensions is not None and asked.dimensions not in dims:
-        known, given = " or ".join(map(str, dims)), asked.dimensions
+        raise RequestError(f"The model `{asked.model}` is not served here, but `{name}`.", "model", 404)
+    if asked.dimensions is not None and asked.dimensions not in embedder.dims:
+        known, given = " or ".join(map(str, embedder.dims)), asked.dimensions
         message = f"`dimensions` must be {known}, as this model's embeddings have, or left out: got {given}."
         raise RequestError(message, "dimensions")
-    entries = [asked.input] if isinstance(asked.input, str) else asked.input
-    if not entries:
-        raise RequestError("`input` is empty: send a text or an image.", "input")
-    if len(entries) > max_batch_size:
-        message = f"`input` has {len(entries)} entries, the most in a request are {max_batch_size}."
-        raise RequestError(message, "input")
-    return entries
+    entries, most = [asked.input] if isinstance(asked.input, str) else asked.input, embedder.limits.max_batch_size
+    if not 0 < len(entries) <= most:
+        raise RequestError(f"`input` has {len(entries)} entries, a request must have 1 to {most}.")
+    return asked, await embedder.embed(entries)
 
 
 def encode(embedding: torch.Tensor, encoding_format: str) -> list[float] | str:
@@ -117,14 +112,6 @@ def encode(embedding: torch.Tensor, encoding_format: str) -> list[float] | str:
     if encoding_format == "float":
         return embedding.tolist()
     return base64.b64encode(embedding.numpy().astype("<f4").tobytes()).decode()
-
-
-async def embed(request: Request, form: type[Question]) -> tuple[Question, Embedded]:
-    """What a request asks for, and the embeddings of its entries."""
-    embedder, limits = request.app.state.embedder, request.app.state.embedder.limits
-    asked = parse_request(await read_request(request, limits.max_bytes), form)
-    entries = check_request(asked, request.app.state.name, embedder.dims, limits.max_batch_size)
-    return asked, await embedder.embed(entries)
 
 
 def list_data(data: list[dict], asked: Question, embedded: Embedded) -> JSONResponse:
@@ -151,15 +138,15 @@ async def search(request: Request) -> Response:
     """The endpoint of the table: the keys that are nearest to each text or image, with their cosine similarities."""
     table, data = request.app.state.table, []
     if table is None:
-        raise RequestError("There is no table to search in: start with `--embeddings DIR`.", status=404)
+        raise RequestError("There is no table to search in: start with `--embeddings DIR`.", None, 404)
     asked, embedded = await embed(request, SearchRequest)
     if asked.kind not in table.settings["kinds"]:
         kinds = " or ".join(table.settings["kinds"])
         raise RequestError(f"`kind` must be {kinds}, as the table has: got {asked.kind}.", "kind")
     for index, embedding in enumerate(embedded.embeds):
-        options = {"kind": asked.kind, "all_copies": True}
-        found = await asyncio.to_thread(search_table, table, Query(embedding), asked.k, **options)
-        results = [{"key": hit.key, "position": hit.position, "similarity": hit.similarity} for hit in found]
+        found = await asyncio.to_thread(table.search, embedding, asked.k, asked.kind)
+        rows = zip(found.keys, found.positions, found.similarities.tolist())
+        results = [dict(zip(("key", "position", "similarity"), row)) for row in rows]
         data.append({"object": "results", "index": index, "results": results})
     return list_data(data, asked, embedded)
 
@@ -171,49 +158,30 @@ async def list_models(request: Request) -> JSONResponse:
 
 
 async def tell_health(request: Request) -> JSONResponse:
-    """Whether embeddings are computed."""
-    if request.app.state.running.done():
-        raise RequestError("Nothing is computed any more: restart the server.", status=503)
     return JSONResponse({"status": "ok"})
 
 
-def refuse(status: int, message: str, error: Exception | None = None) -> JSONResponse:
+def refuse(status: int, message: str, param: str | None = None, headers: dict | None = None) -> JSONResponse:
     """An error in OpenAI's form."""
-    body = {"message": message, "type": "invalid_request_error" if status < 500 else "server_error"}
-    body |= {key: getattr(error, key, None) for key in ("param", "code")}
-    return JSONResponse({"error": body}, status, headers=getattr(error, "headers", None))
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": param, "code": None}
+    return JSONResponse({"error": error}, status, headers)
 
 
 async def report(request: Request, error: Exception) -> JSONResponse:
-    """The answer after an error. An error that is not the client's mistake has details only in the server's log."""
-    message, status = "The server failed.", 500
-    if isinstance(error, HTTPException):  # no such address or method
-        message, status = error.detail, error.status_code
-    elif isinstance(error, RequestError):
-        message, status = str(error), error.status
-    elif isinstance(error, ClientDisconnect):  # nobody reads it
-        message, status = "The client has left.", 400
-    return refuse(status, message, error)
+    """The answer after an error. One that is not the client's mistake has details only in the server's log."""
+    status, message = getattr(error, "status_code", 500), getattr(error, "detail", "The server failed.")
+    return refuse(status, message, getattr(error, "param", None), getattr(error, "headers", None))
 
 
 def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = None) -> Starlette:
-    """
-    The server as an ASGI application.
-
-    Args:
-        embedder (`Embedder`):
-            What computes embeddings.
-        name (`str`):
-            What requests call the model.
-        table (`EmbeddingTable`, *optional*):
-            What `/v1/search` answers from.
-    """
+    """The server as an ASGI application, of a model that requests call `name`. `/v1/search` answers from a table."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.running = asyncio.create_task(embedder.run())
+        running = asyncio.create_task(embedder.run())
         yield
-        app.state.running.cancel()
+        running.cancel()
         embedder.close()
 
     routes = [
@@ -222,7 +190,7 @@ def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = Non
         Route("/v1/models", list_models, methods=["GET"]),
         Route("/health", tell_health, methods=["GET"]),
     ]
-    handlers = dict.fromkeys((RequestError, HTTPException, ClientDisconnect, Exception), report)
+    handlers = dict.fromkeys((HTTPException, ClientDisconnect, Exception), report)
     middleware = [Middleware(SameOrigin, is_loopback(embedder.limits.host), refuse)]
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
     app.state.embedder, app.state.name, app.state.table = embedder, name, table
@@ -236,12 +204,7 @@ def create_server(app: Starlette) -> uvicorn.Server:
 
 
 def serve(serving: ServingArguments, model_arguments: ModelArguments) -> None:
-    """
-    Serves a dual encoder until Ctrl-C.
-
-    Raises:
-        `ValueError`: if the port is taken, the model cannot be used, or the embeddings are of another one.
-    """
+    """Serves a dual encoder until Ctrl-C. Raises a `ValueError` if port, model or embeddings cannot be used."""
     name = model_arguments.model_name_or_path
     served_name = serving.served_model_name or name
     with listen(serving.host, serving.port) as listener:

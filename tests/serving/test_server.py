@@ -41,7 +41,7 @@ def data_url(image: Image.Image, format: str = "PNG", **options) -> str:
 
 
 class Address(str):
-    """Where a server is, and what it is made of."""
+    """Where a server is, and what embeds there."""
 
 
 @contextmanager
@@ -49,14 +49,13 @@ def serving(folder, table=None, **limits):
     """The address of a server of a model; it ends with the block."""
     model, processor = load_model(str(folder), LoadingArguments(device="cpu"))
     embedder = Embedder(model, processor, ServingArguments(**limits), batch_size=8)
-    app = create_app(embedder, "model", table)
-    server = create_server(app)
+    server = create_server(create_app(embedder, "model", table))
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             address = Address(f"http://127.0.0.1:{listener.getsockname()[1]}")
-            address.app, address.embedder = app, embedder
+            address.embedder = embedder
             yield address
         finally:
             server.should_exit = True
@@ -66,7 +65,7 @@ def serving(folder, table=None, **limits):
 
 @pytest.fixture(scope="module")
 def address(model_dir):
-    with serving(model_dir, max_batch_size=8, max_bytes=100_000, max_pixels=10_000) as address:
+    with serving(model_dir, max_batch_size=8, max_bytes=100_000) as address:
         yield address
 
 
@@ -126,37 +125,26 @@ CUT_OFF = data_url(IMAGES[0])[:422]  # whole groups of base64
 @pytest.mark.parametrize(
     "body, status, message",
     [
-        ({"input": "a boat"}, 400, "`model`: Field required."),
-        ({"model": "model"}, 400, "`input`: Field required."),
-        ({"input": []}, 400, "`input` is empty"),
-        ({"input": " "}, 400, "`input[0]` is empty"),
-        ({"input": ["a boat", ""]}, 400, "`input[1]` is empty"),
+        ({"model": None}, 400, "`model`: Input should be a valid string."),
+        ({"input": []}, 400, "`input` has 0 entries, a request must have 1 to 8."),
+        ({"input": ["a boat"] * 9}, 400, "`input` has 9 entries, a request must have 1 to 8."),
+        ({"input": ["a boat", " "]}, 400, "`input[1]` is empty"),
         ({"input": [1, 2]}, 400, "`input` must be a string or a list of strings. Lists of tokens are of OpenAI"),
-        ({"input": None}, 400, "`input` must be a string or a list of strings."),
-        ({"input": "a boat", "dimensions": 8}, 400, "`dimensions` must be 32, as this model's embeddings have"),
-        ({"input": "a boat", "truncate": True}, 400, "`truncate` is no field of a request here: leave it out."),
-        ({"input": "a boat", "model": "gpt"}, 404, "The model `gpt` is not served here, but `model`."),
-        ({"input": "a boat", "encoding_format": "int8"}, 400, "`encoding_format`: Input should be 'float' or 'bas"),
-        ({"input": ["a boat"] * 9}, 400, "`input` has 9 entries, the most in a request are 8."),
+        ({"dimensions": 8}, 400, "`dimensions` must be 32, as this model's embeddings have"),
+        ({"truncate": True}, 400, "`truncate`: Extra inputs are not permitted."),
+        ({"model": "gpt"}, 404, "The model `gpt` is not served here, but `model`."),
         ({"input": "a" * 100_001}, 413, "The request has more than 100000 bytes: send less."),
-        (
-            {"input": ["a boat", "data:image/png,abc"]},
-            400,
-            "`input[1]` begins with `data:`, so it must be an image: `",
-        ),
         ({"input": "\n Data:a"}, 400, "`input[0]` begins with `data:`, so it must be an image: `data:image/jpeg"),
-        ({"input": "data:image/png;base64,a*c"}, 400, "`input[0]` is no base64"),
+        ({"input": "data:image/png;base64,a*c"}, 400, "`input[0]` is no image that can be read: Only base64 data"),
         ({"input": NO_IMAGE}, 400, "`input[0]` is no image that can be read: it is none of JPEG"),
         ({"input": CUT_OFF}, 400, "`input[0]` is no image that can be read: The image is dam"),
         ({"input": data_url(Image.new("1", (101, 100)))}, 413, "`input[0]` has 101 x 100 pixels, the most are 10000"),
-        ({"input": "http://127.0.0.1:1/a.png"}, 400, "`input[0]` is an address, and this server fetches none"),
         ({"input": "file:///a.png"}, 400, "`input[0]` is an address, and this server fetches none"),
-        ({"input": ["a boat", "\u200b"]}, 400, "`input[1]` has nothing that the model reads: send another text."),
-        ({"input": "\0"}, 400, "`input[0]` has nothing that the model reads: send another text."),
     ],
 )
-def test_a_mistake_is_told_in_the_form_of_openai(body, status, message, address):
-    body = body if "model" in body or body == {"input": "a boat"} else {"model": "model", **body}
+def test_a_mistake_is_told_in_the_form_of_openai(body, status, message, address, monkeypatch):
+    monkeypatch.setattr(embedder_module, "MAX_PIXELS", 10_000)
+    body = {"model": "model", "input": "a boat", **body}
     answer = httpx.post(f"{address}/v1/embeddings", json=body, trust_env=False)
     error = answer.json()["error"]
     assert answer.status_code == status and error["message"].startswith(message)
@@ -167,8 +155,6 @@ def test_a_mistake_is_told_in_the_form_of_openai(body, status, message, address)
     "method, path, content, content_type, status",
     [
         ("POST", "/v1/embeddings", b"{", "application/json", 400),
-        ("POST", "/v1/embeddings", b'{"input": "\\ud800", "model": "model"}', "application/json", 400),
-        ("POST", "/v1/embeddings", b"[" * 50_000, "application/json", 400),
         ("POST", "/v1/embeddings", b'{"input": "a boat", "model": "model"}', "text/plain", 415),
         ("GET", "/v1/embeddings", b"", "application/json", 405),
         ("POST", "/v1/chat/completions", b"{}", "application/json", 404),
@@ -181,32 +167,20 @@ def test_what_is_no_request_is_told_too(method, path, content, content_type, sta
     assert answer.status_code == status and answer.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_a_long_text_within_the_bytes_is_refused(model_dir):
-    with serving(model_dir) as address, connect(address) as client:
-        with pytest.raises(openai.BadRequestError, match="has 100001 characters, the most are 100000"):
-            client.embeddings.create(model="model", input="a" * 100_001)
-
-
-def test_thirty_clients_at_once_lose_nothing(address, model_dir):
+def test_clients_at_once_lose_nothing(address, model_dir):
     model, processor = load_model(str(model_dir), LoadingArguments(device="cpu"))
     images = embed_images(model, processor, IMAGES)
+    texts = [" ".join(["red boat"] * (1 + number)) for number in range(30)]
+    expected = embed_corpus(model, processor, texts)
 
-    def visit(number: int) -> float:
-        errors = []
+    def visit(number: int) -> None:
         with connect(address) as client:
-            for turn in range(4):
-                text, index = " ".join(["red boat"] * (1 + number)) + " sea" * turn, (number + turn) % 3
-                answer = client.embeddings.create(model="model", input=[text, data_url(IMAGES[index])])
-                expected = torch.stack([expected_texts[text], images[index]])
-                errors.append(np.abs(np.array([e.embedding for e in answer.data]) - expected.numpy()).max())
-        assert len(errors) == 4
-        return max(errors)
+            answer = client.embeddings.create(model="model", input=[texts[number], data_url(IMAGES[number % 3])])
+        found = torch.tensor([entry.embedding for entry in answer.data])
+        torch.testing.assert_close(found, torch.stack([expected[number], images[number % 3]]), rtol=0, atol=1e-6)
 
-    texts = [" ".join(["red boat"] * (1 + number)) + " sea" * turn for number in range(30) for turn in range(4)]
-    expected_texts = dict(zip(texts, embed_corpus(model, processor, texts)))
     with ThreadPoolExecutor(30) as executor:
-        errors = list(executor.map(visit, range(30)))
-    assert len(errors) == 30 and max(errors) < 1e-6
+        assert len(list(executor.map(visit, range(30)))) == 30
 
 
 @pytest.fixture
@@ -314,7 +288,8 @@ def test_a_failure_of_the_model_is_a_500_and_the_next_request_is_answered(client
 
 def test_a_client_that_is_told_to_come_again_does(model_dir, sizes):
     sizes, gate = sizes
-    with serving(model_dir, max_batch_size=2, max_waiting=2) as address, ThreadPoolExecutor(2) as executor:
+    with serving(model_dir) as address, ThreadPoolExecutor(2) as executor:
+        address.embedder.max_waiting = 2
         with connect(address, max_retries=20) as first, connect(address, max_retries=20) as second:
             asked = [executor.submit(first.embeddings.create, model="model", input=["a boat", "a tree"])]
             wait_until(lambda: sizes)
@@ -329,16 +304,6 @@ def test_a_client_that_is_told_to_come_again_does(model_dir, sizes):
             gate.set()
             assert [len(answer.result().data) for answer in asked] == [2, 1] and refused[-1] == 200
         assert address.embedder.num_waiting == 0
-
-
-def test_it_is_unwell_when_nothing_is_computed_any_more(model_dir):
-    with serving(model_dir) as address:
-        answer = httpx.get(f"{address}/health", trust_env=False)
-        assert answer.status_code == 200 and answer.json() == {"status": "ok"}
-        running = address.app.state.running
-        running.get_loop().call_soon_threadsafe(running.cancel)
-        wait_until(running.done)
-        assert httpx.get(f"{address}/health", trust_env=False).status_code == 503
 
 
 def test_a_client_that_leaves_disturbs_no_other(address, client):
