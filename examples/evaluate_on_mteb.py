@@ -10,7 +10,7 @@ Besides the names of tasks there are those of suites:
 
     long-text          DCI, IIW, Urban1k, DOCCI, ShareGPT4V, which MTEB does not have: their files are in --data_root
     compositionality   SugarCrepe, Winoground, ARO, ImageCoDe
-    multilingual       Crossmodal-3600, Multi30k, XTD10 (of which MTEB does not have the last)
+    multilingual       Crossmodal-3600, Multi30k
 
 MTEB downloads the data of its own tasks from the Hub, or reads a copy in `--data_root/ORGANIZATION/NAME`. Results are
 kept in `--output_dir`; those of the same model that are there are not computed again.
@@ -36,7 +36,7 @@ from modeling_lotlip.hub_lotlip import find_pretrained
 
 
 SUITES = {
-    "long-text": [name for name, task in TASKS.items() if not task.metadata.is_multilingual],
+    "long-text": list(TASKS),
     "compositionality": [
         "SugarCrepe",
         "Winoground",
@@ -51,7 +51,6 @@ SUITES = {
         "XM3600I2TRetrieval",
         "Multi30kT2IRetrieval",
         "Multi30kI2TRetrieval",
-        *(name for name, task in TASKS.items() if task.metadata.is_multilingual),
     ],
 }
 
@@ -154,12 +153,11 @@ def load_tasks(
 
 def find_benchmark(data_root: Path | None, name: str) -> Path:
     """
-    The folder of a benchmark; that of `xtd10-{}` has all languages.
+    The folder of a benchmark.
 
     Raises:
         `FileNotFoundError`: if it is not there.
     """
-    name = name.removesuffix("-{}")
     if data_root is None or not (data_root / name).is_dir():
         where = "is not given" if data_root is None else f"{data_root} has no folder {name!r}"
         raise FileNotFoundError(

@@ -1,14 +1,14 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The published numbers beside those that are measured here: retrieval and zero-shot classification on every benchmark of
-the paper whose files are in a folder, and how long the texts are.
+The published numbers beside those that are measured here: retrieval on every benchmark of the paper whose files are in
+a folder, and how long the texts are.
 
     python examples/paper/reproduce.py --data_root BENCHMARKS --output_file outputs/reproduction.json
     python examples/paper/reproduce.py --data_root BENCHMARKS --text_only --tokenizer_path BERT
 
 `BENCHMARKS` has a folder for each benchmark, of its name: dci, iiw, sharegpt4v-1k, sharegpt4v-10k, urban1k, docci,
-coco, flickr30k, imagenet. `docs/reproduce.md` lists the files. The published numbers are in `published.json` beside
+coco, flickr30k. `docs/reproduce.md` lists the files. The published numbers are in `published.json` beside
 this file. A number is reproduced if it rounds to the published one.
 
 Benchmarks that are not there, or whose images are not there, are named. What is measured on part of a benchmark is not
@@ -30,8 +30,6 @@ from modeling_lotlip.data.published import BENCHMARKS, load_benchmark
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.embedding.arguments import InferenceArguments, OutputArguments
 from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.evaluation.arguments import ClassificationArguments
-from modeling_lotlip.evaluation.classification import evaluate_zero_shot, read_class_names
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from modeling_lotlip.evaluation.statistics import load_tokenizer, measure_texts, summarize
 from modeling_lotlip.files import write_results
@@ -135,19 +133,13 @@ def measure_model(
     name: str, dataset: Dataset, model: PreTrainedModel, processor: ProcessorMixin, options: dict
 ) -> tuple[dict[str, float], bool]:
     """
-    Recall at 1 in both directions of a model on a benchmark, or its accuracy at 1 where that has classes; and whether
-    some of the images are missing or cannot be read.
+    Recall at 1 in both directions of a model on a benchmark, and whether some of the images are missing or cannot be
+    read.
     """
-    if BENCHMARKS[name].task == "classification":
-        class_names = read_class_names(dataset.features["label"])
-        templates = ClassificationArguments().templates
-        results = evaluate_zero_shot(model, processor, dataset, class_names, templates, **options)
-        measured = {"top1": results["top1"]}
-    else:
-        # published numbers count one image for a text
-        results = evaluate_retrieval(model, processor, dataset, group_equal_captions=False, **options)
-        kind = "long" if "long_i2t_recall@1" in results else "short"
-        measured = {direction: results[f"{kind}_{direction}_recall@1"] for direction in ("i2t", "t2i")}
+    # published numbers count one image for a text
+    results = evaluate_retrieval(model, processor, dataset, group_equal_captions=False, **options)
+    kind = "long" if "long_i2t_recall@1" in results else "short"
+    measured = {direction: results[f"{kind}_{direction}_recall@1"] for direction in ("i2t", "t2i")}
     return measured, len(dataset) - results.get("num_unreadable_images", 0) < BENCHMARKS[name].num_images
 
 
@@ -184,17 +176,15 @@ def main() -> None:
     args, inference, output = parse((ReproductionArguments, InferenceArguments, OutputArguments), description=__doc__)
     published = json.loads(args.published.read_text(encoding="utf-8"))
     names = find_benchmarks(args.data_root)
-    # the paper's texts are English
-    missing = [name for name in BENCHMARKS if name not in names and not name.startswith("xtd10")]
+    missing = [name for name in BENCHMARKS if name not in names]
     notes = [f"Not in {args.data_root}: {', '.join(missing)}."] if missing else []
     comparisons = []
 
     datasets = {}
     for name in names:
         try:
-            if BENCHMARKS[name].task == "retrieval":
-                measured, is_partial = measure_lengths(name, args)
-                comparisons += compare("", name, measured, published["texts"], is_partial)
+            measured, is_partial = measure_lengths(name, args)
+            comparisons += compare("", name, measured, published["texts"], is_partial)
             if not args.text_only:
                 datasets[name] = load_benchmark(name, args.data_root / name, allow_partial=args.allow_partial)
         except (FileNotFoundError, ValueError) as error:  # the others are measured all the same

@@ -5,12 +5,13 @@ Zero-shot classification of a data set: every class is embedded once, from its n
 
     lotlip classify --model outputs/demo
     lotlip classify --model MODEL --dataset_name imagefolder --data_dir FOLDER --templates "a photo of a {}" "a {}"
-    lotlip classify --model MODEL OTHER_MODEL --benchmark imagenet --data_dir FOLDER
+    lotlip classify --model MODEL OTHER_MODEL --dataset_name imagefolder --data_dir imagenet/val \\
+        --class_names_file names.txt
 """
 
 from ..data.arguments import DatasetArguments, EvaluationSplitArguments
 from ..embedding.arguments import ModelsArguments, OutputArguments
-from ..evaluation.arguments import ClassificationArguments, ClassificationBenchmarkArguments, check_benchmark
+from ..evaluation.arguments import ClassificationArguments
 
 
 ARGUMENTS = (
@@ -18,7 +19,6 @@ ARGUMENTS = (
     DatasetArguments,
     EvaluationSplitArguments,
     ClassificationArguments,
-    ClassificationBenchmarkArguments,
     OutputArguments,
 )
 
@@ -28,28 +28,18 @@ def run(
     data: DatasetArguments,
     split: EvaluationSplitArguments,
     classes: ClassificationArguments,
-    benchmark: ClassificationBenchmarkArguments,
     output: OutputArguments,
 ) -> None:
     from accelerate import PartialState
 
     from ..data.loading import get_columns, load_split
-    from ..data.published import get_benchmark
     from ..embedding.models import describe_model, load_model
     from ..evaluation.classification import evaluate_zero_shot, format_classification, read_class_names
-    from ..evaluation.retrieval import load_benchmarks
     from ..files import write_results
     from ..terminal import print_tables
 
     state = PartialState(cpu=models.device == "cpu")
-    source = {"dataset": data.dataset_name or "scenes"}
-    if benchmark.benchmark is not None:
-        check_benchmark(data, split)
-        name = benchmark.benchmark
-        dataset = load_benchmarks([name], data.data_dir, benchmark.allow_partial, "classification")[name]
-        source = {"dataset": name, "published_num_images": get_benchmark(name).num_images}
-    else:
-        dataset = load_split(data, split.eval_split, split.max_eval_samples)
+    dataset = load_split(data, split.eval_split, split.max_eval_samples)
     columns = get_columns(dataset)
     if classes.label_column not in columns:
         raise ValueError(f"`--label_column {classes.label_column}` is no column of the data set, which has {columns}.")
@@ -71,7 +61,7 @@ def run(
             num_workers=data.dataloader_num_workers,
         )
         settings = describe_model(model_name, model, processor, models.max_length)
-        rows.append(source | settings | {"templates": classes.templates} | results)
+        rows.append({"dataset": data.dataset_name or "scenes"} | settings | {"templates": classes.templates} | results)
 
     if state.is_main_process:
         table = format_classification(*rows)

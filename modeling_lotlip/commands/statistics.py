@@ -64,8 +64,6 @@ def run(
     else:
         check_benchmark(source, split, is_whole=False)
         benchmark = get_benchmark(statistics.benchmark)
-        if benchmark.task == "classification":
-            raise ValueError(f"--benchmark {benchmark.name} has no texts: name another one.")
         name = benchmark.name
         dataset = load_benchmark(name, source.data_dir, statistics.text_only, statistics.allow_partial)
         dataset = dataset if split.max_eval_samples is None else dataset.take(split.max_eval_samples)

@@ -51,16 +51,6 @@ def check_templates(templates: list[str]) -> None:
             raise ValueError(f"--templates {template!r} has no {{}} for the class name: write it where the name goes.")
 
 
-@dataclass
-class ClassificationBenchmarkArguments(Arguments):
-    """A benchmark with classes."""
-
-    _argument_group_name = "classification"
-
-    benchmark: str | None = argument(None, "A benchmark by name, `imagenet`, whose files are in --data_dir.")
-    allow_partial: bool = argument(False, "Accept a benchmark with missing files.", requires="benchmark")
-
-
 def check_benchmark(data: SourceArguments, split: EvaluationSplitArguments, is_whole: bool = True) -> None:
     """
     Refuses arguments of data sets beside `--benchmark`, which needs `--data_dir` alone; `--max_eval_samples` too where

@@ -1,8 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Image-text retrieval by long texts, and in eleven languages, as tasks of MTEB, which has none of them. Their data is
-read from the files that its publishers ship; `metadata.dataset` names the publishers' page.
+Image-text retrieval by long texts as tasks of MTEB, which has none. Their data is read from the files that its
+publishers ship; `metadata.dataset` names the publishers' page.
 """
 
 from pathlib import Path
@@ -52,33 +52,22 @@ class ImageTextRetrieval(AbsTaskRetrieval):
         """
         if self.data_loaded:
             return
-        names = {subset: self.benchmark.format(subset) for subset in self.hf_subsets}
         if self.data_dir is None:
-            how_to_get = get_benchmark(next(iter(names.values()))).how_to_get()
+            how_to_get = get_benchmark(self.benchmark).how_to_get()
             raise FileNotFoundError(f"{self.metadata.name} needs `data_dir`, the folder of its files: {how_to_get}")
-        self.dataset = {
-            subset: {split: self.read(name) for split in self.metadata.eval_splits} for subset, name in names.items()
-        }
+        dataset = load_benchmark(self.benchmark, self.data_dir)
+        image_ids = [f"image-{number}" for number in range(len(dataset))]
+        text_ids = [f"text-{number}" for number in range(len(dataset))]
+        images = dataset.select_columns(["image"]).add_column("id", image_ids)
+        captions = [mark_sub_captions(text) for text in dataset["long_captions"]]
+        texts = Dataset.from_dict({"id": text_ids, "text": captions})
+        (queries, query_ids), (corpus, corpus_ids) = (texts, text_ids), (images, image_ids)
+        if self.metadata.category == "i2t":
+            (queries, query_ids), (corpus, corpus_ids) = (images, image_ids), (texts, text_ids)
+        relevant_docs = {query_id: {corpus_id: 1} for query_id, corpus_id in zip(query_ids, corpus_ids)}
+        split = RetrievalSplitData(queries=queries, corpus=corpus, relevant_docs=relevant_docs, top_ranked=None)
+        self.dataset = {"default": {"test": split}}
         self.data_loaded = True
-
-    def read(self, name: str) -> RetrievalSplitData:
-        """The queries, the corpus and which belong together, of a benchmark of `modeling_lotlip.data.published`."""
-        dataset = load_benchmark(name, self.data_dir)
-        if "long_captions" in dataset.column_names:
-            captions = [[mark_sub_captions(text)] for text in dataset["long_captions"]]
-        else:
-            captions = dataset["caption"]
-        ids = [f"image-{number}" for number in range(len(dataset))]
-        images = dataset.select_columns(["image"]).add_column("id", ids)
-        pairs = [(id_, f"text-{id_}-{index}", text) for id_, of in zip(ids, captions) for index, text in enumerate(of)]
-        texts = Dataset.from_dict({"id": [text_id for _, text_id, _ in pairs], "text": [text for *_, text in pairs]})
-        is_t2i = self.metadata.category == "t2i"
-        relevant_docs: dict[str, dict[str, int]] = {}
-        for image_id, text_id, _ in pairs:
-            query_id, corpus_id = (text_id, image_id) if is_t2i else (image_id, text_id)
-            relevant_docs.setdefault(query_id, {})[corpus_id] = 1
-        queries, corpus = (texts, images) if is_t2i else (images, texts)
-        return RetrievalSplitData(queries=queries, corpus=corpus, relevant_docs=relevant_docs, top_ranked=None)
 
 
 # By the beginning of a task's name: the benchmark, what its texts are, and the publishers' page
@@ -89,30 +78,20 @@ BENCHMARKS = {
     "DOCCI": ("docci", "the 5,000 long descriptions of DOCCI's test", "https://google.github.io/docci"),
     "ShareGPT4V1k": ("sharegpt4v-1k", "1,000 generated long captions of SA-1B", "Lin-Chen/ShareGPT4V"),
     "ShareGPT4V10k": ("sharegpt4v-10k", "10,000 generated long captions of SA-1B", "Lin-Chen/ShareGPT4V"),
-    "XTD10": (
-        "xtd10-{}",
-        "captions in eleven languages of 1,000 images of MSCOCO",
-        "https://github.com/adobe-research/Cross-lingual-Test-Dataset-XTD10",
-    ),
-}
-LANGUAGES = {
-    **{"de": "deu-Latn", "en": "eng-Latn", "es": "spa-Latn", "fr": "fra-Latn", "it": "ita-Latn", "jp": "jpn-Jpan"},
-    **{"ko": "kor-Hang", "pl": "pol-Latn", "ru": "rus-Cyrl", "tr": "tur-Latn", "zh": "zho-Hans"},
 }
 
 
 def make_task(name: str, category: str) -> type[ImageTextRetrieval]:
     """The task of a key of `BENCHMARKS`, to retrieve images by texts (`"t2i"`) or texts by images (`"i2t"`)."""
     benchmark, texts, page = BENCHMARKS[name]
-    is_multilingual = "{}" in benchmark
     metadata = TaskMetadata(
         name=f"{name}{category.upper()}Retrieval",
         description=f"Retrieve images by {texts}." if category == "t2i" else f"Retrieve {texts}, by their images.",
         category=category,
-        type="Any2AnyMultilingualRetrieval" if is_multilingual else "Any2AnyRetrieval",
+        type="Any2AnyRetrieval",
         modalities=["text", "image"],
         eval_splits=["test"],
-        eval_langs={key: [code] for key, code in LANGUAGES.items()} if is_multilingual else ["eng-Latn"],
+        eval_langs=["eng-Latn"],
         main_score="recall_at_1",
         dataset={"path": page, "revision": "published"},
     )

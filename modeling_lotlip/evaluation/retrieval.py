@@ -306,23 +306,9 @@ def group_captions(captions: EmbeddedCaptions, grouping: str) -> tuple[list[int]
     return list(rows.values()), [list(images) for images in images_of_texts.values()]
 
 
-def load_benchmarks(
-    names: list[str], data_dir: str | Path, allow_partial: bool = False, task: str = "retrieval"
-) -> dict[str, Dataset]:
-    """
-    Benchmarks by name. With several, each is in a folder of its name in `data_dir`.
-
-    Raises:
-        `ValueError`: if there is no such benchmark, or it is of another task.
-        `FileNotFoundError`: if its files are not there.
-    """
-    for name in names:
-        if get_benchmark(name).task != task:
-            raise ValueError(
-                f"--benchmark {name} is one of {get_benchmark(name).task}: evaluate it with "
-                f"`lotlip {'classify' if task == 'retrieval' else 'evaluate'}`."
-            )
-    folders = {name: Path(data_dir) / (name if len(names) > 1 else "") for name in names}
+def load_benchmarks(names: list[str], data_dir: str | Path, allow_partial: bool = False) -> dict[str, Dataset]:
+    """Benchmarks by name. With several, each is in a folder of its name in `data_dir`: see [`load_benchmark`]."""
+    folders = {get_benchmark(name).name: Path(data_dir) / (name if len(names) > 1 else "") for name in names}
     return {name: load_benchmark(name, folder, allow_partial=allow_partial) for name, folder in folders.items()}
 
 

@@ -141,7 +141,6 @@ def test_benchmarks_that_are_unclear(family_folders, benchmarks, capsys):
         (("--benchmark", "urban1k", "iiw", *place), "iiw"),
         (("--benchmark", "urban1k"), "--benchmark needs --data_dir"),
         (("--benchmark", "urban1k", *place, "--dataset_name", "imagefolder"), "no --dataset_name"),
-        (("--benchmark", "urban1k", "imagenet", *place), "imagenet.*`lotlip classify`"),
         (("--benchmark", "urban1k", *place, "--max_eval_samples", 3), "--max_eval_samples has no effect on a --bench"),
         (("--benchmark", "urban1k", *place, "--streaming"), "--streaming has no effect on a --benchmark"),
         (("--dataset_config_name", "a"), "--dataset_config_name has no effect on the drawn scenes"),

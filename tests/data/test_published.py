@@ -2,24 +2,19 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from functools import partial
 
 import datasets
 import pytest
 from PIL import Image
 
-import lotlip
 from modeling_lotlip.data.published import (
     BENCHMARKS,
     get_benchmark,
     load_benchmark,
-    name_classes,
     parse_sharegpt4v,
     read_files,
 )
-from tests.conftest import ROOT
 
 
 pytestmark = pytest.mark.usefixtures("three_images")
@@ -120,18 +115,6 @@ def make_karpathy(folder, name, image_folder):
     return [(f"{image_folder}/{n}.jpg", [f"Caption {index} of {n}." for index in range(5)]) for n in (1, 3, 4)]
 
 
-def make_xtd10(folder):
-    names = [f"COCO_{split}2014_{number}.jpg" for number, split in enumerate(("train", "val", "train"))]
-    write(folder / "XTD10" / "test_image_names.txt", "\n".join(names) + "\n")
-    captions = {"XTD10/test_1kcaptions_en.txt": "Boat", "MIC/test_1kcaptions_de.txt": "Boot"}
-    captions["STAIR/test_1kcaptions_jp.txt"] = "船"
-    for file, word in captions.items():
-        write(folder / file, "".join(f" {word} {number}.\n" for number in range(3)))
-    for name in names:
-        draw(folder / "images" / name)
-    return [(f"images/{name}", [f"Boot {number}."]) for number, name in enumerate(names)]
-
-
 MAKERS = {
     "dci": make_dci,
     "iiw": make_iiw,
@@ -140,7 +123,6 @@ MAKERS = {
     "docci": make_docci,
     "coco": lambda folder: make_karpathy(folder, "coco", "val2014"),
     "flickr30k": lambda folder: make_karpathy(folder, "flickr30k", "flickr30k-images"),
-    "xtd10-de": make_xtd10,
 }
 
 
@@ -159,7 +141,7 @@ def three_images(monkeypatch):
 @pytest.mark.parametrize("name", MAKERS)
 def test_layout(name, tmp_path):
     expected = MAKERS[name](tmp_path)
-    column = "caption" if name in ("coco", "flickr30k", "xtd10-de") else "long_captions"
+    column = "caption" if name in ("coco", "flickr30k") else "long_captions"
     dataset = load_benchmark(name, tmp_path)
     assert list(zip(dataset["file_name"], dataset[column])) == expected
     assert dataset.column_names == ["file_name", column, "image"]
@@ -202,11 +184,6 @@ def test_images_of_iiw_that_are_published_as_those_of_training(tmp_path, caplog)
     assert "1 images of 'iiw' have `train` in their names" in caplog.text and "aar_train_3.jpg" in caplog.text
 
 
-def test_languages_of_xtd10(tmp_path):
-    make_xtd10(tmp_path)
-    assert load_benchmark("xtd10-jp", tmp_path, text_only=True)["caption"][2] == ["船 2."]
-
-
 def test_blank_captions_of_dci_are_no_damage(tmp_path):
     """The original joins what there is; the text is that of the extra caption."""
     make_dci(tmp_path)
@@ -227,13 +204,12 @@ def test_size(tmp_path, monkeypatch):
         load_benchmark("coco", tmp_path, text_only=True)
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", ["dci", "coco"])
 def test_missing_annotations(name, tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises((FileNotFoundError, ValueError)) as error:
             load_benchmark(name, folder, allow_partial=True)
-        for part in (str(folder), get_benchmark(name).layout, get_benchmark(name).source):
-            assert part in str(error.value)
+        assert str(folder) in str(error.value) and get_benchmark(name).how_to_get() in str(error.value)
 
 
 def test_some_annotations_are_missing(tmp_path):
@@ -251,21 +227,14 @@ def test_some_annotations_are_missing(tmp_path):
     ("name", "file", "old", "new", "message"),
     [
         ("dci", "densely_captioned_images/splits.json", "]}", "", "splits.json"),
-        ("dci", "densely_captioned_images/splits.json", "[]", "null", "splits.json"),
         ("dci", "densely_captioned_images/annotations/a.json", "extra_caption", "extra", "'extra_caption'"),
         ("dci", "densely_captioned_images/annotations/a.json", '"A a."', "null", "TypeError"),
-        ("iiw", "DOCCI_Test/data.jsonl", '"Two', "Two", "DOCCI_Test/data.jsonl"),
         ("iiw", "IIW-400/data.jsonl", '" Three. "', "null", "'IIW' must hold a text, not None"),
-        ("iiw", "IIW-400/data.jsonl", "image/key", "key", "'image/key'"),
-        ("sharegpt4v-1k", SHAREGPT4V, "[", "", SHAREGPT4V),
         ("sharegpt4v-1k", SHAREGPT4V, '"conversations"', '"turns"', "'conversations'"),
         ("urban1k", "caption/10.txt", "Street 10. It rains.", "", "10.txt"),
         ("urban1k", "caption/2.txt", "Street", b"caf\xe9", "2.txt"),
         ("docci", "docci_descriptions.jsonlines", "It is test_1.", " ", "'description'"),
-        ("coco", "dataset_coco.json", '"images"', '"pictures"', "'images'"),
         ("coco", "dataset_coco.json", '"raw": "Caption 1 of 3."', '"raw": 3', "'raw' must hold a text, not 3"),
-        ("flickr30k", "dataset_flickr30k.json", '"sentences"', '"text"', "'sentences'"),
-        ("xtd10-de", "MIC/test_1kcaptions_de.txt", " Boot 2.\n", "", "test_1kcaptions_de.txt"),
     ],
 )
 def test_damaged_annotations(name, file, old, new, message, tmp_path):
@@ -289,82 +258,6 @@ def test_annotations_of_sharegpt4v_under_another_name(tmp_path):
         load_benchmark("sharegpt4v-10k", tmp_path)
 
 
-def make_imagenet(folder, kind):
-    """Three images of two classes, as folders, or with Kaggle's solution."""
-    labels = ["n00000002", "n00000001", "n00000002"]
-    names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in (1, 2, 3)]
-    if kind == "folders":
-        expected = sorted((f"val/{label}/{name}", int(label[-1]) - 1) for name, label in zip(names, labels))
-    else:
-        expected = [(f"ILSVRC/Data/CLS-LOC/val/{name}", int(label[-1]) - 1) for name, label in zip(names, labels)]
-        solution = [f"{name[:-5]},{label} 1 2 3 4 {label} 5 6 7 8 \n" for name, label in zip(names, labels)]
-        write(folder / "LOC_val_solution.csv", "ImageId,PredictionString\n" + "".join(reversed(solution)))
-    for name, _ in expected:
-        draw(folder / name)
-    write(folder / "LOC_synset_mapping.txt", "n00000001 tench, Tinca tinca\nn00000002 goldfish\n")
-    return expected
-
-
-@pytest.mark.parametrize("kind", ["folders", "kaggle"])
-def test_imagenet(kind, tmp_path):
-    expected = make_imagenet(tmp_path, kind)
-    dataset = load_benchmark("imagenet", tmp_path)
-    assert list(zip(dataset["file_name"], dataset["label"])) == expected
-    assert dataset.features["label"].names == ["tench", "goldfish"]
-    assert dataset[0]["image"].size == (4, 3)
-
-    (tmp_path / expected[1][0]).unlink()
-    with pytest.raises(ValueError, match="2 images and 0 texts.*LOC_val_solution"):
-        load_benchmark("imagenet", tmp_path)
-    assert len(load_benchmark("imagenet", tmp_path, allow_partial=True)) == 2
-    with pytest.raises(ValueError, match="has no texts"):
-        load_benchmark("imagenet", tmp_path, text_only=True)
-
-
-def test_classes_of_imagenet_have_names_of_their_own(tmp_path):
-    names = ["tench, Tinca tinca", "crane", "crane", "bib", "bib, tucker"]
-    write(tmp_path / "LOC_synset_mapping.txt", "".join(f"n0000000{n} {name}\n" for n, name in enumerate(names)))
-    expected = ["tench", "crane (n00000001)", "crane (n00000002)", "bib", "bib, tucker"]
-    assert name_classes(tmp_path) == expected
-
-
-def test_imagenet_is_classified(model_dir, tmp_path):
-    make_imagenet(tmp_path / "imagenet", "kaggle")
-    output_file = tmp_path / "results.json"
-    arguments = ["--model_name_or_path", str(model_dir), "--benchmark", "imagenet", "--device", "cpu"]
-    arguments += ["--data_dir", str(tmp_path / "imagenet"), "--output_file", str(output_file)]
-    assert lotlip.main(["classify", *arguments]) == 0
-    results = json.loads(output_file.read_text())
-    assert results["num_images"] == results["published_num_images"] == 3 and results["num_classes"] == 2
-    assert results["dataset"] == "imagenet"
-    for wrong in (["--benchmark", "dci"], ["--max_eval_samples", "2"]):
-        assert lotlip.main(["classify", *arguments, *wrong]) == 2
-
-
-def test_imagenet_without_names(tmp_path, caplog):
-    expected = make_imagenet(tmp_path, "folders")
-    (tmp_path / "LOC_synset_mapping.txt").unlink()
-    dataset = load_benchmark("imagenet", tmp_path)
-    assert dataset["label"] == [label for _, label in expected]
-    assert dataset.features["label"].names == ["n00000001", "n00000002"]
-    assert "The 2 classes of ImageNet" in caplog.text and "--class_names_file" in caplog.text
-    write(tmp_path / "LOC_synset_mapping.txt", "n00000001 tench\n")
-    with pytest.raises(ValueError, match="n00000002"):
-        load_benchmark("imagenet", tmp_path)
-
-
 def test_a_name_that_is_near_is_named():
     with pytest.raises(ValueError, match="There is no benchmark 'urban-1k', but .*Did you mean 'urban1k'"):
         get_benchmark("urban-1k")
-
-
-def test_the_registry_costs_no_heavy_import():
-    """The help of commands lists it."""
-    code = (
-        "import lotlip, sys\n"
-        "with lotlip.package_not_initialized():\n"
-        "    from modeling_lotlip.data.published import BENCHMARKS\n"
-        "print(len(BENCHMARKS), {'torch', 'transformers', 'datasets', 'numpy'} & sys.modules.keys())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "20 set()\n"

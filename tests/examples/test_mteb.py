@@ -148,24 +148,22 @@ def test_every_benchmark_has_two_tasks(tmp_path):
     made = {name: make for name, make in MAKERS.items() if name not in ("coco", "flickr30k")}
     for name, make in made.items():
         make(tmp_path / name)
-    (tmp_path / "xtd10-de").rename(tmp_path / "xtd10")
     (tmp_path / "sharegpt4v-10k").symlink_to(tmp_path / "sharegpt4v-1k")
-    tasks = load_tasks(["long-text", "XTD10T2IRetrieval", "XTD10I2TRetrieval"], tmp_path, ["deu", "eng"])
-    assert len(tasks) == 14 == len(TASKS)
+    tasks = load_tasks(["long-text"], tmp_path)
+    assert len(tasks) == 12 == len(TASKS)
     for task in tasks:
         task.load_data()
         metadata = task.metadata
         assert metadata.category.upper() in metadata.name
-        assert sorted(task.dataset) == (["de", "en"] if metadata.is_multilingual else ["default"])
-        for splits in task.dataset.values():
-            of = ("queries", "corpus") if metadata.category == "t2i" else ("corpus", "queries")
-            texts, images = (splits["test"][name] for name in of)
-            assert len(texts) == len(images) == 3 == len(splits["test"]["relevant_docs"])
-            assert images[0]["image"].size == (4, 3)
-    dci, xtd10 = tasks[0].dataset["default"]["test"], tasks[-2].dataset["de"]["test"]
+        data = task.dataset["default"]["test"]
+        of = ("queries", "corpus") if metadata.category == "t2i" else ("corpus", "queries")
+        texts, images = (data[name] for name in of)
+        assert data["relevant_docs"] == {
+            query: {text: 1} for query, text in zip(data["queries"]["id"], data["corpus"]["id"], strict=True)
+        }
+        assert len(texts) == 3 and images[0]["image"].size == (4, 3)
+    dci = tasks[0].dataset["default"]["test"]
     assert dci["queries"]["text"] == ["A b. It is big", "A a. It is big", "A c"]  # as in the paper
-    assert xtd10["queries"]["text"] == ["Boot 0.", "Boot 1.", "Boot 2."]  # a short caption stays as it is
-    assert xtd10["relevant_docs"] == {f"text-image-{n}-0": {f"image-{n}": 1} for n in range(3)}
 
 
 def test_mistakes(tmp_path):
@@ -173,13 +171,12 @@ def test_mistakes(tmp_path):
         TASKS["IIWT2IRetrieval"]().load_data()
     with pytest.raises(FileNotFoundError, match="--data_root is not given: get the files of 'urban1k'"):
         load_tasks(["Urban1kT2IRetrieval"])
-    with pytest.raises(FileNotFoundError, match=f"--data_root {tmp_path} has no folder 'xtd10'"):
-        load_tasks(["XTD10T2IRetrieval"], tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"--data_root {tmp_path} has no folder 'iiw'"):
+        load_tasks(["IIWT2IRetrieval"], tmp_path)
     with pytest.raises(ValueError, match="--tasks SugarCrep: .*Did you mean: 'SugarCrepe'"):
         load_tasks(["SugarCrep"])
-    (tmp_path / "xtd10").mkdir()
-    with pytest.raises(ValueError, match="No subsets were found for XTD10T2IRetrieval .*swa"):
-        load_tasks(["XTD10T2IRetrieval"], tmp_path, ["swa"])
+    with pytest.raises(ValueError, match="No subsets were found for Multi30kT2IRetrieval .*swa"):
+        load_tasks(["Multi30kT2IRetrieval"], tmp_path, ["swa"])
 
 
 def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
