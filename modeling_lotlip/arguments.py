@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Arguments as dataclasses: what a command parses, a script sets and a library function takes is one and the same object.
-
-Nothing here imports torch or transformers, so that `--help` answers at once. `tyro` parses.
+Nothing here imports torch or transformers, so that `--help` answers at once.
 """
 
 import dataclasses
@@ -44,40 +43,20 @@ def argument(
     in_model_card: bool = True,
 ) -> Any:
     """
-    A field of a dataclass of arguments.
+    A field of a dataclass of arguments. One that has its default counts as not given.
 
     Args:
         default (`Any`, *optional*):
             Its default. Without one the argument is required. A list is copied for each object.
-        help (`str`, *optional*, defaults to `""`):
-            What `--help` says.
         least, most (`float`, *optional*), choices (`Collection`, *optional*):
-            The values that are allowed; choices as they are when a value is judged.
+            The values that are allowed.
         aliases (`tuple[str, ...]`, *optional*), metavar (`str`, *optional*), positional (`bool`, *optional*):
-            Other names of the option, such as `("--model",)`; what stands for the value in `--help`; whether it is
-            given by its place and not by its name.
+            Other names such as `--model`; what stands for the value in `--help`; whether it has a place, not a name.
         requires (`str`, *optional*), excludes (`tuple[str, ...]`, *optional*):
-            Another argument of the same dataclass or command, without which this one has no effect; others, beside
-            which it has none.
+            An argument of the same command without which, and others beside which, it has no effect.
         compared_on_resume (`bool`, *optional*), in_model_card (`bool`, *optional*, defaults to `True`):
             Whether a training can only be resumed with the same value; whether its model card lists the value.
-
-    Example:
-
-    ```python
-    >>> from dataclasses import dataclass
-    >>> from modeling_lotlip.arguments import Arguments, argument
-
-    >>> @dataclass
-    ... class SearchArguments(Arguments):
-    ...     k: int = argument(10, "Number of results.", least=1)
-
-    >>> SearchArguments(k=3)
-    SearchArguments(k=3)
-    >>> SearchArguments(k=0)
-    Traceback (most recent call last):
-    ValueError: --k must be at least 1, got 0.
-    ```"""
+    """
     metadata = {key: value for key, value in locals().items() if key != "default"}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
@@ -86,13 +65,7 @@ def argument(
 
 @dataclass
 class Arguments:
-    """
-    Base class of dataclasses of arguments: checks what the fields declare.
-
-    Raises:
-        `ValueError`: if a value is below its least one or above its largest one, is none of the choices, lacks the
-            argument that it requires, or stands beside one that it excludes.
-    """
+    """Base class of dataclasses of arguments. Raises a `ValueError` at what their declarations refuse."""
 
     def __post_init__(self):
         for field in fields(self):
@@ -115,43 +88,25 @@ def get_default(field: dataclasses.Field) -> Any:
 
 
 def check_combinations(arguments: Iterable[Arguments]) -> None:
-    """
-    Refuses arguments that would be ignored; one that has its default counts as not given.
-
-    Args:
-        arguments (`Iterable[Arguments]`):
-            What was given together. A name that none of them has is not judged.
-
-    Raises:
-        `ValueError`: if one lacks the argument that it requires, or stands beside one that it excludes.
-    """
-    given = {
-        field.name: getattr(group, field.name) != get_default(field) for group in arguments for field in fields(group)
-    }
-    for group in arguments:
-        for field in fields(group):
-            if not given[field.name]:
-                continue
-            required = field.metadata.get("requires")
-            if required is not None and not given.get(required, True):
-                remedy = f"add --{required}, or leave out --{field.name}"
-                raise ValueError(f"--{field.name} has no effect without --{required}: {remedy}.")
-            for excluded in field.metadata.get("excludes", ()):
-                if given.get(excluded, False):
-                    raise ValueError(f"--{field.name} excludes --{excluded}: leave out one of them.")
+    """Raises a `ValueError` if arguments, given together, lack one that they require, or exclude each other."""
+    known = {field.name: (field, getattr(group, field.name)) for group in arguments for field in fields(group)}
+    given = {name: field.metadata for name, (field, value) in known.items() if value != get_default(field)}
+    for name, metadata in given.items():
+        required = metadata.get("requires")
+        if required in known and required not in given:
+            remedy = f"add --{required}, or leave out --{name}"
+            raise ValueError(f"--{name} has no effect without --{required}: {remedy}.")
+        for other in (name for name in metadata.get("excludes", ()) if name in given):
+            names = "/".join([f"--{other}", *given[other].get("aliases", ())])
+            raise ValueError(f"--{name} excludes {names}: leave out one of them.")
 
 
 def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) -> None:
-    """
-    Refuses an `--output_file` before the work that it is to be written after.
-
-    Raises:
-        `ValueError`: if its name ends in none of the forms that can be written, or it cannot be written.
-    """
+    """Raises a `ValueError` if an `--output_file` has another ending or cannot be written, before the work for it."""
     if path is None:
         return
     if path.suffix not in endings:
-        named = ", ".join(endings[:-1]) + " or " * (len(endings) > 1) + endings[-1]
+        named = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
         raise ValueError(f"--output_file {path} must end in {named}.")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
@@ -159,21 +114,7 @@ def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) 
 
 
 def refuse_given(arguments: Arguments, names: Iterable[str], why: str) -> None:
-    """
-    Refuses arguments that would be ignored for a reason that is known only while a command runs. What can be said in
-    a declaration is said there: see `requires` and `excludes` of [`argument`].
-
-    Args:
-        arguments (`Arguments`):
-            What was given.
-        names (`Iterable[str]`):
-            The arguments that have no effect; one that has its default counts as not given.
-        why (`str`):
-            What the message says after the name of the argument.
-
-    Raises:
-        `ValueError`: if one of them was given.
-    """
+    """Raises a `ValueError`, `why` it has no effect, if an argument of these names was given: see also `requires`."""
     for field in fields(arguments):
         if field.name in names and getattr(arguments, field.name) != get_default(field):
             raise ValueError(f"--{field.name} {why}")
@@ -230,27 +171,17 @@ def to_tyro(arguments: Iterable[type]) -> type:
     """A dataclass of all arguments in groups, which tyro makes a parser of."""
     groups = []
     for title, members in list_groups(arguments).items():
-        options = [
-            (
-                name,
-                kind,
-                dataclasses.field(
-                    **{"default_factory": default.copy} if isinstance(default, list) else {"default": default}
-                ),
-            )
-            for field in members
-            for name, kind, default in list_options(field)
-        ]
+        options = []
+        for name, kind, default in (option for field in members for option in list_options(field)):
+            default = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
+            options.append((name, kind, dataclasses.field(**default)))
         name = title.replace(" ", "_")
         groups.append((name, dataclasses.make_dataclass(name, options, kw_only=True)))
     return dataclasses.make_dataclass("parsed", groups)
 
 
 def check_lists(arguments: Iterable[type], args: list[str]) -> None:
-    """
-    Raises:
-        `ValueError`: if a list is given in two places, of which the parser would use the last, or without values.
-    """
+    """Raises a `ValueError` if a list is given in two places, of which the parser would use the last."""
     names = [arg.partition("=")[0].lstrip("-").replace("-", "_") for arg in args if arg.startswith("--")]
     for field in (field for cls in arguments for field in fields(cls)):
         is_list = field.default_factory is not MISSING or "list[" in str(field.type)
@@ -266,18 +197,8 @@ def parse(
     description: str | None = None,
 ) -> tuple:
     """
-    An object of each dataclass of arguments, from a command line. A mistake there ends the program with status 2 and
-    a message on standard error.
-
-    Args:
-        arguments (`tuple[type[Arguments], ...]`):
-            The dataclasses. No two fields have the same name.
-        args (`list[str]`, *optional*):
-            The command line. Default: that of the process.
-        prog (`str`, *optional*):
-            The name of the program. Default: its file's.
-        description (`str`, *optional*):
-            What it does, for `--help`.
+    An object of each dataclass of arguments, from a command line, by default that of the process. A mistake there ends
+    the program with status 2 and a message on standard error. No two fields have the same name.
 
     Example:
 
@@ -292,6 +213,9 @@ def parse(
 
     >>> parse((SearchArguments,), ["a red boat", "--k", "3"])
     (SearchArguments(text='a red boat', k=3),)
+    >>> SearchArguments("a red boat", k=0)
+    Traceback (most recent call last):
+    ValueError: --k must be at least 1, got 0.
     ```"""
     args = sys.argv[1:] if args is None else args
     prog = prog or Path(sys.argv[0]).name
@@ -324,10 +248,6 @@ def exit_on_error(prog: str) -> Iterator[None]:
     """
     Ends a program after a mistake of its user with one line on standard error and status 2, after Ctrl-C with status
     130. The traceback is shown where the environment says `LOTLIP_DEBUG=1`.
-
-    Args:
-        prog (`str`):
-            The name of the program.
     """
     try:
         yield

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     Gives another name to write a file or a folder to. At the end this becomes `path`, in place of what was there;
     after an error it is deleted, and `path` is as it was.
-
-    Example:
-
-    ```python
-    >>> from pathlib import Path
-    >>> from modeling_lotlip.output_folder import atomic_write
-
-    >>> with atomic_write(Path("results.txt")) as partial:
-    ...     _ = partial.write_text("all of it")
-    >>> Path("results.txt").read_text()
-    'all of it'
-    ```"""
+    """
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     replaced = path.with_name(f"{path.name}.{os.getpid()}.replaced")
@@ -92,40 +81,22 @@ class OutputFolder:
     """
     A folder that one run at a time writes to, as a context manager. `settings.json` in it says what it holds, with
     which settings, and which run writes to it; the run stays noted if it is killed, or an error ends it after it has
-    changed a file.
+    changed a file: then `is_unfinished` is true for the next one.
 
     Args:
         path (`Path`):
             The folder, which is made if it is not there.
         settings (`dict`, *optional*):
-            What its files depend on, by the names of the arguments. A run with other settings is refused if the folder
-            has files. None where each run replaces the files.
+            What its files depend on, by the names of the arguments. None where each run replaces the files.
         content (`str`, *optional*, defaults to `"results"`), argument (`str`, *optional*, defaults to `"output_dir"`):
             What the files are, and the argument that names the folder.
         wait (`bool`, *optional*, defaults to `False`):
             Whether to wait for another run that writes to it.
 
-    Attributes:
-        is_unfinished (`bool`): whether an earlier run was killed or ended by an error.
-
     Raises:
         `FolderInUseError`: if another run writes to the folder.
         `ValueError`: if it holds something else, or files with other settings.
-
-    Example:
-
-    ```python
-    >>> from pathlib import Path
-    >>> from modeling_lotlip.output_folder import OutputFolder
-
-    >>> with OutputFolder(Path("out"), {"seed": 0}) as folder:
-    ...     with folder.write("table.txt") as partial:
-    ...         _ = partial.write_text("all of it")
-    >>> with OutputFolder(Path("out"), {"seed": 1}):
-    ...     pass
-    Traceback (most recent call last):
-    ValueError: `--output_dir out` holds results with seed = 0, this run has 1. Use the same, or name another folder.
-    ```"""
+    """
 
     def __init__(
         self,
@@ -199,10 +170,6 @@ class OutputFolder:
     def note(self, run: dict | None) -> None:
         """Writes down which run writes."""
         write_stored(self.path, {"content": self.content, "settings": self.settings, "run": run})
-
-    def write(self, name: str) -> AbstractContextManager[Path]:
-        """[`atomic_write`] of a file or a folder in it."""
-        return atomic_write(self.path / name)
 
 
 def describe_run(stored: dict | None) -> str:

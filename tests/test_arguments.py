@@ -55,7 +55,7 @@ def test_an_alias_and_a_negative_number():
     [
         ("--freeze --no_freeze", "--freeze excludes --no_freeze"),
         ("--cache_dir here", "--cache_dir has no effect without --cache: add --cache, or leave out --cache_dir."),
-        ("--steps 3 --epochs 2", "--steps excludes --epochs: leave out one of them"),
+        ("--steps 3 --epochs 2", "--steps excludes --epochs/--passes: leave out one of them"),
         ("--rate 1", "--rate has no effect without --steps"),
         ("--sizes 1 --sizes 2", "--sizes is given twice"),
         ("--sizes", "--sizes has no value"),

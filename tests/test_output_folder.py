@@ -59,7 +59,7 @@ def test_other_settings_are_refused_where_there_are_files(tmp_path):
     path, settings = tmp_path / "out", {"seed": 0, "files": ("a", Path("b"))}
     with OutputFolder(path, {"seed": 1}):
         pass
-    with OutputFolder(path, settings) as folder, folder.write("table") as partial:
+    with OutputFolder(path, settings), atomic_write(path / "table") as partial:
         partial.write_text("it")
     for other, message in (
         ({**settings, "seed": 1}, "holds results with seed = 0, this run has 1"),
@@ -82,8 +82,8 @@ def test_other_settings_are_refused_where_there_are_files(tmp_path):
 
 def test_a_run_that_did_not_end_is_known_and_its_leftovers_are_cleared(tmp_path, caplog):
     path = tmp_path / "out"
-    with pytest.raises(OSError, match="full"), OutputFolder(path) as folder:
-        with folder.write("table") as partial:
+    with pytest.raises(OSError, match="full"), OutputFolder(path):
+        with atomic_write(path / "table") as partial:
             partial.write_text("it")
         raise OSError("full")
     for name in ("other.99999.partial", "model.99999.partial/weights", "model.99999.replaced/weights"):

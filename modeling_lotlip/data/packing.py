@@ -12,7 +12,7 @@ from pathlib import Path
 import PIL.Image
 from datasets import Dataset, IterableDataset
 
-from ..output_folder import OutputFolder
+from ..output_folder import OutputFolder, atomic_write
 from ..terminal import progress_bar
 from .arguments import SourceArguments
 from .images import UnreadableImageError, name_row, read_file, read_image, undecoded
@@ -119,7 +119,7 @@ def write_shards(
             shard.unlink()
         rows = progress_bar(undecoded(dataset, source.image_column), desc="Packing", unit=" images")
         for number, samples in enumerate(batched(pack(rows), shard_size)):
-            with folder.write(f"{number:05d}.tar") as partial:
+            with atomic_write(output_dir / f"{number:05d}.tar") as partial:
                 write_tar(partial, samples, number * shard_size)
         if counts.num_used == 0:
             raise ValueError(f"There is nothing to pack: {counts} Name the right columns, keys and `--caption_files`.")
