@@ -48,7 +48,15 @@ def import_package() -> None:
     finally:
         gc.enable()
     gc.freeze()
-    atexit.register(gc.freeze)  # what is imported later
+    atexit.register(leave_garbage)
+
+
+def leave_garbage() -> None:
+    """Spares the end of the process a last collection, unless triton is there, which reports what is not collected."""
+    if "triton" in sys.modules:
+        gc.unfreeze()
+    else:
+        gc.freeze()
 
 
 def describe(commands: dict[str, str]) -> str:

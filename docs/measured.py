@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Writes measurements into the pages: between `<!-- measured: NAME VARIANT ... -->` and `<!-- /measured -->` stands the
-table of these variants from `docs/measured/NAME.json`, which the benchmark NAME.py wrote. The first is the baseline.
+table of `docs/measured/NAME.json`. A benchmark's has a column for each variant, the first of which is the baseline;
+that of `other_models.py` has the recalls of each model.
 
     python examples/benchmarks/embed.py --output_file docs/measured/embed.json
     python docs/measured.py
@@ -11,6 +12,7 @@ table of these variants from `docs/measured/NAME.json`, which the benchmark NAME
 import json
 import re
 import shlex
+import statistics
 from pathlib import Path
 
 
@@ -37,6 +39,21 @@ def format_table(results: dict, name: str, variants: list[str]) -> str:
     return "\n".join(lines)
 
 
+def format_recalls(results: dict) -> str:
+    """A row for each model and way of training: recalls in %, the mean over seeds and the least and the greatest."""
+    names = [name for name in results["recalls"][0] if name not in ("model", "trained")]
+    titles = [
+        re.sub("_(i2t|t2i)_", lambda match: f" {match[1].upper()} ", name).replace("recall", "R") for name in names
+    ]
+    lines = [f"| model | trained on | {' | '.join(titles)} |", f"|{' --- |' * (2 + len(names))}"]
+    for row in results["recalls"]:
+        cells = [f"{statistics.fmean(row[name]):.1f} ({min(row[name]):.1f}-{max(row[name]):.1f})" for name in names]
+        lines.append(f"| {row['model']} | {row['trained']} | {' | '.join(cells)} |")
+    where = "{data}, seeds {seeds}, {steps} steps, torch {torch}, {date}, commit {commit}"
+    lines += ["", f"`other_models.py`: {where.format(**results)}.", ""]
+    return "\n".join(lines)
+
+
 def fill(text: str, folder: Path) -> str:
     """A page with the tables of its blocks; a block whose measurement is not there stays as it is."""
 
@@ -45,7 +62,9 @@ def fill(text: str, folder: Path) -> str:
         file = folder / f"{name}.json"
         if not file.is_file():
             return match[0]
-        return match[1] + format_table(json.loads(file.read_text(encoding="utf-8")), name, variants) + match[3]
+        results = json.loads(file.read_text(encoding="utf-8"))
+        table = format_recalls(results) if "recalls" in results else format_table(results, name, variants)
+        return match[1] + table + match[3]
 
     return BLOCK.sub(replace, text)
 
