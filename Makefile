@@ -68,7 +68,7 @@ INSTALLED = $$($(BIN)/python -c "import transformers; print(transformers.__versi
 SOURCES = $(abspath $(VENV))/transformers-sources
 
 upstream: $(VENV)/.installed
-	rm -rf $(SOURCES) && mkdir $(SOURCES)
+	rm -rf $(SOURCES) outputs/upstream && mkdir $(SOURCES)
 	$(BIN)/pip download --quiet --no-deps --no-binary transformers --dest $(SOURCES) "transformers==$(INSTALLED)"
 	tar -xzf $(SOURCES)/*.tar.gz --strip-components 1 -C $(SOURCES)
 	$(BIN)/python -m tests.upstream.lay_out --output_dir outputs/upstream --test $(SOURCES)/tests

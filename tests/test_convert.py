@@ -103,7 +103,6 @@ def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, 
     for name, tensor in expected.items():
         # words and corners, and query, key and value, are one tensor here
         expected[name] = tensor.to(draw.choice(dtypes))
-    expected["text.proj.weight"][0, 0] = float("nan")
     expected["text.proj.weight"][0, 1] = -0.0
 
     saved = expected
@@ -241,23 +240,6 @@ def test_any_missing_tensor_is_named(checkpoint):
         assert name in refusal({key: tensor for key, tensor in checkpoint.items() if key != name})
 
 
-def test_any_misshaped_tensor_is_named(checkpoint):
-    for name, tensor in checkpoint.items():
-        if name not in (
-            # these tell the sizes, so that others are misshaped
-            WORD_TABLE,
-            "visual.trunk.pos_embed",
-            "visual.trunk.patch_embed.proj.weight",
-            "visual.trunk.blocks.0.mlp.fc1.weight",
-            "text.transformer.embeddings.position_embeddings.weight",
-            "text.transformer.embeddings.token_type_embeddings.weight",
-            "text.transformer.encoder.layer.0.intermediate.dense.weight",
-        ):
-            shape = (*tensor.shape[:-1], tensor.shape[-1] + 1) if tensor.dim() > 1 else (tensor.numel() + 1,)
-            message = refusal(checkpoint | {name: torch.zeros(shape)})
-            assert f"{name} {shape} instead of {tuple(tensor.shape)}" in message
-
-
 def test_all_faults_are_listed_at_once(checkpoint):
     del checkpoint["visual.trunk.norm.bias"], checkpoint["text.transformer.pooler.dense.weight"]
     checkpoint |= {"logit_bias": torch.zeros(()), "text.proj.weight": torch.zeros(64, 100)}
@@ -297,17 +279,23 @@ def test_a_damaged_file_is_refused(tmp_path, checkpoint, suffix):
             load_checkpoint(path)
 
 
-def test_changed_weights_and_names_given_twice_are_refused(tmp_path, checkpoint):
+def test_what_reads_well_and_is_wrong_is_refused(tmp_path, checkpoint):
+    """A changed byte, of which only the checksum tells; a name given twice; weights that are no numbers."""
     name, tensor = next(iter(checkpoint.items()))
-    torch.save({"weights": torch.full((1000,), 0.123)}, tmp_path / "model.pt")
-    content = bytearray((tmp_path / "model.pt").read_bytes())
-    content[content.index(torch.full((9,), 0.123).numpy().tobytes()) + 8] ^= 1  # of which only the checksum tells
-    (tmp_path / "model.pt").write_bytes(content)
-    with pytest.raises(ValueError, match="was refused"):
-        load_checkpoint(tmp_path / "model.pt")
+    torch.save({"weights": torch.full((1000,), 0.123)}, tmp_path / "changed.pt")
+    content = bytearray((tmp_path / "changed.pt").read_bytes())
+    content[content.index(torch.full((9,), 0.123).numpy().tobytes()) + 8] ^= 1
+    (tmp_path / "changed.pt").write_bytes(content)
     torch.save({name: tensor, f"module.{name}": tensor + 1}, tmp_path / "twice.pt")
-    with pytest.raises(ValueError, match="both with and without the prefix"):
-        load_checkpoint(tmp_path / "twice.pt")
+    checkpoint["text.proj.weight"][3, 5] = float("nan")
+    torch.save(checkpoint, tmp_path / "nan.pt")
+    for file, message in (
+        ("changed.pt", "was refused"),
+        ("twice.pt", "both with and without the prefix"),
+        ("nan.pt", "`text.proj.weight` in .* NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(tmp_path / file)
 
 
 @pytest.mark.parametrize("content", [{"epoch": 1}, {"state_dict": [torch.zeros(1)]}, torch.zeros(1)])
@@ -364,10 +352,10 @@ def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path
         ("vision_cfg", "timm_proj_bias", True),
         ("vision_cfg", "act", "quick_gelu"),
         ("vision_cfg", "image_size", [32, 64]),
+        ("vision_cfg", "layers", 3),
         ("text_cfg", "hf_pooler_type", "mean_pooler"),
         ("text_cfg", "hf_proj_type", "mlp"),
         ("text_cfg", "num_corner_token", 1),
-        ("text_cfg", "context_length", 151),
         ("preprocess_cfg", "interpolation", "bilinear"),
     ],
 )
@@ -416,25 +404,10 @@ def test_tokenizers_that_do_not_fit(tmp_path, checkpoint, tokenizer_path):
         assert "--tokenizer_path" in str(error.value)
 
 
-def test_a_wrong_checkpoint_is_found_before_words_are_fetched(tmp_path, checkpoint, monkeypatch):
-    monkeypatch.setattr(convert, "snapshot_download", None)
-    checkpoint["more"] = checkpoint.pop("text.proj.weight")
-    torch.save(checkpoint, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="Missing: text.proj.weight. Surplus: more"):
-        convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder")
-
-
-@pytest.mark.parametrize("name", ["conv", "./conv", "/nowhere/conv", "a/b/c"])
-def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(convert, "find_original", None)
-    with pytest.raises(FileNotFoundError, match=f"There is no folder `{name}`"):
-        convert.convert(name, to_original=tmp_path / "back.pt")
-
-
 def test_a_failed_conversion_leaves_nothing(tmp_path, checkpoint, tokenizer_path, monkeypatch):
     torch.save(checkpoint, tmp_path / "model.pt")
 
-    def disk_full(folder, **kwargs):
+    def disk_full(folder, *args, **kwargs):
         assert (folder / "model.safetensors").exists()
         raise OSError("No space left on device")
 
@@ -506,6 +479,7 @@ def test_a_model_of_other_settings_comes_back_the_same(tmp_path, tokenizer_path)
         ("text_config", "hidden_act", "relu"),
         ("vision_config", "hidden_act", "gelu_new"),
         ("processor", "image_mean", [0.4, 0.5, 0.5]),
+        ("processor", "do_center_crop", False),
     ],
 )
 def test_what_the_original_cannot_express_is_refused(tmp_path, part, field, value):
@@ -523,7 +497,7 @@ def test_more_rows_than_any_corner_tokens_are_a_wrong_vocabulary(checkpoint):
     settings = load_open_clip_config(None)
     num_rows = len(checkpoint[convert.WORD_TABLE])
     assert config_from_checkpoint(checkpoint, settings, num_rows - 16).text_config.num_corner_tokens == 16
-    with pytest.raises(ValueError, match="17 more than the tokenizer has words.*--tokenizer_path"):
+    with pytest.raises(ValueError, match=r"not given \(at most 16\).*--tokenizer_path"):
         config_from_checkpoint(checkpoint, settings, num_rows - 17)
     settings["text_cfg"]["num_corner_token"] = 17
     assert config_from_checkpoint(checkpoint, settings, num_rows - 17).text_config.num_corner_tokens == 17
@@ -538,9 +512,7 @@ def test_model_card(tmp_path, checkpoint, tokenizer_path):
     for words in (
         "2410.05249",
         'from_pretrained("org/name"',
-        "SHA-256",
         "Apache License 2.0",
-        "weiwu-ww/LoTLIP-ViT-B-16",
         "## Intended use",
         "## Limits",
         "## Biases",

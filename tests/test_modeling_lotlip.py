@@ -12,7 +12,7 @@ from transformers import AttentionInterface, Trainer, TrainingArguments
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from modeling_lotlip.configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
-from modeling_lotlip.convert_lotlip_to_hf import BERT_NAMES, TIMM_NAMES
+from modeling_lotlip.convert_lotlip_to_hf import original_name
 from modeling_lotlip.modeling_lotlip import (
     LotlipModel,
     LotlipTextModel,
@@ -132,23 +132,6 @@ def test_equals_the_reference(reference, build_reference_model):
     short = without_corner_positions(expected["input_ids_32"])
     with torch.no_grad():
         assert_close(model.get_text_features(short, short != 0).pooler_output, expected["text_cls_features_len32"])
-
-
-def original_name(name):
-    """The tensor of the original that holds a parameter of ours: words and corners are one there, and q, k and v."""
-    renamed = {
-        "logit_scale": "logit_scale",
-        "text_projection.weight": "text.proj.weight",
-        "text_model.embeddings.corner_tokens": "text.transformer.embeddings.word_embeddings.weight",
-    }
-    if name in renamed:
-        return renamed[name]
-    tower, name = name.split(".", 1)
-    for ours, theirs in BERT_NAMES if tower == "text_model" else TIMM_NAMES:
-        name = name.replace(ours, theirs)
-    if tower == "text_model":
-        return f"text.transformer.{name}"
-    return "visual.trunk." + name.replace("q_proj", "qkv").replace("k_proj", "qkv").replace("v_proj", "qkv")
 
 
 def test_loss_and_gradients_equal_the_reference(reference, build_reference_model):

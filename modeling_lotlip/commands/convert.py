@@ -52,5 +52,5 @@ ARGUMENTS = (ConvertArguments,)
 def run(conversion: ConvertArguments) -> None:
     from ..convert_lotlip_to_hf import convert
 
-    for path in convert(**vars(conversion)):
-        print(f"Wrote {path}")
+    for written in convert(**vars(conversion)):
+        print(f"Wrote {written}")

@@ -79,7 +79,7 @@ class TowerArguments(Arguments):
     )
     text_model_name_or_path: str | None = argument(None, "A BERT to start the text tower from.")
     vision_model_name_or_path: str | None = argument(
-        None, "A ViT or DINOv2 (transformers), a ViT (timm) or another LoTLIP to start the image tower from."
+        None, "A ViT or DINOv2 (transformers) or a ViT (timm) to start the image tower from."
     )
     config_name: str | None = argument(
         None, "The configuration of a model from scratch, a Hub id or a folder.", excludes=OF_NEW_MODELS[1:4]

@@ -1,15 +1,13 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Make the model's files from `modular_lotlip.py`, for this package, or as a model of transformers' source tree.
+Make the model's files from `modular_lotlip.py`: for this package (`make modular`), or as a model of transformers.
 
     python -m tests.upstream.lay_out --package
     python -m tests.upstream.lay_out --output_dir ../transformers
 
-The first writes the generated files beside `modular_lotlip.py` (`make modular`). The second lays the model out in a
-checkout of transformers, or in an empty folder with the lists of the installed version. With `--test` the same files
-also go into a copy of the installed transformers, and their tests run there. They need the mixins of the library's own
-tests, which are in its sources only:
+`--output_dir` is a checkout of transformers, or an empty folder, which becomes a copy of the installed version. With
+`--test` the model's tests run there, with the mixins of the library's own tests, which are in its sources only:
 
     pip download --no-deps --no-binary transformers transformers==5.24.0
     tar -xf transformers-5.24.0.tar.gz
@@ -19,7 +17,6 @@ tests, which are in its sources only:
 import argparse
 import ast
 import datetime
-import json
 import os
 import re
 import shutil
@@ -32,7 +29,6 @@ from pathlib import Path
 import transformers
 from pycodelift.adapters.transformers import make_transformers_flattener
 
-from modeling_lotlip.convert_lotlip_to_hf import BERT_NAMES, TIMM_NAMES
 from modeling_lotlip.data.scenes import load_scenes
 
 
@@ -72,37 +68,8 @@ HUB_BASES = {"PilBackend", "PreTrainedConfig", "PreTrainedModel", "ProcessorMixi
 HUB_BASES |= {"TorchvisionBackend"}
 
 SHORT_LICENCE = "# SPDX-License-Identifier: Apache-2.0\n"
-LICENCE = """\
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-"""
-
-# The lazy import that every model has
-LAZY_IMPORT = """\
-from typing import TYPE_CHECKING
-
-from ...utils import _LazyModule
-from ...utils.import_utils import define_import_structure
-
-
-if TYPE_CHECKING:
-{imports}
-else:
-    import sys
-
-    _file = globals()["__file__"]
-    sys.modules[__name__] = _LazyModule(__name__, _file, define_import_structure(_file), module_spec=__spec__)
-"""
+# Which has the library's licence and lazy import
+TEMPLATE = INSTALLED / "models/siglip/__init__.py"
 
 # Lists of the library, by file: the list and the entry
 REGISTRIES = {
@@ -132,73 +99,8 @@ REGISTRIES = {
     ),
 }
 
-# How the original's checkpoints are read: the operation on the word table, and the names. Each is put before a line.
-SPLIT_OPERATION = '''\
-class LotlipSplitCornerTokens(ConversionOps):
-    """Cuts LoTLIP's corner tokens, the last rows of the word table in the checkpoints, out of the table."""
-
-    @torch.no_grad
-    def convert(self, input_dict, source_patterns, target_patterns, config=None, **kwargs):
-        table = next(iter(input_dict.values()))
-        table = table[0] if isinstance(table, list) else table
-        parts = table.tensor_split([config.get_text_config().vocab_size])
-        return {target: part.contiguous() for target, part in zip(target_patterns, parts) if len(part) > 0}
-
-    @property
-    def reverse_op(self) -> ConversionOps:
-        return Concatenate(dim=0)
-
-
-'''
-
-
-def make_conversion() -> str:
-    """How `conversion_mapping` of the library reads the original's names: the tables of the converter."""
-
-    def rename(theirs: str, ours: str) -> str:
-        start = "^" if theirs in ("cls_token", "norm.") else ""
-        return f'            WeightRenaming(r"{start}{re.escape(theirs)}", "{ours}"),'
-
-    def convert(source: str, targets: list[str], operation: str) -> str:
-        return (
-            f'            WeightConverter(source_patterns=r"{source}", target_patterns={json.dumps(targets)}, '
-            f"operations=[{operation}]),"
-        )
-
-    parts = {"text": [r"^text\.transformer\.", r"^text\.proj\."], "vision": [r"^visual\.trunk\."]}
-    targets = {"text": ["text_model.", "text_projection."], "vision": ["vision_model."]}
-    whole = {}
-    for kind, sources in parts.items():
-        pairs = zip(sources, targets[kind])
-        whole[kind] = [f'            WeightRenaming(r"{source}", "{target}"),' for source, target in pairs]
-    words = ["embeddings.word_embeddings.weight", "embeddings.corner_tokens"]
-    classes = {
-        "lotlip": whole["text"] + whole["vision"],
-        "LotlipTextModelWithProjection": whole["text"],
-        "LotlipVisionModelWithProjection": whole["vision"],
-        "LotlipTextModel": [
-            r'            PrefixChange(prefix_to_remove=r"text\.transformer"),',
-            *(rename(theirs, ours) for ours, theirs in BERT_NAMES),
-            convert(r"embeddings\.word_embeddings\.weight", words, "LotlipSplitCornerTokens()"),
-        ],
-        "LotlipVisionModel": [
-            r'            PrefixChange(prefix_to_remove=r"visual\.trunk"),',
-            *(rename(theirs, ours) for ours, theirs in TIMM_NAMES if theirs != ".attn."),
-            *(
-                convert(rf"\.attn\.qkv\.{kind}", [f".self_attn.{part}_proj.{kind}" for part in "qkv"], "Chunk(dim=0)")
-                for kind in ("weight", "bias")
-            ),
-        ],
-    }
-    return "".join(f'        "{name}": [\n' + "\n".join(lines) + "\n        ],\n" for name, lines in classes.items())
-
-
-INSERTIONS = (
-    (SOURCE / "core_model_loading.py", r"^def process_target_pattern\(", SPLIT_OPERATION),
-    (SOURCE / "conversion_mapping.py", r"^    MergeModulelist,\n", "    LotlipSplitCornerTokens,\n"),
-    (SOURCE / "conversion_mapping.py", r'^        "CLIPTextModel": \[', make_conversion()),
-    (SOURCE / "models/__init__.py", r"^    from \.lw_detr import \*\n", "    from .lotlip import *\n"),
-)
+# The list of all models: a line of it, and ours before that
+PUBLIC = "models/__init__.py", "    from .lw_detr import *\n", "    from .lotlip import *\n"
 
 
 def write(file: Path, text: str):
@@ -222,14 +124,6 @@ def register(text: str, registry: str, entry: str) -> str:
     later = (other.start() for other in re.finditer(r'^        \("([^"]+)"', entries, re.MULTILINE) if other[1] > key)
     place = found.start(1) + next(later, len(entries))
     return text[:place] + line + text[place:]
-
-
-def insert(text: str, pattern: str, addition: str, file: Path) -> str:
-    """Puts lines before the one place that a pattern matches, if they are not there."""
-    places = list(re.finditer(pattern, text, re.MULTILINE))
-    if len(places) != 1:
-        raise ValueError(f"`{file}` has {len(places)} places that match {pattern!r}, instead of one.")
-    return text if addition in text else text[: places[0].start()] + addition + text[places[0].start() :]
 
 
 @cache
@@ -282,56 +176,45 @@ def format_files(texts: dict[Path, str]) -> dict[Path, str]:
 
 def lay_out(output_dir: str | Path) -> list[Path]:
     """
-    Writes the files of the model, of its tests and its page into a checkout of transformers, or another folder, which
-    gets the lists of the installed version, and enters the model into the lists. Returns the files.
+    Writes the files of the model, of its tests and its page into a tree of transformers, and enters the model into its
+    lists; an empty folder first becomes a copy of the installed version, of links to its files. Returns the files.
     """
     output_dir = Path(output_dir)
-    is_checkout = (output_dir / SOURCE / "__init__.py").is_file()
-    library = output_dir / SOURCE if is_checkout else INSTALLED
-    modular = MODULAR.read_text(encoding="utf-8").replace(SHORT_LICENCE, LICENCE)
+    if not (output_dir / SOURCE).exists():
+        for part in (".", "models", "models/auto"):
+            (output_dir / SOURCE / part).mkdir(parents=True, exist_ok=True)
+            for source in (INSTALLED / part).iterdir():
+                if source.name not in ("__pycache__", "models", "auto"):
+                    (output_dir / SOURCE / part / source.name).symlink_to(source)
+    licence, lazy_import = re.search(r"(#\n# Licensed.*?)(from typing.*)", TEMPLATE.read_text(), re.DOTALL).groups()
+    modular = MODULAR.read_text(encoding="utf-8").replace(SHORT_LICENCE, licence)
     licence = modular.partition('"""')[0]
     texts = {MODEL / name: text for name, text in convert(modular).items()}
-    names = [file.stem for file in texts if not file.stem.startswith("modular")]
-    imports = "\n".join(f"    from .{name} import *" for name in names)
-    texts[MODEL / "__init__.py"] = licence + LAZY_IMPORT.format(imports=imports)
-
+    imports = "".join(f"    from .{file.stem} import *\n" for file in texts if not file.stem.startswith("modular"))
+    texts[MODEL / "__init__.py"] = licence + re.sub(r"(    from \.\w+ import \*\n)+", imports, lazy_import)
     for name, name_there in TEST_MODULES.items():
-        text = (HERE / f"{name}.py").read_text(encoding="utf-8")
-        texts[TESTS / f"{name_there}.py"] = licence + text
+        texts[TESTS / f"{name_there}.py"] = licence + (HERE / f"{name}.py").read_text(encoding="utf-8")
     texts[TESTS / "__init__.py"] = ""
     texts = format_files(texts)
     page = (HERE / "model_page.md").read_text(encoding="utf-8")
     texts[PAGE] = page.replace("DATE", datetime.date.today().isoformat())
 
     for file, entries in REGISTRIES.items():
-        text = (library / file).read_text(encoding="utf-8")
+        texts[SOURCE / file] = (output_dir / SOURCE / file).read_text(encoding="utf-8")
         for registry, entry in entries:
-            text = register(text, registry, entry)
-        texts[SOURCE / file] = text
-    for file, pattern, addition in INSERTIONS:
-        text = texts.get(file) or (library / file.relative_to(SOURCE)).read_text(encoding="utf-8")
-        texts[file] = insert(text, pattern, addition, file)
-
+            texts[SOURCE / file] = register(texts[SOURCE / file], registry, entry)
+    file, next_line, line = PUBLIC
+    text = (output_dir / SOURCE / file).read_text(encoding="utf-8")
+    texts[SOURCE / file] = text if line in text else text.replace(next_line, line + next_line)
     for file, text in texts.items():
         write(output_dir / file, text)
     return list(texts)
 
 
-def copy_installed(folder: str | Path):
-    """Makes a copy of the installed transformers, of links to its files, that `lay_out` can add the model to."""
-    for part in (".", "models", "models/auto"):
-        target = Path(folder) / SOURCE / part
-        target.mkdir(parents=True, exist_ok=True)
-        for source in (INSTALLED / part).iterdir():
-            if source.name not in ("__pycache__", "models", "auto"):
-                (target / source.name).symlink_to(source)
-
-
 def copy_library_tests(library_tests: Path, folder: Path):
     """Copies the mixins of the library's tests, and what they import; a drawn image stands for those on the Hub."""
-    shutil.copytree(
-        library_tests, folder / "tests", ignore=shutil.ignore_patterns("models", "__pycache__"), dirs_exist_ok=True
-    )
+    ignored = shutil.ignore_patterns("models", "__pycache__")
+    shutil.copytree(library_tests, folder / "tests", ignore=ignored, dirs_exist_ok=True)
     for file, text in LACKING.items():
         if not (folder / file).exists():
             write(folder / file, text)
@@ -345,8 +228,7 @@ def copy_library_tests(library_tests: Path, folder: Path):
 
 def copy_package_tests(folder: Path):
     """Writes the same tests for the classes of this package."""
-    (folder / PACKAGE_TESTS).mkdir()
-    (folder / PACKAGE_TESTS / "__init__.py").touch()
+    write(folder / PACKAGE_TESTS / "__init__.py", "")
     for name, name_there in TEST_MODULES.items():
         text = (HERE / f"{name}.py").read_text(encoding="utf-8")
         text = re.sub(r"from transformers import (\(\s+)?Lotlip", r"from modeling_lotlip import \1Lotlip", text)
@@ -365,33 +247,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--package", action="store_true", help="Make the generated files of this package.")
     parser.add_argument("--output_dir", type=Path, help="A checkout of transformers, or an empty folder.")
-    parser.add_argument(
-        "--test", type=Path, help="Also run the model's tests: the folder `tests` of transformers' sources."
-    )
+    parser.add_argument("--test", type=Path, help="Run the tests: the folder `tests` of transformers' sources.")
     args = parser.parse_args()
-    output_dir = args.output_dir
-    if args.package:
-        for file, text in make_package_files().items():
-            write(PACKAGE / file, text)
-            print(f"Wrote {PACKAGE / file}")
-    if output_dir is None:
+    for file, text in make_package_files().items() if args.package else ():
+        write(PACKAGE / file, text)
+        print(f"Wrote {PACKAGE / file}")
+    if args.output_dir is None:
         return
-    if args.test is not None and not (args.test / "test_modeling_common.py").is_file():
-        parser.error(f"--test {args.test} has no test_modeling_common.py")
-    if output_dir.exists() and not (output_dir / SOURCE / "models").is_dir() and any(output_dir.iterdir()):
-        parser.error(f"--output_dir {output_dir} is neither a checkout of transformers nor an empty folder")
-    files = lay_out(output_dir)
-    for file in files:
-        print(f"Wrote {output_dir / file}")
+    folder = args.output_dir.resolve()
+    is_tree = (folder / SOURCE / "models").is_dir()
+    if folder.exists() and any(folder.iterdir()) and (args.test is not None or not is_tree):
+        parser.error(f"--output_dir {folder} is no checkout of transformers, nor (as --test needs it) an empty folder")
+    for file in lay_out(folder):
+        print(f"Wrote {folder / file}")
     if args.test is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            folder = Path(folder)
-            copy_installed(folder)
-            lay_out(folder)
-            copy_library_tests(args.test, folder)
-            copy_package_tests(folder)
-            runs = ((TESTS, folder / "src"), (PACKAGE_TESTS, PACKAGE.parent))
-            sys.exit(max(run_tests(folder, tests, import_from) for tests, import_from in runs))
+        copy_library_tests(args.test, folder)
+        copy_package_tests(folder)
+        runs = ((TESTS, folder / "src"), (PACKAGE_TESTS, PACKAGE.parent))
+        sys.exit(max(run_tests(folder, tests, import_from) for tests, import_from in runs))
 
 
 if __name__ == "__main__":

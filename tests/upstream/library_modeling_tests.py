@@ -127,16 +127,6 @@ class LotlipTextModelTester:
         torch.testing.assert_close(with_corners.pooler_output, result.pooler_output, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(with_corners.last_hidden_state, result.last_hidden_state, rtol=1e-4, atol=1e-4)
 
-    def create_and_check_corner_attention_mask(self, config, input_ids, attention_mask):
-        config.corner_attention_mask = False
-        model = LotlipTextModel(config).to(torch_device).eval()
-        with torch.no_grad():
-            result = model(input_ids, attention_mask=attention_mask)
-            model.embeddings.corner_tokens.normal_()
-            changed = model(input_ids, attention_mask=attention_mask)
-        self.parent.assertEqual(result.last_hidden_state.shape, (self.batch_size, self.seq_length, self.hidden_size))
-        self.parent.assertFalse(torch.allclose(result.pooler_output, changed.pooler_output, atol=1e-3))
-
     def prepare_config_and_inputs_for_common(self):
         config, input_ids, attention_mask = self.prepare_config_and_inputs()
         return config, {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -155,20 +145,6 @@ class LotlipTextModelTest(ModelTesterMixin, unittest.TestCase):
 
     def test_model(self):
         self.model_tester.create_and_check_model(*self.model_tester.prepare_config_and_inputs())
-
-    def test_corner_attention_mask(self):
-        self.model_tester.create_and_check_corner_attention_mask(*self.model_tester.prepare_config_and_inputs())
-
-    def test_positions_of_the_text_follow_the_corner_tokens(self):
-        config, input_ids, _ = self.model_tester.prepare_config_and_inputs()
-        model = LotlipTextModel(config).to(torch_device).eval()
-        position_ids = torch.tensor([0, *range(3, input_ids.shape[1] + 2)], device=torch_device)[None]
-        with torch.no_grad():
-            result = model(input_ids)
-            given = model(input_ids, position_ids=position_ids)
-        torch.testing.assert_close(result.last_hidden_state, given.last_hidden_state)
-        with self.assertRaises(ValueError):
-            model(input_ids.new_ones(1, config.max_position_embeddings - 1))
 
 
 class LotlipModelTester:

@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modeling_lotlip.convert_lotlip_to_hf import write_original
-from tests.conftest import ROOT, save_small_model
+from tests.conftest import ROOT
 from tests.test_hub import LOAD
 from tests.upstream.lay_out import (
     INSTALLED,
@@ -20,7 +19,6 @@ from tests.upstream.lay_out import (
     PAGE,
     SOURCE,
     TESTS,
-    copy_installed,
     lay_out,
     make_package_files,
 )
@@ -31,7 +29,6 @@ def tree(tmp_path_factory) -> Path:
     """A copy of the installed transformers with the model in it."""
     folder = tmp_path_factory.mktemp("tree")
     installed = {file: file.read_bytes() for file in INSTALLED.glob("models/auto/*.py")}
-    copy_installed(folder)
     lay_out(folder)
     assert installed == {file: file.read_bytes() for file in INSTALLED.glob("models/auto/*.py")}
     return folder
@@ -46,40 +43,6 @@ def test_is_a_model_of_the_library(tree, model_dir, tmp_path):
     assert package.keys() == tree.keys()
     for name, tensor in package.items():
         assert torch.equal(tensor, tree[name]), name
-
-
-# Loads a folder in the tree, saves it with the original's names, and loads these by all classes that read them.
-LOAD_ORIGINAL = """
-import sys
-import torch
-from safetensors.torch import load_file
-from transformers import LotlipConfig, LotlipModel, LotlipTextModel, LotlipTextModelWithProjection
-from transformers import LotlipVisionModel, LotlipVisionModelWithProjection
-
-converted, saved, original = sys.argv[1:]
-expected = LotlipModel.from_pretrained(converted).state_dict()
-model = LotlipModel(LotlipConfig.from_pretrained(converted))  # one that is loaded would keep the names of its file
-model.load_state_dict(expected)
-model.save_pretrained(saved)
-names, checkpoint = load_file(f"{saved}/model.safetensors"), torch.load(original)
-assert names.keys() == checkpoint.keys() and all(torch.equal(names[name], checkpoint[name]) for name in names)
-for model_class, prefix in (
-    (LotlipModel, ""), (LotlipTextModel, "text_model."), (LotlipTextModelWithProjection, ""),
-    (LotlipVisionModel, "vision_model."), (LotlipVisionModelWithProjection, ""),
-):
-    model, info = model_class.from_pretrained(saved, output_loading_info=True)
-    assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-    assert all(torch.equal(tensor, expected[prefix + name]) for name, tensor in model.state_dict().items())
-"""
-
-
-def test_checkpoints_with_the_original_names(tree, tmp_path):
-    """The library's list of renamings, made of the converter's tables, does what the converter does, bit by bit."""
-    save_small_model(tmp_path / "small")
-    write_original(tmp_path / "small", tmp_path / "model.pt")
-    environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
-    folders = [tmp_path / "small", tmp_path / "saved", tmp_path / "model.pt"]
-    subprocess.run([sys.executable, "-c", LOAD_ORIGINAL, *folders], cwd=tmp_path, env=environment, check=True)
 
 
 def test_generated_files_are_those_of_the_modular_file():
