@@ -17,7 +17,8 @@ from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.store import embed_to_table
 from modeling_lotlip.evaluation.classification import embed_classes, evaluate_zero_shot
 from modeling_lotlip.evaluation.retrieval import embed_dataset
-from modeling_lotlip.search.index import find_table, update_table
+from modeling_lotlip.search.index import find_table
+from modeling_lotlip.search.searcher import Searcher
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.samples import CaptionedImages
 
@@ -103,7 +104,7 @@ def test_pictures_of_all_modes_are_the_same_everywhere(name, folder, files, data
         assert item.content.tobytes() == picture.tobytes()
 
     table = find_table(folder, model, processor, tmp_path / "indices")
-    update_table(table, folder, model, processor, batch_size=3)
+    Searcher(model, processor, table, folder, batch_size=3).update()
     stored = torch.stack([table.embedding(file.name) for file in files[:-1]])
     torch.testing.assert_close(stored, expected, rtol=0, atol=2e-4)  # they are float16
     assert list(table.unreadable) == ["h_torn.png"]

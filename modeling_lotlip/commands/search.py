@@ -23,7 +23,7 @@ from ..search.arguments import SearchArguments, SearchModelArguments
 
 
 if TYPE_CHECKING:
-    from ..search.query import Result
+    from ..search.searcher import Result
 
 ARGUMENTS = (SearchArguments, SearchModelArguments, OutputArguments)
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     from ..search.searcher import open_searcher
     from ..terminal import printable
 
-    texts, chosen = search.texts, search.read_filter()
+    texts, chosen = search.texts, search.chosen
     if search.texts_file is not None:
         texts = [*texts, *read_lines(search.texts_file, "texts_file")]
     if not texts:

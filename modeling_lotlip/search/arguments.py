@@ -1,18 +1,65 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments of `lotlip search` and `lotlip app`."""
+"""The arguments of `lotlip search` and `lotlip app`, and which images of a collection are searched."""
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import date
+from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from ..arguments import DTYPES, Arguments, argument
 from ..embedding.arguments import BACKENDS, DEFAULT_MODEL, KINDS, ModelArguments
 from ..network import is_loopback
-from .filters import Filter
 
 
 LEAST_PASSWORD = 8  # characters
+
+
+class Filter(NamedTuple):
+    """Which images are searched: in a folder and all folders in it, taken on two days or between them."""
+
+    folder: str | None = None
+    taken_from: date | None = None
+    taken_to: date | None = None
+
+    @classmethod
+    def parse(cls, folder: str | None, taken_from: str | None, taken_to: str | None) -> "Filter":
+        """A filter of texts, of which a blank one is none. Raises a `ValueError` if they name no days, in order."""
+        days = []
+        for name, text in (("taken_from", taken_from), ("taken_to", taken_to)):
+            text = (text or "").strip()
+            try:
+                days.append(date.fromisoformat(text) if text else None)
+            except ValueError as error:
+                raise ValueError(
+                    f"`{name}` {text} is no date: write year, month and day, as in 2024-05-31."
+                ) from error
+        if None not in days and days[0] > days[1]:
+            raise ValueError(f"`taken_from` {days[0]} is after `taken_to` {days[1]}: exchange them.")
+        folder = str(PurePath((folder or "").strip()))
+        return cls(None if folder == "." else folder, *days)
+
+    @property
+    def condition(self) -> str | None:
+        """The SQL condition of an [`EmbeddingTable`]; None if all images are searched."""
+        parts = []
+        if self.folder is not None:
+            parts.append("starts_with(key, '{}/')".format(self.folder.replace("'", "''")))
+        if self.taken_from is not None:
+            parts.append(f"taken >= timestamp '{self.taken_from} 00:00:00'")
+        if self.taken_to is not None:
+            parts.append(f"taken <= timestamp '{self.taken_to} 23:59:59'")
+        return " AND ".join(parts) or None
+
+    def __str__(self) -> str:
+        """In words that follow "images"."""
+        words = [] if self.folder is None else [f"in the folder {self.folder}"]
+        days = [f"{name} {day}" for name, day in (("from", self.taken_from), ("to", self.taken_to)) if day is not None]
+        return " ".join([*words, *(["taken", *days] if days else [])])
+
+
+ALL_IMAGES = Filter()
 
 
 @dataclass
@@ -87,25 +134,21 @@ class SearchArguments(IndexArguments):
     all_copies: bool = argument(False, "Show images that are nearly the same one by one, not as one result.")
     kind: str = argument("image", "What to search for.", choices=KINDS, requires="embeddings_dir")
 
+    @property
+    def chosen(self) -> Filter:
+        """Which images are searched."""
+        return Filter.parse(self.folder, self.taken_from, self.taken_to)
+
     def __post_init__(self):
         if self.embeddings_dir is not None and self.photos is not None:
             # there is no PHOTOS then: the first word is a text as well
             self.texts, self.photos = [self.photos, *self.texts], None
         super().__post_init__()
-        self.read_filter()
+        _ = self.chosen
         if not self.texts and self.texts_file is None:
             raise ValueError("there is nothing to search for: add a TEXT, or name a file of them by --texts_file.")
         if not all(text.strip() for text in self.texts):
             raise ValueError("a TEXT is blank: describe what to find.")
-
-    def read_filter(self) -> Filter:
-        """Which images are searched. Raises a `ValueError` if a day is no date."""
-        folder = Path(self.folder or "")
-        if self.photos is not None and (folder.is_absolute() or not Path(self.photos, folder).is_dir()):
-            # a path to it, as a shell completes it
-            place, root = folder.resolve(), Path(self.photos).resolve()
-            folder = place.relative_to(root) if place.is_relative_to(root) else folder
-        return Filter.parse(str(folder), self.taken_from, self.taken_to)
 
 
 @dataclass
@@ -144,32 +187,18 @@ class PageArguments(IndexArguments):
 
 
 def read_logins(path: Path) -> list[tuple[str, str]]:
-    """
-    The users of a file with a line `USER:PASSWORD` for each.
-
-    Args:
-        path (`Path`):
-            The file, which others must not be able to read. Blank lines are left out.
-
-    Raises:
-        `ValueError`: if there is no such file, others can read it, or a line is none of a user.
-    """
-    if not path.is_file():
-        raise ValueError(f"--auth_file {path} is no file: write one with a line USER:PASSWORD for each user.")
+    """The users of a file with a line `USER:PASSWORD` for each. Raises a `ValueError` if others can read it, say."""
     if os.name == "posix" and path.stat().st_mode & 0o077:
         raise ValueError(f"--auth_file {path} can be read by others: `chmod 600 {path}`.")
     logins = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
         user, _, password = line.partition(":")
         user = user.strip()
-        if not user or len(password) < LEAST_PASSWORD:
-            least = f"with at least {LEAST_PASSWORD} characters of password"
-            raise ValueError(f"--auth_file {path}, line {number}: write USER:PASSWORD, {least}.")
-        if user in logins:
-            raise ValueError(f"--auth_file {path}, line {number}: the user {user} is there already.")
-        logins[user] = password
+        if line.strip() and (not user or len(password) < LEAST_PASSWORD or user in logins):
+            remedy = f"write USER:PASSWORD, each user once, with at least {LEAST_PASSWORD} characters of password"
+            raise ValueError(f"--auth_file {path}, line {number}: {remedy}.")
+        if line.strip():
+            logins[user] = password
     if not logins:
         raise ValueError(f"--auth_file {path} names no user: write a line USER:PASSWORD for each.")
     return list(logins.items())

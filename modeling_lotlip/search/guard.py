@@ -5,6 +5,7 @@
 from asyncio import Lock, sleep
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
@@ -18,8 +19,6 @@ from ..network import is_loopback
 
 # The most bytes of an uploaded image, of all of them together, and of any other request
 MAX_UPLOAD, MAX_UPLOADS, MAX_REQUEST = 64 * 2**20, 2**30, 2**20
-# What is around the image in the request that uploads it
-ENVELOPE = 2**16
 # What a wrong login costs
 SECONDS_AFTER_WRONG_LOGIN = 1.0
 
@@ -31,16 +30,8 @@ def refuse(status: int, message: str) -> JSONResponse:
 
 class SameOrigin:
     """
-    Answers no other web site: a browser may open the page from anywhere, but what comes from the scripts, forms and
-    images of another site is refused, and so is a name that an attacker has given to this machine (DNS rebinding).
-
-    Args:
-        app (`ASGIApp`):
-            The server.
-        is_local (`bool`):
-            Whether only this machine reaches it, so that its host has no other name than a loopback one.
-        refuse (`Callable[[int, str], ASGIApp]`, *optional*):
-            The answer with a status and a message. Default: in the form of Gradio's.
+    Answers no other web site: what its scripts, forms and images ask for is refused, links are not. A server that only
+    this machine reaches (`is_local`) has no other name than a loopback one (DNS rebinding).
     """
 
     def __init__(self, app: ASGIApp, is_local: bool, refuse: Callable[[int, str], ASGIApp] = refuse):
@@ -57,24 +48,18 @@ class SameOrigin:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.is_local and not is_loopback(urlsplit(f"//{host}").hostname or ""):
             return f"This server answers at 127.0.0.1 and localhost, not at {host!r}."
-        is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")  # the latter: another port, say
-        if is_foreign and headers.get("sec-fetch-mode") == "navigate":  # a link
-            is_foreign = False
+        # same-site: from another port, say
+        is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        is_link = origin is None and headers.get("sec-fetch-mode") == "navigate"
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             is_foreign = True
-        return "This server answers no other web site." if is_foreign else None
+        return "This server answers no other web site." if is_foreign and not is_link else None
 
 
 class Guard:
     """
-    Stands before Gradio's server: requests and uploads have a size, wrong logins take time, and the cookie of a user
-    stays on the page's site.
-
-    Args:
-        app (`ASGIApp`):
-            The server.
-        uploads (`Path`):
-            The folder of uploaded images. The oldest ones are deleted where there are more than `MAX_UPLOADS` bytes.
+    Stands before Gradio's server: requests, and uploads in sum, have a size, wrong logins take time, and the cookie of
+    a user stays on the page's site.
     """
 
     def __init__(self, app: ASGIApp, uploads: Path):
@@ -85,21 +70,21 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app, route = self.app, scope.get("path", "").rstrip("/")
         if scope["type"] == "http":
-            headers, is_upload = Headers(scope=scope), route.endswith("/upload")
-            limit = MAX_UPLOAD + ENVELOPE if is_upload else MAX_REQUEST
+            headers = Headers(scope=scope)
+            num_bytes = int(headers.get("content-length", "0"))
             if "transfer-encoding" in headers:
                 app = refuse(411, "Send the length of the request.")
-            elif int(headers.get("content-length", "0")) > limit:
-                app = refuse(413, f"The request has more than {limit} bytes.")
+            elif route.endswith("/upload"):
+                app = partial(self.upload, num_bytes)
+            elif num_bytes > MAX_REQUEST:
+                app = refuse(413, f"The request has more than {MAX_REQUEST} bytes.")
             elif route.endswith("/login"):
                 app = self.log_in
-            elif is_upload:
-                app = self.upload
         await app(scope, receive, send)
 
-    async def upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes an image on, which goes to the disk as it comes."""
-        app, num_bytes = self.app, int(Headers(scope=scope).get("content-length", "0"))
+    async def upload(self, num_bytes: int, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes an image on, which goes to the disk as it comes; the oldest ones make room for it."""
+        app = self.app
         self.num_uploading += num_bytes
         try:
             if self.num_uploading > MAX_UPLOADS:
@@ -139,7 +124,6 @@ def delete_oldest(folder: Path, max_bytes: int) -> None:
             files += [(path.stat(), path)] if path.is_file() else []
     num_bytes = sum(status.st_size for status, _ in files)
     for status, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
-        if num_bytes <= max_bytes:
-            return
-        path.unlink(missing_ok=True)
-        num_bytes -= status.st_size
+        if num_bytes > max_bytes:
+            path.unlink(missing_ok=True)
+            num_bytes -= status.st_size

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from ..data.images import Resizing, UnreadableImageError, read_image
-from .filters import ALL_IMAGES, Filter
-from .query import Query, QueryError, Sentence, draw_heat_map, read_query_image
+from ..data.images import SAFE_FORMATS, Resizing, UnreadableImageError, read_image
+from .arguments import ALL_IMAGES, Filter
+from .query import Query, QueryError, draw_heat_map
 from .searcher import Searcher, count
 
 
@@ -60,19 +60,6 @@ def encode_image(image: Image.Image) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def describe_limit(sentences: list[Sentence]) -> dict[str, int] | None:
-    """
-    How many words of a query the model reads, of how many, and the sentence before the first that it does not read
-    entirely; None if it reads all.
-    """
-    num_unread = sum(len(sentence.unread.split()) for sentence in sentences)
-    if num_unread == 0:
-        return None
-    num_words = sum(len(sentence.text.split()) for sentence in sentences)
-    start = max(0, [bool(sentence.unread) for sentence in sentences].index(True) - 1)
-    return {"num_read": num_words - num_unread, "num_words": num_words, "start": start}
-
-
 def check_length(text: str) -> None:
     """Raises a `QueryError` if a text is longer than a visitor may ask for."""
     if len(text) > MAX_CHARACTERS:
@@ -88,13 +75,7 @@ def read_field(asked: object, name: str, kind: type = str) -> Any:
 
 
 class Updater:
-    """
-    Updates the index of a searcher in a thread.
-
-    Args:
-        searcher (`Searcher`):
-            The searcher; one without a folder is never updated.
-    """
+    """Updates the index of a searcher in a thread, if it has a folder."""
 
     def __init__(self, searcher: Searcher):
         self.searcher, self.thread, self.start_lock = searcher, None, Lock()
@@ -142,24 +123,12 @@ class Asked(NamedTuple):
 
 
 class Handlers:
-    """
-    What the page asks for, for several visitors at once.
-
-    Args:
-        searcher (`Searcher`):
-            The collection.
-        read (`Callable[[str], dict]`):
-            An image of the collection by its key: see [`open_images`].
-        k (`int`):
-            How many images to show at once.
-    """
+    """What the page asks for, for several visitors at once: `k` images of a collection, each by `read` of its key."""
 
     def __init__(self, searcher: Searcher, read: Callable[[str], dict], k: int):
         self.searcher, self.read, self.k, self.updater = searcher, read, k, Updater(searcher)
         self.encoded = lru_cache(NUM_THUMBNAILS)(self.encode)
         self.upload_lock = Lock()  # one image of a visitor is decoded at a time, which may take half a gigabyte
-
-    # ------------------------------------------------------------------------------------------------ images
 
     def encode(self, key: str, modified: int) -> str:
         """A thumbnail; the time of its file makes a changed one another entry of the cache."""
@@ -182,17 +151,23 @@ class Handlers:
         except UnreadableImageError as error:
             raise QueryError("This image cannot be read any more.") from error
 
-    # ------------------------------------------------------------------------------------------------ searching
+    def read_upload(self, path: str) -> Image.Image:
+        """The image of a visitor. Raises a `QueryError` if there is none in the file."""
+        try:
+            with self.upload_lock:
+                file = {"path": path, "bytes": None}
+                return read_image(file, resizing=self.searcher.resizing, formats=SAFE_FORMATS)
+        except UnreadableImageError as error:
+            reason = str(error).rstrip(".")
+            raise QueryError(f"This file is not an image that can be read: {reason}. Choose another one.") from error
 
     def search(
         self, text: str, image_path: str | None, folder: str | None, taken_from: str, taken_to: str
     ) -> tuple[str, Asked]:
         """The first results of a description, an image or both, and what is needed for more of them."""
-        chosen, image = Filter.parse(folder, taken_from, taken_to), None
+        chosen = Filter.parse(folder, taken_from, taken_to)
         check_length(text)
-        if image_path is not None:
-            with self.upload_lock:
-                image = read_query_image(image_path, self.searcher.resizing)
+        image = None if image_path is None else self.read_upload(image_path)
         if self.updater.is_running and len(self.searcher.table) == 0:
             raise QueryError("The first images are still being indexed. Try again in a moment.")
         self.searcher.count(chosen)
@@ -213,8 +188,7 @@ class Handlers:
         results = self.searcher.search(asked.query, asked.k + 1, asked.chosen)
         values = {"results": results[: asked.k], "has_more": len(results) > asked.k, "is_first": asked.k == self.k}
         values |= {"num_images": count(self.searcher.count(asked.chosen), "image"), "time": time.time_ns()}
-        values |= {"limit": describe_limit(asked.query.sentences), "thumbnail": self.thumbnail}
-        return render("results", query=asked.query, chosen=asked.chosen, **values), asked
+        return render("results", query=asked.query, chosen=asked.chosen, thumbnail=self.thumbnail, **values), asked
 
     def copies(self, asked: dict) -> dict[str, str]:
         keys, table = list(map(str, read_field(asked, "names", list))), self.searcher.table
@@ -233,8 +207,6 @@ class Handlers:
             image = draw_heat_map(searcher.model, searcher.processor, image, sentence, searcher.max_length)
         return {"source": encode_image(image), "message": HEAT_MAP_NOTE}
 
-    # ------------------------------------------------------------------------------------------------ status
-
     def start(self) -> tuple[str, int]:
         """What stands where results will be: the first images of the collection, and their number."""
         table = self.searcher.table
@@ -249,14 +221,9 @@ class Handlers:
         if updater.is_running:
             line = f"Indexing: {updater.done:,} of {count(updater.total, 'image')}" if updater.total else "Looking ..."
             line += f" ({images} can be searched)" if len(table) else ""
-            share = updater.done / updater.total if updater.total else 0
-            return render("progress", line=line, share=share)
+            return render("progress", line=line, share=updater.done / max(1, updater.total))
         alert, (line, *notes) = "", self.searcher.describe()
         if updater.problem is not None:
             alert = f"The images in {self.searcher.place} could not be indexed: {updater.problem}"
             line = f"{images} indexed before can be searched." if len(table) else ""
-        unreadable = sorted(table.unreadable)
-        num_unreadable = count(len(unreadable), "file")
-        return render(
-            "status", alert=alert, line=line, notes=notes, unreadable=unreadable, num_unreadable=num_unreadable
-        )
+        return render("status", alert=alert, line=line, notes=notes, unreadable=sorted(table.unreadable))

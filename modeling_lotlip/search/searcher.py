@@ -2,38 +2,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model and a collection of images, as the command and the page search it."""
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
+import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import Resizing
+from ..data.reader import RowInfo
+from ..data.rows import batched
+from ..embedding.batches import Batch, embed_batch, embed_corpus, embed_texts, tokenize
+from ..embedding.features import prepare_images
 from ..embedding.models import load_model
+from ..embedding.rows import RowCollator, embed_rows
+from ..embedding.store import TableReader, embed_background, write_results
 from ..embedding.table import EmbeddingTable
+from ..embedding.workers import Workers
+from ..sub_captions import join_sub_captions, split_sub_captions
 from ..terminal import progress_bar
-from .arguments import IndexArguments, SearchModelArguments
-from .filters import ALL_IMAGES, Filter
-from .index import Changes, find_table, open_table, update_table
-from .query import Query, QueryError, Result, choose_splitter, embed_query, search_table
+from .arguments import ALL_IMAGES, Filter, IndexArguments, SearchModelArguments
+from .index import Changes, compare, find_table, open_table
+from .query import Query, QueryError, count_read_words, find_unknown_words
+
+
+class Result(NamedTuple):
+    """An image or caption that was found."""
+
+    key: str  # of the image
+    position: int  # of a caption, in its column; 0 for an image
+    similarity: float  # the cosine similarity with the query
+    is_weak: bool = False  # no more similar than what texts find that fit no image: see `Measurements`
+    sentence_similarities: list[float] = []  # the cosine similarity with each sentence of the query alone
+    copies: list["Result"] = []  # images that are nearly the same, and less similar to the query
 
 
 class Searcher:
     """
-    A model and a collection of images. Several threads may use it at once.
-
-    Args:
-        model (`PreTrainedModel`), processor (`ProcessorMixin`):
-            A dual encoder and its processor.
-        table (`EmbeddingTable`):
-            The embeddings of the collection.
-        folder (`Path`, *optional*):
-            The folder that the table is the index of: see [`find_table`]. Default: the table is searched as it is.
-        max_length (`int`, *optional*):
-            Truncate texts at this many tokens.
-        batch_size (`int`, *optional*, defaults to 64):
-            Images in a batch of an update.
+    A model and a table of embeddings, which is searched as it is, or is the index of a `folder` and follows its files:
+    see [`find_table`]. Several threads may use it at once.
     """
 
     def __init__(
@@ -47,46 +58,92 @@ class Searcher:
     ):
         self.model, self.processor, self.table, self.folder = model, processor, table, folder
         self.max_length, self.batch_size = max_length, batch_size
-        source = table.settings.get("source")
+        source, can_split = table.settings.get("source"), importlib.util.find_spec("sentencex") is not None
         self.place = str(folder or (source if isinstance(source, str) else table.folder))
-        self.splitter = table.settings.get("sub_caption_splitter") or choose_splitter()
+        self.splitter = table.settings.get("sub_caption_splitter") or ("sentences" if can_split else "paper")
         self.resizing = None if table.settings.get("exact_decoding") else Resizing.of(processor.image_processor)
         self.lock = Lock()  # the model computes for one thread at a time
-        self.changes = Changes()
+        self.changes = Changes()  # of the last update
 
     def update(self, report: Callable[[int, int], object] = lambda done, total: None, wait: bool = False) -> Changes:
         """
-        Makes the index that of its folder as it is now, with a progress bar: see [`update_table`]. The `changes` of
-        the last update are kept.
+        Makes the index that of its folder as it is now, with a progress bar: see [`compare`]. What cannot be read is
+        remembered, and tried again when its file changes. Whatever ends an update, an error of `report` or Ctrl-C,
+        what was embedded until then is kept. If another program updates the index, this one may wait.
         """
-        with progress_bar(desc="Indexing", unit=" images", delay=1) as progress:
+        self.changes = Changes()
+        with self.table.writing(wait, "index_dir"), progress_bar(desc="Indexing", unit=" images", delay=1) as progress:
+            pending, obsolete, changes = compare(self.table, self.folder)
+            self.table.delete(obsolete)
+            images = (
+                (RowInfo(None, name, about=about), {"image": {"path": str(self.folder / name), "bytes": None}})
+                for name, about in sorted(pending.items())
+            )
 
-            def show(done: int, total: int) -> None:
-                progress.total = total
-                progress.update(done - progress.n)
-                report(done, total)
+            def follow(results: Iterator[Batch]) -> Iterator[list[Batch]]:
+                done, progress.total = 0, len(pending)
+                report(done, len(pending))
+                for part in results:
+                    yield [part]
+                    num = len(part.entries) + len(part.unreadable)
+                    done += num
+                    progress.update(num)
+                    report(done, len(pending))
 
-            self.changes = Changes()
-            collection, options = (self.table, self.folder, self.model, self.processor), {"lock": self.lock}
-            self.changes = update_table(*collection, self.batch_size, show, num_workers=None, wait=wait, **options)
-        return self.changes
+            reader = TableReader(["image"], resizing=Resizing.of(self.processor.image_processor))
+            with Workers(RowCollator(self.processor, reader)) as workers:
+                batches = workers.map(batched(images, self.batch_size))
+                results = embed_rows(self.model, self.processor, batches, num_prefetched=2, lock=self.lock)
+                with closing(results):
+                    write_results(follow(results), self.table.append)
+            self.table.maintain(self.embed_background)
+        self.changes = changes
+        return changes
+
+    def embed_background(self) -> torch.Tensor:
+        with self.lock:
+            return embed_background(self.model, self.processor)
 
     def embed(self, text: str, image: Image.Image | None = None) -> Query:
-        """A description, an image or both as a query: see [`embed_query`]."""
+        """
+        A description, an image or both as a query: the mean of both normalised embeddings, normalised. Several
+        sentences are joined, as long captions in evaluation. Raises a `QueryError` if the model knows nothing of it.
+        """
+        sentences, embeds, query = split_sub_captions(text, self.splitter), [], Query(torch.empty(0))
         with self.lock:
-            return embed_query(self.model, self.processor, text, image, self.max_length, self.splitter)
+            if sentences:
+                unknown_words = find_unknown_words(self.processor, text)
+                whole = join_sub_captions(sentences) if len(sentences) > 1 else text.strip()
+                embeds.append(embed_texts(self.model, tokenize(self.processor, [whole], self.max_length))[0])
+                num_read = count_read_words(self.processor, whole.split(), self.max_length)
+                alone = embed_corpus(self.model, self.processor, sentences, max_length=self.max_length)
+                query = Query(embeds[0], whole.split(), num_read, unknown_words, sentences, alone, image is None)
+            if image is not None:
+                embeds.append(embed_batch(self.model, Batch([0], prepare_images(self.processor, [image])))[0])
+        if not embeds:
+            raise QueryError("There is nothing to search for yet: describe an image, choose one, or both.")
+        return query._replace(embedding=torch.nn.functional.normalize(torch.stack(embeds).mean(dim=0), dim=0))
 
-    def search(self, query: Query, k: int = 5, chosen: Filter = ALL_IMAGES, **options: object) -> list[Result]:
-        """The results of a query, the most similar first: see [`search_table`]."""
-        return search_table(self.table, query, k, chosen, **options)
+    def search(
+        self, query: Query, k: int = 5, chosen: Filter = ALL_IMAGES, kind: str = "image", all_copies: bool = False
+    ) -> list[Result]:
+        """At most `k` results, the most similar first; images that are nearly the same are one, or separate ones."""
+        if all_copies:
+            found = self.table.search(query.embedding, k, kind, chosen.condition)
+            groups = [found.take([place]) for place in range(len(found.keys))]
+        else:
+            groups = self.table.search_groups(query.embedding, k, kind, chosen.condition)
+        measured, results = self.table.measured(kind), []
+        threshold = measured.score_threshold if query.is_text and measured is not None else -1.0
+        for group in groups:
+            first, *copies = map(Result, group.keys, group.positions, group.similarities.tolist())
+            alone = (query.sentence_embeds @ group.embeds[0]).tolist() if query.sentences else []
+            is_weak = first.similarity < threshold
+            results.append(first._replace(is_weak=is_weak, sentence_similarities=alone, copies=copies))
+        return results
 
     def count(self, chosen: Filter = ALL_IMAGES, kind: str = "image") -> int:
-        """
-        How many images or captions are searched.
-
-        Raises:
-            `QueryError`: if there is none.
-        """
+        """How many images or captions are searched. Raises a `QueryError` if there is none."""
         num = self.table.count(kind, chosen.condition)
         if num == 0 and chosen != ALL_IMAGES:
             told = f"The folders in the collection: {', '.join(self.table.folders[:20]) or 'none'}"
@@ -114,12 +171,7 @@ def count(number: int, what: str) -> str:
 
 
 def open_searcher(index: IndexArguments, arguments: SearchModelArguments) -> Searcher:
-    """
-    The model and the collection that arguments name.
-
-    Raises:
-        `ValueError`: if they are not there, or the embeddings are of another model.
-    """
+    """The model and the collection that arguments name. Raises a `ValueError` if they are not there, or differ."""
     folder = None if index.photos is None else Path(index.photos)
     if folder is not None and not folder.is_dir():
         raise ValueError(f"{folder} is no folder: name the folder of your images.")

@@ -4,11 +4,9 @@ import asyncio
 import io
 import json
 import os
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -104,22 +102,15 @@ def ask(http: httpx.Client, function: str, asked: object) -> httpx.Response:
     return http.post("/gradio_api/component_server", json=body)
 
 
-def encodings(path: str) -> list[str]:
-    """A path as it may stand in an address."""
-    coded = path.replace("/", "%2f").replace("..", "%2e%2e")
-    return [path, path.replace("..", "%2e%2e"), path.replace("/", "%2f"), coded, coded.replace("%", "%25")]
-
-
 def test_no_file_is_reached_by_its_path(http, collection):
     photos = collection / "photos"
     paths = [str(collection / "secret.txt"), str(photos / "notes.txt"), str(photos / "1.png")]
-    paths += [f"{photos}/../secret.txt", f"{photos}/text.png", f"{photos}/folder/private.png", "/etc/passwd"]
-    paths += [f"../../../..{collection}/secret.txt", f"//{collection}/secret.txt", f"file://{collection}/secret.txt"]
-    paths += [os.path.relpath(collection / "secret.txt"), "setup.py", "/proc/self/environ", "~/.bashrc"]
-    secrets = [SECRET.encode(), b"root:", (photos / "1.png").read_bytes(), Path("setup.py").read_bytes()]
+    paths += [f"{photos}/../secret.txt", f"{photos}/text.png", f"{photos}/folder/private.png"]
+    paths += [os.path.relpath(collection / "secret.txt"), "setup.py", "/proc/self/environ"]
+    secrets = [SECRET.encode(), (photos / "1.png").read_bytes(), Path("setup.py").read_bytes()]
     for path in paths:
-        for coded in encodings(path):
-            for route in ("gradio_api/file=", "gradio_api/file/", "file=", "static/", "assets/", "svelte/"):
+        for coded in (path, path.replace("..", "%2e%2e").replace("/", "%2f")):
+            for route in ("gradio_api/file=", "gradio_api/file/", "file=", "static/", "assets/"):
                 # as a hostile client sends it, not resolved by the library
                 answer = http.get(httpx.URL(str(http.base_url), raw_path=f"/{route}{coded}".encode()))
                 assert answer.status_code in (403, 404), (route, coded)
@@ -129,8 +120,7 @@ def test_no_file_is_reached_by_its_path(http, collection):
 def test_the_collection_is_reached_by_names_of_the_index_alone(http, collection):
     for name in ("1.png", "5.png"):
         assert ask(http, "enlarge", {"name": name}).json()["source"].startswith("data:image/")
-    names = ["../secret.txt", str(collection / "secret.txt"), "./1.png", "folder/private.png", "notes.txt", "text.png"]
-    names += ["../elsewhere/private.png", ".hidden.png", "photos/1.png", "1.png\0", "%2e%2e/secret.txt", ""]
+    names = ["../secret.txt", str(collection / "secret.txt"), "folder/private.png", "notes.txt", ".hidden.png", ""]
     for name in names:
         for function in ("enlarge", "heat_map"):
             answer = ask(http, function, {"name": name, "sentence": "a boat"})
@@ -166,55 +156,13 @@ def test_no_file_is_searched_with_but_uploaded_ones(http, collection):
     assert not uploaded.startswith(str(collection)) and len(list((collection / "photos").iterdir())) == 10
 
 
-@pytest.fixture
-def other_server():
-    """A server that a visitor might have the page ask. Its address, and what it was asked."""
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *arguments):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"127.0.0.1:{server.server_port}", asked
-        server.shutdown()
-        thread.join()
-
-
-def test_nothing_on_this_machine_is_fetched_for_a_visitor(http, other_server):
-    """By Gradio itself."""
-    place, asked = other_server
-    for route in (f"file=http://{place}/a.png", f"file=http://{place}/gradio_api/a.png", f"proxy=http://{place}/a"):
-        for coded in (route, route.replace(":", "%3a"), route.replace("/", "%2f")):
-            answer = http.get(httpx.URL(str(http.base_url), raw_path=f"/gradio_api/{coded}".encode()))
-            assert answer.status_code >= 400, coded
-    for path in (f"http://{place}/a.png", f"HTTPS://{place}/a.png"):
-        assert "event: error" in call(http, ["", file_data(path)])
-    assert asked == []
-
-
-def test_requests_have_a_size(http, monkeypatch, tmp_path):
+def test_requests_have_a_size(http):
     text = json.dumps({"data": ["a" * 2**20, None], "fn_index": 0, "session_hash": "visitor"})
     assert http.post("/gradio_api/queue/join", content=text).status_code == 413
     assert http.post("/gradio_api/queue/join", content=iter([text.encode()])).status_code == 411
-    monkeypatch.setattr(guard, "MAX_UPLOAD", 100_000)
-    picture = {"files": ("a.png", bytes(200_000), "image/png")}
-    assert http.post("/gradio_api/upload", files=picture).status_code == 413
-    assert http.post("/gradio_api/upload", files={"files": ("a.png", bytes(9), "image/png")}).status_code == 200
-
-
-def test_gradio_itself_refuses_a_file_that_is_too_large(http, monkeypatch):
-    monkeypatch.setattr(guard, "ENVELOPE", 2**30)
-    large = {"files": ("a.png", bytes(guard.MAX_UPLOAD + 1), "image/png")}
-    answer = http.post("/gradio_api/upload", files=large)
-    assert answer.status_code == 413 and "maximum allowed size" in answer.text
+    for num_bytes, status in ((guard.MAX_REQUEST + 1, 200), (guard.MAX_UPLOAD + 1, 413)):
+        files = {"files": ("a.png", bytes(num_bytes), "image/png")}
+        assert http.post("/gradio_api/upload", files=files).status_code == status
 
 
 def test_uploads_have_a_size_in_sum(http, uploads, monkeypatch):
@@ -373,12 +321,10 @@ def test_only_users_are_let_in(handlers, tmp_path):
 @pytest.mark.parametrize(
     "content, mode, message",
     [
-        ("anna:password", 0o644, "can be read by others: `chmod 600"),
         ("anna:password", 0o620, "can be read by others: `chmod 600"),
         ("anna password", 0o600, "line 1: write USER:PASSWORD"),
-        ("anna:password\nben:1234567", 0o600, "line 2: write USER:PASSWORD, with at least 8 characters"),
-        (":password", 0o600, "line 1: write USER:PASSWORD"),
-        ("anna:password\nanna:password2", 0o600, "line 2: the user anna is there already"),
+        ("anna:password\n\nben:1234567", 0o600, "line 3: write USER:PASSWORD, each user once, with at least 8 char"),
+        ("anna:password\nanna:password2", 0o600, "line 2: write USER:PASSWORD, each user once"),
         ("\n", 0o600, "names no user"),
     ],
 )
@@ -389,5 +335,6 @@ def test_a_file_of_users_that_cannot_be_used_is_told(content, mode, message, tmp
     with pytest.raises(ValueError, match=message) as caught:
         read_logins(file)
     assert "1234567" not in str(caught.value) and "password2" not in str(caught.value)
-    with pytest.raises(ValueError, match="is no file"):
-        read_logins(tmp_path / "nothing")
+    file.write_text("anna: a password:1\n")
+    file.chmod(0o600)
+    assert read_logins(file) == [("anna", " a password:1")]

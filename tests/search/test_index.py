@@ -17,15 +17,17 @@ from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.table import EmbeddingTable
-from modeling_lotlip.search import index
-from modeling_lotlip.search.index import find_table, open_images, update_table
+from modeling_lotlip.search import searcher as searcher_module
+from modeling_lotlip.search.index import find_table, open_images
+from modeling_lotlip.search.searcher import Searcher
 from tests.helpers.embeddings import embed_images
 
 
 @pytest.fixture
-def table(folder, model_and_processor, tmp_path) -> EmbeddingTable:
-    """The index of the folder, still empty."""
-    return find_table(folder, *model_and_processor, tmp_path / "indices")
+def searcher(folder, model_and_processor, tmp_path) -> Searcher:
+    """The folder with its index, still empty."""
+    table = find_table(folder, *model_and_processor, tmp_path / "indices")
+    return Searcher(*model_and_processor, table, folder, batch_size=3)
 
 
 def names_of(table: EmbeddingTable) -> list[str]:
@@ -33,39 +35,33 @@ def names_of(table: EmbeddingTable) -> list[str]:
     return [name for name, _ in table.read_signatures()]
 
 
-def test_index_follows_the_files(folder, table, model_and_processor, tmp_path, monkeypatch):
+def test_index_follows_the_files(folder, searcher, model_and_processor, tmp_path, monkeypatch):
     monkeypatch.setattr("modeling_lotlip.embedding.store.WRITE_SIZE", 4)
-    model, processor = model_and_processor
-    embedded = []
+    table, embedded, row_info = searcher.table, [], searcher_module.RowInfo
 
     def update() -> tuple[int, int, int]:
         embedded.clear()
-        changes = update_table(table, folder, model, processor, 3)
+        changes = searcher.update()
         files = [path for path in folder.rglob("*.*g") if path.exists() and not path.name.startswith(".")]
         names = names_of(table)
         assert sorted(names) == sorted(str(path.relative_to(folder)) for path in files)
         assert len(table) == len(names) - len(table.unreadable)
         for name in set(names) - table.unreadable.keys():
-            (expected,) = embed_images(model, processor, [Image.open(folder / name)])
+            (expected,) = embed_images(*model_and_processor, [Image.open(folder / name)])
             torch.testing.assert_close(table.embedding(name), expected, rtol=0, atol=2e-4)
-        left_out[:] = changes.left_out
         return changes[:3]
 
-    left_out, row_info = [], index.RowInfo
-
-    def note(number: None, key: str, **about: object) -> index.RowInfo:
+    def note(number: None, key: str, **about: object) -> object:
         embedded.append(key)
         return row_info(number, key, **about)
 
-    monkeypatch.setattr(index, "RowInfo", note)
+    monkeypatch.setattr(searcher_module, "RowInfo", note)
     (folder / "broken.png").write_bytes(b"no image")
     (folder / "cut.jpg").write_bytes((folder / "more" / "3.jpg").read_bytes()[:400])
     (folder / "film.mov").write_bytes(b"")
     (folder / ".hidden.png").write_bytes(b"")
-    (folder / "nowhere.png").symlink_to("gone.png")
     assert update() == (12, 0, 0)
-    assert left_out == ["Other files, left out: 1 without a file behind it, 1 .mov."]
-    (folder / "nowhere.png").unlink()
+    assert searcher.changes.left_out == ["Other files, left out: 1 .mov."]
     assert update() == (0, 0, 0) and embedded == []
     assert set(table.unreadable) == {"broken.png", "cut.jpg"} and len(table) == 10
 
@@ -77,44 +73,37 @@ def test_index_follows_the_files(folder, table, model_and_processor, tmp_path, m
     (folder / "2.png").write_bytes(b"no image")
     assert update() == (1, 3, 1) and sorted(embedded) == ["1.png", "2.png", "broken.png", "new.png"]
     assert set(table.unreadable) == {"2.png", "cut.jpg"} and table.embedding("2.png") is None
-    assert update() == (0, 0, 0) and embedded == []
 
     # a disk that is not mounted is an empty folder: nothing is forgotten
-    for path in folder.rglob("*.*g"):
-        if path.name != "new.png":
-            path.unlink()
-    (folder / "more").rmdir()
-    assert update() == (0, 0, 11)
-    (folder / "new.png").rename(tmp_path / "new.png")
-    with pytest.raises(FileNotFoundError, match="The 1 that were indexed are kept"):
-        update_table(table, folder, model, processor)
-    (tmp_path / "new.png").rename(folder / "new.png")
-    assert update() == (0, 0, 0) and embedded == []
     os.rename(folder, tmp_path / "moved")
     with pytest.raises(FileNotFoundError, match="is not there any more"):
-        update_table(table, folder, model, processor)
+        searcher.update()
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match="The 12 that were indexed are kept"):
+        searcher.update()
+    folder.rmdir()
+    os.rename(tmp_path / "moved", folder)
+    assert update() == (0, 0, 0) and embedded == []
 
 
-def test_a_folder_that_has_become_empty_is_out_of_reach(folder, table, model_and_processor):
-    """As that of a disk that is not mounted."""
-    update_table(table, folder, *model_and_processor)
+def test_a_folder_that_has_become_empty_is_out_of_reach(folder, searcher):
+    """As that of a disk that is not mounted; one in which nothing was indexed is not named."""
+    (folder / "nothing").mkdir()
+    assert searcher.update() == (10, 0, 0, [])
     (folder / "more" / "3.jpg").unlink()
     expected = (0, 0, 0, ["Empty folders, whose indexed images are kept: more."])
-    assert update_table(table, folder, *model_and_processor) == expected and "more/3.jpg" in names_of(table)
+    assert searcher.update() == expected and "more/3.jpg" in names_of(searcher.table)
     (folder / "more").rmdir()
-    assert update_table(table, folder, *model_and_processor) == (0, 0, 1, []) and "more/3.jpg" not in names_of(table)
+    assert searcher.update() == (0, 0, 1, []) and "more/3.jpg" not in names_of(searcher.table)
 
 
-def test_what_is_no_image_stops_nothing(folder, table, model_and_processor, monkeypatch):
-    """Names that are no text, pipes, folders that may not be read, images that the processor cannot bear."""
-    model, processor = model_and_processor
-    update_table(table, folder, model, processor)
-    with open(os.fsencode(folder) + b"/bad\xff.png", "wb"):
-        os.mkfifo(folder / "pipe.png")
-    (folder / "linked").symlink_to("more")
+def test_what_is_no_image_stops_nothing(folder, searcher, monkeypatch):
+    """Pipes, folders that may not be read, images that the processor cannot bear."""
+    processor, table, scandir = searcher.processor, searcher.table, os.scandir
+    searcher.update()
+    os.mkfifo(folder / "pipe.png")
     make_scene(5, 20).draw().resize((300, 1)).save(folder / "thin.png")
     make_scene(5, 21).draw().save(folder / "zlast.png")
-    scandir = os.scandir
 
     def closed(path):
         if str(path).endswith("more"):
@@ -130,33 +119,24 @@ def test_what_is_no_image_stops_nothing(folder, table, model_and_processor, monk
         return preprocess(self, images, **kwargs)
 
     monkeypatch.setattr(type(processor.image_processor), "__call__", refuse_thin)
-    changes = update_table(table, folder, model, processor)
-    assert changes[:3] == (2, 0, 0) and table.unreadable == {"thin.png": "can't allocate memory"}
+    left_out = ["Other files, left out: 1 that is a pipe or device.", "Folders that may not be read: more."]
+    assert searcher.update() == (2, 0, 0, left_out) and table.unreadable == {"thin.png": "can't allocate memory"}
     assert {"more/3.jpg", "zlast.png"} < set(names_of(table)) and len(table) == 11
-    reasons = "1 in a linked folder, 1 with a name that is not UTF-8, 1 that is a pipe or device"
-    assert set(changes.left_out[0].removeprefix("Other files, left out: ").rstrip(".").split(", ")) == set(
-        reasons.split(", ")
-    )
-    assert changes.left_out[1:] == ["Folders that may not be read: more."]
 
 
-def test_an_image_of_the_same_size_that_was_written_later_is_embedded_again(folder, table, model_and_processor):
-    path = folder / "0.png"
+def test_an_image_of_the_same_size_that_was_written_later_is_embedded_again(folder, searcher):
+    path, other = folder / "0.png", (folder / "1.png").read_bytes()
     size, time = path.stat().st_size, path.stat().st_mtime_ns
-    update_table(table, folder, *model_and_processor)
-    other = (folder / "1.png").read_bytes()
-    path.write_bytes(other[:size].ljust(size, b"\0"))
-    os.utime(path, ns=(time, time + 1))
-    assert path.stat().st_size == size
-    assert update_table(table, folder, *model_and_processor)[:3] == (0, 1, 0)
+    searcher.update()
     # and one of another size that has the time of before
-    path.write_bytes(other.ljust(size + 100, b"\0"))
-    os.utime(path, ns=(time, time + 1))
-    assert update_table(table, folder, *model_and_processor)[:3] == (0, 1, 0)
+    for new_size in (size, size + 100):
+        path.write_bytes(other[:new_size].ljust(new_size, b"\0"))
+        os.utime(path, ns=(time, time + 1))
+        assert path.stat().st_size == new_size and searcher.update()[:3] == (0, 1, 0)
 
 
 @pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])
-def test_what_ends_an_update_keeps_what_is_embedded(folder, table, model_and_processor, error):
+def test_what_ends_an_update_keeps_what_is_embedded(searcher, error):
     reports = []
 
     def stop_after_six(done: int, total: int) -> None:
@@ -165,96 +145,75 @@ def test_what_ends_an_update_keeps_what_is_embedded(folder, table, model_and_pro
             raise error
 
     with pytest.raises(type(error)):
-        update_table(table, folder, *model_and_processor, 3, stop_after_six)
-    assert len(table) == 6 and reports == [(0, 10), (3, 10), (6, 10)]
-    assert update_table(table, folder, *model_and_processor).new == 4
-    assert len(table) == len(set(names_of(table))) == len(names_of(table)) == 10
+        searcher.update(stop_after_six)
+    assert len(searcher.table) == 6 and reports == [(0, 10), (3, 10), (6, 10)]
+    assert searcher.update().new == 4
+    assert len(searcher.table) == len(set(names_of(searcher.table))) == len(names_of(searcher.table)) == 10
 
 
-def test_a_killed_update_goes_on(folder, table, model_dir, model_and_processor, tmp_path):
+def test_a_killed_update_goes_on(folder, searcher, model_dir):
     """Killed between two batches, of which the first is written: what is on disk is whole, and the rest follows."""
+    table = searcher.table
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from modeling_lotlip.embedding.arguments import InferenceArguments\n"
         "from modeling_lotlip.embedding.models import load_model\n"
-        "from modeling_lotlip.embedding import store\n"
+        "from modeling_lotlip.embedding import store, workers\n"
         "from modeling_lotlip.embedding.table import EmbeddingTable\n"
-        "from modeling_lotlip.search.index import update_table\n"
-        "store.WRITE_SIZE = 4\n"
+        "from modeling_lotlip.search.searcher import Searcher\n"
+        "store.WRITE_SIZE, workers.count_workers = 4, lambda: 0\n"
         "model, processor = load_model(sys.argv[1], InferenceArguments(device='cpu'))\n"
         "report = lambda done, total: done >= 8 and os.kill(os.getpid(), signal.SIGKILL)\n"
-        "update_table(EmbeddingTable(Path(sys.argv[2])), Path(sys.argv[3]), model, processor, 2, report)\n"
+        "table = EmbeddingTable(Path(sys.argv[2]))\n"
+        "Searcher(model, processor, table, Path(sys.argv[3]), batch_size=2).update(report)\n"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(model_dir), str(table.folder), str(folder)])
     assert killed.returncode == -signal.SIGKILL and len(table) == 8
-    assert update_table(table, folder, *model_and_processor)[:3] == (2, 0, 0)
+    assert searcher.update()[:3] == (2, 0, 0)
     assert len(names_of(table)) == len(set(names_of(table))) == len(table) == 10
 
 
-def test_a_disk_that_is_full_stops_an_update_in_a_line(folder, table, model_and_processor, monkeypatch):
-    append, written = EmbeddingTable.append, []
-
-    def fail(self, rows):
-        if written:
-            raise OSError("The embeddings cannot be written: no space left on device")
-        written.append(rows)
-        append(self, rows)
-
-    monkeypatch.setattr("modeling_lotlip.embedding.store.WRITE_SIZE", 4)
-    with monkeypatch.context() as patched:
-        patched.setattr(EmbeddingTable, "append", fail)
-        with pytest.raises(OSError, match="no space left"):
-            update_table(table, folder, *model_and_processor, batch_size=2)
-    assert len(table) == 4
-    assert update_table(table, folder, *model_and_processor)[:3] == (6, 0, 0)
-
-
-def test_embeddings_that_are_not_finite_are_refused(folder, table, model_and_processor):
-    model, processor = copy.deepcopy(model_and_processor[0]), model_and_processor[1]
+def test_embeddings_that_are_not_finite_are_refused(searcher):
+    searcher.model = copy.deepcopy(searcher.model)
     with torch.no_grad():
-        for parameter in model.vision_model.parameters():
+        for parameter in searcher.model.vision_model.parameters():
             parameter.fill_(float("nan"))
     with pytest.raises(ValueError, match="embedding of 0.png holds NaN or infinity: choose a wider --dtype"):
-        update_table(table, folder, model, processor)
-    assert names_of(table) == []
+        searcher.update()
+    assert names_of(searcher.table) == []
 
 
-def test_an_index_is_measured_after_an_update_and_after_many_new_images(
-    folder, table, model_and_processor, monkeypatch
-):
+def test_an_index_is_measured_after_an_update_and_after_many_new_images(folder, searcher, monkeypatch):
     monkeypatch.setattr("modeling_lotlip.embedding.table.NUM_EXACT", 12)
-    embedded, embed = [], index.embed_background
+    embedded, embed, table = [], searcher_module.embed_background, searcher.table
 
     def note(*arguments):
         embedded.append(embed(*arguments))
         return embedded[-1]
 
-    monkeypatch.setattr(index, "embed_background", note)
-    update_table(table, folder, *model_and_processor)
+    monkeypatch.setattr(searcher_module, "embed_background", note)
+    searcher.update()
     assert table.measured().num_rows == 10 and len(embedded) == 1 and not table.has_index
     assert len(embedded[0]) == 64 and len(embedded[0].unique(dim=0)) > 1
-    make_scene(5, 50).draw().save(folder / "new.png")
-    update_table(table, folder, *model_and_processor)
-    assert len(embedded) == 1 and table.measured().num_rows == 10
-    make_scene(5, 51).draw().save(folder / "newer.png")
-    update_table(table, folder, *model_and_processor)
-    assert len(embedded) == 2 and table.measured().num_rows == 12 and table.has_index
-    assert table.measured().recall == 1
+    for number, (num_measured, times) in enumerate(((10, 1), (12, 2))):
+        make_scene(5, 50 + number).draw().save(folder / f"new {number}.png")
+        searcher.update()
+        assert (table.measured().num_rows, len(embedded)) == (num_measured, times)
+    assert table.has_index and table.measured().recall == 1
 
 
-def test_each_model_has_an_index(folder, table, model_and_processor, tmp_path):
+def test_each_model_has_an_index(folder, searcher, model_and_processor, tmp_path):
     model, processor = model_and_processor
-    update_table(table, folder, model, processor)
-    in_bfloat16 = copy.deepcopy(model).bfloat16()
-    other = find_table(folder, in_bfloat16, processor, tmp_path / "indices")
-    assert other.folder != table.folder and len(other) == 0
+    searcher.update()
+    other = find_table(folder, copy.deepcopy(model).bfloat16(), processor, tmp_path / "indices")
+    assert other.folder != searcher.table.folder and len(other) == 0
 
     # but one and the same model has one, wherever it lies
     model.save_pretrained(tmp_path / "moved")
     processor.save_pretrained(tmp_path / "moved")
     moved = load_model(str(tmp_path / "moved"), InferenceArguments(device="cpu"))
-    assert find_table(folder, *moved, tmp_path / "indices").folder == table.folder
+    assert find_table(folder, *moved, tmp_path / "indices").folder == searcher.table.folder
     moved[1].image_processor.image_mean = [0.1, 0.2, 0.3]
     assert len(find_table(folder, *moved, tmp_path / "indices")) == 0
 
