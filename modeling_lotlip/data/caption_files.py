@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, load_dataset
+from datasets import load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.constants import HF_HOME
 from transformers.utils import logging
@@ -31,54 +31,22 @@ def hash_keys(keys: list) -> np.ndarray:
     return pd.util.hash_array(np.array(["" if key is None else str(key) for key in keys], object), categorize=False)
 
 
-def is_rejected(rows: Dataset) -> np.ndarray:
-    """Which rows a rule rejects: those whose `rejected_by` is neither null nor empty."""
-    rules = rows.data.column(REJECTED_COLUMN).cast(pa.string())
-    return pc.fill_null(pc.not_equal(rules, ""), False).to_numpy()
-
-
-def is_blank(captions: pa.ChunkedArray) -> np.ndarray:
-    """Which captions are null, a blank text or an empty list."""
-    if pa.types.is_string(captions.type) or pa.types.is_large_string(captions.type):
-        is_empty = pc.equal(pc.utf8_trim_whitespace(captions), "")
-    elif pa.types.is_list(captions.type) or pa.types.is_large_list(captions.type):
-        is_empty = pc.equal(pc.list_value_length(captions), 0)
+def is_blank(values: pa.ChunkedArray) -> np.ndarray:
+    """Which values are null, a blank text or an empty list."""
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        is_empty = pc.equal(pc.list_value_length(values), 0)
     else:
-        is_empty = captions.is_null()
+        is_empty = pc.equal(pc.utf8_trim_whitespace(values.cast(pa.large_string())), "")
     return pc.fill_null(is_empty, True).to_numpy()
 
 
 class CaptionFiles:
     """
-    Captions in files, found by key. The files are read once, into the cache of `datasets`; in memory is nothing but
-    what is looked up, by a sorted index of the keys' hashes that is kept on disk. Rows without any caption are left
-    out, and those whose column `rejected_by` is set, which names the rule that rejects their caption.
-
-    Args:
-        files (`list[str]`):
-            Parquet, JSON lines or CSV files, or patterns of such.
-        key_column (`str`):
-            Their column of keys. A key may have several rows.
-        caption_columns (`list[str]`):
-            Their columns of captions, strings or lists of strings.
-        cache_dir (`str`, *optional*):
-            Where they are read into. By default the cache of `datasets`.
-
-    Raises:
-        `ValueError`: if the files are of another kind, or lack a column.
-
-    Example:
-
-    ```python
-    >>> from datasets import Dataset
-    >>> from modeling_lotlip.data.caption_files import CaptionFiles
-
-    >>> rows = {"url": ["x.org/1", "x.org/2"], "llava": ["A boat. It is red.", None], "blip": ["One boat.", "A car."]}
-    >>> _ = Dataset.from_dict(rows).to_json("long.jsonl")
-    >>> captions = CaptionFiles(["long.jsonl"], "url", ["llava", "blip"])
-    >>> captions["x.org/1"], captions["x.org/2"], captions["x.org/3"]
-    (['A boat. It is red.', 'One boat.'], ['A car.'], [])
-    ```"""
+    Captions in Parquet, JSON lines or CSV files, or patterns of such, by key, which may have several rows. The files
+    are read once, into the cache of `datasets` or `cache_dir`; in memory is nothing but what is looked up, by a sorted
+    index of the keys' hashes that is kept on disk. Rows without any caption are left out, and those whose column
+    `rejected_by` names a rule. Raises a `ValueError` if the files are of another kind, or lack a column.
+    """
 
     def __init__(self, files: list[str], key_column: str, caption_columns: list[str], cache_dir: str | None = None):
         self.arguments = (files, key_column, caption_columns, cache_dir)
@@ -117,14 +85,13 @@ class CaptionFiles:
 
     def check(self) -> None:
         """Warns once how many rows are left out. Raises a `ValueError` if all are."""
-        files = self.arguments[0]
+        files, num_rows = self.arguments[0], len(self.rows)
         warn_of_unfinished(Path(name) for pattern in files for name in glob(pattern))
-        num_rejected = int(is_rejected(self.rows).sum()) if REJECTED_COLUMN in self.rows.column_names else 0
-        num_left_out = len(self.rows) - len(self.hashes)
-        reasons = {f"that rules reject (column {REJECTED_COLUMN!r})": num_rejected}
-        reasons["without a key or a caption"] = num_left_out - num_rejected
-        message = f"{num_left_out} of {len(self.rows)} rows of `--caption_files {' '.join(files)}` are left out: "
-        message += ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count) + "."
+        num_rejected, num_left_out = int(self._is_rejected().sum()), num_rows - len(self.hashes)
+        message = (
+            f"{num_left_out} of {num_rows} rows of `--caption_files {' '.join(files)}` are left out: {num_rejected} "
+            f"that rules reject ({REJECTED_COLUMN!r}), {num_left_out - num_rejected} without a key or a caption."
+        )
         if len(self.hashes) == 0:
             raise ValueError(f"{message} There is nothing to read.")
         if num_left_out:
@@ -134,16 +101,20 @@ class CaptionFiles:
         # a worker maps the files too: pickled, the index would be read into memory
         return CaptionFiles, self.arguments
 
+    def _is_rejected(self) -> np.ndarray:
+        """Which rows a rule rejects: those whose `rejected_by` is neither null nor empty."""
+        if REJECTED_COLUMN not in self.rows.column_names:
+            return np.zeros(len(self.rows), dtype=bool)
+        return ~is_blank(self.rows.data.column(REJECTED_COLUMN))
+
     def _make_index(self) -> np.ndarray:
         """The hashes of the keys of the rows with captions in ascending order, and their places, (2, rows)."""
         keys = self.rows.select_columns(self.key_column)
         batches = [hash_keys(batch[self.key_column]) for batch in keys.iter(batch_size=10_000)]
         hashes = np.concatenate([np.empty(0, dtype=np.uint64), *batches])
-        is_key = hashes != hash_keys([None])
-        is_key &= ~np.logical_and.reduce([is_blank(self.rows.data.column(name)) for name in self.caption_columns])
-        if REJECTED_COLUMN in self.rows.column_names:
-            is_key &= ~is_rejected(self.rows)
-        places = np.flatnonzero(is_key)
+        is_left_out = self._is_rejected() | (hashes == hash_keys([None]))
+        is_left_out |= np.logical_and.reduce([is_blank(self.rows.data.column(name)) for name in self.caption_columns])
+        places = np.flatnonzero(~is_left_out)
         order = places[np.argsort(hashes[places], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
 

@@ -22,23 +22,14 @@ def draw_captions(reader: RowReader, row: dict) -> tuple[str, str]:
     A short and a long caption of a row, drawn with `random`, the sub-captions of the long one marked; empty where
     there is none.
     """
-    short, long = reader.short_captions(row), reader.long_captions(row)
-    long = [text for text in (mark_sub_captions(text, reader.splitter) for text in long) if text]
-    return random.choice(short or [""]), random.choice(long or [""])
+    long = [mark_sub_captions(text, reader.splitter) for text in reader.long_captions(row)]
+    return random.choice(reader.short_captions(row) or [""]), random.choice([text for text in long if text] or [""])
 
 
 def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:
     """
-    The rows that have a caption, with undecoded images. A warning says how many have none.
-
-    Args:
-        dataset (`Dataset`):
-            The rows.
-        reader ([`RowReader`]):
-            Reads them.
-
-    Raises:
-        `ValueError`: if no row has one.
+    The rows that have a caption, with undecoded images. A warning says how many have none. Raises a `ValueError` if
+    none has one.
     """
     dataset = undecoded(dataset, reader.image_column).select_columns(reader.columns)
     rows = dataset.select_columns(reader.text_columns)
@@ -53,39 +44,15 @@ def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:
 
 class CaptionCollator:
     """
-    Makes rows the inputs of `LotlipModel`: images, and of each a short caption and a long one, drawn anew each time.
-    `attention_mask` is zero for a caption that is not there.
-
-    Args:
-        processor (`ProcessorMixin`):
-            The model's processor.
-        reader ([`RowReader`]):
-            Reads the rows.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
-    >>> from modeling_lotlip.data.arguments import CaptionArguments
-    >>> from modeling_lotlip.data.collator import CaptionCollator, with_captions
-    >>> from modeling_lotlip.data.reader import RowReader
-    >>> from modeling_lotlip.data.scenes import load_scenes
-
-    >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
-    >>> reader = RowReader(["image", "caption", "long_captions"], CaptionArguments())
-    >>> batch = CaptionCollator(processor, reader)(list(with_captions(load_scenes(4), reader)))
-    >>> batch["pixel_values"].shape, batch["input_ids"].shape[:2]
-    (torch.Size([4, 3, 224, 224]), torch.Size([4, 2]))
-    ```"""
+    Makes rows the inputs of `LotlipModel`: `pixel_values` (batch, channels, height, width), and `input_ids` and
+    `attention_mask` (batch, 2, length) of a short caption and a long one, drawn anew each time. The mask is zero for a
+    caption that is not there. Raises an `UnreadableImageError` if an image cannot be read.
+    """
 
     def __init__(self, processor: ProcessorMixin, reader: RowReader):
         self.processor, self.reader = processor, reader
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | bool]:
-        """
-        Raises:
-            `UnreadableImageError`: if an image cannot be read.
-        """
         texts = [text for row in rows for text in draw_captions(self.reader, row)]
         tokens = self.processor.tokenizer(texts, padding=True, return_tensors="pt")
         is_present = torch.tensor([[bool(text)] for text in texts])

@@ -5,7 +5,7 @@
 import os
 import re
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -25,15 +25,11 @@ SPLIT_FOLDERS = ("train", "validation", "val", "test")
 
 
 class FolderScan(NamedTuple):
-    """
-    What is in a folder and the folders in it: the files by their paths relative to it, in the order of their names;
-    how many could not be used, by the reason; and the folders that may not be read, and those with nothing in them.
-    Hidden files are passed over, and links to folders are not followed.
-    """
+    """What is in a folder and its subfolders, by relative paths. Hidden files and linked folders are passed over."""
 
-    files: dict[str, os.stat_result]
-    left_out: Counter
-    closed_folders: set[str]
+    files: dict[str, os.stat_result]  # in the order of their names
+    left_out: Counter  # how many could not be used, by the reason
+    closed_folders: set[str]  # that may not be read
     empty_folders: set[str]
 
 
@@ -74,56 +70,47 @@ def is_image_file(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
+def is_metadata_file(name: str) -> bool:
+    """Whether a file says what the images of a folder are called, and more about them."""
+    return os.path.basename(name) in ImageFolder.METADATA_FILENAMES
+
+
 def find_image_files(folder: str | Path) -> DataFilesDict:
     """
-    The files of a folder that `datasets` reads as images, by split: images, metadata and zip archives. By itself it
-    takes words in names, such as those of `train_station.png` and `beach_test.png`, for splits, and leaves out all
-    other files. Here top-level folders `train`, `validation`, `val` and `test` are splits if everything is in them;
-    else all files are one split. What is left out, or is no split but looks like one, is said in a warning.
-
-    Returns:
-        `DataFilesDict`: absolute paths by split; empty if the folder is none of images, because there are none, its
-            card says which file is in which split, or there are more tables and shards than images.
+    The absolute paths of the files of a folder that `datasets` reads as images, by split: images, metadata and zip
+    archives. `datasets` takes words in names, as in `train_station.png`, for splits, and leaves out all other files.
+    Here `SPLIT_FOLDERS` are splits if everything is in them; else all files are one split. A warning says what is left
+    out. There are none where the card says which file is in which split, or there are not more images than tables.
     """
     cards = [Path(folder, name) for name in ("README.md", ".huggingface.yaml")]
     if any(re.search(r"(?m)^configs:", card.read_text("utf-8", "replace")) for card in cards if card.is_file()):
         return DataFilesDict()
     scan = scan_folder(folder)
-    names = [
-        name for name in scan.files if is_image_file(name) or name.lower().endswith(".zip") or is_metadata_file(name)
-    ]
-    num_images = sum(not is_metadata_file(name) for name in names)
-    num_tables = sum(
-        name.lower().endswith(TABLE_ENDINGS) and not is_metadata_file(name) and not is_image_file(Path(name).stem)
-        for name in scan.files
-    )
-    if num_images <= num_tables:
+    metadata = [name for name in scan.files if is_metadata_file(name)]
+    images = [name for name in scan.files if is_image_file(name) or name.lower().endswith(".zip")]
+    tables = [name for name in scan.files if name.lower().endswith(TABLE_ENDINGS) and name not in metadata]
+    if len(images) <= sum(not is_image_file(Path(name).stem) for name in tables):  # a.jpg.json is about an image
         return DataFilesDict()
     left_out = [f"{count} {reason}" for reason, count in scan.left_out.items()]
     left_out += [f"the folder {name!r}, which may not be read" for name in sorted(scan.closed_folders)]
     if left_out:
         logger.warning_once(f"Of {folder} files are left out: {', '.join(left_out)}.")
-    parts = {name: Path(name).parts[0] if os.sep in name else None for name in names}
-    splits = [split for split in SPLIT_FOLDERS if split in parts.values()]
-    outside = [name for name in names if parts[name] not in splits]
+    chosen = {*images, *metadata}
+    names = [name for name in scan.files if name in chosen]
+    tops = {name: name.split(os.sep)[0] if os.sep in name else "" for name in names}
+    splits = {split: [name for name in names if tops[name] == split] for split in SPLIT_FOLDERS}
+    splits = {split: of_split for split, of_split in splits.items() if of_split}
+    outside = [name for name in names if tops[name] not in splits]
     if splits and outside:
         logger.warning_once(
             f"All images of {folder} are one split, since {outside[0]!r} is outside of {' and '.join(splits)}. Move "
             f"all into folders called {', '.join(SPLIT_FOLDERS)}, or name files with `--data_files`."
         )
-    files = {split: [name for name in names if parts[name] == split] for split in splits}
-    if outside:
-        files = {"train": names}
-    root = os.path.abspath(folder)
-    return DataFilesDict(
-        {
-            split: DataFilesList(
-                [os.path.join(root, name) for name in chosen],
-                [(str(scan.files[name].st_mtime_ns),) for name in chosen],
-            )
-            for split, chosen in files.items()
-        }
-    )
+    root, files = os.path.abspath(folder), {}
+    for split, of_split in {"train": names}.items() if outside else splits.items():
+        times = [(str(scan.files[name].st_mtime_ns),) for name in of_split]
+        files[split] = DataFilesList([os.path.join(root, name) for name in of_split], times)
+    return DataFilesDict(files)
 
 
 def describe_failure(error: Exception, files: Iterable[str]) -> str:
@@ -133,14 +120,8 @@ def describe_failure(error: Exception, files: Iterable[str]) -> str:
         for file in files:
             if file.lower().endswith((".csv", ".json", ".jsonl", ".txt")) and os.path.isfile(file):
                 try:
-                    with open(file, encoding="utf-8") as opened:
-                        while opened.read(2**20):
-                            pass
+                    with open(file, encoding="utf-8") as lines:
+                        deque(lines, maxlen=0)
                 except UnicodeDecodeError:
                     return f"{file} is not UTF-8: save it as UTF-8."
     return str(cause) or "there are no rows."
-
-
-def is_metadata_file(name: str) -> bool:
-    """Whether a file says what the images of a folder are called, and more about them."""
-    return os.path.basename(name) in ImageFolder.METADATA_FILENAMES

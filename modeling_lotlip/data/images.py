@@ -26,20 +26,8 @@ from ..hub_lotlip import MAX_ASPECT_RATIO, ImageMixin, to_upright_8_bit
 IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}
 
 # What Pillow raises at files that are no images, are cut off, or would fill the memory.
-IMAGE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    PIL.Image.DecompressionBombError,
-)
+IMAGE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, RuntimeError, EOFError, LookupError, OverflowError)
+IMAGE_ERRORS += (MemoryError, struct.error, zlib.error, PIL.Image.DecompressionBombError)
 
 # Of files that others send: for some of the rest Pillow starts other programs
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
@@ -50,15 +38,15 @@ HEIC = re.compile(rb".{4}ftyp(.{4}){0,14}?(hei[cxms]|hev[cx])", re.DOTALL)
 TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, which decode a fraction of them)"
 
 
-def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
-    """The same data with image files instead of images: `read_image` decodes them."""
-    return dataset.cast_column(image_column, Image(decode=False))
-
-
 # A date in EXIF, as cameras write it
 DATE = re.compile(
     r"\s*(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})(?:[T\s]\s*(\d{1,2}):(\d{1,2})(?::(\d{1,2}))?)?(?!\d)", re.ASCII
 )
+
+
+def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
+    """The same data with image files instead of images: `read_image` decodes them."""
+    return dataset.cast_column(image_column, Image(decode=False))
 
 
 class UnreadableImageError(ValueError):
@@ -66,10 +54,7 @@ class UnreadableImageError(ValueError):
 
 
 class Resizing(NamedTuple):
-    """
-    How an image processor resizes images, by which a large JPEG can be decoded at a fraction of its size: the shorter
-    side in pixels after it, or width and height, and the filter.
-    """
+    """How an image processor resizes: the shorter side in pixels after it, or width and height, and the filter."""
 
     shortest_edge: int | None
     size: tuple[int, int] | None
@@ -106,24 +91,11 @@ def read_image(
     formats: tuple[str, ...] | None = None,
 ) -> PIL.Image.Image:
     """
-    An upright RGB image of 8 bits from an undecoded one of any mode; what is transparent becomes white. Of several
-    frames it is the first.
-
-    Args:
-        file (`dict`):
-            An undecoded image of `datasets`: its `bytes`, or the `path` of its file.
-        max_side (`int`, *optional*):
-            Make it smaller where a side is longer. A large JPEG is then decoded at a fraction of its size, which is
-            much faster.
-        resizing ([`Resizing`], *optional*):
-            Decode a large JPEG at a half, a fourth or an eighth of its size, at least `DECODING_MARGIN` times what the
-            image processor makes of it, and resize it to that. It is two to four times as fast; pixels are a little
-            different.
-        formats (`tuple[str, ...]`, *optional*):
-            Read only these of Pillow's formats, such as `SAFE_FORMATS`, and HEIC. Default: all.
-
-    Raises:
-        `UnreadableImageError`: if there is none in the file.
+    An upright RGB image of 8 bits from an undecoded one of any mode, with `bytes` or a `path`; what is transparent
+    becomes white. Of several frames it is the first. No side is longer than `max_side`. A large JPEG is decoded at a
+    fraction of its size, at least twice `max_side`, or `DECODING_MARGIN` times what `resizing` makes of it, which is
+    done here too: two to four times as fast, pixels a little different. Only Pillow's `formats`, such as
+    `SAFE_FORMATS`, and HEIC are read. Raises an `UnreadableImageError` if there is no image in the file.
     """
     try:
         image = open_image(read_file(file), formats)
@@ -145,10 +117,7 @@ def read_image(
 
 
 def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Image.Image:
-    """
-    The image in a file, not decoded yet, as [`read_image`] opens it. A JPEG may have any number of pixels: see
-    `check_num_pixels`.
-    """
+    """The image in a file, not decoded yet. A JPEG may have any number of pixels: see [`check_num_pixels`]."""
     file = io.BytesIO(content)
     if content.startswith(b"\xff\xd8\xff"):
         image = JpegImageFile(file)
@@ -180,10 +149,7 @@ def check_num_pixels(image: PIL.Image.Image, allowance: int = 1) -> None:
 
 
 def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
-    """
-    A JPEG decoded at a fraction of its size and resized as an image processor would; as it is, not decoded, where it
-    is too small or too thin for that.
-    """
+    """A JPEG decoded at a fraction of its size and resized; not decoded where it is too small or thin for that."""
     size = image.size
     is_turned = image.getexif().get(ExifTag.Orientation) in (5, 6, 7, 8)
     if max(size) > MAX_ASPECT_RATIO * min(size):
@@ -200,9 +166,8 @@ def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
 
 def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcessor) -> PIL.Image.Image:
     """
-    The middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one. An image processor that
-    resizes the short side, and crops the center, would make gigabytes of 1 x 60,000 pixels. One that resizes to a
-    fixed size gets the image as it is.
+    The middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, unless it is resized to
+    a fixed size: an image processor that resizes the short side would make gigabytes of 1 x 60,000 pixels.
     """
     resizing = Resizing.of(image_processor)
     if resizing is not None and resizing.size is not None:
@@ -228,8 +193,8 @@ def read_file(file: dict | None) -> bytes:
 
 def read_date(exif: PIL.Image.Exif) -> datetime | None:
     """
-    When an image was taken, or else its file was written, in the time of the camera; None if there is no date. Also
-    dates that are not written as EXIF asks are understood: with dashes, blanks, a zone, or a 60th second.
+    When an image was taken, or else its file was written, in the time of the camera; None if there is no date. Dashes,
+    blanks, a zone and a 60th second are understood.
     """
     for value in (exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal), exif.get(ExifTag.DateTime)):
         if isinstance(value, bytes):
@@ -242,10 +207,3 @@ def read_date(exif: PIL.Image.Exif) -> datetime | None:
             except ValueError:  # 0000:00:00, say
                 continue
     return None
-
-
-def name_row(row: dict, number: int | None = None) -> str:
-    """How messages call a row: by the key of a shard, by the file of its image, or by its number."""
-    paths = [value["path"] for value in row.values() if isinstance(value, dict) and value.keys() == {"bytes", "path"}]
-    name = row.get("__key__") or row.get("file_name") or next(filter(None, paths), None)
-    return name or ("a row" if number is None else f"row {number}")

@@ -13,9 +13,11 @@ from datasets import (
     Dataset,
     DatasetBuilder,
     DatasetDict,
+    Features,
     Image,
     IterableDataset,
     ReadInstruction,
+    Value,
     concatenate_datasets,
     interleave_datasets,
     load_dataset_builder,
@@ -32,6 +34,7 @@ from ..output_folder import warn_of_unfinished
 from .arguments import BUILDERS, SourceArguments
 from .folder import describe_failure, find_image_files, is_image_file, scan_folder
 from .images import IMAGE_EXTENSIONS, undecoded
+from .rows import check_columns
 from .scenes import load_scenes
 from .webdataset import TolerantWebDataset
 
@@ -40,7 +43,6 @@ logger = logging.get_logger(__name__)
 
 # The column of the names of images in a folder
 FILE_NAME_COLUMN = "file_name"
-DataFiles = list[str] | dict[str, list[str]] | None
 
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
@@ -56,48 +58,19 @@ def load_split(
     key_column: str | None = None,
 ) -> Dataset | IterableDataset:
     """
-    Loads one split of the data set that the data arguments name.
+    Loads a split of the data set that the data arguments name, or a slice such as `"train[:100]"`, or several with `+`
+    between them; the only split is taken whatever its name is, which a warning tells.
 
-    Args:
-        source (`SourceArguments`):
-            The data arguments.
-        split (`str`):
-            The split, such as `"train"`, or a slice of one, such as `"train[:100]"`, of the rows in their order or, if
-            `source.split_seed` is given, in a random one; several with `+` between them. If there is only one split,
-            it is taken whatever its name is, which a warning tells.
-        max_samples (`int`, *optional*):
-            Keep only the first rows.
-        with_images (`bool`, *optional*, defaults to `True`):
-            Whether the images are needed.
-        weights (`list[float]`, *optional*):
-            How often a row comes from each of `source.data_files`. The data ends when every row of every file has
-            come; rows of smaller files come several times.
-        seed (`int`, *optional*, defaults to 0):
-            Of the draws of sources.
-        key_column (`str`, *optional*):
-            A column that is read as text from CSV files, so that its zeros in front stay.
-
-    Returns:
-        `Dataset`, or `IterableDataset` if `source.streaming`: its rows, images in the column `source.image_column`. A
-        relative path of an image in a CSV, JSON or Parquet file is one in the folder of this file, or else, if there
-        is none, in the working directory.
+    With `weights`, how often a row comes from each of `source.data_files`, the data ends when every row of every file
+    has come. The `key_column` is read as text from CSV files, so that its zeros in front stay. A relative path of an
+    image in a CSV, JSON or Parquet file is one in the folder of this file, or else in the working directory.
 
     Raises:
         `ValueError`: if the data set, the split or the image column is not there, or the split is empty.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.data.arguments import SourceArguments
-    >>> from modeling_lotlip.data.loading import load_split
-
-    >>> load_split(SourceArguments(), "train[:3]")["caption"][:]
-    ['a photo of a red boat', 'a photo of a brown boat', 'a photo of a green boat']
-    ```"""
+    """
     if weights is not None:
         sources = [replace(source, data_files=[file]) for file in source.data_files]
         parts = [load_split(part, split, None, with_images, key_column=key_column) for part in sources]
-        # drawn until every row of every source has come
         probabilities = [weight / sum(weights) for weight in weights]
         rows = interleave_datasets(parts, probabilities, seed, stopping_strategy="all_exhausted")
     else:
@@ -107,12 +80,7 @@ def load_split(
     if isinstance(rows, Dataset) and len(rows) == 0:
         raise ValueError(f"The split {split!r} is empty.")
     if with_images:
-        columns = get_columns(rows)
-        if source.image_column not in columns:
-            raise ValueError(
-                f"`--image_column {source.image_column}` is no column of split {split!r}, which has {columns}: name "
-                "one."
-            )
+        check_columns(get_columns(rows), image_column=source.image_column)
         if (rows.features or {}).get(source.image_column) != Image():
             rows = rows.cast_column(source.image_column, Image())
     return rows if max_samples is None else rows.take(max_samples)
@@ -128,7 +96,7 @@ def load_part(
     elif any(Path(source.dataset_name, file).is_file() for file in ("state.json", "dataset_dict.json")):
         name, rows = load_saved_split(source, name)
     else:
-        name, rows = load_built_split(source, source.data_files, name, with_images, key_column)
+        name, rows = load_built_split(source, name, with_images, key_column)
     if source.split_seed is not None:
         order = list(range(len(rows)))
         random.Random(source.split_seed).shuffle(order)
@@ -148,7 +116,7 @@ def take_slice(rows: Dataset, name: str, split: str) -> Dataset:
 
 
 def load_scene_split(source: SourceArguments, split: str, max_samples: int | None) -> tuple[str, Dataset]:
-    """A split of the embedded data set."""
+    """A split of the embedded data set, and its name."""
     if source.data_dir is not None or source.data_files is not None:
         raise ValueError(
             "`--data_dir` and `--data_files` need `--dataset_name`, the builder that reads them: `imagefolder`, "
@@ -156,29 +124,28 @@ def load_scene_split(source: SourceArguments, split: str, max_samples: int | Non
         )
     refuse_given(source, ("dataset_config_name", "streaming"), "has no effect on the drawn scenes: leave it out.")
     split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
-    is_shuffled = max_samples is None or source.split_seed is not None
-    num_scenes = NUM_SCENES[split] if is_shuffled else min(max_samples, NUM_SCENES[split])
+    is_whole = max_samples is None or source.split_seed is not None
+    num_scenes = NUM_SCENES[split] if is_whole else min(max_samples, NUM_SCENES[split])
     return split, load_scenes(num_scenes, seed=int(split == "test"))
 
 
 def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]:
-    """A split of what `save_to_disk` has written; a single data set there goes by any name."""
-    why = (
-        f"has no effect on `--dataset_name {source.dataset_name}`, which was saved with `save_to_disk`: leave it out."
-    )
+    """A split of what `save_to_disk` has written, and its name; a single data set there goes by any name."""
+    name = f"`--dataset_name {source.dataset_name}`"
+    why = f"has no effect on {name}, which was saved with `save_to_disk`: leave it out."
     refuse_given(source, ("dataset_config_name", "data_dir", "data_files", "streaming"), why)
     rows = load_from_disk(source.dataset_name)
     if isinstance(rows, DatasetDict):
-        split = resolve_split(split, list(rows), f"`--dataset_name {source.dataset_name}`")
+        split = resolve_split(split, list(rows), name)
         rows = rows[split]
     return split, rows
 
 
 def load_built_split(
-    source: SourceArguments, data_files: DataFiles, split: str, with_images: bool, key_column: str | None
+    source: SourceArguments, split: str, with_images: bool, key_column: str | None
 ) -> tuple[str, Dataset | IterableDataset]:
-    """A split of a data set of the Hub, or of files that a builder of `datasets` reads."""
-    builder, split = make_builder(source, data_files, split, key_column)
+    """A split of a data set of the Hub, or of files that a builder of `datasets` reads, and its name."""
+    builder, split = make_builder(source, split, key_column)
     files = list_files(builder, split)
     if source.dataset_name == "webdataset":
         check_shards(files)
@@ -187,45 +154,52 @@ def load_built_split(
     folders = sorted({os.path.dirname(file) for file in files if os.path.isfile(file)})
     may_have_paths = with_images and folders and builder.info.builder_name in BUILDERS.values()
     try:
-        if source.streaming:
-            rows = builder.as_streaming_dataset(split)
-            if may_have_paths and rows.features is None:
-                rows = concatenate_datasets([rows])  # which finds out the types
-        else:
-            builder.download_and_prepare()
-            rows = builder.as_dataset(split)
+        rows = build(builder, split, source.streaming)
+        if any(file.endswith("metadata.csv") for file in files) and isinstance(rows.features.get(key_column), Value):
+            features = Features({**rows.features, key_column: Value("string")})  # 007 is not 7
+            builder = ImageFolder(data_files=builder.config.data_files, features=features)
+            builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
+            rows = build(builder, split, source.streaming)
+        if may_have_paths and rows.features is None:
+            rows = concatenate_datasets([rows])  # which finds out the types
     except (DatasetGenerationError, UnicodeDecodeError, StopIteration) as error:  # the last where a file is empty
-        cause = describe_failure(error, files)
-        raise ValueError(f"{describe_source(source, data_files)} cannot be read: {cause}") from error
+        raise ValueError(f"{describe_source(source)} cannot be read: {describe_failure(error, files)}") from error
     column_type = getattr(rows.features.get(source.image_column), "dtype", None) if may_have_paths else None
-    if column_type in ("string", "large_string"):
-        if len(folders) == 1:
-            return split, join_image_paths(rows, source.image_column, folders[0])
-        of_folders = [[file for file in files if os.path.dirname(file) == folder] for folder in folders]
-        source = replace(source, data_dir=None)
-        parts = [load_built_split(source, {split: part}, split, with_images, key_column)[1] for part in of_folders]
-        return split, concatenate_datasets(parts)
-    return split, rows if source.streaming else with_file_names(rows, source, files)
+    if column_type not in ("string", "large_string"):
+        return split, rows if source.streaming else with_file_names(rows, source, files)
+    if len(folders) == 1:
+        return split, join_image_paths(rows, source.image_column, folders[0])
+    of_folders = [[file for file in files if os.path.dirname(file) == folder] for folder in folders]
+    sources = [replace(source, data_dir=None, data_files=part) for part in of_folders]
+    parts = [load_built_split(part, "train", with_images, key_column)[1] for part in sources]
+    return split, concatenate_datasets(parts)
+
+
+def build(builder: DatasetBuilder, split: str, streaming: bool) -> Dataset | IterableDataset:
+    """The rows of a builder."""
+    if streaming:
+        return builder.as_streaming_dataset(split)
+    builder.download_and_prepare()
+    return builder.as_dataset(split)
 
 
 def join_image_paths(rows: Dataset | IterableDataset, column: str, folder: str) -> Dataset | IterableDataset:
     """The rows of files in a folder; relative paths of images begin there if there is such a file."""
+
+    def join(row: dict) -> dict:
+        path = os.path.join(folder, (row[column] or {"path": ""})["path"])
+        return {column: row[column] | {"path": path} if os.path.isfile(path) else row[column]}
+
     rows = undecoded(rows, column)
-    join = partial(join_image_path, column=column, folder=folder)
     if isinstance(rows, IterableDataset):
         return rows.map(join).cast(rows.features)
     return rows.map(join, load_from_cache_file=False, desc="Finding images")  # the files may have come meanwhile
 
 
-def join_image_path(row: dict, column: str, folder: str) -> dict:
-    path = os.path.join(folder, (row[column] or {"path": ""})["path"])
-    return {column: row[column] | {"path": path} if os.path.isfile(path) else row[column]}
-
-
 def with_file_names(dataset: Dataset, source: SourceArguments, files: list[str]) -> Dataset:
     """
-    The rows of a local folder of images with a column `file_name`, the path of each in the folder, which the builder
-    `imagefolder` drops; other rows as they are. A warning says how many images are in no line of its metadata.
+    The rows of a local folder of images with a column `file_name`, which the builder `imagefolder` drops; other rows
+    as they are. A warning says how many images are in no line of its metadata.
     """
     folder = (source.data_dir or ".") if source.dataset_name == "imagefolder" else source.dataset_name
     column = source.image_column
@@ -249,31 +223,31 @@ def find_file_names(dataset: Dataset | IterableDataset) -> str | None:
     return FILE_NAME_COLUMN if is_folder else None
 
 
-def make_builder(
-    source: SourceArguments, data_files: DataFiles, split: str, key_column: str | None = None
-) -> tuple[DatasetBuilder, str]:
+def make_builder(source: SourceArguments, split: str, key_column: str | None = None) -> tuple[DatasetBuilder, str]:
     """What reads a data set of the Hub or files, and the split that it has."""
-    name, config_name, told = source.dataset_name, source.dataset_config_name, describe_source(source, data_files)
+    name, config_name = source.dataset_name, source.dataset_config_name
     is_folder = os.path.isdir(name)
     folder = os.path.join(name, source.data_dir or "") if is_folder else source.data_dir or "."
-    is_local = data_files is None and os.path.isdir(folder)
+    is_local = source.data_files is None and os.path.isdir(folder)
     files = find_image_files(folder) if is_local and (is_folder or name == "imagefolder") else None
     try:
         if files:
             builder = load_dataset_builder("imagefolder", config_name, data_files=files)
         else:
-            load = partial(load_dataset_builder, name, config_name, source.data_dir, data_files)
+            load = partial(load_dataset_builder, name, config_name, source.data_dir, source.data_files)
             builder = load()
             if key_column is not None and builder.info.builder_name == "csv":
                 builder = load(converters={key_column: str})  # 007 is not 7
     except (OSError, ValueError) as error:
-        raise ValueError(f"{told} cannot be loaded: {str(error).rstrip('.')}. Check these arguments.") from error
+        raise ValueError(
+            f"{describe_source(source)} cannot be loaded: {str(error).rstrip('.')}. Check these arguments."
+        ) from error
     if isinstance(builder, ImageFolder):
         builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)  # `datasets` would leave out what phones write, without a word
     if not files and is_local and (is_folder or source.data_dir is not None):
         warn_of_files_without_split(builder, folder)
     splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
-    return builder, resolve_split(split, splits, told)
+    return builder, resolve_split(split, splits, describe_source(source))
 
 
 def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
@@ -298,26 +272,20 @@ def list_files(builder: DatasetBuilder, split: str) -> list[str]:
 
 def list_data_files(source: SourceArguments, split: str) -> set[str]:
     """The files of splits; their name with that of the data set, where these have none that are known."""
-    parts = (make_builder(source, source.data_files, part.partition("[")[0]) for part in split.split("+"))
+    parts = (make_builder(source, part.partition("[")[0]) for part in split.split("+"))
     files = {file for builder, name in parts for file in list_files(builder, name)}
-    return files or {f"{describe_source(source, source.data_files)} {split}"}
+    return files or {f"{describe_source(source)} {split}"}
 
 
-def describe_source(source: SourceArguments, data_files: DataFiles) -> str:
+def describe_source(source: SourceArguments) -> str:
     """The arguments that name a data set, as they are typed."""
-    data_files = sum(data_files.values(), []) if isinstance(data_files, dict) else data_files
-    given = {"dataset_name": source.dataset_name, "dataset_config_name": source.dataset_config_name}
-    given |= {"data_dir": source.data_dir, "data_files": data_files and " ".join(data_files)}
+    given = {name: getattr(source, name) for name in ("dataset_name", "dataset_config_name", "data_dir")}
+    given["data_files"] = " ".join(source.data_files or [])
     return f"`{' '.join(f'--{name} {value}' for name, value in given.items() if value)}`"
 
 
 def resolve_split(split: str, splits: list[str], name: str) -> str:
-    """
-    The split to take: the one that is asked for; if it is not there, but only one is, that one, with one warning.
-
-    Raises:
-        `ValueError`: if there are several others.
-    """
+    """The split that is asked for; with a warning the only one. Raises a `ValueError` if there are several others."""
     if not splits or split in (*splits, "all"):
         return split
     if len(splits) > 1:
@@ -327,9 +295,16 @@ def resolve_split(split: str, splits: list[str], name: str) -> str:
 
 
 def check_shards(files: list[str]) -> None:
-    """Raises a `ValueError` if local shards were cut off, of which `datasets` would read what there is."""
-    shards = [file for file in files if file.endswith(".tar")]
-    cut_off = [file for file in shards if os.path.isfile(file) and not ends_as_a_tar(file)]
+    """
+    Raises a `ValueError` if local shards were cut off, of which `datasets` would read what there is: a tar file ends
+    with two empty blocks.
+    """
+    shards, cut_off = [file for file in files if file.endswith(".tar") and os.path.isfile(file)], []
+    for shard in shards:
+        with open(shard, "rb") as file:
+            file.seek(max(0, os.path.getsize(shard) - 1024))
+            if file.read() != bytes(1024):
+                cut_off.append(shard)
     if cut_off:
         raise ValueError(
             f"{len(cut_off)} of {len(shards)} shards lack the end of a tar file, such as {cut_off[0]}: they were cut "
@@ -337,27 +312,15 @@ def check_shards(files: list[str]) -> None:
         )
 
 
-def ends_as_a_tar(path: str) -> bool:
-    """Whether a file ends with the two empty blocks that every tar file ends with."""
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1024))
-        return size >= 1024 and not any(file.read())
-
-
 def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> str:
-    """
-    A hash of the rows of a data set and of its images: of images in files their sizes and times too, which the
-    fingerprint of `datasets` does not know.
-    """
+    """A hash of rows, and of the sizes and times of their image files, which that of `datasets` does not know."""
     hasher = Hasher()
     hasher.update(dataset._fingerprint)
     if image_column is not None:
         images = undecoded(dataset.select_columns(image_column), image_column)
         for table in images.with_format("arrow").iter(batch_size=1000):
             column = table[image_column].combine_chunks()
-            is_file = column.field("bytes").is_null()
-            for path in column.field("path").filter(is_file).drop_null().to_pylist():
+            for path in column.field("path").filter(column.field("bytes").is_null()).drop_null().to_pylist():
                 if os.path.exists(path):
                     status = os.stat(path)
                     hasher.update((path, status.st_size, status.st_mtime_ns))
@@ -365,16 +328,14 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
 
 
 def get_columns(dataset: Dataset | IterableDataset) -> list[str]:
-    """The names of the columns; of a stream that does not know them, those of its first row."""
-    return dataset.column_names if dataset.column_names is not None else list(read_first_row(dataset))
-
-
-def read_first_row(dataset: Dataset | IterableDataset) -> dict:
-    """The first row. Raises a `ValueError` if there is none."""
-    row = next(iter(dataset), None)
-    if row is None:
+    """
+    The names of the columns; of a stream that does not know them, those of its first row. Raises a `ValueError` if
+    there is none.
+    """
+    columns = dataset.column_names or list(next(iter(dataset), {}))
+    if not columns:
         raise ValueError("The data set has no rows: name other data or another split.")
-    return row
+    return columns
 
 
 def split_by_process(

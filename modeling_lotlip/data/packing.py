@@ -9,15 +9,14 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import PIL.Image
 from datasets import Dataset, IterableDataset
 
 from ..output_folder import OutputFolder, atomic_write
 from ..terminal import progress_bar
 from .arguments import SourceArguments
-from .images import UnreadableImageError, name_row, read_file, read_image, undecoded
+from .images import UnreadableImageError, open_image, read_file, read_image, undecoded
 from .reader import RowCounts, RowReader
-from .rows import batched, find_key, read_url
+from .rows import batched, find_key, name_row, read_url
 
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
@@ -27,12 +26,8 @@ QUALITY = 95  # of images that are written anew
 def pack_row(row: dict, reader: RowReader, key: str | None, image_format: str) -> tuple[dict[str, bytes], bool]:
     """
     The members of a shard's sample by their extensions, and whether the image had to be converted. `datasets` takes
-    the types of a shard from its first samples: all have the same members, and blank text, which training skips, for
-    what is not there. The default `key` is the SHA-256 of the image file.
-
-    Raises:
-        `ValueError`: if the row has no caption.
-        `UnreadableImageError`: if it has no image.
+    the types of a shard from its first samples: all have the same members, and blank text for what is not there.
+    The default `key` is the SHA-256 of the image file. Raises a `ValueError` if the row has no caption or no image.
     """
     captions = {}
     if reader.short_column is not None:
@@ -43,16 +38,15 @@ def pack_row(row: dict, reader: RowReader, key: str | None, image_format: str) -
         raise ValueError("it has no caption")
     content = read_file(row[reader.image_column])
     image = read_image({"bytes": content, "path": None})
-    is_new = PIL.Image.open(io.BytesIO(content)).format != FORMATS[image_format]
+    is_new = open_image(content).format != FORMATS[image_format]
     buffer = io.BytesIO(content)
     if is_new:
         image.save(buffer := io.BytesIO(), FORMATS[image_format], quality=QUALITY)
     sha256 = hashlib.sha256(content).hexdigest()
-    members = {"json": {"key": key or sha256, "url": read_url(row) or "", "sha256": sha256, **captions}}
-    members |= {f"{name}.json": texts for name, texts in captions.items()}
-    return {image_format: buffer.getvalue()} | {
-        name: json.dumps(value).encode() for name, value in members.items()
-    }, is_new
+    texts = {"json": {"key": key or sha256, "url": read_url(row) or "", "sha256": sha256, **captions}}
+    texts |= {f"{name}.json": of_kind for name, of_kind in captions.items()}
+    members = {name: json.dumps(value).encode() for name, value in texts.items()}
+    return {image_format: buffer.getvalue(), **members}, is_new
 
 
 def write_tar(path: Path, samples: list[dict[str, bytes]], first_number: int) -> None:
@@ -75,19 +69,8 @@ def write_shards(
     shard_size: int = 1000,
 ) -> tuple[RowCounts, int]:
     """
-    Writes the images and captions of a data set as shards.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`), reader ([`RowReader`]), source (`SourceArguments`):
-            The data set, what reads its rows, and where it comes from.
-        output_dir (`Path`):
-            The folder of the shards.
-        key_column (`str`, *optional*):
-            The column of the images' keys: see [`find_key`].
-        image_format (`str`, *optional*, defaults to `"jpg"`):
-            One of `FORMATS`. A column has one format: files in this one are kept byte by byte, others converted.
-        shard_size (`int`, *optional*, defaults to 1000):
-            Samples in a shard.
+    Writes the images and captions of a data set as shards of `shard_size` samples. Image files in the format, one of
+    `FORMATS`, are kept byte by byte, others converted. Keys are those of [`find_key`].
 
     Returns:
         `tuple[RowCounts, int]`: which rows are in the shards, and how many images were converted.

@@ -5,12 +5,11 @@ The retrieval benchmarks of the paper, and two more, read from the files that th
 `BENCHMARKS` has the names of the annotation files, and a function that makes rows of the text of one.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
@@ -27,27 +26,25 @@ Row = tuple[str, str | list[str]]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark as it is published: what reads the rows in a folder, and how many there are."""
+    """A benchmark as it is published."""
 
     name: str
-    read: Callable[[Path], Iterable[Row]]
+    files: dict[str, Callable[[str, Path], Iterable[Row]]]  # by patterns of their names, what makes rows of their text
+    images: str  # where its images are
     num_images: int
     num_texts: int
-    layout: str  # the files in its folder
-    source: str  # how to get them
+    source: str  # how to get the files
 
     def how_to_get(self) -> str:
         """Which files it is read from, and where they come from."""
-        return f"{self.name!r} is read from {self.layout}. To get them: {self.source}."
+        return f"{self.name!r} is read from {', '.join(self.files)} and {self.images}. To get them: {self.source}."
 
 
 def get_benchmark(name: str) -> Benchmark:
     """The benchmark of a name. Raises a `ValueError` if there is none."""
     if name in BENCHMARKS:
         return BENCHMARKS[name]
-    close = difflib.get_close_matches(name.lower(), BENCHMARKS, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"There is no benchmark {name!r}, but {', '.join(BENCHMARKS)}.{hint}")
+    raise ValueError(f"There is no benchmark {name!r}, but {', '.join(BENCHMARKS)}.")
 
 
 def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, allow_partial: bool = False) -> Dataset:
@@ -62,22 +59,11 @@ def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, all
     Raises:
         `FileNotFoundError`: if images or the folder are missing.
         `ValueError`: if annotations are damaged, or the size is not the published one.
-
-    Example:
-
-    ```python
-    >>> from pathlib import Path
-    >>> from modeling_lotlip.data.published import load_benchmark
-
-    >>> Path("urban1k/caption").mkdir(parents=True)
-    >>> _ = Path("urban1k/caption/1.txt").write_text("A red car stands at a kerb.")
-    >>> load_benchmark("urban1k", "urban1k", text_only=True, allow_partial=True)["long_captions"][:]
-    ['A red car stands at a kerb.']
-    ```"""
+    """
     benchmark, data_dir = get_benchmark(name), Path(data_dir)
     if not data_dir.is_dir():
         raise FileNotFoundError(f"`--data_dir {data_dir}` is no folder. {benchmark.how_to_get()}")
-    rows = list(benchmark.read(data_dir))
+    rows = list(read_files(data_dir, benchmark.files))
     num_texts = sum(1 if isinstance(texts, str) else len(texts) for _, texts in rows)
     size, published = (len(rows), num_texts), (benchmark.num_images, benchmark.num_texts)
     if size != published and not (rows and allow_partial):
@@ -108,10 +94,7 @@ def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, all
 
 
 def read_files(data_dir: Path, files: dict[str, Callable[[str, Path], Iterable]]) -> Iterator:
-    """
-    The rows of annotation files, by patterns of their names. Hidden files, as of macOS, are passed over. Raises a
-    `ValueError` that names a damaged file.
-    """
+    """The rows of files without hidden ones, as of macOS. Raises a `ValueError` that names a damaged file."""
     for pattern, parse in files.items():
         for path in sorted(path for path in data_dir.glob(pattern) if not path.name.startswith(".")):
             try:
@@ -127,19 +110,21 @@ def get_text(row: dict, name: str) -> str:
     return row[name]
 
 
-def read_dci(data_dir: Path) -> Iterator[Row]:
+@cache
+def list_dci(folder: Path) -> set[str]:
+    """The names of the annotation files of all splits."""
+    return set(read_files(folder, {"splits.json": lambda text, _: sum(json.loads(text).values(), [])}))
+
+
+def parse_dci(text: str, path: Path) -> Iterator[Row]:
     """
     Densely Captioned Images (Urbanek et al., 2023, https://arxiv.org/abs/2312.08578), all splits: a text is the short
     caption, a line break, and the extra caption. Either may be blank.
     """
-
-    def parse_annotation(text: str, path: Path) -> Iterator[Row]:
+    if path.name in list_dci(path.parents[1]):
         row = json.loads(text)
-        yield f"{folder.name}/photos/{row['image']}", "\n".join([row["short_caption"], row["extra_caption"]])
-
-    folder = data_dir / "densely_captioned_images"
-    for name in read_files(folder, {"splits.json": lambda text, _: sum(json.loads(text).values(), [])}):
-        yield from read_files(folder, {f"annotations/{name}": parse_annotation})
+        texts = "\n".join([row["short_caption"], row["extra_caption"]])
+        yield f"densely_captioned_images/photos/{row['image']}", texts
 
 
 def parse_lines(text: str) -> Iterator[dict]:
@@ -153,19 +138,12 @@ def parse_iiw(text: str, path: Path, images: str) -> Iterator[Row]:
     image in `image` or in `image/key`, some without `.jpg`. An image that is not there is taken from the file with
     `train` in its name where the annotations say `test`: so some of IIW-400 are published.
     """
-    renamed, folder = [], path.parents[1] / images
+    folder = path.parents[1] / images
     for row in parse_lines(text):
         image = (row.get("image") or row["image/key"]).removesuffix(".jpg") + ".jpg"
         other = image.replace("test", "train")
-        if not (folder / image).is_file() and (folder / other).is_file():
-            renamed.append(other)
-            image = other
-        yield f"{images}/{image}", get_text(row, "IIW")
-    if renamed:
-        logger.warning(
-            f"{len(renamed)} images of 'iiw' have `train` in their names where the annotations say `test`, such as "
-            f"{renamed[0]}: they are taken."
-        )
+        is_renamed = not (folder / image).is_file() and (folder / other).is_file()
+        yield f"{images}/{other if is_renamed else image}", get_text(row, "IIW")
 
 
 def parse_sharegpt4v(text: str, path: Path, num_rows: int) -> Iterator[Row]:
@@ -210,54 +188,53 @@ BENCHMARKS = {
     for benchmark in (
         Benchmark(
             "coco",
-            partial(read_files, files={"dataset_coco.json": parse_karpathy}),
+            {"dataset_coco.json": parse_karpathy},
+            "val2014/COCO_val2014_*.jpg",
             5000,
             25_000,
-            "dataset_coco.json, val2014/COCO_val2014_*.jpg",
             f"{KARPATHY}, the images from http://images.cocodataset.org/zips/val2014.zip",
         ),
         Benchmark(
             "dci",
-            read_dci,
+            {"densely_captioned_images/annotations/*.json": parse_dci},
+            "densely_captioned_images/splits.json, densely_captioned_images/photos/*.jpg",
             7805,
             7805,
-            "densely_captioned_images/splits.json, densely_captioned_images/annotations/*.json, "
-            "densely_captioned_images/photos/*.jpg",
             "https://dl.fbaipublicfiles.com/densely_captioned_images/dci.tar.gz, and the images of SA-1B's "
             f"sa_000138.tar {SA_1B} in photos/",
         ),
         Benchmark(
             "docci",
-            partial(read_files, files={"docci_descriptions.jsonlines": parse_docci}),
+            {"docci_descriptions.jsonlines": parse_docci},
+            "images/test_*.jpg",
             5000,
             5000,
-            "docci_descriptions.jsonlines, images/test_*.jpg",
             "docci_descriptions.jsonlines and docci_images.tar.gz of https://google.github.io/docci",
         ),
         Benchmark(
             "flickr30k",
-            partial(read_files, files={"dataset_flickr30k.json": partial(parse_karpathy, images="flickr30k-images")}),
+            {"dataset_flickr30k.json": partial(parse_karpathy, images="flickr30k-images")},
+            "flickr30k-images/*.jpg",
             1000,
             5000,
-            "dataset_flickr30k.json, flickr30k-images/*.jpg",
             f"{KARPATHY}, the images from https://shannon.cs.illinois.edu/DenotationGraph",
         ),
         Benchmark(
             "iiw",
-            partial(read_files, files={name: partial(parse_iiw, images=images) for name, images in IIW_FILES.items()}),
+            {name: partial(parse_iiw, images=images) for name, images in IIW_FILES.items()},
+            f"the images in {', '.join(IIW_FILES.values())}",
             612,
             612,
-            ", ".join(f"{name} with images in {images}/" for name, images in IIW_FILES.items()),
             "the annotations from https://github.com/google/imageinwords/tree/main/datasets, the images from DCI "
             "and from docci_images.tar.gz and docci_images_aar.tar.gz of https://google.github.io/docci",
         ),
         *(
             Benchmark(
                 name,
-                partial(read_files, files={"*.json": partial(parse_sharegpt4v, num_rows=number)}),
+                {"*.json": partial(parse_sharegpt4v, num_rows=number)},
+                "sam/images/sa_*.jpg; the single JSON file is share-captioner_coco_lcs_sam_1246k_1107.json or another",
                 number,
                 number,
-                "share-captioner_coco_lcs_sam_1246k_1107.json or another single JSON file, sam/images/sa_*.jpg",
                 "the captions from https://huggingface.co/datasets/Lin-Chen/ShareGPT4V, the images that they name "
                 f"from SA-1B {SA_1B}",
             )
@@ -265,10 +242,10 @@ BENCHMARKS = {
         ),
         Benchmark(
             "urban1k",
-            partial(read_files, files={"caption/*.txt": parse_urban1k}),
+            {"caption/*.txt": parse_urban1k},
+            "image/*.jpg",
             1000,
             1000,
-            "image/*.jpg, caption/*.txt",
             "https://huggingface.co/datasets/BeichenZhang/Urban1k",
         ),
     )

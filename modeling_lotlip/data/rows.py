@@ -25,27 +25,21 @@ def look_up(row: dict, column: str) -> object:
     return value
 
 
-def number_captions(row: dict, column: str | None) -> list[tuple[int, str]]:
+def list_captions(row: dict, column: str | None) -> list[str]:
     """
-    The captions of a row in one column, a string or a list of strings, with their positions there; blank ones are left
-    out, and there are none where there is no column or nothing in it.
-
-    Raises:
-        `ValueError`: if the column holds something else.
+    The captions of a row in one column, a string or a list of strings, blank ones too; none where there is no column.
+    Raises a `ValueError` if it holds something else.
     """
-    captions = look_up(row, column) if column is not None else None
-    if captions is None:
-        return []
-    if isinstance(captions, str):
-        captions = [captions]
-    if not isinstance(captions, (list, tuple)) or not all(isinstance(c, str) or c is None for c in captions):
-        raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {captions!r}.")
-    return [(index, caption) for index, caption in enumerate(captions) if caption is not None and caption.strip()]
+    found = look_up(row, column) if column is not None else None
+    captions = list(found) if isinstance(found, (list, tuple)) else [found]
+    if not all(isinstance(caption, str) or caption is None for caption in captions):
+        raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {found!r}.")
+    return [caption or "" for caption in captions]
 
 
 def read_captions(row: dict, column: str | None) -> list[str]:
-    """The captions of a row in one column, without the positions of [`number_captions`]."""
-    return [caption for _, caption in number_captions(row, column)]
+    """The captions of [`list_captions`] that are not blank."""
+    return [caption for caption in list_captions(row, column) if caption.strip()]
 
 
 def find_column(columns: Iterable[str], name: str) -> str | None:
@@ -63,10 +57,7 @@ def check_columns(columns: Iterable[str], **named: str | None) -> None:
 
 
 def read_key(row: dict, column: str) -> str | None:
-    """
-    The key of an image: what [`look_up`] finds, or of an undecoded image the SHA-256 of its file in hexadecimal
-    digits.
-    """
+    """The key of an image: what [`look_up`] finds, or of an undecoded image the SHA-256 of its file."""
     value = look_up(row, column)
     if isinstance(value, dict) and {"bytes", "path"} & value.keys():
         try:
@@ -89,7 +80,7 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
     path = (row[source.image_column] or {}).get("path")
     folders = [
         source.data_dir or source.dataset_name,
-        *(os.path.dirname(file) or "." for file in source.data_files or []),
+        *map(os.path.dirname, map(os.path.abspath, source.data_files or [])),
     ]
     bases = [base for folder in folders if folder for base in (os.path.abspath(folder), os.path.realpath(folder))]
     return next((os.path.relpath(path, base) for base in bases if path and path.startswith(base + os.sep)), path)
@@ -98,6 +89,13 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
 def read_url(row: dict) -> str | None:
     """The address that an image comes from, where the data set knows it."""
     return next((url for url in (read_key(row, column) for column in URL_COLUMNS) if url is not None), None)
+
+
+def name_row(row: dict, number: int | None = None) -> str:
+    """How messages call a row: by the key of a shard, by the file of its image, or by its number."""
+    paths = [value["path"] for value in row.values() if isinstance(value, dict) and value.keys() == {"bytes", "path"}]
+    name = row.get("__key__") or row.get("file_name") or next(filter(None, paths), None)
+    return name or ("a row" if number is None else f"row {number}")
 
 
 def batched(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:

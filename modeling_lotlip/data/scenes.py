@@ -1,11 +1,9 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The embedded data set: 64-pixel scenes with a short and a long caption, drawn from a seed, nothing downloaded.
-
-A large thing stands in the middle of a scene; the short caption names it and its colour, and nothing else. Three to
-eight other things stand around it; the long caption describes them, the ground, the light and the frame, and leaves
-the large thing out. So only their long captions distinguish scenes with the same short caption.
+The embedded data set: 64-pixel scenes, drawn from a seed. The short caption names the large thing in the middle and
+its colour; the long one leaves it out, and describes the three to eight others around it, the ground, the light and
+the frame. So only their long captions distinguish scenes with the same short caption.
 """
 
 import io
@@ -142,40 +140,34 @@ FRAME_TEMPLATES = ("the frame is {frame}", "a {frame} frame runs around it", "it
 
 @dataclass(frozen=True)
 class Thing:
-    """
-    A thing in a scene: the name of its shape and its colour, its box in pixels (left, top, right, bottom; right and
-    bottom are outside), and of things around the middle their size and place.
-    """
+    """A thing in a scene."""
 
     kind: str
     colour: str
-    box: tuple[int, int, int, int]
-    size: str | None = None
+    box: tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
+    size: str | None = None  # of things around the middle, as their place
     place: str | None = None
 
 
 @dataclass(frozen=True)
 class Scene:
-    """
-    The content of an image, and its captions: the large thing in the middle, three to eight others around it, and the
-    7 to 12 statements of the long caption in their order.
-    """
+    """The content of an image, and its captions."""
 
-    salient: Thing
+    salient: Thing  # the large thing in the middle
     others: tuple[Thing, ...]
     ground: str
     light: str
     frame: str
-    sub_captions: tuple[str, ...]
+    sub_captions: tuple[str, ...]  # the 7 to 12 statements of the long caption in their order
 
     @property
     def caption(self) -> str:
-        """The short caption: the salient thing and its colour."""
+        """The salient thing and its colour."""
         return f"a photo of a {self.salient.colour} {self.salient.kind}"
 
     @property
     def long_caption(self) -> str:
-        """The long caption: the sub-captions as sentences."""
+        """The sub-captions as sentences."""
         return " ".join(f"{sub_caption.capitalize()}." for sub_caption in self.sub_captions)
 
     def draw(self) -> PILImage.Image:
@@ -224,30 +216,14 @@ def make_scene(seed: int, index: int) -> Scene:
 
 def load_scenes(num_scenes: int, seed: int = 0) -> Dataset:
     """
-    The first `num_scenes` scenes of the series `seed`, held in memory. Series of different seeds share no scene, so
-    train on one and evaluate on another.
-
-    Args:
-        num_scenes (`int`): How many scenes; at least 1. About 1,500 are drawn in a second.
-        seed (`int`, *optional*, defaults to 0): The series.
+    The first scenes of the series `seed`; two series share none.
 
     Returns:
-        `datasets.Dataset`: Columns `image` (`datasets.Image`, RGB, 64 x 64), `caption` (the short caption),
-        `long_captions` (a list of one long caption) and `label` (`datasets.ClassLabel`, names such as "red boat", to
-        be used as "a photo of a red boat").
+        `Dataset`: `image` (RGB, 64 x 64), `caption`, `long_captions` (a list of one) and `label` (a `ClassLabel` with
+        names such as "red boat").
 
     Raises:
-        `ValueError`: If `num_scenes` is less than 1.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.data.scenes import load_scenes
-
-    >>> dataset = load_scenes(num_scenes=8, seed=1)
-    >>> dataset.column_names
-    ['image', 'caption', 'long_captions', 'label']
-    ```
+        `ValueError`: if `num_scenes` is less than 1.
     """
     if num_scenes < 1:
         raise ValueError(f"`num_scenes` is {num_scenes}; give at least 1.")

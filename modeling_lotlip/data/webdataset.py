@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""The builder of webdataset shards, for which a damaged text or JSON member is None."""
+"""Webdataset shards. `datasets` replaces functions such as `open` in a builder's module: here is nothing else."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +17,6 @@ def decode_or_none(decode: Callable[[bytes], object], content: bytes) -> object:
 
 
 class TolerantWebDataset(WebDataset):
-    """
-    The builder `webdataset` of `datasets`, which would end with an error at the first member that it cannot decode.
-
-    `datasets` replaces functions such as `open` in the module of a builder, so this one holds nothing else.
-    """
+    """The builder `webdataset` of `datasets`, which would end at the first member that it cannot decode."""
 
     DECODERS = {extension: partial(decode_or_none, decode) for extension, decode in WebDataset.DECODERS.items()}

@@ -20,10 +20,10 @@ from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.images import UnreadableImageError, name_row
+from ..data.images import UnreadableImageError
 from ..data.loading import split_by_process
 from ..data.reader import Item
-from ..data.rows import batched
+from ..data.rows import batched, name_row
 from ..terminal import printable
 from .batches import PREFETCHED_BATCHES, Batch, Unreadable, embed_batch, make_batches, prefetch, tokenize_and_count
 from .features import prepare_images

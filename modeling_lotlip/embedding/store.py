@@ -21,8 +21,8 @@ from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments, SourceArguments
-from ..data.images import IMAGE_ERRORS, Resizing, open_image, read_date, undecoded
-from ..data.loading import compute_fingerprint, find_file_names, load_split, read_first_row
+from ..data.images import IMAGE_ERRORS, Resizing, open_image, read_date, read_file, undecoded
+from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split
 from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import find_column
 from ..output_folder import describe_run, read_stored
@@ -44,17 +44,19 @@ WRITE_SIZE, WRITE_SECONDS = 512, 30
 class TableReader(RowReader):
     """Reads rows that are known by a [`RowInfo`], whose `about` is extended by what [`describe_file`] says."""
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, describe=describe_file, **options)
-
     def read_texts(self, info: RowInfo, row: dict) -> Iterator[Item]:
         reader = copy(self)
         reader.image_column = None
         return reader(info, row)
 
     def __call__(self, info: RowInfo, row: dict) -> Iterator[Item]:
+        about = dict(info.about or {})
+        if self.image_column is not None:
+            content = read_file(row[self.image_column])
+            row = {**row, self.image_column: {"bytes": content, "path": None}}
+            about |= describe_file(content)
         for item in super().__call__(info.number, row):
-            yield item._replace(row=info._replace(about={**(info.about or {}), **(item.row.about or {})}))
+            yield item._replace(row=info._replace(about=about))
 
 
 def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
@@ -124,7 +126,7 @@ def embed_to_table(
     captions = None if store.only == "images" else captions or CaptionArguments()
     image_column = None if store.only == "texts" else image_column
     reader = TableReader(
-        read_first_row(dataset),
+        get_columns(dataset),
         captions,
         image_column=image_column,
         key_column=store.key_column or find_file_names(dataset),

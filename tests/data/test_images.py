@@ -16,11 +16,11 @@ from modeling_lotlip.data.images import (
     Resizing,
     UnreadableImageError,
     bound_aspect_ratio,
-    name_row,
     read_date,
     read_file,
     read_image,
 )
+from modeling_lotlip.data.rows import name_row
 from modeling_lotlip.embedding.features import prepare_images
 from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
 from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil

@@ -282,7 +282,7 @@ def test_the_image_column(tmp_path, streaming):
     assert row["picture"].size == (4, 3)  # a path becomes an image
     (row,) = load_split(SourceArguments("json", **options, image_column="picture"), "train", with_images=False)
     assert row == rows
-    message = r"`--image_column image` is no column of split 'train', which has \['picture', 'caption'\]"
+    message = r"`--image_column image` is no column of the data set, which has \['picture', 'caption'\]"
     with pytest.raises(ValueError, match=message):
         load_split(SourceArguments("json", **options), "train")
 
