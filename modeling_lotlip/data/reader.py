@@ -17,7 +17,7 @@ from ..sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, CaptionFileArguments
 from .caption_files import NUM_EXAMPLES, CaptionFiles, hash_keys, list_examples
 from .images import Resizing, read_file, read_image
-from .rows import check_columns, find_column, list_captions, read_captions, read_key
+from .rows import check_columns, find_column, list_captions, look_up, read_captions, read_key
 
 
 logger = logging.get_logger(__name__)
@@ -135,9 +135,13 @@ class RowReader:
 
     def read_key(self, number: Any, row: dict) -> Any:
         """The key of a row, without a column of keys the number. Raises a `ValueError` if there is none."""
-        key = number if self.key_column is None else read_key(row, self.key_column)
-        if key is None:
-            raise ValueError(f"`--key_column {self.key_column}` has nothing in row {number}: name another one.")
+        if self.key_column is None:
+            return number
+        key, value = read_key(row, self.key_column), look_up(row, self.key_column)
+        if key is None or isinstance(value, (list, float)):
+            raise ValueError(
+                f"`--key_column {self.key_column}` must hold integers or strings; row {number} has {value!r}."
+            )
         return key
 
     @property

@@ -64,7 +64,7 @@ def test_keys():
 
     assert key(None) == 3 and key("id") == "7"
     assert key("image") == hashlib.sha256(row["image"]["bytes"]).hexdigest()
-    with pytest.raises(ValueError, match="`--key_column nothing` has nothing in row 3"):
+    with pytest.raises(ValueError, match="`--key_column nothing` must hold integers or strings; row 3 has None"):
         key("nothing")
     for name in ("key", "label"):
         with pytest.raises(ValueError, match=f"`--{name}_column other` is no column of the data set, which has"):
