@@ -118,6 +118,11 @@ class CaptionFiles:
         order = places[np.argsort(hashes[places], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
 
+    def has(self, keys: list[str | None]) -> np.ndarray:
+        """Which keys have captions."""
+        hashes = hash_keys(keys)
+        return self.hashes[np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)] == hashes
+
     def find_rows(self, key: str) -> list[dict]:
         """The rows of a key, none if it is not there."""
         hashed = hash_keys([key])
@@ -129,10 +134,6 @@ class CaptionFiles:
         """The captions of a key, none if it is not there."""
         rows = self.find_rows(key)
         return [text for row in rows for column in self.caption_columns for text in read_captions(row, column)]
-
-    def get_key(self, place: int) -> str:
-        """The key at a place of the index."""
-        return self.rows[int(self.places[place])][self.key_column]
 
 
 def list_examples(keys: list) -> str:

@@ -30,14 +30,13 @@ class Benchmark:
 
     name: str
     files: dict[str, Callable[[str, Path], Iterable[Row]]]  # by patterns of their names, what makes rows of their text
-    images: str  # where its images are
     num_images: int
     num_texts: int
-    source: str  # how to get the files
+    source: str  # all files of its folder, and where they come from
 
     def how_to_get(self) -> str:
         """Which files it is read from, and where they come from."""
-        return f"{self.name!r} is read from {', '.join(self.files)} and {self.images}. To get them: {self.source}."
+        return f"{self.name!r} is read from {self.source}."
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -179,8 +178,8 @@ def parse_karpathy(text: str, path: Path, images: str | None = None) -> Iterator
             yield f"{images or row['filepath']}/{row['filename']}", captions
 
 
-KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
-SA_1B = "(https://ai.meta.com/datasets/segment-anything-downloads)"
+KARPATHY = "of https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
+SA_1B = "https://ai.meta.com/datasets/segment-anything-downloads"
 IIW_FILES = {"DCI_Test/data.jsonl": "dci", "DOCCI_Test/data.jsonl": "docci", "IIW-400/data.jsonl": "docci_aar"}
 
 BENCHMARKS = {
@@ -189,64 +188,59 @@ BENCHMARKS = {
         Benchmark(
             "coco",
             {"dataset_coco.json": parse_karpathy},
-            "val2014/COCO_val2014_*.jpg",
             5000,
             25_000,
-            f"{KARPATHY}, the images from http://images.cocodataset.org/zips/val2014.zip",
+            f"dataset_coco.json {KARPATHY}, and val2014/*.jpg of http://images.cocodataset.org/zips/val2014.zip",
         ),
         Benchmark(
             "dci",
             {"densely_captioned_images/annotations/*.json": parse_dci},
-            "densely_captioned_images/splits.json, densely_captioned_images/photos/*.jpg",
             7805,
             7805,
-            "https://dl.fbaipublicfiles.com/densely_captioned_images/dci.tar.gz, and the images of SA-1B's "
-            f"sa_000138.tar {SA_1B} in photos/",
+            "densely_captioned_images/splits.json and annotations/*.json there of "
+            "https://dl.fbaipublicfiles.com/densely_captioned_images/dci.tar.gz, and photos/*.jpg there, which are "
+            f"sa_000138.tar of {SA_1B}",
         ),
         Benchmark(
             "docci",
             {"docci_descriptions.jsonlines": parse_docci},
-            "images/test_*.jpg",
             5000,
             5000,
-            "docci_descriptions.jsonlines and docci_images.tar.gz of https://google.github.io/docci",
+            "docci_descriptions.jsonlines and images/*.jpg of https://google.github.io/docci",
         ),
         Benchmark(
             "flickr30k",
             {"dataset_flickr30k.json": partial(parse_karpathy, images="flickr30k-images")},
-            "flickr30k-images/*.jpg",
             1000,
             5000,
-            f"{KARPATHY}, the images from https://shannon.cs.illinois.edu/DenotationGraph",
+            f"dataset_flickr30k.json {KARPATHY}, and flickr30k-images/*.jpg of "
+            "https://shannon.cs.illinois.edu/DenotationGraph",
         ),
         Benchmark(
             "iiw",
             {name: partial(parse_iiw, images=images) for name, images in IIW_FILES.items()},
-            f"the images in {', '.join(IIW_FILES.values())}",
             612,
             612,
-            "the annotations from https://github.com/google/imageinwords/tree/main/datasets, the images from DCI "
-            "and from docci_images.tar.gz and docci_images_aar.tar.gz of https://google.github.io/docci",
+            f"{', '.join(IIW_FILES)} of https://github.com/google/imageinwords/tree/main/datasets, and the images in "
+            "dci/ (of DCI), docci/ and docci_aar/ (of https://google.github.io/docci)",
         ),
         *(
             Benchmark(
                 name,
                 {"*.json": partial(parse_sharegpt4v, num_rows=number)},
-                "sam/images/sa_*.jpg; the single JSON file is share-captioner_coco_lcs_sam_1246k_1107.json or another",
                 number,
                 number,
-                "the captions from https://huggingface.co/datasets/Lin-Chen/ShareGPT4V, the images that they name "
-                f"from SA-1B {SA_1B}",
+                "share-captioner_coco_lcs_sam_1246k_1107.json, or another single JSON file, of "
+                f"https://huggingface.co/datasets/Lin-Chen/ShareGPT4V, and sam/images/*.jpg of {SA_1B}",
             )
             for name, number in {"sharegpt4v-1k": 1000, "sharegpt4v-10k": 10_000}.items()
         ),
         Benchmark(
             "urban1k",
             {"caption/*.txt": parse_urban1k},
-            "image/*.jpg",
             1000,
             1000,
-            "https://huggingface.co/datasets/BeichenZhang/Urban1k",
+            "image/*.jpg and caption/*.txt of https://huggingface.co/datasets/BeichenZhang/Urban1k",
         ),
     )
 }

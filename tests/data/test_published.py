@@ -192,9 +192,6 @@ def test_size(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="3 images and 15 texts, but 4 and 15 are published.*set `--allow_partial`"):
         load_benchmark("coco", tmp_path)
     assert len(load_benchmark("coco", tmp_path, allow_partial=True)) == 3
-    monkeypatch.setitem(BENCHMARKS, "coco", dataclasses.replace(BENCHMARKS["coco"], num_images=2))
-    with pytest.raises(ValueError, match="but 2 and"):
-        load_benchmark("coco", tmp_path, text_only=True)
 
 
 @pytest.mark.parametrize("name", ["dci", "coco"])
@@ -221,10 +218,8 @@ def test_some_annotations_are_missing(tmp_path):
     [
         ("dci", "densely_captioned_images/splits.json", "]}", "", "splits.json"),
         ("dci", "densely_captioned_images/annotations/a.json", "extra_caption", "extra", "'extra_caption'"),
-        ("dci", "densely_captioned_images/annotations/a.json", '"A a."', "null", "TypeError"),
         ("iiw", "IIW-400/data.jsonl", '" Three. "', "null", "'IIW' must hold a text, not None"),
         ("sharegpt4v-1k", SHAREGPT4V, '"conversations"', '"turns"', "'conversations'"),
-        ("urban1k", "caption/10.txt", "Street 10. It rains.", "", "10.txt"),
         ("urban1k", "caption/2.txt", "Street", b"caf\xe9", "2.txt"),
         ("docci", "docci_descriptions.jsonlines", "It is test_1.", " ", "'description'"),
         ("coco", "dataset_coco.json", '"raw": "Caption 1 of 3."', '"raw": 3', "'raw' must hold a text, not 3"),
@@ -247,7 +242,7 @@ def test_annotations_of_sharegpt4v_under_another_name(tmp_path):
     names = load_benchmark("sharegpt4v-10k", tmp_path, text_only=True)["file_name"]
     assert names == [name.removeprefix("sam/") for name, _ in expected]
     write(tmp_path / SHAREGPT4V, text)
-    with pytest.raises(ValueError, match="are of 6 images .*the single JSON file is"):
+    with pytest.raises(ValueError, match="are of 6 images .*another single JSON file"):
         load_benchmark("sharegpt4v-10k", tmp_path)
 
 
