@@ -117,12 +117,8 @@ def take_slice(rows: Dataset, name: str, split: str) -> Dataset:
 
 def load_scene_split(source: SourceArguments, split: str, max_samples: int | None) -> tuple[str, Dataset]:
     """A split of the embedded data set, and its name."""
-    if source.data_dir is not None or source.data_files is not None:
-        raise ValueError(
-            "`--data_dir` and `--data_files` need `--dataset_name`, the builder that reads them: `imagefolder`, "
-            "`webdataset`, `json`, ..."
-        )
-    refuse_given(source, ("dataset_config_name", "streaming"), "has no effect on the drawn scenes: leave it out.")
+    why = "has no effect on the drawn scenes: leave it out, or name what reads it with --dataset_name."
+    refuse_given(source, ("dataset_config_name", "data_dir", "data_files", "streaming"), why)
     split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
     is_whole = max_samples is None or source.split_seed is not None
     num_scenes = NUM_SCENES[split] if is_whole else min(max_samples, NUM_SCENES[split])

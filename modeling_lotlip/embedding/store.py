@@ -60,10 +60,7 @@ class TableReader(RowReader):
 
 
 def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
-    """
-    What a table stores of an image's file: its `hash`, and `width`, `height` and when it was `taken` as far as it
-    says.
-    """
+    """What a table stores of an image's file: its `hash`; `width`, `height` and when it was `taken` if it says so."""
     facts = {"hash": hashlib.blake2b(content, digest_size=16).hexdigest()}
     try:
         image = open_image(content)

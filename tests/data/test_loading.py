@@ -17,7 +17,6 @@ from modeling_lotlip.data.loading import (
     compute_fingerprint,
     load_split,
     split_by_process,
-    take_slice,
 )
 from modeling_lotlip.data.rows import read_key
 from modeling_lotlip.data.scenes import load_scenes, make_scene
@@ -72,9 +71,8 @@ def test_scenes_are_drawn_as_far_as_they_are_needed(monkeypatch):
 def test_what_scenes_have_not():
     with pytest.raises(ValueError, match="drawn scenes has no split 'validation' but 'train', 'test'"):
         load_split(SourceArguments(), "validation")
-    for source in (SourceArguments(data_dir="photos"), SourceArguments(data_files=["a.json"])):
-        with pytest.raises(ValueError, match="`--data_dir` and `--data_files` need `--dataset_name`"):
-            load_split(source, "train")
+    with pytest.raises(ValueError, match="--data_dir has no effect on the drawn scenes: .*with --dataset_name"):
+        load_split(SourceArguments(data_dir="photos"), "train")
 
 
 # Splits
@@ -86,10 +84,7 @@ def test_the_only_split_is_taken_and_told_once(tmp_path, caplog, streaming):
     for _ in range(2):
         assert read_numbers(source, "test") == list(range(5))
     told = [record.message for record in caplog.records if "no split" in record.message]
-    assert len(told) == 1
-    assert (
-        f"`--dataset_name json --data_files {tmp_path}/a.json` has no split 'test': its only one, 'train'" in told[0]
-    )
+    assert len(told) == 1 and f"--data_files {tmp_path}/a.json` has no split 'test': its only one, 'train'" in told[0]
     if not streaming:
         assert read_numbers(source, "validation[1:3]") == [1, 2]
 
@@ -196,16 +191,13 @@ def test_splits_of_a_folder_that_was_saved(tmp_path):
     whole = Dataset.from_dict({"number": [0, 1, 2]})
     whole.save_to_disk(tmp_path / "one")
     DatasetDict({"train": whole, "val": whole.select([2])}).save_to_disk(tmp_path / "two")
-    DatasetDict({"val": whole}).save_to_disk(tmp_path / "three")
     assert read_numbers(SourceArguments(str(tmp_path / "one")), "any[1:]") == [1, 2]
     assert read_numbers(SourceArguments(str(tmp_path / "two")), "val") == [2]
     assert read_numbers(SourceArguments(str(tmp_path / "two")), "train[:2]", 1) == [0]
-    assert read_numbers(SourceArguments(str(tmp_path / "three")), "test[1:2]") == [1]
     with pytest.raises(ValueError, match="has no split 'test' but 'train', 'val'"):
         read_numbers(SourceArguments(str(tmp_path / "two")), "test")
-    for more in ({"data_files": ["a"]}, {"data_dir": "a"}):
-        with pytest.raises(ValueError, match="has no effect on .*was saved with `save_to_disk`: leave it"):
-            read_numbers(SourceArguments(str(tmp_path / "one"), **more), "train")
+    with pytest.raises(ValueError, match="has no effect on .*was saved with `save_to_disk`: leave it"):
+        read_numbers(SourceArguments(str(tmp_path / "one"), data_dir="a"), "train")
 
 
 def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
@@ -220,23 +212,16 @@ def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
         assert read_numbers(replace(source, split_seed=4), "train") != whole
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == before, "nothing is written there"
     assert read_numbers(built, "train[:10%]+train[90%:]") == whole[:4] + whole[-4:]
+    with pytest.raises(ValueError, match=r"'train\[40:\]' is empty: there are 40 rows"):
+        read_numbers(built, "train[40:]")
     with pytest.raises(ValueError, match="--split_seed excludes --streaming: leave out one"):
         SourceArguments(dataset_name="json", streaming=True, split_seed=0)
-
-
-def test_slices_of_nothing():
-    rows = Dataset.from_dict({"number": [0, 1, 2]})
-    assert take_slice(rows, "train", "train[50%:]")["number"] == [2]
-    with pytest.raises(ValueError, match=r"'train\[3:\]' is empty: there are 3 rows"):
-        take_slice(rows, "train", "train[3:]")
 
 
 def test_what_is_not_there_is_named(tmp_path):
     nothing = str(tmp_path / "nothing")
     with pytest.raises(ValueError, match=f"`--dataset_name {nothing}` cannot be loaded: .*Check these arguments"):
         load_split(SourceArguments(nothing), "train")
-    with pytest.raises(ValueError, match=f"`--dataset_name imagefolder --data_dir {nothing}` cannot be loaded"):
-        load_split(SourceArguments("imagefolder", data_dir=nothing), "train")
     with pytest.raises(ValueError, match=f"`--dataset_name json --data_files {nothing} b.json` cannot be loaded"):
         load_split(SourceArguments("json", data_files=[nothing, "b.json"]), "train")
     (tmp_path / "damaged.json").write_text('{"number": ')
@@ -250,9 +235,7 @@ def test_what_is_not_there_is_named(tmp_path):
 
 
 @both_ways
-@pytest.mark.parametrize(
-    ("name", "builder"), [("a.csv", "csv"), ("a.json", "json"), ("a.jsonl", "json"), ("A.PARQUET", "parquet")]
-)
+@pytest.mark.parametrize(("name", "builder"), [("a.csv", "csv"), ("a.jsonl", "json"), ("A.PARQUET", "parquet")])
 def test_a_file_by_its_name_is_that_of_its_builder(tmp_path, name, builder, streaming):
     write_images(tmp_path, ["photos/a.png"])
     rows, path = Dataset.from_dict({"image": ["photos/a.png"], "caption": ["a boat"]}), str(tmp_path / name)
@@ -334,7 +317,6 @@ def test_sources_come_in_proportion_to_their_weights(tmp_path, streaming):
     mixed = read_numbers(source, "train", weights=[1.0, 3.0], seed=0)
     assert set(mixed) == set(range(24)), "every row of every source comes"
     assert 0.6 < sum(number >= 20 for number in mixed) / len(mixed) < 0.9
-    assert read_numbers(source, "train", weights=[2.0, 6.0], seed=0) == mixed
     assert read_numbers(source, "train", weights=[1.0, 3.0], seed=1) != mixed
 
 

@@ -11,7 +11,6 @@ from modeling_lotlip.data.rows import batched, find_column, find_key, read_capti
 def test_captions():
     assert read_captions({"caption": "a boat"}, "caption") == ["a boat"]
     assert read_captions({"caption": ["a", None, " ", "b"]}, "caption") == ["a", "b"]
-    assert read_captions({"caption": ("a",)}, "caption") == ["a"]
     for row, column in [({"caption": None}, "caption"), ({"caption": "a"}, None), ({}, "caption"), ({"a": ""}, "a")]:
         assert read_captions(row, column) == []
     assert read_captions({"json": {"long_captions": ["a."]}}, "json.long_captions") == ["a."]
@@ -61,8 +60,7 @@ def test_keys_without_reading_the_file(tmp_path):
 
 def test_addresses():
     assert read_url({"url": "x.org/1", "URL": "x.org/2"}) == "x.org/1"
-    assert read_url({"json": {"url": "x.org/3"}}) == "x.org/3"
-    assert read_url({"image_url": "x.org/4", "URL": None}) == "x.org/4"
+    assert read_url({"json": {"url": "x.org/3"}, "URL": None}) == "x.org/3"
     assert read_url({"address": "x.org"}) is None
 
 
