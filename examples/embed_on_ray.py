@@ -99,7 +99,7 @@ def main() -> None:
             f"--photos {args.photos} cannot be read: {error}. Name the folder of your pictures."
         ) from error
     model, processor = load_model(args.model_name_or_path, LoadingArguments(device="cpu"))
-    settings = model_settings(model, processor) | {"kinds": ["image"], "source": source, "exact_decoding": False}
+    settings = model_settings(model, processor) | {"kinds": ["image"], "source": source}
     size = processor.image_processor.crop_size or processor.image_processor.size
     dim = embed_images(model, {"pixel_values": torch.zeros(1, 3, size["height"], size["width"])}).shape[-1]
     table = EmbeddingTable.create(args.output_dir, dim, settings, note_model(model), dtype="float16")

@@ -65,7 +65,7 @@ def logging_stays_as_it_is():
 @pytest.fixture(autouse=True)
 def no_workers_unless_asked_for(monkeypatch):
     """Processes that decode take longer to start than these images take."""
-    monkeypatch.setattr("modeling_lotlip.embedding.workers.count_workers", lambda: 0)
+    monkeypatch.setattr("modeling_lotlip.embedding.batches.count_workers", lambda: 0)
 
 
 @pytest.fixture(scope="session")

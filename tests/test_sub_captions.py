@@ -15,7 +15,7 @@ from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.embedding.rows import RowCollator
+from modeling_lotlip.embedding.batches import RowCollator
 from modeling_lotlip.sub_captions import SPLITTERS, join_sub_captions, split_sentences, split_sub_captions
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.samples import CaptionedImages

@@ -4,7 +4,7 @@
 Texts and images to embeddings, against the way the original computes them and against other libraries.
 
     python examples/benchmarks/embed.py
-    python examples/benchmarks/embed.py --variants original float32 "OpenVINO int8" --workloads mixed
+    python examples/benchmarks/embed.py --variants original float32 "OpenVINO bfloat16" --workloads mixed
     python examples/benchmarks/embed.py --device cuda --size 256 --attn_implementation sdpa flash_attention_2
 
 The original, and open_clip's text tower, get token ids; all others get texts. "mixed" are texts of 8 to 126 tokens.
@@ -40,7 +40,7 @@ from modeling_lotlip.embedding.models import load_model
 Embed = Callable[[], torch.Tensor]
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-OPENVINO = ("OpenVINO float32", "OpenVINO bfloat16", "OpenVINO int8")
+OPENVINO = ("OpenVINO float32", "OpenVINO bfloat16")
 OTHERS = ("sentence-transformers", "open_clip")
 VARIANTS = ("original", *PRECISIONS, *OPENVINO, *OTHERS)
 
@@ -138,8 +138,7 @@ def list_image_variants(
         _, tower = build_original(args.layers, args.device)
         variants["original"] = lambda: tower(pixels)
     for name, (model, _) in models.items():
-        if name != "OpenVINO int8":  # its images are bfloat16
-            variants[name] = partial(embed_images, model, {"pixel_values": pixels})
+        variants[name] = partial(embed_images, model, {"pixel_values": pixels})
     return variants
 
 

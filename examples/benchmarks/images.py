@@ -25,10 +25,8 @@ from sentence_transformers import SentenceTransformer
 from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.data.images import Resizing
 from modeling_lotlip.data.reader import RowInfo
-from modeling_lotlip.embedding.batches import embed_images
-from modeling_lotlip.embedding.rows import RowCollator, embed_rows
+from modeling_lotlip.embedding.batches import RowCollator, collate_rows, count_workers, embed_images, embed_rows
 from modeling_lotlip.embedding.store import TableReader
-from modeling_lotlip.embedding.workers import Workers, count_workers
 
 
 @dataclass
@@ -94,22 +92,22 @@ def main() -> None:
         ]
         collate = RowCollator(processor, TableReader(["image"], resizing=Resizing.of(processor.image_processor)))
         num_workers = count_workers() if args.dataloader_num_workers is None else args.dataloader_num_workers
-        with Workers(collate, num_workers) as workers:
 
-            def run_model() -> None:
-                for batch in rows:
-                    embed_images(model, {"pixel_values": pixels[: len(batch)]})
+        def run_model() -> None:
+            for batch in rows:
+                embed_images(model, {"pixel_values": pixels[: len(batch)]})
 
-            def run_from_files() -> None:
-                assert sum(len(part.entries) for part in embed_rows(model, processor, workers.map(rows))) == len(paths)
+        def run_from_files() -> None:
+            prepared = collate_rows(collate, rows, num_workers)
+            assert sum(len(part.entries) for part in embed_rows(model, processor, prepared)) == len(paths)
 
-            def run_sentence_transformers() -> None:
-                images = [PIL.Image.open(path) for path in paths]
-                other.encode(images, batch_size=args.batch_size, normalize_embeddings=True)
+        def run_sentence_transformers() -> None:
+            images = [PIL.Image.open(path) for path in paths]
+            other.encode(images, batch_size=args.batch_size, normalize_embeddings=True)
 
-            variants = {"model alone": run_model, f"from files, {num_workers} workers": run_from_files}
-            variants["sentence-transformers"] = run_sentence_transformers
-            seconds = measure(variants, args.repeats, args.device)
+        variants = {"model alone": run_model, f"from files, {num_workers} workers": run_from_files}
+        variants["sentence-transformers"] = run_sentence_transformers
+        seconds = measure(variants, args.repeats, args.device)
         speeds = {name: f"{args.images / statistics.median(times):.1f}" for name, times in seconds.items()}
         title = f"{args.images} images of {args.width} x {args.height} pixels in {args.dtype}"
         table = report(title, seconds, "model alone", args, {"images a second": speeds})

@@ -20,8 +20,8 @@ from ..data.loading import get_columns, load_split
 from ..data.reader import Item
 from ..data.rows import find_column, read_captions, read_key
 from ..embedding.arguments import InferenceArguments
+from ..embedding.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
 from ..embedding.models import load_model
-from ..embedding.rows import RowCollator, batch_rows, embed_rows, warn_of_unreadable
 from ..files import format_markdown, write_json
 from ..output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
 from ..sub_captions import mark_sub_captions

@@ -11,22 +11,16 @@ Embeddings of the images and captions of a data set, in a table; a run that was 
 """
 
 from ..arguments import refuse_given
-from ..data.arguments import CaptionArguments, EvaluationSplitArguments
-from ..embedding.arguments import EmbeddedDataArguments, ModelArguments, StoreArguments
+from ..data.arguments import CaptionArguments, EvaluationSplitArguments, SourceArguments
+from ..embedding.arguments import ModelArguments, StoreArguments
 
 
-ARGUMENTS = (
-    ModelArguments,
-    EmbeddedDataArguments,
-    EvaluationSplitArguments,
-    CaptionArguments,
-    StoreArguments,
-)
+ARGUMENTS = (ModelArguments, SourceArguments, EvaluationSplitArguments, CaptionArguments, StoreArguments)
 
 
 def run(
     model_arguments: ModelArguments,
-    data: EmbeddedDataArguments,
+    data: SourceArguments,
     split: EvaluationSplitArguments,
     captions: CaptionArguments,
     store: StoreArguments,
@@ -39,9 +33,7 @@ def run(
     from ..embedding.store import embed_to_table, load_named_data, name_data, note_model
 
     if store.only == "texts":
-        why = "has no effect with --only texts: leave it out."
-        refuse_given(data, ("image_column",), why)
-        refuse_given(store, ("exact_decoding",), why)
+        refuse_given(data, ("image_column",), "has no effect with --only texts: leave it out.")
     if store.only == "images":
         why = "has no effect with --only images: leave it out."
         refuse_given(captions, ("caption_column", "long_captions_column", "sub_caption_splitter"), why)
@@ -60,7 +52,6 @@ def run(
         data.image_column,
         batch_size=model_arguments.batch_size,
         max_length=model_arguments.max_length,
-        num_workers=data.dataloader_num_workers,
         source=named,
         notes=note_model(model, model_arguments.model_name_or_path),
     )

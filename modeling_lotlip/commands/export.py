@@ -9,8 +9,7 @@ Exports both towers of a LoTLIP model as ONNX graphs, for onnxruntime and for tr
 - onnx/text_model.onnx: input_ids and attention_mask to text_embeds (batch, dim) and last_hidden_state
 - onnx/vision_model.onnx: pixel_values to image_embeds (batch, dim) and last_hidden_state
 
-The graphs take any number of texts, of any length, and of images. The embeddings are those of the model, not
-normalised. Each graph is compared with the model before it is saved; the table has the difference.
+The embeddings are not normalised. Each graph is compared with the model; the table has the difference.
 """
 
 import sys
@@ -35,9 +34,6 @@ class ExportArguments(Arguments):
         "float32, float16, and q8: 8 bits for the weights. Each in files of its own.",
         choices=("float32", "float16", "q8", "fp32", "fp16"),
     )
-    output_corner_tokens: bool = argument(
-        False, "The text graph also gives corner_embeds (batch, corners, dim). Embedding does not need them."
-    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -59,5 +55,5 @@ def run(export: ExportArguments) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # where progress is printed
         warnings.simplefilter("ignore", FutureWarning)
-        table = export_model(export.model_name_or_path, export.output_dir, export.dtype, export.output_corner_tokens)
+        table = export_model(export.model_name_or_path, export.output_dir, export.dtype)
     print_tables(table)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..arguments import DTYPES, Arguments, argument, check_output_file
-from ..data.arguments import SourceArguments
 
 
 # How a number of a stored embedding can be stored
@@ -39,11 +38,6 @@ class LoadingArguments(Arguments):
 class InferenceArguments(LoadingArguments):
     """How a dual encoder is run."""
 
-    dtype: str = argument(
-        "float32",
-        "The precision of the computation. int8 is for a CPU, by OpenVINO: texts in 8 bits, images in bfloat16.",
-        choices=(*DTYPES, "int8"),
-    )
     backend: str = argument(
         "torch", "What computes embeddings: PyTorch, or OpenVINO, which is faster on a CPU.", choices=BACKENDS
     )
@@ -56,26 +50,17 @@ class InferenceArguments(LoadingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.dtype == "int8":
-            self.backend = "openvino"
         if self.backend == "openvino" and self.dtype == "float16":
-            raise ValueError("--dtype float16 is not for --backend openvino: name float32, bfloat16 or int8.")
+            raise ValueError("--dtype float16 is not for --backend openvino: name float32 or bfloat16.")
 
 
 @dataclass
-class ModelName(Arguments):
-    """A dual encoder."""
-
-    _argument_group_name = "model"
+class ModelArguments(InferenceArguments):
+    """A dual encoder, and how it is run."""
 
     model_name_or_path: str = argument(
         DEFAULT_MODEL, "A Hub id or a folder of a dual encoder.", aliases=("--model",), metavar="MODEL"
     )
-
-
-@dataclass
-class ModelArguments(InferenceArguments, ModelName):
-    """A dual encoder, and how it is run."""
 
 
 @dataclass
@@ -95,15 +80,6 @@ class ModelsArguments(InferenceArguments, ModelNames):
 
 
 @dataclass
-class EmbeddedDataArguments(SourceArguments):
-    """A data set with images, and how it is read."""
-
-    dataloader_num_workers: int | None = argument(
-        None, "Processes that decode and tokenize. Default: one for each core, 8 at most.", least=0
-    )
-
-
-@dataclass
 class StoreArguments(Arguments):
     """A table of embeddings, and what is stored there."""
 
@@ -120,12 +96,10 @@ class StoreArguments(Arguments):
         "paths of files in a folder of images; else (or with --streaming) the numbers of rows, from 0.",
     )
     only: str | None = argument(None, "Embed only these.", choices=("texts", "images"))
-    exact_decoding: bool = argument(
-        False,
-        "Decode JPEGs at their full size, so that pixels are those of `lotlip evaluate`. Default: large ones at a "
-        "fraction of it, which is many times as fast.",
-    )
     tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1)
+    dataloader_num_workers: int | None = argument(
+        None, "Processes that decode and tokenize. Default: one for each core, 8 at most.", least=0
+    )
 
     def __post_init__(self):
         super().__post_init__()

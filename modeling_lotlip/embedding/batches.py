@@ -1,21 +1,36 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Texts and images to embeddings, by any dual encoder: tokenizing as in training, batches by token number."""
+"""
+From texts, images and rows to embeddings, by any dual encoder. A function reads a row, [`RowCollator`] makes batches
+of rows, [`collate_rows`] does so in other processes, [`embed_rows`] embeds them.
+"""
 
 import logging
+import multiprocessing
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain, groupby, islice
+from threading import Thread
 from typing import Any, NamedTuple
 
-import torch
+import torch.distributed
+from accelerate import PartialState
+from datasets import Dataset, IterableDataset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
-from .families import get_padding, in_trained_case
-from .features import image_features, text_features
+from ..data.images import UnreadableImageError
+from ..data.loading import leave_signals_to_the_main_process, split_by_process
+from ..data.reader import Item
+from ..data.rows import batched, name_row
+from ..terminal import printable
+from .features import get_padding, image_features, in_trained_case, prepare_images, text_features
 from .lengths import group_by_length
-from .models import check_single_embeddings, get_truncate_dim
+from .models import check_single_embeddings
 from .token_wise import is_token_wise
 
 
@@ -26,24 +41,21 @@ BATCHES_PER_WINDOW = 64
 # Batches that are made ahead of the model
 PREFETCHED_BATCHES = 8
 TEXTS_PER_CHUNK = 256
+# What image processors raise at an image that they cannot bring to their size: one too thin, say
+PREPROCESSING_ERRORS = (MemoryError, RuntimeError, ValueError)
+
+# A row by its key, and the key and the batches of rows: images, which may be none, and texts if there are any
+KeyedRow = tuple[Any, Any]
+PreparedRows = tuple[Any, list["Batch"]]
 
 
 def tokenize(
     processor: ProcessorMixin, texts: list[str], max_length: int | None = None, verbose: bool = True
 ) -> dict[str, torch.Tensor]:
     """
-    Tokenizes texts as the model was trained on them: padded to the longest, or to the full length (ALIGN, SigLIP), and
-    in lower case where the model knows no other (SigLIP). Longer texts are truncated.
-
-    Args:
-        processor (`ProcessorMixin`):
-            The model's processor.
-        texts (`list[str]`):
-            The texts, of any length.
-        max_length (`int`, *optional*):
-            Truncate at this many tokens; by default at the tokenizer's `model_max_length`.
-        verbose (`bool`, *optional*, defaults to `True`):
-            Whether LoTLIP's tokenizer says that it truncates.
+    Tokenizes texts as the model was trained on them: padded to the longest, or to the full length (ALIGN, SigLIP), in
+    lower case where it knows no other (SigLIP). They are truncated at `max_length` tokens or the tokenizer's
+    `model_max_length`; `verbose`: LoTLIP's tokenizer says so.
     """
     return processor.tokenizer(
         in_trained_case(processor, texts),
@@ -57,16 +69,13 @@ def tokenize(
 
 def normalize(features: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
     """Features (..., dim) as embeddings: normalised, and before that cut to `truncate_dim` if the model has one."""
-    features = features[..., : get_truncate_dim(model)].float()
+    features = features[..., : getattr(model, "truncate_dim", None)].float()
     return torch.nn.functional.normalize(features, dim=-1).cpu()
 
 
 @torch.inference_mode()
 def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-    """
-    Normalised text embeddings (texts, dim) in float32; (texts, length, dim) those of all tokens, zero at padding, if
-    the model compares tokens.
-    """
+    """Normalised embeddings (texts, dim) in float32; of all tokens, zero at padding, if the model compares these."""
     tokens = {name: tensor.to(model.device) for name, tensor in tokens.items()}
     if is_token_wise(model):
         return model.get_text_token_embeds(**tokens).cpu()
@@ -75,14 +84,9 @@ def embed_texts(model: PreTrainedModel, tokens: dict[str, torch.Tensor]) -> torc
 
 @torch.inference_mode()
 def embed_images(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """
-    Normalised image embeddings (images, dim) in float32, from what [`prepare_images`] returns; (images, length, dim)
-    those of all tokens, if the model compares tokens.
-    """
-    inputs = {
-        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
-        for name, tensor in inputs.items()
-    }
+    """Normalised embeddings (images, dim) in float32 from what [`prepare_images`] returns: see [`embed_texts`]."""
+    dtypes = {name: model.dtype if tensor.is_floating_point() else None for name, tensor in inputs.items()}
+    inputs = {name: tensor.to(model.device, dtypes[name]) for name, tensor in inputs.items()}
     if is_token_wise(model):
         return model.get_image_token_embeds(**inputs).cpu()
     return normalize(image_features(model, inputs), model)
@@ -101,7 +105,6 @@ class Batch(NamedTuple):
 
     entries: list  # what the caller knows each image or text by
     inputs: dict[str, torch.Tensor]  # of the model
-    num_tokens: int = 0  # of texts, without padding
     unreadable: Sequence[Unreadable] = ()  # rows that are left out
     embeds: torch.Tensor | None = None  # (entries, dim), normalised, in float32, once they are computed
     group: Any = None  # of rows, that all of it belongs to: see `embed_rows`
@@ -124,20 +127,13 @@ def sorted_batches(window: list[tuple], processor: ProcessorMixin, tokens_per_ba
     for places in group_by_length(lengths, tokens_per_batch, tokens_per_batch):  # as few batches as there can be
         entries, tokens = zip(*(window[place] for place in places))
         inputs = pad_without_fast_tokenizer_warning(processor.tokenizer, list(tokens), return_tensors="pt")
-        yield Batch(list(entries), dict(inputs), sum(len(text["input_ids"]) for text in tokens))
+        yield Batch(list(entries), dict(inputs))
 
 
 def make_batches(batches: Iterable[Batch], processor: ProcessorMixin, tokens_per_batch: int) -> Iterator[Batch]:
     """
-    Batches of images as they come, and of texts anew: sorted by length inside a window.
-
-    Args:
-        batches (`Iterable[Batch]`):
-            Images and padded texts, in order.
-        processor (`ProcessorMixin`):
-            The model's processor.
-        tokens_per_batch (`int`):
-            The most tokens in a batch, padding included (a longer text is a batch of its own).
+    Batches of images as they come, and of padded texts anew: sorted by length inside a window, with at most
+    `tokens_per_batch` tokens, padding included (a longer text is a batch of its own).
     """
     window = []
     for batch in batches:
@@ -174,6 +170,202 @@ def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return (embed_images if "pixel_values" in batch.inputs else embed_texts)(model, batch.inputs)
 
 
+class RowCollator:
+    """
+    Reads, preprocesses and tokenizes what is in rows. `read_row` gives the items of a key and a row, or raises an
+    `UnreadableImageError`; then only the texts that `read_texts` finds are kept. Texts are truncated at `max_length`
+    tokens or the tokenizer's limit.
+    """
+
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        read_row: Callable[[Any, Any], Iterable[Item]],
+        max_length: int | None = None,
+        read_texts: Callable[[Any, Any], Iterable[Item]] | None = None,
+    ):
+        self.processor, self.read_row, self.max_length, self.read_texts = processor, read_row, max_length, read_texts
+
+    def __call__(self, rows: list[KeyedRow], one_by_one: bool = False) -> PreparedRows:
+        items, unreadable = [], []
+        for key, row in rows:
+            try:
+                read = list(self.read_row(key, row))
+                if one_by_one:
+                    self.prepare_images(read)
+            except UnreadableImageError as error:
+                unreadable.append(Unreadable(key, name_item(key, row), str(error)))
+                read = list(self.read_texts(key, row)) if self.read_texts else []
+            items += read
+        try:
+            batches = [self.prepare_images(items)._replace(unreadable=unreadable)]
+        except UnreadableImageError:
+            if one_by_one:
+                raise
+            return self(rows, one_by_one=True)  # finds which image it is
+        if texts := [item for item in items if item.kind != "image"]:
+            tokens, truncated = tokenize_and_count(self.processor, [text.content for text in texts], self.max_length)
+            entries = [text._replace(truncated=is_truncated) for text, is_truncated in zip(texts, truncated)]
+            batches.append(Batch(entries, tokens))
+        return rows[0][0], batches
+
+    def prepare_images(self, items: list[Item]) -> Batch:
+        images = [item for item in items if item.kind == "image"]
+        try:
+            inputs = prepare_images(self.processor, [image.content for image in images]) if images else {}
+        except PREPROCESSING_ERRORS as error:
+            raise UnreadableImageError(str(error)) from error
+        return Batch([image._replace(content=None) for image in images], inputs)
+
+
+def name_item(key: Any, row: Any) -> str:
+    """How messages call a row: see `name_row`; where it is none of a data set its key is the name."""
+    return name_row(row, getattr(key, "number", key)) if isinstance(row, dict) else str(getattr(key, "key", key))
+
+
+def batch_rows(
+    dataset: Dataset | IterableDataset, batch_size: int, process_index: int = 0, num_processes: int = 1
+) -> Iterator[list[tuple[int, dict]]]:
+    """
+    The rows of a data set with their numbers, in lists of `batch_size`: the share of one of several processes. Of a
+    stream each share is numbered from 0.
+    """
+    if isinstance(dataset, Dataset):
+        bounds = (len(dataset) * process // num_processes for process in (process_index, process_index + 1))
+        rows = ((number, dataset[number]) for number in range(*bounds))
+    else:
+        rows = enumerate(split_by_process(dataset, process_index, num_processes))
+    return batched(rows, batch_size)
+
+
+def gather_to_main(share: Any) -> list[Any]:
+    """What each process has, in their order, for the main one alone: the others get an empty list."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return [share]
+    shares = [None] * state.num_processes if state.is_main_process else None
+    torch.distributed.gather_object(share, shares)
+    return shares or []
+
+
+def count_workers() -> int:
+    """One for each core, 8 at most; of several processes on this machine each has its share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
+class Collated:
+    """What a data loader asks for rows: batches, or the error that they cause."""
+
+    def __init__(self, collate: RowCollator):
+        self.collate = collate
+
+    def __getitem__(self, rows: list[KeyedRow]) -> PreparedRows | Exception:
+        try:
+            return self.collate(rows)
+        except Exception as error:  # the loader would make its message a traceback
+            return error
+
+
+def collate_rows(
+    collate: RowCollator, batches: Iterable[list[KeyedRow]], num_workers: int | None = 0
+) -> Iterator[PreparedRows]:
+    """
+    What a collator, which must be picklable, makes of batches of rows, in their order, some batches ahead, in
+    `num_workers` processes (None: see [`count_workers`]); a single batch in this one. Raises a `RuntimeError` if a
+    process ends.
+    """
+    num_workers, batches = count_workers() if num_workers is None else num_workers, iter(batches)
+    first = list(islice(batches, 2))
+    batches = chain(first, batches)
+    if num_workers == 0 or len(first) < 2:
+        yield from map(collate, batches)
+        return
+    # no forks: this process has threads, and a fork may hang on what they hold
+    has_server = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if has_server else "spawn")
+    if has_server:
+        context.set_forkserver_preload([__name__])  # imports it once for all
+    loader = DataLoader(
+        Collated(collate),
+        batch_size=None,
+        sampler=batches,  # rows are what it takes for indices
+        num_workers=num_workers,
+        collate_fn=as_it_is,
+        multiprocessing_context=context,
+        worker_init_fn=set_up_worker,
+        generator=torch.Generator(),  # or it draws from that of all
+    )
+    try:
+        for made in loader:
+            if isinstance(made, Exception):
+                raise made
+            yield made
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise RuntimeError(
+            f"A process that decodes images has ended: is an image damaged, or too large for the memory? ({error})"
+        ) from error
+
+
+def as_it_is(made: PreparedRows | Exception) -> PreparedRows | Exception:
+    return made
+
+
+def set_up_worker(worker: int) -> None:
+    """What a worker does first. It gives way to the model, which waits for it only when it has to."""
+    leave_signals_to_the_main_process(worker)
+    Thread(target=end_with_the_main_process, daemon=True).start()
+    if hasattr(os, "nice"):  # Windows has none
+        os.nice(10)
+
+
+def end_with_the_main_process() -> None:
+    """Ends a worker of a fork server, which its process does not, when the process that it works for is gone."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def embed_rows(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    prepared: Iterable[PreparedRows],
+    tokens_per_batch: int = 2048,
+    group: Callable[[Any], Any] = lambda key: None,
+    num_prefetched: int = PREFETCHED_BATCHES,
+    lock: AbstractContextManager | None = None,
+) -> Iterator[Batch]:
+    """
+    Embeds what a [`RowCollator`] returns by a dual encoder, in evaluation mode, while a thread prepares the next
+    `num_prefetched` batches. `lock` is entered while the model computes.
+
+    Rows of a `group`, which is told by their key, follow each other, and [`RowCollator`] was not called with rows of
+    several. Texts are sorted within a group: when the next one begins, this one is complete. Each group has a batch,
+    which may be empty. Default: all rows are one group.
+
+    Yields:
+        [`Batch`]: images as they come, texts in batches of like length with at most `tokens_per_batch` tokens, padding
+        included, with `embeds` and `group`.
+    """
+    groups = groupby(prepared, key=lambda part: group(part[0]))
+    batches = (
+        batch._replace(group=key)
+        for key, parts in groups
+        for batch in make_batches((batch for _, made in parts for batch in made), processor, tokens_per_batch)
+    )
+    for batch in prefetch(batches, depth=num_prefetched):
+        with lock or nullcontext():
+            embeds = embed_batch(model, batch) if batch.entries else None
+        yield batch._replace(inputs={}, embeds=embeds)
+
+
+def warn_of_unreadable(unreadable: Iterable[Unreadable]) -> None:
+    """Logs a warning for each row that was left out."""
+    for _, name, problem in unreadable:
+        logger.warning(printable(f"The image of {name} cannot be read and is left out: {problem.rstrip('.')}."))
+
+
 def embed_corpus(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -182,25 +374,10 @@ def embed_corpus(
     max_length: int | None = None,
 ) -> torch.Tensor:
     """
-    Embeds texts of any lengths, with little padding, while the next ones are tokenized.
-
-    Args:
-        model (`PreTrainedModel`):
-            A dual encoder.
-        processor (`ProcessorMixin`):
-            Its processor.
-        texts (`list[str]`):
-            The texts, in any order.
-        tokens_per_batch (`int`, *optional*, defaults to 2048):
-            The most tokens in a batch, padding included.
-        max_length (`int`, *optional*):
-            Truncate at this many tokens; by default at the tokenizer's `model_max_length`.
-
-    Returns:
-        `torch.Tensor` of shape `(num_texts, dim)`: normalised embeddings in float32, in the order of the texts.
-
-    Raises:
-        `ValueError`: if there are no texts, or the model compares tokens.
+    Embeds texts of any lengths by a dual encoder, with little padding, while the next ones are tokenized: normalised
+    embeddings (num_texts, dim) in float32, in the order of the texts. Batches have at most `tokens_per_batch` tokens,
+    padding included; texts are truncated at `max_length` tokens or the tokenizer's `model_max_length`. Raises a
+    `ValueError` if there are no texts, or the model compares tokens.
 
     Example:
 
@@ -216,18 +393,14 @@ def embed_corpus(
     if not texts:
         raise ValueError("`texts` is empty: give at least one text.")
     check_single_embeddings(model)
+    parts = batched(enumerate(texts), TEXTS_PER_CHUNK)
+    collate = RowCollator(processor, lambda place, text: [Item(place, "text", text)], max_length)
     embeds, num_truncated = None, 0
-    parts = ((start, texts[start : start + TEXTS_PER_CHUNK]) for start in range(0, len(texts), TEXTS_PER_CHUNK))
-    tokenized = ((start, tokenize_and_count(processor, part, max_length)) for start, part in parts)
-    # an entry is the place of a text, and whether it was truncated
-    chunks = (Batch(list(enumerate(truncated, start)), tokens) for start, (tokens, truncated) in tokenized)
-    for batch in prefetch(make_batches(chunks, processor, tokens_per_batch)):
-        computed = embed_batch(model, batch)
-        if embeds is None:
-            embeds = computed.new_empty(len(texts), computed.shape[1])
-        places, truncated = zip(*batch.entries)
-        embeds[list(places)] = computed
-        num_truncated += sum(truncated)
+    for batch in embed_rows(model, processor, map(collate, parts), tokens_per_batch):
+        if batch.entries:
+            embeds = batch.embeds.new_empty(len(texts), batch.embeds.shape[1]) if embeds is None else embeds
+            embeds[[item.row for item in batch.entries]] = batch.embeds
+            num_truncated += sum(item.truncated for item in batch.entries)
     if num_truncated > 0:
         logger.warning(f"{num_truncated} of {len(texts)} texts were truncated.")
     return embeds

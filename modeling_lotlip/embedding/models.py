@@ -1,6 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Dual encoders: loading, limits of their texts, what tells them apart."""
+"""Dual encoders: loading, also of those whose code comes with them, and limits of their texts."""
 
 import logging
 from collections.abc import Iterator
@@ -13,20 +13,31 @@ from tempfile import TemporaryDirectory
 import torch
 import xxhash
 from accelerate import PartialState
+from huggingface_hub import load_torch_model, snapshot_download
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.utils import find_adapter_config_file
 
 from ..hub_lotlip import find_pretrained
 from .arguments import LoadingArguments
-from .families import find_family, get_padding, get_text_kwargs
-from .features import text_lengths, torch_text_features
-from .remote_code import load_with_code
+from .features import find_family, get_padding, get_text_kwargs, text_features, text_lengths
 from .token_wise import is_token_wise
 
 
 logger = logging.getLogger(__name__)
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 
 
 def hash_weights(module: nn.Module) -> str:
@@ -51,12 +62,7 @@ def hash_processor(processor: ProcessorMixin) -> str:
 
 
 def check_single_embeddings(model: PreTrainedModel | PreTrainedConfig) -> None:
-    """
-    Refuses a model that compares tokens, or one of such a configuration.
-
-    Raises:
-        `ValueError`: if it is one, and so has no single embedding of a text or an image.
-    """
+    """Raises a `ValueError` if a model, or one of a configuration, compares tokens and has no single embeddings."""
     if is_token_wise(model):
         raise ValueError(
             "The model compares all tokens of texts and images, and has no single embedding of either: use one that "
@@ -71,18 +77,9 @@ def load_model(
     argument: str = "model_name_or_path",
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    Loads a dual encoder, ready to embed, and its processor.
-
-    Args:
-        model_name_or_path (`str`):
-            A Hub id or a folder.
-        inference (`LoadingArguments`, *optional*):
-            Precision, device and limit of texts; of `InferenceArguments` also the backend and `truncate_dim`.
-            Default: float32 by PyTorch, on the device of accelerate's `PartialState`.
-        takes_tokens (`bool`, *optional*, defaults to `False`):
-            Whether the caller can use a model that compares tokens and has no single embedding.
-        argument (`str`, *optional*, defaults to `"model_name_or_path"`):
-            The argument that names the model, for messages.
+    Loads a dual encoder, a Hub id or a folder, ready to embed, and its processor. Default: float32 by PyTorch, on the
+    device of accelerate's `PartialState`. `takes_tokens`: the caller can use a model that compares tokens and has no
+    single embedding. `argument` names the model, for messages.
 
     Raises:
         `ValueError`: if there is no such model or device, it is no dual encoder, compares tokens, or has fewer
@@ -92,11 +89,9 @@ def load_model(
     inference = inference or LoadingArguments()
     check_device(inference.device)
     backend, truncate_dim = getattr(inference, "backend", "torch"), getattr(inference, "truncate_dim", None)
-    for package, is_needed in (("nncf", inference.dtype == "int8"), ("openvino", backend == "openvino")):
-        if is_needed and find_spec(package) is None:
-            extra = "int8" if package == "nncf" else package
-            raise ImportError(f'This needs {package}: `pip install "lotlip[{extra}]"` brings it.')
-    dtype, named = getattr(torch, inference.dtype.replace("int8", "float32")), f"`--{argument} {model_name_or_path}`"
+    if backend == "openvino" and find_spec("openvino") is None:
+        raise ImportError('This needs openvino: `pip install "lotlip[openvino]"` brings it.')
+    dtype, named = getattr(torch, inference.dtype), f"`--{argument} {model_name_or_path}`"
     try:
         path = find_pretrained(model_name_or_path)
         if find_adapter_config_file(path) is not None:
@@ -116,14 +111,13 @@ def load_model(
         check_max_length(model, inference.max_length, named)
     processor.tokenizer.model_max_length = text_limit(model, processor)
     model = model.to(inference.device or PartialState().device).eval()
-    if backend == "openvino":
-        from .openvino import OpenvinoBackend, make_calibration
-
-        calibration = make_calibration(processor, inference.max_length) if inference.dtype == "int8" else None
-        model.embedding_backend = OpenvinoBackend(model, inference.dtype, calibration)
     if truncate_dim is not None:
         check_truncate_dim(model, processor, truncate_dim, named)
         model.truncate_dim = truncate_dim
+    if backend == "openvino":
+        from .openvino import OpenvinoBackend
+
+        model.embedding_backend = OpenvinoBackend(model)
     return model, processor
 
 
@@ -131,22 +125,53 @@ def load_with_adapters(path: str | PathLike, dtype: torch.dtype) -> tuple[PreTra
     """
     The model that adapters of PEFT are of, with these merged into its weights; its processor is that beside the
     adapters, or else the model's.
-
-    Raises:
-        `ImportError`: if PEFT is not installed.
     """
-    try:
-        from peft import PeftConfig, PeftModel
-    except ImportError as error:
-        raise ImportError(
-            f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.'
-        ) from error
+    if find_spec("peft") is None:
+        raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
+    from peft import PeftConfig, PeftModel
+
     base = find_pretrained(PeftConfig.from_pretrained(path).base_model_name_or_path)
     model = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype=dtype), path).merge_and_unload()
     try:
         return model, AutoProcessor.from_pretrained(path)
     except (OSError, ValueError):
         return model, AutoProcessor.from_pretrained(base)
+
+
+class PairProcessor(ProcessorMixin):
+    """A tokenizer and an image processor of a model that comes without a processor of both."""
+
+    def __init__(self, image_processor=None, tokenizer=None):
+        super().__init__(image_processor, tokenizer)
+
+
+def load_with_code(name: str | PathLike, dtype: torch.dtype) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A model and its processor, by the code that comes with them (FG-CLIP 2, jina-clip-v2)."""
+    options = {"trust_remote_code": True}
+    config = AutoConfig.from_pretrained(name, **options)
+    # FG-CLIP offers itself as a causal language model only
+    auto_map = getattr(config, "auto_map", None) or {}
+    is_causal_only = "AutoModelForCausalLM" in auto_map and "AutoModel" not in auto_map
+    auto_class = AutoModelForCausalLM if is_causal_only else AutoModel
+    folder, has_code = Path(name), type(config).__module__.startswith("transformers_modules.")
+    if has_code and not folder.is_dir():
+        folder = Path(snapshot_download(name, allow_patterns=WEIGHTS))
+    if has_code and any(file for pattern in WEIGHTS for file in folder.glob(pattern)):
+        # Not by `from_pretrained`: code from before transformers 5 draws weights anew after they were loaded, and its
+        # tensors that are no parameters stay empty
+        model = auto_class.from_config(config, dtype=dtype, **options)
+        if missing := load_torch_model(model, folder).missing_keys:
+            raise ValueError(
+                f"the weights lack {len(missing)} tensors of {type(model).__name__}, `{missing[0]}` first."
+            )
+    else:
+        model = auto_class.from_pretrained(name, dtype=dtype, **options)
+    processor = AutoProcessor.from_pretrained(name, **options)
+    if not isinstance(processor, ProcessorMixin):
+        parts = (part.from_pretrained(name, **options) for part in (AutoImageProcessor, AutoTokenizer))
+        processor = PairProcessor(*parts)
+        processor.model_type = config.model_type
+    return model, processor
 
 
 def check_max_length(model: PreTrainedModel, max_length: int, named: str) -> None:
@@ -161,23 +186,13 @@ def check_max_length(model: PreTrainedModel, max_length: int, named: str) -> Non
         raise ValueError(f"`--max_length {max_length}` does not fit {named}. Give {' or '.join(map(str, lengths))}.")
 
 
-def get_truncate_dim(model: PreTrainedModel) -> int | None:
-    """How many numbers of an embedding are kept, if [`load_model`] was told so."""
-    return getattr(model, "truncate_dim", None)
-
-
 def check_truncate_dim(model: PreTrainedModel, processor: ProcessorMixin, dim: int, named: str) -> None:
-    """
-    Warns of an embedding cut to a length that the model was not trained for.
-
-    Raises:
-        `ValueError`: if it has fewer numbers, or compares tokens.
-    """
+    """Warns of embeddings cut to a length that a model was not trained for. Refuses one that has fewer numbers."""
     if is_token_wise(model):
         raise ValueError(f"`--truncate_dim {dim}` is not for {named}, which compares all tokens: leave it out.")
     tokens = processor.tokenizer(["a"], padding=get_padding(processor), return_tensors="pt")
     with torch.inference_mode():
-        num_dims = torch_text_features(model, {name: ids.to(model.device) for name, ids in tokens.items()}).shape[-1]
+        num_dims = text_features(model, {name: ids.to(model.device) for name, ids in tokens.items()}).shape[-1]
     trained = getattr(model.config, "matryoshka_dims", None) or ()
     if dim > num_dims:
         raise ValueError(f"`--truncate_dim {dim}` is more than the {num_dims} numbers of an embedding of {named}.")
@@ -189,19 +204,8 @@ def check_truncate_dim(model: PreTrainedModel, processor: ProcessorMixin, dim: i
         )
 
 
-def dtype_name(model: PreTrainedModel) -> str:
-    """What a model computes in, as `--dtype` names it."""
-    backend = getattr(model, "embedding_backend", None)
-    return str(model.dtype).removeprefix("torch.") if backend is None else backend.dtype
-
-
 def check_device(device: str | None) -> None:
-    """
-    Refuses a device that is not there.
-
-    Raises:
-        `ValueError`: if PyTorch has none of that name.
-    """
+    """Raises a `ValueError` if PyTorch has no device of that name."""
     try:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:  # the former where PyTorch was built without it
@@ -230,10 +234,9 @@ def describe_model(
         "model": name,
         "revision": getattr(model.config, "_commit_hash", None),
         "model_type": model.config.model_type,
-        "dtype": dtype_name(model),
-        "truncate_dim": get_truncate_dim(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "truncate_dim": getattr(model, "truncate_dim", None),
         "max_length": max_length or processor.tokenizer.model_max_length,
-        "text_embedding": "tokens" if is_token_wise(model) else "cls",
     }
 
 

@@ -1,10 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Export to ONNX: the text tower and the image tower of a LoTLIP as two graphs, for onnxruntime and for transformers.js.
-
-transformers does the export, onnxruntime the conversion to other dtypes. The files have the names, inputs and outputs
-of CLIP's. Each graph is run on onnxruntime and compared with the model.
+Both towers of a LoTLIP as graphs of ONNX with the names, inputs and outputs of CLIP's, for onnxruntime and for
+transformers.js: transformers exports them, and each is compared with the model.
 """
 
 import json
@@ -46,7 +44,7 @@ except ImportError as error:
 
 # What transformers.js adds to the name of a graph of that dtype
 SUFFIXES = {"float32": "", "float16": "_fp16", "q8": "_quantized"}
-# The least cosine similarity of an embedding in float32 to the model's. The other dtypes are reported only.
+# The least cosine similarity of an embedding in float32 to the model's; the other dtypes are reported only
 MIN_COSINE = 1 - 1e-5
 
 
@@ -60,36 +58,17 @@ def sample_inputs(model: LotlipPreTrainedModel, num_rows: int, length: int) -> d
     return {"input_ids": input_ids, "attention_mask": (torch.arange(length) < lengths[:, None]).long()}
 
 
-def export_tower(model: LotlipPreTrainedModel, output_corner_tokens: bool = False) -> onnx_ir.Model:
-    """
-    Exports a tower with projection in float32, for any number of images, or of texts of any length.
-
-    Args:
-        model (`LotlipPreTrainedModel`):
-            The tower.
-        output_corner_tokens (`bool`, *optional*, defaults to `False`):
-            Whether the text tower also computes the `corner_embeds`.
-
-    Returns:
-        `onnx_ir.Model`: the graph. Its inputs and outputs are named as the model's.
-    """
+def export_tower(model: LotlipPreTrainedModel) -> onnx_ir.Model:
+    """A tower with projection as a graph in float32, for any number of images, or of texts of any length."""
     inputs = sample_inputs(model, num_rows=2, length=8)
     shapes = {name: {0: Dim.AUTO} | ({1: Dim.AUTO} if tensor.dim() == 2 else {}) for name, tensor in inputs.items()}
-    flags = {"output_corner_tokens": True} if output_corner_tokens else {}
-    config = OnnxConfig(dynamic=True, dynamic_shapes=shapes | dict.fromkeys(flags))
-    return OnnxExporter().export(model, inputs | flags, config).program
+    return OnnxExporter().export(model, inputs, OnnxConfig(dynamic=True, dynamic_shapes=shapes)).program
 
 
 def convert_dtype(program: onnx_ir.Model, dtype: str) -> onnx.ModelProto:
     """
-    A graph in another dtype, with inputs and outputs in float32 as before.
-
-    Args:
-        program (`onnx_ir.Model`):
-            A graph in float32; it is left as it is.
-        dtype (`str`):
-            `"float32"`, `"float16"` (weights and computation), or `"q8"`: weights of matrix products and embeddings in
-            8 bits, activations quantised while it runs.
+    A graph in another dtype, with inputs and outputs in float32 as before: `"float16"` (weights and computation), or
+    `"q8"`: weights of matrix products and embeddings in 8 bits, activations quantised while it runs.
     """
     if dtype == "q8":
         # convolutions have no kernel in 8 bits on CPUs; 7 of the bits, as older processors overflow with all
@@ -102,11 +81,8 @@ def convert_dtype(program: onnx_ir.Model, dtype: str) -> onnx.ModelProto:
 @torch.no_grad()
 def compare(model: LotlipPreTrainedModel, path: Path, length: int) -> tuple[float, float]:
     """
-    Runs a graph on onnxruntime, on the CPU, beside the model, with other sizes than those it was traced with.
-
-    Returns:
-        `tuple[float, float]`: the largest difference of an entry of the embeddings, and the least cosine similarity of
-        an embedding to that of the model.
+    The largest difference of an entry of the embeddings of a graph on the CPU, for other sizes than those it was
+    traced with, and the least cosine similarity of an embedding to that of the model.
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     differences, cosines = [], []
@@ -120,54 +96,33 @@ def compare(model: LotlipPreTrainedModel, path: Path, length: int) -> tuple[floa
     return max(differences), min(cosines)
 
 
-def save_graph(
-    folder: Path, name: str, model: LotlipPreTrainedModel, program: onnx_ir.Model, dtype: str, length: int
-) -> list[str]:
-    """
-    Writes a graph in one dtype, and compares it with the model.
-
-    Returns:
-        `list[str]`: its row of the table of [`export_model`].
-
-    Raises:
-        `RuntimeError`: if the graph in float32 gives other embeddings than the model.
-    """
-    path = folder / f"{name}{SUFFIXES[dtype]}.onnx"
+def save_graph(path: Path, model: LotlipPreTrainedModel, program: onnx_ir.Model, dtype: str, length: int) -> list[str]:
+    """Writes a graph in one dtype and compares it with the model: its row of the table of [`export_model`]."""
     onnx.save(convert_dtype(program, dtype), path)
     difference, cosine = compare(model, path, length)
     if dtype == "float32" and not cosine >= MIN_COSINE:
         raise RuntimeError(
-            f"`{name}` on onnxruntime is not the model: an embedding has a cosine similarity of {cosine:.6f} to the "
-            "model's. Try other versions of torch, onnx and onnxscript."
+            f"`{path.stem}` on onnxruntime is not the model: an embedding has a cosine similarity of {cosine:.6f} to "
+            "the model's. Try other versions of torch, onnx and onnxscript."
         )
     return [path.name, f"{path.stat().st_size / 1e6:.1f}", f"{difference:.1e}", f"{cosine:.6f}"]
 
 
-def export_model(model_name_or_path: str, folder: Path, dtypes: list[str], output_corner_tokens: bool = False) -> str:
+def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> str:
     """
-    Writes both towers of a model as graphs, with what transformers.js needs beside them.
-
-    Args:
-        model_name_or_path (`str`):
-            A LoTLIP model, a Hub id or a folder.
-        folder (`Path`):
-            Gets `onnx/text_model.onnx` (`input_ids` and `attention_mask` to `text_embeds` and `last_hidden_state`),
-            `onnx/vision_model.onnx` (`pixel_values` to `image_embeds` and `last_hidden_state`), both for any number
-            of texts, of any length, and of images, and the files of the tokenizer and the image processor. The
-            embeddings are not normalised. Graphs that are there are replaced when all are written.
-        dtypes (`list[str]`):
-            Keys of `SUFFIXES`, each for files of its own.
-        output_corner_tokens (`bool`, *optional*, defaults to `False`):
-            Whether the text graph also computes the `corner_embeds`.
+    Writes both towers of a LoTLIP model, a Hub id or a folder, as graphs, with what transformers.js needs beside them:
+    `onnx/text_model.onnx` (`input_ids` and `attention_mask` to `text_embeds` and `last_hidden_state`) and
+    `onnx/vision_model.onnx` (`pixel_values` to `image_embeds` and `last_hidden_state`), for any number of texts of any
+    length, and of images. The embeddings are not normalised. Each of the dtypes, keys of `SUFFIXES`, has files of its
+    own. Graphs that are there are replaced when all are written.
 
     Returns:
         `str`: how each graph compares with the model, a table in Markdown.
 
     Raises:
-        `ValueError`: if the model is no LoTLIP, compares tokens, or lacks the corner tokens that are asked for.
-        `RuntimeError`: if a graph is not the model.
+        `ValueError`: if the model is no LoTLIP, or compares tokens.
+        `RuntimeError`: if a graph in float32 is not the model.
     """
-    named = f"`--model_name_or_path {model_name_or_path}`"
     try:
         path = find_pretrained(model_name_or_path)
         config = AutoConfig.from_pretrained(path)
@@ -175,25 +130,23 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str], outpu
             raise ValueError(f"it is a `{config.model_type}`, no LoTLIP.")
         check_single_embeddings(config)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{named} cannot be used: {error}") from error
-    if output_corner_tokens and config.text_config.num_corner_tokens == 0:
-        raise ValueError(f"`--output_corner_tokens`: {named} has no corner tokens.")
-    text_model = LotlipTextModelWithProjection.from_pretrained(path, dtype="float32").eval()
-    vision_model = LotlipVisionModelWithProjection.from_pretrained(path, dtype="float32").eval()
+        raise ValueError(f"`--model_name_or_path {model_name_or_path}` cannot be used: {error}") from error
+    towers = {"text_model": LotlipTextModelWithProjection, "vision_model": LotlipVisionModelWithProjection}
     processor = LotlipProcessor.from_pretrained(path)
     rows, length = [], processor.tokenizer.model_max_length
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "onnx") as graphs:
         graphs.mkdir()
-        for name, model in {"text_model": text_model, "vision_model": vision_model}.items():
-            program = export_tower(model, output_corner_tokens and name == "text_model")
-            rows += [save_graph(graphs, name, model, program, dtype, length) for dtype in dtypes]
+        for name, tower in towers.items():
+            model = tower.from_pretrained(path, dtype="float32").eval()
+            program = export_tower(model)
+            for dtype in dtypes:
+                rows.append(save_graph(graphs / f"{name}{SUFFIXES[dtype]}.onnx", model, program, dtype, length))
     config.save_pretrained(folder)
     processor.tokenizer.save_pretrained(folder)
     # by the name of CLIP's, which transformers.js knows: same steps
-    preprocessing = json.loads(processor.image_processor.to_json_string()) | {
-        "image_processor_type": "CLIPImageProcessor"
-    }
+    preprocessing = json.loads(processor.image_processor.to_json_string())
+    preprocessing["image_processor_type"] = "CLIPImageProcessor"
     preprocessing.pop("auto_map", None)
     write_json(folder / "preprocessor_config.json", preprocessing)
     return format_markdown(["graph", "MB", "largest difference", "least cosine similarity"], rows)

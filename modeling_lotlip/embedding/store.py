@@ -28,10 +28,17 @@ from ..data.rows import find_column
 from ..output_folder import describe_run, read_stored
 from ..terminal import progress_bar
 from .arguments import KINDS, StoreArguments
-from .batches import Batch, embed_corpus, embed_texts, tokenize
-from .rows import RowCollator, embed_rows, warn_of_unreadable
+from .batches import (
+    Batch,
+    RowCollator,
+    collate_rows,
+    embed_corpus,
+    embed_rows,
+    embed_texts,
+    tokenize,
+    warn_of_unreadable,
+)
 from .table import EmbeddingTable, model_settings
-from .workers import Workers
 
 
 ORIENTATION = 0x0112  # the tag of EXIF that says how an image is turned
@@ -82,38 +89,14 @@ def embed_to_table(
     image_column: str = "image",
     batch_size: int = 64,
     max_length: int | None = None,
-    num_workers: int | None = 0,
     source: dict[str, Any] | None = None,
     notes: dict[str, Any] | None = None,
 ) -> EmbeddingTable:
     """
-    Embeds the images and captions of a data set into a table, or resumes a stopped run. Images that cannot be
-    read are left out, and named. Several processes share the rows.
-
-    Args:
-        model (`PreTrainedModel`):
-            A dual encoder with `get_text_features` and `get_image_features`.
-        processor (`ProcessorMixin`):
-            Its processor.
-        dataset (`Dataset` or `IterableDataset`):
-            The images and captions. What [`load_split`] reads of a folder of images has the paths of its files as
-            keys, other rows their numbers, if there is no `store.key_column`.
-        store (`StoreArguments`):
-            The folder of the table, and what is stored there.
-        captions (`CaptionArguments`, *optional*):
-            The columns of captions. Default: `"caption"` and `"long_captions"`.
-        image_column (`str`, *optional*, defaults to `"image"`):
-            The column of the images.
-        batch_size (`int`, *optional*, defaults to 64):
-            Images in a batch, for each process.
-        max_length (`int`, *optional*):
-            Truncate texts at this many tokens. Default: the tokenizer's limit.
-        num_workers (`int`, *optional*, defaults to 0):
-            Processes that decode and tokenize, None for as many as fit the machine: see [`Workers`].
-        source (`dict[str, Any]`, *optional*):
-            The arguments that name the data, compared when the run is resumed.
-        notes (`dict[str, Any]`, *optional*):
-            What else is kept with the table, such as `model_name_or_path`.
+    Embeds the images and captions of a data set into a table, or resumes a stopped run. Images that cannot be read are
+    left out and named. Several processes share the rows. What [`load_split`] reads of a folder of images has the paths
+    of its files as keys, other rows their numbers, if there is no `store.key_column`. `source` names the data and is
+    compared when the run is resumed, `notes` are kept with the table. Batches of images are for each process.
 
     Raises:
         `ValueError`: if the folder holds embeddings with other settings, another run writes to it, a column is not
@@ -127,13 +110,13 @@ def embed_to_table(
         captions,
         image_column=image_column,
         key_column=store.key_column or find_file_names(dataset),
-        resizing=None if store.exact_decoding else Resizing.of(processor.image_processor),
+        resizing=Resizing.of(processor.image_processor),
     )
     columns = {"image": image_column, "short": reader.short_column, "long": reader.long_column}
     settings = model_settings(model, processor) | {"source": source, "key_column": reader.key_column}
     settings |= {"columns": columns, "kinds": [kind for kind in KINDS if columns[kind] is not None]}
-    settings |= {"sub_caption_splitter": reader.splitter, "exact_decoding": store.exact_decoding}
-    settings |= {"max_length": max_length, "data": None if is_streamed else compute_fingerprint(dataset, image_column)}
+    settings |= {"sub_caption_splitter": reader.splitter, "max_length": max_length}
+    settings |= {"data": None if is_streamed else compute_fingerprint(dataset, image_column)}
     if not is_streamed and reader.key_column is not None:
         for _ in check_keys(dataset.select_columns([find_column(dataset.column_names, reader.key_column)]), reader):
             pass
@@ -162,16 +145,13 @@ def embed_to_table(
             [(RowInfo(number, str(reader.read_key(number, row))), row) for number, row in batch]
             for _, batch in groupby(due, lambda row: (row[0] // group_size, row[0] % group_size // batch_size))
         )
-        with Workers(RowCollator(processor, reader, max_length, reader.read_texts), num_workers) as workers:
-            results = embed_rows(
-                model,
-                processor,
-                workers.map(batches),
-                store.tokens_per_batch,
-                group=lambda info: info.number // group_size,
-            )
-            with closing(show_progress(results, total, disable=not state.is_local_main_process)) as results:
-                write_results((list(parts) for _, parts in groupby(results, attrgetter("group"))), table.append)
+        collate = RowCollator(processor, reader, max_length, reader.read_texts)
+        prepared = collate_rows(collate, batches, store.dataloader_num_workers)
+        results = embed_rows(
+            model, processor, prepared, store.tokens_per_batch, group=lambda info: info.number // group_size
+        )
+        with closing(show_progress(results, total, disable=not state.is_local_main_process)) as results:
+            write_results((list(parts) for _, parts in groupby(results, attrgetter("group"))), table.append)
         state.wait_for_everyone()
         if state.is_main_process:
             table.maintain(lambda: embed_background(model, processor))
@@ -179,12 +159,7 @@ def embed_to_table(
 
 
 def check_keys(rows: Iterable[dict], reader: RowReader) -> Iterator[tuple[int, dict]]:
-    """
-    The rows with their numbers.
-
-    Raises:
-        `ValueError`: if a key is no string or integer, or two rows have the same.
-    """
+    """The rows with their numbers. Raises a `ValueError` if a key is no string or integer, or two rows have it."""
     numbers = {}
     for number, row in enumerate(rows):
         if reader.key_column is not None:
@@ -203,10 +178,8 @@ def name_data(source: SourceArguments, split: str, max_samples: int | None) -> d
     def resolve(path: str | None) -> str | None:
         return os.path.abspath(path) if path and "://" not in path and glob(path, recursive=True) else path
 
-    files = source.data_files
-    named = {"dataset_name": resolve(source.dataset_name), "dataset_config_name": source.dataset_config_name}
-    named |= {"data_dir": resolve(source.data_dir), "data_files": files and [resolve(path) for path in files]}
-    named |= {"streaming": source.streaming, "split_seed": source.split_seed, "image_column": source.image_column}
+    named = vars(source) | {"dataset_name": resolve(source.dataset_name), "data_dir": resolve(source.data_dir)}
+    named |= {"data_files": source.data_files and [resolve(path) for path in source.data_files]}
     return named | {"eval_split": split, "max_eval_samples": max_samples}
 
 
@@ -230,12 +203,7 @@ def note_model(model: PreTrainedModel, name: str | None = None) -> dict[str, str
 
 
 def to_rows(batch: Batch) -> list[dict]:
-    """
-    The rows of a table of what is embedded, and of images that cannot be read.
-
-    Raises:
-        `ValueError`: if an embedding is not finite.
-    """
+    """The rows of a table of what is embedded, and of images that cannot be read. Refuses what is not finite."""
     rows = []
     for item, embedding in zip(batch.entries, batch.embeds if batch.entries else ()):
         if not embedding.isfinite().all():

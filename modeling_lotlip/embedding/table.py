@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..output_folder import OutputFolder, atomic_write
 from .arguments import KINDS
-from .models import dtype_name, get_truncate_dim, hash_processor, hash_weights
+from .models import hash_processor, hash_weights
 
 
 TABLE = "embeddings"
@@ -109,23 +109,17 @@ def model_settings(model: PreTrainedModel, processor: ProcessorMixin) -> dict[st
     return {
         "weights": hash_weights(model),
         "processor": hash_processor(processor),
-        "dtype": dtype_name(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "backend": "torch" if getattr(model, "embedding_backend", None) is None else "openvino",
-        "truncate_dim": get_truncate_dim(model),
+        "truncate_dim": getattr(model, "truncate_dim", None),
         "revision": getattr(model.config, "_commit_hash", None) if has_code else None,
     }
 
 
 class EmbeddingTable:
     """
-    Embeddings in a folder. Every question is answered from what is on disk then, whoever has written it.
-
-    Args:
-        folder (`Path`):
-            Where the table is.
-
-    Raises:
-        `ValueError`: if there is none.
+    Embeddings in a folder. Every question is answered from what is on disk then, whoever has written it. Raises a
+    `ValueError` if there is no table.
 
     Example:
 
@@ -153,23 +147,9 @@ class EmbeddingTable:
         cls, folder: Path, dim: int, settings: dict, notes: dict | None = None, dtype: str = "float32"
     ) -> "EmbeddingTable":
         """
-        Creates the table of a folder, or opens that with the same settings.
-
-        Args:
-            folder (`Path`):
-                The folder.
-            dim (`int`):
-                Width of the embeddings.
-            settings (`dict`):
-                What the embeddings depend on and are of, compared whenever the table is opened: see
-                [`model_settings`]. `kinds`, if given, are the only ones that are stored.
-            notes (`dict`, *optional*):
-                What else is worth knowing, and not compared.
-            dtype (`str`, *optional*, defaults to `"float32"`):
-                How a number is stored: `"float32"` or `"float16"`.
-
-        Raises:
-            `ValueError`: if the table that is there has other settings.
+        Creates the table of a folder, or opens that with the same settings: what the embeddings depend on and are of,
+        see [`model_settings`]. `kinds` among them are the only ones that are stored. Notes are not compared. `dtype`
+        is how a number is stored, `"float32"` or `"float16"`. Raises a `ValueError` if the settings are others.
         """
         settings = settings | {"storage_dtype": dtype}
         if not is_table(folder):
@@ -183,12 +163,7 @@ class EmbeddingTable:
         return table
 
     def check_settings(self, settings: dict, remedy: str = "use the same settings, or name another folder") -> None:
-        """
-        Compares settings with those of the table, both in the form of JSON.
-
-        Raises:
-            `ValueError`: if some differ, with both values.
-        """
+        """Raises a `ValueError` with both values if settings are not those of the table."""
         stored, settings = flatten(self.settings), flatten(json.loads(json.dumps(settings)))
         changed = [name for name in settings if settings[name] != stored.get(name)]
         if changed == ["data"]:
@@ -200,10 +175,7 @@ class EmbeddingTable:
             raise ValueError(f"{self.folder} holds embeddings with {told}: {remedy}.")
 
     def check_model(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
-        """
-        Raises:
-            `ValueError`: if the embeddings are of another model, or were computed otherwise.
-        """
+        """Raises a `ValueError` if the embeddings are of another model, or were computed otherwise."""
         remedy = f"search with {self.notes.get('model_name_or_path', 'the same model')} as it was used"
         self.check_settings(model_settings(model, processor), remedy)
 
@@ -235,9 +207,9 @@ class EmbeddingTable:
     @property
     def counts(self) -> dict[str, int]:
         """The numbers of embeddings of each kind, of truncated captions and of unreadable images."""
-        numbers = {kind: self.table.count_rows(f"problem IS NULL AND kind = '{kind}'") for kind in KINDS}
-        others = {"truncated": "truncated", "unreadable": "problem IS NOT NULL"}
-        return numbers | {name: self.table.count_rows(condition) for name, condition in others.items()}
+        conditions = {kind: f"problem IS NULL AND kind = '{kind}'" for kind in KINDS}
+        conditions |= {"truncated": "truncated", "unreadable": "problem IS NOT NULL"}
+        return {name: self.table.count_rows(condition) for name, condition in conditions.items()}
 
     @property
     def folders(self) -> list[str]:
@@ -253,8 +225,7 @@ class EmbeddingTable:
 
     def rows_done(self) -> set[int]:
         """The rows of a data set that have been embedded."""
-        rows = self.table.search().select(["row"]).to_batches(100 * NUM_AT_ONCE)
-        return {row for batch in rows for row in batch["row"].unique().to_pylist()}
+        return {row for batch in self.read(["row"], None) for row in batch["row"].unique().to_pylist()}
 
     def read(self, columns: list[str], where: str | None = "problem IS NULL") -> Iterator[pa.RecordBatch]:
         """Columns of the rows for which a condition holds, in parts and in the order they were written."""
@@ -271,18 +242,21 @@ class EmbeddingTable:
 
     def append(self, rows: list[dict]) -> None:
         """
-        Adds rows, which become visible at once: all or, after an error, none of them.
-
-        Args:
-            rows (`list[dict]`):
-                The columns of each row, as far as there is something in them; the embedding is a tensor (dim,). `kind`
-                is `"image"` and `position` 0 by default.
-
-        Raises:
-            `OSError`: if they cannot be written: the disk is full, say.
+        Adds rows, which become visible at once: all or, after an error, none of them. A row has columns as far as
+        there is something in them; its embedding is a tensor (dim,), `kind` is `"image"` and `position` 0 by default.
+        Raises an `OSError` if they cannot be written: the disk is full, say.
         """
+        schema = self.table.schema
+        defaults = {"kind": "image", "position": 0}
+        columns = {name: [row.get(name, defaults.get(name)) for row in rows] for name in schema.names}
+        is_null = [embedding is None for embedding in columns["embedding"]]
+        vectors = torch.stack([torch.zeros(self.dim) if row is None else row.float() for row in columns["embedding"]])
+        dtype = schema.field("embedding").type.value_type
+        values = pa.array(vectors.numpy().astype(dtype.to_pandas_dtype()).ravel())
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(values, self.dim, mask=pa.array(is_null))
         with self.as_os_error():
-            self.table.add(self.to_arrow(rows))
+            arrays = [pa.array(columns[field.name], field.type) for field in schema]
+            self.table.add(pa.table(arrays, schema=schema))
 
     @contextmanager
     def as_os_error(self) -> Iterator[None]:
@@ -294,18 +268,6 @@ class EmbeddingTable:
                 f"The embeddings in {self.folder} cannot be read or written, and are as they were: {cause}"
             ) from error
 
-    def to_arrow(self, rows: list[dict]) -> pa.Table:
-        schema = self.table.schema
-        columns = {name: [row.get(name) for row in rows] for name in schema.names}
-        columns["kind"] = [kind or "image" for kind in columns["kind"]]
-        columns["position"] = [position or 0 for position in columns["position"]]
-        is_null = [embedding is None for embedding in columns["embedding"]]
-        vectors = torch.stack([torch.zeros(self.dim) if row is None else row.float() for row in columns["embedding"]])
-        dtype = schema.field("embedding").type.value_type
-        values = pa.array(vectors.numpy().astype(dtype.to_pandas_dtype()).ravel())
-        columns["embedding"] = pa.FixedSizeListArray.from_arrays(values, self.dim, mask=pa.array(is_null))
-        return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
-
     def delete(self, keys: list[str]) -> None:
         """Drops images."""
         for start in range(0, len(keys), NUM_AT_ONCE):
@@ -316,24 +278,12 @@ class EmbeddingTable:
 
     def search(self, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None) -> Found:
         """
-        The embeddings that are most similar to a query.
-
-        Args:
-            query (`torch.Tensor` of shape `(dim,)`):
-                A normalised embedding.
-            k (`int`):
-                How many, at most.
-            kind (`str`, *optional*, defaults to `"image"`):
-                Which kind is searched.
-            where (`str`, *optional*):
-                An SQL condition. Fewer than `NUM_EXACT` for which it holds are searched exactly.
-
-        Raises:
-            `OSError`: if a part of the table cannot be read.
+        The at most `k` embeddings of a kind that are most similar to a query, a normalised embedding (dim,). Fewer
+        than `NUM_EXACT` for which `where`, an SQL condition, holds are searched exactly. Raises an `OSError` if a part
+        of the table cannot be read.
         """
-        nearest = self.ask(query, k, kind, where, self.parameters(kind))
-        if where is not None and self.count(kind, where) < NUM_EXACT:
-            nearest = nearest.bypass_vector_index()
+        is_exact = where is not None and self.count(kind, where) < NUM_EXACT
+        nearest = self.ask(query, k, kind, where, None if is_exact else self.parameters(kind))
         with self.as_os_error():
             rows = nearest.select(["key", "position", "embedding", "_distance"]).to_arrow()
         keys, positions, embeds = rows["key"].to_pylist(), rows["position"].to_pylist(), to_vectors(rows["embedding"])
@@ -347,30 +297,20 @@ class EmbeddingTable:
         nearest = self.table.search(query.float().cpu().numpy()).distance_type("cosine").limit(2 * k + 10)
         if where is not None or self.settings.get("kinds") != [kind]:
             nearest = nearest.where(self.condition(kind, where), prefilter=True)
-        if parameters is not None:
-            nearest = nearest.nprobes(parameters[0]).refine_factor(parameters[1])
-        return nearest
-
-    @property
-    def has_index(self) -> bool:
-        """Whether the search is approximate."""
-        return any(index.columns == ["embedding"] for index in self.table.list_indices())
+        if parameters is None:
+            return nearest.bypass_vector_index()
+        return nearest.nprobes(parameters[0]).refine_factor(parameters[1])
 
     def parameters(self, kind: str) -> tuple[int, int] | None:
-        """The parameters of the index; None if the search is exact."""
-        if not self.has_index:
-            return None
+        """The parameters of the index; None if the search is exact, as it is until they are measured."""
         measured = self.measured(kind)
-        is_measured = measured is not None and measured.nprobes is not None
-        return (measured.nprobes, measured.refine_factor) if is_measured else INDEX_PARAMETERS[-1]
+        return None if measured is None or measured.nprobes is None else measured[-2:]
 
     def search_groups(self, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None) -> list[Found]:
         """
-        As [`EmbeddingTable.search`], but embeddings that are nearly the same are one result. All identical copies are
-        found, and where there is one other copy among the first `2 * k`, all others.
-
-        Returns:
-            `list[Found]`: at most `k` results, each with its copies behind it.
+        As [`EmbeddingTable.search`], but embeddings that are nearly the same are one result: at most `k`, each with
+        its copies behind it. All identical copies are found, and where there is one other copy among the first
+        `2 * k`, all others.
         """
         measured, limit = self.measured(kind), 2 * k
         threshold = 1.0 if measured is None else measured.copy_threshold
@@ -407,55 +347,51 @@ class EmbeddingTable:
 
     def measured(self, kind: str = "image") -> Measurements | None:
         """What is measured of a kind; None before that."""
-        noted = (self.table.schema.field("embedding").metadata or {}).get(b"measured", b"{}")
-        values = json.loads(noted).get(kind)
+        values = self.noted().get(kind)
         return None if values is None else Measurements(*values)
+
+    def noted(self) -> dict[str, list]:
+        return json.loads((self.table.schema.field("embedding").metadata or {}).get(b"measured", b"{}"))
 
     def describe_search(self, kind: str = "image") -> str:
         """How the search is, in words that go on "1 image in a place"; nothing if it is exact."""
-        if not self.has_index:
+        if self.parameters(kind) is None:
             return ""
-        measured = self.measured(kind)
-        if measured is None or measured.nprobes is None:
-            return ", searched approximately"
         return (
-            f", searched approximately: {measured.recall:.1%} of the first {RECALL_K} are those of exact search, for "
-            "texts and images as queries"
+            f", searched approximately: {self.measured(kind).recall:.1%} of the first {RECALL_K} are those of exact "
+            "search, for texts and images as queries"
         )
 
     @property
-    def needs_index(self) -> bool:
-        return self.count(None) >= NUM_EXACT
+    def has_index(self) -> bool:
+        return any(index.columns == ["embedding"] for index in self.table.list_indices())
 
     def due_kinds(self) -> list[str]:
         """The kinds of which thresholds and recall are to be measured."""
-        has_index, due = self.has_index or self.needs_index, []
+        is_large, due = self.count(None) >= NUM_EXACT, []
         for kind in self.settings.get("kinds", KINDS):
             num_rows, measured = self.count(kind), self.measured(kind)
             is_new = measured is None or abs(num_rows - measured.num_rows) > MUCH_NEW * measured.num_rows
-            if num_rows and (is_new or (measured.nprobes is None and has_index)):
+            if num_rows and (is_new or (measured.nprobes is None and is_large)):
                 due.append(kind)
         return due
 
     def maintain(self, embed_background: Callable[[], torch.Tensor]) -> None:
         """
-        What is due after writing: small files are merged; after many new rows thresholds and recall are measured; many
-        rows get an index, and one that does not find enough any more is made anew.
-
-        Args:
-            embed_background (`Callable[[], torch.Tensor]`):
-                Embeds texts that fit no image, (num_texts, dim), if they are needed.
+        What is due after writing: small files are merged; after many new rows thresholds and recall are measured, with
+        what `embed_background` embeds of texts that fit no image (num_texts, dim); many rows get an index, and one
+        that does not find enough any more is made anew.
         """
         self.table.optimize(cleanup_older_than=KEPT_VERSIONS)
         due = self.due_kinds()
         if not due:
             return
-        is_new = self.needs_index and not self.has_index
+        is_new = self.count(None) >= NUM_EXACT and not self.has_index
         if is_new:
             self.build_index()
         background = embed_background().float().cpu()
         least = min(self.measure(kind, background).recall for kind in due)
-        if least < MIN_RECALL and self.has_index and not is_new:
+        if least < MIN_RECALL and not is_new:
             self.build_index()
             for kind in due:
                 self.measure(kind, background)
@@ -476,19 +412,13 @@ class EmbeddingTable:
 
     def measure(self, kind: str, background: torch.Tensor) -> Measurements:
         """
-        Measures thresholds and recall, and keeps them with the table.
+        Measures thresholds and recall by background texts (num_texts, dim), and keeps them with the table.
 
-        The score threshold is the median of the best similarities of the background texts plus `SPREADS` times its
-        distance to their weaker sixth, which does not change much if a third of the texts fits after all. Copies are
-        by the distance (1 less the cosine similarity) of images to the nearest other one: for one model 0.95 is the
+        The score threshold is the median of the best similarities of the texts plus `SPREADS` times its distance to
+        their weaker sixth, which does not change much if a third of the texts fits after all. Copies are by the
+        distance (1 less the cosine similarity) of images to the nearest other one: for one model 0.95 is the
         similarity of copies, for another that of any two images. The recall is the lower one of that of images as
         queries, which do not count themselves, and of the texts.
-
-        Args:
-            kind (`str`):
-                What is measured.
-            background (`torch.Tensor` of shape `(num_texts, dim)`):
-                Normalised embeddings of texts that fit no image.
         """
         images, num_texts = self.sample(kind, NUM_SAMPLED), len(background)
         queries, num_rows = torch.cat([background, images]), 0
@@ -509,8 +439,7 @@ class EmbeddingTable:
             asked = [(query, exact[:RECALL_K], 0) for query, exact in zip(background, ids)]
             asked += [(query, exact[1:], 1) for query, exact in zip(images[::step], ids[num_texts::step])]
             measured = self.choose_parameters(kind, asked, num_texts, measured)
-        noted = json.loads((self.table.schema.field("embedding").metadata or {}).get(b"measured", b"{}"))
-        metadata = {"measured": json.dumps(noted | {kind: measured})}
+        metadata = {"measured": json.dumps(self.noted() | {kind: measured})}
         self.table.update_field_metadata({"path": "embedding", "metadata": metadata})
         return measured
 
@@ -532,43 +461,24 @@ class EmbeddingTable:
 
     def export(self, path: Path) -> int:
         """
-        Writes all embeddings to one file, in the order of the data set, then of the keys: images, short and long
-        captions.
-
-        Args:
-            path (`Path`):
-                A file that ends in `.parquet` (columns `key`, `kind`, `position`, `embedding`) or `.npz` (arrays of
-                these names, all in memory at once).
-
-        Returns:
-            `int`: how many embeddings it holds.
+        Writes all embeddings, which are in memory at once, to a file that ends in `.parquet` (columns `key`, `kind`,
+        `position`, `embedding`) or `.npz` (arrays of these names), in the order of the data set, then of the keys:
+        images, short and long captions. Returns how many there are.
         """
         names = ["key", "kind", "position"]
-        rows = self.table.search().where(self.condition(None)).select(["row", *names]).with_row_id(True).to_arrow()
+        rows = self.table.search().where(self.condition(None)).select(["row", *names, "embedding"]).to_arrow()
         rows = rows.append_column("order", pc.index_in(rows["kind"], pa.array(KINDS)))
         rows = rows.sort_by([(name, "ascending") for name in ("row", "key", "order", "position")])
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
             if path.suffix == ".npz":
                 arrays = {name: np.array(rows[name].to_pylist()) for name in names}
-                parts = [part.flatten().to_numpy(zero_copy_only=False) for part in self.read_rows(rows["_rowid"])]
+                values = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
                 with open(partial, "wb") as file:
-                    np.savez(file, embedding=np.concatenate(parts).reshape(len(rows), self.dim), **arrays)
+                    np.savez(file, embedding=values.reshape(len(rows), self.dim), **arrays)
             else:
-                column = pa.field("embedding", self.table.schema.field("embedding").type)
-                schema = pa.schema([*(rows.schema.field(name) for name in names), column])
-                with parquet.ParquetWriter(partial, schema) as writer:
-                    for start, part in zip(range(0, len(rows), NUM_AT_ONCE), self.read_rows(rows["_rowid"])):
-                        columns = rows.slice(start, len(part)).select(names).columns
-                        writer.write_table(pa.table([*columns, part], schema=schema))
+                parquet.write_table(rows.select([*names, "embedding"]).replace_schema_metadata(), partial)
         return len(rows)
-
-    def read_rows(self, ids: pa.ChunkedArray) -> Iterator[pa.Array]:
-        """The embeddings of rows, in the order of LanceDB's numbers of them, in parts."""
-        for start in range(0, len(ids), NUM_AT_ONCE):
-            asked = ids.slice(start, NUM_AT_ONCE).combine_chunks()
-            rows = self.table.take_row_ids(asked.to_pylist()).select(["embedding"]).with_row_id().to_arrow()
-            yield rows["embedding"].combine_chunks().take(pc.index_in(asked, rows["_rowid"].combine_chunks()))
 
 
 def group_copies(embeds: torch.Tensor, threshold: float, k: int) -> list[list[int]]:

@@ -16,8 +16,7 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..embedding.batches import embed_corpus, embed_images, tokenize
-from ..embedding.families import in_trained_case
-from ..embedding.features import prepare_images
+from ..embedding.features import in_trained_case, prepare_images
 from ..sub_captions import join_sub_captions, split_sub_captions
 from .relevance import denormalize, heat_map, patch_relevance, sub_caption_directions, token_relevance
 

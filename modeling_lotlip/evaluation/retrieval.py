@@ -21,10 +21,17 @@ from ..data.images import undecoded
 from ..data.loading import get_columns
 from ..data.published import get_benchmark, load_benchmark
 from ..data.reader import RowReader
+from ..embedding.batches import (
+    Item,
+    RowCollator,
+    batch_rows,
+    collate_rows,
+    embed_rows,
+    gather_to_main,
+    warn_of_unreadable,
+)
 from ..embedding.models import evaluation_mode
-from ..embedding.rows import Item, RowCollator, batch_rows, embed_rows, gather_to_main, warn_of_unreadable
 from ..embedding.token_wise import rank_by_tokens
-from ..embedding.workers import Workers
 from ..files import format_markdown
 from ..metrics import RetrievalRanks, metrics_of_ranks, retrieval_ranks
 from ..terminal import progress_bar
@@ -99,13 +106,13 @@ def embed_dataset(
         reader.image_column = None  # images are not read
     share = (0, 1) if is_alone else (state.process_index, state.num_processes)
     total = len(dataset) // share[1] if isinstance(dataset, Dataset) else None
-    workers = Workers(RowCollator(processor, reader, max_length), num_workers)
     items, embeds, num_unreadable = [], [], 0
     is_shown = state.is_main_process and not known_images
     progress = progress_bar(desc="Embedding", total=total, unit=" images", disable=not is_shown)
-    with evaluation_mode(model), progress, workers:
-        prepared, tokens_per_batch = workers.map(batch_rows(dataset, batch_size, *share)), TOKENS_PER_TEXT * batch_size
-        for batch in embed_rows(model, processor, prepared, tokens_per_batch, num_prefetched=2):
+    rows = batch_rows(dataset, batch_size, *share)
+    prepared = collate_rows(RowCollator(processor, reader, max_length), rows, num_workers)
+    with evaluation_mode(model), progress:
+        for batch in embed_rows(model, processor, prepared, TOKENS_PER_TEXT * batch_size, num_prefetched=2):
             warn_of_unreadable(batch.unreadable)
             num_unreadable += len(batch.unreadable)
             items += batch.entries

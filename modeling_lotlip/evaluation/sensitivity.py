@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..embedding.batches import TEXTS_PER_CHUNK, embed_corpus, embed_texts, tokenize_and_count
-from ..embedding.families import get_padding, in_trained_case
+from ..embedding.features import get_padding, in_trained_case
 from ..files import format_markdown
 from ..metrics import retrieval_metrics
 from ..sub_captions import join_sub_captions, split_sub_captions

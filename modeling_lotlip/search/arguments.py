@@ -75,9 +75,8 @@ class SearchModelArguments(ModelArguments):
     )
     dtype: str | None = argument(
         None,
-        "The precision of the computation. int8 is for a CPU, by OpenVINO: texts in 8 bits, images in bfloat16. "
-        "Default: that of --embeddings_dir; else float32.",
-        choices=(*DTYPES, "int8"),
+        "The precision of the computation. Default: that of --embeddings_dir; else float32.",
+        choices=tuple(DTYPES),
     )
     backend: str | None = argument(
         None,

@@ -11,8 +11,7 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..embedding.batches import embed_corpus
-from ..embedding.families import in_trained_case
-from ..embedding.features import prepare_images
+from ..embedding.features import in_trained_case, prepare_images
 
 
 class QueryError(ValueError):

@@ -16,13 +16,20 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.images import Resizing
 from ..data.reader import RowInfo
 from ..data.rows import batched
-from ..embedding.batches import Batch, embed_batch, embed_corpus, embed_texts, tokenize
+from ..embedding.batches import (
+    Batch,
+    RowCollator,
+    collate_rows,
+    embed_batch,
+    embed_corpus,
+    embed_rows,
+    embed_texts,
+    tokenize,
+)
 from ..embedding.features import prepare_images
 from ..embedding.models import load_model
-from ..embedding.rows import RowCollator, embed_rows
 from ..embedding.store import TableReader, embed_background, write_results
 from ..embedding.table import EmbeddingTable
-from ..embedding.workers import Workers
 from ..sub_captions import join_sub_captions, split_sub_captions
 from ..terminal import progress_bar
 from .arguments import ALL_IMAGES, Filter, IndexArguments, SearchModelArguments
@@ -61,7 +68,7 @@ class Searcher:
         source, can_split = table.settings.get("source"), importlib.util.find_spec("sentencex") is not None
         self.place = str(folder or (source if isinstance(source, str) else table.folder))
         self.splitter = table.settings.get("sub_caption_splitter") or ("sentences" if can_split else "paper")
-        self.resizing = None if table.settings.get("exact_decoding") else Resizing.of(processor.image_processor)
+        self.resizing = Resizing.of(processor.image_processor)
         self.lock = Lock()  # the model computes for one thread at a time
         self.changes = Changes()  # of the last update
 
@@ -91,11 +98,10 @@ class Searcher:
                     report(done, len(pending))
 
             reader = TableReader(["image"], resizing=Resizing.of(self.processor.image_processor))
-            with Workers(RowCollator(self.processor, reader)) as workers:
-                batches = workers.map(batched(images, self.batch_size))
-                results = embed_rows(self.model, self.processor, batches, num_prefetched=2, lock=self.lock)
-                with closing(results):
-                    write_results(follow(results), self.table.append)
+            batches = collate_rows(RowCollator(self.processor, reader), batched(images, self.batch_size), None)
+            results = embed_rows(self.model, self.processor, batches, num_prefetched=2, lock=self.lock)
+            with closing(results):
+                write_results(follow(results), self.table.append)
             self.table.maintain(self.embed_background)
         self.changes = changes
         return changes

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize, pad
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from ..embedding.features import torch_text_features
+from ..embedding.features import text_features
 from ..embedding.token_wise import is_token_wise
 
 
@@ -138,7 +138,7 @@ class ContrastiveModel(nn.Module):
             outputs = self.model.get_text_features(**tokens, output_corner_tokens=True)
             embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
         else:
-            embeds = torch_text_features(self.model, tokens)[:, None]
+            embeds = text_features(self.model, tokens)[:, None]
         embeds = normalize(embeds.float(), dim=-1)
         if present is not None:
             embeds = embeds.masked_fill(~present.reshape(len(embeds), -1, 1), 0)

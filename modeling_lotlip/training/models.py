@@ -19,7 +19,7 @@ from ..convert_lotlip_to_hf import load_towers
 from ..data.images import undecoded
 from ..data.reader import RowReader
 from ..embedding.arguments import LoadingArguments
-from ..embedding.families import get_padding, get_text_kwargs
+from ..embedding.features import get_padding, get_text_kwargs
 from ..embedding.models import count_positions, load_model
 from ..embedding.token_wise import is_token_wise
 from ..losses.global_loss import check_dims

@@ -9,7 +9,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
@@ -17,19 +16,8 @@ from PIL import Image
 from torch.nn.functional import cosine_similarity, normalize
 
 import lotlip
-from modeling_lotlip import (
-    LotlipImageProcessorPil,
-    LotlipModel,
-    LotlipProcessor,
-    LotlipTextModelWithProjection,
-)
-from modeling_lotlip.embedding.onnx import (
-    convert_dtype,
-    export_model,
-    export_tower,
-    sample_inputs,
-    save_graph,
-)
+from modeling_lotlip import LotlipImageProcessorPil, LotlipModel, LotlipProcessor
+from modeling_lotlip.embedding.onnx import export_model
 from tests.conftest import as_token_wise, tiny_config
 
 
@@ -54,10 +42,7 @@ def exported(model_dir, tmp_path_factory):
         "--output_dir",
         str(folder),
         "--dtype",
-        "fp32",
-        "float32",
-        "fp16",
-        "q8",
+        *"fp32 float32 fp16 q8".split(),
     ]
     with redirect_stdout(io.StringIO()) as output:
         assert lotlip.main(argv) == 0
@@ -107,56 +92,28 @@ def test_graphs_give_the_embeddings_of_the_model(exported, model, suffix, tolera
         check(embeds, model.get_image_features(pixel_values).pooler_output)
 
 
-def test_the_command_prints_how_each_graph_compares(exported):
+def test_the_table_and_what_transformers_js_reads_beside_the_graphs(exported, model_dir):
     rows = [line.strip("| ").split(" | ") for line in (exported / "table.md").read_text().splitlines()[2:]]
     names = [f"{tower}_model{suffix}.onnx" for tower in ("text", "vision") for suffix in ("", "_fp16", "_quantized")]
     assert [row[0] for row in rows] == names and rows[0][3] == rows[3][3] == "1.000000"
-
-
-@torch.no_grad()
-def test_corner_tokens(tmp_path):
-    config = tiny_config(num_corner_tokens=3, num_hidden_layers=1)
-    model = LotlipTextModelWithProjection(config.text_config).eval()
-    program = export_tower(model, output_corner_tokens=True)
-    onnx.save(convert_dtype(program, "float32"), tmp_path / "model.onnx")
-    inputs = sample_inputs(model, 3, 20)
-    embeds, corners = run(tmp_path / "model.onnx", "text_embeds", "corner_embeds", **inputs)
-    expected = model(**inputs, output_corner_tokens=True)
-    torch.testing.assert_close(embeds, expected.text_embeds, atol=1e-5, rtol=0)
-    torch.testing.assert_close(corners, expected.corner_embeds, atol=1e-5, rtol=0)
-
-    # a graph that is not the model's is an error
-    other = LotlipTextModelWithProjection(model.config).eval()
-    with pytest.raises(RuntimeError, match="`text_model` on onnxruntime is not the model"):
-        save_graph(tmp_path, "text_model", other, program, "float32", 20)
+    preprocessing = json.loads((exported / "preprocessor_config.json").read_text())
+    expected = json.loads(LotlipProcessor.from_pretrained(model_dir).image_processor.to_json_string())
+    assert preprocessing["image_processor_type"] == "CLIPImageProcessor" and "auto_map" not in preprocessing
+    assert all(preprocessing[name] == expected[name] for name in ("size", "crop_size", "image_mean", "image_std"))
+    assert (exported / "tokenizer.json").exists() and (exported / "config.json").exists()
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="--model_name_or_path.*cannot be used"):
-        export_model(str(tmp_path), tmp_path / "out", ["float32"])
-    tiny_config().text_config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is a `lotlip_text_model`, no LoTLIP"):
-        export_model(str(tmp_path), tmp_path / "out", ["float32"])
-
-    as_token_wise(tiny_config()).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="has no single embedding"):
-        export_model(str(tmp_path), tmp_path / "out", ["float32"])
-
-    tiny_config(num_corner_tokens=0).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="--output_corner_tokens.*has no corner tokens"):
-        export_model(str(tmp_path), tmp_path / "out", ["float32"], output_corner_tokens=True)
+    for config, message in (
+        (None, "--model_name_or_path.*cannot be used"),
+        (tiny_config().text_config, "is a `lotlip_text_model`, no LoTLIP"),
+        (as_token_wise(tiny_config()), "no single embedding"),
+    ):
+        if config is not None:
+            config.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=message):
+            export_model(str(tmp_path), tmp_path / "out", ["float32"])
     assert not (tmp_path / "out").exists()
-
-
-def test_what_transformers_js_reads_beside_the_graphs(exported, model_dir):
-    preprocessing = json.loads((exported / "preprocessor_config.json").read_text())
-    assert preprocessing.pop("image_processor_type") == "CLIPImageProcessor", "a name that transformers.js knows"
-    expected = LotlipProcessor.from_pretrained(model_dir).image_processor.to_dict()
-    assert {name: preprocessing[name] for name in ("size", "crop_size", "image_mean", "image_std")} == {
-        name: json.loads(json.dumps(expected[name])) for name in ("size", "crop_size", "image_mean", "image_std")
-    }
-    assert "auto_map" not in preprocessing
-    assert (exported / "tokenizer.json").exists() and (exported / "config.json").exists()
 
 
 def test_graphs_of_another_model_are_replaced_and_an_error_leaves_them(model_dir, tmp_path, monkeypatch):
@@ -179,17 +136,9 @@ def node_script(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("node")
     for file in ("embed.mjs", "package.json"):
         shutil.copy(ROOT / "examples" / "node" / file, folder)
-    command = [
-        "npm",
-        "install",
-        "--ignore-scripts",
-        "--no-audit",
-        "--no-fund",
-        "--no-package-lock",
-        "--prefer-offline",
-    ]
+    options = "--ignore-scripts --no-audit --no-fund --no-package-lock --prefer-offline".split()
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180)
+        done = subprocess.run(["npm", "install", *options], cwd=folder, capture_output=True, text=True, timeout=180)
     except subprocess.TimeoutExpired:
         pytest.skip("npm did not install transformers.js in three minutes")
     if done.returncode != 0:
@@ -200,11 +149,8 @@ def node_script(tmp_path_factory) -> Path:
 @torch.no_grad()
 def test_node_gives_the_same_embeddings(exported, model, model_dir, node_script, tmp_path):
     images = [Image.effect_mandelbrot((32, 32), (-2, -1, 1, 1), 50).convert("RGB")]
-    images += [Image.linear_gradient("L").convert("RGB").resize((140, 90))]
-    # transparent outside, over black
-    transparent = images[0].copy()
-    transparent.putalpha(Image.radial_gradient("L").resize((32, 32)))
-    images.append(transparent)
+    images += [Image.linear_gradient("L").convert("RGB").resize((140, 90)), images[0].copy()]
+    images[2].putalpha(Image.radial_gradient("L").resize((32, 32)))  # transparent outside, over black
     files = [tmp_path / f"{name}.png" for name in ("fits", "resized", "transparent")]
     for image, file in zip(images, files):
         image.save(file)
@@ -213,10 +159,8 @@ def test_node_gives_the_same_embeddings(exported, model, model_dir, node_script,
         command = ["node", node_script, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
-    inputs = [word for text in TEXTS for word in ("--text", text)] + [
-        word for file in files for word in ("--image", file)
-    ]
-    done = node(exported, *inputs)
+    named = [("--text", text) for text in TEXTS] + [("--image", file) for file in files]
+    done = node(exported, *(word for pair in named for word in pair))
     assert done.returncode == 0, done.stderr
     embeds = {name: torch.tensor(rows) for name, rows in json.loads(done.stdout).items()}
 
@@ -245,7 +189,6 @@ def test_node_gives_the_same_embeddings(exported, model, model_dir, node_script,
 
     (tmp_path / "broken.png").write_bytes(b"no image")
     for arguments, message in (
-        ([exported], "usage: node embed.mjs"),
         ([exported, "--bogus"], "usage: node embed.mjs"),
         ([tmp_path, "--text", "a"], "holds no graphs in fp32"),
         ([exported, "--image", "missing.png"], "no such image: missing.png"),

@@ -13,8 +13,7 @@ from transformers import AutoProcessor, GemmaTokenizer, Siglip2ImageProcessor
 import lotlip
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.embedding.families import get_padding, get_text_kwargs
-from modeling_lotlip.embedding.features import prepare_images
+from modeling_lotlip.embedding.features import get_padding, get_text_kwargs, prepare_images
 from modeling_lotlip.embedding.models import load_model, text_limit
 from tests.helpers import remote_code
 from tests.helpers.commands import run_command

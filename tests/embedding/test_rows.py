@@ -1,6 +1,13 @@
 """The one way from rows to embeddings."""
 
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,15 +17,19 @@ from PIL import Image as PILImage
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.embedding.batches import embed_images, embed_texts, tokenize
-from modeling_lotlip.embedding.rows import (
+from modeling_lotlip.embedding.batches import (
     Item,
     RowCollator,
     batch_rows,
+    collate_rows,
+    count_workers,
+    embed_images,
     embed_rows,
+    embed_texts,
+    tokenize,
     warn_of_unreadable,
 )
-from tests.conftest import WORDS
+from tests.conftest import ROOT, WORDS
 
 
 @pytest.fixture(scope="module")
@@ -72,23 +83,23 @@ def test_rows_are_embedded_as_by_hand_and_bad_images_left_out(model_and_processo
 def test_an_image_that_cannot_be_preprocessed_is_left_out(model_and_processor):
     """One pixel high and very wide it is scaled to a width that no memory holds."""
     model, processor = model_and_processor
-    pictures = {"good": PILImage.new("RGB", (40, 50)), "thin": PILImage.new("RGB", (100_000, 1)), "other": None}
+    images = {"good": PILImage.new("RGB", (40, 50)), "thin": PILImage.new("RGB", (100_000, 1)), "torn": None}
 
-    def read_picture(name: str, _: None) -> list[Item]:
-        if pictures[name] is None:
+    def read_image(name: str, _: None) -> list[Item]:
+        if images[name] is None:
             raise UnreadableImageError("it is torn")
-        return [Item(name, "image", pictures[name])]
+        return [Item(name, "image", images[name])]
 
     def preprocess(images, return_tensors):
         if any(image.height == 1 for image in images):
             raise ValueError("too thin")
         return processor.image_processor(images, return_tensors=return_tensors)
 
-    collator = RowCollator(type("Processor", (), {"image_processor": staticmethod(preprocess)}), read_picture)
+    collator = RowCollator(type("Processor", (), {"image_processor": staticmethod(preprocess)}), read_image)
     lock = threading.Lock()
-    (embedded,) = embed_rows(model, processor, [collator([(name, None) for name in pictures])], lock=lock)
+    (embedded,) = embed_rows(model, processor, [collator([(name, None) for name in images])], lock=lock)
     assert [item.row for item in embedded.entries] == ["good"] and embedded.embeds.shape == (1, 32)
-    assert embedded.unreadable == [("other", "other", "it is torn"), ("thin", "thin", "too thin")]
+    assert embedded.unreadable == [("thin", "thin", "too thin"), ("torn", "torn", "it is torn")]
     assert not lock.locked()
 
 
@@ -117,3 +128,99 @@ def test_each_row_is_in_one_share(rows, num_processes):
     stream = rows.to_iterable_dataset(num_shards=3)
     texts = [row["text"] for process in range(3) for batch in batch_rows(stream, 2, process, 3) for _, row in batch]
     assert sorted(texts) == sorted(rows["text"])
+
+
+# ------------------------------------------------------------------------------------------------ other processes
+
+
+def read_grey(name: str, grey: int) -> list[Item]:
+    """An image of one grey and a text. Some end the process that decodes them, or are no image."""
+    if name == "torn":
+        raise UnreadableImageError("it is torn")
+    if name == "wrong":
+        raise LookupError("no column wrong")
+    if name == "bomb" and multiprocessing.parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [Item(name, "image", PILImage.new("RGB", (40, 40), (grey, grey, grey))), Item(name, "text", "a red boat")]
+
+
+def cut(names: list[str]) -> list[list]:
+    rows = [(name, grey) for grey, name in enumerate(names)]
+    return [rows[start : start + 3] for start in range(0, len(rows), 3)]
+
+
+def test_batches_of_other_processes_are_those_of_one_in_their_order(model_and_processor):
+    batches = cut(["torn" if number in (4, 12) else f"image {number}" for number in range(20)])
+    collate, state = RowCollator(model_and_processor[1], read_grey), torch.get_rng_state()
+    made = list(collate_rows(collate, batches, num_workers=2))
+    assert torch.equal(torch.get_rng_state(), state) and len(made) == 7
+    for (first, parts), (expected_first, others) in zip(made, map(collate, batches)):
+        assert first == expected_first and len(parts) == len(others) == 2
+        for batch, other in zip(parts, others):
+            assert batch.entries == other.entries and list(batch.unreadable) == list(other.unreadable)
+            assert batch.inputs.keys() == other.inputs.keys()
+            assert all(torch.equal(batch.inputs[name], other.inputs[name]) for name in other.inputs)
+
+
+@pytest.mark.parametrize(
+    "name, error, message",
+    [
+        ("wrong", LookupError, "^no column wrong$"),
+        ("bomb", RuntimeError, "^A process that decodes images has ended: is an image damaged, or too large for"),
+    ],
+)
+def test_errors_of_a_worker_come_through(model_and_processor, name, error, message):
+    with pytest.raises(error, match=message):
+        list(collate_rows(RowCollator(model_and_processor[1], read_grey), cut(["image"] * 3 + [name]), 1))
+
+
+SCRIPT = """
+import time
+from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
+from modeling_lotlip.embedding.batches import Item, RowCollator, collate_rows
+from tests.embedding.test_rows import read_pid
+
+if __name__ == "__main__":
+    processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer(vocab={
+        "[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}))
+    made = collate_rows(RowCollator(processor, read_pid), [[("a", None)]] * 20, 2)
+    print(*{next(made)[1][1].entries[0].row for _ in range(9)}, flush=True)
+    time.sleep(600)
+"""
+
+
+def read_pid(*_: object) -> list[Item]:
+    return [Item(os.getpid(), "text", "a")]
+
+
+def test_workers_end_with_the_program(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, tmp_path / "script.py"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    pids = process.stdout.readline().split()
+    assert len(pids) == 2 and all(map(is_running, pids))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while any(map(is_running, pids)):
+        assert time.monotonic() < deadline, "a worker outlives the program"
+        time.sleep(0.05)
+
+
+def is_running(pid: str) -> bool:
+    """Whether there is such a process, and no zombie of it."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("num_processes, expected", [(None, 8), ("4", 3), ("16", 1)])
+def test_processes_of_a_machine_share_its_cores(monkeypatch, num_processes, expected):
+    monkeypatch.undo()
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    if num_processes is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", num_processes)
+    assert count_workers() == expected

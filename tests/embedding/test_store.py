@@ -63,11 +63,7 @@ def embed(model_dir, data_dir, tmp_path):
 @pytest.fixture
 def refuse(model_dir, data_dir, tmp_path, capsys):
     """Runs the command, which refuses it, and returns what it says."""
-
-    def run(name: str, *options: object) -> str:
-        return read_error(capsys, *arguments(model_dir, data_dir, tmp_path / name, *options))
-
-    return run
+    return lambda name, *options: read_error(capsys, *arguments(model_dir, data_dir, tmp_path / name, *options))
 
 
 def arguments(model_dir: Path, data_dir: Path, output_dir: Path, *options: object) -> list[str]:
@@ -81,8 +77,7 @@ def arguments(model_dir: Path, data_dir: Path, output_dir: Path, *options: objec
 
 
 def environment() -> dict[str, str]:
-    path = str(ROOT)
-    return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def read(folder: Path) -> list[dict]:
@@ -234,8 +229,6 @@ def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
     folder = embed("out", "--only", "images")
     message = refuse("out", "--only", "images", "--storage_dtype", "float16")
     assert "storage_dtype = 'float32', this run has 'float16'" in message
-    message = refuse("out", "--only", "images", "--exact_decoding")
-    assert "exact_decoding = False, this run has True" in message
     assert "kinds = ['image'], this run has ['image', 'short', 'long']" in refuse("out")
     before = read(folder)
     embed("out", "--only", "images", "--tokens_per_batch", 32)  # changes nothing that is computed
@@ -263,33 +256,6 @@ def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
     message = refuse("changed", "--only", "images")
     assert f"The data have changed since {table.folder} was made: name another folder, or delete it." in message
     assert read(folder) == before and read(table.folder) == []
-
-
-def test_two_runs_at_once_in_one_folder(expected, model_dir, data_dir, tmp_path):
-    """One of two runs with different models is refused, and nothing is mixed."""
-    other = tmp_path / "other"
-    LotlipProcessor.from_pretrained(model_dir).save_pretrained(other)
-    model = LotlipModel.from_pretrained(model_dir)
-    with torch.no_grad():
-        model.text_projection.weight[0, 0] += 1
-    model.save_pretrained(other)
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-m", "lotlip", *arguments(name, data_dir, tmp_path / "out", "--max_length", 30)],
-            env=environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in (model_dir, other)
-    ]
-    errors = [run.communicate()[1] for run in runs]
-    assert sorted(run.returncode for run in runs) == [0, 2], errors
-    (refused,) = (error.splitlines()[-1] for run, error in zip(runs, errors) if run.returncode == 2)
-    assert "holds embeddings with weights = " in refused
-    if EmbeddingTable(tmp_path / "out").notes["model_name_or_path"] == str(model_dir):
-        assert_same(read(tmp_path / "out"), expected)
-    else:
-        assert keys(read(tmp_path / "out")) == keys(expected)
 
 
 def test_says_what_it_cannot_embed(refuse):
@@ -342,16 +308,16 @@ def test_a_table_of_products_from_a_csv(embed, tmp_path, monkeypatch):
     assert [(row["key"], row["kind"]) for row in rows] == expected and len(EmbeddingTable(folder)) == 5
 
 
-@pytest.mark.parametrize("tokens_per_batch", [1, 300, 2048])
+@pytest.mark.parametrize("tokens_per_batch", [1, 2048])
 def test_corpus_in_memory(model_dir, tokens_per_batch, caplog):
     model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
     generator = random.Random(1)
-    texts = [" ".join(generator.choices(WORDS, k=generator.randint(0, 60))) for _ in range(300)]
+    texts = [" ".join(generator.choices(WORDS, k=generator.randint(0, 60))) for _ in range(100)]
     embeds = embed_corpus(model, processor, texts, tokens_per_batch, max_length=50)
     tokens = [processor.tokenizer(text, truncation=True, max_length=50, return_tensors="pt") for text in texts]
     torch.testing.assert_close(embeds, torch.cat([embed_texts(model, text) for text in tokens]), rtol=0, atol=1e-5)
     num_truncated = sum(len(text.split()) > 48 for text in texts)
-    assert f"{num_truncated} of 300 texts were truncated" in caplog.text
+    assert f"{num_truncated} of 100 texts were truncated" in caplog.text
     # a tokenizer without the encodings of the tokenizers library
     slow = BatchEncoding(processor.tokenizer(texts, truncation=True, max_length=50, padding=True, return_tensors="pt"))
     assert slow.encodings is None
@@ -373,7 +339,7 @@ def test_few_padded_tokens_are_computed(model_dir):
         padded.append(Batch(list(range(start, min(512, start + 100))), dict(tokens)))
     batches = list(make_batches(padded, processor, tokens_per_batch=2048))
     assert sorted(entry for batch in batches for entry in batch.entries) == list(range(512))
-    assert sum(batch.num_tokens for batch in batches) == sum(lengths)
+    assert sum(batch.inputs["attention_mask"].sum() for batch in batches) == sum(lengths)
     computed = [batch.inputs["input_ids"].numel() for batch in batches]
     assert max(computed) <= 2048
     assert sum(lengths) / sum(computed) > 0.9, "more than a tenth of what is computed is padding"

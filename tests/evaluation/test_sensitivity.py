@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.embedding.families import get_padding
+from modeling_lotlip.embedding.features import get_padding
 from modeling_lotlip.embedding.models import text_limit
 from modeling_lotlip.evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset
 from modeling_lotlip.evaluation.sensitivity import (
