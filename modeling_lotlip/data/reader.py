@@ -183,7 +183,8 @@ class RowReader:
             unmatched += [keys[place] for place in np.flatnonzero(~self.caption_files.has(keys))]
         counts = RowCounts(len(dataset), num_unmatched=len(unmatched), examples={"unmatched": unmatched})
         counts.check_matched()
-        logger.warning(f"Of {len(dataset)} images{counts.name_unmatched()}")
+        if unmatched:
+            logger.warning(f"Of {len(dataset)} images{counts.name_unmatched()}")
 
 
 @dataclass
@@ -249,7 +250,6 @@ class RowCounts:
 
     def __str__(self) -> str:
         parts = [f"{count}, {why}{list_examples(self.examples.get(why, []))}" for why, count in self.left_out.items()]
-        left_out = f"; left out: {'; '.join(parts)}." if parts else "."
-        return f"{self.num_used} of {self.num_rows} rows are used{left_out}" + (
-            self.name_unmatched() if self.num_unmatched else ""
-        )
+        message = f"{self.num_used} of {self.num_rows} rows are used"
+        message += f"; left out: {'; '.join(parts)}." if parts else "."
+        return message + (self.name_unmatched() if self.num_unmatched else "")

@@ -1,6 +1,7 @@
 """Which images are captioned, and what their keys are."""
 
 import hashlib
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -14,14 +15,19 @@ from modeling_lotlip.captioning.records import SCHEMA, Records, open_database
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from tests.data.test_caption_files import write_shards
+from tests.data.test_loading import write_shard
 from tests.helpers.captioners import read_records
 
 
 def test_keys_and_addresses(caption, llava, tmp_path, capsys):
     scenes = load_scenes(4, seed=22).add_column("url", [f"https://example.org/{index}" for index in range(4)])
     digests = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(scenes, "image")]
-    write_shards(tmp_path / "shards", scenes, num_shards=2)
+    (tmp_path / "shards").mkdir()
+    rows = undecoded(scenes, "image")
+    for half in (0, 1):
+        members = {f"{index:09}.png": rows[index]["image"]["bytes"] for index in range(half, 4, 2)}
+        urls = {f"{index:09}.json": json.dumps({"url": rows[index]["url"]}).encode() for index in range(half, 4, 2)}
+        write_shard(tmp_path / "shards" / f"{half}.tar", dict(sorted((members | urls).items())))
     shards = {"dataset_name": "webdataset", "data_files": [str(tmp_path / "shards" / "*.tar")], "image_column": "png"}
     rows = caption("shards", llava, **shards, streaming=True)
     assert sorted(row["key"] for row in rows) == [f"{index:09}" for index in range(4)]

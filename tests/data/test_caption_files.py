@@ -2,10 +2,8 @@
 
 import gzip
 import hashlib
-import io
 import json
 import pickle
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,6 @@ from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
-from modeling_lotlip.training.models import build_tokenizer
 
 
 NUM_IMAGES = 24
@@ -170,41 +167,6 @@ def test_evaluation_reads_caption_files(scenes, tmp_path, model_dir):
     rows = scenes.remove_columns("long_captions")
     assert evaluate_retrieval(model, processor, rows, CaptionArguments(), files) == whole
     assert whole["long_num_captions"] == NUM_IMAGES
-
-
-def write_shards(folder: Path, scenes: Dataset, num_shards: int, offset: int = 0) -> None:
-    """Tar files as img2dataset writes them: an image, its caption, and what is known of it."""
-    rows = undecoded(scenes, "image")
-    folder.mkdir()
-    for shard in range(num_shards):
-        with tarfile.open(folder / f"{shard:05}.tar", "w") as tar:
-            for index in range(shard, len(scenes), num_shards):
-                key, row = f"{offset + index:09}", rows[index]
-                members = {"png": row["image"]["bytes"], "txt": row["caption"].encode()}
-                members["json"] = json.dumps({"url": row["url"], "key": key}).encode()
-                for extension, content in members.items():
-                    info = tarfile.TarInfo(f"{key}.{extension}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
-
-
-def test_shards_train_with_long_captions_from_elsewhere(train, scenes, tmp_path, caplog):
-    write_shards(tmp_path / "shards", scenes, num_shards=3)
-    rows = [
-        {"key": key, "caption": row["long_captions"]} for key, row in zip(URLS[:-2], scenes.remove_columns("image"))
-    ]
-    build_tokenizer(scenes, open_reader(scenes.column_names)).save_pretrained(tmp_path / "tokenizer")
-    options = {"dataset_name": "webdataset", "data_files": tmp_path / "shards" / "*.tar", "streaming": True}
-    options |= {"image_column": "png", "caption_column": "txt", "eval_split": "train", "max_eval_samples": 12}
-    options |= {"caption_files": write(tmp_path / "long.parquet", rows), "key_column": "json.url"}
-    options |= {"tokenizer_name": tmp_path / "tokenizer", "max_train_samples": None}
-    folder = train("whole", **options, max_train_steps=6, dataloader_num_workers=1)
-    results = json.loads((folder / "eval_results.json").read_text())
-    assert results["long_num_images"] == results["short_num_images"] == 12
-    # two epochs of three batches, with two images each that the caption files lack
-    assert "48 of 48 rows are used. 4 have no captions in `--caption_files` (such as" in caplog.text
-    measured = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert any("loss_corner_2" in row for row in measured), "long captions took part"
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
