@@ -40,7 +40,6 @@ def argument(
     requires: str | None = None,
     excludes: tuple[str, ...] = (),
     compared_on_resume: bool = False,
-    in_model_card: bool = True,
 ) -> Any:
     """
     A field of a dataclass of arguments. One that has its default counts as not given.
@@ -54,8 +53,8 @@ def argument(
             Other names such as `--model`; what stands for the value in `--help`; whether it has a place, not a name.
         requires (`str`, *optional*), excludes (`tuple[str, ...]`, *optional*):
             An argument of the same command without which, and others beside which, it has no effect.
-        compared_on_resume (`bool`, *optional*), in_model_card (`bool`, *optional*, defaults to `True`):
-            Whether a training can only be resumed with the same value; whether its model card lists the value.
+        compared_on_resume (`bool`, *optional*, defaults to `False`):
+            Whether a training can only be resumed with the same value, which its model card lists.
     """
     metadata = {key: value for key, value in locals().items() if key != "default"}
     if isinstance(default, list):

@@ -72,8 +72,7 @@ def write_model_card(
             Hub ids of the models that the weights were made from.
         results (`dict[str, float]`, *optional*):
             Metrics by name, for a table, and for the Hub in the form of a model index: names that begin with
-            `zero_shot_` are of classification, the others of retrieval. `share_trained_on` is the share of the images
-            that the model was trained on.
+            `zero_shot_` are of classification, the others of retrieval.
         dataset (`str`, *optional*):
             The data set that they were measured on. Needed with `results`.
         dataset_split (`str`, *optional*, defaults to `"test"`):
@@ -118,7 +117,7 @@ def write_model_card(
             metric_value=value,
         )
         for name, value in (results or {}).items()
-        if "num_" not in name and name != "share_trained_on"
+        if "num_" not in name
     ]
     metadata = {"license": license, "library_name": "transformers", "language": language, "base_model": base_model}
     common = {"title": title, "repo_id": repo_id, "provenance": provenance, "license_note": license_note}

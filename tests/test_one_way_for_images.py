@@ -112,4 +112,4 @@ def test_pictures_of_all_modes_are_the_same_everywhere(name, folder, files, data
     samples = CaptionedImages(dataset, reader, ObjectiveArguments())
     for number, picture in enumerate(pictures):
         assert samples.load_image(number).tobytes() == picture.tobytes()
-    assert samples[0, len(pictures), False]["bad"] is not None
+    assert samples[0, len(pictures), False]["read"][1] is not None

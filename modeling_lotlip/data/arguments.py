@@ -30,7 +30,7 @@ class SourceArguments(Arguments):
     )
     data_dir: str | None = argument(None, "The folder of the data, for a builder.")
     data_files: list[str] | None = argument(None, "The files of the data, for a builder.")
-    streaming: bool = argument(False, "Read the data while it is used, without a copy on disk.", in_model_card=False)
+    streaming: bool = argument(False, "Read the data while it is used, without a copy on disk.")
     split_seed: int | None = argument(
         None,
         "Shuffle the rows with this seed before a slice of a split, such as train[:90%], is taken. Default: do not.",
@@ -53,7 +53,7 @@ class SourceArguments(Arguments):
 class DatasetArguments(SourceArguments):
     """A data set with images, and how it is read."""
 
-    dataloader_num_workers: int = argument(0, "Processes that decode and tokenize.", least=0, in_model_card=False)
+    dataloader_num_workers: int = argument(0, "Processes that decode and tokenize.", least=0)
 
 
 @dataclass

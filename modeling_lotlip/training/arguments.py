@@ -1,14 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The arguments of a training. Whatever a command line can say, `TrainArguments(output_dir=..., ...)` can say in Python.
+"""The arguments of a training. A new one is a field here; `compared` makes a resumed run have the same value."""
 
-A new argument is a field here, and the line that uses it: what a resumed run is compared by, what the model card
-leaves out and the least value are said with the field.
-"""
-
-import math
-import re
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -25,21 +18,19 @@ from ..evaluation.arguments import ClassificationArguments
 from .objectives import OBJECTIVES
 
 
-# What a whole model brings with it
-OF_NEW_MODELS = ("config_name", "text_model_name_or_path", "vision_model_name_or_path", "image_size")
-OF_NEW_MODELS += ("tokenizer_name", "image_mean", "image_std")
-
-# An argument without which a resumed run would take other steps
+# An argument without which a resumed run would take other steps, and that the model card lists
 compared = partial(argument, compared_on_resume=True)
 
 # The results of an evaluation, by any of which the best model is kept
-METRICS = re.compile(r"(short|long)_(((i2t|t2i)_(recall@(1|5|10)|median_rank))|mean_recall)|zero_shot_top[15]")
+RECALLS = [f"{way}_{name}" for way in ("i2t", "t2i") for name in ("recall@1", "recall@5", "recall@10", "median_rank")]
+METRICS = [f"{kind}_{name}" for kind in ("short", "long") for name in (*RECALLS, "mean_recall")]
+METRICS += ["zero_shot_top1", "zero_shot_top5"]
+
+# What a whole model, or its configuration, brings with it
+OF_NEW_TOWERS = ("text_model_name_or_path", "vision_model_name_or_path", "image_size")
 
 # accelerate's names of the precisions
 MIXED_PRECISIONS = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
-
-# Learning rates where none is given, by what of the text tower is there already
-LEARNING_RATES = {"model": 1e-5, "text tower": 1e-4, "scratch": 1e-3}
 
 
 @dataclass
@@ -57,12 +48,6 @@ class TrainDataArguments(Arguments):
         least=0,
         most=1,
     )
-    max_bad_in_a_row: int = argument(100, "The run also ends after N in a row.", least=1)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.data_weights is not None and min(self.data_weights) <= 0:
-            raise ValueError(f"--data_weights must be above 0, got {self.data_weights}.")
 
 
 @dataclass
@@ -75,17 +60,21 @@ class TowerArguments(Arguments):
         None,
         "A LoTLIP, CLIP, SigLIP or another dual encoder to train further.",
         aliases=("--model",),
-        excludes=OF_NEW_MODELS,
+        excludes=("config_name", "tokenizer_name", *OF_NEW_TOWERS),
     )
-    text_model_name_or_path: str | None = argument(None, "A BERT to start the text tower from.")
+    text_model_name_or_path: str | None = argument(
+        None, "A BERT to start the text tower from, with its tokenizer.", excludes=("tokenizer_name",)
+    )
     vision_model_name_or_path: str | None = argument(
         None, "A ViT or DINOv2 (transformers) or a ViT (timm) to start the image tower from."
     )
     config_name: str | None = argument(
-        None, "The configuration of a model from scratch, a Hub id or a folder.", excludes=OF_NEW_MODELS[1:4]
+        None,
+        "The configuration of a model from scratch, a Hub id or a folder.",
+        excludes=OF_NEW_TOWERS,
     )
     tokenizer_name: str | None = argument(
-        None, "A BERT tokenizer. Default: that of the text tower; from scratch one with the words of the captions."
+        None, "A BERT tokenizer for a text tower from scratch. Default: one with the words of the captions."
     )
     num_corner_tokens: int | None = compared(
         None,
@@ -98,37 +87,22 @@ class TowerArguments(Arguments):
         None, "Freeze the image tower. Default: frozen if and only if its weights were loaded."
     )
     cache_image_features: bool = argument(
-        False, "Run a frozen image tower once, before training, and keep its output on disk for this and later runs."
+        False,
+        "Run a frozen image tower once, before training, and keep its output for this and later runs.",
+        excludes=("streaming",),
     )
     image_features_dir: Path | None = argument(
-        None, "Where it is kept. Default: below the Hub's cache.", requires="cache_image_features"
+        None,
+        "Where it is kept, in a folder that all machines share. Default: below the Hub's cache.",
+        requires="cache_image_features",
     )
     image_size: int | None = argument(None, "In pixels. Default: that of the image tower; 64 from scratch.", least=1)
-    image_mean: list[float] | None = compared(
-        None,
-        "The mean that is taken off the red, green and blue of pixels (from 0 to 1). Default: that of the image "
-        "tower's own image processor or timm configuration; 0.5 from scratch.",
-    )
-    image_std: list[float] | None = compared(
-        None, "What they are divided by after that. Default: as for --image_mean."
-    )
     max_length: int | None = compared(
         None,
         "Tokens of a text, corners not counted. Default: the limit of the model that is trained further, else 128 "
         "less the corners. Beyond the positions of the text tower these are stretched, as Long-CLIP does.",
     )
     gradient_checkpointing: bool = argument(False, "Compute layers twice to save memory.")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if (self.image_mean is None) != (self.image_std is None):
-            raise ValueError("--image_mean and --image_std go together: give both.")
-        for name in ("image_mean", "image_std"):
-            values = getattr(self, name)
-            if values is not None and (len(values) != 3 or not all(map(math.isfinite, values))):
-                raise ValueError(f"--{name} must be three numbers, for red, green and blue, got {values}.")
-        if self.image_std is not None and min(self.image_std) <= 0:
-            raise ValueError(f"--image_std must be above 0, got {self.image_std}.")
 
 
 @dataclass
@@ -157,6 +131,8 @@ class ObjectiveArguments(Arguments):
         None,
         "Smallest part of an image that is cut out, at random. Default: 0.9, and 1 (all of it) for drawn scenes and "
         "for a frozen image tower.",
+        least=0.01,
+        most=1,
     )
     matryoshka_dims: list[int] | None = compared(
         None,
@@ -179,14 +155,6 @@ class ObjectiveArguments(Arguments):
             self.short_captions = objective.short_captions
         if self.num_long_captions is None:
             self.num_long_captions = objective.num_long_captions
-        if self.min_crop_scale is not None and not 0 < self.min_crop_scale <= 1:
-            raise ValueError(f"--min_crop_scale must be above 0 and at most 1, got {self.min_crop_scale}.")
-        if self.hard_negatives > 0 and self.num_long_captions == 0:
-            raise ValueError(
-                f"--hard_negatives {self.hard_negatives} is of long captions, but --num_long_captions is 0: raise it."
-            )
-        if self.short_captions == "none" and self.num_long_captions == 0:
-            raise ValueError("--short_captions none and --num_long_captions 0 leave nothing to train on.")
 
 
 @dataclass
@@ -205,9 +173,8 @@ class OptimizationArguments(Arguments):
     )
     learning_rate: float | None = compared(
         None,
-        f"The highest one, after the warm-up. Default: {LEARNING_RATES['model']} for a model that is trained further "
-        f"(--model_name_or_path), {LEARNING_RATES['text tower']} with a pretrained text tower, "
-        f"{LEARNING_RATES['scratch']} where texts are learned from scratch.",
+        "The highest one, after the warm-up. Default: 1e-5 for a model that is trained further, 1e-4 with a "
+        "pretrained text tower, 1e-3 where texts are learned from scratch.",
         least=0,
     )
     lr_scheduler_type: str = compared(
@@ -228,37 +195,44 @@ class OptimizationArguments(Arguments):
     mixed_precision: str | None = compared(
         None, "The precision of the computation. Default: as accelerate is configured.", choices=tuple(DTYPES)
     )
-    max_skipped_steps: int = argument(
-        10, "A step whose loss or gradients are not finite is skipped; after N in a row the run ends.", least=1
-    )
-    ddp_timeout: int = argument(
-        1800, "Seconds after which a process gives up waiting for another.", in_model_card=False
-    )
+    ddp_timeout: int = argument(1800, "Seconds after which a process gives up waiting for another.")
 
     def __post_init__(self):
         super().__post_init__()
         self.mixed_precision = MIXED_PRECISIONS.get(DTYPES.get(self.mixed_precision))
-        if self.warmup_steps > 1 and self.warmup_steps != int(self.warmup_steps):
-            raise ValueError(f"--warmup_steps must be a number of steps or a share below 1, got {self.warmup_steps}.")
 
 
 @dataclass(kw_only=True)
-class CheckpointArguments(Arguments):
-    """The output folder and what is kept in it."""
+class OutputArguments(Arguments):
+    """The output folder, what is measured and kept in it, and the upload of the model."""
 
     _argument_group_name = "output"
 
     output_dir: Path = argument(help="Where model, checkpoints and results go.")
     overwrite_output_dir: bool = argument(
-        False, "Replace what an earlier run left there.", in_model_card=False, excludes=("resume_from_checkpoint",)
+        False, "Replace what an earlier run left there.", excludes=("resume_from_checkpoint",)
     )
     checkpointing_steps: str | None = argument(None, "Save the state every N steps, or every `epoch`.")
-    checkpoints_total_limit: int | None = argument(
-        None, "Keep only the last N checkpoints.", least=1, in_model_card=False
-    )
+    checkpoints_total_limit: int | None = argument(None, "Keep only the last N checkpoints.", least=1)
     resume_from_checkpoint: str | None = argument(
         None, "A checkpoint, or `latest` for the last one of the output folder."
     )
+    per_device_eval_batch_size: int = argument(64, "Images in a batch of an evaluation.", least=1)
+    eval_steps: int = argument(500, "Evaluate every N steps, and at the end.", least=1)
+    metric_for_best_model: str | None = argument(
+        None,
+        "Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, `zero_shot_top1`, ...",
+        choices=METRICS,
+        metavar="METRIC",
+    )
+    logging_steps: int = argument(10, "Measure every N steps.", least=1)
+    with_tracking: bool = argument(False, "Send measurements and results to trackers.")
+    report_to: str = argument(
+        "all", "`tensorboard`, `wandb`, ..., or `all` that are installed.", requires="with_tracking"
+    )
+    push_to_hub: bool = argument(False, "Upload the model at the end, the best one if one is kept.")
+    hub_model_id: str | None = argument(None, "The repository to upload to. Default: named after the output folder.")
+    language: list[str] = argument(["en"], "The captions' languages, ISO codes, for the model card.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -268,40 +242,8 @@ class CheckpointArguments(Arguments):
             raise ValueError(f"--checkpointing_steps must be a number or `epoch`, got {steps}.")
 
 
-@dataclass
-class MonitoringArguments(Arguments):
-    """Evaluation, measurements and the upload of the model."""
-
-    _argument_group_name = "evaluation and tracking"
-
-    per_device_eval_batch_size: int = argument(64, "Images in a batch of an evaluation.", least=1)
-    eval_steps: int = argument(500, "Evaluate every N steps, and at the end.", least=1)
-    metric_for_best_model: str | None = argument(
-        None, "Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, `zero_shot_top1`, ..."
-    )
-    logging_steps: int = argument(10, "Measure every N steps.", least=1, in_model_card=False)
-    with_tracking: bool = argument(False, "Send measurements and results to trackers.", in_model_card=False)
-    report_to: str = argument(
-        "all", "`tensorboard`, `wandb`, ..., or `all` that are installed.", requires="with_tracking"
-    )
-    push_to_hub: bool = argument(
-        False, "Upload the model at the end, the best one if one is kept.", in_model_card=False
-    )
-    hub_model_id: str | None = argument(None, "The repository to upload to. Default: named after the output folder.")
-    language: list[str] = argument(["en"], "The captions' languages, ISO codes, for the model card.")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.metric_for_best_model is not None and METRICS.fullmatch(self.metric_for_best_model) is None:
-            raise ValueError(
-                f"--metric_for_best_model {self.metric_for_best_model} is no result of the evaluation. Results are "
-                "short_t2i_recall@1, long_mean_recall, zero_shot_top1, ..."
-            )
-
-
 @dataclass(kw_only=True)
 class TrainArguments(
-    MonitoringArguments,
     ClassificationArguments,
     OptimizationArguments,
     ObjectiveArguments,
@@ -312,57 +254,37 @@ class TrainArguments(
     TrainSplitArguments,
     EvaluationSplitArguments,
     DatasetArguments,
-    CheckpointArguments,
+    OutputArguments,
 ):
-    """
-    All arguments of a training.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.training.arguments import TrainArguments
-
-    >>> args = TrainArguments(output_dir="outputs/laclip", objective="laclip")
-    >>> args.short_captions, args.num_long_captions, args.num_corner_tokens
-    ('any', 0, 0)
-    ```"""
+    """All arguments of a training. Whatever a command line can say, `TrainArguments(output_dir=..., ...)` can say."""
 
     def __post_init__(self):
         super().__post_init__()
-        if self.num_corner_tokens is None and self.model_name_or_path is None and self.config_name is None:
-            self.num_corner_tokens = OBJECTIVES[self.objective].num_corner_tokens
-        is_zero_shot = (self.metric_for_best_model or "").startswith("zero_shot")
-        if is_zero_shot and OBJECTIVES[self.objective].loss == "token_wise":
-            raise ValueError(
-                f"--metric_for_best_model {self.metric_for_best_model} is not measured with --objective "
-                f"{self.objective}: name a recall, such as short_t2i_recall@1."
-            )
+        num_corner_tokens = OBJECTIVES[self.objective].num_corner_tokens
+        is_new = self.model_name_or_path is None and (self.config_name is None or num_corner_tokens == 0)
+        if self.num_corner_tokens is None and is_new:
+            self.num_corner_tokens = num_corner_tokens
         if self.learning_rate is None:
-            start = "model" if self.model_name_or_path else "text tower" if self.text_model_name_or_path else "scratch"
-            self.learning_rate = LEARNING_RATES[start]
-        is_frozen = self.freeze_vision_model
-        if is_frozen is None:
-            is_frozen = self.model_name_or_path is not None or self.vision_model_name_or_path is not None
-        if is_frozen and self.min_crop_scale not in (None, 1):
+            self.learning_rate = 1e-5 if self.model_name_or_path else 1e-4 if self.text_model_name_or_path else 1e-3
+        if self.freeze_vision_model is None:
+            self.freeze_vision_model = bool(self.model_name_or_path or self.vision_model_name_or_path)
+        if self.min_crop_scale is None:
+            self.min_crop_scale = 1.0 if self.dataset_name is None or self.freeze_vision_model else 0.9
+        if self.freeze_vision_model and self.min_crop_scale < 1:
             raise ValueError(
                 f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees images as they "
                 "are. Give --no_freeze_vision_model."
             )
-        if self.min_crop_scale is None:
-            self.min_crop_scale = 1.0 if self.dataset_name is None or is_frozen else 0.9
-        if self.streaming and self.dataset_name is None:
-            raise ValueError("--streaming needs --dataset_name: the drawn scenes are no stream.")
+        if self.cache_image_features and not self.freeze_vision_model:
+            raise ValueError("--cache_image_features is for a frozen image tower: add --freeze_vision_model.")
         if self.streaming and self.max_train_steps is None:
             raise ValueError("--streaming needs --max_train_steps: a stream does not know its length.")
-        if self.streaming and self.cache_image_features:
-            raise ValueError("--cache_image_features needs the whole data set, not a stream: leave out --streaming.")
-        if self.data_weights is not None:
-            num_sources = len(self.data_files or [])
-            if len(self.data_weights) != num_sources or num_sources < 2:
-                raise ValueError(
-                    f"--data_weights gives {len(self.data_weights)} weights for the {num_sources} values of "
-                    "--data_files: give one for each, two or more (a value may be a pattern)."
-                )
+        num_sources = len(self.data_files or [])
+        if self.data_weights is not None and (len(self.data_weights) != num_sources or min(self.data_weights) <= 0):
+            raise ValueError(
+                f"--data_weights must be a number above 0 for each of the {num_sources} values of --data_files (a "
+                f"value may be a pattern), got {self.data_weights}."
+            )
 
     def compared_on_resume(self) -> dict[str, object]:
         """What a resumed run must have in common with the first one, to take the same steps."""
@@ -371,15 +293,12 @@ class TrainArguments(
         }
 
     def in_model_card(self) -> dict[str, object]:
-        """What the model card tells: numbers and choices, but no names of files, which are of this machine."""
-        told = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            is_public = isinstance(value, (int, float)) or (value is not None and field.metadata["choices"])
-            if is_public and field.metadata["in_model_card"]:
-                told[field.name] = value
-        return told
+        """What the model card lists: numbers and choices, but no names of files, which are of this machine."""
+        choices = {field.name for field in fields(self) if field.metadata["choices"]}
+        settings = self.compared_on_resume()
+        settings |= {name: getattr(self, name) for name in ("per_device_train_batch_size", "max_train_steps")}
+        return {name: value for name, value in settings.items() if isinstance(value, (int, float)) or name in choices}
 
     def to_dict(self) -> dict[str, object]:
-        """All arguments, as JSON can hold them."""
+        """As JSON can hold them."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}

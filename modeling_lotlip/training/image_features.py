@@ -33,11 +33,8 @@ SHARD_SIZE = 1024
 
 class ImageFeatures:
     """
-    The output of an image tower for every image; not a number where the image could not be read.
-
-    Args:
-        folder (`Path`):
-            Files `000000.npy`, ... of shape `(images, ...)`, as `cache_image_features` writes them.
+    The output of an image tower for every image, from the files that `cache_image_features` writes, each of shape
+    (images, ...); not a number where the image could not be read.
     """
 
     def __init__(self, folder: Path):
@@ -78,31 +75,10 @@ def cache_image_features(
     num_workers: int = 0,
 ) -> ImageFeatures:
     """
-    Runs the image tower over every image whose output is not yet in the folder's subfolder for this tower,
-    preprocessing, precision and data. The processes share the work; what a stopped pass has written stays.
-
-    Args:
-        model ([`ContrastiveModel`]):
-            A model with a frozen image tower.
-        processor (`ProcessorMixin`):
-            Its processor.
-        load_image (`Callable[[int], PIL.Image.Image]`):
-            Gives an image from its number, or raises a `ValueError` where it cannot be read.
-        num_images (`int`):
-            The number of images.
-        data_key (`object`):
-            Says which images these are: it changes when any of them does.
-        folder (`Path`):
-            The folder of the subfolders, which all processes share.
-        accelerator (`Accelerator`):
-            The processes, and the precision.
-        batch_size (`int`, *optional*, defaults to 64):
-            Images in a batch.
-        num_workers (`int`, *optional*, defaults to 0):
-            Processes that load and preprocess.
-
-    Raises:
-        `ValueError`: if a process does not see what another one has written.
+    Runs a frozen image tower over every image whose output is not yet in the folder's subfolder for this tower,
+    preprocessing, precision and data. The processes share the work and the folder; what a stopped pass has written
+    stays. `load_image` gives an image from its number, or raises a `ValueError` where it cannot be read; `data_key`
+    changes when any of the images does.
     """
     tower, image_processor = model.model.vision_model.to(accelerator.device).eval(), processor.image_processor
     preprocessing = type(image_processor).__name__, image_processor.to_dict()
@@ -134,12 +110,6 @@ def cache_image_features(
                 with atomic_write(files[numbers[-1] // SHARD_SIZE]) as partial_file, open(partial_file, "wb") as file:
                     np.save(file, torch.cat(rows).numpy())
                 rows = []
-    with fail_together(accelerator):
-        if missing := [file for file in files if not file.exists()]:
-            raise ValueError(
-                f"The processes must share the folder of the image features, but one does not see {missing[0]}. Name "
-                "a shared one (`--image_features_dir`)."
-            )
     if accelerator.is_main_process:
         logger.info(f"Image features from {features.folder}: the image tower does not run in training.")
     return features

@@ -2,19 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model and the tokenizer that a training starts from, made ready for it."""
 
+import math
 from collections import Counter
-from contextlib import suppress
 
 import datasets
 import torch
 from accelerate import Accelerator
+from PIL.Image import Resampling
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedModel, ProcessorMixin
 
 import modeling_lotlip
 
-from .. import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenizer
+from .. import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from ..convert_lotlip_to_hf import load_towers
 from ..data.images import undecoded
 from ..data.reader import RowReader
@@ -22,15 +23,15 @@ from ..embedding.arguments import LoadingArguments
 from ..embedding.features import get_padding, get_text_kwargs
 from ..embedding.models import count_positions, load_model
 from ..embedding.token_wise import is_token_wise
+from ..hub_lotlip import find_pretrained
 from ..losses.global_loss import check_dims
-from .arguments import TowerArguments, TrainArguments
+from .arguments import TrainArguments
 from .dual_encoder import check_dual_encoder
-from .image_processors import find_used_size, make_image_processor
 from .objectives import OBJECTIVES, Objective
 from .positions import stretch_positions
 
 
-# The towers that are trained from scratch where none is named: small, for drawn scenes.
+# The towers that are trained from scratch where none is named: small, for drawn scenes
 SMALL_TOWER = {
     "hidden_size": 128,
     "num_hidden_layers": 2,
@@ -39,7 +40,7 @@ SMALL_TOWER = {
     "initializer_range": 0.1,
 }
 
-
+# The words of a new tokenizer, and their characters
 MAX_VOCAB_SIZE = 8192
 
 
@@ -47,48 +48,37 @@ def build_model(
     args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    The dual encoder to train and its processor, whose tokenizer has the limit of texts. What is not trained is frozen:
-    the image tower, and corner tokens that no caption has.
-
-    Args:
-        args (`TrainArguments`):
-            The arguments of the training.
-        dataset (`Dataset`):
-            The training data: without a tokenizer its words are the vocabulary.
-        reader (`RowReader`):
-            Reads its captions.
+    The dual encoder to train and its processor, whose tokenizer has the limit of texts. Without a tokenizer the words
+    of `dataset`, of which `reader` reads the captions, are the vocabulary. What is not trained is frozen: the image
+    tower, and corner tokens that no caption has.
 
     Raises:
         `ValueError`: if the model does not fit the arguments.
     """
-    objective = OBJECTIVES[args.objective]
     if args.model_name_or_path is not None:
         loading = LoadingArguments(device="cpu")  # trained in float32, whatever the weights are stored in
         model, processor = load_model(args.model_name_or_path, loading, takes_tokens=True)
         check_dual_encoder(model, f"`--model_name_or_path {args.model_name_or_path}`")
     else:
-        try:
-            model, processor = load_towers_or_new(args, dataset, reader)
-        except OSError as error:
-            names = {name: value for name, value in vars(args).items() if name.endswith(("_or_path", "config_name"))}
-            named = " ".join(f"--{name} {value}" for name, value in names.items() if value is not None)
-            raise ValueError(f"`{named}` cannot be loaded: {error}") from error
-    set_corners(args, model)
-    model = convert_model(model, objective)
+        model, processor = load_towers_or_new(args, dataset, reader)
+    num_corners, wanted = count_corners(model), args.num_corner_tokens
+    if wanted not in (None, num_corners) or (args.no_corner_attention_mask and num_corners == 0):
+        raise ValueError(
+            f"The {type(model).__name__} has {num_corners} corner tokens: leave out `--num_corner_tokens {wanted}` "
+            "and `--no_corner_attention_mask`, or start a new LoTLIP from towers."
+        )
+    if args.no_corner_attention_mask:
+        model.config.text_config.corner_attention_mask = False
+    model = convert_model(model, OBJECTIVES[args.objective])
     limit_texts(model, processor, args.max_length)
     if args.matryoshka_dims is not None:
         num_dims = getattr(model.config, "projection_dim", None) or model.config.text_config.projection_size
         check_dims(args.matryoshka_dims, num_dims, "--matryoshka_dims")
         model.config.matryoshka_dims = sorted({*args.matryoshka_dims, num_dims}, reverse=True)
 
-    is_frozen = args.freeze_vision_model
-    if is_frozen is None:
-        is_frozen = args.model_name_or_path is not None or args.vision_model_name_or_path is not None
-    if not is_frozen and args.cache_image_features:
-        raise ValueError("`--cache_image_features` is for a frozen image tower.")
-    model.vision_model.requires_grad_(not is_frozen)
+    model.vision_model.requires_grad_(not args.freeze_vision_model)
     has_long_captions = args.num_long_captions > 0 and reader.has_long_captions
-    if not has_long_captions and count_corners(model) > 0:
+    if not has_long_captions and num_corners > 0:
         model.text_model.embeddings.corner_tokens.requires_grad_(False)
     if args.gradient_checkpointing:
         # its older name is deprecated, and all that transformers 5.21 knows
@@ -101,37 +91,17 @@ def count_corners(model: PreTrainedModel) -> int:
     return getattr(model.config.get_text_config(), "num_corner_tokens", 0)
 
 
-def set_corners(args: TowerArguments, model: PreTrainedModel) -> None:
-    """
-    Lifts the mask of the corner tokens, if that is asked for.
-
-    Raises:
-        `ValueError`: if the model has another number of corner tokens than is asked for, or none that are masked.
-    """
-    num_corners = count_corners(model)
-    if args.num_corner_tokens not in (None, num_corners):
-        raise ValueError(
-            f"`--num_corner_tokens {args.num_corner_tokens}`, but the {type(model).__name__} has {num_corners}: "
-            "leave it out, or start a new LoTLIP from towers."
-        )
-    if args.no_corner_attention_mask:
-        if num_corners == 0:
-            raise ValueError(
-                "`--no_corner_attention_mask` is for a model with corner tokens, and this one has none: leave it out."
-            )
-        model.config.text_config.corner_attention_mask = False
-
-
 def build_small_model(dataset: datasets.Dataset, reader: RowReader) -> tuple[LotlipModel, LotlipProcessor]:
     """A small LoTLIP with random weights for images of 64 pixels, and its processor with the words of the captions."""
     return build_model(TrainArguments(output_dir="."), dataset, reader)
 
 
 def load_towers_or_new(
-    args: TowerArguments, dataset: datasets.Dataset, reader: RowReader
+    args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
 ) -> tuple[LotlipModel, LotlipProcessor]:
     """A LoTLIP of the towers or the configuration that the arguments name, and its processor."""
-    tokenizer_name = args.tokenizer_name or args.text_model_name_or_path
+    text_name, vision_name = args.text_model_name_or_path, args.vision_model_name_or_path
+    tokenizer_name = args.tokenizer_name or text_name
     if tokenizer_name is not None:
         tokenizer = LotlipTokenizer.from_pretrained(tokenizer_name)
     else:
@@ -141,70 +111,97 @@ def load_towers_or_new(
         config.text_config.vocab_size = max(config.text_config.vocab_size, len(tokenizer))
         if args.num_corner_tokens is not None:
             config.text_config.num_corner_tokens = args.num_corner_tokens
-        elif OBJECTIVES[args.objective].num_corner_tokens == 0:
-            config.text_config.num_corner_tokens = 0
         model = LotlipModel(config)
     else:
-        model = join_towers(args, tokenizer)
-        check_vocabulary(args, tokenizer, model.config.text_config.vocab_size)
+        text, vision = {"num_corner_tokens": args.num_corner_tokens}, {}
+        if text_name is None:
+            text |= SMALL_TOWER | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+            text |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        image_size = args.image_size
+        if vision_name is None:
+            vision, image_size = SMALL_TOWER | {"patch_size": 8}, image_size or 64
+        image_size = image_size or find_used_size(vision_name)
+        if image_size is not None:
+            vision["image_size"] = image_size
+        fields = {f"text_{name}": value for name, value in text.items()}
+        fields |= {f"vision_{name}": value for name, value in vision.items()}
+        model = load_towers(vision_name, text_name, **fields)
+        num_words = model.config.text_config.vocab_size
+        if len(tokenizer) > num_words:
+            raise ValueError(
+                f"The tokenizer of `--text_model_name_or_path {text_name}` has {len(tokenizer)} words, but the tower "
+                f"{num_words}: it is that of another model."
+            )
     tokenizer.model_max_length = 128 - count_corners(model)  # as in the paper
-    image_processor = make_image_processor(
-        model.vision_model.embeddings.image_size, args.vision_model_name_or_path, args.image_mean, args.image_std
-    )
+    image_processor = make_image_processor(model.vision_model.embeddings.image_size, vision_name)
     return model, LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
 
 
-def join_towers(args: TowerArguments, tokenizer: LotlipTokenizer) -> LotlipModel:
-    """A model of two towers, each loaded by its name, or small and with random weights where none is named."""
-    text_fields = {"text_num_corner_tokens": args.num_corner_tokens}
-    image_size = args.image_size
-    if image_size is None and args.vision_model_name_or_path is not None:
-        image_size = find_used_size(args.vision_model_name_or_path)
-    vision_fields = {"vision_image_size": image_size} if image_size is not None else {}
-    if args.text_model_name_or_path is None:
-        text_fields |= {f"text_{name}": value for name, value in SMALL_TOWER.items()}
-        text_fields |= {"text_vocab_size": len(tokenizer), "text_hidden_dropout_prob": 0.0}
-        text_fields |= {"text_attention_probs_dropout_prob": 0.0, "text_pad_token_id": tokenizer.pad_token_id}
-    if args.vision_model_name_or_path is None:
-        vision_fields |= {f"vision_{name}": value for name, value in SMALL_TOWER.items()}
-        vision_fields |= {"vision_patch_size": 8, "vision_image_size": args.image_size or 64}
-    return load_towers(args.vision_model_name_or_path, args.text_model_name_or_path, **text_fields, **vision_fields)
+def find_image_processor(name: str) -> BaseImageProcessor | None:
+    """The image processor of an image tower of transformers, if it has one."""
+    try:
+        return AutoImageProcessor.from_pretrained(find_pretrained(name))
+    except (OSError, ValueError):
+        return None
 
 
-def check_vocabulary(args: TowerArguments, tokenizer: LotlipTokenizer, vocab_size: int) -> None:
+def make_image_processor(
+    image_size: tuple[int, int], vision_model_name_or_path: str | None = None
+) -> LotlipImageProcessor:
     """
-    Raises a `ValueError` for a tokenizer that is not that of the pretrained text tower: other words than are written
-    would be read. Without a tokenizer of its own the sizes of tower and tokenizer are compared.
+    The image processor of an image tower for images of (height, width). Mean, standard deviation and resampling are
+    those of the tower's image processor, or of its timm configuration, and so is the margin around the center crop.
+    Images keep their proportions, and a timm tower sees the whole middle square, as the paper's does. Raises a
+    `ValueError` if the tower does not tell mean and standard deviation.
     """
-    if args.text_model_name_or_path is None:
-        return
-    tower, named, own = f"`--text_model_name_or_path {args.text_model_name_or_path}`", "The tokenizer", None
-    if args.tokenizer_name is not None:
-        named = f"`--tokenizer_name {args.tokenizer_name}`"
-        with suppress(OSError, ValueError):  # it has none
-            own = LotlipTokenizer.from_pretrained(args.text_model_name_or_path)
-    if own is not None and own.get_vocab() != tokenizer.get_vocab():
-        num_same = len(own.get_vocab().items() & tokenizer.get_vocab().items())
-        raise ValueError(
-            f"{named} is not the tokenizer of {tower}: {num_same} of its {len(tokenizer)} words have the same number "
-            "there. Leave it out."
-        )
-    # a table may have more rows than its own tokenizer has words
-    is_larger = len(tokenizer) > vocab_size
-    if own is None and (is_larger or (args.tokenizer_name is not None and len(tokenizer) < vocab_size)):
-        raise ValueError(
-            f"{named} has {len(tokenizer)} words, but {tower} {vocab_size}: name the one that it was trained with "
-            "(`--tokenizer_name`)."
-        )
+    height, width = image_size
+    settings, margin = {}, 1.0
+    if vision_model_name_or_path is not None:
+        config = AutoConfig.from_pretrained(find_pretrained(vision_model_name_or_path))
+        timm_settings = getattr(config, "pretrained_cfg", None) or {}
+        theirs = None if config.model_type == "timm_wrapper" else find_image_processor(vision_model_name_or_path)
+        if "mean" in timm_settings:
+            settings = {"image_mean": timm_settings["mean"], "image_std": timm_settings["std"]}
+            interpolation = timm_settings.get("interpolation", "bicubic").upper()
+            settings["resample"] = getattr(Resampling, interpolation, Resampling.BICUBIC)
+        elif theirs is not None and theirs.do_rescale and math.isclose(theirs.rescale_factor, 1 / 255, rel_tol=1e-3):
+            mean, std = (theirs.image_mean, theirs.image_std) if theirs.do_normalize else ([0.0] * 3, [1.0] * 3)
+            settings = {"image_mean": mean, "image_std": std, "resample": theirs.resample}
+            size = dict(theirs.size) if theirs.do_resize else {}
+            if size.get("shortest_edge") and getattr(theirs, "do_center_crop", None):
+                margin = size["shortest_edge"] / max(theirs.crop_size["height"], theirs.crop_size["width"])
+        else:
+            raise ValueError(
+                f"`--vision_model_name_or_path {vision_model_name_or_path}` does not tell which mean and standard "
+                "deviation of pixels from 0 to 1 it was trained with: save an image processor in its folder, such as "
+                "`ViTImageProcessor(image_mean=..., image_std=...)`."
+            )
+    size, crop_size = {"shortest_edge": round(max(height, width) * margin)}, {"height": height, "width": width}
+    return LotlipImageProcessor(size=size, crop_size=crop_size, **settings)
+
+
+def find_image_size(image_processor: BaseImageProcessor) -> tuple[int, int] | None:
+    """Height and width of what an image processor makes of any image, None if that is not one size."""
+    is_cut_out = getattr(image_processor, "do_center_crop", False)
+    size = dict(getattr(image_processor, "crop_size" if is_cut_out else "size", None) or {})
+    return (size["height"], size["width"]) if size.get("height") and size.get("width") else None
+
+
+def find_used_size(name: str) -> int | None:
+    """
+    The side of the images that an image tower is used at, where its image processor makes smaller ones than its
+    configuration says: DINOv2's is of 518 pixels, and its processor cuts out 224.
+    """
+    largest = getattr(AutoConfig.from_pretrained(find_pretrained(name)), "image_size", None)
+    height, width = find_image_size(find_image_processor(name)) or (0, 0)
+    return height if isinstance(largest, int) and 0 < height == width < largest else None
 
 
 def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: int | None) -> None:
     """
     Sets the most tokens of a text, where the processor pads and truncates too: by default what the tokenizer says, or
-    as many as there are positions. Beyond these the position table is stretched.
-
-    Raises:
-        `ValueError`: if there is no room for a text.
+    as many as there are positions. Beyond these the position table is stretched. Raises a `ValueError` if there is no
+    room for a text.
     """
     tokenizer, num_positions = processor.tokenizer, count_positions(model)
     if max_length is None:
@@ -243,9 +240,7 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
     """
     A LoTLIP of the class that an objective trains, with the weights of another one; the bias of the logits, and the
     temperature that goes with it, are new. A model that has a bias keeps it, and other dual encoders are as they are.
-
-    Raises:
-        `ValueError`: if the model compares all tokens and the objective does not, or the other way round.
+    Raises a `ValueError` if the model compares all tokens and the objective does not, or the other way round.
     """
     model_class = getattr(modeling_lotlip, objective.model_class)
     if is_token_wise(model) and model_class is not type(model):

@@ -15,7 +15,7 @@ from accelerate.utils import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 import modeling_lotlip.modeling_lotlip as modeling
-from modeling_lotlip.training.monitoring import read_metrics
+from modeling_lotlip.training.outputs import read_metrics
 from tests.conftest import tiny_config, training_argv, training_environment
 
 

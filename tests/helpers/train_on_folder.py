@@ -19,7 +19,6 @@ import torch
 from datasets import Dataset, load_dataset
 from torch.nn.functional import dropout, normalize
 from tqdm import tqdm
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_lotlip import LotlipModel, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.convert_lotlip_to_hf import load_towers
@@ -27,7 +26,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.metrics import retrieval_metrics
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
-from modeling_lotlip.training.image_processors import make_image_processor
+from modeling_lotlip.training.models import make_image_processor
 
 
 NUM_SCENES, NUM_SPANS, NUM_STEPS, BATCH_SIZE, DROPOUT, SCALE = 256, 5, 600, 192, 0.4, 20.0
@@ -111,9 +110,7 @@ def main() -> None:
     model = load_towers(
         args.vision_model_name_or_path, args.text_model_name_or_path, vision_image_size=224, vision_projection_dim=384
     ).eval()
-    image_processor = make_image_processor(
-        (224, 224), args.vision_model_name_or_path, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    )
+    image_processor = make_image_processor((224, 224), args.vision_model_name_or_path)
     processor = LotlipProcessor(image_processor, LotlipTokenizer.from_pretrained(args.text_model_name_or_path))
     towers = Towers(model, processor)
 

@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.table import EmbeddingTable, is_table
-from modeling_lotlip.training.checkpoints import list_checkpoints
+from modeling_lotlip.training.outputs import list_checkpoints
 from tests.conftest import save_small_model, training_argv
 from tests.helpers.captioners import of_folder, read_records
 from tests.helpers.chat_server import serve

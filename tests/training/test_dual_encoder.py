@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModel, BertConfig, VisionTextDualEncode
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import count_positions, load_model
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.monitoring import read_metrics
+from modeling_lotlip.training.outputs import read_metrics
 from modeling_lotlip.training.positions import stretch_positions
 from modeling_lotlip.training.step import make_loss, train_step
 from tests.conftest import assert_same_weights, launch, training_argv

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.embedding.lengths import group_by_length
 from modeling_lotlip.training import groups
-from modeling_lotlip.training.checkpoints import list_checkpoints
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.groups import BatchGroups, count_image_tokens
 from modeling_lotlip.training.models import convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.outputs import list_checkpoints
 from modeling_lotlip.training.step import make_loss, train_step
 from tests.conftest import tiny_config
 

@@ -18,8 +18,8 @@ from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 from modeling_lotlip.training.arguments import ObjectiveArguments
-from modeling_lotlip.training.monitoring import read_metrics
 from modeling_lotlip.training.objectives import OBJECTIVES
+from modeling_lotlip.training.outputs import read_metrics
 from modeling_lotlip.training.samples import CaptionedImages
 
 

@@ -15,13 +15,18 @@ from torchvision.transforms.v2 import RandomResizedCrop
 
 from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.reader import RowReader
+from modeling_lotlip.data.reader import RowCounts, RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import StreamBatchSampler
-from modeling_lotlip.training.image_processors import find_image_size
-from modeling_lotlip.training.models import build_tokenizer
-from modeling_lotlip.training.samples import NO_FILE_CAPTION, CaptionedImages, SampleCollator, SampleCounts
+from modeling_lotlip.training.models import build_tokenizer, find_image_size
+from modeling_lotlip.training.samples import (
+    NO_FILE_CAPTION,
+    CaptionedImages,
+    SampleCollator,
+    count_hard_negatives,
+    count_rows,
+)
 from tests.conftest import launch
 
 
@@ -103,6 +108,8 @@ def test_a_resumed_stream_is_the_uninterrupted_one(train, shards, tokenizer, tmp
 def test_a_stream_goes_on_with_as_many_samples(train, shards, tokenizer):
     options = {**STREAM, "max_train_steps": 2, "dataset_name": shards, "tokenizer_name": tokenizer}
     options |= {"max_eval_samples": 8, "checkpointing_steps": 1}
+    with pytest.raises(ValueError, match="A stream gives no vocabulary: name a tokenizer with `--tokenizer_name`"):
+        train("run", **options | {"tokenizer_name": None})
     train("run", **options)
     with pytest.raises(ValueError, match="max_train_samples = 44, this run has 40"):
         train("run", **options, max_train_samples=40, resume_from_checkpoint="latest")
@@ -179,31 +186,31 @@ def test_bad_samples_take_no_part_and_say_why():
     rows = bad_rows()
     samples = CaptionedImages(rows, RowReader(rows.column_names, CaptionArguments()), ObjectiveArguments())
     drawn = [samples[0, index, False] for index in range(len(samples.images))]
-    assert drawn[0]["bad"] is None and drawn[0]["short_caption"] == "a boat"
+    assert drawn[0]["read"] == ("row 0", None, None) and drawn[0]["short_caption"] == "a boat"
     for index, sample in enumerate(drawn[1:], start=1):
-        assert sample["short_caption"] == "" and f"row {index} " in sample["bad"][1] + " "
-    causes = [sample["bad"][0] for sample in drawn[1:]]
+        assert sample["short_caption"] == "" and f"row {index} " in sample["read"][1][1] + " "
+    causes = [sample["read"][1][0] for sample in drawn[1:]]
     assert causes[3] == "unreadable image (DecompressionBombError)"
     assert all(cause.startswith("unreadable image") for cause in causes[:4])
     assert causes[4:] == ["no image or wrong type", "no caption"]
-    assert not {"bad", "unmatched"} & samples[0, 1, True].keys(), "padding is not counted"
+    assert "read" not in samples[0, 1, True], "padding is not counted"
 
 
-def count_samples(counts: SampleCounts, *causes: str | None) -> None:
-    for cause in causes:
-        counts.count("row 3", cause and (cause, "the image of row 3 cannot be read"))
+def count_samples(counts: RowCounts, *causes: str | None, max_bad_fraction: float = 0.1, num_samples=30) -> None:
+    read = [("row 3", cause and (cause, "the image of row 3 cannot be read"), None) for cause in causes]
+    count_rows(counts, read, max_bad_fraction, num_samples)
 
 
 def test_too_many_bad_samples_end_the_run():
-    bad = "unreadable image"
-    counts = SampleCounts(max_bad_fraction=0.1, max_bad_in_a_row=100, num_samples=30)
+    bad, counts = "unreadable image", RowCounts()
     count_samples(counts, None, bad, NO_FILE_CAPTION, bad, bad)
     with pytest.raises(ValueError, match="4 of 6 samples are bad.*{'unreadable image': 4}.*row 3"):
         count_samples(counts, bad)
-    counts = SampleCounts(max_bad_fraction=1.0, max_bad_in_a_row=3)
-    count_samples(counts, *5 * [bad, bad, None])
-    with pytest.raises(ValueError, match="3 samples in a row are bad"):
-        count_samples(counts, bad, NO_FILE_CAPTION, bad, bad)
+    count_samples(RowCounts(), *99 * [bad], None, bad, num_samples=None)  # of a stream: a tenth of the first 1,000
+    with pytest.raises(ValueError, match="101 of 102"):
+        count_samples(RowCounts(), None, *101 * [bad], num_samples=None)
+    with pytest.raises(ValueError, match="100 of 100"):
+        count_samples(RowCounts(), *100 * [bad], num_samples=1_000_000)
 
 
 def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
@@ -218,13 +225,6 @@ def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
     assert "left out: 1, no caption (such as 'row 9')" in caplog.text
     with pytest.raises(ValueError, match="more than `--max_bad_fraction 0.01` allows"):
         train("other", **options, max_train_steps=4, max_train_samples=None)
-
-
-def test_wrong_uses_of_a_stream_are_errors(train, shards):
-    with pytest.raises(SystemExit):
-        train("a", dataset_name=shards, streaming=True, max_train_steps=None)
-    with pytest.raises(ValueError, match="`--tokenizer_name`"):
-        train("b", **STREAM, dataset_name=shards)
 
 
 def draw(hard_negatives: int, num_long_captions: int = 1, **columns) -> list[tuple[str, list[str], str | None]]:
@@ -283,7 +283,7 @@ def test_hard_negatives_that_are_read_as_a_true_caption_are_left_out_and_counted
         [""] * 6,
     ]
     samples = [
-        {"vision_output": torch.ones(2), "short_caption": "", "long_captions": captions, "name": name}
+        {"vision_output": torch.ones(2), "short_caption": "", "long_captions": captions, "read": (name, None, None)}
         for name, captions in zip("abc", samples)
     ]
     processor.tokenizer.model_max_length = 8
@@ -299,14 +299,12 @@ def test_hard_negatives_that_are_read_as_a_true_caption_are_left_out_and_counted
     )
     assert batch["attention_mask"][:, :2].sum() == 9, "true captions may be equal"
 
-    counts = SampleCounts(0, 1)
-    counts.count_hard_negatives([("a", True)] + [("b", False)] * 1998 + [("c", False)])
-    assert str(counts.hard_negatives).startswith("1 of 2000 rows are used")
-    assert str(counts.hard_negatives).endswith("(such as 'b', 'c').")
-    none = SampleCounts(0, 1)
-    none.count_hard_negatives([("a", False)] * 600)
+    counts, none = RowCounts(), RowCounts()
+    count_hard_negatives(counts, [("a", True)] + [("b", False)] * 1998 + [("c", False)])
+    assert str(counts).startswith("1 of 2000 rows are used") and str(counts).endswith("(such as 'b', 'c').")
+    count_hard_negatives(none, [("a", False)] * 600)
     with pytest.raises(ValueError, match="None of the first 1200 `--hard_negatives` can be made"):
-        none.count_hard_negatives([("a", False)] * 600)
+        count_hard_negatives(none, [("a", False)] * 600)
 
 
 def test_a_crop_is_all_that_the_tower_sees(tokenizer):

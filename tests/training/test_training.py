@@ -9,16 +9,15 @@ import torch
 from datasets import Dataset, Image
 from safetensors.torch import load_file
 from torchvision.transforms.v2 import RandomResizedCrop
-from transformers import AutoImageProcessor
 
-from modeling_lotlip import LotlipModel, LotlipTextConfig, LotlipVisionConfig, LotlipVisionModel
+from modeling_lotlip import LotlipModel, LotlipVisionModel
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.monitoring import read_metrics
+from modeling_lotlip.training.outputs import read_metrics
 from modeling_lotlip.training.samples import CaptionedImages
 from modeling_lotlip.training.step import parameter_groups
 from tests.conftest import assert_same_weights, launch, tiny_config
@@ -309,29 +308,21 @@ def test_images_are_embedded_once_for_all_evaluations_of_a_frozen_tower(train, t
     assert results[0] == results[1] and results[0]["num_unreadable_images"] == 1
 
 
-def test_trains_without_long_captions_or_without_short_ones(train, tmp_path):
-    dataset = load_scenes(20, seed=3)
-    for column in ("caption", "long_captions"):
-        dataset.remove_columns(column).save_to_disk(tmp_path / f"without_{column}")
-        data = {"dataset_name": tmp_path / f"without_{column}", "train_split": "train", "eval_split": "train"}
-        folder = train(f"run_without_{column}", max_train_steps=3, **data)
-        results = json.loads((folder / "eval_results.json").read_text())
-        assert ("short_t2i_recall@1" in results) == (column != "caption")
-        assert ("long_t2i_recall@1" in results) == (column != "long_captions")
-
-
-@pytest.mark.parametrize("left_out", ["short", "long"])
-def test_trains_on_one_kind_of_captions_and_is_evaluated_on_both(train, left_out):
-    options = {"short_captions": "none"} if left_out == "short" else {"num_long_captions": 0}
-    folder = train(f"without_{left_out}", max_train_steps=2, logging_steps=1, **options)
-    measured = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-    assert all(
-        ("loss_short" in row, "loss_cls" in row) == (left_out == "long", left_out == "short") for row in measured
-    )
+@pytest.mark.parametrize("lacks", ["caption", "long_captions"])
+@pytest.mark.parametrize("where", ["data", "arguments"])
+def test_trains_on_one_kind_of_captions(train, tmp_path, lacks, where):
+    """Where the other is left out by an argument, both are evaluated."""
+    dataset, kind = load_scenes(20, seed=3), "short" if lacks == "caption" else "long"
+    dataset = dataset.remove_columns(lacks) if where == "data" else dataset
+    dataset.save_to_disk(tmp_path / "data")
+    options = {"short_captions": "none"} if lacks == "caption" else {"num_long_captions": 0}
+    options = {} if where == "data" else options
+    folder = train("run", dataset_name=tmp_path / "data", max_train_steps=2, logging_steps=1, **options)
+    for row in [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]:
+        assert ("loss_short" in row, "loss_cls" in row) == (kind == "long", kind == "short")
     results = json.loads((folder / "eval_results.json").read_text())
-    assert results["short_num_captions"] == results["long_num_captions"] == 24
-    with pytest.raises(SystemExit):
-        train("nothing", short_captions="none", num_long_captions=0)
+    evaluated = [name for name in ("short", "long") if f"{name}_t2i_recall@1" in results]
+    assert evaluated == [name for name in ("short", "long") if name != kind or where == "arguments"]
 
 
 def test_trackers_get_losses_and_results(train):
@@ -344,45 +335,3 @@ def test_trackers_get_losses_and_results(train):
     assert [event.step for event in events.Scalars("long_t2i_recall@1")] == [4, 8]
     results = json.loads((folder / "eval_results.json").read_text())
     assert events.Scalars("short_mean_recall")[-1].value == pytest.approx(results["short_mean_recall"])
-
-
-def test_too_many_bad_images_end_a_training(train, tmp_path):
-    broken = load_scenes(4, seed=3).to_list()
-    broken[2]["image"]["bytes"] = b"no image"
-    Dataset.from_list(broken).save_to_disk(tmp_path / "broken")
-    with pytest.raises(
-        ValueError,
-        match="`--max_bad_fraction 0.01` allows: .*image of row 2 cannot be read",
-    ):
-        train("f", dataset_name=tmp_path / "broken", eval_split="train", per_device_train_batch_size=4)
-
-
-def test_towers_by_name_meet_in_one_model(train, tmp_path):
-    from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTImageProcessor, ViTModel
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
-    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=len(words), **small)).save_pretrained(tmp_path / "bert")
-    BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(tmp_path / "bert")
-    ViTModel(ViTConfig(image_size=32, patch_size=16, **(small | {"hidden_size": 48}))).save_pretrained(
-        tmp_path / "vit"
-    )
-    ViTImageProcessor(image_mean=(0.4, 0.5, 0.6), image_std=(0.2, 0.3, 0.4)).save_pretrained(tmp_path / "vit")
-    folder = train(
-        "run",
-        config_name=None,
-        text_model_name_or_path=tmp_path / "bert",
-        vision_model_name_or_path=tmp_path / "vit",
-        num_corner_tokens=3,
-        max_train_steps=2,
-    )
-    model = LotlipModel.from_pretrained(folder)
-    assert model.config.text_config.num_corner_tokens == 3 and model.config.projection_dim == 48
-    assert isinstance(model.config.text_config, LotlipTextConfig)
-    assert isinstance(model.config.vision_config, LotlipVisionConfig)
-    image_processor = AutoImageProcessor.from_pretrained(folder)
-    assert (image_processor.image_mean, image_processor.image_std) == ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
-    vit = ViTModel.from_pretrained(tmp_path / "vit")
-    torch.testing.assert_close(
-        model.vision_model.embeddings.position_embeddings, vit.embeddings.position_embeddings, rtol=0, atol=0
-    )

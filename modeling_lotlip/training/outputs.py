@@ -1,0 +1,312 @@
+# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""What a training writes to its output folder, which holds one run: checkpoints, measurements, models."""
+
+import json
+import logging
+import re
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from accelerate import Accelerator, PartialState
+from accelerate.utils.other import load
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PreTrainedModel, ProcessorMixin
+
+from ..files import write_json
+from ..hub import push_folder, write_model_card
+from ..output_folder import LEFT, atomic_write, delete
+from .arguments import TrainArguments
+from .processes import fail_together
+
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE, SETTINGS_FILE, RESULTS_FILE = "training_state.json", "training_args.json", "eval_results.json"
+METRICS_FILE = "metrics.jsonl"
+
+# The folders of the best model and of the trackers' files, and in the latter that of these runs
+BEST_FOLDER, LOGGING_FOLDER, RUN_NAME = "best", "logs", "lotlip"
+
+# The files of a run by their names; its folders are known by a file in them, since others use their names too
+WRITTEN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|eval_results\.json|metrics\.jsonl")
+
+BIASES_OF_SCENES = (
+    "It has seen nothing but drawn scenes, and knows no photographs, no people, and few words. It is for trying out "
+    "how such models are trained and used, not for use."
+)
+
+
+@dataclass
+class TrainingState:
+    """Where a run is, and what it has counted: what a checkpoint holds beside what accelerate saves."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    evaluated_step: int = -1
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    # of all processes, the states of `RowCounts`: of rows, and of hard negatives
+    counts: dict[str, dict] = field(default_factory=dict)
+
+
+# ---- the folder
+
+
+def resumes_in_output_dir(args: TrainArguments) -> bool:
+    """Whether the run resumes from its own output folder: it neither starts anew nor from a checkpoint elsewhere."""
+    named = args.resume_from_checkpoint
+    return named == "latest" or (named is not None and Path(named).resolve().parent == args.output_dir.resolve())
+
+
+def find_leftovers(output_dir: Path) -> list[Path]:
+    """What an earlier run left in the output folder: nothing else in it is ever deleted."""
+    names = (path for path in output_dir.glob("*") if WRITTEN.fullmatch(path.name) or LEFT.fullmatch(path.name))
+    best = [path.parent for path in output_dir.glob(f"{BEST_FOLDER}/{RESULTS_FILE}")]
+    return [*sorted(names), *list_checkpoints(output_dir), *best, *output_dir.glob(f"{LOGGING_FOLDER}/{RUN_NAME}")]
+
+
+def check_output_dir(args: TrainArguments) -> None:
+    """Raises a `ValueError` for a folder that holds an earlier run, or what the run reads and would replace."""
+    leftovers = [] if resumes_in_output_dir(args) else find_leftovers(args.output_dir)
+    if leftovers and not args.overwrite_output_dir:
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it "
+            "(`--resume_from_checkpoint latest`), replace it (`--overwrite_output_dir`), or name another folder."
+        )
+    changed = {path.resolve() for path in leftovers}
+    for name, value in vars(args).items():
+        if name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")) and value is not None:
+            path = Path(value).resolve()
+            if path == args.output_dir.resolve() or {path, *path.parents} & changed:
+                raise ValueError(
+                    f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name "
+                    "another folder."
+                )
+
+
+def check_room(args: TrainArguments, model: nn.Module) -> None:
+    """
+    Raises a `ValueError` if the disk has no room for the model twice, since the new one replaces the last when it is
+    complete, and for two checkpoints, if there are any, with the two moments of AdamW.
+    """
+    total = sum(tensor.nbytes for tensor in model.state_dict().values())
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    needed = 2 * total + (0 if args.checkpointing_steps is None else 2 * (total + 2 * trained))
+    folder = next(path for path in (args.output_dir.absolute(), *args.output_dir.absolute().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need "
+            f"{needed / 1e9:.3g} GB: make room, or name a folder on another disk."
+        )
+
+
+# ---- checkpoints
+
+
+def list_checkpoints(output_dir: Path) -> list[Path]:
+    """The complete checkpoints in a folder, the oldest first."""
+    checkpoints = [path.parent for path in output_dir.glob(f"checkpoint-*/{STATE_FILE}")]
+    return sorted((path for path in checkpoints if path.name[11:].isdecimal()), key=get_step)
+
+
+def get_step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def find_checkpoint(args: TrainArguments) -> Path | None:
+    """The checkpoint to resume from, none for `latest` where there is none yet; there may be no later ones."""
+    if args.resume_from_checkpoint is None:
+        return None
+    checkpoints = list_checkpoints(args.output_dir)
+    if args.resume_from_checkpoint == "latest":
+        if not checkpoints:
+            logger.warning(f"There is no checkpoint in {args.output_dir} yet: training starts from the beginning.")
+        return checkpoints[-1] if checkpoints else None
+    checkpoint = Path(args.resume_from_checkpoint)
+    if not (checkpoint / STATE_FILE).exists():
+        raise ValueError(
+            f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint: name `OUTPUT_DIR/checkpoint-N`, "
+            "or `latest`."
+        )
+    if resumes_in_output_dir(args) and get_step(checkpoints[-1]) > get_step(checkpoint):
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which is later than "
+            f"`--resume_from_checkpoint {checkpoint}`: name another `--output_dir`, or move the later ones away."
+        )
+    return checkpoint
+
+
+def save_checkpoint(
+    accelerator: Accelerator, output_dir: Path, state: TrainingState, settings: dict, total_limit: int | None = None
+) -> None:
+    """
+    Saves the state of a run in `checkpoint-STEP`, unless it is there already. The folder gets its name when its files
+    are complete and on the disk; only then older ones than `total_limit` asks for are deleted. (accelerate's own
+    limit deletes them before, and its `register_for_checkpointing` unpickles whatever a file holds.) All processes
+    call this; the `settings` are what a resumed run shares.
+    """
+    checkpoint, partial = (output_dir / f"checkpoint-{state.step}{ending}" for ending in ("", ".0.partial"))
+    if checkpoint.exists():
+        return
+    with fail_together(accelerator):
+        if accelerator.is_main_process:
+            delete(partial)
+    with fail_together(accelerator):
+        try:
+            accelerator.save_state(str(partial))
+        except SafetensorError as error:
+            raise OSError(f"{checkpoint} cannot be written: {error}") from error
+    with fail_together(accelerator):
+        if accelerator.is_main_process:
+            write_json(partial / STATE_FILE, {"settings": settings, "progress": asdict(state)})
+            with atomic_write(checkpoint) as complete:
+                partial.rename(complete)
+            if total_limit is not None:
+                for path in list_checkpoints(output_dir)[:-total_limit]:
+                    delete(path)
+
+
+def read_state(checkpoint: Path, settings: dict) -> TrainingState:
+    """The state in a checkpoint. Raises a `ValueError` if this is of a run with other settings."""
+    saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    for name, value in saved["settings"].items():
+        if name in settings and value != settings[name]:
+            raise ValueError(
+                f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}: it would take other "
+                "steps. Start it as the first run was started."
+            )
+    return TrainingState(**saved["progress"])
+
+
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
+    """
+    Loads what `save_checkpoint` saved by accelerate. Raises a `pickle.UnpicklingError` if a file holds more than
+    tensors and numbers, such as code.
+    """
+    accelerator.load_state(str(checkpoint))
+    # accelerate skips random states that it cannot read, and the run would resume with others
+    load(checkpoint / f"random_states_{accelerator.process_index}.pkl")
+
+
+# ---- measurements
+
+
+def log(values: dict[str, float], step: int, output_dir: Path, accelerator: Accelerator) -> None:
+    """Writes measurements as a line of `metrics.jsonl` in the output folder, and sends them to the trackers."""
+    if accelerator.is_main_process:
+        with open(output_dir / METRICS_FILE, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+    accelerator.log(values, step=step)
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The rows of `metrics.jsonl`; a last line that a killed run left unfinished is passed over."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def drop_later_metrics(output_dir: Path, state: TrainingState) -> None:
+    """Drops what an earlier run measured after the state from which this run resumes."""
+    path = output_dir / METRICS_FILE
+    rows = read_metrics(path)
+    rows = [row for row in rows if row["step"] <= (state.step if "loss" in row else state.evaluated_step)]
+    with atomic_write(path) as partial:
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+# ---- models
+
+
+def name_repository(args: TrainArguments) -> str:
+    return args.hub_model_id or args.output_dir.resolve().name
+
+
+def describe_training(args: TrainArguments) -> dict:
+    """What the model card says of a training: arguments of [`write_model_card`]."""
+
+    def public_name(name: str) -> str:  # without the folders of this machine
+        return Path(name).resolve().name if Path(name).exists() else name
+
+    sources = [args.model_name_or_path, args.vision_model_name_or_path, args.text_model_name_or_path]
+    sources = [name for name in sources if name is not None]
+    dataset = public_name(args.dataset_name) if args.dataset_name else "drawn scenes"
+    start = " and ".join(map(public_name, sources)) or "random weights"
+    return {
+        "repo_id": name_repository(args),
+        "provenance": f"Trained by `lotlip train` on {dataset}, from {start}, with seed {args.seed}.",
+        "license_note": "The weights are under the terms of the data and the models that they were trained from.",
+        "base_model": [name for name in sources if not Path(name).exists()] or None,
+        "dataset": dataset,
+        "dataset_split": args.eval_split,
+        "settings": args.in_model_card() | {"num_processes": PartialState().num_processes},
+        "language": args.language if len(args.language) > 1 else args.language[0],
+        "biases": None if args.dataset_name or sources else BIASES_OF_SCENES,
+    }
+
+
+def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
+    """Whether a result is better than that of the model in a folder, or there is none."""
+    path = folder / RESULTS_FILE
+    best = json.loads(path.read_text(encoding="utf-8")).get(metric) if path.exists() else None
+    if best is None:
+        return True
+    return results[metric] < best if metric.endswith("median_rank") else results[metric] > best
+
+
+def save_model(
+    args: TrainArguments, folder: Path, model: PreTrainedModel, processor: ProcessorMixin, results: dict | None = None
+) -> None:
+    """
+    Saves the trained model with its code, a model card and its results. Its files take the place of earlier ones when
+    all of them are complete. Raises an `OSError` if it cannot be written: earlier files are as they were.
+    """
+    partial = folder.parent / f"{folder.name}.0.partial" if folder != args.output_dir else folder / "model.0.partial"
+    delete(partial)
+    try:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        write_results(args, partial, results)
+    except (OSError, SafetensorError) as error:
+        delete(partial)
+        raise OSError(f"The model cannot be saved in {folder}: {error}") from error
+    folder.mkdir(exist_ok=True)
+    for file in partial.iterdir():
+        file.replace(folder / file.name)
+    partial.rmdir()
+
+
+def write_results(args: TrainArguments, folder: Path, results: dict | None) -> None:
+    """Writes results, if there are any, beside a saved model, and its model card."""
+    if results is not None:
+        write_json(folder / RESULTS_FILE, results)
+    write_model_card(folder, results=results, **describe_training(args))
+
+
+def save_last_model(args: TrainArguments, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """
+    Saves the trained model in the output folder, without results. If that cannot be written, the model goes to the
+    system's folder for temporary files, which is often on another disk, and an `OSError` says so.
+    """
+    delete(args.output_dir / RESULTS_FILE)  # of a run that is lengthened
+    try:
+        save_model(args, args.output_dir, model, processor)
+    except OSError as error:
+        folder = Path(tempfile.mkdtemp(prefix="lotlip_"))
+        try:
+            save_model(args, folder, model, processor)
+        except OSError:
+            remedy = "free disk space and resume from the last checkpoint, if there is one (`--checkpointing_steps`)."
+            raise OSError(f"{error}. Nor can it in {folder}: {remedy}") from error
+        raise OSError(f"{error}. It was saved in {folder}: move it from there.") from error
+
+
+def push_model(args: TrainArguments) -> str:
+    """Uploads the best model, if one is kept, else the last; gives the address."""
+    folder = args.output_dir / BEST_FOLDER if args.metric_for_best_model is not None else args.output_dir
+    return push_folder(folder, name_repository(args))

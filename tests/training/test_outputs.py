@@ -1,0 +1,158 @@
+"""What is measured of a training, and what is left of it: the best model, the summary, the model card."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+
+from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.metrics import ImageTextRetrieval
+from modeling_lotlip.training.arguments import METRICS
+from modeling_lotlip.training.monitoring import measure_slots
+from modeling_lotlip.training.outputs import is_best, read_metrics
+from tests.helpers.commands import run_command
+
+
+def test_slots_are_measured_by_kind():
+    losses = torch.tensor([1.0, 2.0, 3.0, math.nan, 4.0, 5.0, 6.0])  # two long captions with two corner tokens
+    expected = {"loss_short": 1.0, "loss_cls": 3.0, "loss_corner_1": 4.0, "loss_corner_2": 6.0}
+    assert measure_slots(losses, num_corner_tokens=2) == expected
+    assert measure_slots(losses[:3], num_corner_tokens=0) == {"loss_short": 1.0, "loss_long": 2.5}
+
+
+TIMES = ("images_per_second", "tokens_per_second", "data_wait", "memory_gb")
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
+def test_a_resumed_run_has_the_measurements_and_the_best_model_of_the_uninterrupted_one(train, tmp_path):
+    options = {"max_train_steps": 6, "eval_steps": 2, "checkpointing_steps": 1, "logging_steps": 3}
+    options |= {"metric_for_best_model": "zero_shot_top5", "learning_rate": 3e-3}
+    whole = train("whole", **options)
+    rows = read_metrics(whole / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [3, 6]
+    evaluations = {row["step"]: row["zero_shot_top5"] for row in rows if "zero_shot_top5" in row}
+    assert list(evaluations) == [2, 4, 6]
+    assert all(0 <= row["data_wait"] <= 1 and row["tokens_per_second"] > 0 for row in rows if "loss" in row)
+    for row in (row for row in rows if "loss" in row):
+        slots = [row[f"loss_{name}"] for name in ("short", "cls", "corner_1", "corner_2")]
+        assert row["loss"] == pytest.approx(sum(slots) / 4, rel=1e-5)
+    best_step = max(evaluations, key=evaluations.get)  # the first of the best
+    best, checkpoint = (load_file(whole / name / "model.safetensors") for name in ("best", f"checkpoint-{best_step}"))
+    assert checkpoint.keys() == {f"model.{name}" for name in best}
+    assert all(torch.equal(best[name], checkpoint[f"model.{name}"]) for name in best)
+    told = json.loads((whole / "best" / "eval_results.json").read_text())
+    assert told["zero_shot_top5"] == evaluations[best_step]
+
+    stopped = tmp_path / "stopped"
+    shutil.copytree(whole, stopped)
+    shutil.rmtree(stopped / "best")
+    for step in range(2, 7):
+        shutil.rmtree(stopped / f"checkpoint-{step}")
+    with open(stopped / "metrics.jsonl", "a") as file:
+        file.write('{"step": 7, "lo')  # killed while it wrote
+    resumed = train("stopped", **options, resume_from_checkpoint="latest")
+    assert without_times(read_metrics(resumed / "metrics.jsonl")) == without_times(rows)
+    for part in (".", "best"):
+        weights, expected = (load_file(folder / part / "model.safetensors") for folder in (resumed, whole))
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_the_model_card_carries_the_evaluation_for_the_hub(train):
+    folder = train("carded", max_train_steps=2)
+    results = json.loads((folder / "eval_results.json").read_text())
+    card = ModelCard.load(folder / "README.md")
+    told = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert told == {name: value for name, value in results.items() if "_num_" not in name}
+    tasks = {result.metric_type: result.task_type for result in card.data.eval_results}
+    assert tasks["zero_shot_top1"] == "zero-shot-image-classification"
+    assert tasks["long_t2i_recall@1"] == "image-text-retrieval"
+    assert {result.dataset_name for result in card.data.eval_results} == {"drawn scenes"}
+    assert "| `max_train_steps` | 2 |" in card.text and "| `objective` | lotlip |" in card.text
+
+
+def test_zero_shot_classification_is_that_of_the_command(train, tmp_path):
+    folder = train("classified", max_train_steps=3, templates="this is a {}", max_eval_samples=40)
+    options = ["--model", folder, "--max_eval_samples", 40, "--templates", "this is a {}"]
+    expected = run_command("classify", tmp_path / "results.json", *options)
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["zero_shot_top1"] == expected["top1"] and results["zero_shot_top5"] == expected["top5"]
+
+
+def test_a_better_result_is_a_higher_recall_a_lower_rank_or_the_first_of_its_kind(tmp_path):
+    (tmp_path / "eval_results.json").write_text('{"long_mean_recall": 50, "long_t2i_median_rank": 5}')
+    for metric, result, expected in (
+        ("long_mean_recall", 51, True),
+        ("long_mean_recall", 50, False),
+        ("long_t2i_median_rank", 4, True),
+        ("long_t2i_median_rank", 6, False),
+        ("zero_shot_top1", 0, True),
+    ):
+        assert is_best({metric: result}, metric, tmp_path) == expected
+
+
+def test_paths_of_this_machine_are_not_in_the_model_card(train, tmp_path):
+    load_scenes(24, seed=2).save_to_disk(tmp_path / "private" / "pictures")
+    options = {"dataset_name": tmp_path / "private" / "pictures", "eval_split": "train", "max_train_steps": 1}
+    card = (train("carded", **options, max_train_samples=None) / "README.md").read_text()
+    assert "pictures" in card and str(tmp_path) not in card and "private" not in card
+
+
+def test_an_evaluation_on_the_training_data_is_told(train, tmp_path, caplog):
+    """Also where the split that is asked for is not there, and the only one is taken."""
+    load_scenes(24, seed=2).to_parquet(tmp_path / "rows.parquet")
+    options = {"dataset_name": "parquet", "data_files": tmp_path / "rows.parquet", "max_train_steps": 1}
+    train("run", **options)
+    assert "The split train is trained on and evaluated" in caplog.text
+    caplog.clear()
+    train("held_back", **options, train_split="train[:16]", eval_split="train[16:]", max_train_samples=None)
+    assert "trained on and evaluated" not in caplog.text
+
+
+def test_every_result_can_choose_the_best_model():
+    results = ImageTextRetrieval().compute(image_embeds=torch.eye(3), text_embeds=torch.eye(3), ks=(1, 5, 10))
+    assert {f"{kind}_{name}" for kind in ("short", "long") for name in results} <= set(METRICS)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"image_column": "picture"}, "--image_column picture"),
+        ({"long_captions_column": "y"}, "`--long_captions_column y` is no column"),
+        ({"label_column": "y"}, "`--label_column y` is no column of .*'label'"),
+        ({"label_column": "caption"}, "does not name its classes"),
+        ({"objective": "filip", "metric_for_best_model": "zero_shot_top1"}, "cannot be measured.* no class labels"),
+        ({"max_train_samples": 1}, "A batch of one image has nothing to be contrasted with"),
+        ({"eval_split": "validation"}, "no split 'validation' but 'train', 'test'"),
+        ({"overwrite_output_dir": None}, "of an earlier run. Resume it"),
+        ({"max_length": 2}, "leaves no room for a text"),
+        ({"with_tracking": True, "report_to": "wandb"}, "`--report_to wandb` is not installed"),
+        ({"mixed_precision": "fp16"}, "`--mixed_precision fp16` needs an accelerator"),
+        ({"objective": "clip", "caption_column": ""}, "trains on short captions, and there are none"),
+        ({"short_captions": "none", "num_long_captions": 0}, "trains on short captions, and there are none"),
+        ({"num_long_captions": 0, "hard_negatives": 1}, "is of long captions, and there are none"),
+        (
+            {"num_corner_tokens": 3, "model_name_or_path": "START", "config_name": None},
+            "has 2 corner tokens: leave out",
+        ),
+        (
+            {"overwrite_output_dir": None, "resume_from_checkpoint": "nope"},
+            "`--resume_from_checkpoint nope` is no folder of a checkpoint",
+        ),
+        ({"push_to_hub": True, "hub_model_id": "no name!"}, "Repo id must"),
+    ],
+)
+def test_an_error_comes_before_an_earlier_run_is_overwritten(train, tmp_path, model_dir, wrong, message):
+    earlier = tmp_path / "run" / "model.safetensors"
+    earlier.parent.mkdir()
+    earlier.write_bytes(b"precious")
+    wrong = {name: model_dir if value == "START" else value for name, value in wrong.items()}
+    with pytest.raises(ValueError, match=message):
+        train("run", **({"overwrite_output_dir": True, "max_train_steps": 1} | wrong))
+    assert earlier.read_bytes() == b"precious" and list(earlier.parent.iterdir()) == [earlier]
