@@ -55,10 +55,9 @@ def test_images_are_upright():
 def test_large_images_are_made_smaller(kind):
     image = PIL.Image.linear_gradient("L").resize((400, 200)).convert("RGB")
     small = read_image(encode(image, kind), max_side=50)
-    assert small.size == (50, 25)
     difference = np.asarray(small, dtype=int) - np.asarray(image.resize((50, 25)), dtype=int)
-    assert np.abs(difference).max() < 10
-    assert read_image(encode(image, kind), max_side=400).size == read_image(encode(image, kind)).size == (400, 200)
+    assert small.size == (50, 25) and np.abs(difference).max() < 10
+    assert read_image(encode(image, kind), max_side=400).size == (400, 200)
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +103,6 @@ def test_heic_says_what_reads_it(photos, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(UnreadableImageError, match=r'HEIC needs `pip install "lotlip\[heic\]"`'):
         read_image({"path": str(photos[0] / "photo.heic"), "bytes": None})
-    # it may say so behind another brand
-    with pytest.raises(UnreadableImageError, match="HEIC needs"):
-        read_image({"path": None, "bytes": b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"})
 
 
 def test_a_jpeg_too_thin_to_be_resized_is_decoded_whole():
