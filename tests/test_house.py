@@ -127,7 +127,7 @@ BUDGETS = {
     "modeling_lotlip/embedding modeling_lotlip/search modeling_lotlip/serving": 3_744,
     "modeling_lotlip/captioning": 1_700,
     "modeling_lotlip/evaluation modeling_lotlip/metrics": 2_200,
-    "modeling_lotlip/data": 2_109,
+    "modeling_lotlip/data": 2_039,
     "modeling_lotlip/modular_lotlip.py": 850,
     "examples": 3_330,
     "examples/train_lotlip.py": 250,

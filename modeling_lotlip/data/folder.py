@@ -70,11 +70,6 @@ def is_image_file(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
-def is_metadata_file(name: str) -> bool:
-    """Whether a file says what the images of a folder are called, and more about them."""
-    return os.path.basename(name) in ImageFolder.METADATA_FILENAMES
-
-
 def find_image_files(folder: str | Path) -> DataFilesDict:
     """
     The absolute paths of the files of a folder that `datasets` reads as images, by split: images, metadata and zip
@@ -86,7 +81,7 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
     if any(re.search(r"(?m)^configs:", card.read_text("utf-8", "replace")) for card in cards if card.is_file()):
         return DataFilesDict()
     scan = scan_folder(folder)
-    metadata = [name for name in scan.files if is_metadata_file(name)]
+    metadata = [name for name in scan.files if os.path.basename(name) in ImageFolder.METADATA_FILENAMES]
     images = [name for name in scan.files if is_image_file(name) or name.lower().endswith(".zip")]
     tables = [name for name in scan.files if name.lower().endswith(TABLE_ENDINGS) and name not in metadata]
     if len(images) <= sum(not is_image_file(Path(name).stem) for name in tables):  # a.jpg.json is about an image

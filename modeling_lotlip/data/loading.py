@@ -266,13 +266,6 @@ def list_files(builder: DatasetBuilder, split: str) -> list[str]:
     return [str(file) for name in (files if split == "all" else [split]) for file in files.get(name, [])]
 
 
-def list_data_files(source: SourceArguments, split: str) -> set[str]:
-    """The files of splits; their name with that of the data set, where these have none that are known."""
-    parts = (make_builder(source, part.partition("[")[0]) for part in split.split("+"))
-    files = {file for builder, name in parts for file in list_files(builder, name)}
-    return files or {f"{describe_source(source)} {split}"}
-
-
 def describe_source(source: SourceArguments) -> str:
     """The arguments that name a data set, as they are typed."""
     given = {name: getattr(source, name) for name in ("dataset_name", "dataset_config_name", "data_dir")}
