@@ -51,11 +51,6 @@ WRITE_SIZE, WRITE_SECONDS = 512, 30
 class TableReader(RowReader):
     """Reads rows that are known by a [`RowInfo`], whose `about` is extended by what [`describe_file`] says."""
 
-    def read_texts(self, info: RowInfo, row: dict) -> Iterator[Item]:
-        reader = copy(self)
-        reader.image_column = None
-        return reader(info, row)
-
     def __call__(self, info: RowInfo, row: dict) -> Iterator[Item]:
         about = dict(info.about or {})
         if self.image_column is not None:
@@ -145,7 +140,9 @@ def embed_to_table(
             [(RowInfo(number, str(reader.read_key(number, row))), row) for number, row in batch]
             for _, batch in groupby(due, lambda row: (row[0] // group_size, row[0] % group_size // batch_size))
         )
-        collate = RowCollator(processor, reader, max_length, reader.read_texts)
+        read_texts = copy(reader)
+        read_texts.image_column = None
+        collate = RowCollator(processor, reader, max_length, read_texts)
         prepared = collate_rows(collate, batches, store.dataloader_num_workers)
         results = embed_rows(
             model, processor, prepared, store.tokens_per_batch, group=lambda info: info.number // group_size
@@ -192,7 +189,7 @@ def load_named_data(named: dict[str, Any], **options: Any) -> Dataset | Iterable
 def embed_background(model: PreTrainedModel, processor: ProcessorMixin) -> torch.Tensor:
     """The normalised embeddings (num_texts, dim) of texts that fit no image, by which a table is measured."""
     texts = resources.files(__package__).joinpath("background_texts.txt").read_text(encoding="utf-8")
-    return embed_corpus(model, processor, texts.splitlines()).float().cpu()
+    return embed_corpus(model, processor, texts.splitlines())
 
 
 def note_model(model: PreTrainedModel, name: str | None = None) -> dict[str, str | None]:

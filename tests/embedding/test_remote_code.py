@@ -14,7 +14,7 @@ import lotlip
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.features import get_padding, get_text_kwargs, prepare_images
-from modeling_lotlip.embedding.models import load_model, text_limit
+from modeling_lotlip.embedding.models import load_model
 from tests.helpers import remote_code
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import (
@@ -173,7 +173,3 @@ def test_limits_where_older_versions_have_them():
     processor = OlderAlignProcessor()
     assert get_text_kwargs(processor) == {"padding": "max_length", "max_length": 64}
     assert get_padding(processor) == "max_length"
-    config = type("Config", (), {"model_type": "align", "max_position_embeddings": 512})
-    config.get_text_config = lambda: config
-    model = type("Model", (), {"config": config, "named_modules": lambda self: []})()
-    assert text_limit(model, processor) == 64

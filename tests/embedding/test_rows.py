@@ -23,11 +23,7 @@ from modeling_lotlip.embedding.batches import (
     batch_rows,
     collate_rows,
     count_workers,
-    embed_images,
     embed_rows,
-    embed_texts,
-    tokenize,
-    warn_of_unreadable,
 )
 from tests.conftest import ROOT, WORDS
 
@@ -53,31 +49,6 @@ def rows() -> Dataset:
 def read_row(number: int, row: dict):
     yield Item(number, "image", read_image(row["image"]))
     yield Item(number, "text", row["text"], index=1)
-
-
-def test_rows_are_embedded_as_by_hand_and_bad_images_left_out(model_and_processor, rows, caplog):
-    model, processor = model_and_processor
-    prepared = map(RowCollator(processor, read_row, max_length=8), batch_rows(rows, batch_size=3))
-    embeds, unreadable = {}, []
-    for batch in embed_rows(model, processor, prepared, tokens_per_batch=24):
-        unreadable += batch.unreadable
-        assert batch.embeds is None or len(batch.embeds) == len(batch.entries)
-        pairs = zip(batch.entries, batch.embeds) if batch.entries else ()
-        embeds |= {(item.row, item.kind): (item, embed) for item, embed in pairs}
-    warn_of_unreadable(unreadable)
-    assert [row.name for row in unreadable] == ["bad.png", "bad.png", "row 7"]
-    assert caplog.text.count("cannot be read and is left out") == 3 and "row 7" in caplog.text
-    good = [0, 1, 4, 5, 6, 8, 9, 10]
-    assert set(embeds) == {(number, kind) for number in good for kind in ("image", "text")}
-    for number in good:
-        pixels = processor.image_processor([read_image(rows[number]["image"])], return_tensors="pt")
-        item, embed = embeds[number, "image"]
-        assert item == Item(number, "image")
-        torch.testing.assert_close(embed, embed_images(model, pixels)[0], rtol=0, atol=1e-6)
-        item, embed = embeds[number, "text"]
-        assert item == Item(number, "text", rows[number]["text"], 1, truncated=number > 5)
-        expected = embed_texts(model, tokenize(processor, [rows[number]["text"]], 8))[0]
-        torch.testing.assert_close(embed, expected, rtol=0, atol=1e-6)
 
 
 def test_an_image_that_cannot_be_preprocessed_is_left_out(model_and_processor):
