@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import WeakFileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -601,10 +601,15 @@ def find_original(
     `open_clip_config.json`; None if this is no such repository or folder, or (offline) not in the cache. The arguments
     are those of `from_pretrained`.
     """
-    options |= {"cache_dir": cache_dir, "revision": revision, "_raise_exceptions_for_missing_entries": False}
-    if cached_file(name_or_path, CONFIG_NAME, **options) is not None:
+    name, place = str(name_or_path), {"cache_dir": cache_dir, "revision": revision}
+    if not os.path.isdir(name) and isinstance(try_to_load_from_cache(name, CONFIG_NAME, **place), str):
+        return None  # without asking the Hub
+    options |= {**place, "_raise_exceptions_for_missing_entries": False}
+    if cached_file(name, CONFIG_NAME, **options) is not None:
         return None
-    checkpoint, _ = (cached_file(name_or_path, file, **options) for file in (CHECKPOINT_NAME, OPEN_CLIP_CONFIG_NAME))
+    checkpoint = cached_file(name, CHECKPOINT_NAME, **options)
+    if checkpoint is not None:
+        cached_file(name, OPEN_CLIP_CONFIG_NAME, **options)
     return checkpoint and Path(checkpoint)
 
 

@@ -5,7 +5,7 @@
 import json
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
@@ -34,10 +34,6 @@ MODEL_FILES += (TOKENIZER_CONFIG_FILE, "eval_results.json", *SENTENCE_TRANSFORME
 
 UNKNOWN_PROVENANCE = "Unknown: this card was written when the model was saved. Please add the source here."
 UNKNOWN_LICENSE = "The licence of the weights is not known: it depends on the data and models they were made from."
-
-
-def _read_template(name: str) -> str:
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
 def write_model_card(
@@ -119,31 +115,25 @@ def write_model_card(
         for name, value in (results or {}).items()
         if "num_" not in name
     ]
-    metadata = {"license": license, "library_name": "transformers", "language": language, "base_model": base_model}
-    common = {"title": title, "repo_id": repo_id, "provenance": provenance, "license_note": license_note}
-    if "text_config" not in config:
-        card = ModelCard.from_template(
-            ModelCardData(**metadata, tags=["lotlip"]),
-            template_str=_read_template("tower_card.md"),
-            modality="text" if "vocab_size" in config else "image",
-            architecture=config["architectures"][0],
-            **common,
-        )
-        card.save(save_directory / "README.md")
-        return
-
     image_size = config["vision_config"].get("image_size", 0)  # SigLIP 2 has none
     is_lotlip = config["model_type"].startswith("lotlip")
     own_tags = ["lotlip", "vision", "image-text-retrieval", "sentence-transformers", "arxiv:2410.05249"]
     card = ModelCard.from_template(
         ModelCardData(
-            **metadata,
+            license=license,
+            library_name="transformers",
+            language=language,
+            base_model=base_model,
             pipeline_tag="zero-shot-image-classification",
             tags=own_tags if is_lotlip else ["vision", "image-text-retrieval", "long-text"],
             model_name=title if eval_results else None,
             eval_results=eval_results or None,
         ),
-        template_str=_read_template("model_card.md"),
+        template_str=(Path(__file__).parent / "templates" / "model_card.md").read_text(encoding="utf-8"),
+        title=title,
+        repo_id=repo_id,
+        provenance=provenance,
+        license_note=license_note,
         is_lotlip=is_lotlip,
         is_siglip=config["model_type"].startswith("siglip"),
         architecture=config["architectures"][0],
@@ -151,33 +141,26 @@ def write_model_card(
         image_size=" x ".join(map(str, [image_size] * 2 if isinstance(image_size, int) else image_size)),
         max_length=tokenizer_config.get("model_max_length"),
         model_type=config["model_type"],
-        languages=_describe_languages(language),
+        language=", ".join([language] if isinstance(language, str) else language or []),
         biases=biases,
         settings=settings,
         results=results,
         dataset=dataset,
         dataset_split=dataset_split,
-        **common,
     )
     card.save(save_directory / "README.md")
 
 
-def _describe_languages(language: str | list[str] | None) -> str:
-    if language is None:
-        return "texts in the languages of its captions"
-    codes = [language] if isinstance(language, str) else language
-    known = {("en",): "English", ("multilingual",): "texts in many languages"}
-    return known.get(tuple(codes), f"texts in the languages of its captions ({', '.join(codes)})")
-
-
 def write_for_readers(folder: Path, repo_id: str) -> None:
     """
-    Writes what sentence-transformers reads of a model with one embedding of a text, unless it is there; and a model
-    card where there is none, or one of which nobody has filled in a field.
+    Writes what sentence-transformers reads of a dual encoder with one embedding of a text, unless it is there; and a
+    model card where there is none, or one of which nobody has filled in a field.
     """
-    if not (folder / CONFIG_NAME).exists():
+    config_file = folder / CONFIG_NAME
+    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.exists() else {}
+    if "text_config" not in config:  # a tower, or a processor that is uploaded first
         return
-    if json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))["model_type"] in ("lotlip", "lotlip_sigmoid"):
+    if config["model_type"] in ("lotlip", "lotlip_sigmoid"):
         for name, content in SENTENCE_TRANSFORMERS_FILES.items():
             if not (folder / name).exists():
                 (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -269,39 +252,4 @@ def push_folder(folder: str | Path, repo_id: str, allow_patterns: list[str] | No
     return str(repo_url)
 
 
-def push_metric(repo_id: str) -> str:
-    """
-    Uploads the metric to a Space on the Hub, where `evaluate.load("org/name")` finds it, by its full name. The Space
-    is created if there is none yet, and shows the metric's card.
-
-    Args:
-        repo_id (`str`):
-            Name of the Space, `"name"` (in the user's own namespace) or `"org/name"`. The metric is called by it.
-
-    Returns:
-        `str`: the address of the Space.
-
-    Raises:
-        `HfHubHTTPError`: if the Hub refuses, for instance because nobody is logged in (`hf auth login`).
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.hub import push_metric
-
-    >>> push_metric("org/image_text_retrieval")  # doctest: +SKIP
-    ```"""
-    folder = Path(__file__).parent / "metrics" / "image_text_retrieval"
-    api = HfApi()
-    repo_url = api.create_repo(repo_id, repo_type="space", space_sdk="static", exist_ok=True)
-    files = {f"{repo_id.split('/')[-1]}.py": "image_text_retrieval.py", "README.md": "README.md"}
-    api.create_commit(
-        repo_id=repo_url.repo_id,
-        repo_type="space",
-        operations=[CommitOperationAdd(name, folder / file) for name, file in files.items()],
-        commit_message="Upload the metric",
-    )
-    return str(repo_url)
-
-
-__all__ = ["find_model_files", "push_folder", "push_metric", "write_model_card"]
+__all__ = ["find_model_files", "push_folder", "write_model_card"]

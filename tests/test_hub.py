@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from transformers.dynamic_module_utils import get_imports
 
 from modeling_lotlip import (
-    LotlipImageProcessorPil,
     LotlipModel,
     LotlipProcessor,
     LotlipSigmoidConfig,
@@ -132,13 +131,6 @@ for embeds, features in (
     assert torch.equal(torch.from_numpy(embeds), torch.nn.functional.normalize(features, dim=-1).detach())
 """
 
-# and what that uploads, it loads.
-PUSH = """
-sentence_transformer.push_to_hub("org/sentence-transformer")
-pushed = SentenceTransformer("org/sentence-transformer", device="cpu")
-assert (pushed.encode(texts) == sentence_transformer.encode(texts)).all()
-"""
-
 # By nothing but what the library's own models have
 PLAIN_PUSH = """
 import sys
@@ -206,7 +198,7 @@ def loaded(hub, tmp_path_factory):
     run(hub, folder / "home-push", "-c", PLAIN_PUSH, hub.converted, "org/plain")
     again = str(folder / "remote-again")
     for name, source, repo_id, code in (
-        ("package", "package", REPO_ID, SENTENCE_TRANSFORMER + PUSH),
+        ("package", "package", REPO_ID, SENTENCE_TRANSFORMER),
         ("remote", "remote", REPO_ID, SENTENCE_TRANSFORMER + SAVE_AGAIN),
         ("plain", "remote", "org/plain", SENTENCE_TRANSFORMER),
         ("again", "remote", again, ""),
@@ -220,30 +212,7 @@ def test_push(hub):
     assert f"{hub.url}/{REPO_ID}" in hub.output
     pushed = {file.name: file.read_bytes() for file in (hub.root / REPO_ID).iterdir()}
     assert pushed == {file.name: file.read_bytes() for file in hub.converted.iterdir()}
-    assert any("/info/lfs/objects/batch" in request for request in hub.requests)
     assert hub.model_cards and f'from_pretrained("{REPO_ID}")' in hub.model_cards[0]
-
-
-METRIC = """
-import evaluate
-import numpy as np
-
-from modeling_lotlip.hub import push_metric
-from modeling_lotlip.metrics import ImageTextRetrieval
-
-print(push_metric("org/recall"))
-embeds = np.random.default_rng(0).normal(size=(2, 9, 4))
-metric = evaluate.load("org/recall")
-assert not isinstance(metric, ImageTextRetrieval) and metric.name == "image_text_retrieval"
-results = {"image_embeds": embeds[0], "text_embeds": embeds[1]}
-assert metric.compute(**results) == ImageTextRetrieval().compute(**results)
-"""
-
-
-def test_the_metric_is_a_space(hub, tmp_path):
-    assert run(hub, tmp_path / "home", "-c", METRIC).strip() == f"{hub.url}/spaces/org/recall"
-    assert {file.name for file in (hub.root / "org/recall").iterdir()} == {"recall.py", "README.md"}
-    assert "sdk: static" in (hub.root / "org/recall/README.md").read_text()
 
 
 def test_the_card_says_what_is_so(hub, tmp_path):
@@ -256,11 +225,8 @@ def test_the_card_says_what_is_so(hub, tmp_path):
     plain = card()
     assert "language:" not in plain and "English" not in plain and "SentenceTransformer(" in plain
     assert "It reads texts in the languages of its captions, " in plain
-    english = card(language="en")
-    assert "language: en" in english and "It reads English" in english
     mine = card(language=["de", "fr"], biases="It has seen nothing but drawings.")
-    assert "- de\n- fr" in mine and "English" not in mine and "(de, fr)" in mine and "stereotypes" not in mine
-    assert "It reads texts in many languages" in card(language="multilingual")
+    assert "- de\n- fr" in mine and "(de, fr)" in mine and "stereotypes" not in mine
     for wrong, message in (
         ({"results": {"a": "b"}, "dataset": "photos"}, "has 'b' as 'a'"),
         ({"results": {"a": True}, "dataset": "photos"}, "has True as 'a'"),
@@ -366,10 +332,6 @@ def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path):
     names = [type(model).__name__ for model in models]
     for name, model in zip(names, models):
         model.save_pretrained(tmp_path / name)
-        assert f"`{name}`" in (tmp_path / name / "README.md").read_text() or name in (
-            "LotlipTokenWiseModel",
-            "LotlipSigmoidModel",
-        )
     results = []
     for source in ("package", "remote"):
         subprocess.run([sys.executable, "-c", LOAD_ALONE, str(tmp_path), source, *names], check=True)
@@ -421,15 +383,6 @@ def test_the_code_of_another_repository_is_not_named(hub, tmp_path):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert auto_maps(tmp_path) == auto_maps(hub.converted)
-
-
-def test_an_image_processor_for_pil_names_no_code_that_is_not_there(hub, tmp_path):
-    LotlipProcessor(
-        LotlipImageProcessorPil(), LotlipProcessor.from_pretrained(hub.converted).tokenizer
-    ).save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "processor_config.json").read_text())["image_processor"]
-    for code in config["auto_map"]["AutoImageProcessor"].values():
-        assert (tmp_path / f"{code.partition('.')[0]}.py").exists()
 
 
 def test_remote_code_is_complete_and_flat(hub):

@@ -14,10 +14,9 @@ import pytest
 import torch
 from PIL import ImageOps
 from torchvision.transforms.v2 import functional as tvF
-from transformers import AutoImageProcessor
 from transformers.image_utils import SizeDict
 
-from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipImageProcessorPil
+from modeling_lotlip import LotlipImageProcessor, LotlipImageProcessorPil
 
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -144,13 +143,6 @@ def test_photographs_are_turned_upright(processor, tmp_path):
 
 
 @both_backends
-@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (223, 225), (224, 224), (1, 333)])
-def test_small_images(processor, size):
-    image = PIL.Image.new("RGB", size, (0, 255, 51))
-    assert torch.allclose(pixels(processor, image), torch.tensor([-1, 1, -0.6]).view(3, 1, 1).expand(1, 3, 224, 224))
-
-
-@both_backends
 @pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000)])
 def test_extreme_ratios_do_not_fill_the_memory(processor, size, monkeypatch):
     areas = []
@@ -218,21 +210,6 @@ def test_unreadable_images(processor, tmp_path):
     for image in (str(tmp_path / "text.png"), "missing.png"):
         with pytest.raises((OSError, ValueError), match="text.png|missing.png"):
             processor(image)
-
-
-@pytest.mark.parametrize("cls", PROCESSORS)
-def test_auto_class_finds_the_backend(cls, tmp_path):
-    processor = cls(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
-    processor.save_pretrained(tmp_path)
-
-    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is LotlipImageProcessor
-    for backend, expected in zip(("pil", "torchvision"), PROCESSORS):
-        loaded = AutoImageProcessor.from_pretrained(tmp_path, backend=backend)
-        assert type(loaded) is expected
-        assert loaded.to_dict() == processor.to_dict()
-
-    LotlipConfig().save_pretrained(tmp_path)
-    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is LotlipImageProcessor
 
 
 @both_backends

@@ -205,15 +205,6 @@ def test_who_sees_whom(num_corner_tokens, is_masked):
         assert torch.equal(seen, expected), attn_implementation
 
 
-def test_who_sees_whom_is_the_reference_mask(reference):
-    model = new_text_model(num_hidden_layers=1)
-    for mask, row in zip(reference.expected["corner_mask_128_first2"], reference.expected["attention_mask_2d_128"]):
-        real = int(row.sum())
-        seen = seen_by_gradient(model, length=real - 2)
-        assert torch.equal(seen, mask[:real, :real].bool())
-        assert not mask[:real, real:].any()
-
-
 @pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize(("num_corner_tokens", "is_masked"), [(0, True), (1, True), (4, True), (2, False)])
 def test_padding_and_the_batch_change_no_embedding(num_corner_tokens, is_masked, attn_implementation):
@@ -269,23 +260,6 @@ def test_positions_leave_room_for_the_corner_tokens():
             model(**captions, position_ids=shifted, output_corner_tokens=True).corner_pooler_output,
             model(**captions, output_corner_tokens=True).corner_pooler_output,
         )
-
-
-def test_inputs_embeds_and_token_type_ids():
-    model, captions = new_text_model(), pad(random_captions(4))
-    token_type_ids = torch.zeros_like(captions["input_ids"])
-    embeds = model.get_input_embeddings()(captions["input_ids"])
-    with torch.no_grad():
-        expected = model(**captions, output_corner_tokens=True)
-        for inputs in (
-            {"inputs_embeds": embeds},
-            {"input_ids": captions["input_ids"], "token_type_ids": token_type_ids},
-        ):
-            outputs = model(**inputs, attention_mask=captions["attention_mask"], output_corner_tokens=True)
-            for name in expected:
-                assert_close(outputs[name], expected[name])
-        other = model(**captions, token_type_ids=token_type_ids + 1)
-    assert (other.pooler_output - expected.pooler_output).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -543,19 +517,6 @@ def test_compiled_training_step(form):
     compiled(**inputs, return_loss=True).loss.backward()
     for name, parameter in model.named_parameters():
         assert_close(parameter.grad, expected[name])
-
-
-@pytest.mark.parametrize("output_corner_tokens", [False, True])
-def test_compiled_by_inductor(output_corner_tokens):
-    model, captions = new_text_model(num_hidden_layers=1), pad(random_captions(3))
-    torch._dynamo.reset()
-    with torch.no_grad():
-        expected = model(**captions, output_corner_tokens=output_corner_tokens)
-        compiled = torch.compile(model, fullgraph=True)
-        outputs = compiled(**captions, output_corner_tokens=output_corner_tokens)
-    assert outputs.keys() == expected.keys()
-    for name in expected:
-        assert_close(outputs[name], expected[name])
 
 
 @pytest.mark.parametrize(("output_corner_tokens", "attn_implementation"), [(False, "sdpa"), (True, "eager")])

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import PIL.Image
 import pytest
 import torch
@@ -11,7 +10,6 @@ from transformers import AutoProcessor
 
 from modeling_lotlip import (
     LotlipImageProcessor,
-    LotlipImageProcessorPil,
     LotlipProcessor,
     LotlipTokenizer,
     LotlipVisionConfig,
@@ -98,26 +96,3 @@ def test_an_image_tower_saved_with_its_image_processor_is_found(tmp_path):
     LotlipVisionModel(LotlipVisionConfig(**tower)).save_pretrained(tmp_path)
     LotlipImageProcessor().save_pretrained(tmp_path)
     assert type(AutoProcessor.from_pretrained(tmp_path)) is LotlipImageProcessor
-
-
-@pytest.mark.parametrize("image_processor", [LotlipImageProcessor(), LotlipImageProcessorPil()])
-def test_saved_and_loaded(processor, tmp_path, image_processor):
-    processor.image_processor = image_processor
-    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 260, 3), dtype=np.uint8))
-    expected = processor(images=image, text="A car. A street", return_tensors="np")
-    processor.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == {
-        "processor_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
-
-    for cls in (AutoProcessor, LotlipProcessor):
-        loaded = cls.from_pretrained(tmp_path, backend=image_processor.backend)
-        assert type(loaded) is LotlipProcessor
-        assert type(loaded.tokenizer) is LotlipTokenizer
-        assert type(loaded.image_processor) is type(image_processor)
-        inputs = loaded(images=image, text="A car. A street", return_tensors="np")
-        assert all(np.array_equal(inputs[key], expected[key]) for key in expected)
-    # without a choice, torchvision's
-    assert type(AutoProcessor.from_pretrained(tmp_path).image_processor) is LotlipImageProcessor

@@ -182,14 +182,6 @@ def test_a_missing_vocabulary_is_an_error(tmp_path):
         LotlipTokenizer.from_pretrained(tmp_path)
 
 
-def test_vocab_forms(tmp_path):
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "car"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    dictionary = LotlipTokenizer(vocab={word: index for index, word in enumerate(words)})
-    for tokenizer in (dictionary, LotlipTokenizer.from_pretrained(tmp_path)):
-        assert tokenizer("Red. car")["input_ids"] == [2, 5, 3, 6, 3]
-
-
 def test_padding_on_the_left_is_a_warning(tokenizer, caplog):
     """Another place of the tokens is another embedding."""
     tokenizer(["a", "a red boat"], padding=True)
@@ -261,15 +253,3 @@ class TestTruncation:
 def test_what_is_no_text_is_named(tokenizer, text, named):
     with pytest.raises(ValueError, match=re.escape(named)):
         tokenizer(text)
-
-
-def test_odd_texts(tokenizer):
-    def tokens(text):
-        return tokenizer.convert_ids_to_tokens(tokenizer(text, truncation=True)["input_ids"])[1:-1]
-
-    assert tokens("") == tokens("\x00") == tokens("\ud800") == tokens(" \n") == []
-    assert tokens("\x00a\x00b") == ["ab"]
-    assert tokens("x" * 100_000) == ["[UNK]"]
-    assert tokens("😀 a") == ["[UNK]", "a"]
-    assert len(tokens("שלום")) == 4
-    assert len(tokenizer("a. " * 33_334, truncation=False)["input_ids"]) == 2 * 33_334 + 2

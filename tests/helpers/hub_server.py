@@ -1,4 +1,4 @@
-"""A server on loopback, out of a folder, for the Hub's routes that transformers, huggingface_hub and datasets call."""
+"""A server on loopback, out of a folder, for the Hub's routes that transformers and huggingface_hub call."""
 
 import base64
 import hashlib
@@ -8,41 +8,18 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
-
-
-# A repository with this file in it sends the files that the file lists only half, then hangs up.
-CUT_OFF = ".cut-off"
-# One with this file has the commit that the file names.
-COMMIT = ".commit"
+from urllib.parse import unquote, urlsplit
 
 
 def repo_files(repo: Path) -> dict[str, Path]:
-    return {
-        file.relative_to(repo).as_posix(): file
-        for file in sorted(repo.rglob("*"))
-        if file.is_file() and file.name not in (CUT_OFF, COMMIT)
-    }
+    return {file.relative_to(repo).as_posix(): file for file in sorted(repo.rglob("*")) if file.is_file()}
 
 
 def commit_hash(repo: Path) -> str:
-    if (repo / COMMIT).exists():
-        return (repo / COMMIT).read_text()
     digest = hashlib.sha1()
     for name, file in repo_files(repo).items():
         digest.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def direct_children(files: list[dict], folder: str) -> list[dict]:
-    """Of files at any depth those that lie in a folder itself, and the folders in it."""
-    children = {}
-    for file in files:
-        name, *deeper = Path(file["path"]).relative_to(folder).parts
-        path = f"{folder}/{name}" if folder else name
-        oid = hashlib.sha1(path.encode()).hexdigest()
-        children[path] = {"type": "directory", "path": path, "size": 0, "oid": oid} if deeper else file
-    return list(children.values())
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -87,9 +64,9 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.route(
-            (r"/api/(?:models|datasets)/(.+?/[^/]+)/tree/[^/]+(/.*)?", "list_files"),
-            (r"/api/(?:models|datasets)/(.+?/[^/]+?)(?:/revision/[^/]+)?", "describe"),
-            (r"/(?:spaces/|datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "send_file"),
+            (r"/api/models/(.+?/[^/]+)/tree/[^/]+(/.*)?", "list_files"),
+            (r"/api/models/(.+?/[^/]+?)(?:/revision/[^/]+)?", "describe"),
+            (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "send_file"),
         )
 
     do_HEAD = do_GET
@@ -98,13 +75,9 @@ class HubHandler(BaseHTTPRequestHandler):
         self.route(
             (r"/api/repos/create", "create_repo"),
             (r"/api/validate-yaml", "validate_yaml"),
-            (r"/api/(?:models|spaces|datasets)/(.+?/[^/]+)/preupload/main", "choose_upload_modes"),
-            (r"/(?:datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", "start_uploads"),
-            (r"/api/(?:models|spaces|datasets)/(.+?/[^/]+)/commit/main", "commit"),
+            (r"/api/models/(.+?/[^/]+)/preupload/main", "choose_upload_modes"),
+            (r"/api/models/(.+?/[^/]+)/commit/main", "commit"),
         )
-
-    def do_PUT(self):
-        self.route((r"/-/uploads/([0-9a-f]{64})", "receive_upload"))
 
     # Reading
 
@@ -119,8 +92,6 @@ class HubHandler(BaseHTTPRequestHandler):
         ]
         if folder and not entries:
             return self.refuse("EntryNotFound")
-        if parse_qs(urlsplit(self.path).query).get("recursive") == ["false"]:
-            entries = direct_children(entries, folder)
         self.reply_json(entries)
 
     def describe(self, repo_id: str):
@@ -142,25 +113,9 @@ class HubHandler(BaseHTTPRequestHandler):
             return self.refuse("EntryNotFound", X_Repo_Commit=commit)
 
         content = file.read_bytes()
-        start = int(re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
-        self.send_response(206 if start else 200)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", commit)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(content) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        cut_off = repo / CUT_OFF
-        if cut_off.exists() and name in cut_off.read_text().split():
-            self.wfile.write(content[start : len(content) // 2])
-            self.close_connection = True
-        else:
-            self.wfile.write(content[start:])
+        self.reply(content, ETag=f'"{hashlib.sha256(content).hexdigest()}"', X_Repo_Commit=commit)
 
-    # Writing, by the protocol of git-lfs
+    # Writing
 
     def is_authorized(self) -> bool:
         if self.headers.get("Authorization") == f"Bearer {self.server.token}":
@@ -174,8 +129,7 @@ class HubHandler(BaseHTTPRequestHandler):
             body = json.loads(self.read_body())
             repo_id = f"{body['organization'] or 'user'}/{body['name']}"
             (self.server.root / repo_id).mkdir(parents=True, exist_ok=True)
-            place = "spaces/" if body.get("type") == "space" else ""
-            self.reply_json({"url": f"{self.server.url}/{place}{repo_id}", "name": repo_id})
+            self.reply_json({"url": f"{self.server.url}/{repo_id}", "name": repo_id})
 
     def validate_yaml(self):
         self.server.model_cards.append(json.loads(self.read_body())["content"])
@@ -183,31 +137,9 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def choose_upload_modes(self, repo_id: str):
         if self.is_authorized():
-            files = [
-                {
-                    "path": file["path"],
-                    "uploadMode": "lfs" if file["path"].endswith((".parquet", ".safetensors")) else "regular",
-                    "shouldIgnore": False,
-                    "oid": None,
-                }
-                for file in json.loads(self.read_body())["files"]
-            ]
-            self.reply_json({"files": files})
-
-    def start_uploads(self, repo_id: str):
-        if self.is_authorized():
-            objects = [
-                {**item, "actions": {"upload": {"href": f"{self.server.url}/-/uploads/{item['oid']}"}}}
-                for item in json.loads(self.read_body())["objects"]
-            ]
-            self.reply_json({"transfer": "basic", "objects": objects})
-
-    def receive_upload(self, oid: str):
-        content = self.read_body()
-        if hashlib.sha256(content).hexdigest() != oid:
-            return self.refuse("BadUpload", status=422)
-        self.server.uploads[oid] = content
-        self.reply()
+            files = json.loads(self.read_body())["files"]
+            mode = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+            self.reply_json({"files": [{"path": file["path"], **mode} for file in files]})
 
     def commit(self, repo_id: str):
         if self.is_authorized():
@@ -215,12 +147,9 @@ class HubHandler(BaseHTTPRequestHandler):
             for line in self.read_body().splitlines():
                 operation = json.loads(line)
                 value = operation["value"]
-                if operation["key"] in ("file", "lfsFile"):
-                    (repo / value["path"]).parent.mkdir(parents=True, exist_ok=True)
                 if operation["key"] == "file":
+                    (repo / value["path"]).parent.mkdir(parents=True, exist_ok=True)
                     (repo / value["path"]).write_bytes(base64.b64decode(value["content"]))
-                elif operation["key"] == "lfsFile":
-                    (repo / value["path"]).write_bytes(self.server.uploads[value["oid"]])
             commit = commit_hash(repo)
             url = f"{self.server.url}/{repo_id}/commit/{commit}"
             self.reply_json({"success": True, "commitUrl": url, "commitOid": commit})
@@ -234,7 +163,7 @@ def hub_server(root: Path, token: str = "hf_test"):
     """
     server = ThreadingHTTPServer(("127.0.0.1", 0), HubHandler)
     server.root, server.token, server.url = Path(root), token, f"http://127.0.0.1:{server.server_port}"
-    server.requests, server.unknown_routes, server.model_cards, server.uploads = [], [], [], {}
+    server.requests, server.unknown_routes, server.model_cards = [], [], []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
