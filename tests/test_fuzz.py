@@ -1,9 +1,7 @@
 """Properties of what reads texts, images, embeddings and rows, on inputs that hypothesis makes up."""
 
 import io
-import math
 import warnings
-from itertools import pairwise
 
 import numpy as np
 import PIL.Image
@@ -23,7 +21,6 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.loading import take_slice
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.rows import read_captions
-from modeling_lotlip.metrics import retrieval_metrics
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.samples import CaptionedImages
@@ -163,79 +160,6 @@ def test_arrays_of_any_whole_type_and_layout(dtype, layout, height, width, large
     if is_tensor and array.dtype.isnative:
         array = torch.from_numpy(array)
     process_or_refuse(array, is_refused)
-
-
-# Metric
-
-
-@st.composite
-def retrieval_cases(draw) -> tuple[np.ndarray, np.ndarray, list[int] | list[list[int]] | None, bool]:
-    """Images, texts and a map, full of equals and of odd values; and whether all of it is in order."""
-    entries = st.integers(-2, 2).map(float)
-    if draw(st.integers(0, 3)) == 0:
-        entries |= st.sampled_from([math.nan, math.inf, -math.inf])
-    num_images, width = draw(st.integers(1, 5)), draw(st.integers(1, 3))
-    text_to_image = draw(st.none() | st.permutations(range(num_images)).flatmap(lambda own: st.lists(
-        st.integers(0, num_images - 1), max_size=4).map(lambda more: own + more)))  # fmt: skip
-    if text_to_image is not None and draw(st.integers(0, 3)) == 0:
-        text_to_image[draw(st.integers(0, len(text_to_image) - 1))] = draw(st.integers(-1, num_images))
-    if text_to_image is not None and draw(st.booleans()):
-        more = st.lists(st.integers(0, num_images - 1), max_size=3)
-        text_to_image = [[image, *draw(more)] for image in text_to_image]
-    num_texts = num_images if text_to_image is None else len(text_to_image)
-    rows = st_numpy.arrays(np.float64, st.just((num_images + num_texts, width)), elements=entries)
-    scales = 10.0 ** draw(st_numpy.arrays(np.float64, (num_images + num_texts, 1), elements=st.integers(-300, 300)))
-    rows = draw(rows) * scales
-    images, texts = rows[:num_images], rows[num_images:]
-    is_good = np.isfinite(rows).all() and rows.any(axis=1).all()
-    is_good &= text_to_image is None or set(np.hstack(text_to_image)) == set(range(num_images))
-    if draw(st.integers(0, 9)) == 0:
-        texts, is_good = np.pad(texts, ((0, 0), (0, 1)), constant_values=1), False
-    return images, texts, text_to_image, bool(is_good)
-
-
-def expected_recalls(similarities: np.ndarray, is_match: np.ndarray, k: int) -> float:
-    """Per cent of the queries, in rows, of which a match is among the first k; of equals each is as likely first."""
-    hits = []
-    for row, own in zip(similarities, is_match):
-        best = row[own].max()
-        better, equal, own = (row > best).sum(), (row == best).sum(), ((row == best) & own).sum()
-        places = min(max(k - better, 0), equal)
-        hits.append(1 - math.comb(equal - own, places) / math.comb(equal, places))
-    return 100 * np.mean(hits)
-
-
-@MANY
-@given(retrieval_cases(), st.randoms(use_true_random=False))
-def test_any_embeddings_are_judged_or_refused(case, random):
-    images, texts, text_to_image, is_good = case
-    ks = [1, 2, 3, 5, 100]
-    if not is_good:
-        with pytest.raises(ValueError, match="image_embeds|text_embeds|text_to_image"):
-            retrieval_metrics(images, texts, text_to_image, ks)
-        return
-
-    results = retrieval_metrics(images, texts, text_to_image, ks)
-    own = [np.atleast_1d(entry) for entry in (range(len(images)) if text_to_image is None else text_to_image)]
-    # divided by the largest entry first: the squares of 1e-300 vanish
-    units = [rows / np.abs(rows).max(axis=1, keepdims=True) for rows in (texts, images)]
-    units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in units]
-    similarities = (units[0] @ units[1].T).round(9)
-    is_match = np.array([np.isin(np.arange(len(images)), entry) for entry in own])
-    for direction, table, matches in (("t2i", similarities, is_match), ("i2t", similarities.T, is_match.T)):
-        recalls = [results[f"{direction}_recall@{k}"] for k in ks]
-        assert all(0 <= low <= high + 1e-9 for low, high in pairwise(recalls)) and recalls[-1] == 100
-        assert recalls == pytest.approx([expected_recalls(table, matches, k) for k in ks])
-        assert 1 <= results[f"{direction}_median_rank"] <= table.shape[1]
-
-    order = random.sample(range(len(images)), len(images))  # new place i has the old image order[i]
-    text_order = random.sample(range(len(texts)), len(texts))
-    moved = [np.argsort(order)[own[text]].tolist() for text in text_order]
-    scales = np.array([[2.0 ** random.randint(-10, 10)] for _ in order])
-    assert retrieval_metrics(images[order] * scales, texts[text_order], moved, ks) == pytest.approx(results)
-    if text_to_image is None:
-        swapped = retrieval_metrics(texts, images, None, ks)
-        assert all(swapped[name.replace("i2t", "t2i")] == value for name, value in results.items() if "i2t" in name)
 
 
 # Data

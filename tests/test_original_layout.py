@@ -305,9 +305,12 @@ def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert lotlip.main(["convert", WITH_CONFIG]) == 0
     assert re.fullmatch(r"Wrote with-config \(settings of \S+/open_clip_config.json\)\n", capsys.readouterr().out)
-    for source, folder in (("with-config", "with-config"), (str(repositories / WITH_CONFIG), "mine")):
-        if source != folder:
-            assert lotlip.main(["convert", source, folder]) == 0
+    # a file takes the configuration beside it, and says so
+    checkpoint = repositories / WITH_CONFIG / "model.pt"
+    assert lotlip.main(["convert", str(checkpoint), "mine"]) == 0
+    settings = checkpoint.with_name("open_clip_config.json")
+    assert capsys.readouterr().out == f"Wrote mine (settings of {settings})\n"
+    for folder in ("with-config", "mine"):
         files = {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.name != "README.md"}
         assert files == {name: (converted / WITH_CONFIG / name).read_bytes() for name in files}
     assert AutoModel.from_pretrained("mine").config.text_config.num_attention_heads == 4
