@@ -90,15 +90,7 @@ def describe(result: "Result", kind: str, source: object) -> dict:
 
 
 def format_answers(answers: list[dict], folder: str | None = None) -> str:
-    """
-    The results of each text, a line each; weak ones stand below a line that says so.
-
-    Args:
-        answers (`list[dict]`):
-            The texts with their results.
-        folder (`str`, *optional*):
-            Where the images are, from where the search was started. Default: write full paths, also of each copy.
-    """
+    """The results of each text, a line each, weak ones last: from a folder, or with full paths, also of each copy."""
     from ..terminal import printable
 
     lines = []

@@ -80,8 +80,7 @@ class SearchModelArguments(ModelArguments):
     )
     backend: str | None = argument(
         None,
-        "What computes embeddings: PyTorch, or OpenVINO, which is faster on a CPU. Default: that of --embeddings_dir; "
-        "else PyTorch.",
+        "OpenVINO is faster on a CPU. Default: that of --embeddings_dir; else PyTorch.",
         choices=BACKENDS,
     )
     batch_size: int = argument(64, "Images in a batch, for each process.", least=1, excludes=("embeddings_dir",))
@@ -133,17 +132,12 @@ class SearchArguments(IndexArguments):
     all_copies: bool = argument(False, "Show images that are nearly the same one by one, not as one result.")
     kind: str = argument("image", "What to search for.", choices=KINDS, requires="embeddings_dir")
 
-    @property
-    def chosen(self) -> Filter:
-        """Which images are searched."""
-        return Filter.parse(self.folder, self.taken_from, self.taken_to)
-
     def __post_init__(self):
         if self.embeddings_dir is not None and self.photos is not None:
             # there is no PHOTOS then: the first word is a text as well
             self.texts, self.photos = [self.photos, *self.texts], None
         super().__post_init__()
-        _ = self.chosen
+        self.chosen = Filter.parse(self.folder, self.taken_from, self.taken_to)
         if not self.texts and self.texts_file is None:
             raise ValueError("there is nothing to search for: add a TEXT, or name a file of them by --texts_file.")
         if not all(text.strip() for text in self.texts):

@@ -7,9 +7,10 @@ import io
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, lru_cache
 from importlib import resources
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
@@ -78,29 +79,20 @@ class Updater:
     """Updates the index of a searcher in a thread, if it has a folder."""
 
     def __init__(self, searcher: Searcher):
-        self.searcher, self.thread, self.start_lock = searcher, None, Lock()
-        self.done = self.total = 0
-        self.problem, self.last_start, self.is_stopped = None, float("-inf"), False
+        self.searcher, self.executor, self.start_lock = searcher, ThreadPoolExecutor(1), Lock()
+        self.last: Future | None = None  # update
+        self.done, self.total, self.is_stopped = 0, 0, False
 
     @property
     def is_running(self) -> bool:
-        return self.thread is not None and self.thread.is_alive()
+        return self.last is not None and not self.last.done()
 
-    def start(self, min_seconds_ago: float = 0) -> None:
-        """Begins an update, unless one is running or the last one began less than some seconds ago."""
+    def start(self) -> None:
+        """Begins an update, unless one is running."""
         with self.start_lock:  # of several pages that are opened at once one begins
-            is_recent = time.monotonic() - self.last_start < min_seconds_ago
-            if self.searcher.folder is not None and not self.is_running and not is_recent:
-                self.done, self.total, self.last_start = 0, 0, time.monotonic()
-                self.thread = Thread(target=self.run, daemon=True)
-                self.thread.start()
-
-    def run(self) -> None:
-        try:
-            self.searcher.update(self.report)
-            self.problem = None
-        except PROBLEMS as error:  # the page says it
-            self.problem = str(error) or type(error).__name__
+            if self.searcher.folder is not None and not self.is_running:
+                self.done = self.total = 0
+                self.last = self.executor.submit(self.searcher.update, self.report)
 
     def report(self, done: int, total: int) -> None:
         self.done, self.total = done, total
@@ -110,8 +102,7 @@ class Updater:
     def stop(self) -> None:
         """Ends an update that is running; what it has embedded is kept."""
         self.is_stopped = True
-        if self.thread is not None:
-            self.thread.join()
+        self.executor.shutdown()
 
 
 class Asked(NamedTuple):
@@ -216,14 +207,15 @@ class Handlers:
 
     def status(self) -> str:
         """What is indexed, or how far that is, and what is left out."""
-        table, updater = self.searcher.table, self.updater
+        table, updater, update = self.searcher.table, self.updater, self.updater.last
         images = count(len(table), "image")
-        if updater.is_running:
+        if update is not None and not update.done():
             line = f"Indexing: {updater.done:,} of {count(updater.total, 'image')}" if updater.total else "Looking ..."
             line += f" ({images} can be searched)" if len(table) else ""
             return render("progress", line=line, share=updater.done / max(1, updater.total))
         alert, (line, *notes) = "", self.searcher.describe()
-        if updater.problem is not None:
-            alert = f"The images in {self.searcher.place} could not be indexed: {updater.problem}"
+        if update is not None and (problem := update.exception()) is not None:
+            problem = str(problem) or type(problem).__name__
+            alert = f"The images in {self.searcher.place} could not be indexed: {problem}"
             line = f"{images} indexed before can be searched." if len(table) else ""
         return render("status", alert=alert, line=line, notes=notes, unreadable=sorted(table.unreadable))

@@ -16,7 +16,6 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: i
 
 try:
     import gradio as gr
-    from gradio.data_classes import ImageData
     from starlette.middleware import Middleware
 except ImportError as error:
     raise ImportError('The page needs Gradio: `pip install "lotlip[app]"`.') from error
@@ -40,10 +39,6 @@ KEPT_UPLOADS = (600, 3600)
 SEVERAL = {"show_progress": "minimal", "concurrency_limit": 4}
 
 
-def take_path(payload: ImageData | None) -> str | None:
-    return None if payload is None else payload.path
-
-
 def answering(handler: Callable, show_problem: Callable[[str], Any]) -> Callable:
     """A handler that answers with what goes wrong, too."""
 
@@ -64,15 +59,17 @@ def build_page(handlers: Handlers) -> gr.Blocks:
     def show_problem(text: str) -> tuple[str, Any]:
         return render("message", text=text), gr.skip()
 
+    search, more = answering(handlers.search, show_problem), answering(handlers.more, show_problem)
+    find_similar = answering(handlers.similar, show_problem)
+
+    def similar(event: gr.EventData) -> tuple[str, Any]:
+        return find_similar(event.name)
+
     def tick(shown: object) -> tuple[str, gr.Timer, Any, Any]:
         """The status and, before the first search, the first images."""
         is_start_due = isinstance(shown, int) and shown < min(handlers.k, len(searcher.table))
         start = handlers.start() if is_start_due else (gr.skip(), gr.skip())
         return handlers.status(), gr.Timer(active=updater.is_running), *start
-
-    def open_page() -> tuple[str, gr.Timer, Any, Any]:
-        updater.start(min_seconds_ago=60)
-        return tick(0)
 
     def rescan(shown: object) -> tuple[str, gr.Timer, Any, Any]:
         updater.start()
@@ -83,10 +80,34 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         with gr.Row(equal_height=False):
             status = gr.HTML(handlers.status(), elem_id="status", scale=4, min_width=300)
             is_kept = searcher.folder is not None
-            button = gr.Button("Rescan folder", size="sm", scale=0, min_width=160, visible=is_kept)
+            rescan_button = gr.Button("Rescan folder", size="sm", scale=0, min_width=160, visible=is_kept)
         timer = gr.Timer(0.5, active=False)
         shown = gr.State(0)  # what the results are of, or how many images stand there before a search
-        fields, asked = build_form(handlers)
+        with gr.Row():
+            text = gr.Textbox(
+                label="Description",
+                placeholder="One sentence, or as many as you like. Shift and Enter searches.",
+                lines=6,
+                max_lines=14,
+                scale=3,
+                elem_id="description",
+            )
+            image = gr.Image(
+                sources=["upload", "clipboard"],
+                label="Image, alone or beside a description",
+                height=195,
+                scale=2,
+                elem_id="query-image",
+            )
+            # what is no image is for us to say; of this object, since for a subclass Gradio writes a .pyi file
+            image.preprocess = lambda payload: None if payload is None else payload.path
+        with gr.Accordion("Filters", open=False, elem_id="filters"), gr.Row():
+            # a folder that is not listed yet may be written
+            folder = gr.Dropdown([""], value="", label="Folder", allow_custom_value=True, elem_id="folder")
+            taken_from = gr.Textbox(label="Taken from", placeholder="2024-05-01", max_lines=1, elem_id="taken-from")
+            taken_to = gr.Textbox(label="Taken to", placeholder="2024-05-31", max_lines=1, elem_id="taken-to")
+        with gr.Row():
+            button = gr.Button("Search", variant="primary", scale=0, min_width=200, elem_id="search")
         functions = (handlers.copies, handlers.enlarge, handlers.heat_map)
         results = gr.HTML(
             render("hint", text=HINT),
@@ -94,58 +115,20 @@ def build_page(handlers: Handlers) -> gr.Blocks:
             server_functions=[answering(function, lambda text: {"message": text}) for function in functions],
             elem_id="results",
         )
-        search, more = answering(handlers.search, show_problem), answering(handlers.more, show_problem)
-        find_similar = answering(handlers.similar, show_problem)
 
-        def similar(event: gr.EventData) -> tuple[str, Any]:
-            return find_similar(event.name)
+        def list_folders() -> gr.Dropdown:
+            return gr.Dropdown(choices=["", *searcher.table.folders])
 
-        found = gr.on(asked, search, fields, [results, shown], **SEVERAL)
+        folder.focus(list_folders, outputs=folder, show_progress="hidden", api_visibility="private")
+        asked = [button.click, text.submit, taken_from.submit, taken_to.submit]
+        found = gr.on(asked, search, [text, image, folder, taken_from, taken_to], [results, shown], **SEVERAL)
         found.then(None, js=SHOW_RESULTS)
         results.select(similar, None, [results, shown], api_visibility="private", **SEVERAL)
         results.submit(more, shown, [results, shown], api_visibility="private", **SEVERAL)
-        outputs = [status, timer, results, shown]
-        page.load(open_page, None, outputs, show_progress="hidden", api_visibility="private")
-        button.click(rescan, shown, outputs, show_progress="hidden", api_visibility="private")
-        timer.tick(tick, shown, outputs, show_progress="hidden", api_visibility="private")
+        for event, function in ((page.load, rescan), (rescan_button.click, rescan), (timer.tick, tick)):
+            outputs = [status, timer, results, shown]
+            event(function, shown, outputs, show_progress="hidden", api_visibility="private")
     return page
-
-
-def build_form(handlers: Handlers) -> tuple[list[gr.Component], list[Callable]]:
-    """Where a search is entered: the fields, and the events that start it."""
-    with gr.Row():
-        text = gr.Textbox(
-            label="Description",
-            placeholder="One sentence, or as many as you like. Shift and Enter searches.",
-            lines=6,
-            max_lines=14,
-            scale=3,
-            elem_id="description",
-        )
-        image = gr.Image(
-            sources=["upload", "clipboard"],
-            label="Image, alone or beside a description",
-            height=195,
-            scale=2,
-            elem_id="query-image",
-        )
-        # what is no image is for us to say; of this object, since for a subclass Gradio writes a .pyi file
-        image.preprocess = take_path
-    with gr.Accordion("Filters", open=False, elem_id="filters"), gr.Row():
-        # a folder that is not listed yet may be written
-        folder = gr.Dropdown([""], value="", label="Folder", allow_custom_value=True, elem_id="folder")
-        taken_from = gr.Textbox(label="Taken from", placeholder="2024-05-01", max_lines=1, elem_id="taken-from")
-        taken_to = gr.Textbox(label="Taken to", placeholder="2024-05-31", max_lines=1, elem_id="taken-to")
-        table = handlers.searcher.table
-        folder.focus(lambda: gr.Dropdown(choices=["", *table.folders]), outputs=folder, show_progress="hidden")
-    with gr.Row():
-        button = gr.Button("Search", variant="primary", scale=0, min_width=200, elem_id="search")
-    return [text, image, folder, taken_from, taken_to], [
-        button.click,
-        text.submit,
-        taken_from.submit,
-        taken_to.submit,
-    ]
 
 
 def launch(

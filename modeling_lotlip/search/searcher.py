@@ -152,10 +152,8 @@ class Searcher:
         """How many images or captions are searched. Raises a `QueryError` if there is none."""
         num = self.table.count(kind, chosen.condition)
         if num == 0 and chosen != ALL_IMAGES:
-            told = f"The folders in the collection: {', '.join(self.table.folders[:20]) or 'none'}"
-            if chosen.folder is None:
-                num_dated = self.table.count(kind, "taken IS NOT NULL")
-                told = f"Images with a date in the collection: {num_dated:,} of {self.table.count(kind):,}"
+            folders, num_dated = ", ".join(self.table.folders[:20]), self.table.count(kind, "taken IS NOT NULL")
+            told = f"The collection has {num_dated:,} images with a date, and the folders: {folders or 'none'}"
             raise QueryError(f"There are no images {chosen}. {told}.")
         if num == 0 and self.folder is None:
             raise QueryError(f"{self.table.folder} holds no embeddings of kind {kind}: search for another --kind.")

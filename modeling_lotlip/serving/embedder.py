@@ -11,7 +11,6 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import PIL.Image
 import torch
 from starlette.exceptions import HTTPException
 from transformers import PreTrainedModel, ProcessorMixin
@@ -99,8 +98,21 @@ class Embedder:
         return rows, num_tokens, sum(truncated)
 
     def read_image(self, place: int, entry: str) -> dict[str, torch.Tensor]:
-        """The inputs of the model for an image."""
-        return prepare_images(self.processor, [decode_image(entry, place)])
+        """The inputs of the model for the image of a data URL. Raises a `RequestError` if none can be read."""
+        header, _, data = entry.partition(",")
+        if not header.lower().endswith(";base64"):
+            message = "begins with `data:`, so it must be an image: `data:image/jpeg;base64,...`."
+            raise RequestError(f"`input[{place}]` {message}")
+        try:
+            content = base64.b64decode(data, validate=True)
+            width, height = open_image(content, SAFE_FORMATS).size
+            if width * height > MAX_PIXELS:
+                message = f"`input[{place}]` has {width} x {height} pixels, the most are {MAX_PIXELS}."
+                raise RequestError(message, status=413)
+            return prepare_images(self.processor, [read_image({"bytes": content}, formats=SAFE_FORMATS)])
+        except IMAGE_ERRORS as error:
+            message = f"`input[{place}]` is no image that can be read: {str(error).rstrip('.')}."
+            raise RequestError(message) from error
 
     async def run(self) -> None:
         """Computes what is waiting, until it is cancelled."""
@@ -142,11 +154,6 @@ class Embedder:
             batches.append(Batch([batch.entries[0] for batch in group], inputs))
         return batches
 
-    def close(self) -> None:
-        """Ends the threads, when what they compute is done."""
-        for threads in (self.readers, self.tokenizer_thread, self.model_thread):
-            threads.shutdown(wait=False, cancel_futures=True)
-
 
 def is_image(entry: str, place: int) -> bool:
     """Whether an entry is an image, and not a text. Raises a `RequestError` if it is empty or an address."""
@@ -155,21 +162,3 @@ def is_image(entry: str, place: int) -> bool:
     if not entry.strip():
         raise RequestError(f"`input[{place}]` is empty: send a text or an image.")
     return entry.lstrip()[:5].lower() == "data:"
-
-
-def decode_image(entry: str, place: int) -> PIL.Image.Image:
-    """The upright RGB image of a data URL. Raises a `RequestError` if there is none, or it is too large."""
-    header, _, data = entry.partition(",")
-    if not header.lower().endswith(";base64"):
-        message = "begins with `data:`, so it must be an image: `data:image/jpeg;base64,...`."
-        raise RequestError(f"`input[{place}]` {message}")
-    try:
-        content = base64.b64decode(data, validate=True)
-        width, height = open_image(content, SAFE_FORMATS).size
-        if width * height > MAX_PIXELS:
-            message = f"`input[{place}]` has {width} x {height} pixels, the most are {MAX_PIXELS}."
-            raise RequestError(message, status=413)
-        return read_image({"bytes": content}, formats=SAFE_FORMATS)
-    except IMAGE_ERRORS as error:
-        message = f"`input[{place}]` is no image that can be read: {str(error).rstrip('.')}."
-        raise RequestError(message) from error

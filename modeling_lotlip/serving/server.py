@@ -66,22 +66,15 @@ class SearchRequest(Question):
     kind: Literal["image", "short", "long"] = "image"
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body. Raises a `RequestError` if it is no JSON, or more than may be sent."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise RequestError("Send JSON, with `Content-Type: application/json`.", None, 415)
+async def read_request(request: Request, form: type[Question], max_bytes: int) -> Question:
+    """What a request asks for. Raises a `RequestError` if it is no such request, or more than may be sent."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
             raise RequestError(f"The request has more than {max_bytes} bytes: send less.", None, 413)
-    return bytes(body)
-
-
-def parse_body(body: bytes, form: type[Question]) -> Question:
-    """What a request asks for. Raises a `RequestError` if it is no such request."""
     try:
-        return form.model_validate_json(body)
+        return form.model_validate_json(bytes(body))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         param = str(first["loc"][0]) if first["loc"] else None
@@ -94,7 +87,7 @@ def parse_body(body: bytes, form: type[Question]) -> Question:
 async def embed(request: Request, form: type[Question]) -> tuple[Question, Embedded]:
     """What a request asks for, and the embeddings of its entries."""
     name, embedder = request.app.state.name, request.app.state.embedder
-    asked = parse_body(await read_body(request, embedder.limits.max_bytes), form)
+    asked = await read_request(request, form, embedder.limits.max_bytes)
     if asked.model != name:
         raise RequestError(f"The model `{asked.model}` is not served here, but `{name}`.", "model", 404)
     if asked.dimensions is not None and asked.dimensions not in embedder.dims:
@@ -182,7 +175,6 @@ def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = Non
         running = asyncio.create_task(embedder.run())
         yield
         running.cancel()
-        embedder.close()
 
     routes = [
         Route("/v1/embeddings", create_embeddings, methods=["POST"]),

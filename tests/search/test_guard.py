@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -238,82 +237,44 @@ def test_an_address_has_to_wait_after_a_wrong_login(monkeypatch, tmp_path):
 
 
 def test_what_is_wrong_with_an_uploaded_picture_is_told(address, tmp_path):
-    bomb, postscript, cut = io.BytesIO(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", io.BytesIO()
+    bomb, postscript = io.BytesIO(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
-    make_scene(5, 1).draw().save(cut, "PNG")
-    broken = {"bomb.png": (bomb.getvalue(), "400000000 pixels"), "a.eps.png": (postscript, "none of JPEG, PNG")}
-    broken |= {"cut.png": (cut.getvalue()[:300], "truncated"), "text.png": (b"no picture", "none of JPEG, PNG")}
-    assert len(bomb.getvalue()) < 100_000
     client = Client(address, verbose=False)
-    for name, (content, message) in broken.items():
-        (tmp_path / name).write_bytes(content)
-        found = predict(client, "", tmp_path / name)
+    for content, message in ((bomb.getvalue(), "400000000 pixels"), (postscript, "none of JPEG, PNG")):
+        (tmp_path / "a.png").write_bytes(content)
+        found = predict(client, "", tmp_path / "a.png")
         assert "not an image that can be read" in found and message in found, found
     assert "This text has 20,001 characters" in predict(client, "a" * 20_001)
 
 
 def test_visitors_at_once_all_get_their_own_answer(address, collection, handlers):
-    def ask_page(number: int) -> list[str]:
+    def ask_page(number: int) -> tuple[str, str]:
         client = Client(address, verbose=False)
-        name = f"{number % 6}.png"
-        alone = predict(client, "", collection / "photos" / name)
-        text = predict(client, f"A red boat. {'sea ' * number}")
-        assert f'data-name="{name}"' in alone.partition("</article>")[0] and "1.000" in alone
-        return [text, str(number)]
+        alone = predict(client, "", collection / "photos" / f"{number}.png")
+        return alone, predict(client, f"A red boat. {'sea ' * number}")
 
-    with ThreadPoolExecutor(10) as executor:
-        answers = list(executor.map(ask_page, range(10)))
-    assert [number for _, number in answers] == [str(number) for number in range(10)]
-    for number, (found, _) in enumerate(answers):
-        searcher = handlers.searcher
-        results = searcher.search(searcher.embed(f"A red boat. {'sea ' * number}"), 4)
+    with ThreadPoolExecutor(6) as executor:
+        answers = list(executor.map(ask_page, range(6)))
+    for number, (alone, found) in enumerate(answers):
+        assert f'data-name="{number}.png"' in alone and "1.000" in alone
+        results = handlers.searcher.search(handlers.searcher.embed(f"A red boat. {'sea ' * number}"), 4)
         assert all(f'data-name="{result.key}"' in found for result in results)
 
 
-def test_who_finds_too_many_waiting_is_told(handlers, tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "MAX_WAITING", 2)
-    with visit(handlers, tmp_path) as address, httpx.Client(base_url=address, trust_env=False) as http:
-        fns = http.get("/config").json()["dependencies"]
-        search = next(fn["id"] for fn in fns if fn["api_name"] == "search")
-        with handlers.searcher.lock:  # nobody is answered meanwhile
-            body = {"data": ["a boat", None, "", "", ""], "fn_index": search, "session_hash": "visitor"}
-            answers = [http.post("/gradio_api/queue/join", json=body) for _ in range(12)]
-            # past the queue there is no way
-            assert http.post("/gradio_api/run/search", json=body).status_code == 404
-        assert {answer.status_code for answer in answers} == {200, 503} and answers[-1].status_code == 503
-        assert "Queue is full" in answers[-1].json()["detail"]
-        while http.get("/gradio_api/queue/status").json()["queue_size"] > 0:
-            time.sleep(0.05)
-        found = predict(Client(address, verbose=False), "a boat")
-        assert 'class="card"' in found
-
-
 def test_only_users_are_let_in(handlers, tmp_path):
-    file = tmp_path / "users"
-    file.write_text("anna:a long: password\n\nben:another one\n")
-    file.chmod(0o600)
-    logins = read_logins(file)
-    assert logins == [("anna", "a long: password"), ("ben", "another one")]
+    logins = [("anna", "a long: password"), ("ben", "another one")]
     with visit(handlers, tmp_path, logins) as address, httpx.Client(base_url=address, trust_env=False) as http:
         assert "collection" not in http.get("/").text
-        for path in (
-            "config",
-            "gradio_api/info",
-            "gradio_api/file=/etc/passwd",
-            "gradio_api/queue/data?session_hash=a",
-        ):
+        for path in ("config", "gradio_api/file=/etc/passwd", "gradio_api/queue/data?session_hash=a"):
             assert http.get(f"/{path}").status_code == 401, path
         body = {"data": ["a boat", None], "fn_index": 0, "session_hash": "a"}
         for path in ("queue/join", "call/search", "component_server", "upload"):
             assert http.post(f"/gradio_api/{path}", json=body).status_code == 401, path
-        for user, password in (("anna", "another one"), ("anna", ""), ("", ""), ("carl", "a long: password")):
-            answer = http.post("/login", data={"username": user, "password": password})
-            assert answer.status_code in (400, 422)
+        answer = http.post("/login", data={"username": "anna", "password": "another one"})
+        assert answer.status_code == 400
         answer = http.post("/login", data={"username": "anna", "password": "a long: password"})
         cookies = answer.headers.get_list("set-cookie")
         assert len(cookies) == 2 and all("SameSite=lax" in cookie and "HttpOnly" in cookie for cookie in cookies)
-        with pytest.raises(Exception, match="[Cc]redentials|login"):
-            Client(address, auth=("anna", "wrong"), verbose=False)
         client = Client(address, auth=("anna", "a long: password"), verbose=False)
         assert 'class="card"' in predict(client, "a boat")
 

@@ -3,9 +3,6 @@
 import copy
 import json
 import os
-import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -149,29 +146,6 @@ def test_what_ends_an_update_keeps_what_is_embedded(searcher, error):
     assert len(searcher.table) == 6 and reports == [(0, 10), (3, 10), (6, 10)]
     assert searcher.update().new == 4
     assert len(searcher.table) == len(set(names_of(searcher.table))) == len(names_of(searcher.table)) == 10
-
-
-def test_a_killed_update_goes_on(folder, searcher, model_dir):
-    """Killed between two batches, of which the first is written: what is on disk is whole, and the rest follows."""
-    table = searcher.table
-    code = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from modeling_lotlip.embedding.arguments import InferenceArguments\n"
-        "from modeling_lotlip.embedding.models import load_model\n"
-        "from modeling_lotlip.embedding import store, workers\n"
-        "from modeling_lotlip.embedding.table import EmbeddingTable\n"
-        "from modeling_lotlip.search.searcher import Searcher\n"
-        "store.WRITE_SIZE, workers.count_workers = 4, lambda: 0\n"
-        "model, processor = load_model(sys.argv[1], InferenceArguments(device='cpu'))\n"
-        "report = lambda done, total: done >= 8 and os.kill(os.getpid(), signal.SIGKILL)\n"
-        "table = EmbeddingTable(Path(sys.argv[2]))\n"
-        "Searcher(model, processor, table, Path(sys.argv[3]), batch_size=2).update(report)\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, str(model_dir), str(table.folder), str(folder)])
-    assert killed.returncode == -signal.SIGKILL and len(table) == 8
-    assert searcher.update()[:3] == (2, 0, 0)
-    assert len(names_of(table)) == len(set(names_of(table))) == len(table) == 10
 
 
 def test_embeddings_that_are_not_finite_are_refused(searcher):
