@@ -24,7 +24,7 @@ class Filter(NamedTuple):
     taken_to: date | None = None
 
     @classmethod
-    def parse(cls, folder: str | None, taken_from: str | None, taken_to: str | None) -> "Filter":
+    def parse(cls, folder: str | None = None, taken_from: str | None = None, taken_to: str | None = None) -> "Filter":
         """A filter of texts, of which a blank one is none. Raises a `ValueError` if they name no days, in order."""
         days = []
         for name, text in (("taken_from", taken_from), ("taken_to", taken_to)):
