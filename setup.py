@@ -27,6 +27,7 @@ extras["endpoint"] = ["openai"]  # captioners behind a server
 extras["heic"] = ["pillow-heif>=1.0"]  # HEIC; not in a plain installation, since its binaries are under the GPL
 extras["onnx"] = ["onnx", "onnxruntime", "onnxscript"]
 extras["openvino"] = ["openvino>=2026.4"]  # embeds faster on a CPU
+extras["int8"] = [*extras["openvino"], "nncf>=3.4"]
 extras["serve"] = ["pydantic>=2", "starlette>=0.40", "uvicorn>=0.30"]  # embeddings by OpenAI's API
 # Other libraries that the model works with
 extras["sentence-transformers"] = ["sentence-transformers>=5.4"]
@@ -46,7 +47,7 @@ extras["test"] = [
     *extras["heic"],
     *extras["mteb"],
     *extras["onnx"],
-    *extras["openvino"],
+    *extras["int8"],
     *extras["peft"],
     *extras["ray"],
     *extras["serve"],

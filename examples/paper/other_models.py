@@ -18,6 +18,7 @@ import json
 import math
 import os
 import statistics
+import subprocess
 from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
@@ -149,12 +150,23 @@ def run_folder(args: argparse.Namespace, seed: int) -> dict[str, dict[str, dict[
     return found
 
 
+def find_commit() -> str:
+    """The commit of the checkout that this file lies in, empty without one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="Where the models go.")
     parser.add_argument("--output_file", type=Path, required=True, help="Where the results go (JSON).")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=500, help="Of the training on both kinds of captions.")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=1000,
+        help="Of the training on both kinds of captions; half of them before, on short ones.",
+    )
     parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
     parser.add_argument("--vision_model_name_or_path", help="Its image tower.")
     parser.add_argument("--text_model_name_or_path", help="Its text tower.")
@@ -176,7 +188,7 @@ def main() -> None:
             "data": Path(args.data_dir).name if args.data_dir else "drawn scenes",
             "seeds": args.seeds[: len(runs)],
         }
-        where |= {"steps": args.steps, "date": str(date.today()), "torch": torch.__version__}
+        where |= {"steps": args.steps, "date": str(date.today()), "torch": torch.__version__, "commit": find_commit()}
         write_json(args.output_file, where | {"recalls": rows})
     for row in rows:
         print(row["model"], row["trained"], *(f"{statistics.fmean(row[name]):.1f}" for name in METRICS))

@@ -12,6 +12,8 @@ from ..arguments import DTYPES, Arguments, argument, check_output_file
 STORAGE_DTYPES = ("float32", "float16")
 # What computes embeddings
 BACKENDS = ("torch", "openvino")
+# What they can be computed in
+PRECISIONS = (*DTYPES, "int8")
 # What is embedded of a data set: images, short and long captions
 KINDS = ("image", "short", "long")
 
@@ -38,6 +40,11 @@ class LoadingArguments(Arguments):
 class InferenceArguments(LoadingArguments):
     """How a dual encoder is run."""
 
+    dtype: str = argument(
+        "float32",
+        "The precision of the computation. int8 is for a CPU, by OpenVINO: texts in 8 bits, images in bfloat16.",
+        choices=PRECISIONS,
+    )
     backend: str = argument(
         "torch", "What computes embeddings: PyTorch, or OpenVINO, which is faster on a CPU.", choices=BACKENDS
     )
@@ -50,8 +57,10 @@ class InferenceArguments(LoadingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.dtype == "int8":
+            self.backend = "openvino"
         if self.backend == "openvino" and self.dtype == "float16":
-            raise ValueError("--dtype float16 is not for --backend openvino: name float32 or bfloat16.")
+            raise ValueError("--dtype float16 is not for --backend openvino: name float32, bfloat16 or int8.")
 
 
 @dataclass

@@ -89,9 +89,14 @@ def load_model(
     inference = inference or LoadingArguments()
     check_device(inference.device)
     backend, truncate_dim = getattr(inference, "backend", "torch"), getattr(inference, "truncate_dim", None)
-    if backend == "openvino" and find_spec("openvino") is None:
-        raise ImportError('This needs openvino: `pip install "lotlip[openvino]"` brings it.')
-    dtype, named = getattr(torch, inference.dtype), f"`--{argument} {model_name_or_path}`"
+    for extra, package, is_needed in (
+        ("openvino", "openvino", backend == "openvino"),
+        ("int8", "nncf", inference.dtype == "int8"),
+    ):
+        if is_needed and find_spec(package) is None:
+            raise ImportError(f'This needs {package}: `pip install "lotlip[{extra}]"` brings it.')
+    dtype = torch.float32 if inference.dtype == "int8" else getattr(torch, inference.dtype)
+    named = f"`--{argument} {model_name_or_path}`"
     try:
         path = find_pretrained(model_name_or_path)
         if find_adapter_config_file(path) is not None:
@@ -117,7 +122,7 @@ def load_model(
     if backend == "openvino":
         from .openvino import OpenvinoBackend
 
-        model.embedding_backend = OpenvinoBackend(model)
+        model.embedding_backend = OpenvinoBackend(model, inference.dtype, processor)
     return model, processor
 
 
@@ -226,6 +231,12 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
         model.train(was_training)
 
 
+def name_precision(model: PreTrainedModel) -> str:
+    """What a model computes in, as `--dtype` names it."""
+    backend = getattr(model, "embedding_backend", None)
+    return str(model.dtype).removeprefix("torch.") if backend is None else backend.dtype
+
+
 def describe_model(
     name: str, model: PreTrainedModel, processor: ProcessorMixin, max_length: int | None = None
 ) -> dict[str, str | int | None]:
@@ -234,7 +245,7 @@ def describe_model(
         "model": name,
         "revision": getattr(model.config, "_commit_hash", None),
         "model_type": model.config.model_type,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": name_precision(model),
         "truncate_dim": getattr(model, "truncate_dim", None),
         "max_length": max_length or processor.tokenizer.model_max_length,
     }

@@ -9,8 +9,12 @@ A tower is compared with PyTorch whenever it is loaded. Gradients, corner tokens
 import copy
 import logging
 import os
+import random
+import sys
 import warnings
+from contextlib import redirect_stdout
 from functools import cache, cached_property
+from importlib import resources
 from pathlib import Path
 from threading import Lock
 from unittest.mock import patch
@@ -22,10 +26,11 @@ from datasets.fingerprint import Hasher
 from huggingface_hub.constants import HF_ASSETS_CACHE
 from huggingface_hub.utils import WeakFileLock
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ProcessorMixin
 
 from .. import __version__
 from ..output_folder import atomic_write
+from .batches import tokenize
 from .features import find_family, tower_features
 from .models import hash_weights
 from .token_wise import is_token_wise
@@ -34,7 +39,7 @@ from .token_wise import is_token_wise
 logger = logging.getLogger(__name__)
 
 # The least cosine to PyTorch of a tower that is right, by the precision
-LEAST_COSINES = {torch.float32: 1 - 1e-6, torch.bfloat16: 0.99}
+LEAST_COSINES = {"float32": 1 - 1e-6, "bfloat16": 0.99, "int8": 0.9}
 
 
 # It reports its import to Intel, by a fork of this process, but for a CI job
@@ -50,6 +55,26 @@ def get_core() -> openvino.Core:
     when it goes: the next signal, such as that of a child process that has ended, would end this process.
     """
     return openvino.Core()
+
+
+def quantize(tower: openvino.Model, processor: ProcessorMixin) -> openvino.Model:
+    """
+    A text tower in int8 by NNCF, calibrated on texts that are always the same, so that an embedding depends on no
+    other text: sixty of one to six sentences, and as many of words of the vocabulary, for other languages.
+    """
+    with patch.dict(os.environ, CI="true"):
+        import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # `nncf.set_log_level` sets the handlers of others, too
+    file = resources.files(__package__).joinpath("background_texts.txt")
+    sentences = file.read_text(encoding="utf-8").splitlines()
+    texts = [" ".join(sentences[place : place + 1 + place % 6]) for place in range(len(sentences))]
+    words = {token.strip("\u2581\u0120").removesuffix("</w>") for token in processor.tokenizer.get_vocab()}
+    words, generator = sorted(filter(str.isalpha, words)), random.Random(0)
+    texts += [" ".join(generator.choices(words, k=1 + place)) for place in range(len(sentences))]
+    samples = [[tensor.numpy() for tensor in in_order(dict(tokenize(processor, [text])))] for text in texts]
+    with redirect_stdout(sys.stderr):
+        return nncf.quantize(tower, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER)
 
 
 class Tower(nn.Module):
@@ -83,16 +108,17 @@ def run(compiled: openvino.CompiledModel, inputs: dict[str, torch.Tensor]) -> to
 
 class OpenvinoBackend:
     """
-    OpenVINO in place of PyTorch for both towers of a dual encoder in float32 or bfloat16, on the CPU. On a processor
-    without instructions for bfloat16, that is computed in float32. What cannot be computed is a `ValueError`.
+    OpenVINO in place of PyTorch for both towers of a dual encoder, on the CPU, in float32, bfloat16 or int8: texts in
+    8 bits, images in bfloat16. On a processor without instructions for bfloat16, that is computed in float32. What
+    cannot be computed is a `ValueError`.
     """
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, dtype: str, processor: ProcessorMixin):
         if model.device.type != "cpu":
             raise ValueError(f"`--backend openvino` computes on the CPU, and the model is on {model.device}.")
         if is_token_wise(model) or find_family(model).has_walk_types:
             raise ValueError(f"OpenVINO cannot compute this {type(model).__name__}: use `--backend torch`.")
-        self.model, self.towers = model, {}
+        self.model, self.dtype, self.processor, self.towers = model, dtype, processor, {}
         self.cache_dir = Path(HF_ASSETS_CACHE, "lotlip", "openvino")
         self.lock = Lock()  # one request at a time: it uses all cores
 
@@ -110,9 +136,11 @@ class OpenvinoBackend:
         """The tower compiled, from the cache or converted now, and compared with PyTorch."""
         # it takes any number of rows and, of texts, any length
         shapes = [[-1, *(inputs[name].shape[1:] if inputs[name].dim() > 2 else [-1])] for name in sorted(inputs)]
-        folder = self.cache_dir / Hasher.hash((self.key, kind, sorted(inputs), shapes))
+        # images stay in bfloat16: ranges of some images do not fit others
+        precision = "bfloat16" if self.dtype == "int8" and kind == "image" else self.dtype
+        folder = self.cache_dir / Hasher.hash((self.key, kind, sorted(inputs), shapes, precision == "int8"))
         options = {
-            "INFERENCE_PRECISION_HINT": "bf16" if self.model.dtype == torch.bfloat16 else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
@@ -123,6 +151,7 @@ class OpenvinoBackend:
                 if not folder.exists():
                     logger.warning(f"Converting the {kind} tower for OpenVINO, once, to `{folder}`.")
                     tower = self.convert(kind, inputs, shapes)
+                    tower = quantize(tower, self.processor) if precision == "int8" else tower
                     with atomic_write(folder) as partial:
                         partial.mkdir()
                         openvino.save_model(tower, partial / "tower.xml", compress_to_fp16=False)
@@ -130,7 +159,7 @@ class OpenvinoBackend:
             for batch in (sample_inputs(inputs, 3), inputs):
                 pairs = (run(compiled, batch).double(), tower_features(self.model, kind, batch).double())
                 cosine = torch.cosine_similarity(*pairs, dim=-1).min().item()
-                if not cosine >= LEAST_COSINES[self.model.dtype]:
+                if not cosine >= LEAST_COSINES[precision]:
                     raise RuntimeError(f"an embedding has a cosine of {cosine:.6f} to PyTorch's")
         except (RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure) as error:
             cause = (" ".join(str(error).split()) or type(error).__name__)[:500].rstrip(".")  # some go on for pages

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..output_folder import OutputFolder, atomic_write
 from .arguments import KINDS
-from .models import hash_processor, hash_weights
+from .models import hash_processor, hash_weights, name_precision
 
 
 TABLE = "embeddings"
@@ -109,7 +109,7 @@ def model_settings(model: PreTrainedModel, processor: ProcessorMixin) -> dict[st
     return {
         "weights": hash_weights(model),
         "processor": hash_processor(processor),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": name_precision(model),
         "backend": "torch" if getattr(model, "embedding_backend", None) is None else "openvino",
         "truncate_dim": getattr(model, "truncate_dim", None),
         "revision": getattr(model.config, "_commit_hash", None) if has_code else None,

@@ -8,8 +8,8 @@ from datetime import date
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from ..arguments import DTYPES, Arguments, argument
-from ..embedding.arguments import BACKENDS, DEFAULT_MODEL, KINDS, ModelArguments
+from ..arguments import Arguments, argument
+from ..embedding.arguments import BACKENDS, DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
 from ..network import is_loopback
 
 
@@ -76,7 +76,7 @@ class SearchModelArguments(ModelArguments):
     dtype: str | None = argument(
         None,
         "The precision of the computation. Default: that of --embeddings_dir; else float32.",
-        choices=tuple(DTYPES),
+        choices=PRECISIONS,
     )
     backend: str | None = argument(
         None,

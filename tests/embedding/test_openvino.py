@@ -176,10 +176,33 @@ def test_a_table_is_searched_with_the_backend_that_made_it(family_folders, tmp_p
     assert arguments.backend == "torch"
 
 
+def test_int8_depends_on_no_other_text(family_folders, cache):
+    """It is calibrated on texts of its own, once for a model. Images are bfloat16."""
+    folder = family_folders("lotlip")
+    plain, processor = load(folder, backend="torch")
+    model, _ = load(folder, dtype="int8")
+    settings = model_settings(model, processor)
+    assert (settings["dtype"], settings["backend"], model.dtype) == ("int8", "openvino", torch.float32)
+    texts = [" ".join((WORDS * 4)[start : start + length]) for start in range(8) for length in range(1, 41)]
+    embeds, expected = (embed_texts(each, tokenize(processor, texts)) for each in (model, plain))
+    cosines = (embeds * expected).sum(dim=-1)
+    assert 0.8 < cosines.min() < 1 - 1e-5 and cosines.mean() > 0.98  # ranges are rough where a tower has 32 dimensions
+    again, _ = load(folder, dtype="int8")
+    torch.testing.assert_close(embed_texts(again, tokenize(processor, texts[:1])), embeds[:1], rtol=0, atol=1e-3)
+    assert len(list(cache.glob("*/tower.xml"))) == 1
+    images = (
+        embed(each, processor, "image", 3) for each in (model, load(folder, backend="openvino", dtype="bf16")[0])
+    )
+    torch.testing.assert_close(*images, rtol=0, atol=0.02)
+
+
 def test_excluded_pairs_and_a_missing_package(family_folders, monkeypatch):
     with pytest.raises(ValueError, match="--dtype float16 is not for --backend openvino"):
         load(family_folders("lotlip"), backend="openvino", dtype="float16")
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"needs openvino: `pip install \"lotlip\[openvino\]\"`"):
         load(family_folders("lotlip"), backend="openvino")
+    monkeypatch.setattr(models, "find_spec", lambda name: None if name == "nncf" else name)
+    with pytest.raises(ImportError, match=r"needs nncf: `pip install \"lotlip\[int8\]\"`"):
+        load(family_folders("lotlip"), dtype="int8")
     assert not hasattr(load(family_folders("lotlip"))[0], "embedding_backend")
