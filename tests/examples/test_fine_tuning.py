@@ -12,10 +12,6 @@ from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
-    ModernBertConfig,
-    ModernBertModel,
-    XLMRobertaConfig,
-    XLMRobertaModel,
 )
 
 from examples import train_with_trainer
@@ -45,19 +41,6 @@ def test_a_multilingual_bert_is_a_text_tower(tmp_path):
     tokens = tokenizer(["Лодка. море синее", "a red boat"], padding=True, return_tensors="pt")
     with torch.no_grad():
         torch.testing.assert_close(model.text_model(**tokens).pooler_output, bert(**tokens).pooler_output)
-
-
-@pytest.mark.parametrize(
-    "config, model_class",
-    [
-        (ModernBertConfig(**SMALL, vocab_size=64, pad_token_id=0), ModernBertModel),
-        (XLMRobertaConfig(**SMALL, vocab_size=64), XLMRobertaModel),
-    ],
-)
-def test_what_is_no_bert_is_refused(config, model_class, tmp_path):
-    model_class(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=f"is of type '{config.model_type}', but the text tower takes"):
-        load_towers(text_model_name_or_path=tmp_path)
 
 
 def run_example(monkeypatch, folder: Path, model_dir: Path, *options: object) -> Path:
