@@ -12,6 +12,9 @@ import openai
 import pytest
 
 import lotlip
+from modeling_lotlip import LotlipConfig, LotlipProcessor
+from modeling_lotlip.modeling_variants_lotlip import LotlipTokenWiseModel
+from tests.conftest import as_token_wise
 
 
 ROOT = Path(__file__).parents[2]
@@ -49,3 +52,11 @@ def test_what_is_missing_is_told_before_it_starts(is_installed, message, tmp_pat
     assert lotlip.main(["serve", "--device", "cpu", "--port", "0", "--model", str(tmp_path / "nowhere")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("lotlip serve: error: ") and message in error
+
+
+def test_a_token_wise_model_is_refused(model_dir, tmp_path, capsys):
+    config = as_token_wise(LotlipConfig.from_pretrained(model_dir))
+    LotlipTokenWiseModel(config).save_pretrained(tmp_path)
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(tmp_path)
+    assert lotlip.main(["serve", "--device", "cpu", "--port", "0", "--model", str(tmp_path)]) == 2
+    assert "compares all tokens" in capsys.readouterr().err
