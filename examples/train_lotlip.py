@@ -204,10 +204,10 @@ def main() -> None:
         loader.set_epoch(samples.epoch)
         for batch in accelerator.skip_first_batches(loader, num_done) if num_done > 0 else loader:
             short_groups = batch.pop("short_groups")
-            embeds = model(**batch)
+            image_embeds, text_embeds = model(**batch)
             logit_scale = accelerator.unwrap_model(model).scalars["logit_scale"].exp()
             options = {"logit_scale": logit_scale, "short_groups": short_groups}
-            loss = global_loss(contrastive_loss, embeds.image_embeds, embeds.text_embeds, **options).loss
+            loss, _ = global_loss(contrastive_loss, image_embeds, text_embeds, **options)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
             optimizer.step()

@@ -24,7 +24,7 @@ from modeling_lotlip.data.arguments import CaptionArguments, DatasetArguments, T
 from modeling_lotlip.data.collator import CaptionCollator, with_captions
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
-from modeling_lotlip.training.callbacks import ClampLogitScaleCallback
+from modeling_lotlip.training.dual_encoder import ClampLogitScaleCallback
 
 
 @dataclass

@@ -8,9 +8,9 @@ SigLIP, or token by token, as in FILIP. Each has a `model_type` of its own.
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
+from torch.nn.functional import normalize
 from transformers import initialization as init
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils import can_return_tuple
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_lotlip import LotlipConfig
@@ -45,13 +45,8 @@ class LotlipSigmoidConfig(LotlipConfig):
 
 class LotlipSigmoidModel(LotlipModel):
     """
-    [`LotlipModel`] with a `logit_bias`, trained with the sigmoid loss (Zhai et al., 2023,
-    https://arxiv.org/abs/2303.15343): the sigmoid of a logit is the probability that an image and a text belong
-    together.
-
-    Args:
-        config ([`LotlipSigmoidConfig`]):
-            The sizes of the model.
+    [`LotlipModel`] with a `logit_bias`, which is added to the logits: their sigmoid is the probability that image and
+    text belong together (Zhai et al., 2023, https://arxiv.org/abs/2303.15343). Its loss is another, `sigmoid_loss`.
 
     Example:
 
@@ -80,29 +75,9 @@ class LotlipSigmoidModel(LotlipModel):
 
     @can_return_tuple
     def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        return_loss: bool | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        self, input_ids=None, pixel_values=None, attention_mask=None, return_loss=None, **kwargs
     ) -> LotlipOutput:
-        """
-        As [`LotlipModel`] does, with the bias added to the logits.
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(texts, length)`):
-                The texts.
-            pixel_values (`torch.Tensor` of shape `(images, channels, height, width)`):
-                The images.
-            attention_mask (`torch.Tensor` of shape `(texts, length)`, *optional*):
-                1 for tokens, 0 for padding.
-            return_loss (`bool`, *optional*):
-                Refused.
-
-        Raises:
-            `ValueError`: if `return_loss` is asked for.
-        """
+        """As [`LotlipModel`] of texts (texts, length); a `ValueError` if `return_loss` is asked for."""
         _refuse_loss(return_loss, "sigmoid_loss")
         outputs = super().forward(input_ids, pixel_values, attention_mask, **kwargs)
         outputs.logits_per_text = outputs.logits_per_text + self.logit_bias.to(outputs.logits_per_text)
@@ -113,8 +88,7 @@ class LotlipSigmoidModel(LotlipModel):
 @strict
 class LotlipTokenWiseConfig(LotlipConfig):
     r"""
-    Configuration of a [`LotlipTokenWiseModel`], whose text tower has no corner tokens, otherwise that of a
-    [`LotlipModel`].
+    Configuration of a [`LotlipTokenWiseModel`]: that of a [`LotlipModel`] without corner tokens.
 
     Example:
 
@@ -128,55 +102,27 @@ class LotlipTokenWiseConfig(LotlipConfig):
     model_type = "lotlip_token_wise"
 
 
-def token_similarities(
-    image_embeds: torch.Tensor, text_embeds: torch.Tensor, text_mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def late_interaction(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """
-    Similarities of images and texts by late interaction (Yao et al., 2021, https://arxiv.org/abs/2111.07783, equations
-    4 and 5): the mean over an image's tokens of the similarity with the text's token that is most similar to each; and
-    the mean over a text's tokens of that with the image's.
-
-    Args:
-        image_embeds (`torch.Tensor` of shape `(images, image_length, dim)`):
-            Normalised features of all tokens of images.
-        text_embeds (`torch.Tensor` of shape `(texts, text_length, dim)`):
-            Normalised features of all tokens of texts.
-        text_mask (`torch.Tensor` of shape `(texts, text_length)`):
-            False for padding.
-
-    Returns:
-        `(torch.Tensor, torch.Tensor)`, both of shape `(images, texts)`: image to text, and text to image, in float32,
-        under autocast too. They are of no use where a text has no token.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from modeling_lotlip.modeling_variants_lotlip import token_similarities
-
-    >>> image, text = torch.eye(3)[None], torch.eye(3)[None, :2]
-    >>> token_similarities(image, text, torch.ones(1, 2, dtype=torch.bool))  # no token of the text is like the third
-    (tensor([[0.6667]]), tensor([[1.]]))
-    ```"""
-    with maybe_autocast(image_embeds.device.type, enabled=False):
-        similarities = torch.einsum("ipd,tqd->iptq", image_embeds.float(), text_embeds.float())
-    of_tokens = similarities.masked_fill(~text_mask, -2.0)  # below any cosine
-    image_to_text = of_tokens.amax(dim=3).mean(dim=1)
-    text_to_image = (similarities.amax(dim=1) * text_mask).sum(dim=2) / text_mask.sum(dim=1).clamp(min=1)
-    return image_to_text, text_to_image
+    Similarities (..., queries, keys), in float32, of queries (..., queries, length, dim) to keys (..., keys, length,
+    dim): the mean over a query's tokens of the dot product with the key's token that is most similar (Yao et al.,
+    2021, https://arxiv.org/abs/2111.07783, equations 4 and 5). A token of zeros is none.
+    """
+    of_queries, of_keys = ((tokens != 0).any(dim=-1) for tokens in (queries, keys))
+    with maybe_autocast(queries.device.type, enabled=False):
+        products = torch.matmul(queries.float().flatten(-3, -2), keys.float().flatten(-3, -2).mT)
+    products = products.unflatten(-1, keys.shape[-3:-1])
+    if not of_keys.all():
+        products = products.masked_fill(~of_keys[..., None, :, :], torch.finfo(products.dtype).min)
+    of_tokens = products.amax(dim=-1).unflatten(-2, queries.shape[-3:-1])  # (..., queries, length, keys)
+    of_tokens = of_tokens.masked_fill(~of_queries[..., None], 0)
+    return of_tokens.sum(dim=-2) / of_queries.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
 class LotlipTokenWiseModel(LotlipModel):
     """
     The dual encoder with late interaction (Yao et al., 2021, https://arxiv.org/abs/2111.07783): it embeds each token
-    of a text and of an image, and compares them by `token_similarities`.
-
-    Args:
-        config ([`LotlipTokenWiseConfig`]):
-            The sizes of the model.
-
-    Raises:
-        `ValueError`: if the configuration has corner tokens.
+    of a text and of an image, and compares them by `late_interaction`. A `ValueError` if it is to have corner tokens.
 
     Example:
 
@@ -205,92 +151,47 @@ class LotlipTokenWiseModel(LotlipModel):
             )
 
     def get_text_features(self, *args, **kwargs):
-        """Refused: see [`~LotlipTokenWiseModel.get_text_token_embeds`]."""
-        raise ValueError("A token-wise model has no single embedding of a text: call `get_text_token_embeds`.")
+        """Refused: see `get_text_token_embeds` and `get_image_token_embeds`."""
+        raise ValueError("A token-wise model has no single embedding: call `get_{text,image}_token_embeds`.")
 
-    def get_image_features(self, *args, **kwargs):
-        """Refused: see [`~LotlipTokenWiseModel.get_image_token_embeds`]."""
-        raise ValueError("A token-wise model has no single embedding of an image: call `get_image_token_embeds`.")
+    get_image_features = get_text_features
 
     def get_text_token_embeds(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.Tensor:
         """
-        Normalised embeddings of all tokens of texts, `[CLS]` and `[SEP]` too, zero at padding, (texts, length, dim),
-        in float32. They go through BERT's pooler and the projection, as `[CLS]` alone does in [`LotlipModel`].
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(texts, length)`):
-                The texts.
-            attention_mask (`torch.Tensor` of shape `(texts, length)`, *optional*):
-                1 for tokens, 0 for padding. A text without any token has zero embeddings.
-
-        Returns:
-            `torch.Tensor` of shape `(texts, length, dim)`
+        Normalised embeddings (texts, length, dim), in float32, of all tokens of texts (texts, length), `[CLS]` and
+        `[SEP]` too, zero where the attention mask is. They go through BERT's pooler and the projection, as `[CLS]`
+        alone does in [`LotlipModel`].
         """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        present = attention_mask.bool()
+        present = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask.bool()
         # an absent text is computed as if it were there: its result is finite, and dropped below
-        attention_mask = attention_mask.masked_fill(~present.any(dim=1, keepdim=True), 1)
+        attention_mask = present.long().masked_fill(~present.any(dim=1, keepdim=True), 1)
         hidden_states = self.text_model(input_ids, attention_mask, **kwargs).last_hidden_state
         embeds = self.text_projection(self.text_model.pooler(hidden_states))
-        return nn.functional.normalize(embeds.float(), dim=-1).masked_fill(~present[..., None], 0)
+        return normalize(embeds.float(), dim=-1).masked_fill(~present[..., None], 0)
 
-    def get_image_token_embeds(
-        self, pixel_values: torch.Tensor | None = None, last_hidden_state: torch.Tensor | None = None, **kwargs
-    ) -> torch.Tensor:
-        """
-        Normalised embeddings of `[CLS]` and all patches, in float32.
-
-        Args:
-            pixel_values (`torch.Tensor` of shape `(images, channels, height, width)`, *optional*):
-                The images.
-            last_hidden_state (`torch.Tensor` of shape `(images, length, hidden_size)`, *optional*):
-                The output of the image tower, computed before, in place of `pixel_values`.
-
-        Returns:
-            `torch.Tensor` of shape `(images, length, dim)`
-        """
-        if last_hidden_state is None:
-            last_hidden_state = self.vision_model(pixel_values, **kwargs).last_hidden_state
-        return nn.functional.normalize(self.visual_projection(last_hidden_state.to(self.dtype)).float(), dim=-1)
+    def get_image_token_embeds(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Normalised embeddings (images, length, dim), in float32, of `[CLS]` and all patches of images."""
+        last_hidden_state = self.vision_model(pixel_values, **kwargs).last_hidden_state
+        return normalize(self.visual_projection(last_hidden_state).float(), dim=-1)
 
     @can_return_tuple
     def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        return_loss: bool | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        self, input_ids=None, pixel_values=None, attention_mask=None, return_loss=None, **kwargs
     ) -> LotlipOutput:
         """
-        Similarities of texts (texts, length) with images as `logits_per_image` (images, texts) and `logits_per_text`,
-        and the embeddings of all tokens: `text_embeds` (texts, length, dim), zero at padding, and `image_embeds`
-        (images, image_length, dim).
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(texts, length)`):
-                The texts.
-            pixel_values (`torch.Tensor` of shape `(images, channels, height, width)`):
-                The images.
-            attention_mask (`torch.Tensor` of shape `(texts, length)`, *optional*):
-                1 for tokens, 0 for padding.
-            return_loss (`bool`, *optional*):
-                Refused.
-
-        Raises:
-            `ValueError`: if `return_loss` is asked for.
+        Similarities of texts (texts, length) with images, `logits_per_image` (images, texts) of image to text and
+        `logits_per_text` of text to image, and the embeddings of all tokens: `text_embeds` (texts, length, dim) and
+        `image_embeds` (images, image_length, dim). A `ValueError` if `return_loss` is asked for.
         """
-        _refuse_loss(return_loss, "token_wise_loss")
+        _refuse_loss(return_loss, "contrastive_loss")
         image_embeds = self.get_image_token_embeds(pixel_values)
         text_embeds = self.get_text_token_embeds(input_ids, attention_mask, **kwargs).to(image_embeds.device)
         scale = self.logit_scale.float().exp().to(image_embeds.device)
-        to_text, to_image = token_similarities(image_embeds, text_embeds, (text_embeds != 0).any(dim=-1))
         return LotlipOutput(
-            logits_per_image=scale * to_text,
-            logits_per_text=scale * to_image.t(),
+            logits_per_image=scale * late_interaction(image_embeds, text_embeds),
+            logits_per_text=scale * late_interaction(text_embeds, image_embeds),
             text_embeds=text_embeds,
             image_embeds=image_embeds,
         )

@@ -19,8 +19,7 @@ from modeling_lotlip.modeling_lotlip import (
     LotlipTextModelWithProjection,
     image_text_contrastive_loss,
 )
-from modeling_lotlip.training.callbacks import ClampLogitScaleCallback
-from modeling_lotlip.training.dual_encoder import MAX_LOGIT_SCALE
+from modeling_lotlip.training.dual_encoder import MAX_LOGIT_SCALE, ClampLogitScaleCallback
 
 
 WIDTH, VOCAB_SIZE, IMAGE_SIZE = 32, 99, 16

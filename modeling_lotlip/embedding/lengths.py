@@ -11,19 +11,9 @@ def group_by_length(
     lengths: Sequence[int], tokens_per_call: int, tokens_per_group: int | None = None
 ) -> list[list[int]]:
     """
-    Cuts texts into groups, each to be padded to its longest text, so that least is computed.
-
-    Args:
-        lengths (`Sequence[int]`):
-            The tokens of each text.
-        tokens_per_call (`int`):
-            The work of a further group, in tokens: one is made only where it saves more padding than that. Texts of
-            one length are one group.
-        tokens_per_group (`int`, *optional*):
-            The most tokens in a group, padding included, such as fit into memory. A longer text is a group of its own.
-
-    Returns:
-        `list[list[int]]`: the places of the texts, the longest first.
+    Cuts texts into groups, each to be padded to its longest text, so that least is computed: the places of the texts,
+    the longest first. A further group is the work of `tokens_per_call`, and has `tokens_per_group` at most, padding
+    included (a longer text is a group of its own).
 
     Example:
 
@@ -32,20 +22,19 @@ def group_by_length(
 
     >>> group_by_length([3, 20, 4, 19, 3], tokens_per_call=8)
     [[1, 3], [2, 0, 4]]
-    >>> group_by_length([3, 20, 4, 19, 3], tokens_per_call=8, tokens_per_group=20)
-    [[1], [3], [2, 0, 4]]
     ```"""
     order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
-    descending = [lengths[place] for place in order]
-    lengths_by_start, sizes = np.array(descending), np.arange(len(order), 0, -1)
+    descending = np.array([lengths[place] for place in order])
+    sizes = np.arange(len(order), 0, -1)
 
     # the least work for the longest texts, for each number of them, and where the last group of that starts
     work, starts, first = np.zeros(len(order) + 1), [], 0
     for end in range(1, len(order) + 1):
-        if tokens_per_group is not None:
-            while first < end - 1 and (end - first) * descending[first] > tokens_per_group:
-                first += 1
-        work_by_start = work[first:end] + sizes[first - end :] * lengths_by_start[first:end]
+        while (
+            tokens_per_group is not None and first < end - 1 and (end - first) * descending[first] > tokens_per_group
+        ):
+            first += 1
+        work_by_start = work[first:end] + sizes[first - end :] * descending[first:end]
         starts.append(first + int(work_by_start.argmin()))
         work[end] = work_by_start.min() + tokens_per_call
 

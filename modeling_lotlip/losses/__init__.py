@@ -1,9 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Losses of training, each a plain function in the file of its name: of rows of this process and of all rows it gives the
-losses (slots, own rows), differentiated by autograd. [`global_loss`] makes the loss of a batch of it. A new one is its
-file, and a line in `LOSSES`.
+Losses of training, each a plain function in the file of its name, differentiated by autograd: [`global_loss`] makes
+the loss of a batch of it. A new one is its file, and a line in `LOSSES`.
 """
 
 from .contrastive_loss import contrastive_loss
@@ -11,22 +10,12 @@ from .global_loss import global_loss
 from .pairs import Pairs
 from .primary_component_loss import primary_component_loss
 from .sigmoid_loss import sigmoid_loss
-from .token_wise_loss import token_wise_loss
 
 
 LOSSES = {
     "contrastive": contrastive_loss,
     "sigmoid": sigmoid_loss,
     "primary_component": primary_component_loss,
-    "token_wise": token_wise_loss,
 }
 
-__all__ = [
-    "LOSSES",
-    "Pairs",
-    "contrastive_loss",
-    "global_loss",
-    "primary_component_loss",
-    "sigmoid_loss",
-    "token_wise_loss",
-]
+__all__ = ["LOSSES", "Pairs", "global_loss", *(loss.__name__ for loss in LOSSES.values())]

@@ -3,27 +3,24 @@
 """The contrastive loss of CLIP and LoTLIP."""
 
 import torch
+from torch.nn.functional import cross_entropy
 
-from .pairs import Pairs, Similarities, dot_products, image_logits, row_by_row, text_logits
+from .pairs import Pairs, image_logits, in_blocks, text_logits
 
 
-def contrastive_loss(
-    own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, similarities: Similarities = dot_products
-) -> torch.Tensor:
+@in_blocks
+def contrastive_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor) -> torch.Tensor:
     """
     Cross entropies of images among texts and of texts among images (Radford et al., 2021,
     https://arxiv.org/abs/2103.00020, figure 3), in each slot as LoTLIP has it (Wu et al., 2024,
-    https://arxiv.org/abs/2410.05249, section 3).
+    https://arxiv.org/abs/2410.05249, section 3). Tokens are compared by `late_interaction` (FILIP, Yao et al., 2021,
+    https://arxiv.org/abs/2111.07783, section 3.1).
 
     Args:
-        own (`Pairs`):
-            The rows whose losses are computed.
-        everyone (`Pairs`):
-            All rows, which they are compared with.
+        own, everyone ([`Pairs`]):
+            The rows whose losses are computed, and all rows.
         logit_scale (`torch.Tensor` of shape `()`):
             Inverse temperature (no logarithm), above 0.
-        similarities (`Callable`, *optional*):
-            As for `image_logits`.
 
     Returns:
         `torch.Tensor` of shape `(slots, own rows)`: of use where a text is present.
@@ -34,15 +31,13 @@ def contrastive_loss(
     >>> import torch
     >>> from modeling_lotlip.losses import Pairs, contrastive_loss
 
-    >>> pairs = Pairs(torch.eye(4), torch.eye(4)[:, None])  # in one process own rows are all there are
+    >>> pairs = Pairs(torch.eye(4), torch.eye(4)[:, None], torch.arange(4))  # of one process
     >>> contrastive_loss(pairs, pairs, torch.tensor(2.0))
     tensor([[0.3408, 0.3408, 0.3408, 0.3408]])
     ```"""
-
-    def of_rows(rows: Pairs, everyone: Pairs, logit_scale: torch.Tensor) -> torch.Tensor:
-        of_images, of_pairs = image_logits(rows, everyone, logit_scale, similarities)
-        image_losses = of_images.logsumexp(dim=2) - of_pairs
-        of_texts, of_pairs = text_logits(rows, everyone, logit_scale, similarities)
-        return 0.5 * image_losses + 0.5 * (of_texts.logsumexp(dim=2) - of_pairs)
-
-    return row_by_row(of_rows, own, everyone, logit_scale)
+    losses = []
+    for compute_logits in (image_logits, text_logits):
+        logits = compute_logits(own, everyone, logit_scale)
+        targets = own.places.repeat(len(logits))
+        losses.append(cross_entropy(logits.flatten(0, 1), targets, reduction="none").unflatten(0, logits.shape[:2]))
+    return 0.5 * losses[0] + 0.5 * losses[1]

@@ -3,7 +3,6 @@
 """A loss of the rows of all processes, as a mean over slots, with what every loss can have."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,21 +14,6 @@ from .pairs import Pairs, map_pairs
 # their names from torch 2.13 on, and before
 all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
-
-
-class GlobalLoss(NamedTuple):
-    """
-    The loss of all rows, the same on every process.
-
-    Args:
-        loss (`torch.Tensor` of shape `()`):
-            The mean over the slots that have at least two pairs; 0 if none has.
-        slot_losses (`torch.Tensor` of shape `(slots,)`):
-            That of each slot, without gradient; not a number where it has no two pairs.
-    """
-
-    loss: torch.Tensor
-    slot_losses: torch.Tensor
 
 
 class _GatherRows(torch.autograd.Function):
@@ -60,7 +44,7 @@ def global_loss(
     num_hard_negatives: int = 0,
     matryoshka_dims: Sequence[int] = (),
     **arguments: torch.Tensor | float,
-) -> GlobalLoss:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
     A loss of the rows of all processes (`torch.distributed`, if it is initialised), in float32, under autocast too.
     Each process computes the losses of its own rows.
@@ -87,8 +71,13 @@ def global_loss(
         arguments (`torch.Tensor` of one element, or `float`):
             Further arguments of the loss: scalars such as `logit_scale` (no logarithm), and options.
 
+    Returns:
+        `(torch.Tensor, torch.Tensor)`, the same on every process: the mean over the slots that have at least two
+        pairs, 0 if none has; and the loss of each slot, of shape `(slots,)`, without gradient, NaN where it has no two
+        pairs.
+
     Raises:
-        `ValueError`: if embeddings have fewer dimensions, or not as many slots as hard negatives would give.
+        `ValueError`: if embeddings have fewer dimensions.
 
     Example:
 
@@ -99,57 +88,47 @@ def global_loss(
 
     >>> images = normalize(torch.eye(4) + 0.5, dim=-1)
     >>> texts = images[:, None].expand(4, 3, 4)
-    >>> global_loss(contrastive_loss, images, texts, logit_scale=torch.tensor(10.0)).loss
-    tensor(0.1017)
-    >>> global_loss(contrastive_loss, images, texts, logit_scale=torch.tensor(10.0), matryoshka_dims=[2]).loss
-    tensor(0.4335)
+    >>> global_loss(contrastive_loss, images, texts, logit_scale=torch.tensor(10.0))
+    (tensor(0.1017), tensor([0.1017, 0.1017, 0.1017]))
     ```"""
     check_dims(matryoshka_dims, image_embeds.shape[-1])
     with torch.autocast(image_embeds.device.type, enabled=False):
         own = _make_own(image_embeds.float(), text_embeds.float(), short_groups, num_hard_negatives)
         everyone = map_pairs(gather_rows, own._replace(hard_negatives=None))
+        if everyone.groups is not None and len(everyone.groups.unique()) == len(everyone.groups):
+            own, everyone = own._replace(groups=None), everyone._replace(groups=None)
         arguments = {
             name: gather_rows(value.float().reshape(1)).mean() if isinstance(value, torch.Tensor) else value
             for name, value in arguments.items()
         }
         counts = everyone.present.sum(dim=0)
-        is_counted = counts > 1  # the slots with at least two pairs
         weights = own.present.t() / counts.clamp(min=1)[:, None]
         parts = []
-        for dim in (image_embeds.shape[-1], *sorted(set(matryoshka_dims) - {image_embeds.shape[-1]})):
-            rows, others = (_cut(pairs, dim) for pairs in (own, everyone))
-            losses = loss_function(rows, others, **arguments)
+        for dim in {image_embeds.shape[-1], *matryoshka_dims}:
+            losses = loss_function(_cut(own, dim), _cut(everyone, dim), **arguments)
             parts.append((losses * weights).masked_fill(weights == 0, 0).sum(dim=1))
-        slot_losses = torch.stack(parts).mean(dim=0)
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            own_losses, slot_losses = dist.get_world_size() * slot_losses, slot_losses.detach().clone()
-            dist.all_reduce(slot_losses)
-            slot_losses = slot_losses + (own_losses - own_losses.detach())  # adds zero, and the gradient
+        slot_losses = gather_rows(torch.stack(parts).mean(dim=0)[None]).sum(dim=0)
+        is_counted = counts > 1  # the slots with at least two pairs
         loss = slot_losses.masked_fill(~is_counted, 0).sum() / is_counted.sum().clamp(min=1)
-        return GlobalLoss(loss, slot_losses.detach().masked_fill(~is_counted, torch.nan))
+        return loss, slot_losses.detach().masked_fill(~is_counted, torch.nan)
 
 
 def _make_own(
     images: torch.Tensor, texts: torch.Tensor, groups: torch.Tensor | None, num_hard_negatives: int
 ) -> Pairs:
     """The rows of this process, with the hard negatives apart."""
-    is_alone, hard_negatives = not dist.is_initialized(), None
+    rank, hard_negatives = dist.get_rank() if dist.is_initialized() else 0, None
     if num_hard_negatives > 0:
-        num_slots, rest = divmod(texts.shape[1] - 1, 1 + num_hard_negatives)
-        if rest > 0:
-            raise ValueError(
-                f"`num_hard_negatives` is {num_hard_negatives}, but `text_embeds` has {texts.shape[1]} slots: "
-                f"the {texts.shape[1] - 1} behind the first must divide by {1 + num_hard_negatives}."
-            )
-        texts, hard_negatives = texts.split([1 + num_slots, num_hard_negatives * num_slots], dim=1)
-        hard_negatives = hard_negatives.unflatten(1, (num_hard_negatives, num_slots))
+        num_long = (texts.shape[1] - 1) // (1 + num_hard_negatives)
+        texts, hard_negatives = texts.split([1 + num_long, num_hard_negatives * num_long], dim=1)
+        hard_negatives = hard_negatives.unflatten(1, (num_hard_negatives, num_long)).transpose(1, 2)
         # the first slot has none
-        hard_negatives = torch.cat([torch.zeros_like(hard_negatives[:, :, :1]), hard_negatives], dim=2)
-    if texts.dim() == 4 and not is_alone:  # tokens: padded to the longest text of all processes
+        hard_negatives = torch.cat([torch.zeros_like(hard_negatives[:, :1]), hard_negatives], dim=1)
+    if texts.dim() == 4 and dist.is_initialized():  # tokens: padded to the longest text of all processes
         length = torch.tensor(texts.shape[2], device=texts.device)
         dist.all_reduce(length, dist.ReduceOp.MAX)
         texts = pad(texts, (0, 0, 0, int(length) - texts.shape[2]))
-    places = torch.arange(len(images), device=images.device) + (0 if is_alone else len(images) * dist.get_rank())
+    places = torch.arange(len(images), device=images.device) + rank * len(images)
     return Pairs(images, texts, places, groups, hard_negatives)
 
 
@@ -157,20 +136,13 @@ def _cut(pairs: Pairs, dim: int) -> Pairs:
     """Pairs with the first numbers of each embedding, normalised."""
     if dim == pairs.images.shape[-1]:
         return pairs
-    images, texts, negatives = (
-        normalize(embeds[..., :dim], dim=-1) if embeds is not None else None
-        for embeds in (pairs.images, pairs.texts, pairs.hard_negatives)
-    )
-    return pairs._replace(images=images, texts=texts, hard_negatives=negatives)
+    names = ("images", "texts", "hard_negatives")
+    embeds = {name: getattr(pairs, name) for name in names if getattr(pairs, name) is not None}
+    return pairs._replace(**{name: normalize(values[..., :dim], dim=-1) for name, values in embeds.items()})
 
 
 def check_dims(dims: Sequence[int], num_dims: int, argument: str = "matryoshka_dims") -> None:
-    """
-    Refuses numbers of dimensions that embeddings do not have.
-
-    Raises:
-        `ValueError`: if one is not from 1 to `num_dims`.
-    """
+    """Raises a `ValueError` for a number of dimensions that is not from 1 to `num_dims`."""
     for dim in dims:
         if not 1 <= dim <= num_dims:
             raise ValueError(f"`{argument}` must be from 1 to {num_dims}, the dimensions of an embedding, got {dim}.")

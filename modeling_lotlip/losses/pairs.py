@@ -3,14 +3,14 @@
 """Images with their texts, and the logits of some of them with all: what losses are made of."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import NamedTuple
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from ..modeling_variants_lotlip import late_interaction
 
-Similarities = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # Similarities in a block, 4 bytes each, of which some copies are needed
 BLOCK_SIZE = 2**24
@@ -29,11 +29,11 @@ class Pairs(NamedTuple):
         texts (`torch.Tensor` of shape `(rows, slots, dim)`):
             Normalised embeddings, or `(rows, slots, text_length, dim)`; zero where an image lacks the text of a slot:
             it is neither positive nor negative there.
-        places (`torch.Tensor` of shape `(rows,)`, *optional*):
-            The place of each row among all rows, where there are groups.
+        places (`torch.Tensor` of shape `(rows,)`):
+            The place of each row among all rows.
         groups (`torch.Tensor` of shape `(rows,)`, *optional*):
             Integers. In the first slot, images of the same group are no negatives of each other.
-        hard_negatives (`torch.Tensor` of shape `(rows, negatives, slots, dim)`, *optional*):
+        hard_negatives (`torch.Tensor` of shape `(rows, slots, negatives, dim)`, *optional*):
             Texts that are false of the image of their row, and negatives of it alone (Yuksekgonul et al., 2023,
             https://arxiv.org/abs/2210.01936, who compare them with all images); zero where there is none.
 
@@ -43,14 +43,14 @@ class Pairs(NamedTuple):
     >>> import torch
     >>> from modeling_lotlip.losses import Pairs
 
-    >>> Pairs(torch.eye(2), torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])).present
+    >>> Pairs(torch.eye(2), torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]]), torch.arange(2)).present
     tensor([[ True],
             [False]])
     ```"""
 
     images: torch.Tensor
     texts: torch.Tensor
-    places: torch.Tensor | None = None
+    places: torch.Tensor
     groups: torch.Tensor | None = None
     hard_negatives: torch.Tensor | None = None
 
@@ -65,48 +65,28 @@ def map_pairs(function: Callable[[torch.Tensor], torch.Tensor], pairs: Pairs) ->
     return Pairs(*(function(values) if values is not None else None for values in pairs))
 
 
-def dot_products(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Similarities (slots, queries, keys) of queries (queries, slots, dim) and keys (keys, slots, dim)."""
-    return torch.matmul(queries.transpose(0, 1), keys.permute(1, 2, 0))
-
-
-def image_logits(
-    own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, similarities: Similarities = dot_products
-) -> tuple[torch.Tensor, torch.Tensor]:
+def image_logits(own: Pairs, everyone: Pairs, scale: torch.Tensor) -> torch.Tensor:
     """
-    Logits of own images with all texts, and with the hard negatives of each, (slots, own rows, all rows + negatives),
-    what is not compared far below all others; and those of the pairs among them, (slots, own rows).
-
-    Args:
-        own, everyone ([`Pairs`]):
-            Some rows, and all.
-        logit_scale (`torch.Tensor` of shape `()`):
-            What similarities are multiplied by.
-        similarities (`Callable`, *optional*):
-            Gives similarities (slots, queries, keys) of queries (queries, slots, ..., dim) and keys (keys, slots, ...,
-            dim), which grow with the length of a query; of images there is one slot. By default dot products.
+    Scaled similarities of own images with all texts, and with the hard negatives of each, (slots, own rows, all rows +
+    negatives), what is not compared far below all others.
     """
-    queries = logit_scale * own.images[:, None]
-    logits = _mask(similarities(queries, everyone.texts), own, everyone)
+    queries, compare = scale * own.images, _comparison(own)
+    logits = _mask(compare(queries[None], everyone.texts.transpose(0, 1)), own, everyone)
     if own.hard_negatives is not None:
-        of_negatives = torch.vmap(similarities)(queries[:, None], own.hard_negatives)[:, :, 0]
-        is_absent = ~(own.hard_negatives != 0).flatten(3).any(dim=3).transpose(1, 2)
-        logits = torch.cat([logits, of_negatives.masked_fill(is_absent, LOWEST).transpose(0, 1)], dim=2)
-    return logits, _logits_of_pairs(queries, own.texts, similarities)
+        of_negatives = compare(queries[:, None, None], own.hard_negatives)[:, :, 0]
+        of_negatives = of_negatives.masked_fill(~(own.hard_negatives != 0).flatten(3).any(dim=3), LOWEST)
+        logits = torch.cat([logits, of_negatives.transpose(0, 1)], dim=2)
+    return logits
 
 
-def text_logits(
-    own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, similarities: Similarities = dot_products
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """As [`image_logits`], of own texts with all images, (slots, own rows, all rows), and of the pairs."""
-    queries = logit_scale * own.texts
-    logits = _mask(similarities(queries, everyone.images[:, None]), own, everyone)
-    return logits, _logits_of_pairs(queries, own.images[:, None], similarities)
+def text_logits(own: Pairs, everyone: Pairs, scale: torch.Tensor) -> torch.Tensor:
+    """As [`image_logits`], of own texts with all images, (slots, own rows, all rows)."""
+    return _mask(_comparison(own)(scale * own.texts.transpose(0, 1), everyone.images[None]), own, everyone)
 
 
-def _logits_of_pairs(queries: torch.Tensor, keys: torch.Tensor, similarities: Similarities) -> torch.Tensor:
-    """Those (slots, rows) of each query with the key of its row."""
-    return torch.vmap(similarities)(queries[:, None], keys[:, None])[:, :, 0, 0].t()
+def _comparison(own: Pairs) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Similarities (..., queries, keys) of queries and keys, (..., number, dim), or (..., number, length, dim)."""
+    return late_interaction if own.images.dim() == 3 else lambda queries, keys: torch.matmul(queries, keys.mT)
 
 
 def _mask(logits: torch.Tensor, own: Pairs, everyone: Pairs) -> torch.Tensor:
@@ -120,16 +100,21 @@ def _mask(logits: torch.Tensor, own: Pairs, everyone: Pairs) -> torch.Tensor:
     return logits
 
 
-def row_by_row(
-    function: Callable[..., torch.Tensor], own: Pairs, everyone: Pairs, *scalars: torch.Tensor
-) -> torch.Tensor:
+def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """
-    The losses (slots, own rows) that a function gives of some own rows, everyone and scalars, computed for blocks of
-    rows and, in the backward pass, once more: memory grows with the rows, not with their square.
+    A loss (slots, own rows) of own rows, everyone and more, computed for blocks of own rows and, in the backward pass,
+    once more: memory grows with the rows, not with their square.
     """
-    tokens = own.images.shape[1:-1].numel() * own.texts.shape[2:-1].numel()  # that are compared for a pair
-    num_rows = max(1, BLOCK_SIZE // (everyone.texts.shape[:2].numel() * tokens))
-    starts = range(0, len(own.images), num_rows)
-    blocks = [map_pairs(lambda values, start=start: values[start : start + num_rows], own) for start in starts]
-    compute = partial(checkpoint, function, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
-    return torch.cat([compute(block, everyone, *scalars) for block in blocks], dim=1)
+    compute = partial(
+        checkpoint, loss_function, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
+    )
+
+    @wraps(loss_function)
+    def of_blocks(own: Pairs, everyone: Pairs, *arguments, **options) -> torch.Tensor:
+        tokens = own.images.shape[1:-1].numel() * own.texts.shape[2:-1].numel()  # that are compared for a pair
+        num_rows = max(1, BLOCK_SIZE // (everyone.texts.shape[:2].numel() * tokens))
+        starts = range(0, len(own.images), num_rows)
+        blocks = [map_pairs(lambda values, start=start: values[start : start + num_rows], own) for start in starts]
+        return torch.cat([compute(block, everyone, *arguments, **options) for block in blocks], dim=1)
+
+    return of_blocks

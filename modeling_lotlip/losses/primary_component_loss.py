@@ -13,17 +13,13 @@ def primary_component_loss(
 ) -> torch.Tensor:
     """
     "Primary component matching" (Zhang et al., 2024, https://arxiv.org/abs/2403.15378, section 3.3): the first slot,
-    that of short captions, is contrasted with image embeddings reduced to the primary components of the batch, the
-    others with the embeddings as they are.
-
-    The components are those of all rows, and constants: no gradient goes through them. The released code takes those
-    of each process by itself, and smooths the labels.
+    that of short captions, is contrasted with image embeddings reduced to the primary components of all rows, which
+    are constants; the others with the embeddings as they are. The released code takes the components of each process
+    by itself, and smooths the labels.
 
     Args:
-        own (`Pairs`):
-            The rows whose losses are computed.
-        everyone (`Pairs`):
-            All rows, which they are compared with.
+        own, everyone ([`Pairs`]):
+            The rows whose losses are computed, and all rows.
         logit_scale (`torch.Tensor` of shape `()`):
             Inverse temperature (no logarithm), above 0.
         num_components (`int`, *optional*, defaults to 32):
@@ -40,7 +36,7 @@ def primary_component_loss(
 
     >>> images = torch.tensor([[3.0, 0.0, 0.1], [3.0, 1.0, 0.0], [-2.0, 1.0, 0.1], [1.0, 1.0, 1.0]])
     >>> images = torch.nn.functional.normalize(images, dim=-1)
-    >>> pairs = Pairs(images, images[:, None].expand(4, 2, 3))
+    >>> pairs = Pairs(images, images[:, None].expand(4, 2, 3), torch.arange(4))
     >>> [round(primary_component_loss(pairs, pairs, torch.tensor(5.0), n).mean().item(), 4) for n in (3, 2, 1)]
     [0.422, 0.4436, 0.6056]
     ```"""
@@ -51,16 +47,13 @@ def primary_component_loss(
     centered = (images - mean).nan_to_num(0, 0, 0)
     components = torch.linalg.eigh(centered.t() @ centered).eigenvectors[:, -num_components:]
 
-    def coarse(pairs: Pairs) -> Pairs:
-        return pairs._replace(images=mean + (pairs.images - mean) @ components @ components.t())
+    def cut(pairs: Pairs, slots: slice, **changes: torch.Tensor | None) -> Pairs:
+        negatives = pairs.hard_negatives[:, slots] if pairs.hard_negatives is not None else None
+        return pairs._replace(texts=pairs.texts[:, slots], hard_negatives=negatives, **changes)
 
-    losses = [contrastive_loss(*(coarse(_take(pairs, slice(0, 1))) for pairs in (own, everyone)), logit_scale)]
+    coarse = (cut(p, slice(1), images=mean + (p.images - mean) @ components @ components.t()) for p in (own, everyone))
+    losses = [contrastive_loss(*coarse, logit_scale)]
     if own.texts.shape[1] > 1:
-        long = [_take(pairs, slice(1, None))._replace(groups=None) for pairs in (own, everyone)]
+        long = (cut(pairs, slice(1, None), groups=None) for pairs in (own, everyone))
         losses.append(contrastive_loss(*long, logit_scale))
     return torch.cat(losses)
-
-
-def _take(pairs: Pairs, slots: slice) -> Pairs:
-    negatives = pairs.hard_negatives[:, :, slots] if pairs.hard_negatives is not None else None
-    return pairs._replace(texts=pairs.texts[:, slots], hard_negatives=negatives)

@@ -5,23 +5,20 @@
 import torch
 from torch.nn.functional import softplus
 
-from .pairs import Pairs, image_logits, row_by_row
+from .pairs import Pairs, image_logits, in_blocks
 
 
+@in_blocks
 def sigmoid_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, logit_bias: torch.Tensor) -> torch.Tensor:
     """
     Of every image and every text by itself: do they belong together (Zhai et al., 2023,
     https://arxiv.org/abs/2303.15343, equation 1)? The loss of a row is the sum over all texts of its image.
 
     Args:
-        own (`Pairs`):
-            The rows whose losses are computed.
-        everyone (`Pairs`):
-            All rows, which they are compared with.
-        logit_scale (`torch.Tensor` of shape `()`):
-            What similarities are multiplied by.
-        logit_bias (`torch.Tensor` of shape `()`):
-            What is added to them.
+        own, everyone ([`Pairs`]):
+            The rows whose losses are computed, and all rows.
+        logit_scale, logit_bias (`torch.Tensor` of shape `()`):
+            What similarities are multiplied by, and what is added then.
 
     Returns:
         `torch.Tensor` of shape `(slots, own rows)`: of use where a text is present.
@@ -32,14 +29,11 @@ def sigmoid_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, logit_b
     >>> import torch
     >>> from modeling_lotlip.losses import Pairs, sigmoid_loss
 
-    >>> pairs = Pairs(torch.eye(4), torch.eye(4)[:, None])
+    >>> pairs = Pairs(torch.eye(4), torch.eye(4)[:, None], torch.arange(4))
     >>> sigmoid_loss(pairs, pairs, torch.tensor(10.0), torch.tensor(-5.0)).mean().round(decimals=4)
     tensor(0.0269)
     ```"""
-    return row_by_row(_of_rows, own, everyone, logit_scale, logit_bias)
-
-
-def _of_rows(rows: Pairs, everyone: Pairs, logit_scale: torch.Tensor, logit_bias: torch.Tensor) -> torch.Tensor:
-    logits, of_pairs = image_logits(rows, everyone, logit_scale)
+    logits = image_logits(own, everyone, logit_scale) + logit_bias
+    of_pairs = logits.take_along_dim(own.places[None, :, None], dim=2)[:, :, 0]
     # softplus(x) is -log sigmoid(-x), and softplus(x) - x is -log sigmoid(x)
-    return softplus(logits + logit_bias).sum(dim=2) - (of_pairs + logit_bias)
+    return softplus(logits).sum(dim=2) - of_pairs

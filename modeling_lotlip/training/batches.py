@@ -5,18 +5,19 @@
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count, islice
 
-import torch
 from accelerate import Accelerator
 from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
-from torch.utils.data import Sampler
 
 from ..data.images import undecoded
+from .processes import fail_together, largest
 
 
-class BatchSampler(Sampler):
+@dataclass
+class BatchSampler:
     """
     This process's part of every global batch of an epoch, as keys (epoch, index, is_padding).
 
@@ -24,35 +25,33 @@ class BatchSampler(Sampler):
     may be smaller: where it does not divide, some processes get a row of padding, an image that lacks all captions.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int, process_index: int, num_processes: int):
-        self.num_samples = num_samples
-        self.global_batch_size = batch_size * num_processes
-        self.seed = seed
-        self.process_index = process_index
-        self.num_processes = num_processes
-        self.epoch = 0
-        self.first_batch = 0
+    num_samples: int
+    batch_size: int
+    seed: int
+    process_index: int
+    num_processes: int
+    epoch: int = 0
+    first_batch: int = 0
+
+    @property
+    def global_batch_size(self) -> int:
+        return self.batch_size * self.num_processes
 
     def __len__(self) -> int:
         return math.ceil(self.num_samples / self.global_batch_size)
 
-    def order(self) -> list[int]:
-        """All samples, in the order of this epoch."""
+    def __iter__(self) -> Iterator[list[tuple]]:
         order = list(range(self.num_samples))
         random.Random(f"{self.seed} {self.epoch}").shuffle(order)
-        return order
-
-    def __iter__(self):
-        order = self.order()
-        for batch in range(self.first_batch, len(self)):
-            indices = order[batch * self.global_batch_size : (batch + 1) * self.global_batch_size]
+        for start in range(self.first_batch * self.global_batch_size, len(order), self.global_batch_size):
+            indices = order[start : start + self.global_batch_size]
             num_rows = math.ceil(len(indices) / self.num_processes)
             own = indices[self.process_index :: self.num_processes]
             keys = [(self.epoch, index, False) for index in own]
             yield keys + [(self.epoch, indices[0], True)] * (num_rows - len(own))
 
 
-class StreamBatchSampler(Sampler):
+class StreamBatchSampler:
     """
     This process's part of every global batch of an epoch of a stream, as keys (epoch, index, is_padding, row).
 
@@ -72,24 +71,21 @@ class StreamBatchSampler(Sampler):
     ):
         stream = undecoded(dataset, image_column).shuffle(seed=seed, buffer_size=buffer_size)
         self.stream = split_dataset_by_node(stream, accelerator.process_index, accelerator.num_processes)
-        self.batch_size = batch_size
-        self.global_batch_size = batch_size * accelerator.num_processes
-        self.accelerator = accelerator
-        self.epoch = 0
-        self.first_batch = 0
+        self.batch_size, self.global_batch_size = batch_size, batch_size * accelerator.num_processes
+        self.accelerator, self.epoch, self.first_batch = accelerator, 0, 0
 
     def __iter__(self) -> Iterator[list[tuple]]:
         self.stream.set_epoch(self.epoch)
         # the number of a row among those of all processes
         first, step = self.accelerator.process_index, self.accelerator.num_processes
         rows = ((self.epoch, first + step * place, False, row) for place, row in enumerate(self.stream))
-        padding = (self.epoch, 0, True, None)
         for batch in count():
-            own = list(islice(rows, self.batch_size))
-            sizes = self.accelerator.gather(torch.tensor([len(own)], device=self.accelerator.device))
-            if sizes.max() == 0 and batch == 0:
+            with fail_together(self.accelerator):
+                own = list(islice(rows, self.batch_size))
+            size = largest(len(own), self.accelerator)
+            if size == 0 and batch == 0:
                 raise ValueError("The stream of the training data is empty: name another split, or other files.")
-            if sizes.max() == 0:
+            if size == 0:
                 return
             if batch >= self.first_batch:  # those before are read again, for the order to be that of a whole epoch
-                yield own + [padding] * (int(sizes.max()) - len(own))
+                yield own + [(self.epoch, 0, True, None)] * (size - len(own))

@@ -3,13 +3,14 @@
 """Any dual encoder as the one module that training wraps, shards and calls."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn.functional import normalize, pad
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 
 from ..embedding.features import text_features
 from ..embedding.token_wise import is_token_wise
@@ -28,6 +29,13 @@ def clamp_logit_scale(model: PreTrainedModel) -> None:
         model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
 
+class ClampLogitScaleCallback(TrainerCallback):
+    """[`clamp_logit_scale`] in the `Trainer` of transformers, as in the paper's training."""
+
+    def on_optimizer_step(self, args, state, control, model, **kwargs):
+        clamp_logit_scale(model)
+
+
 def check_dual_encoder(model: PreTrainedModel, named: str = "The model") -> None:
     """Raises a `ValueError` if a model lacks a part that training needs."""
     parts = ("get_text_features", "vision_model", "logit_scale")
@@ -38,36 +46,19 @@ def check_dual_encoder(model: PreTrainedModel, named: str = "The model") -> None
         )
 
 
-class Embeddings(NamedTuple):
-    """
-    What a batch is embedded as, in float32.
-
-    Args:
-        image_embeds (`torch.Tensor` of shape `(rows, dim)`):
-            Normalised; with late interaction those of all tokens, `(rows, image_length, dim)`.
-        text_embeds (`torch.Tensor` of shape `(rows, slots, dim)`):
-            Normalised, zero where a caption is absent: the short caption, then each long caption, of LoTLIP followed
-            by its corner tokens. With late interaction those of all tokens, `(rows, captions, text_length, dim)`, zero
-            at padding.
-    """
-
-    image_embeds: torch.Tensor
-    text_embeds: torch.Tensor
+def concatenate(embeds: list[torch.Tensor], dim: int) -> torch.Tensor:
+    """Text embeddings as one; of tokens, (rows, slots, length, dim), padded with zeros to the longest."""
+    if embeds[0].dim() == 4:
+        length = max(part.shape[2] for part in embeds)
+        embeds = [pad(part, (0, 0, 0, length - part.shape[2])) for part in embeds]
+    return torch.cat(embeds, dim)
 
 
 class ContrastiveModel(nn.Module):
     """
-    A dual encoder that embeds images beside short and long captions, each kind padded to its own length. Its forward
-    is what data parallelism and sharding (FSDP2) call.
-
-    Args:
-        model (`PreTrainedModel`):
-            A model with `get_text_features`, a `vision_model`, perhaps a `visual_projection` behind it, and a
-            `logit_scale`: LoTLIP, CLIP, SigLIP, SigLIP 2, MetaCLIP 2, [`VisionTextDualEncoderModel`]; or a
-            [`LotlipTokenWiseModel`].
-
-    Raises:
-        `ValueError`: if the model has no such parts.
+    A dual encoder that embeds images beside short and long captions, each kind padded to its own length: LoTLIP, CLIP,
+    SigLIP, [`VisionTextDualEncoderModel`] or another one with `get_text_features`, `vision_model`, `logit_scale` and
+    perhaps `visual_projection`, or a [`LotlipTokenWiseModel`]. Its forward is what data parallelism and FSDP2 call.
 
     Example:
 
@@ -80,9 +71,9 @@ class ContrastiveModel(nn.Module):
     >>> clip = CLIPModel(CLIPConfig(text_config=layers, vision_config=layers, projection_dim=64))
     >>> short_ids, long_ids = torch.randint(9, (2, 5)), torch.randint(9, (2, 3, 40))
     >>> model = ContrastiveModel(clip)
-    >>> embeds = model(pixel_values=torch.randn(2, 3, 224, 224), short_input_ids=short_ids, input_ids=long_ids)
-    >>> embeds.text_embeds.shape
-    torch.Size([2, 4, 64])
+    >>> inputs = {"pixel_values": torch.randn(2, 3, 224, 224), "short_input_ids": short_ids, "input_ids": long_ids}
+    >>> [embeds.shape for embeds in model(**inputs)]
+    [torch.Size([2, 64]), torch.Size([2, 4, 64])]
     ```"""
 
     def __init__(self, model: PreTrainedModel):
@@ -110,39 +101,26 @@ class ContrastiveModel(nn.Module):
             self.model.vision_model.eval()
         return self
 
-    def encode_images(self, **inputs: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """The output of the image tower, before the projection: (rows, width), or (rows, length, width) of tokens."""
         outputs = self.model.vision_model(**inputs)
         return outputs.last_hidden_state if self.is_token_wise else outputs.pooler_output
 
-    def project_images(self, vision_output: torch.Tensor) -> torch.Tensor:
-        """Normalised embeddings of what [`encode_images`] gives."""
-        projection = getattr(self.model, "visual_projection", None)
-        if projection is not None:
-            vision_output = projection(vision_output.to(self.model.dtype))
-        return normalize(vision_output.float(), dim=-1)
-
-    def embed_captions(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, with_corners: bool
-    ) -> torch.Tensor:
-        """Normalised embeddings (texts, 1 + corners, dim), or (texts, length, dim) of tokens; zero if absent."""
-        tokens, present = {"input_ids": input_ids}, None
-        if attention_mask is not None:
-            present = attention_mask.bool().any(dim=1)
-            # an absent text is computed as if it were there: its result is finite, and dropped below
-            tokens["attention_mask"] = attention_mask.masked_fill(~present[:, None], 1)
+    def embed_captions(self, input_ids: torch.Tensor, mask: torch.Tensor | None, has_corners: bool) -> torch.Tensor:
+        """Normalised embeddings (texts, 1 + corners, dim), or (texts, 1, length, dim) of tokens; zero if absent."""
         if self.is_token_wise:
-            embeds = self.model.get_text_token_embeds(**tokens)
-            present = present if attention_mask is None else attention_mask.bool()
-        elif with_corners and self.has_corner_tokens:
+            return self.model.get_text_token_embeds(input_ids, mask)[:, None]
+        tokens, present = {"input_ids": input_ids}, input_ids.new_ones(len(input_ids), 1, dtype=torch.bool)
+        if mask is not None:
+            present = mask.bool().any(dim=1, keepdim=True)
+            # an absent text is computed as if it were there: its result is finite, and dropped below
+            tokens["attention_mask"] = mask.masked_fill(~present, 1)
+        if has_corners:
             outputs = self.model.get_text_features(**tokens, output_corner_tokens=True)
             embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
         else:
             embeds = text_features(self.model, tokens)[:, None]
-        embeds = normalize(embeds.float(), dim=-1)
-        if present is not None:
-            embeds = embeds.masked_fill(~present.reshape(len(embeds), -1, 1), 0)
-        return embeds
+        return normalize(embeds.float(), dim=-1).masked_fill(~present[..., None], 0)
 
     def forward(
         self,
@@ -153,52 +131,32 @@ class ContrastiveModel(nn.Module):
         vision_output: torch.Tensor | None = None,
         recompute: bool = False,
         **image_inputs: torch.Tensor,
-    ) -> Embeddings:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Embeds a batch, or a part of one.
+        Normalised image embeddings (rows, dim) and text embeddings (rows, slots, dim), in float32; with late
+        interaction those of all tokens, (rows, image_length, dim) and (rows, captions, text_length, dim).
 
-        Args:
-            short_input_ids, short_attention_mask (`torch.Tensor` of shape `(rows, short_length)`):
-                The short caption of each image. One whose mask is all zero is absent.
-            input_ids, attention_mask (`torch.Tensor` of shape `(rows, captions, length)`, *optional*):
-                Its long captions.
-            vision_output (`torch.Tensor` of shape `(rows, width)`, *optional*):
-                What [`encode_images`] gave before, in place of the images.
-            recompute (`bool`, *optional*, defaults to `False`):
-                Whether the backward pass computes all that is trained once more, with the same random draws, in place
-                of keeping its activations: a large batch, called in parts, then takes the memory of one of them
-                (gradient caching, Gao et al., 2021, https://arxiv.org/abs/2101.06983).
-            image_inputs (`torch.Tensor`):
-                What the image processor returns, such as `pixel_values`.
+        Of each image there is the short caption, (rows, short_length), and perhaps long ones, (rows, captions,
+        length); what is absent has a mask of zeros, and zero embeddings. Slots are the short caption, then each long
+        one, of LoTLIP followed by its corner tokens. `image_inputs` are those of the image processor, `vision_output`
+        what [`encode_images`] gave of them before.
+
+        With `recompute` the backward pass computes all that is trained once more, with the same random draws, in place
+        of keeping its activations: a large batch, called in parts, then takes the memory of one of them (gradient
+        caching, Gao et al., 2021, https://arxiv.org/abs/2101.06983).
         """
-        if vision_output is None and self.is_vision_frozen:
-            vision_output, image_inputs = self.encode_images(**image_inputs), {}
-        captions = (short_input_ids, short_attention_mask, input_ids, attention_mask)
-        if recompute:  # random states are kept of the devices of positional arguments
-            return checkpoint(self._embed, *captions, vision_output, image_inputs, use_reentrant=False)
-        return self._embed(*captions, vision_output, image_inputs)
 
-    def _embed(
-        self,
-        short_input_ids: torch.Tensor,
-        short_attention_mask: torch.Tensor | None,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        vision_output: torch.Tensor | None,
-        image_inputs: dict[str, torch.Tensor],
-    ) -> Embeddings:
+        def run(function: Callable[..., torch.Tensor], *inputs) -> torch.Tensor:
+            return checkpoint(function, *inputs, use_reentrant=False) if recompute else function(*inputs)
+
         if vision_output is None:
-            vision_output = self.encode_images(**image_inputs)
-        image_embeds = self.project_images(vision_output)
-        captions = [self.embed_captions(short_input_ids, short_attention_mask, with_corners=False)]
-        if self.is_token_wise:
-            captions[0] = captions[0][:, None]
+            encode = self.encode_images if self.is_vision_frozen else partial(run, self.encode_images)
+            vision_output = encode(image_inputs)
+        if (projection := getattr(self.model, "visual_projection", None)) is not None:
+            vision_output = projection(vision_output.to(self.model.dtype))
+        captions = [run(self.embed_captions, short_input_ids, short_attention_mask, False)]
         if input_ids is not None:
             mask = attention_mask.flatten(0, 1) if attention_mask is not None else None
-            embeds = self.embed_captions(input_ids.flatten(0, 1), mask, with_corners=True)
-            embeds = embeds.unflatten(0, input_ids.shape[:2])  # shape = (rows, captions, slots or length, dim)
-            captions.append(embeds if self.is_token_wise else embeds.flatten(1, 2))
-        if self.is_token_wise:
-            length = max(embeds.shape[2] for embeds in captions)
-            captions = [pad(embeds, (0, 0, 0, length - embeds.shape[2])) for embeds in captions]
-        return Embeddings(image_embeds, torch.cat(captions, dim=1))
+            embeds = run(self.embed_captions, input_ids.flatten(0, 1), mask, self.has_corner_tokens)
+            captions.append(embeds.unflatten(0, input_ids.shape[:2]).flatten(1, 2))
+        return normalize(vision_output.float(), dim=-1), concatenate(captions, dim=1)

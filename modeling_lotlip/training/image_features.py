@@ -102,7 +102,7 @@ def cache_image_features(
         rows = []
         for numbers, inputs, unreadable in loader:
             with accelerator.autocast():
-                outputs = model.encode_images(**send_to_device(inputs, accelerator.device)).float().cpu()
+                outputs = model.encode_images(send_to_device(inputs, accelerator.device)).float().cpu()
             outputs[unreadable] = torch.nan
             rows.append(outputs)
             progress.update(len(numbers))

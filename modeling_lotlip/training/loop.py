@@ -29,7 +29,6 @@ from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 from ..data.loading import compute_fingerprint, get_columns, leave_signals_to_the_main_process, load_split
 from ..data.reader import RowCounts, RowReader
 from ..files import write_json
-from ..losses.global_loss import GlobalLoss
 from ..output_folder import OutputFolder, delete
 from ..signals import StopSignal
 from ..terminal import progress_bar
@@ -42,7 +41,7 @@ from .image_features import cache_image_features
 from .models import build_model, count_corners, find_image_size, gather_model
 from .monitoring import Throughput, measure_slots
 from .objectives import OBJECTIVES
-from .processes import fail_together, next_together
+from .processes import fail_together, largest
 from .samples import NUM_AWAITED, CaptionedImages, SampleCollator, count_hard_negatives, count_rows
 from .step import StepResult, make_loss, parameter_groups, train_step
 
@@ -64,7 +63,7 @@ class Training:
     processor: ProcessorMixin
     loader: DataLoader
     evaluation_data: EvaluationData
-    loss_function: Callable[..., GlobalLoss]
+    loss_function: Callable[..., tuple[torch.Tensor, torch.Tensor]]
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]
     state: outputs.TrainingState
@@ -237,7 +236,6 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     loss_function = make_loss(
         args.objective,
         has_bias,
-        keep_duplicate_negatives=args.keep_duplicate_negatives,
         num_hard_negatives=args.hard_negatives,
         matryoshka_dims=args.matryoshka_dims or (),
     )
@@ -327,12 +325,14 @@ def train(training: Training) -> None:
             # a resumed run may have been stopped before it; the evaluation of the last step is that of `finish`
             is_evaluation_due = state.step % args.eval_steps == 0 and state.evaluated_step < state.step
             if 0 < state.step < args.max_train_steps and is_evaluation_due:
-                if not next_together(iter(()), stop.number, accelerator)[1]:
+                if not largest(stop.number, accelerator):
                     evaluate(training, gather_model(training.model, accelerator))
                     training.model.train()
                     training.throughput.restart()
             is_done = state.step == args.max_train_steps
-            item, stop_number = next_together(iter(()) if is_done else batches, stop.number, accelerator)
+            with fail_together(accelerator):
+                item = None if is_done else next(batches, None)
+            stop_number = largest(stop.number, accelerator)
             if stop_number and accelerator.sync_gradients:  # else once the update that is begun is done
                 save(training)
                 bar.close()
@@ -391,7 +391,7 @@ def take_step(training: Training, batch: dict[str, torch.Tensor]) -> StepResult:
     args, state, optimizer = training.args, training.state, training.optimizer
     for group in optimizer.param_groups:
         group["lr"] = training.schedule(state.step)
-    limits = args.grad_cache_tokens, args.max_grad_norm
+    limits = args.grad_cache_tokens, args.max_grad_norm, args.keep_duplicate_negatives
     result = train_step(training.model, batch, optimizer, training.loss_function, training.accelerator, *limits)
     state.batch += 1
     if result.is_taken:
@@ -418,14 +418,14 @@ def measure(training: Training, result: StepResult) -> str:
     if rows.num_rows >= NUM_AWAITED:
         rows.check_matched()
     measured = {
-        "loss": result.loss.loss.item(),
+        "loss": result.loss.item(),
         "learning_rate": training.schedule(training.state.step),
         "logit_scale": model.logit_scale.item(),
         "gradient_norm": result.gradient_norm,
         **training.throughput.measure(accelerator),
         "skipped_steps": training.state.skipped_steps,
         "bad_samples": sum(rows.left_out.values()),
-        **measure_slots(result.loss.slot_losses, count_corners(model)),
+        **measure_slots(result.slot_losses, count_corners(model)),
     }
     outputs.log(measured, training.state.step, args.output_dir, accelerator)
     return "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)

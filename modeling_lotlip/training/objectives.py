@@ -10,30 +10,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Objective:
-    """
-    An objective of training: a loss, and the defaults that differ from LoTLIP's.
+    """An objective of training: a loss, and the defaults of training arguments that go with it."""
 
-    Args:
-        help (`str`):
-            What it is, with its source.
-        loss (`str`):
-            Its name in `modeling_lotlip.losses.LOSSES`.
-        loss_options (`dict`, *optional*):
-            Further arguments of the loss.
-        num_corner_tokens, num_long_captions, short_captions:
-            The defaults of these training arguments.
-        model_class (`str`, *optional*, defaults to `"LotlipModel"`):
-            The class of `modeling_lotlip` that is trained, with the scalars and embeddings that the loss takes.
-    """
-
-    help: str
-    loss: str
-    loss_options: dict = field(default_factory=dict)
+    help: str  # what it is, with its source
+    loss: str  # its name in `modeling_lotlip.losses.LOSSES`
+    loss_options: dict = field(default_factory=dict)  # further arguments of the loss
     num_corner_tokens: int = 0
     num_long_captions: int = 0
     short_captions: str = "given"
-    model_class: str = "LotlipModel"
+    model_class: str = "LotlipModel"  # that is trained, with the scalars and embeddings that the loss takes
 
+
+PRIMARY_COMPONENTS = {"loss": "primary_component", "loss_options": {"num_components": 32}, "num_long_captions": 1}
 
 OBJECTIVES = {
     "lotlip": Objective(
@@ -60,22 +48,18 @@ OBJECTIVES = {
     ),
     "filip": Objective(
         "all tokens of a text with all of an image (Yao et al., 2021, https://arxiv.org/abs/2111.07783)",
-        "token_wise",
+        "contrastive",
         model_class="LotlipTokenWiseModel",
     ),
     "long_clip": Objective(
         "short captions with the primary components of images, long ones with images as they are (Zhang et al., 2024, "
         "https://arxiv.org/abs/2403.15378); see also --max_length",
-        "primary_component",
-        {"num_components": 32},
-        num_long_captions=1,
+        **PRIMARY_COMPONENTS,
     ),
     "debias": Objective(
         "Long-CLIP with some sub-captions of a long caption, but not the first, a summary, instead of the short "
         "one (Lavoie et al., 2026, https://arxiv.org/abs/2602.22419)",
-        "primary_component",
-        {"num_components": 32},
-        num_long_captions=1,
+        **PRIMARY_COMPONENTS,
         short_captions="details",
     ),
 }

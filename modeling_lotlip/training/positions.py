@@ -10,16 +10,10 @@ from ..embedding.models import count_positions
 
 def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     """
-    Stretches the position table of a dual encoder's text tower in place. The first 20 positions, which are trained
-    best, stay as they are, of a short table half of it; the others are interpolated linearly between these and the
-    last one ("knowledge-preserved stretching" of Zhang et al., 2024, https://arxiv.org/abs/2403.15378, section 3.2).
-    None is frozen: training them all keeps what short texts depend on.
-
-    Args:
-        model (`PreTrainedModel`):
-            Any dual encoder with a table of positions: LoTLIP, CLIP, SigLIP, a BERT in a `VisionTextDualEncoderModel`.
-        max_length (`int`):
-            Tokens of the longest text, without corner tokens.
+    Stretches the position table of a dual encoder's text tower in place, for texts of `max_length` tokens, corners not
+    counted. The first 20 positions, which are trained best, stay as they are, of a short table half of it; the others
+    are interpolated linearly between these and the last one ("knowledge-preserved stretching" of Zhang et al., 2024,
+    https://arxiv.org/abs/2403.15378, section 3.2). None is frozen: training them all keeps what short texts depend on.
 
     Raises:
         `ValueError`: if the model has no such table, or has that many positions already.

@@ -15,7 +15,7 @@ from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, format_table, join_shares
-from modeling_lotlip.modeling_variants_lotlip import token_similarities
+from modeling_lotlip.modeling_variants_lotlip import late_interaction
 from tests.conftest import ROOT, WORDS, as_token_wise, launch, tiny_config
 from tests.helpers.commands import run_command
 
@@ -98,7 +98,7 @@ def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir):
     embedded = embed_dataset(model, processor, dataset, reader)
     images, texts = embedded.image_embeds, embedded.captions["short"].embeds
     if images.dim() == 3:
-        i2t, t2i = (table.t() for table in token_similarities(images, texts, (texts != 0).any(dim=-1)))
+        i2t, t2i = late_interaction(images, texts).t(), late_interaction(texts, images)
     else:
         t2i = i2t = texts @ images.t()
 

@@ -17,11 +17,11 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.groups import BatchGroups
+from modeling_lotlip.training.groups import embed_batch, split_batch
 from modeling_lotlip.training.models import build_tokenizer, convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
-from modeling_lotlip.training.step import make_loss
+from modeling_lotlip.training.step import group_short_captions, make_loss
 
 
 NUM_SAMPLES = 11  # with a global batch of 4 the last one is of 3
@@ -84,14 +84,16 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
         batches.epoch = epoch
         for keys in batches:
             batch, _ = collator([samples[key] for key in keys])
-            groups = BatchGroups(batch, accelerator, TOKENS_PER_GROUP)
             if how == "whole":
-                image_embeds, text_embeds = prepared(**batch)
+                embeds = prepared(**batch)
             else:
-                image_embeds, text_embeds = groups.embed(prepared, accelerator.device, recompute=how == "chunks")
-            loss = loss_function(image_embeds, text_embeds, batch, **model.scalars).loss
+                recompute = how == "chunks"
+                embeds = embed_batch(prepared, batch, accelerator, recompute, tokens_per_group=TOKENS_PER_GROUP)
+            scalars = model.scalars | {"logit_scale": model.model.logit_scale.exp()}
+            loss, _ = loss_function(*embeds, short_groups=group_short_captions(batch), **scalars)
             accelerator.backward(loss)
-            step = {"keys": keys, "loss": loss.detach(), "num_groups": len(groups)}
+            num_groups = len(split_batch(batch, accelerator, TOKENS_PER_GROUP)[0])
+            step = {"keys": keys, "loss": loss.detach(), "num_groups": num_groups}
             if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses
                 step["gradients"] = {
                     name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None

@@ -13,8 +13,8 @@ from torch.distributed.tensor import DTensor
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.groups import BatchGroups
-from modeling_lotlip.training.step import make_loss
+from modeling_lotlip.training.groups import embed_batch, split_batch
+from modeling_lotlip.training.step import group_short_captions, make_loss
 from tests.conftest import tiny_config
 
 
@@ -44,13 +44,12 @@ def main():
         fully_shard(model, ignored_params={model.model.logit_scale})
     num_groups = 1
     if accelerator.num_processes > 1:
-        groups = BatchGroups(batch, accelerator, tokens_per_group=80)
-        image_embeds, text_embeds = groups.embed(model, accelerator.device)
-        num_groups = len(groups)
+        embeds = embed_batch(model, batch, accelerator, tokens_per_group=80)
+        num_groups = len(split_batch(batch, accelerator, tokens_per_group=80)[0])
     else:
-        outputs = model(**batch)
-        image_embeds, text_embeds = outputs.image_embeds, outputs.text_embeds
-    loss = make_loss("lotlip")(image_embeds, text_embeds, batch, model.model.logit_scale).loss
+        embeds = model(**batch)
+    scale = model.model.logit_scale.exp()
+    loss, _ = make_loss("lotlip")(*embeds, logit_scale=scale, short_groups=group_short_captions(batch))
     loss.backward()
     sharded = [name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)]
     gradients = {}

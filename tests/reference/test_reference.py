@@ -99,7 +99,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_original(arrays, build, att
     assert_close(outputs.text_embeds, arrays["loss/text_features"])
 
     def blockwise(images, texts, logit_scale):
-        return global_loss(contrastive_loss, images, texts, logit_scale=logit_scale).loss
+        return global_loss(contrastive_loss, images, texts, logit_scale=logit_scale)[0]
 
     for loss_function in (image_text_contrastive_loss, blockwise):
         images, texts = (arrays[f"loss/{kind}_features"].clone().requires_grad_() for kind in ("image", "text"))

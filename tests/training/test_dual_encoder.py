@@ -62,12 +62,12 @@ def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(mod
     model.model.vision_model.requires_grad_(not is_frozen)
     images = {name: values for name, values in batch.items() if name.startswith(("pixel_", "spatial_"))}
     with torch.no_grad():
-        embeds = model(**batch)
+        image_embeds, text_embeds = model(**batch)
         expected = model.model.get_image_features(**images).pooler_output
-        torch.testing.assert_close(embeds.image_embeds, normalize(expected, dim=-1))
+        torch.testing.assert_close(image_embeds, normalize(expected, dim=-1))
         expected = model.model.get_text_features(batch["short_input_ids"], batch["short_attention_mask"]).pooler_output
-        torch.testing.assert_close(embeds.text_embeds[:, 0], normalize(expected, dim=-1))
-    assert not embeds.text_embeds[2, 2].any() and embeds.text_embeds[:, 1].any(dim=1).all(), "one is absent"
+        torch.testing.assert_close(text_embeds[:, 0], normalize(expected, dim=-1))
+    assert not text_embeds[2, 2].any() and text_embeds[:, 1].any(dim=1).all(), "one is absent"
 
     results = []
     for tokens_per_chunk in (None, 30):
@@ -79,7 +79,7 @@ def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(mod
         optimizer = torch.optim.SGD(trained.parameters())
         loss = train_step(trained, batch, optimizer, loss, accelerator, tokens_per_chunk=tokens_per_chunk).loss
         gradients = {name: p.grad for name, p in trained.named_parameters() if p.grad is not None}
-        results.append((loss.loss.detach(), gradients))
+        results.append((loss.detach(), gradients))
     torch.testing.assert_close(*[loss for loss, _ in results], rtol=1e-5, atol=1e-6)
     assert results[0][1].keys() == results[1][1].keys()
     for name, gradient in results[0][1].items():
@@ -152,7 +152,7 @@ def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_f
             "--no_corner_attention_mask` is .*this one has none: leave it out",
         ),
         ("clip", {"objective": "filip"}, "--objective filip` compares all tokens .* a CLIPModel cannot: leave it out"),
-        ("clip", {"objective": "siglip"}, "--objective siglip` is for a model with a `logit_bias`: choose one of"),
+        ("clip", {"objective": "siglip"}, "--objective siglip` is for a model with a `logit_bias`: choose another one"),
         ("siglip", {"objective": "long_clip"}, "--objective long_clip` is for a model without a `logit_bias`"),
         ("siglip2", {"no_freeze_vision_model": True}, "cannot be cropped at random.*--min_crop_scale 1"),
         ("clip", {"max_length": 2}, "--max_length 2` leaves no room"),

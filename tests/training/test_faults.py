@@ -318,8 +318,8 @@ def test_a_resumed_run_whose_rest_has_no_caption_files_goes_on(train, tmp_path):
     """What is left of the epoch may hold none of the images with captions: the whole epoch is judged."""
     scenes = load_scenes(16, seed=3).remove_columns("long_captions")
     scenes.add_column("key", [str(number) for number in range(16)]).save_to_disk(tmp_path / "data")
-    order = BatchSampler(16, 8, seed=0, process_index=0, num_processes=1).order()
-    rows = [{"key": str(number), "caption": "A boat. It is red."} for number in order[:8]]  # of the first batch alone
+    first = next(iter(BatchSampler(16, 8, seed=0, process_index=0, num_processes=1)))
+    rows = [{"key": str(number), "caption": "A boat. It is red."} for _, number, _ in first]  # of that batch alone
     Dataset.from_list(rows).to_json(tmp_path / "side.jsonl")
     options = {"dataset_name": tmp_path / "data", "eval_split": "train", "caption_files": tmp_path / "side.jsonl"}
     options |= {"max_train_samples": None, "max_train_steps": 2, "max_eval_samples": 4, "checkpointing_steps": 1}

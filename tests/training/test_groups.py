@@ -15,11 +15,11 @@ from modeling_lotlip import LotlipModel
 from modeling_lotlip.embedding.lengths import group_by_length
 from modeling_lotlip.training import groups
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.groups import BatchGroups, count_image_tokens
+from modeling_lotlip.training.groups import count_image_tokens, split_batch
 from modeling_lotlip.training.models import convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.outputs import list_checkpoints
-from modeling_lotlip.training.step import make_loss, train_step
+from modeling_lotlip.training.step import group_short_captions, make_loss, train_step
 from tests.conftest import tiny_config
 
 
@@ -64,7 +64,7 @@ def step_in_groups(model: ContrastiveModel, batch: dict, loss_function, accelera
     result = train_step(model, batch, torch.optim.SGD(model.parameters()), loss_function, accelerator, **options)
     assert not result.is_update, "the gradients are still there"
     hook.remove()
-    return result.loss, calls
+    return result, calls
 
 
 @pytest.mark.parametrize("objective, tokens_per_chunk", [("lotlip", 64), ("filip", None), ("long_clip", None)])
@@ -81,10 +81,9 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(accelerator, monkeypat
     batch = make_batch(*BATCHES[name])
 
     whole = copy.deepcopy(model)
-    outputs = whole(**batch)
-    embeds = outputs.image_embeds, outputs.text_embeds
-    padded = loss_function(*embeds, batch, **whole.scalars)
-    accelerator.backward(padded.loss)
+    scale = whole.model.logit_scale.exp()
+    padded = loss_function(*whole(**batch), logit_scale=scale, short_groups=group_short_captions(batch))
+    accelerator.backward(padded[0])
     expected = get_gradients(whole)
 
     monkeypatch.setitem(groups.TOKENS_PER_CALL, "cpu", 4)
@@ -94,8 +93,8 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(accelerator, monkeypat
     num_passes = 1 if tokens_per_chunk is None else 2
     assert len(calls) > num_passes
     assert sum(map(count_padded, calls)) < 0.8 * num_passes * count_padded(batch)
-    torch.testing.assert_close(loss.loss.detach(), padded.loss.detach(), rtol=1e-5, atol=0)
-    torch.testing.assert_close(loss.slot_losses, padded.slot_losses, rtol=1e-5, atol=0, equal_nan=True)
+    torch.testing.assert_close(loss.loss.detach(), padded[0].detach(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(loss.slot_losses, padded[1], rtol=1e-5, atol=0, equal_nan=True)
     assert gradients.keys() == expected.keys()
     total_norm = torch.stack([gradient.norm() for gradient in expected.values()]).norm().item()
     for key, gradient in expected.items():
@@ -111,10 +110,10 @@ def count_padded(inputs: dict[str, torch.Tensor]) -> int:
 
 def test_a_batch_of_one_length_is_one_call_with_the_inputs_as_they_are(accelerator):
     batch = make_batch([6] * 70, [[40, 40]] * 70)
-    (group,) = BatchGroups(batch, accelerator)
+    ((group,), _) = split_batch(batch, accelerator)
     assert group.keys() == batch.keys() and all(torch.equal(group[name], batch[name]) for name in batch)
     without_masks = {name: values for name, values in batch.items() if "mask" not in name}
-    (group,) = BatchGroups(without_masks, accelerator)
+    ((group,), _) = split_batch(without_masks, accelerator)
     assert group.keys() == without_masks.keys() and torch.equal(group["input_ids"], batch["input_ids"])
 
 
@@ -122,7 +121,7 @@ def test_every_process_gets_as_many_groups(accelerator):
     batch = make_batch([6] * 5, [[40]] * 5)
     for most in (1, 2, 4, 5):
         others = SimpleNamespace(device=accelerator.device, gather=lambda own, most=most: torch.tensor([own, most]))
-        parts = list(BatchGroups(batch, others))
+        parts = split_batch(batch, others)[0]
         assert len(parts) == most and all(len(part["pixel_values"]) > 0 for part in parts)
         assert torch.equal(torch.cat([part["pixel_values"] for part in parts]), batch["pixel_values"])
 
@@ -132,25 +131,25 @@ def test_a_group_has_no_more_tokens_than_it_may(accelerator):
     batch = make_batch([4, 6] * 20, [[length] for length in range(1, 41)])
     tokens_per_image = count_image_tokens(config, batch)
     assert tokens_per_image == 5  # four patches and the class token
-    parts = list(BatchGroups(batch, accelerator, 120, tokens_per_image))
+    parts = split_batch(batch, accelerator, 120, tokens_per_image)[0]
     sizes = [count_padded(part) + 5 * len(part["pixel_values"]) for part in parts]
     assert max(sizes) <= 120 and len(parts) < 1.5 * sum(sizes) / 120
     batch["vision_output"] = batch.pop("pixel_values")
     assert count_image_tokens(config, batch) == 0
-    assert {len(part["input_ids"]) for part in BatchGroups(batch, accelerator, 1)} == {1}, "a row at least"
+    assert {len(part["input_ids"]) for part in split_batch(batch, accelerator, 1)[0]} == {1}, "a row at least"
 
 
 @pytest.mark.parametrize("grad_cache_tokens", [None, 150])
 def test_a_resumed_run_draws_dropout_as_the_uninterrupted_one(train, tmp_path, monkeypatch, grad_cache_tokens):
     monkeypatch.setitem(groups.TOKENS_PER_CALL, "cpu", 4)
     num_groups = []
-    original = BatchGroups.__init__
 
-    def count(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        num_groups.append(len(self))
+    def count(*args, **kwargs):
+        parts = split_batch(*args, **kwargs)
+        num_groups.append(len(parts[0]))
+        return parts
 
-    monkeypatch.setattr(BatchGroups, "__init__", count)
+    monkeypatch.setattr(groups, "split_batch", count)
     options = {"max_train_steps": 4, "checkpointing_steps": 2, "eval_steps": 100}
     options["grad_cache_tokens"] = grad_cache_tokens
     whole = train("whole", **options)

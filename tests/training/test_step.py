@@ -23,7 +23,7 @@ def make_step():
         scaler: torch.amp.GradScaler | None = None,
         max_grad_norm: float = 1.0,
         are_equal: bool = False,
-        **options,
+        **options: bool,
     ):
         AcceleratorState._reset_state(True)
         GradientState._reset_state()
@@ -45,8 +45,8 @@ def make_step():
         model, optimizer = accelerator.prepare(model, optimizer(model.parameters(), lr=1.0))
         if scaler is not None:  # float16, which accelerate has on accelerators only
             accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
-        loss = make_loss("lotlip", **options)
-        return model, lambda: train_step(model, batch, optimizer, loss, accelerator, max_grad_norm=max_grad_norm)
+        parts = model, batch, optimizer, make_loss("lotlip"), accelerator
+        return model, lambda: train_step(*parts, max_grad_norm=max_grad_norm, **options)
 
     return make
 
@@ -68,7 +68,7 @@ def test_gradients_are_clipped(make_step, max_grad_norm, expected):
 @pytest.mark.parametrize("keep", [False, True])
 def test_equal_short_captions_are_no_negatives_unless_they_are_to_be(make_step, keep):
     _, step = make_step(keep_duplicate_negatives=keep, are_equal=True)
-    loss = step().loss
+    loss = step()
     assert loss.loss.item() == pytest.approx(loss.slot_losses.mean().item(), rel=1e-5) and len(loss.slot_losses) == 4
     assert loss.slot_losses[0] > 1 if keep else loss.slot_losses[0] == pytest.approx(0, abs=1e-5)
 
