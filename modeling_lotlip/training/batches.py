@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 
-from ..data.images import undecoded
 from .processes import fail_together, largest
 
 
@@ -51,34 +50,32 @@ class BatchSampler:
             yield keys + [(self.epoch, indices[0], True)] * (num_rows - len(own))
 
 
+@dataclass
 class StreamBatchSampler:
     """
-    This process's part of every global batch of an epoch of a stream, as keys (epoch, index, is_padding, row).
+    This process's part of every global batch of an epoch of a shuffled stream, as keys (epoch, index, is_padding, row).
 
-    The stream is shared out over the processes, by shards where their number divides, else by rows, and shuffled in a
-    buffer, all seeded with (seed, epoch). Rows are read here and decoded by the workers, whose number hence changes
-    nothing. A process at the end of its share returns rows of padding until the last process is there.
+    The stream is shared out over the processes, by shards where their number divides, else by rows. Rows are read here
+    and decoded by the workers, whose number hence changes nothing. A process at the end of its share returns rows of
+    padding until the last process is there.
     """
 
-    def __init__(
-        self,
-        dataset: IterableDataset,
-        batch_size: int,
-        seed: int,
-        image_column: str,
-        accelerator: Accelerator,
-        buffer_size: int,
-    ):
-        stream = undecoded(dataset, image_column).shuffle(seed=seed, buffer_size=buffer_size)
-        self.stream = split_dataset_by_node(stream, accelerator.process_index, accelerator.num_processes)
-        self.batch_size, self.global_batch_size = batch_size, batch_size * accelerator.num_processes
-        self.accelerator, self.epoch, self.first_batch = accelerator, 0, 0
+    stream: IterableDataset
+    batch_size: int
+    accelerator: Accelerator
+    epoch: int = 0
+    first_batch: int = 0
+
+    @property
+    def global_batch_size(self) -> int:
+        return self.batch_size * self.accelerator.num_processes
 
     def __iter__(self) -> Iterator[list[tuple]]:
         self.stream.set_epoch(self.epoch)
         # the number of a row among those of all processes
         first, step = self.accelerator.process_index, self.accelerator.num_processes
-        rows = ((self.epoch, first + step * place, False, row) for place, row in enumerate(self.stream))
+        share = split_dataset_by_node(self.stream, first, step)
+        rows = ((self.epoch, first + step * place, False, row) for place, row in enumerate(share))
         for batch in count():
             with fail_together(self.accelerator):
                 own = list(islice(rows, self.batch_size))

@@ -59,22 +59,7 @@ class ContrastiveModel(nn.Module):
     A dual encoder that embeds images beside short and long captions, each kind padded to its own length: LoTLIP, CLIP,
     SigLIP, [`VisionTextDualEncoderModel`] or another one with `get_text_features`, `vision_model`, `logit_scale` and
     perhaps `visual_projection`, or a [`LotlipTokenWiseModel`]. Its forward is what data parallelism and FSDP2 call.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from transformers import CLIPConfig, CLIPModel
-    >>> from modeling_lotlip.training.dual_encoder import ContrastiveModel
-
-    >>> layers = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4}
-    >>> clip = CLIPModel(CLIPConfig(text_config=layers, vision_config=layers, projection_dim=64))
-    >>> short_ids, long_ids = torch.randint(9, (2, 5)), torch.randint(9, (2, 3, 40))
-    >>> model = ContrastiveModel(clip)
-    >>> inputs = {"pixel_values": torch.randn(2, 3, 224, 224), "short_input_ids": short_ids, "input_ids": long_ids}
-    >>> [embeds.shape for embeds in model(**inputs)]
-    [torch.Size([2, 64]), torch.Size([2, 4, 64])]
-    ```"""
+    """
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
+from ..data.images import undecoded
 from ..data.loading import compute_fingerprint, get_columns, leave_signals_to_the_main_process, load_split
 from ..data.reader import RowCounts, RowReader
 from ..files import write_json
@@ -172,8 +173,9 @@ def make_loader(
         crop = RandomResizedCrop(size, (args.min_crop_scale, 1.0), interpolation=InterpolationMode.BICUBIC)
     batch_size, num_processes = args.per_device_train_batch_size, accelerator.num_processes
     if args.streaming:
-        buffer_size = args.shuffle_buffer_size
-        sampler = StreamBatchSampler(dataset, batch_size, args.seed, args.image_column, accelerator, buffer_size)
+        stream = undecoded(dataset, args.image_column)
+        stream = stream.shuffle(seed=args.seed, buffer_size=args.shuffle_buffer_size)
+        sampler = StreamBatchSampler(stream, batch_size, accelerator)
     else:
         sampler = BatchSampler(len(dataset), batch_size, args.seed, accelerator.process_index, num_processes)
     return DataLoader(

@@ -5,7 +5,7 @@ What a training can be for: LoTLIP, and the systems that the paper compares it w
 its loss in `modeling_lotlip/losses`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -14,14 +14,11 @@ class Objective:
 
     help: str  # what it is, with its source
     loss: str  # its name in `modeling_lotlip.losses.LOSSES`
-    loss_options: dict = field(default_factory=dict)  # further arguments of the loss
     num_corner_tokens: int = 0
     num_long_captions: int = 0
     short_captions: str = "given"
     model_class: str = "LotlipModel"  # that is trained, with the scalars and embeddings that the loss takes
 
-
-PRIMARY_COMPONENTS = {"loss": "primary_component", "loss_options": {"num_components": 32}, "num_long_captions": 1}
 
 OBJECTIVES = {
     "lotlip": Objective(
@@ -54,12 +51,14 @@ OBJECTIVES = {
     "long_clip": Objective(
         "short captions with the primary components of images, long ones with images as they are (Zhang et al., 2024, "
         "https://arxiv.org/abs/2403.15378); see also --max_length",
-        **PRIMARY_COMPONENTS,
+        "primary_component",
+        num_long_captions=1,
     ),
     "debias": Objective(
         "Long-CLIP with some sub-captions of a long caption, but not the first, a summary, instead of the short "
         "one (Lavoie et al., 2026, https://arxiv.org/abs/2602.22419)",
-        **PRIMARY_COMPONENTS,
+        "primary_component",
+        num_long_captions=1,
         short_captions="details",
     ),
 }

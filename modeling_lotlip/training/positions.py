@@ -17,19 +17,7 @@ def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
 
     Raises:
         `ValueError`: if the model has no such table, or has that many positions already.
-
-    Example:
-
-    ```python
-    >>> from transformers import CLIPConfig, CLIPModel
-    >>> from modeling_lotlip.training.positions import stretch_positions
-
-    >>> layers = {"num_hidden_layers": 1}
-    >>> model = CLIPModel(CLIPConfig(text_config=layers, vision_config=layers))
-    >>> stretch_positions(model, 248)
-    >>> model.text_model.embeddings.position_embedding.weight.shape
-    torch.Size([248, 512])
-    ```"""
+    """
     config, num_positions = model.config.get_text_config(), count_positions(model)
     names = ("position_embedding", "position_embeddings")
     tables = [name for name, _ in model.text_model.named_modules() if name.split(".")[-1] in names]

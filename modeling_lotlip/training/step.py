@@ -51,7 +51,7 @@ def make_loss(objective: str, has_bias: bool = False, **options: int | list[int]
     if has_bias != (name == "sigmoid"):
         kind = "without" if has_bias else "with"
         raise ValueError(f"`--objective {objective}` is for a model {kind} a `logit_bias`: choose another one.")
-    return partial(global_loss, LOSSES[name], **OBJECTIVES[objective].loss_options, **options)
+    return partial(global_loss, LOSSES[name], **options)
 
 
 def group_short_captions(batch: Batch) -> torch.Tensor:

@@ -152,7 +152,11 @@ def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_f
             "--no_corner_attention_mask` is .*this one has none: leave it out",
         ),
         ("clip", {"objective": "filip"}, "--objective filip` compares all tokens .* a CLIPModel cannot: leave it out"),
-        ("clip", {"objective": "siglip"}, "--objective siglip` is for a model with a `logit_bias`: choose another one"),
+        (
+            "clip",
+            {"objective": "siglip"},
+            "--objective siglip` is for a model with a `logit_bias`: choose another one",
+        ),
         ("siglip", {"objective": "long_clip"}, "--objective long_clip` is for a model without a `logit_bias`"),
         ("siglip2", {"no_freeze_vision_model": True}, "cannot be cropped at random.*--min_crop_scale 1"),
         ("clip", {"max_length": 2}, "--max_length 2` leaves no room"),

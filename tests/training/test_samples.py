@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import RandomResizedCrop
 
 from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
+from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.reader import RowCounts, RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
@@ -54,16 +55,17 @@ def tokenizer(tmp_path_factory) -> Path:
     return folder
 
 
-def stream(folder: Path):
+def stream(folder: Path, seed: int = 0):
     files = sorted(str(file) for file in folder.glob("*.parquet"))
-    return load_dataset("parquet", data_files=files, split="train", streaming=True)
+    rows = undecoded(load_dataset("parquet", data_files=files, split="train", streaming=True), "image")
+    return rows.shuffle(seed=seed, buffer_size=20)
 
 
 @pytest.fixture
 def batches(shards):
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
-    return StreamBatchSampler(stream(shards), 8, 0, "image", Accelerator(cpu=True), buffer_size=20)
+    return StreamBatchSampler(stream(shards), 8, Accelerator(cpu=True))
 
 
 def numbers(batches: list[list[tuple]]) -> list[list[int]]:
@@ -81,7 +83,7 @@ def test_an_epoch_of_a_stream_has_every_row_once_in_an_order_of_its_own(batches,
     flat = [[number for batch in order for number in batch] for order in orders]
     assert all(sorted(order) == list(range(44)) for order in flat)
     assert flat[0] != flat[1] and flat[0] != sorted(flat[0])
-    other = StreamBatchSampler(stream(shards), 8, 1, "image", batches.accelerator, buffer_size=20)
+    other = StreamBatchSampler(stream(shards, seed=1), 8, batches.accelerator)
     assert numbers(list(other)) != orders[0], "another seed, another order"
     batches.epoch, batches.first_batch = 0, 3
     assert numbers(list(batches)) == orders[0][3:], "going on is going through the rest, in the same order"
@@ -126,7 +128,7 @@ def test_processes_share_a_stream_without_overlap_or_loss(shards, tmp_path, num_
         "from pathlib import Path\n"
         "from tests.training.test_samples import numbers, stream\n"
         "accelerator = Accelerator(cpu=True)\n"
-        "batches = StreamBatchSampler(stream(Path(sys.argv[1])), 5, 0, 'image', accelerator, buffer_size=20)\n"
+        "batches = StreamBatchSampler(stream(Path(sys.argv[1])), 5, accelerator)\n"
         "told = [list(batches)]\n"
         "places = [key[1] for keys in told[0] for key in keys if not key[2]]\n"
         "told = [accelerator.num_processes, [len(keys) for keys in told[0]], numbers(told[0]), places]\n"
