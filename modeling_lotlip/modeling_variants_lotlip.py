@@ -45,8 +45,15 @@ class LotlipSigmoidConfig(LotlipConfig):
 
 class LotlipSigmoidModel(LotlipModel):
     """
-    [`LotlipModel`] with a `logit_bias`, which is added to the logits: their sigmoid is the probability that image and
-    text belong together (Zhai et al., 2023, https://arxiv.org/abs/2303.15343). Its loss is another, `sigmoid_loss`.
+    [`LotlipModel`] of single captions with a `logit_bias`, which is added to the logits: their sigmoid is the
+    probability that image and text belong together (Zhai et al., 2023, https://arxiv.org/abs/2303.15343).
+
+    Args:
+        config ([`LotlipSigmoidConfig`]):
+            The sizes of the model.
+
+    Raises:
+        `ValueError`: if `return_loss` is asked for: its loss is `sigmoid_loss`.
 
     Example:
 
@@ -77,7 +84,6 @@ class LotlipSigmoidModel(LotlipModel):
     def forward(
         self, input_ids=None, pixel_values=None, attention_mask=None, return_loss=None, **kwargs
     ) -> LotlipOutput:
-        """As [`LotlipModel`] of texts (texts, length); a `ValueError` if `return_loss` is asked for."""
         _refuse_loss(return_loss, "sigmoid_loss")
         outputs = super().forward(input_ids, pixel_values, attention_mask, **kwargs)
         outputs.logits_per_text = outputs.logits_per_text + self.logit_bias.to(outputs.logits_per_text)
@@ -122,7 +128,16 @@ def late_interaction(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
 class LotlipTokenWiseModel(LotlipModel):
     """
     The dual encoder with late interaction (Yao et al., 2021, https://arxiv.org/abs/2111.07783): it embeds each token
-    of a text and of an image, and compares them by `late_interaction`. A `ValueError` if it is to have corner tokens.
+    of a text and of an image, and compares them by `late_interaction`. `text_embeds` (texts, length, dim), zero at
+    padding, and `image_embeds` (images, image_length, dim) are those of all tokens, `logits_per_image` are of images
+    to texts. Tokens of texts go through BERT's pooler and the projection, as `[CLS]` alone in [`LotlipModel`].
+
+    Args:
+        config ([`LotlipTokenWiseConfig`]):
+            The sizes of the model.
+
+    Raises:
+        `ValueError`: if the configuration has corner tokens, or `return_loss` is asked for.
 
     Example:
 
@@ -151,7 +166,6 @@ class LotlipTokenWiseModel(LotlipModel):
             )
 
     def get_text_features(self, *args, **kwargs):
-        """Refused: see `get_text_token_embeds` and `get_image_token_embeds`."""
         raise ValueError("A token-wise model has no single embedding: call `get_{text,image}_token_embeds`.")
 
     get_image_features = get_text_features
@@ -159,11 +173,6 @@ class LotlipTokenWiseModel(LotlipModel):
     def get_text_token_embeds(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.Tensor:
-        """
-        Normalised embeddings (texts, length, dim), in float32, of all tokens of texts (texts, length), `[CLS]` and
-        `[SEP]` too, zero where the attention mask is. They go through BERT's pooler and the projection, as `[CLS]`
-        alone does in [`LotlipModel`].
-        """
         present = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask.bool()
         # an absent text is computed as if it were there: its result is finite, and dropped below
         attention_mask = present.long().masked_fill(~present.any(dim=1, keepdim=True), 1)
@@ -172,7 +181,6 @@ class LotlipTokenWiseModel(LotlipModel):
         return normalize(embeds.float(), dim=-1).masked_fill(~present[..., None], 0)
 
     def get_image_token_embeds(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
-        """Normalised embeddings (images, length, dim), in float32, of `[CLS]` and all patches of images."""
         last_hidden_state = self.vision_model(pixel_values, **kwargs).last_hidden_state
         return normalize(self.visual_projection(last_hidden_state).float(), dim=-1)
 
@@ -180,11 +188,6 @@ class LotlipTokenWiseModel(LotlipModel):
     def forward(
         self, input_ids=None, pixel_values=None, attention_mask=None, return_loss=None, **kwargs
     ) -> LotlipOutput:
-        """
-        Similarities of texts (texts, length) with images, `logits_per_image` (images, texts) of image to text and
-        `logits_per_text` of text to image, and the embeddings of all tokens: `text_embeds` (texts, length, dim) and
-        `image_embeds` (images, image_length, dim). A `ValueError` if `return_loss` is asked for.
-        """
         _refuse_loss(return_loss, "contrastive_loss")
         image_embeds = self.get_image_token_embeds(pixel_values)
         text_embeds = self.get_text_token_embeds(input_ids, attention_mask, **kwargs).to(image_embeds.device)

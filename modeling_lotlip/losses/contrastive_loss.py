@@ -17,8 +17,10 @@ def contrastive_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor) -> 
     https://arxiv.org/abs/2111.07783, section 3.1).
 
     Args:
-        own, everyone ([`Pairs`]):
-            The rows whose losses are computed, and all rows.
+        own (`Pairs`):
+            The rows whose losses are computed.
+        everyone (`Pairs`):
+            All rows.
         logit_scale (`torch.Tensor` of shape `()`):
             Inverse temperature (no logarithm), above 0.
 

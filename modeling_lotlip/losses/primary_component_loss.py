@@ -18,8 +18,10 @@ def primary_component_loss(
     by itself, and smooths the labels.
 
     Args:
-        own, everyone ([`Pairs`]):
-            The rows whose losses are computed, and all rows.
+        own (`Pairs`):
+            The rows whose losses are computed.
+        everyone (`Pairs`):
+            All rows.
         logit_scale (`torch.Tensor` of shape `()`):
             Inverse temperature (no logarithm), above 0.
         num_components (`int`, *optional*, defaults to 32):

@@ -53,7 +53,7 @@ class BatchSampler:
 @dataclass
 class StreamBatchSampler:
     """
-    This process's part of every global batch of an epoch of a shuffled stream, as keys (epoch, index, is_padding, row).
+    The same of an epoch of a shuffled stream, as keys (epoch, index, is_padding, row).
 
     The stream is shared out over the processes, by shards where their number divides, else by rows. Rows are read here
     and decoded by the workers, whose number hence changes nothing. A process at the end of its share returns rows of
@@ -71,10 +71,10 @@ class StreamBatchSampler:
         return self.batch_size * self.accelerator.num_processes
 
     def __iter__(self) -> Iterator[list[tuple]]:
-        self.stream.set_epoch(self.epoch)
         # the number of a row among those of all processes
         first, step = self.accelerator.process_index, self.accelerator.num_processes
         share = split_dataset_by_node(self.stream, first, step)
+        share.set_epoch(self.epoch)
         rows = ((self.epoch, first + step * place, False, row) for place, row in enumerate(share))
         for batch in count():
             with fail_together(self.accelerator):
