@@ -122,8 +122,8 @@ def test_each_folder_says_what_it_is_for(folder):
 
 # At most so many lines, generated files apart; a number only falls
 BUDGETS = {
-    "modeling_lotlip lotlip.py": 17_419,
-    "modeling_lotlip/training modeling_lotlip/losses": 3_356,
+    "modeling_lotlip lotlip.py": 16_860,
+    "modeling_lotlip/training modeling_lotlip/losses": 2_946,
     "modeling_lotlip/embedding modeling_lotlip/search modeling_lotlip/serving": 3_689,
     "modeling_lotlip/captioning": 1_700,
     "modeling_lotlip/evaluation modeling_lotlip/metrics": 2_200,
@@ -131,7 +131,7 @@ BUDGETS = {
     "modeling_lotlip/modular_lotlip.py": 850,
     "examples": 3_330,
     "examples/train_lotlip.py": 250,
-    "tests": 19_950,
+    "tests": 19_807,
 }
 
 
