@@ -568,6 +568,8 @@ def convert(
     what was written, in words.
     """
     is_file = os.path.isfile(checkpoint_path)
+    if not is_file and Path(checkpoint_path).suffix in (".bin", ".ckpt", ".pt", ".pth", ".safetensors"):
+        raise FileNotFoundError(f"There is no file `{checkpoint_path}`.")
     checkpoint = Path(checkpoint_path) if is_file else find_original(checkpoint_path)
     if checkpoint is None and (to_original is None or output_dir is not None):
         raise ValueError(
@@ -584,7 +586,7 @@ def convert(
         if checkpoint is not None:
             folder, config_path = output_dir or Path(temporary_dir, "new"), config_path or settings_beside(checkpoint)
             convert_checkpoint(checkpoint, folder, config_path, tokenizer_path)
-            written[0] += f" (settings of {config_path})" if config_path else " (architecture read off the tensors)"
+            written[0] += f" (settings of {config_path})" if config_path else ""
         if to_original is not None:
             write_original(folder, to_original)
     return written

@@ -321,7 +321,6 @@ def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch
     assert "is not an empty folder" in read_error(capsys, "convert", WITH_CONFIG)
     assert "is not in the original's layout" in read_error(capsys, "convert", BERT)
     assert "is not a valid model identifier" in read_error(capsys, "convert", "org/none")
-    assert "none/model.pt is not a local folder" in read_error(capsys, "convert", "none/model.pt", "folder")
 
 
 # Faults
