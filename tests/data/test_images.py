@@ -24,6 +24,7 @@ from modeling_lotlip.data.rows import name_row
 from modeling_lotlip.embedding.features import prepare_images
 from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
 from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil
+from modeling_lotlip.training.samples import SampleCollator
 from tests.helpers import photographs
 
 
@@ -126,6 +127,11 @@ def test_of_a_strip_an_image_processor_gets_the_middle():
     images = [PIL.Image.new("RGB", size) for size in sizes]
     prepare_images(SimpleNamespace(image_processor=image_processor), images)
     assert image_processor.sizes == [(1, 32), (640, 20), (30, 40)]
+    for number, image in enumerate(images):  # in training too, where an image tower is trained and where it is cached
+        collator = SampleCollator(SimpleNamespace(image_processor=image_processor))
+        collator.tokenize = lambda texts: (None, None)
+        collator([{"image": image, "short_caption": "", "long_captions": [], "name": ""}])
+        assert image_processor.sizes == [[(1, 32), (640, 20), (30, 40)][number]]
     middle = bound_aspect_ratio(PIL.Image.linear_gradient("L").resize((4, 256)).rotate(90, expand=True), None)
     assert middle.size == (128, 4) and middle.getpixel((64, 0)) == pytest.approx(128, abs=1)
     assert bound_aspect_ratio(images[0], SiglipImageProcessor()) is images[0]
