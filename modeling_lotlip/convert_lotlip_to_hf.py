@@ -604,8 +604,11 @@ def find_original(
     are those of `from_pretrained`.
     """
     name, place = str(name_or_path), {"cache_dir": cache_dir, "revision": revision}
-    if not os.path.isdir(name) and isinstance(try_to_load_from_cache(name, CONFIG_NAME, **place), str):
-        return None  # without asking the Hub
+    try:  # without asking the Hub
+        if not os.path.isdir(name) and isinstance(try_to_load_from_cache(name, CONFIG_NAME, **place), str):
+            return None
+    except ValueError:  # no name of a repository, as the library will say
+        return None
     options |= {**place, "_raise_exceptions_for_missing_entries": False}
     if cached_file(name, CONFIG_NAME, **options) is not None:
         return None
