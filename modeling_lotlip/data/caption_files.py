@@ -118,9 +118,8 @@ class CaptionFiles:
         order = places[np.argsort(hashes[places], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
 
-    def has(self, keys: list[str | None]) -> np.ndarray:
-        """Which keys have captions."""
-        hashes = hash_keys(keys)
+    def has(self, hashes: np.ndarray) -> np.ndarray:
+        """Which keys, by their hashes, have captions."""
         return self.hashes[np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)] == hashes
 
     def find_rows(self, key: str) -> list[dict]:

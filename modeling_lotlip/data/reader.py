@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from ..sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, CaptionFileArguments
-from .caption_files import NUM_EXAMPLES, CaptionFiles, list_examples
+from .caption_files import NUM_EXAMPLES, CaptionFiles, hash_keys, list_examples
 from .images import Resizing, read_file, read_image
 from .rows import check_columns, find_column, list_captions, look_up, read_captions, read_key
 
@@ -171,20 +171,29 @@ class RowReader:
 
     def report_keys(self, dataset: Dataset | IterableDataset) -> None:
         """
-        Says how many images have no captions in the caption files. Of a stream, and where the keys are hashes of the
-        image files, [`RowCounts`] tell when they have been read. Raises a `ValueError` if no image has any.
+        Says how many images have no captions in the caption files, and how many rows of these belong to no image. Of
+        a stream, and where the keys are hashes of the image files, [`RowCounts`] tell what has no captions when it has
+        been read. Raises a `ValueError` if no image has any.
         """
         is_known = self.file_key_column != self.image_column and not isinstance(dataset, IterableDataset)
         if self.caption_files is None or not is_known:
             return
-        column, unmatched = find_column(dataset.column_names, self.file_key_column), []
+        files, unmatched, hashes = self.caption_files, [], []
+        column = find_column(dataset.column_names, self.file_key_column)
         for batch in dataset.select_columns(column).iter(batch_size=10_000):
             keys = [read_key({column: value}, self.file_key_column) for value in batch[column]]
-            unmatched += [keys[place] for place in np.flatnonzero(~self.caption_files.has(keys))]
+            hashes.append(hash_keys(keys))
+            unmatched += [keys[place] for place in np.flatnonzero(~files.has(hashes[-1]))]
         counts = RowCounts(len(dataset), num_unmatched=len(unmatched), examples={"unmatched": unmatched})
         counts.check_matched()
         if unmatched:
             logger.warning(f"Of {len(dataset)} images{counts.name_unmatched()}")
+        unused = files.places[np.flatnonzero(~np.isin(files.hashes, np.concatenate(hashes)))]
+        if len(unused):
+            examples = list_examples([files.rows[int(place)][files.key_column] for place in unused[:NUM_EXAMPLES]])
+            split = f" in the split {str(dataset.split)!r}" if dataset.split else ""
+            told = f"{len(unused)} of {len(files.hashes)} rows of `--caption_files` belong to none of the"
+            logger.warning(f"{told} {len(dataset)} images{split}{examples}.")
 
 
 @dataclass

@@ -253,6 +253,8 @@ def measure_retrieval(
         if ranks.num_images < num_images and grouping != "distinct":
             missing = f"{num_images - ranks.num_images} of {num_images} images"
             logger.warning(f"{missing} have no {kind} caption and are left out of its gallery.")
+        if ranks.num_images == 1:
+            logger.warning(f"One image with {kind} captions is always found: evaluate more than one.")
         measured = metrics_of_ranks(ranks.image_to_text, ranks.text_to_image)
         measured |= {"num_images": ranks.num_images, "num_captions": ranks.num_texts}
         if grouping == "group":

@@ -140,6 +140,8 @@ def test_what_does_not_match_is_told(scenes, tmp_path, caplog):
     reader = open_reader(scenes.column_names, caption_files=files, key_column="url")
     reader.report_keys(scenes)
     assert f"Of {NUM_IMAGES} images 3 have no captions in `--caption_files` (such as '{URLS[0]}'" in caplog.text
+    rows_without_image = "1 of 22 rows of `--caption_files` belong to none of the 24 images (such as 'nobody')."
+    assert rows_without_image in caplog.text
     with pytest.raises(ValueError, match="Of 3 images 3 have no .*right `--key_column`.*files that have these images"):
         reader.report_keys(scenes.select(range(3)))
 

@@ -75,6 +75,9 @@ def test_distinct_short_captions_and_images_without_captions(model_dir, caplog):
     assert "2 of 6 images have no long caption" in caplog.text
     results = evaluate_retrieval(model, processor, dataset, batch_size=4)
     assert (results["short_num_images"], results["short_num_captions"]) == (4, 2)
+    assert "always found" not in caplog.text
+    evaluate_retrieval(model, processor, dataset.select([0]), batch_size=4)
+    assert "One image with long captions is always found: evaluate more than one." in caplog.text
 
 
 @pytest.mark.parametrize("compares_tokens", [False, True])
