@@ -123,7 +123,7 @@ def test_each_folder_says_what_it_is_for(folder):
 # At most so many lines, generated files apart; a number only falls
 BUDGETS = {
     "modeling_lotlip lotlip.py": 16_960,
-    "modeling_lotlip/training modeling_lotlip/losses": 2_946,
+    "modeling_lotlip/training modeling_lotlip/losses": 2_936,
     "modeling_lotlip/embedding modeling_lotlip/search modeling_lotlip/serving": 3_689,
     "modeling_lotlip/captioning": 1_700,
     "modeling_lotlip/evaluation modeling_lotlip/metrics": 2_200,

@@ -6,8 +6,7 @@ the loss of a batch of it. A new one is its file, and a line in `LOSSES`.
 """
 
 from .contrastive_loss import contrastive_loss
-from .global_loss import global_loss
-from .pairs import Pairs
+from .global_loss import Pairs, global_loss
 from .primary_component_loss import primary_component_loss
 from .sigmoid_loss import sigmoid_loss
 

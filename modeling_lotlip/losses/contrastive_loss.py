@@ -5,7 +5,7 @@
 import torch
 from torch.nn.functional import cross_entropy
 
-from .pairs import Pairs, image_logits, in_blocks, text_logits
+from .global_loss import Pairs, image_logits, in_blocks, text_logits
 
 
 @in_blocks

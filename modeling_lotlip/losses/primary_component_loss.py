@@ -5,7 +5,7 @@
 import torch
 
 from .contrastive_loss import contrastive_loss
-from .pairs import Pairs
+from .global_loss import Pairs
 
 
 def primary_component_loss(

@@ -5,7 +5,7 @@
 import torch
 from torch.nn.functional import softplus
 
-from .pairs import Pairs, image_logits, in_blocks
+from .global_loss import Pairs, image_logits, in_blocks
 
 
 @in_blocks

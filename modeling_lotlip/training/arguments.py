@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
-from ..arguments import DTYPES, Arguments, argument
+from ..arguments import DTYPES, Arguments, argument, refuse_given
 from ..data.arguments import (
     CaptionArguments,
     CaptionFileArguments,
@@ -14,7 +14,6 @@ from ..data.arguments import (
     EvaluationSplitArguments,
     TrainSplitArguments,
 )
-from ..evaluation.arguments import ClassificationArguments
 from .objectives import OBJECTIVES
 
 
@@ -24,7 +23,6 @@ compared = partial(argument, compared_on_resume=True)
 # The results of an evaluation, by any of which the best model is kept
 RECALLS = [f"{way}_{name}" for way in ("i2t", "t2i") for name in ("recall@1", "recall@5", "recall@10", "median_rank")]
 METRICS = [f"{kind}_{name}" for kind in ("short", "long") for name in (*RECALLS, "mean_recall")]
-METRICS += ["zero_shot_top1", "zero_shot_top5"]
 
 # What a whole model, or its configuration, brings with it
 OF_NEW_TOWERS = ("text_model_name_or_path", "vision_model_name_or_path", "image_size")
@@ -41,7 +39,9 @@ class TrainDataArguments(Arguments):
 
     data_weights: list[float] | None = compared(None, "How often to draw from each of --data_files.")
     eval_data_files: list[str] | None = argument(None, "Evaluate on these files, not on --data_files.")
-    shuffle_buffer_size: int = compared(10_000, "Rows of a stream from which the next one is drawn.", least=1)
+    shuffle_buffer_size: int = compared(
+        10_000, "Rows of a stream from which the next one is drawn.", least=1, requires="streaming"
+    )
     max_bad_fraction: float = argument(
         0.01,
         "Samples that cannot be used are skipped and counted; the run ends if more than this share of them are.",
@@ -155,6 +155,8 @@ class ObjectiveArguments(Arguments):
             self.short_captions = objective.short_captions
         if self.num_long_captions is None:
             self.num_long_captions = objective.num_long_captions
+        if self.keep_duplicate_negatives and self.short_captions == "none":
+            raise ValueError("--keep_duplicate_negatives has no effect with --short_captions none: leave it out.")
 
 
 @dataclass
@@ -185,7 +187,7 @@ class OptimizationArguments(Arguments):
     warmup_steps: float = compared(
         0.1, "Steps in which the learning rate rises; below 1, their share of all.", least=0
     )
-    num_train_epochs: int = argument(10, "Passes over the training data.", least=1)
+    num_train_epochs: int = argument(10, "Passes over the training data.", least=1, excludes=("max_train_steps",))
     max_train_steps: int | None = argument(None, "Optimizer steps, instead of a number of epochs.", least=1)
     weight_decay: float = compared(0.1, "Of matrices only.")
     adam_beta1: float = compared(0.9, "AdamW's decay of the mean.")
@@ -200,6 +202,8 @@ class OptimizationArguments(Arguments):
     def __post_init__(self):
         super().__post_init__()
         self.mixed_precision = MIXED_PRECISIONS.get(DTYPES.get(self.mixed_precision))
+        if self.lr_scheduler_type == "constant":
+            refuse_given(self, ("warmup_steps",), "has no effect with --lr_scheduler_type constant: leave it out.")
 
 
 @dataclass(kw_only=True)
@@ -221,7 +225,7 @@ class OutputArguments(Arguments):
     eval_steps: int = argument(500, "Evaluate every N steps, and at the end.", least=1)
     metric_for_best_model: str | None = argument(
         None,
-        "Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, `zero_shot_top1`, ...",
+        "Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, ...",
         choices=METRICS,
         metavar="METRIC",
     )
@@ -244,7 +248,6 @@ class OutputArguments(Arguments):
 
 @dataclass(kw_only=True)
 class TrainArguments(
-    ClassificationArguments,
     OptimizationArguments,
     ObjectiveArguments,
     TowerArguments,
@@ -260,6 +263,8 @@ class TrainArguments(
 
     def __post_init__(self):
         super().__post_init__()
+        if self.caption_files is None:
+            refuse_given(self, ("key_column",), "has no effect without --caption_files: leave it out.")
         num_corner_tokens = OBJECTIVES[self.objective].num_corner_tokens
         is_new = self.model_name_or_path is None and (self.config_name is None or num_corner_tokens == 0)
         if self.num_corner_tokens is None and is_new:

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 from ..data.images import undecoded
 from ..data.loading import compute_fingerprint, get_columns, leave_signals_to_the_main_process, load_split
 from ..data.reader import RowCounts, RowReader
+from ..evaluation.retrieval import format_table
 from ..files import write_json
 from ..output_folder import OutputFolder, delete
 from ..signals import StopSignal
@@ -37,7 +38,7 @@ from . import outputs
 from .arguments import TrainArguments
 from .batches import BatchSampler, StreamBatchSampler
 from .dual_encoder import ContrastiveModel
-from .evaluation import EvaluationData, evaluate_model, format_results, load_evaluation_data
+from .evaluation import EvaluationData, evaluate_model, load_evaluation_data
 from .image_features import cache_image_features
 from .models import build_model, count_corners, find_image_size, gather_model
 from .monitoring import Throughput, measure_slots
@@ -144,10 +145,19 @@ def load_training_data(args: TrainArguments, num_processes: int) -> tuple[datase
             "captions, and there are none: name their column with `--caption_column`, or draw them from the long ones "
             "with `--short_captions any`."
         )
-    if args.hard_negatives > 0 and not (reader.has_long_captions and args.num_long_captions > 0):
+    default = OBJECTIVES[args.objective].num_long_captions
+    has_long = reader.has_long_captions and args.num_long_captions > 0
+    is_split = has_long or (reader.has_long_captions and args.short_captions in ("any", "details"))
+    of_long_captions = {
+        "num_long_captions": not reader.has_long_captions and args.num_long_captions not in (0, default),
+        "short_captions": not reader.has_long_captions and args.short_captions == "details",
+        "num_sub_captions": args.num_sub_captions is not None and not is_split,
+        "hard_negatives": args.hard_negatives > 0 and not has_long,
+    }
+    for name in (name for name, has_no_effect in of_long_captions.items() if has_no_effect):
         raise ValueError(
-            f"`--hard_negatives {args.hard_negatives}` is of long captions, and there are none: name their column "
-            "with `--long_captions_column`, and raise `--num_long_captions`."
+            f"`--{name} {getattr(args, name)}` is of long captions, and there are none: name their column with "
+            "`--long_captions_column`, and raise `--num_long_captions`."
         )
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
@@ -408,7 +418,6 @@ def take_step(training: Training, batch: dict[str, torch.Tensor]) -> StepResult:
                 "lower learning rate."
             )
     state.step += result.is_update
-    training.throughput.end_of_step()
     return result
 
 
@@ -440,8 +449,8 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
     state.evaluated_step = state.step
     with fail_together(accelerator):
         if accelerator.is_main_process:
+            print(f"Step {state.step}:\n{format_table(results)}", flush=True)
             outputs.log(results, state.step, args.output_dir, accelerator)
-            print(f"Step {state.step}:\n{format_results(results)}", flush=True)
             folder, metric = args.output_dir / outputs.BEST_FOLDER, args.metric_for_best_model
             if metric is not None and outputs.is_best(results, metric, folder):
                 outputs.save_model(args, folder, model, training.processor, {"num_steps": state.step, **results})
@@ -463,12 +472,21 @@ def finish(training: Training) -> None:
     for name, total in sum_counts(training).items():
         if total.left_out or total.num_unmatched:
             logger.warning(f"Of the {name.replace('_', ' ')} of this training, {total}")
-    model = gather_model(training.model, accelerator)
-    with fail_together(accelerator):
-        if accelerator.is_main_process:
+    model, failure = gather_model(training.model, accelerator), None
+    if accelerator.is_main_process:
+        try:
             outputs.save_last_model(args, model, processor)
-    results = evaluate(training, model)
+        except OSError as error:  # what is trained is evaluated all the same
+            failure = error
+    try:
+        results = evaluate(training, model)
+    except (OSError, ValueError) as error:  # in all processes
+        if failure is None:
+            raise
+        raise failure from error
     with fail_together(accelerator):
+        if failure is not None:
+            raise failure
         if accelerator.is_main_process:
             outputs.write_results(args, args.output_dir, results)
             if args.push_to_hub:

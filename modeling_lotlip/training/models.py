@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model and the tokenizer that a training starts from, made ready for it."""
 
+import logging
 import math
 from collections import Counter
 
@@ -11,7 +12,14 @@ from accelerate import Accelerator
 from PIL.Image import Resampling
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    BaseImageProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 
 import modeling_lotlip
 
@@ -30,6 +38,8 @@ from .dual_encoder import check_dual_encoder
 from .objectives import OBJECTIVES, Objective
 from .positions import stretch_positions
 
+
+logger = logging.getLogger(__name__)
 
 # The towers that are trained from scratch where none is named: small, for drawn scenes
 SMALL_TOWER = {
@@ -61,11 +71,16 @@ def build_model(
         check_dual_encoder(model, f"`--model_name_or_path {args.model_name_or_path}`")
     else:
         model, processor = load_towers_or_new(args, dataset, reader)
-    num_corners, wanted = count_corners(model), args.num_corner_tokens
-    if wanted not in (None, num_corners) or (args.no_corner_attention_mask and num_corners == 0):
+    check_vocabulary(args, model, processor.tokenizer)
+    num_corners, wanted, wrong = count_corners(model), args.num_corner_tokens, None
+    if wanted not in (None, num_corners):
+        wrong = f"--num_corner_tokens {wanted}"
+    elif args.no_corner_attention_mask and num_corners == 0:
+        wrong = "--no_corner_attention_mask"
+    if wrong is not None:
         raise ValueError(
-            f"The {type(model).__name__} has {num_corners} corner tokens: leave out `--num_corner_tokens {wanted}` "
-            "and `--no_corner_attention_mask`, or start a new LoTLIP from towers."
+            f"The {type(model).__name__} has {num_corners} corner tokens: leave out `{wrong}`, or start a new LoTLIP "
+            "from towers."
         )
     if args.no_corner_attention_mask:
         model.config.text_config.corner_attention_mask = False
@@ -84,6 +99,17 @@ def build_model(
         # its older name is deprecated, and all that transformers 5.21 knows
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     return model, processor
+
+
+def check_vocabulary(args: TrainArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Tells a tokenizer of another model by the size of its vocabulary; a table of words may be padded."""
+    num_words, num_rows = len(tokenizer), model.config.get_text_config().vocab_size
+    told = f"The tokenizer has {num_words} words, but the text tower {num_rows}"
+    if num_words > num_rows:
+        raise ValueError(f"{told}: it is that of another model. Put the right one into the folder of the model.")
+    is_loaded = args.model_name_or_path is not None or args.text_model_name_or_path is not None
+    if is_loaded and num_rows - num_words >= 128:
+        logger.warning(f"{told}: if it is that of another model, texts are read as other words.")
 
 
 def count_corners(model: PreTrainedModel) -> int:
@@ -126,12 +152,6 @@ def load_towers_or_new(
         fields = {f"text_{name}": value for name, value in text.items()}
         fields |= {f"vision_{name}": value for name, value in vision.items()}
         model = load_towers(vision_name, text_name, **fields)
-        num_words = model.config.text_config.vocab_size
-        if len(tokenizer) > num_words:
-            raise ValueError(
-                f"The tokenizer of `--text_model_name_or_path {text_name}` has {len(tokenizer)} words, but the tower "
-                f"{num_words}: it is that of another model."
-            )
     tokenizer.model_max_length = 128 - count_corners(model)  # as in the paper
     image_processor = make_image_processor(model.vision_model.embeddings.image_size, vision_name)
     return model, LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)

@@ -24,36 +24,23 @@ def measure_slots(slot_losses: torch.Tensor, num_corner_tokens: int) -> dict[str
 
 
 class Throughput:
-    """What a run gets through in a second, all processes together, and which share of its time it waits for data."""
+    """The images and tokens that all processes get through in a second."""
 
     def __init__(self):
         self.restart()
 
     def restart(self) -> None:
-        """Counts from now on."""
-        self.images, self.tokens, self.waited = 0, 0, 0.0
-        self.start = self.last = time.perf_counter()
+        self.images, self.tokens, self.start = 0, 0, time.perf_counter()
 
     def count(self, batch: dict[str, torch.Tensor]) -> None:
-        """Counts a batch that has just come: what has passed since `end_of_step` was spent in waiting for it."""
-        self.waited += time.perf_counter() - self.last
         masks = [batch[name].flatten(1) for name in ("short_attention_mask", "attention_mask") if name in batch]
         tokens = torch.cat(masks, dim=1).sum(dim=1)
         self.images += int((tokens > 0).sum())  # the others take no part
         self.tokens += int(tokens.sum())
 
-    def end_of_step(self) -> None:
-        self.last = time.perf_counter()
-
     def measure(self, accelerator: Accelerator) -> dict[str, float]:
-        """Rates since the last call, and the most memory of an accelerator; every process must call this."""
-        elapsed = time.perf_counter() - self.start
-        rates = torch.tensor([self.images, self.tokens, self.waited], device=accelerator.device) / elapsed
-        images, tokens, waited = accelerator.reduce(rates, "sum").tolist()
+        """Rates since the last call, which every process must make."""
+        rates = torch.tensor([self.images, self.tokens]) / (time.perf_counter() - self.start)
+        images, tokens = accelerator.reduce(rates.to(accelerator.device), "sum").tolist()
         self.restart()
-        measured = {"images_per_second": images, "tokens_per_second": tokens}
-        measured["data_wait"] = waited / accelerator.num_processes
-        device = torch.get_device_module(accelerator.device)
-        if hasattr(device, "max_memory_allocated"):
-            measured["memory_gb"] = device.max_memory_allocated() / 1e9
-        return measured
+        return {"images_per_second": images, "tokens_per_second": tokens}

@@ -69,6 +69,8 @@ def run_command(monkeypatch, command: str) -> None:
     if name == "lotlip":
         arguments += SMALL_MEASUREMENTS.get(arguments[0], "").split()
     if arguments[:1] == ["train"]:
+        if "--num_train_epochs" in arguments:
+            del arguments[(place := arguments.index("--num_train_epochs")) : place + 2]
         arguments += SMALL_CELL.split()
         if "--resume_from_checkpoint" not in arguments:
             arguments += ["--overwrite_output_dir"]

@@ -1,5 +1,7 @@
 """Losses: value and gradients against single rows in float64, and what every loss has without a line in it."""
 
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -7,10 +9,11 @@ import torch.multiprocessing as mp
 from torch.nn.functional import logsigmoid, normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling_lotlip.losses import LOSSES, contrastive_loss, global_loss, pairs
+from modeling_lotlip.losses import LOSSES, contrastive_loss, global_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 
 
+MODULE = sys.modules["modeling_lotlip.losses.global_loss"]  # the function has its name
 DIM, NUM_COMPONENTS = 8, 3
 OPTIONS = {"primary_component": {"num_components": NUM_COMPONENTS}}
 
@@ -106,7 +109,7 @@ def test_value_and_gradients_are_those_of_single_rows_in_float64(
     false = make_inputs(name, num_rows, num_false, seed=7)[0][1]
     if num_rows == 20:
         texts[1:, 2] = 0  # one pair is no contrast
-    monkeypatch.setattr(pairs, "BLOCK_SIZE", 3 * texts.shape[:2].numel() * (30 if "tokens" in name else 1))
+    monkeypatch.setattr(MODULE, "BLOCK_SIZE", 3 * texts.shape[:2].numel() * (30 if "tokens" in name else 1))
     trained, exact = (train(images, texts, false, *scalars.values(), dtype=t) for t in (torch.float32, torch.float64))
     embeds, values = (trained[0], torch.cat(trained[1:3], dim=1)), dict(zip(scalars, trained[3:]))
     options = {"short_groups": groups, "num_hard_negatives": num_hard_negatives}
@@ -211,7 +214,7 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", OF_A_ROW)
 def test_memory_does_not_grow_with_the_square_of_the_batch(monkeypatch, name):
-    monkeypatch.setattr(pairs, "BLOCK_SIZE", 40_000)
+    monkeypatch.setattr(MODULE, "BLOCK_SIZE", 40_000)
     embeds, scalars, groups = make_inputs(name, 100 if "tokens" in name else 500, 2, seed=0)
     with LargestTensor() as mode:
         loss, _ = compute(name, *train(*embeds), scalars, short_groups=groups)

@@ -126,6 +126,7 @@ def test_a_disk_that_is_full_at_the_end_loses_no_model(train, tmp_path, monkeypa
         train("full", max_train_steps=2)
     (rescued,) = tmp_path.glob("lotlip_*")
     assert not list(full.glob("model*")) and not list(rescued.glob("*.partial"))
+    assert "short_mean_recall" in read_metrics(full / "metrics.jsonl")[-1], "it is evaluated all the same"
     monkeypatch.setattr(LotlipModel, "save_pretrained", original)
     assert_same_weights(rescued, train("whole", max_train_steps=2))
     full = tmp_path

@@ -157,17 +157,28 @@ def test_statistics_that_nothing_tells_are_asked_for(build, tmp_path, save):
 # ---- words
 
 
-@pytest.mark.parametrize("num_rows", [9, 10, 16])
-def test_a_text_tower_has_a_row_for_each_word_of_its_tokenizer(build, tmp_path, num_rows):
-    """It may have more."""
+@pytest.mark.parametrize("num_rows", [9, 10, 137, 138])
+def test_a_text_tower_has_a_row_for_each_word_of_its_tokenizer(build, tmp_path, caplog, num_rows):
+    """It may have a few more, to be of a round number; many more are of another tokenizer."""
     tower = save_bert(tmp_path / "bert", WORDS, vocab_size=num_rows)
+    told = f"The tokenizer has 10 words, but the text tower {num_rows}: "
     if num_rows == 9:
-        with pytest.raises(ValueError, match="`--text_model_name_or_path .*bert` has 10 words, but the tower 9"):
+        with pytest.raises(ValueError, match=f"{told}it is that of another model"):
             build(text_model_name_or_path=tower)
     else:
         model, processor = build(text_model_name_or_path=tower)
         assert processor.tokenizer.get_vocab() == {word: index for index, word in enumerate(WORDS)}
         assert model.config.text_config.vocab_size == num_rows
+        assert (told in caplog.text) == (num_rows == 138)
+
+
+def test_a_model_and_the_tokenizer_of_another_are_refused(build, model_dir, tmp_path):
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    processor = LotlipProcessor.from_pretrained(model_dir)
+    processor.tokenizer.add_tokens(["a word of another model"])
+    processor.save_pretrained(folder)
+    with pytest.raises(ValueError, match="The tokenizer has 22 words, but the text tower 21: it is that of another"):
+        build(model_name_or_path=str(folder))
 
 
 # ---- limits and corners

@@ -122,7 +122,6 @@ def test_filip_is_evaluated_token_by_token(train, tmp_path):
         hits = similarities.argsort(dim=1, descending=True)[:, :5] == torch.arange(12)[:, None]
         assert results[f"long_{direction}_recall@1"] == pytest.approx(100 * hits[:, 0].float().mean().item())
         assert results[f"long_{direction}_recall@5"] == pytest.approx(100 * hits.any(dim=1).float().mean().item())
-    assert not any(name.startswith("zero_shot") for name in results), "classes are told apart by single embeddings"
 
     with pytest.raises(ValueError, match="no single embedding"):
         embed_corpus(model, processor, ["a boat"])
