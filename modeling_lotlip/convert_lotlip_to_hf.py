@@ -12,12 +12,11 @@ import math
 import os
 import re
 import sys
-import tempfile
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -30,7 +29,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.utils import CONFIG_NAME, cached_file, logging
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
-from .hub import find_model_files, write_model_card
+from .hub import OF_THE_ORIGINAL, find_model_files, write_model_card
 from .image_processing_lotlip import LotlipImageProcessor
 from .modeling_lotlip import LotlipModel
 from .output_folder import atomic_write, delete
@@ -60,11 +59,11 @@ BERT_NAMES = [
     (".mlp.fc2.", ".output.dense."),
     (".layer_norm2.", ".output.LayerNorm."),
 ]
-ATTENTION_NAMES = [(".self_attn.out_proj.", ".attention.o_proj."), (".self_attn.", ".attention.")]
-VIT_NAMES = [(".layer_norm1.", ".layernorm_before."), (".layer_norm2.", ".layernorm_after."), *ATTENTION_NAMES]
-VIT_NAMES += [("post_layernorm.", "layernorm.")]
+VIT_NAMES = [(".layer_norm1.", ".layernorm_before."), (".layer_norm2.", ".layernorm_after.")]
 DINOV2_NAMES = [("layers.", "encoder.layer."), (".layer_norm1.", ".norm1."), (".layer_norm2.", ".norm2.")]
-DINOV2_NAMES += [*ATTENTION_NAMES, ("post_layernorm.", "layernorm.")]
+for _names in (VIT_NAMES, DINOV2_NAMES):
+    _names += [(".self_attn.out_proj.", ".attention.o_proj."), (".self_attn.", ".attention.")]
+    _names += [("post_layernorm.", "layernorm.")]
 TIMM_NAMES = [
     ("embeddings.cls_token", "cls_token"),
     ("embeddings.position_embeddings", "pos_embed"),
@@ -76,22 +75,24 @@ TIMM_NAMES = [
     (".layer_norm2.", ".norm2."),
     ("post_layernorm.", "norm."),
 ]
+TOWER_NAMES = {"bert": BERT_NAMES, "vit": VIT_NAMES, "dinov2": DINOV2_NAMES, "timm_wrapper": TIMM_NAMES}
+IMAGE_TOWERS = ("vit", "dinov2", "timm_wrapper")
 WORDS, CORNERS = "embeddings.word_embeddings.weight", "embeddings.corner_tokens"
 POSITIONS = "embeddings.position_embeddings"
 # Our prefix, theirs, and the names behind it
 ORIGINAL_NAMES = [
-    ("logit_scale", "logit_scale", []),
     ("vision_model.", "visual.trunk.", TIMM_NAMES),
     ("visual_projection.", "visual.head.proj.", []),
     ("text_model.", "text.transformer.", [*BERT_NAMES, (CORNERS, WORDS)]),
     ("text_projection.", "text.proj.", []),
+    ("", "", []),
 ]
 WORD_TABLE = f"text.transformer.{WORDS}"
 # The order of the tensors of ours that are rows of one of theirs
 ROWS = (WORDS, CORNERS, "q_proj", "k_proj", "v_proj")
-
-# Of which types of transformers image towers may be
-IMAGE_TOWERS = ("vit", "dinov2", "timm_wrapper")
+# Layer scales, and the linear layers that they follow
+LAYER_SCALES = {"layer_scale1.lambda1": "attention.o_proj", "layer_scale2.lambda1": "mlp.fc2"}
+LAYER_SCALES |= {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
 
 # Fields of open_clip_config.json and ours, by the table that they stand in
 VISION_FIELDS = {"width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads"}
@@ -100,9 +101,9 @@ TEXT_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "inter
 TEXT_FIELDS += ("max_position_embeddings", "type_vocab_size")
 # Other values that these settings of the original may have: the tensors tell which projection there is
 SYNONYMS = {"timm_proj": ["none", "linear", "", None], "act": ["gelu", "gelu (exact)"]}
-# What of our configurations serves training alone
-TRAINING_FIELDS = {"hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "pad_token_id"}
-TRAINING_FIELDS |= {"bos_token_id", "eos_token_id"}
+# Of our settings, those that the original has no choice of
+FIXED = {"text_config.hidden_act": "gelu", "vision_config.hidden_act": "gelu"}
+FIXED |= {"text_config.corner_attention_mask": True}
 
 
 def their_name(name: str, names: list[tuple[str, str]]) -> str:
@@ -121,21 +122,6 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: next((i for i, part in enumerate(ROWS) if part in name), 0))
 
 
-def check_tensors(state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], complaint: str):
-    """Raises a `ValueError` that lists the tensors that are missing, surplus or of another shape."""
-    faults = {
-        "Missing": [name for name in expected if name not in state_dict],
-        "Of another shape": [
-            f"{name} {tuple(state_dict[name].shape)} instead of {tuple(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in state_dict and state_dict[name].shape != tensor.shape
-        ],
-        "Surplus": [name for name in state_dict if name not in expected],
-    }
-    if any(faults.values()):
-        raise ValueError(" ".join([complaint, *(f"{kind}: {', '.join(x)}." for kind, x in faults.items() if x)]))
-
-
 def to_theirs(ours: dict[str, torch.Tensor], rename: Callable[[str], str]) -> dict[str, torch.Tensor]:
     """Our tensors by their names: those of one name are rows of one tensor."""
     rows = {}
@@ -147,42 +133,39 @@ def to_theirs(ours: dict[str, torch.Tensor], rename: Callable[[str], str]) -> di
 def from_theirs(
     theirs: dict[str, torch.Tensor], like: dict[str, torch.Tensor], rename: Callable[[str], str], complaint: str
 ) -> dict[str, torch.Tensor]:
-    """Their tensors, which must be those that `like` becomes, by our names: the inverse of `to_theirs`."""
-    check_tensors(theirs, to_theirs(like, rename), complaint)
-    ours, start = {}, Counter()
+    """
+    Their tensors by our names, the inverse of `to_theirs`. Raises a `ValueError` that lists all faults unless they are
+    those that `like` becomes.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in to_theirs(like, rename).items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+    others = [name for name in expected if shapes.get(name, expected[name]) != expected[name]]
+    faults = {
+        "Missing": [name for name in expected if name not in shapes],
+        "Of another shape": [f"{name} {shapes[name]} instead of {expected[name]}" for name in others],
+        "Surplus": [name for name in shapes if name not in expected],
+    }
+    if any(faults.values()):
+        raise ValueError(" ".join([complaint, *(f"{kind}: {', '.join(x)}." for kind, x in faults.items() if x)]))
+    ours, left = {}, dict(theirs)
     for name in in_order(like):
-        source, tensor = rename(name), theirs[rename(name)]
+        tensor = left[rename(name)]
         if tensor.shape != like[name].shape:
-            tensor = tensor[start[source] : start[source] + len(like[name])].contiguous()
-            start[source] += len(tensor)
-        ours[name] = tensor
+            tensor, left[rename(name)] = tensor.tensor_split([len(like[name])])
+        ours[name] = tensor.contiguous()
     return ours
-
-
-def meta_model(config: LotlipConfig) -> LotlipModel:
-    """A model without storage: names and shapes only."""
-    with torch.device("meta"):
-        return LotlipModel(config)
-
-
-def fold_layer_scales(state_dict: dict[str, torch.Tensor], scales: dict[str, str]):
-    """
-    Multiplies layer scales (Touvron et al., 2021, https://arxiv.org/abs/2103.17239, equation 4) into the linear layers
-    before them, equal to rounding. `scales` has the end of a scale's name, and the linear layer that it follows.
-    """
-    for name in [name for name in state_dict if name.endswith(tuple(scales))]:
-        end = next(end for end in scales if name.endswith(end))
-        scale, linear = state_dict.pop(name), name.removesuffix(end) + scales[end]
-        state_dict[f"{linear}.weight"] = state_dict[f"{linear}.weight"] * scale[:, None]
-        state_dict[f"{linear}.bias"] = state_dict[f"{linear}.bias"] * scale
 
 
 # Towers of other checkpoints
 
 
-def _read_tower(state_dict: dict[str, torch.Tensor], width: str, layer: str, num_heads: int | None) -> dict:
-    """What both towers read off the shapes; `layer` is the first linear layer of the first MLP."""
+def _read_tower(state_dict: dict[str, torch.Tensor], width: str, layer: str, settings: dict) -> dict:
+    """
+    What both towers read off the shapes, and heads and epsilon off `settings`; `layer` is the first linear layer of
+    the first MLP.
+    """
     hidden_size, pattern = state_dict[width].shape[-1], re.compile(re.escape(layer.split(".0.")[0]) + r"\.(\d+)\.")
+    num_heads = settings.get("heads", settings.get("num_attention_heads"))
     if num_heads is None and hidden_size != 768:  # that of all released checkpoints
         logger.warning(f"No configuration tells the heads of `{width}`: {hidden_size // 64} are assumed.")
     return {
@@ -190,10 +173,10 @@ def _read_tower(state_dict: dict[str, torch.Tensor], width: str, layer: str, num
         "num_hidden_layers": 1 + max(int(match[1]) for match in map(pattern.match, state_dict) if match),
         "num_attention_heads": num_heads or hidden_size // 64,
         "intermediate_size": len(state_dict[layer]),
-    }
+    } | {name: value for name, value in settings.items() if name == "layer_norm_eps"}
 
 
-def _read_timm(state_dict: dict[str, torch.Tensor], prefix: str = "", num_heads: int | None = None) -> dict:
+def _read_timm(state_dict: dict[str, torch.Tensor], prefix: str, settings: dict) -> dict:
     """Fields of [`LotlipVisionConfig`] from the shapes of a timm ViT, whose names begin with `prefix`."""
     positions, patches = (state_dict[f"{prefix}{name}"].shape for name in ("pos_embed", "patch_embed.proj.weight"))
     grid_size = math.isqrt(positions[1] - 1)
@@ -202,24 +185,15 @@ def _read_timm(state_dict: dict[str, torch.Tensor], prefix: str = "", num_heads:
             f"`{prefix}pos_embed` {tuple(positions)} and patches of {tuple(patches[2:])} are not a class token and a "
             "square of square patches."
         )
-    fields = _read_tower(state_dict, f"{prefix}pos_embed", f"{prefix}blocks.0.mlp.fc1.weight", num_heads)
+    fields = _read_tower(state_dict, f"{prefix}pos_embed", f"{prefix}blocks.0.mlp.fc1.weight", settings)
     return fields | {"image_size": grid_size * patches[2], "patch_size": patches[2], "num_channels": patches[1]}
-
-
-def own_fields(config_class: type[PreTrainedConfig]) -> set[str]:
-    return config_class.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys()
-
-
-def _shared_fields(config_class: type[PreTrainedConfig], theirs: PreTrainedConfig) -> dict:
-    """Those of their fields that describe the same thing in ours."""
-    ours = own_fields(config_class) - {"projection_dim"}
-    return {name: value for name, value in theirs.to_dict().items() if name in ours}
 
 
 def read_tower(name_or_path: str, kinds: tuple[str, ...]) -> tuple[dict, dict[str, torch.Tensor], list]:
     """
     The fields, tensors and table of names of a BERT, ViT or DINOv2 of transformers, or of a ViT of timm. Layer scales
-    are folded into the linear layers.
+    (Touvron et al., 2021, https://arxiv.org/abs/2103.17239, equation 4) are multiplied into the linear layers before
+    them, equal to rounding.
     """
     theirs = AutoConfig.from_pretrained(name_or_path)
     kind = theirs.model_type
@@ -229,29 +203,29 @@ def read_tower(name_or_path: str, kinds: tuple[str, ...]) -> tuple[dict, dict[st
             "registers or SwiGLU."
         )
     model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
+    model = model.timm_model if kind == "timm_wrapper" else model
+    state_dict = model.state_dict()
+    for name in [name for name in state_dict if name.endswith(tuple(LAYER_SCALES))]:
+        end = next(end for end in LAYER_SCALES if name.endswith(end))
+        scale, linear = state_dict.pop(name), name.removesuffix(end) + LAYER_SCALES[end]
+        state_dict[f"{linear}.weight"] = state_dict[f"{linear}.weight"] * scale[:, None]
+        state_dict[f"{linear}.bias"] = state_dict[f"{linear}.bias"] * scale
     if kind == "timm_wrapper":
-        vit, points = model.timm_model, torch.linspace(-3, 3, 7)
-        is_vit = type(vit).__name__ == "VisionTransformer"
-        if not is_vit or not torch.allclose(vit.blocks[0].mlp.act(points), nn.functional.gelu(points)):
-            raise ValueError(
-                f"`{name_or_path}` is a {type(vit).__name__}, not a VisionTransformer with the exact GELU."
-            )
-        state_dict = vit.state_dict()
-        fold_layer_scales(state_dict, {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"})
-        fields = _read_timm(state_dict, num_heads=vit.blocks[0].attn.num_heads)
-        return fields | {"layer_norm_eps": vit.blocks[0].norm1.eps}, state_dict, TIMM_NAMES
-    fields, state_dict = (
-        _shared_fields(LotlipTextConfig if kind == "bert" else LotlipVisionConfig, theirs),
-        model.state_dict(),
-    )
-    if kind == "bert":
-        return fields, state_dict, BERT_NAMES
-    fold_layer_scales(state_dict, {"layer_scale1.lambda1": "attention.o_proj", "layer_scale2.lambda1": "mlp.fc2"})
-    # a pooler and a mask token serve other tasks
-    state_dict = {n: x for n, x in state_dict.items() if not n.startswith(("pooler.", "embeddings.mask_token"))}
-    if kind == "vit":
-        return fields, state_dict, VIT_NAMES
-    return fields | {"intermediate_size": int(theirs.hidden_size * theirs.mlp_ratio)}, state_dict, DINOV2_NAMES
+        points, is_vit = torch.linspace(-3, 3, 7), type(model).__name__ == "VisionTransformer"
+        if not is_vit or not torch.allclose(model.blocks[0].mlp.act(points), nn.functional.gelu(points)):
+            message = f"`{name_or_path}` is a {type(model).__name__}, not a VisionTransformer with the exact GELU."
+            raise ValueError(message)
+        block = model.blocks[0]
+        fields = _read_timm(state_dict, "", {"heads": block.attn.num_heads, "layer_norm_eps": block.norm1.eps})
+        return fields, state_dict, TIMM_NAMES
+    ours = LotlipTextConfig if kind == "bert" else LotlipVisionConfig
+    names = ours.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys() - {"projection_dim"}
+    fields = {name: value for name, value in theirs.to_dict().items() if name in names}
+    if kind != "bert":  # a pooler and a mask token serve other tasks
+        state_dict = {n: x for n, x in state_dict.items() if not n.startswith(("pooler.", "embeddings.mask_token"))}
+    if kind == "dinov2":
+        fields["intermediate_size"] = int(theirs.hidden_size * theirs.mlp_ratio)
+    return fields, state_dict, TOWER_NAMES[kind]
 
 
 def adopt(tower: nn.Module, theirs: dict[str, torch.Tensor], names: list[tuple[str, str]], complaint: str):
@@ -327,31 +301,20 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
             if zipfile.is_zipfile(checkpoint_path) and zipfile.ZipFile(checkpoint_path).testzip() is not None:
                 raise zipfile.BadZipFile("wrong checksum")
             checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+        checkpoint = checkpoint.get("state_dict", checkpoint)
+        state_dict = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
+        broken = [name for name, tensor in state_dict.items() if not tensor.isfinite().all()]
     except Exception as error:  # which depends on where the damage is
         raise ValueError(
-            f"`{checkpoint_path}` was refused: it is damaged, or holds more than tensors and plain values. No code in "
-            "it was run."
+            f"`{checkpoint_path}` was refused: it is damaged, or holds no state dict (tensors by their names, at the "
+            "top or under `state_dict`) or more than that and plain values. No code in it was run."
         ) from error
-    if isinstance(checkpoint, dict) and "state_dict" in checkpoint:
-        checkpoint = checkpoint["state_dict"]
-    if not isinstance(checkpoint, dict) or not all(isinstance(value, torch.Tensor) for value in checkpoint.values()):
-        raise ValueError(
-            f"`{checkpoint_path}` holds no state dict: expected names and tensors, at the top or under `state_dict`."
-        )
-    state_dict = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
     if len(state_dict) < len(checkpoint):
         raise ValueError(f"`{checkpoint_path}` holds tensors both with and without the prefix `module.`.")
-    for name, tensor in state_dict.items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"`{name}` in `{checkpoint_path}` has values that are NaN or infinite.")
+    if broken:
+        raise ValueError(f"`{broken[0]}` in `{checkpoint_path}` has values that are NaN or infinite.")
     state_dict.pop("text.transformer.embeddings.position_ids", None)
     return state_dict
-
-
-def settings_beside(checkpoint_path: str | Path) -> Path | None:
-    """The `open_clip_config.json` in the folder of a checkpoint, if there is one."""
-    file = Path(checkpoint_path).with_name(OPEN_CLIP_CONFIG_NAME)
-    return file if file.is_file() else None
 
 
 def load_open_clip_config(config_path: str | Path | None) -> dict:
@@ -376,40 +339,37 @@ def open_clip_config_of(config: LotlipConfig) -> dict:
         },
         "text_cfg": {
             **{name: getattr(text, name) for name in TEXT_FIELDS},
-            "vocab_size": text.vocab_size + text.num_corner_tokens,
             "num_corner_token": text.num_corner_tokens,
             "hf_pooler_type": "cls_pooler",
             "hf_proj_type": "linear",
             "hidden_act": "gelu",
-            "position_embedding_type": "absolute",
         },
         # to a timm tower the original feeds pixels of mean and std 0.5, whatever stands here
-        "preprocess_cfg": {"mode": "RGB", "interpolation": "bicubic", "resize_mode": "shortest"},
+        "preprocess_cfg": {"interpolation": "bicubic", "resize_mode": "shortest"},
     }
 
 
-def config_from_checkpoint(
-    checkpoint: dict[str, torch.Tensor], open_clip_config: dict, vocab_size: int
-) -> LotlipConfig:
+def config_from_checkpoint(checkpoint: dict[str, torch.Tensor], settings: dict, vocab_size: int) -> LotlipConfig:
     """
     The configuration of an original checkpoint: from the shapes, and from `load_open_clip_config` what these do not
     tell, the heads and epsilons. The rows of the word table beyond the tokenizer's `vocab_size` are the corner tokens.
     """
-    vision_cfg, text_cfg = open_clip_config["vision_cfg"], open_clip_config["text_cfg"]
+    vision_cfg, text_cfg = settings["vision_cfg"], settings["text_cfg"]
+    embeddings, layer = (
+        f"text.transformer.{name}" for name in ("embeddings", "encoder.layer.0.intermediate.dense.weight")
+    )
     try:
-        vision_fields = _read_timm(checkpoint, "visual.trunk.", vision_cfg.get("heads"))
-        layer = "text.transformer.encoder.layer.0.intermediate.dense.weight"
-        text_fields = _read_tower(checkpoint, WORD_TABLE, layer, text_cfg.get("num_attention_heads")) | {
-            "max_position_embeddings": len(checkpoint["text.transformer.embeddings.position_embeddings.weight"]),
-            "type_vocab_size": len(checkpoint["text.transformer.embeddings.token_type_embeddings.weight"]),
+        vision_fields = _read_timm(checkpoint, "visual.trunk.", vision_cfg)
+        text_fields = _read_tower(checkpoint, WORD_TABLE, layer, text_cfg) | {
+            "max_position_embeddings": len(checkpoint[f"{embeddings}.position_embeddings.weight"]),
+            "type_vocab_size": len(checkpoint[f"{embeddings}.token_type_embeddings.weight"]),
         }
     except KeyError as error:
         raise ValueError(f"The checkpoint lacks the tensor {error}: it is not of the original LoTLIP.") from error
 
     num_rows = len(checkpoint[WORD_TABLE])
-    num_corner_tokens = text_cfg.get("num_corner_token", num_rows - vocab_size)
-    is_told = "num_corner_token" in text_cfg or num_corner_tokens <= MAX_CORNER_TOKENS
-    if num_corner_tokens < 0 or num_rows != vocab_size + num_corner_tokens or not is_told:
+    num_corner_tokens = text_cfg.get("num_corner_token", min(num_rows - vocab_size, MAX_CORNER_TOKENS))
+    if num_corner_tokens < 0 or num_rows != vocab_size + num_corner_tokens:
         raise ValueError(
             f"`{WORD_TABLE}` has {num_rows} rows, but the tokenizer has {vocab_size} words, and "
             f"`num_corner_token` is {text_cfg.get('num_corner_token', f'not given (at most {MAX_CORNER_TOKENS})')}. "
@@ -418,17 +378,13 @@ def config_from_checkpoint(
     image_dim = vision_fields["hidden_size"]
     if "visual.head.proj.weight" in checkpoint:
         image_dim = vision_fields["projection_dim"] = len(checkpoint["visual.head.proj.weight"])
-    dim = open_clip_config.get("embed_dim", image_dim)
+    dim = settings.get("embed_dim", image_dim)
     text_fields |= {"vocab_size": vocab_size, "num_corner_tokens": num_corner_tokens, "projection_dim": dim}
-    for fields, settings in ((vision_fields, vision_cfg), (text_fields, text_cfg)):
-        if "layer_norm_eps" in settings:
-            fields["layer_norm_eps"] = settings["layer_norm_eps"]
     config = LotlipConfig(text_config=text_fields, vision_config=vision_fields, projection_dim=dim)
-
     for part in ("vision_cfg", "text_cfg", "preprocess_cfg"):
         for name, ours in open_clip_config_of(config)[part].items():
-            given = open_clip_config.get(part, {}).get(name, ours)
-            if given not in SYNONYMS.get(name, [ours]) and name != "vocab_size":
+            given = settings.get(part, {}).get(name, ours)
+            if given not in SYNONYMS.get(name, [ours]):
                 raise ValueError(f"`{part}.{name}` of the checkpoint is {given!r}, but LoTLIP needs {ours!r} there.")
     return config
 
@@ -440,8 +396,10 @@ def state_dict_to_original(state_dict: dict[str, torch.Tensor]) -> dict[str, tor
 
 def state_dict_from_original(checkpoint: dict[str, torch.Tensor], config: LotlipConfig) -> dict[str, torch.Tensor]:
     """The state dict of [`LotlipModel`] from an original one."""
-    complaint = "The checkpoint's tensors are not those of LoTLIP."
-    return from_theirs(checkpoint, meta_model(config).state_dict(), original_name, complaint)
+    complaint = "The tensors are not those of a LoTLIP of this configuration."
+    with torch.device("meta"):
+        like = LotlipModel(config).state_dict()
+    return from_theirs(checkpoint, like, original_name, complaint)
 
 
 def image_processor_of(config: LotlipConfig) -> LotlipImageProcessor:
@@ -454,18 +412,17 @@ def convert_checkpoint(
     output_dir: str | Path,
     config_path: str | Path | None = None,
     tokenizer_path: str = DEFAULT_TOKENIZER,
-    repo_id: str | None = None,
     **hub_options,
-) -> Path:
+) -> Path | None:
     """
-    Converts an original checkpoint to a folder, completely or not at all; `repo_id` is for the examples of the card.
-    `hub_options` are `cache_dir`, `local_files_only` and `token`, for a tokenizer on the Hub.
+    Converts an original checkpoint to a folder, completely or not at all, with the settings of `config_path` or of the
+    `open_clip_config.json` beside it, and returns the path of these. `hub_options` are for a tokenizer on the Hub.
     """
-    output_dir = Path(output_dir).absolute()
+    output_dir, beside = Path(output_dir).absolute(), Path(checkpoint_path).with_name(OPEN_CLIP_CONFIG_NAME)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise FileExistsError(f"`{output_dir}` is not an empty folder: name another folder or an empty one.")
-    open_clip_config = load_open_clip_config(config_path or settings_beside(checkpoint_path))
-    checkpoint = load_checkpoint(checkpoint_path)
+    config_path = config_path or (beside if beside.is_file() else None)
+    settings, checkpoint = load_open_clip_config(config_path), load_checkpoint(checkpoint_path)
     try:
         bert = LotlipTokenizer.from_pretrained(tokenizer_path, **hub_options)
     except (OSError, ValueError) as error:
@@ -477,41 +434,20 @@ def convert_checkpoint(
     fields = {name: getattr(bert, name) for name in ("do_lower_case", "tokenize_chinese_chars", "strip_accents")}
     fields |= {name: str(token) for name, token in bert.special_tokens_map.items()}
     tokenizer = LotlipTokenizer(vocab=bert.get_vocab(), **fields)
-    config = config_from_checkpoint(checkpoint, open_clip_config, vocab_size=len(tokenizer))
-
-    text_config = config.text_config
-    context_length = min(open_clip_config["text_cfg"].get("context_length", 128), text_config.max_position_embeddings)
-    tokenizer.model_max_length = context_length - text_config.num_corner_tokens
-    model = meta_model(config)
-    model.load_state_dict(state_dict_from_original(checkpoint, config), assign=True)
+    config = config_from_checkpoint(checkpoint, settings, vocab_size=len(tokenizer))
+    context_length = min(settings["text_cfg"].get("context_length", 128), config.text_config.max_position_embeddings)
+    tokenizer.model_max_length = context_length - config.text_config.num_corner_tokens
+    state_dict = state_dict_from_original(checkpoint, config)
+    with torch.device("meta"):
+        model = LotlipModel(config)
+    model.load_state_dict(state_dict, assign=True)
 
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output_dir) as folder:
         model.save_pretrained(folder)
         LotlipProcessor(image_processor_of(config), tokenizer).save_pretrained(folder)
-        write_model_card(
-            folder,
-            repo_id or output_dir.name,
-            provenance=f"Converted bit by bit from `{Path(checkpoint_path).name}`, a checkpoint of the [original code]"
-            "(https://github.com/wuw2019/LoTLIP).",
-            language="en",
-            license="cc-by-4.0",
-            license_note="The weights that the authors of LoTLIP published are under Creative Commons Attribution 4.0 "
-            "(CC BY 4.0); weights that others trained are under the terms of these.",
-        )
-    return output_dir
-
-
-def _describe(config: LotlipConfig, images: LotlipImageProcessor) -> dict[str, object]:
-    """The settings of a model and its image processor that change the numbers."""
-    parts = {"text_config": config.text_config, "vision_config": config.vision_config}
-    settings = {
-        f"{part}.{name}": getattr(fields, name)
-        for part, fields in parts.items()
-        for name in sorted(own_fields(type(fields)) - TRAINING_FIELDS)
-    }
-    images = json.loads(images.to_json_string())
-    return settings | {name: x for name, x in images.items() if name not in ("auto_map", "image_processor_type")}
+        write_model_card(folder, output_dir.name, **OF_THE_ORIGINAL)
+    return config_path
 
 
 def write_original(folder: str | Path, to_original: str | Path):
@@ -529,23 +465,25 @@ def write_original(folder: str | Path, to_original: str | Path):
     state_dict = {}
     for file in files:
         state_dict |= load_file(folder / file) if file.endswith(".safetensors") else {}
-    expected = meta_model(config).state_dict()
-    check_tensors(state_dict, expected, f"The weights in `{folder}` are not those of its configuration.")
-
     original, settings = state_dict_to_original(state_dict), open_clip_config_of(config)
-    settings["text_cfg"]["hf_model_name"] = DEFAULT_TOKENIZER
+    state_dict_from_original(original, config)
+    config_from_checkpoint(original, settings, config.text_config.vocab_size)
+
     images, context_length = image_processor_of(config), 128
+    expected = FIXED | json.loads(images.to_json_string())
     if "processor_config.json" in files:
         processor = LotlipProcessor.from_pretrained(folder)
         images = processor.image_processor
         context_length = processor.tokenizer.model_max_length + config.text_config.num_corner_tokens
-    settings["text_cfg"]["context_length"] = min(context_length, config.text_config.max_position_embeddings)
-    back = config_from_checkpoint(original, settings, config.text_config.vocab_size)
-    read_back = _describe(back, image_processor_of(back))
-    others = [f"`{name}` = {value!r}" for name, value in _describe(config, images).items() if value != read_back[name]]
+    found = {name: attrgetter(name)(config) for name in FIXED} | json.loads(images.to_json_string())
+    names = sorted(expected.keys() - {"auto_map", "image_processor_type"})
+    others = [f"`{name}` = {found[name]!r}" for name in names if found[name] != expected[name]]
     if others:
         raise ValueError(f"{complaint}{'; '.join(others)}.")
-
+    settings["text_cfg"] |= {
+        "hf_model_name": DEFAULT_TOKENIZER,
+        "context_length": min(context_length, config.text_config.max_position_embeddings),
+    }
     content, config_file = json.dumps(settings, indent=2) + "\n", to_original.with_name(OPEN_CLIP_CONFIG_NAME)
     if config_file.exists() and config_file.read_text(encoding="utf-8") != content:
         raise FileExistsError(f"`{config_file}` is there, of another model: name a file in another folder.")
@@ -564,44 +502,38 @@ def convert(
 ) -> list[str]:
     """
     Converts a checkpoint (a file, or a repository of the Hub or a folder in the original's layout) to a folder, which
-    by default is named as the repository; a folder (or a checkpoint) to the original's state dict; or both. Returns
-    what was written, in words.
+    by default is named as the repository; a folder to the original's state dict; or one after the other. Returns what
+    was written, in words.
     """
-    is_file = os.path.isfile(checkpoint_path)
+    is_file, written = os.path.isfile(checkpoint_path), []
     if not is_file and Path(checkpoint_path).suffix in (".bin", ".ckpt", ".pt", ".pth", ".safetensors"):
         raise FileNotFoundError(f"There is no file `{checkpoint_path}`.")
-    checkpoint = Path(checkpoint_path) if is_file else find_original(checkpoint_path)
-    if checkpoint is None and (to_original is None or output_dir is not None):
-        raise ValueError(
-            f"`{checkpoint_path}` is not in the original's layout: it has no `{CHECKPOINT_NAME}`, or has a "
-            f"`{CONFIG_NAME}` too, with which a model loads by its name; for the way back give `--to_original` alone."
-        )
-    if output_dir is None and to_original is None:
-        if is_file:
+    if to_original is None or output_dir is not None:
+        checkpoint = checkpoint_path if is_file else find_original(checkpoint_path)
+        if checkpoint is None:
+            raise ValueError(
+                f"`{checkpoint_path}` is not in the original's layout: it has no `{CHECKPOINT_NAME}`, or has a "
+                f"`{CONFIG_NAME}` too, with which a model loads by its name; for the way back give `--to_original` "
+                "alone."
+            )
+        if is_file and output_dir is None:
             raise ValueError("Give an output folder, or `--to_original` for the way back.")
-        output_dir = Path(checkpoint_path).resolve().name
-    written = [str(path) for path in (output_dir, to_original) if path is not None]
-    with tempfile.TemporaryDirectory() as temporary_dir:
-        folder = checkpoint_path
-        if checkpoint is not None:
-            folder, config_path = output_dir or Path(temporary_dir, "new"), config_path or settings_beside(checkpoint)
-            convert_checkpoint(checkpoint, folder, config_path, tokenizer_path)
-            written[0] += f" (settings of {config_path})" if config_path else ""
-        if to_original is not None:
-            write_original(folder, to_original)
+        output_dir = output_dir or Path(checkpoint_path).resolve().name
+        settings = convert_checkpoint(checkpoint, output_dir, config_path, tokenizer_path)
+        written.append(f"{output_dir} (settings of {settings})" if settings else str(output_dir))
+    if to_original is not None:
+        write_original(output_dir or checkpoint_path, to_original)
+        written.append(str(to_original))
     return written
 
 
 # The original's layout by its name
 
 
-def find_original(
-    name_or_path: str | os.PathLike, cache_dir: str | os.PathLike | None = None, revision: str | None = None, **options
-) -> Path | None:
+def find_original(name_or_path: str | os.PathLike, cache_dir=None, revision=None, **options) -> Path | None:
     """
     The checkpoint of a repository or a folder in the original's layout, downloaded to the Hub's cache with its
-    `open_clip_config.json`; None if this is no such repository or folder, or (offline) not in the cache. The arguments
-    are those of `from_pretrained`.
+    `open_clip_config.json`; None if this is no such repository or folder. Takes the options of `from_pretrained`.
     """
     name, place = str(name_or_path), {"cache_dir": cache_dir, "revision": revision}
     try:  # without asking the Hub
@@ -609,12 +541,10 @@ def find_original(
             return None
     except ValueError:  # no name of a repository, as the library will say
         return None
-    options |= {**place, "_raise_exceptions_for_missing_entries": False}
-    if cached_file(name, CONFIG_NAME, **options) is not None:
-        return None
-    checkpoint = cached_file(name, CHECKPOINT_NAME, **options)
+    find = partial(cached_file, name, **place, **options, _raise_exceptions_for_missing_entries=False)
+    checkpoint = None if find(CONFIG_NAME) else find(CHECKPOINT_NAME)
     if checkpoint is not None:
-        cached_file(name, OPEN_CLIP_CONFIG_NAME, **options)
+        find(OPEN_CLIP_CONFIG_NAME)
     return checkpoint and Path(checkpoint)
 
 
@@ -624,8 +554,8 @@ def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike
     if checkpoint is None:
         return name_or_path
     # a file by this name may become another one, and the Hub's cache links to files by their content
-    files = [checkpoint.resolve(), *filter(None, [settings_beside(checkpoint)])]
-    stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    files = [file.resolve() for file in (checkpoint, checkpoint.with_name(OPEN_CLIP_CONFIG_NAME)) if file.is_file()]
+    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     name, key = Path(name_or_path).resolve().name, sha256(repr((FORMAT, stamps)).encode()).hexdigest()
     # the layout of the Hub's cache, whose tools look for `snapshots`
     repository = Path(cache_dir or constants.HF_HUB_CACHE, f"models--converted--{name}")
@@ -638,8 +568,7 @@ def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike
             if not folder.is_dir():
                 logger.warning(f"`{name_or_path}` is in the original's layout: converting it, once, to `{folder}`.")
                 hub_options = {key: options[key] for key in ("local_files_only", "token") if key in options}
-                repo_id = name if os.path.isdir(name_or_path) else str(name_or_path)
-                convert_checkpoint(checkpoint, folder, repo_id=repo_id, cache_dir=cache_dir, **hub_options)
+                convert_checkpoint(checkpoint, folder, cache_dir=cache_dir, **hub_options)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"`{name_or_path}` is in the original's layout and cannot be converted: {error}") from error
     return str(folder)

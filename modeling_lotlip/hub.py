@@ -34,6 +34,14 @@ MODEL_FILES += (TOKENIZER_CONFIG_FILE, "eval_results.json", *SENTENCE_TRANSFORME
 
 UNKNOWN_PROVENANCE = "Unknown: this card was written when the model was saved. Please add the source here."
 UNKNOWN_LICENSE = "The licence of the weights is not known: it depends on the data and models they were made from."
+# What a card says of a converted checkpoint of the original
+OF_THE_ORIGINAL = {
+    "provenance": "Converted bit by bit from a checkpoint of the [original code](https://github.com/wuw2019/LoTLIP).",
+    "language": "en",
+    "license": "cc-by-4.0",
+    "license_note": "The weights that the authors of LoTLIP published are under CC BY 4.0; weights that others "
+    "trained are under the terms of these.",
+}
 
 
 def write_model_card(

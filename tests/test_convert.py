@@ -242,21 +242,17 @@ def test_what_reads_well_and_is_wrong_is_refused(tmp_path, checkpoint):
     (tmp_path / "changed.pt").write_bytes(content)
     torch.save({name: tensor, f"module.{name}": tensor + 1}, tmp_path / "twice.pt")
     checkpoint["text.proj.weight"][3, 5] = float("nan")
-    torch.save(checkpoint, tmp_path / "nan.pt")
+    contents = {"nan": checkpoint, "none": {"epoch": 1}, "list": {"state_dict": [tensor]}, "tensor": tensor}
+    for each, content in contents.items():
+        torch.save(content, tmp_path / f"{each}.pt")
     for file, message in (
         ("changed.pt", "was refused"),
         ("twice.pt", "both with and without the prefix"),
         ("nan.pt", "`text.proj.weight` in .* NaN"),
+        *((f"{each}.pt", "no state dict") for each in ("none", "list", "tensor")),
     ):
         with pytest.raises(ValueError, match=message):
             load_checkpoint(tmp_path / file)
-
-
-@pytest.mark.parametrize("content", [{"epoch": 1}, {"state_dict": [torch.zeros(1)]}, torch.zeros(1)])
-def test_no_state_dict(tmp_path, content):
-    torch.save(content, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="no state dict"):
-        load_checkpoint(tmp_path / "model.pt")
 
 
 def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path):
@@ -357,8 +353,7 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch):
     options = {"checkpoint_path": model, "tokenizer_path": tokenizer_path}
     run(monkeypatch, **options, output_dir=folder, to_original=tmp_path / "1.pt")
     run(monkeypatch, checkpoint_path=folder, to_original=tmp_path / "2.pt")
-    run(monkeypatch, **options, to_original=tmp_path / "3.pt")
-    for number in (1, 2, 3):
+    for number in (1, 2):
         back = torch.load(tmp_path / f"{number}.pt")
         assert back.keys() == checkpoint.keys() and all(torch.equal(back[name], checkpoint[name]) for name in back)
 
@@ -367,7 +362,7 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch):
     for refused, words in (
         ({**options, "output_dir": folder}, "not an empty folder"),
         ({**options, "output_dir": model}, "not an empty folder"),
-        ({**options, "to_original": model}, "exists already"),
+        ({"checkpoint_path": folder, "to_original": model}, "exists already"),
         ({"checkpoint_path": tmp_path / "biased", "to_original": tmp_path / "4.pt"}, "cannot express"),
     ):
         with pytest.raises(SystemExit, match=words):
@@ -432,9 +427,7 @@ def test_more_rows_than_any_corner_tokens_are_a_wrong_vocabulary(checkpoint):
 
 def test_model_card(tmp_path, checkpoint, tokenizer_path):
     torch.save(checkpoint, tmp_path / "model.pt")
-    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path, repo_id="org/name")
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
     card = ModelCard.load(tmp_path / "folder" / "README.md")
-    assert (card.data.license, card.data.library_name) == ("cc-by-4.0", "transformers")
-    for words in ("2410.05249", 'from_pretrained("org/name"', "Apache License 2.0", "## Limits", "## Biases"):
-        assert words in card.text
+    assert card.data.license == "cc-by-4.0" and 'from_pretrained("folder"' in card.text
     assert str(tmp_path) not in card.text and "{" not in card.text.split("## Citation")[0]

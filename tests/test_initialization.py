@@ -97,18 +97,6 @@ def test_bert_and_vit_in_one_call(bert, vit, texts):
     assert model.config.projection_dim == 64 and model.config.vision_config.projection_dim is None
 
 
-def test_corner_tokens_shift_the_positions_of_a_bert(bert, vit, texts):
-    model = load_towers(vit[1], bert[1], text_num_corner_tokens=2)
-    positions = torch.arange(9)
-    positions = torch.where(positions > 0, positions + 2, positions)[None]
-    with torch.no_grad():
-        expected = bert[0](**texts, position_ids=positions)
-        assert_close(model.text_model(**texts).pooler_output, expected.pooler_output)
-        assert_close(model.text_model(**texts, position_ids=torch.arange(9)[None]).pooler_output, bert[0](**texts)[1])
-    corners = model.text_model.embeddings.corner_tokens
-    assert corners.shape == (2, 64) and not torch.equal(corners[0], corners[1])
-
-
 def test_dinov2(dinov2):
     """Layer scales are folded into the linear layers; the positions are resampled for another image size."""
     source, path = dinov2

@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.export import Dim
-from transformers import AttentionInterface, Trainer, TrainingArguments
+from transformers import AttentionInterface, Trainer, TrainingArguments, default_data_collator
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from modeling_lotlip.configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
@@ -104,33 +103,16 @@ def without_corner_positions(x, num_corner_tokens=2):
 # ---- the original implementation
 
 
-def test_equals_the_reference(reference, build_reference_model):
+def test_image_tower_and_logits_equal_the_reference(reference, build_reference_model):
     model, expected = build_reference_model(), reference.expected
-    input_ids = without_corner_positions(expected["input_ids_128"])
-    attention_mask = without_corner_positions(expected["attention_mask_2d_128"])
+    input_ids = without_corner_positions(expected["input_ids_128"])[:6]
+    attention_mask = without_corner_positions(expected["attention_mask_2d_128"])[:6]
     with torch.no_grad():
-        plain = model.get_text_features(input_ids, attention_mask)
-        with_corners = model.get_text_features(input_ids, attention_mask, output_corner_tokens=True)
         images = model.get_image_features(reference.pixel_values)
-        outputs = model(input_ids[:6], reference.pixel_values, attention_mask[:6])
-
-    features = expected["text_cls_and_corner_features"]
-    assert_close(plain.pooler_output, expected["text_cls_features"])
-    assert_close(with_corners.pooler_output, features[:, 0])
-    assert_close(with_corners.corner_pooler_output, features[:, 1:])
-    assert_close(plain.last_hidden_state, with_corners.last_hidden_state)
-    for row, states in enumerate(expected["text_last_hidden_state_first2"]):
-        length = int(expected["attention_mask_2d_128"][row].sum())
-        assert_close(with_corners.corner_hidden_states[row], states[1:3])
-        assert_close(with_corners.last_hidden_state[row, 0], states[0])
-        assert_close(with_corners.last_hidden_state[row, 1 : length - 2], states[3:length])
-
+        outputs = model(input_ids, reference.pixel_values, attention_mask)
     assert_close(images.pooler_output, expected["image_features"])
     assert_close(images.last_hidden_state[:2], expected["vision_last_hidden_state_first2"])
     assert_close(outputs.logits_per_image, expected["logits_per_image_7_images_first_6_texts"])
-    short = without_corner_positions(expected["input_ids_32"])
-    with torch.no_grad():
-        assert_close(model.get_text_features(short, short != 0).pooler_output, expected["text_cls_features_len32"])
 
 
 def test_loss_and_gradients_equal_the_reference(reference, build_reference_model):
@@ -461,20 +443,11 @@ def short_and_long_inputs(batch_size=4):
     return {**captions, "pixel_values": random_images(batch_size)}
 
 
-def random_pairs(count):
-    captions = {name: x.unflatten(0, (count, 3)) for name, x in pad(random_captions(count * 3), length=12).items()}
-    images = random_images(count)
-    return [{"pixel_values": images[i], **{name: x[i] for name, x in captions.items()}} for i in range(count)]
-
-
-def collate(samples):
-    return {**{name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}, "return_loss": True}
-
-
 def test_trainer(tmp_path):
     """A learning rate that throws `logit_scale` out of its bounds, were it not clamped."""
     model = new_model(vision_projection_dim=WIDTH)
     before = copy.deepcopy(model.state_dict())
+    inputs = short_and_long_inputs(16)
     arguments = TrainingArguments(
         tmp_path,
         learning_rate=10.0,
@@ -488,18 +461,20 @@ def test_trainer(tmp_path):
         remove_unused_columns=False,
         disable_tqdm=True,
     )
-    pairs = random_pairs(16)
+
+    def collate(samples):
+        return default_data_collator(samples) | {"return_loss": True}
+
+    pairs = [{name: x[i] for name, x in inputs.items()} for i in range(16)]
     data = {"data_collator": collate, "train_dataset": pairs, "eval_dataset": pairs[:8]}
     trainer = Trainer(model, arguments, callbacks=[ClampLogitScaleCallback()], **data)
     trainer.train()
     assert model.logit_scale.item() in (0.0, pytest.approx(MAX_LOGIT_SCALE))
     assert all(not torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
     assert math.isfinite(trainer.evaluate()["eval_loss"])
-    trainer.save_model(tmp_path / "saved")
-    assert_close(LotlipModel.from_pretrained(tmp_path / "saved").logit_scale, model.logit_scale, atol=0)
 
 
-# ---- compilation and export
+# ---- compilation and towers
 
 
 @pytest.mark.parametrize("form", ["one caption", "several captions"])
@@ -518,62 +493,28 @@ def test_compiled_training_step(form):
         assert_close(parameter.grad, expected[name])
 
 
-@pytest.mark.parametrize(("output_corner_tokens", "attn_implementation"), [(False, "sdpa"), (True, "eager")])
-def test_export_of_the_text_tower(output_corner_tokens, attn_implementation):
-    model = new_text_model()
-    model.set_attn_implementation(attn_implementation)
-    # with corner tokens, a text of two tokens would be a special case of the exporter's
-    batch, length = Dim("batch", min=1, max=64), Dim("length", min=3 if output_corner_tokens else 2, max=38)
-    shapes = {"input_ids": {0: batch, 1: length}, "attention_mask": {0: batch, 1: length}}
-    options = {"output_corner_tokens": output_corner_tokens}
-    exported = torch.export.export(
-        model, (), {**pad(random_captions(3)), **options}, dynamic_shapes={**shapes, "output_corner_tokens": None}
-    ).module()
-    for seed, batch_size in enumerate((1, 7)):
-        captions = pad(random_captions(batch_size, low=4, high=30, seed=seed))
-        with torch.no_grad():
-            expected, outputs = model(**captions, **options), exported(**captions, **options)
-        for name in expected:
-            assert_close(outputs[name], expected[name])
-
-
-@pytest.mark.parametrize("num_corner_tokens", [0, 2])
-def test_text_tower_with_projection_gives_what_the_dual_encoder_gives(num_corner_tokens):
-    model = new_model(num_corner_tokens=num_corner_tokens)
+def test_text_tower_with_projection_gives_what_the_dual_encoder_gives():
+    model, captions = new_model(), pad(random_captions(3))
     tower = LotlipTextModelWithProjection(model.config.text_config).eval()
-    tower.text_model.load_state_dict(model.text_model.state_dict())
-    tower.text_projection.load_state_dict(model.text_projection.state_dict())
-    captions = pad(random_captions(3))
+    tower.load_state_dict({name: x for name, x in model.state_dict().items() if name.startswith("text_")})
     with torch.no_grad():
         outputs = tower(**captions, output_corner_tokens=True)
         expected = model.get_text_features(**captions, output_corner_tokens=True)
-        pooled = tower.text_model(**captions, output_corner_tokens=True).corner_pooler_output
     assert_close(outputs.text_embeds, expected.pooler_output)
-    if num_corner_tokens == 0:
-        assert outputs.corner_embeds is None
-    else:
-        assert_close(outputs.corner_embeds, expected.corner_pooler_output)
-        assert_close(outputs.corner_embeds, pooled @ model.text_projection.weight.t())
-
-
-# ---- saving, loading, placing
-
-
-def assert_same_outputs(model, other):
-    inputs = short_and_long_inputs()
-    with torch.no_grad():
-        expected, outputs = model(**inputs, return_loss=True), other(**inputs, return_loss=True)
-    for name in ("loss", "logits_per_image", "text_embeds", "image_embeds"):
-        assert_close(outputs[name], expected[name], atol=1e-6)
+    assert_close(outputs.corner_embeds, expected.corner_pooler_output)
 
 
 def test_resize_token_embeddings(tmp_path):
-    model, grown = new_model(), new_model()
-    grown.resize_token_embeddings(VOCAB_SIZE + 5)
-    assert grown.config.text_config.vocab_size == grown.text_model.config.vocab_size == VOCAB_SIZE + 5
-    assert torch.equal(grown.text_model.embeddings.corner_tokens, model.text_model.embeddings.corner_tokens)
-    assert_same_outputs(model, grown)
-    grown.save_pretrained(tmp_path)
-    loaded = LotlipModel.from_pretrained(tmp_path)
-    assert_same_outputs(grown, loaded)
-    loaded.get_text_features(torch.tensor([[1, VOCAB_SIZE + 4]]))
+    model = new_model()
+    captions = pad(random_captions(3))
+    with torch.no_grad():
+        expected = model.get_text_features(**captions, output_corner_tokens=True)
+        model.resize_token_embeddings(VOCAB_SIZE + 5)
+        model.save_pretrained(tmp_path)
+        loaded = LotlipModel.from_pretrained(tmp_path)
+        for grown in (model, loaded):
+            assert grown.config.text_config.vocab_size == grown.text_model.config.vocab_size == VOCAB_SIZE + 5
+            outputs = grown.get_text_features(**captions, output_corner_tokens=True)
+            assert_close(outputs.pooler_output, expected.pooler_output)
+            assert_close(outputs.corner_pooler_output, expected.corner_pooler_output)
+        loaded.get_text_features(torch.tensor([[1, VOCAB_SIZE + 4]]))

@@ -83,18 +83,6 @@ def test_an_absent_text_is_zero(model):
     assert embeds.isfinite().all() and not embeds[1].any() and embeds[0].any()
 
 
-@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForZeroShotImageClassification])
-def test_it_is_loaded_as_itself(model, auto_class, tmp_path):
-    model.save_pretrained(tmp_path / "token_wise")
-    LotlipModel(tiny_config()).save_pretrained(tmp_path / "plain")
-    loaded = auto_class.from_pretrained(tmp_path / "token_wise")
-    assert type(loaded) is LotlipTokenWiseModel and type(auto_class.from_config(model.config)) is LotlipTokenWiseModel
-    assert type(auto_class.from_pretrained(tmp_path / "plain")) is LotlipModel
-    assert type(auto_class.from_config(tiny_config())) is LotlipModel
-    inputs = {"input_ids": TEXTS, "pixel_values": torch.ones(1, 3, 32, 32)}
-    torch.testing.assert_close(loaded(**inputs).logits_per_image, model(**inputs).logits_per_image)
-
-
 def test_it_has_no_single_embedding_and_no_corners(model):
     for call in (model.get_text_features, model.get_image_features):
         with pytest.raises(ValueError, match="no single embedding"):

@@ -41,11 +41,6 @@ def test_is_its_parts(processor):
     assert processor.batch_decode(inputs["input_ids"], skip_special_tokens=True) == ["a red car a street", "a car"]
 
 
-def test_long_texts_are_truncated(processor, caplog):
-    assert processor(text=["a " * 500, "a"], return_tensors="pt")["input_ids"].shape == (2, 126)
-    assert "1 of 2 texts are longer than 126 tokens" in caplog.text
-
-
 def test_no_texts_are_an_error(processor):
     with pytest.raises(ValueError, match="`text` is empty"):
         processor(text=[], return_tensors="pt")

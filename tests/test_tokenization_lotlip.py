@@ -1,10 +1,8 @@
 """The tokenizer against the reference ids, and against the original's recipe written out."""
 
-import copy
 import html
 import importlib.util
 import json
-import logging
 import pickle
 import re
 from pathlib import Path
@@ -92,27 +90,6 @@ def test_ids_are_those_of_the_recipe_on_random_texts(do_lower_case):
     check_plain()
 
 
-@pytest.mark.parametrize(
-    "text, tokens",
-    [
-        ("a. b", ["a", "[SEP]", "b"]),
-        ("a.  b", ["a", "[SEP]", "b"]),
-        ("a. ", ["a", "[SEP]"]),
-        ("3.14 a.b", ["3", ".", "14", "a", ".", "b"]),
-        # a full stop that only cleaning puts before a space
-        ("a.\nb", ["a", ".", "b"]),
-        ("a.&#32;b", ["a", ".", "b"]),
-        ("a.\xa0b", ["a", ".", "b"]),
-        ("[SEP] [CLS]", ["[SEP]", "[CLS]"]),
-        ("[sep] [Sep] [sép]", ["[", "sep", "]"] * 3),
-        ("&amp;amp; “x”", ["&", '"', "x", '"']),
-        ("\u2cf9", ["[UNK]"]),
-    ],
-)
-def test_separators(tokenizer, text, tokens):
-    assert tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"]) == tokens
-
-
 def test_all_entry_points_clean(tokenizer):
     text, ids = "a “red” car. Fast", [101, 1037, 1000, 2417, 1000, 2482, 102, 3435, 102]
     assert tokenizer(text)["input_ids"] == ids
@@ -128,20 +105,14 @@ def test_all_entry_points_clean(tokenizer):
     assert list(tokenizer(text)) == ["input_ids", "attention_mask"]
 
 
-def test_saved_copied_and_pickled(tokenizer, tmp_path):
+def test_saved_and_pickled(tokenizer, tmp_path):
     texts = ["A “red” car. [sep] [SEP]", LONG_TEXT]
     expected = tokenizer(texts, padding=True)
     tokenizer.save_pretrained(tmp_path)
 
-    copies = [
-        LotlipTokenizer.from_pretrained(tmp_path),
-        AutoTokenizer.from_pretrained(tmp_path),
-        pickle.loads(pickle.dumps(tokenizer)),
-        copy.deepcopy(tokenizer),
-    ]
-    copies[0].save_pretrained(tmp_path / "again")
-    copies.append(AutoTokenizer.from_pretrained(tmp_path / "again"))
-    for other in copies:
+    loaded = LotlipTokenizer.from_pretrained(tmp_path)
+    loaded.save_pretrained(tmp_path / "again")
+    for other in (loaded, AutoTokenizer.from_pretrained(tmp_path / "again"), pickle.loads(pickle.dumps(tokenizer))):
         assert type(other) is LotlipTokenizer
         assert other(texts, padding=True) == expected
         assert (other.model_max_length, other.padding_side) == (126, "right")
@@ -174,11 +145,6 @@ def test_another_tokenizer_is_refused(tmp_path):
     Tokenizer(BPE()).save(str(tmp_path / "tokenizer.json"))
 
     with pytest.raises(ValueError, match="BPE.*WordPiece"):
-        LotlipTokenizer.from_pretrained(tmp_path)
-
-
-def test_a_missing_vocabulary_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="neither a `tokenizer.json` nor a `vocab.txt`"):
         LotlipTokenizer.from_pretrained(tmp_path)
 
 
@@ -232,12 +198,6 @@ class TestTruncation:
         parts = tokenizer(LONG_TEXT, return_overflowing_tokens=True)["input_ids"]
         assert sum(len(part) - 2 for part in parts) == 240
         assert not caplog.records
-
-    def test_limit_in_the_constructor(self, caplog):
-        caplog.set_level(logging.WARNING)
-        tokenizer = LotlipTokenizer(vocab=vocab_file(), model_max_length=510)
-        assert len(tokenizer(LONG_TEXT)["input_ids"]) == 242
-        assert len(tokenizer(LONG_TEXT * 3)["input_ids"]) == 510
 
 
 @pytest.mark.parametrize(

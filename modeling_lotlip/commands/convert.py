@@ -22,7 +22,7 @@ class ConvertArguments(Arguments):
 
     checkpoint_path: str = argument(
         help="A repository of the Hub or a folder in the original's layout, or the checkpoint itself (of torch.save, "
-        "or .safetensors); with --to_original also a converted folder.",
+        "or .safetensors); with --to_original alone a converted folder.",
         positional=True,
         metavar="ID_OR_FILE",
     )

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import lotlip
-from modeling_lotlip import LotlipModel
 from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
 
 
@@ -13,18 +12,6 @@ def arguments(tmp_path):
     """A checkpoint of the original, as the command takes it."""
     torch.save(original_checkpoint(*original_towers()), tmp_path / "model.pt")
     return [str(tmp_path / "model.pt"), "--tokenizer_path", str(make_tokenizer_folder(tmp_path / "bert"))]
-
-
-def test_there_and_back(arguments, tmp_path, capsys):
-    folder, back = str(tmp_path / "folder"), str(tmp_path / "back.pt")
-    assert lotlip.main(["convert", arguments[0], folder, *arguments[1:]]) == 0
-    assert capsys.readouterr().out == f"Wrote {folder}\n"
-    LotlipModel.from_pretrained(folder)
-    assert lotlip.main(["convert", folder, "--to_original", back]) == 0
-    checkpoint, original = torch.load(back), torch.load(arguments[0])
-    assert checkpoint.keys() == original.keys() and all(
-        torch.equal(checkpoint[name], original[name]) for name in original
-    )
 
 
 def test_mistakes_are_one_line(arguments, tmp_path, capsys):
