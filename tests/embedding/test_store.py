@@ -258,6 +258,28 @@ def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
     assert read(folder) == before and read(table.folder) == []
 
 
+def test_two_runs_at_once_in_one_folder(expected, model_dir, data_dir, tmp_path):
+    """One of two runs with different models is refused, and nothing is mixed."""
+    other = tmp_path / "other"
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(other)
+    model = LotlipModel.from_pretrained(model_dir)
+    with torch.no_grad():
+        model.text_projection.weight[0, 0] += 1
+    model.save_pretrained(other)
+    runs = []
+    for name in (model_dir, other):
+        command = [sys.executable, "-m", "lotlip", *arguments(name, data_dir, tmp_path / "out", "--max_length", 30)]
+        runs.append(subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True))
+    errors = [run.communicate()[1] for run in runs]
+    assert sorted(run.returncode for run in runs) == [0, 2], errors
+    (refused,) = (error.splitlines()[-1] for run, error in zip(runs, errors) if run.returncode == 2)
+    assert "holds embeddings with weights = " in refused
+    if EmbeddingTable(tmp_path / "out").notes["model_name_or_path"] == str(model_dir):
+        assert_same(read(tmp_path / "out"), expected)
+    else:
+        assert keys(read(tmp_path / "out")) == keys(expected)
+
+
 def test_says_what_it_cannot_embed(refuse):
     assert "`--key_column id` is no column" in refuse("out", "--key_column", "id")
     assert "must hold integers or strings; row 0 has []" in refuse("out", "--key_column", "caption")
