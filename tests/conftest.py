@@ -233,3 +233,12 @@ def noise_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     save_data(folder)
     return folder
+
+
+@pytest.fixture
+def vocab_dir(tmp_path) -> Path:
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", '"', "'", "##s", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    return folder

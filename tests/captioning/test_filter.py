@@ -95,13 +95,6 @@ def test_files_of_the_same_name_are_refused(captions_dir, tmp_path):
     ]
 
 
-def test_nothing_is_kept(captions_dir, run):
-    """The report, for which no model is loaded, says why."""
-    report = run(captions_dir / "*.parquet", "out", min_words=100, dual_encoder="nothing")
-    assert {name: of["num_kept"] for name, of in report.items()} == {"blip": 0, "llava": 0}
-    assert report["llava"]["rejected"] == {"too_short": 9, "refusal": 1, "of_the_past": 1}
-
-
 def test_bad_files(captions_dir, run, tmp_path):
     (captions_dir / "1.parquet").write_bytes((captions_dir / "1.parquet").read_bytes()[:-20])
     with pytest.raises(ValueError, match="1.parquet cannot be read, it is damaged or cut off"):

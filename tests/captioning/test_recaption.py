@@ -1,4 +1,4 @@
-"""Captions for a data set: what is recorded, tried again and refused."""
+"""Captions for a data set: what is recorded, tried again and refused, and how they are kept."""
 
 import hashlib
 
@@ -7,9 +7,10 @@ from datasets import Dataset
 
 from modeling_lotlip.captioning import recaption
 from modeling_lotlip.captioning.captioner import Answer
+from modeling_lotlip.captioning.records import DATABASE, SCHEMA, Records, open_database, summarize
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.output_folder import OutputFolder, read_stored
-from tests.helpers.captioners import list_photos, of_folder, read_records
+from tests.helpers.captioners import list_photos, list_shards, of_folder, read_records
 from tests.helpers.chat_server import serve
 
 
@@ -41,13 +42,8 @@ def test_what_a_captioner_answers_is_recorded(caption, photos, monkeypatch):
 
 def test_draws_of_prompts_depend_on_seed_captioner_and_image_alone():
     prompts = [f"prompt {number}" for number in range(1000)]
-    draws = [
-        (0, "a.jpg", "llava"),
-        (0, "a.jpg", "llava"),
-        (1, "a.jpg", "llava"),
-        (0, "b.jpg", "llava"),
-        (0, "a.jpg", "x"),
-    ]
+    draws = [(0, "a.jpg", "llava"), (0, "a.jpg", "llava"), (1, "a.jpg", "llava"), (0, "b.jpg", "llava")]
+    draws += [(0, "a.jpg", "x")]
     first, same, *others = (recaption.draw_prompt(prompts, *draw) for draw in draws)
     assert first == same and len({first, *others}) == 4
     prompts = recaption.read_prompts()
@@ -92,28 +88,14 @@ def test_what_cannot_be_captioned_is_recorded_and_tried_again(caption, photos, l
     assert again["cut.png"]["caption"] and again["empty.png"]["error"] and again["a.png"] == rows["a.png"]
 
 
-OTHER_SETTINGS = {
-    "prompt": ["Other"],
-    "max_new_tokens": 3,
-    "data_dir": "elsewhere",
-    "data_files": ["*.png"],
-    "train_split": "train[:3]",
-    "key_column": "image",
-    "seed": 1,
-    "temperature": 1.0,
-    "dtype": "bfloat16",
-    "shard_size": 7,
-    "without_rules": ["refusal"],
-    "min_words": 7,
-}
-
-
 def test_other_settings_are_refused_in_the_same_folder(caption, photos, llava, tmp_path, monkeypatch):
     options = {**of_folder(photos), "prompt": PROMPTS}
     rows = caption("out", llava, **options)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").symlink_to(photos)
-    for name, value in OTHER_SETTINGS.items():
+    others = {"prompt": ["Other"], "max_new_tokens": 3, "data_dir": "elsewhere", "train_split": "train[:3]", "seed": 1}
+    others |= {"key_column": "image", "dtype": "bfloat16", "without_rules": ["refusal"], "min_words": 7}
+    for name, value in others.items():
         with pytest.raises(ValueError, match=f"holds captions with {name}s? = "):
             caption("out", llava, **options | {name: value})
     assert read_records(tmp_path / "out") == rows
@@ -190,3 +172,83 @@ def test_readers_say_that_a_run_has_not_finished(caption, run, photos, llava, tm
     CaptionFiles([pattern], "key", ["caption"]).check()
     run(pattern, "filtered")
     assert caplog.text.count(f"{tmp_path}/out is not complete: process ") == 2
+
+
+def make_record(key: str, **values: object) -> dict:
+    record = {**dict.fromkeys(SCHEMA.names), "key": key, "captioner": "llava", "caption": f"a caption of {key}"}
+    return record | {"sha256": 64 * "a", "num_tokens": 4} | values
+
+
+def add(folder, records: list[dict], shard_size: int = 4) -> None:
+    """As a run does that ends by itself."""
+    with open_database(folder) as connection:
+        table = Records(connection, folder, shard_size)
+        for record in records:
+            table.add(record)
+        table.write()
+
+
+def test_files_hold_the_rows_in_their_order_whatever_run_added_them(tmp_path):
+    for keys in ("abc", "d", "efgh", "i", "ab"):
+        add(tmp_path, [make_record(key) for key in keys])
+    assert read_records(tmp_path) == [make_record(key) for key in "abcdefghi"]
+    assert [path.name for path in list_shards(tmp_path)] == [f"captions-{n:06d}.parquet" for n in range(3)]
+
+
+def test_full_files_are_written_during_a_run(tmp_path):
+    with open_database(tmp_path) as connection:
+        records = Records(connection, tmp_path, 2)
+        for key in "abc":
+            records.add(make_record(key))
+        assert [row["key"] for row in read_records(tmp_path)] == ["a", "b"]
+
+
+def test_what_a_killed_run_committed_is_written_by_the_next(tmp_path):
+    with open_database(tmp_path) as connection:
+        records = Records(connection, tmp_path, 100)
+        for key in "ab":
+            records.add(make_record(key))
+        records.commit()
+    assert list_shards(tmp_path) == []
+    add(tmp_path, [make_record("c")], shard_size=100)
+    assert [row["key"] for row in read_records(tmp_path)] == ["a", "b", "c"]
+
+
+def test_processes_add_to_one_table(tmp_path):
+    with open_database(tmp_path) as one, open_database(tmp_path) as other:
+        records = [Records(connection, tmp_path, 3) for connection in (one, other)]
+        for number, key in enumerate("abcdefgh"):
+            records[number % 2].add(make_record(key))
+        for each in records:
+            each.write()
+    assert sorted(row["key"] for row in read_records(tmp_path)) == list("abcdefgh") and len(list_shards(tmp_path)) == 3
+
+
+def test_a_captioner_has_one_record_of_a_key_the_last(tmp_path):
+    failed = {"caption": None, "error": "the server failed"}
+    add(tmp_path, [make_record("a", **failed), make_record("b"), make_record("a", captioner="blip", **failed)], 1)
+    with open_database(tmp_path) as connection:
+        told = "llava: 1 captions, 0 of them rejected by rules, 1 failures (such as 'the server failed'); `--retry"
+        assert next(line for line in summarize(connection) if line.startswith("llava")).startswith(told)
+    add(tmp_path, [make_record("a")], 1)
+    rows = {(row["key"], row["captioner"]): row["error"] for row in read_records(tmp_path)}
+    assert rows == {("a", "llava"): None, ("b", "llava"): None, ("a", "blip"): "the server failed"}
+
+
+def test_half_a_pair_of_surrogates_is_no_end_of_a_run(tmp_path):
+    add(tmp_path, [make_record("a", caption="a \ud83d boat \u2028 é")])
+    assert read_records(tmp_path)[0]["caption"] == "a ? boat \u2028 é"
+
+
+def test_a_damaged_table_is_one_line(tmp_path):
+    (tmp_path / DATABASE).write_bytes(b"no database " * 100)
+    with pytest.raises(OSError, match=f"{tmp_path}/captions.sqlite: file is not a database"):
+        add(tmp_path, [])
+
+
+def test_files_without_their_table_are_not_overwritten(tmp_path):
+    add(tmp_path, [make_record("a")])
+    (tmp_path / DATABASE).unlink()
+    with pytest.raises(ValueError, match=r"holds captions-000000.parquet, but not captions.sqlite"):
+        add(tmp_path, [make_record("b")])
+    assert read_records(tmp_path) == [make_record("a")]

@@ -1,15 +1,10 @@
 """Rules for captions that models wrote."""
 
-import json
-
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_lotlip.captioning.rules import RULES, apply_rules, is_repetitive
-from modeling_lotlip.sub_captions import split_sub_captions
-from tests.conftest import SHARED
 
 
 BOAT = "A red boat lies on the beach, half in the sand. Behind it the sea is calm."
@@ -18,30 +13,24 @@ BOAT = "A red boat lies on the beach, half in the sand. Behind it the sea is cal
 BAD_CAPTIONS = {
     "thoughts": (f"<think>\nA boat? The user wants prose.\n</think>\n\n{BOAT}", BOAT),
     "thoughts without a beginning": (f"A boat? The user wants prose.\n</think>\n\n{BOAT}", BOAT),
-    "thoughts without an end": (f"<think>A boat? The user wants prose. {BOAT}", "reasoning"),
     "long thoughts": (f"<thinking>{'So is it a boat? ' * 200}</thinking><answer>{BOAT}</answer>", BOAT),
+    "refusal with a curly apostrophe": ("I’m unable to see the picture. Could you describe it to me?", "refusal"),
+    "an AI at the end": (f"{BOAT} As an AI language model, I do not know whose it is.", "refusal"),
+    "laughter": (f'{BOAT} A cartoon says "HA HA HA HA HA".',) * 2,
+    "thoughts without an end": (f"<think>A boat? The user wants prose. {BOAT}", "reasoning"),
     "JSON": (f'{{"caption": "{BOAT}"}}', "structure"),
     "JSON in a fence": (f'Here it is:\n```json\n[{{"description": "{BOAT}"}}]\n```\nEnjoy!', "structure"),
-    "a list in JSON": ('["A red boat on the sand.", "A calm sea."]', "structure"),
-    "JSON that was cut off": ('{"caption": "A red boat lies on the beach. The', "structure"),
     "a fence": (f"```\n{BOAT}\n```", BOAT),
     "brackets": (f"[A sign] {BOAT}",) * 2,
     "refusal": ("I'm sorry, but I cannot assist with identifying people in images.", "refusal"),
-    "refusal with a curly apostrophe": ("I’m unable to see the picture. Could you describe it to me?", "refusal"),
     "no image": ("It seems that no image was provided. Please upload the image you want described.", "refusal"),
-    "an AI at the end": (f"{BOAT} As an AI language model, I do not know whose it is.", "refusal"),
     "a sign that is sorry": (f'{BOAT} A sign reads "Sorry, we are closed" and "I am afraid of dogs".',) * 2,
     "a sentence without end": (f"{BOAT} {'There is a person in the background. ' * 12}There is a", "repetition"),
     "a phrase without end": (f"{BOAT} Beside it {'a chair, and a table, and ' * 9}a chair", BOAT),
     "nothing but a phrase without end": ("There is " + "a chair, and a table, and " * 9, "repetition"),
-    "counting on": ("There is 1 boat. " + " ".join(f"There are {n} boats." for n in range(2, 30)), "repetition"),
     "one word without end": ("a red red red red red red red red red red red boat", "repetition"),
-    "laughter": (f'{BOAT} A cartoon says "HA HA HA HA HA".',) * 2,
     "cut off": (f"{BOAT} In the distance, there are several smaller boats and a", BOAT),
-    "cut off after an abbreviation": (f"{BOAT} It belongs to Mr. Hill and his", BOAT),
     "one sentence without a full stop": ("a red boat on the beach",) * 2,
-    "nothing": ("", "too_short"),
-    "full stops": (" . . . \n", "too_short"),
     "two words": ("Red boat.", "too_short"),
     "a novel": (BOAT * 50, "too_long"),
     "a numbered list": (
@@ -52,13 +41,10 @@ BAD_CAPTIONS = {
         "Objects in it:\n- A red boat on the beach.\n- Two dogs in it.\n- A light",
         "Objects in it:\nA red boat on the beach.\nTwo dogs in it.",
     ),
-    "headings": ("### Boat\nA red one.\n## Sea\nIt is calm.", "Boat\nA red one.\nSea\nIt is calm."),
     "decimals and years": ("The boat is 3.5 m long. It was built in 1920. 2. Bundesliga is written on it.",) * 2,
     "an announcement": (f"Sure! Here is a detailed description of the image:\n\n{BOAT}", BOAT),
     "an announcement with content": (f"The image shows two boats. {BOAT}", f"Two boats. {BOAT}"),
-    "in this picture": ("In this picture we can see that a boat is on fire.", "A boat is on fire."),
     "a polite model": (f"I'd be happy to describe this image. Here's what I can see in the image:\n{BOAT}", BOAT),
-    "a model that sees": ("In the image, I can see the red boat on sand.", "The red boat on sand."),
     "only an announcement": ("Here's a caption for your image:", "announcement"),
     "the medium": ("This is a watercolor of a red boat.",) * 2,
     "Chinese": ("一艘红色的船停在沙滩上。海面很平静。",) * 2,
@@ -116,19 +102,12 @@ BOUNDS = {
     "repetition": (sentences(3, "is red"), sentences(4, "is red")),
 }
 # Phrases in a row: so many times, of at least eight words in all, and at most thirty in one
-PHRASES = {
-    "a phrase three times": ("Here " + "a chair and a table " * 3, "Here " + "a chair and a table " * 4),
-    "eight words in all": ("See " + "big " * 7 + "boat", "See " + "big " * 8 + "boat"),
-    "two words, eight in all": ("See " + "big red " * 3 + "boat", "See " + "big red " * 4 + "boat"),
-    "thirty words": (
-        "Here " + (different_words(31).replace(".", "") + " ") * 4,
-        "Here " + (different_words(30).replace(".", "") + " ") * 4,
-    ),
-    "the last time half": (
-        "On " + "a chair and a table " * 3 + "a chair",
-        "On " + "a chair and a table " * 4 + "a chair",
-    ),
-}
+PHRASES = [
+    ("Here " + "a chair and a table " * 3, "Here " + "a chair and a table " * 4),
+    ("See " + "big red " * 3 + "boat", "See " + "big red " * 4 + "boat"),
+    ("On " + "a chair and a table " * 3 + "a chair", "On " + "a chair and a table " * 4 + "a chair"),
+    tuple("Here " + (different_words(number).replace(".", "") + " ") * 4 for number in (31, 30)),
+]
 
 
 @pytest.mark.parametrize("rule", BOUNDS)
@@ -143,34 +122,13 @@ def test_other_numbers_of_words():
     assert apply_rules("Red boat.", ["too_long"], max_words=1)[1] == "too_long"
 
 
-@pytest.mark.parametrize("name", PHRASES)
-def test_bounds_of_repeated_phrases(name):
-    passing, rejected = PHRASES[name]
-    assert not is_repetitive(passing)
-    assert is_repetitive(rejected)
+@pytest.mark.parametrize(("passing", "rejected"), PHRASES)
+def test_bounds_of_repeated_phrases(passing, rejected):
+    assert not is_repetitive(passing) and is_repetitive(rejected)
 
 
-PARTS = ["a ", "A red boat. ", '."', "\n", "The image shows ", "- a boat\n", "1. a 2. b ", "**a", "Sure! "]
-
-
-@pytest.mark.parametrize("part", [*PARTS, "<think>", "</think> ", '{"', "["])
+@pytest.mark.parametrize("part", ["A red boat. ", "\n", "The image shows ", "- a boat\n", "**a", "<think>", '{"', "["])
 def test_a_quarter_of_a_megabyte_is_no_trouble(part):
     caption = part * (2**18 // len(part))
     assert apply_rules(caption)[1] is not None
     apply_rules(caption + "x", RULES.keys() - {"too_long"})
-
-
-@pytest.mark.skipif(not (SHARED / "data" / "flags").exists(), reason="the flags are not beside the repository")
-def test_real_captions():
-    paths = (SHARED / "data" / "flags").glob("*/metadata.jsonl")
-    captions = [text for path in paths for line in path.open() for text in json.loads(line)["long_captions"]]
-    assert len(captions) == 233
-    generator = np.random.default_rng(0)
-    for caption in captions:
-        assert apply_rules(caption) == (caption, None, [])
-        assert apply_rules(f"The image shows {caption}")[0] == caption[0].upper() + caption[1:]
-        # cut off anywhere, nothing but the sentence that was cut is lost
-        cut = caption[: generator.integers(len(caption) // 2, len(caption) - 1)]
-        text, rejected_by, _ = apply_rules(cut)
-        assert rejected_by is None and cut.startswith(text)
-        assert len(split_sub_captions(cut[len(text) :], "sentences")) <= 1

@@ -11,12 +11,6 @@ from modeling_lotlip.search.arguments import PageArguments
 from tests.helpers.browser import serve
 
 
-def test_no_embeddings_are_told_before_the_model_is_loaded(tmp_path, capsys):
-    assert lotlip.main(["app", "--embeddings_dir", str(tmp_path), "--model", "nowhere"]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"lotlip app: error: {tmp_path} holds no embeddings: make them with `lotlip embed")
-
-
 def test_an_extra_that_is_missing_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "modeling_lotlip.search.page", raising=False)

@@ -15,35 +15,15 @@ from tests.helpers.commands import read_error, run_command
 from tests.helpers.dual_encoders import IMAGES, LONG, sentence
 
 
-def test_a_model_or_a_device_that_cannot_be_used(model_dir, tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
+def test_a_model_that_cannot_be_used(model_dir, tmp_path, capsys):
     shutil.copytree(model_dir, tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").write_bytes((model_dir / "model.safetensors").read_bytes()[:1000])
     LotlipModel.from_pretrained(model_dir).text_model.save_pretrained(tmp_path / "tower")
-    for arguments, message in (
-        (("--model", tmp_path / "empty"), "--model_name_or_path .*/empty` cannot be used"),
-        (("--model", tmp_path / "cut"), "--model_name_or_path .*/cut` cannot be used"),
-        (("--model", tmp_path / "tower"), "it is a LotlipTextModel, no dual encoder. Name one of images and texts"),
-        (("--model", model_dir, "--device", "tpu9"), "--device tpu9` cannot be used.*name `cpu`"),
-        (("--model", model_dir, "--max_length", 511), "--max_length 511` is beyond the 510 tokens"),
-        (("--model", model_dir, "--image_column", "picture"), "--image_column picture` is no column"),
+    for name, message in (
+        ("cut", "--model_name_or_path .*/cut` cannot be used"),
+        ("tower", "it is a LotlipTextModel, no dual encoder. Name one of images and texts"),
     ):
-        assert re.search(message, read_error(capsys, "evaluate", "--max_eval_samples", 2, *arguments)), message
-
-
-def test_columns_of_caption_files_that_are_not_named(capsys):
-    error = read_error(capsys, "evaluate", "--file_key_column", "a")
-    assert "--file_key_column has no effect without --caption_files: add --caption_files" in error
-
-
-def test_arguments_of_what_is_not_embedded(tmp_path, capsys):
-    options = ("--output_dir", tmp_path / "out", "--only")
-    assert "--image_column has no effect with --only texts" in read_error(
-        capsys, "embed", *options, "texts", "--image_column", "a"
-    )
-    for name, value in (("caption_column", "a"), ("sub_caption_splitter", "sentences"), ("max_length", 9)):
-        message = read_error(capsys, "embed", *options, "images", f"--{name}", value)
-        assert f"--{name} has no effect with --only images" in message
+        assert re.search(message, read_error(capsys, "evaluate", "--max_eval_samples", 2, "--model", tmp_path / name))
 
 
 @pytest.fixture
@@ -94,23 +74,17 @@ def test_benchmarks_of_several_models_in_one_table(family_folders, benchmarks, t
 
     # the same as CSV and as Markdown
     for name in ("results.csv", "results.md"):
-        output_file = ("--output_file", tmp_path / name)
-        assert (
-            lotlip.main(["evaluate", "--device", "cpu", *map(str, (*arguments, "--allow_partial", *output_file))]) == 0
-        )
+        argv = ["evaluate", "--device", "cpu", *arguments, "--allow_partial", "--output_file", tmp_path / name]
+        assert lotlip.main(list(map(str, argv))) == 0
     with open(tmp_path / "results.csv", newline="", encoding="utf-8") as file:
-        from_csv = list(csv.DictReader(file))
-    for row, cells in zip(rows, from_csv, strict=True):
-        assert {name: cell for name, cell in cells.items() if cell != ""} == {
-            name: str(value) for name, value in row.items() if value is not None
-        }
-
+        for row, cells in zip(rows, csv.DictReader(file), strict=True):
+            assert {name: cell for name, cell in cells.items() if cell != ""} == {
+                name: str(value) for name, value in row.items() if value is not None
+            }
     markdown = (tmp_path / "results.md").read_text()
     assert markdown in capsys.readouterr().out
     titles, lines = read_table(markdown)
-    partial = "flickr30k (9 of 1000 images)"
-    assert titles == ["model", "urban1k I2T", "urban1k T2I", f"{partial} I2T", f"{partial} T2I",
-                      "average I2T", "average T2I", "truncated"]  # fmt: skip
+    assert titles[:4] == ["model", "urban1k I2T", "urban1k T2I", "flickr30k (9 of 1000 images) I2T"]
     for line, long, short in zip(lines, rows[::2], rows[1::2], strict=True):
         recalls = [long["long_i2t_recall@1"], long["long_t2i_recall@1"]]
         recalls += [short["short_i2t_recall@1"], short["short_t2i_recall@1"]]
@@ -131,18 +105,3 @@ def test_several_models_on_a_data_set(family_folders, noise_dir, tmp_path, capsy
         assert row == run_command("evaluate", tmp_path / "alone.json", *arguments, model)
         recalls = [f"{row[f'short_{direction}_recall@{k}']:.1f}" for direction in ("i2t", "t2i") for k in (1, 5, 10)]
         assert [str(model), "short", "9", str(row["short_num_captions"]), *recalls] in lines
-
-
-def test_benchmarks_that_are_unclear(family_folders, benchmarks, capsys):
-    model = ("--model_name_or_path", family_folders("clip"), "--device", "cpu")
-    place = ("--data_dir", benchmarks)
-    for arguments, message in (
-        (("--benchmark", "urban", *place), "no benchmark 'urban', but .*urban1k"),
-        (("--benchmark", "urban1k", "iiw", *place), "iiw"),
-        (("--benchmark", "urban1k"), "--benchmark needs --data_dir"),
-        (("--benchmark", "urban1k", *place, "--dataset_name", "imagefolder"), "no --dataset_name"),
-        (("--benchmark", "urban1k", *place, "--max_eval_samples", 3), "--max_eval_samples has no effect on a --bench"),
-        (("--benchmark", "urban1k", *place, "--streaming"), "--streaming has no effect on a --benchmark"),
-        (("--dataset_config_name", "a"), "--dataset_config_name has no effect on the drawn scenes"),
-    ):
-        assert re.search(message, read_error(capsys, "evaluate", *model, *arguments)), message

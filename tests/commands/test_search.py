@@ -97,24 +97,22 @@ def test_a_folder_is_indexed_once_and_kept_up_to_date(search):
     assert "Updated: 1 new, 1 deleted." in err and "photos/new.png" in out and "photos/0.png" not in out
 
 
-@pytest.mark.parametrize("ending", ["json", "csv"])
-def test_results_are_written_by_the_ending(search, ending):
-    status, out, _ = search("photos", "a red лодка", "a house", "--k", "2", "--output_file", f"out/found.{ending}")
+def test_results_are_written_by_the_ending(search):
+    ask = ("photos", "a red лодка", "a house", "--k", "2", "--output_file")
+    status, out, _ = search(*ask, "out/found.json")
     assert status == 0 and "The model does not know: лодка." in out
-    text = Path(f"out/found.{ending}").read_text()
-    if ending == "json":
-        results = json.loads(text)
-        assert results["num_images"] == 8 and list(results["unreadable"]) == ["broken.png"]
-        first, second = results["queries"]
-        assert first["query"] == "a red лодка" and first["unknown_words"] == ["лодка"] and not first["truncated"]
-        assert [hit["rank"] for hit in second["results"]] == [1, 2]
-        for hit in second["results"]:
-            assert hit["path"] == str(Path.cwd() / "photos" / hit["key"]) and f"photos/{hit['key']}" in out
-            assert hit["weak"] in (True, False) and hit["copies"] == []
-    else:
-        table = list(csv.DictReader(text.splitlines()))
-        assert [(row["query"], row["rank"]) for row in table][1:3] == [("a red лодка", "2"), ("a house", "1")]
-        assert all(Path(row["path"]).is_file() and row["copies"] == "[]" for row in table)
+    results = json.loads(Path("out/found.json").read_text())
+    assert results["num_images"] == 8 and list(results["unreadable"]) == ["broken.png"]
+    first, second = results["queries"]
+    assert first["query"] == "a red лодка" and first["unknown_words"] == ["лодка"] and not first["truncated"]
+    assert [hit["rank"] for hit in second["results"]] == [1, 2]
+    for hit in second["results"]:
+        assert hit["path"] == str(Path.cwd() / "photos" / hit["key"]) and f"photos/{hit['key']}" in out
+        assert hit["weak"] in (True, False) and hit["copies"] == []
+    search(*ask, "out/found.csv")
+    table = list(csv.DictReader(Path("out/found.csv").read_text().splitlines()))
+    assert [(row["query"], row["rank"]) for row in table][1:3] == [("a red лодка", "2"), ("a house", "1")]
+    assert all(Path(row["path"]).is_file() and row["copies"] == "[]" for row in table)
 
 
 def test_options_may_stand_between_texts_and_more_texts_in_a_file(search):
@@ -132,9 +130,7 @@ def test_options_may_stand_between_texts_and_more_texts_in_a_file(search):
     [
         (["only_broken", "a boat"], "There is no image in only_broken. Put images into it, such as JPEG"),
         (["photos", "a boat", "qzqz"], "The model knows no word of 'qzqz': describe the image in other words."),
-        (["photos"], "there is nothing to search for: add a TEXT"),
         (["--embeddings", "e", "a boat", "--index_dir", "i"], "--index_dir excludes --embeddings_dir/--embeddings"),
-        (["photos", " "], "a TEXT is blank: describe what to find."),
         ([], "there is nothing to search in: name a folder of PHOTOS"),
         (["photos", "a boat", "--kind", "long"], "--kind has no effect without --embeddings_dir"),
     ],
@@ -195,19 +191,15 @@ def test_folders_and_days(search):
 
 def test_copies_are_one_result_that_can_be_unfolded(search):
     make_scene(5, 1).draw().save("photos/1 again\n.png")
-    make_scene(5, 1).draw().save("photos/more/1.webp", lossless=True)
-    options = ("photos", "a red boat", "--k", "50", "--output_file", "found.json")
-    status, out, _ = search(*options)
-    same = {str(Path.cwd() / "photos" / name) for name in ("1.png", "1 again\n.png", "more/1.webp")}
+    same = {str(Path.cwd() / "photos" / name) for name in ("1.png", "1 again\n.png")}
+    status, out, _ = search("photos", "a red boat", "--k", "50", "--output_file", "found.json")
     results = json.loads(Path("found.json").read_text())["queries"][0]["results"]
     (result,) = [hit for hit in results if hit["path"] in same]
-    paths = [result["path"], *(copy["path"] for copy in result["copies"])]
-    assert set(paths) >= same and sum(1 + len(hit["copies"]) for hit in results) == 10
+    assert {result["path"], *(copy["path"] for copy in result["copies"])} >= same
+    assert sum(1 + len(hit["copies"]) for hit in results) == 9
     assert f"{printable(result['key'])}   (+ {len(result['copies'])} nearly the same)" in out
-    search(*options[:-1], "found.md")
-    assert all(printable(path) in Path("found.md").read_text() for path in paths)
-    status, out, _ = search(*options, "--all_copies")
-    assert len(without_line(out)) == 11 and "nearly the same" not in out
+    status, out, _ = search("photos", "a red boat", "--k", "50", "--all_copies")
+    assert len(without_line(out)) == 10 and "nearly the same" not in out
 
 
 def test_weak_results_stand_below_a_line(search, monkeypatch):

@@ -1,19 +1,20 @@
-"""The pages of the API: that nothing public is missing on them, and that each argument is described."""
+"""The pages of the API, of commands and errors, and the tables and plots: that they are those of the code."""
 
 import importlib
 import importlib.util
 import re
-from pathlib import Path
+import runpy
+from xml.etree import ElementTree
 
 import griffe
 import pytest
 
 from modeling_lotlip.commands import COMMANDS
+from tests.conftest import ROOT
 
 
-ROOT = Path(__file__).parents[2]
-PAGES = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/api").glob("*.md"))
-OBJECTS = re.findall(r"^::: (\S+)$", PAGES, re.MULTILINE)
+API = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/api").glob("*.md"))
+OBJECTS = re.findall(r"^::: (\S+)$", API, re.MULTILINE)
 # of the modular file, whose docstrings tell arguments in sentences, as the library's do
 IN_SENTENCES = {"modeling_lotlip.LotlipTokenizer", "modeling_lotlip.modeling_lotlip.image_text_contrastive_loss"}
 
@@ -75,3 +76,78 @@ def test_the_page_of_commands_has_every_command_and_argument():
     sections = dict(zip(COMMANDS, re.split(r"^## lotlip ", page, flags=re.MULTILINE)[1:]))
     assert "| `--split_seed` | Shuffle the rows" in sections["evaluate"] and "`PHOTOS`" in sections["search"]
     assert "(default: 64)" in sections["embed"] and "| `--k` |" not in sections["embed"]
+
+
+fill = runpy.run_path(str(ROOT / "docs/measured.py"))["fill"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_those_of_the_measurements(page):
+    text = page.read_text(encoding="utf-8")
+    assert fill(text, ROOT / "docs" / "measured") == text, "run `python docs/measured.py`"
+
+
+def test_a_block_is_replaced_by_the_table_of_its_variants(tmp_path):
+    (tmp_path / "embed.json").write_text(
+        '{"machine": {"processor": "P", "instructions": "AVX512", "threads": 2, "torch": "2.13", "date": "D",'
+        ' "commit": "C"}, "tables": [{"title": "8 images", "rows": {"original": {"median": 2, "ratio": 1},'
+        ' "float32": {"median": 1.004, "ratio": 1.99}}}]}'
+    )
+    page = "a\n<!-- measured: embed original float32 none -->\nold\n<!-- /measured -->\nb"
+    filled = fill(page, tmp_path)
+    assert "| 8 images | 2.00 s | 1.00 s (1.99 x) |  |" in filled and "old" not in filled
+    assert "`embed.py`: P, AVX512, 2 threads, torch 2.13, D, commit C." in filled
+    assert fill(filled, tmp_path) == filled and fill(page, tmp_path / "nowhere") == page
+
+
+def test_recalls_are_means_over_seeds_with_their_range(tmp_path):
+    (tmp_path / "other.json").write_text(
+        '{"data": "scenes", "seeds": [0, 1], "steps": 5, "torch": "2.13", "date": "D", "commit": "C",'
+        ' "recalls": [{"model": "CLIP", "trained": "short", "long_t2i_recall@1": [1.0, 2.5]}]}'
+    )
+    filled = fill("<!-- measured: other -->\n<!-- /measured -->", tmp_path)
+    assert "| model | trained on | long T2I R@1 |" in filled and "| CLIP | short | 1.8 (1.0-2.5) |" in filled
+
+
+DRAWN = runpy.run_path(str(ROOT / "docs/plots.py"))
+LIGHT, SERIES, svg_plot = (DRAWN[name] for name in ("LIGHT", "SERIES", "svg_plot"))
+IMAGES = ROOT / "docs/images"
+
+
+def texts(path) -> list[str]:
+    """Everything that is written in an SVG file, its description included."""
+    return [element.text for element in ElementTree.parse(path).iter() if (element.text or "").strip()]
+
+
+@pytest.mark.parametrize("name", DRAWN["PLOTS"])
+def test_plots_are_those_of_the_tables(name, tmp_path):
+    DRAWN["PLOTS"][name](tmp_path)
+    assert texts(tmp_path / f"{name}.svg") == texts(IMAGES / f"{name}.svg"), "run `python docs/plots.py`"
+    pages = [(ROOT / "docs" / page).read_text() for page in ("reproduce.md",)]
+    assert sum(f"](images/{name}.svg)" in page for page in pages) == 1
+
+
+def test_numbers_are_read_from_the_right_cells():
+    assert DRAWN["mean_and_deviation"]("47.1 ± 11.9") == (47.1, 11.9)
+    with pytest.raises(ValueError, match="performance.md has no table 0 under 'Elsewhere'"):
+        DRAWN["read_table"]("performance.md", "Elsewhere", 0)
+
+
+def test_every_colour_follows_the_mode(tmp_path):
+    with svg_plot(tmp_path / "plot.svg", "Two & more bars.", num_columns=2) as (left, right):
+        left.bar(["a", "b"], [1, 2], color=SERIES[:2], label="bars")
+        left.axvline(1, color=LIGHT["ink"])
+        left.legend()
+        left.set_title("title")
+        right.annotate("text", (0.5, 0.5))
+    content = (tmp_path / "plot.svg").read_text()
+    style = re.search(r"<style>svg .*?</style>", content, re.DOTALL)[0]
+    assert "@media (prefers-color-scheme: dark)" in style
+    drawn = content.replace(style, "")
+    assert not re.search(r"#[0-9a-fA-F]{6}\b", drawn)
+    names = set(re.findall(r"var\(--(\w+)\)", drawn))
+    assert {"paper", "ink", "first", "second"} <= names and all(f"--{name}:" in style for name in names)
+    # a text without a colour of its own would be black in dark mode, too
+    assert all("var(--ink)" in text for text in re.findall(r"<text [^>]*>", drawn))
+    assert "Two & more bars." in texts(tmp_path / "plot.svg")

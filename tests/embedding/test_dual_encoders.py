@@ -90,7 +90,7 @@ def test_siglip_reads_lower_case(name, family_folders):
 
 
 def test_text_tower_with_fewer_positions_than_its_tokenizer(tmp_path):
-    model, processor = build_lotlip(tmp_path, num_positions=32)
+    model, processor = build_lotlip(num_positions=32)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     model, processor = load(tmp_path)

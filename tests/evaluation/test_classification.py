@@ -11,7 +11,6 @@ import lotlip
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.evaluation.classification import (
     classify,
-    embed_classes,
     evaluate_zero_shot,
     find_class,
     read_class_names,
@@ -74,14 +73,10 @@ def test_several_models_in_one_table(family_folders, noise_dir, tmp_path, capsys
 def test_zero_shot_classification_refuses_what_is_unclear(model_dir, evaluation_dir, capsys):
     arguments = ("--model", model_dir, "--dataset_name", evaluation_dir, "--device", "cpu")
     for wrong, message in (
-        (("--templates", "a photo"), "--templates 'a photo' has no {}"),
-        (("--label_column", "kind"), "`--label_column kind` is no column"),
         (("--class_names", "red", "blue"), "2 class names.*has 4 classes"),
         (("--label_column", "caption"), "name them with `--class_names`"),
     ):
         assert re.search(message, read_error(capsys, "classify", *arguments, *wrong))
-    with pytest.raises(ValueError, match="--templates 'a photo' has no {}"):
-        embed_classes(None, None, ["red"], ["a {}", "a photo"], batch_size=1)
     with pytest.raises(ValueError, match="label -1 is none"):
         find_class(-1, ["no", "yes"])
 
@@ -118,11 +113,3 @@ def test_accuracies_and_confused_pairs():
     results = classify(similarities, ["a", 0, 0, "b", 2], torch.eye(3), ["a", "b", "c"])
     assert results["top1"] == pytest.approx(20) and results["top5"] == pytest.approx(100)
     assert results["most_confused"][0] == {"class": "a", "taken_for": "b", "count": 2}
-
-
-def test_class_embeddings_are_unit_vectors_without_dropout(model_dir):
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    arguments = (processor, ["red", "blue", "a very green car"], ["a {}", "{}", "the {} sea"], 2)
-    embeds = embed_classes(model, *arguments)
-    torch.testing.assert_close(embeds.norm(dim=-1), torch.ones(3))
-    assert torch.equal(embed_classes(model.train(), *arguments), embeds) and model.training

@@ -1,68 +1,20 @@
-"""Retrieval gives the numbers that one gets by calling the model by hand."""
+"""Retrieval: what is embedded, counted and ranked; numbers by hand are in tests/embedding/test_dual_encoders.py."""
 
 import json
 
 import pytest
 import torch
 from datasets import Dataset, Image
-from PIL import Image as PILImage
 
 from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenWiseModel
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import Item, RowInfo, RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.arguments import LoadingArguments
-from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, format_table, join_shares
 from modeling_lotlip.modeling_variants_lotlip import late_interaction
-from tests.conftest import ROOT, WORDS, as_token_wise, launch, tiny_config
-from tests.helpers.commands import run_command
-
-
-def test_retrieval_equals_calling_the_model_by_hand(model_dir, evaluation_dir, tmp_path):
-    arguments = ("--model_name_or_path", model_dir, "--dataset_name", evaluation_dir, "--batch_size", 4)
-    results = run_command("evaluate", tmp_path / "results.json", *arguments, "--dataloader_num_workers", 1)
-
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    dataset = Dataset.load_from_disk(evaluation_dir)
-    for kind, column in (("short", "caption"), ("long", "long_captions")):
-        texts, owners = [], []
-        kept = [row for row in dataset if row[column]]
-        for position, row in enumerate(kept):
-            for text in row[column]:
-                # no caption of these has an abbreviation or a decimal: the paper's split is at ". " and the line break
-                texts.append(text.replace("\n", ". ").replace(".. ", ". "))
-                owners.append(position)
-        with torch.no_grad():
-            images = processor.image_processor([row["image"] for row in kept], return_tensors="pt")
-            outputs = model(**images, **processor.tokenizer(texts, padding=True, return_tensors="pt"))
-        similarity = outputs.logits_per_text
-        owners = torch.tensor(owners)
-        ranks = (similarity > similarity.gather(1, owners[:, None])).sum(dim=1)
-        best_own = torch.stack([similarity[owners == image].amax(0)[image] for image in range(len(kept))])
-        i2t_ranks = (similarity > best_own).sum(dim=0)
-        for k in (1, 5, 10):
-            expected = 100 * (ranks < k).float().mean().item()
-            assert results[f"{kind}_t2i_recall@{k}"] == pytest.approx(expected), (kind, k)
-            expected = 100 * (i2t_ranks < k).float().mean().item()
-            assert results[f"{kind}_i2t_recall@{k}"] == pytest.approx(expected), (kind, k)
-        assert results[f"{kind}_num_images"] == len(kept)
-        assert results[f"{kind}_num_captions"] == len(texts)
-
-
-def test_streamed_data(model_dir, tmp_path):
-    # an image folder with metadata, read as a stream and as a whole, give the same
-    folder = tmp_path / "pictures" / "test"
-    folder.mkdir(parents=True)
-    with open(folder / "metadata.jsonl", "w") as file:
-        for index, color in enumerate(["red", "green", "blue", "yellow"]):
-            PILImage.new("RGB", (40 + index, 50), color).save(folder / f"{index}.png")
-            file.write(json.dumps({"file_name": f"{index}.png", "caption": f"a photo of {color}"}) + "\n")
-    output_file, arguments = tmp_path / "results.json", ("--dataset_name", "imagefolder", "--data_dir", folder.parent)
-    whole = run_command("evaluate", output_file, "--model", model_dir, *arguments)
-    streamed = run_command("evaluate", output_file, "--model", model_dir, *arguments, "--streaming")
-    assert whole == streamed and whole["short_num_images"] == 4
+from tests.conftest import ROOT, as_token_wise, launch, tiny_config
 
 
 def test_distinct_short_captions_and_images_without_captions(model_dir, caplog):
@@ -126,19 +78,6 @@ def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir):
     assert recalls[:2] != recalls[2:] and max(recalls) > 0
 
 
-def test_a_call_of_the_model_has_a_bounded_number_of_tokens(model_dir):
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    sizes, num_captions = [], 12
-    model.text_model.register_forward_pre_hook(
-        lambda module, args, kwargs: sizes.append((args or [kwargs["input_ids"]])[0].numel()), with_kwargs=True
-    )
-    long = [[f"the {word} is red. " * 20 + f"{index}" for index in range(num_captions)] for word in WORDS[:4]]
-    dataset = load_scenes(4, seed=1).remove_columns("long_captions").add_column("long_captions", long)
-    results = evaluate_retrieval(model, processor, dataset, batch_size=2)
-    assert results["long_num_captions"] == 4 * num_captions
-    assert sum(sizes) > 4 * num_captions * 100 and max(sizes) <= 2 * 128
-
-
 def test_the_embeddings_of_several_processes_are_gathered_to_one(model_dir, evaluation_dir, tmp_path):
     script = str(ROOT / "tests" / "helpers" / "evaluate_shares.py")
     done = launch(2, script, str(model_dir), str(evaluation_dir), str(tmp_path))
@@ -150,18 +89,6 @@ def test_the_embeddings_of_several_processes_are_gathered_to_one(model_dir, eval
     dataset = Dataset.load_from_disk(evaluation_dir)
     assert main["results"] == pytest.approx(evaluate_retrieval(model, processor, dataset), abs=1e-6)
     assert 0 < main["results"]["short_t2i_recall@1"] < 100
-
-
-def test_the_order_is_that_of_the_rows(model_dir, evaluation_dir):
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    dataset = Dataset.load_from_disk(evaluation_dir)
-    reader = RowReader(dataset.column_names, CaptionArguments(), label_column="label")
-    embedded = embed_dataset(model, processor, dataset, reader, batch_size=4)
-    assert embedded.labels == dataset["label"]
-    captions = embedded.captions["short"]
-    assert captions.texts == [text for row in dataset for text in row["caption"]]
-    assert captions.images.tolist() == [index for index, row in enumerate(dataset) for _ in row["caption"]]
-    torch.testing.assert_close(captions.embeds, embed_corpus(model, processor, captions.texts), rtol=0, atol=1e-5)
 
 
 def test_shares_of_processes_are_joined_in_order():
@@ -247,16 +174,6 @@ def test_a_model_that_compares_tokens_is_embedded_token_by_token(model_dir, eval
                 (expected,) = model.get_text_token_embeds(**tokens)
             torch.testing.assert_close(embeds[: len(expected)], expected, rtol=0, atol=1e-5)
             assert not embeds[len(expected) :].any()
-
-
-def test_a_model_in_training_is_evaluated_without_dropout(model_dir, evaluation_dir):
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    dataset = Dataset.load_from_disk(evaluation_dir)
-    expected = evaluate_retrieval(model, processor, dataset)
-    model.train()
-    assert model.text_model.config.hidden_dropout_prob > 0
-    assert evaluate_retrieval(model, processor, dataset) == expected
-    assert model.training
 
 
 def test_the_table_says_how_many_captions_were_truncated():

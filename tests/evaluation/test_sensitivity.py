@@ -1,9 +1,13 @@
-"""What of a text embeddings use: on models and texts whose answer is known."""
+"""What of a text embeddings use, and the changes of texts by which it is measured."""
+
+import random
+import re
 
 import pytest
 import torch
 from torch import nn
 
+from modeling_lotlip.data.scenes import COLOURS
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.features import get_padding
 from modeling_lotlip.embedding.models import text_limit
@@ -13,6 +17,16 @@ from modeling_lotlip.evaluation.sensitivity import (
     embed_first_tokens,
     measure_changes,
     select_first_long_captions,
+)
+from modeling_lotlip.evaluation.text_changes import (
+    drop_another,
+    drop_first,
+    exchange_sentence,
+    list_changes,
+    list_details,
+    negate,
+    permute,
+    swap_word,
 )
 from tests.helpers.dual_encoders import build_clip, build_siglip
 
@@ -44,9 +58,9 @@ def test_tokens_beyond_the_number_kept_do_not_count(loaded):
 
 
 @pytest.mark.parametrize("build", [build_clip, build_siglip])
-def test_texts_of_other_dual_encoders(build, tmp_path):
+def test_texts_of_other_dual_encoders(build):
     torch.manual_seed(0)
-    model, processor = build(tmp_path)
+    model, processor = build()
     model.eval()
     processor.tokenizer.model_max_length = text_limit(model, processor)
     texts = ["a red boat. the ground is sand", "a red boat. a tree"]
@@ -64,3 +78,69 @@ def test_every_image_counts_with_its_first_long_caption():
     assert torch.equal(texts.image_embeds, images[[0, 2, 3]])
     with pytest.raises(ValueError, match="0 images have a long caption"):
         select_first_long_captions(EmbeddedDataset(images, {}, [], 0))
+
+
+def test_changes_of_texts():
+    parts = ["A red boat is here", "The sea has a wave", "Sky"]
+    for seed in range(5):
+        generator = random.Random(seed)
+        permuted = permute(parts, generator)
+        assert sorted(permuted) == sorted(parts) and permuted != parts
+        assert drop_another(parts, generator)[0] == parts[0]
+        negated = negate(parts, generator)
+        assert negated in (["A red boat is not here", *parts[1:]], [parts[0], "The sea has no wave", "Sky"])
+        swapped = swap_word(parts, generator, [list(COLOURS)])
+        assert swapped[1:] == parts[1:] and re.fullmatch(r"A (?!red)\w+ boat is here", swapped[0])
+    assert permute(["A", "A"], generator) is None
+    assert swap_word(["A red boat"], generator, [["red"]]) is None
+    assert swap_word(["A red boat"], generator, []) is None
+    assert drop_first(["A"], generator) is None and drop_first(parts, generator) == parts[1:]
+
+
+@pytest.mark.parametrize(
+    "negated", ["It is not red", "There are no sails", "It isn't red", "It can\u2019t sail", "A boat without a mast"]
+)
+def test_what_is_negated_is_not_negated_again(negated):
+    """It would be true again, or no English."""
+    for seed in range(5):
+        assert negate([negated], random.Random(seed)) is None
+        assert negate([negated, "It is small"], random.Random(seed)) == [negated, "It is not small"]
+
+
+def test_a_colour_is_swapped_for_one_that_the_texts_name():
+    texts = [["A red boat"], ["A Mauve car", "Green grass"]]
+    changes = list_changes(texts)
+    assert len(changes) == 9 and list(changes)[-5:] == list(list_details())
+    for seed in range(5):
+        assert changes["one colour swapped"](texts[0], random.Random(seed)) == ["A green boat"]
+
+
+def test_a_word_is_swapped_for_one_of_its_family():
+    """A word of several families for one of any; the case, and longer words, do not matter."""
+    families = [["small", "large"], ["small", "big"], ["left", "right"]]
+    swapped = {swap_word(["The Small, leftmost boat"], random.Random(seed), families)[0] for seed in range(20)}
+    assert swapped == {"The large, leftmost boat", "The big, leftmost boat"}
+    both = {swap_word(["left", "a large"], random.Random(seed), families)[0] for seed in range(20)}
+    assert both == {"left", "right"}, "each word that can be swapped is drawn"
+
+
+def test_details_become_false():
+    """Nothing but the detail changes, and the two spellings of a colour are no two colours."""
+    texts = [["A grey boat with two sails on the left", "It is small"], ["Gray sea"], ["A red star"]]
+    details, found = list_changes(texts), {}
+    for name in list_details():
+        change = details[name]
+        found[name] = {tuple(change(texts[0], random.Random(seed))) for seed in range(40)}
+    first, second = texts[0]
+    assert found["one colour swapped"] == {(first.replace("grey", "red"), second)}
+    assert found["one place swapped"] == {(first.replace("left", "right"), second)}
+    assert found["one relation or size swapped"] == {(first, "It is large"), (first, "It is big")}
+    assert len(found["one number swapped"]) == 10 and all("two" not in text for text, _ in found["one number swapped"])
+    others = ("Gray sea", "A red star")
+    expected = {(other, second) for other in others} | {(first, other) for other in others}
+    assert found["one sentence of another text"] == expected
+    colour = {details["one colour swapped"](texts[1], random.Random(seed))[0] for seed in range(20)}
+    assert colour == {"red sea"}
+    assert exchange_sentence(["A"], random.Random(0), ["A"]) is None
+    without = [details[name](["Waves"], random.Random(0)) for name in list_details()]
+    assert without[:4] == [None] * 4 and without[4] is not None

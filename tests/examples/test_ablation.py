@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -34,8 +33,6 @@ args, _ = parser.parse_known_args()
 if args.behaviour == "fail":
     print("10%\\r20%\\r30% of it")
     sys.exit("a reason")
-if args.behaviour == "die":
-    os.kill(os.getpid(), signal.SIGKILL)
 if args.behaviour == "wait" and not args.resume_from_checkpoint:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.mkdir(args.output_dir + "/checkpoint-1")))
     open(args.output_dir + "/is_training", "w").close()
@@ -81,10 +78,7 @@ def set_behaviours(monkeypatch, *behaviours: str) -> None:
 def test_the_grid(monkeypatch, tmp_path):
     cells = ablation.list_cells(tmp_path, list(ablation.GROUPS), [0, 1])
     num_settings = sum(len(group.settings) for group in ablation.GROUPS.values())
-    # both, and both with corners, of the captions; none and all sub-captions; 126 tokens; LoTLIP among the objectives,
-    # without hard negatives, and with whole embeddings
-    shared = 2 + 1 + 1 + 1 + 1 + 1 + 1
-    assert len(set(cells)) == len({cell.folder for cell in cells}) == len(cells) == 2 * (num_settings - shared)
+    assert len(set(cells)) == len({cell.folder for cell in cells}) == len(cells) < 2 * num_settings, "some are shared"
     for group in ablation.GROUPS.values():
         assert {name for pair in group.gains for name in pair} <= set(group.settings)
     for cell in cells[::2]:
@@ -96,23 +90,21 @@ def test_the_grid(monkeypatch, tmp_path):
 
 
 def test_cells_that_fail(run, stand_in, monkeypatch, tmp_path, capsys):
-    set_behaviours(monkeypatch, "fail", "die", "well")
+    set_behaviours(monkeypatch, "fail", "well")
     groups, status = run("--seeds", 0, 4)
     told = capsys.readouterr().out
     assert "behaviour=fail,seed=4 ended with status 1" in told and "    a reason\n" in told
     assert "    30% of it\n" in told and "10%" not in told, "of a progress bar its last state"
-    assert "behaviour=die,seed=0 ended with status -9" in told
-    assert status.startswith("4 of 6 cells failed")
+    assert status.startswith("2 of 4 cells failed")
     rows = groups["stand_in"]["settings"]
-    assert [rows[name]["seeds"] for name in ("fail", "die", "well")] == [[], [], [0, 4]]
+    assert [rows[name]["seeds"] for name in ("fail", "well")] == [[], [0, 4]]
     assert rows["well"]["results"]["long_t2i"] == {"mean": 75.0, "deviation": pytest.approx(1250**0.5)}
 
-    set_behaviours(monkeypatch, "fail", "well")
     groups, status = run("--seeds", 4, 0, 7)
     assert status.startswith("3 of 6") and groups["stand_in"]["settings"]["well"]["seeds"] == [4, 0, 7]
-    logs = {name: tmp_path / "out" / "cells" / f"behaviour={name},seed=0" / "train.log" for name in ("well", "fail")}
-    starts = {name: path.read_text().count("stand_in.py ") for name, path in logs.items()}
-    assert starts == {"well": 1, "fail": 2}, "what is done is not done again"
+    logs = [tmp_path / "out" / "cells" / f"behaviour={name},seed=0" / "train.log" for name in ("well", "fail")]
+    starts = [path.read_text().count("stand_in.py ") for path in logs]
+    assert starts == [1, 2], "what is done is not done again"
 
 
 def test_a_cell_that_another_process_runs_is_left_to_it(run, stand_in, monkeypatch, tmp_path, capsys):
@@ -145,19 +137,11 @@ def test_tables_by_hand(monkeypatch, tmp_path, capsys):
         (cell.folder / "queries.json").write_text(json.dumps({"long_t2i": of_cell, "long_t2i_mrr": of_cell}))
     args = argparse.Namespace(output_dir=tmp_path / "out", groups=["lengths"], seeds=[0, 1, 2])
     ablation.write_tables(args, train_args=[])
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert page in capsys.readouterr().out
+    assert "| short |  | 50.0 ± 50.0 |  |  | 3 |" in page and "| long |  | 100.0 ± 0.0 |  |  | 2 |" in page
     # the gains of the two texts, over the seeds that both have, are 100 and 50
-    page = """## Lengths
-
-| setting | long I2T R@1 | long T2I R@1 | short I2T R@1 | short T2I R@1 | seeds |
-| --- | --- | --- | --- | --- | --- |
-| short |  | 50.0 ± 50.0 |  |  | 3 |
-| long |  | 100.0 ± 0.0 |  |  | 2 |
-
-| gain (95 %) | long T2I R@1 | short T2I R@1 | long T2I MRR | short T2I MRR |
-| --- | --- | --- | --- | --- |
-| long over short | +75.0 (+50.0 to +100.0) |  | +75.0 (+50.0 to +100.0) |  |
-"""
-    assert (tmp_path / "out" / "results.md").read_text() == page and page in capsys.readouterr().out
+    assert "| long over short | +75.0 (+50.0 to +100.0) |  | +75.0 (+50.0 to +100.0) |  |" in page
 
 
 def test_gains_are_paired():
@@ -190,10 +174,14 @@ def test_a_stopped_grid_goes_on(run, stand_in, monkeypatch, tmp_path, capsys):
     """SIGINT while a cell trains reaches the training, and the same command goes on."""
     set_behaviours(monkeypatch, "wait", "well")
     cell = tmp_path / "out" / "cells" / "behaviour=wait,seed=0"
-    thread = threading.Thread(target=interrupt_when_there, args=(cell / "is_training",))
-    thread.start()
+
+    def interrupt():
+        while not (cell / "is_training").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
     groups, status = run("--seeds", 0)
-    thread.join()
     assert status == 130 and "The same command resumes" in capsys.readouterr().out
     assert (cell / "checkpoint-1").exists()
     assert [row["seeds"] for row in groups["stand_in"]["settings"].values()] == [[], []]
@@ -201,15 +189,6 @@ def test_a_stopped_grid_goes_on(run, stand_in, monkeypatch, tmp_path, capsys):
     groups, status = run("--seeds", 0)
     assert status == 0 and "--resume_from_checkpoint latest" in (cell / "train.log").read_text()
     assert [row["seeds"] for row in groups["stand_in"]["settings"].values()] == [[0], [0]]
-
-
-def interrupt_when_there(path: Path) -> None:
-    """Sends SIGINT to this process when a file is there."""
-    for _ in range(6000):
-        if path.exists():
-            os.kill(os.getpid(), signal.SIGINT)
-            return
-        time.sleep(0.01)
 
 
 def test_a_cell_is_trained_and_evaluated_on_images(run, monkeypatch, tmp_path):

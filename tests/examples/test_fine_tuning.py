@@ -1,4 +1,4 @@
-"""The recipes of docs/fine_tuning.md, where they could go wrong: adapters saved and merged, other text towers."""
+"""The recipes of docs/fine_tuning.md, where they could go wrong: adapters saved and merged."""
 
 import importlib
 import sys
@@ -9,38 +9,11 @@ import torch
 from peft import PeftModel
 from transformers import (
     AutoModel,
-    BertConfig,
-    BertModel,
-    BertTokenizer,
 )
 
 from examples import train_with_trainer
-from modeling_lotlip import LotlipModel, LotlipTokenizer
-from modeling_lotlip.convert_lotlip_to_hf import load_towers
+from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
-from tests.conftest import WORDS
-
-
-SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-
-
-def test_a_multilingual_bert_is_a_text_tower(tmp_path):
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"Лодка лод ##ка море синее . 船 海".split()]
-    vocab = {word: index for index, word in enumerate(words)}
-    bert = BertModel(BertConfig(**SMALL, vocab_size=len(vocab))).eval()
-    bert.save_pretrained(tmp_path)
-    BertTokenizer(vocab=vocab, do_lower_case=False).save_pretrained(tmp_path)
-
-    tokenizer = LotlipTokenizer.from_pretrained(tmp_path)
-    # cased, Chinese characters one by one, a separator at the full stop with a space behind it
-    expected = ["Лодка", "[SEP]", "лод", "##ка", "船", "海", "[UNK]", "море", "."]
-    assert tokenizer.tokenize("Лодка. лодка 船海。море.") == expected
-    assert tokenizer.model_max_length == 126
-
-    model = load_towers(text_model_name_or_path=tmp_path, text_num_corner_tokens=0, vision_num_hidden_layers=1)
-    tokens = tokenizer(["Лодка. море синее", "a red boat"], padding=True, return_tensors="pt")
-    with torch.no_grad():
-        torch.testing.assert_close(model.text_model(**tokens).pooler_output, bert(**tokens).pooler_output)
 
 
 def run_example(monkeypatch, folder: Path, model_dir: Path, *options: object) -> Path:

@@ -6,9 +6,7 @@ import sys
 
 import datasets
 import pytest
-import torch
 from datasets import Dataset
-from torch.nn.functional import normalize
 
 from examples import evaluate_on_mteb
 from examples.evaluate_on_mteb import format_table, load_tasks
@@ -72,28 +70,6 @@ def run(monkeypatch, capsys, tmp_path, own_model):
         return capsys.readouterr().out, json.loads(file.read_text())["rows"]
 
     return run
-
-
-def write_repository(folder, configs: dict[str, dict[str, Dataset]]) -> None:
-    """A data set as it lies on the Hub: Parquet files, and a card that names them."""
-    card = []
-    for config, splits in configs.items():
-        files = [{"split": split, "path": f"{config}/{split}.parquet"} for split in splits]
-        card.append({"config_name": config, "data_files": files})
-        (folder / config).mkdir(parents=True)
-        for split, dataset in splits.items():
-            dataset.to_parquet(folder / config / f"{split}.parquet")
-    (folder / "README.md").write_text(f"---\nconfigs: {json.dumps(card)}\n---\n")
-
-
-@torch.no_grad()
-def similarities(own_model, images: list, texts: list[str]) -> torch.Tensor:
-    """The cosine of each image and each text, without MTEB and sentence-transformers."""
-    model, processor = LotlipModel.from_pretrained(own_model).eval(), LotlipProcessor.from_pretrained(own_model)
-    inputs = processor(text=texts, images=images, return_tensors="pt", padding=True)
-    text_embeds = normalize(model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output)
-    image_embeds = normalize(model.get_image_features(inputs["pixel_values"]).pooler_output)
-    return image_embeds @ text_embeds.t()
 
 
 def test_long_text_tasks_give_the_recall_of_the_evaluation(own_model, streets, run):
@@ -169,46 +145,33 @@ def test_every_benchmark_has_two_tasks(tmp_path):
 def test_mistakes(tmp_path):
     with pytest.raises(FileNotFoundError, match="IIWT2IRetrieval needs `data_dir`.*imageinwords"):
         TASKS["IIWT2IRetrieval"]().load_data()
-    with pytest.raises(FileNotFoundError, match="--data_root is not given: get the files of 'urban1k'"):
-        load_tasks(["Urban1kT2IRetrieval"])
     with pytest.raises(FileNotFoundError, match=f"--data_root {tmp_path} has no folder 'iiw'"):
         load_tasks(["IIWT2IRetrieval"], tmp_path)
-    with pytest.raises(ValueError, match="--tasks SugarCrep: .*Did you mean: 'SugarCrepe'"):
-        load_tasks(["SugarCrep"])
     with pytest.raises(ValueError, match="No subsets were found for Multi30kT2IRetrieval .*swa"):
         load_tasks(["Multi30kT2IRetrieval"], tmp_path, ["swa"])
 
 
 def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
-    images, ids = list(scenes["image"]), [f"{number:016x}" for number in range(NUM_SCENES)]
-    texts = {"de": TEXTS, "en": [f"{text} sand" for text in TEXTS]}
-    columns = {"image_id": ids, "image": images, "image_locale": ["en"] * NUM_SCENES}
-    folder = tmp_path / "hub"
-    crossmodal = {
-        language: Dataset.from_dict(
-            {
-                **columns,
-                "captions": [[caption] for caption in of],
-                "captions_tokenized": [[caption] for caption in of],
-                "captions_tokenized_lowercase": [[caption] for caption in of],
-            }
-        )
-        for language, of in texts.items()
-    }
-    write_repository(folder / "mteb" / "xm3600", {"default": crossmodal})
-    tasks = ["XM3600T2IRetrieval", "XM3600I2TRetrieval"]
-    options = ["--tasks", *tasks, "--data_root", folder, "--languages"]
-    table, rows = run(*options, "deu", "eng")
-    scores = {(row["task"], row["language"]): row["score"] for row in rows}
-    assert scores.keys() == {(task, language) for task in tasks for language in texts}
-    for language, of in texts.items():
-        similarity = similarities(own_model, images, of)
-        for direction, queries in {"T2I": similarity.t(), "I2T": similarity}.items():
-            ranks = (queries > similarity.diag()[:, None]).sum(dim=1)
-            expected = (1 / torch.log2(ranks + 2.0))[ranks < 10].sum().item() / NUM_SCENES
-            assert scores[f"XM3600{direction}Retrieval", language] == pytest.approx(expected, abs=2e-5)
+    """Of one model two languages are kept: one is shown, and so is another model that has none."""
+    # as it lies on the Hub: Parquet files, and a card that names them
+    repository = tmp_path / "hub" / "mteb" / "xm3600"
+    (repository / "default").mkdir(parents=True)
+    columns = {"image_id": [f"{number:016x}" for number in range(NUM_SCENES)], "image": list(scenes["image"])}
+    columns["image_locale"] = ["en"] * NUM_SCENES
+    names, files = ("captions", "captions_tokenized", "captions_tokenized_lowercase"), []
+    for language, end in (("de", ""), ("en", " sand")):
+        captions = dict.fromkeys(names, [[text + end] for text in TEXTS])
+        files.append({"split": language, "path": f"default/{language}.parquet"})
+        Dataset.from_dict(columns | captions).to_parquet(repository / files[-1]["path"])
+    card = [{"config_name": "default", "data_files": files}]
+    (repository / "README.md").write_text(f"---\nconfigs: {json.dumps(card)}\n---\n")
 
-    # of one model both languages are kept: one is shown, and so is another model that has none
+    tasks = ["XM3600T2IRetrieval", "XM3600I2TRetrieval"]
+    options = ["--tasks", *tasks, "--data_root", tmp_path / "hub", "--languages"]
+    _, rows = run(*options, "deu", "eng")
+    scores = {(row["task"], row["language"]): row["score"] for row in rows}
+    assert scores.keys() == {(task, language) for task in tasks for language in ("de", "en")}
+
     other = tmp_path / "other"
     LotlipModel.from_pretrained(own_model).save_pretrained(other)
     LotlipProcessor.from_pretrained(own_model).save_pretrained(other)

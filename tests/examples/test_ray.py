@@ -62,13 +62,6 @@ def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_pat
     expected = run_command("search", tmp_path / "own.json", photos, *texts, *options, "--index_dir", tmp_path / "own")
     for one, other in zip(found["queries"], expected["queries"], strict=True):
         assert [result["path"] for result in one["results"]] == [result["path"] for result in other["results"]]
-    script[script.index("--photos") + 1] = "s3:/bucket"
-    other = subprocess.run(script, env=environment, capture_output=True, text=True)
-    assert other.returncode == 1 and "--photos s3:/bucket cannot be read: there is no such folder." in other.stderr
-    (tmp_path / "other").mkdir()
-    script[script.index("--photos") + 1] = str(tmp_path / "other")
-    other = subprocess.run(script, env=environment, capture_output=True, text=True)
-    assert other.returncode == 2 and "holds embeddings with source = " in other.stderr
     (table,) = map(EmbeddingTable, (tmp_path / "own").iterdir())
     columns = ["key", "size", "hash", "width", "height", "taken"]
     rows = [{row["key"]: row for part in each.read(columns) for row in part.to_pylist()} for each in (index, table)]

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import sentencepiece
@@ -115,13 +116,8 @@ def save_instructblip(folder: Path, text_config: dict) -> None:
     ).save_pretrained(folder)
 
 
-def save_instructblip_vicuna(folder: Path) -> None:
-    save_instructblip(folder, {"model_type": "llama"})
-
-
-def save_instructblip_t5(folder: Path) -> None:
-    t5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
-    save_instructblip(folder, {**t5, "initializer_factor": 5.0, "decoder_start_token_id": 3})
+T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+T5 |= {"initializer_factor": 5.0, "decoder_start_token_id": 3}
 
 
 def save_qwen2_vl(folder: Path) -> None:
@@ -150,8 +146,8 @@ def save_qwen2_vl(folder: Path) -> None:
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava": save_llava,
     "llava_next": save_llava_next,
-    "instructblip": save_instructblip_vicuna,
-    "instructblip_t5": save_instructblip_t5,
+    "instructblip": partial(save_instructblip, text_config={"model_type": "llama"}),
+    "instructblip_t5": partial(save_instructblip, text_config=T5),
     "qwen2_vl": save_qwen2_vl,
 }
 

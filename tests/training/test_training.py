@@ -80,22 +80,6 @@ def assert_same_steps(alone: list[dict], several: list[list[dict]], way: str) ->
     assert alone[-1]["loss"] != alone[-4]["loss"]
 
 
-def test_sharded_parameters_get_the_gradients_of_one_process(tmp_path):
-    results = []
-    for num_processes in (1, 2):
-        output = tmp_path / f"sharded_{num_processes}"
-        done = launch(num_processes, str(ROOT / "tests" / "helpers" / "fully_shard_step.py"), str(output))
-        assert done.returncode == 0, done.stderr
-        results.append(torch.load(output))
-    alone, sharded = results
-    assert sharded["num_groups"] > 1
-    assert not alone["sharded"] and len(sharded["sharded"]) == len(LotlipModel(tiny_config()).state_dict()) - 1
-    torch.testing.assert_close(sharded["loss"], alone["loss"], rtol=1e-5, atol=0)
-    assert sharded["gradients"].keys() == alone["gradients"].keys()
-    for name, gradient in alone["gradients"].items():
-        torch.testing.assert_close(sharded["gradients"][name], gradient, rtol=1e-4, atol=1e-6)
-
-
 def test_script_in_two_processes_evaluates_as_in_one(train, tmp_path):
     config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     config.vision_config.hidden_dropout_prob = 0.0

@@ -1,0 +1,116 @@
+"""One good run of commands whose work is tested elsewhere: what they are given, print and write."""
+
+import csv
+import dataclasses
+import json
+import re
+import sys
+
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import parquet
+
+import lotlip
+from modeling_lotlip import LotlipModel
+from modeling_lotlip.commands.export import ExportArguments
+from modeling_lotlip.data.scenes import load_scenes, make_scene
+from modeling_lotlip.embedding.onnx import SUFFIXES
+from tests.helpers.caption_files import SCHEMA, make_rows
+from tests.helpers.commands import read_error
+from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command in this process, on the CPU, and returns what it prints."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    def run(*argv: object) -> str:
+        assert lotlip.main(list(map(str, argv))) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_convert_there_and_back(run, tmp_path):
+    file, folder, back = (tmp_path / name for name in ("model.pt", "folder", "back.pt"))
+    torch.save(original_checkpoint(*original_towers()), file)
+    tokenizer_path = make_tokenizer_folder(tmp_path / "bert")
+    assert run("convert", file, folder, "--tokenizer_path", tokenizer_path) == f"Wrote {folder}\n"
+    LotlipModel.from_pretrained(folder)
+    run("convert", folder, "--to_original", back)
+    checkpoint, original = torch.load(back), torch.load(file)
+    assert checkpoint.keys() == original.keys()
+    assert all(torch.equal(checkpoint[name], original[name]) for name in original)
+
+
+def test_export_has_the_dtypes_of_the_library_and_names_its_extra(tmp_path, capsys, monkeypatch):
+    (dtype,) = (field for field in dataclasses.fields(ExportArguments) if field.name == "dtype")
+    assert list(dtype.metadata["choices"]) == list(SUFFIXES)
+    # a module that is None counts as not installed
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "modeling_lotlip.embedding.onnx")
+    line = read_error(capsys, "export", "--model", tmp_path, "--output_dir", tmp_path / "out")
+    assert 'pip install "lotlip[onnx]"' in line and not (tmp_path / "out").exists()
+
+
+def test_filter_prints_what_became_of_the_captions(run, tmp_path):
+    parquet.write_table(pa.Table.from_pylist(make_rows(), SCHEMA), tmp_path / "captions.parquet")
+    argv = ["filter", "--captions", tmp_path / "captions.parquet", "--output_dir", tmp_path / "out"]
+    lines = run(*argv).splitlines()
+    assert (tmp_path / "out" / "captions.parquet").exists()
+    assert "| blip | 12 | 0 | 0 | 6 |" in lines and "| llava | 12 | 1 | 0 | 9 |" in lines
+    assert "| announcement | 0 | 0 | 0 | 9 |" in lines and "| duplicate | 6 | 0 | 0 | 0 |" in lines
+    assert "| of_the_past | 0 | 0 | 1 | 0 |" in lines
+    assert run(*argv, "--min_words", 100).endswith("No caption is kept: there is nothing to train on.\n")
+
+
+def test_filter_tells_captions_that_were_not_compared(run, tmp_path, model_dir):
+    rows = [{**row, "key": str(number % 3)} for number, row in enumerate(make_rows())]
+    load_scenes(2).add_column("key", ["0", "1"]).save_to_disk(tmp_path / "scenes")
+    parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), tmp_path / "captions.parquet")
+    argv = ["filter", "--captions", tmp_path / "captions.parquet", "--output_dir", tmp_path / "out"]
+    argv += ["--dual_encoder", model_dir, "--dataset_name", tmp_path / "scenes", "--without_rules", "all"]
+    told = "7 captions were not compared with an image, and are kept; `--reject_unmeasured` rejects them."
+    assert run(*argv).splitlines()[-1] == told
+    argv += ["--min_image_text_similarity", -1, "--reject_unmeasured"]
+    assert run(*argv).splitlines()[-1] == "7 captions were not compared with an image, and are rejected."
+
+
+def test_sensitivity_writes_and_prints_tables(model_dir, tmp_path, run):
+    argv = ["sensitivity", "--model_name_or_path", model_dir, "--max_eval_samples", 6, "--max_length", 40]
+    argv += ["--num_tokens", 8, 200, "--output_file"]
+    told = run(*argv, tmp_path / "new" / "sensitivity.json")
+    (result,) = json.loads((tmp_path / "new" / "sensitivity.json").read_text())["models"]
+    assert [row["num_tokens"] for row in result["lengths"]] == [8, 40]
+    assert len(result["changes"]) == 9
+    assert result["model"] == str(model_dir) and result["num_texts"] == 6 and result["max_length"] == 40
+    assert "| tokens | T2I R@1 |" in told and f"| {model_dir} | 40 |" in told
+
+    run(*argv, tmp_path / "sensitivity.csv")
+    with open(tmp_path / "sensitivity.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["num_tokens"] for row in rows if row["num_tokens"]] == ["8", "40"]
+    changed = [row for row in rows if row["change"]]
+    assert len(changed) == 9 and all(0 <= float(row["after_t2i_recall@1"]) <= 100 for row in changed)
+
+
+def test_visualize_writes_a_page_of_several_models(model_dir, tmp_path, run):
+    make_scene(seed=1, index=0).draw().save(tmp_path / "scene.png")
+    (tmp_path / "other").symlink_to(model_dir)
+    text = "<script>alert(1)</script> & a red boat. The ground is sand"
+    models = ["--model_name_or_path", model_dir, tmp_path / "other", "--output_dir", tmp_path / "out"]
+    run("visualize", *models, "--image", tmp_path / "scene.png", "--text", text, "--max_length", 8)
+    page = (tmp_path / "out" / "visualize.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page and "beyond the limit" in page
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    # the picture, the whole text and the sub-caption that is read
+    assert page.count("<h2>") == 2 and page.count("<img") == 2 * 3
+    assert "sub-captions: 1." in page
+
+
+@pytest.mark.parametrize(("what", "has_image"), [(["--row", 2], True), (["--text", "A red boat. A tree"], False)])
+def test_visualize_a_row_of_the_data_or_a_text_alone(what, has_image, model_dir, tmp_path, run):
+    run("visualize", "--model", model_dir, "--output_dir", tmp_path / "a page", *what)
+    assert ("<img" in (tmp_path / "a page" / "visualize.html").read_text()) == has_image
