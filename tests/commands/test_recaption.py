@@ -49,15 +49,14 @@ def photos(tmp_path) -> Path:
 
 
 def test_what_is_wrong_with_data_is_told(photos, llava, tmp_path, capsys):
-    (tmp_path / "texts").mkdir()
-    (tmp_path / "texts" / "a.txt").write_text("no picture")
+    (tmp_path / "empty").mkdir()
     for options, message in (
         (
             {**of_folder(photos), "key_column": "address"},
             "`--key_column address` is no column of the data set",
         ),
         ({**of_folder(photos), "device": "tpu9"}, "`--device tpu9` cannot be used"),
-        (of_folder(tmp_path / "texts"), str(tmp_path / "texts")),
+        (of_folder(tmp_path / "empty"), str(tmp_path / "empty")),
     ):
         assert message in read_error(capsys, *command_line(tmp_path / "out", llava, **options))
     assert not (tmp_path / "out").exists(), "nothing is left of a run that captioned nothing"
