@@ -1,7 +1,5 @@
 """Retrieval: what is embedded, counted and ranked; numbers by hand are in tests/embedding/test_dual_encoders.py."""
 
-import json
-
 import pytest
 import torch
 from datasets import Dataset, Image
@@ -14,7 +12,7 @@ from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, format_table, join_shares
 from modeling_lotlip.modeling_variants_lotlip import late_interaction
-from tests.conftest import ROOT, as_token_wise, launch, tiny_config
+from tests.conftest import as_token_wise, tiny_config
 
 
 def test_distinct_short_captions_and_images_without_captions(model_dir, caplog):
@@ -76,19 +74,6 @@ def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir):
             assert recalls[-1] == pytest.approx(100 * hits.mean().item(), abs=1e-4)
         assert results.get("short_num_shared_captions") == (3 if grouped else None)
     assert recalls[:2] != recalls[2:] and max(recalls) > 0
-
-
-def test_the_embeddings_of_several_processes_are_gathered_to_one(model_dir, evaluation_dir, tmp_path):
-    script = str(ROOT / "tests" / "helpers" / "evaluate_shares.py")
-    done = launch(2, script, str(model_dir), str(evaluation_dir), str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    main, other = [json.loads((tmp_path / f"{process}.json").read_text()) for process in (0, 1)]
-    assert main["num_processes"] == 2 and other["results"] == {}
-
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    dataset = Dataset.load_from_disk(evaluation_dir)
-    assert main["results"] == pytest.approx(evaluate_retrieval(model, processor, dataset), abs=1e-6)
-    assert 0 < main["results"]["short_t2i_recall@1"] < 100
 
 
 def test_shares_of_processes_are_joined_in_order():
