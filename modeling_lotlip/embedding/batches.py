@@ -1,9 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""
-From texts, images and rows to embeddings, by any dual encoder. A function reads a row, [`RowCollator`] makes batches
-of rows, [`collate_rows`] does so in other processes, [`embed_rows`] embeds them.
-"""
+"""From rows to embeddings: [`RowCollator`] and [`collate_rows`] read batches of rows, [`embed_rows`] embeds them."""
 
 import logging
 import multiprocessing
@@ -53,8 +50,7 @@ def tokenize(
     processor: ProcessorMixin, texts: list[str], max_length: int | None = None, verbose: bool = True
 ) -> dict[str, torch.Tensor]:
     """
-    Tokenizes texts as the model was trained on them: padded to the longest, or to the full length (ALIGN, SigLIP), in
-    lower case where it knows no other (SigLIP). They are truncated at `max_length` tokens or the tokenizer's
+    Tokenizes texts as the model was trained on them, truncated at `max_length` tokens or the tokenizer's
     `model_max_length`; `verbose`: LoTLIP's tokenizer says so.
     """
     return processor.tokenizer(
@@ -131,10 +127,7 @@ def sorted_batches(window: list[tuple], processor: ProcessorMixin, tokens_per_ba
 
 
 def make_batches(batches: Iterable[Batch], processor: ProcessorMixin, tokens_per_batch: int) -> Iterator[Batch]:
-    """
-    Batches of images as they come, and of padded texts anew: sorted by length inside a window, with at most
-    `tokens_per_batch` tokens, padding included (a longer text is a batch of its own).
-    """
+    """Batches of images as they come, and of padded texts anew, sorted by length inside a window."""
     window = []
     for batch in batches:
         if "input_ids" not in batch.inputs:
@@ -173,8 +166,7 @@ def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 class RowCollator:
     """
     Reads, preprocesses and tokenizes what is in rows. `read_row` gives the items of a key and a row, or raises an
-    `UnreadableImageError`; then only the texts that `read_texts` finds are kept. Texts are truncated at `max_length`
-    tokens or the tokenizer's limit.
+    `UnreadableImageError`; then only the texts that `read_texts` finds are kept.
     """
 
     def __init__(
@@ -226,10 +218,7 @@ def name_item(key: Any, row: Any) -> str:
 def batch_rows(
     dataset: Dataset | IterableDataset, batch_size: int, process_index: int = 0, num_processes: int = 1
 ) -> Iterator[list[tuple[int, dict]]]:
-    """
-    The rows of a data set with their numbers, in lists of `batch_size`: the share of one of several processes. Of a
-    stream each share is numbered from 0.
-    """
+    """The share of a process of numbered rows, in lists of `batch_size`. Of a stream each share begins at 0."""
     if isinstance(dataset, Dataset):
         bounds = (len(dataset) * process // num_processes for process in (process_index, process_index + 1))
         rows = ((number, dataset[number]) for number in range(*bounds))
@@ -271,9 +260,8 @@ def collate_rows(
     collate: RowCollator, batches: Iterable[list[KeyedRow]], num_workers: int | None = 0
 ) -> Iterator[PreparedRows]:
     """
-    What a collator, which must be picklable, makes of batches of rows, in their order, some batches ahead, in
-    `num_workers` processes (None: see [`count_workers`]); a single batch in this one. Raises a `RuntimeError` if a
-    process ends.
+    What a collator makes of batches of rows, in their order, some batches ahead, in `num_workers` processes (None: see
+    [`count_workers`]); a single batch in this one. Raises a `RuntimeError` if a process ends.
     """
     num_workers, batches = count_workers() if num_workers is None else num_workers, iter(batches)
     first = list(islice(batches, 2))
@@ -337,16 +325,10 @@ def embed_rows(
     lock: AbstractContextManager | None = None,
 ) -> Iterator[Batch]:
     """
-    Embeds what a [`RowCollator`] returns by a dual encoder, in evaluation mode, while a thread prepares the next
-    `num_prefetched` batches. `lock` is entered while the model computes.
-
-    Rows of a `group`, which is told by their key, follow each other, and [`RowCollator`] was not called with rows of
-    several. Texts are sorted within a group: when the next one begins, this one is complete. Each group has a batch,
-    which may be empty. Default: all rows are one group.
-
-    Yields:
-        [`Batch`]: images as they come, texts in batches of like length with at most `tokens_per_batch` tokens, padding
-        included, with `embeds` and `group`.
+    Embeds what a [`RowCollator`] returns, while a thread prepares the next `num_prefetched` batches: images as they
+    come, texts in batches of like length with at most `tokens_per_batch` tokens. `lock` is entered while the model
+    computes. Texts are sorted within a `group` of rows, which a key tells: when the next one begins, this one is
+    complete. Each group has a batch, which may be empty. Default: all rows are one group.
     """
     groups = groupby(prepared, key=lambda part: group(part[0]))
     batches = (
@@ -374,22 +356,10 @@ def embed_corpus(
     max_length: int | None = None,
 ) -> torch.Tensor:
     """
-    Embeds texts of any lengths by a dual encoder, with little padding, while the next ones are tokenized: normalised
-    embeddings (num_texts, dim) in float32, in the order of the texts. Batches have at most `tokens_per_batch` tokens,
-    padding included; texts are truncated at `max_length` tokens or the tokenizer's `model_max_length`. Raises a
-    `ValueError` if there are no texts, or the model compares tokens.
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.embedding.batches import embed_corpus
-    >>> from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipImageProcessor, LotlipTokenizer
-
-    >>> model = LotlipModel(LotlipConfig(text_config={"num_hidden_layers": 2}, vision_config={"num_hidden_layers": 1}))
-    >>> processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer())
-    >>> embed_corpus(model.eval(), processor, ["a red boat", "A red boat. The sea is calm."]).shape
-    torch.Size([2, 768])
-    ```"""
+    Normalised embeddings (num_texts, dim) of texts in float32, in their order, computed in batches of like length. A
+    text is truncated at `max_length` tokens or the tokenizer's `model_max_length`. Raises a `ValueError` if there are
+    no texts, or the model compares tokens.
+    """
     if not texts:
         raise ValueError("`texts` is empty: give at least one text.")
     check_single_embeddings(model)

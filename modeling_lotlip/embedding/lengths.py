@@ -14,15 +14,7 @@ def group_by_length(
     Cuts texts into groups, each to be padded to its longest text, so that least is computed: the places of the texts,
     the longest first. A further group is the work of `tokens_per_call`, and has `tokens_per_group` at most, padding
     included (a longer text is a group of its own).
-
-    Example:
-
-    ```python
-    >>> from modeling_lotlip.embedding.lengths import group_by_length
-
-    >>> group_by_length([3, 20, 4, 19, 3], tokens_per_call=8)
-    [[1, 3], [2, 0, 4]]
-    ```"""
+    """
     order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     descending = np.array([lengths[place] for place in order])
     sizes = np.arange(len(order), 0, -1)

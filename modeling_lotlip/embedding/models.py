@@ -77,14 +77,9 @@ def load_model(
     argument: str = "model_name_or_path",
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    Loads a dual encoder, a Hub id or a folder, ready to embed, and its processor. Default: float32 by PyTorch, on the
-    device of accelerate's `PartialState`. `takes_tokens`: the caller can use a model that compares tokens and has no
-    single embedding. `argument` names the model, for messages.
-
-    Raises:
-        `ValueError`: if there is no such model or device, it is no dual encoder, compares tokens, or has fewer
-            positions than `inference.max_length`; or the backend cannot compute it.
-        `ImportError`: if the backend is not installed.
+    Loads a dual encoder, ready to embed, and its processor. Default: float32 by PyTorch, on the device of accelerate's
+    `PartialState`. `takes_tokens`: the caller can use a model that compares tokens. Raises a `ValueError` if the
+    `argument` names no dual encoder or it cannot be run so, an `ImportError` if the backend is not installed.
     """
     inference = inference or LoadingArguments()
     check_device(inference.device)
@@ -127,10 +122,7 @@ def load_model(
 
 
 def load_with_adapters(path: str | PathLike, dtype: torch.dtype) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """
-    The model that adapters of PEFT are of, with these merged into its weights; its processor is that beside the
-    adapters, or else the model's.
-    """
+    """The model with adapters of PEFT merged into its weights; the processor beside them, or else the model's."""
     if find_spec("peft") is None:
         raise ImportError(f'{path} has adapters of PEFT, which is not installed: `pip install "lotlip[peft]"`.')
     from peft import PeftConfig, PeftModel

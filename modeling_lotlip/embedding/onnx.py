@@ -1,9 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Both towers of a LoTLIP as graphs of ONNX with the names, inputs and outputs of CLIP's, for onnxruntime and for
-transformers.js: transformers exports them, and each is compared with the model.
-"""
+"""Both towers of a LoTLIP as graphs of ONNX with CLIP's names, for onnxruntime and for transformers.js."""
 
 import json
 from pathlib import Path
@@ -110,18 +107,11 @@ def save_graph(path: Path, model: LotlipPreTrainedModel, program: onnx_ir.Model,
 
 def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> str:
     """
-    Writes both towers of a LoTLIP model, a Hub id or a folder, as graphs, with what transformers.js needs beside them:
+    Writes both towers of a LoTLIP model as graphs, with what transformers.js needs beside them:
     `onnx/text_model.onnx` (`input_ids` and `attention_mask` to `text_embeds` and `last_hidden_state`) and
-    `onnx/vision_model.onnx` (`pixel_values` to `image_embeds` and `last_hidden_state`), for any number of texts of any
-    length, and of images. The embeddings are not normalised. Each of the dtypes, keys of `SUFFIXES`, has files of its
-    own. Graphs that are there are replaced when all are written.
-
-    Returns:
-        `str`: how each graph compares with the model, a table in Markdown.
-
-    Raises:
-        `ValueError`: if the model is no LoTLIP, or compares tokens.
-        `RuntimeError`: if a graph in float32 is not the model.
+    `onnx/vision_model.onnx` (`pixel_values` to `image_embeds` and `last_hidden_state`), in each of the dtypes, keys of
+    `SUFFIXES`. The embeddings are not normalised. Returns how each compares with the model, a table in Markdown.
+    Raises a `ValueError` if the model is no LoTLIP or compares tokens, a `RuntimeError` if a graph is not the model.
     """
     try:
         path = find_pretrained(model_name_or_path)

@@ -1,9 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Embedding on a CPU by OpenVINO: both towers of a dual encoder, each converted once and kept in the Hub's cache.
-
-A tower is compared with PyTorch whenever it is loaded. Gradients, corner tokens and attentions stay with PyTorch.
+Embedding on a CPU by OpenVINO: both towers, each converted once, and compared with PyTorch whenever it is loaded.
 """
 
 import copy

@@ -89,13 +89,9 @@ def embed_to_table(
 ) -> EmbeddingTable:
     """
     Embeds the images and captions of a data set into a table, or resumes a stopped run. Images that cannot be read are
-    left out and named. Several processes share the rows. What [`load_split`] reads of a folder of images has the paths
-    of its files as keys, other rows their numbers, if there is no `store.key_column`. `source` names the data and is
-    compared when the run is resumed, `notes` are kept with the table. Batches of images are for each process.
-
-    Raises:
-        `ValueError`: if the folder holds embeddings with other settings, another run writes to it, a column is not
-            there, or two rows have the same key.
+    left out and named. Several processes share the rows. `source` names the data and is compared when the run is
+    resumed, `notes` are kept with the table. Raises a `ValueError` if the folder holds embeddings with other settings,
+    another run writes to it, a column is not there, or two rows have the same key.
     """
     state, is_streamed = PartialState(), not isinstance(dataset, Dataset)
     captions = None if store.only == "images" else captions or CaptionArguments()

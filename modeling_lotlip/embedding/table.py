@@ -1,11 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Embeddings of images and captions on disk: a table of LanceDB, written, searched and exported in this file alone.
-
-Up to `NUM_EXACT` embeddings every similarity is computed. Above, an IVF_RQ index (cells of vectors, each a code of one
-bit per dimension) selects candidates, which are compared exactly. Its parameters are the smallest that reach
-`MIN_RECALL`, measured with images and with texts as queries.
+Embeddings on disk: a table of LanceDB. From `NUM_EXACT` rows on an index selects candidates, which are compared
+exactly; its parameters are the smallest that reach `MIN_RECALL`, with images and with texts as queries.
 """
 
 import json
@@ -120,19 +117,7 @@ class EmbeddingTable:
     """
     Embeddings in a folder. Every question is answered from what is on disk then, whoever has written it. Raises a
     `ValueError` if there is no table.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from pathlib import Path
-    >>> from modeling_lotlip.embedding.table import EmbeddingTable
-
-    >>> table = EmbeddingTable.create(Path("embeddings"), dim=3, settings={"weights": "a hash"})
-    >>> table.append([{"key": key, "embedding": row} for key, row in zip(("sea", "wood", "town"), torch.eye(3))])
-    >>> table.search(torch.tensor([0.6, 0.8, 0.0]), k=2).keys
-    ['wood', 'sea']
-    ```"""
+    """
 
     def __init__(self, folder: Path):
         if not is_table(folder):
@@ -147,9 +132,8 @@ class EmbeddingTable:
         cls, folder: Path, dim: int, settings: dict, notes: dict | None = None, dtype: str = "float32"
     ) -> "EmbeddingTable":
         """
-        Creates the table of a folder, or opens that with the same settings: what the embeddings depend on and are of,
-        see [`model_settings`]. `kinds` among them are the only ones that are stored. Notes are not compared. `dtype`
-        is how a number is stored, `"float32"` or `"float16"`. Raises a `ValueError` if the settings are others.
+        Creates the table of a folder, or opens that with the same settings: see [`model_settings`]; `kinds` among them
+        are the only ones that are stored. Notes are not compared. Raises a `ValueError` if the settings are others.
         """
         settings = settings | {"storage_dtype": dtype}
         if not is_table(folder):
@@ -378,9 +362,8 @@ class EmbeddingTable:
 
     def maintain(self, embed_background: Callable[[], torch.Tensor]) -> None:
         """
-        What is due after writing: small files are merged; after many new rows thresholds and recall are measured, with
-        what `embed_background` embeds of texts that fit no image (num_texts, dim); many rows get an index, and one
-        that does not find enough any more is made anew.
+        What is due after writing: small files are merged; after many new rows thresholds and recall are measured with
+        texts that fit no image; many rows get an index, which is made anew if it does not find enough any more.
         """
         self.table.optimize(cleanup_older_than=KEPT_VERSIONS)
         due = self.due_kinds()
@@ -412,13 +395,10 @@ class EmbeddingTable:
 
     def measure(self, kind: str, background: torch.Tensor) -> Measurements:
         """
-        Measures thresholds and recall by background texts (num_texts, dim), and keeps them with the table.
-
-        The score threshold is the median of the best similarities of the texts plus `SPREADS` times its distance to
-        their weaker sixth, which does not change much if a third of the texts fits after all. Copies are by the
-        distance (1 less the cosine similarity) of images to the nearest other one: for one model 0.95 is the
-        similarity of copies, for another that of any two images. The recall is the lower one of that of images as
-        queries, which do not count themselves, and of the texts.
+        Measures thresholds and recall by background texts (num_texts, dim), and keeps them with the table. The score
+        threshold is the median of the best similarities of the texts plus `SPREADS` times its distance to their weaker
+        sixth; copies are by the distance of images to the nearest other one; the recall is the lower one of those of
+        images, which do not count themselves, and of texts as queries.
         """
         images, num_texts = self.sample(kind, NUM_SAMPLED), len(background)
         queries, num_rows = torch.cat([background, images]), 0
@@ -461,9 +441,8 @@ class EmbeddingTable:
 
     def export(self, path: Path) -> int:
         """
-        Writes all embeddings, which are in memory at once, to a file that ends in `.parquet` (columns `key`, `kind`,
-        `position`, `embedding`) or `.npz` (arrays of these names), in the order of the data set, then of the keys:
-        images, short and long captions. Returns how many there are.
+        Writes all embeddings, which are in memory at once, as `.parquet` (columns `key`, `kind`, `position`,
+        `embedding`) or `.npz` (arrays of these names), in the order of the data set. Returns how many there are.
         """
         names = ["key", "kind", "position"]
         rows = self.table.search().where(self.condition(None)).select(["row", *names, "embedding"]).to_arrow()
@@ -482,10 +461,7 @@ class EmbeddingTable:
 
 
 def group_copies(embeds: torch.Tensor, threshold: float, k: int) -> list[list[int]]:
-    """
-    The rows of at most `k` groups of embeddings (rows, dim): each is of those that are as similar to its first one as
-    a threshold.
-    """
+    """The rows of at most `k` groups of embeddings (rows, dim), as similar to the first of them as a threshold."""
     groups, is_free = [], torch.ones(len(embeds), dtype=torch.bool)
     while len(groups) < k and is_free.any():
         first = int(is_free.int().argmax())

@@ -79,9 +79,8 @@ class Changes(NamedTuple):
 
 def compare(table: EmbeddingTable, folder: Path) -> tuple[dict[str, dict], list[str], Changes]:
     """
-    What an update has to do: the images of a folder that are to be embedded, with their file signatures; the keys that
-    are to be removed from the table before; and what this changes. Images in a folder that may not be read, or has
-    become empty as that of a disk that is not mounted, are kept, and so is everything if there is no image any more.
+    The images of a folder that are to be embedded, with their file signatures, the keys that are to be removed before,
+    and what this changes. Images in a folder that may not be read, or has become empty, are kept.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"The folder {folder} is not there any more. What was indexed is kept.")

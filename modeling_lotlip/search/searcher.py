@@ -74,9 +74,8 @@ class Searcher:
 
     def update(self, report: Callable[[int, int], object] = lambda done, total: None, wait: bool = False) -> Changes:
         """
-        Makes the index that of its folder as it is now, with a progress bar: see [`compare`]. What cannot be read is
-        remembered, and tried again when its file changes. Whatever ends an update, an error of `report` or Ctrl-C,
-        what was embedded until then is kept. If another program updates the index, this one may wait.
+        Makes the index that of its folder as it is now: see [`compare`]. Whatever ends an update, an error of `report`
+        or Ctrl-C, what was embedded until then is kept. If another program updates the index, this one may `wait`.
         """
         self.changes = Changes()
         with self.table.writing(wait, "index_dir"), progress_bar(desc="Indexing", unit=" images", delay=1) as progress:
