@@ -8,7 +8,7 @@ Image-text tasks of MTEB, the benchmark of embeddings, for one or several models
 
 Besides the names of tasks there are those of suites:
 
-    long-text          DCI, IIW, Urban1k, DOCCI, ShareGPT4V, which MTEB does not have: their files are in --data_root
+    long-text          DCI, IIW, Urban1k, ShareGPT4V, which MTEB does not have: their files are in --data_root
     compositionality   SugarCrepe, Winoground, ARO, ImageCoDe
     multilingual       Crossmodal-3600, Multi30k
 

@@ -34,3 +34,11 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
+
+
+def leave_signals_to_the_main_process(worker: int) -> None:
+    """In a data worker: signals to the process group pass it by, and it ends with the process that it works for."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    if hasattr(os, "setpgid"):  # Windows has no process groups
+        os.setpgid(0, 0)

@@ -7,7 +7,7 @@ a folder, and how long the texts are.
     python examples/paper/reproduce.py --data_root BENCHMARKS --output_file outputs/reproduction.json
     python examples/paper/reproduce.py --data_root BENCHMARKS --text_only --tokenizer_path BERT
 
-`BENCHMARKS` has a folder for each benchmark, of its name: dci, iiw, sharegpt4v-1k, sharegpt4v-10k, urban1k, docci,
+`BENCHMARKS` has a folder for each benchmark, of its name: dci, iiw, sharegpt4v-1k, sharegpt4v-10k, urban1k,
 coco, flickr30k. `docs/reproduce.md` lists the files. The published numbers are in `published.json` beside
 this file. A number is reproduced if it rounds to the published one.
 

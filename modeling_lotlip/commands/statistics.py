@@ -64,7 +64,7 @@ def run(
     else:
         check_benchmark(source, split, is_whole=False)
         benchmark = get_benchmark(statistics.benchmark)
-        name = benchmark.name
+        name = statistics.benchmark
         dataset = load_benchmark(name, source.data_dir, statistics.text_only, statistics.allow_partial)
         dataset = dataset if split.max_eval_samples is None else dataset.take(split.max_eval_samples)
         about |= {"published_num_images": benchmark.num_images, "published_num_texts": benchmark.num_texts}

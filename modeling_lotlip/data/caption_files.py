@@ -43,20 +43,20 @@ def is_blank(values: pa.ChunkedArray) -> np.ndarray:
 class CaptionFiles:
     """
     Captions in Parquet, JSON lines or CSV files, or patterns of such, by key, which may have several rows. The files
-    are read once, into the cache of `datasets` or `cache_dir`; in memory is nothing but what is looked up, by a sorted
-    index of the keys' hashes that is kept on disk. Rows without any caption are left out, and those whose column
-    `rejected_by` names a rule. Raises a `ValueError` if the files are of another kind, or lack a column.
+    are read once, into the cache of `datasets`; in memory is nothing but what is looked up, by a sorted index of the
+    keys' hashes that is kept on disk. Rows without any caption are left out, and those whose column `rejected_by`
+    names a rule. Raises a `ValueError` if the files are of another kind, or lack a column.
     """
 
-    def __init__(self, files: list[str], key_column: str, caption_columns: list[str], cache_dir: str | None = None):
-        self.arguments = (files, key_column, caption_columns, cache_dir)
+    def __init__(self, files: list[str], key_column: str, caption_columns: list[str]):
+        self.arguments = (files, key_column, caption_columns)
         suffixes = {Path(file.lower().removesuffix(".gz")).suffix for file in files}
         if len(suffixes) > 1 or not suffixes <= BUILDERS.keys():
             raise ValueError(f"`--caption_files` must all be of one of the kinds {[*BUILDERS]}, got {files}.")
         builder = BUILDERS[suffixes.pop()]
         options = {"converters": {key_column: str}} if builder == "csv" else {}  # 000123 is not 123
         try:
-            rows = load_dataset(builder, data_files=files, split="train", cache_dir=cache_dir, **options)
+            rows = load_dataset(builder, data_files=files, split="train", **options)
         except (DatasetGenerationError, FileNotFoundError, UnicodeDecodeError, StopIteration) as error:
             cause = describe_failure(error, (name for pattern in files for name in glob(pattern)))
             raise ValueError(f"`--caption_files {' '.join(files)}` cannot be read: {cause}") from error
@@ -75,8 +75,7 @@ class CaptionFiles:
         rejected = [REJECTED_COLUMN] if REJECTED_COLUMN in rows.column_names else []
         self.rows = rows.select_columns(list(dict.fromkeys([key_column, *caption_columns, *rejected])))
         self.key_column, self.caption_columns = key_column, caption_columns
-        folder = Path(HF_HOME) / "lotlip" / "caption_files" if cache_dir is None else Path(cache_dir)
-        path = folder / f"{self.rows._fingerprint}.npy"
+        path = Path(HF_HOME, "lotlip", "caption_files", f"{self.rows._fingerprint}.npy")
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as partial, open(partial, "wb") as file:
@@ -98,8 +97,7 @@ class CaptionFiles:
             logger.warning_once(message)
 
     def __reduce__(self):
-        # a worker maps the files too: pickled, the index would be read into memory
-        return CaptionFiles, self.arguments
+        return CaptionFiles, self.arguments  # pickled, the index would be read into memory
 
     def _is_rejected(self) -> np.ndarray:
         """Which rows a rule rejects: those whose `rejected_by` is neither null nor empty."""

@@ -18,18 +18,14 @@ logger = logging.get_logger(__name__)
 
 
 def draw_captions(reader: RowReader, row: dict) -> tuple[str, str]:
-    """
-    A short and a long caption of a row, drawn with `random`, the sub-captions of the long one marked; empty where
-    there is none.
-    """
+    """A short and a long caption of a row, drawn with `random`, sub-captions marked; empty where there is none."""
     long = [mark_sub_captions(text, reader.splitter) for text in reader.long_captions(row)]
     return random.choice(reader.short_captions(row) or [""]), random.choice([text for text in long if text] or [""])
 
 
 def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:
     """
-    The rows that have a caption, with undecoded images. A warning says how many have none. Raises a `ValueError` if
-    none has one.
+    The rows that have a caption, with undecoded images; others are counted. Raises a `ValueError` if none has one.
     """
     dataset = undecoded(dataset, reader.image_column).select_columns(reader.columns)
     rows = dataset.select_columns(reader.text_columns)
@@ -44,9 +40,9 @@ def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:
 
 class CaptionCollator:
     """
-    Makes rows the inputs of `LotlipModel`: `pixel_values` (batch, channels, height, width), and `input_ids` and
-    `attention_mask` (batch, 2, length) of a short caption and a long one, drawn anew each time. The mask is zero for a
-    caption that is not there. Raises an `UnreadableImageError` if an image cannot be read.
+    Makes rows the inputs of `LotlipModel`: of each the image, and `input_ids` and `attention_mask` (batch, 2, length)
+    of a short and a long caption, drawn anew each time; the mask is zero for a caption that is not there. Raises an
+    `UnreadableImageError` if an image cannot be read.
     """
 
     def __init__(self, processor: ProcessorMixin, reader: RowReader):

@@ -72,10 +72,9 @@ def is_image_file(name: str) -> bool:
 
 def find_image_files(folder: str | Path) -> DataFilesDict:
     """
-    The absolute paths of the files of a folder that `datasets` reads as images, by split: images, metadata and zip
-    archives. `datasets` takes words in names, as in `train_station.png`, for splits, and leaves out all other files.
-    Here `SPLIT_FOLDERS` are splits if everything is in them; else all files are one split. A warning says what is left
-    out. There are none where the card says which file is in which split, or there are not more images than tables.
+    The absolute paths of images, metadata and zip archives in a folder, by split: `SPLIT_FOLDERS` if everything is in
+    them, else one, whatever words are in names; a warning says what is left out. There are none where the card says
+    which file is in which split, or there are not more images than tables.
     """
     cards = [Path(folder, name) for name in ("README.md", ".huggingface.yaml")]
     if any(re.search(r"(?m)^configs:", card.read_text("utf-8", "replace")) for card in cards if card.is_file()):

@@ -36,8 +36,6 @@ DECODING_MARGIN = 3
 # What a file of HEVC images, HEIC, says of itself, in the first brands that it names
 HEIC = re.compile(rb".{4}ftyp(.{4}){0,14}?(hei[cxms]|hev[cx])", re.DOTALL)
 TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, which decode a fraction of them)"
-
-
 # A date in EXIF, as cameras write it
 DATE = re.compile(
     r"\s*(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})(?:[T\s]\s*(\d{1,2}):(\d{1,2})(?::(\d{1,2}))?)?(?!\d)", re.ASCII
@@ -65,9 +63,8 @@ class Resizing(NamedTuple):
         """That of an image processor; None if it is another one than transformers' own to a fixed size."""
         resizers = (TorchvisionBackend.resize, PilBackend.resize, ImageMixin.resize)
         resample = getattr(image_processor, "resample", None)
-        if getattr(type(image_processor), "resize", None) not in resizers or not image_processor.do_resize:
-            return None
-        if not isinstance(resample, int):  # Pillow's filters are integers
+        is_known = getattr(type(image_processor), "resize", None) in resizers and isinstance(resample, int)
+        if not is_known or not image_processor.do_resize:
             return None
         size = {name: side for name, side in dict(image_processor.size or {}).items() if side is not None}
         if size.keys() == {"shortest_edge"}:
@@ -91,11 +88,11 @@ def read_image(
     formats: tuple[str, ...] | None = None,
 ) -> PIL.Image.Image:
     """
-    An upright RGB image of 8 bits from an undecoded one of any mode, with `bytes` or a `path`; what is transparent
-    becomes white. Of several frames it is the first. No side is longer than `max_side`. A large JPEG is decoded at a
-    fraction of its size, at least twice `max_side`, or `DECODING_MARGIN` times what `resizing` makes of it, which is
-    done here too: two to four times as fast, pixels a little different. Only Pillow's `formats`, such as
-    `SAFE_FORMATS`, and HEIC are read. Raises an `UnreadableImageError` if there is no image in the file.
+    An upright RGB image of 8 bits from an undecoded one, the first of several frames; what is transparent becomes
+    white. No side is longer than `max_side`. A large JPEG is decoded at a fraction of its size, at least twice
+    `max_side`, or `DECODING_MARGIN` times what `resizing` makes of it, which is done here too: two to four times as
+    fast, pixels a little different. Only Pillow's `formats` and HEIC are read. Raises an `UnreadableImageError` if it
+    cannot be read.
     """
     try:
         image = open_image(read_file(file), formats)
@@ -192,10 +189,7 @@ def read_file(file: dict | None) -> bytes:
 
 
 def read_date(exif: PIL.Image.Exif) -> datetime | None:
-    """
-    When an image was taken, or else its file was written, in the time of the camera; None if there is no date. Dashes,
-    blanks, a zone and a 60th second are understood.
-    """
+    """When an image was taken, or else its file was written, by the clock of the camera; None if there is no date."""
     for value in (exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal), exif.get(ExifTag.DateTime)):
         if isinstance(value, bytes):
             value = value.decode("latin-1")

@@ -4,7 +4,6 @@
 
 import os
 import random
-import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,6 @@ from .folder import describe_failure, find_image_files, is_image_file, scan_fold
 from .images import IMAGE_EXTENSIONS, undecoded
 from .rows import check_columns
 from .scenes import load_scenes
-from .webdataset import TolerantWebDataset
 
 
 logger = logging.get_logger(__name__)
@@ -59,14 +57,10 @@ def load_split(
 ) -> Dataset | IterableDataset:
     """
     Loads a split of the data set that the data arguments name, or a slice such as `"train[:100]"`, or several with `+`
-    between them; the only split is taken whatever its name is, which a warning tells.
-
-    With `weights`, how often a row comes from each of `source.data_files`, the data ends when every row of every file
-    has come. The `key_column` is read as text from CSV files, so that its zeros in front stay. A relative path of an
-    image in a CSV, JSON or Parquet file is one in the folder of this file, or else in the working directory.
-
-    Raises:
-        `ValueError`: if the data set, the split or the image column is not there, or the split is empty.
+    between them; the only split is taken whatever its name is. With `weights`, how often a row comes from each of
+    `source.data_files`, the data ends when every row has come. The `key_column` of CSV files is read as text. A
+    relative path of an image is one in the folder of the file that names it, or else in the working directory. Raises
+    a `ValueError` if the data set, the split or the image column is not there, or the split is empty.
     """
     if weights is not None:
         sources = [replace(source, data_files=[file]) for file in source.data_files]
@@ -101,14 +95,11 @@ def load_part(
         order = list(range(len(rows)))
         random.Random(source.split_seed).shuffle(order)
         rows = rows.select(order, keep_in_memory=True)
-    return take_slice(rows, name, name + bracket + part) if bracket else rows
-
-
-def take_slice(rows: Dataset, name: str, split: str) -> Dataset:
-    """The part of a whole split that a specification such as `"train[:90%]"` names."""
+    if not bracket:
+        return rows
     if isinstance(rows, IterableDataset):
         raise ValueError(f"`--streaming` takes no slice such as {split!r}: leave out one of them.")
-    (part,) = ReadInstruction.from_spec(split).to_absolute({name: len(rows)})
+    (part,) = ReadInstruction.from_spec(name + bracket + part).to_absolute({name: len(rows)})
     start, stop = part.from_ or 0, len(rows) if part.to is None else part.to
     if start >= stop:
         raise ValueError(f"The split {split!r} is empty: there are {len(rows)} rows.")
@@ -143,9 +134,7 @@ def load_built_split(
     """A split of a data set of the Hub, or of files that a builder of `datasets` reads, and its name."""
     builder, split = make_builder(source, split, key_column)
     files = list_files(builder, split)
-    if source.dataset_name == "webdataset":
-        check_shards(files)
-        builder = TolerantWebDataset(data_files=builder.config.data_files)
+    check_shards(files)
     warn_of_unfinished(map(Path, files))
     folders = sorted({os.path.dirname(file) for file in files if os.path.isfile(file)})
     may_have_paths = with_images and folders and builder.info.builder_name in BUILDERS.values()
@@ -193,10 +182,7 @@ def join_image_paths(rows: Dataset | IterableDataset, column: str, folder: str) 
 
 
 def with_file_names(dataset: Dataset, source: SourceArguments, files: list[str]) -> Dataset:
-    """
-    The rows of a local folder of images with a column `file_name`, which the builder `imagefolder` drops; other rows
-    as they are. A warning says how many images are in no line of its metadata.
-    """
+    """The rows of a folder of images with their `file_name`; a warning counts images in no line of its metadata."""
     folder = (source.data_dir or ".") if source.dataset_name == "imagefolder" else source.dataset_name
     column = source.image_column
     is_folder = dataset.info.builder_name == "imagefolder" and os.path.isdir(folder)
@@ -284,21 +270,13 @@ def resolve_split(split: str, splits: list[str], name: str) -> str:
 
 
 def check_shards(files: list[str]) -> None:
-    """
-    Raises a `ValueError` if local shards were cut off, of which `datasets` would read what there is: a tar file ends
-    with two empty blocks.
-    """
-    shards, cut_off = [file for file in files if file.endswith(".tar") and os.path.isfile(file)], []
-    for shard in shards:
-        with open(shard, "rb") as file:
-            file.seek(max(0, os.path.getsize(shard) - 1024))
-            if file.read() != bytes(1024):
-                cut_off.append(shard)
-    if cut_off:
-        raise ValueError(
-            f"{len(cut_off)} of {len(shards)} shards lack the end of a tar file, such as {cut_off[0]}: they were cut "
-            "off. Write them anew, or leave them out of `--data_files`."
-        )
+    """Raises a `ValueError` if a local shard was cut off: `datasets` does not ask for the two blocks at the end."""
+    for shard in files:
+        if shard.endswith(".tar") and os.path.isfile(shard):
+            with open(shard, "rb") as file:
+                file.seek(max(0, os.path.getsize(shard) - 1024))
+                if file.read() != bytes(1024):
+                    raise ValueError(f"The shard {shard} was cut off: write it anew, or leave it out.")
 
 
 def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> str:
@@ -317,10 +295,7 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
 
 
 def get_columns(dataset: Dataset | IterableDataset) -> list[str]:
-    """
-    The names of the columns; of a stream that does not know them, those of its first row. Raises a `ValueError` if
-    there is none.
-    """
+    """The columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
     columns = dataset.column_names or list(next(iter(dataset), {}))
     if not columns:
         raise ValueError("The data set has no rows: name other data or another split.")
@@ -334,11 +309,3 @@ def split_by_process(
     if isinstance(dataset, Dataset) and len(dataset) < num_processes:
         return dataset.select([process_index] if process_index < len(dataset) else [])
     return split_dataset_by_node(dataset, rank=process_index, world_size=num_processes)
-
-
-def leave_signals_to_the_main_process(worker: int) -> None:
-    """In a data worker: signals to the process group pass it by, and it ends with the process that it works for."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    if hasattr(os, "setpgid"):  # Windows has no process groups
-        os.setpgid(0, 0)

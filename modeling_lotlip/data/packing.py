@@ -25,9 +25,9 @@ QUALITY = 95  # of images that are written anew
 
 def pack_row(row: dict, reader: RowReader, key: str | None, image_format: str) -> tuple[dict[str, bytes], bool]:
     """
-    The members of a shard's sample by their extensions, and whether the image had to be converted. `datasets` takes
-    the types of a shard from its first samples: all have the same members, and blank text for what is not there.
-    The default `key` is the SHA-256 of the image file. Raises a `ValueError` if the row has no caption or no image.
+    The members of a shard's sample by their extensions, and whether the image had to be converted. All samples have
+    the same members, by the first of which `datasets` knows their types. Raises a `ValueError` without a caption or an
+    image.
     """
     captions = {}
     if reader.short_column is not None:
@@ -69,14 +69,10 @@ def write_shards(
     shard_size: int = 1000,
 ) -> tuple[RowCounts, int]:
     """
-    Writes the images and captions of a data set as shards of `shard_size` samples. Image files in the format, one of
-    `FORMATS`, are kept byte by byte, others converted. Keys are those of [`find_key`].
-
-    Returns:
-        `tuple[RowCounts, int]`: which rows are in the shards, and how many images were converted.
-
-    Raises:
-        `ValueError`: if there is no caption, another run writes to the folder, or it holds shards.
+    Writes the images and captions of a data set as shards of `shard_size` samples, by the keys of [`find_key`]. Files
+    in the format, one of `FORMATS`, are kept byte by byte, others converted: returns which rows are there, and how
+    many were converted. Raises a `ValueError` if there is no caption, another run writes to the folder, or it holds
+    shards.
     """
     counts, num_converted = RowCounts(), 0
 

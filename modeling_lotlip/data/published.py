@@ -1,9 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The retrieval benchmarks of the paper, and two more, read from the files that their publishers ship: an entry of
-`BENCHMARKS` has the names of the annotation files, and a function that makes rows of the text of one.
-"""
+"""The retrieval benchmarks of the paper, and two more, read from the files that their publishers ship."""
 
 import json
 import re
@@ -13,7 +10,7 @@ from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Dataset, Image
 from transformers.utils import logging
 
 
@@ -28,7 +25,6 @@ Row = tuple[str, str | list[str]]
 class Benchmark:
     """A benchmark as it is published."""
 
-    name: str
     files: dict[str, Callable[[str, Path], Iterable[Row]]]  # by patterns of their names, what makes rows of their text
     num_images: int
     num_texts: int
@@ -36,28 +32,23 @@ class Benchmark:
 
     def how_to_get(self) -> str:
         """Which files it is read from, and where they come from."""
-        return f"{self.name!r} is read from {self.source}."
+        return f"It is read from {self.source}."
 
 
 def get_benchmark(name: str) -> Benchmark:
     """The benchmark of a name. Raises a `ValueError` if there is none."""
-    if name in BENCHMARKS:
-        return BENCHMARKS[name]
-    raise ValueError(f"There is no benchmark {name!r}, but {', '.join(BENCHMARKS)}.")
+    if name not in BENCHMARKS:
+        raise ValueError(f"There is no benchmark {name!r}, but {', '.join(BENCHMARKS)}.")
+    return BENCHMARKS[name]
 
 
 def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, allow_partial: bool = False) -> Dataset:
     """
-    Reads a benchmark from a folder with the files that its publishers ship. Images stay where they are, and need not
-    be there if it is `text_only`. With `allow_partial` it may have another size than published, or lack images.
-
-    Returns:
-        `Dataset`: a row for each image, with `file_name` (its path in the folder), `image` unless `text_only`, and
-        `long_captions` (a string, as published) or `caption` (a list of strings).
-
-    Raises:
-        `FileNotFoundError`: if images or the folder are missing.
-        `ValueError`: if annotations are damaged, or the size is not the published one.
+    Reads a benchmark from a folder with the files that its publishers ship: a row for each image, with `file_name`
+    (its path in the folder), `image` unless `text_only`, and `long_captions` (a string, as published) or `caption` (a
+    list of strings). With `allow_partial` it may have another size than published, or lack images. Raises a
+    `FileNotFoundError` if images or the folder are missing, a `ValueError` if annotations are damaged, or the size is
+    not the published one.
     """
     benchmark, data_dir = get_benchmark(name), Path(data_dir)
     if not data_dir.is_dir():
@@ -83,13 +74,12 @@ def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, all
     if len(rows) < benchmark.num_images:
         logger.warning(f"{name!r} is partial: {len(rows)} of {benchmark.num_images} images.")
     files, texts = map(list, zip(*rows))
-    is_long = isinstance(texts[0], str)
-    column = "long_captions" if is_long else "caption"
-    columns = {"file_name": files, column: texts}
-    features = {"file_name": Value("string"), column: Value("string") if is_long else List(Value("string"))}
-    if not text_only:
-        columns["image"], features["image"] = [str(data_dir / file) for file in files], Image()
-    return Dataset.from_dict(columns, features=Features(features))
+    dataset = Dataset.from_dict(
+        {"file_name": files, "long_captions" if isinstance(texts[0], str) else "caption": texts}
+    )
+    if text_only:
+        return dataset
+    return dataset.add_column("image", [str(data_dir / file) for file in files]).cast_column("image", Image())
 
 
 def read_files(data_dir: Path, files: dict[str, Callable[[str, Path], Iterable]]) -> Iterator:
@@ -116,29 +106,21 @@ def list_dci(folder: Path) -> set[str]:
 
 
 def parse_dci(text: str, path: Path) -> Iterator[Row]:
-    """
-    Densely Captioned Images (Urbanek et al., 2023, https://arxiv.org/abs/2312.08578), all splits: a text is the short
-    caption, a line break, and the extra caption. Either may be blank.
-    """
+    """Densely Captioned Images (Urbanek et al., 2023, https://arxiv.org/abs/2312.08578): short and extra captions."""
     if path.name in list_dci(path.parents[1]):
         row = json.loads(text)
         texts = "\n".join([row["short_caption"], row["extra_caption"]])
         yield f"densely_captioned_images/photos/{row['image']}", texts
 
 
-def parse_lines(text: str) -> Iterator[dict]:
-    """The rows of JSON lines; captions may have other line breaks."""
-    return map(json.loads, filter(str.strip, text.split("\n")))
-
-
 def parse_iiw(text: str, path: Path, images: str) -> Iterator[Row]:
     """
-    ImageInWords (Garg et al., 2024, https://arxiv.org/abs/2405.02793), the three sets written by humans. They name the
-    image in `image` or in `image/key`, some without `.jpg`. An image that is not there is taken from the file with
-    `train` in its name where the annotations say `test`: so some of IIW-400 are published.
+    ImageInWords (Garg et al., 2024, https://arxiv.org/abs/2405.02793), the three sets written by humans. An image that
+    is not there is the file with `train` in its name where the annotations say `test`: so some of IIW-400 are
+    published.
     """
     folder = path.parents[1] / images
-    for row in parse_lines(text):
+    for row in map(json.loads, filter(str.strip, text.split("\n"))):  # captions may have other line breaks
         image = (row.get("image") or row["image/key"]).removesuffix(".jpg") + ".jpg"
         other = image.replace("test", "train")
         is_renamed = not (folder / image).is_file() and (folder / other).is_file()
@@ -157,20 +139,10 @@ def parse_urban1k(text: str, path: Path) -> Iterator[Row]:
     yield f"image/{path.stem}.jpg", get_text({"first line": text.partition("\n")[0]}, "first line")
 
 
-def parse_docci(text: str, path: Path) -> Iterator[Row]:
-    """
-    Descriptions of Connected and Contrasting Images (Onoe et al., 2024, https://arxiv.org/abs/2404.19753): the test
-    split without the small set for qualitative comparisons.
-    """
-    for row in parse_lines(text):
-        if row["split"] == "test" and not row["example_id"].startswith("qual"):
-            yield f"images/{row['image_file']}", get_text(row, "description")
-
-
 def parse_karpathy(text: str, path: Path, images: str | None = None) -> Iterator[Row]:
     """
     MSCOCO or Flickr30k, the test split of Karpathy and Fei-Fei (2015, https://arxiv.org/abs/1412.2306): of each image
-    the first five captions. The images are in the folder `images`, or where the file says.
+    the first five captions. Images are in a folder, or where the file says.
     """
     for row in json.loads(text)["images"]:
         if row["split"] == "test":
@@ -183,64 +155,48 @@ SA_1B = "https://ai.meta.com/datasets/segment-anything-downloads"
 IIW_FILES = {"DCI_Test/data.jsonl": "dci", "DOCCI_Test/data.jsonl": "docci", "IIW-400/data.jsonl": "docci_aar"}
 
 BENCHMARKS = {
-    benchmark.name: benchmark
-    for benchmark in (
-        Benchmark(
-            "coco",
-            {"dataset_coco.json": parse_karpathy},
-            5000,
-            25_000,
-            f"dataset_coco.json {KARPATHY}, and val2014/*.jpg of http://images.cocodataset.org/zips/val2014.zip",
-        ),
-        Benchmark(
-            "dci",
-            {"densely_captioned_images/annotations/*.json": parse_dci},
-            7805,
-            7805,
-            "densely_captioned_images/splits.json and annotations/*.json there of "
-            "https://dl.fbaipublicfiles.com/densely_captioned_images/dci.tar.gz, and photos/*.jpg there, which are "
-            f"sa_000138.tar of {SA_1B}",
-        ),
-        Benchmark(
-            "docci",
-            {"docci_descriptions.jsonlines": parse_docci},
-            5000,
-            5000,
-            "docci_descriptions.jsonlines and images/*.jpg of https://google.github.io/docci",
-        ),
-        Benchmark(
-            "flickr30k",
-            {"dataset_flickr30k.json": partial(parse_karpathy, images="flickr30k-images")},
-            1000,
-            5000,
-            f"dataset_flickr30k.json {KARPATHY}, and flickr30k-images/*.jpg of "
-            "https://shannon.cs.illinois.edu/DenotationGraph",
-        ),
-        Benchmark(
-            "iiw",
-            {name: partial(parse_iiw, images=images) for name, images in IIW_FILES.items()},
-            612,
-            612,
-            f"{', '.join(IIW_FILES)} of https://github.com/google/imageinwords/tree/main/datasets, and the images in "
-            "dci/ (of DCI), docci/ and docci_aar/ (of https://google.github.io/docci)",
-        ),
-        *(
-            Benchmark(
-                name,
-                {"*.json": partial(parse_sharegpt4v, num_rows=number)},
-                number,
-                number,
-                "share-captioner_coco_lcs_sam_1246k_1107.json, or another single JSON file, of "
-                f"https://huggingface.co/datasets/Lin-Chen/ShareGPT4V, and sam/images/*.jpg of {SA_1B}",
-            )
-            for name, number in {"sharegpt4v-1k": 1000, "sharegpt4v-10k": 10_000}.items()
-        ),
-        Benchmark(
-            "urban1k",
-            {"caption/*.txt": parse_urban1k},
-            1000,
-            1000,
-            "image/*.jpg and caption/*.txt of https://huggingface.co/datasets/BeichenZhang/Urban1k",
-        ),
-    )
+    "coco": Benchmark(
+        {"dataset_coco.json": parse_karpathy},
+        5000,
+        25_000,
+        f"dataset_coco.json {KARPATHY}, and val2014/*.jpg of http://images.cocodataset.org/zips/val2014.zip",
+    ),
+    "dci": Benchmark(
+        {"densely_captioned_images/annotations/*.json": parse_dci},
+        7805,
+        7805,
+        "densely_captioned_images/splits.json and annotations/*.json there of "
+        "https://dl.fbaipublicfiles.com/densely_captioned_images/dci.tar.gz, and photos/*.jpg there, which are "
+        f"sa_000138.tar of {SA_1B}",
+    ),
+    "flickr30k": Benchmark(
+        {"dataset_flickr30k.json": partial(parse_karpathy, images="flickr30k-images")},
+        1000,
+        5000,
+        f"dataset_flickr30k.json {KARPATHY}, and flickr30k-images/*.jpg of "
+        "https://shannon.cs.illinois.edu/DenotationGraph",
+    ),
+    "iiw": Benchmark(
+        {name: partial(parse_iiw, images=images) for name, images in IIW_FILES.items()},
+        612,
+        612,
+        f"{', '.join(IIW_FILES)} of https://github.com/google/imageinwords/tree/main/datasets, and the images in "
+        "dci/ (of DCI), docci/ and docci_aar/ (of https://google.github.io/docci)",
+    ),
+    **{
+        name: Benchmark(
+            {"*.json": partial(parse_sharegpt4v, num_rows=number)},
+            number,
+            number,
+            "share-captioner_coco_lcs_sam_1246k_1107.json, or another single JSON file, of "
+            f"https://huggingface.co/datasets/Lin-Chen/ShareGPT4V, and sam/images/*.jpg of {SA_1B}",
+        )
+        for name, number in {"sharegpt4v-1k": 1000, "sharegpt4v-10k": 10_000}.items()
+    },
+    "urban1k": Benchmark(
+        {"caption/*.txt": parse_urban1k},
+        1000,
+        1000,
+        "image/*.jpg and caption/*.txt of https://huggingface.co/datasets/BeichenZhang/Urban1k",
+    ),
 }

@@ -44,15 +44,10 @@ class Item(NamedTuple):
 
 class RowReader:
     """
-    Reads the image, the short and the long captions, the label and the key of a row of a data set with `columns`.
-
-    Without `captions` none are read, and without `image_column` no images, which come undecoded. `caption_files` have
-    further long captions. The `key_column` has integers, strings or images, known by the SHA-256 of their files.
-    Large JPEGs are decoded at a fraction of their size by `resizing`: see [`read_image`]. The attribute `columns` has
-    the columns that are read, `text_columns` those that the captions need.
-
-    Raises:
-        `ValueError`: if a column is not there, there are captions of neither kind, or none in the caption files.
+    Reads the image, the captions, the label and the key of a row of a data set with `columns`. Without `captions` none
+    are read, and without `image_column` no images, which come undecoded. `caption_files` have further long captions.
+    The `key_column` has integers, strings or images, known by the SHA-256 of their files. For `resizing` see
+    [`read_image`]. Raises a `ValueError` if a column is not there, or there are no captions at all.
     """
 
     def __init__(
@@ -105,13 +100,9 @@ class RowReader:
 
     def __call__(self, number: Any, row: dict) -> Iterator[Item]:
         """
-        The image and the texts of a row, which has a `number`, sub-captions of long ones marked: see
-        [`mark_sub_captions`]. The index of a caption is its position in the column, blank ones counted, which are left
-        out; captions of caption files follow.
-
-        Raises:
-            `UnreadableImageError`: if there is no image or it cannot be read.
-            `ValueError`: if the column of the captions, or of the keys, holds something else.
+        The image and the texts of a row with a `number`, sub-captions of long ones marked. The index of a caption is
+        its position in the column, blank ones counted; captions of caption files follow. Raises an
+        `UnreadableImageError` if there is no image, a `ValueError` if captions or keys are something else.
         """
         image = None
         if self.image_column is not None:
@@ -171,9 +162,8 @@ class RowReader:
 
     def report_keys(self, dataset: Dataset | IterableDataset) -> None:
         """
-        Says how many images have no captions in the caption files, and how many rows of these belong to no image. Of
-        a stream, and where the keys are hashes of the image files, [`RowCounts`] tell what has no captions when it has
-        been read. Raises a `ValueError` if no image has any.
+        Says how many images have no captions in the caption files, and how many rows of these belong to no image; of a
+        stream, and of hashes, [`RowCounts`] tell the former. Raises a `ValueError` if no image has captions.
         """
         is_known = self.file_key_column != self.image_column and not isinstance(dataset, IterableDataset)
         if self.caption_files is None or not is_known:
@@ -198,10 +188,7 @@ class RowReader:
 
 @dataclass
 class RowCounts:
-    """
-    What became of rows: each was used, or left out for a reason. The counts of several processes and of several starts
-    of a run add up.
-    """
+    """What became of rows, used or left out for a reason; counts of processes, and of starts of a run, add up."""
 
     num_rows: int = 0  # that were read
     left_out: dict[str, int] = field(default_factory=Counter)  # by the reason

@@ -27,8 +27,7 @@ def look_up(row: dict, column: str) -> object:
 
 def list_captions(row: dict, column: str | None) -> list[str]:
     """
-    The captions of a row in one column, a string or a list of strings, blank ones too; none where there is no column.
-    Raises a `ValueError` if it holds something else.
+    The captions in one column, a string or a list, blank ones too. Raises a `ValueError` if it holds something else.
     """
     found = look_up(row, column) if column is not None else None
     captions = list(found) if isinstance(found, (list, tuple)) else [found]
@@ -69,19 +68,16 @@ def read_key(row: dict, column: str) -> str | None:
 
 def find_key(row: dict, source: SourceArguments, key_column: str | None = None) -> str | None:
     """
-    The key of an image without its file being read: what `key_column` holds; without one the `__key__` of a shard, or
-    the path of the file in the folder of the data, or of the rows' file, so that this may be moved. None where the
-    SHA-256 of the file is the key.
+    The key of an image without its file being read: of `key_column`, or the `__key__` of a shard, or the path in the
+    folder of the data, which may be moved. None where the SHA-256 of the file is the key.
     """
     if key_column is not None:
         return None if key_column == source.image_column else read_key(row, key_column)
     if row.get("__key__") is not None:
         return row["__key__"]
     path = (row[source.image_column] or {}).get("path")
-    folders = [
-        source.data_dir or source.dataset_name,
-        *map(os.path.dirname, map(os.path.abspath, source.data_files or [])),
-    ]
+    files = map(os.path.abspath, source.data_files or [])
+    folders = [source.data_dir or source.dataset_name, *map(os.path.dirname, files)]
     bases = [base for folder in folders if folder for base in (os.path.abspath(folder), os.path.realpath(folder))]
     return next((os.path.relpath(path, base) for base in bases if path and path.startswith(base + os.sep)), path)
 

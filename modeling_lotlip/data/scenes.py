@@ -1,9 +1,8 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The embedded data set: 64-pixel scenes, drawn from a seed. The short caption names the large thing in the middle and
-its colour; the long one leaves it out, and describes the three to eight others around it, the ground, the light and
-the frame. So only their long captions distinguish scenes with the same short caption.
+The embedded data set: scenes drawn from a seed. The short caption names the large thing in the middle and its colour;
+the long one leaves it out and describes all else, which alone distinguishes scenes with the same short caption.
 """
 
 import io
@@ -184,8 +183,7 @@ class Scene:
 
 def make_scene(seed: int, index: int) -> Scene:
     """
-    The scene number `index` of the series `seed`, the same on every machine. Any `len(SALIENT_PAIRS)` scenes in a row
-    have each short caption once.
+    The scene number `index` of the series `seed`; any `len(SALIENT_PAIRS)` in a row have each short caption once.
     """
     # A generator seeded with a text draws the same numbers in every Python version.
     generator = random.Random(f"scene {index} of series {seed}")
@@ -216,17 +214,9 @@ def make_scene(seed: int, index: int) -> Scene:
 
 def load_scenes(num_scenes: int, seed: int = 0) -> Dataset:
     """
-    The first scenes of the series `seed`; two series share none.
-
-    Returns:
-        `Dataset`: `image` (RGB, 64 x 64), `caption`, `long_captions` (a list of one) and `label` (a `ClassLabel` with
-        names such as "red boat").
-
-    Raises:
-        `ValueError`: if `num_scenes` is less than 1.
+    The first scenes of the series `seed`; two series share none: `image` (RGB, 64 x 64), `caption`, `long_captions` (a
+    list of one) and `label` (a `ClassLabel` with names such as "red boat").
     """
-    if num_scenes < 1:
-        raise ValueError(f"`num_scenes` is {num_scenes}; give at least 1.")
     scenes = [make_scene(seed, index) for index in range(num_scenes)]
     names = [f"{colour} {kind}" for colour, kind in SALIENT_PAIRS]
     return Dataset.from_dict(
@@ -276,6 +266,5 @@ def _light_map(light: str) -> PILImage.Image:
 
 
 def _png(image: PILImage.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
+    image.save(buffer := io.BytesIO(), format="PNG", compress_level=1)
     return buffer.getvalue()

@@ -21,9 +21,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from ..data.images import UnreadableImageError
-from ..data.loading import leave_signals_to_the_main_process, split_by_process
+from ..data.loading import split_by_process
 from ..data.reader import Item
 from ..data.rows import batched, name_row
+from ..signals import leave_signals_to_the_main_process
 from ..terminal import printable
 from .features import get_padding, image_features, in_trained_case, prepare_images, text_features
 from .lengths import group_by_length

@@ -75,7 +75,6 @@ BENCHMARKS = {
     "DCI": ("dci", "long descriptions of 7,805 images of SA-1B", "https://github.com/facebookresearch/DCI"),
     "IIW": ("iiw", "the 612 descriptions of ImageInWords", "https://github.com/google/imageinwords"),
     "Urban1k": ("urban1k", "long descriptions of 1,000 busy street scenes", "BeichenZhang/Urban1k"),
-    "DOCCI": ("docci", "the 5,000 long descriptions of DOCCI's test", "https://google.github.io/docci"),
     "ShareGPT4V1k": ("sharegpt4v-1k", "1,000 generated long captions of SA-1B", "Lin-Chen/ShareGPT4V"),
     "ShareGPT4V10k": ("sharegpt4v-10k", "10,000 generated long captions of SA-1B", "Lin-Chen/ShareGPT4V"),
 }

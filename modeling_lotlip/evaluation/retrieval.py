@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.arguments import CaptionArguments, CaptionFileArguments
 from ..data.images import undecoded
 from ..data.loading import get_columns
-from ..data.published import get_benchmark, load_benchmark
+from ..data.published import load_benchmark
 from ..data.reader import RowReader
 from ..embedding.batches import (
     Item,
@@ -317,7 +317,7 @@ def group_captions(captions: EmbeddedCaptions, grouping: str) -> tuple[list[int]
 
 def load_benchmarks(names: list[str], data_dir: str | Path, allow_partial: bool = False) -> dict[str, Dataset]:
     """Benchmarks by name. With several, each is in a folder of its name in `data_dir`: see [`load_benchmark`]."""
-    folders = {get_benchmark(name).name: Path(data_dir) / (name if len(names) > 1 else "") for name in names}
+    folders = {name: Path(data_dir) / (name if len(names) > 1 else "") for name in names}
     return {name: load_benchmark(name, folder, allow_partial=allow_partial) for name, folder in folders.items()}
 
 

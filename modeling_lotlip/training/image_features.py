@@ -16,10 +16,10 @@ from datasets.fingerprint import Hasher
 from torch.utils.data import DataLoader
 from transformers import ProcessorMixin
 
-from ..data.loading import leave_signals_to_the_main_process
 from ..embedding.features import prepare_images
 from ..embedding.models import hash_weights
 from ..output_folder import atomic_write
+from ..signals import leave_signals_to_the_main_process
 from ..terminal import progress_bar
 from .dual_encoder import ContrastiveModel
 from .processes import fail_together

@@ -27,12 +27,12 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.images import undecoded
-from ..data.loading import compute_fingerprint, get_columns, leave_signals_to_the_main_process, load_split
+from ..data.loading import compute_fingerprint, get_columns, load_split
 from ..data.reader import RowCounts, RowReader
 from ..evaluation.retrieval import format_table
 from ..files import write_json
 from ..output_folder import OutputFolder, delete
-from ..signals import StopSignal
+from ..signals import StopSignal, leave_signals_to_the_main_process
 from ..terminal import progress_bar
 from . import outputs
 from .arguments import TrainArguments

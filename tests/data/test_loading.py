@@ -270,20 +270,6 @@ def members(key: str, text: bytes = b"a boat", about: bytes = b'{"url": "x.org"}
 
 
 @both_ways
-def test_damaged_members_are_none(tmp_path, streaming):
-    content = members("a") | members("b", text=b"\xff\xfe") | members("c", about=b"{") | members("d")
-    shard = write_shard(tmp_path / "0.tar", content)
-    source = SourceArguments("webdataset", data_files=[str(shard)], image_column="jpg", streaming=streaming)
-    rows = load_split(source, "train").cast_column("jpg", Image(decode=False))
-    assert [(row["__key__"], row["txt"], row["json"]) for row in rows] == [
-        ("a", "a boat", {"url": "x.org"}),
-        ("b", None, {"url": "x.org"}),
-        ("c", "a boat", None),
-        ("d", "a boat", {"url": "x.org"}),
-    ]
-
-
-@both_ways
 def test_shards_that_were_cut_off(tmp_path, streaming):
     shards = [write_shard(tmp_path / f"{number}.tar", members(str(number))) for number in range(3)]
     options = {"data_files": [str(tmp_path / "*.tar")], "image_column": "jpg", "streaming": streaming}
@@ -291,7 +277,7 @@ def test_shards_that_were_cut_off(tmp_path, streaming):
     content = shards[1].read_bytes()
     for part in (content[: 4 * 512], content[:-1024].rstrip(b"\0"), content[:100], b""):
         shards[1].write_bytes(part)
-        with pytest.raises(ValueError, match="1 of 3 shards lack the end of a tar file, such as .*1.tar: they were"):
+        with pytest.raises(ValueError, match="The shard .*1.tar was cut off: write it anew"):
             load_split(SourceArguments("webdataset", **options), "train")
 
 

@@ -91,21 +91,6 @@ def make_urban1k(folder):
     return [(f"image/{number}.jpg", f"Street {number}. It rains.") for number in (1, 10, 2)]
 
 
-def make_docci(folder):
-    rows = [(f"{split}_{n}", split.split("_")[0]) for split in ("train", "test", "qual_dev") for n in (0, 1)]
-    rows = [(name, "test" if name.startswith("qual") else split) for name, split in rows] + [("test_2", "test")]
-    write(
-        folder / "docci_descriptions.jsonlines",
-        [
-            {"split": split, "example_id": name, "image_file": f"{name}.jpg", "description": f"It is {name}."}
-            for name, split in rows
-        ],
-    )
-    for number in range(3):
-        draw(folder / "images" / f"test_{number}.jpg")
-    return [(f"images/test_{number}.jpg", f"It is test_{number}.") for number in range(3)]
-
-
 def make_karpathy(folder, name, image_folder):
     images = []
     for number, split in enumerate(["train", "test", "restval", "test", "test", "val"]):
@@ -124,7 +109,6 @@ MAKERS = {
     "iiw": make_iiw,
     "sharegpt4v-1k": make_sharegpt4v,
     "urban1k": make_urban1k,
-    "docci": make_docci,
     "coco": lambda folder: make_karpathy(folder, "coco", "val2014"),
     "flickr30k": lambda folder: make_karpathy(folder, "flickr30k", "flickr30k-images"),
 }
@@ -209,7 +193,6 @@ def test_missing_annotations(tmp_path):
         ("iiw", "IIW-400/data.jsonl", '" Three. "', "null", "'IIW' must hold a text, not None"),
         ("sharegpt4v-1k", SHAREGPT4V, '"conversations"', '"turns"', "'conversations'"),
         ("urban1k", "caption/2.txt", "Street", b"caf\xe9", "2.txt"),
-        ("docci", "docci_descriptions.jsonlines", "It is test_1.", " ", "'description'"),
         ("coco", "dataset_coco.json", '"raw": "Caption 1 of 3."', '"raw": 3', "'raw' must hold a text, not 3"),
     ],
 )

@@ -47,14 +47,6 @@ def test_what_a_row_holds():
     assert read(RowReader(["image"]), 0, {"image": png(), "caption": "a boat"})[1:] == []
 
 
-def test_captions_in_a_field():
-    captions = CaptionArguments(long_captions_column="json.long_captions")
-    reader = RowReader(["jpg", "json"], captions, image_column="jpg")
-    assert reader.text_columns == ["json"] and reader.long_captions({"json": {"long_captions": "A boat."}}) == [
-        "A boat."
-    ]
-
-
 def test_keys():
     row = {"image": png(), "id": 7, "nothing": None}
     columns = [*row]

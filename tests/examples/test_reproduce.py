@@ -89,15 +89,17 @@ def test_every_benchmark_in_the_folder_is_measured_and_compared(run, benchmarks,
 def test_what_is_missing_is_named_and_the_rest_measured(run, benchmarks, model_dir, tmp_path):
     for path in (benchmarks / "iiw" / "dci").iterdir():
         path.unlink()
-    for path in (benchmarks / "docci").rglob("*.jsonlines"):
+    for path in (benchmarks / "flickr30k").rglob("*.json"):
         path.unlink()
     next((benchmarks / "urban1k" / "image").iterdir()).write_bytes(b"broken")
     arguments = ("--data_root", benchmarks, "--model", model_dir, "--tokenizer_path", model_dir)
     printed, results = run(*arguments)
     of_iiw = [row["measure"] for row in results["rows"] if row["benchmark"] == "iiw"]
     assert of_iiw == ["num_texts", "sub_captions_per_text", "tokens_per_text"]
-    assert not any(row["benchmark"] == "docci" for row in results["rows"])
-    assert "iiw is not evaluated: 1 (dci/sa_1.jpg) of the 3 images" in printed and "docci is not evaluated" in printed
+    assert not any(row["benchmark"] == "flickr30k" for row in results["rows"])
+    assert (
+        "iiw is not evaluated: 1 (dci/sa_1.jpg) of the 3 images" in printed and "flickr30k is not evaluated" in printed
+    )
     is_partial = {(row["benchmark"], row["measure"]): row["is_partial"] for row in results["rows"]}
     assert is_partial["urban1k", "i2t"] and not is_partial["dci", "i2t"], "an image cannot be read"
 

@@ -171,8 +171,6 @@ def test_heat_map(folder, open_folder):
     handlers.searcher.update()
     assert handlers.heat_map({"name": "more/3.jpg", "sentence": "a red boat"})["source"].startswith("data:image/jpeg")
     with pytest.raises(QueryError, match="not in the collection"):
-        handlers.heat_map({"name": "../secret.png", "sentence": "a red boat"})
-    with pytest.raises(QueryError, match="not in the collection"):
         handlers.similar("../secret.png")
     (folder / "2.png").unlink()
     with pytest.raises(QueryError, match="cannot be read any more"):
