@@ -147,7 +147,7 @@ def load_built_split(
             rows = build(builder, split, source.streaming)
         if may_have_paths and rows.features is None:
             rows = concatenate_datasets([rows])  # which finds out the types
-    except (DatasetGenerationError, UnicodeDecodeError, StopIteration) as error:  # the last where a file is empty
+    except (DatasetGenerationError, ValueError, StopIteration) as error:  # the last where a file is empty
         raise ValueError(f"{describe_source(source)} cannot be read: {describe_failure(error, files)}") from error
     column_type = getattr(rows.features.get(source.image_column), "dtype", None) if may_have_paths else None
     if column_type not in ("string", "large_string"):

@@ -279,6 +279,10 @@ def test_shards_that_were_cut_off(tmp_path, streaming):
         shards[1].write_bytes(part)
         with pytest.raises(ValueError, match="The shard .*1.tar was cut off: write it anew"):
             load_split(SourceArguments("webdataset", **options), "train")
+    write_shard(tmp_path / "0.tar", members("a", about=b"{"))
+    shards[1].write_bytes(content)
+    with pytest.raises(ValueError, match="--data_files .*tar` cannot be read: Expecting property name"):
+        load_split(SourceArguments("webdataset", **options), "train")
 
 
 @both_ways
