@@ -70,20 +70,18 @@ def test_by_hand(run, tmp_path, vocab_dir, capsys):
         "a photo of " * 100,  # longer than any model takes
         "sand",
     ]
-    folder = tmp_path / "docci"
-    folder.mkdir()
-    with open(folder / "docci_descriptions.jsonlines", "w") as file:
-        for number, text in enumerate(texts):
-            row = {"split": "test", "example_id": f"test_{number}", "image_file": f"{number}.jpg", "description": text}
-            file.write(json.dumps(row) + "\n")
-    arguments = ["--benchmark", "docci", "--data_dir", folder, "--allow_partial", "--tokenizer_path", vocab_dir]
-    assert "3 (images/0.jpg, images/1.jpg, images/2.jpg) of the 3 images" in read_error(
+    folder = tmp_path / "iiw"
+    (folder / "IIW-400").mkdir(parents=True)
+    lines = [json.dumps({"image": f"{number}.jpg", "IIW": text}) for number, text in enumerate(texts)]
+    (folder / "IIW-400" / "data.jsonl").write_text("\n".join(lines))
+    arguments = ["--benchmark", "iiw", "--data_dir", folder, "--allow_partial", "--tokenizer_path", vocab_dir]
+    assert "3 (docci_aar/0.jpg, docci_aar/1.jpg, docci_aar/2.jpg) of the 3 images" in read_error(
         capsys, "statistics", *arguments
     )
     results = run(*arguments, "--text_only")
     num_tokens = [len("a red boat . the sea is blue . sand < / s > . . . car ##s".split()), 300, 1]
     assert results["num_images"] == results["num_texts"] == 3
-    assert results["published_num_images"] == 5000 and results["published_num_texts"] == 5000
+    assert results["published_num_images"] == results["published_num_texts"] == 612
     assert results["sub_captions_per_text"] == pytest.approx((4 + 1 + 1) / 3)
     assert results["tokens_per_text"] == pytest.approx(sum(num_tokens) / 3)
     assert results["share_beyond"] == {limit: pytest.approx(1 / 3) for limit in ("77", "128", "192", "256")}
@@ -94,7 +92,7 @@ def test_by_hand(run, tmp_path, vocab_dir, capsys):
         "> 192 tokens | > 256 tokens |"
     )
     mean = sum(num_tokens) / 3
-    assert table[2] == f"| docci | long | 3 | 3 | 2.00 | {mean:.2f} | 33.3 % | 33.3 % | 33.3 % | 33.3 % |"
+    assert table[2] == f"| iiw | long | 3 | 3 | 2.00 | {mean:.2f} | 33.3 % | 33.3 % | 33.3 % | 33.3 % |"
     assert run(*arguments, "--text_only", "--max_eval_samples", 1)["tokens_per_text"] == num_tokens[0]
 
 
