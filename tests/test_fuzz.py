@@ -19,8 +19,7 @@ from modeling_lotlip import (
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.training.arguments import ObjectiveArguments
-from modeling_lotlip.training.batches import BatchSampler
-from modeling_lotlip.training.samples import CaptionedImages
+from modeling_lotlip.training.samples import BatchSampler, CaptionedImages
 
 
 def at_least(num_examples: int) -> settings:

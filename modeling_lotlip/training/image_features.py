@@ -31,21 +31,14 @@ logger = logging.getLogger(__name__)
 SHARD_SIZE = 1024
 
 
-class ImageFeatures:
-    """
-    The output of an image tower for every image, from the files that `cache_image_features` writes, each of shape
-    (images, ...); not a number where the image could not be read.
-    """
+def get_file(folder: Path, shard: int) -> Path:
+    return folder / f"{shard:06}.npy"
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        shard, row = divmod(index, SHARD_SIZE)
-        return torch.from_numpy(np.load(self.get_file(shard), mmap_mode="r")[row].copy())
-
-    def get_file(self, shard: int) -> Path:
-        return self.folder / f"{shard:06}.npy"
+def read_features(folder: Path, index: int) -> torch.Tensor:
+    """What [`cache_image_features`] wrote of an image; not a number where the image could not be read."""
+    shard, row = divmod(index, SHARD_SIZE)
+    return torch.from_numpy(np.load(get_file(folder, shard), mmap_mode="r")[row].copy())
 
 
 def load_inputs(
@@ -73,20 +66,20 @@ def cache_image_features(
     accelerator: Accelerator,
     batch_size: int = 64,
     num_workers: int = 0,
-) -> ImageFeatures:
+) -> Path:
     """
     Runs a frozen image tower over every image whose output is not yet in the folder's subfolder for this tower,
-    preprocessing, precision and data. The processes share the work and the folder; what a stopped pass has written
-    stays. `load_image` gives an image from its number, or raises a `ValueError` where it cannot be read; `data_key`
-    changes when any of the images does.
+    preprocessing, precision and data, which is returned. The processes share the work and the folder; what a stopped
+    pass has written stays. `load_image` gives an image from its number, or raises a `ValueError` where it cannot be
+    read; `data_key` changes when any of the images does.
     """
     tower, image_processor = model.model.vision_model.to(accelerator.device).eval(), processor.image_processor
     preprocessing = type(image_processor).__name__, image_processor.to_dict()
     settings = tower.config.to_dict(), preprocessing, accelerator.mixed_precision, num_images, model.is_token_wise
-    features = ImageFeatures(folder / Hasher.hash((hash_weights(tower), settings, data_key)))
-    features.folder.mkdir(parents=True, exist_ok=True)
+    folder = folder / Hasher.hash((hash_weights(tower), settings, data_key))
+    folder.mkdir(parents=True, exist_ok=True)
 
-    files = [features.get_file(shard) for shard in range(-(-num_images // SHARD_SIZE))]
+    files = [get_file(folder, shard) for shard in range(-(-num_images // SHARD_SIZE))]
     own = [shard for shard in range(len(files)) if shard % accelerator.num_processes == accelerator.process_index]
     shards = [range(num_images)[shard * SHARD_SIZE :][:SHARD_SIZE] for shard in own if not files[shard].exists()]
     loader = DataLoader(
@@ -111,5 +104,5 @@ def cache_image_features(
                     np.save(file, torch.cat(rows).numpy())
                 rows = []
     if accelerator.is_main_process:
-        logger.info(f"Image features from {features.folder}: the image tower does not run in training.")
-    return features
+        logger.info(f"Image features from {folder}: the image tower does not run in training.")
+    return folder

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,22 +29,27 @@ from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 from ..data.images import undecoded
 from ..data.loading import compute_fingerprint, get_columns, load_split
 from ..data.reader import RowCounts, RowReader
-from ..evaluation.retrieval import format_table
+from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
 from ..files import write_json
 from ..output_folder import OutputFolder, delete
 from ..signals import StopSignal, leave_signals_to_the_main_process
 from ..terminal import progress_bar
 from . import outputs
 from .arguments import TrainArguments
-from .batches import BatchSampler, StreamBatchSampler
 from .dual_encoder import ContrastiveModel
-from .evaluation import EvaluationData, evaluate_model, load_evaluation_data
 from .image_features import cache_image_features
 from .models import build_model, count_corners, find_image_size, gather_model
-from .monitoring import Throughput, measure_slots
 from .objectives import OBJECTIVES
 from .processes import fail_together, largest
-from .samples import NUM_AWAITED, CaptionedImages, SampleCollator, count_hard_negatives, count_rows
+from .samples import (
+    NUM_AWAITED,
+    BatchSampler,
+    CaptionedImages,
+    SampleCollator,
+    StreamBatchSampler,
+    count_hard_negatives,
+    count_rows,
+)
 from .step import StepResult, make_loss, parameter_groups, train_step
 
 
@@ -52,6 +57,15 @@ logger = get_logger(__name__)
 
 # Steps in a row whose loss or gradients are not finite, after which a run ends
 MAX_SKIPPED_STEPS = 10
+
+
+@dataclass
+class EvaluationData:
+    """What a training is evaluated on."""
+
+    dataset: datasets.Dataset | datasets.IterableDataset
+    reader: RowReader
+    known_images: dict = field(default_factory=dict)  # what a frozen image tower gave for them: see `embed_dataset`
 
 
 @dataclass
@@ -70,16 +84,13 @@ class Training:
     schedule: Callable[[int], float]
     state: outputs.TrainingState
     counts: dict[str, RowCounts]
-    throughput: Throughput
+    throughput: outputs.Throughput
 
 
 def run(args: TrainArguments) -> None:
     """
-    A whole training: see `lotlip train`. Every process calls this.
-
-    Raises:
-        `ValueError`: if the arguments, the data and the model do not fit together, or the data is too bad.
-        `OSError`: if something cannot be read or written.
+    A whole training: see `lotlip train`. Every process calls this. Raises a `ValueError` if arguments, data and model
+    do not fit together, or the data is too bad, and an `OSError` if something cannot be read or written.
     """
     accelerator = start_processes(args)
     with fail_together(accelerator):
@@ -162,6 +173,20 @@ def load_training_data(args: TrainArguments, num_processes: int) -> tuple[datase
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
     return dataset, reader
+
+
+def load_evaluation_data(args: TrainArguments) -> EvaluationData:
+    """Raises a `ValueError` if a named column is not there, or `--metric_for_best_model` cannot be measured."""
+    source = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
+    dataset = load_split(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
+    reader = RowReader(get_columns(dataset), args, args, args.image_column)
+    kind = (args.metric_for_best_model or "").split("_")[0]
+    if kind and not {"short": reader.short_column, "long": reader.has_long_captions}[kind]:
+        raise ValueError(
+            f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the evaluation data has no "
+            f"{kind} captions."
+        )
+    return EvaluationData(dataset, reader)
 
 
 def make_loader(
@@ -253,10 +278,10 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     )
     loader = make_loader(args, dataset, reader, processor, accelerator)
     optimizer, schedule = make_optimizer(args, trained, loader)
-    outputs.check_room(args, model)
     # of a stream, which does not know the number of its samples, the one that is asked for
     num_samples = {"max_train_samples": args.max_train_samples} if args.streaming else {"num_samples": len(dataset)}
-    settings = {"global_batch_size": loader.batch_sampler.global_batch_size, **num_samples}
+    batch_size = args.per_device_train_batch_size
+    settings = {"global_batch_size": batch_size * accelerator.num_processes, **num_samples}
     settings |= {"num_processes": accelerator.num_processes, **args.compared_on_resume()}
     state = outputs.TrainingState() if checkpoint is None else outputs.read_state(checkpoint, settings)
     if state.step > args.max_train_steps:
@@ -291,7 +316,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     trackable = {name: value for name, value in args.to_dict().items() if isinstance(value, (int, float, str))}
     accelerator.init_trackers(outputs.RUN_NAME, trackable)
     num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    of_processes = f" ({accelerator.num_processes} processes of {args.per_device_train_batch_size})"
+    of_processes = f" ({accelerator.num_processes} processes of {batch_size})"
     image_size = find_image_size(processor.image_processor)
     logger.info(
         f"{'A stream of' if args.streaming else len(dataset)} training images, {settings['global_batch_size']} in a "
@@ -321,7 +346,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         schedule,
         state,
         counts={"rows": RowCounts(), "hard_negatives": RowCounts()},
-        throughput=Throughput(),
+        throughput=outputs.Throughput(),
     )
 
 
@@ -394,12 +419,7 @@ def sum_counts(training: Training) -> dict[str, RowCounts]:
 
 
 def take_step(training: Training, batch: dict[str, torch.Tensor]) -> StepResult:
-    """
-    Trains on a batch at the learning rate of the step.
-
-    Raises:
-        `ValueError`: after ten steps in a row whose loss or gradients were not finite.
-    """
+    """Trains on a batch at the learning rate of the step. Raises a `ValueError` after ten that were not finite."""
     args, state, optimizer = training.args, training.state, training.optimizer
     for group in optimizer.param_groups:
         group["lr"] = training.schedule(state.step)
@@ -436,16 +456,47 @@ def measure(training: Training, result: StepResult) -> str:
         **training.throughput.measure(accelerator),
         "skipped_steps": training.state.skipped_steps,
         "bad_samples": sum(rows.left_out.values()),
-        **measure_slots(result.slot_losses, count_corners(model)),
+        **outputs.measure_slots(result.slot_losses, count_corners(model)),
     }
     outputs.log(measured, training.state.step, args.output_dir, accelerator)
     return "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)
 
 
+def evaluate_model(
+    model: PreTrainedModel | None,
+    processor: ProcessorMixin,
+    data: EvaluationData,
+    args: TrainArguments,
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """
+    Retrieval, with the keys `short_...` and `long_...`. Every process embeds its share, or the main one all if it has
+    the model alone (FSDP2); it has the results, the others get none.
+    """
+    if model is None:
+        return {}
+    projection = getattr(model, "visual_projection", None)
+    has_projection = projection is not None and any(True for _ in projection.parameters())
+    embedded = embed_dataset(
+        model,
+        processor,
+        data.dataset,
+        data.reader,
+        batch_size=args.per_device_eval_batch_size,
+        num_workers=args.dataloader_num_workers,
+        is_alone=accelerator.is_fsdp2,
+        known_images=data.known_images if args.freeze_vision_model and not has_projection else None,
+    )
+    if not accelerator.is_main_process:
+        return {}
+    # a drawn scene has the short caption of others
+    return measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None, device=model.device)
+
+
 def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, float]:
     """Results on the evaluation data, on the main process, which keeps the model if they are the best so far."""
     args, accelerator, state = training.args, training.accelerator, training.state
-    results = evaluate_model(model, training.processor, training.evaluation_data, args, accelerator.is_fsdp2)
+    results = evaluate_model(model, training.processor, training.evaluation_data, args, accelerator)
     state.evaluated_step = state.step
     with fail_together(accelerator):
         if accelerator.is_main_process:

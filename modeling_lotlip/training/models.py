@@ -36,7 +36,6 @@ from ..losses.global_loss import check_dims
 from .arguments import TrainArguments
 from .dual_encoder import check_dual_encoder
 from .objectives import OBJECTIVES, Objective
-from .positions import stretch_positions
 
 
 logger = logging.getLogger(__name__)
@@ -58,12 +57,8 @@ def build_model(
     args: TrainArguments, dataset: datasets.Dataset, reader: RowReader
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
-    The dual encoder to train and its processor, whose tokenizer has the limit of texts. Without a tokenizer the words
-    of `dataset`, of which `reader` reads the captions, are the vocabulary. What is not trained is frozen: the image
-    tower, and corner tokens that no caption has.
-
-    Raises:
-        `ValueError`: if the model does not fit the arguments.
+    The dual encoder to train, what is not trained frozen, and its processor, whose tokenizer has the limit of texts;
+    without a tokenizer the words of the captions are the vocabulary. Raises a `ValueError` if it does not fit `args`.
     """
     if args.model_name_or_path is not None:
         loading = LoadingArguments(device="cpu")  # trained in float32, whatever the weights are stored in
@@ -219,9 +214,8 @@ def find_used_size(name: str) -> int | None:
 
 def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: int | None) -> None:
     """
-    Sets the most tokens of a text, where the processor pads and truncates too: by default what the tokenizer says, or
-    as many as there are positions. Beyond these the position table is stretched. Raises a `ValueError` if there is no
-    room for a text.
+    Sets the most tokens of a text, by default what the tokenizer says, or as many as there are positions. Beyond these
+    the position table is stretched. Raises a `ValueError` if there is no room for a text.
     """
     tokenizer, num_positions = processor.tokenizer, count_positions(model)
     if max_length is None:
@@ -236,6 +230,38 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
     if "max_length" in get_text_kwargs(processor) or "max_length" in tokenizer.init_kwargs:
         tokenizer.init_kwargs["max_length"] = max_length  # goes before what the class of the processor says
+
+
+def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
+    """
+    Stretches the position table of a dual encoder's text tower in place, for texts of `max_length` tokens, corners not
+    counted. The first 20 positions, which are trained best, stay as they are, of a short table half of it; the others
+    are interpolated linearly between these and the last one ("knowledge-preserved stretching" of Zhang et al., 2024,
+    https://arxiv.org/abs/2403.15378, section 3.2). None is frozen: training them all keeps what short texts depend on.
+    Raises a `ValueError` if the model has no such table, or has that many positions already.
+    """
+    config, num_positions = model.config.get_text_config(), count_positions(model)
+    names = ("position_embedding", "position_embeddings")
+    tables = [name for name, _ in model.text_model.named_modules() if name.split(".")[-1] in names]
+    if num_positions is None or len(tables) != 1:
+        raise ValueError(f"`{type(model).__name__}` has no one table of text positions that can be stretched.")
+    if max_length <= num_positions:
+        raise ValueError(f"`max_length={max_length}` needs no more than the {num_positions} positions there are.")
+    parent, _, name = tables[0].rpartition(".")
+    embeddings = model.text_model.get_submodule(parent)
+    weights = embeddings.state_dict()
+    table = weights[f"{name}.weight"]
+    num_old, num_new = len(table), len(table) + max_length - num_positions
+    num_kept = min(20, num_old // 2)
+    # where the new positions are in the old table
+    places = torch.linspace(num_kept, num_old - 1, num_new - num_kept, dtype=torch.float64, device=table.device)
+    left = places.long().clamp(max=num_old - 2)
+    stretched = torch.lerp(table[left].double(), table[left + 1].double(), (places - left)[:, None]).to(table)
+    weights[f"{name}.weight"] = torch.cat([table[:num_kept], stretched])
+    config.max_position_embeddings = num_new
+    longer = type(embeddings)(config).to(table)  # with all buffers of the new length
+    longer.load_state_dict(weights)
+    model.text_model.set_submodule(parent, longer.train(embeddings.training))
 
 
 def gather_model(model: nn.Module, accelerator: Accelerator) -> PreTrainedModel | None:
@@ -284,9 +310,8 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
 
 def build_tokenizer(dataset: datasets.Dataset, reader: RowReader) -> LotlipTokenizer:
     """
-    A tokenizer with the words of the captions, the most frequent ones, and their characters for all other words. It is
-    the same on every process and in every run, which a trained WordPiece vocabulary is not: its trainer breaks ties at
-    random.
+    A tokenizer with the most frequent words of the captions, and their characters for all other words, the same in
+    every process and run; the trainer of WordPiece breaks ties at random.
     """
     if isinstance(dataset, datasets.IterableDataset):
         raise ValueError("A stream gives no vocabulary: name a tokenizer with `--tokenizer_name`.")

@@ -4,16 +4,17 @@
 
 import json
 import logging
+import math
 import re
-import shutil
 import tempfile
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils.other import load
 from safetensors import SafetensorError
-from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..files import write_json
@@ -87,23 +88,6 @@ def check_output_dir(args: TrainArguments) -> None:
                     f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name "
                     "another folder."
                 )
-
-
-def check_room(args: TrainArguments, model: nn.Module) -> None:
-    """
-    Raises a `ValueError` if the disk has no room for the model twice, since the new one replaces the last when it is
-    complete, and for two checkpoints, if there are any, with the two moments of AdamW.
-    """
-    total = sum(tensor.nbytes for tensor in model.state_dict().values())
-    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    needed = 2 * total + (0 if args.checkpointing_steps is None else 2 * (total + 2 * trained))
-    folder = next(path for path in (args.output_dir.absolute(), *args.output_dir.absolute().parents) if path.exists())
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise ValueError(
-            f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need "
-            f"{needed / 1e9:.3g} GB: make room, or name a folder on another disk."
-        )
 
 
 # ---- checkpoints
@@ -218,6 +202,43 @@ def drop_later_metrics(output_dir: Path, state: TrainingState) -> None:
     rows = [row for row in rows if row["step"] <= (state.step if "loss" in row else state.evaluated_step)]
     with atomic_write(path) as partial:
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def measure_slots(slot_losses: torch.Tensor, num_corner_tokens: int) -> dict[str, float]:
+    """
+    The loss of each kind of slot, of the losses (slots,), not a number where a slot has no two pairs: of short
+    captions, and of long ones, or of `[CLS]` and each corner token of these.
+    """
+    corners, losses = [f"corner_{number}" for number in range(1, num_corner_tokens + 1)], {}
+    names = ["cls", *corners] if corners else ["long"]
+    for slot, loss in enumerate(slot_losses.tolist()):
+        if math.isfinite(loss):
+            name = names[(slot - 1) % len(names)] if slot > 0 else "short"
+            losses.setdefault(f"loss_{name}", []).append(loss)
+    return {name: sum(values) / len(values) for name, values in losses.items()}
+
+
+class Throughput:
+    """The images and tokens that all processes get through in a second."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        self.images, self.tokens, self.start = 0, 0, time.perf_counter()
+
+    def count(self, batch: dict[str, torch.Tensor]) -> None:
+        masks = [batch[name].flatten(1) for name in ("short_attention_mask", "attention_mask") if name in batch]
+        tokens = torch.cat(masks, dim=1).sum(dim=1)
+        self.images += int((tokens > 0).sum())  # the others take no part
+        self.tokens += int(tokens.sum())
+
+    def measure(self, accelerator: Accelerator) -> dict[str, float]:
+        """Rates since the last call, which every process must make."""
+        rates = torch.tensor([self.images, self.tokens]) / (time.perf_counter() - self.start)
+        images, tokens = accelerator.reduce(rates.to(accelerator.device), "sum").tolist()
+        self.restart()
+        return {"images_per_second": images, "tokens_per_second": tokens}
 
 
 # ---- models

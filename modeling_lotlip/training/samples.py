@@ -1,15 +1,21 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What a training reads: images with captions drawn for them, and how rows become a batch."""
+"""What a training reads: images with captions drawn for them, in which order, and how rows become a batch."""
 
 import logging
+import math
 import random
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
+from itertools import count, islice
 
 import PIL.Image
 import torch
+from accelerate import Accelerator
 from datasets import Dataset as MapDataset
 from datasets import IterableDataset
+from datasets.distributed import split_dataset_by_node
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import RandomResizedCrop
 from transformers import ProcessorMixin
@@ -21,6 +27,8 @@ from ..embedding.features import prepare_images
 from ..evaluation.text_changes import perturb
 from ..sub_captions import is_enumeration, join_sub_captions
 from .arguments import ObjectiveArguments
+from .image_features import read_features
+from .processes import fail_together, largest
 
 
 logger = logging.getLogger(__name__)
@@ -64,7 +72,7 @@ class CaptionedImages(Dataset):
         self.num_hard_negatives = drawing.hard_negatives
         self.seed = seed
         self.crop = crop
-        self.image_features = None  # instead of images: see `image_features.py`
+        self.image_features = None  # their folder, instead of images: see `image_features.py`
 
     def name(self, index: int, row: dict | None) -> str:
         """What messages call a sample: its number, and the key that a shard gives it."""
@@ -153,16 +161,13 @@ class CaptionedImages(Dataset):
 
     def __getitem__(self, key: tuple) -> dict:
         epoch, index, is_padding, *rows = key
-        row = rows[0] if rows else None
-        name, unmatched = self.name(index, row), None
-        sample = {
-            "short_caption": "",
-            "long_captions": [""] * (self.num_long_captions * (1 + self.num_hard_negatives)),
-        }
+        row, bad, unmatched = rows[0] if rows else None, None, None
+        name, num_captions = self.name(index, row), self.num_long_captions * (1 + self.num_hard_negatives)
+        sample = {"short_caption": "", "long_captions": [""] * num_captions}
         if self.image_features is None:
             sample["image"] = PIL.Image.new("RGB", (64, 64) if self.crop is None else self.crop.size[::-1])
         else:  # not a number where the image could not be read: what takes its place can be normalised
-            features = self.image_features[index]
+            features = read_features(self.image_features, index)
             sample["vision_output"] = features.where(features.isfinite(), 1.0)
         if is_padding:
             return sample
@@ -170,20 +175,82 @@ class CaptionedImages(Dataset):
             with_captions = self.captions[index] if row is None else row
             short_caption, long_captions, unmatched = self.draw_captions(index, epoch, with_captions)
             if not any([short_caption, *long_captions]):
-                reason = NO_CAPTION if unmatched is None else NO_FILE_CAPTION
-                return {**sample, "read": (name, (reason, f"{name} has {reason}"), unmatched)}
-            if self.image_features is None:
+                cause = NO_CAPTION if unmatched is None else NO_FILE_CAPTION
+                bad = cause, f"{name} has {cause}"
+            elif self.image_features is None:
                 sample["image"] = self.draw_crop(self.load_image(index, row), epoch, index)
             elif not features.isfinite().all():
                 self.load_image(index)  # says why not
                 raise ValueError(f"the image of {name} has no features that are numbers")
+        except UnreadableImageError as error:
+            bad = f"unreadable image ({type(error.__cause__.__cause__).__name__})", str(error)
         except ValueError as error:
-            cause = "no image or wrong type"
-            if isinstance(error, UnreadableImageError):
-                cause = f"unreadable image ({type(error.__cause__.__cause__).__name__})"
-            return {**sample, "read": (name, (cause, str(error)), unmatched)}
-        sample |= {"short_caption": short_caption, "long_captions": long_captions}
-        return {**sample, "read": (name, None, unmatched)}
+            bad = "no image or wrong type", str(error)
+        if bad is None:
+            sample |= {"short_caption": short_caption, "long_captions": long_captions}
+        return sample | {"read": (name, bad, unmatched)}
+
+
+@dataclass
+class BatchSampler:
+    """
+    This process's part of every global batch of an epoch, as keys (epoch, index, is_padding), of a permutation seeded
+    with (seed, epoch). Where the last batch does not divide, some processes get a row of padding.
+    """
+
+    num_samples: int
+    batch_size: int
+    seed: int
+    process_index: int
+    num_processes: int
+    epoch: int = 0
+    first_batch: int = 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_samples / (self.batch_size * self.num_processes))
+
+    def __iter__(self) -> Iterator[list[tuple]]:
+        order = list(range(self.num_samples))
+        random.Random(f"{self.seed} {self.epoch}").shuffle(order)
+        size = self.batch_size * self.num_processes
+        for start in range(self.first_batch * size, len(order), size):
+            indices = order[start : start + size]
+            num_rows = math.ceil(len(indices) / self.num_processes)
+            own = indices[self.process_index :: self.num_processes]
+            keys = [(self.epoch, index, False) for index in own]
+            yield keys + [(self.epoch, indices[0], True)] * (num_rows - len(own))
+
+
+@dataclass
+class StreamBatchSampler:
+    """
+    The same of an epoch of a shuffled stream, as keys (epoch, index, is_padding, row). The processes share it, by
+    shards where their number divides, else by rows. Rows are decoded by the workers, whose number hence changes
+    nothing. A process at the end of its share returns rows of padding until the last process is there.
+    """
+
+    stream: IterableDataset
+    batch_size: int
+    accelerator: Accelerator
+    epoch: int = 0
+    first_batch: int = 0
+
+    def __iter__(self) -> Iterator[list[tuple]]:
+        # the number of a row among those of all processes
+        first, step = self.accelerator.process_index, self.accelerator.num_processes
+        share = split_dataset_by_node(self.stream, first, step)
+        share.set_epoch(self.epoch)
+        rows = ((self.epoch, first + step * place, False, row) for place, row in enumerate(share))
+        for batch in count():
+            with fail_together(self.accelerator):
+                own = list(islice(rows, self.batch_size))
+            size = largest(len(own), self.accelerator)
+            if size == 0 and batch == 0:
+                raise ValueError("The stream of the training data is empty: name another split, or other files.")
+            if size == 0:
+                return
+            if batch >= self.first_batch:  # those before are read again, for the order to be that of a whole epoch
+                yield own + [(self.epoch, 0, True, None)] * (size - len(own))
 
 
 @cache
@@ -254,10 +321,8 @@ class SampleCollator:
 def count_rows(counts: RowCounts, read: list[tuple], max_bad_fraction: float, num_samples: int | None = None) -> None:
     """
     Counts the samples of a batch in what this process has read, of `num_samples`, or of a stream that does not know.
-
-    Raises:
-        `ValueError`: if more are bad than the fraction allows of all of them (of a stream of those seen, 1,000 at
-            least), or all of the first 100.
+    Raises a `ValueError` if more are bad than the fraction allows of all of them (of a stream of those seen, 1,000 at
+    least), or all of the first 100.
     """
     for name, bad, unmatched in read:
         cause, detail = bad or (None, None)

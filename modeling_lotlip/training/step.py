@@ -1,21 +1,96 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""One step of training: a function of model, batch, loss and processes, with a result."""
+"""One step of training, on a batch in groups of captions of like length, so that little is computed for padding."""
 
 import math
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import nn
+from transformers import PreTrainedConfig
 
+from ..embedding.lengths import group_by_length
 from ..losses import LOSSES, global_loss
-from .dual_encoder import ContrastiveModel, clamp_logit_scale
-from .groups import Batch, count_image_tokens, embed_batch
+from .dual_encoder import ContrastiveModel, clamp_logit_scale, concatenate
 from .objectives import OBJECTIVES
+from .processes import largest
+
+
+Batch = dict[str, torch.Tensor]
+
+# What a further forward and backward pass costs beside its tokens, in tokens of BERT-base: on a CPU the sum of its
+# gradients with those before, on an accelerator the start of its kernels (estimated, not measured).
+TOKENS_PER_CALL = {"cpu": 128, "accelerator": 8192}
+
+
+def count_image_tokens(config: PreTrainedConfig, batch: Batch) -> int:
+    """The tokens of each image that a tower of a configuration computes, none where its output is given."""
+    if "pixel_values" not in batch:
+        return 0
+    pixel_values, patch_size = batch["pixel_values"], config.patch_size
+    if pixel_values.dim() == 3:  # patches (SigLIP 2)
+        return pixel_values.shape[1]
+    patch_sides = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    return 1 + math.prod(side // patch for side, patch in zip(pixel_values.shape[-2:], patch_sides))
+
+
+def split_batch(
+    batch: Batch, accelerator: Accelerator, tokens_per_group: int | None = None, tokens_per_image: int = 0
+) -> tuple[list[Batch], list[torch.Tensor]]:
+    """
+    A batch as smaller ones, each padded to its own longest captions; as many on every process, since with sharded
+    parameters (FSDP2) every call of the model is an exchange that all must take part in.
+
+    The embedding of a caption does not depend on the image beside it. So the short captions are sorted by length, and
+    so are the long ones of all images, each kind for itself, as the second result says; the images keep their order. A
+    group has `tokens_per_group` at most, padding and images included, or a single row.
+    """
+    num_rows, batch, lengths, orders = len(batch["short_input_ids"]), dict(batch), {}, []
+    work = torch.full((num_rows,), tokens_per_image)
+    for prefix in ("short_", ""):
+        if (input_ids := batch.get(f"{prefix}input_ids")) is not None:
+            mask = batch.get(f"{prefix}attention_mask", torch.ones_like(input_ids))
+            places = torch.arange(1, input_ids.shape[-1] + 1, device=input_ids.device) * (mask != 0)
+            sorted_lengths, order = places.amax(dim=-1).flatten().sort(descending=True, stable=True)
+            for name in {f"{prefix}input_ids", f"{prefix}attention_mask"} & batch.keys():
+                batch[name] = batch[name].flatten(0, -2)[order].view_as(batch[name])
+                lengths[name] = sorted_lengths.view(num_rows, -1)[:, 0].cpu()  # the first of a row is the longest
+            work += input_ids.shape[1:-1].numel() * lengths[f"{prefix}input_ids"]
+            orders.append(order)
+
+    tokens_per_call = TOKENS_PER_CALL["cpu" if accelerator.device.type == "cpu" else "accelerator"]
+    sizes = [len(places) for places in group_by_length(work.tolist(), tokens_per_call, tokens_per_group)]
+    for _ in range(largest(len(sizes), accelerator) - len(sizes)):
+        most = sizes.index(max(sizes))
+        sizes[most : most + 1] = [sizes[most] - sizes[most] // 2, sizes[most] // 2]
+    parts = zip(*(values.split(sizes) for values in batch.values()))
+    groups = [dict(zip(batch, part)) for part in parts]
+    for group, start in zip(groups, accumulate([0, *sizes])):
+        group |= {name: group[name][..., : max(1, int(length[start]))] for name, length in lengths.items()}
+    return groups, orders
+
+
+def embed_batch(
+    model: nn.Module, batch: Batch, accelerator: Accelerator, recompute: bool = False, **options: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The [`ContrastiveModel`]'s image embeddings and text embeddings of a batch, from a call for each group that
+    [`split_batch`], with its options, makes of it; `recompute` is that of the model's forward.
+    """
+    groups, orders = split_batch(batch, accelerator, **options)
+    outputs = [model(**send_to_device(group, accelerator.device), recompute=recompute) for group in groups]
+    images, texts = torch.cat([images for images, _ in outputs]), concatenate([texts for _, texts in outputs], dim=0)
+    captions = []
+    for order, of_kind in zip(orders, (texts[:, :1], texts[:, 1:])):
+        by_caption = of_kind.reshape(len(order), -1, *of_kind.shape[2:])
+        captions.append(by_caption[order.argsort().to(by_caption.device)].view(of_kind.shape))
+    return images, torch.cat(captions, dim=1)
 
 
 class StepResult(NamedTuple):

@@ -15,13 +15,11 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
-from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.groups import embed_batch, split_batch
 from modeling_lotlip.training.models import build_tokenizer, convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
-from modeling_lotlip.training.samples import CaptionedImages, SampleCollator
-from modeling_lotlip.training.step import group_short_captions, make_loss
+from modeling_lotlip.training.samples import BatchSampler, CaptionedImages, SampleCollator
+from modeling_lotlip.training.step import embed_batch, group_short_captions, make_loss, split_batch
 
 
 NUM_SAMPLES = 11  # with a global batch of 4 the last one is of 3

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoModel, BertConfig, VisionTextDualEncoderConfig, ViTConfig
@@ -17,11 +15,12 @@ from transformers import AutoConfig, AutoModel, BertConfig, VisionTextDualEncode
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import count_positions, load_model
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
+from modeling_lotlip.training.models import stretch_positions
 from modeling_lotlip.training.outputs import read_metrics
-from modeling_lotlip.training.positions import stretch_positions
 from modeling_lotlip.training.step import make_loss, train_step
 from tests.conftest import assert_same_weights, launch, training_argv
 from tests.helpers.dual_encoders import FAMILIES, LONG, flatten
+from tests.training.conftest import get_gradients
 
 
 TOWER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -57,7 +56,7 @@ def make_batch(model_type: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("is_frozen", [False, True])
 @pytest.mark.parametrize("model_type", ["clip", "metaclip_2", "siglip", "siglip2", "vision-text-dual-encoder"])
-def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(model_type, is_frozen):
+def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(accelerator, model_type, is_frozen):
     model, batch = make_model(model_type), make_batch(model_type)
     model.model.vision_model.requires_grad_(not is_frozen)
     images = {name: values for name, values in batch.items() if name.startswith(("pixel_", "spatial_"))}
@@ -71,15 +70,11 @@ def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(mod
 
     results = []
     for tokens_per_chunk in (None, 30):
-        AcceleratorState._reset_state(True)
-        GradientState._reset_state()
-        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=1000)  # the gradients are kept
         trained = copy.deepcopy(model)
         loss = make_loss("lotlip", has_bias="logit_bias" in model.scalars)
         optimizer = torch.optim.SGD(trained.parameters())
         loss = train_step(trained, batch, optimizer, loss, accelerator, tokens_per_chunk=tokens_per_chunk).loss
-        gradients = {name: p.grad for name, p in trained.named_parameters() if p.grad is not None}
-        results.append((loss.detach(), gradients))
+        results.append((loss.detach(), get_gradients(trained)))
     torch.testing.assert_close(*[loss for loss, _ in results], rtol=1e-5, atol=1e-6)
     assert results[0][1].keys() == results[1][1].keys()
     for name, gradient in results[0][1].items():
@@ -155,7 +150,6 @@ def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_f
         ),
         ("siglip", {"objective": "long_clip"}, "--objective long_clip` is for a model without a `logit_bias`"),
         ("siglip2", {"no_freeze_vision_model": True}, "cannot be cropped at random.*--min_crop_scale 1"),
-        ("clip", {"max_length": 2}, "--max_length 2` leaves no room"),
     ],
 )
 def test_what_a_model_cannot_do_is_one_line(train, family_folders, noise_dir, family, options, message):
@@ -187,8 +181,3 @@ def test_stretched_positions_keep_the_first_and_the_last(tmp_path, family):
     torch.testing.assert_close(after, model.get_text_features(ids).pooler_output)
     with pytest.raises(ValueError, match="`max_length=248` needs no more than the 248 positions there are"):
         stretch_positions(model, 248)
-
-
-def test_a_model_without_the_parts_is_refused():
-    with pytest.raises(ValueError, match="a `BertModel` has no `get_text_features`"):
-        ContrastiveModel(AutoModel.from_config(BertConfig(**TEXT)))

@@ -30,8 +30,8 @@ from safetensors.torch import load_file
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training import loop, step
-from modeling_lotlip.training.batches import BatchSampler
 from modeling_lotlip.training.outputs import list_checkpoints, read_metrics
+from modeling_lotlip.training.samples import BatchSampler
 from tests.conftest import assert_same_weights, launch, training_argv, training_environment
 
 
@@ -133,21 +133,6 @@ def test_a_disk_that_is_full_at_the_end_loses_no_model(train, tmp_path, monkeypa
     monkeypatch.setattr(LotlipModel, "save_pretrained", save)
     with pytest.raises(OSError, match="Nor can it in .*: free disk space and resume from the last checkpoint"):
         train("everywhere", max_train_steps=2)
-
-
-def test_the_room_for_model_and_checkpoints_is_checked_before_anything_is_done(train, tmp_path, monkeypatch):
-    options = {"checkpointing_steps": 1, "max_train_steps": 1, "freeze_vision_model": True}
-    folder = train("counted", **options)
-    model = (folder / "model.safetensors").stat().st_size
-    checkpoint = sum(path.stat().st_size for path in (folder / "checkpoint-1").iterdir())
-    needed = 2 * (model + checkpoint)
-    usage = type("Usage", (), {"free": 0.9 * needed})
-    monkeypatch.setattr("modeling_lotlip.training.outputs.shutil.disk_usage", lambda _: usage)
-    with pytest.raises(ValueError, match="GB left, but the model and checkpoints need .* GB"):
-        train("new", **options)
-    assert not (tmp_path / "new").exists()
-    usage.free = 1.1 * needed
-    train("new", **options)
 
 
 def test_the_last_checkpoints_are_kept(train, tmp_path):

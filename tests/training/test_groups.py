@@ -2,33 +2,29 @@
 
 import copy
 import itertools
-import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
-from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.embedding.lengths import group_by_length
-from modeling_lotlip.training import groups
+from modeling_lotlip.losses import contrastive_loss, global_loss
+from modeling_lotlip.training import step
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.groups import count_image_tokens, split_batch
 from modeling_lotlip.training.models import convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
-from modeling_lotlip.training.outputs import list_checkpoints
-from modeling_lotlip.training.step import group_short_captions, make_loss, train_step
+from modeling_lotlip.training.step import (
+    count_image_tokens,
+    embed_batch,
+    group_short_captions,
+    make_loss,
+    split_batch,
+    train_step,
+)
 from tests.conftest import tiny_config
-
-
-@pytest.fixture
-def accelerator():
-    """One whose gradients are kept: no step of the optimizer is due."""
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
-    return Accelerator(cpu=True, gradient_accumulation_steps=1000)
+from tests.training.conftest import assert_same_gradients, get_gradients
 
 
 def make_batch(short_lengths: list[int], long_lengths: list[list[int]] | None = None) -> dict[str, torch.Tensor]:
@@ -53,10 +49,6 @@ BATCHES = {
 }
 
 
-def get_gradients(model: ContrastiveModel) -> dict[str, torch.Tensor]:
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-
-
 def step_in_groups(model: ContrastiveModel, batch: dict, loss_function, accelerator: Accelerator, **options):
     """The loss of a step whose gradients are kept, and the inputs of each call of the model."""
     calls = []
@@ -72,8 +64,7 @@ def step_in_groups(model: ContrastiveModel, batch: dict, loss_function, accelera
 def test_loss_and_gradients_are_those_of_the_padded_batch(accelerator, monkeypatch, name, objective, tokens_per_chunk):
     torch.manual_seed(0)
     fields = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.1}
-    objective, *dims = objective.split()
-    loss_function = make_loss(objective, objective == "siglip", matryoshka_dims=list(map(int, dims)))
+    loss_function = make_loss(objective)
     objective = OBJECTIVES[objective]
     config = tiny_config(**fields, num_corner_tokens=objective.num_corner_tokens)
     config.vision_config.hidden_dropout_prob = 0.0
@@ -86,21 +77,15 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(accelerator, monkeypat
     accelerator.backward(padded[0])
     expected = get_gradients(whole)
 
-    monkeypatch.setitem(groups.TOKENS_PER_CALL, "cpu", 4)
+    monkeypatch.setitem(step.TOKENS_PER_CALL, "cpu", 4)
     loss, calls = step_in_groups(model, batch, loss_function, accelerator, tokens_per_chunk=tokens_per_chunk)
-    gradients = get_gradients(model)
 
     num_passes = 1 if tokens_per_chunk is None else 2
     assert len(calls) > num_passes
     assert sum(map(count_padded, calls)) < 0.8 * num_passes * count_padded(batch)
     torch.testing.assert_close(loss.loss.detach(), padded[0].detach(), rtol=1e-5, atol=0)
     torch.testing.assert_close(loss.slot_losses, padded[1], rtol=1e-5, atol=0, equal_nan=True)
-    assert gradients.keys() == expected.keys()
-    total_norm = torch.stack([gradient.norm() for gradient in expected.values()]).norm().item()
-    for key, gradient in expected.items():
-        # the gradient of a key bias is zero but for rounding, which is relative to the others'
-        difference = (gradients[key] - gradient).norm().item()
-        assert difference <= 1e-5 * gradient.norm().item() + 1e-7 * total_norm, key
+    assert_same_gradients(get_gradients(model), expected)
 
 
 def count_padded(inputs: dict[str, torch.Tensor]) -> int:
@@ -139,37 +124,6 @@ def test_a_group_has_no_more_tokens_than_it_may(accelerator):
     assert {len(part["input_ids"]) for part in split_batch(batch, accelerator, 1)[0]} == {1}, "a row at least"
 
 
-@pytest.mark.parametrize("grad_cache_tokens", [None, 150])
-def test_a_resumed_run_draws_dropout_as_the_uninterrupted_one(train, tmp_path, monkeypatch, grad_cache_tokens):
-    monkeypatch.setitem(groups.TOKENS_PER_CALL, "cpu", 4)
-    num_groups = []
-
-    def count(*args, **kwargs):
-        parts = split_batch(*args, **kwargs)
-        num_groups.append(len(parts[0]))
-        return parts
-
-    monkeypatch.setattr(groups, "split_batch", count)
-    options = {"max_train_steps": 4, "checkpointing_steps": 2, "eval_steps": 100}
-    options["grad_cache_tokens"] = grad_cache_tokens
-    whole = train("whole", **options)
-    (tmp_path / "resumed").mkdir()
-    shutil.copytree(whole / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
-    weights = load_file(train("resumed", **options, resume_from_checkpoint="latest") / "model.safetensors")
-    assert len(num_groups) == 6 and min(num_groups) > 1 and num_groups[2:4] == num_groups[4:]
-    expected = load_file(whole / "model.safetensors")
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
-
-
-def test_a_run_that_was_out_of_memory_resumes_with_chunks(train, tmp_path):
-    options = {"max_train_steps": 4, "checkpointing_steps": 2, "eval_steps": 100}
-    whole = train("whole", **options)
-    (tmp_path / "resumed").mkdir()
-    shutil.copytree(whole / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
-    resumed = train("resumed", **options, grad_cache_tokens=200, resume_from_checkpoint="latest")
-    assert [path.name for path in list_checkpoints(resumed)] == ["checkpoint-2", "checkpoint-4"]
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_groups_are_those_of_the_least_work(seed):
     generator = torch.Generator().manual_seed(seed)
@@ -189,3 +143,78 @@ def test_groups_are_those_of_the_least_work(seed):
     assert sum(len(group) * lengths[group[0]] + tokens_per_call for group in found) == min(work)
     assert all(lengths[group[0]] == max(lengths[place] for place in group) for group in found)
     assert group_by_length([], tokens_per_call, most) == []
+
+
+# ---- embedded once more in the backward pass: the gradient cache
+
+
+def build(dropout: float, projection_dim: int | None = None) -> tuple[ContrastiveModel, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    config = tiny_config(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    config.vision_config.hidden_dropout_prob = dropout
+    if projection_dim is not None:
+        for part in (config, config.text_config, config.vision_config):
+            part.projection_dim = projection_dim
+    batch = make_batch([6] * 10, torch.randint(4, 12, (10, 2)).tolist())
+    batch["attention_mask"][4, 1] = 0  # an absent caption
+    return ContrastiveModel(LotlipModel(config)).train(), batch
+
+
+def backward(model: ContrastiveModel, embeds: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    loss, _ = global_loss(contrastive_loss, *embeds, logit_scale=model.model.logit_scale.exp())
+    loss.backward()
+    return loss.detach()
+
+
+@pytest.mark.parametrize(
+    "is_frozen, checkpointing, projection_dim",  # no projection, one of the tower's width, one of another
+    [(False, False, None), (False, True, 32), (False, False, 24), (True, True, None), (True, False, 24)],
+)
+def test_chunks_have_the_gradients_of_the_whole_batch(accelerator, is_frozen, checkpointing, projection_dim):
+    model, batch = build(0.0, projection_dim)
+    model.model.vision_model.requires_grad_(not is_frozen)
+    expected = copy.deepcopy(model)
+    loss = backward(expected, expected(**batch))
+    if checkpointing:
+        model.model.activation_checkpointing_enable()
+    num_chunks = len(split_batch(batch, accelerator, tokens_per_group=70)[0])
+    calls, images = [], []
+    model.model.text_model.register_forward_pre_hook(lambda *_: calls.append(1))
+    model.model.vision_model.register_forward_pre_hook(lambda *_: images.append(1))
+    found = backward(model, embed_batch(model, batch, accelerator, recompute=True, tokens_per_group=70))
+    torch.testing.assert_close(found, loss, rtol=1e-5, atol=0)
+    assert_same_gradients(get_gradients(model), get_gradients(expected))
+    assert num_chunks > 2 and len(calls) == 4 * num_chunks, "short and long captions of each chunk, in both passes"
+    assert len(images) == (1 if is_frozen else 2) * num_chunks, "a frozen tower runs once"
+
+
+def test_activations_of_one_chunk_are_kept(accelerator):
+    """What the graph of the first pass holds does not grow with the layers."""
+    model, batch = build(0.0)
+    held = []
+    for recompute in (False, True):
+        sizes = {}
+
+        def note(tensor, sizes=sizes):
+            if not isinstance(tensor, torch.nn.Parameter):
+                sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            embeds = embed_batch(model, batch, accelerator, recompute, tokens_per_group=70)
+        held.append(sum(sizes.values()))
+        del embeds
+    assert held[1] < 0.2 * held[0]
+
+
+def test_dropout_draws_the_same_in_both_passes(accelerator):
+    model, batch = build(dropout=0.3)
+    results = []
+    for recompute in (False, True):
+        trained = copy.deepcopy(model)
+        torch.manual_seed(1)
+        loss = backward(trained, embed_batch(trained, batch, accelerator, recompute, tokens_per_group=70))
+        results.append((loss, get_gradients(trained), torch.rand(())))
+    assert results[0][2] == results[1][2], "the generator goes on as without the second pass"
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-6, atol=0)
+    assert_same_gradients(results[1][1], results[0][1])

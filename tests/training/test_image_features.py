@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from datasets import Dataset, Image
 from safetensors.torch import load_file
 
@@ -18,7 +16,7 @@ from modeling_lotlip.data.loading import compute_fingerprint, load_split
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training import image_features
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.image_features import cache_image_features
+from modeling_lotlip.training.image_features import cache_image_features, read_features
 from tests.conftest import launch
 
 
@@ -65,11 +63,9 @@ def test_training_with_the_cache_is_training_without(train, tmp_path, tower_call
 
 
 @pytest.fixture
-def cache(tmp_path):
+def cache(tmp_path, make_accelerator):
     """A function that gives the features of ten scenes, and the numbers of those that were loaded for it."""
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
-    accelerator = Accelerator(cpu=True)
+    accelerator = make_accelerator()
     images = load_scenes(10, seed=5)["image"]
 
     def compute(model: LotlipModel, processor, stop_at: int | None = None, num_images: int = 10, data_key: str = "a"):
@@ -101,7 +97,7 @@ def test_a_stopped_pass_goes_on(cache, loaded, tmp_path, monkeypatch):
     for number in (0, 5, 9):
         pixel_values = processor.image_processor(scenes[number], return_tensors="pt")["pixel_values"]
         expected = model.vision_model(pixel_values).pooler_output[0]
-        torch.testing.assert_close(features[number], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(read_features(features, number), expected, rtol=0, atol=1e-5)
     assert not list(tmp_path.rglob("*.partial"))
 
 

@@ -206,8 +206,6 @@ def test_corners_are_those_of_a_configuration(build, tmp_path):
         assert processor.tokenizer.model_max_length == 128 - expected
 
 
-def test_a_mask_of_corners_that_are_not_there_is_refused(build):
-    with pytest.raises(ValueError, match="has 0 corner tokens: leave out"):
-        build(objective="clip", no_corner_attention_mask=True)
+def test_the_mask_of_corners_is_an_argument(build):
     model, _ = build(no_corner_attention_mask=True)
     assert model.config.text_config.corner_attention_mask is False

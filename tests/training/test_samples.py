@@ -1,16 +1,12 @@
 import io
 import json
-import shutil
 import tarfile
 from pathlib import Path
 
 import PIL.Image
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from datasets import Dataset, Features, Image, Value, load_dataset
-from safetensors.torch import load_file
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
@@ -19,40 +15,16 @@ from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.reader import RowCounts, RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
-from modeling_lotlip.training.batches import StreamBatchSampler
-from modeling_lotlip.training.models import build_tokenizer, find_image_size
+from modeling_lotlip.training.models import find_image_size
 from modeling_lotlip.training.samples import (
     NO_FILE_CAPTION,
     CaptionedImages,
     SampleCollator,
+    StreamBatchSampler,
     count_hard_negatives,
     count_rows,
 )
 from tests.conftest import launch
-
-
-ROOT = Path(__file__).parents[2]
-NUM_SHARDS, ROWS_PER_SHARD = 4, 11
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
-    """Scenes in parquet files, with a number in each row."""
-    folder = tmp_path_factory.mktemp("shards")
-    scenes = load_scenes(NUM_SHARDS * ROWS_PER_SHARD, seed=6)
-    scenes = scenes.add_column("number", list(range(len(scenes))))
-    for shard in range(NUM_SHARDS):
-        rows = range(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
-        scenes.select(rows).to_parquet(folder / f"{shard}.parquet")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    scenes = load_scenes(20, seed=6)
-    build_tokenizer(scenes, RowReader(scenes.column_names, CaptionArguments())).save_pretrained(folder)
-    return folder
 
 
 def stream(folder: Path, seed: int = 0):
@@ -62,10 +34,8 @@ def stream(folder: Path, seed: int = 0):
 
 
 @pytest.fixture
-def batches(shards):
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
-    return StreamBatchSampler(stream(shards), 8, Accelerator(cpu=True))
+def batches(shards, make_accelerator):
+    return StreamBatchSampler(stream(shards), 8, make_accelerator())
 
 
 def numbers(batches: list[list[tuple]]) -> list[list[int]]:
@@ -92,21 +62,6 @@ def test_an_epoch_of_a_stream_has_every_row_once_in_an_order_of_its_own(batches,
 STREAM = {"max_train_steps": 8, "streaming": True, "shuffle_buffer_size": 20, "eval_split": "train"}
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_resumed_stream_is_the_uninterrupted_one(train, shards, tokenizer, tmp_path, num_workers):
-    # in the middle of the first epoch, and of the second
-    options = {**STREAM, "dataset_name": shards, "tokenizer_name": tokenizer, "max_eval_samples": 8}
-    whole = train("whole", **options, checkpointing_steps=2, dataloader_num_workers=2 - num_workers)
-    for step in (2, 6):
-        interrupted = tmp_path / f"interrupted_{step}_{num_workers}"
-        shutil.copytree(whole / f"checkpoint-{step}", interrupted / f"checkpoint-{step}")
-        resumed = train(
-            interrupted.name, **options, resume_from_checkpoint="latest", dataloader_num_workers=num_workers
-        )
-        weights, expected = load_file(resumed / "model.safetensors"), load_file(whole / "model.safetensors")
-        assert all(torch.equal(weights[name], expected[name]) for name in expected)
-
-
 def test_a_stream_goes_on_with_as_many_samples(train, shards, tokenizer):
     options = {**STREAM, "max_train_steps": 2, "dataset_name": shards, "tokenizer_name": tokenizer}
     options |= {"max_eval_samples": 8, "checkpointing_steps": 1}
@@ -124,7 +79,7 @@ def test_processes_share_a_stream_without_overlap_or_loss(shards, tmp_path, num_
     script.write_text(
         "import json, sys\n"
         "from accelerate import Accelerator\n"
-        "from modeling_lotlip.training.batches import StreamBatchSampler\n"
+        "from modeling_lotlip.training.samples import StreamBatchSampler\n"
         "from pathlib import Path\n"
         "from tests.training.test_samples import numbers, stream\n"
         "accelerator = Accelerator(cpu=True)\n"

@@ -5,8 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
@@ -15,7 +13,7 @@ from tests.conftest import tiny_config
 
 
 @pytest.fixture
-def make_step():
+def make_step(make_accelerator):
     """A function that gives a step of gradient descent on a small batch, and the model that it trains."""
 
     def make(
@@ -25,9 +23,7 @@ def make_step():
         are_equal: bool = False,
         **options: bool,
     ):
-        AcceleratorState._reset_state(True)
-        GradientState._reset_state()
-        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
+        accelerator = make_accelerator(gradient_accumulation_steps=accumulation)
         accelerator.scaler = scaler
         torch.manual_seed(0)
         config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
