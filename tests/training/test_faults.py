@@ -24,7 +24,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from datasets import Dataset, Image
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel
@@ -185,24 +185,13 @@ def test_only_what_a_training_wrote_is_deleted(train, tmp_path):
     assert not (folder / "checkpoint-2").exists() and not (folder / "logs" / "lotlip").exists()
 
 
-def test_a_broken_picture_to_evaluate_on_does_not_end_a_training(train, tmp_path, caplog):
-    scenes = load_scenes(30, seed=9).cast_column("image", Image(decode=False)).to_list()
-    scenes[3]["image"] = {"bytes": scenes[3]["image"]["bytes"][:100], "path": "broken.png"}
-    Dataset.from_list(scenes, features=load_scenes(1).features).save_to_disk(tmp_path / "data")
-    options = {"dataset_name": tmp_path / "data", "train_split": "train[10:]", "eval_split": "train[:10]"}
-    folder = train("run", **options, max_train_steps=2, max_train_samples=None)
-    results = json.loads((folder / "eval_results.json").read_text())
-    assert results["num_unreadable_images"] == 1 and results["short_num_images"] == 9
-    assert "The image of broken.png cannot be read and is left out" in caplog.text
-
-
 def test_a_step_that_is_not_finite_is_skipped(train, tmp_path, monkeypatch, caplog):
     calls = []
 
     def loss_with_a_hole(*args, **kwargs):
         calls.append(args)
         loss = original(*args, **kwargs)
-        return loss._replace(loss=loss.loss * float("nan")) if len(calls) == 3 else loss
+        return (loss[0] * float("nan"), loss[1]) if len(calls) == 3 else loss
 
     original = step.global_loss
     monkeypatch.setattr(step, "global_loss", loss_with_a_hole)
