@@ -260,7 +260,14 @@ def load_towers(
 
     Raises:
         `ValueError`: if a checkpoint is of an architecture that does not fit.
-    """
+
+    Example:
+
+    ```python
+    >>> from modeling_lotlip.convert_lotlip_to_hf import load_towers
+
+    >>> load_towers("google/vit-base-patch16-224", "google-bert/bert-base-uncased")  # doctest: +SKIP
+    ```"""
     text_fields = {name[5:]: fields.pop(name) for name in list(fields) if name.startswith("text_")}
     vision_fields = {name[7:]: fields.pop(name) for name in list(fields) if name.startswith("vision_")}
     parts = ((text_fields, LotlipTextConfig), (vision_fields, LotlipVisionConfig), (fields, LotlipConfig))
@@ -476,8 +483,8 @@ def write_original(folder: str | Path, to_original: str | Path):
         images = processor.image_processor
         context_length = processor.tokenizer.model_max_length + config.text_config.num_corner_tokens
     found = {name: attrgetter(name)(config) for name in FIXED} | json.loads(images.to_json_string())
-    names = sorted(expected.keys() - {"auto_map", "image_processor_type"})
-    others = [f"`{name}` = {found[name]!r}" for name in names if found[name] != expected[name]]
+    names = sorted((expected | found).keys() - {"auto_map", "image_processor_type"})
+    others = [f"`{name}` = {found.get(name)!r}" for name in names if found.get(name) != expected.get(name)]
     if others:
         raise ValueError(f"{complaint}{'; '.join(others)}.")
     settings["text_cfg"] |= {
