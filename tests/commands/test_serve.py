@@ -11,10 +11,10 @@ import httpx
 import openai
 import pytest
 
-import lotlip
 from modeling_lotlip import LotlipConfig, LotlipProcessor
 from modeling_lotlip.modeling_variants_lotlip import LotlipTokenWiseModel
 from tests.conftest import as_token_wise
+from tests.helpers.commands import read_error
 
 
 ROOT = Path(__file__).parents[2]
@@ -44,19 +44,16 @@ def test_it_answers_until_a_signal(number, status, last, model_dir):
     assert last is None or errors.splitlines()[-1] == last
 
 
-@pytest.mark.parametrize("is_installed, message", [(False, 'pip install "lotlip[serve]"'), (True, "cannot be used")])
-def test_what_is_missing_is_told_before_it_starts(is_installed, message, tmp_path, monkeypatch, capsys):
-    if not is_installed:
-        monkeypatch.delitem(sys.modules, "modeling_lotlip.serving.server", raising=False)
-        monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert lotlip.main(["serve", "--device", "cpu", "--port", "0", "--model", str(tmp_path / "nowhere")]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("lotlip serve: error: ") and message in error
+def test_a_missing_extra_is_told_before_it_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "modeling_lotlip.serving.server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    error = read_error(capsys, "serve", "--device", "cpu", "--port", "0", "--model", tmp_path / "nowhere")
+    assert 'pip install "lotlip[serve]"' in error
 
 
 def test_a_token_wise_model_is_refused(model_dir, tmp_path, capsys):
     config = as_token_wise(LotlipConfig.from_pretrained(model_dir))
     LotlipTokenWiseModel(config).save_pretrained(tmp_path)
     LotlipProcessor.from_pretrained(model_dir).save_pretrained(tmp_path)
-    assert lotlip.main(["serve", "--device", "cpu", "--port", "0", "--model", str(tmp_path)]) == 2
-    assert "compares all tokens" in capsys.readouterr().err
+    error = read_error(capsys, "serve", "--device", "cpu", "--port", "0", "--model", tmp_path)
+    assert "compares all tokens" in error
