@@ -218,8 +218,9 @@ def make_builder(source: SourceArguments, split: str, key_column: str | None = N
         else:
             load = partial(load_dataset_builder, name, config_name, source.data_dir, source.data_files)
             builder = load()
-            if key_column is not None and builder.info.builder_name == "csv":
-                builder = load(converters={key_column: str})  # 007 is not 7
+            if builder.info.builder_name == "csv":  # where NA and None are words, and 007 is not 7
+                converters = {} if key_column is None else {key_column: str}
+                builder = load(keep_default_na=False, na_values=[""], converters=converters)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{describe_source(source)} cannot be loaded: {str(error).rstrip('.')}. Check these arguments."

@@ -127,7 +127,7 @@ class RowReader:
         if self.key_column is None:
             return number
         key, value = read_key(row, self.key_column), look_up(row, self.key_column)
-        if key is None or isinstance(value, (list, float)):
+        if key is None or isinstance(value, (list, float)) or hasattr(value, "isoformat"):  # a date
             raise ValueError(
                 f"`--key_column {self.key_column}` must hold integers or strings; row {number} has {value!r}."
             )

@@ -18,7 +18,7 @@ from .. import (
 )
 from ..files import format_markdown, write_json
 from ..hub_lotlip import find_pretrained
-from ..output_folder import atomic_write
+from ..output_folder import OutputFolder, atomic_write
 from .models import check_single_embeddings
 
 
@@ -111,7 +111,8 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> st
     `onnx/text_model.onnx` (`input_ids` and `attention_mask` to `text_embeds` and `last_hidden_state`) and
     `onnx/vision_model.onnx` (`pixel_values` to `image_embeds` and `last_hidden_state`), in each of the dtypes, keys of
     `SUFFIXES`. The embeddings are not normalised. Returns how each compares with the model, a table in Markdown.
-    Raises a `ValueError` if the model is no LoTLIP or compares tokens, a `RuntimeError` if a graph is not the model.
+    Raises a `ValueError` if the model is no LoTLIP or compares tokens, or the folder has other graphs, a
+    `RuntimeError` if a graph is not the model.
     """
     try:
         path = find_pretrained(model_name_or_path)
@@ -124,19 +125,22 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> st
     towers = {"text_model": LotlipTextModelWithProjection, "vision_model": LotlipVisionModelWithProjection}
     processor = LotlipProcessor.from_pretrained(path)
     rows, length = [], processor.tokenizer.model_max_length
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "onnx") as graphs:
+    names = {f"{name}{SUFFIXES[dtype]}.onnx" for name in towers for dtype in dtypes}
+    with OutputFolder(folder, content="ONNX graphs"), atomic_write(folder / "onnx") as graphs:
+        if others := sorted({path.name for path in folder.glob("onnx/*")} - names):
+            others = f"`--output_dir {folder}` has other files in `onnx`, {', '.join(others)}"
+            raise ValueError(f"{others}, which would go: name another folder, or all `--dtype` at once.")
         graphs.mkdir()
         for name, tower in towers.items():
             model = tower.from_pretrained(path, dtype="float32").eval()
             program = export_tower(model)
             for dtype in dtypes:
                 rows.append(save_graph(graphs / f"{name}{SUFFIXES[dtype]}.onnx", model, program, dtype, length))
-    config.save_pretrained(folder)
-    processor.tokenizer.save_pretrained(folder)
-    # by the name of CLIP's, which transformers.js knows: same steps
-    preprocessing = json.loads(processor.image_processor.to_json_string())
-    preprocessing["image_processor_type"] = "CLIPImageProcessor"
-    preprocessing.pop("auto_map", None)
-    write_json(folder / "preprocessor_config.json", preprocessing)
+        config.save_pretrained(folder)
+        processor.tokenizer.save_pretrained(folder)
+        # by the name of CLIP's, which transformers.js knows: same steps
+        preprocessing = json.loads(processor.image_processor.to_json_string())
+        preprocessing["image_processor_type"] = "CLIPImageProcessor"
+        preprocessing.pop("auto_map", None)
+        write_json(folder / "preprocessor_config.json", preprocessing)
     return format_markdown(["graph", "MB", "largest difference", "least cosine similarity"], rows)

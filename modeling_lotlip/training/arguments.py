@@ -217,7 +217,9 @@ class OutputArguments(Arguments):
         False, "Replace what an earlier run left there.", excludes=("resume_from_checkpoint",)
     )
     checkpointing_steps: str | None = argument(None, "Save the state every N steps, or every `epoch`.")
-    checkpoints_total_limit: int | None = argument(None, "Keep only the last N checkpoints.", least=1)
+    checkpoints_total_limit: int | None = argument(
+        None, "Keep only the last N checkpoints.", least=1, requires="checkpointing_steps"
+    )
     resume_from_checkpoint: str | None = argument(
         None, "A checkpoint, or `latest` for the last one of the output folder."
     )
@@ -235,7 +237,9 @@ class OutputArguments(Arguments):
         "all", "`tensorboard`, `wandb`, ..., or `all` that are installed.", requires="with_tracking"
     )
     push_to_hub: bool = argument(False, "Upload the model at the end, the best one if one is kept.")
-    hub_model_id: str | None = argument(None, "The repository to upload to. Default: named after the output folder.")
+    hub_model_id: str | None = argument(
+        None, "The repository to upload to. Default: named after the output folder.", requires="push_to_hub"
+    )
     language: list[str] = argument(["en"], "The captions' languages, ISO codes, for the model card.")
 
     def __post_init__(self):

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 from ..data.images import undecoded
 from ..data.loading import compute_fingerprint, get_columns, load_split
 from ..data.reader import RowCounts, RowReader
+from ..embedding.models import hash_processor
 from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
 from ..files import write_json
 from ..output_folder import OutputFolder, delete
@@ -282,7 +283,8 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     num_samples = {"max_train_samples": args.max_train_samples} if args.streaming else {"num_samples": len(dataset)}
     batch_size = args.per_device_train_batch_size
     settings = {"global_batch_size": batch_size * accelerator.num_processes, **num_samples}
-    settings |= {"num_processes": accelerator.num_processes, **args.compared_on_resume()}
+    settings |= {"num_processes": accelerator.num_processes, "processor": hash_processor(processor)}
+    settings |= args.compared_on_resume()
     state = outputs.TrainingState() if checkpoint is None else outputs.read_state(checkpoint, settings)
     if state.step > args.max_train_steps:
         raise ValueError(
@@ -520,7 +522,8 @@ def save(training: Training) -> None:
 def finish(training: Training) -> None:
     """Saves and evaluates the trained model, and says what was wrong with the data."""
     args, accelerator, processor = training.args, training.accelerator, training.processor
-    for name, total in sum_counts(training).items():
+    counts = sum_counts(training)
+    for name, total in counts.items():
         if total.left_out or total.num_unmatched:
             logger.warning(f"Of the {name.replace('_', ' ')} of this training, {total}")
     model, failure = gather_model(training.model, accelerator), None
@@ -538,6 +541,7 @@ def finish(training: Training) -> None:
     with fail_together(accelerator):
         if failure is not None:
             raise failure
+        counts["rows"].check_matched()
         if accelerator.is_main_process:
             outputs.write_results(args, args.output_dir, results)
             if args.push_to_hub:

@@ -116,15 +116,20 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_graphs_of_another_model_are_replaced_and_an_error_leaves_them(model_dir, tmp_path, monkeypatch):
-    (tmp_path / "onnx").mkdir()
-    (tmp_path / "onnx" / "text_model_fp16.onnx").write_bytes(b"of another model")
+def test_graphs_are_replaced_and_an_error_or_another_file_leaves_them(model_dir, tmp_path, monkeypatch):
+    graph = tmp_path / "onnx" / "text_model.onnx"
+    graph.parent.mkdir()
+    graph.write_bytes(b"of another model")
     with monkeypatch.context() as patch:
         patch.setattr("modeling_lotlip.embedding.onnx.MIN_COSINE", 2.0)
         with pytest.raises(RuntimeError, match="is not the model"):
             export_model(str(model_dir), tmp_path, ["float32"])
-    assert [path.name for path in tmp_path.rglob("*.onnx")] == ["text_model_fp16.onnx"]
+    assert graph.read_bytes() == b"of another model"
     export_model(str(model_dir), tmp_path, ["float32"])
+    with pytest.raises(
+        ValueError, match="has other files in `onnx`, text_model.onnx, vision_model.onnx, which would go"
+    ):
+        export_model(str(model_dir), tmp_path, ["q8"])
     assert sorted(path.name for path in tmp_path.rglob("*.onnx")) == ["text_model.onnx", "vision_model.onnx"]
 
 

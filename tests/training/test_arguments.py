@@ -31,7 +31,8 @@ COMPARED_ON_RESUME = set(
 def test_a_checkpoint_has_what_a_resumed_run_must_have_in_common(train):
     folder = train("run", max_train_steps=1, checkpointing_steps=1, max_eval_samples=2)
     settings = json.loads((folder / "checkpoint-1" / "training_state.json").read_text())["settings"]
-    assert settings.keys() == COMPARED_ON_RESUME | {"global_batch_size", "num_processes", "num_samples"}
+    of_the_run = {"global_batch_size", "num_processes", "num_samples", "processor"}
+    assert settings.keys() == COMPARED_ON_RESUME | of_the_run
     assert settings["mixed_precision"] == "no" and settings["max_length"] == 126
     assert settings["freeze_vision_model"] is False and settings["learning_rate"] == 1e-3
 
