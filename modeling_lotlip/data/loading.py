@@ -217,8 +217,7 @@ def make_builder(source: SourceArguments, split: str, key_column: str | None = N
             builder = load_dataset_builder("imagefolder", config_name, data_files=files)
         else:
             load = partial(load_dataset_builder, name, config_name, source.data_dir, source.data_files)
-            builder = load()
-            if builder.info.builder_name == "csv":  # where NA and None are words, and 007 is not 7
+            if (builder := load()).info.builder_name == "csv":  # where NA and None are words, and 007 is not 7
                 converters = {} if key_column is None else {key_column: str}
                 builder = load(keep_default_na=False, na_values=[""], converters=converters)
     except (OSError, ValueError) as error:

@@ -107,12 +107,10 @@ def save_graph(path: Path, model: LotlipPreTrainedModel, program: onnx_ir.Model,
 
 def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> str:
     """
-    Writes both towers of a LoTLIP model as graphs, with what transformers.js needs beside them:
-    `onnx/text_model.onnx` (`input_ids` and `attention_mask` to `text_embeds` and `last_hidden_state`) and
-    `onnx/vision_model.onnx` (`pixel_values` to `image_embeds` and `last_hidden_state`), in each of the dtypes, keys of
-    `SUFFIXES`. The embeddings are not normalised. Returns how each compares with the model, a table in Markdown.
-    Raises a `ValueError` if the model is no LoTLIP or compares tokens, or the folder has other graphs, a
-    `RuntimeError` if a graph is not the model.
+    Writes `onnx/text_model.onnx` (`input_ids` and `attention_mask` to `text_embeds` and `last_hidden_state`) and
+    `onnx/vision_model.onnx` (`pixel_values` to `image_embeds` and `last_hidden_state`) in each of the dtypes, keys of
+    `SUFFIXES`, not normalised, and what transformers.js needs. Returns how each compares with the model, in Markdown.
+    Raises a `ValueError` for no LoTLIP and for other graphs there, a `RuntimeError` if a graph is not the model.
     """
     try:
         path = find_pretrained(model_name_or_path)

@@ -279,6 +279,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     )
     loader = make_loader(args, dataset, reader, processor, accelerator)
     optimizer, schedule = make_optimizer(args, trained, loader)
+    outputs.check_room(args, model)
     # of a stream, which does not know the number of its samples, the one that is asked for
     num_samples = {"max_train_samples": args.max_train_samples} if args.streaming else {"num_samples": len(dataset)}
     batch_size = args.per_device_train_batch_size

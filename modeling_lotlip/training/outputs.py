@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
@@ -91,6 +92,23 @@ def check_output_dir(args: TrainArguments) -> None:
 
 
 # ---- checkpoints
+
+
+def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
+    """
+    Raises a `ValueError` if the disk has no room for the model twice, since the new one replaces the last when it is
+    complete, and for two checkpoints, if there are any, with the two moments of AdamW.
+    """
+    total = sum(tensor.nbytes for tensor in model.state_dict().values())
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    needed = 2 * total + (0 if args.checkpointing_steps is None else 2 * (total + 2 * trained))
+    folder = next(path for path in (args.output_dir.absolute(), *args.output_dir.absolute().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need "
+            f"{needed / 1e9:.3g} GB: make room, or name a folder on another disk."
+        )
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -107,6 +108,13 @@ def test_an_evaluation_on_the_training_data_is_told(train, tmp_path, caplog):
 def test_every_result_can_choose_the_best_model():
     results = ImageTextRetrieval().compute(image_embeds=torch.eye(3), text_embeds=torch.eye(3), ks=(1, 5, 10))
     assert {f"{kind}_{name}" for kind in ("short", "long") for name in results} <= set(METRICS)
+
+
+def test_a_disk_without_room_for_model_and_checkpoints_is_told_before_the_first_step(train, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_500_000))
+    train("run", max_train_steps=1, max_eval_samples=2)
+    with pytest.raises(ValueError, match="has 0.0015 GB left, but the model and checkpoints need .* GB: make room"):
+        train("other", max_train_steps=1, max_eval_samples=2, checkpointing_steps=1)
 
 
 @pytest.mark.parametrize(
