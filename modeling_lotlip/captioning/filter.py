@@ -265,7 +265,7 @@ def measure_similarities(
             "stand in `--file_key_column` of `--captions`."
         )
     column, counts = columns.caption_column, Counter()
-    captions = CaptionFiles([str(file) for file in files], columns.file_key_column, [column], str(files[0].parent))
+    captions = CaptionFiles([str(file) for file in files], columns.file_key_column, [column])
 
     def read_row(number: int, row: dict) -> Iterator[Item]:
         counts["rows"] += 1

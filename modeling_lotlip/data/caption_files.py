@@ -54,9 +54,9 @@ class CaptionFiles:
         if len(suffixes) > 1 or not suffixes <= BUILDERS.keys():
             raise ValueError(f"`--caption_files` must all be of one of the kinds {[*BUILDERS]}, got {files}.")
         builder = BUILDERS[suffixes.pop()]
-        options = {"converters": {key_column: str}} if builder == "csv" else {}  # 000123 is not 123
+        as_text = {"converters": {key_column: str}, "keep_default_na": False, "na_values": [""]}  # 000123, NA
         try:
-            rows = load_dataset(builder, data_files=files, split="train", **options)
+            rows = load_dataset(builder, data_files=files, split="train", **(as_text if builder == "csv" else {}))
         except (DatasetGenerationError, FileNotFoundError, UnicodeDecodeError, StopIteration) as error:
             cause = describe_failure(error, (name for pattern in files for name in glob(pattern)))
             raise ValueError(f"`--caption_files {' '.join(files)}` cannot be read: {cause}") from error
