@@ -47,7 +47,10 @@ def format_recalls(results: dict) -> str:
     ]
     lines = [f"| model | trained on | {' | '.join(titles)} |", f"|{' --- |' * (2 + len(names))}"]
     for row in results["recalls"]:
-        cells = [f"{statistics.fmean(row[name]):.1f} ({min(row[name]):.1f}-{max(row[name]):.1f})" for name in names]
+        cells = []
+        for values in map(row.get, names):
+            spread = f" ({min(values):.1f}-{max(values):.1f})" if len(values) > 1 else ""
+            cells.append(f"{statistics.fmean(values):.1f}{spread}")
         lines.append(f"| {row['model']} | {row['trained']} | {' | '.join(cells)} |")
     where = "{data}, seeds {seeds}, {steps} steps, torch {torch}, {date}, commit {commit}"
     lines += ["", f"`other_models.py`: {where.format(**results)}.", ""]
