@@ -284,8 +284,8 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     num_samples = {"max_train_samples": args.max_train_samples} if args.streaming else {"num_samples": len(dataset)}
     batch_size = args.per_device_train_batch_size
     settings = {"global_batch_size": batch_size * accelerator.num_processes, **num_samples}
-    settings |= {"num_processes": accelerator.num_processes, "processor": hash_processor(processor)}
-    settings |= args.compared_on_resume()
+    settings |= {"num_processes": accelerator.num_processes, **args.compared_on_resume()}
+    settings["processor"] = hash_processor(processor)  # which says least, so it is compared last
     state = outputs.TrainingState() if checkpoint is None else outputs.read_state(checkpoint, settings)
     if state.step > args.max_train_steps:
         raise ValueError(

@@ -151,7 +151,7 @@ def test_the_best_model_is_that_of_all_starts_of_a_run(train, monkeypatch):
     monkeypatch.setattr(
         loop, "evaluate_model", lambda *args: {"short_t2i_median_rank": next(ranks), "short_mean_recall": 0.0}
     )
-    monkeypatch.setattr(loop, "format_results", str)
+    monkeypatch.setattr(loop, "format_table", str)
     options = {"metric_for_best_model": "short_t2i_median_rank", "checkpointing_steps": 3, "eval_steps": 2}
     folder = train("run", **options, max_train_steps=7)
     step, weights = read_best(folder)
