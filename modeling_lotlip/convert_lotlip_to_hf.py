@@ -10,7 +10,9 @@ Checkpoints of the original code (a fork of open_clip) to transformers, and back
 import json
 import math
 import os
+import pickle
 import re
+import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterable
@@ -35,6 +37,11 @@ from .modeling_lotlip import LotlipModel
 from .output_folder import atomic_write, delete
 from .processing_lotlip import LotlipProcessor
 from .tokenization_lotlip import LotlipTokenizer
+
+
+# What reading a file raises that is damaged, which depends on where, or that holds no tensors by their names
+DAMAGED_FILE_ERRORS = (AttributeError, EOFError, LookupError, OSError, RuntimeError, SafetensorError, TypeError)
+DAMAGED_FILE_ERRORS += (pickle.UnpicklingError, struct.error, UnicodeDecodeError, zipfile.BadZipFile)
 
 
 logger = logging.get_logger(__name__)
@@ -311,7 +318,7 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
         checkpoint = checkpoint.get("state_dict", checkpoint)
         state_dict = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
         broken = [name for name, tensor in state_dict.items() if not tensor.isfinite().all()]
-    except Exception as error:  # which depends on where the damage is
+    except DAMAGED_FILE_ERRORS as error:
         raise ValueError(
             f"`{checkpoint_path}` was refused: it is damaged, or holds no state dict (tensors by their names, at the "
             "top or under `state_dict`) or more than that and plain values. No code in it was run."
