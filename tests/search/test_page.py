@@ -68,7 +68,7 @@ def open_page(chromium):
     def open_address(address: str, viewport: dict = DESKTOP, color_scheme: str = "light"):
         contexts.append(chromium.new_context(viewport=viewport, color_scheme=color_scheme))
         page = contexts[-1].new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("request", lambda request: requested.append(request.url))
