@@ -421,6 +421,12 @@ def image_processor_of(config: LotlipConfig) -> LotlipImageProcessor:
     return LotlipImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
 
 
+def check_is_empty(folder: Path) -> None:
+    """Raises a `FileExistsError` if a path is there and no empty folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"`{folder}` is not an empty folder: name another folder or an empty one.")
+
+
 def convert_checkpoint(
     checkpoint_path: str | Path,
     output_dir: str | Path,
@@ -433,8 +439,7 @@ def convert_checkpoint(
     `open_clip_config.json` beside it, and returns the path of these. `hub_options` are for a tokenizer on the Hub.
     """
     output_dir, beside = Path(output_dir).absolute(), Path(checkpoint_path).with_name(OPEN_CLIP_CONFIG_NAME)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"`{output_dir}` is not an empty folder: name another folder or an empty one.")
+    check_is_empty(output_dir)
     config_path = config_path or (beside if beside.is_file() else None)
     settings, checkpoint = load_open_clip_config(config_path), load_checkpoint(checkpoint_path)
     try:
@@ -461,6 +466,7 @@ def convert_checkpoint(
         model.save_pretrained(folder)
         LotlipProcessor(image_processor_of(config), tokenizer).save_pretrained(folder)
         write_model_card(folder, output_dir.name, **OF_THE_ORIGINAL)
+        check_is_empty(output_dir)  # another run may have been faster
     return config_path
 
 

@@ -396,3 +396,17 @@ def test_model_card(tmp_path, checkpoint, tokenizer_path):
     card = ModelCard.load(tmp_path / "folder" / "README.md")
     assert card.data.license == "cc-by-4.0" and 'from_pretrained("folder"' in card.text
     assert str(tmp_path) not in card.text and "{" not in card.text.split("## Citation")[0]
+
+
+def test_of_two_conversions_at_once_the_slower_one_is_told(tmp_path, tokenizer_path, monkeypatch):
+    torch.save(original_checkpoint(*original_towers(2)), tmp_path / "model.pt")
+    other = tmp_path / "folder" / "config.json"
+
+    def write_card(*args, **fields):
+        other.parent.mkdir()
+        other.write_text("of the faster one")
+
+    monkeypatch.setattr(convert, "write_model_card", write_card)
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
+    assert other.read_text() == "of the faster one" and len(list(other.parent.iterdir())) == 1
