@@ -476,8 +476,10 @@ def write_original(folder: str | Path, to_original: str | Path):
     `open_clip_config.json` with which it is read back as the same model; or refuses what the original cannot express.
     """
     folder, to_original = Path(folder), Path(to_original).absolute()
-    if to_original.exists() or to_original.suffix == ".safetensors":
-        raise FileExistsError(f"`{to_original}` exists already, or is no name for `torch.save`: give another.")
+    if to_original.exists():
+        raise FileExistsError(f"`{to_original}` exists already: give another name.")
+    if to_original.suffix == ".safetensors":
+        raise ValueError(f"`{to_original}` is written by `torch.save`: give a name that ends in `.pt`.")
     files, config = find_model_files(folder), AutoConfig.from_pretrained(folder)
     complaint = f"The original cannot express the model in `{folder}`: "
     if config.model_type != LotlipConfig.model_type:

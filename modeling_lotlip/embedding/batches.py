@@ -253,7 +253,7 @@ class Collated:
     def __getitem__(self, rows: list[KeyedRow]) -> PreparedRows | Exception:
         try:
             return self.collate(rows)
-        except Exception as error:  # the loader would make its message a traceback
+        except (LookupError, OSError, RuntimeError, ValueError) as error:  # the loader would make a traceback of it
             return error
 
 

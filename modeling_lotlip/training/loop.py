@@ -166,7 +166,8 @@ def load_training_data(args: TrainArguments, num_processes: int) -> tuple[datase
         "num_sub_captions": args.num_sub_captions is not None and not is_split,
         "hard_negatives": args.hard_negatives > 0 and not has_long,
     }
-    for name in (name for name, has_no_effect in of_long_captions.items() if has_no_effect):
+    if without_effect := [name for name, has_no_effect in of_long_captions.items() if has_no_effect]:
+        name = without_effect[0]
         raise ValueError(
             f"`--{name} {getattr(args, name)}` is of long captions, and there are none: name their column with "
             "`--long_captions_column`, and raise `--num_long_captions`."

@@ -91,9 +91,6 @@ def check_output_dir(args: TrainArguments) -> None:
                 )
 
 
-# ---- checkpoints
-
-
 def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
     """
     Raises a `ValueError` if the disk has no room for the model twice, since the new one replaces the last when it is
@@ -109,6 +106,9 @@ def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
             f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need "
             f"{needed / 1e9:.3g} GB: make room, or name a folder on another disk."
         )
+
+
+# ---- checkpoints
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

@@ -237,10 +237,10 @@ def test_a_file_by_its_name_is_that_of_its_builder(tmp_path, name, builder, stre
 
 @both_ways
 def test_keys_of_csv_files_are_text(tmp_path, streaming):
-    (tmp_path / "rows.csv").write_text("key,number\n007,1\n,2\n7,3\n")
+    (tmp_path / "rows.csv").write_text("key,number\n007,1\n,2\nNA,3\n")
     source = SourceArguments(str(tmp_path / "rows.csv"), streaming=streaming)
     rows = load_split(source, "train", with_images=False, key_column="key")
-    assert [(read_key(row, "key"), row["number"]) for row in rows] == [("007", 1), (None, 2), ("7", 3)]
+    assert [(read_key(row, "key"), row["number"]) for row in rows] == [("007", 1), (None, 2), ("NA", 3)]
     assert len(list(load_split(source, "train", with_images=False, key_column="other"))) == 3
 
     write_images(tmp_path / "folder", ["a.png", "b.png"])

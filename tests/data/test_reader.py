@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+from datetime import datetime
 
 import PIL.Image
 import pytest
@@ -48,7 +49,7 @@ def test_what_a_row_holds():
 
 
 def test_keys():
-    row = {"image": png(), "id": 7, "nothing": None}
+    row = {"image": png(), "id": 7, "nothing": None, "day": datetime(2024, 1, 1)}
     columns = [*row]
 
     def key(column):
@@ -58,6 +59,8 @@ def test_keys():
     assert key("image") == hashlib.sha256(row["image"]["bytes"]).hexdigest()
     with pytest.raises(ValueError, match="`--key_column nothing` must hold integers or strings; row 3 has None"):
         key("nothing")
+    with pytest.raises(ValueError, match="`--key_column day` must hold integers or strings"):  # of JSON lines
+        key("day")
     for name in ("key", "label"):
         with pytest.raises(ValueError, match=f"`--{name}_column other` is no column of the data set, which has"):
             RowReader(columns, **{f"{name}_column": "other"})
