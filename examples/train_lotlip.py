@@ -242,7 +242,7 @@ def main() -> None:
         trained.save_pretrained(args.output_dir)
         processor.save_pretrained(args.output_dir)
         (args.output_dir / "eval_results.json").write_text(json.dumps(results, indent=2) + "\n")
-    accelerator.wait_for_everyone()  # or the process that ends last may wait for the other one for ever
+    model, optimizer, loader = accelerator.free_memory(model, optimizer, loader)  # or the end may hang
     accelerator.end_training()
 
 

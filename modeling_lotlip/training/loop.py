@@ -101,8 +101,14 @@ def run(args: TrainArguments) -> None:
             HfApi().create_repo(outputs.name_repository(args), exist_ok=True)
     with ExitStack() as stack:
         training = prepare(args, accelerator, checkpoint, stack)
-        train(training)
-        finish(training)
+        stop_number = train(training)
+        if stop_number == 0:
+            finish(training)
+    del training  # a model in DistributedDataParallel that outlives its process group may hang
+    accelerator.free_memory()
+    accelerator.end_training()
+    if stop_number:
+        sys.exit(128 + stop_number)
 
 
 def start_processes(args: TrainArguments) -> Accelerator:
@@ -354,8 +360,11 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     )
 
 
-def train(training: Training) -> None:
-    """The steps, with checkpoints and evaluations between them, up to the last one or a signal to end."""
+def train(training: Training) -> int:
+    """
+    The steps, with checkpoints and evaluations between them, up to the last one or a signal to end, whose number is
+    returned (else 0).
+    """
     args, accelerator, state = training.args, training.accelerator, training.state
     batches, is_checkpoint_due = read_epoch(training), False
     training.model.train()
@@ -381,10 +390,9 @@ def train(training: Training) -> None:
                     f"Stopped by {signal.Signals(stop_number).name} after step {state.step}. Resume with "
                     "`--resume_from_checkpoint latest`."
                 )
-                accelerator.end_training()
-                sys.exit(128 + stop_number)
+                return stop_number
             if is_done:
-                return
+                return 0
             if item is None:
                 state.epoch, state.batch, batches = state.epoch + 1, 0, read_epoch(training)
                 sum_counts(training)["rows"].check_matched()
@@ -548,4 +556,3 @@ def finish(training: Training) -> None:
             outputs.write_results(args, args.output_dir, results)
             if args.push_to_hub:
                 logger.info(f"Uploaded to {outputs.push_model(args)}.")
-    accelerator.end_training()

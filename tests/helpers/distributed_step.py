@@ -113,7 +113,7 @@ def main():
     torch.save(
         {"num_processes": accelerator.num_processes, "steps": steps}, f"{output_file}.{accelerator.process_index}"
     )
-    accelerator.wait_for_everyone()
+    accelerator.free_memory()
     accelerator.end_training()
 
 
