@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Writes measurements into the pages: between `<!-- measured: NAME VARIANT ... -->` and `<!-- /measured -->` stands the
-table of `docs/measured/NAME.json`. A benchmark's has a column for each variant, the first of which is the baseline;
-that of `other_models.py` has the recalls of each model.
+table of `docs/measured/NAME.json`. A benchmark's has a column for each variant, the first of which is the baseline, or
+without variants all that was measured of each; that of `other_models.py` has the recalls of each model.
 
     python examples/benchmarks/embed.py --output_file docs/measured/embed.json
     python docs/measured.py
@@ -28,12 +28,28 @@ def format_cell(rows: dict[str, dict], name: str, baseline: str) -> str:
     return f"{row['median']:.2f} s" if name == baseline else f"{row['median']:.2f} s ({row['ratio']:.2f} x)"
 
 
+def format_rows(table: dict) -> list[str]:
+    """A row for each variant, a column for each number, with three digits."""
+    rows = table["rows"]
+    names = dict.fromkeys(name for row in rows.values() for name, value in row.items() if not isinstance(value, dict))
+    titles = [f"{name}, s" if name in ("median", "min", "max") else name.replace("_", " ") for name in names]
+    lines = [f"| {table['title']} | {' | '.join(titles)} |", f"|{' --- |' * (1 + len(names))}"]
+    for variant, row in rows.items():
+        cells = [row.get(name, "") for name in names]
+        cells = [cell if isinstance(cell, str) else f"{cell:,.0f}" if cell >= 100 else f"{cell:.3g}" for cell in cells]
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def format_table(results: dict, name: str, variants: list[str]) -> str:
-    """A row for each workload, a column for each variant, and where it was measured."""
-    lines = [f"| work | {' | '.join(variants)} |", f"|{' --- |' * (1 + len(variants))}"]
-    for table in results["tables"]:
-        cells = [format_cell(table["rows"], variant, variants[0]) for variant in variants]
-        lines.append(f"| {table['title']} | {' | '.join(cells)} |")
+    """A column for each variant, or all numbers of each, and where it was measured."""
+    if variants:
+        lines = [f"| work | {' | '.join(variants)} |", f"|{' --- |' * (1 + len(variants))}"]
+        for table in results["tables"]:
+            cells = [format_cell(table["rows"], variant, variants[0]) for variant in variants]
+            lines.append(f"| {table['title']} | {' | '.join(cells)} |")
+    else:
+        lines = [line for table in results["tables"] for line in format_rows(table)][:-1]
     where = "{processor}, {instructions}, {threads} threads, torch {torch}, {date}, commit {commit}"
     lines += ["", f"`{name}.py`: {where.format(**results['machine'])}.", ""]
     return "\n".join(lines)

@@ -99,6 +99,8 @@ def test_a_block_is_replaced_by_the_table_of_its_variants(tmp_path):
     assert "| 8 images | 2.00 s | 1.00 s (1.99 x) |  |" in filled and "old" not in filled
     assert "`embed.py`: P, AVX512, 2 threads, torch 2.13, D, commit C." in filled
     assert fill(filled, tmp_path) == filled and fill(page, tmp_path / "nowhere") == page
+    whole = fill("<!-- measured: embed -->\n<!-- /measured -->", tmp_path)
+    assert "| 8 images | median, s | ratio |" in whole and "| float32 | 1 | 1.99 |" in whole
 
 
 def test_recalls_are_means_over_seeds_with_their_range(tmp_path):
