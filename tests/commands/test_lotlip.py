@@ -113,3 +113,22 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     command = f"{sys.executable} -m lotlip --help | head -n 1"
     done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout == "usage: lotlip COMMAND ...\n" and done.stderr == ""
+
+
+def test_a_training_keeps_the_memory_that_it_frees():
+    code = """
+import lotlip, platform, resource
+with lotlip.package_not_initialized():
+    from modeling_lotlip.commands.train import keep_freed_memory
+
+def count_page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        b"x" * 8_000_000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before, keep, first, after = count_page_faults(), keep_freed_memory(), count_page_faults(), count_page_faults()
+assert platform.libc_ver()[0] != "glibc" or after < before / 10, (before, after)
+"""
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
