@@ -26,7 +26,7 @@ from modeling_lotlip import (
     LotlipTokenWiseConfig,
 )
 from modeling_lotlip.arguments import parse
-from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, state_dict_from_original
+from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, from_theirs
 from modeling_lotlip.training import loop
 from modeling_lotlip.training.arguments import TrainArguments
 
@@ -91,7 +91,7 @@ def build_reference_model(reference):
     num_words = len(reference.checkpoint[WORD_TABLE]) - reference.architecture["text_cfg"]["num_corner_token"]
     config = config_from_checkpoint(reference.checkpoint, reference.architecture, num_words)
     model = LotlipModel(config)
-    model.load_state_dict(state_dict_from_original(reference.checkpoint, config))
+    model.load_state_dict(from_theirs(config, reference.checkpoint, "lotlip").state_dict())
 
     def build(attn_implementation="sdpa"):
         copied = copy.deepcopy(model).eval()

@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import timm
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
-from safetensors.torch import save_file
 from transformers import AutoProcessor, BertConfig, BertModel
 
 import modeling_lotlip.convert_lotlip_to_hf as convert
@@ -25,11 +23,10 @@ from modeling_lotlip import (
 from modeling_lotlip.convert_lotlip_to_hf import (
     config_from_checkpoint,
     convert_checkpoint,
+    from_theirs,
     load_checkpoint,
-    load_open_clip_config,
     main,
-    state_dict_from_original,
-    state_dict_to_original,
+    to_theirs,
     write_original,
 )
 from tests.conftest import tiny_config
@@ -94,11 +91,11 @@ def bits(tensor: torch.Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("num_corner_tokens", "dtypes", "wrapping"),
-    [(0, [torch.float32], "safetensors"), (1, [torch.bfloat16], "all"), (4, [torch.float16, torch.float32], "all")],
+    ("num_corner_tokens", "dtypes"),
+    [(0, [torch.float32]), (1, [torch.bfloat16]), (4, [torch.float16, torch.float32])],
 )
-def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, dtypes, wrapping):
-    draw = random.Random(f"{num_corner_tokens}{dtypes}{wrapping}")
+def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, dtypes):
+    draw = random.Random(num_corner_tokens)
     expected = original_checkpoint(*original_towers(num_corner_tokens))
     for name, tensor in expected.items():
         # words and corners, and query, key and value, are one tensor here
@@ -108,13 +105,11 @@ def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, 
         expected |= {"visual.head.proj.weight": torch.randn(48, 64), "text.proj.weight": torch.randn(48, 128)}
 
     saved = expected
-    if wrapping == "all":
+    if num_corner_tokens > 0:
         position_ids = {"text.transformer.embeddings.position_ids": torch.arange(150)[None]}
         saved = {"epoch": 3, "state_dict": {f"module.{name}": t for name, t in (expected | position_ids).items()}}
-    path = tmp_path / f"model.{'safetensors' if wrapping == 'safetensors' else 'pt'}"
-    (save_file if wrapping == "safetensors" else torch.save)(saved, path)
-
-    convert_checkpoint(path, tmp_path / "folder", tokenizer_path=tokenizer_path)
+    torch.save(saved, tmp_path / "model.pt")
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
     write_original(tmp_path / "folder", tmp_path / "back.pt")
 
     back = torch.load(tmp_path / "back.pt", weights_only=True)
@@ -127,30 +122,28 @@ def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, 
 
 @needs_reference
 @pytest.mark.parametrize(("patch_size", "with_config"), [(16, True), (32, False)])
-def test_released_architectures(tmp_path, patch_size, with_config):
+def test_released_architectures(patch_size, with_config):
     shapes = json.loads((REFERENCE / f"checkpoint_keys_vit_b_{patch_size}.json").read_text())
     checkpoint = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    config_path = None
+    settings = {}
     if with_config:
-        config_path = tmp_path / "open_clip_config.json"
         vision_cfg = {"timm_model_name": f"vit_base_patch{patch_size}_224.augreg_in21k", "timm_proj": "none"}
         text_cfg = {"context_length": 128, "hf_model_name": "bert-base-uncased", "num_corner_token": 2}
-        config_path.write_text(json.dumps({"embed_dim": 768, "vision_cfg": vision_cfg, "text_cfg": text_cfg}))
-    config = config_from_checkpoint(checkpoint, load_open_clip_config(config_path), vocab_size=30522)
+        settings = {"embed_dim": 768, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    config = config_from_checkpoint(checkpoint, settings, vocab_size=30522)
     assert config.vision_config.num_attention_heads == config.text_config.num_attention_heads == 12
     assert (config.vision_config.image_size, config.vision_config.patch_size) == (224, patch_size)
     assert (config.text_config.vocab_size, config.text_config.num_corner_tokens) == (30522, 2)
 
-    ours = state_dict_from_original(checkpoint, config)
+    ours = from_theirs(config, checkpoint, "lotlip").state_dict()
     assert ours["text_model.embeddings.corner_tokens"].shape == (2, 768)
-    back = state_dict_to_original(ours)
+    back = to_theirs(ours, "lotlip")
     assert {name: list(tensor.shape) for name, tensor in back.items()} == shapes
 
 
 def refusal(checkpoint) -> str:
     with pytest.raises(ValueError) as error:
-        config = config_from_checkpoint(checkpoint, load_open_clip_config(None), len(WORDS))
-        state_dict_from_original(checkpoint, config)
+        from_theirs(config_from_checkpoint(checkpoint, {}, len(WORDS)), checkpoint, "lotlip")
     return str(error.value)
 
 
@@ -162,10 +155,11 @@ def test_any_missing_tensor_is_named(checkpoint):
 def test_all_faults_are_listed_at_once(checkpoint):
     del checkpoint["visual.trunk.norm.bias"], checkpoint["text.transformer.pooler.dense.weight"]
     checkpoint |= {"logit_bias": torch.zeros(()), "text.proj.weight": torch.zeros(64, 100)}
-    message = refusal(checkpoint)
-    assert re.search("Missing: .*visual.trunk.norm.bias", message)
-    assert "Surplus: logit_bias." in message
-    assert "Of another shape: text.proj.weight (64, 100) instead of (64, 128)." in message
+    assert refusal(checkpoint).endswith(
+        "logit_bias () instead of none; text.proj.weight (64, 100) instead of (64, 128); "
+        "text.transformer.pooler.dense.weight none instead of (128, 128); "
+        "visual.trunk.norm.bias none instead of (64,)."
+    )
 
 
 class RunsCode:
@@ -187,10 +181,9 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, tokenizer_path, checkpoint
     assert marker.exists(), "the file is harmless, and the test shows nothing"
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_damaged_file_is_refused(tmp_path, checkpoint, suffix):
-    path = tmp_path / f"model{suffix}"
-    (torch.save if suffix == ".pt" else save_file)(checkpoint, path)
+def test_a_damaged_file_is_refused(tmp_path, checkpoint):
+    path = tmp_path / "model.pt"
+    torch.save(checkpoint, path)
     content = path.read_bytes()
     for length in (0, 10, len(content) // 2):
         path.write_bytes(content[:length])
@@ -199,22 +192,19 @@ def test_a_damaged_file_is_refused(tmp_path, checkpoint, suffix):
 
 
 def test_what_reads_well_and_is_wrong_is_refused(tmp_path, checkpoint):
-    """A changed byte, of which only the checksum tells; a name given twice; weights that are no numbers."""
-    name, tensor = next(iter(checkpoint.items()))
+    """A changed byte, of which only the checksum tells; weights that are no numbers; no weights."""
     torch.save({"weights": torch.full((1000,), 0.123)}, tmp_path / "changed.pt")
     content = bytearray((tmp_path / "changed.pt").read_bytes())
     content[content.index(torch.full((9,), 0.123).numpy().tobytes()) + 8] ^= 1
     (tmp_path / "changed.pt").write_bytes(content)
-    torch.save({name: tensor, f"module.{name}": tensor + 1}, tmp_path / "twice.pt")
     checkpoint["text.proj.weight"][3, 5] = float("nan")
-    contents = {"nan": checkpoint, "none": {"epoch": 1}, "list": {"state_dict": [tensor]}, "tensor": tensor}
+    contents = {"nan": checkpoint, "none": {"epoch": 1}, "list": {"state_dict": [1]}, "tensor": torch.ones(())}
     for each, content in contents.items():
         torch.save(content, tmp_path / f"{each}.pt")
     for file, message in (
         ("changed.pt", "was refused"),
-        ("twice.pt", "both with and without the prefix"),
         ("nan.pt", "`text.proj.weight` in .* NaN"),
-        *((f"{each}.pt", "no state dict") for each in ("none", "list", "tensor")),
+        *((f"{each}.pt", "more than a state dict") for each in ("none", "list", "tensor")),
     ):
         with pytest.raises(ValueError, match=message):
             load_checkpoint(tmp_path / file)
@@ -311,7 +301,7 @@ def run(monkeypatch, **options) -> None:
     main()
 
 
-def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch):
+def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
     model, folder = tmp_path / "model.pt", tmp_path / "folder"
     torch.save(checkpoint, model)
     folder.mkdir()
@@ -330,8 +320,9 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch):
         ({"checkpoint_path": folder, "to_original": model}, "exists already"),
         ({"checkpoint_path": tmp_path / "biased", "to_original": tmp_path / "4.pt"}, "cannot express"),
     ):
-        with pytest.raises(SystemExit, match=words):
+        with pytest.raises(SystemExit, match="2"):
             run(monkeypatch, **refused)
+        assert words in capsys.readouterr().err
     assert before == {file: file.read_bytes() for file in folder.iterdir()}
     assert not list(tmp_path.glob("4*"))
 
@@ -345,8 +336,7 @@ def test_a_model_of_other_settings_comes_back_the_same(tmp_path, tokenizer_path)
     config.text_config.vocab_size = len(tokenizer)
     model = LotlipModel(config)
     model.save_pretrained(tmp_path / "saved")
-    images = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    LotlipProcessor(images, tokenizer).save_pretrained(tmp_path / "saved")
+    LotlipProcessor(LotlipImageProcessor(size=32, crop_size=32), tokenizer).save_pretrained(tmp_path / "saved")
     write_original(tmp_path / "saved", tmp_path / "original" / "model.pt")
     convert_checkpoint(tmp_path / "original" / "model.pt", tmp_path / "back", tokenizer_path=tokenizer_path)
 
@@ -360,33 +350,31 @@ def test_a_model_of_other_settings_comes_back_the_same(tmp_path, tokenizer_path)
 
 
 @pytest.mark.parametrize(
-    ("part", "field", "value"),
+    ("part", "field", "value", "complaint"),
     [
-        ("text_config", "corner_attention_mask", False),
-        ("text_config", "hidden_act", "relu"),
-        ("vision_config", "hidden_act", "gelu_new"),
-        ("processor", "image_mean", [0.4, 0.5, 0.5]),
-        ("processor", "do_center_crop", False),
+        ("text_config", "corner_attention_mask", False, "`corner_attention_mask` = False"),
+        ("text_config", "hidden_act", "relu", "`text_cfg.hidden_act` is 'relu'"),
+        ("vision_config", "hidden_act", "gelu_new", "`vision_cfg.act` is 'gelu_new'"),
+        ("processor", "image_mean", [0.4, 0.5, 0.5], r"`image_mean` = \[0.4, 0.5, 0.5\]"),
+        ("processor", "do_center_crop", False, "`do_center_crop` = False"),
     ],
 )
-def test_what_the_original_cannot_express_is_refused(tmp_path, part, field, value):
-    config = tiny_config()
-    images = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+def test_what_the_original_cannot_express_is_refused(tmp_path, part, field, value, complaint):
+    config, images = tiny_config(), LotlipImageProcessor(size=32, crop_size=32)
     setattr(images if part == "processor" else getattr(config, part), field, value)
     LotlipModel(config).save_pretrained(tmp_path / "saved")
     LotlipProcessor(images, LotlipTokenizer()).save_pretrained(tmp_path / "saved")
-    with pytest.raises(ValueError, match=f"cannot express.*{field}"):
+    with pytest.raises(ValueError, match=complaint):
         write_original(tmp_path / "saved", tmp_path / "model.pt")
     assert not (tmp_path / "model.pt").exists() and not (tmp_path / "open_clip_config.json").exists()
 
 
 def test_more_rows_than_any_corner_tokens_are_a_wrong_vocabulary(checkpoint):
-    settings = load_open_clip_config(None)
     num_rows = len(checkpoint[convert.WORD_TABLE])
-    assert config_from_checkpoint(checkpoint, settings, num_rows - 16).text_config.num_corner_tokens == 16
+    assert config_from_checkpoint(checkpoint, {}, num_rows - 16).text_config.num_corner_tokens == 16
     with pytest.raises(ValueError, match=r"not given \(at most 16\).*--tokenizer_path"):
-        config_from_checkpoint(checkpoint, settings, num_rows - 17)
-    settings["text_cfg"]["num_corner_token"] = 17
+        config_from_checkpoint(checkpoint, {}, num_rows - 17)
+    settings = {"text_cfg": {"num_corner_token": 17}}
     assert config_from_checkpoint(checkpoint, settings, num_rows - 17).text_config.num_corner_tokens == 17
 
 

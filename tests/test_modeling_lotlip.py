@@ -11,7 +11,7 @@ from transformers import AttentionInterface, Trainer, TrainingArguments, default
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from modeling_lotlip.configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
-from modeling_lotlip.convert_lotlip_to_hf import original_name
+from modeling_lotlip.convert_lotlip_to_hf import rename
 from modeling_lotlip.modeling_lotlip import (
     LotlipModel,
     LotlipTextModel,
@@ -131,7 +131,7 @@ def test_loss_and_gradients_equal_the_reference(reference, build_reference_model
 
     squares = {}
     for name, parameter in model.named_parameters():
-        theirs = original_name(name)
+        theirs = rename(name, "lotlip")
         squares[theirs] = squares.get(theirs, 0.0) + parameter.grad.double().square().sum().item()
     norms = {name: math.sqrt(square) for name, square in squares.items()}
     expected = reference.loss_values["grad_norm_of_parameter"]

@@ -305,7 +305,7 @@ def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch
     assert_equal(torch.load("back.pt"), torch.load(repositories / WITH_CONFIG / "model.pt"))
 
     assert "is not an empty folder" in read_error(capsys, "convert", WITH_CONFIG)
-    assert "is not in the original's layout" in read_error(capsys, "convert", BERT)
+    assert "has no `model.pt`, or a `config.json` too" in read_error(capsys, "convert", BERT)
     assert "is not a valid model identifier" in read_error(capsys, "convert", "org/none")
 
 
@@ -322,16 +322,15 @@ def test_nothing_is_known_offline(cache, capsys, tmp_path):
 
 
 def test_no_vocabulary(cache, repositories):
-    with pytest.raises(ValueError, match=f"The words of `{BERT}` cannot be read: .*--tokenizer_path") as error:
+    with pytest.raises(ValueError, match=f"No words in `{BERT}`.*--tokenizer_path"):
         LotlipModel.from_pretrained(repositories / DEFAULT_MODEL)
-    assert str(repositories / DEFAULT_MODEL) in str(error.value)
     assert not list(cache.rglob("snapshots/*"))
 
 
 def test_damaged_checkpoint(cache, words, repositories, tmp_path):
     content = (repositories / DEFAULT_MODEL / "model.pt").read_bytes()
     (tmp_path / "model.pt").write_bytes(content[:5000] + b"\0" * 100 + content[5100:])
-    with pytest.raises(ValueError, match="cannot be converted: .*model.pt` was refused: it is damaged"):
+    with pytest.raises(ValueError, match="model.pt` was refused: it is damaged"):
         LotlipModel.from_pretrained(tmp_path)
     assert not list(cache.glob("models--converted--*/snapshots/*"))
     (tmp_path / "model.pt").write_bytes(content)

@@ -21,15 +21,15 @@ class ConvertArguments(Arguments):
     """What is converted, and to what."""
 
     checkpoint_path: str = argument(
-        help="A repository of the Hub or a folder in the original's layout, or the checkpoint itself (of torch.save, "
-        "or .safetensors); with --to_original alone a converted folder.",
+        help="A repository of the Hub or a folder in the original's layout, or the checkpoint itself (of torch.save); "
+        "with --to_original alone a converted folder.",
         positional=True,
         metavar="ID_OR_FILE",
     )
     output_dir: str | None = argument(
         None,
-        "The folder to write: it must not exist, or be empty. Default: the last part of the repository's name, in the "
-        "current folder.",
+        "The folder to write: it must not exist, or be empty. Default: the last part of the name, without an ending, "
+        "in the current folder.",
         positional=True,
         metavar="DIR",
     )

@@ -144,9 +144,7 @@ def load_towers_or_new(
         image_size = image_size or find_used_size(vision_name)
         if image_size is not None:
             vision["image_size"] = image_size
-        fields = {f"text_{name}": value for name, value in text.items()}
-        fields |= {f"vision_{name}": value for name, value in vision.items()}
-        model = load_towers(vision_name, text_name, **fields)
+        model = load_towers(vision_name, text_name, vision, text)
     tokenizer.model_max_length = 128 - count_corners(model)  # as in the paper
     image_processor = make_image_processor(model.vision_model.embeddings.image_size, vision_name)
     return model, LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)

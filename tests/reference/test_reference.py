@@ -11,9 +11,8 @@ import torch
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.convert_lotlip_to_hf import (
     config_from_checkpoint,
-    load_open_clip_config,
-    state_dict_from_original,
-    state_dict_to_original,
+    from_theirs,
+    to_theirs,
 )
 from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
@@ -46,11 +45,11 @@ def checkpoint(arrays) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def build(checkpoint):
     def build(attn_implementation: str) -> LotlipModel:
-        open_clip_config = load_open_clip_config(FOLDER / "open_clip_config.json")
+        open_clip_config = json.loads((FOLDER / "open_clip_config.json").read_text())
         open_clip_config["vision_cfg"] = {}
         config = config_from_checkpoint(checkpoint, open_clip_config, NUM_WORDS)
         model = LotlipModel(config).eval()
-        model.load_state_dict(state_dict_from_original(checkpoint, config))
+        model.load_state_dict(from_theirs(config, checkpoint, "lotlip").state_dict())
         model.set_attn_implementation(attn_implementation)
         return model
 
@@ -111,5 +110,5 @@ def test_the_loss_and_its_gradients_are_those_of_the_original(arrays, build, att
 
 
 def test_the_way_back_gives_the_tensors_of_the_original(checkpoint, build):
-    back = state_dict_to_original(build("sdpa").state_dict())
+    back = to_theirs(build("sdpa").state_dict(), "lotlip")
     assert back.keys() == checkpoint.keys() and all(torch.equal(back[name], checkpoint[name]) for name in back)
