@@ -1,14 +1,11 @@
 """Models that several tests use: the reference's, whose data lies beside the repository, and a small random one."""
 
-import copy
-import json
 import logging
 import os
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,7 +23,6 @@ from modeling_lotlip import (
     LotlipTokenWiseConfig,
 )
 from modeling_lotlip.arguments import parse
-from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, from_theirs
 from modeling_lotlip.training import loop
 from modeling_lotlip.training.arguments import TrainArguments
 
@@ -66,39 +62,6 @@ def logging_stays_as_it_is():
 def no_workers_unless_asked_for(monkeypatch):
     """Processes that decode take longer to start than these images take."""
     monkeypatch.setattr("modeling_lotlip.embedding.batches.count_workers", lambda: 0)
-
-
-@pytest.fixture(scope="session")
-def reference():
-    """Outputs of the original implementation on its tiny checkpoint."""
-    tiny = SHARED / "reference" / "tiny"
-    if not tiny.exists():
-        pytest.skip("the reference data is not beside the repository")
-    return SimpleNamespace(
-        checkpoint=torch.load(tiny / "model.pt", weights_only=True),
-        architecture=json.loads((tiny / "open_clip_config.json").read_text()),
-        expected=load_file(tiny / "expected.safetensors"),
-        pixel_values=load_file(tiny / "pixel_values.safetensors")["pixel_values"],
-        loss=load_file(tiny / "loss.safetensors"),
-        loss_values=json.loads((tiny / "loss.json").read_text()),
-    )
-
-
-@pytest.fixture(scope="session")
-def build_reference_model(reference):
-    """A function that gives the reference's tiny model anew, with any attention backend."""
-
-    num_words = len(reference.checkpoint[WORD_TABLE]) - reference.architecture["text_cfg"]["num_corner_token"]
-    config = config_from_checkpoint(reference.checkpoint, reference.architecture, num_words)
-    model = LotlipModel(config)
-    model.load_state_dict(from_theirs(config, reference.checkpoint, "lotlip").state_dict())
-
-    def build(attn_implementation="sdpa"):
-        copied = copy.deepcopy(model).eval()
-        copied.set_attn_implementation(attn_implementation)
-        return copied
-
-    return build
 
 
 def save_small_model(folder: Path) -> None:

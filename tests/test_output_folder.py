@@ -1,5 +1,3 @@
-# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
-# SPDX-License-Identifier: Apache-2.0
 """Files that are written completely or not at all, and folders that one run writes and a later one continues."""
 
 import os

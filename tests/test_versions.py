@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.conftest import ROOT
 from tests.test_hub import LOAD
 
 
-ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = ("oldest", "newest")
 
 SAVE = """

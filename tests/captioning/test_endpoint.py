@@ -8,6 +8,7 @@ from PIL import Image
 
 from modeling_lotlip.captioning import endpoint
 from modeling_lotlip.captioning.arguments import CaptionerArguments
+from modeling_lotlip.captioning.captioner import load_captioner
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import list_photos, of_folder, read_records, stop_later
 from tests.helpers.chat_server import serve
@@ -106,6 +107,12 @@ def test_a_server_that_refuses_or_is_gone_ends_the_run(caption, photos, tmp_path
     with pytest.raises(ValueError, match="has failed 3 times in a row, last: .*`--retry_failed`"):
         caption("gone", "model", endpoint=server.url, **of_folder(photos), **options)
     assert len(read_records(tmp_path / "gone")) == 2, "failures are kept"
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'`--endpoint` needs openai: `pip install "lotlip\[endpoint\]"`'):
+        load_captioner("model", CaptionerArguments(endpoint="http://127.0.0.1:9/v1"))
 
 
 def test_options_of_a_request():

@@ -37,7 +37,7 @@ def test_captions_are_those_of_the_model_called_by_hand(caption, photos, tmp_pat
     """One image at a time, without padding, against batches of prompts of different lengths."""
     monkeypatch.chdir(tmp_path)  # prompts are drawn by the name of the captioner: it must be the same every time
     name = save_captioner(family, Path(f"small_{family}"), seed=5)
-    rows = caption("out", name, **of_folder(photos), prompt=PROMPTS, batch_size=4, seed=1)
+    rows = caption("out", f"{name}@v1", **of_folder(photos), prompt=PROMPTS, batch_size=4, seed=1)
     model, processor = AutoModelForImageTextToText.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
     files = list_photos(photos)
     assert sorted(row["key"] for row in rows) == sorted(files) and len({row["prompt"] for row in rows}) > 1
@@ -58,7 +58,8 @@ def test_captions_are_those_of_the_model_called_by_hand(caption, photos, tmp_pat
         assert row["caption"] == (expected or None)
         settings = {"max_new_tokens": 12, "num_beams": 1, "do_sample": False, "dtype": "float32"}
         assert json.loads(row["generation_settings"]) == settings
-        assert row["captioner"] == name and (row["error"] is None) == bool(expected)
+        assert row["captioner"] == f"{name}@v1" and row["revision"] == "v1"
+        assert (row["error"] is None) == bool(expected)
     assert len({row["caption"] for row in rows}) > 1, "captions depend on the image"
 
 

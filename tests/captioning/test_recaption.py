@@ -6,38 +6,19 @@ import pytest
 from datasets import Dataset
 
 from modeling_lotlip.captioning import recaption
-from modeling_lotlip.captioning.captioner import Answer
 from modeling_lotlip.captioning.records import DATABASE, SCHEMA, Records, open_database, summarize
 from modeling_lotlip.data.caption_files import CaptionFiles
+from modeling_lotlip.data.images import undecoded
+from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.output_folder import OutputFolder, read_stored
+from tests.conftest import launch
 from tests.helpers.captioners import list_photos, list_shards, of_folder, read_records
 from tests.helpers.chat_server import serve
-
-
-class Namer:
-    """A captioner that says the name of the file."""
-
-    revision, settings = "v1", {"max_new_tokens": 12}
-
-    def answer(self, files, is_stopped):
-        for file in files:
-            yield file, Answer(f"A picture that is called {file.key}, by {file.prompt}.", num_tokens=6)
+from tests.helpers.commands import to_argv
 
 
 BOAT = "A red boat lies on the beach. The sea is calm."
 PROMPTS = ["Describe what you see here", "Describe in long", "what is in the red house on the sand by the sea"]
-
-
-def test_what_a_captioner_answers_is_recorded(caption, photos, monkeypatch):
-    monkeypatch.setattr(recaption, "load_captioner", lambda name, arguments: Namer())
-    rows = caption("out", "namer", **of_folder(photos), prompt=["name"])
-    assert {row["key"]: row["caption"] for row in rows} == {
-        key: f"A picture that is called {key}, by name." for key in list_photos(photos)
-    }
-    about = ("captioner", "num_tokens", "generation_settings", "revision", "prompt")
-    assert {tuple(row[name] for name in about) for row in rows} == {
-        ("namer", 6, '{"max_new_tokens": 12}', "v1", "name")
-    }
 
 
 def test_draws_of_prompts_depend_on_seed_captioner_and_image_alone():
@@ -126,6 +107,14 @@ def test_two_runs_do_not_write_to_one_folder(caption, photos, llava, tmp_path):
     with OutputFolder(tmp_path / "out"), pytest.raises(ValueError, match="is written by process"):
         caption("out", llava, **of_folder(photos))
     assert len(caption("out", llava, **of_folder(photos))) == 6
+
+
+def test_two_processes_caption_each_image_once(llava, tmp_path):
+    options = {"max_train_samples": 12, "max_new_tokens": 12, "batch_size": 2, "shard_size": 4, "device": "cpu"}
+    done = launch(2, "-m", "lotlip", *to_argv("recaption", output_dir=tmp_path, captioner=llava, **options))
+    assert done.returncode == 0, done.stderr
+    digests = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(load_scenes(12), "image")]
+    assert sorted(row["key"] for row in read_records(tmp_path)) == sorted(digests)
 
 
 def test_answers_that_were_cut_off_or_filtered_are_no_captions(caption, photos, tmp_path):

@@ -4,7 +4,6 @@ import socket
 import sys
 
 import httpx
-import pytest
 
 import lotlip
 from modeling_lotlip.search.arguments import PageArguments
@@ -16,23 +15,6 @@ def test_an_extra_that_is_missing_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "modeling_lotlip.search.page", raising=False)
     assert lotlip.main(["app", str(tmp_path)]) == 2
     assert "The page needs Gradio" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["photos", "--embeddings_dir", "e"], "name one collection, not both PHOTOS and --embeddings_dir."),
-        (["photos", "--share"], "--share shows the images to whoever finds the page: name users in an --auth_file"),
-        (["photos", "--host", "::"], "--host :: shows the images to whoever finds the page"),
-        (["photos", "--without_password", "--auth_file", "f"], "--without_password excludes --auth_file"),
-    ],
-)
-def test_what_would_be_ignored_or_shown_to_all_is_refused(arguments, message, capsys):
-    with pytest.raises(SystemExit) as exit:
-        lotlip.main(["app", *arguments])
-    error = capsys.readouterr().err
-    assert exit.value.code == 2 and error.count("\n") == 1
-    assert error.startswith(f"lotlip app: error: {message}")
 
 
 def test_who_reaches_a_page():

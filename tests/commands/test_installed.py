@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,15 @@ import importlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import lotlip
 from modeling_lotlip.commands import COMMANDS
+from tests.conftest import ROOT
 
 
-ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "datasets", "numpy", "PIL", "pandas", "huggingface_hub")
 
 

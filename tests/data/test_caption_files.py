@@ -150,7 +150,6 @@ def test_what_does_not_match_is_told(scenes, tmp_path, caplog):
     "changes, message",
     [
         ({"caption_files": ["long.txt"]}, "must all be of one of the kinds"),
-        ({"key_column": "address"}, "`--key_column address` is no column"),
         ({"file_key_column": "address", "key_column": "url"}, "no column 'address' but"),
     ],
 )
@@ -186,24 +185,3 @@ def test_rejected_rows_are_left_out_and_told_once(scenes, tmp_path, suffix, capl
     nothing = write(tmp_path / "none.parquet", [row | {"rejected_by": "too_short"} for row in rows])
     with pytest.raises(ValueError, match="^7 of 7 rows .*: 7 that rules reject .*There is nothing to read"):
         open_reader(["url"], caption_files=[nothing], key_column="url")
-
-
-def test_images_whose_captions_are_rejected_are_no_bad_samples(train, tmp_path, caplog):
-    """Of 24 images with nothing but long captions 6 have none that is kept, one of them cannot be read."""
-    (tmp_path / "mine").mkdir()
-    rows = []
-    for number, scene in enumerate(load_scenes(NUM_IMAGES, seed=3)):
-        path = tmp_path / "mine" / f"{number:02}.png"
-        scene["image"].save(path)
-        if number == 0:
-            path.write_bytes(b"no image")
-        rejected_by = "refusal" if number % 4 == 0 and number else None
-        caption = None if number == 0 else scene["long_captions"][0]
-        key = hashlib.sha256(path.read_bytes()).hexdigest()
-        rows.append({"key": key, "caption": caption, "rejected_by": rejected_by})
-    options = {"dataset_name": "imagefolder", "data_dir": tmp_path / "mine", "key_column": "image"}
-    options |= {"eval_split": "train", "max_train_samples": None, "max_train_steps": 6}
-    folder = train("run", **options, caption_files=write(tmp_path / "long.parquet", rows))
-    assert json.loads((folder / "eval_results.json").read_text())["long_num_images"] == NUM_IMAGES - 6
-    assert "36 of 48 rows are used; left out: 12, no caption in the caption files" in caplog.text
-    assert "bad samples" not in caplog.text and "Skipped" not in caplog.text

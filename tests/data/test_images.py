@@ -32,26 +32,6 @@ def encode(image: PIL.Image.Image, kind: str = "png", **options) -> dict:
     return {"bytes": photographs.encode(image, kind, **options), "path": None}
 
 
-def test_any_mode_becomes_rgb():
-    transparent = PIL.Image.new("RGBA", (2, 1), (255, 0, 0, 255))
-    transparent.putpixel((1, 0), (9, 9, 9, 0))
-    image = read_image(encode(transparent))
-    assert image.mode == "RGB" and list(image.getdata()) == [(255, 0, 0), (255, 255, 255)]
-    assert list(read_image(encode(PIL.Image.new("L", (1, 1), 7))).getdata()) == [(7, 7, 7)]
-    # 16 bits are scaled, not clipped
-    deep = PIL.Image.fromarray(np.array([[0, 32896, 65535]], dtype=np.uint16))
-    assert [pixel[0] for pixel in read_image(encode(deep)).getdata()] == [0, 128, 255]
-
-
-def test_images_are_upright():
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6  # lies on its left side
-    image = PIL.Image.new("RGB", (3, 2), "blue")
-    image.putpixel((0, 0), (255, 0, 0))
-    turned = read_image(encode(image, exif=exif))
-    assert turned.size == (2, 3) and turned.getpixel((1, 0)) == (255, 0, 0)
-
-
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_large_images_are_made_smaller(kind):
     image = PIL.Image.linear_gradient("L").resize((400, 200)).convert("RGB")

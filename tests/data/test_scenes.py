@@ -1,5 +1,3 @@
-# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
-# SPDX-License-Identifier: Apache-2.0
 """Tests of the embedded data set: what is said of an image is in the image."""
 
 import datasets

@@ -5,7 +5,6 @@ import dataclasses
 import doctest
 import importlib
 import inspect
-import json
 import re
 import runpy
 import shlex
@@ -20,14 +19,15 @@ from accelerate.state import AcceleratorState, GradientState
 from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTImageProcessor, ViTModel
 
 import lotlip
+from examples.draw_scenes import draw_scenes
 from modeling_lotlip.captioning.captioner import CAPTIONERS
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.arguments import DEFAULT_MODEL
+from tests.conftest import ROOT
 from tests.helpers.captioners import save_captioner
 from tests.helpers.dual_encoders import save_family
 
 
-ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
 GENERATED = {
     path.name
@@ -127,17 +127,7 @@ def workspace(tmp_path_factory) -> Path:
     for name in ("examples", "modeling_lotlip"):
         (folder / name).symlink_to(ROOT / name)
     for split in ("train", "test"):
-        pictures = folder / "my_photos" / split
-        pictures.mkdir(parents=True)
-        with open(pictures / "metadata.jsonl", "w") as file:
-            for index, scene in enumerate(load_scenes(8, seed=9)):
-                scene["image"].save(pictures / f"{index}.png")
-                row = {
-                    "file_name": f"{index}.png",
-                    "caption": scene["caption"],
-                    "long_captions": scene["long_captions"],
-                }
-                file.write(json.dumps(row) + "\n")
+        draw_scenes(folder / "my_photos" / split, 8, seed=9)
     (folder / "class_names.txt").write_text("\n".join(load_scenes(1).features["label"].names))
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]

@@ -18,10 +18,9 @@ from torch.nn.functional import cosine_similarity, normalize
 import lotlip
 from modeling_lotlip import LotlipImageProcessorPil, LotlipModel, LotlipProcessor
 from modeling_lotlip.embedding.onnx import export_model
-from tests.conftest import as_token_wise, tiny_config
+from tests.conftest import ROOT, as_token_wise, tiny_config
 
 
-ROOT = Path(__file__).parents[2]
 # the last one is too long
 TEXTS = [
     "a red boat. The sea is blue.",

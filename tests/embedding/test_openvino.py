@@ -25,8 +25,15 @@ TEXTS = [" ".join(WORDS[:length]) for length in (1, 2, 3, 5, 8, 13, 2, 1)]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of towers of its own for each test."""
+def shared_cache(tmp_path_factory, monkeypatch):
+    """A cache of towers, each of which is converted once."""
+    folder = tmp_path_factory.getbasetemp() / "openvino"
+    monkeypatch.setattr(openvino, "HF_ASSETS_CACHE", folder)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, shared_cache):
+    """A cache of one test."""
     monkeypatch.setattr(openvino, "HF_ASSETS_CACHE", tmp_path / "assets")
     return tmp_path / "assets" / "lotlip" / "openvino"
 

@@ -1,5 +1,4 @@
 import json
-import os
 import random
 import signal
 import subprocess
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
-from pyarrow import parquet
 from transformers import BatchEncoding
 
 import lotlip
@@ -19,11 +17,10 @@ from modeling_lotlip.embedding.arguments import KINDS
 from modeling_lotlip.embedding.batches import Batch, embed_corpus, embed_texts, make_batches, tokenize_and_count
 from modeling_lotlip.embedding.store import describe_missing
 from modeling_lotlip.embedding.table import EmbeddingTable
-from tests.conftest import WORDS
-from tests.helpers.commands import read_error
+from tests.conftest import WORDS, launch, training_environment
+from tests.helpers.commands import read_error, to_argv
 
 
-ROOT = Path(__file__).parents[2]
 NUM_ROWS = 23
 
 
@@ -69,15 +66,7 @@ def refuse(model_dir, data_dir, tmp_path, capsys):
 def arguments(model_dir: Path, data_dir: Path, output_dir: Path, *options: object) -> list[str]:
     named = {"model_name_or_path": model_dir, "dataset_name": data_dir, "output_dir": output_dir, "device": "cpu"}
     named |= {"batch_size": 3, "tokens_per_batch": 64, "dataloader_num_workers": 0}
-    return [
-        "embed",
-        *(str(part) for name, value in named.items() for part in (f"--{name}", value)),
-        *map(str, options),
-    ]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return [*to_argv("embed", **named), *map(str, options)]
 
 
 def read(folder: Path) -> list[dict]:
@@ -164,7 +153,7 @@ def test_streamed_data(embed, expected, data_dir, tmp_path):
 
 
 @pytest.mark.parametrize("only", [(), ("--only", "texts")])
-def test_a_folder_of_pictures_is_known_by_its_files(embed, tmp_path, capsys, model_dir, monkeypatch, only):
+def test_a_folder_of_pictures_is_known_by_its_files(embed, tmp_path, monkeypatch, only):
     """Each embedding has the path of its picture in the folder, however the folder is named."""
     names = ["a/one.png", "a/two.png", "b/c/one.png", "three.png"]
     for name, scene in zip(names, load_scenes(4, seed=4)):
@@ -183,17 +172,11 @@ def test_a_folder_of_pictures_is_known_by_its_files(embed, tmp_path, capsys, mod
         prefix = "pictures/" if out == "three" else ""
         found = {(row["key"], row["kind"]) for row in read(folder)}
         assert found == {(prefix + name, kind) for name in names for kind in kinds}
-    capsys.readouterr()
-    search = ("--embeddings", "two", "--model", str(model_dir), "--device", "cpu", "--kind", kinds[0])
-    assert lotlip.main(["search", *search, "a red boat", "--all_copies"]) == 0
-    printed = capsys.readouterr().out
-    assert all(f" {name}" in printed for name in names)
 
 
 def test_two_processes_equal_one(expected, model_dir, data_dir, tmp_path):
     argv = arguments(model_dir, data_dir, tmp_path / "two", "--max_length", 30)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "lotlip"]
-    done = subprocess.run(launcher + argv, env=environment(), capture_output=True, text=True, timeout=200)
+    done = launch(2, "-m", "lotlip", *argv)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("holds 23 images") == 1
     assert_same(read(tmp_path / "two"), expected)
@@ -214,7 +197,8 @@ def test_a_killed_run_goes_on(expected, embed, model_dir, data_dir, tmp_path):
         "lotlip.main(sys.argv[1:])\n"
     )
     argv = arguments(model_dir, data_dir, tmp_path / "killed", "--max_length", 30)
-    killed = subprocess.run([sys.executable, "-c", code, *argv], env=environment(), capture_output=True, text=True)
+    command = [sys.executable, "-c", code, *argv]
+    killed = subprocess.run(command, env=training_environment(), capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     survivors = read(tmp_path / "killed")
     assert_same(survivors, [row for row in expected if row["row"] < 8])
@@ -250,33 +234,7 @@ def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
     Dataset.load_from_disk(data_dir).select(range(1, NUM_ROWS)).save_to_disk(tmp_path / "less")
     message = refuse("out", "--only", "images", "--dataset_name", tmp_path / "less")
     assert f"with dataset_name = '{data_dir}', this run has '{tmp_path / 'less'}'" in message
-    # rows behind the same name
-    table = EmbeddingTable.create(tmp_path / "changed", 32, {**EmbeddingTable(folder).settings, "data": "other"})
-    message = refuse("changed", "--only", "images")
-    assert f"The data have changed since {table.folder} was made: name another folder, or delete it." in message
-    assert read(folder) == before and read(table.folder) == []
-
-
-def test_two_runs_at_once_in_one_folder(expected, model_dir, data_dir, tmp_path):
-    """One of two runs with different models is refused, and nothing is mixed."""
-    other = tmp_path / "other"
-    LotlipProcessor.from_pretrained(model_dir).save_pretrained(other)
-    model = LotlipModel.from_pretrained(model_dir)
-    with torch.no_grad():
-        model.text_projection.weight[0, 0] += 1
-    model.save_pretrained(other)
-    runs = []
-    for name in (model_dir, other):
-        command = [sys.executable, "-m", "lotlip", *arguments(name, data_dir, tmp_path / "out", "--max_length", 30)]
-        runs.append(subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True))
-    errors = [run.communicate()[1] for run in runs]
-    assert sorted(run.returncode for run in runs) == [0, 2], errors
-    (refused,) = (error.splitlines()[-1] for run, error in zip(runs, errors) if run.returncode == 2)
-    assert "holds embeddings with weights = " in refused
-    if EmbeddingTable(tmp_path / "out").notes["model_name_or_path"] == str(model_dir):
-        assert_same(read(tmp_path / "out"), expected)
-    else:
-        assert keys(read(tmp_path / "out")) == keys(expected)
+    assert read(folder) == before
 
 
 def test_bad_images_are_left_out_and_named_and_their_captions_kept(
@@ -305,22 +263,6 @@ def test_bad_images_are_left_out_and_named_and_their_captions_kept(
     # texts alone need no images
     texts = embed("texts", *options, "--only", "texts")
     assert_same(read(texts), [row for row in expected if row["kind"] != "image"])
-
-
-def test_a_table_of_products_from_a_csv(embed, tmp_path, monkeypatch):
-    """Images and descriptions by stock number, with paths beside the file, in one command."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    lines = ["photo,description,sku"]
-    for number, scene in enumerate(load_scenes(5, seed=4)):
-        scene["image"].save(tmp_path / "photos" / f"{number}.png")
-        lines.append(f"photos/{number}.png,a red boat,00{number}")
-    (tmp_path / "products.csv").write_text("\n".join(lines))
-    columns = ("--image_column", "photo", "--caption_column", "description", "--key_column", "sku")
-    folder = embed("out", "--dataset_name", "products.csv", *columns, "--output_file", tmp_path / "vectors.parquet")
-    rows = parquet.read_table(tmp_path / "vectors.parquet").to_pylist()
-    expected = [(f"00{number}", kind) for number in range(5) for kind in ("image", "short")]
-    assert [(row["key"], row["kind"]) for row in rows] == expected and len(EmbeddingTable(folder)) == 5
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 2048])

@@ -161,8 +161,9 @@ def test_a_model_that_compares_tokens_is_embedded_token_by_token(model_dir, eval
             assert not embeds[len(expected) :].any()
 
 
-def test_the_table_says_how_many_captions_were_truncated():
+def test_the_table_of_models_says_how_many_captions_were_truncated():
     recalls = {f"long_{way}_recall@{k}": 50.0 for way in ("i2t", "t2i") for k in (1, 5, 10)}
     row = recalls | {"long_num_images": 4, "long_num_captions": 8, "long_truncated": 0.25}
     assert "| long | 4 | 8 (25 % truncated) | 50.0 |" in format_table(row)
-    assert "| long | 4 | 8 | 50.0 |" in format_table(row | {"long_truncated": 0.0})
+    several = format_table(row | {"model": "a"}, row | {"model": "b", "long_truncated": 0.0})
+    assert "| a | long | 4 | 8 (25 % truncated) | 50.0 |" in several and "| b | long | 4 | 8 | 50.0 |" in several

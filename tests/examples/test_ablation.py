@@ -11,10 +11,10 @@ import time
 import pytest
 from filelock import FileLock
 
+from examples.draw_scenes import draw_scenes
 from examples.paper import ablation
 from examples.paper.ablation import Group, compare, make_cell, summarize
 from modeling_lotlip.arguments import parse
-from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
 from tests.conftest import ROOT, training_argv
 
@@ -194,13 +194,7 @@ def test_a_stopped_grid_goes_on(run, stand_in, monkeypatch, tmp_path, capsys):
 def test_a_cell_is_trained_and_evaluated_on_images(run, monkeypatch, tmp_path):
     """With the training itself, whose evaluation has the same recall."""
     for seed, split in enumerate(("train", "test")):
-        (tmp_path / "photos" / split).mkdir(parents=True)
-        lines = []
-        for number, row in enumerate(load_scenes(12, seed=seed)):
-            row.pop("image").save(tmp_path / "photos" / split / f"{number}.png")
-            row.pop("label")
-            lines.append(json.dumps({"file_name": f"{number}.png", **row}))
-        (tmp_path / "photos" / split / "metadata.jsonl").write_text("\n".join(lines))
+        draw_scenes(tmp_path / "photos" / split, 12, seed)
     monkeypatch.setattr(ablation, "GROUPS", {"corners": Group("Corners", {"3": {"num_corner_tokens": 3}}, [])})
     # training_argv names the command and the output folder first
     options = training_argv(tmp_path, "out", max_train_steps=2)[5:]

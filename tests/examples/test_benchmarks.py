@@ -3,32 +3,32 @@
 import json
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from scaffold import measure, report
 
 from examples.benchmarks import embed, gpu, rank, startup
+from tests.conftest import ROOT
 
 
-BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
+BENCHMARKS = ROOT / "examples" / "benchmarks"
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Runs a benchmark in this process in miniature, and returns the tables that it wrote."""
-    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))  # of its processes
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of its processes
 
     def run(name: str, *options: object) -> list[dict]:
         file = tmp_path / f"{name}.json"
-        argv = [str(BENCHMARKS / f"{name}.py"), "--output_file", file, "--repeats", 2, "--device", "cpu", *options]
+        argv = [str(BENCHMARKS / f"{name}.py"), "--output_file", file, "--repeats", 1, "--device", "cpu", *options]
         monkeypatch.setattr(sys, "argv", list(map(str, argv)))
         threads = torch.get_num_threads()
         runpy.run_path(argv[0], run_name="__main__")
         torch.set_num_threads(threads)
         results = json.loads(file.read_text())
-        assert results["machine"]["torch"] == torch.__version__ and results["settings"]["repeats"] == 2
+        assert results["machine"]["torch"] == torch.__version__ and results["settings"]["repeats"] == 1
         return results["tables"]
 
     return run
@@ -58,7 +58,7 @@ def test_embed(run):
 
 def test_train_step(run):
     names = ["original", "float32, cached", "bfloat16", "float32, in chunks"]
-    (table,) = run("train_step", "--layers", 1, "--images", 3, "--lengths", "mean_46", "--variants", *names)
+    (table,) = run("train_step", "--layers", 1, "--images", 2, "--lengths", "mean_46", "--variants", *names)
     assert list(table["rows"]) == names and table["peak_memory"] > 1e8
 
 
@@ -68,7 +68,7 @@ def test_rank(run):
 
 
 def test_images(run):
-    options = ("--layers", 1, "--images", 3, "--width", 1400, "--height", 1360, "--batch_size", 2)
+    options = ("--layers", 1, "--images", 3, "--width", 700, "--height", 680, "--batch_size", 2)
     (table,) = run("images", *options, "--dataloader_num_workers", 0)
     assert list(table["rows"]) == ["model alone", "from files, 0 workers", "sentence-transformers"]
     assert all(float(row["images a second"]) > 0 for row in table["rows"].values())
@@ -93,7 +93,7 @@ def test_serve(run):
 
 
 def test_what_lotlip_answers_at_once(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for status, *command in startup.ANSWERS.values():
         startup.answer(status, *command)
     with pytest.raises(RuntimeError, match=f"ended with status {status}"):

@@ -16,10 +16,9 @@ from safetensors.torch import load_file
 
 import modeling_lotlip.modeling_lotlip as modeling
 from modeling_lotlip.training.outputs import read_metrics
-from tests.conftest import tiny_config, training_argv, training_environment
+from tests.conftest import ROOT, tiny_config, training_argv, training_environment
 
 
-ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "examples" / "configs").glob("*.yaml"))
 
 
@@ -50,10 +49,10 @@ def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path):
     model_config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     model_config.vision_config.hidden_dropout_prob = 0.0
     model_config.save_pretrained(tmp_path / "config")
-    options = {"max_train_steps": 6, "logging_steps": 1, "eval_steps": 3, "max_train_samples": 48, "min_crop_scale": 1}
+    options = {"max_train_steps": 4, "logging_steps": 1, "eval_steps": 2, "max_train_samples": 32, "min_crop_scale": 1}
     whole = train("whole", **options, no_freeze_vision_model=True, per_device_train_batch_size=8)
     options |= {"per_device_train_batch_size": 4, "no_freeze_vision_model": True}
-    options["grad_cache_tokens"] = 100
+    options["grad_cache_tokens"] = 400
     environment = training_environment()
     config = launch_environment(ROOT / "examples" / "configs" / "fsdp2.yaml", "--num_processes", "2")
     environment |= {name: value for name, value in config.items() if name.startswith(("FSDP_", "ACCELERATE_USE_FSDP"))}
@@ -76,7 +75,7 @@ def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path):
     losses = [
         [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row] for folder in (sharded, whole)
     ]
-    assert len(losses[0]) == 6 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], rel=1e-4)
     results = [json.loads((folder / "eval_results.json").read_text()) for folder in (sharded, whole)]
     assert results[0].keys() == results[1].keys()
     assert all(results[0][name] == results[1][name] for name in results[1] if "num_" in name), "all are evaluated"
@@ -87,7 +86,7 @@ def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path):
         torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=1e-4)
 
     (tmp_path / "resumed").mkdir()
-    shutil.copytree(sharded / "checkpoint-4", tmp_path / "resumed" / "checkpoint-4")
+    shutil.copytree(sharded / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
     train_sharded("resumed", resume_from_checkpoint="latest")
     resumed = load_file(tmp_path / "resumed" / "model.safetensors")
     assert all(torch.equal(resumed[name], weights[name]) for name in weights)

@@ -7,34 +7,36 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import (
-    AutoModel,
-)
+from transformers import AutoModel
 
 from examples import train_with_trainer
 from modeling_lotlip import LotlipModel
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.training.dual_encoder import MAX_LOGIT_SCALE
 
 
-def run_example(monkeypatch, folder: Path, model_dir: Path, *options: object) -> Path:
+def run_example(monkeypatch, folder: Path, model_dir: Path, learning_rate: float, *options: object) -> Path:
     """Runs the script in this process on a few scenes; gives its output folder."""
     argv = ["train_with_trainer", "--model", model_dir, "--output_dir", folder / "out", "--max_train_samples", 20]
-    argv += ["--max_steps", 2, "--per_device_train_batch_size", 4, "--learning_rate", 0.01, "--use_cpu", *options]
+    argv += ["--max_steps", 2, "--per_device_train_batch_size", 4, "--use_cpu", *options]
+    argv += ["--learning_rate", learning_rate]
     monkeypatch.setattr(sys, "argv", list(map(str, argv)))
     train_with_trainer.main()
     return folder / "out"
 
 
 def test_the_script_with_trainer(monkeypatch, tmp_path, model_dir):
-    folder = run_example(monkeypatch, tmp_path, model_dir)
+    """A learning rate that throws `logit_scale` out of its bounds, were it not clamped."""
+    folder = run_example(monkeypatch, tmp_path, model_dir, 10.0)
     before, after = LotlipModel.from_pretrained(model_dir), AutoModel.from_pretrained(folder / "model")
     assert not torch.equal(before.text_projection.weight, after.text_projection.weight)
     corners = [model.text_model.embeddings.corner_tokens for model in (before, after)]
     assert not torch.equal(*corners), "long captions train the corner tokens"
+    assert after.logit_scale.item() in (0.0, pytest.approx(MAX_LOGIT_SCALE))
 
 
 def test_the_script_with_lora(monkeypatch, tmp_path, model_dir, capsys):
-    folder = run_example(monkeypatch, tmp_path, model_dir, "--lora_rank", 4)
+    folder = run_example(monkeypatch, tmp_path, model_dir, 0.01, "--lora_rank", 4)
     assert "trainable params" in capsys.readouterr().out
     before, after = LotlipModel.from_pretrained(model_dir), AutoModel.from_pretrained(folder / "model")
     changed = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import datasets
@@ -33,10 +34,7 @@ def own_cache(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def own_model(model_dir, tmp_path_factory):
     """The small model in a folder whose name is its own."""
-    folder = tmp_path_factory.mktemp("models") / "my-model"
-    LotlipModel.from_pretrained(model_dir).save_pretrained(folder)
-    LotlipProcessor.from_pretrained(model_dir).save_pretrained(folder)
-    return folder
+    return shutil.copytree(model_dir, tmp_path_factory.mktemp("models") / "my-model")
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +170,7 @@ def test_languages_from_a_copy(own_model, scenes, tmp_path, run):
     scores = {(row["task"], row["language"]): row["score"] for row in rows}
     assert scores.keys() == {(task, language) for task in tasks for language in ("de", "en")}
 
-    other = tmp_path / "other"
-    LotlipModel.from_pretrained(own_model).save_pretrained(other)
-    LotlipProcessor.from_pretrained(own_model).save_pretrained(other)
+    other = shutil.copytree(own_model, tmp_path / "other")
     table, rows = run(*options, "eng", models=(own_model, other))
     assert {(row["model"], row["language"]) for row in rows} == {
         (f"local/{name}", "en") for name in ("my-model", "other")

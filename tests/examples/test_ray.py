@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -13,10 +12,10 @@ import pytest
 from examples.embed_on_ray import make_row, open_store
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.table import EmbeddingTable, is_table
+from tests.conftest import ROOT
 from tests.helpers.commands import run_command
 
 
-ROOT = Path(__file__).parents[2]
 NUM_PICTURES = 120
 
 

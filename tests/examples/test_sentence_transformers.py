@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sentence_transformers import (
-    SentenceTransformer,
-)
+from sentence_transformers import SentenceTransformer
 from torch.nn.functional import normalize
 
 from examples import train_sentence_transformers
@@ -20,23 +18,15 @@ from modeling_lotlip import LotlipModel, LotlipProcessor
 TEXTS = ["a red boat. the sea is blue", "a house", "the ground is sand. a tree. a green car"]
 
 
-@pytest.fixture(scope="module")
-def folder(model_dir, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sentence_transformer")
-    LotlipModel.from_pretrained(model_dir).save_pretrained(folder)
-    LotlipProcessor.from_pretrained(model_dir).save_pretrained(folder)
-    return folder
+@pytest.fixture
+def sentence_transformer(model_dir):
+    return SentenceTransformer(str(model_dir), device="cpu")
 
 
 @pytest.fixture
-def sentence_transformer(folder):
-    return SentenceTransformer(str(folder), device="cpu")
-
-
-@pytest.fixture
-def features(folder):
+def features(model_dir):
     """A function that gives the normalised features of the model itself."""
-    model, processor = LotlipModel.from_pretrained(folder), LotlipProcessor.from_pretrained(folder)
+    model, processor = LotlipModel.from_pretrained(model_dir), LotlipProcessor.from_pretrained(model_dir)
 
     @torch.no_grad()
     def compute(text=None, images=None, **kwargs):
@@ -75,14 +65,14 @@ def test_the_limit_is_that_of_the_text(sentence_transformer, features, caplog):
     torch.testing.assert_close(embeds, features(text=[text], truncation=True)[0])
 
 
-def test_example(folder, tmp_path, monkeypatch, capsys):
-    argv = ["train_sentence_transformers.py", "--model", folder, "--output_dir", tmp_path, "--max_train_samples", 20]
-    argv += ["--max_steps", 2, "--per_device_train_batch_size", 4, "--learning_rate", 0.01, "--use_cpu"]
+def test_example(model_dir, tmp_path, monkeypatch, capsys):
+    argv = ["train_sentence_transformers.py", "--model", model_dir, "--output_dir", tmp_path, "--use_cpu"]
+    argv += ["--max_train_samples", 20, "--max_steps", 2, "--per_device_train_batch_size", 4, "--learning_rate", 0.01]
     monkeypatch.setattr(sys, "argv", list(map(str, argv)))
     train_sentence_transformers.main()
     assert "recall@10: " in capsys.readouterr().out
     trained = LotlipModel.from_pretrained(tmp_path / "model").text_projection.weight
-    assert not torch.allclose(trained, LotlipModel.from_pretrained(folder).text_projection.weight, atol=1e-3)
+    assert not torch.allclose(trained, LotlipModel.from_pretrained(model_dir).text_projection.weight, atol=1e-3)
     assert (tmp_path / "model" / "modeling_lotlip.py").exists()
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, pipeline
 
 from examples import train_lotlip
+from examples.draw_scenes import draw_scenes
 from modeling_lotlip.data.scenes import load_scenes
 from tests.conftest import ROOT, assert_same_weights, launch
 
@@ -63,12 +64,7 @@ def test_it_learns_and_trains_a_model_further_in_bfloat16(run):
 
 def test_two_processes_train_on_a_folder(tmp_path):
     images = tmp_path / "images"
-    images.mkdir()
-    with open(images / "metadata.jsonl", "w") as file:
-        for number, scene in enumerate(load_scenes(50, seed=3)):
-            scene["image"].save(images / f"{number}.png")
-            row = {"file_name": f"{number}.png", "caption": scene["caption"]}
-            file.write(json.dumps(row | {"long_captions": scene["long_captions"] if number % 2 else []}) + "\n")
+    draw_scenes(images, 50, seed=3)
     script = str(ROOT / "examples" / "train_lotlip.py")
     arguments = ["--dataset_name", "imagefolder", "--data_dir", images, "--per_device_train_batch_size", 8]
     arguments += ["--output_dir", tmp_path / "two", "--max_train_steps", 3, "--eval_steps", 2]

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -43,8 +41,6 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
 )
-
-import lotlip
 
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "<row_1_col_1>", "<global-img>", "<fake_token_around_image>"]
@@ -261,18 +257,3 @@ def stop_later(folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait_and_stop, daemon=True).start()
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def run_as(argv: list[str], rank: int, num_processes: int, port: int) -> None:
-    """Runs a command of `lotlip` as one of several processes, as torchrun starts them."""
-    torch.set_num_threads(1)
-    os.environ |= {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if num_processes > 1:
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_processes)}
-    sys.exit(lotlip.main(argv))

@@ -6,6 +6,11 @@ from pathlib import Path
 import lotlip
 
 
+def to_argv(command: str, *arguments: object, **options: object) -> list[str]:
+    """The words of a command line."""
+    return [command, *map(str, arguments), *(str(part) for name in options for part in (f"--{name}", options[name]))]
+
+
 def run_command(name: str, output_file: Path, *arguments: object) -> dict:
     """The JSON results of a command on the CPU."""
     assert lotlip.main([name, "--device", "cpu", "--output_file", str(output_file), *map(str, arguments)]) == 0

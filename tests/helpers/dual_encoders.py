@@ -9,41 +9,25 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
-    AlignConfig,
-    AlignModel,
     AlignProcessor,
-    AltCLIPConfig,
-    AltCLIPModel,
     AltCLIPProcessor,
-    BertConfig,
+    AutoConfig,
+    AutoModel,
     BertTokenizer,
-    ChineseCLIPConfig,
     ChineseCLIPImageProcessor,
-    ChineseCLIPModel,
     ChineseCLIPProcessor,
-    CLIPConfig,
     CLIPImageProcessor,
-    CLIPModel,
     CLIPProcessor,
     CLIPTokenizer,
     EfficientNetImageProcessor,
     GemmaTokenizer,
-    MetaClip2Config,
-    MetaClip2Model,
     PreTrainedTokenizerFast,
-    Siglip2Config,
     Siglip2ImageProcessor,
-    Siglip2Model,
     Siglip2Processor,
     Siglip2Tokenizer,
-    SiglipConfig,
     SiglipImageProcessor,
-    SiglipModel,
     SiglipProcessor,
-    VisionTextDualEncoderConfig,
-    VisionTextDualEncoderModel,
     VisionTextDualEncoderProcessor,
-    ViTConfig,
     ViTImageProcessor,
     XLMRobertaTokenizer,
 )
@@ -98,6 +82,10 @@ def siglip_tokenizer():
     )
 
 
+def new_model(model_type, **fields):
+    return AutoModel.from_config(AutoConfig.for_model(model_type, **fields))
+
+
 def text_tower(tokenizer, **fields):
     specials = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
     return {**TOWER, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **specials, **fields}
@@ -106,21 +94,21 @@ def text_tower(tokenizer, **fields):
 def build_clip(num_positions=77):
     tokenizer = trained(CLIPTokenizer(), model_max_length=77)
     text = text_tower(tokenizer, max_position_embeddings=num_positions)
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=24))
+    model = new_model("clip", text_config=text, vision_config=VISION, projection_dim=24)
     return model, CLIPProcessor(CLIPImageProcessor(**CROP), tokenizer)
 
 
 def build_metaclip2():
     tokenizer = xlm_roberta_tokenizer(model_max_length=512)
     text = text_tower(tokenizer, max_position_embeddings=77)
-    model = MetaClip2Model(MetaClip2Config(text_config=text, vision_config=VISION, projection_dim=24))
+    model = new_model("metaclip_2", text_config=text, vision_config=VISION, projection_dim=24)
     return model, CLIPProcessor(CLIPImageProcessor(**CROP), tokenizer)
 
 
 def build_siglip(make_tokenizer=siglip_tokenizer):
     tokenizer = make_tokenizer()
     text = text_tower(tokenizer, max_position_embeddings=64, projection_size=32)
-    model = SiglipModel(SiglipConfig(text_config=text, vision_config=VISION))
+    model = new_model("siglip", text_config=text, vision_config=VISION)
     return model, SiglipProcessor(SiglipImageProcessor(size=SIZE), tokenizer)
 
 
@@ -130,7 +118,7 @@ def build_siglip2(**attributes):
         setattr(tokenizer, name, value)
     text = text_tower(tokenizer, max_position_embeddings=64, projection_size=32)
     vision = {**TOWER, "patch_size": 16, "num_patches": 16}
-    model = Siglip2Model(Siglip2Config(text_config=text, vision_config=vision))
+    model = new_model("siglip2", text_config=text, vision_config=vision)
     return model, Siglip2Processor(Siglip2ImageProcessor(patch_size=16, max_num_patches=256), tokenizer)
 
 
@@ -140,7 +128,7 @@ def build_align():
     vision |= {"in_channels": [32, 16], "out_channels": [16, 24], "strides": [1, 2], "num_block_repeats": [1, 1]}
     vision |= {"expand_ratios": [1, 2], "hidden_dim": 24}
     text = text_tower(tokenizer, bos_token_id=None, eos_token_id=None)
-    model = AlignModel(AlignConfig(text_config=text, vision_config=vision, projection_dim=24))
+    model = new_model("align", text_config=text, vision_config=vision, projection_dim=24)
     size = {"size": SIZE, "crop_size": SIZE}
     return model, AlignProcessor(EfficientNetImageProcessor(**size), tokenizer)
 
@@ -148,22 +136,22 @@ def build_align():
 def build_chinese_clip():
     tokenizer = trained(BertTokenizer(), model_max_length=52)
     text = text_tower(tokenizer, bos_token_id=None, eos_token_id=None)
-    model = ChineseCLIPModel(ChineseCLIPConfig(text_config=text, vision_config=VISION, projection_dim=24))
+    model = new_model("chinese_clip", text_config=text, vision_config=VISION, projection_dim=24)
     return model, ChineseCLIPProcessor(ChineseCLIPImageProcessor(size=SIZE, do_center_crop=False), tokenizer)
 
 
 def build_altclip():
     tokenizer = xlm_roberta_tokenizer()  # without a limit, and positions that begin behind padding's
     text = text_tower(tokenizer, max_position_embeddings=42, project_dim=24)
-    model = AltCLIPModel(AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=24))
+    model = new_model("altclip", text_config=text, vision_config=VISION, projection_dim=24)
     return model, AltCLIPProcessor(CLIPImageProcessor(**CROP), tokenizer)
 
 
 def build_vit_bert():
     tokenizer = trained(BertTokenizer(), model_max_length=512)
-    bert = BertConfig(**text_tower(tokenizer, max_position_embeddings=40, bos_token_id=None, eos_token_id=None))
-    config = VisionTextDualEncoderConfig(vision_config=ViTConfig(**VISION), text_config=bert, projection_dim=24)
-    model = VisionTextDualEncoderModel(config)
+    text = text_tower(tokenizer, max_position_embeddings=40, bos_token_id=None, eos_token_id=None)
+    towers = {"text_config": {**text, "model_type": "bert"}, "vision_config": {**VISION, "model_type": "vit"}}
+    model = new_model("vision-text-dual-encoder", **towers, projection_dim=24)
     return model, VisionTextDualEncoderProcessor(ViTImageProcessor(size=SIZE), tokenizer)
 
 

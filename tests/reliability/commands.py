@@ -9,14 +9,17 @@ import torch
 import lotlip
 import modeling_lotlip.captioning.endpoint
 import modeling_lotlip.captioning.recaption
+import modeling_lotlip.embedding.batches
 import modeling_lotlip.embedding.store
 import modeling_lotlip.search.searcher  # noqa: F401
 import modeling_lotlip.training.loop  # noqa: F401
 from tests.conftest import training_environment
 
 
-def run_quietly(log: Path, argv: list[str]) -> None:
+def run_quietly(log: Path, argv: list[str], has_workers: bool) -> None:
     """Runs a command in this process, with what it says in a file."""
+    if not has_workers:  # which take seconds to start
+        modeling_lotlip.embedding.batches.count_workers = lambda: 0
     with open(log, "a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

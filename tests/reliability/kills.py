@@ -2,7 +2,7 @@
 Kills trainings, captionings, searches and embeddings with SIGKILL, and starts each again: in the end there must be
 what an undisturbed run leaves, and at no moment may something that was finished be gone.
 
-    python -m tests.reliability.kills --training 40 --captioning 30 --indexing 50 --embedding 50 --seed 0
+    python -m tests.reliability.kills --training 40 --captioning 30 --indexing 30 --seed 0
 
 Every third kill comes in the middle of a write: the process is frozen (SIGSTOP) as soon as it has a file of its output
 folder open for writing, and killed if it still has it then. The others come at random moments. A job that ends before
@@ -32,6 +32,7 @@ from modeling_lotlip.training.outputs import list_checkpoints
 from tests.conftest import save_small_model, training_argv
 from tests.helpers.captioners import of_folder, read_records
 from tests.helpers.chat_server import serve
+from tests.helpers.commands import to_argv
 from tests.reliability.commands import run_quietly
 
 
@@ -82,7 +83,7 @@ class Captioning:
     def command(self, output: Path) -> list[str]:
         options = {"captioner": "model", "endpoint": self.url, "output_dir": output, "concurrency": 8}
         options |= {"shard_size": 50, "without_rules": "all", "device": "cpu", **of_folder(self.photos)}
-        return ["recaption", *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
+        return to_argv("recaption", **options)
 
     def list_finished(self, output: Path) -> list:
         with suppress(sqlite3.OperationalError):  # not there yet, or without a table
@@ -97,17 +98,18 @@ class Captioning:
         assert not list(output.rglob("*.partial"))
 
 
-class Embedding:
+class Indexing:
     """A table of embeddings, which must end with the same rows."""
 
-    def __init__(self, name: str, folder: Path, argv: list[object], output_option: str):
-        self.name, self.output_option, self.argv = name, output_option, [str(word) for word in argv]
-        self.model = folder / "model"
-        if not self.model.exists():
-            save_small_model(self.model)
+    name = "indexing"
+
+    def __init__(self, photos: Path, model: Path):
+        self.photos, self.model = photos, model
+        save_small_model(model)
 
     def command(self, output: Path) -> list[str]:
-        return [*self.argv, self.output_option, str(output), "--model", str(self.model), "--device", "cpu"]
+        options = {"index_dir": output, "model": self.model, "device": "cpu"}
+        return to_argv("search", self.photos, "a red boat", **options)
 
     def read(self, output: Path) -> list[dict]:
         folders = [path.parent for path in output.rglob("embeddings.lance")]
@@ -165,14 +167,14 @@ def freeze_in_a_write(process: multiprocessing.Process, folder: Path) -> str | N
 class Run:
     """One job after the other, and their folders."""
 
-    def __init__(self, job: Training | Captioning | Embedding, folder: Path, seed: int):
-        self.job, self.folder = job, folder
+    def __init__(self, job: Training | Captioning | Indexing, folder: Path, seed: int, has_workers: bool = True):
+        self.job, self.folder, self.has_workers = job, folder, has_workers
         self.random = random.Random(f"{seed} {job.name}")
         self.num_rounds, self.kills, self.seconds = 0, Counter(), 0.0
 
     def start(self, output: Path) -> multiprocessing.Process:
         log = self.folder / f"{output.name}.log"
-        process = SERVER.Process(target=run_quietly, args=(log, self.job.command(output)))
+        process = SERVER.Process(target=run_quietly, args=(log, self.job.command(output), self.has_workers))
         process.start()
         return process
 
@@ -244,19 +246,12 @@ def make_jobs(folder: Path, num_steps: int, num_pictures: int, num_copies: int) 
         for copy in range(num_copies):
             os.link(photos / f"{index}.png", many / f"{index}-{copy}.png")
     with serve({}) as server:
-        embed = ["embed", "--dataset_name", "imagefolder", "--data_dir", many, "--eval_split", "train"]
-        embed += ["--only", "images", "--batch_size", 8]
-        yield [
-            Training(folder, num_steps),
-            Captioning(photos, server.url),
-            Embedding("indexing", folder, ["search", many, "a red boat"], "--index_dir"),
-            Embedding("embedding", folder, embed, "--output_dir"),
-        ]
+        yield [Training(folder, num_steps), Captioning(photos, server.url), Indexing(many, folder / "model")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, number in (("training", 40), ("captioning", 30), ("indexing", 30), ("embedding", 30)):
+    for name, number in (("training", 40), ("captioning", 30), ("indexing", 30)):
         parser.add_argument(f"--{name}", type=int, default=number, help=f"How often it is killed. Default: {number}.")
     parser.add_argument("--seed", type=int, default=0, help="Of the moments. Default: 0.")
     args = parser.parse_args()

@@ -10,9 +10,9 @@ from tests.reliability.kills import Run, find_file_in_work, make_jobs
 @pytest.mark.parametrize("name", ["training", "captioning", "indexing"])
 def test_a_job_that_is_killed_ends_as_the_undisturbed_one(tmp_path, name):
     told = []
-    with make_jobs(tmp_path, num_steps=8, num_pictures=40, num_copies=6) as jobs:
+    with make_jobs(tmp_path, num_steps=6, num_pictures=40, num_copies=4) as jobs:
         (job,) = (job for job in jobs if job.name == name)
-        summary = Run(job, tmp_path, seed=0).run(3, told.append)
+        summary = Run(job, tmp_path, seed=0, has_workers=False).run(3, told.append)
     assert summary.startswith(f"{name}: 3 kills, 1 of them while a file was written, in ")
     assert len(told) == 3 and "while it wrote" in told[0]
 

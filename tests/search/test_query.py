@@ -79,25 +79,6 @@ def test_similarities_with_sentences(open_table, model_and_processor):
         assert result.sentence_similarities == pytest.approx(alone[int(result.key)].tolist(), abs=1e-5)
 
 
-def test_copies_are_one_result_with_all_of_them_in_it(open_table):
-    """Twelve images around three directions; of those around the first there are so many that a search goes on."""
-    generator = torch.manual_seed(0)
-    centres = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1, 0.0], [0.1, 1.0, 0.0], [0.0, 0.1, 1.0]]), dim=-1)
-    embeds = centres[[0] * 9 + [1] * 2 + [2]] + 0.01 * torch.randn(12, 3, generator=generator)
-    searcher = open_table(torch.nn.functional.normalize(embeds, dim=-1), score_threshold=0.5, copy_threshold=0.98)
-    query = Query(torch.nn.functional.normalize(torch.tensor([1.0, 0.3, 0.1]), dim=0))
-    results, names = searcher.search(query, 3), [f"{number:05}" for number in range(12)]
-    groups = [{result.key, *(copy.key for copy in result.copies)} for result in results]
-    assert groups == [set(names[:9]), set(names[9:11]), {names[11]}]
-    expected = searcher.search(query, 12, all_copies=True)
-    assert len(expected) == 12 and not any(result.copies for result in expected)
-    first = [results[0].key, *(copy.key for copy in results[0].copies)]
-    assert first == [result.key for result in expected[:9]]
-    similarities = {hit.key: hit.similarity for hit in expected}
-    assert [result.similarity for result in results] == pytest.approx([similarities[hit.key] for hit in results])
-    assert [result.key for result in searcher.search(query, 2)] == [result.key for result in results[:2]]
-
-
 @pytest.mark.parametrize("measured", [{"score_threshold": 0.4, "copy_threshold": 1.0}, {}])
 def test_results_of_a_text_below_the_threshold_are_weak(open_table, measured):
     searcher = open_table(torch.eye(4), **measured)

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import io
-import socket
 import threading
 from contextlib import contextmanager
 
@@ -263,15 +262,6 @@ def test_a_busy_server_says_when_to_come_again(model_dir):
             for _ in range(2):
                 assert len(client.embeddings.create(model="model", input="a house").data) == 1
         assert address.embedder.num_waiting == 0
-
-
-def test_a_client_that_leaves_disturbs_no_other(address, client):
-    place = httpx.URL(str(address))
-    lines = ["POST /v1/embeddings HTTP/1.1", "Host: localhost", "Content-Type: application/json", "Content-Length: 9"]
-    for sent in (b"{", b'{"a": 12}'):  # in the middle of the request, and before the answer
-        with socket.create_connection((place.host, place.port)) as connection:
-            connection.sendall("\r\n".join([*lines, "", ""]).encode() + sent)
-    assert len(client.embeddings.create(model="model", input="a boat").data) == 1
 
 
 def test_shorter_embeddings_of_a_model_that_was_trained_for_them(model_dir, tmp_path):

@@ -1,5 +1,3 @@
-# Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
-# SPDX-License-Identifier: Apache-2.0
 """
 Make the model's files from `modular_lotlip.py`: for this package (`make modular`), or as a model of transformers.
 
