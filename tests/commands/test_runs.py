@@ -8,17 +8,14 @@ import sys
 
 import pyarrow as pa
 import pytest
-import torch
 from pyarrow import parquet
 
 import lotlip
-from modeling_lotlip import LotlipModel
 from modeling_lotlip.commands.export import ExportArguments
 from modeling_lotlip.data.scenes import load_scenes, make_scene
 from modeling_lotlip.embedding.onnx import SUFFIXES
 from tests.helpers.caption_files import SCHEMA, make_rows
 from tests.helpers.commands import read_error
-from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
 
 
 @pytest.fixture
@@ -31,18 +28,6 @@ def run(monkeypatch, capsys):
         return capsys.readouterr().out
 
     return run
-
-
-def test_convert_there_and_back(run, tmp_path):
-    file, folder, back = (tmp_path / name for name in ("model.pt", "folder", "back.pt"))
-    torch.save(original_checkpoint(*original_towers()), file)
-    tokenizer_path = make_tokenizer_folder(tmp_path / "bert")
-    assert run("convert", file, folder, "--tokenizer_path", tokenizer_path) == f"Wrote {folder}\n"
-    LotlipModel.from_pretrained(folder)
-    run("convert", folder, "--to_original", back)
-    checkpoint, original = torch.load(back), torch.load(file)
-    assert checkpoint.keys() == original.keys()
-    assert all(torch.equal(checkpoint[name], original[name]) for name in original)
 
 
 def test_export_has_the_dtypes_of_the_library_and_names_its_extra(tmp_path, capsys, monkeypatch):

@@ -19,6 +19,7 @@ import lotlip
 from modeling_lotlip import LotlipImageProcessorPil, LotlipModel, LotlipProcessor
 from modeling_lotlip.embedding.onnx import export_model
 from tests.conftest import ROOT, as_token_wise, tiny_config
+from tests.helpers.commands import to_argv
 
 
 # the last one is too long
@@ -34,17 +35,9 @@ TEXTS = [
 def exported(model_dir, tmp_path_factory):
     """By the command, whose table is a file beside the graphs."""
     folder = tmp_path_factory.mktemp("exported")
-    argv = [
-        "export",
-        "--model",
-        str(model_dir),
-        "--output_dir",
-        str(folder),
-        "--dtype",
-        *"fp32 float32 fp16 q8".split(),
-    ]
+    argv = to_argv("export", model=model_dir, output_dir=folder)
     with redirect_stdout(io.StringIO()) as output:
-        assert lotlip.main(argv) == 0
+        assert lotlip.main([*argv, "--dtype", "fp32", "float32", "fp16", "q8"]) == 0
     (folder / "table.md").write_text(output.getvalue())
     return folder
 

@@ -3,10 +3,9 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ from modeling_lotlip.embedding.batches import (
     count_workers,
     embed_rows,
 )
-from tests.conftest import ROOT, WORDS
+from tests.conftest import WORDS
 
 
 @pytest.fixture(scope="module")
@@ -145,44 +144,35 @@ def test_errors_of_a_worker_come_through(model_and_processor, name, error, messa
         list(collate_rows(RowCollator(model_and_processor[1], read_grey), cut(["image"] * 3 + [name]), 1))
 
 
-SCRIPT = """
-import time
-from modeling_lotlip import LotlipImageProcessor, LotlipProcessor, LotlipTokenizer
-from modeling_lotlip.embedding.batches import Item, RowCollator, collate_rows
-from tests.embedding.test_rows import read_pid
-
-if __name__ == "__main__":
-    processor = LotlipProcessor(image_processor=LotlipImageProcessor(), tokenizer=LotlipTokenizer(vocab={
-        "[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}))
-    made = collate_rows(RowCollator(processor, read_pid), [[("a", None)]] * 20, 2)
-    print(*{next(made)[1][1].entries[0].row for _ in range(9)}, flush=True)
-    time.sleep(600)
-"""
-
-
 def read_pid(*_: object) -> list[Item]:
     return [Item(os.getpid(), "text", "a")]
 
 
-def test_workers_end_with_the_program(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, tmp_path / "script.py"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    pids = process.stdout.readline().split()
+def send_pids_of_workers(processor: LotlipProcessor, connection: Connection) -> None:
+    made = collate_rows(RowCollator(processor, read_pid), [[("a", None)]] * 20, 2)
+    connection.send({next(made)[1][1].entries[0].row for _ in range(9)})
+    time.sleep(600)
+
+
+def test_workers_end_with_the_program(model_and_processor):
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    program = context.Process(target=send_pids_of_workers, args=(model_and_processor[1], theirs))
+    program.start()
+    pids = ours.recv()
     assert len(pids) == 2 and all(map(is_running, pids))
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    program.kill()
+    program.join()
     deadline = time.monotonic() + 60
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline, "a worker outlives the program"
         time.sleep(0.05)
 
 
-def is_running(pid: str) -> bool:
+def is_running(pid: int) -> bool:
     """Whether there is such a process, and no zombie of it."""
     try:
-        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

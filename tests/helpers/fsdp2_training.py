@@ -10,7 +10,6 @@ import os
 import sys
 from pathlib import Path
 
-import accelerate
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor
@@ -40,21 +39,13 @@ def main() -> None:
     output_file, *argv = sys.argv[1:]
     (args,) = parse((TrainArguments,), argv)
     use_fsdp2()
-    told = {}
-    original = accelerate.Accelerator.prepare
+    told, gather, whole_models = {}, loop.gather_model, []
 
-    def prepare(self, model, optimizer):
-        model, optimizer = original(self, model, optimizer)
+    def gather_and_count(model, accelerator):
         sharded = {name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)}
         told["whole"] = sorted({name for name, _ in model.named_parameters()} - sharded)
-        told["num_sharded"], told["num_processes"] = len(sharded), self.num_processes
-        return model, optimizer
-
-    accelerate.Accelerator.prepare = prepare
-    gather, whole_models = loop.gather_model, []
-
-    def gather_and_count(*args):
-        model = gather(*args)
+        told["num_sharded"], told["num_processes"] = len(sharded), accelerator.num_processes
+        model = gather(model, accelerator)
         gc.collect()
         models = [known for known in gc.get_objects() if isinstance(known, LotlipModel)]
         whole_models.append(sum(not any(isinstance(p, DTensor) for p in known.parameters()) for known in models))
