@@ -42,7 +42,7 @@ app: $(VENV)/.installed-app outputs/demo/model.safetensors outputs/scenes
 	$(BIN)/lotlip app outputs/scenes --model_name_or_path outputs/demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # after each change of modeling_lotlip/modular_lotlip.py: the model's files that are made of it
 modular: $(VENV)/.installed

@@ -148,7 +148,7 @@ def test_streamed_data(embed, expected, data_dir, tmp_path):
     (tmp_path / "streamed").mkdir()
     Dataset.load_from_disk(data_dir).to_parquet(tmp_path / "streamed" / "test.parquet")
     options = ("--dataset_name", "parquet", "--data_files", tmp_path / "streamed" / "test.parquet", "--streaming")
-    folder = embed("out", "--max_length", 30, *options, "--eval_split", "train", "--dataloader_num_workers", 1)
+    folder = embed("out", "--max_length", 30, *options, "--eval_split", "train")
     assert_same(read(folder), expected)
 
 
