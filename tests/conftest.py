@@ -23,6 +23,8 @@ from modeling_lotlip import (
     LotlipTokenWiseConfig,
 )
 from modeling_lotlip.arguments import parse
+from modeling_lotlip.embedding.arguments import InferenceArguments
+from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.training import loop
 from modeling_lotlip.training.arguments import TrainArguments
 
@@ -85,6 +87,12 @@ def model_dir(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     save_small_model(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def model_and_processor(model_dir):
+    """That model as commands load it, which tests leave as it is."""
+    return load_model(str(model_dir), InferenceArguments(device="cpu"))
 
 
 @pytest.fixture

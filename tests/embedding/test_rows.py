@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
-from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip import LotlipProcessor
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.batches import (
@@ -25,11 +25,6 @@ from modeling_lotlip.embedding.batches import (
     embed_rows,
 )
 from tests.conftest import WORDS
-
-
-@pytest.fixture(scope="module")
-def model_and_processor(model_dir) -> tuple[LotlipModel, LotlipProcessor]:
-    return LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """How long texts are, and the data table of the paper."""
 
-import csv
 import json
 
 import pytest
@@ -112,12 +111,8 @@ def test_both_kinds_of_captions_and_images_without(run, tmp_path, vocab_dir, cap
         assert (results["sub_captions_per_text"], results["tokens_per_text"]) == (2, 7)
         short = results["short"]
         assert (short["num_images"], short["num_texts"], short["tokens_per_text"]) == (2, 3, pytest.approx(7 / 3))
-    for suffix in (".csv", ".md"):
-        path = tmp_path / f"table{suffix}"
-        assert lotlip.main(["statistics", *map(str, data), "--output_file", str(path)]) == 0
-    with open(tmp_path / "table.csv", newline="") as file:
-        assert [(row["captions"], row["num_texts"]) for row in csv.DictReader(file)] == [("long", "1"), ("short", "3")]
-    assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert [line.split(" | ")[1:4] for line in lines] == [["long", "1", "1"], ["short", "2", "3"]]
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):

@@ -5,16 +5,9 @@ from pathlib import Path
 import pytest
 
 from modeling_lotlip.data.scenes import make_scene
-from modeling_lotlip.embedding.arguments import InferenceArguments
-from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.search.handlers import Handlers
 from modeling_lotlip.search.index import find_table, open_images
 from modeling_lotlip.search.searcher import Searcher
-
-
-@pytest.fixture(scope="module")
-def model_and_processor(model_dir):
-    return load_model(str(model_dir), InferenceArguments(device="cpu"))
 
 
 @pytest.fixture
