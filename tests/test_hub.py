@@ -263,28 +263,22 @@ def test_plain_push_has_a_card_that_says_something(hub, tmp_path, first):
     assert "# Mine" in (repo / "README.md").read_text()
 
 
-def test_nothing_but_the_model_is_uploaded(tmp_path):
+def test_the_files_of_others_stay_and_are_not_uploaded(tmp_path):
+    others = ("my_secret_config.json", "optimizer.safetensors", "model-00001-of-00002.safetensors", "notes.md")
+    for name in (*others, "README.md"):
+        (tmp_path / name).write_text("mine")
     LotlipModel(tiny_config()).save_pretrained(tmp_path)
-    files = find_model_files(tmp_path)
-    for name in ("my_secret_config.json", "optimizer.safetensors", "model-00001-of-00002.safetensors", "notes.md"):
-        (tmp_path / name).write_text("{}")
-    assert find_model_files(tmp_path) == files and "model.safetensors" in files
+    assert all((tmp_path / name).read_text() == "mine" for name in (others[0], others[1], others[3], "README.md"))
+    files = set(find_model_files(tmp_path))
+    assert {"hub_lotlip.py", "README.md", "modules.json", "model.safetensors"} <= files and not files & {*others}
     # in shards: those that the index names
     (tmp_path / "model.safetensors").unlink()
+    shards = {"model-00001-of-00002.safetensors", "model.safetensors.index.json"}
+    (tmp_path / "model-00001-of-00002.safetensors").touch()
+    (tmp_path / "model-00009-of-00009.safetensors").touch()
     index = {"weight_map": {"logit_scale": "model-00001-of-00002.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    (tmp_path / "model-00009-of-00009.safetensors").touch()
-    shards = {"model-00001-of-00002.safetensors", "model.safetensors.index.json"}
-    assert set(find_model_files(tmp_path)) == set(files) - {"model.safetensors"} | shards
-
-
-def test_saving_leaves_the_files_of_others(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "README.md").write_text("# Mine")
-    LotlipModel(tiny_config()).save_pretrained(tmp_path)
-    assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "README.md").read_text() == "# Mine"
-    assert "notes.txt" not in find_model_files(tmp_path)
-    assert {"hub_lotlip.py", "README.md", "modules.json"} <= set(find_model_files(tmp_path))
+    assert set(find_model_files(tmp_path)) == files - {"model.safetensors"} | shards
     LotlipModel(tiny_config()).save_pretrained(tmp_path / "worker", is_main_process=False)
     assert not any((tmp_path / "worker").iterdir())
 
