@@ -242,7 +242,9 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
         state_dict = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
         broken = [name for name, tensor in state_dict.items() if not tensor.isfinite().all()]
     except Exception as error:  # which one depends on where the file is damaged
-        message = f"`{checkpoint_path}` was refused: it is damaged, or more than a state dict. No code in it was run."
+        message = (
+            f"`{checkpoint_path}` was refused: it is damaged, or no state dict of `torch.save`. No code in it was run."
+        )
         raise ValueError(message) from error
     if broken:
         raise ValueError(f"`{broken[0]}` in `{checkpoint_path}` has values that are NaN or infinite.")
@@ -405,6 +407,8 @@ def convert(
     as it is; a folder to a file of the original; or one after the other. Returns what was written, in words.
     """
     path, written = Path(checkpoint_path), []
+    if path.suffix == ".pt" and not path.is_file():
+        raise FileNotFoundError(f"There is no file `{path}`.")
     if to_original is None or output_dir is not None:
         checkpoint = path if path.is_file() else find_original(checkpoint_path)
         if checkpoint is None:

@@ -279,7 +279,8 @@ def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch
     assert lotlip.main(["convert", str(checkpoint), "mine"]) == 0
     settings = checkpoint.with_name("open_clip_config.json")
     assert capsys.readouterr().out == f"Wrote mine (settings of {settings})\n"
-    for folder in ("with-config", "mine"):
+    assert lotlip.main(["convert", str(checkpoint)]) == 0  # by default the folder is named as the file
+    for folder in ("with-config", "mine", "model"):
         files = {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.name != "README.md"}
         assert files == {name: (converted / WITH_CONFIG / name).read_bytes() for name in files}
     assert AutoModel.from_pretrained("mine").config.text_config.num_attention_heads == 4

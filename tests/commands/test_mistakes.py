@@ -69,7 +69,7 @@ MISTAKES = [
     ("visualize --model model --output_dir file.txt/out --text boat", "Not a directory"),
     ("visualize --output_dir out --image broken.png", "--text"),
     ("export --model no_model --output_dir out", "`--model_name_or_path no_model` cannot be used"),
-    ("convert nowhere.pt out", "nowhere.pt"),
+    ("convert nowhere.pt out", "There is no file `nowhere.pt`"),
     ("convert model out", "give `--to_original`"),
     ("convert empty out", "`empty` has no `model.pt`"),
     ("convert file.txt out", "file.txt` was refused: it is damaged"),
