@@ -242,9 +242,7 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
         state_dict = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
         broken = [name for name, tensor in state_dict.items() if not tensor.isfinite().all()]
     except Exception as error:  # which one depends on where the file is damaged
-        message = (
-            f"`{checkpoint_path}` was refused: it is damaged, or no state dict of `torch.save`. No code in it was run."
-        )
+        message = f"`{checkpoint_path}` was refused: it is damaged, or no state dict of `torch.save`. No code was run."
         raise ValueError(message) from error
     if broken:
         raise ValueError(f"`{broken[0]}` in `{checkpoint_path}` has values that are NaN or infinite.")
@@ -368,10 +366,9 @@ def write_original(folder: str | Path, to_original: str | Path):
     mask = getattr(config.get_text_config(), "corner_attention_mask", None)
     if config.model_type != LotlipConfig.model_type or not mask:
         raise ValueError(f"{complaint}`model_type` = {config.model_type!r}, `corner_attention_mask` = {mask}.")
-    state_dict = {}
-    for file in files:
-        state_dict |= load_file(folder / file) if file.endswith(".safetensors") else {}
-    original, settings = to_theirs(state_dict, "lotlip"), open_clip_config_of(config)
+    shards = [load_file(folder / file) for file in files if file.endswith(".safetensors")]
+    original = to_theirs({name: tensor for shard in shards for name, tensor in shard.items()}, "lotlip")
+    settings = open_clip_config_of(config)
     from_theirs(config_from_checkpoint(original, settings, config.text_config.vocab_size), original, "lotlip")
 
     if "processor_config.json" in files:

@@ -89,7 +89,7 @@ def test_examples_end_in_one_line_after_a_mistake(path):
 
 # At most so many lines, generated files apart; a number only falls
 BUDGETS = {
-    "modeling_lotlip lotlip.py": 16_625,
+    "modeling_lotlip lotlip.py": 16_460,
     "modeling_lotlip/training modeling_lotlip/losses": 2_860,
     "modeling_lotlip/embedding modeling_lotlip/search modeling_lotlip/serving": 3_600,
     "modeling_lotlip/captioning": 1_700,
@@ -98,7 +98,7 @@ BUDGETS = {
     "modeling_lotlip/modular_lotlip.py": 850,
     "examples": 3_330,
     "examples/train_lotlip.py": 250,
-    "tests": 17_450,
+    "tests": 17_420,
 }
 
 
