@@ -36,7 +36,7 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     from ..embedding.store import describe_missing
     from ..files import read_lines, write_results
     from ..output_folder import FolderInUseError
-    from ..search.searcher import open_searcher
+    from ..search.searcher import count, open_searcher
     from ..terminal import printable
 
     texts, chosen = search.texts, search.chosen
@@ -59,15 +59,18 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     for note in notes:
         print(printable(note), file=sys.stderr)
     num_searched = searcher.count(chosen, search.kind)
-    if search.k > num_searched:
-        print(f"--k {search.k} is more than there are: all {num_searched} are shown.", file=sys.stderr)
-
     source, answers = table.settings.get("source"), []
     for text, query in zip(texts, queries):
         found = searcher.search(query, search.k, chosen, kind=search.kind, all_copies=search.all_copies)
         results = [{"rank": rank, **describe(hit, search.kind, source)} for rank, hit in enumerate(found, start=1)]
         answer = {"query": text, "truncated": query.is_truncated, "unknown_words": query.unknown_words}
         answers.append({**answer, "results": results})
+    num_shown = len(answers[0]["results"])
+    if search.k > num_shown:
+        what = count(num_searched, "image" if search.kind == "image" else "caption")
+        told = f"--k {search.k} is more than there are: all {what} are shown"
+        copies = f" as {num_shown} results, with their copies" if num_shown < num_searched else ""
+        print(f"{told}{copies}.", file=sys.stderr)
     print(format_answers(answers, search.photos))
     if output.output_file is not None:
         measured = table.measured(search.kind)

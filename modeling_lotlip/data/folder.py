@@ -5,13 +5,14 @@
 import os
 import re
 import stat
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from pandas.errors import ParserError
 from transformers.utils import logging
 
 from .images import IMAGE_EXTENSIONS
@@ -114,8 +115,9 @@ def describe_failure(error: Exception, files: Iterable[str]) -> str:
         for file in files:
             if file.lower().endswith((".csv", ".json", ".jsonl", ".txt")) and os.path.isfile(file):
                 try:
-                    with open(file, encoding="utf-8") as lines:
-                        deque(lines, maxlen=0)
+                    Path(file).read_text(encoding="utf-8")
                 except UnicodeDecodeError:
                     return f"{file} is not UTF-8: save it as UTF-8."
+    if isinstance(cause, ParserError):
+        return f"{cause}. Separate cells by commas, and quote those that have some."
     return str(cause) or "there are no rows."

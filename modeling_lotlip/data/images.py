@@ -36,10 +36,6 @@ DECODING_MARGIN = 3
 # What a file of HEVC images, HEIC, says of itself, in the first brands that it names
 HEIC = re.compile(rb".{4}ftyp(.{4}){0,14}?(hei[cxms]|hev[cx])", re.DOTALL)
 TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, which decode a fraction of them)"
-# A date in EXIF, as cameras write it
-DATE = re.compile(
-    r"\s*(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})(?:[T\s]\s*(\d{1,2}):(\d{1,2})(?::(\d{1,2}))?)?(?!\d)", re.ASCII
-)
 
 
 def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
@@ -191,13 +187,10 @@ def read_file(file: dict | None) -> bytes:
 def read_date(exif: PIL.Image.Exif) -> datetime | None:
     """When an image was taken, or else its file was written, by the clock of the camera; None if there is no date."""
     for value in (exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal), exif.get(ExifTag.DateTime)):
-        if isinstance(value, bytes):
-            value = value.decode("latin-1")
-        found = DATE.match(value) if isinstance(value, str) else None
-        if found is not None:
-            *date, second = (int(number or 0) for number in found.groups())
-            try:
-                return datetime(*date) + timedelta(seconds=second)
-            except ValueError:  # 0000:00:00, say
-                continue
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        *date, second = map(int, [*re.findall(r"\d+", text, re.ASCII), 0, 0, 0, 0, 0, 0][:6])
+        try:
+            return datetime(*date) + timedelta(seconds=second)
+        except (ValueError, OverflowError):  # 0000:00:00, say
+            continue
     return None

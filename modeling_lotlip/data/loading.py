@@ -4,10 +4,12 @@
 
 import os
 import random
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from datasets import (
     Dataset,
     DatasetBuilder,
@@ -22,6 +24,7 @@ from datasets import (
     load_dataset_builder,
     load_from_disk,
 )
+from datasets.data_files import resolve_pattern
 from datasets.distributed import split_dataset_by_node
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
@@ -33,11 +36,13 @@ from ..output_folder import warn_of_unfinished
 from .arguments import BUILDERS, SourceArguments
 from .folder import describe_failure, find_image_files, is_image_file, scan_folder
 from .images import IMAGE_EXTENSIONS, undecoded
-from .rows import check_columns
+from .rows import check_columns, find_key
 from .scenes import load_scenes
 
 
 logger = logging.get_logger(__name__)
+
+Rows = Dataset | IterableDataset
 
 # The column of the names of images in a folder
 FILE_NAME_COLUMN = "file_name"
@@ -54,7 +59,7 @@ def load_split(
     weights: list[float] | None = None,
     seed: int = 0,
     key_column: str | None = None,
-) -> Dataset | IterableDataset:
+) -> Rows:
     """
     Loads a split of the data set that the data arguments name, or a slice such as `"train[:100]"`, or several with `+`
     between them; the only split is taken whatever its name is. With `weights`, how often a row comes from each of
@@ -68,8 +73,7 @@ def load_split(
         probabilities = [weight / sum(weights) for weight in weights]
         rows = interleave_datasets(parts, probabilities, seed, stopping_strategy="all_exhausted")
     else:
-        most = None if "[" in split or "+" in split else max_samples
-        parts = [load_part(source, part, most, with_images, key_column) for part in split.split("+")]
+        parts = [load_part(source, part, max_samples, with_images, key_column) for part in split.split("+")]
         rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
     if isinstance(rows, Dataset) and len(rows) == 0:
         raise ValueError(f"The split {split!r} is empty.")
@@ -82,11 +86,12 @@ def load_split(
 
 def load_part(
     source: SourceArguments, split: str, max_samples: int | None, with_images: bool, key_column: str | None
-) -> Dataset | IterableDataset:
-    """A split, or a slice of one. Of scenes no more are drawn than `max_samples`."""
+) -> Rows:
+    """The first rows of a split, or of a slice of one; their description says which: see [`count_shared_rows`]."""
     name, bracket, part = split.partition("[")
     if source.dataset_name is None:
-        name, rows = load_scene_split(source, name, max_samples)
+        most = None if bracket or source.split_seed is not None else max_samples
+        name, rows = load_scene_split(source, name, most)
     elif any(Path(source.dataset_name, file).is_file() for file in ("state.json", "dataset_dict.json")):
         name, rows = load_saved_split(source, name)
     else:
@@ -95,15 +100,25 @@ def load_part(
         order = list(range(len(rows)))
         random.Random(source.split_seed).shuffle(order)
         rows = rows.select(order, keep_in_memory=True)
-    if not bracket:
-        return rows
-    if isinstance(rows, IterableDataset):
+    start, stop = 0, sys.maxsize if isinstance(rows, IterableDataset) else len(rows)
+    if bracket and isinstance(rows, IterableDataset):
         raise ValueError(f"`--streaming` takes no slice such as {split!r}: leave out one of them.")
-    (part,) = ReadInstruction.from_spec(name + bracket + part).to_absolute({name: len(rows)})
-    start, stop = part.from_ or 0, len(rows) if part.to is None else part.to
-    if start >= stop:
-        raise ValueError(f"The split {split!r} is empty: there are {len(rows)} rows.")
-    return rows.select(range(start, stop))
+    if bracket:
+        (part,) = ReadInstruction.from_spec(name + bracket + part).to_absolute({name: stop})
+        start, stop = part.from_ or 0, stop if part.to is None else part.to
+        if start >= stop:
+            raise ValueError(f"The split {split!r} is empty: there are {len(rows)} rows.")
+        rows = rows.select(range(start, stop))
+    rows.info.description = f"{name} {start} {min(stop, start + (max_samples or stop))}"
+    return rows
+
+
+def count_shared_rows(dataset: Rows, other: Rows) -> int:
+    """How many rows two splits or slices of one data set have in common, `sys.maxsize` for equal streams."""
+    described = [[line.split() for line in rows.info.description.split("\n\n")] for rows in (dataset, other)]
+    parts, others = [[(name, int(start), int(stop)) for name, start, stop in lines] for lines in described]
+    pairs = [(part, also) for part in parts for also in others if part[0] == also[0]]
+    return sum(max(0, min(part[2], also[2]) - max(part[1], also[1])) for part, also in pairs)
 
 
 def load_scene_split(source: SourceArguments, split: str, max_samples: int | None) -> tuple[str, Dataset]:
@@ -111,9 +126,7 @@ def load_scene_split(source: SourceArguments, split: str, max_samples: int | Non
     why = "has no effect on the drawn scenes: leave it out, or name what reads it with --dataset_name."
     refuse_given(source, ("dataset_config_name", "data_dir", "data_files", "streaming"), why)
     split = resolve_split(split, list(NUM_SCENES), "The data set of drawn scenes")
-    is_whole = max_samples is None or source.split_seed is not None
-    num_scenes = NUM_SCENES[split] if is_whole else min(max_samples, NUM_SCENES[split])
-    return split, load_scenes(num_scenes, seed=int(split == "test"))
+    return split, load_scenes(min(max_samples or NUM_SCENES[split], NUM_SCENES[split]), seed=int(split == "test"))
 
 
 def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]:
@@ -130,7 +143,7 @@ def load_saved_split(source: SourceArguments, split: str) -> tuple[str, Dataset]
 
 def load_built_split(
     source: SourceArguments, split: str, with_images: bool, key_column: str | None
-) -> tuple[str, Dataset | IterableDataset]:
+) -> tuple[str, Rows]:
     """A split of a data set of the Hub, or of files that a builder of `datasets` reads, and its name."""
     builder, split = make_builder(source, split, key_column)
     files = list_files(builder, split)
@@ -151,7 +164,7 @@ def load_built_split(
         raise ValueError(f"{describe_source(source)} cannot be read: {describe_failure(error, files)}") from error
     column_type = getattr(rows.features.get(source.image_column), "dtype", None) if may_have_paths else None
     if column_type not in ("string", "large_string"):
-        return split, rows if source.streaming else with_file_names(rows, source, files)
+        return split, with_file_names(rows, source, files)
     if len(folders) == 1:
         return split, join_image_paths(rows, source.image_column, folders[0])
     of_folders = [[file for file in files if os.path.dirname(file) == folder] for folder in folders]
@@ -160,7 +173,7 @@ def load_built_split(
     return split, concatenate_datasets(parts)
 
 
-def build(builder: DatasetBuilder, split: str, streaming: bool) -> Dataset | IterableDataset:
+def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
     """The rows of a builder."""
     if streaming:
         return builder.as_streaming_dataset(split)
@@ -168,7 +181,7 @@ def build(builder: DatasetBuilder, split: str, streaming: bool) -> Dataset | Ite
     return builder.as_dataset(split)
 
 
-def join_image_paths(rows: Dataset | IterableDataset, column: str, folder: str) -> Dataset | IterableDataset:
+def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
     """The rows of files in a folder; relative paths of images begin there if there is such a file."""
 
     def join(row: dict) -> dict:
@@ -181,25 +194,30 @@ def join_image_paths(rows: Dataset | IterableDataset, column: str, folder: str) 
     return rows.map(join, load_from_cache_file=False, desc="Finding images")  # the files may have come meanwhile
 
 
-def with_file_names(dataset: Dataset, source: SourceArguments, files: list[str]) -> Dataset:
-    """The rows of a folder of images with their `file_name`; a warning counts images in no line of its metadata."""
-    folder = (source.data_dir or ".") if source.dataset_name == "imagefolder" else source.dataset_name
+def with_file_names(dataset: Rows, source: SourceArguments, files: list[str]) -> Rows:
+    """The rows of a folder of images, unless streamed with their `file_name`; tells what its metadata leaves out."""
     column = source.image_column
-    is_folder = dataset.info.builder_name == "imagefolder" and os.path.isdir(folder)
-    if not is_folder or FILE_NAME_COLUMN in dataset.features or not isinstance(dataset.features.get(column), Image):
+    metadata = [file for file in files if os.path.basename(file) in ImageFolder.METADATA_FILENAMES]
+    is_folder = dataset.info.builder_name == "imagefolder" and all(map(os.path.isfile, files))
+    is_named = isinstance(dataset, IterableDataset) or FILE_NAME_COLUMN in dataset.features
+    if not is_folder or (is_named and not metadata) or not isinstance(dataset.features.get(column), Image):
         return dataset
-    folder, paths = os.path.abspath(folder), [image["path"] for image in undecoded(dataset, column)[column]]
-    unused = sorted({file for file in files if is_image_file(file)}.difference(map(os.path.abspath, paths)))
+    images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
+    used = {os.path.abspath(image["path"]) for image in images}
+    unused = sorted({file for file in files if metadata and is_image_file(file)} - used)
     if unused:
-        logger.warning_once(
-            f"{len(unused)} images of {folder} are left out, as {unused[0]!r}: they are in no line of its metadata."
-        )
-    names = [Path(path) for path in paths]
-    names = [(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix() for path in names]
-    return dataset.add_column(FILE_NAME_COLUMN, names)
+        logger.warning_once(f"{len(unused)} images are left out, as {unused[0]!r}: they are in no line of metadata.")
+    for file in (file for file in metadata if file.endswith(".csv")):
+        words = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
+        lost = words[pd.read_csv(file, dtype=str).isna()].stack().dropna().tolist()
+        if lost:
+            told = f"{len(lost)} cells of {file}, as {lost[0]!r}, are read as missing"
+            logger.warning_once(f"{told}: write metadata.jsonl in its place, where they are texts.")
+    names = [find_key({column: image}, source) for image in images]
+    return dataset if is_named else dataset.add_column(FILE_NAME_COLUMN, names)
 
 
-def find_file_names(dataset: Dataset | IterableDataset) -> str | None:
+def find_file_names(dataset: Rows) -> str | None:
     """The column of the names of images if [`load_split`] has read a folder of them; else None."""
     is_folder = dataset.info.builder_name == "imagefolder" and FILE_NAME_COLUMN in (dataset.features or {})
     return FILE_NAME_COLUMN if is_folder else None
@@ -220,6 +238,9 @@ def make_builder(source: SourceArguments, split: str, key_column: str | None = N
             if (builder := load()).info.builder_name == "csv":  # where NA and None are words, and 007 is not 7
                 converters = {} if key_column is None else {key_column: str}
                 builder = load(keep_default_na=False, na_values=[""], converters=converters)
+        if all(map(os.path.isfile, list_files(builder, "all"))):
+            for pattern in source.data_files or []:  # of several `datasets` passes over one that no file matches
+                resolve_pattern(pattern, os.path.abspath(folder))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{describe_source(source)} cannot be loaded: {str(error).rstrip('.')}. Check these arguments."
@@ -294,7 +315,7 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
     return hasher.hexdigest()
 
 
-def get_columns(dataset: Dataset | IterableDataset) -> list[str]:
+def get_columns(dataset: Rows) -> list[str]:
     """The columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
     columns = dataset.column_names or list(next(iter(dataset), {}))
     if not columns:
@@ -302,9 +323,7 @@ def get_columns(dataset: Dataset | IterableDataset) -> list[str]:
     return columns
 
 
-def split_by_process(
-    dataset: Dataset | IterableDataset, process_index: int, num_processes: int
-) -> Dataset | IterableDataset:
+def split_by_process(dataset: Rows, process_index: int, num_processes: int) -> Rows:
     """The rows of one process; none for the last ones where there are fewer rows than processes."""
     if isinstance(dataset, Dataset) and len(dataset) < num_processes:
         return dataset.select([process_index] if process_index < len(dataset) else [])

@@ -13,10 +13,11 @@ from pathlib import Path
 from datasets import Dataset, Image
 from transformers.utils import logging
 
+from .caption_files import list_examples
+
 
 logger = logging.get_logger(__name__)
 
-NUM_EXAMPLES = 5  # of missing images, in messages
 # The path of an image in the folder of its benchmark, and its long text or its short ones
 Row = tuple[str, str | list[str]]
 
@@ -29,10 +30,6 @@ class Benchmark:
     num_images: int
     num_texts: int
     source: str  # all files of its folder, and where they come from
-
-    def how_to_get(self) -> str:
-        """Which files it is read from, and where they come from."""
-        return f"It is read from {self.source}."
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -52,23 +49,24 @@ def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, all
     """
     benchmark, data_dir = get_benchmark(name), Path(data_dir)
     if not data_dir.is_dir():
-        raise FileNotFoundError(f"`--data_dir {data_dir}` is no folder. {benchmark.how_to_get()}")
+        raise FileNotFoundError(f"`--data_dir {data_dir}` is no folder. It is read from {benchmark.source}.")
     rows = list(read_files(data_dir, benchmark.files))
     num_texts = sum(1 if isinstance(texts, str) else len(texts) for _, texts in rows)
     size, published = (len(rows), num_texts), (benchmark.num_images, benchmark.num_texts)
     if size != published and not (rows and allow_partial):
         raise ValueError(
             f"The annotations of {name!r} in `{data_dir}` are of {size[0]} images and {size[1]} texts, but "
-            f"{published[0]} and {published[1]} are published. {benchmark.how_to_get()} To use them as they are, set "
-            "`--allow_partial`."
+            f"{published[0]} and {published[1]} are published. It is read from {benchmark.source}. To use them as "
+            "they are, set `--allow_partial`."
         )
     missing = [] if text_only else [file for file, _ in rows if not (data_dir / file).is_file()]
     if missing:
-        names = ", ".join(missing[:NUM_EXAMPLES]) + ", ..." * (len(missing) > NUM_EXAMPLES)
-        message = f"{len(missing)} ({names}) of the {len(rows)} images of {name!r} are not in `{data_dir}`"
+        message = (
+            f"{len(missing)} of the {len(rows)} images of {name!r} are not in `{data_dir}`{list_examples(missing)}"
+        )
         if len(missing) == len(rows) or not allow_partial:
             remedies = "To use the other images, set `--allow_partial`; to do without images, `--text_only`."
-            raise FileNotFoundError(f"{message}. {benchmark.how_to_get()} {remedies}")
+            raise FileNotFoundError(f"{message}. It is read from {benchmark.source}. {remedies}")
         logger.warning(f"{message}, and are left out.")
         rows = [row for row in rows if (data_dir / row[0]).is_file()]
     if len(rows) < benchmark.num_images:

@@ -68,7 +68,7 @@ class RowReader:
         has_caption_files = caption_files is not None and caption_files.caption_files is not None
         if captions is not None:
             self.splitter = captions.sub_caption_splitter
-            self.sub_captions("")  # says at once what is not installed
+            split_sub_captions("", self.splitter)  # says at once what is not installed
             self.find_caption_columns(captions, columns, is_one_needed=not has_caption_files)
         if has_caption_files:
             self.file_key_column = caption_files.image_key_column
@@ -156,10 +156,6 @@ class RowReader:
         captions = self.caption_files[key] if key is not None else []
         return captions, None if captions else str(key)
 
-    def sub_captions(self, text: str) -> list[str]:
-        """The sub-captions of a long caption, split as the data arguments say."""
-        return split_sub_captions(text, self.splitter)
-
     def report_keys(self, dataset: Dataset | IterableDataset) -> None:
         """
         Says how many images have no captions in the caption files, and how many rows of these belong to no image; of a
@@ -181,9 +177,8 @@ class RowReader:
         unused = files.places[np.flatnonzero(~np.isin(files.hashes, np.concatenate(hashes)))]
         if len(unused):
             examples = list_examples([files.rows[int(place)][files.key_column] for place in unused[:NUM_EXAMPLES]])
-            split = f" in the split {str(dataset.split)!r}" if dataset.split else ""
             told = f"{len(unused)} of {len(files.hashes)} rows of `--caption_files` belong to none of the"
-            logger.warning(f"{told} {len(dataset)} images{split}{examples}.")
+            logger.warning(f"{told} {len(dataset)} images{examples}.")
 
 
 @dataclass

@@ -4,6 +4,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -13,6 +14,8 @@ from .images import UnreadableImageError, read_file
 
 # Where img2dataset and the large collections keep the address of an image.
 URL_COLUMNS = ("url", "json.url", "URL", "image_url")
+# Of two texts or more, as JSON, Python and NumPy write lists into a cell of a CSV file
+LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"](,|\s)\s*['"].*['"]\s*\]""", re.DOTALL)
 
 
 def look_up(row: dict, column: str) -> object:
@@ -31,8 +34,10 @@ def list_captions(row: dict, column: str | None) -> list[str]:
     """
     found = look_up(row, column) if column is not None else None
     captions = list(found) if isinstance(found, (list, tuple)) else [found]
-    if not all(isinstance(caption, str) or caption is None for caption in captions):
+    if not all(caption is None or isinstance(caption, str) for caption in captions):
         raise ValueError(f"The column {column!r} must hold strings or lists of strings, got {found!r}.")
+    if any(LIST_AS_TEXT.fullmatch(caption or "") for caption in captions):
+        raise ValueError(f"The column {column!r} holds lists as text, as CSV files do: write them as JSON lines.")
     return [caption or "" for caption in captions]
 
 

@@ -5,7 +5,6 @@ The embedded data set: scenes drawn from a seed. The short caption names the lar
 the long one leaves it out and describes all else, which alone distinguishes scenes with the same short caption.
 """
 
-import io
 import random
 from dataclasses import dataclass
 from functools import cache
@@ -20,10 +19,8 @@ FRAME_WIDTH = 2
 # Shapes are drawn at this many times their size and averaged down, which smooths their edges.
 OVERSAMPLING = 8
 
-RGB = tuple[int, int, int]
-
 # Things are dark and grounds are light, so that every thing is seen on every ground.
-COLOURS: dict[str, RGB] = {
+COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (215, 30, 35),
     "brown": (120, 65, 30),
     "green": (20, 130, 55),
@@ -33,7 +30,7 @@ COLOURS: dict[str, RGB] = {
     "gray": (105, 105, 110),
     "black": (20, 20, 25),
 }
-GROUNDS: dict[str, RGB] = {
+GROUNDS: dict[str, tuple[int, int, int]] = {
     "sand": (240, 222, 160),
     "grass": (185, 225, 130),
     "snow": (240, 245, 252),
@@ -41,7 +38,7 @@ GROUNDS: dict[str, RGB] = {
     "stone": (195, 195, 200),
     "clay": (248, 190, 185),
 }
-FRAMES: dict[str, RGB] = {
+FRAMES: dict[str, tuple[int, int, int]] = {
     "golden": (250, 205, 40),
     "copper": (210, 110, 50),
     "charcoal": (35, 30, 35),
@@ -203,11 +200,11 @@ def make_scene(seed: int, index: int) -> Scene:
     light = generator.choice(list(LIGHTS))
     frame = generator.choice(list(FRAMES))
 
-    sub_captions = [_phrase(OTHER_TEMPLATES, generator, **vars(other)) for other in others]
-    sub_captions.append(_phrase(GROUND_TEMPLATES, generator, ground=ground))
-    sub_captions.append(_phrase(LIGHT_TEMPLATES, generator, light=light))
-    sub_captions.append(_phrase(FRAME_TEMPLATES, generator, frame=frame))
-    sub_captions.append(_phrase(COUNT_TEMPLATES, generator, count=NUMBERS[count]))
+    sub_captions = [generator.choice(OTHER_TEMPLATES).format(**vars(other)) for other in others]
+    sub_captions.append(generator.choice(GROUND_TEMPLATES).format(ground=ground))
+    sub_captions.append(generator.choice(LIGHT_TEMPLATES).format(light=light))
+    sub_captions.append(generator.choice(FRAME_TEMPLATES).format(frame=frame))
+    sub_captions.append(generator.choice(COUNT_TEMPLATES).format(count=NUMBERS[count]))
     generator.shuffle(sub_captions)
     return Scene(salient, tuple(others), ground, light, frame, tuple(sub_captions))
 
@@ -221,7 +218,7 @@ def load_scenes(num_scenes: int, seed: int = 0) -> Dataset:
     names = [f"{colour} {kind}" for colour, kind in SALIENT_PAIRS]
     return Dataset.from_dict(
         {
-            "image": [{"bytes": _png(scene.draw()), "path": None} for scene in scenes],
+            "image": [scene.draw() for scene in scenes],
             "caption": [scene.caption for scene in scenes],
             "long_captions": [[scene.long_caption] for scene in scenes],
             "label": [index % len(SALIENT_PAIRS) for index in range(num_scenes)],
@@ -237,10 +234,6 @@ def _box(x: int, y: int, side: int, generator: random.Random) -> tuple[int, int,
     left = x - side // 2 + generator.randint(-1, 1)
     top = y - side // 2 + generator.randint(-1, 1)
     return left, top, left + side, top + side
-
-
-def _phrase(templates: tuple[str, ...], generator: random.Random, **values: object) -> str:
-    return generator.choice(templates).format(**values)
 
 
 @cache
@@ -263,8 +256,3 @@ def _light_map(light: str) -> PILImage.Image:
     column = PILImage.new("L", (1, IMAGE_SIZE))
     column.putdata(levels)
     return column.resize((IMAGE_SIZE, IMAGE_SIZE)).rotate(LIGHTS[light]).convert("RGB")
-
-
-def _png(image: PILImage.Image) -> bytes:
-    image.save(buffer := io.BytesIO(), format="PNG", compress_level=1)
-    return buffer.getvalue()

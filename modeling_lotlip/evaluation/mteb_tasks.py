@@ -53,8 +53,8 @@ class ImageTextRetrieval(AbsTaskRetrieval):
         if self.data_loaded:
             return
         if self.data_dir is None:
-            how_to_get = get_benchmark(self.benchmark).how_to_get()
-            raise FileNotFoundError(f"{self.metadata.name} needs `data_dir`, the folder of its files: {how_to_get}")
+            source = get_benchmark(self.benchmark).source
+            raise FileNotFoundError(f"{self.metadata.name} needs `data_dir`, the folder of its files: {source}.")
         dataset = load_benchmark(self.benchmark, self.data_dir)
         image_ids = [f"image-{number}" for number in range(len(dataset))]
         text_ids = [f"text-{number}" for number in range(len(dataset))]

@@ -20,6 +20,7 @@ from ..data.reader import RowReader
 from ..data.rows import batched
 from ..files import format_markdown
 from ..hub_lotlip import find_pretrained
+from ..sub_captions import split_sub_captions
 
 
 # Tokens that models take: CLIP 77, LoTLIP 128, and the longer limits of the paper.
@@ -83,7 +84,7 @@ def measure_texts(
             of_rows = [read(row) for row in rows]
             texts = list(chain.from_iterable(of_rows))
             lengths[kind].num_images += sum(map(bool, of_rows))
-            lengths[kind].sub_captions += [len(reader.sub_captions(text)) for text in texts]
+            lengths[kind].sub_captions += [len(split_sub_captions(text, reader.splitter)) for text in texts]
             lengths[kind].tokens += count_tokens(tokenizer, texts) if texts else []
     lengths = {kind: measured for kind, measured in lengths.items() if measured.tokens}
     if not lengths:

@@ -27,7 +27,7 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.images import undecoded
-from ..data.loading import compute_fingerprint, get_columns, load_split
+from ..data.loading import compute_fingerprint, count_shared_rows, get_columns, load_split
 from ..data.reader import RowCounts, RowReader
 from ..embedding.models import hash_processor
 from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
@@ -265,10 +265,10 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
             if is_turn:
                 dataset, reader = load_training_data(args, accelerator.num_processes)
                 evaluation_data = load_evaluation_data(args)
-    is_known = args.eval_data_files is None and dataset.split == evaluation_data.dataset.split is not None
-    if is_known and "[" not in args.train_split + args.eval_split:
+    is_known = args.eval_data_files is None and args.data_weights is None
+    if is_known and (num_shared := count_shared_rows(dataset, evaluation_data.dataset)):
         logger.warning(
-            f"The split {dataset.split!s} is trained on and evaluated: results say little about other images. Hold "
+            f"{'All' if args.streaming else num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold "
             'rows back, such as `--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
         )
     model, processor = build_model(args, dataset, reader)

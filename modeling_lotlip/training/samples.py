@@ -25,7 +25,7 @@ from ..data.reader import RowCounts, RowReader
 from ..embedding.batches import tokenize_and_count
 from ..embedding.features import prepare_images
 from ..evaluation.text_changes import perturb
-from ..sub_captions import is_enumeration, join_sub_captions
+from ..sub_captions import is_enumeration, join_sub_captions, split_sub_captions
 from .arguments import ObjectiveArguments
 from .image_features import read_features
 from .processes import fail_together, largest
@@ -99,7 +99,7 @@ class CaptionedImages(Dataset):
 
     def split(self, text: str) -> list[str]:
         """The sub-captions of a long caption, without the numbers of a list."""
-        return [part for part in self.reader.sub_captions(text) if not is_enumeration(part)]
+        return [part for part in split_sub_captions(text, self.reader.splitter) if not is_enumeration(part)]
 
     def draw_sub_captions(self, text: str, generator: random.Random) -> str:
         """Some consecutive sub-captions of a long caption, or all of them."""
@@ -127,7 +127,7 @@ class CaptionedImages(Dataset):
         """
         if self.num_hard_negatives == 0:
             return []
-        true = [self.reader.sub_captions(text) for text in self.reader.long_captions(row)]
+        true = [split_sub_captions(text, self.reader.splitter) for text in self.reader.long_captions(row)]
         sentences = []
         if self.captions is not None:
             other = self.captions[generator.randrange(len(self.captions))]
@@ -136,7 +136,7 @@ class CaptionedImages(Dataset):
             sentences = [part for part in sentences if part not in known]
         drawn = []
         for text in self.num_hard_negatives * long_captions:
-            false = perturb(self.reader.sub_captions(text), sentences, generator) if text else None
+            false = perturb(split_sub_captions(text, self.reader.splitter), sentences, generator) if text else None
             drawn.append("" if false is None or false in true else join_sub_captions(false))
         return drawn
 
@@ -148,7 +148,7 @@ class CaptionedImages(Dataset):
         generator = random.Random(f"{self.seed} {epoch} {index}")
         short_captions = self.reader.short_captions(row) if self.kind_of_short_captions != "none" else []
         long_captions, unmatched = self.reader.match_long_captions(row)
-        long_captions = [text for text in long_captions if self.reader.sub_captions(text)]
+        long_captions = [text for text in long_captions if split_sub_captions(text, self.reader.splitter)]
         if self.kind_of_short_captions == "any":
             short_captions = short_captions + [self.draw_sub_captions(text, generator) for text in long_captions]
         if self.kind_of_short_captions == "details" and long_captions:

@@ -158,8 +158,9 @@ def test_folders_and_days(search):
 def test_copies_are_one_result_that_can_be_unfolded(search):
     make_scene(5, 1).draw().save("photos/1 again\n.png")
     same = {str(Path.cwd() / "photos" / name) for name in ("1.png", "1 again\n.png")}
-    status, out, _ = search("photos", "a red boat", "--k", "50", "--output_file", "found.json")
+    status, out, err = search("photos", "a red boat", "--k", "50", "--output_file", "found.json")
     results = json.loads(Path("found.json").read_text())["queries"][0]["results"]
+    assert f"all 9 images are shown as {len(results)} results, with their copies." in err
     (result,) = [hit for hit in results if hit["path"] in same]
     assert {result["path"], *(copy["path"] for copy in result["copies"])} >= same
     assert sum(1 + len(hit["copies"]) for hit in results) == 9
@@ -199,7 +200,7 @@ def test_embeddings_of_a_data_set_are_searched(search, embeddings):
 
     status, out, err = search(*capture, "a house", "--k", "500", "--kind", "long")
     results = json.loads(Path("found.json").read_text())["queries"][0]["results"]
-    assert status == 0 and len(results) == 12 and "--k 500 is more than there are: all 12 are shown." in err
+    assert status == 0 and len(results) == 12 and "--k 500 is more than there are: all 12 captions are shown." in err
     assert all(hit["position"] == 0 for hit in results) and "   caption 0" in out
 
 
@@ -236,7 +237,7 @@ def test_an_index_is_searched_as_it_is(search):
     make_scene(5, 20).draw().save("photos/new.png")
     ask = ("--embeddings", str(index), "a red boat")
     status, out, err = search(*ask, "--k", "50", "--all_copies", model=None)
-    assert status == 0 and "--k 50 is more than there are: all 8 are shown." in err
+    assert status == 0 and "--k 50 is more than there are: all 8 images are shown." in err
     expected = [line.replace("photos/", f"{Path.cwd()}/photos/") for line in expected]
     assert without_line(out)[1:] == expected
     status, _, err = search(*ask, "--kind", "long")

@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict, Image
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.loading import (
     compute_fingerprint,
+    count_shared_rows,
     load_split,
     split_by_process,
 )
@@ -126,14 +127,16 @@ def test_folders_called_train_and_val_are_splits(tmp_path, caplog, is_builder, s
     assert not caplog.text
 
 
+@both_ways
 @pytest.mark.parametrize("is_builder", [True, False])
-def test_images_without_a_line_of_metadata_are_named(tmp_path, caplog, is_builder):
+def test_images_without_a_line_of_metadata_are_named(tmp_path, caplog, is_builder, streaming):
     write_images(tmp_path, ["train_station.png", "beach_test.png", "in_no_line.png"])
     lines = [{"file_name": name, "caption": name[:5]} for name in ("train_station.png", "beach_test.png")]
     (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = load_split(open_folder(tmp_path, is_builder), "train")
-    assert rows["caption"][:] == ["train", "beach"] and rows["file_name"][:] == [line["file_name"] for line in lines]
-    assert f"1 images of {tmp_path} are left out, as '{tmp_path}/in_no_line.png'" in caplog.text
+    rows = load_split(open_folder(tmp_path, is_builder, streaming=streaming), "train")
+    assert [row["caption"] for row in rows] == ["train", "beach"]
+    assert streaming or rows["file_name"][:] == [line["file_name"] for line in lines]
+    assert f"1 images are left out, as '{tmp_path}/in_no_line.png'" in caplog.text
 
 
 def test_files_that_cannot_be_used_are_counted(tmp_path, caplog):
@@ -199,6 +202,9 @@ def test_slices_of_a_seed_have_the_whole_in_another_order(tmp_path):
         assert read_numbers(replace(source, split_seed=4), "train") != whole
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == before, "nothing is written there"
     assert read_numbers(built, "train[:10%]+train[90%:]") == whole[:4] + whole[-4:]
+    for other, most, num_shared in (("train[70%:]", None, 8), ("test[80%:]", None, 4), ("train[:50%]", 3, 3)):
+        slices = [load_split(built, "train[:80%]+train[36:]", with_images=False)]
+        assert count_shared_rows(*slices, load_split(built, other, most, with_images=False)) == num_shared
     with pytest.raises(ValueError, match=r"'train\[40:\]' is empty: there are 40 rows"):
         read_numbers(built, "train[40:]")
     with pytest.raises(ValueError, match="--split_seed excludes --streaming: leave out one"):
@@ -211,9 +217,16 @@ def test_what_is_not_there_is_named(tmp_path):
         load_split(SourceArguments(nothing), "train")
     with pytest.raises(ValueError, match=f"`--dataset_name json --data_files {nothing} b.json` cannot be loaded"):
         load_split(SourceArguments("json", data_files=[nothing, "b.json"]), "train")
+    (tmp_path / "a.tar").touch()
+    for files in ([f"{nothing}/*.tar"], [str(tmp_path / "*.tar"), f"{nothing}/*.tar"]):
+        with pytest.raises(ValueError, match=rf"cannot be loaded: Unable to find '{nothing}/\*.tar'"):
+            load_split(SourceArguments("webdataset", data_files=files), "train")
     (tmp_path / "damaged.json").write_text('{"number": ')
     with pytest.raises(ValueError, match="damaged.json` cannot be read: .*JSON"):
         load_split(SourceArguments("json", data_files=[str(tmp_path / "damaged.json")]), "train")
+    (tmp_path / "rows.csv").write_text("image;caption\na.png;a boat\nb.png;a boat, red\n")
+    with pytest.raises(ValueError, match="(?s)rows.csv` cannot be read: .*line 3.*Separate cells by commas, and"):
+        load_split(SourceArguments(str(tmp_path / "rows.csv")), "train")
     (tmp_path / "empty.jsonl").touch()
     for streaming in (False, True):
         source = SourceArguments("json", data_files=[str(tmp_path / "empty.jsonl")], streaming=streaming)
@@ -236,7 +249,7 @@ def test_a_file_by_its_name_is_that_of_its_builder(tmp_path, name, builder, stre
 
 
 @both_ways
-def test_keys_of_csv_files_are_text(tmp_path, streaming):
+def test_keys_of_csv_files_are_text(tmp_path, caplog, streaming):
     (tmp_path / "rows.csv").write_text("key,number\n007,1\n,2\nNA,3\n")
     source = SourceArguments(str(tmp_path / "rows.csv"), streaming=streaming)
     rows = load_split(source, "train", with_images=False, key_column="key")
@@ -244,9 +257,10 @@ def test_keys_of_csv_files_are_text(tmp_path, streaming):
     assert len(list(load_split(source, "train", with_images=False, key_column="other"))) == 3
 
     write_images(tmp_path / "folder", ["a.png", "b.png"])
-    (tmp_path / "folder" / "metadata.csv").write_text("file_name,key,number\na.png,007,1\nb.png,7,2\n")
+    (tmp_path / "folder" / "metadata.csv").write_text("file_name,key,number,word\na.png,007,1,\nb.png,7,2,NA\n")
     rows = load_split(open_folder(tmp_path / "folder", True, streaming=streaming), "train", key_column="key")
     assert [(row["key"], row["number"], row["image"].size) for row in rows] == [("007", 1, (4, 3)), ("7", 2, (4, 3))]
+    assert "1 cells of" in caplog.text and "metadata.csv, as 'NA', are read as missing: write metadata" in caplog.text
 
 
 @both_ways

@@ -99,10 +99,10 @@ def test_an_evaluation_on_the_training_data_is_told(train, tmp_path, caplog):
     load_scenes(24, seed=2).to_parquet(tmp_path / "rows.parquet")
     options = {"dataset_name": "parquet", "data_files": tmp_path / "rows.parquet", "max_train_steps": 1}
     train("run", **options)
-    assert "The split train is trained on and evaluated" in caplog.text
+    assert "24 rows of `--eval_split test` are trained on" in caplog.text
     caplog.clear()
     train("held_back", **options, train_split="train[:16]", eval_split="train[16:]", max_train_samples=None)
-    assert "trained on and evaluated" not in caplog.text
+    assert "are trained on" not in caplog.text
 
 
 def test_every_result_can_choose_the_best_model():
