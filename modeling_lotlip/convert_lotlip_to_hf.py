@@ -10,6 +10,8 @@ Checkpoints of the original code (a fork of open_clip) to transformers, and back
 import json
 import math
 import os
+import pickle
+import struct
 import zipfile
 from functools import partial
 from hashlib import sha256
@@ -37,6 +39,9 @@ logger = logging.get_logger(__name__)
 DEFAULT_TOKENIZER = "google-bert/bert-base-uncased"
 CHECKPOINT_NAME, OPEN_CLIP_CONFIG_NAME = "model.pt", "open_clip_config.json"
 MAX_CORNER_TOKENS = 16  # of rows of the word table beyond the words of the tokenizer, unless the settings tell them
+# Which one depends on where the file is damaged, or on what else it holds
+DAMAGED_FILE_ERRORS = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+DAMAGED_FILE_ERRORS += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile)
 FORMAT = 4  # one more when a conversion gives other files than before, which lie in the Hub's cache
 
 # Parts of our names and those of the towers of these types, None where they are equal. Tensors of ours that have one
@@ -241,7 +246,7 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
         checkpoint = checkpoint.get("state_dict", checkpoint)
         state_dict = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
         broken = [name for name, tensor in state_dict.items() if not tensor.isfinite().all()]
-    except Exception as error:  # which one depends on where the file is damaged
+    except DAMAGED_FILE_ERRORS as error:
         message = f"`{checkpoint_path}` was refused: it is damaged, or no state dict of `torch.save`. No code was run."
         raise ValueError(message) from error
     if broken:
@@ -359,8 +364,8 @@ def convert_checkpoint(
 def write_original(folder: str | Path, to_original: str | Path):
     """Writes the weights of a folder as the original does, and the settings with which they are read back."""
     folder, to_original = Path(folder), Path(to_original).absolute()
-    if to_original.exists():
-        raise FileExistsError(f"`{to_original}` exists already: give another name.")
+    if to_original.exists() or to_original.suffix == ".safetensors":
+        raise FileExistsError(f"`{to_original}` exists already, or is no name for a `.pt` file: give another name.")
     files, config = find_model_files(folder), AutoConfig.from_pretrained(folder)
     context_length, complaint = 128, f"The original cannot express the model in `{folder}`: "
     mask = getattr(config.get_text_config(), "corner_attention_mask", None)
