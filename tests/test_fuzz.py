@@ -141,9 +141,9 @@ def check_sample(samples: CaptionedImages, row: dict) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damaged files
         sample = samples[0, 7, False, row]
-        if sample["read"][1] is not None:
-            cause, detail = sample["read"][1]
-            assert cause and ("row 7 ('shard/7')" in detail or "column" in detail)
+        name, cause, _, detail = sample["found"]["rows"]
+        if cause is not None:
+            assert name == "shard/7" and (name in detail or "column" in detail)
             assert sample["short_caption"] == "" and sample["image"].size == (64, 64)
             return
         assert sample["short_caption"] or any(sample["long_captions"])

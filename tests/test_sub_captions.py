@@ -86,7 +86,7 @@ def test_training_splits_as_asked():
         reader = open_reader(dataset.column_names, splitter)
         samples = CaptionedImages(dataset, reader, ObjectiveArguments())
         assert samples.draw_captions(0, 0, dataset[0])[1] == [expected]
-        samples.num_sub_captions = 2
+        samples.drawing.num_sub_captions = 2
         drawn = {samples.draw_sub_captions(TEXT, random.Random(seed)) for seed in range(40)}
         parts = split_sub_captions(TEXT, splitter)
         parts = [part for part in parts if not part.isdecimal()]

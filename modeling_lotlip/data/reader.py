@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from PIL import Image
 from transformers.utils import logging
@@ -218,10 +217,6 @@ class RowCounts:
         for reason, names in other.examples.items():
             total.note(reason, names)
         return total
-
-    def sum_over_processes(self) -> "RowCounts":
-        """The counts of all processes as one. Every process must call this."""
-        return sum(gather_object([self]), start=RowCounts())
 
     def state_dict(self) -> dict:
         """The arguments of equal counts, for JSON."""

@@ -17,12 +17,9 @@ def contrastive_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor) -> 
     https://arxiv.org/abs/2111.07783, section 3.1).
 
     Args:
-        own (`Pairs`):
-            The rows whose losses are computed.
-        everyone (`Pairs`):
-            All rows.
-        logit_scale (`torch.Tensor` of shape `()`):
-            Inverse temperature (no logarithm), above 0.
+        own (`Pairs`): The rows whose losses are computed.
+        everyone (`Pairs`): All rows.
+        logit_scale (`torch.Tensor` of shape `()`): Inverse temperature (no logarithm), above 0.
 
     Returns:
         `torch.Tensor` of shape `(slots, own rows)`: of use where a text is present.

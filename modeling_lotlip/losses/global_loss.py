@@ -14,10 +14,6 @@ from torch.utils.checkpoint import checkpoint
 from ..modeling_variants_lotlip import late_interaction
 
 
-# their names from torch 2.13 on, and before
-all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
-reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
-
 # Similarities in a block, 4 bytes each, of which some copies are needed
 BLOCK_SIZE = 2**24
 
@@ -35,8 +31,7 @@ class Pairs(NamedTuple):
         texts (`torch.Tensor` of shape `(rows, slots, dim)`):
             Normalised embeddings, or `(rows, slots, text_length, dim)`; zero where an image lacks the text of a slot:
             it is neither positive nor negative there.
-        places (`torch.Tensor` of shape `(rows,)`):
-            The place of each row among all rows.
+        places (`torch.Tensor` of shape `(rows,)`): The place of each row among all rows.
         groups (`torch.Tensor` of shape `(rows,)`, *optional*):
             Integers. In the first slot, images of the same group are no negatives of each other.
         hard_negatives (`torch.Tensor` of shape `(rows, slots, negatives, dim)`, *optional*):
@@ -102,7 +97,8 @@ def _mask(logits: torch.Tensor, own: Pairs, everyone: Pairs) -> torch.Tensor:
         logits = logits.masked_fill(~present.t()[:, None], LOWEST)
     if own.groups is not None:
         is_equal = (own.groups[:, None] == everyone.groups) & (own.places[:, None] != everyone.places)
-        logits = torch.cat([logits[:1].masked_fill(is_equal, LOWEST), logits[1:]])
+        if is_equal.any():
+            logits = torch.cat([logits[:1].masked_fill(is_equal, LOWEST), logits[1:]])
     return logits
 
 
@@ -129,15 +125,15 @@ def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
-        gathered = rows.new_empty(dist.get_world_size() * len(rows), *rows.shape[1:])
-        all_gather(gathered, rows.contiguous())
-        return gathered
+        gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
-        own = gradient.new_empty(len(gradient) // dist.get_world_size(), *gradient.shape[1:])
-        reduce_scatter(own, gradient.contiguous())
-        return own
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def gather_rows(values: torch.Tensor) -> torch.Tensor:
@@ -157,21 +153,17 @@ def global_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     A loss of the rows of all processes (`torch.distributed`, if it is initialised), in float32, under autocast too.
-    Each process computes the losses of its own rows.
-
-    Its gradients are those of the sum of the losses of all processes: what data parallelism, which averages over them,
-    leaves of it is the gradient of the loss. Of scalars every process gets that of the loss itself.
+    Each process computes the losses of its own rows. The gradients of embeddings are those of the sum of the losses of
+    all processes, of which data parallelism takes the mean; those of scalars are of the loss itself.
 
     Args:
-        loss_function (`Callable`):
-            A loss of `LOSSES`.
+        loss_function (`Callable`): A loss of `LOSSES`.
         image_embeds (`torch.Tensor` of shape `(rows, ..., dim)`):
             Normalised embeddings of the images of this process, as many as the others have.
         text_embeds (`torch.Tensor` of shape `(rows, slots, ..., dim)`):
             Normalised embeddings of their texts, zero where one is absent.
         short_groups (`torch.Tensor` of shape `(rows,)`, *optional*):
-            Integers. In the first slot images of the same group are no negatives of each other, as when they have the
-            same short caption.
+            The `groups` of [`Pairs`]: integers, equal for images with the same short caption.
         num_hard_negatives (`int`, *optional*, defaults to 0):
             Behind the slots of short and long captions, those of the long ones come again that many times, as texts
             that are false of their own image.
@@ -205,12 +197,8 @@ def global_loss(
     with torch.autocast(image_embeds.device.type, enabled=False):
         own = _make_own(image_embeds.float(), text_embeds.float(), short_groups, num_hard_negatives)
         everyone = map_pairs(gather_rows, own._replace(hard_negatives=None))
-        if everyone.groups is not None and len(everyone.groups.unique()) == len(everyone.groups):
-            own, everyone = own._replace(groups=None), everyone._replace(groups=None)
-        arguments = {
-            name: gather_rows(value.float().reshape(1)).mean() if isinstance(value, torch.Tensor) else value
-            for name, value in arguments.items()
-        }
+        for name in (name for name, value in arguments.items() if isinstance(value, torch.Tensor)):
+            arguments[name] = gather_rows(arguments[name].float().reshape(1)).mean()
         counts = everyone.present.sum(dim=0)
         weights = own.present.t() / counts.clamp(min=1)[:, None]
         parts = []
@@ -246,9 +234,8 @@ def _cut(pairs: Pairs, dim: int) -> Pairs:
     """Pairs with the first numbers of each embedding, normalised."""
     if dim == pairs.images.shape[-1]:
         return pairs
-    names = ("images", "texts", "hard_negatives")
-    embeds = {name: getattr(pairs, name) for name in names if getattr(pairs, name) is not None}
-    return pairs._replace(**{name: normalize(values[..., :dim], dim=-1) for name, values in embeds.items()})
+    cut = map_pairs(lambda values: normalize(values[..., :dim], dim=-1), pairs._replace(places=None, groups=None))
+    return cut._replace(places=pairs.places, groups=pairs.groups)
 
 
 def check_dims(dims: Sequence[int], num_dims: int, argument: str = "matryoshka_dims") -> None:

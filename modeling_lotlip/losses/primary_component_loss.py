@@ -18,12 +18,9 @@ def primary_component_loss(
     by itself, and smooths the labels.
 
     Args:
-        own (`Pairs`):
-            The rows whose losses are computed.
-        everyone (`Pairs`):
-            All rows.
-        logit_scale (`torch.Tensor` of shape `()`):
-            Inverse temperature (no logarithm), above 0.
+        own (`Pairs`): The rows whose losses are computed.
+        everyone (`Pairs`): All rows.
+        logit_scale (`torch.Tensor` of shape `()`): Inverse temperature (no logarithm), above 0.
         num_components (`int`, *optional*, defaults to 32):
             Components that are kept. That many images or fewer are not reduced.
 

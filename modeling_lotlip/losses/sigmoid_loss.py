@@ -15,14 +15,10 @@ def sigmoid_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, logit_b
     https://arxiv.org/abs/2303.15343, equation 1)? The loss of a row is the sum over all texts of its image.
 
     Args:
-        own (`Pairs`):
-            The rows whose losses are computed.
-        everyone (`Pairs`):
-            All rows.
-        logit_scale (`torch.Tensor` of shape `()`):
-            What similarities are multiplied by.
-        logit_bias (`torch.Tensor` of shape `()`):
-            What is added to them.
+        own (`Pairs`): The rows whose losses are computed.
+        everyone (`Pairs`): All rows.
+        logit_scale (`torch.Tensor` of shape `()`): What similarities are multiplied by.
+        logit_bias (`torch.Tensor` of shape `()`): What is added to them.
 
     Returns:
         `torch.Tensor` of shape `(slots, own rows)`: of use where a text is present.

@@ -39,14 +39,9 @@ class TrainDataArguments(Arguments):
 
     data_weights: list[float] | None = compared(None, "How often to draw from each of --data_files.")
     eval_data_files: list[str] | None = argument(None, "Evaluate on these files, not on --data_files.")
-    shuffle_buffer_size: int = compared(
-        10_000, "Rows of a stream from which the next one is drawn.", least=1, requires="streaming"
-    )
+    shuffle_buffer_size: int = compared(10_000, "Rows of a stream to draw from.", least=1, requires="streaming")
     max_bad_fraction: float = argument(
-        0.01,
-        "Samples that cannot be used are skipped and counted; the run ends if more than this share of them are.",
-        least=0,
-        most=1,
+        0.01, "Samples that cannot be used are skipped; the run ends if more than this share are.", least=0, most=1
     )
 
 
@@ -65,42 +60,30 @@ class TowerArguments(Arguments):
     text_model_name_or_path: str | None = argument(
         None, "A BERT to start the text tower from, with its tokenizer.", excludes=("tokenizer_name",)
     )
-    vision_model_name_or_path: str | None = argument(
-        None, "A ViT or DINOv2 (transformers) or a ViT (timm) to start the image tower from."
-    )
+    vision_model_name_or_path: str | None = argument(None, "A ViT, also timm's, or DINOv2 to start from.")
     config_name: str | None = argument(
-        None,
-        "The configuration of a model from scratch, a Hub id or a folder.",
-        excludes=OF_NEW_TOWERS,
+        None, "The configuration of a model from scratch, a Hub id or a folder.", excludes=OF_NEW_TOWERS
     )
     tokenizer_name: str | None = argument(
         None, "A BERT tokenizer for a text tower from scratch. Default: one with the words of the captions."
     )
     num_corner_tokens: int | None = compared(
-        None,
-        "Default: those of the model; of a new one 2 for LoTLIP, or those of its configuration, and 0 for the other "
-        "objectives.",
-        least=0,
+        None, "Default: those of the model or configuration; else 2 for LoTLIP, 0 for other objectives.", least=0
     )
     no_corner_attention_mask: bool = compared(False, "Let all tokens see the corner tokens.")
-    freeze_vision_model: bool | None = compared(
-        None, "Freeze the image tower. Default: frozen if and only if its weights were loaded."
-    )
+    freeze_vision_model: bool | None = compared(None, "Default: frozen if and only if its weights were loaded.")
     cache_image_features: bool = argument(
-        False,
-        "Run a frozen image tower once, before training, and keep its output for this and later runs.",
-        excludes=("streaming",),
+        False, "Run a frozen image tower once, and keep its output for later runs.", excludes=("streaming",)
     )
     image_features_dir: Path | None = argument(
-        None,
-        "Where it is kept, in a folder that all machines share. Default: below the Hub's cache.",
-        requires="cache_image_features",
+        None, "Where, for all machines. Default: below the Hub's cache.", requires="cache_image_features"
     )
     image_size: int | None = argument(None, "In pixels. Default: that of the image tower; 64 from scratch.", least=1)
     max_length: int | None = compared(
         None,
         "Tokens of a text, corners not counted. Default: the limit of the model that is trained further, else 128 "
         "less the corners. Beyond the positions of the text tower these are stretched, as Long-CLIP does.",
+        least=1,
     )
     gradient_checkpointing: bool = argument(False, "Compute layers twice to save memory.")
 
@@ -123,9 +106,7 @@ class ObjectiveArguments(Arguments):
         "DeBias-CLIP; none: train on long captions alone. Default: that of the objective, else given.",
         choices=("given", "any", "details", "none"),
     )
-    num_long_captions: int | None = compared(
-        None, "Long captions drawn for an image. Default: that of the objective; 1 for LoTLIP.", least=0
-    )
+    num_long_captions: int | None = compared(None, "Drawn for an image. Default: that of the objective.", least=0)
     num_sub_captions: int | None = compared(None, "Consecutive sub-captions drawn of each. Default: all.", least=1)
     min_crop_scale: float | None = compared(
         None,
@@ -141,10 +122,7 @@ class ObjectiveArguments(Arguments):
         least=1,
     )
     hard_negatives: int = compared(
-        0,
-        "Classify each image also among N copies of each of its long captions in which a detail is false: a colour, a "
-        "number, a place, a relation or size, or a sentence.",
-        least=0,
+        0, "Classify an image also among N copies of each long caption in which a detail is false.", least=0
     )
     keep_duplicate_negatives: bool = compared(False, "Contrast images whose short captions are the same, too.")
 
@@ -165,39 +143,28 @@ class OptimizationArguments(Arguments):
 
     _argument_group_name = "optimization"
 
-    seed: int = compared(0, "The random seed of weights, data order, crops and captions.")
+    seed: int = compared(0, "The random seed of weights, data order, crops and captions.", least=0)
     per_device_train_batch_size: int = argument(64, "Images of a process in a step.", least=1)
-    gradient_accumulation_steps: int = compared(
-        1, "Batches of an optimizer step, each contrasted for itself.", least=1
-    )
-    grad_cache_tokens: int | None = argument(
-        None, "Encode N tokens of captions and images at a time, so that a batch of any size fits in memory.", least=1
-    )
+    gradient_accumulation_steps: int = compared(1, "Batches of a step, each contrasted for itself.", least=1)
+    grad_cache_tokens: int | None = argument(None, "Encode N tokens at a time: any batch fits in memory.", least=1)
     learning_rate: float | None = compared(
-        None,
-        "The highest one, after the warm-up. Default: 1e-5 for a model that is trained further, 1e-4 with a "
-        "pretrained text tower, 1e-3 where texts are learned from scratch.",
-        least=0,
+        None, "The highest. Default: 1e-5 for a model, 1e-4 for a text tower trained further, else 1e-3.", least=0
     )
     lr_scheduler_type: str = compared(
         "cosine",
         "How the learning rate falls after the warm-up.",
         choices=("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"),
     )
-    warmup_steps: float = compared(
-        0.1, "Steps in which the learning rate rises; below 1, their share of all.", least=0
-    )
+    warmup_steps: float = compared(0.1, "Steps of a rising learning rate; below 1, their share of all.", least=0)
     num_train_epochs: int = argument(10, "Passes over the training data.", least=1, excludes=("max_train_steps",))
     max_train_steps: int | None = argument(None, "Optimizer steps, instead of a number of epochs.", least=1)
-    weight_decay: float = compared(0.1, "Of matrices only.")
-    adam_beta1: float = compared(0.9, "AdamW's decay of the mean.")
-    adam_beta2: float = compared(0.98, "AdamW's decay of the variance.")
-    adam_epsilon: float = compared(1e-6, "AdamW's least divisor.")
+    weight_decay: float = compared(0.1, "Of matrices only.", least=0)
+    adam_beta1: float = compared(0.9, "AdamW's decay of the mean.", least=0, most=1)
+    adam_beta2: float = compared(0.98, "AdamW's decay of the variance.", least=0, most=1)
+    adam_epsilon: float = compared(1e-6, "AdamW's least divisor.", least=0)
     max_grad_norm: float = compared(1.0, "Clip gradients to this norm; 0: do not.", least=0)
-    mixed_precision: str | None = compared(
-        None, "The precision of the computation. Default: as accelerate is configured.", choices=tuple(DTYPES)
-    )
-    ddp_timeout: int = argument(1800, "Seconds after which a process gives up waiting for another.")
+    mixed_precision: str | None = compared(None, "Default: as accelerate is configured.", choices=tuple(DTYPES))
+    ddp_timeout: int = argument(1800, "Seconds after which a process gives up waiting for another.", least=1)
 
     def __post_init__(self):
         super().__post_init__()
@@ -213,33 +180,20 @@ class OutputArguments(Arguments):
     _argument_group_name = "output"
 
     output_dir: Path = argument(help="Where model, checkpoints and results go.")
-    overwrite_output_dir: bool = argument(
-        False, "Replace what an earlier run left there.", excludes=("resume_from_checkpoint",)
-    )
+    overwrite_output_dir: bool = argument(False, "Replace an earlier run there.", excludes=("resume_from_checkpoint",))
     checkpointing_steps: str | None = argument(None, "Save the state every N steps, or every `epoch`.")
-    checkpoints_total_limit: int | None = argument(
-        None, "Keep only the last N checkpoints.", least=1, requires="checkpointing_steps"
-    )
-    resume_from_checkpoint: str | None = argument(
-        None, "A checkpoint, or `latest` for the last one of the output folder."
-    )
+    checkpoints_total_limit: int | None = argument(None, "Keep the last N.", least=1, requires="checkpointing_steps")
+    resume_from_checkpoint: str | None = argument(None, "A checkpoint, or `latest`: the last of the output folder.")
     per_device_eval_batch_size: int = argument(64, "Images in a batch of an evaluation.", least=1)
     eval_steps: int = argument(500, "Evaluate every N steps, and at the end.", least=1)
     metric_for_best_model: str | None = argument(
-        None,
-        "Keep the best model by such a result in `OUTPUT_DIR/best`: `long_t2i_recall@1`, ...",
-        choices=METRICS,
-        metavar="METRIC",
+        None, "Keep the best by this in `OUTPUT_DIR/best`: `long_t2i_recall@1`, ...", choices=METRICS, metavar="METRIC"
     )
     logging_steps: int = argument(10, "Measure every N steps.", least=1)
     with_tracking: bool = argument(False, "Send measurements and results to trackers.")
-    report_to: str = argument(
-        "all", "`tensorboard`, `wandb`, ..., or `all` that are installed.", requires="with_tracking"
-    )
+    report_to: str = argument("all", "`tensorboard`, ..., or `all` that are installed.", requires="with_tracking")
     push_to_hub: bool = argument(False, "Upload the model at the end, the best one if one is kept.")
-    hub_model_id: str | None = argument(
-        None, "The repository to upload to. Default: named after the output folder.", requires="push_to_hub"
-    )
+    hub_model_id: str | None = argument(None, "Default: as the output folder is named.", requires="push_to_hub")
     language: list[str] = argument(["en"], "The captions' languages, ISO codes, for the model card.")
 
     def __post_init__(self):
@@ -280,26 +234,21 @@ class TrainArguments(
         if self.min_crop_scale is None:
             self.min_crop_scale = 1.0 if self.dataset_name is None or self.freeze_vision_model else 0.9
         if self.freeze_vision_model and self.min_crop_scale < 1:
-            raise ValueError(
-                f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees images as they "
-                "are. Give --no_freeze_vision_model."
-            )
+            told = f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees whole images."
+            raise ValueError(f"{told} Give --no_freeze_vision_model.")
         if self.cache_image_features and not self.freeze_vision_model:
             raise ValueError("--cache_image_features is for a frozen image tower: add --freeze_vision_model.")
         if self.streaming and self.max_train_steps is None:
             raise ValueError("--streaming needs --max_train_steps: a stream does not know its length.")
         num_sources = len(self.data_files or [])
         if self.data_weights is not None and (len(self.data_weights) != num_sources or min(self.data_weights) <= 0):
-            raise ValueError(
-                f"--data_weights must be a number above 0 for each of the {num_sources} values of --data_files (a "
-                f"value may be a pattern), got {self.data_weights}."
-            )
+            told = f"--data_weights must be a number above 0 for each of the {num_sources} values of --data_files"
+            raise ValueError(f"{told} (a value may be a pattern), got {self.data_weights}.")
 
     def compared_on_resume(self) -> dict[str, object]:
         """What a resumed run must have in common with the first one, to take the same steps."""
-        return {
-            field.name: getattr(self, field.name) for field in fields(self) if field.metadata["compared_on_resume"]
-        }
+        names = (field.name for field in fields(self) if field.metadata["compared_on_resume"])
+        return {name: getattr(self, name) for name in names}
 
     def in_model_card(self) -> dict[str, object]:
         """What the model card lists: numbers and choices, but no names of files, which are of this machine."""
@@ -307,7 +256,3 @@ class TrainArguments(
         settings = self.compared_on_resume()
         settings |= {name: getattr(self, name) for name in ("per_device_train_batch_size", "max_train_steps")}
         return {name: value for name, value in settings.items() if isinstance(value, (int, float)) or name in choices}
-
-    def to_dict(self) -> dict[str, object]:
-        """As JSON can hold them."""
-        return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}

@@ -40,10 +40,8 @@ def check_dual_encoder(model: PreTrainedModel, named: str = "The model") -> None
     """Raises a `ValueError` if a model lacks a part that training needs."""
     parts = ("get_text_features", "vision_model", "logit_scale")
     if missing := [name for name in parts if not hasattr(model, name)]:
-        raise ValueError(
-            f"{named} cannot be trained: a `{type(model).__name__}` has no `{'`, `'.join(missing)}`. Name a dual "
-            "encoder such as LoTLIP, CLIP, SigLIP or a VisionTextDualEncoder."
-        )
+        told = f"{named} cannot be trained: a `{type(model).__name__}` has no `{'`, `'.join(missing)}`"
+        raise ValueError(f"{told}. Name a LoTLIP, CLIP, SigLIP or another dual encoder.")
 
 
 def concatenate(embeds: list[torch.Tensor], dim: int) -> torch.Tensor:
@@ -56,9 +54,8 @@ def concatenate(embeds: list[torch.Tensor], dim: int) -> torch.Tensor:
 
 class ContrastiveModel(nn.Module):
     """
-    A dual encoder that embeds images beside short and long captions, each kind padded to its own length: LoTLIP, CLIP,
-    SigLIP, [`VisionTextDualEncoderModel`] or another one with `get_text_features`, `vision_model`, `logit_scale` and
-    perhaps `visual_projection`, or a [`LotlipTokenWiseModel`]. Its forward is what data parallelism and FSDP2 call.
+    A dual encoder that embeds images beside short and long captions, each kind padded to its own length: any that
+    [`check_dual_encoder`] lets pass, or a [`LotlipTokenWiseModel`]. Data parallelism and FSDP2 call its forward.
     """
 
     def __init__(self, model: PreTrainedModel):
@@ -124,11 +121,9 @@ class ContrastiveModel(nn.Module):
         Of each image there is the short caption, (rows, short_length), and perhaps long ones, (rows, captions,
         length); what is absent has a mask of zeros, and zero embeddings. Slots are the short caption, then each long
         one, of LoTLIP followed by its corner tokens. `image_inputs` are those of the image processor, `vision_output`
-        what [`encode_images`] gave of them before.
-
-        With `recompute` the backward pass computes all that is trained once more, with the same random draws, in place
-        of keeping its activations: a large batch, called in parts, then takes the memory of one of them (gradient
-        caching, Gao et al., 2021, https://arxiv.org/abs/2101.06983).
+        what [`encode_images`] gave of them before. With `recompute` the backward pass computes all that is trained
+        once more, with the same random draws, in place of keeping its activations (gradient caching, Gao et al., 2021,
+        https://arxiv.org/abs/2101.06983): a large batch, called in parts, takes the memory of one of them.
         """
 
         def run(function: Callable[..., torch.Tensor], *inputs) -> torch.Tensor:

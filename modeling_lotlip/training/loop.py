@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration, set_seed
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration, gather_object, set_seed
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HOME
 from torch.optim import AdamW
@@ -27,11 +27,10 @@ from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from ..data.images import undecoded
-from ..data.loading import compute_fingerprint, count_shared_rows, get_columns, load_split
+from ..data.loading import count_shared_rows, get_columns, load_split
 from ..data.reader import RowCounts, RowReader
 from ..embedding.models import hash_processor
 from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
-from ..files import write_json
 from ..output_folder import OutputFolder, delete
 from ..signals import StopSignal, leave_signals_to_the_main_process
 from ..terminal import progress_bar
@@ -43,13 +42,13 @@ from .models import build_model, count_corners, find_image_size, gather_model
 from .objectives import OBJECTIVES
 from .processes import fail_together, largest
 from .samples import (
+    COUNTED,
     NUM_AWAITED,
     BatchSampler,
     CaptionedImages,
     SampleCollator,
     StreamBatchSampler,
-    count_hard_negatives,
-    count_rows,
+    count_found,
 )
 from .step import StepResult, make_loss, parameter_groups, train_step
 
@@ -60,13 +59,8 @@ logger = get_logger(__name__)
 MAX_SKIPPED_STEPS = 10
 
 
-@dataclass
-class EvaluationData:
-    """What a training is evaluated on."""
-
-    dataset: datasets.Dataset | datasets.IterableDataset
-    reader: RowReader
-    known_images: dict = field(default_factory=dict)  # what a frozen image tower gave for them: see `embed_dataset`
+# Rows of a data set, and what reads them
+Data = tuple[datasets.Dataset | datasets.IterableDataset, RowReader]
 
 
 @dataclass
@@ -79,13 +73,15 @@ class Training:
     model: torch.nn.Module
     processor: ProcessorMixin
     loader: DataLoader
-    evaluation_data: EvaluationData
+    evaluation_data: Data
     loss_function: Callable[..., tuple[torch.Tensor, torch.Tensor]]
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]
     state: outputs.TrainingState
-    counts: dict[str, RowCounts]
-    throughput: outputs.Throughput
+    # what became of the rows and captions that this process has read, by what is counted
+    counts: dict[str, RowCounts] = field(default_factory=lambda: {kind: RowCounts() for kind in COUNTED})
+    throughput: outputs.Throughput = field(default_factory=outputs.Throughput)
+    known_images: dict = field(default_factory=dict)  # what a frozen image tower gave for them: see `embed_dataset`
 
 
 def run(args: TrainArguments) -> None:
@@ -115,10 +111,8 @@ def start_processes(args: TrainArguments) -> Accelerator:
     """The processes, ready for this training."""
     installed = [str(tracker) for tracker in get_available_trackers()]
     if args.with_tracking and not (installed and args.report_to in ("all", *installed)):
-        raise ValueError(
-            f"`--report_to {args.report_to}` is not installed; installed are {installed}. Install a tracker, such as "
-            "`pip install tensorboard`."
-        )
+        told = f"`--report_to {args.report_to}` is not installed, but {installed}"
+        raise ValueError(f"{told}. Install a tracker: `pip install tensorboard`.")
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else accelerate starts no process group
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -132,37 +126,26 @@ def start_processes(args: TrainArguments) -> Accelerator:
         name = "DeepSpeed" if kind == DistributedType.DEEPSPEED else "FSDP version 1"
         raise ValueError(f"{name} is not supported: configure `fsdp_version: 2`, or data parallelism alone.")
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError(
-            "`--mixed_precision fp16` needs an accelerator, and there is none: use bf16, or leave it out."
-        )
+        raise ValueError("`--mixed_precision fp16` needs an accelerator: use bf16, or leave it out.")
     args.mixed_precision = accelerator.mixed_precision
     logging.basicConfig(format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO)
     if accelerator.device.type == "cpu":
         # `accelerate launch` leaves all cores but one idle
         torch.set_num_threads(max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-    names = args.model_name_or_path, args.config_name, args.text_model_name_or_path, args.vision_model_name_or_path
-    if args.dataset_name is not None and not any(names):
-        logger.warning(
-            "No model is named: a small one is trained from scratch, which learns little about photographs. Name a "
-            "model with `--model_name_or_path`, or towers."
-        )
     set_seed(args.seed)
     return accelerator
 
 
-def load_training_data(args: TrainArguments, num_processes: int) -> tuple[datasets.Dataset, RowReader]:
-    """The training data, and what reads its captions."""
+def load_training_data(args: TrainArguments, num_processes: int) -> Data:
+    """The training data. Raises a `ValueError` if it lacks captions that are trained on, or has no two images."""
     how = {"weights": args.data_weights, "seed": args.seed, "key_column": args.image_key_column}
     dataset = load_split(args, args.train_split, args.max_train_samples, **how)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
     lacks_short = args.short_captions == "none" or (args.short_captions == "given" and reader.short_column is None)
     if lacks_short and (args.objective == "long_clip" or args.num_long_captions == 0):
-        raise ValueError(
-            f"`--objective {args.objective}` with `--num_long_captions {args.num_long_captions}` trains on short "
-            "captions, and there are none: name their column with `--caption_column`, or draw them from the long ones "
-            "with `--short_captions any`."
-        )
+        told = f"`--objective {args.objective}` trains on short captions, and there are none: name `--caption_column`"
+        raise ValueError(f"{told}, or draw them from the long ones with `--short_captions any`.")
     default = OBJECTIVES[args.objective].num_long_captions
     has_long = reader.has_long_captions and args.num_long_captions > 0
     is_split = has_long or (reader.has_long_captions and args.short_captions in ("any", "details"))
@@ -174,45 +157,32 @@ def load_training_data(args: TrainArguments, num_processes: int) -> tuple[datase
     }
     if without_effect := [name for name, has_no_effect in of_long_captions.items() if has_no_effect]:
         name = without_effect[0]
-        raise ValueError(
-            f"`--{name} {getattr(args, name)}` is of long captions, and there are none: name their column with "
-            "`--long_captions_column`, and raise `--num_long_captions`."
-        )
+        told = f"`--{name} {getattr(args, name)}` is of long captions, and there are none"
+        raise ValueError(f"{told}: name `--long_captions_column`, and raise `--num_long_captions`.")
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
     return dataset, reader
 
 
-def load_evaluation_data(args: TrainArguments) -> EvaluationData:
-    """Raises a `ValueError` if a named column is not there, or `--metric_for_best_model` cannot be measured."""
+def load_evaluation_data(args: TrainArguments) -> Data:
+    """The data to evaluate on. Raises a `ValueError` if `--metric_for_best_model` cannot be measured on it."""
     source = replace(args, data_files=args.eval_data_files or args.data_files, data_weights=None)
     dataset = load_split(source, args.eval_split, args.max_eval_samples, key_column=args.image_key_column)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
     kind = (args.metric_for_best_model or "").split("_")[0]
     if kind and not {"short": reader.short_column, "long": reader.has_long_captions}[kind]:
-        raise ValueError(
-            f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured: the evaluation data has no "
-            f"{kind} captions."
-        )
-    return EvaluationData(dataset, reader)
+        told = f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured"
+        raise ValueError(f"{told}: the evaluation data has no {kind} captions.")
+    return dataset, reader
 
 
-def make_loader(
-    args: TrainArguments,
-    dataset: datasets.Dataset,
-    reader: RowReader,
-    processor: ProcessorMixin,
-    accelerator: Accelerator,
-) -> DataLoader:
+def make_loader(args: TrainArguments, data: Data, processor: ProcessorMixin, accelerator: Accelerator) -> DataLoader:
     """Batches of this process, in the order of their sampler, of images, or crops of them, with captions drawn."""
-    crop = None
+    (dataset, reader), crop, size = data, None, find_image_size(processor.image_processor)
+    if args.min_crop_scale < 1 and size is None:
+        told = f"Images of `{type(processor.image_processor).__name__}` cannot be cropped at random"
+        raise ValueError(f"{told}: it makes images of several sizes. Give `--min_crop_scale 1`.")
     if args.min_crop_scale < 1:
-        size = find_image_size(processor.image_processor)
-        if size is None:
-            raise ValueError(
-                f"Images of `{type(processor.image_processor).__name__}` cannot be cropped at random: it makes images "
-                "of several sizes. Give `--min_crop_scale 1`."
-            )
         crop = RandomResizedCrop(size, (args.min_crop_scale, 1.0), interpolation=InterpolationMode.BICUBIC)
     batch_size, num_processes = args.per_device_train_batch_size, accelerator.num_processes
     if args.streaming:
@@ -239,22 +209,14 @@ def make_optimizer(
     if args.max_train_steps is None:
         num_batches = len(loader.batch_sampler) * args.num_train_epochs
         args.max_train_steps = max(1, num_batches // args.gradient_accumulation_steps)
-    warmup_steps = args.warmup_steps
-    if warmup_steps < 1:  # a share, as in transformers
-        warmup_steps = math.ceil(warmup_steps * args.max_train_steps)
+    # below 1 a share, as in transformers
+    warmup_steps = math.ceil(args.warmup_steps * (args.max_train_steps if args.warmup_steps < 1 else 1))
     if warmup_steps > args.max_train_steps:
-        raise ValueError(
-            f"`--warmup_steps {args.warmup_steps:g}` is longer than the run of {args.max_train_steps} steps, which "
-            "would never reach its learning rate: give fewer steps, or a share of them such as 0.1."
-        )
-    optimizer = AdamW(
-        parameter_groups(model, args.weight_decay),
-        lr=args.learning_rate,
-        betas=(args.adam_beta1, args.adam_beta2),
-        eps=args.adam_epsilon,
-        fused=True,
-    )
-    scheduler = get_scheduler(args.lr_scheduler_type, optimizer, int(warmup_steps), args.max_train_steps)
+        told = f"`--warmup_steps {args.warmup_steps:g}` is longer than the run of {args.max_train_steps} steps"
+        raise ValueError(f"{told}: give fewer steps, or a share of them such as 0.1.")
+    options = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+    optimizer = AdamW(parameter_groups(model, args.weight_decay), **options, fused=True)
+    scheduler = get_scheduler(args.lr_scheduler_type, optimizer, warmup_steps, args.max_train_steps)
     return optimizer, lambda step: args.learning_rate * scheduler.lr_lambdas[0](step)
 
 
@@ -266,74 +228,54 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
                 dataset, reader = load_training_data(args, accelerator.num_processes)
                 evaluation_data = load_evaluation_data(args)
     is_known = args.eval_data_files is None and args.data_weights is None
-    if is_known and (num_shared := count_shared_rows(dataset, evaluation_data.dataset)):
-        logger.warning(
-            f"{'All' if args.streaming else num_shared} rows of `--eval_split {args.eval_split}` are trained on. Hold "
-            'rows back, such as `--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`.'
-        )
+    if is_known and (num_shared := count_shared_rows(dataset, evaluation_data[0])):
+        remedy = '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`'
+        told = f"{'All' if args.streaming else num_shared} rows of `--eval_split {args.eval_split}` are trained on"
+        logger.warning(f"{told}. Hold rows back, such as {remedy}.")
     model, processor = build_model(args, dataset, reader)
     trained = ContrastiveModel(model)
     args.max_length = processor.tokenizer.model_max_length
     args.matryoshka_dims = getattr(model.config, "matryoshka_dims", None)
-    has_bias = "logit_bias" in trained.scalars
-    if has_bias and OBJECTIVES[args.objective].loss == "contrastive":
-        logger.info(f"`--objective {args.objective}` takes the sigmoid loss here: the model has a `logit_bias`.")
-    loss_function = make_loss(
-        args.objective,
-        has_bias,
-        num_hard_negatives=args.hard_negatives,
-        matryoshka_dims=args.matryoshka_dims or (),
-    )
-    loader = make_loader(args, dataset, reader, processor, accelerator)
+    options = {"num_hard_negatives": args.hard_negatives, "matryoshka_dims": args.matryoshka_dims or ()}
+    loss_function = make_loss(args.objective, "logit_bias" in trained.scalars, **options)
+    loader = make_loader(args, (dataset, reader), processor, accelerator)
     optimizer, schedule = make_optimizer(args, trained, loader)
     outputs.check_room(args, model)
+    batch_size, num_processes = args.per_device_train_batch_size, accelerator.num_processes
+    settings = {"global_batch_size": batch_size * num_processes, "num_processes": num_processes}
     # of a stream, which does not know the number of its samples, the one that is asked for
-    num_samples = {"max_train_samples": args.max_train_samples} if args.streaming else {"num_samples": len(dataset)}
-    batch_size = args.per_device_train_batch_size
-    settings = {"global_batch_size": batch_size * accelerator.num_processes, **num_samples}
-    settings |= {"num_processes": accelerator.num_processes, **args.compared_on_resume()}
-    settings["processor"] = hash_processor(processor)  # which says least, so it is compared last
+    settings |= {"max_train_samples": args.max_train_samples} if args.streaming else {"num_samples": len(dataset)}
+    settings |= {**args.compared_on_resume(), "processor": hash_processor(processor)}
     state = outputs.TrainingState() if checkpoint is None else outputs.read_state(checkpoint, settings)
     if state.step > args.max_train_steps:
-        raise ValueError(
-            f"`--resume_from_checkpoint {checkpoint}` is at step {state.step}, but this run has only "
-            f"{args.max_train_steps} steps: raise `--max_train_steps` or `--num_train_epochs`."
-        )
+        told = f"`--resume_from_checkpoint {checkpoint}` is at step {state.step}, but this run has only"
+        raise ValueError(f"{told} {args.max_train_steps} steps: raise `--max_train_steps` or `--num_train_epochs`.")
 
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            reader.report_keys(dataset)
-            evaluation_data.reader.report_keys(evaluation_data.dataset)
+            for rows, their_reader in ((dataset, reader), evaluation_data):
+                their_reader.report_keys(rows)
             stack.enter_context(OutputFolder(args.output_dir, content="a training"))
     if args.cache_image_features:
+        folder = args.image_features_dir or Path(HF_HOME) / "lotlip" / "image_features"
+        of_images = {"batch_size": args.per_device_eval_batch_size, "num_workers": args.dataloader_num_workers}
         loader.dataset.image_features = cache_image_features(
-            trained,
-            processor,
-            loader.dataset.load_image,
-            len(dataset),
-            data_key=compute_fingerprint(dataset, args.image_column),
-            folder=args.image_features_dir or Path(HF_HOME) / "lotlip" / "image_features",
-            accelerator=accelerator,
-            batch_size=args.per_device_eval_batch_size,
-            num_workers=args.dataloader_num_workers,
+            trained, processor, dataset, args.image_column, folder, accelerator, **of_images
         )
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            for path in [] if outputs.resumes_in_output_dir(args) else outputs.find_leftovers(args.output_dir):
+            for path in outputs.find_leftovers(args):
                 delete(path)
             outputs.drop_later_metrics(args.output_dir, state)
-            write_json(args.output_dir / outputs.SETTINGS_FILE, args.to_dict() | settings)
-    trackable = {name: value for name, value in args.to_dict().items() if isinstance(value, (int, float, str))}
+    trackable = {name: value for name, value in vars(args).items() if isinstance(value, (int, float, str))}
     accelerator.init_trackers(outputs.RUN_NAME, trackable)
     num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    of_processes = f" ({accelerator.num_processes} processes of {batch_size})"
     image_size = find_image_size(processor.image_processor)
     logger.info(
-        f"{'A stream of' if args.streaming else len(dataset)} training images, {settings['global_batch_size']} in a "
-        f"batch{of_processes * (accelerator.num_processes > 1)}, {args.max_train_steps} steps; {num_parameters:,} "
-        f"trained parameters, image tower {'frozen' if args.freeze_vision_model else 'trained'}; images of "
-        f"{'{} x {} pixels'.format(*image_size) if image_size else 'several sizes'}, texts of up to {args.max_length} "
-        "tokens."
+        f"{'A stream of' if args.streaming else len(dataset)} training images, {batch_size * num_processes} in a "
+        f"batch ({num_processes} x {batch_size}), {args.max_train_steps} steps; {num_parameters:,} trained "
+        f"parameters, image tower {'frozen' if args.freeze_vision_model else 'trained'}; images of "
+        f"{'{} x {} pixels'.format(*image_size) if image_size else 'several sizes'}, {args.max_length} tokens of text."
     )
     if accelerator.is_fsdp2:
         # a scalar cannot be sharded, and need not be averaged: every process has the gradient of the whole loss for it
@@ -355,8 +297,6 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
         optimizer,
         schedule,
         state,
-        counts={"rows": RowCounts(), "hard_negatives": RowCounts()},
-        throughput=outputs.Throughput(),
     )
 
 
@@ -386,10 +326,8 @@ def train(training: Training) -> int:
             if stop_number and accelerator.sync_gradients:  # else once the update that is begun is done
                 save(training)
                 bar.close()
-                logger.warning(
-                    f"Stopped by {signal.Signals(stop_number).name} after step {state.step}. Resume with "
-                    "`--resume_from_checkpoint latest`."
-                )
+                told = f"Stopped by {signal.Signals(stop_number).name} after step {state.step}"
+                logger.warning(f"{told}. Resume with `--resume_from_checkpoint latest`.")
                 return stop_number
             if is_done:
                 return 0
@@ -417,17 +355,16 @@ def read_epoch(training: Training) -> Iterator[dict[str, torch.Tensor]]:
     args, counts, sampler = training.args, training.counts, training.loader.batch_sampler
     sampler.epoch, sampler.first_batch = training.state.epoch, training.state.batch
     num_samples = None if args.streaming else math.ceil(sampler.num_samples / training.accelerator.num_processes)
-    for batch, report in training.loader:
+    for batch, found in training.loader:
         training.throughput.count(batch)
-        count_rows(counts["rows"], report["read"], args.max_bad_fraction, num_samples)
-        count_hard_negatives(counts["hard_negatives"], report["hard_negatives"])
+        count_found(counts, found, args.max_bad_fraction, num_samples)
         yield batch
 
 
 def sum_counts(training: Training) -> dict[str, RowCounts]:
-    """What became of all rows and hard negatives of the run, of all processes and all its starts."""
-    earlier = {name: RowCounts(**state) for name, state in training.state.counts.items()}
-    return {name: earlier.get(name, RowCounts()) + own.sum_over_processes() for name, own in training.counts.items()}
+    """What became of all rows and captions of the run, of all processes and all its starts."""
+    parts = [training.state.counts, *gather_object([training.counts])]
+    return {kind: sum((part[kind] for part in parts if part), start=RowCounts()) for kind in COUNTED}
 
 
 def take_step(training: Training, batch: dict[str, torch.Tensor]) -> StepResult:
@@ -445,10 +382,8 @@ def take_step(training: Training, batch: dict[str, torch.Tensor]) -> StepResult:
         state.skipped_in_a_row += 1
         logger.warning(f"Step {state.step + 1} is skipped: its loss or gradients are not finite.")
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS:
-            raise ValueError(
-                f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite: start again with a "
-                "lower learning rate."
-            )
+            told = f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite"
+            raise ValueError(f"{told}: start again with a lower learning rate.")
     state.step += result.is_update
     return result
 
@@ -474,41 +409,28 @@ def measure(training: Training, result: StepResult) -> str:
     return "loss {loss:.3f}, lr {learning_rate:.1e}, {images_per_second:.0f} images/s".format(**measured)
 
 
-def evaluate_model(
-    model: PreTrainedModel | None,
-    processor: ProcessorMixin,
-    data: EvaluationData,
-    args: TrainArguments,
-    accelerator: Accelerator,
-) -> dict[str, float]:
-    """
-    Retrieval, with the keys `short_...` and `long_...`. Every process embeds its share, or the main one all if it has
-    the model alone (FSDP2); it has the results, the others get none.
-    """
-    if model is None:
-        return {}
-    projection = getattr(model, "visual_projection", None)
-    has_projection = projection is not None and any(True for _ in projection.parameters())
-    embedded = embed_dataset(
-        model,
-        processor,
-        data.dataset,
-        data.reader,
-        batch_size=args.per_device_eval_batch_size,
-        num_workers=args.dataloader_num_workers,
-        is_alone=accelerator.is_fsdp2,
-        known_images=data.known_images if args.freeze_vision_model and not has_projection else None,
-    )
-    if not accelerator.is_main_process:
-        return {}
-    # a drawn scene has the short caption of others
-    return measure_retrieval(embedded, distinct_short_captions=args.dataset_name is None, device=model.device)
-
-
 def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, float]:
-    """Results on the evaluation data, on the main process, which keeps the model if they are the best so far."""
-    args, accelerator, state = training.args, training.accelerator, training.state
-    results = evaluate_model(model, training.processor, training.evaluation_data, args, accelerator)
+    """
+    Retrieval on the evaluation data, with the keys `short_...` and `long_...`. Every process embeds its share, or the
+    main one all if it has the model alone (FSDP2); it has the results, and keeps the model if they are the best so
+    far, the others get none.
+    """
+    args, accelerator, state, results = training.args, training.accelerator, training.state, {}
+    if model is not None:
+        projection = getattr(model, "visual_projection", None)
+        has_projection = projection is not None and any(True for _ in projection.parameters())
+        embedded = embed_dataset(
+            model,
+            training.processor,
+            *training.evaluation_data,
+            batch_size=args.per_device_eval_batch_size,
+            num_workers=args.dataloader_num_workers,
+            is_alone=accelerator.is_fsdp2,
+            known_images=training.known_images if args.freeze_vision_model and not has_projection else None,
+        )
+        if accelerator.is_main_process:  # a drawn scene has the short caption of others
+            are_distinct = args.dataset_name is None
+            results = measure_retrieval(embedded, distinct_short_captions=are_distinct, device=model.device)
     state.evaluated_step = state.step
     with fail_together(accelerator):
         if accelerator.is_main_process:
@@ -522,35 +444,24 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
 
 def save(training: Training) -> None:
     """A checkpoint, from which the run can be resumed."""
-    counts = {name: total.state_dict() for name, total in sum_counts(training).items()}
-    state, args = replace(training.state, counts=counts), training.args
-    outputs.save_checkpoint(
-        training.accelerator, args.output_dir, state, training.settings, args.checkpoints_total_limit
-    )
+    state, args = replace(training.state, counts=sum_counts(training)), training.args
+    limit = args.checkpoints_total_limit
+    outputs.save_checkpoint(training.accelerator, args.output_dir, state, training.settings, limit)
 
 
 def finish(training: Training) -> None:
     """Saves and evaluates the trained model, and says what was wrong with the data."""
-    args, accelerator, processor = training.args, training.accelerator, training.processor
-    counts = sum_counts(training)
-    for name, total in counts.items():
+    args, accelerator, counts = training.args, training.accelerator, sum_counts(training)
+    for kind, total in counts.items():
         if total.left_out or total.num_unmatched:
-            logger.warning(f"Of the {name.replace('_', ' ')} of this training, {total}")
-    model, failure = gather_model(training.model, accelerator), None
-    if accelerator.is_main_process:
-        try:
-            outputs.save_last_model(args, model, processor)
-        except OSError as error:  # what is trained is evaluated all the same
-            failure = error
-    try:
-        results = evaluate(training, model)
-    except (OSError, ValueError) as error:  # in all processes
-        if failure is None:
-            raise
-        raise failure from error
+            logger.warning(f"Of the {kind.replace('_', ' ')} of this training, {total}")
+    model = gather_model(training.model, accelerator)
     with fail_together(accelerator):
-        if failure is not None:
-            raise failure
+        if accelerator.is_main_process:
+            delete(args.output_dir / outputs.RESULTS_FILE)  # of a run that is lengthened
+            outputs.save_model(args, args.output_dir, model, training.processor)
+    results = evaluate(training, model)
+    with fail_together(accelerator):
         counts["rows"].check_matched()
         if accelerator.is_main_process:
             outputs.write_results(args, args.output_dir, results)

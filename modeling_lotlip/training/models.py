@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from PIL.Image import Resampling
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -67,16 +66,12 @@ def build_model(
     else:
         model, processor = load_towers_or_new(args, dataset, reader)
     check_vocabulary(args, model, processor.tokenizer)
-    num_corners, wanted, wrong = count_corners(model), args.num_corner_tokens, None
-    if wanted not in (None, num_corners):
-        wrong = f"--num_corner_tokens {wanted}"
-    elif args.no_corner_attention_mask and num_corners == 0:
-        wrong = "--no_corner_attention_mask"
-    if wrong is not None:
-        raise ValueError(
-            f"The {type(model).__name__} has {num_corners} corner tokens: leave out `{wrong}`, or start a new LoTLIP "
-            "from towers."
-        )
+    num_corners, wanted = count_corners(model), args.num_corner_tokens
+    is_wrong_number = wanted not in (None, num_corners)
+    if is_wrong_number or (args.no_corner_attention_mask and num_corners == 0):
+        wrong = f"--num_corner_tokens {wanted}" if is_wrong_number else "--no_corner_attention_mask"
+        told = f"The {type(model).__name__} has {num_corners} corner tokens: leave out `{wrong}`"
+        raise ValueError(f"{told}, or start a new LoTLIP from towers.")
     if args.no_corner_attention_mask:
         model.config.text_config.corner_attention_mask = False
     model = convert_model(model, OBJECTIVES[args.objective])
@@ -134,14 +129,12 @@ def load_towers_or_new(
             config.text_config.num_corner_tokens = args.num_corner_tokens
         model = LotlipModel(config)
     else:
-        text, vision = {"num_corner_tokens": args.num_corner_tokens}, {}
+        text = {"num_corner_tokens": args.num_corner_tokens}
         if text_name is None:
             text |= SMALL_TOWER | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
             text |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        image_size = args.image_size
-        if vision_name is None:
-            vision, image_size = SMALL_TOWER | {"patch_size": 8}, image_size or 64
-        image_size = image_size or find_used_size(vision_name)
+        vision = SMALL_TOWER | {"patch_size": 8} if vision_name is None else {}
+        image_size = args.image_size or (64 if vision_name is None else find_used_size(vision_name))
         if image_size is not None:
             vision["image_size"] = image_size
         model = load_towers(vision_name, text_name, vision, text)
@@ -162,10 +155,9 @@ def make_image_processor(
     image_size: tuple[int, int], vision_model_name_or_path: str | None = None
 ) -> LotlipImageProcessor:
     """
-    The image processor of an image tower for images of (height, width). Mean, standard deviation and resampling are
-    those of the tower's image processor, or of its timm configuration, and so is the margin around the center crop.
-    Images keep their proportions, and a timm tower sees the whole middle square, as the paper's does. Raises a
-    `ValueError` if the tower does not tell mean and standard deviation.
+    The image processor of an image tower for images of (height, width), which keep their proportions. Mean, standard
+    deviation, resampling and the margin around the center crop are those of the tower's image processor, or, without a
+    margin, of its timm configuration. Raises a `ValueError` if the tower does not tell mean and standard deviation.
     """
     height, width = image_size
     settings, margin = {}, 1.0
@@ -175,7 +167,7 @@ def make_image_processor(
         theirs = None if config.model_type == "timm_wrapper" else find_image_processor(vision_model_name_or_path)
         if "mean" in timm_settings:
             settings = {"image_mean": timm_settings["mean"], "image_std": timm_settings["std"]}
-            interpolation = timm_settings.get("interpolation", "bicubic").upper()
+            interpolation = timm_settings.get("interpolation", "").upper()
             settings["resample"] = getattr(Resampling, interpolation, Resampling.BICUBIC)
         elif theirs is not None and theirs.do_rescale and math.isclose(theirs.rescale_factor, 1 / 255, rel_tol=1e-3):
             mean, std = (theirs.image_mean, theirs.image_std) if theirs.do_normalize else ([0.0] * 3, [1.0] * 3)
@@ -184,11 +176,10 @@ def make_image_processor(
             if size.get("shortest_edge") and getattr(theirs, "do_center_crop", None):
                 margin = size["shortest_edge"] / max(theirs.crop_size["height"], theirs.crop_size["width"])
         else:
-            raise ValueError(
-                f"`--vision_model_name_or_path {vision_model_name_or_path}` does not tell which mean and standard "
-                "deviation of pixels from 0 to 1 it was trained with: save an image processor in its folder, such as "
-                "`ViTImageProcessor(image_mean=..., image_std=...)`."
+            told = (
+                f"`--vision_model_name_or_path {vision_model_name_or_path}` does not tell mean and standard deviation"
             )
+            raise ValueError(f"{told} of pixels from 0 to 1: save an image processor in its folder.")
     size, crop_size = {"shortest_edge": round(max(height, width) * margin)}, {"height": height, "width": width}
     return LotlipImageProcessor(size=size, crop_size=crop_size, **settings)
 
@@ -232,11 +223,10 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
 
 def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     """
-    Stretches the position table of a dual encoder's text tower in place, for texts of `max_length` tokens, corners not
-    counted. The first 20 positions, which are trained best, stay as they are, of a short table half of it; the others
-    are interpolated linearly between these and the last one ("knowledge-preserved stretching" of Zhang et al., 2024,
-    https://arxiv.org/abs/2403.15378, section 3.2). None is frozen: training them all keeps what short texts depend on.
-    Raises a `ValueError` if the model has no such table, or has that many positions already.
+    Stretches the position table of a text tower in place, for texts of `max_length` tokens, corners not counted. The
+    first 20 positions, of a short table half of it, stay as they are; the others are interpolated linearly between
+    these and the last one ("knowledge-preserved stretching" of Zhang et al., 2024, https://arxiv.org/abs/2403.15378,
+    section 3.2). Raises a `ValueError` if the model has no such table, or has that many positions already.
     """
     config, num_positions = model.config.get_text_config(), count_positions(model)
     names = ("position_embedding", "position_embeddings")
@@ -249,8 +239,7 @@ def stretch_positions(model: PreTrainedModel, max_length: int) -> None:
     embeddings = model.text_model.get_submodule(parent)
     weights = embeddings.state_dict()
     table = weights[f"{name}.weight"]
-    num_old, num_new = len(table), len(table) + max_length - num_positions
-    num_kept = min(20, num_old // 2)
+    num_old, num_new, num_kept = len(table), len(table) + max_length - num_positions, min(20, len(table) // 2)
     # where the new positions are in the old table
     places = torch.linspace(num_kept, num_old - 1, num_new - num_kept, dtype=torch.float64, device=table.device)
     left = places.long().clamp(max=num_old - 2)
@@ -270,8 +259,7 @@ def gather_model(model: nn.Module, accelerator: Accelerator) -> PreTrainedModel 
     trained = accelerator.unwrap_model(model).model
     if not accelerator.is_fsdp2:
         return trained
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)  # gathered to the main process alone
-    weights = get_model_state_dict(trained, options=options)
+    weights = accelerator.get_state_dict(trained)  # of the main process alone
     if not accelerator.is_main_process:
         return None
     with torch.random.fork_rng():
@@ -289,12 +277,10 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
     model_class = getattr(modeling_lotlip, objective.model_class)
     if is_token_wise(model) and model_class is not type(model):
         raise ValueError("A model with late interaction is trained with `--objective filip` alone.")
+    if not isinstance(model, LotlipModel) and objective.model_class == "LotlipTokenWiseModel":
+        told = f"`--objective filip` compares all tokens of texts and images, which a {type(model).__name__} cannot"
+        raise ValueError(f"{told}: leave it out, or train a LoTLIP.")
     if isinstance(model, model_class) or not isinstance(model, LotlipModel):
-        if model_class.__name__ == "LotlipTokenWiseModel" and not is_token_wise(model):
-            raise ValueError(
-                f"`--objective filip` compares all tokens of texts and images, which a {type(model).__name__} cannot: "
-                "leave it out, or train a LoTLIP."
-            )
         return model
     new = {"model_type", "architectures", "auto_map", *model_class.config_class.__annotations__}
     config = model_class.config_class(**{k: value for k, value in model.config.to_dict().items() if k not in new})

@@ -1,9 +1,6 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a training can be for: LoTLIP, and the systems that the paper compares it with. A new one is an entry here and
-its loss in `modeling_lotlip/losses`.
-"""
+"""LoTLIP and what the paper compares it with. A new one is an entry here and its loss in `modeling_lotlip/losses`."""
 
 from dataclasses import dataclass
 

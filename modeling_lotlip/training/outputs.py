@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,7 +18,8 @@ from accelerate.utils.other import load
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..files import write_json
+from ..data.reader import RowCounts
+from ..files import write_json, write_text
 from ..hub import push_folder, write_model_card
 from ..output_folder import LEFT, atomic_write, delete
 from .arguments import TrainArguments
@@ -27,8 +28,7 @@ from .processes import fail_together
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE, SETTINGS_FILE, RESULTS_FILE = "training_state.json", "training_args.json", "eval_results.json"
-METRICS_FILE = "metrics.jsonl"
+STATE_FILE, RESULTS_FILE, METRICS_FILE = "training_state.json", "eval_results.json", "metrics.jsonl"
 
 # The folders of the best model and of the trackers' files, and in the latter that of these runs
 BEST_FOLDER, LOGGING_FOLDER, RUN_NAME = "best", "logs", "lotlip"
@@ -36,10 +36,7 @@ BEST_FOLDER, LOGGING_FOLDER, RUN_NAME = "best", "logs", "lotlip"
 # The files of a run by their names; its folders are known by a file in them, since others use their names too
 WRITTEN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|eval_results\.json|metrics\.jsonl")
 
-BIASES_OF_SCENES = (
-    "It has seen nothing but drawn scenes, and knows no photographs, no people, and few words. It is for trying out "
-    "how such models are trained and used, not for use."
-)
+BIASES_OF_SCENES = "It has seen nothing but drawn scenes: it is for trying out how such models are trained and used."
 
 
 @dataclass
@@ -52,11 +49,21 @@ class TrainingState:
     evaluated_step: int = -1
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
-    # of all processes, the states of `RowCounts`: of rows, and of hard negatives
-    counts: dict[str, dict] = field(default_factory=dict)
+    counts: dict[str, RowCounts] = field(default_factory=dict)  # of all processes, by what is counted; at first none
 
 
 # ---- the folder
+
+
+def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
+    """Raises a `ValueError` if the disk has no room for the model twice, and two checkpoints with AdamW's moments."""
+    total = sum(tensor.nbytes for tensor in model.state_dict().values())
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    needed = 2 * total + (0 if args.checkpointing_steps is None else 2 * (total + 2 * trained))
+    free = shutil.disk_usage(next(path for path in (args.output_dir / "x").absolute().parents if path.exists())).free
+    if needed > free:
+        told = f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need"
+        raise ValueError(f"{told} {needed / 1e9:.3g} GB: make room, or name a folder on another disk.")
 
 
 def resumes_in_output_dir(args: TrainArguments) -> bool:
@@ -65,47 +72,29 @@ def resumes_in_output_dir(args: TrainArguments) -> bool:
     return named == "latest" or (named is not None and Path(named).resolve().parent == args.output_dir.resolve())
 
 
-def find_leftovers(output_dir: Path) -> list[Path]:
-    """What an earlier run left in the output folder: nothing else in it is ever deleted."""
-    names = (path for path in output_dir.glob("*") if WRITTEN.fullmatch(path.name) or LEFT.fullmatch(path.name))
-    best = [path.parent for path in output_dir.glob(f"{BEST_FOLDER}/{RESULTS_FILE}")]
-    return [*sorted(names), *list_checkpoints(output_dir), *best, *output_dir.glob(f"{LOGGING_FOLDER}/{RUN_NAME}")]
+def find_leftovers(args: TrainArguments) -> list[Path]:
+    """What an earlier run left in the output folder, unless it is resumed: nothing else in it is ever deleted."""
+    if resumes_in_output_dir(args):
+        return []
+    folder = args.output_dir
+    names = (path for path in folder.glob("*") if WRITTEN.fullmatch(path.name) or LEFT.fullmatch(path.name))
+    best = [path.parent for path in folder.glob(f"{BEST_FOLDER}/{RESULTS_FILE}")]
+    return [*sorted(names), *list_checkpoints(folder), *best, *folder.glob(f"{LOGGING_FOLDER}/{RUN_NAME}")]
 
 
 def check_output_dir(args: TrainArguments) -> None:
     """Raises a `ValueError` for a folder that holds an earlier run, or what the run reads and would replace."""
-    leftovers = [] if resumes_in_output_dir(args) else find_leftovers(args.output_dir)
+    leftovers = find_leftovers(args)
     if leftovers and not args.overwrite_output_dir:
-        raise ValueError(
-            f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it "
-            "(`--resume_from_checkpoint latest`), replace it (`--overwrite_output_dir`), or name another folder."
-        )
+        told = f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it"
+        raise ValueError(f"{told} (`--resume_from_checkpoint latest`), `--overwrite_output_dir`, or name another one.")
     changed = {path.resolve() for path in leftovers}
     for name, value in vars(args).items():
         if name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")) and value is not None:
             path = Path(value).resolve()
             if path == args.output_dir.resolve() or {path, *path.parents} & changed:
-                raise ValueError(
-                    f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`: name "
-                    "another folder."
-                )
-
-
-def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
-    """
-    Raises a `ValueError` if the disk has no room for the model twice, since the new one replaces the last when it is
-    complete, and for two checkpoints, if there are any, with the two moments of AdamW.
-    """
-    total = sum(tensor.nbytes for tensor in model.state_dict().values())
-    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    needed = 2 * total + (0 if args.checkpointing_steps is None else 2 * (total + 2 * trained))
-    folder = next(path for path in (args.output_dir.absolute(), *args.output_dir.absolute().parents) if path.exists())
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise ValueError(
-            f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need "
-            f"{needed / 1e9:.3g} GB: make room, or name a folder on another disk."
-        )
+                told = f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`"
+                raise ValueError(f"{told}: name another folder.")
 
 
 # ---- checkpoints
@@ -132,10 +121,8 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
         return checkpoints[-1] if checkpoints else None
     checkpoint = Path(args.resume_from_checkpoint)
     if not (checkpoint / STATE_FILE).exists():
-        raise ValueError(
-            f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint: name `OUTPUT_DIR/checkpoint-N`, "
-            "or `latest`."
-        )
+        told = f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint"
+        raise ValueError(f"{told}: name `OUTPUT_DIR/checkpoint-N`, or `latest`.")
     if resumes_in_output_dir(args) and get_step(checkpoints[-1]) > get_step(checkpoint):
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which is later than "
@@ -149,16 +136,12 @@ def save_checkpoint(
 ) -> None:
     """
     Saves the state of a run in `checkpoint-STEP`, unless it is there already. The folder gets its name when its files
-    are complete and on the disk; only then older ones than `total_limit` asks for are deleted. (accelerate's own
-    limit deletes them before, and its `register_for_checkpointing` unpickles whatever a file holds.) All processes
-    call this; the `settings` are what a resumed run shares.
+    are complete and on the disk; only then older ones than `total_limit` are deleted (accelerate's own limit deletes
+    them before, and its `register_for_checkpointing` unpickles whatever a file holds). All processes call this.
     """
     checkpoint, partial = (output_dir / f"checkpoint-{state.step}{ending}" for ending in ("", ".0.partial"))
     if checkpoint.exists():
         return
-    with fail_together(accelerator):
-        if accelerator.is_main_process:
-            delete(partial)
     with fail_together(accelerator):
         try:
             accelerator.save_state(str(partial))
@@ -166,7 +149,8 @@ def save_checkpoint(
             raise OSError(f"{checkpoint} cannot be written: {error}") from error
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            write_json(partial / STATE_FILE, {"settings": settings, "progress": asdict(state)})
+            counts = {kind: total.state_dict() for kind, total in state.counts.items()}
+            write_json(partial / STATE_FILE, {"settings": settings, "progress": vars(state) | {"counts": counts}})
             with atomic_write(checkpoint) as complete:
                 partial.rename(complete)
             if total_limit is not None:
@@ -179,11 +163,10 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
     saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     for name, value in saved["settings"].items():
         if name in settings and value != settings[name]:
-            raise ValueError(
-                f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}: it would take other "
-                "steps. Start it as the first run was started."
-            )
-    return TrainingState(**saved["progress"])
+            told = f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}"
+            raise ValueError(f"{told}: it would take other steps. Start it as the first run was started.")
+    counts = {kind: RowCounts(**values) for kind, values in saved["progress"]["counts"].items()}
+    return TrainingState(**saved["progress"] | {"counts": counts})
 
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
@@ -215,11 +198,9 @@ def read_metrics(path: Path) -> list[dict]:
 
 def drop_later_metrics(output_dir: Path, state: TrainingState) -> None:
     """Drops what an earlier run measured after the state from which this run resumes."""
-    path = output_dir / METRICS_FILE
-    rows = read_metrics(path)
+    rows = read_metrics(output_dir / METRICS_FILE)
     rows = [row for row in rows if row["step"] <= (state.step if "loss" in row else state.evaluated_step)]
-    with atomic_write(path) as partial:
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_text(output_dir / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def measure_slots(slot_losses: torch.Tensor, num_corner_tokens: int) -> dict[str, float]:
@@ -243,20 +224,18 @@ class Throughput:
         self.restart()
 
     def restart(self) -> None:
-        self.images, self.tokens, self.start = 0, 0, time.perf_counter()
+        self.done, self.start = torch.zeros(2), time.perf_counter()
 
     def count(self, batch: dict[str, torch.Tensor]) -> None:
         masks = [batch[name].flatten(1) for name in ("short_attention_mask", "attention_mask") if name in batch]
         tokens = torch.cat(masks, dim=1).sum(dim=1)
-        self.images += int((tokens > 0).sum())  # the others take no part
-        self.tokens += int(tokens.sum())
+        self.done += torch.stack([(tokens > 0).sum(), tokens.sum()])  # images without captions take no part
 
     def measure(self, accelerator: Accelerator) -> dict[str, float]:
         """Rates since the last call, which every process must make."""
-        rates = torch.tensor([self.images, self.tokens]) / (time.perf_counter() - self.start)
-        images, tokens = accelerator.reduce(rates.to(accelerator.device), "sum").tolist()
+        rates = (self.done / (time.perf_counter() - self.start)).to(accelerator.device)
         self.restart()
-        return {"images_per_second": images, "tokens_per_second": tokens}
+        return dict(zip(("images_per_second", "tokens_per_second"), accelerator.reduce(rates, "sum").tolist()))
 
 
 # ---- models
@@ -303,21 +282,20 @@ def save_model(
 ) -> None:
     """
     Saves the trained model with its code, a model card and its results. Its files take the place of earlier ones when
-    all of them are complete. Raises an `OSError` if it cannot be written: earlier files are as they were.
+    all of them are complete; a partial folder of a run that was killed is deleted by the next one. Raises an `OSError`
+    if it cannot be written: earlier files are as they were.
     """
-    partial = folder.parent / f"{folder.name}.0.partial" if folder != args.output_dir else folder / "model.0.partial"
-    delete(partial)
+    parent = folder if folder == args.output_dir else folder.parent
     try:
-        model.save_pretrained(partial)
-        processor.save_pretrained(partial)
-        write_results(args, partial, results)
+        with tempfile.TemporaryDirectory(suffix=".0.partial", dir=parent) as partial:
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)
+            write_results(args, Path(partial), results)
+            folder.mkdir(exist_ok=True)
+            for file in Path(partial).iterdir():
+                file.replace(folder / file.name)
     except (OSError, SafetensorError) as error:
-        delete(partial)
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
-    folder.mkdir(exist_ok=True)
-    for file in partial.iterdir():
-        file.replace(folder / file.name)
-    partial.rmdir()
 
 
 def write_results(args: TrainArguments, folder: Path, results: dict | None) -> None:
@@ -325,24 +303,6 @@ def write_results(args: TrainArguments, folder: Path, results: dict | None) -> N
     if results is not None:
         write_json(folder / RESULTS_FILE, results)
     write_model_card(folder, results=results, **describe_training(args))
-
-
-def save_last_model(args: TrainArguments, model: PreTrainedModel, processor: ProcessorMixin) -> None:
-    """
-    Saves the trained model in the output folder, without results. If that cannot be written, the model goes to the
-    system's folder for temporary files, which is often on another disk, and an `OSError` says so.
-    """
-    delete(args.output_dir / RESULTS_FILE)  # of a run that is lengthened
-    try:
-        save_model(args, args.output_dir, model, processor)
-    except OSError as error:
-        folder = Path(tempfile.mkdtemp(prefix="lotlip_"))
-        try:
-            save_model(args, folder, model, processor)
-        except OSError:
-            remedy = "free disk space and resume from the last checkpoint, if there is one (`--checkpointing_steps`)."
-            raise OSError(f"{error}. Nor can it in {folder}: {remedy}") from error
-        raise OSError(f"{error}. It was saved in {folder}: move it from there.") from error
 
 
 def push_model(args: TrainArguments) -> str:

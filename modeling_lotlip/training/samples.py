@@ -22,6 +22,7 @@ from transformers import ProcessorMixin
 
 from ..data.images import UnreadableImageError, read_image, undecoded
 from ..data.reader import RowCounts, RowReader
+from ..data.rows import name_row
 from ..embedding.batches import tokenize_and_count
 from ..embedding.features import prepare_images
 from ..evaluation.text_changes import perturb
@@ -33,11 +34,19 @@ from .processes import fail_together, largest
 
 logger = logging.getLogger(__name__)
 
-# Why samples are left out; the second is not bad: rules reject a caption, or a captioner failed
+# Why captions are left out; the second is not bad: rules reject a caption, or a captioner failed
 NO_CAPTION, NO_FILE_CAPTION = "no caption", "no caption in the caption files"
+NO_FALSE_DETAIL = "no false detail that the model reads"
+
+# What is counted of a training, a caption of each kind only where the sample is used
+COUNTED = ("rows", "short_captions", "long_captions", "hard_negatives")
 
 # A training of which none of the first N hard negatives can be made, or rows has captions in caption files, ends
 NUM_AWAITED = 1000
+
+# What becomes of a row or caption: its name, the cause why it is left out, its key if the caption files have none for
+# it, and the message of a bad sample; None where all is well
+Found = tuple[str, str | None, str | None, str | None]
 
 
 class CaptionedImages(Dataset):
@@ -47,8 +56,7 @@ class CaptionedImages(Dataset):
 
     A sample is asked for by a key (epoch, index, is_padding), of a stream with the row itself as a fourth. One that
     cannot be used is a black image without captions, which takes no part in the loss. What is no padding says in
-    `read` its name, why it cannot be used (the cause under which it is counted, and the message that is logged) and
-    its key if it has no captions in the caption files, None where all is well.
+    `found` what became of it, and of its captions, by what is [`COUNTED`].
     """
 
     def __init__(
@@ -59,41 +67,28 @@ class CaptionedImages(Dataset):
         seed: int = 0,
         crop: RandomResizedCrop | None = None,
     ):
-        self.reader = reader
-        self.image_column = reader.image_column
-        self.images, self.captions = None, None
+        self.reader, self.drawing, self.seed, self.crop = reader, drawing, seed, crop
+        self.image_column, self.images, self.captions = reader.image_column, None, None
         if isinstance(dataset, MapDataset):
             dataset = undecoded(dataset, self.image_column)
             self.images = dataset.select_columns(self.image_column)
             self.captions = dataset.select_columns(reader.text_columns)
-        self.kind_of_short_captions = drawing.short_captions
+        self.has_short_captions = drawing.short_captions != "none" and reader.short_column is not None
         self.num_long_captions = drawing.num_long_captions if reader.has_long_captions else 0
-        self.num_sub_captions = drawing.num_sub_captions
-        self.num_hard_negatives = drawing.hard_negatives
-        self.seed = seed
-        self.crop = crop
         self.image_features = None  # their folder, instead of images: see `image_features.py`
 
-    def name(self, index: int, row: dict | None) -> str:
-        """What messages call a sample: its number, and the key that a shard gives it."""
-        return f"row {index}" + (f" ({row['__key__']!r})" if row is not None and "__key__" in row else "")
-
-    def load_image(self, index: int, row: dict | None = None) -> PIL.Image.Image:
-        """An image, not cropped. Raises a `ValueError` if it cannot be read, or is not there."""
-        stored = self.images[index] if row is None else row
-        if stored.get(self.image_column) is None:
-            raise ValueError(f"{self.name(index, row)} has no image in column {self.image_column!r}")
+    def load_image(self, index: int, row: dict | None, name: str) -> PIL.Image.Image:
+        """An image, not cropped. Raises an `UnreadableImageError` if it cannot be read, or is not there."""
         try:
-            return read_image(stored[self.image_column])
+            return read_image((self.images[index] if row is None else row).get(self.image_column))
         except UnreadableImageError as error:
-            raise UnreadableImageError(f"the image of {self.name(index, row)} cannot be read: {error}") from error
+            raise UnreadableImageError(f"the image of {name} cannot be read: {error}") from error
 
     def draw_crop(self, image: PIL.Image.Image, epoch: int, index: int) -> PIL.Image.Image:
         """A part of an image, if it is to be cropped."""
         if self.crop is None:
             return image
-        with torch.random.fork_rng(devices=[]):
-            # of the CPU alone: `torch.manual_seed` would seed the accelerator too, and dropout with it
+        with torch.random.fork_rng(devices=[]):  # `torch.manual_seed` would seed the accelerator too, and its dropout
             torch.default_generator.manual_seed(random.Random(f"{self.seed} {epoch} {index}").getrandbits(63))
             return self.crop(image)
 
@@ -104,9 +99,9 @@ class CaptionedImages(Dataset):
     def draw_sub_captions(self, text: str, generator: random.Random) -> str:
         """Some consecutive sub-captions of a long caption, or all of them."""
         sub_captions = self.split(text)
-        if self.num_sub_captions is not None and len(sub_captions) > self.num_sub_captions:
-            start = generator.randrange(len(sub_captions) - self.num_sub_captions + 1)
-            sub_captions = sub_captions[start : start + self.num_sub_captions]
+        if self.drawing.num_sub_captions is not None and len(sub_captions) > self.drawing.num_sub_captions:
+            start = generator.randrange(len(sub_captions) - self.drawing.num_sub_captions + 1)
+            sub_captions = sub_captions[start : start + self.drawing.num_sub_captions]
         return join_sub_captions(sub_captions)
 
     def draw_details(self, text: str, generator: random.Random) -> str:
@@ -115,7 +110,7 @@ class CaptionedImages(Dataset):
         details = sub_captions[1:] or sub_captions
         if not details:
             return ""
-        num_drawn = generator.randint(1, min(len(details), self.num_sub_captions or len(details)))
+        num_drawn = generator.randint(1, min(len(details), self.drawing.num_sub_captions or len(details)))
         drawn = generator.sample(range(len(details)), num_drawn)
         return join_sub_captions([details[place] for place in sorted(drawn)])
 
@@ -125,17 +120,15 @@ class CaptionedImages(Dataset):
         result is another long caption of the image. A false sentence is one of another image, drawn among those of the
         data set, that this one does not have; of a stream there is none.
         """
-        if self.num_hard_negatives == 0:
+        if self.drawing.hard_negatives == 0:
             return []
         true = [split_sub_captions(text, self.reader.splitter) for text in self.reader.long_captions(row)]
-        sentences = []
+        known, sentences, drawn = {part for parts in true for part in parts}, [], []
         if self.captions is not None:
             other = self.captions[generator.randrange(len(self.captions))]
-            known = {part for parts in true for part in parts}
             sentences = [part for text in self.reader.long_captions(other) for part in self.split(text)]
             sentences = [part for part in sentences if part not in known]
-        drawn = []
-        for text in self.num_hard_negatives * long_captions:
+        for text in self.drawing.hard_negatives * long_captions:
             false = perturb(split_sub_captions(text, self.reader.splitter), sentences, generator) if text else None
             drawn.append("" if false is None or false in true else join_sub_captions(false))
         return drawn
@@ -146,12 +139,12 @@ class CaptionedImages(Dataset):
         them; and the key of an image without captions in the caption files.
         """
         generator = random.Random(f"{self.seed} {epoch} {index}")
-        short_captions = self.reader.short_captions(row) if self.kind_of_short_captions != "none" else []
+        short_captions = self.reader.short_captions(row) if self.drawing.short_captions != "none" else []
         long_captions, unmatched = self.reader.match_long_captions(row)
         long_captions = [text for text in long_captions if split_sub_captions(text, self.reader.splitter)]
-        if self.kind_of_short_captions == "any":
+        if self.drawing.short_captions == "any":
             short_captions = short_captions + [self.draw_sub_captions(text, generator) for text in long_captions]
-        if self.kind_of_short_captions == "details" and long_captions:
+        if self.drawing.short_captions == "details" and long_captions:
             short_captions = [self.draw_details(text, generator) for text in long_captions]
         long_captions = generator.sample(long_captions, min(len(long_captions), self.num_long_captions))
         long_captions = [self.draw_sub_captions(text, generator) for text in long_captions]
@@ -161,8 +154,8 @@ class CaptionedImages(Dataset):
 
     def __getitem__(self, key: tuple) -> dict:
         epoch, index, is_padding, *rows = key
-        row, bad, unmatched = rows[0] if rows else None, None, None
-        name, num_captions = self.name(index, row), self.num_long_captions * (1 + self.num_hard_negatives)
+        row = rows[0] if rows else None
+        num_captions = self.num_long_captions * (1 + self.drawing.hard_negatives)
         sample = {"short_caption": "", "long_captions": [""] * num_captions}
         if self.image_features is None:
             sample["image"] = PIL.Image.new("RGB", (64, 64) if self.crop is None else self.crop.size[::-1])
@@ -171,24 +164,30 @@ class CaptionedImages(Dataset):
             sample["vision_output"] = features.where(features.isfinite(), 1.0)
         if is_padding:
             return sample
+        name, cause, unmatched, detail = name_row(row or {}, index), None, None, None
         try:
             with_captions = self.captions[index] if row is None else row
             short_caption, long_captions, unmatched = self.draw_captions(index, epoch, with_captions)
             if not any([short_caption, *long_captions]):
-                cause = NO_CAPTION if unmatched is None else NO_FILE_CAPTION
-                bad = cause, f"{name} has {cause}"
+                cause, detail = (
+                    (NO_CAPTION, f"{name} has {NO_CAPTION}") if unmatched is None else (NO_FILE_CAPTION, None)
+                )
             elif self.image_features is None:
-                sample["image"] = self.draw_crop(self.load_image(index, row), epoch, index)
+                sample["image"] = self.draw_crop(self.load_image(index, row, name), epoch, index)
             elif not features.isfinite().all():
-                self.load_image(index)  # says why not
+                self.load_image(index, row, name)  # says why not
                 raise ValueError(f"the image of {name} has no features that are numbers")
-        except UnreadableImageError as error:
-            bad = f"unreadable image ({type(error.__cause__.__cause__).__name__})", str(error)
         except ValueError as error:
-            bad = "no image or wrong type", str(error)
-        if bad is None:
+            origin, detail = getattr(error.__cause__, "__cause__", None), str(error)
+            cause = f"unreadable image ({type(origin).__name__})" if origin else "no image or wrong type"
+        found = {"rows": (name, cause, unmatched, detail)}
+        if cause is None:
             sample |= {"short_caption": short_caption, "long_captions": long_captions}
-        return sample | {"read": (name, bad, unmatched)}
+            if self.has_short_captions:
+                found["short_captions"] = (name, None if short_caption else NO_CAPTION, None, None)
+            if self.num_long_captions > 0:
+                found["long_captions"] = (name, None if any(long_captions) else NO_CAPTION, None, None)
+        return sample | {"found": found}
 
 
 @dataclass
@@ -224,9 +223,9 @@ class BatchSampler:
 @dataclass
 class StreamBatchSampler:
     """
-    The same of an epoch of a shuffled stream, as keys (epoch, index, is_padding, row). The processes share it, by
-    shards where their number divides, else by rows. Rows are decoded by the workers, whose number hence changes
-    nothing. A process at the end of its share returns rows of padding until the last process is there.
+    The same of an epoch of a shuffled stream, as keys (epoch, index, is_padding, row with an undecoded image). The
+    processes share it, by shards where their number divides, else by rows. A process at the end of its share returns
+    rows of padding until the last process is there.
     """
 
     stream: IterableDataset
@@ -253,12 +252,6 @@ class StreamBatchSampler:
                 yield own + [(self.epoch, 0, True, None)] * (size - len(own))
 
 
-@cache
-def warn_of_truncation(max_length: int) -> None:
-    """Says so once."""
-    logger.warning(f"Captions of more than {max_length} tokens are truncated: a larger `--max_length` reads more.")
-
-
 class SampleCollator:
     """
     Batches samples: their images, which are not cut off further where they `are_cropped`, and short and long captions,
@@ -267,8 +260,7 @@ class SampleCollator:
     """
 
     def __init__(self, processor: ProcessorMixin, num_hard_negatives: int = 0, are_cropped: bool = False):
-        self.processor = processor
-        self.num_hard_negatives = num_hard_negatives
+        self.processor, self.num_hard_negatives = processor, num_hard_negatives
         self.image_options = {"do_resize": False} if are_cropped else {}
         if are_cropped and hasattr(processor.image_processor, "do_center_crop"):
             self.image_options["do_center_crop"] = False
@@ -282,26 +274,25 @@ class SampleCollator:
         mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"]))
         return tokens["input_ids"], mask * is_present[:, None]
 
-    def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, list]]:
-        """
-        The model's inputs, and a report: what was `read`, of all samples but padding, and of the `hard_negatives` of
-        each long caption the name of the sample and whether there is one.
-        """
+    def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], list[tuple[str, Found]]]:
+        """The model's inputs, and what was found in all samples but padding, each by what is [`COUNTED`]."""
         if "image" in samples[0]:
             batch = prepare_images(self.processor, [sample["image"] for sample in samples], **self.image_options)
         else:
             batch = {"vision_output": torch.stack([sample["vision_output"] for sample in samples])}
         short_captions = [sample["short_caption"] for sample in samples]
         batch["short_input_ids"], batch["short_attention_mask"] = self.tokenize(short_captions)
-        report = {"read": [sample["read"] for sample in samples if "read" in sample], "hard_negatives": []}
+        found = [entry for sample in samples for entry in sample.get("found", {}).items()]
         long_captions = [text for sample in samples for text in sample["long_captions"]]
         if long_captions:
             ids, mask = (values.unflatten(0, (len(samples), -1)) for values in self.tokenize(long_captions))
             if self.num_hard_negatives > 0:
                 mask, present = self.leave_out_true(ids, mask)
-                report["hard_negatives"] = [(samples[row]["read"][0], is_there) for row, is_there in present]
+                for row, is_there in present:
+                    name, cause = samples[row]["found"]["rows"][0], None if is_there else NO_FALSE_DETAIL
+                    found.append(("hard_negatives", (name, cause, None, None)))
             batch |= {"input_ids": ids, "attention_mask": mask}
-        return batch, report
+        return batch, found
 
     def leave_out_true(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, list[tuple[int, bool]]]:
         """
@@ -311,40 +302,35 @@ class SampleCollator:
         num_true = ids.shape[1] // (1 + self.num_hard_negatives)
         true, false = (ids * mask).tensor_split([num_true], dim=1)
         is_true = (false[:, :, None] == true[:, None]).all(dim=-1).any(dim=-1)
-        true_mask, false_mask = mask.tensor_split([num_true], dim=1)
-        false_mask = false_mask * ~is_true[..., None]
-        has_true = true_mask.any(dim=-1).repeat(1, self.num_hard_negatives)
-        rows, are_there = has_true.nonzero()[:, 0], false_mask.any(dim=-1)[has_true]
-        return torch.cat([true_mask, false_mask], dim=1), list(zip(rows.tolist(), are_there.tolist()))
+        mask[:, num_true:] *= ~is_true[..., None]
+        has_true = mask[:, :num_true].any(dim=-1).repeat(1, self.num_hard_negatives)
+        rows, are_there = has_true.nonzero()[:, 0], mask[:, num_true:].any(dim=-1)[has_true]
+        return mask, list(zip(rows.tolist(), are_there.tolist()))
 
 
-def count_rows(counts: RowCounts, read: list[tuple], max_bad_fraction: float, num_samples: int | None = None) -> None:
+@cache
+def warn_of_truncation(max_length: int) -> None:
+    """Says so once."""
+    logger.warning(f"Captions of more than {max_length} tokens are truncated: a larger `--max_length` reads more.")
+
+
+def count_found(
+    counts: dict[str, RowCounts], found: list[tuple[str, Found]], max_bad_fraction: float, num_samples: int | None
+) -> None:
     """
-    Counts the samples of a batch in what this process has read, of `num_samples`, or of a stream that does not know.
-    Raises a `ValueError` if more are bad than the fraction allows of all of them (of a stream of those seen, 1,000 at
-    least), or all of the first 100.
+    Counts what was found in a batch. Raises a `ValueError` if more samples are bad than the fraction allows of the
+    `num_samples` of this process (of a stream, None, of those seen, 1,000 at least), or all of 100, or if none of the
+    first hard negatives can be made.
     """
-    for name, bad, unmatched in read:
-        cause, detail = bad or (None, None)
-        counts.count(name, cause, unmatched)
-        if cause in (None, NO_FILE_CAPTION):
-            continue
-        logger.warning(f"Skipped: {detail}.")
-        causes = {reason: count for reason, count in counts.left_out.items() if reason != NO_FILE_CAPTION}
-        num_bad, num_seen = sum(causes.values()), counts.num_rows
-        if num_bad > max_bad_fraction * max(num_seen, num_samples or NUM_AWAITED) or num_bad == num_seen == 100:
-            raise ValueError(
-                f"{num_bad} of {num_seen} samples are bad, more than `--max_bad_fraction {max_bad_fraction}` "
-                f"allows: {causes}. The last: {detail}."
-            )
-
-
-def count_hard_negatives(counts: RowCounts, hard_negatives: list[tuple[str, bool]]) -> None:
-    """Counts the hard negatives of a batch. Raises a `ValueError` if none of the first ones can be made."""
-    for name, is_there in hard_negatives:
-        counts.count(name, None if is_there else "no false detail that the model reads")
-    if counts.num_rows >= NUM_AWAITED and counts.num_used == 0:
-        raise ValueError(
-            f"None of the first {counts.num_rows} `--hard_negatives` can be made: the rules change English words "
-            "among the first `--max_length` tokens of a long caption. Leave it out."
-        )
+    for kind, (name, cause, unmatched, detail) in found:
+        counts[kind].count(name, cause, unmatched)
+        if detail is not None:
+            logger.warning(f"Skipped: {detail}.")
+    rows, false = counts["rows"], counts["hard_negatives"]
+    num_bad = sum(number for cause, number in rows.left_out.items() if cause != NO_FILE_CAPTION)
+    num_allowed = max_bad_fraction * max(rows.num_rows, num_samples or NUM_AWAITED)
+    if num_bad > num_allowed or num_bad == rows.num_rows >= 100:
+        raise ValueError(f"More samples are bad than `--max_bad_fraction {max_bad_fraction}` allows: {rows}")
+    if false.num_rows >= NUM_AWAITED and false.num_used == 0:
+        told = f"None of the first {false.num_rows} `--hard_negatives` can be made: rules change English words"
+        raise ValueError(f"{told} among the first `--max_length` tokens of a long caption. Leave it out.")

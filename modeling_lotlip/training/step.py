@@ -33,11 +33,10 @@ def count_image_tokens(config: PreTrainedConfig, batch: Batch) -> int:
     """The tokens of each image that a tower of a configuration computes, none where its output is given."""
     if "pixel_values" not in batch:
         return 0
-    pixel_values, patch_size = batch["pixel_values"], config.patch_size
-    if pixel_values.dim() == 3:  # patches (SigLIP 2)
-        return pixel_values.shape[1]
-    patch_sides = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
-    return 1 + math.prod(side // patch for side, patch in zip(pixel_values.shape[-2:], patch_sides))
+    shape, patch_size = batch["pixel_values"].shape, config.patch_size
+    if len(shape) == 3:  # patches (SigLIP 2)
+        return shape[1]
+    return 1 + shape[-2:].numel() // (patch_size**2 if isinstance(patch_size, int) else math.prod(patch_size))
 
 
 def split_batch(
@@ -45,10 +44,8 @@ def split_batch(
 ) -> tuple[list[Batch], list[torch.Tensor]]:
     """
     A batch as smaller ones, each padded to its own longest captions; as many on every process, since with sharded
-    parameters (FSDP2) every call of the model is an exchange that all must take part in.
-
-    The embedding of a caption does not depend on the image beside it. So the short captions are sorted by length, and
-    so are the long ones of all images, each kind for itself, as the second result says; the images keep their order. A
+    parameters (FSDP2) all take part in every call. The embedding of a caption does not depend on the image beside it:
+    so the captions of each kind are sorted by length, as the second result says, and the images keep their order. A
     group has `tokens_per_group` at most, padding and images included, or a single row.
     """
     num_rows, batch, lengths, orders = len(batch["short_input_ids"]), dict(batch), {}, []
@@ -111,18 +108,14 @@ def parameter_groups(model: ContrastiveModel, weight_decay: float) -> list[dict]
         if parameter.requires_grad and not any(parameter is scalar for scalar in scalars):
             is_kept = parameter.dim() < 2 or name.endswith("corner_tokens")
             (kept if is_kept else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": kept, "weight_decay": 0.0},
-        {"params": scalars, "weight_decay": 0.0},
-    ]
+    groups = (decayed, weight_decay), (kept, 0.0), (scalars, 0.0)
+    return [{"params": parameters, "weight_decay": decay} for parameters, decay in groups]
 
 
 def make_loss(objective: str, has_bias: bool = False, **options: int | list[int]) -> Callable[..., tuple]:
     """[`global_loss`] with the loss of an objective, sigmoid in place of contrastive for a model with a bias."""
     name = OBJECTIVES[objective].loss
-    if has_bias and name == "contrastive":
-        name = "sigmoid"
+    name = "sigmoid" if has_bias and name == "contrastive" else name
     if has_bias != (name == "sigmoid"):
         kind = "without" if has_bias else "with"
         raise ValueError(f"`--objective {objective}` is for a model {kind} a `logit_bias`: choose another one.")
@@ -150,11 +143,9 @@ def train_step(
 ) -> StepResult:
     """
     Adds the gradients of a batch, this process's rows on any device, and takes the step of the optimizer after the
-    last batch of an accumulation, with gradients clipped to a norm (0: none).
-
-    Model (a [`ContrastiveModel`]) and optimizer are as `accelerator.prepare` returned them, the loss function as
-    [`make_loss`]. With `tokens_per_chunk` that many tokens of captions and images are embedded at a time, and again in
-    the backward pass, to save memory. Images with the same short caption are no negatives unless they are to be.
+    last batch of an accumulation, with gradients clipped to a norm (0: none). The model (a [`ContrastiveModel`]) and
+    the optimizer are prepared by the accelerator. With `tokens_per_chunk` that many tokens of captions and images are
+    embedded at a time, and again in the backward pass. Images with the same short caption are no negatives by default.
     """
     with accelerator.accumulate(model):
         trained = accelerator.unwrap_model(model)

@@ -143,11 +143,7 @@ def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_f
         ("clip", {"num_corner_tokens": 2}, "CLIPModel has 0 corner tokens: leave out `--num_corner_tokens 2`, or"),
         ("clip", {"no_corner_attention_mask": True}, "has 0 corner tokens: leave out `--no_corner_attention_mask`"),
         ("clip", {"objective": "filip"}, "--objective filip` compares all tokens .* a CLIPModel cannot: leave it out"),
-        (
-            "clip",
-            {"objective": "siglip"},
-            "--objective siglip` is for a model with a `logit_bias`: choose another one",
-        ),
+        ("clip", {"objective": "siglip"}, "--objective siglip` is for a model with a `logit_bias`: choose another"),
         ("siglip", {"objective": "long_clip"}, "--objective long_clip` is for a model without a `logit_bias`"),
         ("siglip2", {"no_freeze_vision_model": True}, "cannot be cropped at random.*--min_crop_scale 1"),
     ],

@@ -1,6 +1,9 @@
 import io
-import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Barrier
+from types import SimpleNamespace
 
 import PIL.Image
 import pytest
@@ -16,14 +19,14 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.models import find_image_size
 from modeling_lotlip.training.samples import (
+    COUNTED,
+    NO_FALSE_DETAIL,
     NO_FILE_CAPTION,
     CaptionedImages,
     SampleCollator,
     StreamBatchSampler,
-    count_hard_negatives,
-    count_rows,
+    count_found,
 )
-from tests.conftest import launch
 
 
 def stream(folder: Path, seed: int = 0):
@@ -72,31 +75,29 @@ def test_a_stream_goes_on_with_as_many_samples(train, shards, tokenizer):
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
-def test_processes_share_a_stream_without_overlap_or_loss(shards, tmp_path, num_processes):
-    """By shards where their number divides, else by rows; the last batches are padded."""
-    script = tmp_path / "share.py"
-    script.write_text(
-        "import json, sys\n"
-        "from accelerate import Accelerator\n"
-        "from modeling_lotlip.training.samples import StreamBatchSampler\n"
-        "from pathlib import Path\n"
-        "from tests.training.test_samples import numbers, stream\n"
-        "accelerator = Accelerator(cpu=True)\n"
-        "batches = StreamBatchSampler(stream(Path(sys.argv[1])), 5, accelerator)\n"
-        "told = [list(batches)]\n"
-        "places = [key[1] for keys in told[0] for key in keys if not key[2]]\n"
-        "told = [accelerator.num_processes, [len(keys) for keys in told[0]], numbers(told[0]), places]\n"
-        "Path(f'{sys.argv[2]}.{accelerator.process_index}').write_text(json.dumps(told))\n"
-        "accelerator.wait_for_everyone(); accelerator.end_training()\n"
-    )
-    done = launch(num_processes, str(script), str(shards), str(tmp_path / "told"))
-    assert done.returncode == 0, done.stderr
-    told = [json.loads((tmp_path / f"told.{process}").read_text()) for process in range(num_processes)]
-    assert all(number == num_processes for number, *_ in told)
-    assert all(sizes == told[0][1] for _, sizes, *_ in told), "as many rows in every process's batch"
-    assert sorted(number for _, _, own, _ in told for batch in own for number in batch) == list(range(44))
-    places = [place for *_, own in told for place in own]
-    assert len(set(places)) == len(places), "rows are numbered over all processes"
+def test_processes_share_a_stream_without_overlap_or_loss(shards, num_processes):
+    """By shards where their number divides, else by rows; the last batches are padded. Here threads are processes."""
+    barrier, told = Barrier(num_processes, timeout=60), [None] * num_processes
+
+    def gather(process: int, own: torch.Tensor) -> torch.Tensor:
+        told[process] = own
+        barrier.wait()
+        gathered = torch.cat(told)
+        barrier.wait()
+        return gathered
+
+    def read(process: int) -> list[list[tuple]]:
+        accelerator = SimpleNamespace(process_index=process, num_processes=num_processes, device=torch.device("cpu"))
+        accelerator.gather = partial(gather, process)
+        return list(StreamBatchSampler(stream(shards), 5, accelerator))
+
+    with ThreadPoolExecutor(num_processes) as threads:
+        shares = list(threads.map(read, range(num_processes)))
+    sizes = [[len(keys) for keys in share] for share in shares]
+    assert all(own == sizes[0] for own in sizes), "as many rows in every process's batch"
+    own = [key for share in shares for keys in share for key in keys if not key[2]]
+    assert sorted(key[3]["number"] for key in own) == list(range(44))
+    assert len({key[1] for key in own}) == 44, "rows are numbered over all processes"
 
 
 def bad_rows() -> Dataset:
@@ -117,46 +118,58 @@ def test_bad_samples_take_no_part_and_say_why():
     rows = bad_rows()
     samples = CaptionedImages(rows, RowReader(rows.column_names, CaptionArguments()), ObjectiveArguments())
     drawn = [samples[0, index, False] for index in range(len(samples.images))]
-    assert drawn[0]["read"] == ("row 0", None, None) and drawn[0]["short_caption"] == "a boat"
+    assert drawn[0]["found"] == dict.fromkeys(("rows", "short_captions"), ("row 0", None, None, None))
+    assert drawn[0]["short_caption"] == "a boat"
     for index, sample in enumerate(drawn[1:], start=1):
-        assert sample["short_caption"] == "" and f"row {index} " in sample["read"][1][1] + " "
-    causes = [sample["read"][1][0] for sample in drawn[1:]]
+        assert sample["short_caption"] == "" and f"row {index}" in sample["found"]["rows"][3]
+    causes = [sample["found"]["rows"][1] for sample in drawn[1:]]
     assert causes[3] == "unreadable image (DecompressionBombError)"
     assert all(cause.startswith("unreadable image") for cause in causes[:4])
     assert causes[4:] == ["no image or wrong type", "no caption"]
-    assert "read" not in samples[0, 1, True], "padding is not counted"
+    assert "found" not in samples[0, 1, True], "padding is not counted"
     of_a_shard = samples[0, 5, False, {"image": None, "caption": "a boat", "__key__": "shard/7"}]
-    assert of_a_shard["read"][1][1].startswith("row 5 ('shard/7') has no image")
+    assert of_a_shard["found"]["rows"][3] == "the image of shard/7 cannot be read: there is no image"
 
 
-def count_samples(counts: RowCounts, *causes: str | None, max_bad_fraction: float = 0.1, num_samples=30) -> None:
-    read = [("row 3", cause and (cause, "the image of row 3 cannot be read"), None) for cause in causes]
-    count_rows(counts, read, max_bad_fraction, num_samples)
+def start_counting() -> dict[str, RowCounts]:
+    return {kind: RowCounts() for kind in COUNTED}
 
 
-def test_too_many_bad_samples_end_the_run():
-    bad, counts = "unreadable image", RowCounts()
-    count_samples(counts, None, bad, NO_FILE_CAPTION, bad, bad)
-    with pytest.raises(ValueError, match="4 of 6 samples are bad.*{'unreadable image': 4}.*row 3"):
-        count_samples(counts, bad)
-    count_samples(RowCounts(), *99 * [bad], None, bad, num_samples=None)  # of a stream: a tenth of the first 1,000
-    with pytest.raises(ValueError, match="101 of 102"):
-        count_samples(RowCounts(), None, *101 * [bad], num_samples=None)
-    with pytest.raises(ValueError, match="100 of 100"):
-        count_samples(RowCounts(), *100 * [bad], num_samples=1_000_000)
+@pytest.mark.parametrize(
+    "num_good, num_bad, num_samples, is_refused",  # a tenth may be bad, of a stream of those seen, 1,000 at least
+    [(2, 3, 30, False), (2, 4, 30, True), (1, 100, None, False), (1, 101, None, True), (0, 100, 1_000_000, True)],
+)
+def test_too_many_bad_samples_end_the_run(caplog, num_good, num_bad, num_samples, is_refused):
+    rows = num_good * [("row 1", NO_FILE_CAPTION, "key", None)]
+    rows += num_bad * [("row 3", "unreadable image", None, "the image of row 3 cannot be read")]
+    counts, found = start_counting(), [("rows", row) for row in rows]
+    if is_refused:
+        told = f"More samples are bad than `--max_bad_fraction 0.1` allows.* {num_bad}, unreadable image .*'row 3'"
+        with pytest.raises(ValueError, match=told):
+            count_found(counts, found, 0.1, num_samples)
+    else:
+        count_found(counts, found, 0.1, num_samples)
+    assert caplog.text.count("Skipped: the image of row 3 cannot be read.") == num_bad
 
 
 def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
     scenes = load_scenes(30, seed=9).cast_column("image", Image(decode=False)).to_list()
     scenes[4]["image"] = {"bytes": b"no image", "path": None}
     scenes[9]["caption"], scenes[9]["long_captions"] = None, []
+    scenes[11]["caption"], scenes[12]["long_captions"] = None, []
     features = load_scenes(1).features
     Dataset.from_list(scenes, features=features).save_to_disk(tmp_path / "data")
     load_scenes(8, seed=2).save_to_disk(tmp_path / "eval")
     options = {"dataset_name": tmp_path / "data", "train_split": "train", "eval_split": "train[10:20]"}
     train("run", **options, max_train_steps=4, max_bad_fraction=0.1, max_train_samples=None)
-    assert "left out: 1, no caption (such as 'row 9')" in caplog.text
-    with pytest.raises(ValueError, match="more than `--max_bad_fraction 0.01` allows"):
+    for told in (
+        "Of the rows of this training, 28 of 30 rows are used; left out: 1, ",
+        "1, no caption (such as 'row 9')",
+        "Of the short captions of this training, 27 of 28 rows are used; left out: 1, no caption (such as 'row 11')",
+        "Of the long captions of this training, 27 of 28 rows are used; left out: 1, no caption (such as 'row 12')",
+    ):
+        assert told in caplog.text
+    with pytest.raises(ValueError, match="than `--max_bad_fraction 0.01` allows"):
         train("other", **options, max_train_steps=4, max_train_samples=None)
 
 
@@ -216,28 +229,29 @@ def test_hard_negatives_that_are_read_as_a_true_caption_are_left_out_and_counted
         [""] * 6,
     ]
     samples = [
-        {"vision_output": torch.ones(2), "short_caption": "", "long_captions": captions, "read": (name, None, None)}
+        {"vision_output": torch.ones(2), "short_caption": "", "long_captions": captions, "found": {"rows": [name]}}
         for name, captions in zip("abc", samples)
     ]
     processor.tokenizer.model_max_length = 8
-    batch, report = SampleCollator(processor, num_hard_negatives=2)(samples)
+    batch, found = SampleCollator(processor, num_hard_negatives=2)(samples)
     present = batch["attention_mask"].any(dim=-1).int().tolist()
     assert present == [[1, 1, 1, 0, 0, 0], [1, 0, 1, 0, 0, 0], [0] * 6]
     here = [("a", True), ("a", False), ("a", False), ("a", False), ("b", True), ("b", False)]
-    assert report["hard_negatives"] == here
+    assert [(values[0], values[1] is None) for kind, values in found if kind == "hard_negatives"] == here
     processor.tokenizer.model_max_length = 3  # [CLS] a [SEP]
-    batch, report = SampleCollator(processor, num_hard_negatives=2)(samples)
-    assert (
-        report["hard_negatives"] == [(name, False) for name, _ in here] and batch["attention_mask"][:, 2:].sum() == 0
-    )
+    batch, found = SampleCollator(processor, num_hard_negatives=2)(samples)
+    left_out = [values[:2] for kind, values in found if kind == "hard_negatives"]
+    assert left_out == [(name, NO_FALSE_DETAIL) for name, _ in here] and batch["attention_mask"][:, 2:].sum() == 0
     assert batch["attention_mask"][:, :2].sum() == 9, "true captions may be equal"
 
-    counts, none = RowCounts(), RowCounts()
-    count_hard_negatives(counts, [("a", True)] + [("b", False)] * 1998 + [("c", False)])
-    assert str(counts).startswith("1 of 2000 rows are used") and str(counts).endswith("(such as 'b', 'c').")
-    count_hard_negatives(none, [("a", False)] * 600)
+
+def test_hard_negatives_of_which_none_can_be_made_end_the_run():
+    made, none = (("hard_negatives", ("row 3", cause, None, None)) for cause in (None, NO_FALSE_DETAIL))
+    counts = start_counting()
+    count_found(counts, [made, *1999 * [none]], 0.1, None)
+    assert counts["hard_negatives"].num_used == 1
     with pytest.raises(ValueError, match="None of the first 1200 `--hard_negatives` can be made"):
-        count_hard_negatives(none, [("a", False)] * 600)
+        count_found(start_counting(), 1200 * [none], 0.1, None)
 
 
 def test_a_crop_is_all_that_the_tower_sees(tokenizer):

@@ -1,14 +1,12 @@
-import gc
 import json
 import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from datasets import Dataset, Image
-from safetensors.torch import load_file
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from modeling_lotlip import LotlipModel, LotlipVisionModel
@@ -21,7 +19,7 @@ from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.outputs import read_metrics
 from modeling_lotlip.training.samples import BatchSampler, CaptionedImages
 from modeling_lotlip.training.step import parameter_groups
-from tests.conftest import assert_same_weights, launch, tiny_config
+from tests.conftest import assert_same_weights, launch, tiny_config, training_argv
 from tests.training.conftest import assert_same_gradients
 
 
@@ -77,27 +75,24 @@ def assert_same_steps(alone: list[dict], several: list[list[dict]], way: str) ->
     assert alone[-1]["loss"] != alone[-4]["loss"]
 
 
-def test_script_in_two_processes_evaluates_as_in_one(train, tmp_path, monkeypatch):
-    def count_models(accelerator):  # one in DistributedDataParallel that outlives its process group sometimes hangs
-        num_models.append(sum(isinstance(model, ContrastiveModel) for model in gc.get_objects()))
-
-    num_models = []
-    monkeypatch.setattr(Accelerator, "end_training", count_models)
+def test_two_processes_train_and_evaluate_as_one(train, tmp_path):
+    """With a frozen image tower whose output they compute together."""
     config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     config.vision_config.hidden_dropout_prob = 0.0
     config.save_pretrained(tmp_path / "config")
-    alone = train("alone", max_eval_samples=25, max_train_steps=4, learning_rate=1e-5)
-    assert num_models == [0]
-    done = launch(
-        2,
-        *("-m", "lotlip", "train"),
-        *("--output_dir", str(tmp_path / "two"), "--config_name", str(tmp_path / "config")),
-        *("--max_train_samples", "44", "--max_eval_samples", "25", "--per_device_train_batch_size", "4"),
-        *("--max_train_steps", "4", "--warmup_steps", "0.2", "--learning_rate", "1e-5"),
-        **{"ACCELERATE_USE_CPU": "false", "CUDA_VISIBLE_DEVICES": ""},  # which needs not be told
-    )
+    options = {"model_name_or_path": train("start", max_train_steps=1, max_eval_samples=2), "config_name": None}
+    options |= {"max_eval_samples": 25, "max_train_steps": 4, "learning_rate": 1e-5, "cache_image_features": True}
+    alone = train("alone", **options, image_features_dir=tmp_path / "features_1")
+    options |= {"per_device_train_batch_size": 4, "image_features_dir": tmp_path / "features_2"}
+    # which needs not be told
+    environment = {"ACCELERATE_USE_CPU": "false", "CUDA_VISIBLE_DEVICES": ""}
+    done = launch(2, *training_argv(tmp_path, "two", **options), **environment)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("44 training images, 8 in a batch (2 processes of 4), 4 steps") == 1
+    assert done.stderr.count("44 training images, 8 in a batch (2 x 4), 4 steps") == 1
+    assert "image tower frozen; images of 32 x 32 pixels, 126 tokens of text" in done.stderr
+    files = [next((tmp_path / name).rglob("*.npy")) for name in ("features_1", "features_2")]
+    assert files[0].parent.name == files[1].parent.name
+    np.testing.assert_allclose(*map(np.load, files), rtol=0, atol=1e-5)
     results = [json.loads((folder / "eval_results.json").read_text()) for folder in (alone, tmp_path / "two")]
     assert results[0].keys() == results[1].keys()
     assert results[0]["long_num_images"] == results[1]["long_num_images"] == 25
@@ -105,7 +100,7 @@ def test_script_in_two_processes_evaluates_as_in_one(train, tmp_path, monkeypatc
     assert len(set(results[0].values())) > 5 and results[1] == pytest.approx(results[0], abs=1e-3)
 
 
-STREAM = {"streaming": True, "shuffle_buffer_size": 20, "eval_split": "train"}
+STREAM = {"streaming": True, "shuffle_buffer_size": 20, "eval_split": "train", "checkpointing_steps": 1}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +116,7 @@ STREAM = {"streaming": True, "shuffle_buffer_size": 20, "eval_split": "train"}
 )
 def test_a_resumed_run_is_the_uninterrupted_one(train, shards, tokenizer, monkeypatch, options, steps):
     monkeypatch.setitem(step_module.TOKENS_PER_CALL, "cpu", 4)  # a batch is several groups
-    options = {"checkpointing_steps": 1, "eval_steps": 4, "max_eval_samples": 8} | options
+    options = {"checkpointing_steps": 3, "eval_steps": 4, "max_eval_samples": 8} | options
     if options.get("streaming"):
         options |= {"dataset_name": shards, "tokenizer_name": tokenizer}
     whole = train("whole", **options)
@@ -216,46 +211,20 @@ def test_draws_and_crops_depend_on_sample_epoch_and_seed():
 
 
 def test_no_weight_decay_on_norms_biases_corners_and_temperature():
+    model = ContrastiveModel(LotlipModel(tiny_config()))
+    decay = {id(p): group["weight_decay"] for group in parameter_groups(model, 0.1) for p in group["params"]}
+    assert len(decay) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        is_kept = name.endswith(("bias", "corner_tokens", "logit_scale")) or "norm" in name
+        assert decay[id(parameter)] == (0 if is_kept else 0.1), name
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_a_frozen_tower_stays_in_evaluation_mode(is_frozen):
     model = LotlipModel(tiny_config())
-    groups = parameter_groups(ContrastiveModel(model), 0.1)
-    decayed, kept = ({id(p) for g in groups for p in g["params"] if g["weight_decay"] == decay} for decay in (0.1, 0))
-    kept_names = {name for name, parameter in model.named_parameters() if id(parameter) in kept}
-    assert len(decayed) + len(kept) == len(list(model.parameters()))
-    assert {
-        "logit_scale",
-        "text_model.embeddings.corner_tokens",
-        "text_model.layers.0.layer_norm1.weight",
-    } <= kept_names
-    assert all(name.endswith("bias") or "norm" in name or "corner" in name or "scale" in name for name in kept_names)
-    assert "text_model.embeddings.word_embeddings.weight" not in kept_names
-
-
-def test_image_tower_is_frozen_if_it_was_loaded(train, tmp_path):
-    towers = LotlipModel(tiny_config())
-    start = train("start", max_train_steps=2)
-    before = load_file(start / "model.safetensors")
-    names = [name for name in before if name.startswith("vision_model.")]
-    frozen = train("frozen", config_name=None, model_name_or_path=start, max_train_steps=2)
-    after = load_file(frozen / "model.safetensors")
-    assert all(torch.equal(before[name], after[name]) for name in names)
-    assert not torch.equal(before["text_projection.weight"], after["text_projection.weight"])
-    free = train("free", config_name=None, model_name_or_path=start, max_train_steps=2, no_freeze_vision_model=True)
-    after = load_file(free / "model.safetensors")
-    assert not any(torch.equal(before[name], after[name]) for name in names if name.endswith("q_proj.weight"))
-    assert len(names) == len(towers.vision_model.state_dict())
-
-
-def test_a_frozen_tower_stays_in_evaluation_mode(train):
-    seen = []
-
-    def record(module, inputs):
-        if isinstance(module, LotlipVisionModel) and not torch.is_inference_mode_enabled():
-            seen.append(module.training)
-
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(record)
-    train("frozen", freeze_vision_model=True, eval_steps=2, max_train_steps=5)
-    hook.remove()
-    assert seen == [False] * 5
+    model.vision_model.requires_grad_(not is_frozen)
+    trained = ContrastiveModel(model).train()
+    assert trained.training and model.text_model.training and model.vision_model.training != is_frozen
 
 
 @pytest.mark.parametrize("projection_dim", [None, 16])
