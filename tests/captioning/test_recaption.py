@@ -103,12 +103,6 @@ def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):
     assert lines[-1] == f"model: {len(names)} captions, 1 of them rejected by rules {{'refusal': 1}}, 0 failures."
 
 
-def test_two_runs_do_not_write_to_one_folder(caption, photos, llava, tmp_path):
-    with OutputFolder(tmp_path / "out"), pytest.raises(ValueError, match="is written by process"):
-        caption("out", llava, **of_folder(photos))
-    assert len(caption("out", llava, **of_folder(photos))) == 6
-
-
 def test_two_processes_caption_each_image_once(llava, tmp_path):
     options = {"max_train_samples": 12, "max_new_tokens": 12, "batch_size": 2, "shard_size": 4, "device": "cpu"}
     done = launch(2, "-m", "lotlip", *to_argv("recaption", output_dir=tmp_path, captioner=llava, **options))

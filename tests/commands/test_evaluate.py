@@ -48,7 +48,6 @@ def read_table(markdown):
 def test_benchmarks_of_several_models_in_one_table(family_folders, benchmarks, tmp_path, capsys):
     models = [family_folders("clip"), family_folders("lotlip")]
     arguments = ("--model_name_or_path", *models, "--benchmark", "urban1k", "flickr30k", "--data_dir", benchmarks)
-    assert "9 images and 45 texts, but 1000 and 5000" in read_error(capsys, "evaluate", *arguments)
     rows = run_command("evaluate", tmp_path / "results.json", *arguments, "--allow_partial")["rows"]
 
     assert [(row["model"], row["benchmark"]) for row in rows] == [

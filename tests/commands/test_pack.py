@@ -17,7 +17,7 @@ from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import read_image, undecoded
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.output_folder import OutputFolder
-from tests.helpers.commands import read_error
+from tests.helpers.commands import read_error, to_argv
 from tests.helpers.photographs import encode
 
 
@@ -40,11 +40,15 @@ def photos(tmp_path) -> Path:
     return folder
 
 
+def command_line(photos: Path) -> list[str]:
+    shards = photos.parent / "shards"
+    return to_argv("pack", dataset_name="imagefolder", data_dir=photos, output_dir=shards)
+
+
 def pack(photos: Path, *arguments: object) -> dict[str, dict]:
     """Packs the photos; the rows of the shards by key."""
     shards = photos.parent / "shards"
-    data = ["--dataset_name", "imagefolder", "--data_dir", photos, "--output_dir", shards]
-    assert lotlip.main(["pack", *map(str, [*data, *arguments])]) == 0
+    assert lotlip.main([*command_line(photos), *map(str, arguments)]) == 0
     (image_column,) = {path.split(".")[1] for path in names(shards) if path.split(".")[1] in ("jpg", "png", "webp")}
     packed = load_dataset("webdataset", data_files=str(shards / "*.tar"), split="train")
     return {row["json"]["key"]: row | {"image": row[image_column]} for row in undecoded(packed, image_column)}
@@ -103,14 +107,13 @@ def test_captions_of_caption_files_and_keys_of_a_column(photos):
 
 
 def test_mistakes(photos, capsys):
-    data = ["--dataset_name", "imagefolder", "--data_dir", photos, "--output_dir", photos.parent / "shards"]
     (photos / "metadata.jsonl").write_text('{"file_name": "0.jpg", "caption": " "}\n')
     message = "There is nothing to pack: 0 of 1 rows are used; left out: 1, it has no caption (such as '0.jpg')"
-    assert message in read_error(capsys, "pack", *data)
+    assert message in read_error(capsys, *command_line(photos))
     assert not (photos.parent / "shards").exists()
     (photos.parent / "shards").mkdir()
     (photos.parent / "shards" / "a.tar").write_bytes(b"")
-    assert "shards` holds shards: delete them" in read_error(capsys, "pack", *data)
+    assert "shards` holds shards: delete them" in read_error(capsys, *command_line(photos))
 
 
 def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, caplog):
@@ -123,14 +126,13 @@ def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, 
     shards, write_tar = photos.parent / "shards", packing.write_tar
     shutil.rmtree(shards)
     monkeypatch.setattr(packing, "write_tar", stop)
-    data = ["--dataset_name", "imagefolder", "--data_dir", photos, "--output_dir", shards]
-    assert lotlip.main(["pack", *map(str, [*data, "--shard_size", 2])]) == 130
+    assert lotlip.main([*command_line(photos), "--shard_size", "2"]) == 130
     assert [path.name for path in shards.glob("*.tar*")] == ["00000.tar"]
     load_split(SourceArguments("webdataset", data_files=[str(shards / "*.tar")], image_column="jpg"), "train")
     assert f"{shards} is not complete" in caplog.text
     monkeypatch.undo()
     with pytest.raises(KeyboardInterrupt), OutputFolder(shards, content="shards"):
-        assert lotlip.main(["pack", *map(str, data)]) == 2, "two at once"
+        assert lotlip.main(command_line(photos)) == 2, "two at once"
         (shards / "99999.tar").touch()
         raise KeyboardInterrupt
     assert pack(photos, "--shard_size", 1) == expected

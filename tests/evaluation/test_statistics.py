@@ -12,7 +12,6 @@ from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.evaluation import statistics
 from modeling_lotlip.evaluation.statistics import TextLengths, count_tokens, load_tokenizer, measure_texts, summarize
-from tests.helpers.commands import read_error
 
 
 def test_batches_change_nothing(monkeypatch, vocab_dir):
@@ -73,7 +72,6 @@ def test_by_hand(run, tmp_path, vocab_dir, capsys):
     lines = [json.dumps({"image": f"{number}.jpg", "IIW": text}) for number, text in enumerate(texts)]
     (folder / "IIW-400" / "data.jsonl").write_text("\n".join(lines))
     arguments = ["--benchmark", "iiw", "--data_dir", folder, "--allow_partial", "--tokenizer_path", vocab_dir]
-    assert "3 of the 3 images" in read_error(capsys, "statistics", *arguments)
     results = run(*arguments, "--text_only")
     num_tokens = [len("a red boat . the sea is blue . sand < / s > . . . car ##s".split()), 300, 1]
     assert results["num_images"] == results["num_texts"] == 3

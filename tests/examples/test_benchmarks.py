@@ -104,7 +104,6 @@ def test_what_lotlip_answers_at_once(monkeypatch):
     ("arguments", "values", "message"),
     [
         (rank.RankArguments, {"images": 3, "texts": 4}, "--texts must be a multiple of --images"),
-        (rank.RankArguments, {"repeats": 0}, "--repeats must be at least 1"),
         (embed.EmbedArguments, {"variants": ["original"]}, "--variants must name float32"),
         (gpu.GpuArguments, {"device": "cpu", "only": ["fsdp"]}, "--only: fsdp is none of precisions"),
     ],
