@@ -11,7 +11,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from modeling_lotlip.configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
-from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, from_theirs
+from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, from_theirs, to_theirs
 from modeling_lotlip.modeling_lotlip import (
     LotlipModel,
     LotlipTextModel,
@@ -103,7 +103,7 @@ def without_corner_positions(x, num_corner_tokens=2):
 # ---- the original implementation
 
 
-def test_image_tower_and_logits_equal_the_reference():
+def test_image_tower_logits_and_gradients_equal_the_reference():
     """Of the text tower and the loss: tests/reference."""
     tiny = SHARED / "reference" / "tiny"
     if not tiny.exists():
@@ -124,6 +124,14 @@ def test_image_tower_and_logits_equal_the_reference():
     assert_close(images.pooler_output, expected["image_features"])
     assert_close(images.last_hidden_state[:2], expected["vision_last_hidden_state_first2"])
     assert_close(outputs.logits_per_image, expected["logits_per_image_7_images_first_6_texts"])
+
+    batch = load_file(tiny / "loss.safetensors")
+    input_ids = without_corner_positions(batch["input_ids"])
+    model(input_ids, batch["pixel_values"], (input_ids != 0).long(), return_loss=True).loss.backward()
+    gradients = to_theirs({name: parameter.grad for name, parameter in model.named_parameters()}, "lotlip")
+    norms = {name: gradient.norm().item() for name, gradient in gradients.items()}
+    expected = json.loads((tiny / "loss.json").read_text())["grad_norm_of_parameter"]
+    assert norms == pytest.approx(expected, rel=1e-4, abs=1e-8)
 
 
 # ---- who sees whom
