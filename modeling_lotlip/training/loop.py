@@ -458,8 +458,7 @@ def finish(training: Training) -> None:
     model = gather_model(training.model, accelerator)
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            delete(args.output_dir / outputs.RESULTS_FILE)  # of a run that is lengthened
-            outputs.save_model(args, args.output_dir, model, training.processor)
+            outputs.save_last_model(args, model, training.processor)
     results = evaluate(training, model)
     with fail_together(accelerator):
         counts["rows"].check_matched()

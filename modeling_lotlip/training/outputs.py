@@ -103,11 +103,8 @@ def check_output_dir(args: TrainArguments) -> None:
 def list_checkpoints(output_dir: Path) -> list[Path]:
     """The complete checkpoints in a folder, the oldest first."""
     checkpoints = [path.parent for path in output_dir.glob(f"checkpoint-*/{STATE_FILE}")]
-    return sorted((path for path in checkpoints if path.name[11:].isdecimal()), key=get_step)
-
-
-def get_step(checkpoint: Path) -> int:
-    return int(checkpoint.name.split("-")[1])
+    numbered = [(int(path.name[11:]), path) for path in checkpoints if path.name[11:].isdecimal()]
+    return [path for _, path in sorted(numbered)]
 
 
 def find_checkpoint(args: TrainArguments) -> Path | None:
@@ -123,7 +120,7 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
     if not (checkpoint / STATE_FILE).exists():
         told = f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint"
         raise ValueError(f"{told}: name `OUTPUT_DIR/checkpoint-N`, or `latest`.")
-    if resumes_in_output_dir(args) and get_step(checkpoints[-1]) > get_step(checkpoint):
+    if resumes_in_output_dir(args) and checkpoint.resolve() != checkpoints[-1].resolve():
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which is later than "
             f"`--resume_from_checkpoint {checkpoint}`: name another `--output_dir`, or move the later ones away."
@@ -136,8 +133,8 @@ def save_checkpoint(
 ) -> None:
     """
     Saves the state of a run in `checkpoint-STEP`, unless it is there already. The folder gets its name when its files
-    are complete and on the disk; only then older ones than `total_limit` are deleted (accelerate's own limit deletes
-    them before, and its `register_for_checkpointing` unpickles whatever a file holds). All processes call this.
+    are complete, then older ones than `total_limit` are deleted (accelerate's own limit deletes them before, and what
+    is registered there is unpickled). All processes call this.
     """
     checkpoint, partial = (output_dir / f"checkpoint-{state.step}{ending}" for ending in ("", ".0.partial"))
     if checkpoint.exists():
@@ -170,10 +167,7 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
 
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
-    """
-    Loads what `save_checkpoint` saved by accelerate. Raises a `pickle.UnpicklingError` if a file holds more than
-    tensors and numbers, such as code.
-    """
+    """Loads what accelerate saved. Raises a `pickle.UnpicklingError` if a file holds code."""
     accelerator.load_state(str(checkpoint))
     # accelerate skips random states that it cannot read, and the run would resume with others
     load(checkpoint / f"random_states_{accelerator.process_index}.pkl")
@@ -272,18 +266,16 @@ def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
     """Whether a result is better than that of the model in a folder, or there is none."""
     path = folder / RESULTS_FILE
     best = json.loads(path.read_text(encoding="utf-8")).get(metric) if path.exists() else None
-    if best is None:
-        return True
-    return results[metric] < best if metric.endswith("median_rank") else results[metric] > best
+    is_rank = metric.endswith("median_rank")
+    return best is None or (results[metric] < best if is_rank else results[metric] > best)
 
 
 def save_model(
     args: TrainArguments, folder: Path, model: PreTrainedModel, processor: ProcessorMixin, results: dict | None = None
 ) -> None:
     """
-    Saves the trained model with its code, a model card and its results. Its files take the place of earlier ones when
-    all of them are complete; a partial folder of a run that was killed is deleted by the next one. Raises an `OSError`
-    if it cannot be written: earlier files are as they were.
+    Saves the trained model with its code, a model card and its results, in place of earlier files when all are
+    complete. Raises an `OSError` if it cannot be written.
     """
     parent = folder if folder == args.output_dir else folder.parent
     try:
@@ -296,6 +288,17 @@ def save_model(
                 file.replace(folder / file.name)
     except (OSError, SafetensorError) as error:
         raise OSError(f"The model cannot be saved in {folder}: {error}") from error
+
+
+def save_last_model(args: TrainArguments, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """Saves it in the output folder. If that fails, in the folder for temporary files, and an `OSError` says so."""
+    delete(args.output_dir / RESULTS_FILE)  # of a run that is lengthened
+    try:
+        save_model(args, args.output_dir, model, processor)
+    except OSError as error:
+        folder = Path(tempfile.mkdtemp(prefix="lotlip_"))
+        save_model(args, folder, model, processor)
+        raise OSError(f"{error}. It was saved in {folder}: move it from there.") from error
 
 
 def write_results(args: TrainArguments, folder: Path, results: dict | None) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -95,19 +96,25 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):
     assert_same_weights(resumed, train("whole", **options))
 
 
-def test_a_model_that_cannot_be_saved_leaves_the_earlier_one(train, tmp_path, monkeypatch):
-    def save(model: LotlipModel, folder: str, **kwargs) -> None:
-        Path(folder, "model.safetensors").write_bytes(b"torn")
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_model_that_cannot_be_saved_is_saved_elsewhere_and_leaves_the_earlier_one(train, tmp_path, monkeypatch):
+    def save(model: LotlipModel, partial: str, **kwargs) -> None:
+        if folder in Path(partial).parents:
+            Path(partial, "model.safetensors").write_bytes(b"torn")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(model, partial, **kwargs)
 
-    options = {"checkpointing_steps": 2, "max_eval_samples": 2}
+    options, original = {"checkpointing_steps": 2, "max_eval_samples": 2}, LotlipModel.save_pretrained
     folder = train("run", **options, max_train_steps=2)
     before = load_file(folder / "model.safetensors")["text_projection.weight"]
     monkeypatch.setattr(LotlipModel, "save_pretrained", save)
-    with pytest.raises(OSError, match="The model cannot be saved in .*run: .*No space left on device"):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OSError, match="No space left on device. It was saved in .*lotlip_.*: move it from there"):
         train("run", **options, max_train_steps=4, resume_from_checkpoint="latest")
     assert torch.equal(load_file(folder / "model.safetensors")["text_projection.weight"], before)
     assert not list(folder.glob("*.partial")) and (folder / "checkpoint-4").exists()
+    (rescued,) = tmp_path.glob("lotlip_*")
+    weights, saved = (load_file(path / "model.safetensors") for path in (rescued, folder / "checkpoint-4"))
+    assert all(torch.equal(tensor, saved[f"model.{name}"]) for name, tensor in weights.items())
 
 
 def test_the_last_checkpoints_are_kept(train, tmp_path):
