@@ -20,9 +20,6 @@ def split_sentences(text: str) -> list[str]:
     Returns:
         `list[str]`: the sentences in their order, with their punctuation, stripped.
 
-    Raises:
-        `ImportError`: if sentencex is not installed.
-
     Example:
 
     ```python
@@ -31,12 +28,8 @@ def split_sentences(text: str) -> list[str]:
     >>> split_sentences("A red boat. It is 3.5 m long.\nMr. Hill steers it.")
     ['A red boat.', 'It is 3.5 m long.', 'Mr. Hill steers it.']
     ```"""
-    try:
-        import sentencex  # not at the top: the paper's rule does not need it
-    except ImportError as error:
-        raise ImportError(
-            'Sentences are split by sentencex, which is not installed: `pip install "sentencex>=1.0.20"`.'
-        ) from error
+    import sentencex  # not at the top: the paper's rule does not need it
+
     lines = (line for line in re.split(r"\n|</s>", text) if line.strip())
     parts = (part.strip() for line in lines for part in sentencex.segment("en", line))
     return [part for part in parts if part]

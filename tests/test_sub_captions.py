@@ -2,10 +2,8 @@
 
 import json
 import random
-import sys
 
 import pytest
-import sentencex
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,11 +89,3 @@ def test_training_splits_as_asked():
         parts = split_sub_captions(TEXT, splitter)
         parts = [part for part in parts if not part.isdecimal()]
         assert drawn == {join_sub_captions(list(pair)) for pair in zip(parts, parts[1:])}
-
-
-def test_the_library_is_needed_only_where_it_is_asked_for(monkeypatch):
-    assert sentencex.segment  # it is there
-    monkeypatch.setitem(sys.modules, "sentencex", None)
-    assert open_reader(["long_captions"], "paper").splitter == "paper"
-    with pytest.raises(ImportError, match='pip install "sentencex'):
-        open_reader(["long_captions"], "sentences")

@@ -6,8 +6,8 @@ A page to search your images with: by a long description, by an image, or by bot
     lotlip app my_photos
     lotlip app --embeddings_dir outputs/embeddings
 
-It opens in the browser. Only this machine can reach it, and it needs no network. To let others use it:
-`--host 0.0.0.0 --auth_file FILE`.
+It opens in the browser. Only this machine can reach it; the network is needed once, to download the model. To let
+others use it: `--host 0.0.0.0 --auth_file FILE`.
 """
 
 from ..search.arguments import PageArguments, SearchModelArguments, read_logins

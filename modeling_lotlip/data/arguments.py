@@ -81,8 +81,7 @@ class CaptionArguments(CaptionColumnArguments):
 
     sub_caption_splitter: str = argument(
         "paper",
-        "Where a long caption is split: at every full stop and line break as in the paper, or where a sentence ends "
-        "(needs sentencex).",
+        "Where a long caption is split: at every full stop and line break as in the paper, or where a sentence ends.",
         choices=tuple(SPLITTERS),
         compared_on_resume=True,
     )

@@ -44,7 +44,7 @@ from .table import EmbeddingTable, model_settings
 ORIENTATION = 0x0112  # the tag of EXIF that says how an image is turned
 # Rows whose captions are sorted by length together
 GROUP_SIZE = 1024
-# Rows of the table that are written at once, or fewer after these seconds: what a killed run loses at most
+# Rows of the table that are written at once, or fewer after these seconds
 WRITE_SIZE, WRITE_SECONDS = 512, 30
 
 

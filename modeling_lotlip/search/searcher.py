@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model and a collection of images, as the command and the page search it."""
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -65,9 +64,9 @@ class Searcher:
     ):
         self.model, self.processor, self.table, self.folder = model, processor, table, folder
         self.max_length, self.batch_size = max_length, batch_size
-        source, can_split = table.settings.get("source"), importlib.util.find_spec("sentencex") is not None
+        source = table.settings.get("source")
         self.place = str(folder or (source if isinstance(source, str) else table.folder))
-        self.splitter = table.settings.get("sub_caption_splitter") or ("sentences" if can_split else "paper")
+        self.splitter = table.settings.get("sub_caption_splitter") or "sentences"
         self.resizing = Resizing.of(processor.image_processor)
         self.lock = Lock()  # the model computes for one thread at a time
         self.changes = Changes()  # of the last update

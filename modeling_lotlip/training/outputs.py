@@ -32,7 +32,6 @@ STATE_FILE, RESULTS_FILE, METRICS_FILE = "training_state.json", "eval_results.js
 
 # The folders of the best model and of the trackers' files, and in the latter that of these runs
 BEST_FOLDER, LOGGING_FOLDER, RUN_NAME = "best", "logs", "lotlip"
-
 # The files of a run by their names; its folders are known by a file in them, since others use their names too
 WRITTEN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|eval_results\.json|metrics\.jsonl")
 
