@@ -4,7 +4,7 @@
 Embeddings of the images and captions of a data set, in a table; a run that was stopped goes on where it was.
 
     lotlip embed --model outputs/demo --output_dir outputs/embeddings
-    lotlip embed --output_dir OUT --dataset_name products.csv --image_column photo --caption_column description
+    lotlip embed --output_dir OUT --dataset_name products.csv --eval_split train --image_column photo --key_column sku
     lotlip embed --model MODEL --output_dir OUT --dataset_name NAME --only texts --output_file vectors.parquet
 
 `lotlip search --embeddings OUT "A TEXT"` finds what is nearest to a text; --output_file is for other tools.

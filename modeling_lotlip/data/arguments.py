@@ -118,7 +118,7 @@ class EvaluationSplitArguments(Arguments):
 
     _argument_group_name = "data"
 
-    eval_split: str = argument("test", "The split to evaluate on.")
+    eval_split: str = argument("test", "The split that is read; a file has `train` only.")
     max_eval_samples: int | None = argument(None, "Use the first N images.", least=1)
 
 
