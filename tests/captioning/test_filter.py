@@ -14,7 +14,6 @@ from modeling_lotlip.captioning.filter import CaptionFilter, find_files
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.output_folder import OutputFolder
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
 from tests.helpers.caption_files import BOAT, SCHEMA, make_rows
 
@@ -113,15 +112,6 @@ def test_bad_files(captions_dir, run, tmp_path):
     run(captions_dir / "0.parquet", "out")
     with pytest.raises(ValueError, match="holds other captions, such as 0.parquet"):
         run(tmp_path / "empty.parquet", "out")
-
-
-def test_two_runs_do_not_write_to_one_folder(captions_dir, run, tmp_path):
-    with OutputFolder(tmp_path / "out", content="filtered captions"):
-        with pytest.raises(ValueError, match="is written by process"):
-            run(captions_dir / "*.parquet", "out")
-    run(captions_dir / "*.parquet", "out")
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == [".lock", "0.parquet", "1.parquet", "report.json", "settings.json"]
 
 
 def test_captions_unlike_their_images(run, tmp_path, model_dir):

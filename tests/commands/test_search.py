@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,6 @@ from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.table import EmbeddingTable, Measurements
 from modeling_lotlip.terminal import printable
-from tests.conftest import training_environment
 from tests.helpers.commands import read_error
 from tests.helpers.embeddings import embed_images
 
@@ -123,20 +120,6 @@ def test_what_another_program_has_indexed_is_searched_meanwhile(search, caplog):
         status, out, err = search("photos", "a boat", "--k", "2")
     assert status == 0 and len(without_line(out)) == 3 and "8 images in photos." in err
     assert "What is indexed so far is searched: " in caplog.text and "is written by process" in caplog.text
-
-
-def test_two_searches_at_once_in_a_new_folder(search, model_dir):
-    """Both answer the same: the second one waits for the first."""
-    argv = [sys.executable, "-m", "lotlip", "search", "photos", "a red boat", "--all_copies", "--device", "cpu"]
-    argv += ["--model", str(model_dir), "--index_dir", "indices"]
-    options = {"env": training_environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    programs = [subprocess.Popen(argv, **options) for _ in range(2)]
-    answers = [program.communicate() for program in programs]
-    assert [program.returncode for program in programs] == [0, 0], answers
-    assert answers[0][0] == answers[1][0] and len(without_line(answers[0][0])) == 6
-    (folder,) = Path("indices").iterdir()
-    keys = [key for key, _ in EmbeddingTable(folder).read_signatures()]
-    assert len(keys) == len(set(keys)) == 9
 
 
 def test_folders_and_days(search):
