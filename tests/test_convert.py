@@ -181,28 +181,19 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, tokenizer_path, checkpoint
     assert marker.exists(), "the file is harmless, and the test shows nothing"
 
 
-def test_a_damaged_file_is_refused(tmp_path, checkpoint):
-    path = tmp_path / "model.pt"
-    torch.save(checkpoint, path)
-    content = path.read_bytes()
-    for length in (0, 10, len(content) // 2):
-        path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match="was refused"):
-            load_checkpoint(path)
-
-
-def test_what_reads_well_and_is_wrong_is_refused(tmp_path, checkpoint):
-    """A changed byte, of which only the checksum tells; weights that are no numbers; no weights."""
+def test_what_is_damaged_or_wrong_is_refused(tmp_path, checkpoint):
+    """A file cut off; a changed byte, of which only the checksum tells; weights that are no numbers; no weights."""
     torch.save({"weights": torch.full((1000,), 0.123)}, tmp_path / "changed.pt")
     content = bytearray((tmp_path / "changed.pt").read_bytes())
     content[content.index(torch.full((9,), 0.123).numpy().tobytes()) + 8] ^= 1
-    (tmp_path / "changed.pt").write_bytes(content)
+    for name, part in (("changed", content), ("empty", b""), ("begun", content[:10]), ("half", content[:2000])):
+        (tmp_path / f"{name}.pt").write_bytes(part)
     checkpoint["text.proj.weight"][3, 5] = float("nan")
     contents = {"nan": checkpoint, "none": {"epoch": 1}, "list": {"state_dict": [1]}, "tensor": torch.ones(())}
     for each, content in contents.items():
         torch.save(content, tmp_path / f"{each}.pt")
     for file, message in (
-        ("changed.pt", "was refused"),
+        *((f"{each}.pt", "was refused") for each in ("changed", "empty", "begun", "half")),
         ("nan.pt", "`text.proj.weight` in .* NaN"),
         *((f"{each}.pt", "or no state dict") for each in ("none", "list", "tensor")),
     ):

@@ -137,7 +137,11 @@ def samples() -> CaptionedImages:
     return CaptionedImages(stream, reader, ObjectiveArguments(num_sub_captions=2))
 
 
-def check_sample(samples: CaptionedImages, row: dict) -> None:
+@MANY
+@given(damaged(IMAGE_FILES))
+@example(b"qoif\x00\x00\x00\x11\x00\x00\x00\x0c\x03\x01\xfe_\x82\xc2\xfe\xd9\xcf\xeb")
+def test_a_damaged_image_file_is_a_bad_sample_at_worst(samples, file):
+    row = {"__key__": "shard/7", "image": {"bytes": file, "path": None}, "caption": "a boat"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damaged files
         sample = samples[0, 7, False, row]
@@ -149,14 +153,6 @@ def check_sample(samples: CaptionedImages, row: dict) -> None:
         assert sample["short_caption"] or any(sample["long_captions"])
         assert sample["image"].mode == "RGB" and min(sample["image"].size) > 0
         process(PROCESSORS[1], sample["image"])
-
-
-@MANY
-@given(damaged(IMAGE_FILES))
-@example(b"qoif\x00\x00\x00\x11\x00\x00\x00\x0c\x03\x01\xfe_\x82\xc2\xfe\xd9\xcf\xeb")
-def test_a_damaged_image_file_is_a_bad_sample_at_worst(samples, file):
-    row = {"__key__": "shard/7", "image": {"bytes": file, "path": None}, "caption": "a boat"}
-    check_sample(samples, row)
 
 
 @MANY

@@ -112,12 +112,14 @@ def test_dinov2(dinov2):
         assert wide.last_hidden_state.shape == (2, 1 + 4 * 8, 64)
 
 
-def save_timm(path, architecture="vit_tiny_patch16_224", **model_args):
-    """A folder as timm pushes it to the Hub: weights and config.json, with the classifier's weights."""
+def save_timm(path, architecture="vit_tiny_patch16_224", pretrained_cfg=None, **model_args):
+    """A folder as timm pushes it to the Hub, or, without `pretrained_cfg`, as transformers saves it."""
     if architecture == "vit_tiny_patch16_224":
         model_args = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 4, **model_args}
     model = randomized(timm.create_model(architecture, num_classes=3, **model_args))
-    config = {"architecture": architecture, "num_classes": 3, "label_names": list("abc"), "pretrained_cfg": {}}
+    config = {"architecture": architecture, "num_classes": 3, "label_names": list("abc")}
+    config |= {"pretrained_cfg": pretrained_cfg} if pretrained_cfg else {"model_type": "timm_wrapper"}
+    path.mkdir(exist_ok=True)
     save_file(model.state_dict(), path / "model.safetensors", metadata={"format": "pt"})
     (path / "config.json").write_text(json.dumps({**config, "model_args": model_args}))
     return model, str(path)

@@ -10,63 +10,30 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from modeling_lotlip.configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
 from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, from_theirs, to_theirs
-from modeling_lotlip.modeling_lotlip import (
-    LotlipModel,
-    LotlipTextModel,
-    LotlipTextModelWithProjection,
-    image_text_contrastive_loss,
-)
-from tests.conftest import SHARED
+from modeling_lotlip.modeling_lotlip import LotlipModel, LotlipTextModel, image_text_contrastive_loss
+from tests.conftest import SHARED, tiny_config
 
 
-WIDTH, VOCAB_SIZE, IMAGE_SIZE = 32, 99, 16
+WIDTH, VOCAB_SIZE, IMAGE_SIZE = 32, 64, 32  # of `tiny_config`
 
 
 # Fresh models. At an initializer range of 0.02 all texts of such small models embed nearly alike.
-def text_config(num_corner_tokens=2, **kwargs):
-    fields = {
-        "vocab_size": VOCAB_SIZE,
-        "hidden_size": WIDTH,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "max_position_embeddings": 40,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "initializer_range": 0.1,
-        "projection_dim": WIDTH,
-    }
-    return LotlipTextConfig(**{**fields, "num_corner_tokens": num_corner_tokens, **kwargs})
-
-
-def vision_config(**kwargs):
-    fields = {
-        "hidden_size": WIDTH,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "image_size": IMAGE_SIZE,
-        "patch_size": 8,
-        "initializer_range": 0.1,
-    }
-    return LotlipVisionConfig(**{**fields, **kwargs})
+def new_config(num_corner_tokens=2, vision_projection_dim=None, **kwargs):
+    fields = {"num_corner_tokens": num_corner_tokens, "initializer_range": 0.1, "max_position_embeddings": 40}
+    config = tiny_config(dropout=0.0, **fields | kwargs)
+    config.vision_config.projection_dim = vision_projection_dim
+    return config
 
 
 def new_model(num_corner_tokens=2, vision_projection_dim=None, seed=0, **kwargs):
     torch.manual_seed(seed)
-    config = LotlipConfig(
-        text_config=text_config(num_corner_tokens, **kwargs),
-        vision_config=vision_config(projection_dim=vision_projection_dim),
-        projection_dim=WIDTH,
-    )
-    return LotlipModel(config).eval()
+    return LotlipModel(new_config(num_corner_tokens, vision_projection_dim, **kwargs)).eval()
 
 
 def new_text_model(num_corner_tokens=2, seed=0, **kwargs):
     torch.manual_seed(seed)
-    return LotlipTextModel(text_config(num_corner_tokens, **kwargs)).eval()
+    return LotlipTextModel(new_config(num_corner_tokens, **kwargs).text_config).eval()
 
 
 def random_captions(batch_size, low=2, high=12, seed=0):
@@ -411,8 +378,8 @@ IDS = torch.ones(2, 3, 5, dtype=torch.long)
         ({"input_ids": IDS, "position_ids": IDS[0]}, r"`position_ids` .*, got \(3, 5\)"),
         ({"input_ids": IDS[:, :0]}, r"`input_ids` .*with a caption at least.*got \(2, 0, 5\)"),
         ({}, "`input_ids`"),
-        ({"input_ids": IDS[:, 0], "pixel_values": torch.zeros(2, 3, 24, 16)}, r"24\*16.*16\*16"),
-        ({"input_ids": IDS[:, 0], "pixel_values": torch.zeros(2, 1, 16, 16)}, "Expected 3 but got 1"),
+        ({"input_ids": IDS[:, 0], "pixel_values": torch.zeros(2, 3, 48, 32)}, r"48\*32.*32\*32"),
+        ({"input_ids": IDS[:, 0], "pixel_values": torch.zeros(2, 1, 32, 32)}, "Expected 3 but got 1"),
         ({"input_ids": IDS[:, 0], "pixel_values": None}, "`pixel_values`"),
         ({"input_ids": IDS[:1, 0], "return_loss": True}, "texts for 1 images and `pixel_values` of 2"),
     ],
@@ -422,49 +389,25 @@ def test_wrong_inputs_are_named(inputs, match):
         new_model()(**{"pixel_values": random_images(2), **inputs})
 
 
-# ---- training
-
-
-def gradients(model, **inputs):
-    model.zero_grad()
-    model(**inputs, return_loss=True).loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-
-
-def short_and_long_inputs(batch_size=4):
-    captions = pad(random_captions(batch_size * 3))
-    captions = {name: x.unflatten(0, (batch_size, -1)) for name, x in captions.items()}
-    return {**captions, "pixel_values": random_images(batch_size)}
-
-
-# ---- compilation and towers
+# ---- compilation and words
 
 
 @pytest.mark.parametrize("form", ["one caption", "several captions"])
 def test_compiled_training_step(form):
     """The whole step in one graph, gradients included."""
-    inputs = short_and_long_inputs()
-    if form == "one caption":
-        inputs = {**pad(random_captions(4)), "pixel_values": inputs["pixel_values"]}
+    inputs = pad(random_captions(4 if form == "one caption" else 12))
+    if form == "several captions":
+        inputs = {name: x.unflatten(0, (4, -1)) for name, x in inputs.items()}
+    inputs["pixel_values"] = random_images(4)
     model = new_model(vision_projection_dim=WIDTH).train()
-    expected = gradients(model, **inputs)
+    model(**inputs, return_loss=True).loss.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     model.zero_grad()
     compiled(**inputs, return_loss=True).loss.backward()
     for name, parameter in model.named_parameters():
         assert_close(parameter.grad, expected[name])
-
-
-def test_text_tower_with_projection_gives_what_the_dual_encoder_gives():
-    model, captions = new_model(), pad(random_captions(3))
-    tower = LotlipTextModelWithProjection(model.config.text_config).eval()
-    tower.load_state_dict({name: x for name, x in model.state_dict().items() if name.startswith("text_")})
-    with torch.no_grad():
-        outputs = tower(**captions, output_corner_tokens=True)
-        expected = model.get_text_features(**captions, output_corner_tokens=True)
-    assert_close(outputs.text_embeds, expected.pooler_output)
-    assert_close(outputs.corner_embeds, expected.corner_pooler_output)
 
 
 def test_resize_token_embeddings(tmp_path):

@@ -64,8 +64,6 @@ def test_every_key_falls_to_one_process_whatever_the_run():
             state = SimpleNamespace(num_processes=num_processes, process_index=process_index)
             shares.append([key for key in keys if falls_to(state, key)])
         assert sorted(sum(shares, [])) == sorted(keys) and min(map(len, shares)) > 20
-    state = SimpleNamespace(num_processes=2, process_index=0)
-    assert [key for key in keys[:8] if falls_to(state, key)] == [], "as in the runs before this one"
 
 
 def read_all(folder: Path, dataset: Dataset | IterableDataset, captioner: str = "llava", **options) -> list[ImageFile]:

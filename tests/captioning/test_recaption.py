@@ -197,16 +197,6 @@ def test_what_a_killed_run_committed_is_written_by_the_next(tmp_path):
     assert [row["key"] for row in read_records(tmp_path)] == ["a", "b", "c"]
 
 
-def test_processes_add_to_one_table(tmp_path):
-    with open_database(tmp_path) as one, open_database(tmp_path) as other:
-        records = [Records(connection, tmp_path, 3) for connection in (one, other)]
-        for number, key in enumerate("abcdefgh"):
-            records[number % 2].add(make_record(key))
-        for each in records:
-            each.write()
-    assert sorted(row["key"] for row in read_records(tmp_path)) == list("abcdefgh") and len(list_shards(tmp_path)) == 3
-
-
 def test_a_captioner_has_one_record_of_a_key_the_last(tmp_path):
     failed = {"caption": None, "error": "the server failed"}
     add(tmp_path, [make_record("a", **failed), make_record("b"), make_record("a", captioner="blip", **failed)], 1)

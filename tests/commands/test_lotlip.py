@@ -10,7 +10,7 @@ import pytest
 
 import lotlip
 from modeling_lotlip.commands import COMMANDS
-from tests.conftest import ROOT, training_environment
+from tests.conftest import training_environment
 
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "PIL", "pandas", "huggingface_hub")
@@ -32,11 +32,6 @@ def test_help_lists_every_command_with_a_line():
         assert done.returncode == 0 and done.stderr == ""
         for name, help in COMMANDS.items():
             assert any(line.split() == [name, *help.split()] for line in done.stdout.splitlines()), name
-
-
-def test_every_file_is_a_command():
-    files = {path.stem for path in (ROOT / "modeling_lotlip" / "commands").glob("*.py")} - {"__init__"}
-    assert files == set(COMMANDS)
 
 
 def test_help_and_mistakes_import_nothing_heavy():

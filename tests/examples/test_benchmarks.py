@@ -8,7 +8,7 @@ import pytest
 import torch
 from scaffold import measure, report
 
-from examples.benchmarks import embed, gpu, rank, startup
+from examples.benchmarks import gpu, rank, startup
 from tests.conftest import ROOT
 
 
@@ -98,19 +98,6 @@ def test_what_lotlip_answers_at_once(monkeypatch):
         startup.answer(status, *command)
     with pytest.raises(RuntimeError, match=f"ended with status {status}"):
         startup.answer(status + 1, *command)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "values", "message"),
-    [
-        (rank.RankArguments, {"images": 3, "texts": 4}, "--texts must be a multiple of --images"),
-        (embed.EmbedArguments, {"variants": ["original"]}, "--variants must name float32"),
-        (gpu.GpuArguments, {"device": "cpu", "only": ["fsdp"]}, "--only: fsdp is none of precisions"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments, values, message):
-    with pytest.raises(ValueError, match=message):
-        arguments(**values)
 
 
 def test_gpu_runs_every_benchmark_and_names_those_that_fail(monkeypatch, tmp_path, capfd):

@@ -81,17 +81,20 @@ import sys
 sys.modules["modeling_lotlip"] = None  # as if it were not installed
 import numpy as np
 from sentence_transformers import SentenceTransformer
-folder, results, *texts = sys.argv[1:]
-np.save(results, SentenceTransformer(folder, device="cpu", trust_remote_code=True).encode(texts))
+results, image, *folders = sys.argv[1:]
+models = [SentenceTransformer(folder, device="cpu", trust_remote_code=True) for folder in folders]
+np.save(results, [model.encode(["a red boat. the sea is blue", image]) for model in models])
 """
 
 
-def test_saved_by_sentence_transformers_with_its_code(sentence_transformer, tmp_path):
-    expected = sentence_transformer.encode(TEXTS)
-    sentence_transformer.save_pretrained(str(tmp_path))
-    loaded = SentenceTransformer(str(tmp_path), device="cpu")
-    assert (loaded.encode(TEXTS) == expected).all()
+def test_saved_with_its_code_by_the_package_and_by_sentence_transformers(sentence_transformer, model_dir, tmp_path):
+    Image.linear_gradient("L").save(tmp_path / "image.png")
+    given = [TEXTS[0], str(tmp_path / "image.png")]
+    expected = sentence_transformer.encode(given)
+    sentence_transformer.save_pretrained(str(tmp_path / "saved"))
+    loaded = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    assert (loaded.encode(given) == expected).all()
 
-    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, tmp_path, tmp_path / "embeds.npy", *TEXTS]
-    subprocess.run(command, check=True)
+    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, tmp_path / "embeds.npy", given[1]]
+    subprocess.run([*command, model_dir, tmp_path / "saved"], check=True)
     assert (np.load(tmp_path / "embeds.npy") == expected).all()

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from accelerate import Accelerator
 
-from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor
+from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
@@ -20,6 +20,7 @@ from modeling_lotlip.training.models import build_tokenizer, convert_model
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.samples import BatchSampler, CaptionedImages, SampleCollator
 from modeling_lotlip.training.step import embed_batch, group_short_captions, make_loss, split_batch
+from tests.conftest import tiny_config
 
 
 NUM_SAMPLES = 11  # with a global batch of 4 the last one is of 3
@@ -52,13 +53,9 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     reader = RowReader(dataset.column_names, CaptionArguments())
     tokenizer = build_tokenizer(dataset, reader)
     torch.manual_seed(0)
-    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    tower |= {"initializer_range": 0.1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    text_config = {**tower, "vocab_size": len(tokenizer), "projection_dim": 32}
-    if name == "filip":
-        text_config["num_corner_tokens"] = 0
-    vision_config = {**tower, "image_size": 64, "patch_size": 16}
-    config = LotlipConfig(text_config=text_config, vision_config=vision_config, projection_dim=32)
+    text_config = {"vocab_size": len(tokenizer), "num_corner_tokens": 0 if name == "filip" else 2}
+    config = tiny_config(dropout=0.0, initializer_range=0.1, **text_config)
+    config.vision_config.image_size, config.vision_config.initializer_range = 64, 0.1
     model = convert_model(LotlipModel(config), OBJECTIVES[name]).train()
     model.vision_model.requires_grad_(vision == "trained")
     image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})

@@ -24,12 +24,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.table import EmbeddingTable, is_table
 from modeling_lotlip.training.outputs import list_checkpoints
-from tests.conftest import save_small_model, training_argv
+from tests.conftest import assert_same_weights, save_small_model, training_argv
 from tests.helpers.captioners import of_folder, read_records
 from tests.helpers.chat_server import serve
 from tests.helpers.commands import to_argv
@@ -63,9 +62,7 @@ class Training:
         return [path.name for path in list_checkpoints(output)]
 
     def check(self, output: Path, undisturbed: Path) -> None:
-        weights, expected = (load_file(folder / "model.safetensors") for folder in (output, undisturbed))
-        assert weights.keys() == expected.keys()
-        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+        assert_same_weights(output, undisturbed)
         results = [(folder / "eval_results.json").read_text() for folder in (output, undisturbed)]
         assert results[0] == results[1]
         assert self.list_finished(output) == self.list_finished(undisturbed)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoModel, BertConfig, VisionTextDualEncoderConfig, ViTConfig
+from transformers import AutoModel
 
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.models import count_positions, load_model
@@ -23,31 +23,13 @@ from tests.helpers.dual_encoders import FAMILIES, LONG, flatten
 from tests.training.conftest import get_gradients
 
 
-TOWER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-TEXT = TOWER | {"vocab_size": 40, "max_position_embeddings": 12}
-IMAGE = TOWER | {"image_size": 16, "patch_size": 8}
-
-
-def make_model(model_type: str) -> ContrastiveModel:
-    torch.manual_seed(0)
-    if model_type == "vision-text-dual-encoder":
-        towers = ViTConfig(**IMAGE), BertConfig(**TEXT)
-        config = VisionTextDualEncoderConfig.from_vision_text_configs(*towers, projection_dim=24)
-    else:
-        options = {"projection_size": 16} if "siglip" in model_type else {"eos_token_id": 39, "projection_dim": 24}
-        image = IMAGE | {"num_patches": 4} if model_type == "siglip2" else IMAGE
-        config = AutoConfig.for_model(model_type, text_config=TEXT | options, vision_config=image)
-    model = AutoModel.from_config(config, dtype=torch.float32).eval()
-    return ContrastiveModel(model)
-
-
-def make_batch(model_type: str) -> dict[str, torch.Tensor]:
-    batch = {"pixel_values": torch.randn(6, 3, 16, 16)}
-    if model_type == "siglip2":
-        batch = {"pixel_values": torch.randn(6, 4, 192), "pixel_attention_mask": torch.ones(6, 4, dtype=torch.long)}
+def make_batch(family: str) -> dict[str, torch.Tensor]:
+    batch = {"pixel_values": torch.randn(6, 3, 32, 32)}
+    if family == "siglip2":
+        batch = {"pixel_values": torch.randn(6, 4, 768), "pixel_attention_mask": torch.ones(6, 4, dtype=torch.long)}
         batch["spatial_shapes"] = torch.tensor([[2, 2]] * 6)
     for prefix, shape in (("short_", (6,)), ("", (6, 2))):
-        mask = torch.arange(12) < torch.randint(12 if "siglip" in model_type else 3, 13, (*shape, 1))
+        mask = torch.arange(12) < torch.randint(12 if "siglip" in family else 3, 13, (*shape, 1))
         batch[f"{prefix}input_ids"] = torch.randint(3, 39, (*shape, 12)) * mask
         batch[f"{prefix}attention_mask"] = mask.long()
     batch["attention_mask"][2, 1] = 0
@@ -55,9 +37,10 @@ def make_batch(model_type: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
-@pytest.mark.parametrize("model_type", ["clip", "metaclip_2", "siglip", "siglip2", "vision-text-dual-encoder"])
-def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(accelerator, model_type, is_frozen):
-    model, batch = make_model(model_type), make_batch(model_type)
+@pytest.mark.parametrize("family", ["clip", "metaclip2", "siglip", "siglip2", "vit_bert"])
+def test_embeddings_are_the_models_and_the_gradient_cache_is_the_whole_batch(accelerator, family, is_frozen):
+    torch.manual_seed(0)
+    model, batch = ContrastiveModel(FAMILIES[family].build()[0].eval()), make_batch(family)
     model.model.vision_model.requires_grad_(not is_frozen)
     images = {name: values for name, values in batch.items() if name.startswith(("pixel_", "spatial_"))}
     with torch.no_grad():

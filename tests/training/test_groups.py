@@ -63,11 +63,9 @@ def step_in_groups(model: ContrastiveModel, batch: dict, loss_function, accelera
 @pytest.mark.parametrize("name", BATCHES)
 def test_loss_and_gradients_are_those_of_the_padded_batch(accelerator, monkeypatch, name, objective, tokens_per_chunk):
     torch.manual_seed(0)
-    fields = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.1}
     loss_function = make_loss(objective)
     objective = OBJECTIVES[objective]
-    config = tiny_config(**fields, num_corner_tokens=objective.num_corner_tokens)
-    config.vision_config.hidden_dropout_prob = 0.0
+    config = tiny_config(dropout=0.0, initializer_range=0.1, num_corner_tokens=objective.num_corner_tokens)
     model = ContrastiveModel(convert_model(LotlipModel(config), objective)).train()
     batch = make_batch(*BATCHES[name])
 
@@ -150,8 +148,7 @@ def test_groups_are_those_of_the_least_work(seed):
 
 def build(dropout: float, projection_dim: int | None = None) -> tuple[ContrastiveModel, dict[str, torch.Tensor]]:
     torch.manual_seed(0)
-    config = tiny_config(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-    config.vision_config.hidden_dropout_prob = dropout
+    config = tiny_config(dropout=dropout)
     if projection_dim is not None:
         for part in (config, config.text_config, config.vision_config):
             part.projection_dim = projection_dim

@@ -2,13 +2,11 @@
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Image
-from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel, LotlipVisionModel
 from modeling_lotlip.data.arguments import DatasetArguments
@@ -17,6 +15,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training import image_features
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.image_features import cache_image_features, read_features
+from tests.conftest import assert_same_weights
 
 
 @pytest.fixture
@@ -31,13 +30,6 @@ def tower_calls():
     hook = torch.nn.modules.module.register_module_forward_hook(record)
     yield calls
     hook.remove()
-
-
-def assert_same_weights(folder: Path, expected: Path, atol: float) -> None:
-    weights, expected = load_file(folder / "model.safetensors"), load_file(expected / "model.safetensors")
-    assert weights.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=atol)
 
 
 def test_training_with_the_cache_is_training_without(train, tmp_path, tower_calls):
@@ -58,7 +50,7 @@ def test_training_with_the_cache_is_training_without(train, tmp_path, tower_call
     tower_calls.clear()
     again = train("again", **options)
     assert tower_calls == [], "a second run starts at once"
-    assert_same_weights(again, cached, atol=0)
+    assert_same_weights(again, cached)
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """The model that a training starts from: its pixels, its words, the limit of its texts, and what does not fit."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import (
     AutoProcessor,
     BertConfig,
@@ -28,6 +26,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.models import build_model
 from tests.conftest import tiny_config
+from tests.test_initialization import save_timm
 
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,18 +50,6 @@ def save_vit(folder: Path, image_processor: ViTImageProcessor | None = None) -> 
     ViTModel(ViTConfig(image_size=32, patch_size=16, intermediate_size=64, **SMALL)).save_pretrained(folder)
     if image_processor is not None:
         image_processor.save_pretrained(folder)
-    return str(folder)
-
-
-def save_timm(folder: Path, architecture: str = "vit_tiny_patch16_224", **pretrained_cfg) -> str:
-    """As timm pushes it to the Hub, or, without `pretrained_cfg`, as transformers saves it."""
-    model_args = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
-    model = timm.create_model(architecture, num_classes=3, **model_args)
-    folder.mkdir()
-    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    config = {"architecture": architecture, "num_classes": 3, "label_names": list("abc"), "model_args": model_args}
-    config |= {"pretrained_cfg": pretrained_cfg} if pretrained_cfg else {"model_type": "timm_wrapper"}
-    (folder / "config.json").write_text(json.dumps(config))
     return str(folder)
 
 
@@ -131,14 +118,19 @@ def test_a_vit_sees_its_own_statistics_and_images_keep_their_proportions(build, 
 
 def test_a_timm_tower_has_those_of_its_configuration(build, tmp_path):
     told = {"mean": MEAN, "std": STD, "interpolation": "bilinear", "crop_pct": 0.9}
-    _, processor = build(vision_model_name_or_path=save_timm(tmp_path / "timm", **told))
+    _, processor = build(vision_model_name_or_path=save_timm(tmp_path / "timm", pretrained_cfg=told)[1])
     ours = processor.image_processor
     assert (ours.image_mean, ours.image_std, ours.resample) == (MEAN, STD, 2)
     assert dict(ours.size) == {"shortest_edge": 32}
 
 
 @pytest.mark.parametrize(
-    "save", [save_vit, save_timm, lambda folder: save_vit(folder, ViTImageProcessor(rescale_factor=1 / 127.5))]
+    "save",
+    [
+        save_vit,
+        lambda folder: save_timm(folder)[1],
+        lambda folder: save_vit(folder, ViTImageProcessor(rescale_factor=1 / 127.5)),
+    ],
 )
 def test_statistics_that_nothing_tells_are_asked_for(build, tmp_path, save):
     """Or those of pixels of another range."""

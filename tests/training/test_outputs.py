@@ -14,6 +14,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.metrics import ImageTextRetrieval
 from modeling_lotlip.training.arguments import METRICS
 from modeling_lotlip.training.outputs import is_best, measure_slots, read_metrics
+from tests.conftest import assert_same_weights
 
 
 def test_slots_are_measured_by_kind():
@@ -59,8 +60,7 @@ def test_a_resumed_run_has_the_measurements_and_the_best_model_of_the_uninterrup
     resumed = train("stopped", **options, resume_from_checkpoint="latest")
     assert without_times(read_metrics(resumed / "metrics.jsonl")) == without_times(rows)
     for part in (".", "best"):
-        weights, expected = (load_file(folder / part / "model.safetensors") for folder in (resumed, whole))
-        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+        assert_same_weights(resumed / part, whole / part)
 
 
 def test_the_model_card_carries_the_evaluation_for_the_hub_and_no_path_of_this_machine(train, tmp_path):

@@ -26,8 +26,7 @@ def make_step(make_accelerator):
         accelerator = make_accelerator(gradient_accumulation_steps=accumulation)
         accelerator.scaler = scaler
         torch.manual_seed(0)
-        config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        model = ContrastiveModel(LotlipModel(config)).eval()
+        model = ContrastiveModel(LotlipModel(tiny_config(dropout=0.0))).eval()
         batch = {
             "pixel_values": torch.randn(4, 3, 32, 32),
             "short_input_ids": torch.randint(5, 64, (4, 6)),

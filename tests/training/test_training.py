@@ -77,9 +77,7 @@ def assert_same_steps(alone: list[dict], several: list[list[dict]], way: str) ->
 
 def test_two_processes_train_and_evaluate_as_one(train, tmp_path):
     """With a frozen image tower whose output they compute together."""
-    config = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    config.vision_config.hidden_dropout_prob = 0.0
-    config.save_pretrained(tmp_path / "config")
+    tiny_config(dropout=0.0).save_pretrained(tmp_path / "config")
     options = {"model_name_or_path": train("start", max_train_steps=1, max_eval_samples=2), "config_name": None}
     options |= {"max_eval_samples": 25, "max_train_steps": 4, "learning_rate": 1e-5, "cache_image_features": True}
     alone = train("alone", **options, image_features_dir=tmp_path / "features_1")
