@@ -11,7 +11,12 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, from_theirs, to_theirs
-from modeling_lotlip.modeling_lotlip import LotlipModel, LotlipTextModel, image_text_contrastive_loss
+from modeling_lotlip.modeling_lotlip import (
+    LotlipModel,
+    LotlipTextModel,
+    LotlipTextModelWithProjection,
+    image_text_contrastive_loss,
+)
 from tests.conftest import SHARED, tiny_config
 
 
@@ -389,7 +394,7 @@ def test_wrong_inputs_are_named(inputs, match):
         new_model()(**{"pixel_values": random_images(2), **inputs})
 
 
-# ---- compilation and words
+# ---- compilation, towers and words
 
 
 @pytest.mark.parametrize("form", ["one caption", "several captions"])
@@ -408,6 +413,17 @@ def test_compiled_training_step(form):
     compiled(**inputs, return_loss=True).loss.backward()
     for name, parameter in model.named_parameters():
         assert_close(parameter.grad, expected[name])
+
+
+def test_text_tower_with_projection_gives_what_the_dual_encoder_gives():
+    model, captions = new_model(), pad(random_captions(3))
+    tower = LotlipTextModelWithProjection(model.config.text_config).eval()
+    tower.load_state_dict({name: x for name, x in model.state_dict().items() if name.startswith("text_")})
+    with torch.no_grad():
+        outputs = tower(**captions, output_corner_tokens=True)
+        expected = model.get_text_features(**captions, output_corner_tokens=True)
+    assert_close(outputs.text_embeds, expected.pooler_output)
+    assert_close(outputs.corner_embeds, expected.corner_pooler_output)
 
 
 def test_resize_token_embeddings(tmp_path):

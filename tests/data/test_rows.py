@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from modeling_lotlip.data.arguments import SourceArguments
-from modeling_lotlip.data.rows import batched, find_column, find_key, read_captions, read_key, read_url
+from modeling_lotlip.data.rows import find_column, find_key, read_captions, read_key, read_url
 
 
 def test_captions():
@@ -67,7 +67,3 @@ def test_addresses():
     assert read_url({"url": "x.org/1", "URL": "x.org/2"}) == "x.org/1"
     assert read_url({"json": {"url": "x.org/3"}, "URL": None}) == "x.org/3"
     assert read_url({"address": "x.org"}) is None
-
-
-def test_batches():
-    assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]] and list(batched([], 2)) == []
