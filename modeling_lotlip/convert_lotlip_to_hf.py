@@ -39,6 +39,8 @@ logger = logging.get_logger(__name__)
 DEFAULT_TOKENIZER = "google-bert/bert-base-uncased"
 CHECKPOINT_NAME, OPEN_CLIP_CONFIG_NAME = "model.pt", "open_clip_config.json"
 MAX_CORNER_TOKENS = 16  # of rows of the word table beyond the words of the tokenizer, unless the settings tell them
+# Fields that no tensor tells; the last three matter in training alone
+PASSED_ON = ("layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
 # Which one depends on where the file is damaged, or on what else it holds
 DAMAGED_FILE_ERRORS = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 DAMAGED_FILE_ERRORS += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile)
@@ -139,7 +141,7 @@ def read_tower(state_dict: dict[str, torch.Tensor], layers: str, mlp: str, setti
         "num_hidden_layers": len(indices),
         "num_attention_heads": num_heads or hidden_size // 64,
         "intermediate_size": intermediate_size,
-    } | {name: value for name, value in settings.items() if name == "layer_norm_eps"}
+    } | {name: value for name, value in settings.items() if name in PASSED_ON}
 
 
 def read_timm(state_dict: dict[str, torch.Tensor], prefix: str, settings: dict) -> dict:
@@ -258,8 +260,8 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
 def open_clip_config_of(config: LotlipConfig) -> dict:
     """The settings with which the original computes what our model does."""
     text, vision = config.text_config, config.vision_config
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps")
-    names += ("max_position_embeddings", "type_vocab_size", "hidden_act")
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
+    names += ("max_position_embeddings", "type_vocab_size", *PASSED_ON)
     return {
         "embed_dim": config.projection_dim,
         "vision_cfg": {
@@ -267,7 +269,7 @@ def open_clip_config_of(config: LotlipConfig) -> dict:
             "layers": vision.num_hidden_layers,
             "heads": vision.num_attention_heads,
             "mlp_ratio": vision.intermediate_size / vision.hidden_size,
-            **{name: getattr(vision, name) for name in ("patch_size", "image_size", "layer_norm_eps")},
+            **{name: getattr(vision, name) for name in ("patch_size", "image_size", *PASSED_ON)},
             "timm_pool": "token",
             "timm_proj": "none" if vision.projection_dim is None else "linear",
             "timm_proj_bias": False,

@@ -56,6 +56,12 @@ def build_page(handlers: Handlers) -> gr.Blocks:
     """The page of a collection."""
     searcher, updater = handlers.searcher, handlers.updater
 
+    def find_upload(payload: gr.FileData | None) -> str | None:
+        """What a visitor uploaded, image or not. Gradio lets any path through that has no `meta`."""
+        if payload is not None and not Path(payload.path).resolve().is_relative_to(image.GRADIO_CACHE):
+            raise gr.Error("Upload the image: no other file is read.")
+        return None if payload is None else payload.path
+
     def show_problem(text: str) -> tuple[str, Any]:
         return render("message", text=text), gr.skip()
 
@@ -92,15 +98,9 @@ def build_page(handlers: Handlers) -> gr.Blocks:
                 scale=3,
                 elem_id="description",
             )
-            image = gr.Image(
-                sources=["upload", "clipboard"],
-                label="Image, alone or beside a description",
-                height=195,
-                scale=2,
-                elem_id="query-image",
-            )
-            # what is no image is for us to say; of this object, since for a subclass Gradio writes a .pyi file
-            image.preprocess = lambda payload: None if payload is None else payload.path
+            label = "Image, alone or beside a description"
+            image = gr.Image(sources=["upload", "clipboard"], label=label, height=195, scale=2, elem_id="query-image")
+            image.preprocess = find_upload  # of this object: for a subclass Gradio writes a .pyi file
         with gr.Accordion("Filters", open=False, elem_id="filters"), gr.Row():
             # a folder that is not listed yet may be written
             folder = gr.Dropdown([""], value="", label="Folder", allow_custom_value=True, elem_id="folder")
@@ -135,7 +135,6 @@ def launch(
     page: gr.Blocks, arguments: PageArguments, uploads: Path, logins: list[tuple[str, str]] | None = None
 ) -> str:
     """Serves a page in a thread, to everyone or to users with passwords. Returns its addresses."""
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # else all programs on this machine share one
     page.queue(max_size=MAX_WAITING, api_open=False)
     page.launch(
         server_name=arguments.host,
@@ -159,6 +158,7 @@ def serve(handlers: Handlers, arguments: PageArguments, logins: list[tuple[str, 
     """Serves the page of a collection until Ctrl-C or SIGTERM, to everyone or to users with passwords."""
     # the folder is deleted at the end, with what was uploaded
     with TemporaryDirectory(prefix="lotlip-uploads-", ignore_cleanup_errors=True) as uploads, StopSignal("") as stop:
+        os.environ["GRADIO_TEMP_DIR"] = os.path.realpath(uploads)  # else all programs on this machine share one
         page = build_page(handlers)
         handlers.updater.start()
         try:

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 from ..data.images import undecoded
 from ..data.loading import count_shared_rows, get_columns, load_split
 from ..data.reader import RowCounts, RowReader
-from ..embedding.models import hash_processor
+from ..embedding.models import hash_processor, hash_weights
 from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
 from ..output_folder import OutputFolder, delete
 from ..signals import StopSignal, leave_signals_to_the_main_process
@@ -246,6 +246,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     # of a stream, which does not know the number of its samples, the one that is asked for
     settings |= {"max_train_samples": args.max_train_samples} if args.streaming else {"num_samples": len(dataset)}
     settings |= {**args.compared_on_resume(), "processor": hash_processor(processor)}
+    settings["image_tower"] = args.freeze_vision_model and hash_weights(model.vision_model)
     state = outputs.TrainingState() if checkpoint is None else outputs.read_state(checkpoint, settings)
     if state.step > args.max_train_steps:
         told = f"`--resume_from_checkpoint {checkpoint}` is at step {state.step}, but this run has only"
@@ -301,10 +302,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
 
 
 def train(training: Training) -> int:
-    """
-    The steps, with checkpoints and evaluations between them, up to the last one or a signal to end, whose number is
-    returned (else 0).
-    """
+    """The steps, with checkpoints and evaluations, to the last one or a signal, whose number is returned, else 0."""
     args, accelerator, state = training.args, training.accelerator, training.state
     batches, is_checkpoint_due = read_epoch(training), False
     training.model.train()

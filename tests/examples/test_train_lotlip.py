@@ -73,3 +73,9 @@ def test_two_processes_train_on_a_folder(tmp_path):
     assert re.findall(r"^step (\d+): ", done.stdout, re.MULTILINE) == ["2", "3"]
     results = json.loads((tmp_path / "two" / "eval_results.json").read_text())
     assert results["short_num_images"] == 5, "a tenth is held back"
+
+
+def test_it_takes_eight_names_of_the_package_at_most():
+    source = Path(train_lotlip.__file__).read_text()
+    imported = re.findall(r"^from modeling_lotlip\S* import (.+)$", source, re.MULTILINE)
+    assert 4 < len(", ".join(imported).split(", ")) <= 8

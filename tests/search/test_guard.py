@@ -31,7 +31,7 @@ def visit(handlers: Handlers, uploads: Path, logins: list[tuple[str, str]] | Non
     with listen("127.0.0.1", 0) as probe:
         port = probe.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", "")  # which the page sets: to have it as it was
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
         built = page.build_page(handlers)
         try:
             yield page.launch(built, PageArguments(photos=".", port=port, no_browser=True), uploads, logins).rstrip(
@@ -147,7 +147,7 @@ def test_no_file_is_searched_with_but_uploaded_ones(http, collection):
     picture, secret = collection / "photos" / "1.png", collection / "secret.txt"
     uploaded = http.post("/gradio_api/upload", files={"files": ("../../1.png", picture.read_bytes())}).json()[0]
     for path in (picture, secret, "/etc/passwd", f"{Path(uploaded).parent}/../../../{secret}"):
-        for data in (["a boat", file_data(str(path))], [file_data(str(path)), None]):
+        for data in (["a boat", file_data(str(path))], ["", {"path": str(path)}], [file_data(str(path)), None]):
             events = call(http, data)
             assert "event: error" in events and "card" not in events and SECRET not in events
     found = call(http, ["", file_data(uploaded)])

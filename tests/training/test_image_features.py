@@ -52,6 +52,13 @@ def test_training_with_the_cache_is_training_without(train, tmp_path, tower_call
     assert tower_calls == [], "a second run starts at once"
     assert_same_weights(again, cached)
 
+    options |= {"checkpointing_steps": 1, "max_train_steps": 1}
+    train("resumed", **options)
+    options |= {"max_train_steps": 2, "resume_from_checkpoint": "latest"}
+    options["model_name_or_path"] = train("other", max_train_steps=1, seed=1)
+    with pytest.raises(ValueError, match="checkpoint-1 was written with image_tower = .*, this run has "):
+        train("resumed", **options)
+
 
 @pytest.fixture
 def cache(tmp_path, make_accelerator):
