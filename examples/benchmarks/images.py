@@ -26,7 +26,7 @@ from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.data.images import Resizing
 from modeling_lotlip.data.reader import RowInfo
 from modeling_lotlip.embedding.batches import RowCollator, collate_rows, count_workers, embed_images, embed_rows
-from modeling_lotlip.embedding.store import TableReader
+from modeling_lotlip.embedding.embed import TableReader
 
 
 @dataclass

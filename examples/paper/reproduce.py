@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import CaptionArguments
-from modeling_lotlip.data.published import BENCHMARKS, load_benchmark
+from modeling_lotlip.data.benchmarks import BENCHMARKS, load_benchmark
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.embedding.arguments import InferenceArguments, OutputArguments
 from modeling_lotlip.embedding.models import load_model

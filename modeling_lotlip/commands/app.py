@@ -17,8 +17,8 @@ ARGUMENTS = (PageArguments, SearchModelArguments)
 
 
 def run(page: PageArguments, model: SearchModelArguments) -> None:
+    from ..addresses import listen
     from ..embedding.table import EmbeddingTable
-    from ..network import listen
     from ..search.index import open_images
     from ..search.page import Handlers, serve
     from ..search.searcher import open_searcher

@@ -29,8 +29,8 @@ def run(
 
     from accelerate import PartialState
 
+    from ..embedding.embed import embed_to_table, load_named_data, name_data, note_model
     from ..embedding.models import load_model
-    from ..embedding.store import embed_to_table, load_named_data, name_data, note_model
 
     if store.only == "texts":
         refuse_given(data, ("image_column",), "has no effect with --only texts: leave it out.")

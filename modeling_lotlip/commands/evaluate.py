@@ -89,7 +89,7 @@ def run(
 
 def describe_source(name: str, retrieval: RetrievalArguments) -> dict:
     """Of what data a result is."""
-    from ..data.published import get_benchmark
+    from ..data.benchmarks import get_benchmark
 
     if retrieval.benchmark is None:
         return {"dataset": name}

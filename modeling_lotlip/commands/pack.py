@@ -46,9 +46,9 @@ def run(
     caption_files: CaptionFileArguments,
 ) -> None:
     from ..data.loading import get_columns, load_split
-    from ..data.packing import write_shards
     from ..data.reader import RowReader
     from ..data.rows import check_columns
+    from ..data.shards import write_shards
     from ..terminal import printable
 
     dataset = load_split(source, split.train_split, split.max_train_samples, key_column=caption_files.image_key_column)

@@ -33,7 +33,7 @@ WEAK = "Weak matches: these may not fit your description"
 
 
 def run(search: SearchArguments, arguments: SearchModelArguments, output: OutputArguments) -> None:
-    from ..embedding.store import describe_missing
+    from ..embedding.embed import describe_missing
     from ..files import read_lines, write_results
     from ..output_folder import FolderInUseError
     from ..search.searcher import count, open_searcher

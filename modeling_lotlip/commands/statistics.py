@@ -48,9 +48,9 @@ def run(
     caption_files: CaptionFileArguments,
     output: OutputArguments,
 ) -> None:
+    from ..data.benchmarks import get_benchmark, load_benchmark
     from ..data.images import undecoded
     from ..data.loading import get_columns, load_split
-    from ..data.published import get_benchmark, load_benchmark
     from ..data.reader import RowReader
     from ..evaluation.statistics import format_table, load_tokenizer, measure_texts, summarize
     from ..files import write_results

@@ -13,7 +13,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from ..data.published import get_benchmark, load_benchmark
+from ..data.benchmarks import get_benchmark, load_benchmark
 from ..sub_captions import mark_sub_captions
 
 

@@ -17,9 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments, CaptionFileArguments
+from ..data.benchmarks import load_benchmark
 from ..data.images import undecoded
 from ..data.loading import get_columns
-from ..data.published import load_benchmark
 from ..data.reader import RowReader
 from ..embedding.batches import (
     Item,

@@ -8,9 +8,9 @@ from datetime import date
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from ..addresses import is_loopback
 from ..arguments import Arguments, argument
 from ..embedding.arguments import BACKENDS, DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
-from ..network import is_loopback
 
 
 LEAST_PASSWORD = 8  # characters

@@ -16,7 +16,7 @@ from ..data.images import undecoded
 from ..data.loading import compute_fingerprint
 from ..embedding.arguments import DEFAULT_MODEL
 from ..embedding.batches import embed_texts, tokenize
-from ..embedding.store import load_named_data, note_model
+from ..embedding.embed import load_named_data, note_model
 from ..embedding.table import EmbeddingTable, model_settings
 from .arguments import SearchModelArguments
 

@@ -25,9 +25,9 @@ from ..embedding.batches import (
     embed_texts,
     tokenize,
 )
+from ..embedding.embed import TableReader, embed_background, write_results
 from ..embedding.features import prepare_images
 from ..embedding.models import load_model
-from ..embedding.store import TableReader, embed_background, write_results
 from ..embedding.table import EmbeddingTable
 from ..sub_captions import join_sub_captions, split_sub_captions
 from ..terminal import progress_bar

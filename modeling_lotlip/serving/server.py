@@ -10,10 +10,10 @@ from typing import Literal
 
 import torch
 
+from ..addresses import is_loopback, listen
 from ..embedding.arguments import ModelArguments
 from ..embedding.models import load_model
 from ..embedding.table import EmbeddingTable
-from ..network import is_loopback, listen
 from .arguments import ServingArguments
 
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 import lotlip
-from modeling_lotlip.data.published import BENCHMARKS
+from modeling_lotlip.data.benchmarks import BENCHMARKS
 from tests.helpers.commands import read_error, run_command
 from tests.helpers.dual_encoders import IMAGES, LONG, sentence
 

@@ -12,10 +12,10 @@ import pytest
 from datasets import Dataset, load_dataset
 
 import lotlip
-from modeling_lotlip.data import packing
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import read_image, undecoded
 from modeling_lotlip.data.loading import load_split
+from modeling_lotlip.data.shards import write_tar
 from modeling_lotlip.output_folder import OutputFolder
 from tests.helpers.commands import read_error, to_argv
 from tests.helpers.photographs import encode
@@ -123,9 +123,9 @@ def test_shards_of_a_run_that_was_stopped_are_written_anew(photos, monkeypatch, 
         write_tar(path, samples, first_number)
 
     expected = pack(photos, "--shard_size", 1)
-    shards, write_tar = photos.parent / "shards", packing.write_tar
+    shards = photos.parent / "shards"
     shutil.rmtree(shards)
-    monkeypatch.setattr(packing, "write_tar", stop)
+    monkeypatch.setattr("modeling_lotlip.data.shards.write_tar", stop)
     assert lotlip.main([*command_line(photos), "--shard_size", "2"]) == 130
     assert [path.name for path in shards.glob("*.tar*")] == ["00000.tar"]
     load_split(SourceArguments("webdataset", data_files=[str(shards / "*.tar")], image_column="jpg"), "train")

@@ -9,9 +9,9 @@ import pytest
 
 from examples.paper import reproduce
 from examples.paper.reproduce import Comparison
-from modeling_lotlip.data.published import BENCHMARKS
+from modeling_lotlip.data.benchmarks import BENCHMARKS
 from tests.conftest import SHARED
-from tests.data.test_published import MAKERS, three_images  # noqa: F401
+from tests.data.test_benchmarks import MAKERS, three_images  # noqa: F401
 
 
 @pytest.fixture

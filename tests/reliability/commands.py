@@ -10,7 +10,7 @@ import lotlip
 import modeling_lotlip.captioning.endpoint
 import modeling_lotlip.captioning.recaption
 import modeling_lotlip.embedding.batches
-import modeling_lotlip.embedding.store
+import modeling_lotlip.embedding.embed
 import modeling_lotlip.search.searcher  # noqa: F401
 import modeling_lotlip.training.loop  # noqa: F401
 from tests.conftest import training_environment

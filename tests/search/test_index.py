@@ -33,7 +33,7 @@ def names_of(table: EmbeddingTable) -> list[str]:
 
 
 def test_index_follows_the_files(folder, searcher, model_and_processor, tmp_path, monkeypatch):
-    monkeypatch.setattr("modeling_lotlip.embedding.store.WRITE_SIZE", 4)
+    monkeypatch.setattr("modeling_lotlip.embedding.embed.WRITE_SIZE", 4)
     table, embedded, row_info = searcher.table, [], searcher_module.RowInfo
 
     def update() -> tuple[int, int, int]:

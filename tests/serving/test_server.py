@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
+from modeling_lotlip.addresses import listen
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import Batch, embed_batch, embed_corpus
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.table import EmbeddingTable, model_settings
-from modeling_lotlip.network import listen
 from modeling_lotlip.serving import embedder as embedder_module
 from modeling_lotlip.serving.arguments import ServingArguments
 from modeling_lotlip.serving.embedder import Embedder

@@ -8,7 +8,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from modeling_lotlip.data.published import (
+from modeling_lotlip.data.benchmarks import (
     BENCHMARKS,
     get_benchmark,
     load_benchmark,
