@@ -189,6 +189,8 @@ class Run:
             return None
         process.kill()
         process.join(timeout=TIME_LIMIT)
+        if process.exitcode == 0:  # a moment ago
+            return None
         assert process.exitcode == -signal.SIGKILL
         when = f"after {time.monotonic() - start:.2f} s"
         return f"{when}, while it wrote {file}" if is_in_a_write else when
