@@ -97,9 +97,8 @@ def test_what_is_missing_is_named_and_the_rest_measured(run, benchmarks, model_d
     of_iiw = [row["measure"] for row in results["rows"] if row["benchmark"] == "iiw"]
     assert of_iiw == ["num_texts", "sub_captions_per_text", "tokens_per_text"]
     assert not any(row["benchmark"] == "flickr30k" for row in results["rows"])
-    assert (
-        "iiw is not evaluated: 1 (dci/sa_1.jpg) of the 3 images" in printed and "flickr30k is not evaluated" in printed
-    )
+    assert "iiw is not evaluated: 1 of the 3 images" in printed and "dci/sa_1.jpg" in printed
+    assert "flickr30k is not evaluated" in printed
     is_partial = {(row["benchmark"], row["measure"]): row["is_partial"] for row in results["rows"]}
     assert is_partial["urban1k", "i2t"] and not is_partial["dci", "i2t"], "an image cannot be read"
 
