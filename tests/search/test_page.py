@@ -318,8 +318,10 @@ def test_an_empty_folder_that_fills(open_page, photos, model_dir, tmp_path):
     with serve(tmp_path / "output.txt", *arguments) as (address, _):
         page = open_page(address)
         page.wait_for_selector("#status >> text=/0 images in .*empty/")
-        search(page, "a boat")
-        page.wait_for_selector("#results >> text=/There is no image in .*empty. Put images into it/")
+        while "Put images into it" not in page.inner_text("#results"):  # the folder is still looked through at first
+            search(page, "a boat")
+            page.wait_for_timeout(1000)
+        assert re.search("There is no image in .*empty. Put images into it", page.inner_text("#results"))
         page.close()  # a reload would abort what Gradio still streams, which the console calls an error
         page = open_page(address)
         page.wait_for_selector("#status >> text=/0 images in .*empty/")
