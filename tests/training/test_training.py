@@ -1,3 +1,4 @@
+import gc
 import json
 import random
 import re
@@ -6,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import Dataset, Image
 from torchvision.transforms.v2 import RandomResizedCrop
 
@@ -75,13 +77,20 @@ def assert_same_steps(alone: list[dict], several: list[list[dict]], way: str) ->
     assert alone[-1]["loss"] != alone[-4]["loss"]
 
 
-def test_two_processes_train_and_evaluate_as_one(train, tmp_path):
+def test_two_processes_train_and_evaluate_as_one(train, tmp_path, monkeypatch):
     """With a frozen image tower whose output they compute together."""
+
+    def count_models(accelerator):  # one in DistributedDataParallel that outlives its process group sometimes hangs
+        num_models.append(sum(isinstance(model, ContrastiveModel) for model in gc.get_objects()))
+
+    num_models = []
+    monkeypatch.setattr(Accelerator, "end_training", count_models)
     tiny_config(dropout=0.0).save_pretrained(tmp_path / "config")
     options = {"model_name_or_path": train("start", max_train_steps=1, max_eval_samples=2), "config_name": None}
     options |= {"max_eval_samples": 25, "max_train_steps": 4, "learning_rate": 1e-5, "cache_image_features": True}
     alone = train("alone", **options, image_features_dir=tmp_path / "features_1")
     options |= {"per_device_train_batch_size": 4, "image_features_dir": tmp_path / "features_2"}
+    assert num_models == [0, 0]
     # which needs not be told
     environment = {"ACCELERATE_USE_CPU": "false", "CUDA_VISIBLE_DEVICES": ""}
     done = launch(2, *training_argv(tmp_path, "two", **options), **environment)
