@@ -125,9 +125,9 @@ def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
-        gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(gathered, rows.contiguous())
-        return torch.cat(gathered)
+        gathered = rows.new_empty(dist.get_world_size(), *rows.shape)
+        dist.all_gather(list(gathered), rows.contiguous())
+        return gathered.flatten(0, 1)
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
