@@ -34,7 +34,7 @@ MIN_RECALL, RECALL_K = 0.98, 10
 # Images that thresholds, and those that the recall is measured with
 NUM_SAMPLED, NUM_MEASURED = 500, 200
 # Cells that are searched, and candidates for each result that are compared exactly, in the order they are tried
-INDEX_PARAMETERS = ((20, 10), (30, 20), (40, 20), (60, 20), (80, 20), (120, 40), (160, 40), (320, 40), (640, 80))
+INDEX_PARAMETERS = ((20, 2), (40, 2), (80, 2), (160, 2), (320, 2), (640, 4), (10_000, 8))
 # The score threshold is the median of the best similarities of background texts, plus this times their lower spread
 SPREADS = 1.5
 # Copies are nearer than this share of the distance to the nearest other image, at this quantile of images
@@ -380,8 +380,8 @@ class EmbeddingTable:
                 self.measure(kind, background)
 
     def build_index(self) -> None:
-        """Makes the indices of embeddings, keys and kinds."""
-        self.table.create_index("embedding", config=IvfRq(distance_type="cosine"), replace=True)
+        """Makes the indices of embeddings, keys and kinds. With fewer than 4 bits texts find too few images."""
+        self.table.create_index("embedding", config=IvfRq(distance_type="cosine", num_bits=4), replace=True)
         self.table.create_index("key", config=BTree(), replace=True)
         if self.settings.get("kinds") != ["image"]:
             self.table.create_index("kind", config=Bitmap(), replace=True)

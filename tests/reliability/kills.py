@@ -2,7 +2,7 @@
 Kills trainings, captionings, searches and embeddings with SIGKILL, and starts each again: in the end there must be
 what an undisturbed run leaves, and at no moment may something that was finished be gone.
 
-    python -m tests.reliability.kills --training 40 --captioning 30 --indexing 30 --seed 0
+    python -m tests.reliability.kills --training 40 --captioning 30 --indexing 50 --embedding 50 --seed 0
 
 Every third kill comes in the middle of a write: the process is frozen (SIGSTOP) as soon as it has a file of its output
 folder open for writing, and killed if it still has it then. The others come at random moments. A job that ends before
@@ -102,7 +102,6 @@ class Indexing:
 
     def __init__(self, photos: Path, model: Path):
         self.photos, self.model = photos, model
-        save_small_model(model)
 
     def command(self, output: Path) -> list[str]:
         options = {"index_dir": output, "model": self.model, "device": "cpu"}
@@ -125,6 +124,16 @@ class Indexing:
         torch.testing.assert_close(embeds, others, rtol=0, atol=1e-3)  # batches are cut elsewhere; float16
         assert rows == expected
         assert not list(output.rglob("*.partial"))
+
+
+class Embedding(Indexing):
+    """The same of `lotlip embed`."""
+
+    name = "embedding"
+
+    def command(self, output: Path) -> list[str]:
+        options = {"output_dir": output, "model": self.model, "device": "cpu", "batch_size": 64}
+        return to_argv("embed", dataset_name=self.photos, only="images", **options)
 
 
 def find_file_in_work(pid: int, folder: Path) -> str | None:
@@ -240,17 +249,19 @@ def make_jobs(folder: Path, num_steps: int, num_pictures: int, num_copies: int) 
     photos, many = folder / "photos", folder / "many_photos"
     photos.mkdir()
     many.mkdir()
+    save_small_model(folder / "model")
     for index, scene in enumerate(load_scenes(num_pictures)):
         scene["image"].save(photos / f"{index}.png")
         for copy in range(num_copies):
             os.link(photos / f"{index}.png", many / f"{index}-{copy}.png")
     with serve({}) as server:
-        yield [Training(folder, num_steps), Captioning(photos, server.url), Indexing(many, folder / "model")]
+        tables = [table(many, folder / "model") for table in (Indexing, Embedding)]
+        yield [Training(folder, num_steps), Captioning(photos, server.url), *tables]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, number in (("training", 40), ("captioning", 30), ("indexing", 30)):
+    for name, number in (("training", 40), ("captioning", 30), ("indexing", 50), ("embedding", 50)):
         parser.add_argument(f"--{name}", type=int, default=number, help=f"How often it is killed. Default: {number}.")
     parser.add_argument("--seed", type=int, default=0, help="Of the moments. Default: 0.")
     args = parser.parse_args()
