@@ -5,7 +5,7 @@ import pytest
 from tests.reliability.kills import Run, make_jobs
 
 
-@pytest.mark.parametrize("name", ["training", "captioning", "indexing"])
+@pytest.mark.parametrize("name", ["training", "captioning", "indexing", "embedding"])
 def test_a_job_that_is_killed_ends_as_the_undisturbed_one(tmp_path, name):
     told = []
     with make_jobs(tmp_path, num_steps=6, num_pictures=40, num_copies=4) as jobs:
