@@ -144,7 +144,7 @@ def embed_to_table(
             model, processor, prepared, store.tokens_per_batch, group=lambda info: info.number // group_size
         )
         with closing(show_progress(results, total, disable=not state.is_local_main_process)) as results:
-            write_results((list(parts) for _, parts in groupby(results, attrgetter("group"))), table.append)
+            write_batches((list(parts) for _, parts in groupby(results, attrgetter("group"))), table.append)
         state.wait_for_everyone()
         if state.is_main_process:
             table.maintain(lambda: embed_background(model, processor))
@@ -208,7 +208,7 @@ def to_rows(batch: Batch) -> list[dict]:
     return rows
 
 
-def write_results(groups: Iterable[list[Batch]], write: Callable[[list[dict]], None]) -> None:
+def write_batches(groups: Iterable[list[Batch]], write: Callable[[list[dict]], None]) -> None:
     """
     Writes what is embedded, in parts of `WRITE_SIZE` rows or `WRITE_SECONDS`. Whatever ends it, an error or Ctrl-C,
     the groups that are complete are written.

@@ -25,7 +25,7 @@ from ..embedding.batches import (
     embed_texts,
     tokenize,
 )
-from ..embedding.embed import TableReader, embed_background, write_results
+from ..embedding.embed import TableReader, embed_background, write_batches
 from ..embedding.features import prepare_images
 from ..embedding.models import load_model
 from ..embedding.table import EmbeddingTable
@@ -99,7 +99,7 @@ class Searcher:
             batches = collate_rows(RowCollator(self.processor, reader), batched(images, self.batch_size), None)
             results = embed_rows(self.model, self.processor, batches, num_prefetched=2, lock=self.lock)
             with closing(results):
-                write_results(follow(results), self.table.append)
+                write_batches(follow(results), self.table.append)
             self.table.maintain(self.embed_background)
         self.changes = changes
         return changes

@@ -461,6 +461,6 @@ def finish(training: Training) -> None:
     with fail_together(accelerator):
         counts["rows"].check_matched()
         if accelerator.is_main_process:
-            outputs.write_results(args, args.output_dir, results)
+            outputs.save_results(args, args.output_dir, results)
             if args.push_to_hub:
                 logger.info(f"Uploaded to {outputs.push_model(args)}.")

@@ -281,7 +281,7 @@ def save_model(
         with tempfile.TemporaryDirectory(suffix=".0.partial", dir=parent) as partial:
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
-            write_results(args, Path(partial), results)
+            save_results(args, Path(partial), results)
             folder.mkdir(exist_ok=True)
             for file in Path(partial).iterdir():
                 file.replace(folder / file.name)
@@ -300,7 +300,7 @@ def save_last_model(args: TrainArguments, model: PreTrainedModel, processor: Pro
         raise OSError(f"{error}. It was saved in {folder}: move it from there.") from error
 
 
-def write_results(args: TrainArguments, folder: Path, results: dict | None) -> None:
+def save_results(args: TrainArguments, folder: Path, results: dict | None) -> None:
     """Writes results, if there are any, beside a saved model, and its model card."""
     if results is not None:
         write_json(folder / RESULTS_FILE, results)
