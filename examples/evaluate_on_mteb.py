@@ -202,7 +202,7 @@ def list_scores(tasks: list[mteb.AbsTask], results: ModelResult, model_name: str
 
 def format_table(rows: list[dict]) -> str:
     """
-    A Markdown table with a line for each task and language and a column for each model, in per cent; empty where a
+    A Markdown table with a line for each task and language and a column for each model, in %; empty where a
     model has no result.
     """
     models = list(dict.fromkeys(row["model"] for row in rows))

@@ -20,4 +20,4 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"--host {host} --port {port} cannot be listened at: {reason}. Name others.") from error
+        raise ValueError(f"Cannot listen at --host {host} --port {port}: {reason}. Name others.") from error

@@ -109,7 +109,7 @@ def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) 
         raise ValueError(f"--output_file {path} must end in {named}.")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"--output_file {path} cannot be written: {folder} takes no files.")
+        raise ValueError(f"--output_file {path} cannot be written: {folder} is not a writable folder.")
 
 
 def refuse_given(arguments: Arguments, names: Iterable[str], why: str) -> None:

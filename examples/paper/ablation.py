@@ -289,7 +289,7 @@ def run_cells(cells: list[Cell], train_args: list[str], data_dir: str | None) ->
 
 def bootstrap(gains: torch.Tensor, draws: int = 10_000) -> tuple[float, float]:
     """
-    The 95 per cent interval of the mean of the gains of queries (queries,), by a paired bootstrap.
+    The 95 % interval of the mean of the gains of queries (queries,), by a paired bootstrap.
 
     ```python
     >>> import torch
@@ -305,7 +305,7 @@ def bootstrap(gains: torch.Tensor, draws: int = 10_000) -> tuple[float, float]:
 
 def summarize(runs: dict[int, dict[str, list[float]]]) -> dict[str, dict]:
     """
-    Of each result in per cent the mean and the deviation over the seeds: the root of the unbiased variance, None for a
+    Of each result in % the mean and the deviation over the seeds: the root of the unbiased variance, None for a
     single seed.
 
     ```python
@@ -360,7 +360,7 @@ def collect(output_dir: Path, groups: list[str], seeds: list[int]) -> dict[str, 
 
 
 def format_tables(name: str, table: dict) -> Iterator[str]:
-    """The title of a group and its two Markdown tables, in per cent."""
+    """The title of a group and its two Markdown tables, in %."""
     yield f"## {GROUPS[name].question}"
     rows = [
         [setting, *(format_mean(row["results"].get(metric)) for metric in METRICS), str(len(row["seeds"]))]

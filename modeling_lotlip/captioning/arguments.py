@@ -34,8 +34,8 @@ class CaptionerArguments(Arguments):
 
     _argument_group_name = "captioners"
 
-    seed: int = argument(0, "Of the draws of prompts, and of sampling.", compared_on_resume=True)
-    max_new_tokens: int = argument(512, "The most tokens of a caption.", least=1, compared_on_resume=True)
+    seed: int = argument(0, "The random seed of prompts and sampling.", compared_on_resume=True)
+    max_new_tokens: int = argument(512, "The most tokens in a caption.", least=1, compared_on_resume=True)
     num_beams: int = argument(
         1, "Search with this many beams.", least=1, excludes=("endpoint",), compared_on_resume=True
     )
@@ -44,11 +44,11 @@ class CaptionerArguments(Arguments):
     )
     top_p: float | None = argument(
         None,
-        "Sample among the likeliest tokens that have this probability.",
+        "Sample among the likeliest tokens whose probabilities add up to this.",
         requires="temperature",
         compared_on_resume=True,
     )
-    repetition_penalty: float | None = argument(None, "Above 1 against repetition.", compared_on_resume=True)
+    repetition_penalty: float | None = argument(None, "Values above 1 discourage repetition.", compared_on_resume=True)
     batch_size: int = argument(8, "Images in a batch, for each process.", least=1)
     dtype: str | None = argument(
         None,
@@ -56,7 +56,7 @@ class CaptionerArguments(Arguments):
         choices=tuple(DTYPES),
         compared_on_resume=True,
     )
-    device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
+    device: str | None = argument(None, "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
     endpoint: str | None = argument(
         None, "The URL of an OpenAI-compatible server, up to /v1; its key is read from OPENAI_API_KEY."
@@ -87,10 +87,10 @@ class RuleArguments(Arguments):
     _argument_group_description = "\n".join(f"{name}: {help}" for name, help in RULES.items())
 
     without_rules: list[str] = argument(
-        [], "Rules that do not apply, of those above, or `all`.", choices=(*RULES, "all"), compared_on_resume=True
+        [], "Rules to leave out, or `all`.", choices=(*RULES, "all"), compared_on_resume=True
     )
-    min_words: int = argument(5, "Of the rule `too_short`.", least=1, compared_on_resume=True)
-    max_words: int = argument(500, "Of the rule `too_long`.", least=1, compared_on_resume=True)
+    min_words: int = argument(5, "The fewest words of a caption (rule `too_short`).", least=1, compared_on_resume=True)
+    max_words: int = argument(500, "The most words of a caption (rule `too_long`).", least=1, compared_on_resume=True)
 
     @property
     def rules(self) -> list[str]:
@@ -114,14 +114,14 @@ class RecaptionArguments(Arguments):
         compared_on_resume=True,
     )
     prompt: list[str] | None = argument(
-        None, "What to ask; of several one is drawn for each image.", excludes=("prompts_file",)
+        None, "The prompt; of several one is drawn for each image.", excludes=("prompts_file",)
     )
     prompts_file: Path | None = argument(
         None,
         "A file of prompts, one in each line, instead of --prompt. Default: eight that come with LoTLIP.",
     )
-    shard_size: int = argument(200_000, "Captions in a file: some 100 MB.", least=1, compared_on_resume=True)
-    retry_failed: bool = argument(False, "Try images again on which earlier runs failed.")
+    shard_size: int = argument(200_000, "Captions in each file: some 100 MB.", least=1, compared_on_resume=True)
+    retry_failed: bool = argument(False, "Try again the images on which earlier runs failed.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -133,10 +133,10 @@ class RecaptionArguments(Arguments):
 class FilterArguments(Arguments):
     """The files of captions, and where the filtered ones go."""
 
-    captions: list[str] = argument(help="Parquet files of captions, or patterns of such.")
+    captions: list[str] = argument(help="Parquet files of captions, or patterns of their names.")
     output_dir: Path = argument(help="The folder of the filtered files.")
     caption_column: str = argument("caption", "The column of captions in --captions.")
-    file_key_column: str = argument("key", "Their column of the images' keys.")
+    file_key_column: str = argument("key", "The column of the images' keys in --captions.")
 
 
 @dataclass
@@ -153,7 +153,7 @@ class SimilarityArguments(Arguments):
         requires="dual_encoder",
     )
     min_image_text_similarity: float | None = argument(
-        None, "Reject captions of less similarity, by the rule `image_text_similarity`.", requires="dual_encoder"
+        None, "Reject captions less similar to their image (rule `image_text_similarity`).", requires="dual_encoder"
     )
     reject_unmeasured: bool = argument(
         False,

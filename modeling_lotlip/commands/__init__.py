@@ -7,16 +7,16 @@ each, calls the library, prints and writes. What needs torch is imported in `run
 
 # in the order of `lotlip --help`
 COMMANDS = {
-    "search": "search a folder of pictures by descriptions",
-    "app": "the same as a page in the browser",
-    "serve": "embeddings of texts and pictures by OpenAI's API",
+    "search": "search a folder of images by descriptions",
+    "app": "search on a page in the browser",
+    "serve": "embeddings of texts and images by OpenAI's API",
     "embed": "embeddings of the images and captions of a data set",
     "train": "contrastive training on images with short and long captions",
     "evaluate": "image-text retrieval on a data set or the paper's benchmarks",
     "classify": "zero-shot classification",
     "statistics": "how long the texts of a data set are",
     "recaption": "long captions for images, by any captioner",
-    "filter": "which captions are worth training on",
+    "filter": "mark captions that are not worth training on",
     "pack": "images and captions as webdataset shards",
     "visualize": "what a model attends to in texts and images",
     "sensitivity": "which parts of a long text are used",

@@ -35,8 +35,8 @@ class ConvertArguments(Arguments):
     )
     config_path: str | None = argument(
         None,
-        "The checkpoint's open_clip_config.json. Default: the one beside it in a repository or a folder; without one "
-        "the architecture is read off the tensor shapes, 64 units to a head.",
+        "The checkpoint's open_clip_config.json. Default: that of the repository or folder; without one "
+        "the architecture follows from the shapes of the tensors, with heads of 64 units.",
     )
     tokenizer_path: str = argument(
         "google-bert/bert-base-uncased", "Folder or Hub id with BERT's vocab.txt or tokenizer.json."

@@ -10,7 +10,7 @@ Several models on several of the paper's benchmarks, in one table; each benchmar
 
     lotlip evaluate --model MODEL OTHER_MODEL --benchmark dci iiw urban1k --data_dir BENCHMARKS
 
-Long captions may be in files beside the images: see --caption_files.
+Long captions may be in separate files: see --caption_files.
 """
 
 from ..data.arguments import CaptionArguments, CaptionFileArguments, DatasetArguments, EvaluationSplitArguments

@@ -31,7 +31,7 @@ class ExportArguments(Arguments):
     )
     dtype: list[str] = argument(
         ["float32"],
-        "float32, float16, and q8: 8 bits for the weights. Each in files of its own.",
+        "float32, float16, and q8: 8 bits for the weights. Each is written to separate files.",
         choices=("float32", "float16", "q8", "fp32", "fp16"),
     )
 

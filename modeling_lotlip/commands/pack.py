@@ -30,7 +30,7 @@ class PackArguments(Arguments):
     shard_size: int = argument(1000, "Images in a shard.", least=1)
     image_format: str = argument(
         "jpg",
-        "Files in this format are kept byte by byte, others are converted: a column has one format.",
+        "The format of the images: files in it are kept byte by byte, others are converted.",
         choices=("jpg", "png", "webp"),
     )
 

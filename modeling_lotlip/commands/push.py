@@ -17,7 +17,7 @@ from ..arguments import Arguments, argument
 class PushArguments(Arguments):
     """What is uploaded, and where to."""
 
-    folder: str = argument(help="The folder.", positional=True, metavar="DIR")
+    folder: str = argument(help="The folder of the model.", positional=True, metavar="DIR")
     name: str = argument(help="The repository: NAME, in your own namespace, or ORG/NAME.", positional=True)
 
 

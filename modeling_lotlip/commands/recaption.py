@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Long captions for any collection of images, by one or several captioners, in parquet files that training reads beside
+Long captions for any collection of images, by one or several captioners, in parquet files that training reads with
 the images; a stopped run resumes where it stopped.
 
     lotlip recaption --captioner llava --output_dir captions --dataset_name imagefolder --data_dir my_photos

@@ -24,10 +24,10 @@ class SensitivityArguments(Arguments):
 
     num_tokens: list[int] = argument(
         [8, 16, 32, 48, 64, 77, 96, 128, 192, 256],
-        "Numbers of tokens to keep: from 3 on, as two are special ones.",
+        "Numbers of tokens to keep: 3 or more, since two are special tokens.",
         least=3,
     )
-    seed: int = argument(0, "The random seed of sentences and colours.")
+    seed: int = argument(0, "The random seed of what is changed in a text.")
 
 
 ARGUMENTS = (

@@ -1,11 +1,11 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Embeddings of texts and pictures for other programs, as OpenAI's `/v1/embeddings`.
+Embeddings of texts and images for other programs, as OpenAI's `/v1/embeddings`.
 
     lotlip serve --model outputs/demo
 
-OpenAI's client reads them: `OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")`. A picture is a data URL,
+OpenAI's client reads them: `OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")`. An image is a data URL,
 `data:image/jpeg;base64,...`, among the texts. Only this machine can reach the server. Ctrl-C stops it.
 """
 

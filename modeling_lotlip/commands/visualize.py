@@ -30,8 +30,8 @@ class VisualizeArguments(Arguments):
     """What is looked at, and where the page goes."""
 
     output_dir: Path = argument(help="Where the page goes.")
-    text: str | None = argument(None, "A text. Default: that of --row of the data.")
-    image: Path | None = argument(None, "An image file to the text.", requires="text")
+    text: str | None = argument(None, "The text. Default: the long caption of --row.")
+    image: Path | None = argument(None, "The image file that --text is compared with.", requires="text")
     eval_split: str = argument("test", "The split of --row.")
     row: int = argument(0, "The row of the data, from 0 on.", least=0)
 

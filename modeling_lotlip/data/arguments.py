@@ -33,7 +33,7 @@ class SourceArguments(Arguments):
     streaming: bool = argument(False, "Read the data while it is used, without a copy on disk.")
     split_seed: int | None = argument(
         None,
-        "Shuffle the rows with this seed before a slice of a split, such as train[:90%], is taken. Default: do not.",
+        "Shuffle the rows with this seed before a slice such as train[:90%] is taken. Default: no shuffling.",
         least=0,
         excludes=("streaming",),
         compared_on_resume=True,
@@ -89,16 +89,18 @@ class CaptionArguments(CaptionColumnArguments):
 
 @dataclass
 class CaptionFileArguments(Arguments):
-    """Long captions in files beside the images."""
+    """Long captions in separate files."""
 
     _argument_group_name = "caption files"
 
     caption_files: list[str] | None = argument(
         None, "Parquet, JSON lines or CSV files with a key and captions.", compared_on_resume=True
     )
-    file_key_column: str = argument("key", "Their column of keys.", requires="caption_files", compared_on_resume=True)
+    file_key_column: str = argument(
+        "key", "The column of keys in --caption_files.", requires="caption_files", compared_on_resume=True
+    )
     file_caption_columns: list[str] = argument(
-        ["caption"], "Their columns of captions, one or several.", requires="caption_files", compared_on_resume=True
+        ["caption"], "The columns of captions in --caption_files.", requires="caption_files", compared_on_resume=True
     )
     key_column: str | None = argument(
         None,

@@ -35,7 +35,7 @@ class Benchmark:
 def get_benchmark(name: str) -> Benchmark:
     """The benchmark of a name. Raises a `ValueError` if there is none."""
     if name not in BENCHMARKS:
-        raise ValueError(f"There is no benchmark {name!r}, but {', '.join(BENCHMARKS)}.")
+        raise ValueError(f"There is no benchmark {name!r}: name one of {', '.join(BENCHMARKS)}.")
     return BENCHMARKS[name]
 
 

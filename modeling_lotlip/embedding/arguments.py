@@ -28,7 +28,7 @@ class LoadingArguments(Arguments):
 
     trust_remote_code: bool = argument(False, "Run the code that comes with the model.")
     dtype: str = argument("float32", "The precision of the computation.", choices=tuple(DTYPES))
-    device: str | None = argument(None, "Such as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
+    device: str | None = argument(None, "The device, as `cpu` or `cuda:0`. Default: an accelerator if there is one.")
     max_length: int | None = argument(None, "Truncate texts at this many tokens. Default: the model's limit.", least=3)
 
     def __post_init__(self):
@@ -98,13 +98,13 @@ class StoreArguments(Arguments):
     output_file: Path | None = argument(
         None, "Also write the embeddings to one file for other tools: .parquet or .npz.", metavar="FILE"
     )
-    storage_dtype: str = argument("float32", "How a number is stored.", choices=STORAGE_DTYPES)
+    storage_dtype: str = argument("float32", "The precision in which embeddings are stored.", choices=STORAGE_DTYPES)
     key_column: str | None = argument(
         None,
         "A column of strings or integers, different in all rows, by which images and captions are known. Default: the "
         "paths of files in a folder of images; else (or with --streaming) the numbers of rows, from 0.",
     )
-    only: str | None = argument(None, "Embed only these.", choices=("texts", "images"))
+    only: str | None = argument(None, "Embed only texts or only images.", choices=("texts", "images"))
     tokens_per_batch: int = argument(2048, "The most tokens in a batch of texts.", least=1)
     dataloader_num_workers: int | None = argument(
         None, "Processes that decode and tokenize. Default: one for each core, 8 at most.", least=0

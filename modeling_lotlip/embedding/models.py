@@ -177,7 +177,7 @@ def check_max_length(model: PreTrainedModel, max_length: int, named: str) -> Non
     if num_positions is not None and max_length > num_positions:
         raise ValueError(
             f"`--max_length {max_length}` is beyond the {num_positions} tokens that the text tower of {named} has "
-            "positions for: give at most so many."
+            "positions for: give fewer."
         )
     if lengths and max_length not in lengths:
         raise ValueError(f"`--max_length {max_length}` does not fit {named}. Give {' or '.join(map(str, lengths))}.")

@@ -53,7 +53,7 @@ def check_templates(templates: list[str]) -> None:
 
 def check_benchmark(data: SourceArguments, split: EvaluationSplitArguments, is_whole: bool = True) -> None:
     """
-    Refuses arguments of data sets beside `--benchmark`, which needs `--data_dir` alone; `--max_eval_samples` too where
+    Refuses arguments of data sets with `--benchmark`, which needs `--data_dir` alone; `--max_eval_samples` too where
     it `is_whole`.
 
     Raises:

@@ -102,7 +102,7 @@ def classify(
     similar; labels are indices or names.
 
     Returns:
-        `dict`: `num_images`, `num_classes`, the accuracies `top1` and `top5` in per cent, and `most_confused`, the
+        `dict`: `num_images`, `num_classes`, the accuracies `top1` and `top5` in %, and `most_confused`, the
         pairs of classes that are confused most.
     """
     labels = torch.tensor([find_class(label, class_names) for label in labels])

@@ -140,7 +140,7 @@ def render_page(explanations: list[Explanation]) -> str:
 
 def lay_out_text(explanation: Explanation) -> list[dict]:
     """
-    The tokens of a text, shaded; each sub-caption in a line with what its tokens have together, in per cent of the sum
+    The tokens of a text, shaded; each sub-caption in a line with what its tokens have together, in % of the sum
     of all without sign. `[CLS]`, which may stand out far, has a line of its own and no part in the scale.
     """
     values, numbers = explanation.over_text, explanation.numbers

@@ -322,7 +322,7 @@ def load_benchmarks(names: list[str], data_dir: str | Path, allow_partial: bool 
 
 
 def format_table(*rows: dict) -> str:
-    """The recalls of [`evaluate_retrieval`] as a Markdown table, in per cent; several models by their names."""
+    """The recalls of [`evaluate_retrieval`] as a Markdown table, in %; several models by their names."""
     columns = [f"{direction}_recall@{k}" for direction in ("i2t", "t2i") for k in (1, 5, 10)]
     titles = ["captions", "images", "texts", *(column.replace("_recall", " R").upper() for column in columns)]
     lines = []

@@ -74,7 +74,7 @@ def embed_first_tokens(
 
 
 def compute_recalls(image_embeds: torch.Tensor, text_embeds: torch.Tensor) -> dict[str, float]:
-    """Recall at 1 in both directions, in per cent, where text and image of the same place belong together."""
+    """Recall at 1 in both directions, in %, where text and image of the same place belong together."""
     results = retrieval_metrics(image_embeds, text_embeds, ks=[1])
     return {name: results[name] for name in ("i2t_recall@1", "t2i_recall@1")}
 
@@ -97,8 +97,8 @@ def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: Lo
 
     Returns:
         `list[dict]`: for every change the number of texts, the mean cosine similarity (`similarity`) of their
-        embeddings before and after, the recalls at 1 in per cent (`before_...`, `after_...`) among the images of these
-        texts, and in how many per cent their image is nearer to the text as it was (`prefers_original`; equals count
+        embeddings before and after, the recalls at 1 in % (`before_...`, `after_...`) among the images of these
+        texts, and how often, in %, their image is nearer to the text as it was (`prefers_original`; equals count
         half).
     """
     before = embed_corpus(model, processor, texts.texts)

@@ -112,7 +112,7 @@ def summarize(lengths: TextLengths) -> dict:
 
 
 def format_table(name: str, statistics: dict[str, dict]) -> str:
-    """The statistics of each kind of caption as a Markdown table, shares in per cent."""
+    """The statistics of each kind of caption as a Markdown table, shares in %."""
     titles = ["data", "captions", "images", "texts", "sub-captions per text", "tokens per text"]
     rows = [
         [name, kind, str(row["num_images"]), str(row["num_texts"])]

@@ -98,7 +98,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
                 scale=3,
                 elem_id="description",
             )
-            label = "Image, alone or beside a description"
+            label = "Image, alone or with a description"
             image = gr.Image(sources=["upload", "clipboard"], label=label, height=195, scale=2, elem_id="query-image")
             image.preprocess = find_upload  # of this object: for a subclass Gradio writes a .pyi file
         with gr.Accordion("Filters", open=False, elem_id="filters"), gr.Row():

@@ -68,17 +68,17 @@ class TowerArguments(Arguments):
         None, "A BERT tokenizer for a text tower from scratch. Default: one with the words of the captions."
     )
     num_corner_tokens: int | None = compared(
-        None, "Default: those of the model or configuration; else 2 for LoTLIP, 0 for other objectives.", least=0
+        None, "Corner tokens. Default: those of the model or configuration; else 2 for LoTLIP, else 0.", least=0
     )
     no_corner_attention_mask: bool = compared(False, "Let all tokens see the corner tokens.")
-    freeze_vision_model: bool | None = compared(None, "Default: frozen if and only if its weights were loaded.")
+    freeze_vision_model: bool | None = compared(None, "Default: frozen if its weights were loaded.")
     cache_image_features: bool = argument(
         False, "Run a frozen image tower once, and keep its output for later runs.", excludes=("streaming",)
     )
     image_features_dir: Path | None = argument(
-        None, "Where, for all machines. Default: below the Hub's cache.", requires="cache_image_features"
+        None, "Its folder, shared by all machines. Default: in the Hub's cache.", requires="cache_image_features"
     )
-    image_size: int | None = argument(None, "In pixels. Default: that of the image tower; 64 from scratch.", least=1)
+    image_size: int | None = argument(None, "Pixels of a side. Default: the image tower's; 64 from scratch.", least=1)
     max_length: int | None = compared(
         None,
         "Tokens of a text, corners not counted. Default: the limit of the model that is trained further, else 128 "
@@ -106,7 +106,7 @@ class ObjectiveArguments(Arguments):
         "DeBias-CLIP; none: train on long captions alone. Default: that of the objective, else given.",
         choices=("given", "any", "details", "none"),
     )
-    num_long_captions: int | None = compared(None, "Drawn for an image. Default: that of the objective.", least=0)
+    num_long_captions: int | None = compared(None, "Drawn for an image. Default: the objective's.", least=0)
     num_sub_captions: int | None = compared(None, "Consecutive sub-captions drawn of each. Default: all.", least=1)
     min_crop_scale: float | None = compared(
         None,
@@ -141,14 +141,14 @@ class ObjectiveArguments(Arguments):
 class OptimizationArguments(Arguments):
     """The steps of a training."""
 
-    _argument_group_name = "optimization"
+    _argument_group_name = "steps"
 
     seed: int = compared(0, "The random seed of weights, data order, crops and captions.", least=0)
-    per_device_train_batch_size: int = argument(64, "Images of a process in a step.", least=1)
-    gradient_accumulation_steps: int = compared(1, "Batches of a step, each contrasted for itself.", least=1)
+    per_device_train_batch_size: int = argument(64, "Images in a step, for each process.", least=1)
+    gradient_accumulation_steps: int = compared(1, "Batches in a step, each contrasted by itself.", least=1)
     grad_cache_tokens: int | None = argument(None, "Encode N tokens at a time: any batch fits in memory.", least=1)
     learning_rate: float | None = compared(
-        None, "The highest. Default: 1e-5 for a model, 1e-4 for a text tower trained further, else 1e-3.", least=0
+        None, "The highest rate. Default: 1e-5 for a model, 1e-4 for a text tower trained further, else 1e-3.", least=0
     )
     lr_scheduler_type: str = compared(
         "cosine",
@@ -187,13 +187,13 @@ class OutputArguments(Arguments):
     per_device_eval_batch_size: int = argument(64, "Images in a batch of an evaluation.", least=1)
     eval_steps: int = argument(500, "Evaluate every N steps, and at the end.", least=1)
     metric_for_best_model: str | None = argument(
-        None, "Keep the best by this in `OUTPUT_DIR/best`: `long_t2i_recall@1`, ...", choices=METRICS, metavar="METRIC"
+        None, "Keep the model with the best METRIC in `OUTPUT_DIR/best`.", choices=METRICS, metavar="METRIC"
     )
-    logging_steps: int = argument(10, "Measure every N steps.", least=1)
+    logging_steps: int = argument(10, "Log loss and speed every N steps.", least=1)
     with_tracking: bool = argument(False, "Send measurements and results to trackers.")
     report_to: str = argument("all", "`tensorboard`, ..., or `all` that are installed.", requires="with_tracking")
     push_to_hub: bool = argument(False, "Upload the model at the end, the best one if one is kept.")
-    hub_model_id: str | None = argument(None, "Default: as the output folder is named.", requires="push_to_hub")
+    hub_model_id: str | None = argument(None, "Default: the name of the output folder.", requires="push_to_hub")
     language: list[str] = argument(["en"], "The captions' languages, ISO codes, for the model card.")
 
     def __post_init__(self):

@@ -210,7 +210,7 @@ def limit_texts(model: PreTrainedModel, processor: ProcessorMixin, max_length: i
     if max_length is None:
         max_length = min(tokenizer.model_max_length, num_positions or tokenizer.model_max_length)
     if max_length <= tokenizer.num_special_tokens_to_add():
-        raise ValueError(f"`--max_length {max_length}` leaves no room for a text beside the special tokens: raise it.")
+        raise ValueError(f"`--max_length {max_length}` leaves no room for a text with its special tokens: raise it.")
     if num_positions is not None and max_length > num_positions:
         stretch_positions(model, max_length)
     tokenizer.model_max_length = max_length

@@ -30,7 +30,7 @@ def test_a_port_that_is_taken_is_told(tmp_path, capsys):
         other.listen()
         port = other.getsockname()[1]
         assert lotlip.main(["app", str(tmp_path), "--port", str(port)]) == 2
-    assert f"--host 127.0.0.1 --port {port} cannot be listened at" in capsys.readouterr().err
+    assert f"Cannot listen at --host 127.0.0.1 --port {port}: " in capsys.readouterr().err
 
 
 def test_sigterm_ends_it_and_deletes_what_was_uploaded(model_dir, tmp_path, monkeypatch):

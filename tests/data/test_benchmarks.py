@@ -218,5 +218,5 @@ def test_annotations_of_sharegpt4v_under_another_name(tmp_path):
 
 
 def test_names_of_benchmarks():
-    with pytest.raises(ValueError, match="There is no benchmark 'urban-1k', but coco, dci, .*urban1k"):
+    with pytest.raises(ValueError, match="There is no benchmark 'urban-1k': name one of coco, dci, .*urban1k"):
         get_benchmark("urban-1k")

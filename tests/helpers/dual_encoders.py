@@ -238,7 +238,7 @@ def save_data(folder):
 
 
 def brute_force(similarity, owners):
-    """Recalls in per cent of a matrix (texts, images)."""
+    """Recalls in % of a matrix (texts, images)."""
     recalls = {}
     ranks = np.array([(row > row[own]).sum() for row, own in zip(similarity, owners)])
     best = np.array([similarity[owners == image, image].max() for image in range(similarity.shape[1])])

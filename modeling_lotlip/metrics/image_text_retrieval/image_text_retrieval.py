@@ -160,7 +160,7 @@ class ImageTextRetrieval(evaluate.Metric):
                 The ranks at which recall is taken. Beyond the size of the gallery recall is 100.
 
         Returns:
-            `dict[str, float]`: `i2t_recall@k` and `t2i_recall@k` in per cent for each k (a hit if any caption of the
+            `dict[str, float]`: `i2t_recall@k` and `t2i_recall@k` in % for each k (a hit if any caption of the
             image, or any image of the caption, is among the first k), `i2t_median_rank` and `t2i_median_rank` (the
             median of the expected rank of the best match, from 1 on), and `mean_recall`, the mean over all recalls.
 
@@ -215,7 +215,7 @@ def retrieval_metrics(
     ks: Iterable[int] = (1, 5, 10),
 ) -> dict[str, float]:
     """
-    Recall in per cent and median rank in both directions; see [`ImageTextRetrieval.compute`] for keys and errors.
+    Recall in % and median rank in both directions; see [`ImageTextRetrieval.compute`] for keys and errors.
 
     Args:
         image_embeds (`torch.Tensor`, `np.ndarray` or list of shape `(num_images, dim)`): Need not be normalised.
@@ -403,7 +403,7 @@ def _image_lists(text_to_image: Embeddings, num_texts: int) -> list[np.ndarray]:
         if len(lists[-1]) == 0:
             raise ValueError(
                 f"`text_to_image[{text}]` is {entry!r}, but must be a whole number, the index of an image, or a list "
-                "of such."
+                "of them."
             )
     return lists
 
