@@ -3,7 +3,8 @@
 """
 Writes measurements into the pages: between `<!-- measured: NAME VARIANT ... -->` and `<!-- /measured -->` stands the
 table of `docs/measured/NAME.json`. A benchmark's has a column for each variant, the first of which is the baseline, or
-without variants all that was measured of each; that of `other_models.py` has the recalls of each model.
+without variants all that was measured of each; that of `other_models.py` has the recalls of each model. The block
+`published` has the table of `examples/paper/published.json`.
 
     python examples/benchmarks/embed.py --output_file docs/measured/embed.json
     python docs/measured.py
@@ -17,6 +18,16 @@ from pathlib import Path
 
 
 ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "examples" / "paper" / "published.json"
+# The rows and columns of the published table
+MODELS = {
+    "openai/clip-vit-base-patch32": "CLIP ViT-B/32",
+    "openai/clip-vit-base-patch16": "CLIP ViT-B/16",
+    "BeichenZhang/LongCLIP-B": "Long-CLIP ViT-B/16",
+    "weiwu-ww/LoTLIP-ViT-B-32-100M": "LoTLIP ViT-B/32",
+    "weiwu-ww/LoTLIP-ViT-B-16-100M": "LoTLIP ViT-B/16",
+}
+BENCHMARKS = {"dci": "DCI", "iiw": "IIW", "sharegpt4v-10k": "ShareGPT4V-10k", "urban1k": "Urban1k"}
 BLOCK = re.compile(r"(<!-- measured: (.+?) -->\n).*?(<!-- /measured -->)", re.DOTALL)
 
 
@@ -73,11 +84,28 @@ def format_recalls(results: dict) -> str:
     return "\n".join(lines)
 
 
+def format_published() -> str:
+    """Recall at 1, image to text / text to image, of the authors' repository; the highest of each column is bold."""
+    rows = [row for row in json.loads(PUBLISHED.read_text(encoding="utf-8"))["retrieval"] if row["source"] != "paper"]
+    recalls = {(row["model"], row["benchmark"]): (row["i2t"], row["t2i"]) for row in rows}
+    highest = {name: [max(recalls[model, name][place] for model in MODELS) for place in (0, 1)] for name in BENCHMARKS}
+    lines = [f"| model | {' | '.join(BENCHMARKS.values())} |", f"|{' --- |' * (1 + len(BENCHMARKS))}"]
+    for model, title in MODELS.items():
+        cells = []
+        for name, best in highest.items():
+            values = zip(recalls[model, name], best)
+            cells.append(" / ".join(f"**{value:.2f}**" if value == top else f"{value:.2f}" for value, top in values))
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", ""])
+
+
 def fill(text: str, folder: Path) -> str:
     """A page with the tables of its blocks; a block whose measurement is not there stays as it is."""
 
     def replace(match: re.Match) -> str:
         name, *variants = shlex.split(match[2])
+        if name == "published":
+            return match[1] + format_published() + match[3]
         file = folder / f"{name}.json"
         if not file.is_file():
             return match[0]
