@@ -4,8 +4,8 @@
 Zero-shot classification of a data set: every class is embedded once, from its name in one or several prompt templates.
 
     lotlip classify --model outputs/demo
-    lotlip classify --model MODEL --dataset_name imagefolder --data_dir FOLDER --templates "a photo of a {}" "a {}"
-    lotlip classify --model MODEL OTHER_MODEL --dataset_name imagefolder --data_dir imagenet/val \\
+    lotlip classify --model MODEL --dataset_name FOLDER --templates "a photo of a {}" "a {}"
+    lotlip classify --model MODEL OTHER_MODEL --dataset_name imagenet/val \\
         --class_names_file names.txt
 """
 

@@ -4,7 +4,7 @@
 Image-text retrieval on a data set: recall in both directions, for short and for long captions.
 
     lotlip evaluate --model outputs/demo
-    lotlip evaluate --model MODEL --dataset_name imagefolder --data_dir FOLDER --output_file results.json
+    lotlip evaluate --model MODEL --dataset_name FOLDER --output_file results.json
 
 Several models on several of the paper's benchmarks, in one table; each benchmark in a folder of its own name:
 

@@ -3,7 +3,7 @@
 """
 Writes images and their captions, also those in caption files, as webdataset shards, which training streams.
 
-    lotlip pack --output_dir shards --dataset_name imagefolder --data_dir my_photos \\
+    lotlip pack --output_dir shards --dataset_name my_photos \\
         --caption_files "captions/*.parquet" --file_key_column sha256 --key_column image
     lotlip train --dataset_name webdataset --data_files "shards/*.tar" --streaming \\
         --image_column jpg --caption_column caption.json --long_captions_column long_captions.json ...

@@ -4,11 +4,11 @@
 Long captions for any collection of images, by one or several captioners, in parquet files that training reads with
 the images; a stopped run resumes where it stopped.
 
-    lotlip recaption --captioner llava --output_dir captions --dataset_name imagefolder --data_dir my_photos
+    lotlip recaption --captioner llava --output_dir captions --dataset_name my_photos
     accelerate launch -m lotlip recaption --output_dir captions --captioner llava sharegpt4v \\
         --dataset_name webdataset --data_files "shards/*.tar" --image_column jpg --streaming
     lotlip recaption --output_dir captions --captioner Qwen/Qwen2.5-VL-7B-Instruct \\
-        --endpoint http://localhost:8000/v1 --dataset_name imagefolder --data_dir my_photos
+        --endpoint http://localhost:8000/v1 --dataset_name my_photos
 """
 
 import signal

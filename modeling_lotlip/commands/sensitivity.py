@@ -6,7 +6,7 @@ embeddings and retrieval change when sentences are permuted, dropped or made fal
 
     lotlip sensitivity --model outputs/demo --output_file outputs/sensitivity.json
     lotlip sensitivity --model MODEL OTHER_MODEL --output_file outputs/sensitivity.json \\
-        --dataset_name imagefolder --data_dir my_photos --eval_split test
+        --dataset_name my_photos --eval_split test
 
 Every image counts with its first long caption.
 """

@@ -4,7 +4,7 @@
 The data table of the paper for any data set or benchmark: images, texts, sub-captions and tokens per text, and the
 share of texts that are too long for a model.
 
-    lotlip statistics --dataset_name imagefolder --data_dir my_photos --eval_split train
+    lotlip statistics --dataset_name my_photos --eval_split train
     lotlip statistics --benchmark iiw --data_dir iiw --text_only --output_file iiw.json
 
 Tokens are counted without special tokens and without truncation; the paper counts word pieces of BERT uncased.

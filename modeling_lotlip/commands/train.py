@@ -3,7 +3,7 @@
 """
 Contrastive training on images with short and long captions.
 
-    lotlip train --output_dir outputs/mine --dataset_name imagefolder --data_dir FOLDER \\
+    lotlip train --output_dir outputs/mine --dataset_name FOLDER \\
         --vision_model_name_or_path google/vit-base-patch16-224-in21k \\
         --text_model_name_or_path google-bert/bert-base-uncased
 
