@@ -78,6 +78,10 @@ class Arguments:
                     raise ValueError(f"--{field.name} must be at most {most}, got {value}.")
                 if value is not None and choices is not None and value not in choices:
                     raise ValueError(f"--{field.name} must be one of {', '.join(map(str, choices))}, got {value}.")
+            if field.name in ("output_dir", "index_dir") and value is not None:
+                there = next(path for path in (Path(value), *Path(value).absolute().parents) if path.exists())
+                if not there.is_dir():
+                    raise ValueError(f"--{field.name} {value} cannot be used: {there} is a file. Name a folder.")
         check_combinations([self])
 
 

@@ -178,12 +178,17 @@ def describe_run(stored: dict | None) -> str:
     return "process {process} on {host} since {start} ({command})".format(**run) if run else "another run"
 
 
+def describe_unfinished(folder: Path) -> str | None:
+    """A sentence on a folder whose run has not ended; None if it has."""
+    stored = read_stored(folder)
+    if not stored or not stored.get("run"):
+        return None
+    run = describe_run(stored)
+    return f"{folder} is not complete: {run} still writes to it, or was ended early. The same command completes it."
+
+
 def warn_of_unfinished(paths: Iterable[Path]) -> None:
     """Warns of files in folders of runs that have not ended: more files, or rows, are missing."""
-    for folder in dict.fromkeys(Path(path).parent for path in paths):
-        stored = read_stored(folder)
-        if stored and stored.get("run"):
-            logger.warning(
-                f"{folder} is not complete: {describe_run(stored)} still writes to it, or was ended early. The same "
-                "command completes it."
-            )
+    for unfinished in map(describe_unfinished, dict.fromkeys(Path(path).parent for path in paths)):
+        if unfinished is not None:
+            logger.warning(unfinished)

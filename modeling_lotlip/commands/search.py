@@ -33,7 +33,6 @@ WEAK = "Weak matches: these may not fit your description"
 
 
 def run(search: SearchArguments, arguments: SearchModelArguments, output: OutputArguments) -> None:
-    from ..embedding.embed import describe_missing
     from ..files import read_lines, write_results
     from ..output_folder import FolderInUseError
     from ..search.searcher import count, open_searcher
@@ -52,7 +51,7 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
             searcher.update(wait=len(table) == 0)
         except FolderInUseError as error:
             logger.warning(f"What is indexed so far is searched: {error}")
-    notes, unreadable = searcher.describe() + describe_missing(table), table.unreadable
+    notes, unreadable = searcher.describe(), table.unreadable
     if unreadable:
         named = ", ".join(sorted(unreadable)[:NUM_NAMED]) + ", ..." * (len(unreadable) > NUM_NAMED)
         notes.append(f"Left out, {len(unreadable):,} that cannot be read as an image: {named}.")

@@ -43,10 +43,8 @@ from .scenes import load_scenes
 logger = logging.get_logger(__name__)
 
 Rows = Dataset | IterableDataset
-
 # The column of the names of images in a folder
 FILE_NAME_COLUMN = "file_name"
-
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
 
@@ -313,6 +311,12 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
                     status = os.stat(path)
                     hasher.update((path, status.st_size, status.st_mtime_ns))
     return hasher.hexdigest()
+
+
+def hash_files(source: SourceArguments, split: str) -> str:
+    """A hash of the names and times of the files of a split, by which a stream is known."""
+    builders = (make_builder(source, part) for part in split.split("+"))
+    return Hasher.hash([(builder.config.data_files or {}).get(name) for builder, name in builders])
 
 
 def get_columns(dataset: Rows) -> list[str]:

@@ -45,8 +45,10 @@ class InferenceArguments(LoadingArguments):
         "The precision of the computation. int8 is for a CPU, by OpenVINO: texts in 8 bits, images in bfloat16.",
         choices=PRECISIONS,
     )
-    backend: str = argument(
-        "torch", "What computes embeddings: PyTorch, or OpenVINO, which is faster on a CPU.", choices=BACKENDS
+    backend: str | None = argument(
+        None,
+        "OpenVINO is faster on a CPU. Default: PyTorch, with int8 OpenVINO; in search that of --embeddings_dir.",
+        choices=BACKENDS,
     )
     truncate_dim: int | None = argument(
         None,
@@ -58,9 +60,9 @@ class InferenceArguments(LoadingArguments):
     def __post_init__(self):
         super().__post_init__()
         if self.dtype == "int8":
-            self.backend = "openvino"
-        if self.backend == "openvino" and self.dtype == "float16":
-            raise ValueError("--dtype float16 is not for --backend openvino: name float32, bfloat16 or int8.")
+            self.backend = self.backend or "openvino"
+        if (self.dtype, self.backend) in (("float16", "openvino"), ("int8", "torch")):
+            raise ValueError(f"--dtype {self.dtype} is not for --backend {self.backend}: leave out one of them.")
 
 
 @dataclass

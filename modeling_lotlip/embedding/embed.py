@@ -22,10 +22,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments, SourceArguments
 from ..data.images import IMAGE_ERRORS, Resizing, open_image, read_date, read_file, undecoded
-from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split
+from ..data.loading import compute_fingerprint, find_file_names, get_columns, hash_files, load_split
 from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import find_column
-from ..output_folder import describe_run, read_stored
+from ..output_folder import describe_unfinished
 from ..terminal import progress_bar
 from .arguments import KINDS, StoreArguments
 from .batches import (
@@ -107,7 +107,8 @@ def embed_to_table(
     settings = model_settings(model, processor) | {"source": source, "key_column": reader.key_column}
     settings |= {"columns": columns, "kinds": [kind for kind in KINDS if columns[kind] is not None]}
     settings |= {"sub_caption_splitter": reader.splitter, "max_length": max_length}
-    settings |= {"data": None if is_streamed else compute_fingerprint(dataset, image_column)}
+    files = hash_files(to_arguments(source), source["eval_split"]) if is_streamed and source else None
+    settings |= {"data": files if is_streamed else compute_fingerprint(dataset, image_column)}
     if not is_streamed and reader.key_column is not None:
         for _ in check_keys(dataset.select_columns([find_column(dataset.column_names, reader.key_column)]), reader):
             pass
@@ -178,8 +179,12 @@ def name_data(source: SourceArguments, split: str, max_samples: int | None) -> d
 
 def load_named_data(named: dict[str, Any], **options: Any) -> Dataset | IterableDataset:
     """The rows that [`name_data`] names, with options of [`load_split`]."""
+    return load_split(to_arguments(named), named["eval_split"], named["max_eval_samples"], **options)
+
+
+def to_arguments(named: dict[str, Any]) -> SourceArguments:
     source = {name: value for name, value in named.items() if name not in ("eval_split", "max_eval_samples")}
-    return load_split(SourceArguments(**source), named["eval_split"], named["max_eval_samples"], **options)
+    return SourceArguments(**source)
 
 
 def embed_background(model: PreTrainedModel, processor: ProcessorMixin) -> torch.Tensor:
@@ -240,14 +245,8 @@ def show_progress(batches: Iterator[Batch], total: int | None, disable: bool) ->
 
 def describe_missing(table: EmbeddingTable) -> list[str]:
     """A sentence on a table that a run has not completed, or nothing."""
-    stored = read_stored(table.folder)
-    if not stored or not stored.get("run"):
+    if (unfinished := describe_unfinished(table.folder)) is None:
         return []
     num_rows, expected = len(table.rows_done() - {None}), table.notes.get("num_rows")
-    if num_rows == expected:
-        return []
-    told = f"{num_rows:,} of {expected:,} rows are embedded" if expected else "not all rows are embedded"
-    return [
-        f"{table.folder} is not complete, {told}: {describe_run(stored)} still writes to it, or was ended early. The "
-        "same command completes it."
-    ]
+    told = f"{num_rows:,} of {expected:,} rows are embedded." if expected else "Not all rows are embedded."
+    return [] if num_rows == expected else [f"{unfinished} {told}"]

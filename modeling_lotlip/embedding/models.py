@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dual encoders: loading, also of those whose code comes with them, and limits of their texts."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ from .token_wise import is_token_wise
 
 logger = logging.getLogger(__name__)
 
+# What transformers saves of where a tokenizer was loaded from, whether offline, and of how it was called last
+FLEETING = {"tokenizer_config.json": ("is_local", "local_files_only"), "tokenizer.json": ("padding", "truncation")}
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 
 
@@ -50,14 +53,18 @@ def hash_weights(module: nn.Module) -> str:
 
 
 def hash_processor(processor: ProcessorMixin) -> str:
-    """A hash of the files that a processor is saved as, which is the same wherever it was loaded from."""
+    """A hash of the files that a processor is saved as, the same wherever it was loaded from and however called."""
     files = xxhash.xxh3_128()
     with TemporaryDirectory() as folder:
         processor.save_pretrained(folder)
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file() and path.suffix != ".py":
+                content = path.read_bytes()
+                if names := FLEETING.get(path.name):
+                    fields = json.loads(content)
+                    content = json.dumps({name: fields[name] for name in fields if name not in names}).encode()
                 files.update(str(path.relative_to(folder)).encode())
-                files.update(path.read_bytes())
+                files.update(content)
     return files.hexdigest()
 
 

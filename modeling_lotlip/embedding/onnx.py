@@ -120,6 +120,8 @@ def export_model(model_name_or_path: str, folder: Path, dtypes: list[str]) -> st
         check_single_embeddings(config)
     except (OSError, ValueError) as error:
         raise ValueError(f"`--model_name_or_path {model_name_or_path}` cannot be used: {error}") from error
+    if any(folder.glob("*.safetensors")) and folder.resolve() != Path(path).resolve():
+        raise ValueError(f"`--output_dir {folder}` holds another model: name another folder.")
     towers = {"text_model": LotlipTextModelWithProjection, "vision_model": LotlipVisionModelWithProjection}
     processor = LotlipProcessor.from_pretrained(path)
     rows, length = [], processor.tokenizer.model_max_length

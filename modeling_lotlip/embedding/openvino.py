@@ -30,7 +30,7 @@ from .. import __version__
 from ..output_folder import atomic_write
 from .batches import tokenize
 from .features import find_family, tower_features
-from .models import hash_weights
+from .models import hash_processor, hash_weights
 from .token_wise import is_token_wise
 
 
@@ -136,7 +136,8 @@ class OpenvinoBackend:
         shapes = [[-1, *(inputs[name].shape[1:] if inputs[name].dim() > 2 else [-1])] for name in sorted(inputs)]
         # images stay in bfloat16: ranges of some images do not fit others
         precision = "bfloat16" if self.dtype == "int8" and kind == "image" else self.dtype
-        folder = self.cache_dir / Hasher.hash((self.key, kind, sorted(inputs), shapes, precision == "int8"))
+        calibration = hash_processor(self.processor) if precision == "int8" else None
+        folder = self.cache_dir / Hasher.hash((self.key, kind, sorted(inputs), shapes, calibration))
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),

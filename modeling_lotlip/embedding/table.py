@@ -203,7 +203,7 @@ class EmbeddingTable:
 
     def embedding(self, key: str) -> torch.Tensor | None:
         """That of an image (dim,); None if there is none of the key."""
-        where = self.condition("image", f"key = '{escape(key)}'")
+        where = self.condition("image", "key = '{}'".format(key.replace("'", "''")))
         rows = self.table.search().where(where).select(["embedding"]).limit(1).to_arrow()
         return to_vectors(rows["embedding"])[0] if len(rows) else None
 
@@ -221,8 +221,6 @@ class EmbeddingTable:
             modified = batch["modified"].cast(pa.int64()).to_pylist()
             for key, size, time in zip(batch["key"].to_pylist(), batch["size"].to_pylist(), modified):
                 yield key, {} if size is None else {"size": size, "modified": time}
-
-    # ------------------------------------------------------------------------------------------------ writing
 
     def append(self, rows: list[dict]) -> None:
         """
@@ -255,10 +253,8 @@ class EmbeddingTable:
     def delete(self, keys: list[str]) -> None:
         """Drops images."""
         for start in range(0, len(keys), NUM_AT_ONCE):
-            named = ", ".join(f"'{escape(key)}'" for key in keys[start : start + NUM_AT_ONCE])
+            named = ", ".join("'{}'".format(key.replace("'", "''")) for key in keys[start : start + NUM_AT_ONCE])
             self.table.delete(f"key IN ({named})")
-
-    # ------------------------------------------------------------------------------------------------ search
 
     def search(self, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None) -> Found:
         """
@@ -326,8 +322,6 @@ class EmbeddingTable:
             if len(near.keys) < limit or not is_copy[-1]:
                 return near.take(is_copy.nonzero()[:, 0].tolist())
             limit *= 4
-
-    # ------------------------------------------------------------------------------------------------ measuring
 
     def measured(self, kind: str = "image") -> Measurements | None:
         """What is measured of a kind; None before that."""
@@ -437,8 +431,6 @@ class EmbeddingTable:
                 break
         return measured._replace(recall=recall, nprobes=parameters[0], refine_factor=parameters[1])
 
-    # ------------------------------------------------------------------------------------------------ export
-
     def export(self, path: Path) -> int:
         """
         Writes all embeddings, which are in memory at once, as `.parquet` (columns `key`, `kind`, `position`,
@@ -476,11 +468,6 @@ def flatten(settings: dict) -> dict:
     """Settings with the arguments that name a data set beside the others."""
     source = settings.get("source")
     return {**settings, **source, "source": None} if isinstance(source, dict) else settings
-
-
-def escape(text: str) -> str:
-    """A text inside the quotation marks of SQL."""
-    return text.replace("'", "''")
 
 
 def connect(folder: Path) -> lancedb.DBConnection:

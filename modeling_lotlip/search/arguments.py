@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..addresses import is_loopback
 from ..arguments import Arguments, argument
-from ..embedding.arguments import BACKENDS, DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
+from ..embedding.arguments import DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
 
 
 LEAST_PASSWORD = 8  # characters
@@ -77,11 +77,6 @@ class SearchModelArguments(ModelArguments):
         None,
         "The precision of the computation. Default: that of --embeddings_dir; else float32.",
         choices=PRECISIONS,
-    )
-    backend: str | None = argument(
-        None,
-        "OpenVINO is faster on a CPU. Default: that of --embeddings_dir; else PyTorch.",
-        choices=BACKENDS,
     )
     batch_size: int = argument(64, "Images in a batch, for each process.", least=1, excludes=("embeddings_dir",))
 

@@ -4,6 +4,7 @@
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -171,3 +172,5 @@ def serve(handlers: Handlers, arguments: PageArguments, logins: list[tuple[str, 
         finally:
             handlers.updater.stop()
             page.close(verbose=False)
+        if stop.number == signal.SIGINT:
+            raise KeyboardInterrupt

@@ -25,7 +25,7 @@ from ..embedding.batches import (
     embed_texts,
     tokenize,
 )
-from ..embedding.embed import TableReader, embed_background, write_batches
+from ..embedding.embed import TableReader, describe_missing, embed_background, write_batches
 from ..embedding.features import prepare_images
 from ..embedding.models import load_model
 from ..embedding.table import EmbeddingTable
@@ -164,7 +164,7 @@ class Searcher:
         lines = [f"{count(len(self.table), 'image')} in {self.place}{self.table.describe_search()}."]
         changes = [f"{number:,} {name}" for name, number in zip(Changes._fields, self.changes[:3]) if number]
         lines += [f"Updated: {', '.join(changes)}."] if changes else []
-        return lines + self.changes.left_out
+        return lines + (self.changes.left_out if self.folder is not None else describe_missing(self.table))
 
 
 def count(number: int, what: str) -> str:

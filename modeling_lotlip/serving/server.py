@@ -12,6 +12,7 @@ import torch
 
 from ..addresses import is_loopback, listen
 from ..embedding.arguments import ModelArguments
+from ..embedding.embed import describe_missing
 from ..embedding.models import load_model
 from ..embedding.table import EmbeddingTable
 from .arguments import ServingArguments
@@ -204,6 +205,8 @@ def serve(serving: ServingArguments, model_arguments: ModelArguments) -> None:
         model, processor = load_model(name, model_arguments)
         if table is not None:
             table.check_model(model, processor)
+            for line in describe_missing(table):
+                print(line)
         embedder = Embedder(model, processor, serving, model_arguments.batch_size, model_arguments.max_length)
         host, port = listener.getsockname()[:2]
         host = f"[{host}]" if ":" in host else host

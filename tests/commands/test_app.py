@@ -1,9 +1,11 @@
 """`lotlip app`: what is wrong is told in a line before anything is served."""
 
+import signal
 import socket
 import sys
 
 import httpx
+import pytest
 
 import lotlip
 from modeling_lotlip.search.arguments import PageArguments
@@ -33,7 +35,8 @@ def test_a_port_that_is_taken_is_told(tmp_path, capsys):
     assert f"Cannot listen at --host 127.0.0.1 --port {port}: " in capsys.readouterr().err
 
 
-def test_sigterm_ends_it_and_deletes_what_was_uploaded(model_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_and_deletes_what_was_uploaded(number, status, model_dir, tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     options = ("--model", model_dir, "--index_dir", tmp_path / "indices")
@@ -41,7 +44,7 @@ def test_sigterm_ends_it_and_deletes_what_was_uploaded(model_dir, tmp_path, monk
         file = {"files": ("a.png", b"an image", "image/png")}
         httpx.post(f"{address}/gradio_api/upload", files=file, trust_env=False).raise_for_status()
         assert [path.name for path in tmp_path.glob("lotlip-uploads-*/*/*")] == ["a.png"]
-        process.terminate()
-        assert process.wait(60) == 0
+        process.send_signal(number)
+        assert process.wait(60) == status
     assert not list(tmp_path.glob("lotlip-uploads-*"))
     assert "Traceback" not in (tmp_path / "output.txt").read_text()

@@ -7,7 +7,7 @@ from transformers import AutoModel, AutoProcessor
 
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts, tokenize, tokenize_and_count
-from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.embedding.models import hash_processor, load_model
 from tests.conftest import WORDS
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import FAMILIES, IMAGES, LONG, SHORT, brute_force, build_lotlip, flatten
@@ -79,6 +79,18 @@ def test_limits(name, family_folders, caplog):
     beyond = rf"--max_length {family.num_positions + 1}. is beyond the {family.num_positions} tokens"
     with pytest.raises(ValueError, match=beyond):
         load(folder, max_length=family.num_positions + 1)
+
+
+@pytest.mark.parametrize("name", ["lotlip", "clip"])
+def test_a_processor_is_the_same_one_offline_and_after_a_call(name, family_folders, monkeypatch):
+    """Else an index would not be found again."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    _, processor = load(family_folders(name))
+    first = hash_processor(processor)
+    tokenize(processor, ["a red boat"], 7)
+    assert hash_processor(processor) == first
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert hash_processor(load(family_folders(name))[1]) == first
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name.startswith("siglip")])

@@ -144,11 +144,14 @@ def test_a_key_that_two_rows_have_is_refused(refuse, data_dir, tmp_path, streami
     assert "`--key_column name` must be different in all rows: rows 4 and 17 have 'same'." in message
 
 
-def test_streamed_data(embed, expected, data_dir, tmp_path):
+def test_streamed_data(embed, refuse, expected, data_dir, tmp_path):
     (tmp_path / "streamed").mkdir()
     Dataset.load_from_disk(data_dir).to_parquet(tmp_path / "streamed" / "test.parquet")
     options = ("--dataset_name", "parquet", "--data_files", tmp_path / "streamed" / "test.parquet", "--streaming")
     folder = embed("out", "--max_length", 30, *options, "--eval_split", "train")
+    assert_same(read(folder), expected)
+    Dataset.load_from_disk(data_dir).select(range(1, NUM_ROWS)).to_parquet(tmp_path / "streamed" / "test.parquet")
+    assert "The data have changed" in refuse("out", "--max_length", 30, *options, "--eval_split", "train")
     assert_same(read(folder), expected)
 
 

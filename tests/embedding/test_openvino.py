@@ -197,6 +197,11 @@ def test_int8_depends_on_no_other_text(family_folders, cache):
     again, _ = load(folder, dtype="int8")
     torch.testing.assert_close(embed_texts(again, tokenize(processor, texts[:1])), embeds[:1], rtol=0, atol=1e-3)
     assert len(list(cache.glob("*/tower.xml"))) == 1
+    # the texts are other ones where the tokenizer is
+    again, other = load(folder, dtype="int8")
+    other.tokenizer.model_max_length = 9
+    embed(again, other, "text", 3)
+    assert len(list(cache.glob("*/tower.xml"))) == 2
     images = (
         embed(each, processor, "image", 3) for each in (model, load(folder, backend="openvino", dtype="bf16")[0])
     )
@@ -206,6 +211,8 @@ def test_int8_depends_on_no_other_text(family_folders, cache):
 def test_excluded_pairs_and_a_missing_package(family_folders, monkeypatch):
     with pytest.raises(ValueError, match="--dtype float16 is not for --backend openvino"):
         load(family_folders("lotlip"), backend="openvino", dtype="float16")
+    with pytest.raises(ValueError, match="--dtype int8 is not for --backend torch"):
+        load(family_folders("lotlip"), backend="torch", dtype="int8")
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"needs openvino: `pip install \"lotlip\[openvino\]\"`"):
         load(family_folders("lotlip"), backend="openvino")
