@@ -139,8 +139,8 @@ def start_processes(args: TrainArguments) -> Accelerator:
 
 def load_training_data(args: TrainArguments, num_processes: int) -> Data:
     """The training data. Raises a `ValueError` if it lacks captions that are trained on, or has no two images."""
-    how = {"weights": args.data_weights, "seed": args.seed, "key_column": args.image_key_column}
-    dataset = load_split(args, args.train_split, args.max_train_samples, **how)
+    source, how = replace(args, data_weights=None), {"seed": args.seed, "key_column": args.image_key_column}
+    dataset = load_split(source, args.train_split, args.max_train_samples, weights=args.data_weights, **how)
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
     lacks_short = args.short_captions == "none" or (args.short_captions == "given" and reader.short_column is None)
     if lacks_short and (args.objective == "long_clip" or args.num_long_captions == 0):

@@ -12,7 +12,7 @@ from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
-from modeling_lotlip.training.loop import load_evaluation_data, make_optimizer
+from modeling_lotlip.training.loop import load_evaluation_data, load_training_data, make_optimizer
 from modeling_lotlip.training.models import build_model
 from tests.conftest import tiny_config
 
@@ -39,6 +39,15 @@ def test_the_options_of_the_optimizer_have_their_effect(tmp_path):
     groups = make(tmp_path, **options, max_train_steps=10)[0].param_groups
     assert all((group["betas"], group["eps"]) == ((0.5, 0.6), 1e-3) for group in groups)
     assert [group["weight_decay"] for group in groups] == [0.3, 0, 0]
+
+
+def test_sources_are_drawn_by_their_weights(tmp_path):
+    files = [str(tmp_path / name) for name in ("a.parquet", "b.parquet")]
+    for seed, file in enumerate(files):
+        load_scenes(4, seed=seed).to_parquet(file)
+    args = TrainArguments(output_dir=tmp_path, dataset_name="parquet", data_files=files, data_weights=[1, 9], seed=1)
+    captions = sum(load_training_data(args, 1)[0]["long_captions"], [])
+    assert len(captions) > 16 and len({*captions}) == 8, "every row of both, those of the second many times"
 
 
 @pytest.mark.parametrize("warmup_steps, num_steps", [({"warmup_steps": 0.2}, 2), ({"warmup_steps": 3}, 3), ({}, 1)])
