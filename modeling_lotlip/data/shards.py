@@ -26,8 +26,7 @@ QUALITY = 95  # of images that are written anew
 def pack_row(row: dict, reader: RowReader, key: str | None, image_format: str) -> tuple[dict[str, bytes], bool]:
     """
     The members of a shard's sample by their extensions, and whether the image had to be converted. All samples have
-    the same members, by the first of which `datasets` knows their types. Raises a `ValueError` without a caption or an
-    image.
+    the same members, by which `datasets` knows their types. Raises a `ValueError` without caption or image.
     """
     captions = {}
     if reader.short_column is not None:
@@ -50,11 +49,12 @@ def pack_row(row: dict, reader: RowReader, key: str | None, image_format: str) -
 
 
 def write_tar(path: Path, samples: list[dict[str, bytes]], first_number: int) -> None:
-    """Writes a shard; its samples are numbered on from `first_number`."""
+    """Writes a shard; its samples are numbered on from `first_number`, and no other shards have their keys."""
     with tarfile.open(path, "w") as tar:
         for number, members in enumerate(samples, start=first_number):
-            for extension, content in members.items():
-                info = tarfile.TarInfo(f"{number:09d}.{extension}")  # a key of the data may have dots and slashes
+            digest = hashlib.sha256(b"".join(members.values())).hexdigest()
+            for extension, content in members.items():  # a key of the data may have dots and slashes
+                info = tarfile.TarInfo(f"{number:09d}-{digest[:8]}.{extension}")
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
 
@@ -71,8 +71,7 @@ def write_shards(
     """
     Writes the images and captions of a data set as shards of `shard_size` samples, by the keys of [`find_key`]. Files
     in the format, one of `FORMATS`, are kept byte by byte, others converted: returns which rows are there, and how
-    many were converted. Raises a `ValueError` if there is no caption, another run writes to the folder, or it holds
-    shards.
+    many were converted. Raises a `ValueError` without captions, or if another run writes there, or it has shards.
     """
     counts, num_converted = RowCounts(), 0
 
