@@ -8,7 +8,7 @@ A small model from scratch, on drawn scenes:
 
     python examples/train_lotlip.py --output_dir outputs/demo
 
-Any dual encoder further, on a folder of captioned images, in two processes:
+LoTLIP, CLIP or the like (not SigLIP) further, on a folder of captioned images, in two processes:
 
     accelerate launch --num_processes 2 examples/train_lotlip.py --output_dir outputs/mine \
         --dataset_name imagefolder --data_dir FOLDER --model_name_or_path weiwu-ww/LoTLIP-ViT-B-16-100M
@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     add("--long_captions_column", default="long_captions", help="long captions, a string or a list")
     add("--max_train_samples", type=int)
     add("--max_eval_samples", type=int)
-    add("--model_name_or_path", help="a dual encoder to train further; default: a small one from scratch")
+    add("--model_name_or_path", help="a LoTLIP or CLIP to train further; default: a small one from scratch")
     add("--per_device_train_batch_size", type=int, default=64)
     add("--per_device_eval_batch_size", type=int, default=64)
     add("--learning_rate", type=float, help="default: 1e-5 for a model that is trained further, else 1e-3")
@@ -122,14 +122,13 @@ class CaptionedImages(torch.utils.data.Dataset):
 
 
 def collate(samples: list[dict], processor) -> dict[str, torch.Tensor]:
-    """The inputs of `ContrastiveModel`, and a number for each short caption, the same for equal ones."""
+    """The inputs of `ContrastiveModel`, masks zero where a caption is absent, and a number of each short caption."""
     batch = dict(processor.image_processor([sample["image"] for sample in samples], return_tensors="pt"))
     for kind, prefix in (("short", "short_"), ("long", "")):
         texts = [sample[kind] for sample in samples]
         tokens = processor.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        is_there = torch.tensor([[bool(text)] for text in texts])
         batch[f"{prefix}input_ids"] = tokens["input_ids"]
-        batch[f"{prefix}attention_mask"] = tokens["attention_mask"] * is_there  # all zero: there is no such caption
+        batch[f"{prefix}attention_mask"] = tokens["attention_mask"] * torch.tensor([[bool(text)] for text in texts])
     batch["input_ids"], batch["attention_mask"] = batch["input_ids"][:, None], batch["attention_mask"][:, None]
     digests = [hashlib.sha256(sample["short"].encode()).digest() for sample in samples]
     batch["short_groups"] = torch.tensor([int.from_bytes(digest[:7], "big") for digest in digests])
@@ -185,6 +184,8 @@ def main() -> None:
         drop_last=True,
     )
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    if len(loader) == 0:
+        raise SystemExit(f"{len(samples)} images are less than a batch: lower --per_device_train_batch_size")
     num_steps = args.max_train_steps or args.num_train_epochs * len(loader)
     num_warmup_steps = math.ceil(args.warmup_steps * (num_steps if args.warmup_steps < 1 else 1))
     scheduler = get_scheduler("cosine", optimizer, num_warmup_steps, num_steps)
@@ -213,8 +214,7 @@ def main() -> None:
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-            with torch.no_grad():
-                accelerator.unwrap_model(model).scalars["logit_scale"].clamp_(0, math.log(100))
+            accelerator.unwrap_model(model).scalars["logit_scale"].data.clamp_(0, math.log(100))
             step += 1
             progress.update()
             progress.set_postfix(loss=f"{loss.item():.3f}", lr=f"{scheduler.get_last_lr()[0]:.1e}", refresh=False)
@@ -232,8 +232,8 @@ def main() -> None:
                     batch_size=args.per_device_eval_batch_size,
                 )
                 model.train()
-                recalls = {name: round(value, 1) for name, value in results.items() if name.endswith("recall@1")}
-                accelerator.print(f"step {step}: {recalls}")
+                shown = [name for name in results if name.endswith(("recall@1", "truncated"))]  # of texts too long
+                accelerator.print(f"step {step}: { {name: round(results[name], 2) for name in shown} }")
             if step == num_steps:
                 break
 

@@ -60,12 +60,15 @@ def main() -> None:
     reader = RowReader(images.column_names, captions, image_column=data.image_column)
     images = with_captions(images, reader)
     images = images.train_test_split(test_size=0.1, seed=0)
+    if len(images["train"]) < args.per_device_train_batch_size:
+        raise ValueError(f"{len(images['train'])} images are less than a batch: lower --per_device_train_batch_size.")
 
     arguments = TrainingArguments(
         args.output_dir,
         learning_rate=args.learning_rate or (1e-5 if args.lora_rank is None else 2e-4),
         per_device_train_batch_size=args.per_device_train_batch_size,
-        per_device_eval_batch_size=args.per_device_train_batch_size,  # the loss depends on the number of others
+        # the loss depends on the number of others
+        per_device_eval_batch_size=min(args.per_device_train_batch_size, len(images["test"])),
         dataloader_drop_last=True,
         num_train_epochs=args.num_train_epochs,
         max_steps=args.max_steps,

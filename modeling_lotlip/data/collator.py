@@ -25,8 +25,10 @@ def draw_captions(reader: RowReader, row: dict) -> tuple[str, str]:
 
 def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:
     """
-    The rows that have a caption, with undecoded images; others are counted. Raises a `ValueError` if none has one.
+    The rows with a caption and undecoded images; others are counted. Raises a `ValueError` if none, or for a stream.
     """
+    if not isinstance(dataset, Dataset):
+        raise ValueError("`--streaming` is for `lotlip train`: leave it out.")
     dataset = undecoded(dataset, reader.image_column).select_columns(reader.columns)
     rows = dataset.select_columns(reader.text_columns)
     kept = [number for number, row in enumerate(rows) if any(draw_captions(reader, row))]

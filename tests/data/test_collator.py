@@ -47,3 +47,5 @@ def test_several_captions_are_drawn_and_absent_ones_masked(model_dir, caplog):
     assert mask[:, 0].any(dim=-1).all() and not mask[:, 1].any()
     with pytest.raises(ValueError, match="2 of 2 images have no caption: name the columns with `--caption_column`"):
         with_captions(rows.select([1, 1]), reader)
+    with pytest.raises(ValueError, match="`--streaming` is for `lotlip train`"):
+        with_captions(rows.to_iterable_dataset(), reader)

@@ -51,6 +51,13 @@ def test_the_script_with_lora(monkeypatch, tmp_path, model_dir, capsys):
         torch.testing.assert_close(adapted[name], weight)
 
 
+def test_few_rows_are_evaluated_and_too_few_an_error(monkeypatch, tmp_path, model_dir, capsys):
+    run_example(monkeypatch, tmp_path, model_dir, 0.01)
+    assert "eval_loss" in capsys.readouterr().out, "two rows are held back, a batch has four"
+    with pytest.raises(ValueError, match="18 images are less than a batch: lower"):
+        run_example(monkeypatch, tmp_path, model_dir, 0.01, "--per_device_train_batch_size", 64)
+
+
 @pytest.mark.parametrize("name", ["train_with_trainer", "train_sentence_transformers"])
 def test_a_column_that_is_not_there_is_one_line(monkeypatch, tmp_path, model_dir, name):
     load_scenes(4).remove_columns("long_captions").save_to_disk(tmp_path / "short")

@@ -53,6 +53,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_its_model_is_like_any_other(
     for wrong in ([], ["--overwrite_output_dir", "--resume_from_checkpoint", "latest"]):
         with pytest.raises(SystemExit):
             run("whole", *wrong)
+    with pytest.raises(SystemExit, match="40 images are less than a batch"):
+        run("small", "--per_device_train_batch_size", 64)
 
 
 def test_it_learns_and_trains_a_model_further_in_bfloat16(run):
