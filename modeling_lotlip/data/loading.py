@@ -61,9 +61,8 @@ def load_split(
     """
     Loads a split of the data set that the data arguments name, or a slice such as `"train[:100]"`, or several with `+`
     between them; the only split is taken whatever its name is. With `weights`, how often a row comes from each of
-    `source.data_files`, the data ends when every row has come. The `key_column` of CSV files is read as text. A
-    relative path of an image is one in the folder of the file that names it, or else in the working directory. Raises
-    a `ValueError` if the data set, the split or the image column is not there, or the split is empty.
+    `source.data_files`, the data ends when every row has come. The `key_column` of CSV files is read as text. Raises a
+    `ValueError` if the data set, the split or the image column is not there, or the split is empty.
     """
     if weights is not None:
         sources = [replace(source, data_files=[file]) for file in source.data_files]
@@ -79,7 +78,9 @@ def load_split(
         check_columns(get_columns(rows), image_column=source.image_column)
         if (rows.features or {}).get(source.image_column) != Image():
             rows = rows.cast_column(source.image_column, Image())
-    return rows if max_samples is None else rows.take(max_samples)
+    if max_samples is None or isinstance(rows, Dataset):
+        return rows if max_samples is None else rows.take(max_samples)
+    return concatenate_datasets([rows.take(max_samples)], axis=1)  # one shard: the same in any number of processes
 
 
 def load_part(
@@ -183,8 +184,10 @@ def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
     """The rows of files in a folder; relative paths of images begin there if there is such a file."""
 
     def join(row: dict) -> dict:
-        path = os.path.join(folder, (row[column] or {"path": ""})["path"])
-        return {column: row[column] | {"path": path} if os.path.isfile(path) else row[column]}
+        given = (row[column] or {"path": ""})["path"]
+        path = os.path.join(folder, given)
+        is_elsewhere = not given or "://" in given or (os.path.isfile(given) and not os.path.isfile(path))
+        return {column: row[column] if is_elsewhere else row[column] | {"path": path}}
 
     rows = undecoded(rows, column)
     if isinstance(rows, IterableDataset):
@@ -224,7 +227,8 @@ def find_file_names(dataset: Rows) -> str | None:
 def make_builder(source: SourceArguments, split: str, key_column: str | None = None) -> tuple[DatasetBuilder, str]:
     """What reads a data set of the Hub or files, and the split that it has."""
     name, config_name = source.dataset_name, source.dataset_config_name
-    is_folder = os.path.isdir(name)
+    is_builder = name in ("imagefolder", "webdataset", *BUILDERS.values()) and (source.data_files or source.data_dir)
+    is_folder = os.path.isdir(name) and not is_builder
     folder = os.path.join(name, source.data_dir or "") if is_folder else source.data_dir or "."
     is_local = source.data_files is None and os.path.isdir(folder)
     files = find_image_files(folder) if is_local and (is_folder or name == "imagefolder") else None

@@ -57,7 +57,8 @@ def check_columns(columns: Iterable[str], **named: str | None) -> None:
     columns = list(columns)
     for argument, name in named.items():
         if name is not None and find_column(columns, name) is None:
-            raise ValueError(f"`--{argument} {name}` is no column of the data set, which has {columns}: name one.")
+            remedy = "separate cells by commas" if re.search(r"[;\t|]", "".join(columns)) else "name one"
+            raise ValueError(f"`--{argument} {name}` is no column of the data set, which has {columns}: {remedy}.")
 
 
 def read_key(row: dict, column: str) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Image
 
 from modeling_lotlip.data.arguments import SourceArguments
+from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.loading import (
     compute_fingerprint,
     count_shared_rows,
@@ -312,6 +313,13 @@ def test_sources_come_in_proportion_to_their_weights(tmp_path, streaming):
 # Rows of a process, columns, fingerprints
 
 
+def test_the_first_rows_of_a_stream_are_the_same_for_any_number_of_processes(tmp_path):
+    names = [write_json(tmp_path / "a.json", range(4)), write_json(tmp_path / "b.json", range(4, 40))]
+    stream = load_split(SourceArguments("json", data_files=names, streaming=True), "train", 20, with_images=False)
+    parts = [split_by_process(stream, process, 2) for process in range(2)]
+    assert sorted(row["number"] for part in parts for row in part) == [*range(20)]
+
+
 @both_ways
 @pytest.mark.parametrize(("num_rows", "num_processes"), [(7, 3), (2, 4)])
 def test_each_row_falls_to_one_process(num_rows, num_processes, streaming):
@@ -351,7 +359,15 @@ def test_relative_paths_of_images_begin_at_their_file_or_else_here(tmp_path, mon
         rows = Dataset.from_dict({"image": ["a.png", "here.png"]})
         rows.to_json(file) if kind == "json" else rows.to_csv(file)
     source = SourceArguments(kind, data_files=files, streaming=streaming)
+    (tmp_path / kind).mkdir()  # called as what reads the files
     assert [row["image"].width for row in load_split(source, "train")] == [1, 4, 2, 4]
+    (tmp_path / "two/a.png").unlink()
+    (tmp_path / "a.png").unlink()
+    assert [*undecoded(load_split(source, "train"), "image")][2]["image"]["path"].endswith("two/a.png")
     if not streaming:  # what comes later is found, whatever is in the cache
         PIL.Image.new("RGB", (9, 1)).save("one/here.png")
         assert [row["image"].width for row in load_split(source, "train[:2]")] == [1, 9]
+    if kind == "csv":
+        Path(files[0]).write_text("image;caption\na.png;A.\n")
+        with pytest.raises(ValueError, match="'image;caption'.*: separate cells by commas"):
+            load_split(replace(source, data_files=files[:1]), "train")
