@@ -91,8 +91,7 @@ def bits(tensor: torch.Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("num_corner_tokens", "dtypes"),
-    [(0, [torch.float32]), (1, [torch.bfloat16]), (4, [torch.float16, torch.float32])],
+    ("num_corner_tokens", "dtypes"), [(0, [torch.float32]), (1, [torch.bfloat16]), (4, [torch.float16, torch.float32])]
 )
 def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, dtypes):
     draw = random.Random(num_corner_tokens)

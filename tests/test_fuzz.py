@@ -12,10 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from modeling_lotlip import (
-    LotlipImageProcessor,
-    LotlipImageProcessorPil,
-)
+from modeling_lotlip import LotlipImageProcessor, LotlipImageProcessorPil
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.training.arguments import ObjectiveArguments

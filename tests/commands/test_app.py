@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import sys
 
 import httpx
 import pytest
@@ -10,13 +9,6 @@ import pytest
 import lotlip
 from modeling_lotlip.search.arguments import PageArguments
 from tests.helpers.browser import serve
-
-
-def test_an_extra_that_is_missing_is_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "modeling_lotlip.search.page", raising=False)
-    assert lotlip.main(["app", str(tmp_path)]) == 2
-    assert "The page needs Gradio" in capsys.readouterr().err
 
 
 def test_who_reaches_a_page():

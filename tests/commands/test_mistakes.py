@@ -1,12 +1,14 @@
 """Wrong uses of every command: each is one line that names what is wrong, and leaves nothing behind."""
 
 import shlex
+import sys
 
 import pytest
 
 import lotlip
 from modeling_lotlip.commands import COMMANDS
 from modeling_lotlip.data.scenes import make_scene
+from tests.helpers.commands import read_error
 
 
 # Commands in the folder of [`workspace`], and a part of the error of each
@@ -53,9 +55,11 @@ MISTAKES = [
     ("visualize --model model --output_dir out --image broken.png --text boat", "--image broken.png cannot be read"),
     ("visualize --model model --output_dir out --text ' . '", "empty"),
     ("visualize --model model --output_dir file.txt/out --text boat", "--output_dir file.txt/out cannot be used:"),
+    ("embed --output_dir out --dtype int8 --backend torch", "--dtype int8 is not for --backend torch: leave out one"),
     ("embed --model model --output_dir file.txt", "file.txt is a file. Name a folder."),
     ("search photos boat --index_dir file.txt", "--index_dir file.txt cannot be used"),
     ("export --model no_model --output_dir out", "`--model_name_or_path no_model` cannot be used"),
+    ("export --model model --output_dir no_model", "`--output_dir no_model` holds another model"),
     ("convert nowhere.pt out", "There is no file `nowhere.pt`"),
     ("convert model out", "give `--to_original`"),
     ("convert empty out", "`empty` has no `model.pt`"),
@@ -75,10 +79,25 @@ def workspace(tmp_path, model_dir, monkeypatch):
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "no_model").mkdir()
     (tmp_path / "no_model" / "config.json").write_text("{}")
+    (tmp_path / "no_model" / "model.safetensors").touch()
     (tmp_path / "model").symlink_to(model_dir)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "package", "module", "extra"),
+    [
+        ("app photos", "gradio", "search.page", "app"),
+        ("serve --model nowhere", "uvicorn", "serving.server", "serve"),
+        ("export --model nowhere --output_dir out", "onnxruntime", "embedding.onnx", "onnx"),
+    ],
+)
+def test_a_missing_extra_is_told_before_it_starts(line, package, module, extra, workspace, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)  # counts as not installed
+    monkeypatch.delitem(sys.modules, f"modeling_lotlip.{module}", raising=False)
+    assert f'pip install "lotlip[{extra}]"' in read_error(capsys, *line.split())
 
 
 def test_there_are_mistakes_of_every_command():

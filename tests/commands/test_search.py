@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -213,7 +212,7 @@ def test_a_collection_that_is_not_complete_is_said(search, embeddings, model_dir
     status, _, err = search("--embeddings", "embeddings", "a house")
     assert status == 0 and "embeddings is not complete: process 1 on h since" in err
     assert "The same command completes it. 8 of 12 rows are embedded." in err
-    monkeypatch.setattr("modeling_lotlip.serving.server.create_server", Mock())
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
     options = ("--embeddings", "embeddings", "--model", str(model_dir), "--port", "0", "--device", "cpu")
     assert lotlip.main(["serve", *options]) == 0
     assert "8 of 12 rows are embedded." in capsys.readouterr().out

@@ -33,13 +33,6 @@ def test_it_answers_until_ctrl_c(model_dir):
     assert errors.splitlines()[-1] == "lotlip serve: interrupted."
 
 
-def test_a_missing_extra_is_told_before_it_starts(tmp_path, monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "modeling_lotlip.serving.server", raising=False)
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    error = read_error(capsys, "serve", "--device", "cpu", "--port", "0", "--model", tmp_path / "nowhere")
-    assert 'pip install "lotlip[serve]"' in error
-
-
 def test_a_token_wise_model_is_refused(model_dir, tmp_path, capsys):
     config = as_token_wise(LotlipConfig.from_pretrained(model_dir))
     LotlipTokenWiseModel(config).save_pretrained(tmp_path)

@@ -8,12 +8,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from modeling_lotlip.data.benchmarks import (
-    BENCHMARKS,
-    get_benchmark,
-    load_benchmark,
-    parse_sharegpt4v,
-)
+from modeling_lotlip.data.benchmarks import BENCHMARKS, get_benchmark, load_benchmark, parse_sharegpt4v
 
 
 pytestmark = pytest.mark.usefixtures("three_images")

@@ -14,12 +14,7 @@ from datasets import Dataset, DatasetDict, Image
 
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
-from modeling_lotlip.data.loading import (
-    compute_fingerprint,
-    count_shared_rows,
-    load_split,
-    split_by_process,
-)
+from modeling_lotlip.data.loading import compute_fingerprint, count_shared_rows, load_split, split_by_process
 from modeling_lotlip.data.rows import read_key
 from modeling_lotlip.data.scenes import make_scene
 

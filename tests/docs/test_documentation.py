@@ -49,10 +49,7 @@ SMALL_CELL = (
 SMALL_ABLATION = f"{SMALL_CELL} --groups captions --seeds 0"
 SMALL_BENCHMARK = "--layers 1 --repeats 1 --threads 1"
 # A documented measurement on few scenes
-SMALL_MEASUREMENTS = {
-    "draw_scenes.py": "--num_scenes 16",
-    "sensitivity": "--max_eval_samples 8",
-}
+SMALL_MEASUREMENTS = {"draw_scenes.py": "--num_scenes 16", "sensitivity": "--max_eval_samples 8"}
 # Where a documented command needs what lies on the Hub, a small model of the same architecture
 LOCAL = {
     "google/vit-base-patch16-224-in21k": "local/vit",

@@ -18,7 +18,7 @@ from torch.nn.functional import cosine_similarity, normalize
 import lotlip
 from modeling_lotlip import LotlipImageProcessorPil, LotlipModel, LotlipProcessor
 from modeling_lotlip.embedding.onnx import export_model
-from tests.conftest import ROOT, as_token_wise, save_small_model, tiny_config
+from tests.conftest import ROOT, as_token_wise, tiny_config
 from tests.helpers.commands import to_argv
 
 
@@ -95,7 +95,7 @@ def test_the_table_and_what_transformers_js_reads_beside_the_graphs(exported, mo
     assert (exported / "tokenizer.json").exists() and (exported / "config.json").exists()
 
 
-def test_what_cannot_be_exported_is_refused(model_dir, tmp_path):
+def test_what_cannot_be_exported_is_refused(tmp_path):
     for config, message in (
         (None, "--model_name_or_path.*cannot be used"),
         (tiny_config().text_config, "is a `lotlip_text_model`, no LoTLIP"),
@@ -106,9 +106,6 @@ def test_what_cannot_be_exported_is_refused(model_dir, tmp_path):
         with pytest.raises(ValueError, match=message):
             export_model(str(tmp_path), tmp_path / "out", ["float32"])
     assert not (tmp_path / "out").exists()
-    save_small_model(tmp_path / "other")
-    with pytest.raises(ValueError, match=f"--output_dir {tmp_path}/other` holds another model"):
-        export_model(str(model_dir), tmp_path / "other", ["float32"])
 
 
 def test_graphs_are_replaced_and_an_error_or_another_file_leaves_them(model_dir, tmp_path, monkeypatch):

@@ -211,8 +211,6 @@ def test_int8_depends_on_no_other_text(family_folders, cache):
 def test_excluded_pairs_and_a_missing_package(family_folders, monkeypatch):
     with pytest.raises(ValueError, match="--dtype float16 is not for --backend openvino"):
         load(family_folders("lotlip"), backend="openvino", dtype="float16")
-    with pytest.raises(ValueError, match="--dtype int8 is not for --backend torch"):
-        load(family_folders("lotlip"), backend="torch", dtype="int8")
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"needs openvino: `pip install \"lotlip\[openvino\]\"`"):
         load(family_folders("lotlip"), backend="openvino")

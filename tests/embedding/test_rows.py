@@ -16,14 +16,7 @@ from PIL import Image as PILImage
 from modeling_lotlip import LotlipProcessor
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.embedding.batches import (
-    Item,
-    RowCollator,
-    batch_rows,
-    collate_rows,
-    count_workers,
-    embed_rows,
-)
+from modeling_lotlip.embedding.batches import Item, RowCollator, batch_rows, collate_rows, count_workers, embed_rows
 from tests.conftest import WORDS
 
 
@@ -93,9 +86,6 @@ def test_each_row_is_in_one_share(rows, num_processes):
     stream = rows.to_iterable_dataset(num_shards=3)
     texts = [row["text"] for process in range(3) for batch in batch_rows(stream, 2, process, 3) for _, row in batch]
     assert sorted(texts) == sorted(rows["text"])
-
-
-# ------------------------------------------------------------------------------------------------ other processes
 
 
 def read_grey(name: str, grey: int) -> list[Item]:

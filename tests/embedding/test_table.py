@@ -99,9 +99,6 @@ def test_a_table_sees_what_another_one_writes(tmp_path):
     assert reader.search(embeds[15], 1).keys == ["new"] and len(reader) == 11
 
 
-# ------------------------------------------------------------------------------------------------ settings
-
-
 def test_other_settings_are_one_line_with_both_values(tmp_path):
     source = {"dataset_name": "a", "split_seed": None}
     EmbeddingTable.create(tmp_path, 8, {"dtype": "float32", "data": "1", "source": source})
@@ -172,9 +169,6 @@ def test_a_full_disk_is_one_line_and_leaves_the_table_as_it_was(tmp_path):
     table = EmbeddingTable(tmp_path)
     assert len(table) == 20 and table.append([{"key": "more", "embedding": torch.ones(64)}]) is None
     assert len(table) == 21
-
-
-# ------------------------------------------------------------------------------------------------ the index
 
 
 def clustered(generator: torch.Generator, num: int, dim: int, num_centres: int = 40) -> torch.Tensor:
@@ -262,9 +256,6 @@ def test_a_filter_is_exact_however_the_search_is(tmp_path, monkeypatch):
     assert len(many.keys) == 10 and all(key.startswith("others/") for key in many.keys)
 
 
-# ------------------------------------------------------------------------------------------------ filters
-
-
 def test_folders_and_days_of_a_filter(tmp_path):
     days = {
         "it's 100%_/a.png": datetime(2024, 5, 1),
@@ -297,9 +288,6 @@ def test_what_is_written_of_a_filter():
         Filter.parse(None, "31.5.2024")
     with pytest.raises(ValueError, match="`taken_from` 2024-06-01 is after `taken_to` 2024-05-31: exchange them."):
         Filter.parse(None, "2024-06-01", "2024-05-31")
-
-
-# ------------------------------------------------------------------------------------------------ thresholds, copies
 
 
 def test_thresholds_by_hand(tmp_path):

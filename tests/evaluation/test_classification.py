@@ -7,12 +7,7 @@ import torch
 from datasets import ClassLabel, Dataset, Image
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.evaluation.classification import (
-    classify,
-    evaluate_zero_shot,
-    find_class,
-    read_class_names,
-)
+from modeling_lotlip.evaluation.classification import classify, evaluate_zero_shot, find_class, read_class_names
 from tests.helpers.commands import read_error, run_command
 
 

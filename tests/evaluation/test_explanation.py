@@ -206,10 +206,7 @@ def test_tokens_are_shaded_by_their_share_of_the_largest():
 def test_the_maps_of_sub_captions_share_a_scale_of_their_own():
     whole, *parts = over_image = torch.tensor([8.0, 0.5, 1.0])[:, None, None] * torch.eye(2)
     explanation = build_explanation("model", "")._replace(over_image=over_image)
-    expected = [
-        heat_map(explanation.image, whole, 8.0),
-        *(heat_map(explanation.image, part, 1.0) for part in parts),
-    ]
+    expected = [heat_map(explanation.image, whole, 8.0), *(heat_map(explanation.image, part, 1.0) for part in parts)]
     page = render_page([explanation])
     assert re.findall(r'src="([^"]+)"', page)[1:] == list(map(encode_png, expected))
     assert not np.array_equal(*expected[1:])

@@ -38,12 +38,7 @@ def benchmarks(tmp_path):
 
 @pytest.mark.parametrize(
     ("measured", "published", "verdict"),
-    [
-        (62.0974, 62.10, "reproduced"),
-        (62.1051, 62.10, "different"),
-        (612, 612, "reproduced"),
-        (612, None, ""),
-    ],
+    [(62.0974, 62.10, "reproduced"), (62.1051, 62.10, "different"), (612, 612, "reproduced"), (612, None, "")],
 )
 def test_the_verdict_is_at_the_rounding_of_the_publication(measured, published, verdict):
     assert Comparison("m", "dci", "i2t", measured, published, "paper").verdict == verdict

@@ -30,6 +30,5 @@ def make_rows() -> list[dict]:
 
 
 SCHEMA = pa.schema(
-    [(name, pa.int64() if name == "num_tokens" else pa.string()) for name in make_rows()[0]],
-    metadata={"note": "kept"},
+    [(name, pa.int64() if name == "num_tokens" else pa.string()) for name in make_rows()[0]], metadata={"note": "kept"}
 )

@@ -11,12 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_lotlip.metrics import (
-    IMAGE_TEXT_RETRIEVAL,
-    ImageTextRetrieval,
-    retrieval_metrics,
-    retrieval_ranks,
-)
+from modeling_lotlip.metrics import IMAGE_TEXT_RETRIEVAL, ImageTextRetrieval, retrieval_metrics, retrieval_ranks
 from modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval import similarity_blocks
 from tests.conftest import ROOT
 

@@ -9,11 +9,7 @@ import timm
 import torch
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.convert_lotlip_to_hf import (
-    config_from_checkpoint,
-    from_theirs,
-    to_theirs,
-)
+from modeling_lotlip.convert_lotlip_to_hf import config_from_checkpoint, from_theirs, to_theirs
 from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 

@@ -12,16 +12,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT
 from tests.test_hub import LOAD
-from tests.upstream.lay_out import (
-    INSTALLED,
-    MODEL,
-    PACKAGE,
-    PAGE,
-    SOURCE,
-    TESTS,
-    lay_out,
-    make_package_files,
-)
+from tests.upstream.lay_out import INSTALLED, MODEL, PACKAGE, PAGE, SOURCE, TESTS, lay_out, make_package_files
 
 
 @pytest.fixture(scope="module")
