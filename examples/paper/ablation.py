@@ -412,7 +412,6 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--data_dir", help="A folder of captioned images. Default: drawn scenes.")
     parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS, help="What to compare.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="The seeds of every setting.")
-    parser.add_argument("--dry_run", action="store_true", help="Print the commands of what is not done, run nothing.")
     args, train_args = parser.parse_known_args()
     args.groups, args.seeds = list(dict.fromkeys(args.groups)), list(dict.fromkeys(args.seeds))
     compared = {name for group in args.groups for options in GROUPS[group].settings.values() for name in options}
@@ -441,11 +440,6 @@ def check_train_args(output_dir: Path, train_args: list[str]) -> None:
 def main() -> None:
     args, train_args = parse_args()
     cells = list_cells(args.output_dir, args.groups, args.seeds)
-    if args.dry_run:
-        for cell in cells:
-            if read_queries(cell) is None:
-                print(shlex.join(build_command(cell, train_args)))
-        return
     check_train_args(args.output_dir, train_args)
     failed, stop_number = run_cells(cells, train_args, args.data_dir)
     write_tables(args, train_args)

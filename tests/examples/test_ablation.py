@@ -154,22 +154,6 @@ def test_gains_are_paired():
     assert summarize({3: one[1]})["long_t2i"] == {"mean": 0.0, "deviation": None}
 
 
-def test_a_dry_run_prints_the_commands_of_what_is_not_done(stand_in, monkeypatch, tmp_path, capsys):
-    set_behaviours(monkeypatch, "well", "other")
-    done = tmp_path / "out" / "cells" / "behaviour=well,seed=0"
-    done.mkdir(parents=True)
-    (done / "queries.json").write_text("{}")
-    (tmp_path / "out" / "cells" / "behaviour=other,seed=0" / "checkpoint-7").mkdir(parents=True)
-    arguments = f"--output_dir {tmp_path / 'out'} --dry_run --seeds 0 1 --data_dir photos --image_size 8"
-    monkeypatch.setattr(sys, "argv", ["ablation.py", *arguments.split()])
-    ablation.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("--behaviour ")[1].split()[0] for line in lines] == ["other", "well", "other"]
-    assert lines[0].endswith("--resume_from_checkpoint latest") and lines[1].endswith("--overwrite_output_dir")
-    assert all("--image_size 8 --dataset_name imagefolder --data_dir photos" in line for line in lines)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cells"], "nothing is written"
-
-
 def test_a_stopped_grid_goes_on(run, stand_in, monkeypatch, tmp_path, capsys):
     """SIGINT while a cell trains reaches the training, and the same command goes on."""
     set_behaviours(monkeypatch, "wait", "well")
