@@ -21,6 +21,7 @@ from modeling_lotlip import (
     LotlipProcessor,
     LotlipTokenizer,
     LotlipTokenWiseConfig,
+    LotlipTokenWiseModel,
 )
 from modeling_lotlip.arguments import parse
 from modeling_lotlip.embedding.arguments import InferenceArguments
@@ -66,20 +67,24 @@ def no_workers_unless_asked_for(monkeypatch):
     monkeypatch.setattr("modeling_lotlip.embedding.batches.count_workers", lambda: 0)
 
 
-def save_small_model(folder: Path) -> None:
-    """Saves a small random model with its processor."""
-    torch.manual_seed(0)
+def build_lotlip(**text_fields: int) -> tuple[LotlipModel, LotlipProcessor]:
+    """A small random model, and the processor that knows its words."""
     tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     tower["initializer_range"] = 0.2
     vocab = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
     config = LotlipConfig(
-        text_config={**tower, "vocab_size": len(vocab), "projection_dim": 32},
+        text_config={**tower, "vocab_size": len(vocab), "projection_dim": 32, **text_fields},
         vision_config={**tower, "image_size": 32, "patch_size": 8},
         projection_dim=32,
     )
-    LotlipModel(config).save_pretrained(folder)
     image_processor = LotlipImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    LotlipProcessor(image_processor=image_processor, tokenizer=LotlipTokenizer(vocab=vocab)).save_pretrained(folder)
+    return LotlipModel(config), LotlipProcessor(image_processor, LotlipTokenizer(vocab=vocab))
+
+
+def save_small_model(folder: Path) -> None:
+    torch.manual_seed(0)
+    for part in build_lotlip():
+        part.save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +98,16 @@ def model_dir(tmp_path_factory) -> Path:
 def model_and_processor(model_dir):
     """That model as commands load it, which tests leave as it is."""
     return load_model(str(model_dir), InferenceArguments(device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def token_wise_dir(model_dir, tmp_path_factory) -> Path:
+    """A small random model with late interaction, and its processor."""
+    folder = tmp_path_factory.mktemp("token_wise")
+    torch.manual_seed(1)
+    LotlipTokenWiseModel(as_token_wise(LotlipConfig.from_pretrained(model_dir))).save_pretrained(folder)
+    LotlipProcessor.from_pretrained(model_dir).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
@@ -144,10 +159,24 @@ def training_argv(folder: Path, name: str, **options) -> list[str]:
     return argv
 
 
+def python_environment(**variables: object) -> dict[str, str]:
+    """The environment of a process that imports this package, with no settings of the Hub but those given."""
+    of_the_hub = ("HF_HUB_", "HF_TOKEN", "HF_ENDPOINT", "TRANSFORMERS_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(of_the_hub)}
+    variables = {"OMP_NUM_THREADS": 1, "PYTHONPATH": ROOT, "HF_HUB_OFFLINE": 1} | variables
+    variables |= {"HF_HUB_DISABLE_XET": 1, "HF_HUB_DISABLE_TELEMETRY": 1}  # the server of the tests speaks git-lfs
+    return kept | {name: str(value) for name, value in variables.items()}
+
+
 def training_environment() -> dict[str, str]:
     """The environment of a training in a process of its own."""
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return environment | {"LOCAL_WORLD_SIZE": str(os.cpu_count())}  # one thread: other tests run beside
+    return python_environment(ACCELERATE_USE_CPU="true", LOCAL_WORLD_SIZE=os.cpu_count())
+
+
+def forget_accelerator() -> None:
+    """A process may train again, otherwise than before."""
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
 
 
 @pytest.fixture
@@ -158,8 +187,7 @@ def train(monkeypatch, tmp_path):
         (args,) = parse((TrainArguments,), training_argv(tmp_path, name, **options)[3:])
         monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(os.cpu_count()))  # one thread
-        AcceleratorState._reset_state(True)
-        GradientState._reset_state()
+        forget_accelerator()
         loop.run(args)
         return tmp_path / name
 

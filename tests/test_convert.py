@@ -29,10 +29,9 @@ from modeling_lotlip.convert_lotlip_to_hf import (
     to_theirs,
     write_original,
 )
-from tests.conftest import tiny_config
+from tests.conftest import SHARED, tiny_config
 
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 REFERENCE = SHARED / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference data")
 

@@ -1,7 +1,6 @@
 """From the converter over the Hub into the Auto classes, with the package and without it, over HTTP on loopback."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,12 +24,11 @@ from modeling_lotlip import (
     LotlipVisionModelWithProjection,
 )
 from modeling_lotlip.hub import find_model_files, write_model_card
-from tests.conftest import as_token_wise, tiny_config
+from tests.conftest import as_token_wise, python_environment, tiny_config
 from tests.helpers.hub_server import hub_server
 from tests.test_convert import make_tokenizer_folder, original_checkpoint, original_towers
 
 
-ROOT = Path(__file__).resolve().parents[1]
 REPO_ID = "org/lotlip-tiny"
 
 # Loads everything that the Auto classes offer, and saves embeddings for comparison.
@@ -122,11 +120,13 @@ save_file({
 PLAIN_PUSH = """
 import sys
 from modeling_lotlip import LotlipModel, LotlipProcessor
-folder, repo_id, *first = sys.argv[1:]
-parts = [LotlipProcessor.from_pretrained(folder), LotlipModel.from_pretrained(folder)]
-for part in parts if first == ["processor"] else reversed(parts):
-    part.push_to_hub(repo_id)
+folder, *repo_ids = sys.argv[1:]
+for repo_id in repo_ids:
+    parts = [LotlipProcessor.from_pretrained(folder), LotlipModel.from_pretrained(folder)]
+    for part in parts if repo_id == "org/processor-first" else reversed(parts):
+        part.push_to_hub(repo_id)
 """
+PLAIN = ("org/model-first", "org/processor-first")
 
 # What was loaded, saved again
 SAVE_AGAIN = """
@@ -139,16 +139,8 @@ text_model.save_pretrained(f"{folder}/text")
 
 def run(server, home: Path, *arguments: str | Path) -> str:
     """Runs Python in a process of its own that knows no Hub but the server; `HF_ENDPOINT` is read at import."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
-    environment |= {
-        "HF_ENDPOINT": server.url,
-        "HF_HOME": str(home),
-        "HF_TOKEN": server.token,
-        "HF_HUB_DISABLE_XET": "1",  # the server speaks git-lfs
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-    }
+    options = {"HF_ENDPOINT": server.url, "HF_HOME": home, "HF_TOKEN": server.token, "HF_HUB_OFFLINE": 0}
+    environment = python_environment(**options)
     process = subprocess.run(
         [sys.executable, *map(str, arguments)], env=environment, cwd=home.parent, capture_output=True, text=True
     )
@@ -182,12 +174,12 @@ def loaded(hub, tmp_path_factory):
     `push_to_hub` did, and of what the former saved.
     """
     folder = tmp_path_factory.mktemp("loaded")
-    run(hub, folder / "home-push", "-c", PLAIN_PUSH, hub.converted, "org/plain")
+    run(hub, folder / "home-push", "-c", PLAIN_PUSH, hub.converted, *PLAIN)
     again = str(folder / "remote-again")
     for name, source, repo_id, code in (
         ("package", "package", REPO_ID, ""),
         ("remote", "remote", REPO_ID, SAVE_AGAIN),
-        ("plain", "remote", "org/plain", ""),
+        ("plain", "remote", PLAIN[0], ""),
         ("again", "remote", again, ""),
     ):
         run(hub, folder / f"home-{name}", "-c", LOAD + code, source, folder / name, repo_id)
@@ -237,18 +229,18 @@ def test_the_card_says_what_is_so(hub, tmp_path):
     assert not (tmp_path / "tokens" / "modules.json").exists()
 
 
-@pytest.mark.parametrize("first", ["model", "processor"])
-def test_plain_push_has_a_card_that_says_something(hub, tmp_path, first):
-    run(hub, tmp_path / "home", "-c", PLAIN_PUSH, hub.converted, f"org/first-{first}", first)
-    repo = hub.root / f"org/first-{first}"
-    card = (repo / "README.md").read_text()
-    assert f'from_pretrained("org/first-{first}")' in card and "2 corner tokens" in card
-    assert "automatically generated" not in card and "More Information Needed" not in card
-    assert {file.name for file in repo.iterdir()} == {file.name for file in hub.converted.iterdir()}
-    # one's own stays
-    (repo / "README.md").write_text("---\nlicense: mit\n---\n\n# Mine\n")
-    run(hub, tmp_path / "home", "-c", PLAIN_PUSH, hub.converted, f"org/first-{first}", first)
-    assert "# Mine" in (repo / "README.md").read_text()
+@pytest.mark.usefixtures("loaded")
+def test_plain_push_has_a_card_that_says_something(hub, tmp_path):
+    names = {file.name for file in hub.converted.iterdir()}
+    for repo_id in PLAIN:
+        repo = hub.root / repo_id
+        card = (repo / "README.md").read_text()
+        assert f'from_pretrained("{repo_id}")' in card and "2 corner tokens" in card
+        assert "automatically generated" not in card and "More Information Needed" not in card
+        assert {file.name for file in repo.iterdir()} == names
+        (repo / "README.md").write_text("---\nlicense: mit\n---\n\n# Mine\n")
+    run(hub, tmp_path / "home", "-c", PLAIN_PUSH, hub.converted, *PLAIN)
+    assert all("# Mine" in (hub.root / repo_id / "README.md").read_text() for repo_id in PLAIN), "one's own stays"
 
 
 def test_the_files_of_others_stay_and_are_not_uploaded(tmp_path):

@@ -21,14 +21,11 @@ from transformers import (
 )
 
 from modeling_lotlip.convert_lotlip_to_hf import load_towers
+from tests.test_modeling_lotlip import assert_close
 
 
 NEW_TEXT = {"text_config": {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "vocab_size": 50}}
 TOWER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
-
-
-def assert_close(actual, expected, atol=1e-5):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
 
 
 def randomized(model):

@@ -1,7 +1,6 @@
 """Checkpoints in the original's layout by their name: over HTTP on loopback, and from folders."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -36,9 +35,10 @@ from modeling_lotlip import (
 from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
 from modeling_lotlip.embedding.arguments import DEFAULT_MODEL
 from modeling_lotlip.hub_lotlip import find_pretrained
-from tests.conftest import ROOT
+from tests.conftest import python_environment
 from tests.helpers.commands import read_error, run_command
 from tests.helpers.hub_server import commit_hash, hub_server
+from tests.helpers.images import save_images
 from tests.test_convert import CLIP_STATISTICS, original_checkpoint, original_towers
 
 
@@ -246,10 +246,8 @@ def test_folders(cache, words, repositories, converted, tmp_path):
 
 
 def test_a_command_takes_the_released_checkpoint_where_none_is_named(hub, converted, tmp_path, capsys):
-    (tmp_path / "photos").mkdir()
-    for color in ("red", "green", "blue"):
-        Image.new("RGB", (40, 30), color).save(tmp_path / "photos" / f"{color}.png")
-    arguments = ("search", tmp_path / "found.json", tmp_path / "photos", "a red boat")
+    photos = save_images(tmp_path / "photos", [Image.new("RGB", (40, 30), name) for name in ("red", "green", "blue")])
+    arguments = ("search", tmp_path / "found.json", photos, "a red boat")
     by_default, by_folder = run_command(*arguments), run_command(*arguments, "--model", converted / DEFAULT_MODEL)
     # both models are the same: the second search finds the index of the first
     assert by_default == by_folder and capsys.readouterr().err.count("Updated: 3 new.") == 1
@@ -285,9 +283,7 @@ def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch
 def test_nothing_is_known_offline(cache, capsys, tmp_path):
     with pytest.raises(OSError, match="couldn't connect"):
         LotlipModel.from_pretrained(DEFAULT_MODEL)
-    (tmp_path / "photos").mkdir()
-    Image.new("RGB", (40, 30)).save(tmp_path / "photos" / "a.png")
-    error = read_error(capsys, "search", tmp_path / "photos", "a boat")
+    error = read_error(capsys, "search", save_images(tmp_path / "photos", [Image.new("RGB", (40, 30))]), "a boat")
     assert DEFAULT_MODEL in error and "connect" in error
 
 
@@ -297,16 +293,10 @@ def test_no_vocabulary(cache, repositories):
     assert not list(cache.rglob("snapshots/*"))
 
 
-def python_environment(cache: Path, **variables: str) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
-    environment |= {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    return environment | {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_XET": "1", **variables}
-
-
 def test_two_processes_at_once(hub, cache, repositories):
     code = "import sys; from modeling_lotlip.hub_lotlip import find_pretrained\nsys.stdin.readline()\n"
     code += f"print(find_pretrained({DEFAULT_MODEL!r}))"
-    environment = python_environment(cache, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0")
+    environment = python_environment(HF_HUB_CACHE=cache, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE=0)
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     processes = [subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes) for _ in range(2)]
     outputs = [process.communicate("\n") for process in processes]

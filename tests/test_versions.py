@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, python_environment
 from tests.test_hub import LOAD
 
 
@@ -31,13 +31,7 @@ def run(version: str, home: Path, code: str, *arguments) -> None:
     packages = Path(sys.prefix) / f"transformers-{version}"
     assert (packages / "transformers").is_dir(), f"there is no {packages}: run `make versions`"
     code = f"import transformers; assert transformers.__file__.startswith({str(packages)!r})\n{code}"
-    environment = {
-        **os.environ,
-        "HF_HOME": str(home),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{packages}{os.pathsep}{ROOT}",
-    }
+    environment = python_environment(HF_HOME=home, PYTHONPATH=f"{packages}{os.pathsep}{ROOT}")
     command = [sys.executable, "-c", code, *map(str, arguments)]
     finished = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stdout + finished.stderr

@@ -1,6 +1,5 @@
 """Captioners behind a server."""
 
-import hashlib
 import signal
 
 import pytest
@@ -10,18 +9,15 @@ from modeling_lotlip.captioning import endpoint
 from modeling_lotlip.captioning.arguments import CaptionerArguments
 from modeling_lotlip.captioning.captioner import load_captioner
 from modeling_lotlip.data.scenes import load_scenes
-from tests.helpers.captioners import list_photos, of_folder, read_records, stop_later
+from tests.helpers.captioners import hash_photos, of_folder, read_records, stop_later
 from tests.helpers.chat_server import serve
+from tests.helpers.images import save_images
 
 
 def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    digests = {}
-    for index, scene in enumerate(load_scenes(10, seed=23)):
-        scene["image"].save(folder / f"{index}.png")
-        digests[f"{index}.png"] = hashlib.sha256((folder / f"{index}.png").read_bytes()).hexdigest()
+    folder = save_images(tmp_path / "mine", load_scenes(10, seed=23)["image"])
+    digests = hash_photos(folder)
     (folder / "broken.png").write_bytes(b"nothing")
     faults = {
         "0.png": [(500, {"error": "it hurts"}), (503, b"busy")],
@@ -63,9 +59,8 @@ def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monk
 
 
 def test_a_run_with_a_server_is_told_to_end(caption, photos, tmp_path):
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in list_photos(photos).values()]
     options = {**of_folder(photos), "concurrency": 4, "shard_size": 1}
-    with serve({digest: ["stall"] for digest in digests[2:]}) as server:
+    with serve({digest: ["stall"] for digest in [*hash_photos(photos).values()][2:]}) as server:
         stop_later(tmp_path / "out")
         caption("out", "model", endpoint=server.url, **options)
     assert caption.stop_number == signal.SIGTERM and len(read_records(tmp_path / "out")) == 2
@@ -90,15 +85,14 @@ def test_images_are_sent_upright_in_a_form_that_servers_read(caption, tmp_path):
             caption(f"out{max_image_size}", "model", endpoint=server.url, **of_folder(folder), **options)
         sizes[max_image_size] = sorted(server.sizes)
         assert {kind for _, kind, *_ in server.requests} == {"data:image/jpeg"}
-        plain = hashlib.sha256((folder / "plain.jpg").read_bytes()).hexdigest()
-        assert (plain in {digest for digest, *_ in server.requests}) == (max_image_size is None)
+        sent = {digest for digest, *_ in server.requests}
+        assert (hash_photos(folder)["plain.jpg"] in sent) == (max_image_size is None)
     assert sizes == {None: [(50, 100), *[(100, 50)] * 3], 40: [(20, 40), *[(40, 20)] * 3]}
 
 
 def test_a_server_that_refuses_or_is_gone_ends_the_run(caption, photos, tmp_path, monkeypatch):
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in list_photos(photos).values()]
     for status in (401, 402):
-        refusals = {digest: [(status, {"error": "no"})] for digest in digests}
+        refusals = {digest: [(status, {"error": "no"})] for digest in hash_photos(photos).values()}
         with serve(refusals) as server, pytest.raises(ValueError, match="refuses `--captioner model`.*OPENAI_API_KEY"):
             caption(f"out{status}", "model", endpoint=server.url, **of_folder(photos))
         assert read_records(tmp_path / f"out{status}") == []

@@ -17,6 +17,7 @@ from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
 from tests.data.test_loading import write_shard
 from tests.helpers.captioners import read_records
+from tests.helpers.images import save_images
 
 
 def test_keys_and_addresses(caption, llava, tmp_path, capsys):
@@ -76,8 +77,7 @@ def read_all(folder: Path, dataset: Dataset | IterableDataset, captioner: str = 
 
 @pytest.mark.parametrize("key_column", [None, "url"])
 def test_of_images_that_are_done_the_file_is_not_read(tmp_path, key_column):
-    for index, scene in enumerate(load_scenes(4, seed=22)):
-        scene["image"].save(tmp_path / f"{index}.png")
+    save_images(tmp_path, load_scenes(4, seed=22)["image"])
     paths = [str(tmp_path / f"{index}.png") for index in range(4)]
     rows = {"image": paths, "url": [f"https://example.org/{index}" for index in range(4)]}
     dataset = Dataset.from_dict(rows).cast_column("image", Image())

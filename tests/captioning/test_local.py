@@ -1,7 +1,5 @@
 """Captioners that run here: models of each family against the model called by hand, and the layout of ShareGPT4V."""
 
-import hashlib
-import io
 import json
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from modeling_lotlip.captioning.llava import load_original_llava
 from modeling_lotlip.captioning.local import LocalCaptioner, list_generate_options
 from modeling_lotlip.captioning.rules import keep_whole_sentences
 from modeling_lotlip.data.scenes import load_scenes
-from tests.helpers.captioners import FAMILIES, list_photos, of_folder, save_captioner, save_original_llava
+from tests.helpers.captioners import FAMILIES, hash_photos, of_folder, save_captioner, save_original_llava
+from tests.helpers.images import save_images
 
 
 PROMPTS = ["Describe what you see here", "Describe in long", "what is in the red house on the sand by the sea"]
@@ -39,12 +38,10 @@ def test_captions_are_those_of_the_model_called_by_hand(caption, photos, tmp_pat
     name = save_captioner(family, Path(f"small_{family}"), seed=5)
     rows = caption("out", f"{name}@v1", **of_folder(photos), prompt=PROMPTS, batch_size=4, seed=1)
     model, processor = AutoModelForImageTextToText.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
-    files = list_photos(photos)
-    assert sorted(row["key"] for row in rows) == sorted(files) and len({row["prompt"] for row in rows}) > 1
+    assert {row["key"]: row["sha256"] for row in rows} == hash_photos(photos)
+    assert len(rows) == 6 and len({row["prompt"] for row in rows}) > 1
     for row in rows:
-        content = files[row["key"]].read_bytes()
-        assert row["sha256"] == hashlib.sha256(content).hexdigest()
-        image = Image.open(io.BytesIO(content)).convert("RGB")
+        image = Image.open(photos / row["key"]).convert("RGB")
         inputs = processor(images=[image], text=[FORMS[family].format(row["prompt"])], return_tensors="pt")
         tokens = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0]
         if family != "instructblip_t5":
@@ -65,10 +62,10 @@ def test_captions_are_those_of_the_model_called_by_hand(caption, photos, tmp_pat
 
 def test_an_image_that_the_processor_refuses_takes_no_other_with_it(caption, tmp_path):
     name = save_captioner("qwen2_vl", tmp_path / "qwen2_vl")
-    (tmp_path / "mine").mkdir()
-    for index, scene in enumerate(load_scenes(4, seed=26)):
-        (scene["image"] if index != 2 else scene["image"].resize((300, 1))).save(tmp_path / "mine" / f"{index}.png")
-    rows = {row["key"]: row for row in caption("out", name, **of_folder(tmp_path / "mine"))}
+    images = list(load_scenes(4, seed=26)["image"])
+    images[2] = images[2].resize((300, 1))
+    folder = save_images(tmp_path / "mine", images)
+    rows = {row["key"]: row for row in caption("out", name, **of_folder(folder))}
     assert "the processor refuses it: absolute aspect ratio" in rows.pop("2.png")["error"]
     assert len(rows) == 3 and not any(row["error"] for row in rows.values())
 

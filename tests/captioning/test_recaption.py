@@ -12,7 +12,7 @@ from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.output_folder import OutputFolder, read_stored
 from tests.conftest import launch
-from tests.helpers.captioners import list_photos, list_shards, of_folder, read_records
+from tests.helpers.captioners import hash_photos, list_shards, of_folder, read_records
 from tests.helpers.chat_server import serve
 from tests.helpers.commands import to_argv
 
@@ -83,13 +83,13 @@ def test_other_settings_are_refused_in_the_same_folder(caption, photos, llava, t
 
 
 def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):
-    names = sorted(list_photos(photos))
+    digests = hash_photos(photos)
+    names = sorted(digests)
     answers = dict.fromkeys(names, "The image shows a red boat on the sand. The sea is calm. In the")
     answers[names[1]] = "I'm sorry, but I cannot see the image."
-    faults = {}
-    for name, answer in answers.items():
-        digest = hashlib.sha256(list_photos(photos)[name].read_bytes()).hexdigest()
-        faults[digest] = [(200, {"choices": [{"message": {"content": answer}}]})]
+    faults = {
+        digests[name]: [(200, {"choices": [{"message": {"content": answer}}]})] for name, answer in answers.items()
+    }
     with serve(faults) as server:
         rows = caption("out", "model", endpoint=server.url, **of_folder(photos), without_rules=[])
     rejected = {row["key"]: row["caption"] for row in rows if row["rejected_by"]}
@@ -121,9 +121,9 @@ def test_answers_that_were_cut_off_or_filtered_are_no_captions(caption, photos, 
         ("content_filter", BOAT, None, None),
     ]
     faults, expected = {}, {}
-    for (name, path), (reason, answer, text, rejected_by) in zip(sorted(list_photos(photos).items()), answers):
+    for (name, digest), (reason, answer, text, rejected_by) in zip(sorted(hash_photos(photos).items()), answers):
         choice = {"message": {"content": answer}, "finish_reason": reason}
-        faults[hashlib.sha256(path.read_bytes()).hexdigest()] = [(200, {"choices": [choice]})]
+        faults[digest] = [(200, {"choices": [choice]})]
         expected[name] = (text, rejected_by, text is None)
     with serve(faults) as server:
         rows = caption("out", "model", endpoint=server.url, **of_folder(photos))
@@ -132,9 +132,8 @@ def test_answers_that_were_cut_off_or_filtered_are_no_captions(caption, photos, 
 
 
 def test_a_run_that_fails_on_every_image_is_an_error(caption, photos, tmp_path):
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in list_photos(photos).values()]
     options = {**of_folder(photos), "max_retries": 0}
-    faults = {digest: [(400, {"error": {"message": "too large"}})] for digest in digests}
+    faults = {digest: [(400, {"error": {"message": "too large"}})] for digest in hash_photos(photos).values()}
     with serve(faults) as server:
         with pytest.raises(ValueError, match="`--captioner model` failed on each of the 6 images of this run"):
             caption("out", "model", endpoint=server.url, **options)

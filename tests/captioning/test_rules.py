@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_lotlip.captioning.rules import RULES, apply_rules, is_repetitive
+from tests.helpers.caption_files import BOAT
 
-
-BOAT = "A red boat lies on the beach, half in the sand. Behind it the sea is calm."
 
 # What captioners write, and what must become of it: a text, or the rule that rejects it
 BAD_CAPTIONS = {

@@ -1,12 +1,12 @@
 """`lotlip app`: what is wrong is told in a line before anything is served."""
 
 import signal
-import socket
 
 import httpx
 import pytest
 
 import lotlip
+from modeling_lotlip.addresses import listen
 from modeling_lotlip.search.arguments import PageArguments
 from tests.helpers.browser import serve
 
@@ -19,9 +19,7 @@ def test_who_reaches_a_page():
 
 
 def test_a_port_that_is_taken_is_told(tmp_path, capsys):
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
+    with listen("127.0.0.1", 0) as other:
         port = other.getsockname()[1]
         assert lotlip.main(["app", str(tmp_path), "--port", str(port)]) == 2
     assert f"Cannot listen at --host 127.0.0.1 --port {port}: " in capsys.readouterr().err

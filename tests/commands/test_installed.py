@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, python_environment
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def run(wheel, model_dir, tmp_path_factory):
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", installed, wheel]
     subprocess.run(list(map(str, command)), check=True, timeout=300)
     shutil.copytree(model_dir, folder / "model")
-    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
-    environment["PATH"] = f"{installed / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    paths = {"PYTHONPATH": installed, "PATH": f"{installed / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    environment = python_environment(**paths, HF_HOME=folder / "hf")
 
     def run(*command: str) -> str:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)

@@ -8,9 +8,7 @@ import sys
 import httpx
 import openai
 
-from modeling_lotlip import LotlipConfig, LotlipProcessor
-from modeling_lotlip.modeling_variants_lotlip import LotlipTokenWiseModel
-from tests.conftest import as_token_wise, training_environment
+from tests.conftest import training_environment
 from tests.helpers.commands import read_error
 
 
@@ -33,9 +31,6 @@ def test_it_answers_until_ctrl_c(model_dir):
     assert errors.splitlines()[-1] == "lotlip serve: interrupted."
 
 
-def test_a_token_wise_model_is_refused(model_dir, tmp_path, capsys):
-    config = as_token_wise(LotlipConfig.from_pretrained(model_dir))
-    LotlipTokenWiseModel(config).save_pretrained(tmp_path)
-    LotlipProcessor.from_pretrained(model_dir).save_pretrained(tmp_path)
-    error = read_error(capsys, "serve", "--device", "cpu", "--port", "0", "--model", tmp_path)
+def test_a_token_wise_model_is_refused(token_wise_dir, capsys):
+    error = read_error(capsys, "serve", "--device", "cpu", "--port", "0", "--model", token_wise_dir)
     assert "compares all tokens" in error

@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 import tyro
 from accelerate.commands.launch import launch_command_parser
-from accelerate.state import AcceleratorState, GradientState
-from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTImageProcessor, ViTModel
+from transformers import ViTImageProcessor
 
 import lotlip
 from examples.draw_scenes import draw_scenes
 from modeling_lotlip.captioning.captioner import CAPTIONERS
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.arguments import DEFAULT_MODEL
-from tests.conftest import ROOT
+from tests.conftest import ROOT, forget_accelerator
 from tests.helpers.captioners import save_captioner
 from tests.helpers.dual_encoders import save_family
+from tests.helpers.towers import WORDS, save_bert, save_vit
 
 
 PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
@@ -80,8 +80,7 @@ def run_command(monkeypatch, command: str) -> None:
         arguments += ["--tokenizer_path", "local/bert"]
     is_ablation = name.endswith("ablation.py")
     arguments += SMALL_ABLATION.split() if is_ablation else []
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
+    forget_accelerator()
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setitem(CAPTIONERS, "llava", "local/llava")
@@ -127,13 +126,8 @@ def workspace(tmp_path_factory) -> Path:
         draw_scenes(folder / "my_photos" / split, 8, seed=9)
     (folder / "class_names.txt").write_text("\n".join(load_scenes(1).features["label"].names))
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
-    vocab = {word: index for index, word in enumerate([*words, *(f"[unused{index}]" for index in range(30512))])}
-    small = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64}
-    BertModel(BertConfig(**small)).save_pretrained(folder / "local" / "bert")
-    BertTokenizer(vocab=vocab).save_pretrained(folder / "local" / "bert")
-    ViTModel(ViTConfig(image_size=32, **small)).save_pretrained(folder / "local" / "vit")
-    ViTImageProcessor(resample=3).save_pretrained(folder / "local" / "vit")
+    save_bert(folder / "local" / "bert", [*WORDS, *(f"[unused{index}]" for index in range(30512))], 30522)
+    save_vit(folder / "local" / "vit", ViTImageProcessor(resample=3))
     save_captioner("llava", folder / "local" / "llava")
     save_family("clip", folder / "openai" / "clip-vit-base-patch16")  # instead of that on the Hub
     with pytest.MonkeyPatch.context() as monkeypatch:

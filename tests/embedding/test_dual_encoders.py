@@ -8,9 +8,9 @@ from transformers import AutoModel, AutoProcessor
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts, tokenize, tokenize_and_count
 from modeling_lotlip.embedding.models import hash_processor, load_model
-from tests.conftest import WORDS
+from tests.conftest import WORDS, build_lotlip
 from tests.helpers.commands import run_command
-from tests.helpers.dual_encoders import FAMILIES, IMAGES, LONG, SHORT, brute_force, build_lotlip, flatten
+from tests.helpers.dual_encoders import FAMILIES, IMAGES, LONG, SHORT, brute_force, flatten
 
 
 def load(folder, max_length=None):
@@ -102,7 +102,7 @@ def test_siglip_reads_lower_case(name, family_folders):
 
 
 def test_text_tower_with_fewer_positions_than_its_tokenizer(tmp_path):
-    model, processor = build_lotlip(num_positions=32)
+    model, processor = build_lotlip(max_position_embeddings=32)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     model, processor = load(tmp_path)

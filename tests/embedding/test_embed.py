@@ -18,7 +18,9 @@ from modeling_lotlip.embedding.batches import Batch, embed_corpus, embed_texts, 
 from modeling_lotlip.embedding.embed import describe_missing
 from modeling_lotlip.embedding.table import EmbeddingTable
 from tests.conftest import WORDS, launch, training_environment
+from tests.data.test_loading import write_images
 from tests.helpers.commands import read_error, to_argv
+from tests.helpers.images import NO_IMAGE, replace_values
 
 
 NUM_ROWS = 23
@@ -159,9 +161,7 @@ def test_streamed_data(embed, refuse, expected, data_dir, tmp_path):
 def test_a_folder_of_pictures_is_known_by_its_files(embed, tmp_path, monkeypatch, only):
     """Each embedding has the path of its picture in the folder, however the folder is named."""
     names = ["a/one.png", "a/two.png", "b/c/one.png", "three.png"]
-    for name, scene in zip(names, load_scenes(4, seed=4)):
-        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
-        scene["image"].save(tmp_path / "pictures" / name)
+    write_images(tmp_path / "pictures", names)
     metadata = [{"file_name": name, "caption": "a boat"} for name in reversed(names)]
     (tmp_path / "pictures" / "metadata.jsonl").write_text("\n".join(map(json.dumps, metadata)))
     monkeypatch.chdir(tmp_path)
@@ -242,16 +242,10 @@ def test_refuses_to_mix_settings(embed, refuse, model_dir, data_dir, tmp_path):
 def test_bad_images_are_left_out_and_named_and_their_captions_kept(
     embed, expected, data_dir, tmp_path, caplog, capsys
 ):
-    dataset = Dataset.load_from_disk(data_dir).cast_column("image", Image(decode=False))
-    rows = list(dataset)
-    for number, image in ((2, None), (5, {"bytes": b"x", "path": "torn.png"})):
-        rows[number]["image"] = image
-    for number in range(8, 12):  # all of a file
-        rows[number]["image"] = None
-    Dataset.from_list(rows, features=dataset.features).save_to_disk(tmp_path / "damaged")
+    bad = {row: {"image": NO_IMAGE if row == 5 else None} for row in (2, 5, 8, 9, 10, 11)}  # 8 to 11: all of a file
+    replace_values(Dataset.load_from_disk(data_dir), bad).save_to_disk(tmp_path / "damaged")
     options = ("--max_length", 30, "--dataset_name", tmp_path / "damaged")
     folder = embed("out", *options)
-    bad = (2, 5, 8, 9, 10, 11)
     assert_same(read(folder), [row for row in expected if row["kind"] != "image" or row["row"] not in bad])
     assert "The image of row 2" in caplog.text and "The image of torn.png" in caplog.text
     said = capsys.readouterr()

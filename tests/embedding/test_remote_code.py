@@ -13,7 +13,7 @@ from transformers import AutoProcessor, GemmaTokenizer, Siglip2ImageProcessor
 import lotlip
 from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.embedding.features import get_padding, get_text_kwargs, prepare_images
+from modeling_lotlip.embedding.features import prepare_images
 from modeling_lotlip.embedding.models import load_model
 from tests.helpers import remote_code
 from tests.helpers.commands import run_command
@@ -158,18 +158,3 @@ def test_each_image_has_the_patches_of_its_size(fgclip2):
     for index, image in enumerate(images):
         alone = prepare_images(processor, [image])
         assert torch.equal(inputs["pixel_values"][index, : numbers[index]], alone["pixel_values"][0, : numbers[index]])
-
-
-class OlderAlignProcessor:
-    """ALIGN's on transformers 5.21 and 5.22: the limits stand in another place."""
-
-    class valid_processor_kwargs:
-        _defaults = {"text_kwargs": {"padding": "max_length", "max_length": 64}}
-
-    tokenizer = type("Tokenizer", (), {"model_max_length": 512, "init_kwargs": {}})
-
-
-def test_limits_where_older_versions_have_them():
-    processor = OlderAlignProcessor()
-    assert get_text_kwargs(processor) == {"padding": "max_length", "max_length": 64}
-    assert get_padding(processor) == "max_length"

@@ -12,8 +12,9 @@ from transformers import BertTokenizer, CLIPTokenizer
 
 from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus, tokenize
-from modeling_lotlip.embedding.models import text_limit
+from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.explanation import Explanation, encode_png, explain, number_tokens, render_page
 from modeling_lotlip.evaluation.relevance import (
     denormalize,
@@ -23,7 +24,6 @@ from modeling_lotlip.evaluation.relevance import (
     token_relevance,
 )
 from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
-from tests.helpers.dual_encoders import build_clip, build_siglip
 
 
 TEXT = "A red boat. The ground is sand. A green tree"
@@ -113,14 +113,11 @@ def test_a_heat_map_shows_what_speaks_for_the_text_on_the_scale_that_is_asked_fo
     assert middles(heat_map(picture, relevance, largest=2.0))[0] == pytest.approx(half, abs=12)
 
 
-@pytest.mark.parametrize("build", [build_clip, build_siglip])
-def test_texts_of_other_dual_encoders(build):
-    torch.manual_seed(0)
-    model, processor = build()
-    model.eval()
-    processor.tokenizer.model_max_length = text_limit(model, processor)
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_texts_of_other_dual_encoders(family, family_folders):
+    parts = load_model(str(family_folders(family)), LoadingArguments(device="cpu"))
     image = make_scene(seed=1, index=0).draw()
-    explanation = explain("other", model, processor, "a red boat. the ground is sand", image)
+    explanation = explain("other", *parts, "a red boat. the ground is sand", image)
     assert len(explanation.over_text) == len(explanation.tokens)
     assert {number for number in explanation.numbers if number is not None} == {0, 1}
     assert explanation.over_image.shape[0] == 3

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 
-from modeling_lotlip import LotlipConfig, LotlipModel, LotlipProcessor, LotlipTokenWiseModel
+from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import Item, RowInfo, RowReader
 from modeling_lotlip.data.scenes import load_scenes
@@ -12,32 +12,29 @@ from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, format_table, join_shares
 from modeling_lotlip.modeling_variants_lotlip import late_interaction
-from tests.conftest import as_token_wise, tiny_config
+from tests.conftest import tiny_config
+from tests.helpers.images import NO_IMAGE, replace_values
 
 
-def test_distinct_short_captions_and_images_without_captions(model_dir, caplog):
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
+def test_distinct_short_captions_and_images_without_captions(model_and_processor, caplog):
     dataset = load_scenes(6, seed=1).remove_columns(["caption", "long_captions"])
     dataset = dataset.add_column("caption", ["a red boat", "a red boat", "a car", "", None, "a car"])
     dataset = dataset.add_column("long_captions", ["a red. a boat", None, None, "blue. ", "a. ..", "sea"])
-    results = evaluate_retrieval(model, processor, dataset, batch_size=4, distinct_short_captions=True)
+    results = evaluate_retrieval(*model_and_processor, dataset, batch_size=4, distinct_short_captions=True)
     assert (results["short_num_images"], results["long_num_images"]) == (2, 4)
     assert "2 of 6 images have no long caption" in caplog.text
-    results = evaluate_retrieval(model, processor, dataset, batch_size=4)
+    results = evaluate_retrieval(*model_and_processor, dataset, batch_size=4)
     assert (results["short_num_images"], results["short_num_captions"]) == (4, 2)
     assert "always found" not in caplog.text
-    evaluate_retrieval(model, processor, dataset.select([0]), batch_size=4)
+    evaluate_retrieval(*model_and_processor, dataset.select([0]), batch_size=4)
     assert "One image with long captions is always found: evaluate more than one." in caplog.text
 
 
 @pytest.mark.parametrize("compares_tokens", [False, True])
-def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir):
+def test_all_images_of_a_caption_are_right_answers(compares_tokens, model_dir, token_wise_dir):
     """Equal captions are one text, which is found with any of its images; a benchmark's are each a text of its own."""
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    if compares_tokens:
-        config = as_token_wise(LotlipConfig.from_pretrained(model_dir))
-        torch.manual_seed(1)
-        model = LotlipTokenWiseModel(config).eval()
+    folder = token_wise_dir if compares_tokens else model_dir
+    model, processor = load_model(str(folder), LoadingArguments(device="cpu"), takes_tokens=True)
     captions = [
         ["a red boat", "sea"],
         ["a car"],
@@ -121,18 +118,13 @@ def test_embeddings_with_and_without_an_image_projection(image_projection, dtype
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_what_goes_in_is_used_or_counted(streaming, model_dir, evaluation_dir, caplog):
+def test_what_goes_in_is_used_or_counted(streaming, model_and_processor, evaluation_dir, caplog):
     """Rows are images of a gallery, unreadable, or said to be without such a caption."""
-    model, processor = LotlipModel.from_pretrained(model_dir).eval(), LotlipProcessor.from_pretrained(model_dir)
-    dataset = Dataset.load_from_disk(evaluation_dir).cast_column("image", Image(decode=False))
-    rows = list(dataset)
-    rows[4]["image"] = {"bytes": b"no image", "path": "torn.png"}
-    rows[7]["caption"] = []
-    damaged = Dataset.from_list(rows, features=dataset.features)
-    damaged = damaged.to_iterable_dataset() if streaming else damaged
-    results = evaluate_retrieval(model, processor, damaged, batch_size=3, group_equal_captions=False)
+    rows = replace_values(Dataset.load_from_disk(evaluation_dir), {4: {"image": NO_IMAGE}, 7: {"caption": []}})
+    damaged = rows.to_iterable_dataset() if streaming else rows
+    results = evaluate_retrieval(*model_and_processor, damaged, batch_size=3, group_equal_captions=False)
     assert results["num_unreadable_images"] == 1
-    readable = [row for index, row in enumerate(rows) if index != 4]
+    readable = rows.select([row for row in range(10) if row != 4])
     for kind, column in (("short", "caption"), ("long", "long_captions")):
         missing = sum(not row[column] for row in readable)
         assert results[f"{kind}_num_images"] + missing + 1 == len(rows)
@@ -140,13 +132,12 @@ def test_what_goes_in_is_used_or_counted(streaming, model_dir, evaluation_dir, c
         assert results[f"{kind}_num_captions"] == sum(len(row[column]) for row in readable)
 
 
-def test_a_model_that_compares_tokens_is_embedded_token_by_token(model_dir, evaluation_dir):
+def test_a_model_that_compares_tokens_is_embedded_token_by_token(token_wise_dir, evaluation_dir):
     """Each text as by the model alone, without the padding of its batch, and long captions as they are in training."""
-    config = as_token_wise(LotlipConfig.from_pretrained(model_dir))
-    model, processor = LotlipTokenWiseModel(config), LotlipProcessor.from_pretrained(model_dir)
+    model, processor = load_model(str(token_wise_dir), LoadingArguments(device="cpu"), takes_tokens=True)
     dataset = Dataset.load_from_disk(evaluation_dir)
     reader = RowReader(dataset.column_names, CaptionArguments())
-    embedded = embed_dataset(model.eval(), processor, dataset, reader, batch_size=4)
+    embedded = embed_dataset(model, processor, dataset, reader, batch_size=4)
     pixels = processor.image_processor(list(dataset["image"]), return_tensors="pt")
     with torch.no_grad():
         torch.testing.assert_close(embedded.image_embeds, model.get_image_token_embeds(**pixels), rtol=0, atol=1e-5)

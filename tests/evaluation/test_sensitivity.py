@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from modeling_lotlip.data.scenes import COLOURS
+from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import embed_corpus
 from modeling_lotlip.embedding.features import get_padding
-from modeling_lotlip.embedding.models import text_limit
+from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset
 from modeling_lotlip.evaluation.sensitivity import (
     LongTexts,
@@ -28,7 +29,6 @@ from modeling_lotlip.evaluation.text_changes import (
     permute,
     swap_word,
 )
-from tests.helpers.dual_encoders import build_clip, build_siglip
 
 
 def test_a_model_without_positions_is_blind_to_the_order(loaded):
@@ -57,12 +57,9 @@ def test_tokens_beyond_the_number_kept_do_not_count(loaded):
     assert get_padding(processor) != "max_length"
 
 
-@pytest.mark.parametrize("build", [build_clip, build_siglip])
-def test_texts_of_other_dual_encoders(build):
-    torch.manual_seed(0)
-    model, processor = build()
-    model.eval()
-    processor.tokenizer.model_max_length = text_limit(model, processor)
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_texts_of_other_dual_encoders(family, family_folders):
+    model, processor = load_model(str(family_folders(family)), LoadingArguments(device="cpu"))
     texts = ["a red boat. the ground is sand", "a red boat. a tree"]
     whole = embed_first_tokens(model, processor, texts, processor.tokenizer.model_max_length)
     assert torch.allclose(whole, embed_corpus(model, processor, texts), atol=1e-5)

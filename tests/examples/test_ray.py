@@ -12,7 +12,7 @@ import pytest
 from examples.embed_on_ray import make_row, open_store
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.embedding.table import EmbeddingTable, is_table
-from tests.conftest import ROOT
+from tests.conftest import ROOT, python_environment
 from tests.helpers.commands import run_command
 
 
@@ -36,7 +36,7 @@ def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_pat
     (photos / "notes.txt").write_text("no picture")
     script = [sys.executable, str(ROOT / "examples" / "embed_on_ray.py"), "--photos", str(photos)]
     script += ["--output_dir", str(tmp_path / "index"), "--model", str(model_dir), "--batch_size", "4"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION": "0.02"}
+    environment = python_environment(RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION=0.02)
     with open(tmp_path / "output.txt", "w") as output:
         run = subprocess.Popen(script, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:

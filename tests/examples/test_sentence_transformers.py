@@ -11,8 +11,8 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from torch.nn.functional import normalize
 
-from examples import train_sentence_transformers
 from modeling_lotlip import LotlipModel, LotlipProcessor
+from tests.helpers.images import save_images
 
 
 TEXTS = ["a red boat. the sea is blue", "a house", "the ground is sand. a tree. a green car"]
@@ -39,13 +39,10 @@ def features(model_dir):
 
 def test_texts_images_and_files_have_the_features_of_the_model(sentence_transformer, features, tmp_path):
     images = [Image.linear_gradient("L").crop((0, 0, 256, 60 * index)) for index in range(1, 4)]
-    paths = [tmp_path / f"{index}.png" for index in range(3)]
-    for image, path in zip(images, paths):
-        image.save(path)
-
+    paths = [str(path) for path in sorted(save_images(tmp_path, images).iterdir())]
     torch.testing.assert_close(sentence_transformer.encode(TEXTS, convert_to_tensor=True), features(text=TEXTS))
     expected = features(images=images)
-    for given in (images, [str(path) for path in paths]):
+    for given in (images, paths):
         torch.testing.assert_close(sentence_transformer.encode(given, convert_to_tensor=True), expected)
     # one text at a time, without padding
     alone = sentence_transformer.encode(TEXTS, batch_size=1, convert_to_tensor=True)
@@ -63,17 +60,6 @@ def test_the_limit_is_that_of_the_text(sentence_transformer, features, caplog):
     logging.getLogger("transformers").removeHandler(caplog.handler)
     assert "1 of 1 texts are longer than 126 tokens" in caplog.text, "nothing is cut off in silence"
     torch.testing.assert_close(embeds, features(text=[text], truncation=True)[0])
-
-
-def test_example(model_dir, tmp_path, monkeypatch, capsys):
-    argv = ["train_sentence_transformers.py", "--model", model_dir, "--output_dir", tmp_path, "--use_cpu"]
-    argv += ["--max_train_samples", 20, "--max_steps", 2, "--per_device_train_batch_size", 4, "--learning_rate", 0.01]
-    monkeypatch.setattr(sys, "argv", list(map(str, argv)))
-    train_sentence_transformers.main()
-    assert "recall@10: " in capsys.readouterr().out
-    trained = LotlipModel.from_pretrained(tmp_path / "model").text_projection.weight
-    assert not torch.allclose(trained, LotlipModel.from_pretrained(model_dir).text_projection.weight, atol=1e-3)
-    assert (tmp_path / "model" / "modeling_lotlip.py").exists()
 
 
 WITHOUT_THE_PACKAGE = """

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, pipeline
 
 from examples import train_lotlip
 from examples.draw_scenes import draw_scenes
 from modeling_lotlip.data.scenes import load_scenes
-from tests.conftest import ROOT, assert_same_weights, launch
+from tests.conftest import ROOT, assert_same_weights, forget_accelerator, launch
 
 
 @pytest.fixture
@@ -27,8 +26,7 @@ def run(monkeypatch, tmp_path):
         argv = ["train_lotlip.py", "--output_dir", tmp_path / name, *small, *arguments]
         monkeypatch.setattr(sys, "argv", list(map(str, argv)))
         monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-        AcceleratorState._reset_state(True)
-        GradientState._reset_state()
+        forget_accelerator()
         train_lotlip.main()
         return tmp_path / name
 

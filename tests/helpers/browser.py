@@ -1,10 +1,8 @@
 """The search page in a process of its own, and Chromium to look at it."""
 
-import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,21 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conftest import ROOT
+from modeling_lotlip.addresses import listen
+from tests.conftest import ROOT, python_environment
 
 
 @contextmanager
 def serve(output: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Popen]]:
     """The address of the page, and its process, whose output goes to a file."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with listen("127.0.0.1", 0) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "lotlip", "app", "--port", port, "--device", "cpu", "--no_browser", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    options = {"cwd": ROOT, "env": python_environment(), "stderr": subprocess.STDOUT}
     with open(output, "w") as file:
-        process = subprocess.Popen(
-            list(map(str, command)), cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(list(map(str, command)), **options, stdout=file)
     try:
         deadline = time.monotonic() + 180
         while not re.search("Search your images at", output.read_text()):

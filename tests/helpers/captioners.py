@@ -1,5 +1,6 @@
 """Small random captioners of real architectures, saved with their real processors; what tests of captions share."""
 
+import hashlib
 import json
 import os
 import signal
@@ -242,9 +243,10 @@ def of_folder(folder: Path) -> dict:
     return {"dataset_name": "imagefolder", "data_dir": str(folder)}
 
 
-def list_photos(folder: Path) -> dict[str, Path]:
-    """Files by their keys."""
-    return {str(path.relative_to(folder)): path for path in folder.rglob("*.*")}
+def hash_photos(folder: Path) -> dict[str, str]:
+    """The SHA-256 of files by their keys."""
+    paths = folder.rglob("*.*")
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def stop_later(folder: Path) -> None:

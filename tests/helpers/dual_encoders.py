@@ -32,8 +32,7 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
-from tests.conftest import WORDS
+from tests.conftest import WORDS, build_lotlip
 
 
 TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -155,17 +154,6 @@ def build_vit_bert():
     return model, VisionTextDualEncoderProcessor(ViTImageProcessor(size=SIZE), tokenizer)
 
 
-def build_lotlip(num_corner_tokens=2, num_positions=128):
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    tokenizer = LotlipTokenizer(vocab={word: index for index, word in enumerate(vocab)})
-    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": num_positions, "projection_dim": 32}
-    config = LotlipConfig(
-        text_config={**text, "num_corner_tokens": num_corner_tokens}, vision_config=VISION, projection_dim=32
-    )
-    image_processor = LotlipImageProcessor(**CROP)
-    return LotlipModel(config), LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer)
-
-
 @dataclasses.dataclass
 class Family:
     """How a family is built, and called by its documentation."""
@@ -197,8 +185,8 @@ FAMILIES = {
     "chinese_clip": Family(build_chinese_clip, 52, 512),
     "altclip": Family(build_altclip, 40, 40),
     "vit_bert": Family(build_vit_bert, 40, 40),
-    "lit": Family(partial(build_lotlip, num_corner_tokens=0), 126, 128),
-    "lotlip": Family(build_lotlip, 126, 126),
+    "lit": Family(partial(build_lotlip, num_corner_tokens=0, max_position_embeddings=128), 126, 128),
+    "lotlip": Family(partial(build_lotlip, max_position_embeddings=128), 126, 126),
 }
 
 

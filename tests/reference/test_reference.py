@@ -12,6 +12,7 @@ from modeling_lotlip import LotlipModel
 from modeling_lotlip.convert_lotlip_to_hf import config_from_checkpoint, from_theirs, to_theirs
 from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
+from tests.test_modeling_lotlip import assert_close, without_corner_positions
 
 
 FOLDER = Path(__file__).parent
@@ -52,19 +53,13 @@ def build(checkpoint):
     return build
 
 
-def without_corners(x: torch.Tensor) -> torch.Tensor:
-    return torch.cat([x[..., :1], x[..., NUM_CORNERS + 1 :]], dim=-1)
-
-
-def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("attn_implementation", ["eager", "sdpa", "flex_attention"])
 @torch.no_grad()
 def test_texts_are_embedded_as_by_the_original(arrays, build, attn_implementation):
     model = build(attn_implementation)
-    ids, mask = (without_corners(arrays[f"expected/{name}_128"]) for name in ("input_ids", "attention_mask_2d"))
+    ids, mask = (
+        without_corner_positions(arrays[f"expected/{name}_128"]) for name in ("input_ids", "attention_mask_2d")
+    )
     outputs = model.get_text_features(ids, mask, output_corner_tokens=True)
     features = arrays["expected/text_cls_and_corner_features"]
     assert_close(outputs.pooler_output, features[:, 0])
@@ -75,7 +70,7 @@ def test_texts_are_embedded_as_by_the_original(arrays, build, attn_implementatio
         assert_close(outputs.corner_hidden_states[row], states[1:3])
         assert_close(outputs.last_hidden_state[row, 0], states[0])
         assert_close(outputs.last_hidden_state[row, 1 : length - 2], states[3:length])
-    short = without_corners(arrays["expected/input_ids_32"])
+    short = without_corner_positions(arrays["expected/input_ids_32"])
     assert_close(model.get_text_features(short, short != 0).pooler_output, arrays["expected/text_cls_features_len32"])
 
     image_embeds, text_embeds = (
@@ -89,7 +84,7 @@ def test_texts_are_embedded_as_by_the_original(arrays, build, attn_implementatio
 @pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
 def test_the_loss_and_its_gradients_are_those_of_the_original(arrays, build, attn_implementation):
     model, values = build(attn_implementation), json.loads((FOLDER / "loss.json").read_text())
-    ids = without_corners(arrays["loss/input_ids"])
+    ids = without_corner_positions(arrays["loss/input_ids"])
     outputs = model(ids, torch.randn(4, 3, 32, 32), (ids != 0).long())
     assert_close(outputs.text_embeds, arrays["loss/text_features"])
 

@@ -15,6 +15,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from tests.conftest import tiny_config
 from tests.helpers.caption_files import SCHEMA, make_rows
 from tests.helpers.chat_server import serve
+from tests.helpers.images import save_images
 from tests.reliability.commands import run_quietly
 from tests.reliability.kills import SERVER, TIME_LIMIT
 
@@ -37,9 +38,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 def workspace(model_dir, tmp_path_factory):
     """What the commands read, and the address of a server of captions."""
     folder, scenes = tmp_path_factory.mktemp("workspace"), load_scenes(8)
-    (folder / "photos").mkdir()
-    for number, image in enumerate(scenes["image"]):
-        image.save(folder / "photos" / f"{number}.png")
+    save_images(folder / "photos", scenes["image"])
     scenes.save_to_disk(folder / "scenes")
     tiny_config().save_pretrained(folder / "config")
     parquet.write_table(pa.Table.from_pylist(make_rows(), SCHEMA), folder / "captions.parquet")

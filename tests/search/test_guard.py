@@ -20,6 +20,7 @@ from modeling_lotlip.search.arguments import PageArguments, read_logins
 from modeling_lotlip.search.handlers import Handlers
 from modeling_lotlip.search.index import find_table, open_images
 from modeling_lotlip.search.searcher import Searcher
+from tests.helpers.images import save_images
 
 
 SECRET = "the secret of this test"
@@ -51,11 +52,9 @@ def predict(client: Client, text: str, image: Path | None = None) -> str:
 def collection(tmp_path_factory) -> Path:
     """A folder of pictures, in which links lead out of it, beside what nobody may see."""
     folder = tmp_path_factory.mktemp("collection")
-    (folder / "photos").mkdir()
+    save_images(folder / "photos", [make_scene(5, index).draw() for index in range(6)])
     (folder / "elsewhere").mkdir()
     (folder / "secret.txt").write_text(SECRET)
-    for index in range(6):
-        make_scene(5, index).draw().save(folder / "photos" / f"{index}.png")
     make_scene(5, 7).draw().save(folder / "elsewhere" / "private.png")
     (folder / "photos" / "notes.txt").write_text(SECRET)
     (folder / "photos" / ".hidden.png").write_bytes((folder / "photos" / "1.png").read_bytes())

@@ -18,6 +18,7 @@ from modeling_lotlip.search import searcher as searcher_module
 from modeling_lotlip.search.index import find_table, open_images
 from modeling_lotlip.search.searcher import Searcher
 from tests.helpers.embeddings import embed_images
+from tests.helpers.images import save_images
 
 
 @pytest.fixture
@@ -194,12 +195,11 @@ def test_each_model_has_an_index(folder, searcher, model_and_processor, tmp_path
 
 def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, model_and_processor, tmp_path):
     """Also of shuffled rows; where the data has changed since it is refused."""
-    (tmp_path / "photos").mkdir()
-    lines = []
-    for number in range(6):
-        make_scene(5, number).draw().save(tmp_path / "photos" / f"{number}.png")
-        row = {"image": str(tmp_path / "photos" / f"{number}.png"), "caption": "a boat", "name": f"scene {number}"}
-        lines.append(json.dumps(row))
+    photos = save_images(tmp_path / "photos", [make_scene(5, number).draw() for number in range(6)])
+    rows = [
+        {"image": str(photos / f"{number}.png"), "caption": "a boat", "name": f"scene {number}"} for number in range(6)
+    ]
+    lines = list(map(json.dumps, rows))
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     options = ["--dataset_name", "json", "--data_files", str(tmp_path / "rows.jsonl"), "--eval_split", "train"]
     options += ["--model", str(model_dir), "--device", "cpu", "--output_dir", str(tmp_path / "out")]

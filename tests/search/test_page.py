@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from modeling_lotlip.data.scenes import make_scene
+from modeling_lotlip.data.scenes import load_scenes, make_scene
 from tests.helpers.browser import open_chromium, serve
+from tests.helpers.images import save_images
 
 
 pytestmark = pytest.mark.browser
@@ -17,10 +18,7 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for index in range(14):
-        make_scene(5, index).draw().save(folder / f"{index}.png")
-    return folder
+    return save_images(tmp_path_factory.mktemp("photos"), load_scenes(14, seed=5)["image"])
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.models import build_tokenizer
+from tests.conftest import forget_accelerator
 
 
 NUM_SHARDS, ROWS_PER_SHARD = 4, 11
@@ -22,8 +22,7 @@ def make_accelerator() -> Callable[..., Accelerator]:
     """A function that gives a new accelerator of the CPU."""
 
     def make(**options) -> Accelerator:
-        AcceleratorState._reset_state(True)
-        GradientState._reset_state()
+        forget_accelerator()
         return Accelerator(cpu=True, **options)
 
     return make

@@ -7,7 +7,6 @@ import pickle
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel
+from modeling_lotlip.addresses import listen
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training import loop, step
 from modeling_lotlip.training.outputs import list_checkpoints, read_metrics
@@ -174,8 +174,7 @@ def test_too_many_steps_that_are_not_finite_end_a_run_and_its_data_workers(tmp_p
 
 
 def test_a_process_whose_peer_died_ends(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
+    with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     argv = training_argv(tmp_path, "two", max_train_steps=2000, checkpointing_steps=1, ddp_timeout=30)
     environment = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 
 from modeling_lotlip import LotlipModel, LotlipVisionModel
 from modeling_lotlip.data.arguments import DatasetArguments
@@ -16,6 +16,8 @@ from modeling_lotlip.training import image_features
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.image_features import cache_image_features, read_features
 from tests.conftest import assert_same_weights
+from tests.helpers.images import replace_values
+from tests.helpers.photographs import encode
 
 
 @pytest.fixture
@@ -118,10 +120,10 @@ def test_the_first_rows_of_a_data_set_keep_their_name():
 
 
 def test_an_image_that_cannot_be_read_is_skipped_as_without_the_cache(train, tmp_path, caplog):
-    rows = load_scenes(24, seed=7).cast_column("image", Image(decode=False)).to_list()
-    rows[5]["image"]["bytes"] = rows[5]["image"]["bytes"][:100]
-    rows[9]["image"] = {"bytes": b"no image", "path": None}
-    Dataset.from_list(rows, features=load_scenes(1).features).save_to_disk(tmp_path / "data")
+    scenes = load_scenes(24, seed=7)
+    files = {5: encode(scenes[5]["image"])[:100], 9: b"no image"}
+    bad = {row: {"image": {"bytes": content, "path": None}} for row, content in files.items()}
+    replace_values(scenes, bad).save_to_disk(tmp_path / "data")
     start = train("start", max_train_steps=1)
     options = {"config_name": None, "model_name_or_path": start, "max_train_steps": 6, "learning_rate": 1e-4}
     options |= {"dataset_name": tmp_path / "data", "train_split": "train[:20]", "eval_split": "train[20:]"}

@@ -1,24 +1,12 @@
 """The model that a training starts from: its pixels, its words, the limit of its texts, and what does not fit."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import (
-    AutoProcessor,
-    BertConfig,
-    BertModel,
-    BertTokenizer,
-    BitImageProcessor,
-    Dinov2Config,
-    Dinov2Model,
-    ViTConfig,
-    ViTImageProcessor,
-    ViTModel,
-)
+from transformers import AutoProcessor, BitImageProcessor, Dinov2Config, Dinov2Model, ViTImageProcessor
 
 from modeling_lotlip import LotlipImageProcessor, LotlipModel, LotlipProcessor
 from modeling_lotlip.data.reader import RowReader
@@ -26,12 +14,11 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training.arguments import TrainArguments
 from modeling_lotlip.training.models import build_model
 from tests.conftest import tiny_config
+from tests.helpers.towers import SMALL, WORDS, save_bert, save_vit
 from tests.test_initialization import save_timm
 
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
 
 
 @pytest.fixture
@@ -44,19 +31,6 @@ def build(tmp_path):
         return build_model(args, dataset, RowReader(dataset.column_names, args))
 
     return run
-
-
-def save_vit(folder: Path, image_processor: ViTImageProcessor | None = None) -> str:
-    ViTModel(ViTConfig(image_size=32, patch_size=16, intermediate_size=64, **SMALL)).save_pretrained(folder)
-    if image_processor is not None:
-        image_processor.save_pretrained(folder)
-    return str(folder)
-
-
-def save_bert(folder: Path, words: list[str], vocab_size: int) -> str:
-    BertModel(BertConfig(vocab_size=vocab_size, intermediate_size=64, **SMALL)).save_pretrained(folder)
-    BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(folder)
-    return str(folder)
 
 
 # ---- pixels

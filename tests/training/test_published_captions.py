@@ -1,19 +1,20 @@
 """The commands of the page "Train on the published captions", run on miniatures of the published layouts."""
 
 import csv
-import io
 import json
 import re
 import shlex
-import tarfile
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTImageProcessor, ViTModel
+from transformers import ViTImageProcessor
 
 import lotlip
 from modeling_lotlip.data.scenes import load_scenes
 from tests.conftest import ROOT
+from tests.data.test_loading import write_shard
+from tests.helpers.photographs import encode
+from tests.helpers.towers import WORDS, save_bert, save_vit
 
 
 PAGE = (ROOT / "docs" / "published_captions.md").read_text(encoding="utf-8").replace("\\\n", " ")
@@ -23,23 +24,19 @@ COMMANDS = [line for line in PAGE.splitlines() if line.startswith("lotlip train"
 SMALL = "--max_train_steps 2 --per_device_train_batch_size 4 --max_eval_samples 4 --warmup_steps 0 --logging_steps 1"
 
 
-def write_shard(path: Path, first: int) -> list[dict]:
+def write_scenes(path: Path, first: int) -> list[dict]:
     """Scenes as img2dataset packs them; the row of each in the file of captions."""
     path.parent.mkdir()
-    rows = []
-    with tarfile.open(path, "w") as tar:
-        for number, scene in enumerate(load_scenes(10, seed=first), start=first):
-            image, url = io.BytesIO(), f"https://x.org/{number}.jpg?size=1,2"
-            scene["image"].save(image, "jpeg")
-            members = {"jpg": image.getvalue(), "txt": scene["caption"].encode()}
-            members["json"] = json.dumps({"url": url, "key": f"{number:09}", "status": "success"}).encode()
-            for ending, content in members.items():
-                info = tarfile.TarInfo(f"{number:09}.{ending}")
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-            # commas, quotation marks and line breaks, as captions have them
-            long = f'{scene["long_captions"][0]}. "A scene", it says.\nThe end'
-            rows.append({"url": url, **{name: long if "long" in name else scene["caption"] for name in HEADER[1:]}})
+    rows, members = [], {}
+    for number, scene in enumerate(load_scenes(10, seed=first), start=first):
+        url = f"https://x.org/{number}.jpg?size=1,2"
+        about = json.dumps({"url": url, "key": f"{number:09}", "status": "success"}).encode()
+        files = {"jpg": encode(scene["image"]), "txt": scene["caption"].encode(), "json": about}
+        members |= {f"{number:09}.{ending}": content for ending, content in files.items()}
+        # commas, quotation marks and line breaks, as captions have them
+        long = f'{scene["long_captions"][0]}. "A scene", it says.\nThe end'
+        rows.append({"url": url, **{name: long if "long" in name else scene["caption"] for name in HEADER[1:]}})
+    write_shard(path, members)
     return rows
 
 
@@ -47,16 +44,12 @@ def write_shard(path: Path, first: int) -> list[dict]:
 def test_published_captions_train(command, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "red", "boat"]
-    BertModel(BertConfig(vocab_size=len(vocab), **small)).save_pretrained("bert")
-    BertTokenizer(vocab={word: number for number, word in enumerate(vocab)}).save_pretrained("bert")
-    ViTModel(ViTConfig(image_size=32, **small)).save_pretrained("vit")
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained("vit")
+    save_bert(tmp_path / "bert", WORDS, len(WORDS))
+    save_vit(tmp_path / "vit", ViTImageProcessor(size={"height": 32, "width": 32}))
     command = command.replace("google/vit-base-patch16-224-in21k", "vit")
     words = shlex.split(command.replace("google-bert/bert-base-uncased", "bert"))
     name = re.search(r"outputs/(\w+)", command)[1]
-    rows = write_shard(Path(name, "00000.tar"), 0) + write_shard(Path(f"{name}_held_back", "00000.tar"), 100)
+    rows = write_scenes(Path(name, "00000.tar"), 0) + write_scenes(Path(f"{name}_held_back", "00000.tar"), 100)
     key = words[words.index("--file_key_column") + 1]
     with open(words[words.index("--caption_files") + 1], "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [key, *HEADER[1:]])

@@ -27,6 +27,7 @@ from modeling_lotlip.training.samples import (
     StreamBatchSampler,
     count_found,
 )
+from tests.helpers.images import NO_IMAGE, replace_values
 
 
 def stream(folder: Path, seed: int = 0):
@@ -153,13 +154,9 @@ def test_too_many_bad_samples_end_the_run(caplog, num_good, num_bad, num_samples
 
 
 def test_a_run_with_bad_samples_counts_them(train, tmp_path, caplog):
-    scenes = load_scenes(30, seed=9).cast_column("image", Image(decode=False)).to_list()
-    scenes[4]["image"] = {"bytes": b"no image", "path": None}
-    scenes[9]["caption"], scenes[9]["long_captions"] = None, []
-    scenes[11]["caption"], scenes[12]["long_captions"] = None, []
-    features = load_scenes(1).features
-    Dataset.from_list(scenes, features=features).save_to_disk(tmp_path / "data")
-    load_scenes(8, seed=2).save_to_disk(tmp_path / "eval")
+    no_short, no_long = {"caption": None}, {"long_captions": []}
+    changes = {4: {"image": NO_IMAGE}, 9: no_short | no_long, 11: no_short, 12: no_long}
+    replace_values(load_scenes(30, seed=9), changes).save_to_disk(tmp_path / "data")
     options = {"dataset_name": tmp_path / "data", "train_split": "train", "eval_split": "train[10:20]"}
     train("run", **options, max_train_steps=4, max_bad_fraction=0.1, max_train_samples=None)
     for told in (

@@ -2,13 +2,11 @@ import gc
 import json
 import random
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from datasets import Dataset, Image
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from modeling_lotlip import LotlipModel, LotlipVisionModel
@@ -21,11 +19,9 @@ from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.outputs import read_metrics
 from modeling_lotlip.training.samples import BatchSampler, CaptionedImages
 from modeling_lotlip.training.step import parameter_groups
-from tests.conftest import assert_same_weights, launch, tiny_config, training_argv
+from tests.conftest import ROOT, assert_same_weights, launch, tiny_config, training_argv
+from tests.helpers.images import NO_IMAGE, replace_values
 from tests.training.conftest import assert_same_gradients
-
-
-ROOT = Path(__file__).parents[2]
 
 
 WAYS = {
@@ -242,9 +238,7 @@ def test_images_are_embedded_once_for_all_evaluations_of_a_frozen_tower(train, t
     if projection_dim is not None:
         config.text_config.projection_dim = config.projection_dim = projection_dim
     config.save_pretrained(tmp_path / "config")
-    rows = load_scenes(12, seed=3).cast_column("image", Image(decode=False)).to_list()
-    rows[5]["image"] = {"bytes": b"no image", "path": None}
-    Dataset.from_list(rows, features=load_scenes(1).features).save_to_disk(tmp_path / "data")
+    replace_values(load_scenes(12, seed=3), {5: {"image": NO_IMAGE}}).save_to_disk(tmp_path / "data")
     seen = []
 
     def record(module, inputs):

@@ -28,6 +28,7 @@ import transformers
 from pycodelift.adapters.transformers import make_transformers_flattener
 
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.files import write_text
 
 
 HERE = Path(__file__).resolve().parent
@@ -101,14 +102,6 @@ REGISTRIES = {
 PUBLIC = "models/__init__.py", "    from .lw_detr import *\n", "    from .lotlip import *\n"
 
 
-def write(file: Path, text: str):
-    """An atomic write; a link is replaced, not followed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
-
-
 def register(text: str, registry: str, entry: str) -> str:
     """Adds an entry to one of the library's sorted lists, if it is not there yet."""
     opening = rf"^{registry}\b[^\n]*= OrderedDict[^\n]*\(\n    \[\n"
@@ -131,7 +124,7 @@ def convert(modular: str) -> dict[str, str]:
         modular = re.sub(pattern, replacement, modular, flags=re.MULTILINE)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / MODEL / "modular_lotlip.py"
-        write(file, modular)
+        write_text(file, modular)
         converted = make_transformers_flattener().convert(str(file))
     return {"modular_lotlip.py": modular} | {f"{part}_lotlip.py": converted[part] for part in sorted(converted)}
 
@@ -160,7 +153,7 @@ def format_files(texts: dict[Path, str]) -> dict[Path, str]:
     isort = [option for name, value in isort.items() for option in ("--config", f"lint.isort.{name}={value}")]
     with tempfile.TemporaryDirectory() as folder:
         for file, text in texts.items():
-            write(Path(folder) / file, text)
+            write_text(Path(folder) / file, text)
         # the modules of `__init__.py` are imported for others to use
         for command in (["check", "--fix", "--select", "F,I001", "--exclude", "__init__.py", *isort], ["format"]):
             options = ["--isolated", "--line-length", "119", "--quiet"]
@@ -205,7 +198,7 @@ def lay_out(output_dir: str | Path) -> list[Path]:
     text = (output_dir / SOURCE / file).read_text(encoding="utf-8")
     texts[SOURCE / file] = text if line in text else text.replace(next_line, line + next_line)
     for file, text in texts.items():
-        write(output_dir / file, text)
+        write_text(output_dir / file, text)
     return list(texts)
 
 
@@ -215,29 +208,30 @@ def copy_library_tests(library_tests: Path, folder: Path):
     shutil.copytree(library_tests, folder / "tests", ignore=ignored, dirs_exist_ok=True)
     for file, text in LACKING.items():
         if not (folder / file).exists():
-            write(folder / file, text)
+            write_text(folder / file, text)
     for package in ("", "models", "exporters", "generation", "utils"):
         (folder / "tests" / package / "__init__.py").touch()
     image = folder / "tests/fixtures/image.png"
     load_scenes(num_scenes=1, seed=0)[0]["image"].resize((640, 480)).save(image)
     finder = f"def url_to_local_path(*_):\n    return {str(image)!r}\n"
-    write(folder / "utils/fetch_hub_objects_for_ci.py", finder)
+    write_text(folder / "utils/fetch_hub_objects_for_ci.py", finder)
 
 
 def copy_package_tests(folder: Path):
     """Writes the same tests for the classes of this package."""
-    write(folder / PACKAGE_TESTS / "__init__.py", "")
+    write_text(folder / PACKAGE_TESTS / "__init__.py", "")
     for name, name_there in TEST_MODULES.items():
         text = (HERE / f"{name}.py").read_text(encoding="utf-8")
         text = re.sub(r"from transformers import (\(\s+)?Lotlip", r"from modeling_lotlip import \1Lotlip", text)
         if name != "library_image_processing_tests":  # it finds the classes by the library's lists
-            write(folder / PACKAGE_TESTS / f"{name_there}.py", text)
+            write_text(folder / PACKAGE_TESTS / f"{name_there}.py", text)
 
 
 def run_tests(folder: Path, tests: Path, import_from: Path) -> int:
     """Runs tests in a folder, with what is imported from another; returns pytest's exit code."""
     environment = {**os.environ, "PYTHONPATH": str(import_from.resolve()), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
+    options = ["--numprocesses", "auto", "--maxprocesses", "4"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(tests)]
     return subprocess.run(command, cwd=folder, env=environment).returncode
 
 
@@ -248,7 +242,7 @@ def main():
     parser.add_argument("--test", type=Path, help="Run the tests: the folder `tests` of transformers' sources.")
     args = parser.parse_args()
     for file, text in make_package_files().items() if args.package else ():
-        write(PACKAGE / file, text)
+        write_text(PACKAGE / file, text)
         print(f"Wrote {PACKAGE / file}")
     if args.output_dir is None:
         return

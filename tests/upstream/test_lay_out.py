@@ -1,6 +1,5 @@
 """Laid out as transformers' own tree has it, the model is what it is in this package."""
 
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, python_environment
 from tests.test_hub import LOAD
 from tests.upstream.lay_out import INSTALLED, MODEL, PACKAGE, PAGE, SOURCE, TESTS, lay_out, make_package_files
 
@@ -27,9 +26,8 @@ def tree(tmp_path_factory) -> Path:
 
 def test_is_a_model_of_the_library(tree, model_dir, tmp_path):
     for source, path in (("package", ROOT), ("tree", tree / "src")):
-        environment = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-c", LOAD, source, tmp_path / source, model_dir]
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+        subprocess.run(command, cwd=tmp_path, env=python_environment(PYTHONPATH=path), check=True)
     package, tree = load_file(tmp_path / "package"), load_file(tmp_path / "tree")
     assert package.keys() == tree.keys()
     for name, tensor in package.items():
