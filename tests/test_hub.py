@@ -23,6 +23,7 @@ from modeling_lotlip import (
     LotlipVisionModel,
     LotlipVisionModelWithProjection,
 )
+from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
 from modeling_lotlip.hub import find_model_files, write_model_card
 from tests.conftest import as_token_wise, python_environment, tiny_config
 from tests.helpers.hub_server import hub_server
@@ -150,16 +151,14 @@ def run(server, home: Path, *arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """A server, and on it a checkpoint that the command converted and uploaded."""
+    """A server, and on it a converted checkpoint that the command uploaded."""
     folder = tmp_path_factory.mktemp("hub")
     torch.manual_seed(0)
     checkpoint = original_checkpoint(*original_towers(image_size=64))
     torch.save(checkpoint, folder / "model.pt")
     tokenizer_path = make_tokenizer_folder(folder / "bert")
     with hub_server(folder / "repositories") as server:
-        command = ["-m", "modeling_lotlip.convert_lotlip_to_hf", "--checkpoint_path", folder / "model.pt"]
-        command += ["--tokenizer_path", tokenizer_path, "--output_dir", folder / "converted"]
-        run(server, folder / "home-push", *command)
+        convert_checkpoint(folder / "model.pt", folder / "converted", tokenizer_path=str(tokenizer_path))
         write_model_card(folder / "converted", REPO_ID)
         server.output = run(server, folder / "home-push", "-m", "lotlip", "push", folder / "converted", REPO_ID)
         server.converted = folder / "converted"
@@ -170,19 +169,17 @@ def hub(tmp_path_factory):
 @pytest.fixture(scope="module")
 def loaded(hub, tmp_path_factory):
     """
-    Embeddings from a process with the package, and from ones without it: of what the command uploaded, of what plain
+    Embeddings from a process with the package, and from one without it: of what the command uploaded, of what plain
     `push_to_hub` did, and of what the former saved.
     """
     folder = tmp_path_factory.mktemp("loaded")
     run(hub, folder / "home-push", "-c", PLAIN_PUSH, hub.converted, *PLAIN)
     again = str(folder / "remote-again")
-    for name, source, repo_id, code in (
-        ("package", "package", REPO_ID, ""),
-        ("remote", "remote", REPO_ID, SAVE_AGAIN),
-        ("plain", "remote", PLAIN[0], ""),
-        ("again", "remote", again, ""),
-    ):
-        run(hub, folder / f"home-{name}", "-c", LOAD + code, source, folder / name, repo_id)
+    run(hub, folder / "home-package", "-c", LOAD, "package", folder / "package", REPO_ID)
+    code = "import sys\n"
+    for name, repo_id, more in (("remote", REPO_ID, SAVE_AGAIN), ("plain", PLAIN[0], ""), ("again", again, "")):
+        code += f"sys.argv[1:] = ['remote', {str(folder / name)!r}, {repo_id!r}]\nexec({LOAD + more!r}, {{}})\n"
+    run(hub, folder / "home-remote", "-c", code)
     hub.saved_again = Path(again)
     return {name: load_file(folder / name) for name in ("package", "remote", "plain", "again")}
 
@@ -290,7 +287,7 @@ save_file(results, f"{sys.argv[1]}/{sys.argv[2]}")
 """
 
 
-def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path):
+def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path, monkeypatch):
     models = [
         cls(cls.config_class.from_dict(getattr(tiny_config(projection_dim=32), f"{part}_config").to_dict()))
         for part, cls in (
@@ -305,10 +302,10 @@ def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path):
     names = [type(model).__name__ for model in models]
     for name, model in zip(names, models):
         model.save_pretrained(tmp_path / name)
-    results = []
-    for source in ("package", "remote"):
-        subprocess.run([sys.executable, "-c", LOAD_ALONE, str(tmp_path), source, *names], check=True)
-        results.append(load_file(tmp_path / source))
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path), "package", *names])
+    exec(LOAD_ALONE, {})
+    subprocess.run([sys.executable, "-c", LOAD_ALONE, str(tmp_path), "remote", *names], check=True)
+    results = [load_file(tmp_path / source) for source in ("package", "remote")]
     assert set(results[0]) == set(names)
     for name in names:
         assert torch.equal(results[0][name], results[1][name]), name
