@@ -230,8 +230,7 @@ def copy_package_tests(folder: Path):
 def run_tests(folder: Path, tests: Path, import_from: Path) -> int:
     """Runs tests in a folder, with what is imported from another; returns pytest's exit code."""
     environment = {**os.environ, "PYTHONPATH": str(import_from.resolve()), "OMP_NUM_THREADS": "1"}
-    options = ["--numprocesses", "auto", "--maxprocesses", "4"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(tests)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     return subprocess.run(command, cwd=folder, env=environment).returncode
 
 
