@@ -78,10 +78,7 @@ class Resizing(NamedTuple):
 
 
 def read_image(
-    file: dict,
-    max_side: int | None = None,
-    resizing: Resizing | None = None,
-    formats: tuple[str, ...] | None = None,
+    file: dict, max_side: int | None = None, resizing: Resizing | None = None, formats: tuple[str, ...] | None = None
 ) -> PIL.Image.Image:
     """
     An upright RGB image of 8 bits from an undecoded one, the first of several frames; what is transparent becomes

@@ -317,12 +317,6 @@ def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> st
     return hasher.hexdigest()
 
 
-def hash_files(source: SourceArguments, split: str) -> str:
-    """A hash of the names and times of the files of a split, by which a stream is known."""
-    builders = (make_builder(source, part) for part in split.split("+"))
-    return Hasher.hash([(builder.config.data_files or {}).get(name) for builder, name in builders])
-
-
 def get_columns(dataset: Rows) -> list[str]:
     """The columns, if need be those of the first row of a stream. Raises a `ValueError` if there is none."""
     columns = dataset.column_names or list(next(iter(dataset), {}))

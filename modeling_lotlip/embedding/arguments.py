@@ -51,9 +51,7 @@ class InferenceArguments(LoadingArguments):
         choices=BACKENDS,
     )
     truncate_dim: int | None = argument(
-        None,
-        "Keep the first N numbers of an embedding, of a model that was trained with --matryoshka_dims.",
-        least=1,
+        None, "Keep the first N numbers of an embedding, of a model that was trained with --matryoshka_dims.", least=1
     )
     batch_size: int = argument(64, "Images in a batch, for each process.", least=1)
 

@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
+from datasets.fingerprint import Hasher
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments, SourceArguments
 from ..data.images import IMAGE_ERRORS, Resizing, open_image, read_date, read_file, undecoded
-from ..data.loading import compute_fingerprint, find_file_names, get_columns, hash_files, load_split
+from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split, make_builder
 from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import find_column
 from ..output_folder import describe_unfinished
@@ -107,8 +108,7 @@ def embed_to_table(
     settings = model_settings(model, processor) | {"source": source, "key_column": reader.key_column}
     settings |= {"columns": columns, "kinds": [kind for kind in KINDS if columns[kind] is not None]}
     settings |= {"sub_caption_splitter": reader.splitter, "max_length": max_length}
-    files = hash_files(to_arguments(source), source["eval_split"]) if is_streamed and source else None
-    settings |= {"data": files if is_streamed else compute_fingerprint(dataset, image_column)}
+    settings |= {"data": None if is_streamed else compute_fingerprint(dataset, image_column)}
     if not is_streamed and reader.key_column is not None:
         for _ in check_keys(dataset.select_columns([find_column(dataset.column_names, reader.key_column)]), reader):
             pass
@@ -167,24 +167,28 @@ def check_keys(rows: Iterable[dict], reader: RowReader) -> Iterator[tuple[int, d
 
 
 def name_data(source: SourceArguments, split: str, max_samples: int | None) -> dict[str, Any]:
-    """The arguments that name rows, for [`load_named_data`], with absolute paths."""
+    """The arguments that name rows, for [`load_named_data`], with absolute paths, and the hash of a stream's files."""
 
     def resolve(path: str | None) -> str | None:
         return os.path.abspath(path) if path and "://" not in path and glob(path, recursive=True) else path
 
     named = vars(source) | {"dataset_name": resolve(source.dataset_name), "data_dir": resolve(source.data_dir)}
     named |= {"data_files": source.data_files and [resolve(path) for path in source.data_files]}
-    return named | {"eval_split": split, "max_eval_samples": max_samples}
+    return named | {"eval_split": split, "max_eval_samples": max_samples, "files": hash_files(source, split)}
+
+
+def hash_files(source: SourceArguments, split: str) -> str | None:
+    """A hash of the names and times of the files of a split that is streamed."""
+    if not source.streaming or source.dataset_name is None:
+        return None
+    builders = (make_builder(source, part) for part in split.split("+"))
+    return Hasher.hash([(builder.config.data_files or {}).get(name) for builder, name in builders])
 
 
 def load_named_data(named: dict[str, Any], **options: Any) -> Dataset | IterableDataset:
     """The rows that [`name_data`] names, with options of [`load_split`]."""
-    return load_split(to_arguments(named), named["eval_split"], named["max_eval_samples"], **options)
-
-
-def to_arguments(named: dict[str, Any]) -> SourceArguments:
-    source = {name: value for name, value in named.items() if name not in ("eval_split", "max_eval_samples")}
-    return SourceArguments(**source)
+    source = {name: value for name, value in named.items() if name not in ("eval_split", "max_eval_samples", "files")}
+    return load_split(SourceArguments(**source), named["eval_split"], named["max_eval_samples"], **options)
 
 
 def embed_background(model: PreTrainedModel, processor: ProcessorMixin) -> torch.Tensor:

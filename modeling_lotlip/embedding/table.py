@@ -150,11 +150,11 @@ class EmbeddingTable:
         """Raises a `ValueError` with both values if settings are not those of the table."""
         stored, settings = flatten(self.settings), flatten(json.loads(json.dumps(settings)))
         changed = [name for name in settings if settings[name] != stored.get(name)]
-        if changed == ["data"]:
+        if changed in (["data"], ["files"]):
             raise ValueError(f"The data have changed since {self.folder} was made: name another folder, or delete it.")
         if changed:
             # a hash tells nothing where something else does
-            changed = [name for name in changed if name not in ("data", "weights", "processor")] or changed
+            changed = [name for name in changed if name not in ("data", "files", "weights", "processor")] or changed
             told = ", ".join(f"{name} = {stored.get(name)!r}, this run has {settings[name]!r}" for name in changed)
             raise ValueError(f"{self.folder} holds embeddings with {told}: {remedy}.")
 

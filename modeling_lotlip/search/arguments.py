@@ -74,9 +74,7 @@ class SearchModelArguments(ModelArguments):
         metavar="MODEL",
     )
     dtype: str | None = argument(
-        None,
-        "The precision of the computation. Default: that of --embeddings_dir; else float32.",
-        choices=PRECISIONS,
+        None, "The precision of the computation. Default: that of --embeddings_dir; else float32.", choices=PRECISIONS
     )
     batch_size: int = argument(64, "Images in a batch, for each process.", least=1, excludes=("embeddings_dir",))
 
