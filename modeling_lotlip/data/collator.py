@@ -24,9 +24,7 @@ def draw_captions(reader: RowReader, row: dict) -> tuple[str, str]:
 
 
 def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:
-    """
-    The rows with a caption and undecoded images; others are counted. Raises a `ValueError` if none, or for a stream.
-    """
+    """The rows with a caption, images undecoded; others are counted. A `ValueError` if there is none, or a stream."""
     if not isinstance(dataset, Dataset):
         raise ValueError("`--streaming` is for `lotlip train`: leave it out.")
     dataset = undecoded(dataset, reader.image_column).select_columns(reader.columns)

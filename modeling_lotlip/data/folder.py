@@ -21,8 +21,7 @@ from .images import IMAGE_EXTENSIONS
 logger = logging.get_logger(__name__)
 
 TABLE_ENDINGS = (".parquet", ".arrow", ".csv", ".jsonl", ".json", ".tar")
-# Top-level folders of these names are splits if every image is in one of them
-SPLIT_FOLDERS = ("train", "validation", "val", "test")
+SPLIT_FOLDERS = ("train", "validation", "val", "test")  # which are splits if every image is in one of them
 
 
 class FolderScan(NamedTuple):

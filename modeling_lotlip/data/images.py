@@ -22,8 +22,7 @@ from transformers.image_transforms import convert_to_rgb
 from ..hub_lotlip import MAX_ASPECT_RATIO, ImageMixin, to_upright_8_bit
 
 
-# The endings of files that are images
-IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}
+IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}  # the endings of files
 
 # What Pillow raises at files that are no images, are cut off, or would fill the memory.
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, RuntimeError, EOFError, LookupError, OverflowError)

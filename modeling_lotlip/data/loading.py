@@ -43,8 +43,7 @@ from .scenes import load_scenes
 logger = logging.get_logger(__name__)
 
 Rows = Dataset | IterableDataset
-# The column of the names of images in a folder
-FILE_NAME_COLUMN = "file_name"
+FILE_NAME_COLUMN = "file_name"  # of the images in a folder
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
 

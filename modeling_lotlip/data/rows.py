@@ -12,8 +12,7 @@ from .arguments import SourceArguments
 from .images import UnreadableImageError, read_file
 
 
-# Where img2dataset and the large collections keep the address of an image.
-URL_COLUMNS = ("url", "json.url", "URL", "image_url")
+URL_COLUMNS = ("url", "json.url", "URL", "image_url")  # where img2dataset and the large collections have addresses
 # Of two texts or more, as JSON, Python and NumPy write lists into a cell of a CSV file
 LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"](,|\s)\s*['"].*['"]\s*\]""", re.DOTALL)
 
