@@ -49,6 +49,7 @@ MISTAKES = [
     ("visualize --model model --output_dir out --image broken.png --text boat", "--image broken.png cannot be read"),
     ("visualize --model model --output_dir out --text ' . '", "empty"),
     ("visualize --model model --output_dir file.txt/out --text boat", "--output_dir file.txt/out cannot be used:"),
+    ("recaption --output_dir out --captioner lava", "`--captioner lava` cannot be loaded. It must be one of instr"),
     ("embed --output_dir out --dtype int8 --backend torch", "--dtype int8 is not for --backend torch: leave out one"),
     ("embed --model model --output_dir file.txt", "file.txt is a file. Name a folder."),
     ("search photos boat --index_dir file.txt", "--index_dir file.txt cannot be used"),

@@ -40,7 +40,7 @@ def write_scenes(path: Path, first: int) -> list[dict]:
     return rows
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=["cc3m"])
+@pytest.mark.parametrize("command", COMMANDS, ids=["cc3m", "laion"])
 def test_published_captions_train(command, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
