@@ -202,8 +202,8 @@ def test_embeddings_are_searched_with_the_model_that_made_them(search, embedding
         assert status == 2 and f"holds embeddings with {name} = {told}" in err
 
 
-def test_a_collection_that_is_not_complete_is_said(search, embeddings, model_dir, monkeypatch, capsys):
-    """By each command that searches it, where the run that embeds was ended early."""
+def test_a_collection_that_is_not_complete_is_said(search, embeddings):
+    """Where the run that embeds was ended early."""
     copied = shutil.copytree(embeddings, Path("embeddings"))
     EmbeddingTable(copied).table.delete("row >= 8")
     stored = json.loads((copied / "settings.json").read_text())
@@ -212,10 +212,6 @@ def test_a_collection_that_is_not_complete_is_said(search, embeddings, model_dir
     status, _, err = search("--embeddings", "embeddings", "a house")
     assert status == 0 and "embeddings is not complete: process 1 on h since" in err
     assert "The same command completes it. 8 of 12 rows are embedded." in err
-    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
-    options = ("--embeddings", "embeddings", "--model", str(model_dir), "--port", "0", "--device", "cpu")
-    assert lotlip.main(["serve", *options]) == 0
-    assert "8 of 12 rows are embedded." in capsys.readouterr().out
 
 
 def test_an_index_is_searched_as_it_is(search):
