@@ -77,9 +77,12 @@ def test_two_processes_train_and_evaluate_as_one(train, tmp_path, monkeypatch):
     """With a frozen image tower whose output they compute together."""
 
     def count_models(accelerator):  # one in DistributedDataParallel that outlives its process group sometimes hangs
-        num_models.append(sum(isinstance(model, ContrastiveModel) for model in gc.get_objects()))
+        num_models.append(sum(model not in earlier for model in find_models()))
 
-    num_models = []
+    def find_models():
+        return [item for item in gc.get_objects() if isinstance(item, ContrastiveModel)]
+
+    num_models, earlier = [], find_models()  # of other tests
     monkeypatch.setattr(Accelerator, "end_training", count_models)
     tiny_config(dropout=0.0).save_pretrained(tmp_path / "config")
     options = {"model_name_or_path": train("start", max_train_steps=1, max_eval_samples=2), "config_name": None}
