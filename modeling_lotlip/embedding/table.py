@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from filelock import FileLock
 from lancedb.index import Bitmap, BTree, IvfRq
 from pyarrow import parquet
 from transformers import PreTrainedModel, ProcessorMixin
@@ -137,11 +138,10 @@ class EmbeddingTable:
         """
         settings = settings | {"storage_dtype": dtype}
         if not is_table(folder):
-            try:
-                connect(folder).create_table(TABLE, schema=make_schema(dim, dtype, settings, notes or {}))
-            except ValueError:  # another process was faster
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".creating.lock"):  # LanceDB leaves a moment in which two processes can create it
                 if not is_table(folder):
-                    raise
+                    connect(folder).create_table(TABLE, schema=make_schema(dim, dtype, settings, notes or {}))
         table = cls(folder)
         table.check_settings(settings)
         return table
