@@ -60,8 +60,9 @@ def load_split(
     """
     Loads a split of the data set that the data arguments name, or a slice such as `"train[:100]"`, or several with `+`
     between them; the only split is taken whatever its name is. With `weights`, how often a row comes from each of
-    `source.data_files`, the data ends when every row has come. The `key_column` of CSV files is read as text. Raises a
-    `ValueError` if the data set, the split or the image column is not there, or the split is empty.
+    `source.data_files`, the data ends when every row has come. The `key_column` of CSV files is read as text. A
+    relative path of an image is one in the folder of the file that names it, or else in the working directory. Raises
+    a `ValueError` if the data set, the split or the image column is not there, or the split is empty.
     """
     if weights is not None:
         sources = [replace(source, data_files=[file]) for file in source.data_files]

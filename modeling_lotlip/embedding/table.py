@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import torch
 from filelock import FileLock
 from lancedb.index import Bitmap, BTree, IvfRq
+from lancedb.util import value_to_sql
 from pyarrow import parquet
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -203,7 +204,7 @@ class EmbeddingTable:
 
     def embedding(self, key: str) -> torch.Tensor | None:
         """That of an image (dim,); None if there is none of the key."""
-        where = self.condition("image", "key = '{}'".format(key.replace("'", "''")))
+        where = self.condition("image", f"key = {value_to_sql(key)}")
         rows = self.table.search().where(where).select(["embedding"]).limit(1).to_arrow()
         return to_vectors(rows["embedding"])[0] if len(rows) else None
 
@@ -253,7 +254,7 @@ class EmbeddingTable:
     def delete(self, keys: list[str]) -> None:
         """Drops images."""
         for start in range(0, len(keys), NUM_AT_ONCE):
-            named = ", ".join("'{}'".format(key.replace("'", "''")) for key in keys[start : start + NUM_AT_ONCE])
+            named = ", ".join(value_to_sql(key) for key in keys[start : start + NUM_AT_ONCE])
             self.table.delete(f"key IN ({named})")
 
     def search(self, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None) -> Found:
