@@ -20,13 +20,12 @@ import numpy as np
 import PIL.Image
 import torch
 from scaffold import BenchmarkArguments, build_lotlip, build_processor, measure, report, set_up, write_results
-from sentence_transformers import SentenceTransformer
 
 from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.data.images import Resizing
 from modeling_lotlip.data.reader import RowInfo
 from modeling_lotlip.embedding.batches import RowCollator, collate_rows, count_workers, embed_images, embed_rows
-from modeling_lotlip.embedding.embed import TableReader
+from modeling_lotlip.embedding.reader import TableReader
 
 
 @dataclass
@@ -66,6 +65,8 @@ def write_photographs(folder: Path, args: ImagesArguments) -> int:
 
 
 def main() -> None:
+    from sentence_transformers import SentenceTransformer  # not at the top, which each process that decodes runs
+
     (args,) = parse((ImagesArguments,), description=__doc__)
     set_up(args)
     model = build_lotlip(args.layers, args.device, getattr(torch, args.dtype))

@@ -2,13 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embeds the images and captions of a data set into a table; a run that was stopped goes on where it was."""
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from copy import copy
-from datetime import datetime
 from glob import glob
 from importlib import resources
 from itertools import groupby
@@ -22,9 +20,9 @@ from datasets.fingerprint import Hasher
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments, SourceArguments
-from ..data.images import IMAGE_ERRORS, Resizing, open_image, read_date, read_file, undecoded
+from ..data.images import Resizing, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split, make_builder
-from ..data.reader import Item, RowInfo, RowReader
+from ..data.reader import RowInfo, RowReader
 from ..data.rows import find_column
 from ..output_folder import describe_unfinished
 from ..terminal import progress_bar
@@ -39,41 +37,14 @@ from .batches import (
     tokenize,
     warn_of_unreadable,
 )
+from .reader import TableReader
 from .table import EmbeddingTable, model_settings
 
 
-ORIENTATION = 0x0112  # the tag of EXIF that says how an image is turned
 # Rows whose captions are sorted by length together
 GROUP_SIZE = 1024
 # Rows of the table that are written at once, or fewer after these seconds
 WRITE_SIZE, WRITE_SECONDS = 512, 30
-
-
-class TableReader(RowReader):
-    """Reads rows that are known by a [`RowInfo`], whose `about` is extended by what [`describe_file`] says."""
-
-    def __call__(self, info: RowInfo, row: dict) -> Iterator[Item]:
-        about = dict(info.about or {})
-        if self.image_column is not None:
-            content = read_file(row[self.image_column])
-            row = {**row, self.image_column: {"bytes": content, "path": None}}
-            about |= describe_file(content)
-        for item in super().__call__(info.number, row):
-            yield item._replace(row=info._replace(about=about))
-
-
-def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
-    """What a table stores of an image's file: its `hash`; `width`, `height` and when it was `taken` if it says so."""
-    facts = {"hash": hashlib.blake2b(content, digest_size=16).hexdigest()}
-    try:
-        image = open_image(content)
-        exif = image.getexif()
-        is_turned = exif.get(ORIENTATION) in (5, 6, 7, 8)
-        facts["width"], facts["height"] = image.size[::-1] if is_turned else image.size
-        facts["taken"] = read_date(exif)
-    except IMAGE_ERRORS:
-        pass
-    return facts
 
 
 def embed_to_table(

@@ -25,9 +25,10 @@ from ..embedding.batches import (
     embed_texts,
     tokenize,
 )
-from ..embedding.embed import TableReader, describe_missing, embed_background, write_batches
+from ..embedding.embed import describe_missing, embed_background, write_batches
 from ..embedding.features import prepare_images
 from ..embedding.models import load_model
+from ..embedding.reader import TableReader
 from ..embedding.table import EmbeddingTable
 from ..sub_captions import join_sub_captions, split_sub_captions
 from ..terminal import progress_bar
