@@ -24,8 +24,14 @@ from scaffold import BenchmarkArguments, build_lotlip, build_processor, measure,
 from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.data.images import Resizing
 from modeling_lotlip.data.reader import RowInfo
-from modeling_lotlip.embedding.batches import RowCollator, collate_rows, count_workers, embed_images, embed_rows
-from modeling_lotlip.embedding.reader import TableReader
+from modeling_lotlip.embedding.batches import (
+    RowCollator,
+    TableReader,
+    collate_rows,
+    count_workers,
+    embed_images,
+    embed_rows,
+)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From rows to embeddings: [`RowCollator`] and [`collate_rows`] read batches of rows, [`embed_rows`] embeds them."""
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 from itertools import chain, groupby, islice
 from threading import Thread
 from typing import Any, NamedTuple
@@ -20,9 +22,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
-from ..data.images import UnreadableImageError
+from ..data.images import IMAGE_ERRORS, UnreadableImageError, open_image, read_date, read_file
 from ..data.loading import split_by_process
-from ..data.reader import Item
+from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import batched, name_row
 from ..signals import leave_signals_to_the_main_process
 from ..terminal import printable
@@ -39,6 +41,7 @@ BATCHES_PER_WINDOW = 64
 # Batches that are made ahead of the model
 PREFETCHED_BATCHES = 8
 TEXTS_PER_CHUNK = 256
+ORIENTATION = 0x0112  # the tag of EXIF that says how an image is turned
 # What image processors raise at an image that they cannot bring to their size: one too thin, say
 PREPROCESSING_ERRORS = (MemoryError, RuntimeError, ValueError)
 
@@ -164,6 +167,33 @@ def embed_batch(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return (embed_images if "pixel_values" in batch.inputs else embed_texts)(model, batch.inputs)
 
 
+class TableReader(RowReader):
+    """Reads rows that are known by a [`RowInfo`], whose `about` is extended by what [`describe_file`] says."""
+
+    def __call__(self, info: RowInfo, row: dict) -> Iterator[Item]:
+        about = dict(info.about or {})
+        if self.image_column is not None:
+            content = read_file(row[self.image_column])
+            row = {**row, self.image_column: {"bytes": content, "path": None}}
+            about |= describe_file(content)
+        for item in super().__call__(info.number, row):
+            yield item._replace(row=info._replace(about=about))
+
+
+def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
+    """What a table stores of an image's file: its `hash`; `width`, `height` and when it was `taken` if it says so."""
+    facts = {"hash": hashlib.blake2b(content, digest_size=16).hexdigest()}
+    try:
+        image = open_image(content)
+        exif = image.getexif()
+        is_turned = exif.get(ORIENTATION) in (5, 6, 7, 8)
+        facts["width"], facts["height"] = image.size[::-1] if is_turned else image.size
+        facts["taken"] = read_date(exif)
+    except IMAGE_ERRORS:
+        pass
+    return facts
+
+
 class RowCollator:
     """
     Reads, preprocesses and tokenizes what is in rows. `read_row` gives the items of a key and a row, or raises an
@@ -274,7 +304,9 @@ def collate_rows(
     has_server = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if has_server else "spawn")
     if has_server:
-        context.set_forkserver_preload([__name__])  # imports it once for all
+        context.set_forkserver_preload(
+            [__name__]
+        )  # imports it once for all; LanceDB, which takes a second, is not in it
     loader = DataLoader(
         Collated(collate),
         batch_size=None,

@@ -30,6 +30,7 @@ from .arguments import KINDS, StoreArguments
 from .batches import (
     Batch,
     RowCollator,
+    TableReader,
     collate_rows,
     embed_corpus,
     embed_rows,
@@ -37,7 +38,6 @@ from .batches import (
     tokenize,
     warn_of_unreadable,
 )
-from .reader import TableReader
 from .table import EmbeddingTable, model_settings
 
 

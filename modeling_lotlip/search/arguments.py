@@ -116,12 +116,8 @@ class SearchArguments(IndexArguments):
     folder: str | None = argument(
         None, "Search the images in this folder of the collection, and in all folders in it."
     )
-    taken_from: str | None = argument(
-        None, "Search the images that were taken on this day or later.", metavar="YYYY-MM-DD"
-    )
-    taken_to: str | None = argument(
-        None, "Search the images that were taken on this day or before.", metavar="YYYY-MM-DD"
-    )
+    taken_from: str | None = argument(None, "Search images taken on this day or later.", metavar="YYYY-MM-DD")
+    taken_to: str | None = argument(None, "Search images taken on this day or before.", metavar="YYYY-MM-DD")
     all_copies: bool = argument(False, "Show images that are nearly the same one by one, not as one result.")
     kind: str = argument("image", "What to search for.", choices=KINDS, requires="embeddings_dir")
 

@@ -18,6 +18,7 @@ from ..data.rows import batched
 from ..embedding.batches import (
     Batch,
     RowCollator,
+    TableReader,
     collate_rows,
     embed_batch,
     embed_corpus,
@@ -28,7 +29,6 @@ from ..embedding.batches import (
 from ..embedding.embed import describe_missing, embed_background, write_batches
 from ..embedding.features import prepare_images
 from ..embedding.models import load_model
-from ..embedding.reader import TableReader
 from ..embedding.table import EmbeddingTable
 from ..sub_captions import join_sub_captions, split_sub_captions
 from ..terminal import progress_bar
