@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from filelock import FileLock
 from lancedb.index import Bitmap, BTree, IvfRq
 from lancedb.util import value_to_sql
 from pyarrow import parquet
@@ -131,16 +130,16 @@ class EmbeddingTable:
 
     @classmethod
     def create(
-        cls, folder: Path, dim: int, settings: dict, notes: dict | None = None, dtype: str = "float32"
+        cls, folder: Path, dim: int, settings: dict, notes: dict | None = None, dtype: str = "float32", **options: Any
     ) -> "EmbeddingTable":
         """
-        Creates the table of a folder, or opens that with the same settings: see [`model_settings`]; `kinds` among them
-        are the only ones that are stored. Notes are not compared. Raises a `ValueError` if the settings are others.
+        Creates the table of a folder, with `options` of [`OutputFolder`], or opens that with the same settings: see
+        [`model_settings`]; `kinds` among them are the only ones that are stored. Notes are not compared. Raises a
+        `ValueError` if the settings are others, the folder holds something else, or another run writes to it.
         """
         settings = settings | {"storage_dtype": dtype}
-        if not is_table(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / ".creating.lock"):  # LanceDB leaves a moment in which two processes can create it
+        if not is_table(folder):  # LanceDB leaves a moment in which two processes can create it
+            with OutputFolder(folder, content="embeddings", **options):
                 if not is_table(folder):
                     connect(folder).create_table(TABLE, schema=make_schema(dim, dtype, settings, notes or {}))
         table = cls(folder)

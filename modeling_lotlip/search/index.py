@@ -32,7 +32,7 @@ def find_table(
     name = f"{folder.resolve().name}-{Hasher.hash(settings)}"
     place = cached_assets_path("lotlip", "search", name) if index_dir is None else index_dir / name
     dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
-    return EmbeddingTable.create(place, dim, settings, note_model(model), dtype="float16")
+    return EmbeddingTable.create(place, dim, settings, note_model(model), "float16", wait=True, argument="index_dir")
 
 
 def open_table(folder: Path | None, arguments: SearchModelArguments) -> EmbeddingTable | None:

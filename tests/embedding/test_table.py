@@ -14,6 +14,7 @@ from pyarrow import parquet
 from modeling_lotlip.embedding import table as module
 from modeling_lotlip.embedding.arguments import KINDS
 from modeling_lotlip.embedding.table import EmbeddingTable, Measurements, to_vectors
+from modeling_lotlip.output_folder import OutputFolder
 from modeling_lotlip.search.arguments import ALL_IMAGES, Filter
 from tests.helpers.embeddings import make_table
 
@@ -115,6 +116,15 @@ def test_other_settings_are_one_line_with_both_values(tmp_path):
         EmbeddingTable.create(tmp_path, 8, {"dtype": "float32"}, dtype="float16")
     with pytest.raises(ValueError, match="holds no embeddings: make them"):
         EmbeddingTable(tmp_path / "nothing")
+
+
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path):
+    with OutputFolder(tmp_path, content="captions"):
+        (tmp_path / "captions.jsonl").write_text("")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(ValueError, match="holds captions, not embeddings: name another folder"):
+        EmbeddingTable.create(tmp_path, 8, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def create_and_append(folder: Path, barrier: multiprocessing.Barrier, model: str) -> None:
