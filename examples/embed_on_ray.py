@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Embeds the pictures of a folder, or of an object store, on several processes or machines with Ray, into a table that
+Embeds the images of a folder, or of an object store, on several processes or machines with Ray, into a table that
 `lotlip search` reads.
 
     python examples/embed_on_ray.py --photos my_photos --output_dir outputs/index --model MODEL --num_workers 2
@@ -10,8 +10,8 @@ Embeds the pictures of a folder, or of an object store, on several processes or 
 
 With `RAY_ADDRESS` it runs on that cluster, else on this machine; every machine needs the package, and reads the folder
 at the same path, or the store with credentials of its own. What a worker that dies has not handed over is computed
-again by the others. This process alone writes: a picture is in the table once, and what is written stays when the run
-is ended. A later run adds and replaces pictures; what was deleted since stays in the table.
+again by the others. This process alone writes: an image is in the table once, and what is written stays when the run
+is ended. A later run adds and replaces images; what was deleted since stays in the table.
 """
 
 import os
@@ -38,12 +38,12 @@ from modeling_lotlip.embedding.table import EmbeddingTable, model_settings
 class RayArguments(Arguments):
     """What is embedded, by how many workers."""
 
-    photos: str = argument(help="The folder of pictures, with all folders in it, or its URL: s3://, gs://, file://.")
+    photos: str = argument(help="The folder of images, with all folders in it, or its URL: s3://, gs://, file://.")
     output_dir: Path = argument(help="The folder of the table.")
     model_name_or_path: str = argument(help="A dual encoder.", aliases=("--model",))
     num_workers: int = argument(2, "Processes that each have the model.", least=1)
     num_gpus: float = argument(0.0, "GPUs of each worker.", least=0)
-    batch_size: int = argument(64, "Pictures in a batch.", least=1)
+    batch_size: int = argument(64, "Images in a batch.", least=1)
 
 
 class Worker:
@@ -95,9 +95,7 @@ def main() -> None:
     try:
         filesystem, folder, source = open_store(args.photos)
     except (OSError, ValueError) as error:
-        raise SystemExit(
-            f"--photos {args.photos} cannot be read: {error}. Name the folder of your pictures."
-        ) from error
+        raise SystemExit(f"--photos {args.photos} cannot be read: {error}. Name the folder of your images.") from error
     model, processor = load_model(args.model_name_or_path, LoadingArguments(device="cpu"))
     settings = model_settings(model, processor) | {"kinds": ["image"], "source": source}
     size = processor.image_processor.crop_size or processor.image_processor.size
@@ -120,7 +118,7 @@ def main() -> None:
             table.delete([row["key"] for row in found])
             table.append(found)
         table.maintain(lambda: embed_background(model, processor))
-    print(f"{len(table):,} pictures are in {args.output_dir}; {len(table.unreadable):,} cannot be read.")
+    print(f"{len(table):,} images are in {args.output_dir}; {len(table.unreadable):,} cannot be read.")
 
 
 if __name__ == "__main__":

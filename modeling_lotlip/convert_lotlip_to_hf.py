@@ -338,8 +338,8 @@ def convert_checkpoint(
     settings = json.loads(Path(config_path).read_text(encoding="utf-8")) if config_path is not None else {}
     settings |= settings.get("model_cfg", {})  # where open_clip puts them on the Hub
     if config_path is not None and not settings.keys() & {"text_cfg", "vision_cfg", "preprocess_cfg"}:
-        told = f"`--config_path {config_path}` has no `text_cfg` and no `vision_cfg`"
-        raise ValueError(f"{told}: name an `{OPEN_CLIP_CONFIG_NAME}`, or leave it out.")
+        cause = f"`--config_path {config_path}` has no `text_cfg` and no `vision_cfg`"
+        raise ValueError(f"{cause}: name an `{OPEN_CLIP_CONFIG_NAME}`, or leave it out.")
     checkpoint = load_checkpoint(checkpoint_path)
     try:
         bert = LotlipTokenizer.from_pretrained(tokenizer_path, **hub_options)

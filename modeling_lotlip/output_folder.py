@@ -118,10 +118,10 @@ class OutputFolder:
         try:
             self.lock.acquire(timeout=0)
         except Timeout as error:
-            told = f"`--{self.argument} {self.path}` is written by {describe_run(read_stored(self.path))}"
+            cause = f"`--{self.argument} {self.path}` is written by {describe_run(read_stored(self.path))}"
             if not self.wait:
-                raise FolderInUseError(f"{told}: wait for it, or end it.") from error
-            logger.warning(f"{told}: waiting for it.")
+                raise FolderInUseError(f"{cause}: wait for it, or end it.") from error
+            logger.warning(f"{cause}: waiting for it.")
             self.lock.acquire()
         try:
             for left in [path for path in self.path.iterdir() if LEFT.fullmatch(path.name)]:
@@ -158,14 +158,14 @@ class OutputFolder:
     def compare(self, stored: dict) -> None:
         """Raises a `ValueError` if the folder holds something else, or files with other settings."""
         content = stored.get("content", "other files")
-        told = f"`--{self.argument} {self.path}` holds {content}"
+        cause = f"`--{self.argument} {self.path}` holds {content}"
         if content != self.content:
-            raise ValueError(f"{told}, not {self.content}: name another folder.")
+            raise ValueError(f"{cause}, not {self.content}: name another folder.")
         earlier, settings = stored["settings"] or {}, self.settings or {}
         pairs = [(name, earlier.get(name), settings.get(name)) for name in earlier | settings]
         changes = [f"{name} = {before!r}, this run has {now!r}" for name, before, now in pairs if before != now]
         if changes and self.settings is not None:
-            raise ValueError(f"{told} with {', '.join(changes)}. Use the same, or name another folder.")
+            raise ValueError(f"{cause} with {', '.join(changes)}. Use the same, or name another folder.")
 
     def note(self, run: dict | None) -> None:
         """Writes down which run writes."""

@@ -216,8 +216,8 @@ def format_table(table: dict) -> str:
         seconds = "The table took {seconds_to_write:.1f} s to write and {seconds_to_build:.1f} s to index and measure."
         lines.append("\n" + seconds.format(**row))
         if row["measured"]["nprobes"] is not None:
-            told = "It searches {nprobes} cells, compares {refine_factor} candidates for each result exactly, and"
-            lines.append((told + " measured a recall of {recall:.3f} itself.").format(**row["measured"]))
+            sentence = "It searches {nprobes} cells, compares {refine_factor} candidates for each result exactly, and"
+            lines.append((sentence + " measured a recall of {recall:.3f} itself.").format(**row["measured"]))
     return "\n".join(lines)
 
 

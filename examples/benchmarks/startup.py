@@ -74,12 +74,12 @@ def make_collection(folder: Path, args: StartupArguments) -> tuple[str, ...]:
     words, processor = build_processor(30_522)
     for part in (build_lotlip(args.layers, "cpu"), processor):
         part.save_pretrained(folder / "model")
-    pictures, noise = folder / "pictures", np.random.default_rng(0)
-    pictures.mkdir()
+    images, noise = folder / "images", np.random.default_rng(0)
+    images.mkdir()
     for number in range(args.images):
-        Image.fromarray(noise.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(pictures / f"{number}.png")
+        Image.fromarray(noise.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(images / f"{number}.png")
     options = ("--model", str(folder / "model"), "--index_dir", str(folder / "index"), "--device", "cpu")
-    return ("-m", "lotlip", "search", str(pictures), " ".join(words[:8]), *options)
+    return ("-m", "lotlip", "search", str(images), " ".join(words[:8]), *options)
 
 
 def measure_search(args: StartupArguments) -> dict:

@@ -274,8 +274,8 @@ def run_cells(cells: list[Cell], train_args: list[str], data_dir: str | None) ->
                         queries = evaluate_cell(cell, dataset)
                         write_json(cell.folder / QUERIES_FILE, queries)
                         means = {name: 100 * statistics.fmean(queries[name]) for name in METRICS if name in queries}
-                        told = ", ".join(f"{METRICS[name]} {mean:.1f}" for name, mean in means.items())
-                        print(f"[{number}/{len(cells)}] {cell.folder.name}: {told}", flush=True)
+                        results_line = ", ".join(f"{METRICS[name]} {mean:.1f}" for name, mean in means.items())
+                        print(f"[{number}/{len(cells)}] {cell.folder.name}: {results_line}", flush=True)
                     elif not stop.number:
                         failed.append(cell.folder.name)
             except Timeout:

@@ -43,7 +43,7 @@ class ImageFile(NamedTuple):
             raise UnreadableImageError(f"the image cannot be read: {error}") from error
 
 
-def falls_to(state: PartialState, key: str) -> bool:
+def is_in_share(state: PartialState, key: str) -> bool:
     """
     Whether an image is captioned by this process. The hash of its key says so: one key never falls to two processes,
     and the processes of the next run may be more or fewer.
@@ -76,10 +76,10 @@ def read_files(
         if key is None:
             image = read_row(row, source, f"row {number}", key)
             key = image.key
-            if key_column not in (None, source.image_column) and falls_to(state, key):
+            if key_column not in (None, source.image_column) and is_in_share(state, key):
                 counts[f"images have no `--key_column {key_column}`, and their SHA-256 as key"] += 1
         key = key.encode("utf-8", "backslashreplace").decode()  # a file name may be no UTF-8
-        if not falls_to(state, key):
+        if not is_in_share(state, key):
             continue
         if connection.execute("INSERT INTO seen VALUES (?, NULL) ON CONFLICT DO NOTHING", (key,)).rowcount == 0:
             image = image or read_row(row, source, f"row {number}", key)

@@ -40,7 +40,7 @@ def run(
     print_tables(format_report(report))
     num_unmeasured = sum(of["num_unmeasured"] for of in report.values())
     if num_unmeasured:
-        told = "rejected" if similarity.reject_unmeasured else "kept; `--reject_unmeasured` rejects them"
-        print(f"{num_unmeasured} captions were not compared with an image, and are {told}.")
+        outcome = "rejected" if similarity.reject_unmeasured else "kept; `--reject_unmeasured` rejects them"
+        print(f"{num_unmeasured} captions were not compared with an image, and are {outcome}.")
     if not has_kept(report):
         print("No caption is kept: there is nothing to train on.")

@@ -67,9 +67,9 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     num_shown = len(answers[0]["results"])
     if search.k > num_shown:
         what = count(num_searched, "image" if search.kind == "image" else "caption")
-        told = f"--k {search.k} is more than there are: all {what} are shown"
+        cause = f"--k {search.k} is more than there are: all {what} are shown"
         copies = f" as {num_shown} results, with their copies" if num_shown < num_searched else ""
-        print(f"{told}{copies}.", file=sys.stderr)
+        print(f"{cause}{copies}.", file=sys.stderr)
     print(format_answers(answers, search.photos))
     if output.output_file is not None:
         measured = table.measured(search.kind)
@@ -88,7 +88,7 @@ def describe(result: "Result", kind: str, source: object) -> dict:
     copies = [{**name(copy.key), "similarity": copy.similarity} for copy in result.copies]
     described = {"similarity": result.similarity, **name(result.key)}
     described |= {} if kind == "image" else {"position": result.position}
-    return {**described, "weak": result.is_weak, "copies": copies}
+    return {**described, "weak": result.is_below_threshold, "copies": copies}
 
 
 def format_answers(answers: list[dict], folder: str | None = None) -> str:

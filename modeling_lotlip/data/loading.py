@@ -212,8 +212,8 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str]) ->
         words = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
         lost = words[pd.read_csv(file, dtype=str).isna()].stack().dropna().tolist()
         if lost:
-            told = f"{len(lost)} cells of {file}, as {lost[0]!r}, are read as missing"
-            logger.warning_once(f"{told}: write metadata.jsonl in its place, where they are texts.")
+            cause = f"{len(lost)} cells of {file}, as {lost[0]!r}, are read as missing"
+            logger.warning_once(f"{cause}: write metadata.jsonl in its place, where they are texts.")
     names = [find_key({column: image}, source) for image in images]
     return dataset if is_named else dataset.add_column(FILE_NAME_COLUMN, names)
 

@@ -90,8 +90,8 @@ class RowReader:
         named = {"caption_column": captions.caption_column, "long_captions_column": captions.long_captions_column}
         found = {name: column for name, column in named.items() if find_column(columns, column) is not None}
         if not found and is_one_needed:
-            told = " nor ".join(f"`--{name} {column}`" for name, column in named.items())
-            raise ValueError(f"Neither {told} is a column of the data set, which has {columns}.")
+            names = " nor ".join(f"`--{name} {column}`" for name, column in named.items())
+            raise ValueError(f"Neither {names} is a column of the data set, which has {columns}.")
         for name in named.keys() - found.keys():
             if named[name] not in ("", getattr(CaptionArguments, name)):
                 check_columns(columns, **{name: named[name]})
@@ -176,8 +176,8 @@ class RowReader:
         unused = files.places[np.flatnonzero(~np.isin(files.hashes, np.concatenate(hashes)))]
         if len(unused):
             examples = list_examples([files.rows[int(place)][files.key_column] for place in unused[:NUM_EXAMPLES]])
-            told = f"{len(unused)} of {len(files.hashes)} rows of `--caption_files` belong to none of the"
-            logger.warning(f"{told} {len(dataset)} images{examples}.")
+            cause = f"{len(unused)} of {len(files.hashes)} rows of `--caption_files` belong to none of the"
+            logger.warning(f"{cause} {len(dataset)} images{examples}.")
 
 
 @dataclass

@@ -158,7 +158,7 @@ def prefetch(items: Iterator, depth: int = PREFETCHED_BATCHES) -> Iterator:
             while (item := pending.popleft().result()) is not done:
                 pending.append(executor.submit(next, items, done))
                 yield item
-        finally:  # whoever stops early waits for one item, not for all that are ahead
+        finally:  # a caller that stops early waits for one item, not for all that are ahead
             executor.shutdown(cancel_futures=True)
 
 

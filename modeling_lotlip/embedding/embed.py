@@ -223,5 +223,5 @@ def describe_missing(table: EmbeddingTable) -> list[str]:
     if (unfinished := describe_unfinished(table.folder)) is None:
         return []
     num_rows, expected = len(table.rows_done() - {None}), table.notes.get("num_rows")
-    told = f"{num_rows:,} of {expected:,} rows are embedded." if expected else "Not all rows are embedded."
-    return [] if num_rows == expected else [f"{unfinished} {told}"]
+    state = f"{num_rows:,} of {expected:,} rows are embedded." if expected else "Not all rows are embedded."
+    return [] if num_rows == expected else [f"{unfinished} {state}"]

@@ -116,7 +116,7 @@ def model_settings(model: PreTrainedModel, processor: ProcessorMixin) -> dict[st
 
 class EmbeddingTable:
     """
-    Embeddings in a folder. Every question is answered from what is on disk then, whoever has written it. Raises a
+    Embeddings in a folder. Every question is answered from what is on disk then, written by any program. Raises a
     `ValueError` if there is no table.
     """
 
@@ -155,8 +155,8 @@ class EmbeddingTable:
         if changed:
             # a hash tells nothing where something else does
             changed = [name for name in changed if name not in ("data", "files", "weights", "processor")] or changed
-            told = ", ".join(f"{name} = {stored.get(name)!r}, this run has {settings[name]!r}" for name in changed)
-            raise ValueError(f"{self.folder} holds embeddings with {told}: {remedy}.")
+            changes = ", ".join(f"{name} = {stored.get(name)!r}, this run has {settings[name]!r}" for name in changed)
+            raise ValueError(f"{self.folder} holds embeddings with {changes}: {remedy}.")
 
     def check_model(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         """Raises a `ValueError` if the embeddings are of another model, or were computed otherwise."""

@@ -9,7 +9,7 @@ from .global_loss import Pairs, image_logits, in_blocks, text_logits
 
 
 @in_blocks
-def contrastive_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor) -> torch.Tensor:
+def contrastive_loss(pairs: Pairs, all_pairs: Pairs, logit_scale: torch.Tensor) -> torch.Tensor:
     """
     Cross entropies of images among texts and of texts among images (Radford et al., 2021,
     https://arxiv.org/abs/2103.00020, figure 3), in each slot as LoTLIP has it (Wu et al., 2024,
@@ -17,12 +17,12 @@ def contrastive_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor) -> 
     https://arxiv.org/abs/2111.07783, section 3.1).
 
     Args:
-        own (`Pairs`): The rows whose losses are computed.
-        everyone (`Pairs`): All rows.
+        pairs (`Pairs`): The rows whose losses are computed.
+        all_pairs (`Pairs`): All rows.
         logit_scale (`torch.Tensor` of shape `()`): Inverse temperature (no logarithm), above 0.
 
     Returns:
-        `torch.Tensor` of shape `(slots, own rows)`: of use where a text is present.
+        `torch.Tensor` of shape `(slots, rows)`: of use where a text is present.
 
     Example:
 
@@ -36,7 +36,7 @@ def contrastive_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor) -> 
     ```"""
     losses = []
     for compute_logits in (image_logits, text_logits):
-        logits = compute_logits(own, everyone, logit_scale)
-        targets = own.places.repeat(len(logits))
+        logits = compute_logits(pairs, all_pairs, logit_scale)
+        targets = pairs.places.repeat(len(logits))
         losses.append(cross_entropy(logits.flatten(0, 1), targets, reduction="none").unflatten(0, logits.shape[:2]))
     return 0.5 * losses[0] + 0.5 * losses[1]

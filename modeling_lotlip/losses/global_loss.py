@@ -66,37 +66,37 @@ def map_pairs(function: Callable[[torch.Tensor], torch.Tensor], pairs: Pairs) ->
     return Pairs(*(function(values) if values is not None else None for values in pairs))
 
 
-def image_logits(own: Pairs, everyone: Pairs, scale: torch.Tensor) -> torch.Tensor:
+def image_logits(pairs: Pairs, all_pairs: Pairs, scale: torch.Tensor) -> torch.Tensor:
     """
-    Scaled similarities of own images with all texts, and with the hard negatives of each, (slots, own rows, all rows +
+    Scaled similarities of images with all texts, and with the hard negatives of each, (slots, rows, all rows +
     negatives), what is not compared far below all others.
     """
-    queries, compare = scale * own.images, _comparison(own)
-    logits = _mask(compare(queries[None], everyone.texts.transpose(0, 1)), own, everyone)
-    if own.hard_negatives is not None:
-        of_negatives = compare(queries[:, None, None], own.hard_negatives)[:, :, 0]
-        of_negatives = of_negatives.masked_fill(~(own.hard_negatives != 0).flatten(3).any(dim=3), LOWEST)
+    queries, compare = scale * pairs.images, _comparison(pairs)
+    logits = _mask(compare(queries[None], all_pairs.texts.transpose(0, 1)), pairs, all_pairs)
+    if pairs.hard_negatives is not None:
+        of_negatives = compare(queries[:, None, None], pairs.hard_negatives)[:, :, 0]
+        of_negatives = of_negatives.masked_fill(~(pairs.hard_negatives != 0).flatten(3).any(dim=3), LOWEST)
         logits = torch.cat([logits, of_negatives.transpose(0, 1)], dim=2)
     return logits
 
 
-def text_logits(own: Pairs, everyone: Pairs, scale: torch.Tensor) -> torch.Tensor:
-    """As [`image_logits`], of own texts with all images, (slots, own rows, all rows)."""
-    return _mask(_comparison(own)(scale * own.texts.transpose(0, 1), everyone.images[None]), own, everyone)
+def text_logits(pairs: Pairs, all_pairs: Pairs, scale: torch.Tensor) -> torch.Tensor:
+    """As [`image_logits`], of texts with all images, (slots, rows, all rows)."""
+    return _mask(_comparison(pairs)(scale * pairs.texts.transpose(0, 1), all_pairs.images[None]), pairs, all_pairs)
 
 
-def _comparison(own: Pairs) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def _comparison(pairs: Pairs) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """Similarities (..., queries, keys) of queries and keys, (..., number, dim), or (..., number, length, dim)."""
-    return late_interaction if own.images.dim() == 3 else lambda queries, keys: torch.matmul(queries, keys.mT)
+    return late_interaction if pairs.images.dim() == 3 else lambda queries, keys: torch.matmul(queries, keys.mT)
 
 
-def _mask(logits: torch.Tensor, own: Pairs, everyone: Pairs) -> torch.Tensor:
-    """Logits (slots, own rows, all rows) without absent columns, and in the first slot without equals of a row."""
-    present = everyone.present
+def _mask(logits: torch.Tensor, pairs: Pairs, all_pairs: Pairs) -> torch.Tensor:
+    """Logits (slots, rows, all rows) without absent columns, and in the first slot without equals of a row."""
+    present = all_pairs.present
     if not present.all():
         logits = logits.masked_fill(~present.t()[:, None], LOWEST)
-    if own.groups is not None:
-        is_equal = (own.groups[:, None] == everyone.groups) & (own.places[:, None] != everyone.places)
+    if pairs.groups is not None:
+        is_equal = (pairs.groups[:, None] == all_pairs.groups) & (pairs.places[:, None] != all_pairs.places)
         if is_equal.any():
             logits = torch.cat([logits[:1].masked_fill(is_equal, LOWEST), logits[1:]])
     return logits
@@ -104,7 +104,7 @@ def _mask(logits: torch.Tensor, own: Pairs, everyone: Pairs) -> torch.Tensor:
 
 def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """
-    A loss (slots, own rows) of own rows, everyone and more, computed for blocks of own rows and, in the backward pass,
+    A loss (slots, rows) of some rows, all rows and more, computed for blocks of them and, in the backward pass,
     once more: memory grows with the rows, not with their square.
     """
     compute = partial(
@@ -112,12 +112,12 @@ def in_blocks(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch
     )
 
     @wraps(loss_function)
-    def of_blocks(own: Pairs, everyone: Pairs, *arguments, **options) -> torch.Tensor:
-        tokens = own.images.shape[1:-1].numel() * own.texts.shape[2:-1].numel()  # that are compared for a pair
-        num_rows = max(1, BLOCK_SIZE // (everyone.texts.shape[:2].numel() * tokens))
-        starts = range(0, len(own.images), num_rows)
-        blocks = [map_pairs(lambda values, start=start: values[start : start + num_rows], own) for start in starts]
-        return torch.cat([compute(block, everyone, *arguments, **options) for block in blocks], dim=1)
+    def of_blocks(pairs: Pairs, all_pairs: Pairs, *arguments, **options) -> torch.Tensor:
+        tokens = pairs.images.shape[1:-1].numel() * pairs.texts.shape[2:-1].numel()  # that are compared for a pair
+        num_rows = max(1, BLOCK_SIZE // (all_pairs.texts.shape[:2].numel() * tokens))
+        starts = range(0, len(pairs.images), num_rows)
+        blocks = [map_pairs(lambda values, start=start: values[start : start + num_rows], pairs) for start in starts]
+        return torch.cat([compute(block, all_pairs, *arguments, **options) for block in blocks], dim=1)
 
     return of_blocks
 
@@ -132,9 +132,9 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
         parts = [part.contiguous() for part in gradient.chunk(dist.get_world_size())]
-        own = torch.empty_like(parts[0])
-        dist.reduce_scatter(own, parts)
-        return own
+        gradients = torch.empty_like(parts[0])
+        dist.reduce_scatter(gradients, parts)
+        return gradients
 
 
 def gather_rows(values: torch.Tensor) -> torch.Tensor:
@@ -154,7 +154,7 @@ def global_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     A loss of the rows of all processes (`torch.distributed`, if it is initialised), in float32, under autocast too.
-    Each process computes the losses of its own rows. The gradients of embeddings are those of the sum of the losses of
+    Each process computes the losses of its rows. The gradients of embeddings are those of the sum of the losses of
     all processes, of which data parallelism takes the mean; those of scalars are of the loss itself.
 
     Args:
@@ -167,7 +167,7 @@ def global_loss(
             The `groups` of [`Pairs`]: integers, equal for images with the same short caption.
         num_hard_negatives (`int`, *optional*, defaults to 0):
             Behind the slots of short and long captions, those of the long ones come again that many times, as texts
-            that are false of their own image.
+            that are false of their image.
         matryoshka_dims (`Sequence[int]`, *optional*):
             The loss is the mean of that of whole embeddings and of those of their first numbers, normalised, for each
             of these numbers of them (Kusupati et al., 2022, https://arxiv.org/abs/2205.13147, equation 1).
@@ -196,15 +196,15 @@ def global_loss(
     ```"""
     check_dims(matryoshka_dims, image_embeds.shape[-1])
     with torch.autocast(image_embeds.device.type, enabled=False):
-        own = _make_own(image_embeds.float(), text_embeds.float(), short_groups, num_hard_negatives)
-        everyone = map_pairs(gather_rows, own._replace(hard_negatives=None))
+        pairs = _make_pairs(image_embeds.float(), text_embeds.float(), short_groups, num_hard_negatives)
+        all_pairs = map_pairs(gather_rows, pairs._replace(hard_negatives=None))
         for name in (name for name, value in arguments.items() if isinstance(value, torch.Tensor)):
             arguments[name] = gather_rows(arguments[name].float().reshape(1)).mean()
-        counts = everyone.present.sum(dim=0)
-        weights = own.present.t() / counts.clamp(min=1)[:, None]
+        counts = all_pairs.present.sum(dim=0)
+        weights = pairs.present.t() / counts.clamp(min=1)[:, None]
         parts = []
         for dim in {image_embeds.shape[-1], *matryoshka_dims}:
-            losses = loss_function(_cut(own, dim), _cut(everyone, dim), **arguments)
+            losses = loss_function(_cut(pairs, dim), _cut(all_pairs, dim), **arguments)
             parts.append((losses * weights).masked_fill(weights == 0, 0).sum(dim=1))
         slot_losses = gather_rows(torch.stack(parts).mean(dim=0)[None]).sum(dim=0)
         is_counted = counts > 1  # the slots with at least two pairs
@@ -212,7 +212,7 @@ def global_loss(
         return loss, slot_losses.detach().masked_fill(~is_counted, torch.nan)
 
 
-def _make_own(
+def _make_pairs(
     images: torch.Tensor, texts: torch.Tensor, groups: torch.Tensor | None, num_hard_negatives: int
 ) -> Pairs:
     """The rows of this process, with the hard negatives apart."""

@@ -9,7 +9,7 @@ from .global_loss import Pairs
 
 
 def primary_component_loss(
-    own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, num_components: int = 32
+    pairs: Pairs, all_pairs: Pairs, logit_scale: torch.Tensor, num_components: int = 32
 ) -> torch.Tensor:
     """
     "Primary component matching" (Zhang et al., 2024, https://arxiv.org/abs/2403.15378, section 3.3): the first slot,
@@ -18,14 +18,14 @@ def primary_component_loss(
     by itself, and smooths the labels.
 
     Args:
-        own (`Pairs`): The rows whose losses are computed.
-        everyone (`Pairs`): All rows.
+        pairs (`Pairs`): The rows whose losses are computed.
+        all_pairs (`Pairs`): All rows.
         logit_scale (`torch.Tensor` of shape `()`): Inverse temperature (no logarithm), above 0.
         num_components (`int`, *optional*, defaults to 32):
             Components that are kept. That many images or fewer are not reduced.
 
     Returns:
-        `torch.Tensor` of shape `(slots, own rows)`: of use where a text is present.
+        `torch.Tensor` of shape `(slots, rows)`: of use where a text is present.
 
     Example:
 
@@ -39,20 +39,20 @@ def primary_component_loss(
     >>> [round(primary_component_loss(pairs, pairs, torch.tensor(5.0), n).mean().item(), 4) for n in (3, 2, 1)]
     [0.422, 0.4436, 0.6056]
     ```"""
-    images = everyone.images.detach()[everyone.present.any(dim=1)]
+    images = all_pairs.images.detach()[all_pairs.present.any(dim=1)]
     if num_components >= len(images) - 1:  # these are all that there are
-        return contrastive_loss(own, everyone, logit_scale)
+        return contrastive_loss(pairs, all_pairs, logit_scale)
     mean = images.mean(dim=0)  # not finite if some image is not, and so is then the loss
     centered = (images - mean).nan_to_num(0, 0, 0)
-    components = torch.linalg.eigh(centered.t() @ centered).eigenvectors[:, -num_components:]
+    basis = torch.linalg.eigh(centered.t() @ centered).eigenvectors[:, -num_components:]
 
     def cut(pairs: Pairs, slots: slice, **changes: torch.Tensor | None) -> Pairs:
         negatives = pairs.hard_negatives[:, slots] if pairs.hard_negatives is not None else None
         return pairs._replace(texts=pairs.texts[:, slots], hard_negatives=negatives, **changes)
 
-    coarse = (cut(p, slice(1), images=mean + (p.images - mean) @ components @ components.t()) for p in (own, everyone))
+    coarse = (cut(p, slice(1), images=mean + (p.images - mean) @ basis @ basis.t()) for p in (pairs, all_pairs))
     losses = [contrastive_loss(*coarse, logit_scale)]
-    if own.texts.shape[1] > 1:
-        long = (cut(pairs, slice(1, None), groups=None) for pairs in (own, everyone))
+    if pairs.texts.shape[1] > 1:
+        long = (cut(p, slice(1, None), groups=None) for p in (pairs, all_pairs))
         losses.append(contrastive_loss(*long, logit_scale))
     return torch.cat(losses)

@@ -9,19 +9,19 @@ from .global_loss import Pairs, image_logits, in_blocks
 
 
 @in_blocks
-def sigmoid_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, logit_bias: torch.Tensor) -> torch.Tensor:
+def sigmoid_loss(pairs: Pairs, all_pairs: Pairs, logit_scale: torch.Tensor, logit_bias: torch.Tensor) -> torch.Tensor:
     """
     Of every image and every text by itself: do they belong together (Zhai et al., 2023,
     https://arxiv.org/abs/2303.15343, equation 1)? The loss of a row is the sum over all texts of its image.
 
     Args:
-        own (`Pairs`): The rows whose losses are computed.
-        everyone (`Pairs`): All rows.
+        pairs (`Pairs`): The rows whose losses are computed.
+        all_pairs (`Pairs`): All rows.
         logit_scale (`torch.Tensor` of shape `()`): What similarities are multiplied by.
         logit_bias (`torch.Tensor` of shape `()`): What is added to them.
 
     Returns:
-        `torch.Tensor` of shape `(slots, own rows)`: of use where a text is present.
+        `torch.Tensor` of shape `(slots, rows)`: of use where a text is present.
 
     Example:
 
@@ -33,7 +33,7 @@ def sigmoid_loss(own: Pairs, everyone: Pairs, logit_scale: torch.Tensor, logit_b
     >>> sigmoid_loss(pairs, pairs, torch.tensor(10.0), torch.tensor(-5.0)).mean().round(decimals=4)
     tensor(0.0269)
     ```"""
-    logits = image_logits(own, everyone, logit_scale) + logit_bias
-    of_pairs = logits.take_along_dim(own.places[None, :, None], dim=2)[:, :, 0]
+    logits = image_logits(pairs, all_pairs, logit_scale) + logit_bias
+    of_pairs = logits.take_along_dim(pairs.places[None, :, None], dim=2)[:, :, 0]
     # softplus(x) is -log sigmoid(-x), and softplus(x) - x is -log sigmoid(x)
     return softplus(logits).sum(dim=2) - of_pairs

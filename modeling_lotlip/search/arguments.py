@@ -140,7 +140,7 @@ class PageArguments(IndexArguments):
     k: int = argument(12, "How many images to show.", least=1)
     port: int = argument(7860, "The port to listen at.", least=1, most=65535)
     host: str = argument(
-        "127.0.0.1", "The address to listen at. `0.0.0.0`: whoever reaches this machine reaches the page."
+        "127.0.0.1", "The address to listen at. `0.0.0.0`: all who reach this machine reach the page."
     )
     no_browser: bool = argument(False, "Do not open the page in a browser.")
     share: bool = argument(False, "Also make a public address, through Gradio's servers.")
@@ -148,7 +148,7 @@ class PageArguments(IndexArguments):
         None, "A file with a line USER:PASSWORD for each user, which only you can read.", metavar="FILE"
     )
     without_password: bool = argument(
-        False, "No password: whoever reaches the page can search, with --share or --host.", excludes=("auth_file",)
+        False, "No password: anyone can search the page, with --share or --host.", excludes=("auth_file",)
     )
 
     @property
@@ -163,7 +163,7 @@ class PageArguments(IndexArguments):
         if self.is_shared and self.auth_file is None and not self.without_password:
             option = "--share" if self.share else f"--host {self.host}"
             raise ValueError(
-                f"{option} shows the images to whoever finds the page: name users in an --auth_file, or let in "
+                f"{option} shows the images to all who find the page: name users in an --auth_file, or let in "
                 "everyone by --without_password."
             )
 

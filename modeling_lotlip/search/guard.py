@@ -117,7 +117,7 @@ class Guard:
 
 
 def delete_oldest(folder: Path, max_bytes: int) -> None:
-    """Deletes the oldest files of a folder until at most so many bytes are left."""
+    """Deletes the oldest files of a folder until at most a number of bytes is left."""
     files = []
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):  # Gradio deletes files too

@@ -28,7 +28,7 @@ NUM_THUMBNAILS = 2000  # that are kept, some 20 kB each
 NUM_COPIES = 100  # that are shown of an image
 # Of what a visitor writes: far more than a model reads
 MAX_CHARACTERS = 20_000
-# What may go wrong with files, the model and memory, whoever is at fault
+# What may go wrong with files, the model and memory
 PROBLEMS = (MemoryError, OSError, RuntimeError, ValueError)
 # What stands where results will be
 HINT = "Describe an image, in one sentence or many, or choose an image. The most similar images appear here."

@@ -165,7 +165,7 @@ def serve(handlers: Handlers, arguments: PageArguments, logins: list[tuple[str, 
         try:
             address = launch(page, arguments, Path(uploads), logins)
             if arguments.is_shared and logins is None:
-                logger.warning("There is no password: whoever finds the page can search, and see, the images.")
+                logger.warning("There is no password: all who find the page can search, and see, the images.")
             print(f"Search your images at {address} (Ctrl-C ends it).", flush=True)
             while not stop.is_received():
                 time.sleep(0.1)

@@ -43,7 +43,7 @@ class Result(NamedTuple):
     key: str  # of the image
     position: int  # of a caption, in its column; 0 for an image
     similarity: float  # the cosine similarity with the query
-    is_weak: bool = False  # no more similar than what texts find that fit no image: see `Measurements`
+    is_below_threshold: bool = False  # no more similar than what texts find that fit no image: see `Measurements`
     sentence_similarities: list[float] = []  # the cosine similarity with each sentence of the query alone
     copies: list["Result"] = []  # images that are nearly the same, and less similar to the query
 
@@ -143,8 +143,8 @@ class Searcher:
         for group in groups:
             first, *copies = map(Result, group.keys, group.positions, group.similarities.tolist())
             alone = (query.sentence_embeds @ group.embeds[0]).tolist() if query.sentences else []
-            is_weak = first.similarity < threshold
-            results.append(first._replace(is_weak=is_weak, sentence_similarities=alone, copies=copies))
+            first = first._replace(is_below_threshold=first.similarity < threshold, copies=copies)
+            results.append(first._replace(sentence_similarities=alone))
         return results
 
     def count(self, chosen: Filter = ALL_IMAGES, kind: str = "image") -> int:
@@ -152,8 +152,8 @@ class Searcher:
         num = self.table.count(kind, chosen.condition)
         if num == 0 and chosen != ALL_IMAGES:
             folders, num_dated = ", ".join(self.table.folders[:20]), self.table.count(kind, "taken IS NOT NULL")
-            told = f"The collection has {num_dated:,} images with a date, and the folders: {folders or 'none'}"
-            raise QueryError(f"There are no images {chosen}. {told}.")
+            cause = f"The collection has {num_dated:,} images with a date, and the folders: {folders or 'none'}"
+            raise QueryError(f"There are no images {chosen}. {cause}.")
         if num == 0 and self.folder is None:
             raise QueryError(f"{self.table.folder} holds no embeddings of kind {kind}: search for another --kind.")
         if num == 0:

@@ -234,16 +234,16 @@ class TrainArguments(
         if self.min_crop_scale is None:
             self.min_crop_scale = 1.0 if self.dataset_name is None or self.freeze_vision_model else 0.9
         if self.freeze_vision_model and self.min_crop_scale < 1:
-            told = f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees whole images."
-            raise ValueError(f"{told} Give --no_freeze_vision_model.")
+            cause = f"--min_crop_scale {self.min_crop_scale} would be ignored: a frozen image tower sees whole images."
+            raise ValueError(f"{cause} Give --no_freeze_vision_model.")
         if self.cache_image_features and not self.freeze_vision_model:
             raise ValueError("--cache_image_features is for a frozen image tower: add --freeze_vision_model.")
         if self.streaming and self.max_train_steps is None:
             raise ValueError("--streaming needs --max_train_steps: a stream does not know its length.")
         num_sources = len(self.data_files or [])
         if self.data_weights is not None and (len(self.data_weights) != num_sources or min(self.data_weights) <= 0):
-            told = f"--data_weights must be a number above 0 for each of the {num_sources} values of --data_files"
-            raise ValueError(f"{told} (a value may be a pattern), got {self.data_weights}.")
+            cause = f"--data_weights must be a number above 0 for each of the {num_sources} values of --data_files"
+            raise ValueError(f"{cause} (a value may be a pattern), got {self.data_weights}.")
 
     def compared_on_resume(self) -> dict[str, object]:
         """What a resumed run must have in common with the first one, to take the same steps."""

@@ -40,8 +40,8 @@ def check_dual_encoder(model: PreTrainedModel, named: str = "The model") -> None
     """Raises a `ValueError` if a model lacks a part that training needs."""
     parts = ("get_text_features", "vision_model", "logit_scale")
     if missing := [name for name in parts if not hasattr(model, name)]:
-        told = f"{named} cannot be trained: a `{type(model).__name__}` has no `{'`, `'.join(missing)}`"
-        raise ValueError(f"{told}. Name a LoTLIP, CLIP, SigLIP or another dual encoder.")
+        cause = f"{named} cannot be trained: a `{type(model).__name__}` has no `{'`, `'.join(missing)}`"
+        raise ValueError(f"{cause}. Name a LoTLIP, CLIP, SigLIP or another dual encoder.")
 
 
 def concatenate(embeds: list[torch.Tensor], dim: int) -> torch.Tensor:

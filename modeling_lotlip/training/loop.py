@@ -111,8 +111,8 @@ def start_processes(args: TrainArguments) -> Accelerator:
     """The processes, ready for this training."""
     installed = [str(tracker) for tracker in get_available_trackers()]
     if args.with_tracking and not (installed and args.report_to in ("all", *installed)):
-        told = f"`--report_to {args.report_to}` is not installed, but {installed}"
-        raise ValueError(f"{told}. Install a tracker: `pip install tensorboard`.")
+        cause = f"`--report_to {args.report_to}` is not installed, but {installed}"
+        raise ValueError(f"{cause}. Install a tracker: `pip install tensorboard`.")
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else accelerate starts no process group
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -144,8 +144,8 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
     lacks_short = args.short_captions == "none" or (args.short_captions == "given" and reader.short_column is None)
     if lacks_short and (args.objective == "long_clip" or args.num_long_captions == 0):
-        told = f"`--objective {args.objective}` trains on short captions, and there are none: name `--caption_column`"
-        raise ValueError(f"{told}, or draw them from the long ones with `--short_captions any`.")
+        cause = f"`--objective {args.objective}` trains on short captions, and there are none: name `--caption_column`"
+        raise ValueError(f"{cause}, or draw them from the long ones with `--short_captions any`.")
     default = OBJECTIVES[args.objective].num_long_captions
     has_long = reader.has_long_captions and args.num_long_captions > 0
     is_split = has_long or (reader.has_long_captions and args.short_captions in ("any", "details"))
@@ -157,8 +157,8 @@ def load_training_data(args: TrainArguments, num_processes: int) -> Data:
     }
     if without_effect := [name for name, has_no_effect in of_long_captions.items() if has_no_effect]:
         name = without_effect[0]
-        told = f"`--{name} {getattr(args, name)}` is of long captions, and there are none"
-        raise ValueError(f"{told}: name `--long_captions_column`, and raise `--num_long_captions`.")
+        cause = f"`--{name} {getattr(args, name)}` is of long captions, and there are none"
+        raise ValueError(f"{cause}: name `--long_captions_column`, and raise `--num_long_captions`.")
     if args.per_device_train_batch_size * num_processes < 2 or (not args.streaming and len(dataset) < 2):
         raise ValueError("A batch of one image has nothing to be contrasted with: give more images, a larger batch.")
     return dataset, reader
@@ -171,8 +171,8 @@ def load_evaluation_data(args: TrainArguments) -> Data:
     reader = RowReader(get_columns(dataset), args, args, args.image_column)
     kind = (args.metric_for_best_model or "").split("_")[0]
     if kind and not {"short": reader.short_column, "long": reader.has_long_captions}[kind]:
-        told = f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured"
-        raise ValueError(f"{told}: the evaluation data has no {kind} captions.")
+        cause = f"`--metric_for_best_model {args.metric_for_best_model}` cannot be measured"
+        raise ValueError(f"{cause}: the evaluation data has no {kind} captions.")
     return dataset, reader
 
 
@@ -180,8 +180,8 @@ def make_loader(args: TrainArguments, data: Data, processor: ProcessorMixin, acc
     """Batches of this process, in the order of their sampler, of images, or crops of them, with captions drawn."""
     (dataset, reader), crop, size = data, None, find_image_size(processor.image_processor)
     if args.min_crop_scale < 1 and size is None:
-        told = f"Images of `{type(processor.image_processor).__name__}` cannot be cropped at random"
-        raise ValueError(f"{told}: it makes images of several sizes. Give `--min_crop_scale 1`.")
+        cause = f"Images of `{type(processor.image_processor).__name__}` cannot be cropped at random"
+        raise ValueError(f"{cause}: it makes images of several sizes. Give `--min_crop_scale 1`.")
     if args.min_crop_scale < 1:
         crop = RandomResizedCrop(size, (args.min_crop_scale, 1.0), interpolation=InterpolationMode.BICUBIC)
     batch_size, num_processes = args.per_device_train_batch_size, accelerator.num_processes
@@ -212,8 +212,8 @@ def make_optimizer(
     # below 1 a share, as in transformers
     warmup_steps = math.ceil(args.warmup_steps * (args.max_train_steps if args.warmup_steps < 1 else 1))
     if warmup_steps > args.max_train_steps:
-        told = f"`--warmup_steps {args.warmup_steps:g}` is longer than the run of {args.max_train_steps} steps"
-        raise ValueError(f"{told}: give fewer steps, or a share of them such as 0.1.")
+        cause = f"`--warmup_steps {args.warmup_steps:g}` is longer than the run of {args.max_train_steps} steps"
+        raise ValueError(f"{cause}: give fewer steps, or a share of them such as 0.1.")
     options = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
     optimizer = AdamW(parameter_groups(model, args.weight_decay), **options, fused=True)
     scheduler = get_scheduler(args.lr_scheduler_type, optimizer, warmup_steps, args.max_train_steps)
@@ -230,8 +230,8 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     is_known = args.eval_data_files is None and args.data_weights is None
     if is_known and (num_shared := count_shared_rows(dataset, evaluation_data[0])):
         remedy = '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`'
-        told = f"{'All' if args.streaming else num_shared} rows of `--eval_split {args.eval_split}` are trained on"
-        logger.warning(f"{told}. Hold rows back, such as {remedy}.")
+        cause = f"{'All' if args.streaming else num_shared} rows of `--eval_split {args.eval_split}` are trained on"
+        logger.warning(f"{cause}. Hold rows back, such as {remedy}.")
     model, processor = build_model(args, dataset, reader)
     trained = ContrastiveModel(model)
     args.max_length = processor.tokenizer.model_max_length
@@ -249,8 +249,8 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
     settings["image_tower"] = args.freeze_vision_model and hash_weights(model.vision_model)
     state = outputs.TrainingState() if checkpoint is None else outputs.read_state(checkpoint, settings)
     if state.step > args.max_train_steps:
-        told = f"`--resume_from_checkpoint {checkpoint}` is at step {state.step}, but this run has only"
-        raise ValueError(f"{told} {args.max_train_steps} steps: raise `--max_train_steps` or `--num_train_epochs`.")
+        cause = f"`--resume_from_checkpoint {checkpoint}` is at step {state.step}, but this run has only"
+        raise ValueError(f"{cause} {args.max_train_steps} steps: raise `--max_train_steps` or `--num_train_epochs`.")
 
     with fail_together(accelerator):
         if accelerator.is_main_process:
@@ -324,8 +324,8 @@ def train(training: Training) -> int:
             if stop_number and accelerator.sync_gradients:  # else once the update that is begun is done
                 save(training)
                 bar.close()
-                told = f"Stopped by {signal.Signals(stop_number).name} after step {state.step}"
-                logger.warning(f"{told}. Resume with `--resume_from_checkpoint latest`.")
+                cause = f"Stopped by {signal.Signals(stop_number).name} after step {state.step}"
+                logger.warning(f"{cause}. Resume with `--resume_from_checkpoint latest`.")
                 return stop_number
             if is_done:
                 return 0
@@ -380,8 +380,8 @@ def take_step(training: Training, batch: dict[str, torch.Tensor]) -> StepResult:
         state.skipped_in_a_row += 1
         logger.warning(f"Step {state.step + 1} is skipped: its loss or gradients are not finite.")
         if state.skipped_in_a_row == MAX_SKIPPED_STEPS:
-            told = f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite"
-            raise ValueError(f"{told}: start again with a lower learning rate.")
+            cause = f"{MAX_SKIPPED_STEPS} steps in a row had a loss or gradients that are not finite"
+            raise ValueError(f"{cause}: start again with a lower learning rate.")
     state.step += result.is_update
     return result
 

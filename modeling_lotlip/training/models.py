@@ -70,8 +70,8 @@ def build_model(
     is_wrong_number = wanted not in (None, num_corners)
     if is_wrong_number or (args.no_corner_attention_mask and num_corners == 0):
         wrong = f"--num_corner_tokens {wanted}" if is_wrong_number else "--no_corner_attention_mask"
-        told = f"The {type(model).__name__} has {num_corners} corner tokens: leave out `{wrong}`"
-        raise ValueError(f"{told}, or start a new LoTLIP from towers.")
+        cause = f"The {type(model).__name__} has {num_corners} corner tokens: leave out `{wrong}`"
+        raise ValueError(f"{cause}, or start a new LoTLIP from towers.")
     if args.no_corner_attention_mask:
         model.config.text_config.corner_attention_mask = False
     model = convert_model(model, OBJECTIVES[args.objective])
@@ -94,12 +94,12 @@ def build_model(
 def check_vocabulary(args: TrainArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Tells a tokenizer of another model by the size of its vocabulary; a table of words may be padded."""
     num_words, num_rows = len(tokenizer), model.config.get_text_config().vocab_size
-    told = f"The tokenizer has {num_words} words, but the text tower {num_rows}"
+    cause = f"The tokenizer has {num_words} words, but the text tower {num_rows}"
     if num_words > num_rows:
-        raise ValueError(f"{told}: it is that of another model. Put the right one into the folder of the model.")
+        raise ValueError(f"{cause}: it is that of another model. Put the right one into the folder of the model.")
     is_loaded = args.model_name_or_path is not None or args.text_model_name_or_path is not None
     if is_loaded and num_rows - num_words >= 128:
-        logger.warning(f"{told}: if it is that of another model, texts are read as other words.")
+        logger.warning(f"{cause}: if it is that of another model, texts are read as other words.")
 
 
 def count_corners(model: PreTrainedModel) -> int:
@@ -176,10 +176,10 @@ def make_image_processor(
             if size.get("shortest_edge") and getattr(theirs, "do_center_crop", None):
                 margin = size["shortest_edge"] / max(theirs.crop_size["height"], theirs.crop_size["width"])
         else:
-            told = (
+            cause = (
                 f"`--vision_model_name_or_path {vision_model_name_or_path}` does not tell mean and standard deviation"
             )
-            raise ValueError(f"{told} of pixels from 0 to 1: save an image processor in its folder.")
+            raise ValueError(f"{cause} of pixels from 0 to 1: save an image processor in its folder.")
     size, crop_size = {"shortest_edge": round(max(height, width) * margin)}, {"height": height, "width": width}
     return LotlipImageProcessor(size=size, crop_size=crop_size, **settings)
 
@@ -278,8 +278,8 @@ def convert_model(model: PreTrainedModel, objective: Objective) -> PreTrainedMod
     if is_token_wise(model) and model_class is not type(model):
         raise ValueError("A model with late interaction is trained with `--objective filip` alone.")
     if not isinstance(model, LotlipModel) and objective.model_class == "LotlipTokenWiseModel":
-        told = f"`--objective filip` compares all tokens of texts and images, which a {type(model).__name__} cannot"
-        raise ValueError(f"{told}: leave it out, or train a LoTLIP.")
+        cause = f"`--objective filip` compares all tokens of texts and images, which a {type(model).__name__} cannot"
+        raise ValueError(f"{cause}: leave it out, or train a LoTLIP.")
     if isinstance(model, model_class) or not isinstance(model, LotlipModel):
         return model
     new = {"model_type", "architectures", "auto_map", *model_class.config_class.__annotations__}

@@ -61,8 +61,8 @@ def check_room(args: TrainArguments, model: torch.nn.Module) -> None:
     needed = 2 * total + (0 if args.checkpointing_steps is None else 2 * (total + 2 * trained))
     free = shutil.disk_usage(next(path for path in (args.output_dir / "x").absolute().parents if path.exists())).free
     if needed > free:
-        told = f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need"
-        raise ValueError(f"{told} {needed / 1e9:.3g} GB: make room, or name a folder on another disk.")
+        cause = f"`--output_dir {args.output_dir}` has {free / 1e9:.3g} GB left, but the model and checkpoints need"
+        raise ValueError(f"{cause} {needed / 1e9:.3g} GB: make room, or name a folder on another disk.")
 
 
 def resumes_in_output_dir(args: TrainArguments) -> bool:
@@ -85,15 +85,15 @@ def check_output_dir(args: TrainArguments) -> None:
     """Raises a `ValueError` for a folder that holds an earlier run, or what the run reads and would replace."""
     leftovers = find_leftovers(args)
     if leftovers and not args.overwrite_output_dir:
-        told = f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it"
-        raise ValueError(f"{told} (`--resume_from_checkpoint latest`), `--overwrite_output_dir`, or name another one.")
+        cause = f"`--output_dir {args.output_dir}` holds {leftovers[0].name} of an earlier run. Resume it"
+        raise ValueError(f"{cause} (`--resume_from_checkpoint latest`), `--overwrite_output_dir`, or name another.")
     changed = {path.resolve() for path in leftovers}
     for name, value in vars(args).items():
         if name.endswith(("name_or_path", "_name", "checkpoint", "data_dir")) and value is not None:
             path = Path(value).resolve()
             if path == args.output_dir.resolve() or {path, *path.parents} & changed:
-                told = f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`"
-                raise ValueError(f"{told}: name another folder.")
+                cause = f"`--{name} {value}` would be changed by this run in `--output_dir {args.output_dir}`"
+                raise ValueError(f"{cause}: name another folder.")
 
 
 # ---- checkpoints
@@ -117,8 +117,8 @@ def find_checkpoint(args: TrainArguments) -> Path | None:
         return checkpoints[-1] if checkpoints else None
     checkpoint = Path(args.resume_from_checkpoint)
     if not (checkpoint / STATE_FILE).exists():
-        told = f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint"
-        raise ValueError(f"{told}: name `OUTPUT_DIR/checkpoint-N`, or `latest`.")
+        cause = f"`--resume_from_checkpoint {checkpoint}` is no folder of a checkpoint"
+        raise ValueError(f"{cause}: name `OUTPUT_DIR/checkpoint-N`, or `latest`.")
     if resumes_in_output_dir(args) and checkpoint.resolve() != checkpoints[-1].resolve():
         raise ValueError(
             f"`--output_dir {args.output_dir}` holds {checkpoints[-1].name}, which is later than "
@@ -159,8 +159,8 @@ def read_state(checkpoint: Path, settings: dict) -> TrainingState:
     saved = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     for name, value in saved["settings"].items():
         if name in settings and value != settings[name]:
-            told = f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}"
-            raise ValueError(f"{told}: it would take other steps. Start it as the first run was started.")
+            cause = f"{checkpoint} was written with {name} = {value}, this run has {settings[name]}"
+            raise ValueError(f"{cause}: it would take other steps. Start it as the first run was started.")
     counts = {kind: RowCounts(**values) for kind, values in saved["progress"]["counts"].items()}
     return TrainingState(**saved["progress"] | {"counts": counts})
 

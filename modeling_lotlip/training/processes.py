@@ -27,6 +27,6 @@ def fail_together(accelerator: Accelerator) -> Iterator[None]:
     except Exception as error:
         failure = error
     if largest(failure is not None, accelerator):
-        told = [None if failure is None else str(failure) or type(failure).__name__]
-        told = gather_object(told) if accelerator.num_processes > 1 else told
-        raise failure or ValueError(next(filter(None, told)))
+        messages = [None if failure is None else str(failure) or type(failure).__name__]
+        messages = gather_object(messages) if accelerator.num_processes > 1 else messages
+        raise failure or ValueError(next(filter(None, messages)))

@@ -332,5 +332,5 @@ def count_found(
     if num_bad > num_allowed or num_bad == rows.num_rows >= 100:
         raise ValueError(f"More samples are bad than `--max_bad_fraction {max_bad_fraction}` allows: {rows}")
     if false.num_rows >= NUM_AWAITED and false.num_used == 0:
-        told = f"None of the first {false.num_rows} `--hard_negatives` can be made: rules change English words"
-        raise ValueError(f"{told} among the first `--max_length` tokens of a long caption. Leave it out.")
+        cause = f"None of the first {false.num_rows} `--hard_negatives` can be made: rules change English words"
+        raise ValueError(f"{cause} among the first `--max_length` tokens of a long caption. Leave it out.")

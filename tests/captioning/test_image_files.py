@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from datasets import Dataset, Features, Image, IterableDataset, Value
 
-from modeling_lotlip.captioning.image_files import ImageFile, falls_to, read_files
+from modeling_lotlip.captioning.image_files import ImageFile, is_in_share, read_files
 from modeling_lotlip.captioning.records import SCHEMA, Records, open_database
 from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import undecoded
@@ -63,7 +63,7 @@ def test_every_key_falls_to_one_process_whatever_the_run():
         shares = []
         for process_index in range(num_processes):
             state = SimpleNamespace(num_processes=num_processes, process_index=process_index)
-            shares.append([key for key in keys if falls_to(state, key)])
+            shares.append([key for key in keys if is_in_share(state, key)])
         assert sorted(sum(shares, [])) == sorted(keys) and min(map(len, shares)) > 20
 
 

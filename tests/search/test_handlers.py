@@ -68,7 +68,7 @@ def test_words_that_are_not_read_are_struck_out():
 def test_weak_results_are_folded_and_copies_counted():
     query = Query(torch.ones(4), is_text=True)
     copies = [Result("2.png", 0, 0.49), Result("more/3.png", 0, 0.48)]
-    strong, weak = Result("1.png", 0, 0.5, copies=copies), Result("4.png", 0, 0.1, is_weak=True)
+    strong, weak = Result("1.png", 0, 0.5, copies=copies), Result("4.png", 0, 0.1, is_below_threshold=True)
     page = show(query, [strong, weak], chosen=Filter(folder="more"), has_more=True)
     assert "The 2 most similar of 30 images in the folder more." in page and "No good match" not in page
     strong_part, weak_part = page.split('<details class="weak">')

@@ -83,6 +83,6 @@ def test_similarities_with_sentences(open_table, model_and_processor):
 def test_results_of_a_text_below_the_threshold_are_weak(open_table, measured):
     searcher = open_table(torch.eye(4), **measured)
     query = Query(torch.tensor([0.8, 0.5, 0.3, 0.1]), is_text=True)
-    weak = [result.is_weak for result in searcher.search(query, 4)]
+    weak = [result.is_below_threshold for result in searcher.search(query, 4)]
     assert weak == ([False, False, True, True] if measured else [False] * 4)
-    assert not any(result.is_weak for result in searcher.search(query._replace(is_text=False), 4))
+    assert not any(result.is_below_threshold for result in searcher.search(query._replace(is_text=False), 4))
