@@ -166,6 +166,10 @@ def main() -> None:
     else:
         model = AutoModel.from_pretrained(args.model_name_or_path, dtype=torch.float32)
         processor = AutoProcessor.from_pretrained(args.model_name_or_path)
+        others = ("logit_bias", "get_text_token_embeds")  # the sigmoid loss, and late interaction
+        if not hasattr(model, "logit_scale") or any(hasattr(model, name) for name in others):
+            cause = f"--model_name_or_path {args.model_name_or_path} is a {type(model).__name__}, and this script"
+            raise SystemExit(f"{cause} takes a LoTLIP or CLIP that is trained by softmax: `lotlip train` takes others")
     model = ContrastiveModel(model)
 
     # optimizer: matrices decay, all else does not
@@ -198,6 +202,8 @@ def main() -> None:
             raise SystemExit(f"{args.resume_from_checkpoint} is at step {step}, and {num_steps} were asked for")
 
     # loop
+    evaluation = {"image_column": args.image_column, "batch_size": args.per_device_eval_batch_size}
+    evaluation["distinct_short_captions"] = args.dataset_name is None  # several scenes have the same
     progress = tqdm(total=num_steps, initial=step, disable=not accelerator.is_local_main_process)
     model.train()
     while step < num_steps:
@@ -222,15 +228,7 @@ def main() -> None:
                 accelerator.save_state(str(args.output_dir / f"checkpoint-{step}"))
             if step % args.eval_steps == 0 or step == num_steps:
                 trained = accelerator.unwrap_model(model).model
-                results = evaluate_retrieval(
-                    trained,
-                    processor,
-                    eval_rows,
-                    captions,
-                    image_column=args.image_column,
-                    distinct_short_captions=args.dataset_name is None,  # several scenes have the same
-                    batch_size=args.per_device_eval_batch_size,
-                )
+                results = evaluate_retrieval(trained, processor, eval_rows, captions, **evaluation)
                 model.train()
                 shown = [name for name in results if name.endswith(("recall@1", "truncated"))]  # of texts too long
                 accelerator.print(f"step {step}: { {name: round(results[name], 2) for name in shown} }")

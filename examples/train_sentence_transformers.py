@@ -70,6 +70,8 @@ def main() -> None:
     )
     rows = load_split(data, split.train_split, split.max_train_samples)
     pairs = make_pairs(rows, RowReader(rows.column_names, captions, image_column=data.image_column))
+    if len(pairs) < 11:  # a single image is always found
+        raise ValueError(f"{len(pairs)} images with captions are too few to evaluate on a tenth: give 11 or more.")
     pairs = pairs.train_test_split(test_size=0.1, seed=0)
 
     model = SentenceTransformer(str(find_pretrained(args.model_name_or_path)), device="cpu" if args.use_cpu else None)
@@ -91,7 +93,7 @@ def main() -> None:
         evaluator=evaluator,
     )
     trainer.train()
-    print(f"recall@10: {evaluator(model)['text-to-image_cosine_recall@10']:.3f}")
+    print(f"recall@10: {evaluator(model)['text-to-image_cosine_recall@10']:.3f} of {len(pairs['test'])} images")
     model.save_pretrained(str(args.output_dir / "model"))
 
 

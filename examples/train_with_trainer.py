@@ -59,6 +59,8 @@ def main() -> None:
     images = load_split(data, split.train_split, split.max_train_samples)
     reader = RowReader(images.column_names, captions, image_column=data.image_column)
     images = with_captions(images, reader)
+    if len(images) < 11:  # of one image the loss is 0
+        raise ValueError(f"{len(images)} images with captions are too few to evaluate on a tenth: give 11 or more.")
     images = images.train_test_split(test_size=0.1, seed=0)
     if len(images["train"]) < args.per_device_train_batch_size:
         raise ValueError(f"{len(images['train'])} images are less than a batch: lower --per_device_train_batch_size.")

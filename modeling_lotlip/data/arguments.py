@@ -48,6 +48,12 @@ class SourceArguments(Arguments):
             self.dataset_name, self.data_files = builder, [name]
         super().__post_init__()
 
+    @property
+    def data_file_names(self) -> list[str]:
+        """`data_files` in their order, without the folder that they have in common."""
+        files = [os.path.abspath(file) for file in self.data_files or []]
+        return [os.path.relpath(file, os.path.dirname(os.path.commonprefix(files))) for file in files]
+
 
 @dataclass
 class DatasetArguments(SourceArguments):

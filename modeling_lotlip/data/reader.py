@@ -155,10 +155,11 @@ class RowReader:
         captions = self.caption_files[key] if key is not None else []
         return captions, None if captions else str(key)
 
-    def report_keys(self, dataset: Dataset | IterableDataset) -> None:
+    def report_keys(self, dataset: Dataset | IterableDataset, what: str = "images") -> None:
         """
         Says how many images have no captions in the caption files, and how many rows of these belong to no image; of a
-        stream, and of hashes, [`RowCounts`] tell the former. Raises a `ValueError` if no image has captions.
+        stream, and of hashes, [`RowCounts`] tell the former. `what` the images are called. Raises a `ValueError` if no
+        image has captions.
         """
         is_known = self.file_key_column != self.image_column and not isinstance(dataset, IterableDataset)
         if self.caption_files is None or not is_known:
@@ -170,14 +171,14 @@ class RowReader:
             hashes.append(hash_keys(keys))
             unmatched += [keys[place] for place in np.flatnonzero(~files.has(hashes[-1]))]
         counts = RowCounts(len(dataset), num_unmatched=len(unmatched), examples={"unmatched": unmatched})
-        counts.check_matched()
+        counts.check_matched(what)
         if unmatched:
-            logger.warning(f"Of {len(dataset)} images{counts.name_unmatched()}")
+            logger.warning(f"Of {len(dataset)} {what}{counts.name_unmatched()}")
         unused = files.places[np.flatnonzero(~np.isin(files.hashes, np.concatenate(hashes)))]
         if len(unused):
             examples = list_examples([files.rows[int(place)][files.key_column] for place in unused[:NUM_EXAMPLES]])
             cause = f"{len(unused)} of {len(files.hashes)} rows of `--caption_files` belong to none of the"
-            logger.warning(f"{cause} {len(dataset)} images{examples}.")
+            logger.warning(f"{cause} {len(dataset)} {what}{examples}.")
 
 
 @dataclass
@@ -222,11 +223,11 @@ class RowCounts:
         """The arguments of equal counts, for JSON."""
         return vars(self) | {"left_out": dict(self.left_out)}
 
-    def check_matched(self) -> None:
+    def check_matched(self, what: str = "images") -> None:
         """Raises a `ValueError` if no row has captions in the caption files."""
         if self.num_unmatched == self.num_rows > 0:
             raise ValueError(
-                f"Of {self.num_rows} images{self.name_unmatched()} Name the right `--key_column` and "
+                f"Of {self.num_rows} {what}{self.name_unmatched()} Name the right `--key_column` and "
                 "`--file_key_column`, or caption files that have these images."
             )
 

@@ -13,8 +13,8 @@ from .images import UnreadableImageError, read_file
 
 
 URL_COLUMNS = ("url", "json.url", "URL", "image_url")  # where img2dataset and the large collections have addresses
-# Of two texts or more, as JSON, Python and NumPy write lists into a cell of a CSV file
-LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"](,|\s)\s*['"].*['"]\s*\]""", re.DOTALL)
+# As JSON, Python and NumPy write lists of texts into a cell of a CSV file
+LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"]\s*\]""", re.DOTALL)
 
 
 def look_up(row: dict, column: str) -> object:

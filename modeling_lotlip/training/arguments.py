@@ -248,7 +248,7 @@ class TrainArguments(
     def compared_on_resume(self) -> dict[str, object]:
         """What a resumed run must have in common with the first one, to take the same steps."""
         names = (field.name for field in fields(self) if field.metadata["compared_on_resume"])
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"data_files": self.data_file_names}
 
     def in_model_card(self) -> dict[str, object]:
         """What the model card lists: numbers and choices, but no names of files, which are of this machine."""

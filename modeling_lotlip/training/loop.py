@@ -227,7 +227,7 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
             if is_turn:
                 dataset, reader = load_training_data(args, accelerator.num_processes)
                 evaluation_data = load_evaluation_data(args)
-    is_known = args.eval_data_files is None and args.data_weights is None
+    is_known = args.eval_data_files in (None, args.data_files) and args.data_weights is None
     if is_known and (num_shared := count_shared_rows(dataset, evaluation_data[0])):
         remedy = '`--train_split "train[:90%]" --eval_split "train[90%:]" --split_seed 0`'
         cause = f"{'All' if args.streaming else num_shared} rows of `--eval_split {args.eval_split}` are trained on"
@@ -254,8 +254,8 @@ def prepare(args: TrainArguments, accelerator: Accelerator, checkpoint: Path | N
 
     with fail_together(accelerator):
         if accelerator.is_main_process:
-            for rows, their_reader in ((dataset, reader), evaluation_data):
-                their_reader.report_keys(rows)
+            reader.report_keys(dataset, "training images")
+            evaluation_data[1].report_keys(evaluation_data[0], "evaluation images")
             stack.enter_context(OutputFolder(args.output_dir, content="a training"))
     if args.cache_image_features:
         folder = args.image_features_dir or Path(HF_HOME) / "lotlip" / "image_features"

@@ -262,11 +262,13 @@ def describe_training(args: TrainArguments) -> dict:
 
 
 def is_best(results: dict[str, float], metric: str, folder: Path) -> bool:
-    """Whether a result is better than that of the model in a folder, or there is none."""
-    path = folder / RESULTS_FILE
-    best = json.loads(path.read_text(encoding="utf-8")).get(metric) if path.exists() else None
-    is_rank = metric.endswith("median_rank")
-    return best is None or (results[metric] < best if is_rank else results[metric] > best)
+    """Whether a result is better than that of the model in a folder, or there is none, or one on other data."""
+    path, sign = folder / RESULTS_FILE, -1 if metric.endswith("median_rank") else 1
+    best = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    sizes = [f"{metric.split('_')[0]}_num_{what}" for what in ("images", "captions")]
+    if metric not in best or any(best.get(size) != results.get(size) for size in sizes):
+        return True
+    return sign * results[metric] > sign * best[metric]
 
 
 def save_model(

@@ -137,9 +137,9 @@ def test_what_does_not_match_is_told(scenes, tmp_path, caplog):
     rows = [{"key": url, "caption": "A boat. A car."} for url in [*URLS[3:], "nobody"]]
     files = [write(tmp_path / "long.jsonl", rows)]
     reader = open_reader(scenes.column_names, caption_files=files, key_column="url")
-    reader.report_keys(scenes)
-    assert f"Of {NUM_IMAGES} images 3 have no captions in `--caption_files` (such as '{URLS[0]}'" in caplog.text
-    rows_without_image = "1 of 22 rows of `--caption_files` belong to none of the 24 images (such as 'nobody')."
+    reader.report_keys(scenes, "test images")
+    assert f"Of {NUM_IMAGES} test images 3 have no captions in `--caption_files` (such as '{URLS[0]}'" in caplog.text
+    rows_without_image = "1 of 22 rows of `--caption_files` belong to none of the 24 test images (such as 'nobody')."
     assert rows_without_image in caplog.text
     with pytest.raises(ValueError, match="Of 3 images 3 have no .*right `--key_column`.*files that have these images"):
         reader.report_keys(scenes.select(range(3)))

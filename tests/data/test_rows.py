@@ -17,7 +17,7 @@ def test_captions():
     for wrong in (3, [3], {"a": "b"}, b"a"):
         with pytest.raises(ValueError, match="'caption' must hold strings"):
             read_captions({"caption": wrong}, "caption")
-    for wrong in ("""["a", "it's"]""", """['a', "it's"]""", "['a'\n 'b']"):
+    for wrong in ("""["a", "it's"]""", """['a', "it's"]""", "['a'\n 'b']", "['a']"):
         with pytest.raises(
             ValueError, match="'caption' holds lists as text, as CSV files do: write them as JSON lines"
         ):

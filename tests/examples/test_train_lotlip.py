@@ -15,6 +15,7 @@ from examples import train_lotlip
 from examples.draw_scenes import draw_scenes
 from modeling_lotlip.data.scenes import load_scenes
 from tests.conftest import ROOT, assert_same_weights, forget_accelerator, launch
+from tests.helpers.dual_encoders import save_family
 
 
 @pytest.fixture
@@ -53,6 +54,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_its_model_is_like_any_other(
             run("whole", *wrong)
     with pytest.raises(SystemExit, match="40 images are less than a batch"):
         run("small", "--per_device_train_batch_size", 64)
+    save_family("siglip", tmp_path / "siglip")
+    with pytest.raises(SystemExit, match="siglip is a SiglipModel, and this script takes a LoTLIP or"):
+        run("siglip_further", "--model_name_or_path", tmp_path / "siglip")
 
 
 def test_it_learns_and_trains_a_model_further_in_bfloat16(run):

@@ -46,6 +46,7 @@ def test_sources_are_drawn_by_their_weights(tmp_path):
     for seed, file in enumerate(files):
         load_scenes(4, seed=seed).to_parquet(file)
     args = TrainArguments(output_dir=tmp_path, dataset_name="parquet", data_files=files, data_weights=[1, 9], seed=1)
+    assert args.compared_on_resume()["data_files"] == ["a.parquet", "b.parquet"], "in whatever folder, in this order"
     captions = sum(load_training_data(args, 1)[0]["long_captions"], [])
     assert len(captions) > 16 and len({*captions}) == 8, "every row of both, those of the second many times"
 
@@ -77,17 +78,12 @@ def test_corners_are_trained_where_captions_have_them(tmp_path, num_long_caption
 
 
 def test_other_files_to_evaluate_on(tmp_path):
-    for name, num_rows in (("train", 6), ("eval", 3)):
-        load_scenes(num_rows, seed=num_rows).to_parquet(tmp_path / f"{name}.parquet")
-    args = TrainArguments(
-        output_dir=tmp_path,
-        dataset_name="parquet",
-        data_files=[str(tmp_path / "train.parquet")],
-        eval_data_files=[str(tmp_path / "eval.parquet")],
-        eval_split="train",
-    )
-    expected = load_scenes(3, seed=3)["caption"]
-    assert list(load_evaluation_data(args)[0]["caption"]) == list(expected)
+    train, evaluation = (str(tmp_path / name) for name in ("train.parquet", "eval.parquet"))
+    for file, num_rows in ((train, 6), (evaluation, 3)):
+        load_scenes(num_rows, seed=num_rows).to_parquet(file)
+    options = {"data_files": [train], "eval_data_files": [evaluation], "eval_split": "train"}
+    args = TrainArguments(output_dir=tmp_path, dataset_name="parquet", **options)
+    assert list(load_evaluation_data(args)[0]["caption"]) == list(load_scenes(3, seed=3)["caption"])
     assert len(load_evaluation_data(replace(args, eval_data_files=None))[0]) == 6
 
 
@@ -121,7 +117,6 @@ def test_defaults_of_objectives_and_data(tmp_path):
     [
         *[({name: -5}, f"--{name} must be at least 0, got -5") for name in ("weight_decay", "adam_beta1", "seed")],
         ({"adam_beta2": 1.5}, "--adam_beta2 must be at most 1"),
-        ({"ddp_timeout": 0}, "--ddp_timeout must be at least 1"),
         ({"short_captions": "all"}, "--short_captions must be one of given, any, details, none"),
         ({"model_name_or_path": "a", "config_name": "b"}, "--model_name_or_path excludes --config_name"),
         ({"text_model_name_or_path": "a", "tokenizer_name": "b"}, "excludes --tokenizer_name"),

@@ -88,15 +88,17 @@ def test_a_better_result_is_a_higher_recall_a_lower_rank_or_the_first_of_its_kin
         ("short_mean_recall", 0, True),
     ):
         assert is_best({metric: result}, metric, tmp_path) == expected
+    assert is_best({"long_mean_recall": 3, "long_num_images": 9}, "long_mean_recall", tmp_path), "on other data"
 
 
 def test_an_evaluation_on_the_training_data_is_told(train, tmp_path, caplog):
     """Also where the split that is asked for is not there, and the only one is taken."""
     load_scenes(24, seed=2).to_parquet(tmp_path / "rows.parquet")
     options = {"dataset_name": "parquet", "data_files": tmp_path / "rows.parquet", "max_train_steps": 1}
-    train("run", **options)
-    assert "24 rows of `--eval_split test` are trained on" in caplog.text
-    caplog.clear()
+    for name, more in (("run", {}), ("same", {"eval_data_files": tmp_path / "rows.parquet"})):
+        train(name, **options, **more)
+        assert "24 rows of `--eval_split test` are trained on" in caplog.text
+        caplog.clear()
     train("held_back", **options, train_split="train[:16]", eval_split="train[16:]", max_train_samples=None)
     assert "are trained on" not in caplog.text
 
