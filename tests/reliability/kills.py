@@ -264,11 +264,12 @@ def main() -> None:
     for name, number in (("training", 40), ("captioning", 30), ("indexing", 50), ("embedding", 50)):
         parser.add_argument(f"--{name}", type=int, default=number, help=f"How often it is killed. Default: {number}.")
     parser.add_argument("--seed", type=int, default=0, help="Of the moments. Default: 0.")
+    parser.add_argument("--small", action="store_true", help="Jobs of an eighth, without processes that decode.")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, make_jobs(Path(name), NUM_STEPS, NUM_PICTURES, NUM_COPIES) as jobs:
-        lines = [
-            Run(job, Path(name), args.seed).run(getattr(args, job.name)) for job in jobs if getattr(args, job.name)
-        ]
+    sizes = (6, 60, 5) if args.small else (NUM_STEPS, NUM_PICTURES, NUM_COPIES)
+    with tempfile.TemporaryDirectory() as name, make_jobs(Path(name), *sizes) as jobs:
+        runs = {job.name: Run(job, Path(name), args.seed, has_workers=not args.small) for job in jobs}
+        lines = [run.run(getattr(args, name)) for name, run in runs.items() if getattr(args, name)]
     print("\n".join(lines))
 
 
