@@ -136,6 +136,7 @@ def load_with_adapters(path: str | PathLike, dtype: torch.dtype) -> tuple[PreTra
 
     base = find_pretrained(PeftConfig.from_pretrained(path).base_model_name_or_path)
     model = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype=dtype), path).merge_and_unload()
+    model.requires_grad_()  # PEFT has frozen it, and it may be trained further
     try:
         return model, AutoProcessor.from_pretrained(path)
     except (OSError, ValueError):

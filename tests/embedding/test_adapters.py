@@ -29,5 +29,5 @@ def test_adapters_of_a_released_model(model_dir, tmp_path, monkeypatch, has_proc
     with torch.no_grad():
         expected, features = (each.eval().get_text_features(**inputs).pooler_output for each in (tuned, model))
     torch.testing.assert_close(features, expected)
-    assert type(model) is LotlipModel
+    assert type(model) is LotlipModel and all(parameter.requires_grad for parameter in model.parameters())
     assert (loaded.tokenizer.model_max_length == 9) is has_processor
