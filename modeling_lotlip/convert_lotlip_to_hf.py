@@ -447,6 +447,10 @@ def find_original(name_or_path: str | os.PathLike, **options) -> Path | None:
 
 def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike | None = None, **options):
     """What [`modeling_lotlip.hub_lotlip.find_pretrained`] says."""
+    if Path(name_or_path, "random_states_0.pkl").is_file() and not Path(name_or_path, CONFIG_NAME).is_file():
+        parent = Path(name_or_path).parent
+        cause = f"`{name_or_path}` is a checkpoint, for `--resume_from_checkpoint`"
+        raise ValueError(f"{cause}: name the model, which is in `{parent}` once the training has ended.")
     checkpoint = find_original(name_or_path, cache_dir=cache_dir, **options)
     if checkpoint is None:
         return name_or_path
