@@ -114,8 +114,8 @@ class OutputFolder:
 
     def __enter__(self) -> "OutputFolder":
         self.is_new = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)
         except Timeout as error:
             cause = f"`--{self.argument} {self.path}` is written by {describe_run(read_stored(self.path))}"
@@ -123,6 +123,9 @@ class OutputFolder:
                 raise FolderInUseError(f"{cause}: wait for it, or end it.") from error
             logger.warning(f"{cause}: waiting for it.")
             self.lock.acquire()
+        except OSError as error:
+            told = f"`--{self.argument} {self.path}` cannot be written: {error.strerror}. Name another folder."
+            raise ValueError(told) from error
         try:
             for left in [path for path in self.path.iterdir() if LEFT.fullmatch(path.name)]:
                 clear(left)

@@ -4,12 +4,13 @@
 
 import os
 import signal
+from contextlib import suppress
 
 
 class StopSignal:
     """
-    Notes SIGTERM and SIGINT, for the run to end after the step that it is in, and says so by `promise`. A second one
-    of the same kind ends it at once.
+    Notes SIGTERM, SIGINT and, unless `nohup` ignores it, SIGHUP of a terminal that closes, for the run to end after
+    the step that it is in, and says so by `promise`. A second one of the same kind ends it at once.
     """
 
     def __init__(self, promise: str = "The run ends after this step, with a checkpoint."):
@@ -21,14 +22,17 @@ class StopSignal:
         # of this kind only: at Ctrl-C torchrun sends SIGTERM behind the terminal's SIGINT
         signal.signal(number, self.handlers[number])
         # past Python's buffer, in which the signal may have found a progress bar at work
-        os.write(2, f"{self.promise}\n".encode())
+        with suppress(OSError):  # the terminal is gone
+            os.write(2, f"{self.promise}\n".encode())
 
     def is_received(self) -> bool:
         """Whether a signal has come."""
         return self.number != 0
 
     def __enter__(self) -> "StopSignal":
-        self.handlers = {number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers, hangup = [signal.SIGTERM, signal.SIGINT], getattr(signal, "SIGHUP", None)  # Windows has none
+        numbers += [hangup] if hangup and signal.getsignal(hangup) != signal.SIG_IGN else []
+        self.handlers = {number: signal.signal(number, self.note) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -116,6 +116,12 @@ def mark_sub_captions(text: str, splitter: str = "paper") -> str:
     return join_sub_captions(split_sub_captions(text, splitter))
 
 
+def mark_query(text: str, splitter: str) -> str:
+    """A text as it is searched with: several sentences as [`mark_sub_captions`] has them, a single one as it is."""
+    sub_captions = split_sub_captions(text, splitter)
+    return join_sub_captions(sub_captions) if len(sub_captions) > 1 else text.strip()
+
+
 def is_enumeration(sub_caption: str) -> bool:
     """
     Whether a sub-caption is only a number in a list, left over where a text is split at its full stop.
@@ -135,4 +141,11 @@ def is_enumeration(sub_caption: str) -> bool:
     return re.fullmatch(r"\W*\d+\W*", sub_caption) is not None
 
 
-__all__ = ["is_enumeration", "join_sub_captions", "mark_sub_captions", "split_sentences", "split_sub_captions"]
+__all__ = [
+    "is_enumeration",
+    "join_sub_captions",
+    "mark_query",
+    "mark_sub_captions",
+    "split_sentences",
+    "split_sub_captions",
+]

@@ -106,5 +106,7 @@ def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):
     for name in ("there", "new"):
         with pytest.raises(ValueError), OutputFolder(tmp_path / name):
             raise ValueError("no such model")
+    with pytest.raises(ValueError, match="--output_dir .*cannot be written: Not a directory. Name another folder"):
+        OutputFolder(Path(__file__, "out")).__enter__()
     assert list(tmp_path.iterdir()) == [tmp_path / "there"] and list_names(tmp_path / "there") == []
     assert read_stored(tmp_path / "there") is None

@@ -11,11 +11,8 @@ from modeling_lotlip.signals import StopSignal
 @pytest.fixture
 def unnoted():
     """The signals that nobody notes, instead of the end of this process."""
-    numbers = []
-    handlers = {
-        number: signal.signal(number, lambda number, _: numbers.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    numbers, all_numbers = [], (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handlers = {number: signal.signal(number, lambda number, _: numbers.append(number)) for number in all_numbers}
     yield numbers
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -32,7 +29,9 @@ def test_the_second_signal_of_a_kind_ends_the_run_at_once(unnoted, capfd):
         assert unnoted == [signal.SIGTERM]
         os.kill(os.getpid(), signal.SIGINT)
         assert unnoted == [signal.SIGTERM, signal.SIGINT]
-    assert capfd.readouterr().err == "So be it.\nSo be it.\n"
+        os.kill(os.getpid(), signal.SIGHUP)  # the terminal is closed
+        assert stop.number == signal.SIGHUP and len(unnoted) == 2
+    assert capfd.readouterr().err == "So be it.\n" * 3
 
 
 def test_outside_signals_are_not_noted(unnoted):

@@ -28,10 +28,9 @@ from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import batched, name_row
 from ..signals import leave_signals_to_the_main_process
 from ..terminal import printable
-from .features import get_padding, image_features, in_trained_case, prepare_images, text_features
+from .features import get_padding, image_features, in_trained_case, is_token_wise, prepare_images, text_features
 from .lengths import group_by_length
 from .models import check_single_embeddings
-from .token_wise import is_token_wise
 
 
 logger = logging.getLogger(__name__)
@@ -304,9 +303,7 @@ def collate_rows(
     has_server = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if has_server else "spawn")
     if has_server:
-        context.set_forkserver_preload(
-            [__name__]
-        )  # imports it once for all; LanceDB, which takes a second, is not in it
+        context.set_forkserver_preload([__name__])  # once for all, and without LanceDB, which takes a second
     loader = DataLoader(
         Collated(collate),
         batch_size=None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from ..data.images import bound_aspect_ratio
 
@@ -49,6 +49,11 @@ def find_family(owner: PreTrainedModel | ProcessorMixin) -> Family:
         if model_type in family.model_types or (family.processor_prefix and name.startswith(family.processor_prefix)):
             return family
     return OTHER
+
+
+def is_token_wise(model: PreTrainedModel | PreTrainedConfig) -> bool:
+    """Whether a model compares tokens, as its configuration says: see [`LotlipTokenWiseModel`]."""
+    return getattr(model, "config", model).model_type == "lotlip_token_wise"
 
 
 def get_text_kwargs(processor: ProcessorMixin) -> dict:

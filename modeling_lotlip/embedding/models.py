@@ -32,8 +32,7 @@ from transformers.utils import find_adapter_config_file
 
 from ..hub_lotlip import find_pretrained
 from .arguments import LoadingArguments
-from .features import find_family, get_padding, get_text_kwargs, text_features, text_lengths
-from .token_wise import is_token_wise
+from .features import find_family, get_padding, get_text_kwargs, is_token_wise, text_features, text_lengths
 
 
 logger = logging.getLogger(__name__)

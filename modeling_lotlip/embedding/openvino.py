@@ -29,9 +29,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 from .. import __version__
 from ..output_folder import atomic_write
 from .batches import tokenize
-from .features import find_family, tower_features
+from .features import find_family, is_token_wise, tower_features
 from .models import hash_processor, hash_weights
-from .token_wise import is_token_wise
 
 
 logger = logging.getLogger(__name__)

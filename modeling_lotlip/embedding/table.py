@@ -6,6 +6,7 @@ exactly; its parameters are the smallest that reach `MIN_RECALL`, with images an
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -123,10 +124,13 @@ class EmbeddingTable:
     def __init__(self, folder: Path):
         if not is_table(folder):
             raise ValueError(f"{folder} holds no embeddings: make them with `lotlip embed --output_dir {folder}`.")
-        self.folder, self.table = folder, connect(folder).open_table(TABLE)
+        self.folder = folder
+        with self.as_os_error():
+            self.table = connect(folder).open_table(TABLE)
         metadata = self.table.schema.metadata
         self.settings, self.notes = (json.loads(metadata[name]) for name in (b"settings", b"notes"))
         self.dim = self.table.schema.field("embedding").type.list_size
+        self.splitter = self.settings.get("sub_caption_splitter") or "sentences"  # of long texts, also as queries
 
     @classmethod
     def create(
@@ -176,7 +180,8 @@ class EmbeddingTable:
 
     def count(self, kind: str | None = "image", where: str | None = None) -> int:
         """How many embeddings of a kind there are."""
-        return self.table.count_rows(self.condition(kind, where))
+        with self.as_os_error():
+            return self.table.count_rows(self.condition(kind, where))
 
     def __len__(self) -> int:
         """How many images can be searched."""
@@ -207,17 +212,22 @@ class EmbeddingTable:
         rows = self.table.search().where(where).select(["embedding"]).limit(1).to_arrow()
         return to_vectors(rows["embedding"])[0] if len(rows) else None
 
+    def row(self, key: str) -> int:
+        """The row of a data set that an image is from."""
+        return next(self.read(["row"], self.condition("image", f"key = {value_to_sql(key)}")))["row"][0].as_py()
+
     def rows_done(self) -> set[int]:
         """The rows of a data set that have been embedded."""
         return {row for batch in self.read(["row"], None) for row in batch["row"].unique().to_pylist()}
 
     def read(self, columns: list[str], where: str | None = "problem IS NULL") -> Iterator[pa.RecordBatch]:
         """Columns of the rows for which a condition holds, in parts and in the order they were written."""
-        yield from self.table.search().where(where or "true").select(columns).to_batches(NUM_AT_ONCE)
+        with self.as_os_error():
+            yield from self.table.search().where(where or "true").select(columns).to_batches(NUM_AT_ONCE)
 
-    def read_signatures(self) -> Iterator[tuple[str, dict]]:
+    def read_signatures(self, where: str | None = None) -> Iterator[tuple[str, dict]]:
         """All images with the signatures of their files, as they were when they were read."""
-        for batch in self.read(["key", "size", "modified"], None):
+        for batch in self.read(["key", "size", "modified"], where):
             modified = batch["modified"].cast(pa.int64()).to_pylist()
             for key, size, time in zip(batch["key"].to_pylist(), batch["size"].to_pylist(), modified):
                 yield key, {} if size is None else {"size": size, "modified": time}
@@ -245,16 +255,18 @@ class EmbeddingTable:
         try:
             yield
         except RuntimeError as error:  # of LanceDB, with all the places in its sources where it passed by
-            cause = str(error).splitlines()[0]
+            cause = re.sub(r", \S+\.rs:\d+:\d+", "", str(error).splitlines()[0])
             raise OSError(
-                f"The embeddings in {self.folder} cannot be read or written, and are as they were: {cause}"
+                f"The embeddings in {self.folder} cannot be read or written, and are as they were: {cause}. Make room "
+                "on the disk; if a file is missing or damaged, delete the folder to make it anew."
             ) from error
 
     def delete(self, keys: list[str]) -> None:
         """Drops images."""
         for start in range(0, len(keys), NUM_AT_ONCE):
             named = ", ".join(value_to_sql(key) for key in keys[start : start + NUM_AT_ONCE])
-            self.table.delete(f"key IN ({named})")
+            with self.as_os_error():
+                self.table.delete(f"key IN ({named})")
 
     def search(self, query: torch.Tensor, k: int, kind: str = "image", where: str | None = None) -> Found:
         """
@@ -359,7 +371,8 @@ class EmbeddingTable:
         What is due after writing: small files are merged; after many new rows thresholds and recall are measured with
         texts that fit no image; many rows get an index, which is made anew if it does not find enough any more.
         """
-        self.table.optimize(cleanup_older_than=KEPT_VERSIONS)
+        with self.as_os_error():
+            self.table.optimize(cleanup_older_than=KEPT_VERSIONS)
         due = self.due_kinds()
         if not due:
             return

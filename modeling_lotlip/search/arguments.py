@@ -112,7 +112,7 @@ class SearchArguments(IndexArguments):
 
     texts: list[str] = argument([], "Descriptions of what to find.", positional=True, metavar="TEXT")
     texts_file: Path | None = argument(None, "A file with further descriptions, one on each line.", metavar="FILE")
-    k: int = argument(5, "How many results to print for each description.", least=1)
+    k: int = argument(5, "How many results to print for each description.", least=1, most=10**9)
     folder: str | None = argument(
         None, "Search the images in this folder of the collection, and in all folders in it."
     )
@@ -137,11 +137,9 @@ class SearchArguments(IndexArguments):
 class PageArguments(IndexArguments):
     """The page, and who reaches it."""
 
-    k: int = argument(12, "How many images to show.", least=1)
+    k: int = argument(12, "How many images to show.", least=1, most=10**9)
     port: int = argument(7860, "The port to listen at.", least=1, most=65535)
-    host: str = argument(
-        "127.0.0.1", "The address to listen at. `0.0.0.0`: all who reach this machine reach the page."
-    )
+    host: str = argument("127.0.0.1", "The address to listen at. `0.0.0.0`: all who reach this machine see the page.")
     no_browser: bool = argument(False, "Do not open the page in a browser.")
     share: bool = argument(False, "Also make a public address, through Gradio's servers.")
     auth_file: Path | None = argument(

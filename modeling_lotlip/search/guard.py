@@ -103,10 +103,9 @@ class Guard:
             nonlocal is_wrong
             if message["type"] == "http.response.start":
                 is_wrong = message["status"] >= 400
-                headers = [
-                    (name, value.replace(b"SameSite=none", b"SameSite=lax")) for name, value in message["headers"]
-                ]
-                message = {**message, "headers": headers}
+                headers = message["headers"]
+                lax = [(name, value.replace(b"SameSite=none", b"SameSite=lax")) for name, value in headers]
+                message = {**message, "headers": lax}
             await send(message)
 
         address = (scope.get("client") or ("",))[0]

@@ -126,7 +126,7 @@ class Handlers:
         return encode_image(read_image(self.read(key), THUMBNAIL_SIDE))
 
     def thumbnail(self, key: str) -> str | None:
-        """The data URL of an image, made smaller; None if it cannot be read any more."""
+        """The data URL of an image, made smaller; None if it has changed or cannot be read any more."""
         try:
             path = self.read(key)["path"]
             return self.encoded(key, os.stat(path).st_mtime_ns if path and os.path.isfile(path) else 0)
@@ -140,7 +140,7 @@ class Handlers:
         try:
             return read_image(self.read(key), max_side, resizing)
         except UnreadableImageError as error:
-            raise QueryError("This image cannot be read any more.") from error
+            raise QueryError("This image has changed or cannot be read any more: rescan the folder.") from error
 
     def read_upload(self, path: str) -> Image.Image:
         """The image of a visitor. Raises a `QueryError` if there is none in the file."""
@@ -184,6 +184,8 @@ class Handlers:
     def copies(self, asked: dict) -> dict[str, str]:
         keys, table = list(map(str, read_field(asked, "names", list))), self.searcher.table
         known = [key for key in keys[:NUM_COPIES] if table.embedding(key) is not None]
+        if not known:
+            raise QueryError(NOT_THERE)
         num_more = max(0, len(keys) - NUM_COPIES)
         return {"html": render("copies", names=known, num_more=num_more, thumbnail=self.thumbnail)}
 

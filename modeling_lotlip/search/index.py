@@ -4,15 +4,17 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from datasets.fingerprint import Hasher
-from huggingface_hub import cached_assets_path
+from huggingface_hub.constants import HF_ASSETS_CACHE
+from lancedb.util import value_to_sql
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.folder import is_image_file, scan_folder
-from ..data.images import undecoded
+from ..data.images import UnreadableImageError, undecoded
 from ..data.loading import compute_fingerprint
 from ..embedding.arguments import DEFAULT_MODEL
 from ..embedding.batches import embed_texts, tokenize
@@ -29,10 +31,12 @@ def find_table(
     default `assets/lotlip/search` in the cache of the Hub.
     """
     settings = model_settings(model, processor) | {"kinds": ["image"], "source": str(folder.resolve())}
-    name = f"{folder.resolve().name}-{Hasher.hash(settings)}"
-    place = cached_assets_path("lotlip", "search", name) if index_dir is None else index_dir / name
+    name = f"{folder.resolve().name[:50]}-{Hasher.hash(settings)}"  # a name has at most 255 bytes
+    place = Path(HF_ASSETS_CACHE, "lotlip", "search") if index_dir is None else index_dir
     dim = embed_texts(model, tokenize(processor, ["a"])).shape[-1]
-    return EmbeddingTable.create(place, dim, settings, note_model(model), "float16", wait=True, argument="index_dir")
+    return EmbeddingTable.create(
+        place / name, dim, settings, note_model(model), "float16", wait=True, argument="index_dir"
+    )
 
 
 def open_table(folder: Path | None, arguments: SearchModelArguments) -> EmbeddingTable | None:
@@ -55,17 +59,28 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
     if isinstance(source, str):
         if "://" in source:
             raise ValueError(f"{folder} is of images in {source}, which the page cannot show: use `lotlip search`.")
-        return lambda key: {"path": os.path.join(source, key), "bytes": None}
+        return partial(read_unchanged, table, source)
     if "image" not in table.settings["kinds"] or source["streaming"]:
         why = "embeddings of streamed data" if source["streaming"] else "no embeddings of images"
         raise ValueError(f"{folder} holds {why}: the page has no images to show.")
     column = source["image_column"]
     dataset = load_named_data(source, key_column=table.settings["key_column"])
     table.check_settings({"data": compute_fingerprint(dataset, column)})
-    dataset, rows = undecoded(dataset.select_columns(column), column), {}
-    for batch in table.read(["key", "row"], table.condition()):
-        rows |= zip(batch["key"].to_pylist(), batch["row"].to_pylist())
-    return lambda key: dataset[rows[key]][column]
+    dataset = undecoded(dataset.select_columns(column), column)
+    return lambda key: dataset[table.row(key)][column]
+
+
+def read_unchanged(table: EmbeddingTable, folder: str, key: str) -> dict:
+    """The undecoded image of a file. Raises an `UnreadableImageError` if it has changed since it was embedded."""
+    path, stored = os.path.join(folder, key), dict(table.read_signatures(f"key = {value_to_sql(key)}")).get(key)
+    if stored and os.path.exists(path) and stored != sign(os.stat(path)):
+        raise UnreadableImageError("The file has changed since it was indexed.")
+    return {"path": path, "bytes": None}
+
+
+def sign(status: os.stat_result) -> dict[str, int]:
+    """By which an index knows that a file is the same."""
+    return {"size": status.st_size, "modified": status.st_mtime_ns}
 
 
 class Changes(NamedTuple):
@@ -88,7 +103,7 @@ def compare(table: EmbeddingTable, folder: Path) -> tuple[dict[str, dict], list[
     pending, others = {}, scan.left_out.copy()
     for name, status in scan.files.items():
         if is_image_file(name):
-            pending[name] = {"size": status.st_size, "modified": status.st_mtime_ns}
+            pending[name] = sign(status)
         else:
             others[os.path.splitext(name)[1].lower() or "without an ending"] += 1
     is_empty, num_stored, changed, gone, kept = not pending, 0, [], [], set()

@@ -30,7 +30,7 @@ from ..embedding.embed import describe_missing, embed_background, write_batches
 from ..embedding.features import prepare_images
 from ..embedding.models import load_model
 from ..embedding.table import EmbeddingTable
-from ..sub_captions import join_sub_captions, split_sub_captions
+from ..sub_captions import mark_query, split_sub_captions
 from ..terminal import progress_bar
 from .arguments import ALL_IMAGES, Filter, IndexArguments, SearchModelArguments
 from .index import Changes, compare, find_table, open_table
@@ -67,7 +67,6 @@ class Searcher:
         self.max_length, self.batch_size = max_length, batch_size
         source = table.settings.get("source")
         self.place = str(folder or (source if isinstance(source, str) else table.folder))
-        self.splitter = table.settings.get("sub_caption_splitter") or "sentences"
         self.resizing = Resizing.of(processor.image_processor)
         self.lock = Lock()  # the model computes for one thread at a time
         self.changes = Changes()  # of the last update
@@ -114,11 +113,11 @@ class Searcher:
         A description, an image or both as a query: the mean of both normalised embeddings, normalised. Several
         sentences are joined, as long captions in evaluation. Raises a `QueryError` if the model knows nothing of it.
         """
-        sentences, embeds, query = split_sub_captions(text, self.splitter), [], Query(torch.empty(0))
+        sentences, embeds, query = split_sub_captions(text, self.table.splitter), [], Query(torch.empty(0))
         with self.lock:
             if sentences:
                 unknown_words = find_unknown_words(self.processor, text)
-                whole = join_sub_captions(sentences) if len(sentences) > 1 else text.strip()
+                whole = mark_query(text, self.table.splitter)
                 embeds.append(embed_texts(self.model, tokenize(self.processor, [whole], self.max_length))[0])
                 num_read = count_read_words(self.processor, whole.split(), self.max_length)
                 alone = embed_corpus(self.model, self.processor, sentences, max_length=self.max_length)

@@ -19,6 +19,7 @@ from ..data.images import IMAGE_ERRORS, SAFE_FORMATS, open_image, read_image
 from ..embedding.arguments import StoreArguments
 from ..embedding.batches import Batch, embed_batch, embed_texts, make_batches, tokenize, tokenize_and_count
 from ..embedding.features import prepare_images
+from ..sub_captions import mark_query
 from .arguments import ServingArguments
 
 
@@ -67,8 +68,11 @@ class Embedder:
         self.tokenizer_thread = ThreadPoolExecutor(max_workers=1)  # a fast tokenizer serves one thread at a time
         self.model_thread = ThreadPoolExecutor(max_workers=1)
 
-    async def embed(self, entries: list[str]) -> Embedded:
-        """Embeds texts and images. Raises a `RequestError` if one cannot be read, or too many are waiting."""
+    async def embed(self, entries: list[str], splitter: str | None = None) -> Embedded:
+        """
+        Embeds texts, with a `splitter` as queries: see [`mark_query`], and images. Raises a `RequestError` if one
+        cannot be read, or too many are waiting.
+        """
         if self.num_waiting + len(entries) > self.max_waiting:
             message = f"The server is busy: it has {self.num_waiting} texts and images. Try again."
             raise RequestError(message, None, 503)
@@ -78,7 +82,7 @@ class Embedder:
             images = {place: entry.strip() for place, entry in enumerate(entries) if is_image(entry, place)}
             texts = [entry[:MAX_CHARACTERS] for place, entry in enumerate(entries) if place not in images]
             reading = [loop.run_in_executor(self.readers, self.read_image, *image) for image in images.items()]
-            tokenizing = loop.run_in_executor(self.tokenizer_thread, self.read_texts, texts)
+            tokenizing = loop.run_in_executor(self.tokenizer_thread, self.read_texts, texts, splitter)
             *pixels, (rows, num_tokens, num_truncated) = await asyncio.gather(*reading, tokenizing)
             inputs, rows = dict(zip(images, pixels)), iter(rows)
             futures = [loop.create_future() for _ in entries]
@@ -88,10 +92,11 @@ class Embedder:
         finally:
             self.num_waiting -= len(entries)
 
-    def read_texts(self, texts: list[str]) -> tuple[list[dict[str, torch.Tensor]], int, int]:
+    def read_texts(self, texts: list[str], splitter: str | None) -> tuple[list[dict[str, torch.Tensor]], int, int]:
         """The inputs of the model for each text, the number of their tokens, and how many texts were truncated."""
         if not texts:
             return [], 0, 0
+        texts = texts if splitter is None else [mark_query(text, splitter) for text in texts]
         tokens, truncated = tokenize_and_count(self.processor, texts, self.max_length, verbose=False)
         num_tokens = int(tokens.get("attention_mask", torch.ones_like(tokens["input_ids"])).sum())
         rows = [{name: tensor[row : row + 1] for name, tensor in tokens.items()} for row in range(len(texts))]

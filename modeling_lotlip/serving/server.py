@@ -98,7 +98,7 @@ async def embed(request: Request, form: type[Question]) -> tuple[Question, Embed
     entries, most = [asked.input] if isinstance(asked.input, str) else asked.input, embedder.limits.max_batch_size
     if not 0 < len(entries) <= most:
         raise RequestError(f"`input` has {len(entries)} entries, a request must have 1 to {most}.")
-    return asked, await embedder.embed(entries)
+    return asked, await embedder.embed(entries, request.app.state.table.splitter if form is SearchRequest else None)
 
 
 def encode(embedding: torch.Tensor, encoding_format: str) -> list[float] | str:
@@ -205,6 +205,7 @@ def serve(serving: ServingArguments, model_arguments: ModelArguments) -> None:
         model, processor = load_model(name, model_arguments)
         if table is not None:
             table.check_model(model, processor)
+            model_arguments.max_length = model_arguments.max_length or table.settings.get("max_length")
             for line in describe_missing(table):
                 print(line)
         embedder = Embedder(model, processor, serving, model_arguments.batch_size, model_arguments.max_length)

@@ -27,9 +27,8 @@ from ..convert_lotlip_to_hf import load_towers
 from ..data.images import undecoded
 from ..data.reader import RowReader
 from ..embedding.arguments import LoadingArguments
-from ..embedding.features import get_padding, get_text_kwargs
+from ..embedding.features import get_padding, get_text_kwargs, is_token_wise
 from ..embedding.models import count_positions, load_model
-from ..embedding.token_wise import is_token_wise
 from ..hub_lotlip import find_pretrained
 from ..losses.global_loss import check_dims
 from .arguments import TrainArguments

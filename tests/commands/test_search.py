@@ -127,10 +127,8 @@ def test_folders_and_days(search):
     exif[0x0132] = "2024:05:31 12:00:00"
     make_scene(5, 20).draw().save("photos/more/taken.jpg", exif=exif)
     status, out, err = search("photos", "a red boat", "--folder", "more/")
-    assert status == 0 and sorted(line.split()[2] for line in without_line(out)[1:]) == [
-        "photos/more/3.png",
-        "photos/more/taken.jpg",
-    ]
+    found = sorted(line.split()[2] for line in without_line(out)[1:])
+    assert status == 0 and found == ["photos/more/3.png", "photos/more/taken.jpg"]
     days = ["--taken_from", "2024-05-31", "--taken_to", "2024-05-31"]
     status, out, err = search("photos", "a red boat", *days)
     assert [line.split()[2] for line in without_line(out)[1:]] == ["photos/more/taken.jpg"]
@@ -185,6 +183,7 @@ def test_embeddings_of_a_data_set_are_searched(search, embeddings):
     results = json.loads(Path("found.json").read_text())["queries"][0]["results"]
     assert status == 0 and len(results) == 12 and "--k 500 is more than there are: all 12 captions are shown." in err
     assert all(hit["position"] == 0 for hit in results) and "   caption 0" in out
+    assert search(*capture, "a house", "--k", str(2**63))[0] == 2
 
 
 def test_embeddings_are_searched_with_the_model_that_made_them(search, embeddings, model_dir, tmp_path, monkeypatch):
@@ -235,7 +234,8 @@ def test_images_of_an_object_store_are_named_by_their_urls(search, model_dir, ca
     settings = {**made.settings, "source": "s3://bucket/photos"}
     table = EmbeddingTable.create(Path("from_a_store"), made.dim, settings, made.notes, "float16")
     table.append([{"key": key, "embedding": made.embedding(key)} for key in made.search(torch.ones(made.dim), 8).keys])
-    index = table.folder
-    status, out, _ = search("--embeddings", str(index), "a red boat", "--k", "8", "--all_copies")
+    status, out, _ = search("--embeddings", "from_a_store", "a red boat", "--k", "8", "--all_copies")
     assert status == 0 and "   s3://bucket/photos/0.png" in out and "   s3://bucket/photos/more/3.png" in out
-    assert "which the page cannot show" in read_error(capsys, "app", "--embeddings", index, "--model", model_dir)
+    assert "which the page cannot show" in read_error(
+        capsys, "app", "--embeddings", table.folder, "--model", model_dir
+    )

@@ -149,13 +149,14 @@ def test_processes_that_create_a_table_at_once_share_it_or_are_refused(tmp_path)
     assert [process.exitcode == 0 for process in processes] == [model == first for model in models]
 
 
-def test_a_table_with_a_missing_file_is_an_error(tmp_path):
+@pytest.mark.parametrize("ask", [len, lambda table: table.search(torch.ones(8), 3), lambda table: table.rows_done()])
+def test_a_table_with_a_missing_file_is_an_error(tmp_path, ask):
     """Not an answer from what is left."""
     table = make_table(tmp_path, unit(torch.manual_seed(0), 20, 8))
     table.append([{"key": "more", "embedding": torch.ones(8)}])
     next(tmp_path.rglob("data/*.lance")).unlink()
-    with pytest.raises(OSError, match="cannot be read or written"):
-        EmbeddingTable(tmp_path).search(torch.ones(8), 3)
+    with pytest.raises(OSError, match=f"embeddings in {tmp_path} cannot be read or written.*lance. Make room"):
+        ask(EmbeddingTable(tmp_path))
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_table_as_it_was(tmp_path):

@@ -20,6 +20,7 @@ from modeling_lotlip.embedding.arguments import LoadingArguments
 from modeling_lotlip.embedding.batches import Batch, embed_batch, embed_corpus
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.table import EmbeddingTable, model_settings
+from modeling_lotlip.search.searcher import Searcher
 from modeling_lotlip.serving import embedder as embedder_module
 from modeling_lotlip.serving.arguments import ServingArguments
 from modeling_lotlip.serving.embedder import Embedder
@@ -105,12 +106,8 @@ def test_a_string_its_tokens_and_truncation(client, caplog):
     assert answer.headers["x-truncated-texts"] == "1" and answer.parse().usage.prompt_tokens == 126 + 3
     assert "truncated" not in caplog.text  # the header says it
     url = data_url(IMAGES[0])
-    for entry in (
-        url,
-        "\n" + url,
-        url.replace("image/png", ""),
-        url.replace(":image/png", ": application/octet-stream"),
-    ):
+    for header in ("data:image/png", "\ndata:image/png", "data:", "data: application/octet-stream"):
+        entry = url.replace("data:image/png", header)
         assert client.embeddings.create(model="model", input=entry).usage.total_tokens == 0
     assert [model.id for model in client.models.list()] == ["model"]
 
@@ -210,7 +207,7 @@ def test_images_of_several_numbers_of_patches_and_one_that_fails_are_computed_to
 
 def test_search_in_a_table(model_dir, tmp_path):
     model, processor = load_model(str(model_dir), LoadingArguments(device="cpu"))
-    embeds, texts = embed_images(model, processor, IMAGES), embed_corpus(model, processor, TEXTS)
+    embeds, several = embed_images(model, processor, IMAGES), "a red boat\nthe sea is sand"
     settings = model_settings(model, processor) | {"kinds": ["image"]}
     table = EmbeddingTable.create(tmp_path, embeds.shape[1], settings, {}, dtype="float32")
     table.append([{"key": key, "kind": "image", "embedding": row} for key, row in zip("abc", embeds)])
@@ -219,9 +216,10 @@ def test_search_in_a_table(model_dir, tmp_path):
         def ask(**body) -> httpx.Response:
             return httpx.post(f"{address}/v1/search", json={"model": "model", **body}, trust_env=False)
 
-        image, text = ask(input=[data_url(IMAGES[1]), TEXTS[0]], k=2).json()["data"]
+        image, text = ask(input=[data_url(IMAGES[1]), several], k=2).json()["data"]
         assert image["results"][0]["key"] == "b" and image["results"][0]["similarity"] == pytest.approx(1, abs=1e-5)
-        expected = dict(zip("abc", (embeds @ texts[0]).tolist()))
+        query = Searcher(model, processor, table).embed(several).embedding  # several sentences are joined
+        expected = dict(zip("abc", (embeds @ query).tolist()))
         assert [row["key"] for row in text["results"]] == sorted(expected, key=expected.get, reverse=True)[:2]
         assert all(row["similarity"] == pytest.approx(expected[row["key"]], abs=1e-5) for row in text["results"])
         assert ask(input="a", kind="long").json()["error"]["message"] == (
