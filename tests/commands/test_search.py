@@ -115,8 +115,7 @@ def test_options_may_stand_between_texts_and_more_texts_in_a_file(search):
 def test_what_another_program_has_indexed_is_searched_meanwhile(search, caplog):
     assert search("photos", "a boat")[0] == 0
     make_scene(5, 20).draw().save("photos/new.png")
-    (folder,) = Path("indices").iterdir()
-    with EmbeddingTable(folder).writing():
+    with EmbeddingTable(next(Path("indices").iterdir())).writing():
         status, out, err = search("photos", "a boat", "--k", "2")
     assert status == 0 and len(without_line(out)) == 3 and "8 images in photos." in err
     assert "What is indexed so far is searched: " in caplog.text and "is written by process" in caplog.text
@@ -229,8 +228,7 @@ def test_an_index_is_searched_as_it_is(search):
 
 def test_images_of_an_object_store_are_named_by_their_urls(search, model_dir, capsys):
     search("photos", "a red boat")
-    (index,) = Path("indices").iterdir()
-    made = EmbeddingTable(index)
+    made = EmbeddingTable(next(Path("indices").iterdir()))
     settings = {**made.settings, "source": "s3://bucket/photos"}
     table = EmbeddingTable.create(Path("from_a_store"), made.dim, settings, made.notes, "float16")
     table.append([{"key": key, "embedding": made.embedding(key)} for key in made.search(torch.ones(made.dim), 8).keys])
