@@ -1,12 +1,15 @@
 """Models that several tests use: the reference's, whose data lies beside the repository, and a small random one."""
 
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
@@ -14,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
+import lotlip
 from modeling_lotlip import (
     LotlipConfig,
     LotlipImageProcessor,
@@ -23,6 +27,7 @@ from modeling_lotlip import (
     LotlipTokenWiseConfig,
     LotlipTokenWiseModel,
 )
+from modeling_lotlip.addresses import listen
 from modeling_lotlip.arguments import parse
 from modeling_lotlip.embedding.arguments import InferenceArguments
 from modeling_lotlip.embedding.models import load_model
@@ -35,12 +40,19 @@ WORDS = "a photo of red green blue yellow boat car house tree the ground is sand
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
+# Processes of their own that need not import torch again
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.reliability.commands"])
+
 # Made-up inputs: always the same ones; and, by hand, many more, drawn from a seed:
 # pytest tests/test_fuzz.py --hypothesis-profile long --hypothesis-seed 0
 QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None)
 settings.register_profile("short", QUIET, max_examples=100, derandomize=True)
 settings.register_profile("long", QUIET, max_examples=10_000)
 settings.load_profile("short")
+
+# after each stream of several files it waits five seconds for threads of pyarrow, lest the process end before them
+datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1
 
 # the models of the tests are too small to share out
 torch.set_num_threads(1)
@@ -204,13 +216,28 @@ def assert_same_weights(folder: Path, expected: Path, atol: float = 0) -> None:
 
 
 def launch(num_processes: int, *command: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes), *command],
-        env=training_environment() | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    """Runs a program by torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes), *command]
+    environment = training_environment() | environment
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def run_together(log: Path, num_processes: int, argv: list[str], program: Callable = lotlip.main, **variables) -> str:
+    """Runs a program in processes that have the variables of torchrun, and of which none may fail; what they say."""
+    from tests.reliability.commands import run_quietly  # imports all commands
+
+    with listen("127.0.0.1", 0) as free:
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    variables |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_processes))
+    ranks = [variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
+    processes = [SERVER.Process(target=run_quietly, args=(log, argv, True, program), kwargs=rank) for rank in ranks]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0] * num_processes, log.read_text()
+    return log.read_text()
 
 
 @pytest.fixture(scope="session")

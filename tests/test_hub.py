@@ -151,7 +151,7 @@ def run(server, home: Path, *arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """A server, and on it a converted checkpoint that the command uploaded."""
+    """A server with a converted checkpoint, uploaded by the command and by plain `push_to_hub`, and then loaded."""
     folder = tmp_path_factory.mktemp("hub")
     torch.manual_seed(0)
     checkpoint = original_checkpoint(*original_towers(image_size=64))
@@ -160,22 +160,21 @@ def hub(tmp_path_factory):
     with hub_server(folder / "repositories") as server:
         convert_checkpoint(folder / "model.pt", folder / "converted", tokenizer_path=str(tokenizer_path))
         write_model_card(folder / "converted", REPO_ID)
-        server.output = run(server, folder / "home-push", "-m", "lotlip", "push", folder / "converted", REPO_ID)
-        server.converted = folder / "converted"
+        server.converted, server.loaded = folder / "converted", tmp_path_factory.mktemp("loaded")
+        code = f"import sys, lotlip\nassert lotlip.main(['push', sys.argv[1], {REPO_ID!r}]) == 0\n{PLAIN_PUSH}"
+        code += f"sys.argv[1:] = ['package', {str(server.loaded / 'package')!r}, {REPO_ID!r}]\nexec({LOAD!r}, {{}})\n"
+        server.output = run(server, folder / "home-push", "-c", code, server.converted, *PLAIN)
         yield server
     assert server.unknown_routes == []
 
 
 @pytest.fixture(scope="module")
-def loaded(hub, tmp_path_factory):
+def loaded(hub):
     """
     Embeddings from a process with the package, and from one without it: of what the command uploaded, of what plain
     `push_to_hub` did, and of what the former saved.
     """
-    folder = tmp_path_factory.mktemp("loaded")
-    run(hub, folder / "home-push", "-c", PLAIN_PUSH, hub.converted, *PLAIN)
-    again = str(folder / "remote-again")
-    run(hub, folder / "home-package", "-c", LOAD, "package", folder / "package", REPO_ID)
+    folder, again = hub.loaded, str(hub.loaded / "remote-again")
     code = "import sys\n"
     for name, repo_id, more in (("remote", REPO_ID, SAVE_AGAIN), ("plain", PLAIN[0], ""), ("again", again, "")):
         code += f"sys.argv[1:] = ['remote', {str(folder / name)!r}, {repo_id!r}]\nexec({LOAD + more!r}, {{}})\n"

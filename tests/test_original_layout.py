@@ -294,12 +294,11 @@ def test_no_vocabulary(cache, repositories):
 
 
 def test_two_processes_at_once(hub, cache, repositories):
-    code = "import sys; from modeling_lotlip.hub_lotlip import find_pretrained\nsys.stdin.readline()\n"
-    code += f"print(find_pretrained({DEFAULT_MODEL!r}))"
+    code = f"from modeling_lotlip.hub_lotlip import find_pretrained\nprint(find_pretrained({DEFAULT_MODEL!r}))"
     environment = python_environment(HF_HUB_CACHE=cache, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE=0)
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     processes = [subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes) for _ in range(2)]
-    outputs = [process.communicate("\n") for process in processes]
+    outputs = [process.communicate() for process in processes]
     folders = {output.strip() for output, _ in outputs}
     assert len(folders) == 1 and Path(*folders, "config.json").is_file(), outputs
     assert "".join(errors for _, errors in outputs).count("converting it, once") == 1

@@ -11,7 +11,7 @@ from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.output_folder import OutputFolder, read_stored
-from tests.conftest import launch
+from tests.conftest import run_together
 from tests.helpers.captioners import hash_photos, list_shards, of_folder, read_records
 from tests.helpers.chat_server import serve
 from tests.helpers.commands import to_argv
@@ -105,10 +105,9 @@ def test_rules_mend_and_mark_what_is_written(caption, photos, tmp_path, capsys):
 
 def test_two_processes_caption_each_image_once(llava, tmp_path):
     options = {"max_train_samples": 12, "max_new_tokens": 12, "batch_size": 2, "shard_size": 4, "device": "cpu"}
-    done = launch(2, "-m", "lotlip", *to_argv("recaption", output_dir=tmp_path, captioner=llava, **options))
-    assert done.returncode == 0, done.stderr
+    run_together(tmp_path / "log", 2, to_argv("recaption", output_dir=tmp_path / "out", captioner=llava, **options))
     digests = [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in undecoded(load_scenes(12), "image")]
-    assert sorted(row["key"] for row in read_records(tmp_path)) == sorted(digests)
+    assert sorted(row["key"] for row in read_records(tmp_path / "out")) == sorted(digests)
 
 
 def test_answers_that_were_cut_off_or_filtered_are_no_captions(caption, photos, tmp_path):

@@ -1,8 +1,7 @@
 import json
+import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,16 @@ from transformers import BatchEncoding
 import lotlip
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
+from modeling_lotlip.embedding import embed as module
 from modeling_lotlip.embedding.arguments import KINDS
 from modeling_lotlip.embedding.batches import Batch, embed_corpus, embed_texts, make_batches, tokenize_and_count
 from modeling_lotlip.embedding.embed import describe_missing
 from modeling_lotlip.embedding.table import EmbeddingTable
-from tests.conftest import WORDS, launch, training_environment
+from tests.conftest import SERVER, WORDS, run_together
 from tests.data.test_loading import write_images
 from tests.helpers.commands import read_error, to_argv
 from tests.helpers.images import NO_IMAGE, replace_values
+from tests.reliability.commands import run_quietly
 
 
 NUM_ROWS = 23
@@ -178,30 +179,30 @@ def test_a_folder_of_pictures_is_known_by_its_files(embed, tmp_path, monkeypatch
 
 def test_two_processes_equal_one(expected, model_dir, data_dir, tmp_path):
     argv = arguments(model_dir, data_dir, tmp_path / "two", "--max_length", 30)
-    done = launch(2, "-m", "lotlip", *argv)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("holds 23 images") == 1
+    assert run_together(tmp_path / "log", 2, argv).count("holds 23 images") == 1
     assert_same(read(tmp_path / "two"), expected)
+
+
+def run_and_kill(argv: list[str]) -> None:
+    module.GROUP_SIZE, module.WRITE_SIZE, written = 4, 1, []
+
+    def append_and_kill(self, rows):
+        append(self, rows)
+        written.append(rows)
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    append, EmbeddingTable.append = EmbeddingTable.append, append_and_kill
+    lotlip.main(argv)
 
 
 def test_a_killed_run_goes_on(expected, embed, model_dir, data_dir, tmp_path):
     """Killed after the second of several writes: these rows stay as they are, and the others follow."""
-    code = (
-        "import os, signal, sys, lotlip\n"
-        "from modeling_lotlip.embedding import embed, table\n"
-        "embed.GROUP_SIZE, embed.WRITE_SIZE, written = 4, 1, []\n"
-        "append = table.EmbeddingTable.append\n"
-        "def append_and_kill(self, rows):\n"
-        "    append(self, rows)\n"
-        "    written.append(rows)\n"
-        "    if len(written) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "table.EmbeddingTable.append = append_and_kill\n"
-        "lotlip.main(sys.argv[1:])\n"
-    )
     argv = arguments(model_dir, data_dir, tmp_path / "killed", "--max_length", 30)
-    command = [sys.executable, "-c", code, *argv]
-    killed = subprocess.run(command, env=training_environment(), capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = SERVER.Process(target=run_quietly, args=(tmp_path / "log", argv, True, run_and_kill))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
     survivors = read(tmp_path / "killed")
     assert_same(survivors, [row for row in expected if row["row"] < 8])
     assert len(describe_missing(EmbeddingTable(tmp_path / "killed"))) == 1

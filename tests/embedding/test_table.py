@@ -1,9 +1,9 @@
 """The table of embeddings: what it finds, what it measures, what it refuses."""
 
-import multiprocessing
-import subprocess
-import sys
+import resource
+import signal
 from datetime import date, datetime
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from modeling_lotlip.embedding.arguments import KINDS
 from modeling_lotlip.embedding.table import EmbeddingTable, Measurements, to_vectors
 from modeling_lotlip.output_folder import OutputFolder
 from modeling_lotlip.search.arguments import ALL_IMAGES, Filter
+from tests.conftest import SERVER
 from tests.helpers.embeddings import make_table
 
 
@@ -127,7 +128,7 @@ def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def create_and_append(folder: Path, barrier: multiprocessing.Barrier, model: str) -> None:
+def create_and_append(folder: Path, barrier: Barrier, model: str) -> None:
     barrier.wait()
     table = EmbeddingTable.create(folder, 4, {"model": model, "kinds": ["image"]})
     for number in range(5):
@@ -135,9 +136,8 @@ def create_and_append(folder: Path, barrier: multiprocessing.Barrier, model: str
 
 
 def test_processes_that_create_a_table_at_once_share_it_or_are_refused(tmp_path):
-    context, models = multiprocessing.get_context("spawn"), ("a", "b")
-    barrier = context.Barrier(2)
-    processes = [context.Process(target=create_and_append, args=(tmp_path, barrier, model)) for model in models]
+    models, barrier = ("a", "b"), SERVER.Barrier(2)
+    processes = [SERVER.Process(target=create_and_append, args=(tmp_path, barrier, model)) for model in models]
     for process in processes:
         process.start()
     for process in processes:
@@ -159,24 +159,22 @@ def test_a_table_with_a_missing_file_is_an_error(tmp_path, ask):
         ask(EmbeddingTable(tmp_path))
 
 
+def append_to_a_full_disk(folder: Path) -> None:
+    table = EmbeddingTable(folder)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    with pytest.raises(OSError, match="^[^\n]*cannot be read or written, and are as they[^\n]*$"):
+        table.append([{"key": f"more {row}", "embedding": torch.ones(64)} for row in range(5000)])
+    assert len(table) == 20 and len(table.search(torch.ones(64), 3).keys) == 3
+
+
 def test_a_full_disk_is_one_line_and_leaves_the_table_as_it_was(tmp_path):
     """A limit on the size of files stands for it: LanceDB gets the same kind of error from the system."""
     make_table(tmp_path, unit(torch.manual_seed(0), 20, 64))
-    code = (
-        "import resource, signal, sys, torch\n"
-        "from pathlib import Path\n"
-        "from modeling_lotlip.embedding.table import EmbeddingTable\n"
-        "table = EmbeddingTable(Path(sys.argv[1]))\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
-        "rows = [{'key': f'more {row}', 'embedding': torch.ones(64)} for row in range(5000)]\n"
-        "try:\n"
-        "    table.append(rows)\n"
-        "except OSError as error:\n"
-        "    print(error, len(table), table.search(torch.ones(64), 3).keys)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-    assert done.stdout.count("\n") == 1 and "cannot be read or written, and are as they" in done.stdout, done.stderr
+    process = SERVER.Process(target=append_to_a_full_disk, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
     table = EmbeddingTable(tmp_path)
     assert len(table) == 20 and table.append([{"key": "more", "embedding": torch.ones(64)}]) is None
     assert len(table) == 21

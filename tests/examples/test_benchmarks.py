@@ -1,6 +1,7 @@
 """Every benchmark in miniature: what it measures is computed, and written."""
 
 import json
+import multiprocessing
 import runpy
 import sys
 
@@ -9,7 +10,7 @@ import torch
 from scaffold import measure, report
 
 from examples.benchmarks import gpu, rank, startup
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SERVER
 
 
 BENCHMARKS = ROOT / "examples" / "benchmarks"
@@ -22,11 +23,10 @@ def run(tmp_path, monkeypatch):
 
     def run(name: str, *options: object) -> list[dict]:
         file = tmp_path / f"{name}.json"
-        argv = [str(BENCHMARKS / f"{name}.py"), "--output_file", file, "--repeats", 1, "--device", "cpu", *options]
+        options = [*"--repeats 1 --threads 1 --device cpu".split(), *options]
+        argv = [str(BENCHMARKS / f"{name}.py"), "--output_file", file, *options]
         monkeypatch.setattr(sys, "argv", list(map(str, argv)))
-        threads = torch.get_num_threads()
         runpy.run_path(argv[0], run_name="__main__")
-        torch.set_num_threads(threads)
         results = json.loads(file.read_text())
         assert results["machine"]["torch"] == torch.__version__ and results["settings"]["repeats"] == 1
         return results["tables"]
@@ -76,6 +76,7 @@ def test_images(run):
 
 def test_search(run, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without faiss
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: SERVER)  # which has imported all
     (table,) = run("search", "--num_vectors", 1000, "--width", 16, "--device", "cpu:0")
     rows = table["rows"]
     # the second device has an exact search of its own

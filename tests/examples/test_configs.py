@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,8 @@ from accelerate.utils import prepare_multi_gpu_env
 
 import modeling_lotlip.modeling_lotlip as modeling
 from modeling_lotlip.training.outputs import read_metrics
-from tests.conftest import ROOT, assert_same_weights, tiny_config, training_argv, training_environment
+from tests.conftest import ROOT, assert_same_weights, run_together, tiny_config, training_argv
+from tests.helpers import fsdp2_training
 
 
 CONFIGS = sorted((ROOT / "examples" / "configs").glob("*.yaml"))
@@ -47,18 +46,14 @@ def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path):
     tiny_config(dropout=0.0).save_pretrained(tmp_path / "config")
     options = {"max_train_steps": 4, "logging_steps": 1, "eval_steps": 2, "max_train_samples": 32, "min_crop_scale": 1}
     whole = train("whole", **options, no_freeze_vision_model=True, per_device_train_batch_size=8)
-    options |= {"per_device_train_batch_size": 4, "no_freeze_vision_model": True}
-    options["grad_cache_tokens"] = 400
-    environment = training_environment()
+    options |= {"per_device_train_batch_size": 4, "no_freeze_vision_model": True, "grad_cache_tokens": 400}
     config = launch_environment(ROOT / "examples" / "configs" / "fsdp2.yaml", "--num_processes", "2")
-    environment |= {name: value for name, value in config.items() if name.startswith(("FSDP_", "ACCELERATE_USE_FSDP"))}
+    environment = {name: value for name, value in config.items() if name.startswith(("FSDP_", "ACCELERATE_USE_FSDP"))}
 
     def train_sharded(name: str, **more) -> dict:
         argv = training_argv(tmp_path, name, **options, **more, mixed_precision="no")
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-        command += [str(ROOT / "tests" / "helpers" / "fsdp2_training.py"), str(tmp_path / "told"), *argv[3:]]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
+        argv = [str(tmp_path / "told"), *argv[3:]]
+        run_together(tmp_path / f"log_{name}", 2, argv, fsdp2_training.main, **environment)
         told, other = (json.loads((tmp_path / f"told.{rank}").read_text()) for rank in range(2))
         # at each of the evaluations and at the end
         assert set(told["whole_models"]) == {1} and set(other["whole_models"]) == {0}
@@ -78,7 +73,6 @@ def test_sharded_parameters_train_as_whole_ones_do(train, tmp_path):
     # Adam's first steps have the learning rate's size whatever the gradient's: rounding shows in the smallest
     assert_same_weights(sharded, whole, atol=1e-4)
 
-    (tmp_path / "resumed").mkdir()
     shutil.copytree(sharded / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
     train_sharded("resumed", resume_from_checkpoint="latest")
     assert_same_weights(tmp_path / "resumed", sharded)

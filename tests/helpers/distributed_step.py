@@ -1,10 +1,9 @@
 """
-Losses and gradients of every batch of an epoch, computed by as many processes as launch this file, in several ways.
+Losses and gradients of every batch of an epoch, computed by one process or several, in several ways.
 
-    torchrun --nproc_per_node 2 FILE OUTPUT GLOBAL_BATCH_SIZE "frozen|trained whole|groups|chunks OBJECTIVE" ...
+Arguments: OUTPUT GLOBAL_BATCH_SIZE "frozen|trained whole|groups|chunks OBJECTIVE" ...
 """
 
-import sys
 from functools import partial
 
 import torch
@@ -21,6 +20,7 @@ from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.samples import BatchSampler, CaptionedImages, SampleCollator
 from modeling_lotlip.training.step import embed_batch, group_short_captions, make_loss, split_batch
 from tests.conftest import tiny_config
+from tests.training.conftest import get_gradients
 
 
 NUM_SAMPLES = 11  # with a global batch of 4 the last one is of 3
@@ -60,13 +60,8 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     model.vision_model.requires_grad_(vision == "trained")
     image_processor = LotlipImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
     collator = SampleCollator(LotlipProcessor(image_processor=image_processor, tokenizer=tokenizer))
-    batches = BatchSampler(
-        len(dataset),
-        global_batch_size // accelerator.num_processes,
-        0,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
+    place = accelerator.process_index, accelerator.num_processes
+    batches = BatchSampler(len(dataset), global_batch_size // accelerator.num_processes, 0, *place)
     drawing = {"num_long_captions": 2, "num_sub_captions": 4, "hard_negatives": hard_negatives}
     samples = CaptionedImages(dataset, reader, ObjectiveArguments(**drawing))
     if how == "chunks":
@@ -90,9 +85,7 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
             num_groups = len(split_batch(batch, accelerator, TOKENS_PER_GROUP)[0])
             step = {"keys": keys, "loss": loss.detach(), "num_groups": num_groups}
             if epoch == 0:  # the same weights for all steps, to compare gradients; then a curve of losses
-                step["gradients"] = {
-                    name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
-                }
+                step["gradients"] = {name: gradient.clone() for name, gradient in get_gradients(model).items()}
             else:
                 with torch.no_grad():
                     for parameter in model.parameters():
@@ -103,16 +96,11 @@ def compute_steps(way: str, global_batch_size: int, accelerator: Accelerator) ->
     return steps
 
 
-def main():
-    output_file, global_batch_size, *ways = sys.argv[1:]
+def main(argv: list[str]) -> None:
+    output_file, global_batch_size, *ways = argv
     accelerator = Accelerator(cpu=True)
     steps = {way: compute_steps(way, int(global_batch_size), accelerator) for way in ways}
-    torch.save(
-        {"num_processes": accelerator.num_processes, "steps": steps}, f"{output_file}.{accelerator.process_index}"
-    )
+    results = {"num_processes": accelerator.num_processes, "steps": steps}
+    torch.save(results, f"{output_file}.{accelerator.process_index}")
     accelerator.free_memory()
     accelerator.end_training()
-
-
-if __name__ == "__main__":
-    main()

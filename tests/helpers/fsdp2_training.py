@@ -1,13 +1,12 @@
 """
 A training with sharded parameters (FSDP2) on CPUs, on which accelerate uses DDP whatever it is asked for.
 
-    torchrun --nproc_per_node 2 tests/helpers/fsdp2_training.py OUTPUT --output_dir DIR ...
+Arguments: OUTPUT --output_dir DIR ...
 """
 
 import gc
 import json
 import os
-import sys
 from pathlib import Path
 
 from accelerate.state import AcceleratorState
@@ -35,8 +34,8 @@ def use_fsdp2() -> None:
     AcceleratorState.__init__ = init
 
 
-def main() -> None:
-    output_file, *argv = sys.argv[1:]
+def main(argv: list[str]) -> None:
+    output_file, *argv = argv
     (args,) = parse((TrainArguments,), argv)
     use_fsdp2()
     told, gather, whole_models = {}, loop.gather_model, []
@@ -55,7 +54,3 @@ def main() -> None:
     loop.run(args)
     told["whole_models"] = whole_models
     Path(f"{output_file}.{os.environ['RANK']}").write_text(json.dumps(told))
-
-
-if __name__ == "__main__":
-    main()

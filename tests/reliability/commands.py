@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,13 +17,14 @@ import modeling_lotlip.training.loop  # noqa: F401
 from tests.conftest import training_environment
 
 
-def run_quietly(log: Path, argv: list[str], has_workers: bool) -> None:
-    """Runs a command in this process, with what it says in a file."""
+def run_quietly(log: Path, argv: list[str], has_workers: bool, program: Callable = lotlip.main, **variables) -> None:
+    """Runs a program in this process and a group of processes of its own, with what it says in a file."""
+    os.setsid()
     if not has_workers:  # which take seconds to start
         modeling_lotlip.embedding.batches.count_workers = lambda: 0
     with open(log, "a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
-    os.environ |= training_environment()
+    os.environ |= training_environment() | variables
     torch.set_num_threads(1)
-    sys.exit(lotlip.main(argv))
+    sys.exit(program(argv))

@@ -28,16 +28,13 @@ import torch
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.embedding.table import EmbeddingTable, is_table
 from modeling_lotlip.training.outputs import list_checkpoints
-from tests.conftest import assert_same_weights, save_small_model, training_argv
+from tests.conftest import SERVER, assert_same_weights, save_small_model, training_argv
 from tests.helpers.captioners import of_folder, read_records
 from tests.helpers.chat_server import serve
 from tests.helpers.commands import to_argv
 from tests.reliability.commands import run_quietly
 
 
-# Processes of their own that need not import torch again
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["tests.reliability.commands"])
 EVERY = 3  # of so many kills one comes in the middle of a write
 OPEN_ALWAYS = (".lock", ".sqlite")  # as long as a process runs
 TIME_LIMIT = 300  # seconds, as long as no machine takes for a job

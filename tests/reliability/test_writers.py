@@ -12,12 +12,12 @@ import pytest
 from pyarrow import parquet
 
 from modeling_lotlip.data.scenes import load_scenes
-from tests.conftest import tiny_config
+from tests.conftest import SERVER, tiny_config
 from tests.helpers.caption_files import SCHEMA, make_rows
 from tests.helpers.chat_server import serve
 from tests.helpers.images import save_images
 from tests.reliability.commands import run_quietly
-from tests.reliability.kills import SERVER, TIME_LIMIT
+from tests.reliability.kills import TIME_LIMIT
 
 
 # What each writes to `out`, in the folder of [`workspace`]. The others write as `evaluate` and `filter` do.

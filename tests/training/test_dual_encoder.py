@@ -18,7 +18,7 @@ from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import stretch_positions
 from modeling_lotlip.training.outputs import read_metrics
 from modeling_lotlip.training.step import make_loss, train_step
-from tests.conftest import assert_same_weights, launch, training_argv
+from tests.conftest import assert_same_weights, run_together, training_argv
 from tests.helpers.dual_encoders import FAMILIES, LONG, flatten
 from tests.training.conftest import get_gradients
 
@@ -112,8 +112,8 @@ def test_the_command_teaches_a_dual_encoder_long_texts(train, tmp_path, family_f
     assert "from transformers import AutoModel" in card and "modeling_lotlip" not in card and "(`*.py`)" not in card
     measured = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
     assert {name for row in measured for name in row if name.startswith("loss_")} == {"loss_short", "loss_long"}
-    done = launch(2, *training_argv(tmp_path, "two", **options | {"per_device_train_batch_size": 3}))
-    assert done.returncode == 0, done.stderr
+    argv = training_argv(tmp_path, "two", **options | {"per_device_train_batch_size": 3})
+    run_together(tmp_path / "log", 2, argv[2:])
     torch.testing.assert_close(embed(tmp_path / "two"), embeds, rtol=0, atol=1e-3)
     options |= {"cache_image_features": True, "image_features_dir": tmp_path / "features"}
     torch.testing.assert_close(embed(train("cached", **options, grad_cache_tokens=300)), embeds, rtol=0, atol=1e-3)

@@ -8,10 +8,10 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import Process
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,8 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training import loop, step
 from modeling_lotlip.training.outputs import list_checkpoints, read_metrics
 from modeling_lotlip.training.samples import BatchSampler
-from tests.conftest import assert_same_weights, launch, training_argv, training_environment
+from tests.conftest import SERVER, assert_same_weights, launch, training_argv
+from tests.reliability.commands import run_quietly
 from tests.test_convert import RunsCode
 
 
@@ -35,33 +36,38 @@ from tests.test_convert import RunsCode
 TIME_LIMIT = 120
 
 
-def start(argv: list[str], **environment: str) -> subprocess.Popen:
-    """Starts a training in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, *argv],
-        env=training_environment() | environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def start(argv: list[str], **environment: str) -> tuple[Process, subprocess.Popen]:
+    """A training in a process group of its own, and what reads its output until it and its data workers have ended."""
+    pipe = Path(tempfile.mkdtemp()) / "output"
+    os.mkfifo(pipe)
+    process = SERVER.Process(target=run_quietly, args=(pipe, argv[2:], True), kwargs=environment)
+    process.start()
+    return process, subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
 
 
-def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
+def finish(process: Process, output: subprocess.Popen) -> str:
+    """Waits for the end of both; what was said."""
+    errors, _ = output.communicate(timeout=TIME_LIMIT)
+    process.join()
+    return errors
+
+
+def wait_for(process: Process, condition: Callable[[], bool]) -> None:
     """Waits until a condition holds, or the process has ended."""
     deadline = time.monotonic() + TIME_LIMIT
-    while not condition() and process.poll() is None:
+    while not condition() and process.is_alive():
         assert time.monotonic() < deadline, f"not in {TIME_LIMIT} s"
         time.sleep(0.001)
 
 
 def test_a_signal_ends_a_run_with_a_checkpoint(train, tmp_path):
     options = {"max_train_steps": 40, "eval_steps": 100, "checkpointing_steps": 3, "max_eval_samples": 2}
-    process = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=2))
+    process, output = start(training_argv(tmp_path, "stopped", **options, dataloader_num_workers=2))
     stopped = tmp_path / "stopped"
     wait_for(process, lambda: bool(list_checkpoints(stopped)))
     os.killpg(process.pid, signal.SIGINT)  # its data workers have groups of their own
-    _, errors = process.communicate(timeout=TIME_LIMIT)
-    assert process.returncode == 130, errors
+    errors = finish(process, output)
+    assert process.exitcode == 130, errors
     step = int(list_checkpoints(stopped)[-1].name.split("-")[1])
     assert step < 40 and f"Stopped by SIGINT after step {step}" in errors
     assert not (stopped / "model.safetensors").exists()
@@ -86,12 +92,12 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(train, tmp_path):
     options = {"max_train_steps": 30, "checkpointing_steps": 1, "eval_steps": 100}
     full = tmp_path / "full"
     argv = training_argv(tmp_path, "full", **options, checkpoints_total_limit=1, resume_from_checkpoint="latest")
-    process = start(argv)
+    process, output = start(argv)
     wait_for(process, lambda: bool(list_checkpoints(full)))
     # the largest file that may be written is smaller than the weights
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
-    _, errors = process.communicate(timeout=TIME_LIMIT)
-    assert process.returncode == 2 and "File too large" in errors.splitlines()[-1]
+    errors = finish(process, output)
+    assert process.exitcode == 2 and "File too large" in errors.splitlines()[-1]
     assert 1 <= len(list_checkpoints(full)) <= 2, "the last whole one is kept"
     resumed = train("full", **options, resume_from_checkpoint="latest")
     assert_same_weights(resumed, train("whole", **options))
@@ -162,10 +168,10 @@ def test_a_step_that_is_not_finite_is_skipped(train, monkeypatch, caplog):
 
 def test_too_many_steps_that_are_not_finite_end_a_run_and_its_data_workers(tmp_path):
     options = {"checkpointing_steps": 1, "eval_steps": 100, "max_train_steps": 40, "dataloader_num_workers": 1}
-    process = start(training_argv(tmp_path, "broken", learning_rate=1e30, warmup_steps=0, **options))
-    _, errors = process.communicate(timeout=TIME_LIMIT)
+    process, output = start(training_argv(tmp_path, "broken", learning_rate=1e30, warmup_steps=0, **options))
+    errors = finish(process, output)
     told = "10 steps in a row had a loss or gradients that are not finite"
-    assert process.returncode == 2 and told in errors.splitlines()[-1]
+    assert process.exitcode == 2 and told in errors.splitlines()[-1]
     checkpoints = list_checkpoints(tmp_path / "broken")
     assert checkpoints
     for path in checkpoints:
@@ -178,12 +184,13 @@ def test_a_process_whose_peer_died_ends(tmp_path):
         port = free.getsockname()[1]
     argv = training_argv(tmp_path, "two", max_train_steps=2000, checkpointing_steps=1, ddp_timeout=30)
     environment = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    processes = [start(argv, RANK=str(rank), LOCAL_RANK=str(rank), **environment) for rank in range(2)]
-    wait_for(processes[0], lambda: bool(list_checkpoints(tmp_path / "two")))
-    os.killpg(processes[1].pid, signal.SIGKILL)
-    _, errors = processes[0].communicate(timeout=60)
-    processes[1].communicate()
-    assert processes[0].returncode not in (0, None)
+    ranks = [environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    (process, output), (peer, output_of_peer) = (start(argv, **rank) for rank in ranks)
+    wait_for(process, lambda: bool(list_checkpoints(tmp_path / "two")))
+    os.killpg(peer.pid, signal.SIGKILL)
+    finish(peer, output_of_peer)
+    errors = finish(process, output)
+    assert process.exitcode not in (0, None)
     assert "peer" in errors or "timed out" in errors.lower()
 
 

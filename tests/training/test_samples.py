@@ -62,12 +62,9 @@ def test_an_epoch_of_a_stream_has_every_row_once_in_an_order_of_its_own(batches,
     assert numbers(list(batches)) == orders[0][3:], "going on is going through the rest, in the same order"
 
 
-STREAM = {"max_train_steps": 8, "streaming": True, "shuffle_buffer_size": 20, "eval_split": "train"}
-
-
 def test_a_stream_goes_on_with_as_many_samples(train, shards, tokenizer):
-    options = {**STREAM, "max_train_steps": 2, "dataset_name": shards, "tokenizer_name": tokenizer}
-    options |= {"max_eval_samples": 8, "checkpointing_steps": 1}
+    options = {"streaming": True, "dataset_name": shards, "tokenizer_name": tokenizer, "shuffle_buffer_size": 20}
+    options |= {"max_train_steps": 2, "eval_split": "train", "max_eval_samples": 8, "checkpointing_steps": 1}
     with pytest.raises(ValueError, match="A stream gives no vocabulary: name a tokenizer with `--tokenizer_name`"):
         train("run", **options | {"tokenizer_name": None})
     train("run", **options)

@@ -19,7 +19,8 @@ from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.outputs import read_metrics
 from modeling_lotlip.training.samples import BatchSampler, CaptionedImages
 from modeling_lotlip.training.step import parameter_groups
-from tests.conftest import ROOT, assert_same_weights, launch, tiny_config, training_argv
+from tests.conftest import assert_same_weights, run_together, tiny_config, training_argv
+from tests.helpers import distributed_step
 from tests.helpers.images import NO_IMAGE, replace_values
 from tests.training.conftest import assert_same_gradients
 
@@ -37,19 +38,16 @@ WAYS = {
 
 
 @pytest.mark.parametrize("num_processes", WAYS)
-def test_several_processes_equal_one(tmp_path, num_processes):
+def test_several_processes_equal_one(make_accelerator, tmp_path, num_processes):
     """Gradients of an epoch, and the curve of losses over two more, for the same global batches."""
-    runs, ways = [], WAYS[num_processes]
-    for number in (1, num_processes):
-        output = tmp_path / f"steps_{number}"
-        own = ways if number > 1 else [re.sub("groups|chunks", "whole", way) for way in ways]
-        done = launch(number, str(ROOT / "tests" / "helpers" / "distributed_step.py"), str(output), "4", *own)
-        assert done.returncode == 0, done.stderr
-        loaded = [torch.load(f"{output}.{process}") for process in range(number)]
-        assert all(run["num_processes"] == number for run in loaded)
-        runs.append([[run["steps"][way] for run in loaded] for way in own])
-    for way, (alone,), several in zip(ways, *runs):
-        assert_same_steps(alone, several, way)
+    steps, ways = tmp_path / "steps", WAYS[num_processes]
+    run_together(tmp_path / "log", num_processes, [str(steps), "4", *ways], distributed_step.main)
+    loaded = [torch.load(f"{steps}.{process}") for process in range(num_processes)]
+    accelerator = make_accelerator()
+    assert accelerator.num_processes == 1 and all(run["num_processes"] == num_processes for run in loaded)
+    for way in ways:
+        alone = distributed_step.compute_steps(re.sub("groups|chunks", "whole", way), 4, accelerator)
+        assert_same_steps(alone, [run["steps"][way] for run in loaded], way)
 
 
 def assert_same_steps(alone: list[dict], several: list[list[dict]], way: str) -> None:
@@ -90,12 +88,10 @@ def test_two_processes_train_and_evaluate_as_one(train, tmp_path, monkeypatch):
     alone = train("alone", **options, image_features_dir=tmp_path / "features_1")
     options |= {"per_device_train_batch_size": 4, "image_features_dir": tmp_path / "features_2"}
     assert num_models == [0, 0]
-    # which needs not be told
-    environment = {"ACCELERATE_USE_CPU": "false", "CUDA_VISIBLE_DEVICES": ""}
-    done = launch(2, *training_argv(tmp_path, "two", **options), **environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("44 training images, 8 in a batch (2 x 4), 4 steps") == 1
-    assert "image tower frozen; images of 32 x 32 pixels, 126 tokens of text" in done.stderr
+    environment = {"ACCELERATE_USE_CPU": "false", "CUDA_VISIBLE_DEVICES": ""}  # which needs not be told
+    told = run_together(tmp_path / "log", 2, training_argv(tmp_path, "two", **options)[2:], **environment)
+    assert told.count("44 training images, 8 in a batch (2 x 4), 4 steps") == 1
+    assert "image tower frozen; images of 32 x 32 pixels, 126 tokens of text" in told
     files = [next((tmp_path / name).rglob("*.npy")) for name in ("features_1", "features_2")]
     assert files[0].parent.name == files[1].parent.name
     np.testing.assert_allclose(*map(np.load, files), rtol=0, atol=1e-5)
