@@ -117,7 +117,6 @@ def test_defaults_of_objectives_and_data(tmp_path):
     [
         *[({name: -5}, f"--{name} must be at least 0, got -5") for name in ("weight_decay", "adam_beta1", "seed")],
         ({"adam_beta2": 1.5}, "--adam_beta2 must be at most 1"),
-        ({"short_captions": "all"}, "--short_captions must be one of given, any, details, none"),
         ({"model_name_or_path": "a", "config_name": "b"}, "--model_name_or_path excludes --config_name"),
         ({"text_model_name_or_path": "a", "tokenizer_name": "b"}, "excludes --tokenizer_name"),
         ({"config_name": "a", "vision_model_name_or_path": "b"}, "--config_name excludes --vision_model_name_or_path"),
