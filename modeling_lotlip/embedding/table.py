@@ -225,9 +225,9 @@ class EmbeddingTable:
         with self.as_os_error():
             yield from self.table.search().where(where or "true").select(columns).to_batches(NUM_AT_ONCE)
 
-    def read_signatures(self, where: str | None = None) -> Iterator[tuple[str, dict]]:
-        """All images with the signatures of their files, as they were when they were read."""
-        for batch in self.read(["key", "size", "modified"], where):
+    def read_signatures(self, key: str | None = None) -> Iterator[tuple[str, dict]]:
+        """All images, or that of a key, with the signatures of their files, as they were when they were read."""
+        for batch in self.read(["key", "size", "modified"], None if key is None else f"key = {value_to_sql(key)}"):
             modified = batch["modified"].cast(pa.int64()).to_pylist()
             for key, size, time in zip(batch["key"].to_pylist(), batch["size"].to_pylist(), modified):
                 yield key, {} if size is None else {"size": size, "modified": time}

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from datasets.fingerprint import Hasher
 from huggingface_hub.constants import HF_ASSETS_CACHE
-from lancedb.util import value_to_sql
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.folder import is_image_file, scan_folder
@@ -72,7 +71,7 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
 
 def read_unchanged(table: EmbeddingTable, folder: str, key: str) -> dict:
     """The undecoded image of a file. Raises an `UnreadableImageError` if it has changed since it was embedded."""
-    path, stored = os.path.join(folder, key), dict(table.read_signatures(f"key = {value_to_sql(key)}")).get(key)
+    path, stored = os.path.join(folder, key), dict(table.read_signatures(key)).get(key)
     if stored and os.path.exists(path) and stored != sign(os.stat(path)):
         raise UnreadableImageError("The file has changed since it was indexed.")
     return {"path": path, "bytes": None}
