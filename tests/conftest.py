@@ -1,5 +1,6 @@
 """Models that several tests use: the reference's, whose data lies beside the repository, and a small random one."""
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -56,6 +57,10 @@ datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1
 
 # the models of the tests are too small to share out
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    gc.freeze()  # each training collects garbage, which need not be looked for among all that was imported
 
 
 @pytest.fixture(autouse=True)
@@ -215,8 +220,7 @@ def assert_same_weights(folder: Path, expected: Path, atol: float = 0) -> None:
         torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=atol)
 
 
-def launch(num_processes: int, *command: str, **environment: str) -> subprocess.CompletedProcess:
-    """Runs a program by torchrun."""
+def torchrun(num_processes: int, *command: str, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes), *command]
     environment = training_environment() | environment
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoProcessor, pipeline
 from examples import train_lotlip
 from examples.draw_scenes import draw_scenes
 from modeling_lotlip.data.scenes import load_scenes
-from tests.conftest import ROOT, assert_same_weights, forget_accelerator, launch
+from tests.conftest import ROOT, assert_same_weights, forget_accelerator, torchrun
 from tests.helpers.dual_encoders import save_family
 
 
@@ -72,7 +72,7 @@ def test_two_processes_train_on_a_folder(tmp_path):
     script = str(ROOT / "examples" / "train_lotlip.py")
     arguments = ["--dataset_name", "imagefolder", "--data_dir", images, "--per_device_train_batch_size", 8]
     arguments += ["--output_dir", tmp_path / "two", "--max_train_steps", 3, "--eval_steps", 2]
-    done = launch(2, script, *map(str, arguments), ACCELERATE_USE_CPU="false", CUDA_VISIBLE_DEVICES="")
+    done = torchrun(2, script, *map(str, arguments), ACCELERATE_USE_CPU="false", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^step (\d+): ", done.stdout, re.MULTILINE) == ["2", "3"]
     results = json.loads((tmp_path / "two" / "eval_results.json").read_text())

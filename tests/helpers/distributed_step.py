@@ -1,8 +1,4 @@
-"""
-Losses and gradients of every batch of an epoch, computed by one process or several, in several ways.
-
-Arguments: OUTPUT GLOBAL_BATCH_SIZE "frozen|trained whole|groups|chunks OBJECTIVE" ...
-"""
+"""Losses and gradients of every batch of an epoch, computed by one process or several, in several ways."""
 
 from functools import partial
 

@@ -1,8 +1,4 @@
-"""
-A training with sharded parameters (FSDP2) on CPUs, on which accelerate uses DDP whatever it is asked for.
-
-Arguments: OUTPUT --output_dir DIR ...
-"""
+"""A training with sharded parameters (FSDP2) on CPUs, on which accelerate uses DDP whatever it is asked for."""
 
 import gc
 import json

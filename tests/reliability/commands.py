@@ -1,5 +1,6 @@
 """Commands in a process of their own: all that they import, so that a fork of a server has it already."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from tests.conftest import training_environment
 def run_quietly(log: Path, argv: list[str], has_workers: bool, program: Callable = lotlip.main, **variables) -> None:
     """Runs a program in this process and a group of processes of its own, with what it says in a file."""
     os.setsid()
+    gc.freeze()
     if not has_workers:  # which take seconds to start
         modeling_lotlip.embedding.batches.count_workers = lambda: 0
     with open(log, "a") as file:

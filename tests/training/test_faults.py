@@ -27,7 +27,7 @@ from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training import loop, step
 from modeling_lotlip.training.outputs import list_checkpoints, read_metrics
 from modeling_lotlip.training.samples import BatchSampler
-from tests.conftest import SERVER, assert_same_weights, launch, training_argv
+from tests.conftest import SERVER, assert_same_weights, torchrun, training_argv
 from tests.reliability.commands import run_quietly
 from tests.test_convert import RunsCode
 
@@ -211,7 +211,7 @@ def test_what_fails_in_one_process_ends_all_and_the_cause_stands_last(tmp_path, 
         "sys.exit(status)\n"
     )
     argv = training_argv(tmp_path, "two", max_train_steps=200, checkpointing_steps=2, max_eval_samples=2)
-    done = launch(2, str(script), fails_at, *argv)
+    done = torchrun(2, str(script), fails_at, *argv)
     assert done.returncode != 0 and {f"process {rank} ends with 2" for rank in range(2)} <= set(
         done.stderr.splitlines()
     )
