@@ -67,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     add("--mixed_precision", choices=("no", "fp16", "bf16"))
     add("--eval_steps", type=int, default=500)
     add("--checkpointing_steps", type=int, help="save the state every N steps")
-    add("--resume_from_checkpoint", help="a folder checkpoint-N of this script, or `latest`")
+    add("--resume_from_checkpoint", help="a folder checkpoint-N, or `latest`; give the other arguments again")
     add("--dataloader_num_workers", type=int, default=0)
     add("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -200,6 +200,8 @@ def main() -> None:
         step = int(Path(args.resume_from_checkpoint).name.split("-")[1])
         if step >= num_steps:
             raise SystemExit(f"{args.resume_from_checkpoint} is at step {step}, and {num_steps} were asked for")
+        if scheduler.base_lrs[0] != args.learning_rate:
+            raise SystemExit(f"--learning_rate was {scheduler.base_lrs[0]} in the checkpoint: give the same")
 
     # loop
     evaluation = {"image_column": args.image_column, "batch_size": args.per_device_eval_batch_size}

@@ -49,7 +49,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_its_model_is_like_any_other(
         assert AutoModel.from_pretrained(whole)(**inputs).logits_per_image.shape == (1, 1)
     classify = pipeline("zero-shot-image-classification", model=str(whole))
     assert len(classify(load_scenes(1)["image"][0], candidate_labels=["boat", "car"])) == 2
-    for wrong in ([], ["--overwrite_output_dir", "--resume_from_checkpoint", "latest"]):
+    resume = ["--resume_from_checkpoint", "latest"]
+    for wrong in ([], ["--overwrite_output_dir", *resume], ["--learning_rate", 1, "--max_train_steps", 7, *resume]):
         with pytest.raises(SystemExit):
             run("whole", *wrong)
     with pytest.raises(SystemExit, match="40 images are less than a batch"):
