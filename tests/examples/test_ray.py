@@ -29,11 +29,11 @@ def test_no_picture_is_lost_or_twice_where_a_worker_is_killed(model_dir, tmp_pat
     photos = tmp_path / "photos"
     (photos / "more").mkdir(parents=True)
     for number in range(NUM_PICTURES):
-        name = f"more/{number}.png" if number % 3 == 0 else f"{number}.png"
         large = make_scene(5, number).draw().resize((2000, 2000))  # so that a worker is at work for seconds
-        large.save(photos / name, compress_level=1)
-    (photos / "broken.png").write_bytes(b"no picture")
-    (photos / "notes.txt").write_text("no picture")
+        large.save(photos / (f"{number}.png" if number % 3 else f"more/{number}.png"), compress_level=1)
+    (photos / "more" / "loop").symlink_to(photos)
+    for name in ("broken.png", "notes.txt", os.fsdecode(b"not_utf8_\xff.png")):
+        (photos / name).write_bytes(b"no picture")
     script = [sys.executable, str(ROOT / "examples" / "embed_on_ray.py"), "--photos", str(photos)]
     script += ["--output_dir", str(tmp_path / "index"), "--model", str(model_dir), "--batch_size", "4"]
     environment = python_environment(RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION=0.02)
