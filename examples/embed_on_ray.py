@@ -15,7 +15,6 @@ is ended. A later run adds and replaces images; what was deleted since stays in 
 """
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +24,6 @@ import torch
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
 from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
-from modeling_lotlip.data.folder import is_image_file, scan_folder
 from modeling_lotlip.data.images import IMAGE_EXTENSIONS, Resizing, UnreadableImageError, read_image
 from modeling_lotlip.data.rows import batched
 from modeling_lotlip.embedding.arguments import LoadingArguments
@@ -34,7 +32,7 @@ from modeling_lotlip.embedding.embed import embed_background, note_model
 from modeling_lotlip.embedding.features import prepare_images
 from modeling_lotlip.embedding.models import load_model
 from modeling_lotlip.embedding.table import EmbeddingTable, model_settings
-from modeling_lotlip.terminal import printable
+from modeling_lotlip.search.index import list_images
 
 
 @dataclass
@@ -53,8 +51,7 @@ class Worker:
     """Embeds batches of files, in a process of its own."""
 
     def __init__(self, name: str, num_gpus: float):
-        device = "cuda" if num_gpus > 0 else "cpu"
-        self.model, self.processor = load_model(name, LoadingArguments(device=device))
+        self.model, self.processor = load_model(name, LoadingArguments(device="cuda" if num_gpus > 0 else "cpu"))
         self.resizing = Resizing.of(self.processor.image_processor)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
@@ -62,8 +59,7 @@ class Worker:
         for path, content in zip(batch["path"], batch["bytes"]):
             row = {"path": path, "size": len(content), **describe_file(content)}
             try:
-                image = read_image({"bytes": content}, resizing=self.resizing)
-                inputs.append(prepare_images(self.processor, [image]))
+                inputs.append(prepare_images(self.processor, [read_image({"bytes": content}, resizing=self.resizing)]))
                 rows.append(row)
             except UnreadableImageError as error:
                 rows.append(row | {"problem": str(error)})
@@ -87,27 +83,6 @@ def open_store(photos: str) -> tuple[FileSystem, str, str]:
     return filesystem, path, source
 
 
-def list_images(folder: str) -> list[str]:
-    """The images of a local folder, those that `lotlip search` finds: Ray's list follows links, also in circles."""
-    scan = scan_folder(folder)
-    left_out = [f"{number:,} {reason}" for reason, number in scan.left_out.items()]
-    left_out += [f"the folder {name}, which may not be read" for name in sorted(scan.closed_folders)]
-    if left_out:
-        print(printable(f"Files that are left out: {', '.join(left_out)}."), file=sys.stderr)
-    images = [os.path.join(folder, name) for name in scan.files if is_image_file(name)]
-    if not images:
-        raise ValueError("there is no image")
-    return images
-
-
-def read_bytes(row: dict[str, str]) -> dict[str, str | bytes]:
-    """A local file; one that is gone by now has no bytes, and is stored as one that cannot be read."""
-    try:
-        return row | {"bytes": Path(row["path"]).read_bytes()}
-    except OSError:
-        return row | {"bytes": b""}
-
-
 def make_row(found: dict, folder: str) -> dict:
     """The row of the table of a file."""
     found["key"] = str(PurePosixPath(found.pop("path")).relative_to(folder))
@@ -118,7 +93,9 @@ def main() -> None:
     (args,) = parse((RayArguments,), description=__doc__)
     try:
         filesystem, folder, source = open_store(args.photos)
-        images = list_images(folder) if isinstance(filesystem, LocalFileSystem) else None
+        images = (
+            list_images(folder) if isinstance(filesystem, LocalFileSystem) else None
+        )  # Ray's own list follows links
     except (OSError, ValueError) as error:
         raise SystemExit(f"--photos {args.photos} cannot be read: {error}. Name the folder of your images.") from error
     model, processor = load_model(args.model_name_or_path, LoadingArguments(device="cpu"))
@@ -132,7 +109,9 @@ def main() -> None:
     if images is None:
         files = ray.data.read_binary_files(folder, filesystem=filesystem, include_paths=True, file_extensions=endings)
     else:
-        files = ray.data.from_items([{"path": path} for path in images]).map(read_bytes)
+        files = ray.data.from_items([{"path": path} for path in images]).map(
+            lambda row: row | {"bytes": Path(row["path"]).read_bytes()}
+        )
     rows = files.map_batches(
         Worker,
         fn_constructor_args=(args.model_name_or_path, args.num_gpus),

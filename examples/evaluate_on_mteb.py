@@ -46,12 +46,7 @@ SUITES = {
         "AROFlickrOrder",
         "ImageCoDe",
     ],
-    "multilingual": [
-        "XM3600T2IRetrieval",
-        "XM3600I2TRetrieval",
-        "Multi30kT2IRetrieval",
-        "Multi30kI2TRetrieval",
-    ],
+    "multilingual": ["XM3600T2IRetrieval", "XM3600I2TRetrieval", "Multi30kT2IRetrieval", "Multi30kI2TRetrieval"],
 }
 
 

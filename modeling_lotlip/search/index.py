@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of embeddings that are searched, what has changed in the folder of one, and the images of one."""
 
+import logging
 import os
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,11 @@ from ..embedding.arguments import DEFAULT_MODEL
 from ..embedding.batches import embed_texts, tokenize
 from ..embedding.embed import load_named_data, note_model
 from ..embedding.table import EmbeddingTable, model_settings
+from ..terminal import printable
 from .arguments import SearchModelArguments
+
+
+logger = logging.getLogger(__name__)
 
 
 def find_table(
@@ -80,6 +85,18 @@ def read_unchanged(table: EmbeddingTable, folder: str, key: str) -> dict:
 def sign(status: os.stat_result) -> dict[str, int]:
     """By which an index knows that a file is the same."""
     return {"size": status.st_size, "modified": status.st_mtime_ns}
+
+
+def list_images(folder: str) -> list[str]:
+    """The paths of the images in a folder that an index has; a warning says what is left out."""
+    scan = scan_folder(folder)
+    left_out = [f"{number:,} {reason}" for reason, number in scan.left_out.items()]
+    left_out += [f"the folder {name}, which may not be read" for name in sorted(scan.closed_folders)]
+    if left_out:
+        logger.warning(printable(f"Of {folder} files are left out: {', '.join(left_out)}."))
+    if not (images := [os.path.join(folder, name) for name in scan.files if is_image_file(name)]):
+        raise ValueError("there is no image")
+    return images
 
 
 class Changes(NamedTuple):
