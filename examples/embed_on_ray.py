@@ -93,9 +93,8 @@ def main() -> None:
     (args,) = parse((RayArguments,), description=__doc__)
     try:
         filesystem, folder, source = open_store(args.photos)
-        images = (
-            list_images(folder) if isinstance(filesystem, LocalFileSystem) else None
-        )  # Ray's own list follows links
+        is_local = isinstance(filesystem, LocalFileSystem)
+        images = list_images(folder) if is_local else None  # Ray's own list follows links
     except (OSError, ValueError) as error:
         raise SystemExit(f"--photos {args.photos} cannot be read: {error}. Name the folder of your images.") from error
     model, processor = load_model(args.model_name_or_path, LoadingArguments(device="cpu"))
@@ -109,9 +108,8 @@ def main() -> None:
     if images is None:
         files = ray.data.read_binary_files(folder, filesystem=filesystem, include_paths=True, file_extensions=endings)
     else:
-        files = ray.data.from_items([{"path": path} for path in images]).map(
-            lambda row: row | {"bytes": Path(row["path"]).read_bytes()}
-        )
+        files = ray.data.from_items([{"path": path} for path in images])
+        files = files.map(lambda row: row | {"bytes": Path(row["path"]).read_bytes()})
     rows = files.map_batches(
         Worker,
         fn_constructor_args=(args.model_name_or_path, args.num_gpus),
