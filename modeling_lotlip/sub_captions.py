@@ -141,11 +141,4 @@ def is_enumeration(sub_caption: str) -> bool:
     return re.fullmatch(r"\W*\d+\W*", sub_caption) is not None
 
 
-__all__ = [
-    "is_enumeration",
-    "join_sub_captions",
-    "mark_query",
-    "mark_sub_captions",
-    "split_sentences",
-    "split_sub_captions",
-]
+__all__ = ["is_enumeration", "join_sub_captions", "mark_sub_captions", "split_sentences", "split_sub_captions"]
