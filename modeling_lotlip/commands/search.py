@@ -67,7 +67,8 @@ def run(search: SearchArguments, arguments: SearchModelArguments, output: Output
     num_shown = len(answers[0]["results"])
     if search.k > num_shown:
         what = count(num_searched, "image" if search.kind == "image" else "caption")
-        cause = f"--k {search.k} is more than there are: all {what} are shown"
+        shown = f"all {what} are" if num_searched > 1 else f"{what} is"
+        cause = f"--k {search.k} is more than there are: {shown} shown"
         copies = f" as {num_shown} results, with their copies" if num_shown < num_searched else ""
         print(f"{cause}{copies}.", file=sys.stderr)
     print(format_answers(answers, search.photos))

@@ -25,7 +25,7 @@ SPLIT_FOLDERS = ("train", "validation", "val", "test")  # which are splits if ev
 
 
 class FolderScan(NamedTuple):
-    """What is in a folder and its subfolders, by relative paths. Hidden files and linked folders are passed over."""
+    """What is in a folder and its subfolders, by relative paths. What is hidden and linked folders are passed over."""
 
     files: dict[str, os.stat_result]  # in the order of their names
     left_out: Counter  # how many could not be used, by the reason
@@ -41,10 +41,10 @@ def scan_folder(folder: str | Path) -> FolderScan:
     ):
         if not folders and not names and parent != str(folder):
             scan.empty_folders.add(os.path.relpath(parent, folder))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        linked = sum(os.path.islink(os.path.join(parent, name)) for name in folders)
-        if linked:
-            scan.left_out["in a linked folder"] += linked
+        hidden = [name for name in folders + names if name.startswith(".")]
+        scan.left_out.update("hidden" for name in hidden if name in folders or is_image_file(name))
+        folders[:] = sorted(set(folders) - set(hidden))
+        scan.left_out.update("in a linked folder" for name in folders if os.path.islink(os.path.join(parent, name)))
         for file in sorted(name for name in names if not name.startswith(".")):
             path = os.path.join(parent, file)
             name = os.path.relpath(path, folder)
@@ -85,7 +85,7 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
     tables = [name for name in scan.files if name.lower().endswith(TABLE_ENDINGS) and name not in metadata]
     if len(images) <= sum(not is_image_file(Path(name).stem) for name in tables):  # a.jpg.json is about an image
         return DataFilesDict()
-    left_out = [f"{count} {reason}" for reason, count in scan.left_out.items()]
+    left_out = [f"{count} {reason}" for reason, count in scan.left_out.items() if reason != "hidden"]
     left_out += [f"the folder {name!r}, which may not be read" for name in sorted(scan.closed_folders)]
     if left_out:
         logger.warning_once(f"Of {folder} files are left out: {', '.join(left_out)}.")

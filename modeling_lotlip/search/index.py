@@ -5,7 +5,6 @@
 import logging
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from ..data.folder import is_image_file, scan_folder
 from ..data.images import UnreadableImageError, undecoded
 from ..data.loading import compute_fingerprint
 from ..embedding.arguments import DEFAULT_MODEL
-from ..embedding.batches import embed_texts, tokenize
+from ..embedding.batches import embed_texts, sign_file, tokenize
 from ..embedding.embed import load_named_data, note_model
 from ..embedding.table import EmbeddingTable, model_settings
 from ..terminal import printable
@@ -63,7 +62,7 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
     if isinstance(source, str):
         if "://" in source:
             raise ValueError(f"{folder} is of images in {source}, which the page cannot show: use `lotlip search`.")
-        return partial(read_unchanged, table, source)
+        return lambda key: read_unchanged(table, key, {"path": os.path.join(source, key), "bytes": None})
     if "image" not in table.settings["kinds"] or source["streaming"]:
         why = "embeddings of streamed data" if source["streaming"] else "no embeddings of images"
         raise ValueError(f"{folder} holds {why}: the page has no images to show.")
@@ -71,20 +70,15 @@ def open_images(table: EmbeddingTable) -> Callable[[str], dict]:
     dataset = load_named_data(source, key_column=table.settings["key_column"])
     table.check_settings({"data": compute_fingerprint(dataset, column)})
     dataset = undecoded(dataset.select_columns(column), column)
-    return lambda key: dataset[table.row(key)][column]
+    return lambda key: read_unchanged(table, key, dataset[table.row(key)][column])
 
 
-def read_unchanged(table: EmbeddingTable, folder: str, key: str) -> dict:
-    """The undecoded image of a file. Raises an `UnreadableImageError` if it has changed since it was embedded."""
-    path, stored = os.path.join(folder, key), dict(table.read_signatures(key)).get(key)
-    if stored and os.path.exists(path) and stored != sign(os.stat(path)):
-        raise UnreadableImageError("The file has changed since it was indexed.")
-    return {"path": path, "bytes": None}
-
-
-def sign(status: os.stat_result) -> dict[str, int]:
-    """By which an index knows that a file is the same."""
-    return {"size": status.st_size, "modified": status.st_mtime_ns}
+def read_unchanged(table: EmbeddingTable, key: str, image: dict) -> dict:
+    """An undecoded image. Raises an `UnreadableImageError` if its file has changed since it was embedded."""
+    path, stored = image.get("path") or "", dict(table.read_signatures(key)).get(key)
+    if stored and os.path.exists(path) and stored != sign_file(os.stat(path)):
+        raise UnreadableImageError("The file has changed since it was embedded.")
+    return image
 
 
 def list_images(folder: str) -> list[str]:
@@ -119,7 +113,7 @@ def compare(table: EmbeddingTable, folder: Path) -> tuple[dict[str, dict], list[
     pending, others = {}, scan.left_out.copy()
     for name, status in scan.files.items():
         if is_image_file(name):
-            pending[name] = sign(status)
+            pending[name] = sign_file(status)
         else:
             others[os.path.splitext(name)[1].lower() or "without an ending"] += 1
     is_empty, num_stored, changed, gone, kept = not pending, 0, [], [], set()

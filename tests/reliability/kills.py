@@ -38,8 +38,6 @@ from tests.reliability.commands import run_quietly
 EVERY = 3  # of so many kills one comes in the middle of a write
 OPEN_ALWAYS = (".lock", ".sqlite")  # as long as a process runs
 TIME_LIMIT = 300  # seconds, as long as no machine takes for a job
-# as large as jobs have to be for kills to hit all of their parts
-NUM_STEPS, NUM_PICTURES, NUM_COPIES = 20, 240, 10
 
 
 class Training:
@@ -263,7 +261,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="Of the moments. Default: 0.")
     parser.add_argument("--small", action="store_true", help="Jobs of an eighth, without processes that decode.")
     args = parser.parse_args()
-    sizes = (6, 60, 5) if args.small else (NUM_STEPS, NUM_PICTURES, NUM_COPIES)
+    sizes = (6, 60, 5) if args.small else (20, 240, 10)  # as large as they have to be for kills to hit all parts
     with tempfile.TemporaryDirectory() as name, make_jobs(Path(name), *sizes) as jobs:
         runs = {job.name: Run(job, Path(name), args.seed, has_workers=not args.small) for job in jobs}
         lines = [run.run(getattr(args, name)) for name, run in runs.items() if getattr(args, name)]

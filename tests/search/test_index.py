@@ -59,7 +59,7 @@ def test_index_follows_the_files(folder, searcher, model_and_processor, tmp_path
     (folder / "film.mov").write_bytes(b"")
     (folder / ".hidden.png").write_bytes(b"")
     assert update() == (12, 0, 0)
-    assert searcher.changes.left_out == ["Other files, left out: 1 .mov."]
+    assert searcher.changes.left_out == ["Other files, left out: 1 hidden, 1 .mov."]
     assert update() == (0, 0, 0) and embedded == []
     assert set(table.unreadable) == {"broken.png", "cut.jpg"} and len(table) == 10
 
@@ -211,6 +211,9 @@ def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, model_and_p
     for key in (f"scene {number}" for number in range(6)):
         (embedding,) = embed_images(*model_and_processor, [read_image(read(key))])
         torch.testing.assert_close(table.embedding(key), embedding, rtol=0, atol=1e-5)
+    os.utime(photos / "0.png", (0, 0))
+    with pytest.raises(ValueError, match="The file has changed since it was embedded"):
+        read("scene 0")
     # a line that has moved
     (tmp_path / "rows.jsonl").write_text("\n".join(lines[1:] + lines[:1]))
     with pytest.raises(ValueError, match="The data have changed since .*: name another folder, or delete it"):
