@@ -34,7 +34,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Gives another name to write a file or a folder to. At the end this becomes `path`, in place of what was there;
     after an error it is deleted, and `path` is as it was.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # pyarrow takes the relative "a:b.parquet" for a URL
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     replaced = path.with_name(f"{path.name}.{os.getpid()}.replaced")
     try:

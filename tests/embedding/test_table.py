@@ -70,10 +70,11 @@ def test_kinds_are_searched_apart(captioned):
     assert table.rows_done() == set(range(101))
 
 
-def test_export_is_in_the_order_of_the_data(captioned, tmp_path):
+def test_export_is_in_the_order_of_the_data(captioned, tmp_path, monkeypatch):
     table, embeds = captioned
-    assert table.export(tmp_path / "vectors.parquet") == table.export(tmp_path / "vectors.npz") == 300
-    rows, arrays = parquet.read_table(tmp_path / "vectors.parquet"), np.load(tmp_path / "vectors.npz")
+    monkeypatch.chdir(tmp_path)
+    assert table.export(Path("vec:tors.parquet")) == table.export(tmp_path / "vectors.npz") == 300
+    rows, arrays = parquet.read_table(tmp_path / "vec:tors.parquet"), np.load(tmp_path / "vectors.npz")
     for values in (rows.to_pydict(), {name: arrays[name].tolist() for name in arrays}):
         assert values["key"] == [f"key {number // 3:02}" for number in range(300)]
         assert values["kind"] == [*KINDS] * 100 and values["position"] == [0] * 300

@@ -214,7 +214,6 @@ def test_embeddings_are_shown_with_the_images_they_are_of(model_dir, model_and_p
     os.utime(photos / "0.png", (0, 0))
     with pytest.raises(ValueError, match="The file has changed since it was embedded"):
         read("scene 0")
-    # a line that has moved
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines[1:] + lines[:1]))
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines[1:] + lines[:1]))  # a line that has moved
     with pytest.raises(ValueError, match="The data have changed since .*: name another folder, or delete it"):
         open_images(table)
