@@ -124,8 +124,8 @@ class OutputFolder:
             logger.warning(f"{cause}: waiting for it.")
             self.lock.acquire()
         except OSError as error:
-            told = f"`--{self.argument} {self.path}` cannot be written: {error.strerror}. Name another folder."
-            raise ValueError(told) from error
+            cause = f"`--{self.argument} {self.path}` cannot be written: {error.strerror}. Name another folder."
+            raise ValueError(cause) from error
         try:
             for left in [path for path in self.path.iterdir() if LEFT.fullmatch(path.name)]:
                 clear(left)

@@ -220,10 +220,9 @@ def assert_same_weights(folder: Path, expected: Path, atol: float = 0) -> None:
         torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=atol)
 
 
-def torchrun(num_processes: int, *command: str, **environment: str) -> subprocess.CompletedProcess:
+def torchrun(num_processes: int, *command: str, **extra: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes), *command]
-    environment = training_environment() | environment
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=training_environment() | extra, capture_output=True, text=True, timeout=300)
 
 
 def run_together(log: Path, num_processes: int, argv: list[str], program: Callable = lotlip.main, **variables) -> str:

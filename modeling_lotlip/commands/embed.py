@@ -30,7 +30,7 @@ def run(
     from accelerate import PartialState
 
     from ..data.loading import get_columns
-    from ..data.rows import find_column
+    from ..data.reader import RowReader
     from ..embedding.embed import embed_to_table, load_named_data, name_data, note_model
     from ..embedding.models import load_model
 
@@ -44,10 +44,11 @@ def run(
     state = PartialState(cpu=model_arguments.device == "cpu", timeout=timedelta(days=7))
     named = name_data(data, split.eval_split, split.max_eval_samples)
     dataset = load_named_data(named, with_images=store.only != "texts", key_column=store.key_column)
-    short, long = captions.caption_column, captions.long_captions_column
-    if store.only is None and not any(find_column(get_columns(dataset), name) for name in (short, long)):
-        cause = f"Neither `--caption_column {short}` nor `--long_captions_column {long}` is a column of the data set"
-        raise ValueError(f"{cause}, which has {get_columns(dataset)}: name one, or embed `--only images`.")
+    if store.only is None:
+        try:
+            RowReader(get_columns(dataset), captions, image_column=None)
+        except ValueError as error:
+            raise ValueError(f"{error} Name one, or embed `--only images`.") from error
     model, processor = load_model(model_arguments.model_name_or_path, model_arguments)
     table = embed_to_table(
         model,

@@ -51,7 +51,7 @@ MISTAKES = [
     ("visualize --model model --output_dir file.txt/out --text boat", "--output_dir file.txt/out cannot be used:"),
     ("recaption --output_dir out --captioner lava", "`--captioner lava` cannot be loaded. It must be one of instr"),
     ("embed --output_dir out --dtype int8 --backend torch", "--dtype int8 is not for --backend torch: leave out one"),
-    ("embed --output_dir out --dataset_name photos --eval_split train", "name one, or embed `--only images`"),
+    ("embed --output_dir out --dataset_name photos --eval_split train", "Name one, or embed `--only images`"),
     ("embed --model model --output_dir file.txt", "file.txt is a file. Name a folder."),
     ("search photos boat --index_dir file.txt", "--index_dir file.txt cannot be used"),
     ("export --model no_model --output_dir out", "`--model_name_or_path no_model` cannot be used"),

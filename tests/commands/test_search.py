@@ -234,6 +234,5 @@ def test_images_of_an_object_store_are_named_by_their_urls(search, model_dir, ca
     table.append([{"key": key, "embedding": made.embedding(key)} for key in made.search(torch.ones(made.dim), 8).keys])
     status, out, _ = search("--embeddings", "from_a_store", "a red boat", "--k", "8", "--all_copies")
     assert status == 0 and "   s3://bucket/photos/0.png" in out and "   s3://bucket/photos/more/3.png" in out
-    assert "which the page cannot show" in read_error(
-        capsys, "app", "--embeddings", table.folder, "--model", model_dir
-    )
+    error = read_error(capsys, "app", "--embeddings", table.folder, "--model", model_dir)
+    assert "which the page cannot show" in error

@@ -264,8 +264,7 @@ def main() -> None:
     sizes = (6, 60, 5) if args.small else (20, 240, 10)  # as large as they have to be for kills to hit all parts
     with tempfile.TemporaryDirectory() as name, make_jobs(Path(name), *sizes) as jobs:
         runs = {job.name: Run(job, Path(name), args.seed, has_workers=not args.small) for job in jobs}
-        lines = [run.run(getattr(args, name)) for name, run in runs.items() if getattr(args, name)]
-    print("\n".join(lines))
+        print("\n".join(run.run(getattr(args, name)) for name, run in runs.items() if getattr(args, name)))
 
 
 if __name__ == "__main__":

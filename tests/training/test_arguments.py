@@ -131,6 +131,8 @@ def test_defaults_of_objectives_and_data(tmp_path):
         ({"short_captions": "none", "keep_duplicate_negatives": True}, "--keep_duplicate_negatives has no effect"),
         ({"cache_image_features": True, "freeze_vision_model": False}, "is for a frozen image tower"),
         ({"cache_image_features": True, "streaming": True}, "excludes --streaming"),
+        ({"ddp_timeout": 0}, "--ddp_timeout must be at least 1"),
+        ({"short_captions": "all"}, "--short_captions must be one of given, any, details, none"),
         ({"data_weights": [1, 2], "data_files": ["a"]}, "number above 0 for each of the 1 values"),
         ({"data_weights": [1, 0], "data_files": ["a", "b"]}, "number above 0 for each"),
         ({"checkpointing_steps": "0"}, "must be a number or `epoch`"),

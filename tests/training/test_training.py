@@ -143,6 +143,7 @@ def test_resume_refuses_another_run(train):
     for wrong, message in (
         ({"learning_rate": 1e-5}, "learning_rate = "),
         ({"max_train_steps": 3}, "checkpoint-5` is at step 5, but this run has only 3 steps"),
+        ({"mixed_precision": "bf16"}, "mixed_precision = no, this run has bf16"),
         ({"resume_from_checkpoint": folder / "checkpoint-4"}, "holds checkpoint-5, which is later than"),
     ):
         with pytest.raises(ValueError, match=message):
