@@ -61,7 +61,7 @@ versions: $(VENV)/.installed
 	$(BIN)/python -m pytest -m versions tests/test_versions.py
 	PYTHONPATH=$(abspath $(VENV))/transformers-oldest $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
 		$(addprefix tests/test_,$(addsuffix .py, configuration_lotlip modeling_lotlip tokenization_lotlip \
-		image_processing_lotlip processing_lotlip pipeline)) $(addprefix tests/embedding/test_dual_encoders.py::test_, \
+		image_processing_lotlip processing_lotlip pipeline)) $(addprefix tests/encoder/test_dual_encoders.py::test_, \
 		limits[align] same_numbers_as_by_hand[align])
 
 # lays the model out as transformers' own tree has it, checks it by the library's rules of structure, and runs its tests

@@ -89,8 +89,8 @@ def print_completion(shell: str) -> int:
 
     import tyro
 
-    from modeling_lotlip.arguments import to_tyro
     from modeling_lotlip.commands import COMMANDS
+    from modeling_lotlip.utils.arguments import to_tyro
 
     if shell not in SHELLS:
         print(f"lotlip: error: --print-completion {shell} must be one of {', '.join(SHELLS)}.", file=sys.stderr)
@@ -147,7 +147,7 @@ def run(argv: list[str]) -> int:
         if name not in COMMANDS:
             print(f"lotlip: error: {name!r} is no command. The commands are {', '.join(COMMANDS)}.", file=sys.stderr)
             return 2
-        from modeling_lotlip.arguments import exit_on_error, parse
+        from modeling_lotlip.utils.arguments import exit_on_error, parse
 
         command = importlib.import_module(f"modeling_lotlip.commands.{name}")
         arguments = parse(command.ARGUMENTS, args, prog=f"lotlip {name}", description=command.__doc__)

@@ -81,7 +81,7 @@ setup(
         "modeling_lotlip": [
             "metrics/*/README.md",
             "captioning/*.txt",
-            "embedding/*.txt",
+            "table/*.txt",
             "templates/*",
             "search/*.html",
             "search/*.css",

@@ -7,8 +7,8 @@ import importlib
 import inspect
 from typing import Any
 
-from modeling_lotlip.arguments import describe_default, list_groups
 from modeling_lotlip.commands import COMMANDS
+from modeling_lotlip.utils.arguments import describe_default, list_groups
 
 
 PLACE = "<!-- commands -->"

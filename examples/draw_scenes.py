@@ -15,8 +15,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.scenes import Scene, Thing, make_scene
+from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 
 
 # German nouns with the ending that their gender gives an adjective behind "ein" or "eine"

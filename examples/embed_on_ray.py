@@ -23,16 +23,16 @@ import ray
 import torch
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
-from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.images import IMAGE_EXTENSIONS, Resizing, UnreadableImageError, read_image
 from modeling_lotlip.data.rows import batched
-from modeling_lotlip.embedding.arguments import LoadingArguments
-from modeling_lotlip.embedding.batches import describe_file, embed_images
-from modeling_lotlip.embedding.embed import embed_background, note_model
-from modeling_lotlip.embedding.features import prepare_images
-from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.embedding.table import EmbeddingTable, model_settings
+from modeling_lotlip.encoder.arguments import LoadingArguments
+from modeling_lotlip.encoder.batches import describe_file, embed_images
+from modeling_lotlip.encoder.features import prepare_images
+from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.search.index import list_images
+from modeling_lotlip.table.embed import embed_background, note_model
+from modeling_lotlip.table.storage import EmbeddingTable, model_settings
+from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 
 
 @dataclass

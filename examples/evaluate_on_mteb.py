@@ -27,12 +27,12 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig
 
 import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
-from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
-from modeling_lotlip.embedding.arguments import OutputArguments
-from modeling_lotlip.embedding.models import check_single_embeddings, hash_weights
+from modeling_lotlip.encoder.arguments import OutputArguments
+from modeling_lotlip.encoder.models import check_single_embeddings, hash_weights
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
-from modeling_lotlip.files import format_markdown, write_results
 from modeling_lotlip.hub_lotlip import find_pretrained
+from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
+from modeling_lotlip.utils.files import format_markdown, write_results
 
 
 SUITES = {

@@ -24,12 +24,12 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 import modeling_lotlip  # noqa: F401 registers LoTLIP with the Auto classes
-from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import CaptionArguments, SourceArguments, TrainSplitArguments
 from modeling_lotlip.data.collator import draw_captions, with_captions
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.hub_lotlip import find_pretrained
+from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 
 
 @dataclass

@@ -19,12 +19,12 @@ from pathlib import Path
 from transformers import Trainer, TrainingArguments
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
 from modeling_lotlip.data.arguments import CaptionArguments, DatasetArguments, TrainSplitArguments
 from modeling_lotlip.data.collator import CaptionCollator, with_captions
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.training.dual_encoder import ClampLogitScaleCallback
+from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 
 
 @dataclass

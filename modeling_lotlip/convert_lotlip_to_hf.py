@@ -29,9 +29,9 @@ from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionCo
 from .hub import OF_THE_ORIGINAL, find_model_files, write_model_card
 from .image_processing_lotlip import LotlipImageProcessor
 from .modeling_lotlip import LotlipModel
-from .output_folder import atomic_write, delete
 from .processing_lotlip import LotlipProcessor
 from .tokenization_lotlip import LotlipTokenizer
+from .utils.output_folder import atomic_write, delete
 
 
 logger = logging.get_logger(__name__)

@@ -28,12 +28,12 @@ from modeling_lotlip import (
     LotlipTokenWiseConfig,
     LotlipTokenWiseModel,
 )
-from modeling_lotlip.addresses import listen
-from modeling_lotlip.arguments import parse
-from modeling_lotlip.embedding.arguments import InferenceArguments
-from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.encoder.arguments import InferenceArguments
+from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.training import loop
 from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.utils.addresses import listen
+from modeling_lotlip.utils.arguments import parse
 
 
 WORDS = "a photo of red green blue yellow boat car house tree the ground is sand sea".split()
@@ -81,7 +81,7 @@ def logging_stays_as_it_is():
 @pytest.fixture(autouse=True)
 def no_workers_unless_asked_for(monkeypatch):
     """Processes that decode take longer to start than these images take."""
-    monkeypatch.setattr("modeling_lotlip.embedding.batches.count_workers", lambda: 0)
+    monkeypatch.setattr("modeling_lotlip.encoder.batches.count_workers", lambda: 0)
 
 
 def build_lotlip(**text_fields: int) -> tuple[LotlipModel, LotlipProcessor]:

@@ -33,7 +33,7 @@ from modeling_lotlip import (
     hub_lotlip,
 )
 from modeling_lotlip.convert_lotlip_to_hf import convert_checkpoint
-from modeling_lotlip.embedding.arguments import DEFAULT_MODEL
+from modeling_lotlip.encoder.arguments import DEFAULT_MODEL
 from modeling_lotlip.hub_lotlip import find_pretrained
 from tests.conftest import python_environment
 from tests.helpers.commands import read_error, run_command

@@ -31,10 +31,10 @@ from scaffold import (
 from torch.nn.functional import normalize
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.embedding.arguments import InferenceArguments
-from modeling_lotlip.embedding.batches import embed_corpus, embed_images
-from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.encoder.arguments import InferenceArguments
+from modeling_lotlip.encoder.batches import embed_corpus, embed_images
+from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 
 Embed = Callable[[], torch.Tensor]

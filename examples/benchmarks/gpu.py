@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from modeling_lotlip.arguments import Arguments, argument, exit_on_error, parse
+from modeling_lotlip.utils.arguments import Arguments, argument, exit_on_error, parse
 
 
 FOLDER = Path(__file__).parent

@@ -21,10 +21,9 @@ import PIL.Image
 import torch
 from scaffold import BenchmarkArguments, build_lotlip, build_processor, measure, report, set_up, write_results
 
-from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.data.images import Resizing
 from modeling_lotlip.data.reader import RowInfo
-from modeling_lotlip.embedding.batches import (
+from modeling_lotlip.encoder.batches import (
     RowCollator,
     TableReader,
     collate_rows,
@@ -32,6 +31,7 @@ from modeling_lotlip.embedding.batches import (
     embed_images,
     embed_rows,
 )
+from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 
 @dataclass

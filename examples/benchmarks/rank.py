@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from scaffold import BenchmarkArguments, measure, peak_memory, report, set_up, write_results
 
-from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.metrics import retrieval_ranks
 from modeling_lotlip.metrics.image_text_retrieval.image_text_retrieval import similarity_blocks
+from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 
 @dataclass

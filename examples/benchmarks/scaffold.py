@@ -24,8 +24,8 @@ from torch import nn
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from modeling_lotlip import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor, LotlipTokenizer
-from modeling_lotlip.arguments import Arguments, argument, check_output_file
-from modeling_lotlip.files import write_json
+from modeling_lotlip.utils.arguments import Arguments, argument, check_output_file
+from modeling_lotlip.utils.files import write_json
 
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

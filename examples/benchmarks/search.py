@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from scaffold import BenchmarkArguments, peak_memory, set_up, write_results
 
-from modeling_lotlip.arguments import argument, exit_on_error, parse
-from modeling_lotlip.embedding.arguments import STORAGE_DTYPES
-from modeling_lotlip.embedding.table import EmbeddingTable
+from modeling_lotlip.encoder.arguments import STORAGE_DTYPES
+from modeling_lotlip.table.storage import EmbeddingTable
+from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 
 METHODS = ("table", "exact", "faiss")

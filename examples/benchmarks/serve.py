@@ -30,7 +30,7 @@ import httpx
 from openai import AsyncOpenAI
 from scaffold import BenchmarkArguments, build_lotlip, build_processor, set_up, write_results
 
-from modeling_lotlip.arguments import argument, exit_on_error, parse
+from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 
 VARIANTS = {"together": 64, "one after the other": 1}

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from scaffold import BenchmarkArguments, build_lotlip, build_processor, measure, report, write_results
 
-from modeling_lotlip.arguments import argument, exit_on_error, parse
+from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 
 @dataclass

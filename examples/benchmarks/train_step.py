@@ -28,10 +28,10 @@ from scaffold import (
     write_results,
 )
 
-from modeling_lotlip.arguments import argument, exit_on_error, parse
 from modeling_lotlip.modeling_lotlip import image_text_contrastive_loss
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.step import make_loss, parameter_groups, train_step
+from modeling_lotlip.utils.arguments import argument, exit_on_error, parse
 
 
 Batch = dict[str, torch.Tensor]

@@ -16,8 +16,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_lotlip import LotlipConfig, LotlipModel
-from modeling_lotlip.arguments import Arguments, argument, check_output_file, exit_on_error, parse
-from modeling_lotlip.files import write_json
+from modeling_lotlip.utils.arguments import Arguments, argument, check_output_file, exit_on_error, parse
+from modeling_lotlip.utils.files import write_json
 
 
 @dataclass

@@ -41,11 +41,11 @@ from transformers import (
 )
 
 from modeling_lotlip import LotlipConfig
-from modeling_lotlip.arguments import exit_on_error
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.files import write_json
 from modeling_lotlip.training import loop
 from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.utils.arguments import exit_on_error
+from modeling_lotlip.utils.files import write_json
 
 
 OLD, NEW = 16, 126

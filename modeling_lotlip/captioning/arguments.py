@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import DTYPES, Arguments, argument
+from ..utils.arguments import DTYPES, Arguments, argument
 from .rules import RULES
 
 

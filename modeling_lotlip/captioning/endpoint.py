@@ -13,7 +13,7 @@ from openai import APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIE
 from PIL import Image
 
 from ..data.images import UnreadableImageError
-from ..embedding.batches import prefetch
+from ..encoder.batches import prefetch
 from .arguments import CaptionerArguments
 from .captioner import Answer
 from .image_files import ImageFile

@@ -19,13 +19,13 @@ from ..data.images import read_image, undecoded
 from ..data.loading import get_columns, load_split
 from ..data.reader import Item
 from ..data.rows import find_column, read_captions, read_key
-from ..embedding.arguments import InferenceArguments
-from ..embedding.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
-from ..embedding.models import load_model
-from ..files import format_markdown, write_json
-from ..output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
-from ..sub_captions import mark_sub_captions
-from ..terminal import progress_bar
+from ..encoder.arguments import InferenceArguments
+from ..encoder.batches import RowCollator, batch_rows, embed_rows, warn_of_unreadable
+from ..encoder.models import load_model
+from ..utils.files import format_markdown, write_json
+from ..utils.output_folder import OutputFolder, atomic_write, clear, warn_of_unfinished
+from ..utils.sub_captions import mark_sub_captions
+from ..utils.terminal import progress_bar
 from .arguments import FilterArguments, RuleArguments, SimilarityArguments
 from .rules import apply_rules
 

@@ -23,8 +23,8 @@ from transformers import (
 
 from ..data.images import UnreadableImageError
 from ..data.rows import batched
-from ..embedding.batches import prefetch
-from ..embedding.models import check_device
+from ..encoder.batches import prefetch
+from ..encoder.models import check_device
 from .arguments import CAPTIONERS, CaptionerArguments
 from .captioner import Answer
 from .image_files import ImageFile

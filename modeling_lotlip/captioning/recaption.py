@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 from ..data.arguments import SourceArguments, TrainSplitArguments
 from ..data.loading import get_columns, load_split
 from ..data.rows import check_columns
-from ..files import read_lines
-from ..output_folder import OutputFolder
-from ..signals import StopSignal
-from ..terminal import progress_bar
+from ..utils.files import read_lines
+from ..utils.output_folder import OutputFolder
+from ..utils.signals import StopSignal
+from ..utils.terminal import progress_bar
 from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
 from .captioner import Answer, load_captioner
 from .image_files import ImageFile, read_files

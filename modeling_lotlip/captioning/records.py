@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from ..output_folder import atomic_write
+from ..utils.output_folder import atomic_write
 
 
 DATABASE = "captions.sqlite"

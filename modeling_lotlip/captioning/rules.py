@@ -13,7 +13,7 @@ from collections.abc import Collection
 from itertools import groupby
 from operator import eq
 
-from ..sub_captions import split_sentences
+from ..utils.sub_captions import split_sentences
 
 
 # Chinese and Japanese characters are words of their own

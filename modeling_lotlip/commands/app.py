@@ -17,11 +17,11 @@ ARGUMENTS = (PageArguments, SearchModelArguments)
 
 
 def run(page: PageArguments, model: SearchModelArguments) -> None:
-    from ..addresses import listen
-    from ..embedding.table import EmbeddingTable
     from ..search.index import open_images
     from ..search.page import Handlers, serve
     from ..search.searcher import open_searcher
+    from ..table.storage import EmbeddingTable
+    from ..utils.addresses import listen
 
     # impossible arguments raise errors before the model is loaded
     logins = None if page.auth_file is None else read_logins(page.auth_file)

@@ -10,7 +10,7 @@ Zero-shot classification of a data set: every class is embedded once, from its n
 """
 
 from ..data.arguments import DatasetArguments, EvaluationSplitArguments
-from ..embedding.arguments import ModelsArguments, OutputArguments
+from ..encoder.arguments import ModelsArguments, OutputArguments
 from ..evaluation.arguments import ClassificationArguments
 
 
@@ -33,10 +33,10 @@ def run(
     from accelerate import PartialState
 
     from ..data.loading import get_columns, load_split
-    from ..embedding.models import describe_model, load_model
+    from ..encoder.models import describe_model, load_model
     from ..evaluation.classification import evaluate_zero_shot, format_classification, read_class_names
-    from ..files import write_results
-    from ..terminal import print_tables
+    from ..utils.files import write_results
+    from ..utils.terminal import print_tables
 
     state = PartialState(cpu=models.device == "cpu")
     dataset = load_split(data, split.eval_split, split.max_eval_samples)

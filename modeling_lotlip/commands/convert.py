@@ -13,7 +13,7 @@ back is a plain state dict of open_clip, equal to the checkpoint bit by bit.
 
 from dataclasses import dataclass
 
-from ..arguments import Arguments, argument
+from ..utils.arguments import Arguments, argument
 
 
 @dataclass

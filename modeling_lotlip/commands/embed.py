@@ -10,9 +10,9 @@ Embeddings of the images and captions of a data set, in a table; a run that was 
 `lotlip search --embeddings OUT "A TEXT"` finds what is nearest to a text; --output_file is for other tools.
 """
 
-from ..arguments import refuse_given
 from ..data.arguments import CaptionArguments, EvaluationSplitArguments, SourceArguments
-from ..embedding.arguments import ModelArguments, StoreArguments
+from ..encoder.arguments import ModelArguments, StoreArguments
+from ..utils.arguments import refuse_given
 
 
 ARGUMENTS = (ModelArguments, SourceArguments, EvaluationSplitArguments, CaptionArguments, StoreArguments)
@@ -31,8 +31,8 @@ def run(
 
     from ..data.loading import get_columns
     from ..data.reader import RowReader
-    from ..embedding.embed import embed_to_table, load_named_data, name_data, note_model
-    from ..embedding.models import load_model
+    from ..encoder.models import load_model
+    from ..table.embed import embed_to_table, load_named_data, name_data, note_model
 
     if store.only == "texts":
         refuse_given(data, ("image_column",), "has no effect with --only texts: leave it out.")

@@ -14,7 +14,7 @@ Long captions may be in separate files: see --caption_files.
 """
 
 from ..data.arguments import CaptionArguments, CaptionFileArguments, DatasetArguments, EvaluationSplitArguments
-from ..embedding.arguments import ModelsArguments, OutputArguments
+from ..encoder.arguments import ModelsArguments, OutputArguments
 from ..evaluation.arguments import RetrievalArguments, check_benchmark
 
 
@@ -41,10 +41,10 @@ def run(
     from accelerate import PartialState
 
     from ..data.loading import load_split
-    from ..embedding.models import describe_model, load_model
+    from ..encoder.models import describe_model, load_model
     from ..evaluation.retrieval import evaluate_retrieval, format_benchmarks, format_table, load_benchmarks
-    from ..files import write_results
-    from ..terminal import print_tables
+    from ..utils.files import write_results
+    from ..utils.terminal import print_tables
 
     state = PartialState(cpu=models.device == "cpu")
     if retrieval.benchmark is not None:

@@ -17,8 +17,8 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import DTYPES, Arguments, argument
-from ..embedding.arguments import DEFAULT_MODEL
+from ..encoder.arguments import DEFAULT_MODEL
+from ..utils.arguments import DTYPES, Arguments, argument
 
 
 @dataclass
@@ -47,8 +47,8 @@ def run(export: ExportArguments) -> None:
     import logging
     import warnings
 
-    from ..embedding.onnx import export_model
-    from ..terminal import print_tables
+    from ..encoder.onnx import export_model
+    from ..utils.terminal import print_tables
 
     # the exporters report on operations that these graphs do not have, and on versions: each graph is compared
     for name in ("torch.onnx", "transformers.exporters"):

@@ -12,7 +12,7 @@ Files of the same names are written, and in `report.json` what each rule did to 
 
 from ..captioning.arguments import FilterArguments, RuleArguments, SimilarityArguments
 from ..data.arguments import SourceArguments, TrainSplitArguments
-from ..embedding.arguments import InferenceArguments
+from ..encoder.arguments import InferenceArguments
 
 
 ARGUMENTS = (
@@ -34,7 +34,7 @@ def run(
     inference: InferenceArguments,
 ) -> None:
     from ..captioning.filter import filter_captions, format_report, has_kept
-    from ..terminal import print_tables
+    from ..utils.terminal import print_tables
 
     report = filter_captions(columns, rules, similarity, source, split, inference)
     print_tables(format_report(report))

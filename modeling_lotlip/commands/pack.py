@@ -12,7 +12,6 @@ Writes images and their captions, also those in caption files, as webdataset sha
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import Arguments, argument
 from ..data.arguments import (
     CaptionArguments,
     CaptionColumnArguments,
@@ -20,6 +19,7 @@ from ..data.arguments import (
     SourceArguments,
     TrainSplitArguments,
 )
+from ..utils.arguments import Arguments, argument
 
 
 @dataclass
@@ -49,7 +49,7 @@ def run(
     from ..data.reader import RowReader
     from ..data.rows import check_columns
     from ..data.shards import write_shards
-    from ..terminal import printable
+    from ..utils.terminal import printable
 
     dataset = load_split(source, split.train_split, split.max_train_samples, key_column=caption_files.image_key_column)
     names = get_columns(dataset)

@@ -10,7 +10,7 @@ The repository is created if there is none yet. Checkpoints and logs of a traini
 
 from dataclasses import dataclass
 
-from ..arguments import Arguments, argument
+from ..utils.arguments import Arguments, argument
 
 
 @dataclass

@@ -18,7 +18,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ..embedding.arguments import OutputArguments
+from ..encoder.arguments import OutputArguments
 from ..search.arguments import SearchArguments, SearchModelArguments
 
 
@@ -33,10 +33,10 @@ WEAK = "Weak matches: these may not fit your description"
 
 
 def run(search: SearchArguments, arguments: SearchModelArguments, output: OutputArguments) -> None:
-    from ..files import read_lines, write_results
-    from ..output_folder import FolderInUseError
     from ..search.searcher import count, open_searcher
-    from ..terminal import printable
+    from ..utils.files import read_lines, write_results
+    from ..utils.output_folder import FolderInUseError
+    from ..utils.terminal import printable
 
     texts, chosen = search.texts, search.chosen
     if search.texts_file is not None:
@@ -94,7 +94,7 @@ def describe(result: "Result", kind: str, source: object) -> dict:
 
 def format_answers(answers: list[dict], folder: str | None = None) -> str:
     """The results of each text, a line each, weak ones last: from a folder, or with full paths, also of each copy."""
-    from ..terminal import printable
+    from ..utils.terminal import printable
 
     lines = []
 

@@ -13,9 +13,9 @@ Every image counts with its first long caption.
 
 from dataclasses import dataclass
 
-from ..arguments import Arguments, argument
 from ..data.arguments import CaptionArguments, CaptionFileArguments, DatasetArguments, EvaluationSplitArguments
-from ..embedding.arguments import ModelsArguments, OutputArguments
+from ..encoder.arguments import ModelsArguments, OutputArguments
+from ..utils.arguments import Arguments, argument
 
 
 @dataclass
@@ -54,11 +54,11 @@ def run(
 
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
-    from ..embedding.models import load_model
+    from ..encoder.models import load_model
     from ..evaluation.retrieval import embed_dataset
     from ..evaluation.sensitivity import flatten_results, format_tables, measure_sensitivity
-    from ..files import write_results
-    from ..terminal import print_tables
+    from ..utils.files import write_results
+    from ..utils.terminal import print_tables
 
     state = PartialState(cpu=models.device == "cpu")
     if state.num_processes > 1:

@@ -9,7 +9,7 @@ OpenAI's client reads them: `OpenAI(base_url="http://127.0.0.1:8000/v1", api_key
 `data:image/jpeg;base64,...`, among the texts. Only this machine can reach the server. Ctrl-C stops it.
 """
 
-from ..embedding.arguments import ModelArguments
+from ..encoder.arguments import ModelArguments
 from ..serving.arguments import ServingArguments
 
 

@@ -12,10 +12,10 @@ Tokens are counted without special tokens and without truncation; the paper coun
 
 from dataclasses import dataclass
 
-from ..arguments import Arguments, argument
 from ..data.arguments import CaptionArguments, CaptionFileArguments, EvaluationSplitArguments, SourceArguments
-from ..embedding.arguments import OutputArguments
+from ..encoder.arguments import OutputArguments
 from ..evaluation.arguments import check_benchmark
+from ..utils.arguments import Arguments, argument
 
 
 @dataclass
@@ -53,8 +53,8 @@ def run(
     from ..data.loading import get_columns, load_split
     from ..data.reader import RowReader
     from ..evaluation.statistics import format_table, load_tokenizer, measure_texts, summarize
-    from ..files import write_results
-    from ..terminal import print_tables
+    from ..utils.files import write_results
+    from ..utils.terminal import print_tables
 
     about = {"tokenizer": statistics.tokenizer_path, "sub_caption_splitter": captions.sub_caption_splitter}
     if statistics.benchmark is None:

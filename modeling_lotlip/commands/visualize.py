@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..arguments import Arguments, argument
 from ..data.arguments import CaptionArguments, CaptionFileArguments, SourceArguments
-from ..embedding.arguments import LoadingArguments, ModelNames
+from ..encoder.arguments import LoadingArguments, ModelNames
+from ..utils.arguments import Arguments, argument
 
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def run(
     captions: CaptionArguments,
     caption_files: CaptionFileArguments,
 ) -> None:
-    from ..embedding.models import load_model
+    from ..encoder.models import load_model
     from ..evaluation.explanation import explain, render_page
-    from ..sub_captions import split_sub_captions
+    from ..utils.sub_captions import split_sub_captions
 
     if visualize.text is None:
         text, image = read_row(visualize.row, visualize.eval_split, dataset, captions, caption_files)

@@ -5,8 +5,8 @@
 import os
 from dataclasses import dataclass
 
-from ..arguments import Arguments, argument, refuse_given
-from ..sub_captions import SPLITTERS
+from ..utils.arguments import Arguments, argument, refuse_given
+from ..utils.sub_captions import SPLITTERS
 
 
 # What reads a file of rows, by its ending

@@ -14,7 +14,7 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.constants import HF_HOME
 from transformers.utils import logging
 
-from ..output_folder import atomic_write, warn_of_unfinished
+from ..utils.output_folder import atomic_write, warn_of_unfinished
 from .arguments import BUILDERS
 from .folder import describe_failure
 from .rows import read_captions

@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from transformers.utils import logging
 
-from ..sub_captions import mark_sub_captions
+from ..utils.sub_captions import mark_sub_captions
 from .images import bound_aspect_ratio, undecoded
 from .reader import RowReader
 

@@ -31,8 +31,8 @@ from datasets.fingerprint import Hasher
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from transformers.utils import logging
 
-from ..arguments import refuse_given
-from ..output_folder import warn_of_unfinished
+from ..utils.arguments import refuse_given
+from ..utils.output_folder import warn_of_unfinished
 from .arguments import BUILDERS, SourceArguments
 from .folder import describe_failure, find_image_files, is_image_file, scan_folder
 from .images import IMAGE_EXTENSIONS, undecoded

@@ -12,7 +12,7 @@ from datasets import Dataset, IterableDataset
 from PIL import Image
 from transformers.utils import logging
 
-from ..sub_captions import mark_sub_captions, split_sub_captions
+from ..utils.sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, CaptionFileArguments
 from .caption_files import NUM_EXAMPLES, CaptionFiles, hash_keys, list_examples
 from .images import Resizing, read_file, read_image

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 
-from ..output_folder import OutputFolder, atomic_write
-from ..terminal import progress_bar
+from ..utils.output_folder import OutputFolder, atomic_write
+from ..utils.terminal import progress_bar
 from .arguments import SourceArguments
 from .images import UnreadableImageError, open_image, read_file, read_image, undecoded
 from .reader import RowCounts, RowReader

@@ -5,8 +5,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import Arguments, argument, refuse_given
 from ..data.arguments import EvaluationSplitArguments, SourceArguments
+from ..utils.arguments import Arguments, argument, refuse_given
 
 
 @dataclass

@@ -16,9 +16,9 @@ from datasets.features.features import FeatureType
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.reader import RowReader
-from ..embedding.batches import embed_texts, tokenize
-from ..embedding.models import evaluation_mode
-from ..files import format_markdown, read_lines
+from ..encoder.batches import embed_texts, tokenize
+from ..encoder.models import evaluation_mode
+from ..utils.files import format_markdown, read_lines
 from .arguments import check_templates
 from .retrieval import embed_dataset
 

@@ -15,9 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..embedding.batches import embed_corpus, embed_images, tokenize
-from ..embedding.features import in_trained_case, prepare_images
-from ..sub_captions import join_sub_captions, split_sub_captions
+from ..encoder.batches import embed_corpus, embed_images, tokenize
+from ..encoder.features import in_trained_case, prepare_images
+from ..utils.sub_captions import join_sub_captions, split_sub_captions
 from .relevance import denormalize, heat_map, patch_relevance, sub_caption_directions, token_relevance
 
 

@@ -14,7 +14,7 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from ..data.benchmarks import get_benchmark, load_benchmark
-from ..sub_captions import mark_sub_captions
+from ..utils.sub_captions import mark_sub_captions
 
 
 class ImageTextRetrieval(AbsTaskRetrieval):

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..embedding.batches import embed_corpus
-from ..embedding.features import text_features
-from ..sub_captions import join_sub_captions
+from ..encoder.batches import embed_corpus
+from ..encoder.features import text_features
+from ..utils.sub_captions import join_sub_captions
 
 
 # The longer side of a heat map in pixels, at least

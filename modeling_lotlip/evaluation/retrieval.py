@@ -22,7 +22,7 @@ from ..data.benchmarks import load_benchmark
 from ..data.images import undecoded
 from ..data.loading import get_columns
 from ..data.reader import RowReader
-from ..embedding.batches import (
+from ..encoder.batches import (
     Item,
     RowCollator,
     batch_rows,
@@ -31,11 +31,11 @@ from ..embedding.batches import (
     gather_to_main,
     warn_of_unreadable,
 )
-from ..embedding.models import evaluation_mode
-from ..files import format_markdown
+from ..encoder.models import evaluation_mode
 from ..metrics import RetrievalRanks, metrics_of_ranks, retrieval_ranks
 from ..modeling_variants_lotlip import late_interaction
-from ..terminal import progress_bar
+from ..utils.files import format_markdown
+from ..utils.terminal import progress_bar
 
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..embedding.batches import TEXTS_PER_CHUNK, embed_corpus, embed_texts, tokenize_and_count
-from ..embedding.features import get_padding, in_trained_case
-from ..files import format_markdown
+from ..encoder.batches import TEXTS_PER_CHUNK, embed_corpus, embed_texts, tokenize_and_count
+from ..encoder.features import get_padding, in_trained_case
 from ..metrics import retrieval_metrics
-from ..sub_captions import join_sub_captions, split_sub_captions
+from ..utils.files import format_markdown
+from ..utils.sub_captions import join_sub_captions, split_sub_captions
 from .retrieval import EmbeddedDataset
 from .text_changes import list_changes
 

@@ -18,9 +18,9 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 from .. import LotlipTokenizer
 from ..data.reader import RowReader
 from ..data.rows import batched
-from ..files import format_markdown
 from ..hub_lotlip import find_pretrained
-from ..sub_captions import split_sub_captions
+from ..utils.files import format_markdown
+from ..utils.sub_captions import split_sub_captions
 
 
 # Tokens that models take: CLIP 77, LoTLIP 128, and the longer limits of the paper.

@@ -8,9 +8,9 @@ from datetime import date
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from ..addresses import is_loopback
-from ..arguments import Arguments, argument
-from ..embedding.arguments import DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
+from ..encoder.arguments import DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
+from ..utils.addresses import is_loopback
+from ..utils.arguments import Arguments, argument
 
 
 LEAST_PASSWORD = 8  # characters

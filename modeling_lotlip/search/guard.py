@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..addresses import is_loopback
+from ..utils.addresses import is_loopback
 
 
 # The most bytes of an uploaded image, of all of them together, and of any other request

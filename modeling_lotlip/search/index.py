@@ -15,11 +15,11 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.folder import is_image_file, scan_folder
 from ..data.images import UnreadableImageError, undecoded
 from ..data.loading import compute_fingerprint
-from ..embedding.arguments import DEFAULT_MODEL
-from ..embedding.batches import embed_texts, sign_file, tokenize
-from ..embedding.embed import load_named_data, note_model
-from ..embedding.table import EmbeddingTable, model_settings
-from ..terminal import printable
+from ..encoder.arguments import DEFAULT_MODEL
+from ..encoder.batches import embed_texts, sign_file, tokenize
+from ..table.embed import load_named_data, note_model
+from ..table.storage import EmbeddingTable, model_settings
+from ..utils.terminal import printable
 from .arguments import SearchModelArguments
 
 

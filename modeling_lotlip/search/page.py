@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError('The page needs Gradio: `pip install "lotlip[app]"`.') from error
 
-from ..signals import StopSignal
+from ..utils.signals import StopSignal
 from .arguments import PageArguments
 from .guard import MAX_UPLOAD, Guard, SameOrigin
 from .handlers import HINT, PROBLEMS, Handlers, read_resource, render

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..embedding.batches import embed_corpus
-from ..embedding.features import in_trained_case, prepare_images
+from ..encoder.batches import embed_corpus
+from ..encoder.features import in_trained_case, prepare_images
 
 
 class QueryError(ValueError):

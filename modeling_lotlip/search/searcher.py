@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.images import Resizing
 from ..data.reader import RowInfo
 from ..data.rows import batched
-from ..embedding.batches import (
+from ..encoder.batches import (
     Batch,
     RowCollator,
     TableReader,
@@ -26,12 +26,12 @@ from ..embedding.batches import (
     embed_texts,
     tokenize,
 )
-from ..embedding.embed import describe_missing, embed_background, write_batches
-from ..embedding.features import prepare_images
-from ..embedding.models import load_model
-from ..embedding.table import EmbeddingTable
-from ..sub_captions import mark_query, split_sub_captions
-from ..terminal import progress_bar
+from ..encoder.features import prepare_images
+from ..encoder.models import load_model
+from ..table.embed import describe_missing, embed_background, write_batches
+from ..table.storage import EmbeddingTable
+from ..utils.sub_captions import mark_query, split_sub_captions
+from ..utils.terminal import progress_bar
 from .arguments import ALL_IMAGES, Filter, IndexArguments, SearchModelArguments
 from .index import Changes, compare, find_table, open_table
 from .query import Query, QueryError, count_read_words, find_unknown_words

@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import Arguments, argument
+from ..utils.arguments import Arguments, argument
 
 
 @dataclass

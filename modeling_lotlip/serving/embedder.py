@@ -16,10 +16,10 @@ from starlette.exceptions import HTTPException
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.images import IMAGE_ERRORS, SAFE_FORMATS, open_image, read_image
-from ..embedding.arguments import StoreArguments
-from ..embedding.batches import Batch, embed_batch, embed_texts, make_batches, tokenize, tokenize_and_count
-from ..embedding.features import prepare_images
-from ..sub_captions import mark_query
+from ..encoder.arguments import StoreArguments
+from ..encoder.batches import Batch, embed_batch, embed_texts, make_batches, tokenize, tokenize_and_count
+from ..encoder.features import prepare_images
+from ..utils.sub_captions import mark_query
 from .arguments import ServingArguments
 
 

@@ -10,11 +10,11 @@ from typing import Literal
 
 import torch
 
-from ..addresses import is_loopback, listen
-from ..embedding.arguments import ModelArguments
-from ..embedding.embed import describe_missing
-from ..embedding.models import load_model
-from ..embedding.table import EmbeddingTable
+from ..encoder.arguments import ModelArguments
+from ..encoder.models import load_model
+from ..table.embed import describe_missing
+from ..table.storage import EmbeddingTable
+from ..utils.addresses import is_loopback, listen
 from .arguments import ServingArguments
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
-from ..arguments import DTYPES, Arguments, argument, refuse_given
 from ..data.arguments import (
     CaptionArguments,
     CaptionFileArguments,
@@ -14,6 +13,7 @@ from ..data.arguments import (
     EvaluationSplitArguments,
     TrainSplitArguments,
 )
+from ..utils.arguments import DTYPES, Arguments, argument, refuse_given
 from .objectives import OBJECTIVES
 
 

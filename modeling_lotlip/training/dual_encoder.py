@@ -12,7 +12,7 @@ from torch.nn.functional import normalize, pad
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..embedding.features import is_token_wise, text_features
+from ..encoder.features import is_token_wise, text_features
 
 
 MAX_LOGIT_SCALE = math.log(100)

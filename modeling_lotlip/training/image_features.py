@@ -18,11 +18,11 @@ from transformers import ProcessorMixin
 from ..data.images import undecoded
 from ..data.loading import compute_fingerprint
 from ..data.reader import RowReader
-from ..embedding.batches import RowCollator, collate_rows
-from ..embedding.features import prepare_images
-from ..embedding.models import hash_weights
-from ..output_folder import atomic_write
-from ..terminal import progress_bar
+from ..encoder.batches import RowCollator, collate_rows
+from ..encoder.features import prepare_images
+from ..encoder.models import hash_weights
+from ..utils.output_folder import atomic_write
+from ..utils.terminal import progress_bar
 from .dual_encoder import ContrastiveModel
 from .processes import fail_together
 

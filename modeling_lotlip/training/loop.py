@@ -29,11 +29,11 @@ from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 from ..data.images import undecoded
 from ..data.loading import count_shared_rows, get_columns, load_split
 from ..data.reader import RowCounts, RowReader
-from ..embedding.models import hash_processor, hash_weights
+from ..encoder.models import hash_processor, hash_weights
 from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
-from ..output_folder import OutputFolder, delete
-from ..signals import StopSignal, leave_signals_to_the_main_process
-from ..terminal import progress_bar
+from ..utils.output_folder import OutputFolder, delete
+from ..utils.signals import StopSignal, leave_signals_to_the_main_process
+from ..utils.terminal import progress_bar
 from . import outputs
 from .arguments import TrainArguments
 from .dual_encoder import ContrastiveModel

@@ -26,9 +26,9 @@ from .. import LotlipConfig, LotlipImageProcessor, LotlipModel, LotlipProcessor,
 from ..convert_lotlip_to_hf import load_towers
 from ..data.images import undecoded
 from ..data.reader import RowReader
-from ..embedding.arguments import LoadingArguments
-from ..embedding.features import get_padding, get_text_kwargs, is_token_wise
-from ..embedding.models import count_positions, load_model
+from ..encoder.arguments import LoadingArguments
+from ..encoder.features import get_padding, get_text_kwargs, is_token_wise
+from ..encoder.models import count_positions, load_model
 from ..hub_lotlip import find_pretrained
 from ..losses.global_loss import check_dims
 from .arguments import TrainArguments

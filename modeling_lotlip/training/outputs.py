@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.reader import RowCounts
-from ..files import write_json, write_text
 from ..hub import push_folder, write_model_card
-from ..output_folder import LEFT, atomic_write, delete
+from ..utils.files import write_json, write_text
+from ..utils.output_folder import LEFT, atomic_write, delete
 from .arguments import TrainArguments
 from .processes import fail_together
 

@@ -23,10 +23,10 @@ from transformers import ProcessorMixin
 from ..data.images import UnreadableImageError, read_image, undecoded
 from ..data.reader import RowCounts, RowReader
 from ..data.rows import name_row
-from ..embedding.batches import tokenize_and_count
-from ..embedding.features import prepare_images
+from ..encoder.batches import tokenize_and_count
+from ..encoder.features import prepare_images
 from ..evaluation.text_changes import perturb
-from ..sub_captions import is_enumeration, join_sub_captions, split_sub_captions
+from ..utils.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
 from .arguments import ObjectiveArguments
 from .image_features import read_features
 from .processes import fail_together, largest

@@ -15,7 +15,7 @@ from accelerate.utils import send_to_device
 from torch import nn
 from transformers import PreTrainedConfig
 
-from ..embedding.lengths import group_by_length
+from ..encoder.lengths import group_by_length
 from ..losses import LOSSES, global_loss
 from .dual_encoder import ContrastiveModel, clamp_logit_scale, concatenate
 from .objectives import OBJECTIVES

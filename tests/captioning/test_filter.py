@@ -14,7 +14,7 @@ from modeling_lotlip.captioning.filter import CaptionFilter, find_files
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
+from modeling_lotlip.utils.sub_captions import join_sub_captions, split_sub_captions
 from tests.helpers.caption_files import BOAT, SCHEMA, make_rows
 
 

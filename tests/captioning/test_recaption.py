@@ -10,7 +10,7 @@ from modeling_lotlip.captioning.records import DATABASE, SCHEMA, Records, open_d
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.output_folder import OutputFolder, read_stored
+from modeling_lotlip.utils.output_folder import OutputFolder, read_stored
 from tests.conftest import run_together
 from tests.helpers.captioners import hash_photos, list_shards, of_folder, read_records
 from tests.helpers.chat_server import serve

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 import lotlip
-from modeling_lotlip.addresses import listen
 from modeling_lotlip.search.arguments import PageArguments
+from modeling_lotlip.utils.addresses import listen
 from tests.helpers.browser import serve
 
 

@@ -17,7 +17,7 @@ from modeling_lotlip.data.arguments import SourceArguments
 from modeling_lotlip.data.images import read_image, undecoded
 from modeling_lotlip.data.loading import load_split
 from modeling_lotlip.data.shards import write_tar
-from modeling_lotlip.output_folder import OutputFolder
+from modeling_lotlip.utils.output_folder import OutputFolder
 from tests.helpers.commands import read_error, to_argv
 from tests.helpers.photographs import encode
 

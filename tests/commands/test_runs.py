@@ -12,7 +12,7 @@ from pyarrow import parquet
 import lotlip
 from modeling_lotlip.commands.export import ExportArguments
 from modeling_lotlip.data.scenes import load_scenes, make_scene
-from modeling_lotlip.embedding.onnx import SUFFIXES
+from modeling_lotlip.encoder.onnx import SUFFIXES
 from tests.helpers.caption_files import SCHEMA, make_rows
 
 

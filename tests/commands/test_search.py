@@ -12,11 +12,11 @@ from PIL import Image
 import lotlip
 from modeling_lotlip.commands.search import WEAK
 from modeling_lotlip.data.scenes import make_scene
-from modeling_lotlip.embedding.arguments import InferenceArguments
-from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.embedding.table import EmbeddingTable, Measurements
-from modeling_lotlip.terminal import printable
+from modeling_lotlip.encoder.arguments import InferenceArguments
+from modeling_lotlip.encoder.batches import embed_corpus
+from modeling_lotlip.encoder.models import load_model
+from modeling_lotlip.table.storage import EmbeddingTable, Measurements
+from modeling_lotlip.utils.terminal import printable
 from tests.helpers.commands import read_error
 from tests.helpers.embeddings import embed_images
 

@@ -21,7 +21,7 @@ from modeling_lotlip.data.images import (
     read_image,
 )
 from modeling_lotlip.data.rows import name_row
-from modeling_lotlip.embedding.features import prepare_images
+from modeling_lotlip.encoder.features import prepare_images
 from modeling_lotlip.hub_lotlip import MAX_ASPECT_RATIO
 from modeling_lotlip.image_processing_pil_lotlip import LotlipImageProcessorPil
 from modeling_lotlip.training.samples import SampleCollator

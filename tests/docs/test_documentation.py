@@ -21,7 +21,7 @@ import lotlip
 from examples.draw_scenes import draw_scenes
 from modeling_lotlip.captioning.captioner import CAPTIONERS
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.embedding.arguments import DEFAULT_MODEL
+from modeling_lotlip.encoder.arguments import DEFAULT_MODEL
 from tests.conftest import ROOT, forget_accelerator
 from tests.helpers.captioners import save_captioner
 from tests.helpers.dual_encoders import save_family

@@ -12,9 +12,9 @@ from transformers import BertTokenizer, CLIPTokenizer
 
 from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.scenes import make_scene
-from modeling_lotlip.embedding.arguments import LoadingArguments
-from modeling_lotlip.embedding.batches import embed_corpus, tokenize
-from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.encoder.arguments import LoadingArguments
+from modeling_lotlip.encoder.batches import embed_corpus, tokenize
+from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.evaluation.explanation import Explanation, encode_png, explain, number_tokens, render_page
 from modeling_lotlip.evaluation.relevance import (
     denormalize,
@@ -23,7 +23,7 @@ from modeling_lotlip.evaluation.relevance import (
     sub_caption_directions,
     token_relevance,
 )
-from modeling_lotlip.sub_captions import join_sub_captions, split_sub_captions
+from modeling_lotlip.utils.sub_captions import join_sub_captions, split_sub_captions
 
 
 TEXT = "A red boat. The ground is sand. A green tree"

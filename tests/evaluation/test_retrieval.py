@@ -1,4 +1,4 @@
-"""Retrieval: what is embedded, counted and ranked; numbers by hand are in tests/embedding/test_dual_encoders.py."""
+"""Retrieval: what is embedded, counted and ranked; numbers by hand are in tests/encoder/test_dual_encoders.py."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import Item, RowInfo, RowReader
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.embedding.arguments import LoadingArguments
-from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.encoder.arguments import LoadingArguments
+from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.evaluation.retrieval import embed_dataset, evaluate_retrieval, format_table, join_shares
 from modeling_lotlip.modeling_variants_lotlip import late_interaction
 from tests.conftest import tiny_config

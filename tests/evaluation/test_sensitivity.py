@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from modeling_lotlip.data.scenes import COLOURS
-from modeling_lotlip.embedding.arguments import LoadingArguments
-from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.embedding.features import get_padding
-from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.encoder.arguments import LoadingArguments
+from modeling_lotlip.encoder.batches import embed_corpus
+from modeling_lotlip.encoder.features import get_padding
+from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.evaluation.retrieval import EmbeddedCaptions, EmbeddedDataset
 from modeling_lotlip.evaluation.sensitivity import (
     LongTexts,

@@ -14,8 +14,8 @@ from filelock import FileLock
 from examples.draw_scenes import draw_scenes
 from examples.paper import ablation
 from examples.paper.ablation import Group, compare, make_cell, summarize
-from modeling_lotlip.arguments import parse
 from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.utils.arguments import parse
 from tests.conftest import ROOT, training_argv
 
 

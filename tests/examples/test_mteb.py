@@ -14,7 +14,7 @@ from examples.evaluate_on_mteb import format_table, load_tasks
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.benchmarks import load_benchmark
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.evaluation.mteb_tasks import TASKS
 from modeling_lotlip.evaluation.retrieval import evaluate_retrieval
 from tests.data.test_benchmarks import BENCHMARKS, MAKERS, three_images, write  # noqa: F401

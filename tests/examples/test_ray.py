@@ -11,7 +11,7 @@ import pytest
 
 from examples.embed_on_ray import make_row, open_store
 from modeling_lotlip.data.scenes import make_scene
-from modeling_lotlip.embedding.table import EmbeddingTable, is_table
+from modeling_lotlip.table.storage import EmbeddingTable, is_table
 from tests.conftest import ROOT, python_environment
 from tests.helpers.commands import run_command
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modeling_lotlip.addresses import listen
+from modeling_lotlip.utils.addresses import listen
 from tests.conftest import ROOT, python_environment
 
 

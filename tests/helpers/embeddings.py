@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from modeling_lotlip.embedding.table import EmbeddingTable, Measurements
+from modeling_lotlip.table.storage import EmbeddingTable, Measurements
 
 
 def embed_images(model, processor, images: list[Image.Image]) -> torch.Tensor:

@@ -10,9 +10,9 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.arguments import parse
 from modeling_lotlip.training import loop
 from modeling_lotlip.training.arguments import TrainArguments
+from modeling_lotlip.utils.arguments import parse
 
 
 def use_fsdp2() -> None:

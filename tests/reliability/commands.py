@@ -11,9 +11,9 @@ import torch
 import lotlip
 import modeling_lotlip.captioning.endpoint
 import modeling_lotlip.captioning.recaption
-import modeling_lotlip.embedding.batches
-import modeling_lotlip.embedding.embed
+import modeling_lotlip.encoder.batches
 import modeling_lotlip.search.searcher  # noqa: F401
+import modeling_lotlip.table.embed
 import modeling_lotlip.training.loop  # noqa: F401
 from tests.conftest import training_environment
 
@@ -23,7 +23,7 @@ def run_quietly(log: Path, argv: list[str], has_workers: bool, program: Callable
     os.setsid()
     gc.freeze()
     if not has_workers:  # which take seconds to start
-        modeling_lotlip.embedding.batches.count_workers = lambda: 0
+        modeling_lotlip.encoder.batches.count_workers = lambda: 0
     with open(log, "a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.embedding.table import EmbeddingTable, is_table
+from modeling_lotlip.table.storage import EmbeddingTable, is_table
 from modeling_lotlip.training.outputs import list_checkpoints
 from tests.conftest import SERVER, assert_same_weights, save_small_model, training_argv
 from tests.helpers.captioners import of_folder, read_records

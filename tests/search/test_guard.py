@@ -13,13 +13,13 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from modeling_lotlip.addresses import listen
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.search import guard, page
 from modeling_lotlip.search.arguments import PageArguments, read_logins
 from modeling_lotlip.search.handlers import Handlers
 from modeling_lotlip.search.index import find_table, open_images
 from modeling_lotlip.search.searcher import Searcher
+from modeling_lotlip.utils.addresses import listen
 from tests.helpers.images import save_images
 
 

@@ -80,7 +80,7 @@ def test_weak_results_are_folded_and_copies_counted():
 
 
 def test_progress_is_shown_and_what_is_indexed_can_be_searched_meanwhile(folder, open_folder, monkeypatch):
-    monkeypatch.setattr("modeling_lotlip.embedding.embed.WRITE_SIZE", 3)
+    monkeypatch.setattr("modeling_lotlip.table.embed.WRITE_SIZE", 3)
     handlers = open_folder()
     updater, table, seen = handlers.updater, handlers.searcher.table, []
     with pytest.raises(QueryError, match="There is no image in .*photos. Put images into it"):

@@ -11,12 +11,12 @@ from PIL import Image
 import lotlip
 from modeling_lotlip.data.images import read_image
 from modeling_lotlip.data.scenes import make_scene
-from modeling_lotlip.embedding.arguments import InferenceArguments
-from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.embedding.table import EmbeddingTable
+from modeling_lotlip.encoder.arguments import InferenceArguments
+from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.search import searcher as searcher_module
 from modeling_lotlip.search.index import find_table, open_images
 from modeling_lotlip.search.searcher import Searcher
+from modeling_lotlip.table.storage import EmbeddingTable
 from tests.helpers.embeddings import embed_images
 from tests.helpers.images import save_images
 
@@ -34,7 +34,7 @@ def names_of(table: EmbeddingTable) -> list[str]:
 
 
 def test_index_follows_the_files(folder, searcher, model_and_processor, tmp_path, monkeypatch):
-    monkeypatch.setattr("modeling_lotlip.embedding.embed.WRITE_SIZE", 4)
+    monkeypatch.setattr("modeling_lotlip.table.embed.WRITE_SIZE", 4)
     table, embedded, row_info = searcher.table, [], searcher_module.RowInfo
 
     def update() -> tuple[int, int, int]:
@@ -160,7 +160,7 @@ def test_embeddings_that_are_not_finite_are_refused(searcher):
 
 
 def test_an_index_is_measured_after_an_update_and_after_many_new_images(folder, searcher, monkeypatch):
-    monkeypatch.setattr("modeling_lotlip.embedding.table.NUM_EXACT", 12)
+    monkeypatch.setattr("modeling_lotlip.table.storage.NUM_EXACT", 12)
     embedded, embed, table = [], searcher_module.embed_background, searcher.table
 
     def note(*arguments):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modeling_lotlip.data.scenes import make_scene
-from modeling_lotlip.embedding.batches import embed_corpus
+from modeling_lotlip.encoder.batches import embed_corpus
 from modeling_lotlip.search.query import Query, QueryError, count_read_words
 from modeling_lotlip.search.searcher import Searcher
 from tests.conftest import WORDS

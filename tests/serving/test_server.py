@@ -14,17 +14,17 @@ import torch
 from PIL import Image
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.addresses import listen
 from modeling_lotlip.data.scenes import make_scene
-from modeling_lotlip.embedding.arguments import LoadingArguments
-from modeling_lotlip.embedding.batches import Batch, embed_batch, embed_corpus
-from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.embedding.table import EmbeddingTable, model_settings
+from modeling_lotlip.encoder.arguments import LoadingArguments
+from modeling_lotlip.encoder.batches import Batch, embed_batch, embed_corpus
+from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.search.searcher import Searcher
 from modeling_lotlip.serving import embedder as embedder_module
 from modeling_lotlip.serving.arguments import ServingArguments
 from modeling_lotlip.serving.embedder import Embedder
 from modeling_lotlip.serving.server import create_app, create_server
+from modeling_lotlip.table.storage import EmbeddingTable, model_settings
+from modeling_lotlip.utils.addresses import listen
 from tests.helpers.embeddings import embed_images
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch.nn.functional import normalize
 from transformers import AutoModel
 
-from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.embedding.models import count_positions, load_model
+from modeling_lotlip.encoder.batches import embed_corpus
+from modeling_lotlip.encoder.models import count_positions, load_model
 from modeling_lotlip.training.dual_encoder import ContrastiveModel
 from modeling_lotlip.training.models import stretch_positions
 from modeling_lotlip.training.outputs import read_metrics

@@ -22,11 +22,11 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.addresses import listen
 from modeling_lotlip.data.scenes import load_scenes
 from modeling_lotlip.training import loop, step
 from modeling_lotlip.training.outputs import list_checkpoints, read_metrics
 from modeling_lotlip.training.samples import BatchSampler
+from modeling_lotlip.utils.addresses import listen
 from tests.conftest import SERVER, assert_same_weights, torchrun, training_argv
 from tests.reliability.commands import run_quietly
 from tests.test_convert import RunsCode

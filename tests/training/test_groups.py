@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from modeling_lotlip import LotlipModel
-from modeling_lotlip.embedding.lengths import group_by_length
+from modeling_lotlip.encoder.lengths import group_by_length
 from modeling_lotlip.losses import contrastive_loss, global_loss
 from modeling_lotlip.training import step
 from modeling_lotlip.training.dual_encoder import ContrastiveModel

@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import normalize
 
 from modeling_lotlip import LotlipConfig, LotlipModel
-from modeling_lotlip.embedding.arguments import InferenceArguments
-from modeling_lotlip.embedding.batches import embed_texts, tokenize
-from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.encoder.arguments import InferenceArguments
+from modeling_lotlip.encoder.batches import embed_texts, tokenize
+from modeling_lotlip.encoder.models import load_model
 
 
 def test_a_trained_model_knows_its_dims(train, tmp_path, caplog):

@@ -12,9 +12,9 @@ from transformers import AutoModel, AutoProcessor
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.embedding.arguments import LoadingArguments
-from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.encoder.arguments import LoadingArguments
+from modeling_lotlip.encoder.batches import embed_corpus
+from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.objectives import OBJECTIVES
 from modeling_lotlip.training.outputs import read_metrics

@@ -28,7 +28,7 @@ import transformers
 from pycodelift.adapters.transformers import make_transformers_flattener
 
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.files import write_text
+from modeling_lotlip.utils.files import write_text
 
 
 HERE = Path(__file__).resolve().parent

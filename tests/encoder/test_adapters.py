@@ -5,9 +5,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from modeling_lotlip import LotlipModel, LotlipProcessor
-from modeling_lotlip.embedding import models
-from modeling_lotlip.embedding.arguments import DEFAULT_MODEL, LoadingArguments
-from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.encoder import models
+from modeling_lotlip.encoder.arguments import DEFAULT_MODEL, LoadingArguments
+from modeling_lotlip.encoder.models import load_model
 
 
 @pytest.mark.parametrize("has_processor", [False, True])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modeling_lotlip.files import read_lines
+from modeling_lotlip.utils.files import read_lines
 
 
 def test_lines(tmp_path):

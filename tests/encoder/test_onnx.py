@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 import lotlip
 from modeling_lotlip import LotlipImageProcessorPil, LotlipModel, LotlipProcessor
-from modeling_lotlip.embedding.onnx import export_model
+from modeling_lotlip.encoder.onnx import export_model
 from tests.conftest import ROOT, as_token_wise, tiny_config
 from tests.helpers.commands import to_argv
 
@@ -113,7 +113,7 @@ def test_graphs_are_replaced_and_an_error_or_another_file_leaves_them(model_dir,
     graph.parent.mkdir()
     graph.write_bytes(b"of another model")
     with monkeypatch.context() as patch:
-        patch.setattr("modeling_lotlip.embedding.onnx.MIN_COSINE", 2.0)
+        patch.setattr("modeling_lotlip.encoder.onnx.MIN_COSINE", 2.0)
         with pytest.raises(RuntimeError, match="is not the model"):
             export_model(str(model_dir), tmp_path, ["float32"])
     assert graph.read_bytes() == b"of another model"

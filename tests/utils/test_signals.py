@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from modeling_lotlip.signals import StopSignal
+from modeling_lotlip.utils.signals import StopSignal
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import sys
 import pytest
 import torch
 
-from modeling_lotlip.embedding import models, openvino
-from modeling_lotlip.embedding.arguments import InferenceArguments
-from modeling_lotlip.embedding.batches import embed_images, embed_texts, tokenize
-from modeling_lotlip.embedding.features import image_features, prepare_images
-from modeling_lotlip.embedding.models import load_model
-from modeling_lotlip.embedding.table import EmbeddingTable, model_settings
+from modeling_lotlip.encoder import models, openvino
+from modeling_lotlip.encoder.arguments import InferenceArguments
+from modeling_lotlip.encoder.batches import embed_images, embed_texts, tokenize
+from modeling_lotlip.encoder.features import image_features, prepare_images
+from modeling_lotlip.encoder.models import load_model
 from modeling_lotlip.search.arguments import SearchModelArguments
 from modeling_lotlip.search.index import open_table
+from modeling_lotlip.table.storage import EmbeddingTable, model_settings
 from tests.conftest import WORDS
 from tests.helpers.dual_encoders import IMAGES
 
@@ -90,9 +90,9 @@ def test_cache_is_used_again(family_folders, cache, monkeypatch):
 
 SCRIPT = """
 import sys
-from modeling_lotlip.embedding import models, openvino
-from modeling_lotlip.embedding.arguments import InferenceArguments
-from modeling_lotlip.embedding.batches import embed_texts, tokenize
+from modeling_lotlip.encoder import models, openvino
+from modeling_lotlip.encoder.arguments import InferenceArguments
+from modeling_lotlip.encoder.batches import embed_texts, tokenize
 import lancedb  # which warns of forks
 openvino.HF_ASSETS_CACHE = sys.argv[2]
 model, processor = models.load_model(sys.argv[1], InferenceArguments(device="cpu", backend="openvino"))

@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor
 
-from modeling_lotlip.embedding.arguments import LoadingArguments
-from modeling_lotlip.embedding.batches import embed_corpus, embed_images, embed_texts, tokenize, tokenize_and_count
-from modeling_lotlip.embedding.models import hash_processor, load_model
+from modeling_lotlip.encoder.arguments import LoadingArguments
+from modeling_lotlip.encoder.batches import embed_corpus, embed_images, embed_texts, tokenize, tokenize_and_count
+from modeling_lotlip.encoder.models import hash_processor, load_model
 from tests.conftest import WORDS, build_lotlip
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import FAMILIES, IMAGES, LONG, SHORT, brute_force, flatten

@@ -16,9 +16,9 @@ from .. import (
     LotlipTextModelWithProjection,
     LotlipVisionModelWithProjection,
 )
-from ..files import format_markdown, write_json
 from ..hub_lotlip import find_pretrained
-from ..output_folder import OutputFolder, atomic_write
+from ..utils.files import format_markdown, write_json
+from ..utils.output_folder import OutputFolder, atomic_write
 from .models import check_single_embeddings
 
 

@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 from modeling_lotlip import LotlipProcessor
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.embedding.batches import Item, RowCollator, batch_rows, collate_rows, count_workers, embed_rows
+from modeling_lotlip.encoder.batches import Item, RowCollator, batch_rows, collate_rows, count_workers, embed_rows
 from tests.conftest import WORDS
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from modeling_lotlip.embedding import table as module
-from modeling_lotlip.embedding.arguments import KINDS
-from modeling_lotlip.embedding.table import EmbeddingTable, Measurements, to_vectors
-from modeling_lotlip.output_folder import OutputFolder
+from modeling_lotlip.encoder.arguments import KINDS
 from modeling_lotlip.search.arguments import ALL_IMAGES, Filter
+from modeling_lotlip.table import storage as module
+from modeling_lotlip.table.storage import EmbeddingTable, Measurements, to_vectors
+from modeling_lotlip.utils.output_folder import OutputFolder
 from tests.conftest import SERVER
 from tests.helpers.embeddings import make_table
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_lotlip.arguments import Arguments, argument, check_combinations, parse
+from modeling_lotlip.utils.arguments import Arguments, argument, check_combinations, parse
 
 
 @dataclass

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, GemmaTokenizer, Siglip2ImageProcessor
 
 import lotlip
-from modeling_lotlip.embedding.arguments import LoadingArguments
-from modeling_lotlip.embedding.batches import embed_corpus
-from modeling_lotlip.embedding.features import prepare_images
-from modeling_lotlip.embedding.models import load_model
+from modeling_lotlip.encoder.arguments import LoadingArguments
+from modeling_lotlip.encoder.batches import embed_corpus
+from modeling_lotlip.encoder.features import prepare_images
+from modeling_lotlip.encoder.models import load_model
 from tests.helpers import remote_code
 from tests.helpers.commands import run_command
 from tests.helpers.dual_encoders import (

@@ -27,7 +27,7 @@ from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from .. import __version__
-from ..output_folder import atomic_write
+from ..utils.output_folder import atomic_write
 from .batches import tokenize
 from .features import find_family, is_token_wise, tower_features
 from .models import hash_processor, hash_weights
@@ -63,7 +63,7 @@ def quantize(tower: openvino.Model, processor: ProcessorMixin) -> openvino.Model
         import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)  # `nncf.set_log_level` sets the handlers of others, too
-    file = resources.files(__package__).joinpath("background_texts.txt")
+    file = resources.files("modeling_lotlip.table").joinpath("background_texts.txt")
     sentences = file.read_text(encoding="utf-8").splitlines()
     texts = [" ".join(sentences[place : place + 1 + place % 6]) for place in range(len(sentences))]
     words = {token.strip("\u2581\u0120").removesuffix("</w>") for token in processor.tokenizer.get_vocab()}

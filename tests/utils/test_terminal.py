@@ -2,7 +2,7 @@
 
 import sys
 
-from modeling_lotlip.terminal import print_tables, printable, progress_bar
+from modeling_lotlip.utils.terminal import print_tables, printable, progress_bar
 
 
 TABLE = "| model | R@1 |\n| --- | --- |\n| demo | 74.6 |"

@@ -12,11 +12,11 @@ from transformers import BatchEncoding
 import lotlip
 from modeling_lotlip import LotlipModel, LotlipProcessor
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.embedding import embed as module
-from modeling_lotlip.embedding.arguments import KINDS
-from modeling_lotlip.embedding.batches import Batch, embed_corpus, embed_texts, make_batches, tokenize_and_count
-from modeling_lotlip.embedding.embed import describe_missing
-from modeling_lotlip.embedding.table import EmbeddingTable
+from modeling_lotlip.encoder.arguments import KINDS
+from modeling_lotlip.encoder.batches import Batch, embed_corpus, embed_texts, make_batches, tokenize_and_count
+from modeling_lotlip.table import embed as module
+from modeling_lotlip.table.embed import describe_missing
+from modeling_lotlip.table.storage import EmbeddingTable
 from tests.conftest import SERVER, WORDS, run_together
 from tests.data.test_loading import write_images
 from tests.helpers.commands import read_error, to_argv
@@ -276,7 +276,7 @@ def test_corpus_in_memory(model_dir, tokens_per_batch, caplog):
     slow = BatchEncoding(processor.tokenizer(texts, truncation=True, max_length=50, padding=True, return_tensors="pt"))
     assert slow.encodings is None
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("modeling_lotlip.embedding.batches.tokenize", lambda *_: slow)
+        monkeypatch.setattr("modeling_lotlip.encoder.batches.tokenize", lambda *_: slow)
         assert sum(tokenize_and_count(processor, texts, 50)[1]) == num_truncated
     with pytest.raises(ValueError, match="`texts` is empty"):
         embed_corpus(model, processor, [])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_lotlip.output_folder import OutputFolder, atomic_write, read_stored, warn_of_unfinished
+from modeling_lotlip.utils.output_folder import OutputFolder, atomic_write, read_stored, warn_of_unfinished
 
 
 def list_names(folder: Path) -> list[str]:

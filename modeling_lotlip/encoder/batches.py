@@ -26,8 +26,8 @@ from ..data.images import IMAGE_ERRORS, UnreadableImageError, open_image, read_d
 from ..data.loading import split_by_process
 from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import batched, name_row
-from ..signals import leave_signals_to_the_main_process
-from ..terminal import printable
+from ..utils.signals import leave_signals_to_the_main_process
+from ..utils.terminal import printable
 from .features import get_padding, image_features, in_trained_case, is_token_wise, prepare_images, text_features
 from .lengths import group_by_length
 from .models import check_single_embeddings

@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arguments import DTYPES, Arguments, argument, check_output_file
+from ..utils.arguments import DTYPES, Arguments, argument, check_output_file
 
 
 # How a number of a stored embedding can be stored

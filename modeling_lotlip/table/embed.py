@@ -24,10 +24,8 @@ from ..data.images import Resizing, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split, make_builder
 from ..data.reader import RowInfo, RowReader
 from ..data.rows import find_column
-from ..output_folder import describe_unfinished
-from ..terminal import progress_bar
-from .arguments import KINDS, StoreArguments
-from .batches import (
+from ..encoder.arguments import KINDS, StoreArguments
+from ..encoder.batches import (
     Batch,
     RowCollator,
     TableReader,
@@ -38,7 +36,9 @@ from .batches import (
     tokenize,
     warn_of_unreadable,
 )
-from .table import EmbeddingTable, model_settings
+from ..utils.output_folder import describe_unfinished
+from ..utils.terminal import progress_bar
+from .storage import EmbeddingTable, model_settings
 
 
 # Rows whose captions are sorted by length together

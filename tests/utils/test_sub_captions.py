@@ -13,9 +13,9 @@ from modeling_lotlip import LotlipTokenizer
 from modeling_lotlip.data.arguments import CaptionArguments
 from modeling_lotlip.data.reader import RowReader
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.sub_captions import SPLITTERS, join_sub_captions, split_sentences, split_sub_captions
 from modeling_lotlip.training.arguments import ObjectiveArguments
 from modeling_lotlip.training.samples import CaptionedImages
+from modeling_lotlip.utils.sub_captions import SPLITTERS, join_sub_captions, split_sentences, split_sub_captions
 from tests.conftest import SHARED
 
 

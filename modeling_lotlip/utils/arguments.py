@@ -207,7 +207,7 @@ def parse(
 
     ```python
     >>> from dataclasses import dataclass
-    >>> from modeling_lotlip.arguments import Arguments, argument, parse
+    >>> from modeling_lotlip.utils.arguments import Arguments, argument, parse
 
     >>> @dataclass
     ... class SearchArguments(Arguments):

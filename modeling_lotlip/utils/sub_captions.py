@@ -23,7 +23,7 @@ def split_sentences(text: str) -> list[str]:
     Example:
 
     ```python
-    >>> from modeling_lotlip.sub_captions import split_sentences
+    >>> from modeling_lotlip.utils.sub_captions import split_sentences
 
     >>> split_sentences("A red boat. It is 3.5 m long.\nMr. Hill steers it.")
     ['A red boat.', 'It is 3.5 m long.', 'Mr. Hill steers it.']
@@ -59,7 +59,7 @@ def split_sub_captions(text: str, splitter: str = "paper") -> list[str]:
     Example:
 
     ```python
-    >>> from modeling_lotlip.sub_captions import split_sub_captions
+    >>> from modeling_lotlip.utils.sub_captions import split_sub_captions
 
     >>> split_sub_captions("A red boat. It is 3.5 m long.\nThe sea is calm.")
     ['A red boat', 'It is 3', '5 m long', 'The sea is calm']
@@ -87,7 +87,7 @@ def join_sub_captions(sub_captions: list[str]) -> str:
     Example:
 
     ```python
-    >>> from modeling_lotlip.sub_captions import join_sub_captions
+    >>> from modeling_lotlip.utils.sub_captions import join_sub_captions
 
     >>> join_sub_captions(["A red boat", "The sea is calm"])
     'A red boat. The sea is calm'
@@ -108,7 +108,7 @@ def mark_sub_captions(text: str, splitter: str = "paper") -> str:
     Example:
 
     ```python
-    >>> from modeling_lotlip.sub_captions import mark_sub_captions
+    >>> from modeling_lotlip.utils.sub_captions import mark_sub_captions
 
     >>> mark_sub_captions("A red boat.The sea is calm.")
     'A red boat. The sea is calm'
@@ -133,7 +133,7 @@ def is_enumeration(sub_caption: str) -> bool:
     Example:
 
     ```python
-    >>> from modeling_lotlip.sub_captions import is_enumeration
+    >>> from modeling_lotlip.utils.sub_captions import is_enumeration
 
     >>> [is_enumeration(part) for part in ("1", "2)", "(3)", "#4", "5 boats")]
     [True, True, True, True, False]

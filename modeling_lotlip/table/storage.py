@@ -23,9 +23,9 @@ from lancedb.util import value_to_sql
 from pyarrow import parquet
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..output_folder import OutputFolder, atomic_write
-from .arguments import KINDS
-from .models import hash_processor, hash_weights, name_precision
+from ..encoder.arguments import KINDS
+from ..encoder.models import hash_processor, hash_weights, name_precision
+from ..utils.output_folder import OutputFolder, atomic_write
 
 
 TABLE = "embeddings"
