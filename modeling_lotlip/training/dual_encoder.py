@@ -12,7 +12,8 @@ from torch.nn.functional import normalize, pad
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..encoder.features import is_token_wise, text_features
+from ..encoder.backends import PytorchBackend
+from ..encoder.families import find_family
 
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -61,7 +62,8 @@ class ContrastiveModel(nn.Module):
         super().__init__()
         check_dual_encoder(model)
         self.model = model
-        self.is_token_wise = is_token_wise(model)
+        self.family = find_family(model.config)
+        self.is_token_wise = self.family.compares_tokens
         self.has_corner_tokens = getattr(model.config.get_text_config(), "num_corner_tokens", 0) > 0
 
     @property
@@ -100,7 +102,7 @@ class ContrastiveModel(nn.Module):
             outputs = self.model.get_text_features(**tokens, output_corner_tokens=True)
             embeds = torch.cat([outputs.pooler_output[:, None], outputs.corner_pooler_output], dim=1)
         else:
-            embeds = text_features(self.model, tokens)[:, None]
+            embeds = PytorchBackend(self.model, self.family).embed_texts(tokens)[:, None]
         return normalize(embeds.float(), dim=-1).masked_fill(~present[..., None], 0)
 
     def forward(

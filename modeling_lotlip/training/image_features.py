@@ -19,8 +19,8 @@ from ..data.images import undecoded
 from ..data.loading import compute_fingerprint
 from ..data.reader import RowReader
 from ..encoder.batches import RowCollator, collate_rows
-from ..encoder.features import prepare_images
-from ..encoder.models import hash_weights
+from ..encoder.hashes import hash_weights
+from ..encoder.preprocessing import Preprocessing
 from ..utils.output_folder import atomic_write
 from ..utils.terminal import progress_bar
 from .dual_encoder import ContrastiveModel
@@ -67,7 +67,8 @@ def cache_image_features(
     folder.mkdir(parents=True, exist_ok=True)
 
     images = undecoded(dataset, image_column).select_columns(image_column)
-    collate = RowCollator(processor, RowReader(images.column_names, image_column=image_column))
+    preprocessing = Preprocessing(processor)
+    collate = RowCollator(preprocessing, RowReader(images.column_names, image_column=image_column))
     own = range(accelerator.process_index, -(-len(images) // SHARD_SIZE), accelerator.num_processes)
     files = {shard: folder / f"{shard:06}.npy" for shard in own}
     missing = [shard for shard, file in files.items() if not file.exists()]
@@ -79,15 +80,16 @@ def cache_image_features(
     )
     bar = {"total": sum(map(len, shards.values())), "desc": "Image features", "unit": " images"}
     with fail_together(accelerator), progress_bar(**bar, disable=not accelerator.is_local_main_process) as progress:
-        shape = encode(prepare_images(processor, [PIL.Image.new("RGB", (64, 64))])).shape[1:] if shards else ()
+        shape = encode(preprocessing.prepare_images([PIL.Image.new("RGB", (64, 64))])).shape[1:] if shards else ()
         made = collate_rows(collate, batches, num_workers)
-        for shard, of_shard in groupby(made, key=lambda made: made[0] // SHARD_SIZE):
+        for shard, of_shard in groupby(made, key=lambda prepared: prepared.key // SHARD_SIZE):
             numbers = shards[shard]
             features = torch.full((len(numbers), *shape), torch.nan)
-            for _, (batch,) in of_shard:
+            for prepared in of_shard:
+                (batch,) = prepared.batches
                 if batch.entries:  # where all are unreadable the training says so, and counts them
                     features[[item.row.number - numbers[0] for item in batch.entries]] = encode(batch.inputs)
-                progress.update(len(batch.entries) + len(batch.unreadable))
+                progress.update(len(batch.entries) + len(prepared.unreadable))
             with atomic_write(files[shard]) as partial, open(partial, "wb") as file:
                 np.save(file, features.numpy())
     if accelerator.is_main_process:

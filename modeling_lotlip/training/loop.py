@@ -29,7 +29,8 @@ from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 from ..data.images import undecoded
 from ..data.loading import count_shared_rows, get_columns, load_split
 from ..data.reader import RowCounts, RowReader
-from ..encoder.models import hash_processor, hash_weights
+from ..encoder.dual_encoder import DualEncoder
+from ..encoder.hashes import hash_processor, hash_weights
 from ..evaluation.retrieval import embed_dataset, format_table, measure_retrieval
 from ..utils.output_folder import OutputFolder, delete
 from ..utils.signals import StopSignal, leave_signals_to_the_main_process
@@ -418,8 +419,7 @@ def evaluate(training: Training, model: PreTrainedModel | None) -> dict[str, flo
         projection = getattr(model, "visual_projection", None)
         has_projection = projection is not None and any(True for _ in projection.parameters())
         embedded = embed_dataset(
-            model,
-            training.processor,
+            DualEncoder(model, training.processor),
             *training.evaluation_data,
             batch_size=args.per_device_eval_batch_size,
             num_workers=args.dataloader_num_workers,

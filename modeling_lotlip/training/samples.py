@@ -23,8 +23,7 @@ from transformers import ProcessorMixin
 from ..data.images import UnreadableImageError, read_image, undecoded
 from ..data.reader import RowCounts, RowReader
 from ..data.rows import name_row
-from ..encoder.batches import tokenize_and_count
-from ..encoder.features import prepare_images
+from ..encoder.preprocessing import Preprocessing
 from ..evaluation.text_changes import perturb
 from ..utils.sub_captions import is_enumeration, join_sub_captions, split_sub_captions
 from .arguments import ObjectiveArguments
@@ -267,7 +266,7 @@ class SampleCollator:
 
     def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and attention mask (texts, length): ones where padding is read too, zero for an absent caption."""
-        tokens, truncated = tokenize_and_count(self.processor, texts, None)
+        tokens, truncated = Preprocessing(self.processor).tokenize(texts)
         if any(truncated):
             warn_of_truncation(self.processor.tokenizer.model_max_length)
         is_present = torch.tensor([bool(text) for text in texts])
@@ -277,7 +276,8 @@ class SampleCollator:
     def __call__(self, samples: list[dict]) -> tuple[dict[str, torch.Tensor], list[tuple[str, Found]]]:
         """The model's inputs, and what was found in all samples but padding, each by what is [`COUNTED`]."""
         if "image" in samples[0]:
-            batch = prepare_images(self.processor, [sample["image"] for sample in samples], **self.image_options)
+            images = [sample["image"] for sample in samples]
+            batch = Preprocessing(self.processor).prepare_images(images, **self.image_options)
         else:
             batch = {"vision_output": torch.stack([sample["vision_output"] for sample in samples])}
         short_captions = [sample["short_caption"] for sample in samples]
