@@ -20,12 +20,27 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
+from transformers.tokenization_utils_base import BatchEncoding
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring, torch_int
 from transformers.utils.generic import can_return_tuple, maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
 from .hub_lotlip import PreTrainedModel
+
+
+class LotlipBatchEncoding(BatchEncoding):
+    """The encoding of texts that were cleaned: which characters of the texts as given its tokens are is not known."""
+
+    def char_to_token(self, *args, **kwargs):
+        raise ValueError(
+            "Characters cannot be matched with tokens, because the tokenizer cleaned a text (ftfy, HTML entities). "
+            "Tokenize `tokenizer.clean_text(text)`, of which characters and tokens are known."
+        )
+
+    token_to_chars = char_to_token
+    char_to_word = char_to_token
+    word_to_chars = char_to_token
 
 
 @auto_docstring(custom_intro="Output of the text tower: that of a pooled encoder, and the corner tokens if asked for.")
@@ -540,6 +555,13 @@ class LotlipTextModel(LotlipPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
+        if attention_mask is not None and attention_mask.dim() != 2:
+            raise ValueError(
+                "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for padding, got "
+                f"{tuple(attention_mask.shape)}."
+            )
+        if input_ids is not None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         num_corner_tokens = self.config.num_corner_tokens
         is_masked = self.config.corner_attention_mask
         with_corner_tokens = num_corner_tokens > 0 and (output_corner_tokens or not is_masked)
@@ -671,21 +693,16 @@ def select_arguments(arguments: dict, prefix: str, other_prefix: str) -> dict:
     return selected
 
 
-def name_captions(text_inputs: dict[str, torch.Tensor], is_long: bool) -> dict[str, torch.Tensor]:
+def split_captions(text_inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    Names inputs of [`LotlipModel.forward`] as [`LotlipModel.embed_captions`] does. Of inputs of shape `(batch,
-    captions, length)` the first caption is the short one; a single caption, `(batch, length)`, is what `is_long` says.
+    Splits inputs of [`LotlipModel.forward`] of shape `(batch, captions, length)` into those of
+    [`LotlipModel.embed_captions`]: the first caption of each image is the short one, the others are long ones.
     """
     captions = {}
     for name, tensor in text_inputs.items():
-        if tensor.dim() == 3:
-            captions[f"short_{name}"] = tensor[:, 0]
-            if tensor.shape[1] > 1:
-                captions[f"long_{name}"] = tensor[:, 1:]
-        elif is_long:
-            captions[f"long_{name}"] = tensor[:, None]
-        else:
-            captions[f"short_{name}"] = tensor
+        captions[f"short_{name}"] = tensor[:, 0]
+        if tensor.shape[1] > 1:
+            captions[f"long_{name}"] = tensor[:, 1:]
     return captions
 
 
@@ -886,6 +903,11 @@ class LotlipModel(LotlipPreTrainedModel):
         """The projected output of the text tower, and which texts are not padding alone."""
         if attention_mask is None:
             mask = torch.ones(input_ids.shape[:1], dtype=torch.bool, device=input_ids.device)
+        elif attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for padding: of texts of "
+                f"shape {tuple(input_ids.shape)}, got {tuple(attention_mask.shape)}."
+            )
         else:
             mask = attention_mask.bool().any(dim=-1)
             # an absent text is computed as if it were there: its result is finite, and zeroed by the caller
@@ -943,9 +965,14 @@ class LotlipModel(LotlipPreTrainedModel):
             tower_outputs=tower_outputs,
             **kwargs,
         )
-        captions = self.embed_captions(
-            **name_captions(text_inputs, is_long=bool(return_loss)), tower_outputs=tower_outputs, **kwargs
-        )
+        if has_several_captions:
+            caption_inputs = split_captions(text_inputs)
+        elif return_loss:
+            # a single caption counts as a long one, so that its corner tokens are trained
+            caption_inputs = {f"long_{name}": tensor[:, None] for name, tensor in text_inputs.items()}
+        else:
+            caption_inputs = {f"short_{name}": tensor for name, tensor in text_inputs.items()}
+        captions = self.embed_captions(**caption_inputs, tower_outputs=tower_outputs, **kwargs)
         compared_embeds = captions.short if captions.short is not None else captions.long[:, 0]
 
         # cosine similarity as logits

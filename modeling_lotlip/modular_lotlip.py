@@ -49,6 +49,20 @@ SEPARATOR_MARK = "\u2cf9"
 SEPARATOR_MARK_NEIGHBOUR = "\u2cfa"
 
 
+class LotlipBatchEncoding(BatchEncoding):
+    """The encoding of texts that were cleaned: which characters of the texts as given its tokens are is not known."""
+
+    def char_to_token(self, *args, **kwargs):
+        raise ValueError(
+            "Characters cannot be matched with tokens, because the tokenizer cleaned a text (ftfy, HTML entities). "
+            "Tokenize `tokenizer.clean_text(text)`, of which characters and tokens are known."
+        )
+
+    token_to_chars = char_to_token
+    char_to_word = char_to_token
+    word_to_chars = char_to_token
+
+
 class LotlipTokenizer(TokenizersBackend):
     r"""
     Construct a LoTLIP tokenizer (backed by HuggingFace's tokenizers library): BERT's WordPiece, in which each
@@ -112,24 +126,43 @@ class LotlipTokenizer(TokenizersBackend):
         )
 
     def clean_text(self, text: str) -> str:
-        """Cleans what is not printable ASCII, which ftfy and HTML unescaping leave as it is."""
+        """Cleans with ftfy and HTML unescaping. A text that these leave as it is is returned as it is."""
+        # printable ASCII without entities, which is most of all texts
         if text.isascii() and text.replace("\n", "").isprintable() and "&" not in text:
             return text
 
         import ftfy  # not at the top: plain ASCII does without it
 
-        text = ftfy.fix_text(text.replace(". ", self.sep_token))
-        text = html.unescape(html.unescape(text))
+        separated = text.replace(". ", self.sep_token)
+        cleaned = html.unescape(html.unescape(ftfy.fix_text(separated)))
+        if cleaned == separated and "\f" not in text:  # BERT's normalizer drops a form feed: it separates words here
+            # the normalizer puts the separators in, and knows which characters of the text its tokens are
+            return text
         # joined by line breaks, so that a full stop that only now stands before whitespace makes no separator
-        return "\n".join(text.split())
+        return "\n".join(cleaned.split())
 
     def _clean(self, text: TextInput | PreTokenizedInput | list | None) -> str | list | tuple | None:
         if isinstance(text, str):
             return self.clean_text(text)
-        return type(text)(self._clean(item) for item in text) if isinstance(text, (list, tuple)) else text
+        if isinstance(text, (list, tuple)):
+            return type(text)(self._clean(item) for item in text)
+        return text
 
-    def _encode_plus(self, text, text_pair=None, **kwargs) -> BatchEncoding:
-        return super()._encode_plus(self._clean(text), text_pair=self._clean(text_pair), **kwargs)
+    def _encode_plus(self, text, text_pair=None, return_offsets_mapping=False, **kwargs) -> BatchEncoding:
+        cleaned_text = self._clean(text)
+        cleaned_pair = self._clean(text_pair)
+        is_as_given = cleaned_text == text and cleaned_pair == text_pair
+        if return_offsets_mapping and not is_as_given:
+            raise ValueError(
+                "`return_offsets_mapping=True` needs texts that the tokenizer need not clean (ftfy, HTML entities): "
+                "tokenize `tokenizer.clean_text(text)`, of which the offsets are known."
+            )
+        encoding = super()._encode_plus(
+            cleaned_text, text_pair=cleaned_pair, return_offsets_mapping=return_offsets_mapping, **kwargs
+        )
+        if is_as_given:
+            return encoding
+        return LotlipBatchEncoding(encoding.data, encoding.encodings, n_sequences=encoding.n_sequences)
 
 
 def get_crop_box(height: int, width: int, size: SizeDict) -> tuple[slice, slice]:
@@ -354,21 +387,16 @@ def select_arguments(arguments: dict, prefix: str, other_prefix: str) -> dict:
     return selected
 
 
-def name_captions(text_inputs: dict[str, torch.Tensor], is_long: bool) -> dict[str, torch.Tensor]:
+def split_captions(text_inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    Names inputs of [`LotlipModel.forward`] as [`LotlipModel.embed_captions`] does. Of inputs of shape `(batch,
-    captions, length)` the first caption is the short one; a single caption, `(batch, length)`, is what `is_long` says.
+    Splits inputs of [`LotlipModel.forward`] of shape `(batch, captions, length)` into those of
+    [`LotlipModel.embed_captions`]: the first caption of each image is the short one, the others are long ones.
     """
     captions = {}
     for name, tensor in text_inputs.items():
-        if tensor.dim() == 3:
-            captions[f"short_{name}"] = tensor[:, 0]
-            if tensor.shape[1] > 1:
-                captions[f"long_{name}"] = tensor[:, 1:]
-        elif is_long:
-            captions[f"long_{name}"] = tensor[:, None]
-        else:
-            captions[f"short_{name}"] = tensor
+        captions[f"short_{name}"] = tensor[:, 0]
+        if tensor.shape[1] > 1:
+            captions[f"long_{name}"] = tensor[:, 1:]
     return captions
 
 
@@ -614,6 +642,13 @@ class LotlipTextModel(LotlipPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
+        if attention_mask is not None and attention_mask.dim() != 2:
+            raise ValueError(
+                "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for padding, got "
+                f"{tuple(attention_mask.shape)}."
+            )
+        if input_ids is not None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         num_corner_tokens = self.config.num_corner_tokens
         is_masked = self.config.corner_attention_mask
         with_corner_tokens = num_corner_tokens > 0 and (output_corner_tokens or not is_masked)
@@ -854,6 +889,11 @@ class LotlipModel(LotlipPreTrainedModel):
         """The projected output of the text tower, and which texts are not padding alone."""
         if attention_mask is None:
             mask = torch.ones(input_ids.shape[:1], dtype=torch.bool, device=input_ids.device)
+        elif attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                "`attention_mask` must be of shape (batch_size, length), 1 for tokens and 0 for padding: of texts of "
+                f"shape {tuple(input_ids.shape)}, got {tuple(attention_mask.shape)}."
+            )
         else:
             mask = attention_mask.bool().any(dim=-1)
             # an absent text is computed as if it were there: its result is finite, and zeroed by the caller
@@ -911,9 +951,14 @@ class LotlipModel(LotlipPreTrainedModel):
             tower_outputs=tower_outputs,
             **kwargs,
         )
-        captions = self.embed_captions(
-            **name_captions(text_inputs, is_long=bool(return_loss)), tower_outputs=tower_outputs, **kwargs
-        )
+        if has_several_captions:
+            caption_inputs = split_captions(text_inputs)
+        elif return_loss:
+            # a single caption counts as a long one, so that its corner tokens are trained
+            caption_inputs = {f"long_{name}": tensor[:, None] for name, tensor in text_inputs.items()}
+        else:
+            caption_inputs = {f"short_{name}": tensor for name, tensor in text_inputs.items()}
+        captions = self.embed_captions(**caption_inputs, tower_outputs=tower_outputs, **kwargs)
         compared_embeds = captions.short if captions.short is not None else captions.long[:, 0]
 
         # cosine similarity as logits

@@ -15,6 +15,7 @@ from tokenizers.models import WordPiece
 from transformers.tokenization_utils_base import BatchEncoding, PreTokenizedInput, TextInput
 
 from .hub_lotlip import TokenizersBackend
+from .modeling_lotlip import LotlipBatchEncoding
 
 
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.txt", "tokenizer_file": "tokenizer.json"}
@@ -88,24 +89,43 @@ class LotlipTokenizer(TokenizersBackend):
         )
 
     def clean_text(self, text: str) -> str:
-        """Cleans what is not printable ASCII, which ftfy and HTML unescaping leave as it is."""
+        """Cleans with ftfy and HTML unescaping. A text that these leave as it is is returned as it is."""
+        # printable ASCII without entities, which is most of all texts
         if text.isascii() and text.replace("\n", "").isprintable() and "&" not in text:
             return text
 
         import ftfy  # not at the top: plain ASCII does without it
 
-        text = ftfy.fix_text(text.replace(". ", self.sep_token))
-        text = html.unescape(html.unescape(text))
+        separated = text.replace(". ", self.sep_token)
+        cleaned = html.unescape(html.unescape(ftfy.fix_text(separated)))
+        if cleaned == separated and "\f" not in text:  # BERT's normalizer drops a form feed: it separates words here
+            # the normalizer puts the separators in, and knows which characters of the text its tokens are
+            return text
         # joined by line breaks, so that a full stop that only now stands before whitespace makes no separator
-        return "\n".join(text.split())
+        return "\n".join(cleaned.split())
 
     def _clean(self, text: TextInput | PreTokenizedInput | list | None) -> str | list | tuple | None:
         if isinstance(text, str):
             return self.clean_text(text)
-        return type(text)(self._clean(item) for item in text) if isinstance(text, (list, tuple)) else text
+        if isinstance(text, (list, tuple)):
+            return type(text)(self._clean(item) for item in text)
+        return text
 
-    def _encode_plus(self, text, text_pair=None, **kwargs) -> BatchEncoding:
-        return super()._encode_plus(self._clean(text), text_pair=self._clean(text_pair), **kwargs)
+    def _encode_plus(self, text, text_pair=None, return_offsets_mapping=False, **kwargs) -> BatchEncoding:
+        cleaned_text = self._clean(text)
+        cleaned_pair = self._clean(text_pair)
+        is_as_given = cleaned_text == text and cleaned_pair == text_pair
+        if return_offsets_mapping and not is_as_given:
+            raise ValueError(
+                "`return_offsets_mapping=True` needs texts that the tokenizer need not clean (ftfy, HTML entities): "
+                "tokenize `tokenizer.clean_text(text)`, of which the offsets are known."
+            )
+        encoding = super()._encode_plus(
+            cleaned_text, text_pair=cleaned_pair, return_offsets_mapping=return_offsets_mapping, **kwargs
+        )
+        if is_as_given:
+            return encoding
+        return LotlipBatchEncoding(encoding.data, encoding.encodings, n_sequences=encoding.n_sequences)
 
 
 __all__ = ["LotlipTokenizer"]

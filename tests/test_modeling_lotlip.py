@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.utils import logging
 
 from modeling_lotlip.convert_lotlip_to_hf import WORD_TABLE, config_from_checkpoint, from_theirs, to_theirs
 from modeling_lotlip.modeling_lotlip import (
@@ -394,6 +395,28 @@ IDS = torch.ones(2, 3, 5, dtype=torch.long)
 def test_wrong_inputs_are_named(inputs, match):
     with pytest.raises(ValueError, match=match):
         new_model()(**{"pixel_values": random_images(2), **inputs})
+
+
+@pytest.mark.parametrize("output_corner_tokens", [True, False])
+@pytest.mark.parametrize("shape", [(2, 1, 5, 5), (2, 5, 5)])
+def test_masks_of_other_shapes_than_that_of_padding_are_refused(shape, output_corner_tokens):
+    mask = torch.ones(shape)
+    with pytest.raises(ValueError, match=r"`attention_mask` must be of shape \(batch_size, length\)"):
+        new_model().get_text_features(IDS[:, 0], mask, output_corner_tokens=output_corner_tokens)
+    with pytest.raises(ValueError, match=r"`attention_mask` must be of shape \(batch_size, length\)"):
+        new_model()(IDS[:, 0], random_images(2), mask)
+
+
+def test_padding_without_a_mask_is_a_warning(caplog):
+    """The library's own: such texts have other embeddings."""
+    model, captions = new_model(), pad([torch.ones(4, dtype=torch.long), torch.ones(2, dtype=torch.long)])
+    logging.get_logger("transformers").warning_once.cache_clear()
+    with torch.no_grad():
+        model.get_text_features(**captions)
+        model.get_text_features(captions["input_ids"][:1])
+        assert not caplog.records
+        model.get_text_features(captions["input_ids"])
+    assert "passing in an `attention_mask`" in caplog.text
 
 
 # ---- embed_images and embed_captions, which forward and training call
