@@ -15,7 +15,6 @@ from tokenizers.models import WordPiece
 from transformers.tokenization_utils_base import BatchEncoding, PreTokenizedInput, TextInput
 
 from .hub_lotlip import TokenizersBackend
-from .modeling_lotlip import LotlipBatchEncoding
 
 
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.txt", "tokenizer_file": "tokenizer.json"}
@@ -23,7 +22,7 @@ VOCAB_FILES_NAMES = {"vocab_file": "vocab.txt", "tokenizer_file": "tokenizer.jso
 # Stands for the separator while BERT's normalizer, which would lowercase it, is at work: a rare punctuation mark that
 # the normalizer leaves alone. One in the text is exchanged for its neighbour; both are unknown to BERT.
 SEPARATOR_MARK = "\u2cf9"
-SEPARATOR_MARK_NEIGHBOUR = "\u2cfa"
+SEPARATOR_MARK_NEIGHBOR = "\u2cfa"
 
 
 class LotlipTokenizer(TokenizersBackend):
@@ -34,6 +33,19 @@ class LotlipTokenizer(TokenizersBackend):
     The arguments are those of [`BertTokenizer`]. The corner tokens belong to the model: `model_max_length` (126, the
     context of 128 less two corner tokens) counts `[CLS]` and `[SEP]`, not them.
     """
+
+    class CleanedEncoding(BatchEncoding):
+        """The encoding of texts that were cleaned: which characters of the texts as given its tokens are is lost."""
+
+        def char_to_token(self, *args, **kwargs):
+            raise ValueError(
+                "Characters cannot be matched with tokens, because the tokenizer cleaned a text (ftfy, HTML "
+                "entities). Tokenize `tokenizer.clean_text(text)`, of which characters and tokens are known."
+            )
+
+        token_to_chars = char_to_token
+        char_to_word = char_to_token
+        word_to_chars = char_to_token
 
     vocab_files_names = VOCAB_FILES_NAMES
     model_input_names = ["input_ids", "attention_mask"]
@@ -73,10 +85,14 @@ class LotlipTokenizer(TokenizersBackend):
             **kwargs,
         )
         bert_normalizer = normalizers.BertNormalizer(True, tokenize_chinese_chars, strip_accents, do_lower_case)
-        marks = [(SEPARATOR_MARK, SEPARATOR_MARK_NEIGHBOUR), (self.sep_token, SEPARATOR_MARK), (". ", SEPARATOR_MARK)]
         self._tokenizer.normalizer = normalizers.Sequence(
-            [*(normalizers.Replace(*mark) for mark in marks), bert_normalizer]
-            + [normalizers.Replace(SEPARATOR_MARK, self.sep_token)]
+            [
+                normalizers.Replace(SEPARATOR_MARK, SEPARATOR_MARK_NEIGHBOR),
+                normalizers.Replace(self.sep_token, SEPARATOR_MARK),
+                normalizers.Replace(". ", SEPARATOR_MARK),
+                bert_normalizer,
+                normalizers.Replace(SEPARATOR_MARK, self.sep_token),
+            ]
         )
         self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         self._tokenizer.decoder = decoders.WordPiece(prefix="##")
@@ -125,7 +141,7 @@ class LotlipTokenizer(TokenizersBackend):
         )
         if is_as_given:
             return encoding
-        return LotlipBatchEncoding(encoding.data, encoding.encodings, n_sequences=encoding.n_sequences)
+        return self.CleanedEncoding(encoding.data, encoding.encodings, n_sequences=encoding.n_sequences)
 
 
 __all__ = ["LotlipTokenizer"]
