@@ -23,7 +23,7 @@ from huggingface_hub.utils import WeakFileLock
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.utils import CONFIG_NAME, cached_file, logging
+from transformers.utils import CONFIG_NAME, cached_file, is_timm_available, logging
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
 from .hub import OF_THE_ORIGINAL, find_model_files, write_model_card
@@ -44,7 +44,7 @@ PASSED_ON = ("layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_p
 # Which one depends on where the file is damaged, or on what else it holds
 DAMAGED_FILE_ERRORS = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 DAMAGED_FILE_ERRORS += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile)
-FORMAT = 4  # one more when a conversion gives other files than before, which lie in the Hub's cache
+FORMAT = 5  # one more when a conversion gives other files than before, which lie in the Hub's cache
 
 # Parts of our names and those of the towers of these types, None where they are equal. Tensors of ours that have one
 # name there are rows of one tensor, in the order of this table.
@@ -129,17 +129,60 @@ def from_theirs(config: PreTrainedConfig, theirs: dict[str, torch.Tensor], model
 # Towers of other checkpoints
 
 
+def ask_timm_for_heads(model_name: str, hidden_size: int) -> int | None:
+    """
+    Asks timm how many attention heads its ViT of this name has; `None` where timm is not installed, or knows no ViT
+    of this name. A `ValueError` if that has another width than the checkpoint.
+    """
+    if not is_timm_available():
+        return None
+    import timm
+    from timm.models.vision_transformer import Block, VisionTransformer
+
+    if not timm.is_model(model_name):
+        return None
+    with torch.device("meta"):
+        model = timm.create_model(model_name)
+    if not isinstance(model, VisionTransformer) or not isinstance(model.blocks[0], Block):
+        return None
+    if model.embed_dim != hidden_size:
+        raise ValueError(
+            f"`vision_cfg.timm_model_name` is {model_name!r}, which has width {model.embed_dim}, but the checkpoint's "
+            f"image tower has {hidden_size}: give the `{OPEN_CLIP_CONFIG_NAME}` of this checkpoint."
+        )
+    return model.blocks[0].attn.num_heads
+
+
+def guess_heads(layers: str, hidden_size: int) -> int:
+    """Guesses the attention heads of a tower by its width, as no tensor shows them: each has a width of 64."""
+    if hidden_size % 64 != 0:
+        raise ValueError(
+            f"No configuration gives the number of attention heads of `{layers}`, and its width {hidden_size} is no "
+            f"multiple of 64: give an `{OPEN_CLIP_CONFIG_NAME}` with `vision_cfg.heads` and "
+            "`text_cfg.num_attention_heads` (`--config_path`)."
+        )
+    num_heads = hidden_size // 64
+    logger.warning(
+        f"No configuration gives the number of attention heads of `{layers}`: {num_heads} are assumed, each of width "
+        f"64. If it is another, give an `{OPEN_CLIP_CONFIG_NAME}` with `vision_cfg.heads` and "
+        "`text_cfg.num_attention_heads` (`--config_path`)."
+    )
+    return num_heads
+
+
 def read_tower(state_dict: dict[str, torch.Tensor], layers: str, mlp: str, settings: dict) -> dict:
     """What is read off the shapes of either tower, with names that begin with `layers`, or off the settings."""
     intermediate_size, hidden_size = state_dict[f"{layers}0.{mlp}.weight"].shape
     indices = {name.removeprefix(layers).split(".")[0] for name in state_dict if name.startswith(layers)}
     num_heads = settings.get("heads", settings.get("num_attention_heads"))
-    if num_heads is None and hidden_size != 768:  # that of all released checkpoints
-        logger.warning(f"No configuration tells the heads of `{layers}`: {hidden_size // 64} are assumed.")
+    if num_heads is None and "timm_model_name" in settings:
+        num_heads = ask_timm_for_heads(settings["timm_model_name"], hidden_size)
+    if num_heads is None:
+        num_heads = guess_heads(layers, hidden_size)
     return {
         "hidden_size": hidden_size,
         "num_hidden_layers": len(indices),
-        "num_attention_heads": num_heads or hidden_size // 64,
+        "num_attention_heads": num_heads,
         "intermediate_size": intermediate_size,
     } | {name: value for name, value in settings.items() if name in PASSED_ON}
 
@@ -475,7 +518,7 @@ def find_converted(name_or_path: str | os.PathLike, cache_dir: str | os.PathLike
 def main():
     import tyro
 
-    from .arguments import exit_on_error
+    from .utils.arguments import exit_on_error
 
     with exit_on_error("convert_lotlip_to_hf"):
         for words in tyro.cli(convert, prog="python -m modeling_lotlip.convert_lotlip_to_hf", use_underscores=True):

@@ -168,7 +168,7 @@ def write_for_readers(folder: Path, repo_id: str) -> None:
     config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.exists() else {}
     if "text_config" not in config:  # a tower, or a processor that is uploaded first
         return
-    if config["model_type"] in ("lotlip", "lotlip_sigmoid"):
+    if config["model_type"] in ("lotlip", "lotlip_siglip"):
         for name, content in SENTENCE_TRANSFORMERS_FILES.items():
             if not (folder / name).exists():
                 (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ import os
 import reprlib
 import struct
 import zlib
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
@@ -115,6 +116,17 @@ def write_for_readers(model: PreTrainedModel, folder: str | os.PathLike, repo_id
         import_module(f"{__package__}.hub").write_for_readers(Path(folder), repo_id)
 
 
+def as_list(texts: object) -> object:
+    """Makes a list of a column of texts (a NumPy array, a pandas Series, a column of `datasets`); the rest stays."""
+    if isinstance(texts, (str, bytes, list, tuple)):
+        return texts
+    if hasattr(texts, "tolist"):
+        return texts.tolist()
+    if isinstance(texts, Sequence):
+        return list(texts)
+    return texts
+
+
 class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
     """Truncates texts to `model_max_length` by default, keeping the last `[SEP]`, and says so once."""
 
@@ -125,6 +137,10 @@ class TokenizersBackend(LoadingMixin, tokenization_utils.TokenizersBackend):
         chosen = {name: kwargs[name] for name in OF_ONE_CALL if kwargs.get(name) is not None}
         super().__init__(*args, model_max_length=model_max_length, **kwargs)
         self.init_kwargs = {name: x for name, x in self.init_kwargs.items() if name not in OF_ONE_CALL} | chosen
+
+    def __call__(self, text=None, *args, **kwargs) -> BatchEncoding:
+        """As in transformers; `text` may also be a column: of NumPy, pandas or `datasets`."""
+        return super().__call__(as_list(text), *args, **kwargs)
 
     @classmethod
     def convert_to_native_format(cls, **kwargs) -> dict:
@@ -331,7 +347,8 @@ class ProcessorMixin(LoadingMixin, processing_utils.ProcessorMixin):
 
     def __call__(self, images=None, text=None, *args, **kwargs) -> BatchFeature:
         """As in transformers."""
-        if text in ([], ()):
+        text = as_list(text)
+        if isinstance(text, (list, tuple)) and len(text) == 0:
             raise ValueError("`text` is empty: give a `str` or a list of `str` with at least one.")
         if "truncation" not in kwargs.get("text_kwargs", {}):
             kwargs.setdefault("truncation", None)

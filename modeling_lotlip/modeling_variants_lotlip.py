@@ -34,10 +34,11 @@ class LotlipSigmoidConfig(LotlipConfig):
     >>> from modeling_lotlip import LotlipSigmoidConfig
 
     >>> LotlipSigmoidConfig().model_type
-    'lotlip_sigmoid'
+    'lotlip_siglip'
     ```"""
 
-    model_type = "lotlip_sigmoid"
+    # the zero-shot pipeline of transformers computes a sigmoid where a model type has "siglip" in it
+    model_type = "lotlip_siglip"
 
     logit_scale_init_value: float | int = 2.302585092994046
     logit_bias_init_value: float | int = -10.0

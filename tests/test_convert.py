@@ -139,6 +139,60 @@ def test_released_architectures(patch_size, with_config):
     assert {name: list(tensor.shape) for name, tensor in back.items()} == shapes
 
 
+def heads_of_a_released_checkpoint(vision_cfg: dict, width: int = 768) -> int:
+    """The heads that the conversion gives to an image tower of this width."""
+    trunk = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=16, embed_dim=width, depth=1, num_heads=1, num_classes=0, mlp_ratio=1
+    )
+    _, bert = original_towers()
+    checkpoint = original_checkpoint(trunk, bert)
+    config = config_from_checkpoint(checkpoint, {"vision_cfg": vision_cfg}, len(WORDS))
+    return config.vision_config.num_attention_heads
+
+
+def test_heads_are_those_of_the_configuration(caplog):
+    assert heads_of_a_released_checkpoint({"heads": 8}) == 8
+    assert "visual" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("timm_model_name", "width", "num_heads"),
+    [
+        ("vit_huge_patch14_224", 1280, 16),
+        ("vit_giant_patch14_224", 1408, 16),
+        ("vit_base_patch16_224.augreg_in21k", 768, 12),
+    ],
+)
+def test_heads_are_those_of_the_vit_of_timm(caplog, timm_model_name, width, num_heads):
+    assert heads_of_a_released_checkpoint({"timm_model_name": timm_model_name}, width) == num_heads
+    assert "visual" not in caplog.text
+
+
+@pytest.mark.parametrize("vision_cfg", [{}, {"timm_model_name": "of_nobody"}, {"timm_model_name": "resnet50"}])
+def test_heads_that_nothing_gives_are_guessed_with_a_warning(caplog, vision_cfg):
+    assert heads_of_a_released_checkpoint(vision_cfg) == 12
+    assert "`visual.trunk.blocks.`: 12 are assumed" in caplog.text
+    assert "`text.transformer.encoder.layer.`: 2 are assumed" in caplog.text
+
+
+def test_heads_are_guessed_with_a_warning_without_timm(caplog, monkeypatch):
+    monkeypatch.setattr(convert, "is_timm_available", lambda: False)
+    assert heads_of_a_released_checkpoint({"timm_model_name": "vit_huge_patch14_224"}, width=1280) == 20
+    assert "`visual.trunk.blocks.`: 20 are assumed" in caplog.text
+
+
+def test_a_width_of_no_whole_number_of_heads_is_refused():
+    with pytest.raises(
+        ValueError, match="`visual.trunk.blocks.`, and its width 32 is no multiple of 64.*--config_path"
+    ):
+        heads_of_a_released_checkpoint({}, width=32)
+
+
+def test_a_vit_of_timm_of_another_width_is_refused():
+    with pytest.raises(ValueError, match="'vit_huge_patch14_224', which has width 1280, but .* has 768"):
+        heads_of_a_released_checkpoint({"timm_model_name": "vit_huge_patch14_224"})
+
+
 def refusal(checkpoint) -> str:
     with pytest.raises(ValueError) as error:
         from_theirs(config_from_checkpoint(checkpoint, {}, len(WORDS)), checkpoint, "lotlip")

@@ -303,7 +303,8 @@ def test_a_tower_alone_is_itself_with_and_without_the_package(tmp_path, monkeypa
         model.save_pretrained(tmp_path / name)
     monkeypatch.setattr(sys, "argv", ["", str(tmp_path), "package", *names])
     exec(LOAD_ALONE, {})
-    subprocess.run([sys.executable, "-c", LOAD_ALONE, str(tmp_path), "remote", *names], check=True)
+    command = [sys.executable, "-c", LOAD_ALONE, str(tmp_path), "remote", *names]
+    subprocess.run(command, env=python_environment(), check=True)  # on one thread, as here: equal bit by bit
     results = [load_file(tmp_path / source) for source in ("package", "remote")]
     assert set(results[0]) == set(names)
     for name in names:

@@ -62,9 +62,8 @@ IMPORTS = (
     (r"^from transformers\.", "from ..."),
 )
 
-# The base classes that the package's files take from `hub_lotlip.py`
-HUB_BASES = {"PilBackend", "PreTrainedConfig", "PreTrainedModel", "ProcessorMixin", "TokenizersBackend"}
-HUB_BASES |= {"TorchvisionBackend"}
+# The line at the head of the modular file with the base classes that the package's files take from `hub_lotlip.py`
+HUB_BASES = re.compile(r"^    (PreTrainedConfig, .+)$", re.MULTILINE)
 
 SHORT_LICENCE = "# SPDX-License-Identifier: Apache-2.0\n"
 # Which has the library's licence and lazy import
@@ -129,21 +128,38 @@ def convert(modular: str) -> dict[str, str]:
     return {"modular_lotlip.py": modular} | {f"{part}_lotlip.py": converted[part] for part in sorted(converted)}
 
 
+def import_of_the_package(node: ast.ImportFrom, hub_bases: set[str]) -> str:
+    """Writes an import of the library's tree as an absolute one, but that `hub_bases` come from `hub_lotlip.py`."""
+    module = ["transformers"]
+    if node.level == 2:
+        module.append("models")
+    if node.module:
+        module.append(node.module)
+    kept = [ast.unparse(alias) for alias in node.names if alias.name not in hub_bases]
+    swapped = [alias.name for alias in node.names if alias.name in hub_bases]
+    lines = []
+    if kept:
+        lines.append(f"from {'.'.join(module)} import {', '.join(kept)}")
+    if swapped:
+        lines.append(f"from .hub_lotlip import {', '.join(swapped)}")
+    return "\n".join(lines)
+
+
 def make_package_files() -> dict[Path, str]:
     """What the library would generate, but that imports are absolute and base classes come from `hub_lotlip.py`."""
+    modular = MODULAR.read_text(encoding="utf-8")
+    hub_bases = set(HUB_BASES.search(modular)[1].split(", "))
     texts = {}
-    for name, text in convert(MODULAR.read_text(encoding="utf-8")).items():
+    for name, text in convert(modular).items():
+        if name.startswith("modular"):
+            continue
         lines = text.replace("src/transformers/models/lotlip/", "modeling_lotlip/").splitlines()
         for node in ast.parse(text).body:
             if isinstance(node, ast.ImportFrom) and node.level > 1:
-                module = ".".join(["transformers", *["models"] * (node.level == 2), *filter(None, [node.module])])
-                kept = [ast.unparse(alias) for alias in node.names if alias.name not in HUB_BASES]
-                bases = [alias.name for alias in node.names if alias.name in HUB_BASES]
-                line = f"from {module} import {', '.join(kept)}\n" * bool(kept)
-                line += f"from .hub_lotlip import {', '.join(bases)}" * bool(bases)
-                lines[node.lineno - 1 : node.end_lineno] = [line] + [""] * (node.end_lineno - node.lineno)
-        if not name.startswith("modular"):
-            texts[Path(name)] = "\n".join(lines) + "\n"
+                # the same number of lines, so that the other imports stay where the tree says
+                lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+                lines[node.lineno - 1] = import_of_the_package(node, hub_bases)
+        texts[Path(name)] = "\n".join(lines) + "\n"
     return format_files(texts)
 
 
