@@ -47,7 +47,7 @@ def token_relevance(
         in the word embeddings the sum is the whole.
     """
     with gradients_from(input_embeddings(encoder.model, "text")) as outputs:
-        features = PytorchBackend(encoder.model, encoder.family).embed_texts(inputs)
+        features = PytorchBackend(encoder.model, encoder.family).text_features(inputs)
         if image_embeds is None:
             score = features.float().norm(dim=-1)
         else:

@@ -196,7 +196,7 @@ class Handlers:
         key, sentence, searcher = read_field(asked, "name"), read_field(asked, "sentence"), self.searcher
         check_length(sentence)
         image = self.read_known(key, resizing=searcher.resizing)
-        with searcher.lock:
+        with searcher.encoder.lock:
             image = draw_heat_map(searcher.encoder, image, sentence)
         return {"source": encode_image(image), "message": HEAT_MAP_NOTE}
 
