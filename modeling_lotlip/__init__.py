@@ -9,11 +9,13 @@ from transformers import (
     AutoModelForZeroShotImageClassification,
     AutoProcessor,
     AutoTokenizer,
+    VisionTextDualEncoderProcessor,
 )
 
 from .configuration_lotlip import LotlipConfig, LotlipTextConfig, LotlipVisionConfig
 from .image_processing_lotlip import LotlipImageProcessor
 from .image_processing_pil_lotlip import LotlipImageProcessorPil
+from .modeling_aligned_lotlip import LotlipAlignedConfig, LotlipAlignedModel
 from .modeling_lotlip import (
     LotlipModel,
     LotlipPreTrainedModel,
@@ -47,6 +49,12 @@ for _config, _model in _DUAL_ENCODERS.items():
     AutoModel.register(_config, _model, exist_ok=True)
     AutoModelForZeroShotImageClassification.register(_config, _model, exist_ok=True)
     AutoProcessor.register(_config, LotlipProcessor, exist_ok=True)
+
+AutoConfig.register(LotlipAlignedConfig.model_type, LotlipAlignedConfig, exist_ok=True)
+AutoModel.register(LotlipAlignedConfig, LotlipAlignedModel, exist_ok=True)
+AutoModelForZeroShotImageClassification.register(LotlipAlignedConfig, LotlipAlignedModel, exist_ok=True)
+AutoProcessor.register(LotlipAlignedConfig, VisionTextDualEncoderProcessor, exist_ok=True)
+
 AutoModel.register(LotlipTextConfig, (LotlipTextModel, LotlipTextModelWithProjection), exist_ok=True)
 AutoModel.register(LotlipVisionConfig, (LotlipVisionModel, LotlipVisionModelWithProjection), exist_ok=True)
 
@@ -71,6 +79,8 @@ def __getattr__(name: str) -> type:
 
 __all__ = [
     "DualEncoder",
+    "LotlipAlignedConfig",
+    "LotlipAlignedModel",
     "LotlipConfig",
     "LotlipImageProcessor",
     "LotlipImageProcessorPil",
