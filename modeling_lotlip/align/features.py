@@ -108,7 +108,8 @@ def compute_features(
     texts = list(dict.fromkeys(text for _, text, _ in captions))
     text_features, truncated = compute_text_features(text_tower, texts, preprocessing, folder)
 
-    is_readable = ~images.isnan().any(dim=1)
+    # where no image at all can be read there are no dimensions
+    is_readable = images.isfinite().all(dim=1) & (images.shape[1] > 0)
     if not is_readable.any():
         raise ValueError("No image of the training data can be read.")
     text_positions = {text: position for position, text in enumerate(texts)}
