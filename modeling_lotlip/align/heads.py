@@ -331,6 +331,3 @@ def measure_rank(
         num_equal = (similarities == own).sum(dim=1) - 1
         means.append((1 / (1 + num_better + num_equal / 2)).mean().item())
     return sum(means) / max(1, len(means))
-
-
-__all__ = ["HeadSettings", "Heads", "TrainedHeads", "measure_rank", "train_heads"]
