@@ -264,7 +264,15 @@ def read_or_compute(
 
 
 def write_shard(file: Path, numbers: range, compute: Callable, progress: object) -> None:
-    """Computes the features of some positions and writes them to a file, not a number where there are none."""
+    """
+    Computes the features of some positions and writes them to a file, not a number where there are none.
+
+    Args:
+        file (`Path`): The file.
+        numbers (`range`): The positions.
+        compute (`Callable`): See [`read_or_compute`].
+        progress (`tqdm`): Counts them.
+    """
     features = torch.full((len(numbers), 0), torch.nan)
     for computed, rows in compute(numbers):
         if features.shape[1] == 0:

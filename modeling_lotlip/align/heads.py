@@ -135,7 +135,10 @@ class CaptionSampler:
         self.starts = self.counts.cumsum(dim=0) - self.counts
 
     def sample(self, images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns which of the images have such a caption, as a mask, and the text of one caption of each of these."""
+        """
+        Returns which of some images, of shape `(images,)`, have such a caption, as a mask of that shape, and the text
+        of one caption of each of these.
+        """
         has_caption = self.counts[images] > 0
         images = images[has_caption]
         fractions = torch.rand(len(images), generator=generator)
@@ -241,7 +244,15 @@ def has_stopped_rising(measured: list[float]) -> bool:
 def run_epochs(
     features: Features, settings: HeadSettings, num_epochs: int, device: str | torch.device
 ) -> Iterator[tuple[Heads, float]]:
-    """Yields the heads, the same object in training, and the mean loss after each epoch."""
+    """
+    Yields the heads, the same object in training, and the mean loss after each epoch.
+
+    Args:
+        features ([`Features`]): What they are trained on.
+        settings ([`HeadSettings`]): How they are made and trained.
+        num_epochs (`int`): The passes over the images.
+        device (`str` or `torch.device`): Where they are trained.
+    """
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     heads = Heads(features, settings).to(device)
