@@ -43,7 +43,8 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
     """
     check_device(args.device)
     check_output_dir(args)
-    device = torch.device(args.device) if args.device is not None else PartialState().device
+    state = PartialState(cpu=args.device == "cpu")
+    device = state.device if args.device is None else torch.device(args.device)
     dataset, evaluation_data = load_data(args)
     text_tower = load_text_tower(args.text_model_name_or_path, args.text_pooling, args.max_length, device)
     image_tower = load_image_tower(args.vision_model_name_or_path, args.image_pooling, device)
