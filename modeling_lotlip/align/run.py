@@ -19,7 +19,15 @@ from .arguments import AlignArguments
 from .features import Features, compute_features, find_features_dir
 from .heads import HeadSettings, TrainedHeads, train_heads
 from .outputs import check_output_dir, describe_run, save_aligned
-from .towers import ImageTower, TextTower, join_towers, load_image_tower, load_text_tower, make_processor
+from .towers import (
+    ImageTower,
+    TextTower,
+    join_towers,
+    load_image_tower,
+    load_text_tower,
+    make_processor,
+    refer_to,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -48,6 +56,8 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
     dataset, evaluation_data = load_data(args)
     text_tower = load_text_tower(args.text_model_name_or_path, args.text_pooling, args.max_length, device)
     image_tower = load_image_tower(args.vision_model_name_or_path, args.image_pooling, device)
+    if args.towers == "reference":
+        refer_to(text_tower, image_tower)  # says now if that cannot be
     args.text_pooling = text_tower.pooling
     args.image_pooling = image_tower.pooling
     args.max_length = text_tower.tokenizer.model_max_length
@@ -78,6 +88,8 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
         batch_size=args.batch_size,
         num_workers=args.dataloader_num_workers,
     )
+    if args.towers == "reference":
+        model.config.towers = refer_to(text_tower, image_tower)
     settings = describe_run(args, features, trained)
     save_aligned(args, model.cpu(), encoder.processor, (text_tower, image_tower), settings, results)
     return results

@@ -15,6 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from PIL import Image
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModel,
     AutoTokenizer,
@@ -400,6 +401,25 @@ def join_towers(
     model.text_layers.load_state_dict(text_tower.weights.state_dict())
     model.image_layers.load_state_dict(image_tower.weights.state_dict())
     return model.eval()
+
+
+def refer_to(text_tower: TextTower, image_tower: ImageTower) -> dict[str, dict]:
+    """
+    Returns where the weights of two towers are: see `towers` of [`LotlipAlignedConfig`].
+
+    Raises:
+        `ValueError`: if `AutoModel` does not load a tower by its name, such as one that is a part of a dual encoder.
+    """
+    towers = {}
+    for part, tower in (("text_model", text_tower), ("vision_model", image_tower)):
+        config = AutoConfig.from_pretrained(tower.name)
+        if config.model_type != tower.model.config.model_type:
+            raise ValueError(
+                f"`--towers reference` cannot refer to {tower.name}, of which the tower is a part only: save it whole."
+            )
+        name = str(Path(tower.name).resolve()) if Path(tower.name).exists() else tower.name
+        towers[part] = {"name": name, "revision": getattr(config, "_commit_hash", None)}
+    return towers
 
 
 def name_without_folder(config: object) -> object:
