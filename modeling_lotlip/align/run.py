@@ -76,15 +76,15 @@ def align_towers(args: AlignArguments) -> dict[str, float]:
     trained = train_heads(features, make_settings(args), device)
     logger.info(f"The heads were trained in {time.perf_counter() - start:.1f} s.")
     model = join(text_tower, image_tower, features, trained, args)
-    encoder = DualEncoder(
-        model.to(device), make_processor(text_tower, image_tower), max_length=args.max_length, name=args.output_dir
-    )
+    processor = make_processor(text_tower, image_tower)
+    encoder = DualEncoder(model.to(device), processor, max_length=args.max_length, name=args.output_dir)
     results = evaluate_retrieval(
         encoder,
         evaluation_data,
         args,
         image_column=args.image_column,
-        distinct_short_captions=args.dataset_name is None,  # a drawn scene has the short caption of others
+        # a drawn scene has the short caption of others
+        distinct_short_captions=args.dataset_name is None,
         batch_size=args.batch_size,
         num_workers=args.dataloader_num_workers,
     )
@@ -114,7 +114,7 @@ def warn_of_counts(features: Features, max_length: int) -> None:
     num_images = len(features.images)
     logger.info(f"{num_images} of {counts['rows']} rows are used.")
     if counts["unreadable_images"] > 0:
-        logger.warning(f"{counts['unreadable_images']} of {counts['rows']} images cannot be read and are left out.")
+        logger.warning(f"{counts['unreadable_images']} of {counts['rows']} images cannot be read, and are left out.")
     if counts["images_without_caption"] > 0:
         logger.warning(f"{counts['images_without_caption']} images have no caption and are left out.")
     if counts["truncated_captions"] > 0:

@@ -206,13 +206,19 @@ def check_modules(model: "SentenceTransformer") -> None:
             "another model."
         )
     for module in list(model)[2:]:
-        if type(module).__name__ == "Dense" and module.use_residual:
-            raise ValueError("it has a Dense with a residual, which cannot be saved. Name another model.")
-        if type(module).__name__ == "Dense" and type(module.activation_function).__name__ not in ACTIVATIONS:
-            raise ValueError(
-                f"it has a Dense with {type(module.activation_function).__name__}, but only {', '.join(ACTIVATIONS)} "
-                "can be saved. Name another model."
-            )
+        if type(module).__name__ == "Dense":
+            check_dense(module)
+
+
+def check_dense(module: nn.Module) -> None:
+    """Raises a `ValueError` if a Dense of the sentence-transformers library has what cannot be saved."""
+    activation = type(module.activation_function).__name__
+    if module.use_residual:
+        raise ValueError("it has a Dense with a residual, which cannot be saved. Name another model.")
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"it has a Dense with {activation}, but only {', '.join(ACTIVATIONS)} can be saved. Name another model."
+        )
 
 
 def load_plain_text_tower(name: str, pooling: str | None) -> TextTower:
