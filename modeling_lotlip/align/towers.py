@@ -4,6 +4,7 @@
 
 import copy
 import logging
+import math
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from PIL import Image
+from PIL.Image import Resampling
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,6 +22,7 @@ from transformers import (
     AutoModel,
     AutoTokenizer,
     BaseImageProcessor,
+    CLIPImageProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     VisionTextDualEncoderProcessor,
@@ -290,7 +293,7 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
     """Loads an image tower, on the CPU: see [`load_image_tower`]."""
     path = find_pretrained(name)
     model = AutoModel.from_pretrained(path, dtype=torch.float32)
-    image_processor = AutoImageProcessor.from_pretrained(path)
+    image_processor = make_saveable(AutoImageProcessor.from_pretrained(path))
     projection = None
     if is_dual_encoder(type(model)):
         check_parts(model, "vision_model")
@@ -303,6 +306,25 @@ def load_any_image_tower(name: str, pooling: str | None) -> ImageTower:
         pooling = choose_image_pooling(outputs, num_prefix_tokens)
     layers, weights = copy_projection(projection if pooling == "pooler" else None)
     return ImageTower(str(name), model, image_processor, pooling, num_prefix_tokens, layers, weights)
+
+
+def make_saveable(image_processor: BaseImageProcessor) -> BaseImageProcessor:
+    """
+    Returns an image processor as it is, but in place of timm's, which cannot be saved in a processor of two parts, one
+    of transformers that does the same: it resizes the shorter side and cuts out the center.
+    """
+    settings = getattr(image_processor, "data_config", None)
+    if settings is None:
+        return image_processor
+    _, height, width = settings["input_size"]
+    shortest_edge = math.floor(max(height, width) / settings["crop_pct"])
+    return CLIPImageProcessor(
+        size={"shortest_edge": shortest_edge},
+        crop_size={"height": height, "width": width},
+        resample=Resampling[settings["interpolation"].upper()],
+        image_mean=list(settings["mean"]),
+        image_std=list(settings["std"]),
+    )
 
 
 def choose_image_pooling(outputs: object, num_prefix_tokens: int) -> str:

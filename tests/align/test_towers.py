@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Dropout, Normalize, Pooling, Transformer
-from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+from transformers import (
+    AutoImageProcessor,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    TimmWrapperConfig,
+    TimmWrapperModel,
+)
 
 from modeling_lotlip import DualEncoder
 from modeling_lotlip.align.towers import (
@@ -82,6 +89,27 @@ def test_a_part_of_a_dual_encoder_is_no_tower_to_refer_to(text_tower, tmp_path):
     save_family("clip", tmp_path)
     with pytest.raises(ValueError, match="`--towers reference` cannot refer to"):
         refer_to(text_tower, load_image_tower(str(tmp_path)))
+
+
+@pytest.mark.parametrize(("architecture", "pooling"), [("test_vit", "cls_mean"), ("test_convnext", "pooler")])
+def test_an_encoder_of_timm_reads_images_as_timm_does(text_tower, tmp_path, architecture, pooling):
+    settings = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "crop_pct": 0.9, "interpolation": "bicubic"}
+    config = TimmWrapperConfig(architecture=architecture, num_labels=0, pretrained_cfg=settings)
+    TimmWrapperModel(config).save_pretrained(tmp_path / "timm")
+    tower = load_image_tower(str(tmp_path / "timm"))
+    assert tower.pooling == pooling
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 200, 3), dtype=np.uint8))
+    expected = AutoImageProcessor.from_pretrained(tmp_path / "timm")(image, return_tensors="pt")["pixel_values"]
+    pixel_values = tower.image_processor(image, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(pixel_values, expected, atol=0.05, rtol=0)
+
+    model = join_towers(text_tower, tower, 64, tower.compute({"pixel_values": pixel_values}).shape[1])
+    model.save_pretrained(tmp_path / "model")
+    make_processor(text_tower, tower).save_pretrained(tmp_path / "model")
+    embed = DualEncoder.from_pretrained(tmp_path / "model").encode_image(image)
+    np.testing.assert_allclose(
+        embed, DualEncoder(model, make_processor(text_tower, tower)).encode_image(image), atol=1e-6
+    )
 
 
 def test_registers_are_no_patches():
