@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: it calls nobody
+# Before Gradio is imported: it calls nobody, and keeps no searches of visitors
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_RUN_HISTORY"] = "False"
 
 try:
     import gradio as gr
@@ -23,7 +25,7 @@ except ImportError as error:
 
 from ..utils.signals import StopSignal
 from .arguments import PageArguments
-from .guard import MAX_UPLOAD, Guard, SameOrigin
+from .guard import MAX_UPLOAD, Guard, SameOrigin, is_uploaded
 from .handlers import HINT, PROBLEMS, Handlers, read_resource, render
 
 
@@ -58,10 +60,12 @@ def build_page(handlers: Handlers) -> gr.Blocks:
     searcher, updater = handlers.searcher, handlers.updater
 
     def find_upload(payload: gr.FileData | None) -> str | None:
-        """What a visitor uploaded, image or not. Gradio lets any path through that has no `meta`."""
-        if payload is not None and not Path(payload.path).resolve().is_relative_to(image.GRADIO_CACHE):
+        """Returns the path of what a visitor uploaded, image or not, which no part of Gradio opens."""
+        if payload is None:
+            return None
+        if not is_uploaded(payload.path, Path(image.GRADIO_CACHE)):
             raise gr.Error("Upload the image: no other file is read.")
-        return None if payload is None else payload.path
+        return payload.path
 
     def show_problem(text: str) -> tuple[str, Any]:
         return render("message", text=text), gr.skip()
