@@ -73,8 +73,8 @@ class SameOrigin:
 
 class Guard:
     """
-    Stands before Gradio's server: requests, and uploads in sum, have a size, no file is read but uploaded ones, nothing
-    is fetched, wrong logins take time, and the cookie of a user stays on the page's site.
+    Stands before Gradio's server: requests, and uploads in sum, have a size, no file is read but uploaded ones,
+    nothing is fetched, wrong logins take time, and the cookie of a user stays on the page's site.
     """
 
     def __init__(self, app: ASGIApp, uploads: Path):
