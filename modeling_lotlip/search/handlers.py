@@ -17,7 +17,15 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from ..data.images import SAFE_FORMATS, Resizing, UnreadableImageError, read_image
+from ..data.images import (
+    IMAGE_ERRORS,
+    SAFE_FORMATS,
+    Resizing,
+    UnreadableImageError,
+    open_image,
+    read_file,
+    read_image,
+)
 from .arguments import ALL_IMAGES, Filter
 from .query import Query, QueryError, draw_heat_map
 from .searcher import Searcher, count
@@ -27,6 +35,8 @@ THUMBNAIL_SIDE = 480  # pixels of the longer side of an image among results
 LARGE_SIDE = 1600  # and of one alone
 NUM_THUMBNAILS = 2000  # that are kept, some 20 kB each
 NUM_COPIES = 100  # that are shown of an image
+# Of an uploaded image: a small file may hold them, and all other visitors wait while they are decoded
+MAX_PIXELS = 50_000_000
 # Of what a visitor writes: far more than a model reads
 MAX_CHARACTERS = 20_000
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -180,12 +190,21 @@ class Handlers:
             raise QueryError("This image has changed or cannot be read any more: rescan the folder.") from error
 
     def read_upload(self, path: str) -> Image.Image:
-        """Reads the image of a visitor. Raises a `QueryError` if there is none in the file."""
+        """Reads the image of a visitor. Raises a `QueryError` if the file holds none, or one of too many pixels."""
         try:
+            content = read_file({"path": path, "bytes": None})
+            image = open_image(content, SAFE_FORMATS)
+            # of a JPEG, as cameras make them, a fraction is decoded
+            if image.format != "JPEG" and image.width * image.height > MAX_PIXELS:
+                raise QueryError(
+                    f"This image has {image.width} x {image.height} pixels, the most are {MAX_PIXELS:,}: "
+                    "make it smaller."
+                )
             with self.upload_lock:
-                file = {"path": path, "bytes": None}
-                return read_image(file, resizing=self.searcher.resizing, formats=SAFE_FORMATS)
-        except UnreadableImageError as error:
+                return read_image({"bytes": content}, resizing=self.searcher.resizing, formats=SAFE_FORMATS)
+        except IMAGE_ERRORS as error:
+            if isinstance(error, QueryError):
+                raise
             raise QueryError(
                 f"This file is not an image that can be read: {str(error).rstrip('.')}. Choose another one."
             ) from error

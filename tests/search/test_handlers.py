@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from markupsafe import escape
+from PIL import Image
 
 from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.search.arguments import ALL_IMAGES, Filter
@@ -196,6 +197,19 @@ def test_search_by_image(handlers, folder):
     assert asked.query.sentences == []
     assert list_cards(page)[0] == "more/3.jpg"
     assert "1.000" in page
+
+
+def test_an_uploaded_image_has_a_number_of_pixels(handlers, tmp_path):
+    """One of 6 kB took seconds, in which no other visitor was answered."""
+    Image.new("1", (7100, 7100)).save(tmp_path / "a.png")
+    with pytest.raises(QueryError, match="7100 x 7100 pixels, the most are 50,000,000: make it smaller"):
+        handlers.search("", str(tmp_path / "a.png"), "", "", "")
+
+
+def test_a_photograph_may_have_more_pixels(handlers, tmp_path):
+    Image.new("L", (7100, 7100)).save(tmp_path / "a.jpg")
+    page, _ = handlers.search("", str(tmp_path / "a.jpg"), "", "", "")
+    assert len(list_cards(page)) == 4
 
 
 def test_images_that_are_like_one_of_the_collection(handlers):
