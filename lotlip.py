@@ -11,6 +11,7 @@ import atexit
 import gc
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -125,6 +126,9 @@ def main(argv: list[str] | None = None) -> int:
     """
     if argv is None:
         argv = sys.argv[1:]
+    # no results are lost for a letter that a console of Windows, or a file in its encoding, cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = run(argv)
         sys.stdout.flush()

@@ -14,16 +14,16 @@ are nearly the same are one result. With --embeddings the images or captions of 
 """
 
 import logging
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from ..encoder.arguments import OutputArguments
 from ..search.arguments import SearchArguments, SearchModelArguments
+from ..utils.keys import join_key
 
 
 if TYPE_CHECKING:
-    from ..search.searcher import Result, Searcher
+    from ..search.searcher import Result
 
 ARGUMENTS = (SearchArguments, SearchModelArguments, OutputArguments)
 logger = logging.getLogger(__name__)
@@ -33,170 +33,89 @@ WEAK = "Weak matches: these may not fit your description"
 
 
 def run(search: SearchArguments, arguments: SearchModelArguments, output: OutputArguments) -> None:
-    from ..search.searcher import open_searcher
-    from ..utils.files import write_results
-    from ..utils.terminal import announce, printable
-
-    texts = read_texts(search)
-    announce("Loading the model")
-    searcher = open_searcher(search, arguments)
-    queries = [searcher.embed(text) for text in texts]
-    if searcher.folder is not None:
-        update(searcher)
-    table = searcher.table
-    unreadable = table.unreadable
-    for note in [*searcher.describe(), *describe_unreadable(unreadable)]:
-        print(printable(note), file=sys.stderr)
-    num_searched = searcher.count(search.chosen, search.kind)
-    answers = []
-    for text, query in zip(texts, queries):
-        found = searcher.search(query, search.k, search.chosen, kind=search.kind, all_copies=search.all_copies)
-        answers.append(
-            {
-                "query": text,
-                "truncated": query.is_truncated,
-                "unknown_words": query.unknown_words,
-                "results": describe_results(found, search.kind, table.settings.get("source")),
-            }
-        )
-    num_shown = len(answers[0]["results"])
-    if search.k > num_shown:
-        print(describe_shortage(search, num_shown, num_searched), file=sys.stderr)
-    print(format_answers(answers, search.photos))
-    if output.output_file is not None:
-        recall = 1.0
-        measured = table.measured(search.kind)
-        if measured is not None:
-            recall = measured.recall
-        results = {
-            "kind": search.kind,
-            "k": search.k,
-            "num_images": len(table),
-            "unreadable": unreadable,
-            "recall": recall,
-            "queries": answers,
-        }
-        rows = []
-        for answer in answers:
-            rows += [{"query": answer["query"], **result} for result in answer["results"]]
-        write_results(output.output_file, results, format_answers(answers), rows)
-
-
-def read_texts(search: SearchArguments) -> list[str]:
-    """Lists the descriptions of a command line and of its file. Raises a `ValueError` if there is none."""
-    from ..utils.files import read_lines
-
-    if search.texts_file is None:
-        return search.texts
-    texts = [*search.texts, *read_lines(search.texts_file, "texts_file")]
-    if not texts:
-        raise ValueError(f"--texts_file {search.texts_file} holds no text: write one on each line.")
-    return texts
-
-
-def update(searcher: "Searcher") -> None:
-    """Updates the index of a folder, and says so. While another program does, what it has so far is searched."""
-    from ..search.searcher import count
+    from ..search.searcher import count, open_searcher
+    from ..utils.files import read_lines, write_results
     from ..utils.output_folder import FolderInUseError
-    from ..utils.terminal import announce
+    from ..utils.terminal import announce, printable
 
     def report(num_done: int, num_total: int) -> None:
         if num_done == 0 and num_total > 0:
             announce(f"Embedding {count(num_total, 'image')}")
 
-    announce(f"Looking for new images in {searcher.folder}")
-    try:
-        searcher.update(report, wait=len(searcher.table) == 0)
-    except FolderInUseError as error:
-        logger.warning(f"What is indexed so far is searched: {error}")
+    texts, chosen = search.texts, search.chosen
+    if search.texts_file is not None:
+        texts = [*texts, *read_lines(search.texts_file, "texts_file")]
+    if not texts:
+        raise ValueError(f"--texts_file {search.texts_file} holds no text: write one on each line.")
+    announce("Loading the model")
+    searcher = open_searcher(search, arguments)
+    queries = [searcher.embed(text) for text in texts]
+    table = searcher.table
+    if searcher.folder is not None:
+        announce(f"Looking for new images in {searcher.folder}")
+        try:
+            searcher.update(report, wait=len(table) == 0)
+        except FolderInUseError as error:
+            logger.warning(f"What is indexed so far is searched: {error}")
+    notes, unreadable = searcher.describe(), table.unreadable
+    if unreadable:
+        named = ", ".join(sorted(unreadable)[:NUM_NAMED]) + ", ..." * (len(unreadable) > NUM_NAMED)
+        notes.append(f"Left out, {len(unreadable):,} that cannot be read as an image: {named}.")
+    for note in notes:
+        print(printable(note), file=sys.stderr)
+    num_searched = searcher.count(chosen, search.kind)
+    source, answers = table.settings.get("source"), []
+    for text, query in zip(texts, queries):
+        found = searcher.search(query, search.k, chosen, kind=search.kind, all_copies=search.all_copies)
+        results = [{"rank": rank, **describe(hit, search.kind, source)} for rank, hit in enumerate(found, start=1)]
+        answer = {"query": text, "truncated": query.is_truncated, "unknown_words": query.unknown_words}
+        answers.append({**answer, "results": results})
+    num_shown = len(answers[0]["results"])
+    if search.k > num_shown:
+        what = count(num_searched, "image" if search.kind == "image" else "caption")
+        shown = f"all {what} are" if num_searched > 1 else f"{what} is"
+        cause = f"--k {search.k} is more than there are: {shown} shown"
+        copies = f" as {num_shown} results, with their copies" if num_shown < num_searched else ""
+        print(f"{cause}{copies}.", file=sys.stderr)
+    print(format_answers(answers, search.photos))
+    if output.output_file is not None:
+        measured = table.measured(search.kind)
+        results = {"kind": search.kind, "k": search.k, "num_images": len(table), "unreadable": unreadable}
+        results |= {"recall": 1.0 if measured is None else measured.recall, "queries": answers}
+        rows = [{"query": answer["query"], **result} for answer in answers for result in answer["results"]]
+        write_results(output.output_file, results, format_answers(answers), rows)
 
 
-def describe_unreadable(unreadable: dict[str, str]) -> list[str]:
-    """Makes a sentence on files that cannot be read, which names the first, if there are any."""
-    if not unreadable:
-        return []
-    named = ", ".join(sorted(unreadable)[:NUM_NAMED])
-    if len(unreadable) > NUM_NAMED:
-        named += ", ..."
-    return [f"Left out, {len(unreadable):,} that cannot be read as an image: {named}."]
+def describe(result: "Result", kind: str, source: object) -> dict:
+    """A result for JSON, with the full path of each file if the table is of files."""
 
+    def name(key: str) -> dict[str, str]:
+        return {"key": key, "path": join_key(source, key)} if isinstance(source, str) else {"key": key}
 
-def describe_shortage(search: SearchArguments, num_shown: int, num_searched: int) -> str:
-    """Makes a sentence on a `--k` that is more than there are."""
-    from ..search.searcher import count
-
-    name = "caption"
-    if search.kind == "image":
-        name = "image"
-    searched = f"{count(num_searched, name)} is"
-    if num_searched > 1:
-        searched = f"all {count(num_searched, name)} are"
-    if num_shown < num_searched:
-        return f"--k {search.k} is more than there are: {searched} shown as {num_shown} results, with their copies."
-    return f"--k {search.k} is more than there are: {searched} shown."
-
-
-def describe_key(key: str, source: object) -> dict[str, str]:
-    """Names an image for JSON, with the full path of its file if the table is of files."""
-    if isinstance(source, str):
-        return {"key": key, "path": os.path.join(source, key)}
-    return {"key": key}
-
-
-def describe_results(results: list["Result"], kind: str, source: object) -> list[dict]:
-    """Describes results for JSON, the first with rank 1; `source` is the folder of a table of files."""
-    described = []
-    for rank, result in enumerate(results, start=1):
-        fields = {"rank": rank, "similarity": result.similarity, **describe_key(result.key, source)}
-        if kind != "image":
-            fields["position"] = result.position
-        fields["weak"] = result.is_below_threshold
-        fields["copies"] = [
-            {**describe_key(copy.key, source), "similarity": copy.similarity} for copy in result.copies
-        ]
-        described.append(fields)
-    return described
+    copies = [{**name(copy.key), "similarity": copy.similarity} for copy in result.copies]
+    described = {"similarity": result.similarity, **name(result.key)}
+    described |= {} if kind == "image" else {"position": result.position}
+    return {**described, "weak": result.is_below_threshold, "copies": copies}
 
 
 def format_answers(answers: list[dict], folder: str | None = None) -> str:
-    """
-    Formats the results of each text, a line each, weak ones last: with names in a folder, or with full paths, also of
-    each copy.
-    """
+    """The results of each text, a line each, weak ones last: from a folder, or with full paths, also of each copy."""
     from ..utils.terminal import printable
 
     lines = []
+
+    def name(hit: dict) -> str:
+        return hit.get("path", hit["key"]) if folder is None else join_key(folder, hit["key"])
+
     for answer in answers:
-        title = answer["query"]
-        if answer["truncated"]:
-            title += " (truncated)"
-        lines.append(title)
+        lines.append(answer["query"] + (" (truncated)" if answer["truncated"] else ""))
         if answer["unknown_words"]:
             lines.append(f"      The model does not know: {', '.join(answer['unknown_words'])}.")
-        was_weak = False
-        for result in answer["results"]:
-            if result["weak"] and not was_weak:
-                lines.append(f"      {WEAK}:")
-            was_weak = result["weak"]
-            lines += format_result(result, folder)
+        num_strong = sum(not hit["weak"] for hit in answer["results"])
+        for place, hit in enumerate(answer["results"]):
+            lines += [f"      {WEAK}:"] if place == num_strong else []
+            caption = f"   caption {hit['position']}" if "position" in hit else ""
+            copies = f"   (+ {len(hit['copies'])} nearly the same)" if hit["copies"] else ""
+            lines.append(f"{hit['rank']:5} {hit['similarity']:8.4f}   {name(hit)}{caption}{copies}")
+            lines += [f"      {copy['similarity']:8.4f}   {name(copy)}" for copy in hit["copies"] if folder is None]
     return "\n".join(map(printable, lines))
-
-
-def format_result(result: dict, folder: str | None) -> list[str]:
-    """Formats a result as a line, and without a folder each of its copies as another."""
-    line = f"{result['rank']:5} {result['similarity']:8.4f}   {name_result(result, folder)}"
-    if "position" in result:
-        line += f"   caption {result['position']}"
-    copies = result["copies"]
-    if copies:
-        line += f"   (+ {len(copies)} nearly the same)"
-    if folder is not None:
-        return [line]
-    return [line, *(f"      {copy['similarity']:8.4f}   {name_result(copy, folder)}" for copy in copies)]
-
-
-def name_result(result: dict, folder: str | None) -> str:
-    """Names the file of a result or a copy, as the folder was named, or by its full path; else its key."""
-    if folder is not None:
-        return os.path.join(folder, result["key"])
-    return result.get("path", result["key"])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..encoder.arguments import DEFAULT_MODEL, KINDS, PRECISIONS, ModelArguments
 from ..utils.addresses import is_loopback
 from ..utils.arguments import Arguments, argument
+from ..utils.keys import list_spellings
 
 
 LEAST_PASSWORD = 8  # characters
@@ -37,7 +38,7 @@ class Filter(NamedTuple):
                 ) from error
         if None not in days and days[0] > days[1]:
             raise ValueError(f"`taken_from` {days[0]} is after `taken_to` {days[1]}: exchange them.")
-        folder = str(PurePath((folder or "").strip()))
+        folder = PurePath((folder or "").strip()).as_posix()
         return cls(None if folder == "." else folder, *days)
 
     @property
@@ -45,7 +46,10 @@ class Filter(NamedTuple):
         """The SQL condition of an [`EmbeddingTable`]; None if all images are searched."""
         parts = []
         if self.folder is not None:
-            parts.append("starts_with(key, '{}/')".format(self.folder.replace("'", "''")))
+            in_folder = [
+                "starts_with(key, '{}/')".format(name.replace("'", "''")) for name in list_spellings(self.folder)
+            ]
+            parts.append(f"({' OR '.join(in_folder)})")
         if self.taken_from is not None:
             parts.append(f"taken >= timestamp '{self.taken_from} 00:00:00'")
         if self.taken_to is not None:

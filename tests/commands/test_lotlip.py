@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import io
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -117,6 +118,16 @@ def test_of_several_processes_one_says_what_all_do(rank, num_lines, monkeypatch,
     monkeypatch.setattr(lotlip, "import_package", lambda: None)
     lotlip.main(["evaluate", "--model", "nowhere"])
     assert capsys.readouterr().err.count("loading PyTorch") == num_lines
+
+
+def test_letters_that_a_console_cannot_show_are_escaped(monkeypatch):
+    """Those of Windows, and files that its shells write, have encodings of their own."""
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(lotlip, "run", lambda argv: print("café лод") or 0)
+    status = lotlip.main([])
+    assert status == 0
+    assert console.buffer.getvalue().decode("cp1252").strip() == r"café \u043b\u043e\u0434"
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

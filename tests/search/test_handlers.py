@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import unicodedata
 
 import pytest
 import torch
@@ -228,6 +229,18 @@ def test_search_in_a_folder(handlers):
     assert list_cards(page) == ["more/3.jpg"]
     assert "show-more" not in page
     assert "The 1 most similar of 1 image in the folder more." in page
+
+
+@pytest.mark.parametrize("stored, asked", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_a_folder_is_found_however_its_accents_are_written(stored, asked, folder, open_folder):
+    """A Mac stores an accented letter as two characters, and a keyboard writes one."""
+    name = unicodedata.normalize(stored, "Café d'été")
+    (folder / name).mkdir()
+    make_scene(5, 12).draw().save(folder / name / "a.png")
+    handlers = open_folder()
+    handlers.searcher.update()
+    page, _ = handlers.search("a boat", None, unicodedata.normalize(asked, "Café d'été"), "", "")
+    assert len(list_cards(page)) == 1
 
 
 def test_a_folder_that_is_not_there_is_named(handlers):
