@@ -15,7 +15,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from pandas.errors import ParserError
 from transformers.utils import logging
 
-from ..utils.keys import to_key
+from ..utils.keys import join_key, to_key
 from .images import IMAGE_EXTENSIONS
 
 
@@ -107,7 +107,7 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
     root, files = os.path.abspath(folder), {}
     for split, of_split in {"train": names}.items() if outside else splits.items():
         times = [(str(scan.files[name].st_mtime_ns),) for name in of_split]
-        files[split] = DataFilesList([os.path.join(root, name) for name in of_split], times)
+        files[split] = DataFilesList([join_key(root, name) for name in of_split], times)
     return DataFilesDict(files)
 
 

@@ -551,6 +551,6 @@ def test_a_file_of_users_that_others_can_read_is_refused(tmp_path):
 
 def test_a_password_may_hold_colons_and_blanks(tmp_path):
     file = tmp_path / "users"
-    file.write_text("anna: a password:1\n")
+    file.write_text("\ufeffanna: a password:1\n")  # with the byte-order mark of Windows
     file.chmod(0o600)
     assert read_logins(file) == [("anna", " a password:1")]
