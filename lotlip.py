@@ -8,6 +8,7 @@ report of a wrong argument need not wait for it. The arguments are parsed before
 """
 
 import atexit
+import errno
 import gc
 import importlib
 import importlib.util
@@ -132,7 +133,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         status = run(argv)
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
+    except OSError as error:
+        # who reads the output, such as `head`, has seen enough: on Windows an invalid argument
+        if error.errno not in (errno.EPIPE, errno.EINVAL):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status

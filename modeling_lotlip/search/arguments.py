@@ -25,8 +25,13 @@ class Filter(NamedTuple):
     taken_to: date | None = None
 
     @classmethod
-    def parse(cls, folder: str | None = None, taken_from: str | None = None, taken_to: str | None = None) -> "Filter":
-        """Makes a filter of texts, a blank one of which is none. Raises a `ValueError` if they name no days in order."""
+    def parse(
+        cls,
+        folder: str | None = None,
+        taken_from: str | None = None,
+        taken_to: str | None = None,
+    ) -> "Filter":
+        """Makes a filter of texts, where a blank one is none. Raises a `ValueError` if they name no days, in order."""
         first = parse_day("taken_from", taken_from)
         last = parse_day("taken_to", taken_to)
         if first is not None and last is not None and first > last:
@@ -41,9 +46,8 @@ class Filter(NamedTuple):
         """Writes the SQL condition of an [`EmbeddingTable`]; None if all images are searched."""
         parts = []
         if self.folder is not None:
-            in_folder = [
-                "starts_with(key, '{}/')".format(name.replace("'", "''")) for name in list_spellings(self.folder)
-            ]
+            spellings = [name.replace("'", "''") for name in list_spellings(self.folder)]
+            in_folder = [f"starts_with(key, '{spelling}/')" for spelling in spellings]
             parts.append(f"({' OR '.join(in_folder)})")
         if self.taken_from is not None:
             parts.append(f"taken >= timestamp '{self.taken_from} 00:00:00'")

@@ -327,12 +327,12 @@ class Handlers:
         table = self.searcher.table
         line, *notes = self.searcher.describe()
         alert = ""
-        problem = None
+        failure = None
         if update is not None:
-            problem = update.exception()
-        if problem is not None:
+            failure = update.exception()
+        if failure is not None:
             alert = (
-                f"The images in {self.searcher.place} could not be indexed: {str(problem) or type(problem).__name__}"
+                f"The images in {self.searcher.place} could not be indexed: {str(failure) or type(failure).__name__}"
             )
             line = ""
             if len(table):

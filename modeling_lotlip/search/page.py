@@ -38,6 +38,9 @@ FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "mon
 MAX_WAITING = 200
 # Uploads are deleted after an hour, looked for every ten minutes
 KEPT_UPLOADS = (600, 3600)
+A_LINE = {"max_lines": 1}
+# Events that no client calls by name, and that a visitor does not wait for
+HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
 # Searches wait for the model, which has a lock
 SEVERAL = {"show_progress": "minimal", "concurrency_limit": 4}
 
@@ -81,11 +84,14 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         inputs = add_inputs()
         with gr.Row():
             button = gr.Button("Search", variant="primary", scale=0, min_width=200, elem_id="search")
-        functions = (handlers.copies, handlers.enlarge, handlers.heat_map)
+        answers = [
+            answering(handler, lambda text: {"message": text})
+            for handler in (handlers.copies, handlers.enlarge, handlers.heat_map)
+        ]
         results = gr.HTML(
             render("hint", text=HINT),
             js_on_load=read_resource("page.js"),
-            server_functions=[answering(function, lambda text: {"message": text}) for function in functions],
+            server_functions=answers,
             elem_id="results",
         )
         shown = gr.State(0)  # an `Asked` of the results, or how many images stand there before a search
@@ -125,8 +131,8 @@ def add_inputs() -> Inputs:
     with gr.Accordion("Filters", open=False, elem_id="filters"), gr.Row():
         # a folder that is not listed yet may be written
         folder = gr.Dropdown([""], value="", label="Folder", allow_custom_value=True, elem_id="folder")
-        taken_from = gr.Textbox(label="Taken from", placeholder="2024-05-01", max_lines=1, elem_id="taken-from")
-        taken_to = gr.Textbox(label="Taken to", placeholder="2024-05-31", max_lines=1, elem_id="taken-to")
+        taken_from = gr.Textbox(label="Taken from", placeholder="2024-05-01", elem_id="taken-from", **A_LINE)
+        taken_to = gr.Textbox(label="Taken to", placeholder="2024-05-31", elem_id="taken-to", **A_LINE)
     return Inputs(text, image, folder, taken_from, taken_to)
 
 
@@ -156,7 +162,7 @@ def connect_search(handlers: Handlers, inputs: Inputs, button: gr.Button, result
     def list_folders() -> gr.Dropdown:
         return gr.Dropdown(choices=["", *handlers.searcher.table.folders])
 
-    inputs.folder.focus(list_folders, outputs=inputs.folder, show_progress="hidden", api_visibility="private")
+    inputs.folder.focus(list_folders, outputs=inputs.folder, **HIDDEN)
     events = [button.click, inputs.text.submit, inputs.taken_from.submit, inputs.taken_to.submit]
     found = gr.on(events, search, list(inputs), [results, shown], **SEVERAL)
     found.then(None, js=SHOW_RESULTS)
@@ -191,10 +197,9 @@ def connect_status(handlers: Handlers, page: gr.Blocks, rescan_button: gr.Button
         updater.start()
         return tick(shown)
 
-    hidden = {"show_progress": "hidden", "api_visibility": "private"}
-    page.load(rescan, shown, outputs, **hidden)
-    rescan_button.click(rescan, shown, outputs, **hidden)
-    timer.tick(tick, shown, outputs, **hidden)
+    page.load(rescan, shown, outputs, **HIDDEN)
+    rescan_button.click(rescan, shown, outputs, **HIDDEN)
+    timer.tick(tick, shown, outputs, **HIDDEN)
 
 
 def launch(
@@ -241,8 +246,10 @@ def launch(
 def serve(handlers: Handlers, arguments: PageArguments, logins: list[tuple[str, str]] | None = None) -> None:
     """Serves the page of a collection until Ctrl-C or SIGTERM, to everyone or to users with passwords."""
     # the folder is deleted at the end, with what was uploaded
-    with TemporaryDirectory(prefix="lotlip-uploads-", ignore_cleanup_errors=True) as uploads, StopSignal("") as stop:
-        os.environ["GRADIO_TEMP_DIR"] = os.path.realpath(uploads)  # else all programs on this machine share one
+    uploads_folder = TemporaryDirectory(prefix="lotlip-uploads-", ignore_cleanup_errors=True)
+    with uploads_folder as uploads, StopSignal("") as stop:
+        # else all programs on this machine have the same folder of uploads
+        os.environ["GRADIO_TEMP_DIR"] = os.path.realpath(uploads)
         page = build_page(handlers)
         handlers.updater.start()
         try:

@@ -158,10 +158,8 @@ async def search(request: Request) -> Response:
     data = []
     for index, embedding in enumerate(embedded.embeds):
         found = await asyncio.to_thread(table.search, embedding, asked.k, asked.kind)
-        results = [
-            {"key": key, "position": position, "similarity": similarity}
-            for key, position, similarity in zip(found.keys, found.positions, found.similarities.tolist())
-        ]
+        rows = zip(found.keys, found.positions, found.similarities.tolist())
+        results = [{"key": key, "position": position, "similarity": similarity} for key, position, similarity in rows]
         data.append({"object": "results", "index": index, "results": results})
     return list_data(data, asked, embedded)
 
@@ -220,7 +218,12 @@ def create_app(embedder: Embedder, name: str, table: EmbeddingTable | None = Non
     ]
     handlers = dict.fromkeys((HTTPException, ClientDisconnect, Exception), report)
     middleware = [Middleware(SameOrigin, is_loopback(embedder.limits.host), refuse)]
-    app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
+    app = Starlette(
+        routes=routes,
+        middleware=middleware,
+        exception_handlers=handlers,
+        lifespan=lifespan,
+    )
     app.state.embedder = embedder
     app.state.name = name
     app.state.table = table

@@ -1,5 +1,6 @@
 """The entry point: what `lotlip` says, at once, and what it does with mistakes."""
 
+import errno
 import gc
 import importlib
 import io
@@ -136,6 +137,27 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout == "usage: lotlip COMMAND ...\n"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("error_number", [errno.EPIPE, errno.EINVAL], ids=["posix", "windows"])
+def test_a_pipe_that_nobody_reads_ends_a_command_without_an_error(error_number, monkeypatch, tmp_path):
+    def flush() -> None:
+        raise OSError(error_number, "closed")
+
+    with open(tmp_path / "out", "w") as file:
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(flush=flush, fileno=file.fileno))
+        monkeypatch.setattr(lotlip, "run", lambda argv: 0)
+        status = lotlip.main([])
+    assert status == 0
+
+
+def test_a_disk_that_is_full_is_no_reader_that_has_seen_enough(monkeypatch, tmp_path):
+    def fail(argv: list[str]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lotlip, "run", fail)
+    with pytest.raises(OSError, match="No space left"):
+        lotlip.main([])
 
 
 def test_a_training_keeps_the_memory_that_it_frees():

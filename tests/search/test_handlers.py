@@ -244,8 +244,7 @@ def test_a_folder_is_found_however_its_accents_are_written(stored, asked, folder
 
 
 def test_a_folder_that_is_not_there_is_named(handlers):
-    message = "no images in the folder less. The collection has 0 images with a date, and the folders: more."
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="no images in the folder less. .* and the folders: more."):
         handlers.search("a boat", None, "less", "", "")
 
 
