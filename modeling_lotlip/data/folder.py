@@ -15,6 +15,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from pandas.errors import ParserError
 from transformers.utils import logging
 
+from ..utils.keys import join_key, to_key
 from .images import IMAGE_EXTENSIONS
 
 
@@ -25,7 +26,10 @@ SPLIT_FOLDERS = ("train", "validation", "val", "test")  # which are splits if ev
 
 
 class FolderScan(NamedTuple):
-    """What is in a folder and its subfolders, by relative paths. What is hidden and linked folders are passed over."""
+    """
+    What is in a folder and its subfolders, by relative paths with `/` between their parts. What is hidden and linked
+    folders are passed over.
+    """
 
     files: dict[str, os.stat_result]  # in the order of their names
     left_out: Counter  # how many could not be used, by the reason
@@ -37,24 +41,24 @@ def scan_folder(folder: str | Path) -> FolderScan:
     """Lists a folder."""
     scan = FolderScan({}, Counter(), set(), set())
     for parent, folders, names in os.walk(
-        folder, onerror=lambda error: scan.closed_folders.add(os.path.relpath(error.filename, folder))
+        folder, onerror=lambda error: scan.closed_folders.add(to_key(os.path.relpath(error.filename, folder)))
     ):
         if not folders and not names and parent != str(folder):
-            scan.empty_folders.add(os.path.relpath(parent, folder))
+            scan.empty_folders.add(to_key(os.path.relpath(parent, folder)))
         hidden = [name for name in folders + names if name.startswith(".")]
         scan.left_out.update("hidden" for name in hidden if name in folders or is_image_file(name))
         folders[:] = sorted(set(folders) - set(hidden))
         scan.left_out.update("in a linked folder" for name in folders if os.path.islink(os.path.join(parent, name)))
         for file in sorted(name for name in names if not name.startswith(".")):
             path = os.path.join(parent, file)
-            name = os.path.relpath(path, folder)
+            name = to_key(os.path.relpath(path, folder))
             try:
                 name.encode()
                 status = os.stat(path)
             except UnicodeEncodeError:
                 scan.left_out["with a name that is not UTF-8"] += 1
             except PermissionError:  # its folder may be listed, and no more
-                scan.closed_folders.add(os.path.relpath(parent, folder))
+                scan.closed_folders.add(to_key(os.path.relpath(parent, folder)))
             except OSError:  # a link to nowhere, or just deleted
                 scan.left_out["without a file behind it"] += 1
             else:
@@ -91,7 +95,7 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
         logger.warning_once(f"Of {folder} files are left out: {', '.join(left_out)}.")
     chosen = {*images, *metadata}
     names = [name for name in scan.files if name in chosen]
-    tops = {name: name.split(os.sep)[0] if os.sep in name else "" for name in names}
+    tops = {name: name.split("/")[0] if "/" in name else "" for name in names}
     splits = {split: [name for name in names if tops[name] == split] for split in SPLIT_FOLDERS}
     splits = {split: of_split for split, of_split in splits.items() if of_split}
     outside = [name for name in names if tops[name] not in splits]
@@ -103,7 +107,7 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
     root, files = os.path.abspath(folder), {}
     for split, of_split in {"train": names}.items() if outside else splits.items():
         times = [(str(scan.files[name].st_mtime_ns),) for name in of_split]
-        files[split] = DataFilesList([os.path.join(root, name) for name in of_split], times)
+        files[split] = DataFilesList([join_key(root, name) for name in of_split], times)
     return DataFilesDict(files)
 
 

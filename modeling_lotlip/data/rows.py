@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from ..utils.keys import to_key
 from .arguments import SourceArguments
 from .images import UnreadableImageError, read_file
 
@@ -84,7 +85,11 @@ def find_key(row: dict, source: SourceArguments, key_column: str | None = None) 
     files = map(os.path.abspath, source.data_files or [])
     folders = [source.data_dir or source.dataset_name, *map(os.path.dirname, files)]
     bases = [base for folder in folders if folder for base in (os.path.abspath(folder), os.path.realpath(folder))]
-    return next((os.path.relpath(path, base) for base in bases if path and path.startswith(base + os.sep)), path)
+    for base in bases:
+        # Windows tells no upper case from lower case, of a drive's letter, say
+        if path and os.path.normcase(path).startswith(os.path.normcase(base + os.sep)):
+            return to_key(os.path.relpath(path, base))
+    return path
 
 
 def read_url(row: dict) -> str | None:

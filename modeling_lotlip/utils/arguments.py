@@ -79,10 +79,20 @@ class Arguments:
                 if value is not None and choices is not None and value not in choices:
                     raise ValueError(f"--{field.name} must be one of {', '.join(map(str, choices))}, got {value}.")
             if field.name in ("output_dir", "index_dir") and value is not None:
-                there = next(path for path in (Path(value), *Path(value).absolute().parents) if path.exists())
+                there = find_existing(Path(value))
+                if there is None:
+                    raise ValueError(f"--{field.name} {value} is on a drive that is not there. Name another folder.")
                 if not there.is_dir():
                     raise ValueError(f"--{field.name} {value} cannot be used: {there} is a file. Name a folder.")
         check_combinations([self])
+
+
+def find_existing(path: Path) -> Path | None:
+    """Returns a path, or else the nearest folder above it that is there; None if its drive is not (on Windows)."""
+    for candidate in (path, *path.absolute().parents):
+        if candidate.exists():
+            return candidate
+    return None
 
 
 def get_default(field: dataclasses.Field) -> Any:
@@ -111,7 +121,9 @@ def check_output_file(path: Path | None, endings: tuple[str, ...] = (".json",)) 
     if path.suffix not in endings:
         named = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
         raise ValueError(f"--output_file {path} must end in {named}.")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    folder = find_existing(path.absolute().parent)
+    if folder is None:
+        raise ValueError(f"--output_file {path} cannot be written: its drive is not there.")
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"--output_file {path} cannot be written: {folder} is not a writable folder.")
 

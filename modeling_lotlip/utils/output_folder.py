@@ -40,14 +40,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield partial
         for file in (file for file in [partial, *partial.rglob("*")] if file.is_file()):
-            with open(file, "rb") as opened:
-                os.fsync(opened.fileno())
+            sync(file)
         if partial.is_dir() and path.exists():
             path.rename(replaced)
         partial.replace(path)
     finally:
         for left in (replaced, partial):
             clear(left)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file is on the disk. Windows does that only for a file that is open for writing."""
+    mode = "rb"
+    if os.access(path, os.W_OK):
+        mode = "r+b"
+    with open(path, mode) as opened:
+        os.fsync(opened.fileno())
 
 
 def clear(left: Path) -> None:
@@ -150,8 +158,16 @@ class OutputFolder:
             else:
                 delete(self.path / SETTINGS_FILE)
             if self.is_new:
-                delete(self.path)
+                self.delete()
         self.lock.release()
+
+    def delete(self) -> None:
+        """Deletes the folder, if possible before another run can lock it."""
+        try:
+            delete(self.path)
+        except PermissionError:  # on Windows no file is deleted that is open, as that of the lock is
+            self.lock.release()
+            delete(self.path)
 
     def list_files(self) -> dict[str, int]:
         """The times at which the files were written last, but for those of this class."""

@@ -35,6 +35,11 @@ def progress_bar(*args: Any, **options: Any) -> tqdm:
     return tqdm(*args, **options)
 
 
+def announce(step: str) -> None:
+    """Says on standard error what a program does next, as it takes seconds: at once, also in a file or a pipe."""
+    print(f"{printable(step)} ...", file=sys.stderr, flush=True)
+
+
 def printable(text: str) -> str:
     """
     A line without control codes, such as those in names of files, which could clear a terminal or do worse: they are
