@@ -107,7 +107,8 @@ def register(text: str, registry: str, entry: str) -> str:
     found = re.search(rf"{opening}(.*?)^    \]", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise ValueError(f"transformers {transformers.__version__} has no list `{registry}` where it used to be.")
-    line, entries = f"        {entry},\n", found[1]
+    line = f"        {entry},\n"
+    entries = found[1]
     if line in entries:
         return text
     key = ast.literal_eval(re.search(r'"[^"]+"', entry)[0])
