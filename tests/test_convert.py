@@ -116,7 +116,8 @@ def test_there_and_back_bit_by_bit(tmp_path, tokenizer_path, num_corner_tokens, 
         assert back[name].dtype == tensor.dtype
         assert back[name].shape == tensor.shape
         assert bits(back[name]) == bits(tensor), name
-    assert LotlipModel.from_pretrained(tmp_path / "folder").config.text_config.num_corner_tokens == num_corner_tokens
+    config = LotlipModel.from_pretrained(tmp_path / "folder").config
+    assert config.text_config.num_corner_tokens == num_corner_tokens
 
 
 @needs_reference
@@ -240,7 +241,8 @@ def test_what_is_damaged_or_wrong_is_refused(tmp_path, checkpoint):
     torch.save({"weights": torch.full((1000,), 0.123)}, tmp_path / "changed.pt")
     content = bytearray((tmp_path / "changed.pt").read_bytes())
     content[content.index(torch.full((9,), 0.123).numpy().tobytes()) + 8] ^= 1
-    for name, part in (("changed", content), ("empty", b""), ("begun", content[:10]), ("half", content[:2000])):
+    files = {"changed": content, "empty": b"", "begun": content[:10], "half": content[:2000]}
+    for name, part in files.items():
         (tmp_path / f"{name}.pt").write_bytes(part)
     checkpoint["text.proj.weight"][3, 5] = float("nan")
     contents = {"nan": checkpoint, "none": {"epoch": 1}, "list": {"state_dict": [1]}, "tensor": torch.ones(())}
@@ -262,11 +264,10 @@ def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path
         "model_cfg": {"embed_dim": 64, "vision_cfg": vision_cfg, "text_cfg": text_cfg},
         "preprocess_cfg": {**CLIP_STATISTICS, "interpolation": "bicubic"},
     }
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
+    config_file = tmp_path / "settings.json"
+    config_file.write_text(json.dumps(settings))
     torch.save(checkpoint, tmp_path / "model.pt")
-    convert_checkpoint(
-        tmp_path / "model.pt", tmp_path / "folder", tmp_path / "open_clip_config.json", tokenizer_path=tokenizer_path
-    )
+    convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", config_file, tokenizer_path)
 
     config = LotlipModel.from_pretrained(tmp_path / "folder").config
     assert (config.vision_config.num_attention_heads, config.vision_config.layer_norm_eps) == (4, 1e-5)
@@ -294,21 +295,19 @@ def test_settings_of_the_configuration_file(tmp_path, checkpoint, tokenizer_path
     ],
 )
 def test_unsupported_settings_are_refused(tmp_path, checkpoint, tokenizer_path, part, name, value):
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({part: {name: value}}))
+    config_file = tmp_path / "open_clip_config.json"
+    config_file.write_text(json.dumps({part: {name: value}}))
     torch.save(checkpoint, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=name):
-        convert_checkpoint(
-            tmp_path / "model.pt", tmp_path / "out", tmp_path / "open_clip_config.json", tokenizer_path=tokenizer_path
-        )
+        convert_checkpoint(tmp_path / "model.pt", tmp_path / "out", config_file, tokenizer_path)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_tokenizer_brings_its_words_only(tmp_path, checkpoint):
     folder = make_tokenizer_folder(tmp_path / "bert")
     # what tokenizers of sentence embeddings come with
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True, "max_length": 9, "stride": 0})
-    )
+    fields = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "max_length": 9, "stride": 0}
+    (folder / "tokenizer_config.json").write_text(json.dumps(fields))
     torch.save(checkpoint, tmp_path / "model.pt")
     convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=str(folder))
     processor = AutoProcessor.from_pretrained(tmp_path / "folder")
@@ -321,7 +320,8 @@ def test_tokenizers_that_do_not_fit(tmp_path, checkpoint, tokenizer_path):
     (other / "vocab.txt").write_text("\n".join([*WORDS, *(f"x{i}" for i in range(9))]))
     empty = tmp_path / "empty"
     empty.mkdir()
-    for folder, words in ((other, f"{len(WORDS) + 2} rows"), (empty, "neither a `tokenizer.json` nor a `vocab.txt`")):
+    refusals = {other: f"{len(WORDS) + 2} rows", empty: "neither a `tokenizer.json` nor a `vocab.txt`"}
+    for folder, words in refusals.items():
         with pytest.raises(ValueError, match=words) as error:
             convert_checkpoint(tmp_path / "model.pt", tmp_path / "folder", tokenizer_path=str(folder))
         assert "--tokenizer_path" in str(error.value)

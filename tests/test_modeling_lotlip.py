@@ -278,7 +278,9 @@ def plain_loss(image_embeds, text_embeds, present, scale):
         for row in rows:
             total += 0.5 * (logits[row, rows].logsumexp(0) + logits[rows, row].logsumexp(0)) - logits[row, row]
         losses.append(total / len(rows))
-    return float(sum(losses) / len(losses)) if losses else 0.0
+    if not losses:
+        return 0.0
+    return float(sum(losses) / len(losses))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -331,10 +333,15 @@ def test_short_and_long_captions(num_long_captions, num_corner_tokens, is_masked
     present = []
     with torch.no_grad():
         for image in range(batch_size):
-            slots = [absent[:1] if short[image] is None else embed_alone(model, short[image], False)]
+            slots = [absent[:1]]
+            if short[image] is not None:
+                slots = [embed_alone(model, short[image], False)]
             there = [short[image] is not None]
             for caption in long[image]:
-                slots.append(absent if caption is None else embed_alone(model, caption, True))
+                if caption is None:
+                    slots.append(absent)
+                else:
+                    slots.append(embed_alone(model, caption, True))
                 there.extend([caption is not None] * (num_corner_tokens + 1))
             expected.append(torch.cat(slots))
             present.append(there)
@@ -363,12 +370,13 @@ def test_one_caption_per_image(num_corner_tokens):
     inputs = {**pad(captions), "pixel_values": random_images(4)}
     outputs = model(**inputs, return_loss=True)
     with torch.no_grad():
-        slots = torch.stack(
-            [
-                torch.zeros(num_corner_tokens + 1, WIDTH) if caption is None else embed_alone(model, caption, True)
-                for caption in captions
-            ]
-        )
+        slots = []
+        for caption in captions:
+            if caption is None:
+                slots.append(torch.zeros(num_corner_tokens + 1, WIDTH))
+            else:
+                slots.append(embed_alone(model, caption, True))
+        slots = torch.stack(slots)
         assert_close(model(**inputs).logits_per_text, outputs.logits_per_text)
         assert model(**inputs).loss is None
     assert_close(outputs.text_embeds.detach(), slots[:, 0])
@@ -608,8 +616,10 @@ def test_forward_and_the_loss_of_a_subclass_are_of_what_it_embeds(model_class, f
 @pytest.mark.parametrize("form", ["one caption", "several captions"])
 def test_compiled_training_step(form):
     """The whole step in one graph, gradients included."""
-    inputs = pad(random_captions(4 if form == "one caption" else 12))
-    if form == "several captions":
+    if form == "one caption":
+        inputs = pad(random_captions(4))
+    else:
+        inputs = pad(random_captions(12))
         inputs = {name: x.unflatten(0, (4, -1)) for name, x in inputs.items()}
     inputs["pixel_values"] = random_images(4)
     model = new_model(vision_projection_dim=WIDTH).train()

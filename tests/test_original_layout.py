@@ -75,9 +75,9 @@ def converted(repositories, tmp_path_factory):
     root = tmp_path_factory.mktemp("converted")
     for name in (DEFAULT_MODEL, WITH_CONFIG):
         config = repositories / name / "open_clip_config.json"
-        convert_checkpoint(
-            repositories / name / "model.pt", root / name, config if config.exists() else None, str(VOCAB_DIR)
-        )
+        if not config.exists():
+            config = None
+        convert_checkpoint(repositories / name / "model.pt", root / name, config, str(VOCAB_DIR))
     return root
 
 
@@ -192,24 +192,25 @@ def test_a_repository_is_converted_once_and_found_offline(hub, cache, converted,
 
 def test_options_of_from_pretrained(hub, cache, repositories, converted, tmp_path, monkeypatch):
     folder = converted / DEFAULT_MODEL
+    other = tmp_path / "other"
     commit = commit_hash(repositories / DEFAULT_MODEL)
-    model = LotlipModel.from_pretrained(DEFAULT_MODEL, revision=commit, cache_dir=tmp_path / "other", dtype="bfloat16")
+    model = LotlipModel.from_pretrained(DEFAULT_MODEL, revision=commit, cache_dir=other, dtype="bfloat16")
     assert model.dtype == torch.bfloat16
     assert not cache.exists()
     assert hub.calls == 1
-    model, info = LotlipModel.from_pretrained(DEFAULT_MODEL, cache_dir=tmp_path / "other", output_loading_info=True)
+    model, info = LotlipModel.from_pretrained(DEFAULT_MODEL, cache_dir=other, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert hub.calls == 1
     config = LotlipConfig.from_pretrained(folder)
     config.text_config.hidden_dropout_prob = 0.5
-    model = LotlipModel.from_pretrained(DEFAULT_MODEL, config=config, device_map="cpu", cache_dir=tmp_path / "other")
+    model = LotlipModel.from_pretrained(DEFAULT_MODEL, config=config, device_map="cpu", cache_dir=other)
     assert model.text_model.embeddings.dropout.p == 0.5
     with pytest.raises(OSError, match="is not a valid git identifier"):
         LotlipModel.from_pretrained(DEFAULT_MODEL, revision="none")
 
     hub.requests.clear()
-    model = LotlipModel.from_pretrained(DEFAULT_MODEL, cache_dir=tmp_path / "other", force_download=True)
+    model = LotlipModel.from_pretrained(DEFAULT_MODEL, cache_dir=other, force_download=True)
     assert_equal(model.state_dict(), LotlipModel.from_pretrained(folder).state_dict())
     assert f"GET /{DEFAULT_MODEL}/resolve/main/model.pt" in hub.requests
 
@@ -265,7 +266,8 @@ def test_folders(cache, words, repositories, converted, tmp_path):
 
 
 def test_a_command_takes_the_released_checkpoint_where_none_is_named(hub, converted, tmp_path, capsys):
-    photos = save_images(tmp_path / "photos", [Image.new("RGB", (40, 30), name) for name in ("red", "green", "blue")])
+    images = [Image.new("RGB", (40, 30), name) for name in ("red", "green", "blue")]
+    photos = save_images(tmp_path / "photos", images)
     arguments = ("search", tmp_path / "found.json", photos, "a red boat")
     by_default = run_command(*arguments)
     by_folder = run_command(*arguments, "--model", converted / DEFAULT_MODEL)
@@ -304,7 +306,8 @@ def test_convert_takes_an_id(hub, converted, repositories, tmp_path, monkeypatch
 def test_nothing_is_known_offline(cache, capsys, tmp_path):
     with pytest.raises(OSError, match="couldn't connect"):
         LotlipModel.from_pretrained(DEFAULT_MODEL)
-    error = read_error(capsys, "search", save_images(tmp_path / "photos", [Image.new("RGB", (40, 30))]), "a boat")
+    photos = save_images(tmp_path / "photos", [Image.new("RGB", (40, 30))])
+    error = read_error(capsys, "search", photos, "a boat")
     assert DEFAULT_MODEL in error
     assert "connect" in error
 

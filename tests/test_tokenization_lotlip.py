@@ -136,7 +136,9 @@ def test_a_plain_bert_folder(tmp_path, folder, do_lower_case):
     elif folder == "saved by BertTokenizer":
         bert.save_pretrained(tmp_path)
     else:
-        source = bert if folder == "BERT's json" else LotlipTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
+        source = bert
+        if folder == "LoTLIP's json":
+            source = LotlipTokenizer(vocab=vocab_file(), do_lower_case=do_lower_case)
         source.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
 
     tokenizer = LotlipTokenizer.from_pretrained(tmp_path, **kwargs)
