@@ -107,7 +107,8 @@ def register(text: str, registry: str, entry: str) -> str:
     found = re.search(rf"{opening}(.*?)^    \]", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise ValueError(f"transformers {transformers.__version__} has no list `{registry}` where it used to be.")
-    line, entries = f"        {entry},\n", found[1]
+    line = f"        {entry},\n"
+    entries = found[1]
     if line in entries:
         return text
     key = ast.literal_eval(re.search(r'"[^"]+"', entry)[0])
@@ -212,7 +213,9 @@ def lay_out(output_dir: str | Path) -> list[Path]:
             texts[SOURCE / file] = register(texts[SOURCE / file], registry, entry)
     file, next_line, line = PUBLIC
     text = (output_dir / SOURCE / file).read_text(encoding="utf-8")
-    texts[SOURCE / file] = text if line in text else text.replace(next_line, line + next_line)
+    if line not in text:
+        text = text.replace(next_line, line + next_line)
+    texts[SOURCE / file] = text
     for file, text in texts.items():
         write_text(output_dir / file, text)
     return list(texts)
@@ -256,9 +259,10 @@ def main():
     parser.add_argument("--output_dir", type=Path, help="A checkout of transformers, or an empty folder.")
     parser.add_argument("--test", type=Path, help="Run the tests: the folder `tests` of transformers' sources.")
     args = parser.parse_args()
-    for file, text in make_package_files().items() if args.package else ():
-        write_text(PACKAGE / file, text)
-        print(f"Wrote {PACKAGE / file}")
+    if args.package:
+        for file, text in make_package_files().items():
+            write_text(PACKAGE / file, text)
+            print(f"Wrote {PACKAGE / file}")
     if args.output_dir is None:
         return
     folder = args.output_dir.resolve()
