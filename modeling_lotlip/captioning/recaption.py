@@ -27,7 +27,7 @@ from .arguments import CaptionerArguments, RecaptionArguments, RuleArguments
 from .captioner import Answer, load_captioner
 from .image_files import ImageFile, read_files
 from .records import Records, open_database, summarize
-from .rules import apply_rules, keep_whole_sentences
+from .rules import apply_rules
 
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
@@ -155,8 +155,29 @@ def record_answers(
     bar: tqdm,
     counts: Counter,
 ) -> Outcome:
-    """Applies the rules to answers as they come, and records them, whatever ends it; counts what the rules changed."""
-    num_images, num_failed, last_error = 0, 0, None
+    """
+    Applies the rules to answers as they come, and records them, whatever ends it.
+
+    Args:
+        answers (`Iterable[tuple[ImageFile, Answer]]`):
+            Images with what the captioner answered.
+        about (`dict`):
+            The captioner, its revision and its settings, for every record.
+        rules (`RuleArguments`):
+            Which rules apply.
+        records (`Records`):
+            Where the captions go.
+        bar (`tqdm`):
+            Is advanced by one for each image.
+        counts (`Counter`):
+            Is given the counts of captions that each rule changed.
+
+    Returns:
+        `Outcome`: how many images there were, and on how many the captioner failed.
+    """
+    num_images = 0
+    num_failed = 0
+    last_error = None
     try:
         for file, answer in answers:
             outcome, changed = apply_rules_to_answer(answer, rules)
@@ -164,8 +185,9 @@ def record_answers(
             records.add(image | about | outcome | {"num_tokens": answer.num_tokens})
             counts.update(f"captions of this run were changed by the rule {rule}" for rule in changed)
             num_images += 1
-            num_failed += outcome["error"] is not None
-            last_error = outcome["error"] or last_error
+            if outcome["error"] is not None:
+                num_failed += 1
+                last_error = outcome["error"]
             bar.update()
     finally:
         records.write()
@@ -173,13 +195,34 @@ def record_answers(
 
 
 def apply_rules_to_answer(answer: Answer, rules: RuleArguments) -> tuple[dict, list[str]]:
-    """The caption of an answer or why there is none, with the rule that rejects it; and the rules that changed it."""
-    if answer.error is not None or not answer.caption:
-        error = answer.error or "the answer is empty"
-        return {"caption": None, "rejected_by": None, "error": error}, []
-    whole = keep_whole_sentences(answer.caption) if answer.is_cut_off else answer.caption
-    if not whole:
-        return {"caption": answer.caption, "rejected_by": "cut_off", "error": None}, []
-    caption, rejected_by, changed = apply_rules(whole, rules.rules, rules.min_words, rules.max_words)
-    changed = dict.fromkeys(["cut_off"] * (whole != answer.caption) + changed)
-    return {"caption": caption, "rejected_by": rejected_by, "error": None}, [*changed]
+    """
+    Applies the rules to an answer.
+
+    Args:
+        answer (`Answer`):
+            What the captioner answered.
+        rules (`RuleArguments`):
+            Which rules apply.
+
+    Returns:
+        `tuple[dict, list[str]]`: the columns of the caption, of the caption before the rules where they changed it, of
+        the rule that rejects it and of the failure; and the names of the rules that changed it.
+    """
+    record = {
+        "caption": None,
+        "caption_before_rules": None,
+        "is_cut_off": answer.is_cut_off,
+        "rejected_by": None,
+        "error": answer.error,
+    }
+    if answer.error is not None:
+        return record, []
+    if not answer.caption:
+        return record | {"error": "the answer is empty"}, []
+    caption, rejected_by, changed = apply_rules(
+        answer.caption, rules.rules, rules.min_words, rules.max_words, answer.is_cut_off
+    )
+    record |= {"caption": caption, "rejected_by": rejected_by}
+    if changed:
+        record["caption_before_rules"] = answer.caption
+    return record, changed

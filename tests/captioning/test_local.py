@@ -13,7 +13,6 @@ from modeling_lotlip.captioning.arguments import CAPTIONERS, CaptionerArguments
 from modeling_lotlip.captioning.captioner import load_captioner
 from modeling_lotlip.captioning.llava import load_original_llava
 from modeling_lotlip.captioning.local import LocalCaptioner, list_generate_options
-from modeling_lotlip.captioning.rules import keep_whole_sentences
 from modeling_lotlip.data.scenes import load_scenes
 from tests.helpers.captioners import FAMILIES, hash_photos, of_folder, save_captioner, save_original_llava
 from tests.helpers.images import save_images
@@ -48,10 +47,8 @@ def test_captions_are_those_of_the_model_called_by_hand(caption, photos, tmp_pat
             tokens = tokens[inputs["input_ids"].shape[1] :]
         expected = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         assert row["num_tokens"] == len(expected.split())
-        if tokens[-1] not in (2, 3):  # neither the end token nor padding: it was cut off at the most tokens
-            whole = keep_whole_sentences(expected)
-            assert row["rejected_by"] == (None if whole else "cut_off")
-            expected = whole or expected
+        # neither the end token nor padding: it was cut off at the maximum of tokens
+        assert row["is_cut_off"] == (tokens[-1].item() not in (2, 3))
         assert row["caption"] == (expected or None)
         settings = {"max_new_tokens": 12, "num_beams": 1, "do_sample": False, "dtype": "float32"}
         assert json.loads(row["generation_settings"]) == settings

@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from modeling_lotlip.captioning import recaption
 from modeling_lotlip.captioning.records import DATABASE, SCHEMA, Records, open_database, summarize
+from modeling_lotlip.captioning.rules import RULES
 from modeling_lotlip.data.caption_files import CaptionFiles
 from modeling_lotlip.data.images import undecoded
 from modeling_lotlip.data.scenes import load_scenes
@@ -112,7 +113,7 @@ def test_two_processes_caption_each_image_once(llava, tmp_path):
 
 def test_answers_that_were_cut_off_or_filtered_are_no_captions(caption, photos, tmp_path):
     answers = [
-        ("stop", f"{BOAT} Behind it", f"{BOAT} Behind it", None),
+        ("stop", f"{BOAT} Behind it lies a net", f"{BOAT} Behind it lies a net", None),
         ("length", f"{BOAT} Behind it", BOAT, None),
         ("length", BOAT, BOAT, None),
         ("length", "- A red boat lies on the beach\n- The sea is ca", "- A red boat lies on the beach", None),
@@ -124,10 +125,13 @@ def test_answers_that_were_cut_off_or_filtered_are_no_captions(caption, photos, 
         choice = {"message": {"content": answer}, "finish_reason": reason}
         faults[digest] = [(200, {"choices": [choice]})]
         expected[name] = (text, rejected_by, text is None)
+    others = [rule for rule in RULES if rule != "cut_off"]
     with serve(faults) as server:
-        rows = caption("out", "model", endpoint=server.url, **of_folder(photos))
+        rows = caption("out", "model", endpoint=server.url, **of_folder(photos), without_rules=others)
     assert {row["key"]: (row["caption"], row["rejected_by"], bool(row["error"])) for row in rows} == expected
     assert "content_filter" in next(row["error"] for row in rows if row["error"])
+    before_rules = {row["caption_before_rules"] for row in rows} - {None}
+    assert before_rules == {answers[1][1], answers[3][1]}
 
 
 def test_a_run_that_fails_on_every_image_is_an_error(caption, photos, tmp_path):
