@@ -53,13 +53,14 @@ DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in SCHEMA.names)},
 @contextmanager
 def open_database(folder: Path) -> Iterator[sqlite3.Connection]:
     """
-    A connection to the table of a folder, which one thread at a time uses.
+    Opens a connection to the table of a folder, which one thread at a time uses.
 
     Raises:
         `ValueError`: if there are files of captions, but not their table.
         `OSError`: if the table is damaged, or the disk full.
     """
-    if not (folder / DATABASE).exists() and (shards := sorted(folder.glob("captions-*.parquet"))):
+    shards = sorted(folder.glob("captions-*.parquet"))
+    if shards and not (folder / DATABASE).exists():
         raise ValueError(f"{folder} holds {shards[0].name}, but not {DATABASE}, its table: name another folder.")
     connection = sqlite3.connect(
         folder / DATABASE, timeout=SECONDS_TO_WAIT, isolation_level=None, check_same_thread=False
@@ -127,10 +128,10 @@ class Records:
 
     def write_first_shard(self) -> bool:
         """Writes the first parquet file that lacks rows of the table; says whether there was one."""
-        row = self.connection.execute("SELECT id FROM records WHERE NOT is_written ORDER BY id LIMIT 1").fetchone()
-        if row is None:
+        first = self.connection.execute("SELECT min(id) FROM records WHERE NOT is_written").fetchone()[0]
+        if first is None:
             return False
-        shard = (row[0] - 1) // self.shard_size
+        shard = (first - 1) // self.shard_size
         ids = (shard * self.shard_size + 1, (shard + 1) * self.shard_size)
         rows = self.connection.execute(f"SELECT {COLUMNS} FROM records WHERE id BETWEEN ? AND ? ORDER BY id", ids)
         path = self.folder / f"captions-{shard:06d}.parquet"

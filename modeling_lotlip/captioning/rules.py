@@ -18,7 +18,12 @@ from operator import eq
 
 from ..utils.sub_captions import split_sentences
 from .phrases import ANNOUNCEMENT, OFFER, PREFIX, REFUSAL, SECOND_VERB
-from .quotations import QUOTATION, mask_quotations, remove_outside_quotations, replace_outside_quotations
+from .quotations import (
+    QUOTATION,
+    mask_quotations,
+    remove_outside_quotations,
+    replace_outside_quotations,
+)
 
 
 # Chinese and Japanese characters are words of their own
@@ -241,7 +246,8 @@ def is_repetitive(text: str) -> bool:
         return True
     words = normalize_words(text)
     # a repeated phrase has four words in a row that come nearly as often as itself: most texts have none
-    if max(Counter(zip(words, words[1:], words[2:], words[3:])).values(), default=0) < NUM_REPETITIONS - 1:
+    runs_of_four = Counter(zip(words, words[1:], words[2:], words[3:]))
+    if max(runs_of_four.values(), default=0) < NUM_REPETITIONS - 1:
         return False
     for length in range(1, min(MAX_PHRASE_WORDS, len(words) // 2) + 1):
         if count_repeated_words(words, length) >= max(NUM_REPETITIONS * length, MIN_REPEATED_WORDS):
@@ -260,8 +266,12 @@ def count_repeated_words(words: Sequence[str], length: int) -> int:
 
 def normalize_words(text: str) -> list[str]:
     """Lists the words of a text in lower case, all numbers as one."""
-    words = WORD.findall(text.lower())
-    return ["0" if word.isdecimal() else word for word in words]
+    words = []
+    for word in WORD.findall(text.lower()):
+        if word.isdecimal():
+            word = "0"
+        words.append(word)
+    return words
 
 
 EDITS = {
@@ -308,6 +318,39 @@ def find_rejection(text: str, settings: RuleSettings) -> str | None:
     return None
 
 
+def apply_edits(text: str, settings: RuleSettings, changed: list[str]) -> tuple[str, str | None]:
+    """
+    Applies the edits until they change nothing: one may uncover what another one removes.
+
+    Args:
+        text (`str`):
+            A caption.
+        settings (`RuleSettings`):
+            Which rules apply.
+        changed (`list[str]`):
+            Is given the names of the rules that change the caption.
+
+    Returns:
+        `tuple[str, str | None]`: the text, and the rule that leaves nothing of it, or finds it far too long.
+    """
+    before = None
+    while text != before:
+        before = text
+        for name, edit in EDITS.items():
+            # before other rules have to read it
+            if "too_long" in settings.names and len(text) > MAX_WORD_LENGTH * settings.max_words:
+                return text, "too_long"
+            if name not in settings.names:
+                continue
+            edited = edit(text)
+            if text.strip() and not edited.strip():
+                return text, name
+            if edited != text and name not in changed:
+                changed.append(name)
+            text = edited
+    return text, None
+
+
 def apply_rules(
     caption: str,
     rules: Collection[str] = tuple(RULES),
@@ -352,21 +395,10 @@ def apply_rules(
             return caption, "cut_off", []
         if text != caption:
             changed.append("cut_off")
-    before = None
-    while text != before:
-        before = text
-        for name, edit in EDITS.items():
-            if "too_long" in rules and len(text) > MAX_WORD_LENGTH * max_words:  # before others have to read it
-                return caption, "too_long", []
-            if name not in rules:
-                continue
-            edited = edit(text)
-            if text.strip() and not edited.strip():
-                return caption, name, []
-            if edited != text and name not in changed:
-                changed.append(name)
-            text = edited
-    rejected_by = find_rejection(text, RuleSettings(rules, min_words, max_words))
+    settings = RuleSettings(rules, min_words, max_words)
+    text, rejected_by = apply_edits(text, settings, changed)
+    if rejected_by is None:
+        rejected_by = find_rejection(text, settings)
     if rejected_by is not None:
         return caption, rejected_by, []
     return text, None, changed
