@@ -58,21 +58,27 @@ def test_a_server_that_fails_stalls_and_answers_nonsense(caption, tmp_path, monk
     assert {name for name, row in rows.items() if row["error"]} == lasting.keys()
     for name, row in rows.items():
         if name in lasting:
-            assert lasting[name] in row["error"] and row["caption"] is None
+            assert lasting[name] in row["error"]
+            assert row["caption"] is None
         else:  # the very file was sent
-            assert row["caption"] == f"{digests[name]} of Describe" and row["num_tokens"] == 7
+            assert row["caption"] == f"{digests[name]} of Describe"
+            assert row["num_tokens"] == 7
     first, second = (at for digest, _, _, at, _ in server.requests if digest == digests["1.png"])
     assert second - first >= 1.9, "`Retry-After` is waited for"
     _, kind, request, _, authorization = server.requests[0]
-    assert kind == "data:image/png" and authorization == "Bearer secret"
-    assert request["model"] == "their-model" and request["max_tokens"] == 12 and request["temperature"] == 0
+    assert kind == "data:image/png"
+    assert authorization == "Bearer secret"
+    assert request["model"] == "their-model"
+    assert request["max_tokens"] == 12
+    assert request["temperature"] == 0
 
     with serve({}) as server:
         rows = {
             row["key"]: row for row in caption("out", "their-model", endpoint=server.url, **options, retry_failed=True)
         }
     assert {digest for digest, *_ in server.requests} == {digests[name] for name in lasting if name != "broken.png"}
-    assert len(rows) == 11 and [name for name, row in rows.items() if row["error"]] == ["broken.png"]
+    assert len(rows) == 11
+    assert [name for name, row in rows.items() if row["error"]] == ["broken.png"]
 
 
 def test_a_run_with_a_server_is_told_to_end(caption, photos, tmp_path):
@@ -80,7 +86,8 @@ def test_a_run_with_a_server_is_told_to_end(caption, photos, tmp_path):
     with serve({digest: ["stall"] for digest in [*hash_photos(photos).values()][2:]}) as server:
         stop_later(tmp_path / "out")
         caption("out", "model", endpoint=server.url, **options)
-    assert caption.stop_number == signal.SIGTERM and len(read_records(tmp_path / "out")) == 2
+    assert caption.stop_number == signal.SIGTERM
+    assert len(read_records(tmp_path / "out")) == 2
     with serve({}) as server:
         assert len(caption("out", "model", endpoint=server.url, **options)) == len(server.requests) + 2 == 6
 
@@ -173,7 +180,9 @@ def test_a_failure_that_lasts_is_sent_as_often_as_allowed_after_growing_waits(wa
 )
 def test_what_may_pass_is_sent_again(waits, status, wish, num_requests):
     file = make_image_file()
-    headers = {} if wish is None else {"x-should-retry": wish}
+    headers = {}
+    if wish is not None:
+        headers["x-should-retry"] = wish
     with serve({file.sha256: [(status, {"error": "no"}, None, 0, headers)]}) as server:
         ask(server, file, max_retries=3)
     assert len(server.requests) == num_requests

@@ -19,9 +19,11 @@ from tests.helpers.caption_files import BOAT, SCHEMA, make_rows
 
 
 def read_folder(folder: Path) -> list[dict]:
-    paths = sorted(folder.glob("*.parquet"))
-    assert [path.name for path in paths] == ["0.parquet", "1.parquet"]
-    return [row for path in paths for row in parquet.read_table(path).to_pylist()]
+    rows = []
+    for name in ("0.parquet", "1.parquet"):
+        rows += parquet.read_table(folder / name).to_pylist()
+    assert len(list(folder.glob("*.parquet"))) == 2
+    return rows
 
 
 def test_files_are_mended_and_marked_row_by_row(captions_dir, run, tmp_path):
@@ -203,6 +205,24 @@ def test_other_files(run, tmp_path):
         run(tmp_path / "other.parquet", "out")
 
 
+@pytest.mark.parametrize("bad", ["", " ", "\x00", "\n\n", "{}", "x" * 100_000, '"', "<think>", "- ", None])
+def test_a_bad_caption_leaves_the_others_as_they_are(run, tmp_path, bad):
+    write_captions(tmp_path / "rows.parquet", [{"caption": BOAT}, {"caption": bad}, {"caption": f"Look. {BOAT}"}])
+    report = run(tmp_path / "rows.parquet", "out")
+    first, second, third = read_captions(tmp_path / "out" / "rows.parquet")
+    assert first == (BOAT, None, None)
+    assert second[0] == bad
+    assert third == (f"Look. {BOAT}", None, None)
+    assert report["captions"]["num_kept"] == 2
+
+
+def test_of_several_files_the_damaged_one_is_named_and_nothing_is_written(captions_dir, run, tmp_path):
+    (captions_dir / "1.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match="1.parquet cannot be read, it is damaged or cut off"):
+        run(captions_dir / "*.parquet", "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("images, is_marked", [("abc", False), ("abcab", False), ("abcd", True)])
 def test_duplicates_are_those_of_more_than_three_images(run, tmp_path, images, is_marked):
     """By one captioner: that another says the same is no fault."""
@@ -263,7 +283,8 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
     images = {"dataset_name": str(tmp_path / "scenes"), "key_column": "image", "file_key_column": "sha256"}
     options = {"dual_encoder": str(model_dir), **images, "batch_size": 3}
 
-    model, processor = AutoModel.from_pretrained(model_dir).eval(), AutoProcessor.from_pretrained(model_dir)
+    model = AutoModel.from_pretrained(model_dir).eval()
+    processor = AutoProcessor.from_pretrained(model_dir)
     expected = {}
     for row in rows:
         if row["sha256"] in digests:
@@ -290,7 +311,8 @@ def test_captions_unlike_their_images(run, tmp_path, model_dir):
     limits = {"max_train_samples": 3, "min_image_text_similarity": -1, "reject_unmeasured": True}
     few = run(tmp_path / "captions.parquet", "few", **options, **limits)
     assert {place[1] for place, row in read_rows("few").items() if row["rejected_by"] is None} == set(digests[:3])
-    assert few["llava"]["num_unmeasured"] == few["llava"]["rejected"][rule] == 5 and few["llava"]["num_kept"] == 3
+    assert few["llava"]["num_unmeasured"] == few["llava"]["rejected"][rule] == 5
+    assert few["llava"]["num_kept"] == 3
     with pytest.raises(ValueError, match=f"`--dual_encoder {tmp_path}` cannot be used"):
         run(tmp_path / "captions.parquet", "few", **options | {"dual_encoder": str(tmp_path)})
     with pytest.raises(ValueError, match="None of 8 images has a caption"):

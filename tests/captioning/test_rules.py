@@ -90,7 +90,9 @@ def read_published_captions() -> list[str]:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             long_captions = row.get("IIW", row.get("long_captions"))
-            captions += [long_captions] if isinstance(long_captions, str) else long_captions
+            if isinstance(long_captions, str):
+                long_captions = [long_captions]
+            captions += long_captions
     return captions
 
 
@@ -154,7 +156,9 @@ def test_rules_leave_alone_what_they_made(caption, rules):
     text, rejected_by, changed = apply_rules(caption, rules)
     assert (text == caption) == (not changed) or rejected_by is None
     if rejected_by is not None:
-        assert text == caption and changed == [] and rejected_by in rules
+        assert text == caption
+        assert changed == []
+        assert rejected_by in rules
     assert apply_rules(text, rules) == (text, rejected_by, [])
 
 
@@ -198,7 +202,8 @@ def test_other_numbers_of_words():
 
 @pytest.mark.parametrize(("passing", "rejected"), PHRASES)
 def test_bounds_of_repeated_phrases(passing, rejected):
-    assert not is_repetitive(passing) and is_repetitive(rejected)
+    assert not is_repetitive(passing)
+    assert is_repetitive(rejected)
 
 
 @pytest.mark.parametrize("part", ["A red boat. ", "\n", "The image shows ", "- a boat\n", "**a", "<think>", '{"', "["])

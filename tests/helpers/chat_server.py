@@ -71,8 +71,10 @@ class Server(BaseHTTPRequestHandler):
             server.sizes.append(Image.open(io.BytesIO(content)).size)
             server.at_work += 1
             server.most_at_work = max(server.most_at_work, server.at_work)
-            faults = server.faults.get(digest, [])
-            fault = faults.pop(0) if faults else None
+            faults = server.faults.get(digest)
+            fault = None
+            if faults:
+                fault = faults.pop(0)
         time.sleep(0.05)
         with server.lock:
             server.at_work -= 1
@@ -95,7 +97,10 @@ class Server(BaseHTTPRequestHandler):
 def serve(faults: dict[str, list]) -> Iterator[ThreadingHTTPServer]:
     """Serves while it is open; `server.url` is the endpoint, `server.requests` what came."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    server.faults, server.requests, server.sizes, server.lock = faults, [], [], threading.Lock()
+    server.faults = faults
+    server.requests = []
+    server.sizes = []
+    server.lock = threading.Lock()
     server.is_over = threading.Event()
     server.at_work = server.most_at_work = 0
     server.url = f"http://127.0.0.1:{server.server_port}/v1"
