@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.reader import RowReader
 from ..encoder.batches import embed_texts, tokenize
 from ..encoder.models import evaluation_mode
+from ..metrics import check_finite
 from ..utils.files import format_markdown, read_lines
 from .arguments import check_templates
 from .retrieval import embed_dataset
@@ -104,7 +105,12 @@ def classify(
     Returns:
         `dict`: `num_images`, `num_classes`, the accuracies `top1` and `top5` in %, and `most_confused`, the
         pairs of classes that are confused most.
+
+    Raises:
+        `ValueError`: if an embedding holds NaN or infinity, or a label is none of the classes.
     """
+    check_finite(image_embeds, "image_embeds")
+    check_finite(class_embeds, "class_embeds")
     labels = torch.tensor([find_class(label, class_names) for label in labels])
     k = min(5, len(class_names))
     predictions = torch.cat([(embeds @ class_embeds.t()).topk(k).indices for embeds in image_embeds.split(4096)])

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..encoder.batches import TEXTS_PER_CHUNK, embed_corpus, embed_texts, tokenize_and_count
 from ..encoder.features import get_padding, in_trained_case
-from ..metrics import retrieval_metrics
+from ..metrics import check_finite, retrieval_metrics
 from ..utils.files import format_markdown
 from ..utils.sub_captions import join_sub_captions, split_sub_captions
 from .retrieval import EmbeddedDataset
@@ -102,6 +102,7 @@ def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: Lo
         half).
     """
     before = embed_corpus(model, processor, texts.texts)
+    check_finite(before, "text_embeds")
     rows = []
     for name, change in list_changes(texts.sub_captions).items():
         generator = random.Random(f"{name} {seed}")
@@ -112,6 +113,7 @@ def measure_changes(model: PreTrainedModel, processor: ProcessorMixin, texts: Lo
             continue
         images, own = texts.image_embeds[places], before[places]
         after = embed_corpus(model, processor, [join_sub_captions(changed[place]) for place in places])
+        check_finite(after, "text_embeds")
         lost = (images * own).sum(dim=-1) - (images * after).sum(dim=-1)
         is_equal = lost.abs() < 1e-6
         rows.append(

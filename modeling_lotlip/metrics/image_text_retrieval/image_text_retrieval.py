@@ -449,6 +449,36 @@ def _unit_pair(
     return images, texts
 
 
+def check_finite(embeds: torch.Tensor, name: str, first_row: int = 0) -> None:
+    """
+    Checks that embeddings are finite, before anything is ranked by them: NaN is neither more nor less similar than
+    another number, and a ranking by it looks like one by chance.
+
+    Args:
+        embeds (`torch.Tensor` of shape `(rows, ...)`): Embeddings, such as `(rows, dim)` or `(rows, tokens, dim)`.
+        name (`str`): What messages call them.
+        first_row (`int`, *optional*, defaults to 0): The index of the first row, where they are a part of more.
+
+    Raises:
+        `ValueError`: if one holds NaN or infinity; names the first such row.
+
+    Example:
+
+        >>> import torch
+        >>> check_finite(torch.tensor([[1.0, 2.0], [torch.nan, 0.0]]), "image_embeds")
+        Traceback (most recent call last):
+        ValueError: `image_embeds[1]` holds NaN: look for NaN in the model's weights, or choose a wider `dtype`.
+    """
+    is_finite = embeds.isfinite().flatten(start_dim=1).all(dim=1)
+    if is_finite.all():
+        return
+    row = int((~is_finite).nonzero()[0])
+    found = "NaN" if embeds[row].isnan().any() else "infinity"
+    raise ValueError(
+        f"`{name}[{first_row + row}]` holds {found}: look for NaN in the model's weights, or choose a wider `dtype`."
+    )
+
+
 def _unit_rows(embeds: Embeddings, name: str) -> torch.Tensor:
     """A float32 copy with rows of length 1."""
     rows = _as_rows(embeds, name)
@@ -459,15 +489,12 @@ def _unit_rows(embeds: Embeddings, name: str) -> torch.Tensor:
             block = torch.from_numpy(block.astype(np.float64))
         elif block.dtype != torch.float64:
             block = block.float()
+        check_finite(block, name, start)
         # Divided by its largest entry no row overflows or vanishes when it is squared.
         largest = block.abs().amax(dim=1, keepdim=True)
-        for bad, what in (
-            (largest.isnan(), "holds NaN"),
-            (largest.isinf(), "holds infinity"),
-            (largest == 0, "is all zeros, which has no direction"),
-        ):
-            if bad.any():
-                raise ValueError(f"`{name}[{start + int(bad.nonzero()[0, 0])}]` {what}.")
+        is_zero = largest[:, 0] == 0
+        if is_zero.any():
+            raise ValueError(f"`{name}[{start + int(is_zero.nonzero()[0])}]` is all zeros, which has no direction.")
         block = (block / largest).float()
         units[start : start + 1024] = block / torch.linalg.vector_norm(block, dim=1, keepdim=True)
     return units
