@@ -37,7 +37,8 @@ class Filter(NamedTuple):
                 ) from error
         if None not in days and days[0] > days[1]:
             raise ValueError(f"`taken_from` {days[0]} is after `taken_to` {days[1]}: exchange them.")
-        folder = str(PurePath((folder or "").strip()))
+        is_named = folder is not None and folder.strip() != ""
+        folder = str(PurePath(folder if is_named else ""))  # a name may begin or end with blanks
         return cls(None if folder == "." else folder, *days)
 
     @property
