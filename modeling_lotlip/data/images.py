@@ -3,6 +3,7 @@
 """Images out of files: the one way to read one, and what can be wrong with it."""
 
 import io
+import os
 import re
 import struct
 import zlib
@@ -15,6 +16,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from fsspec import open as open_file
 from PIL.ExifTags import Base as ExifTag
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import convert_to_rgb
@@ -32,6 +34,8 @@ IMAGE_ERRORS += (MemoryError, struct.error, zlib.error, PIL.Image.DecompressionB
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 # A JPEG is decoded at no less than this many times the size that the image processor makes of it
 DECODING_MARGIN = 3
+# The orientations of EXIF that exchange width and height
+TURNED = (5, 6, 7, 8)
 # What a file of HEVC images, HEIC, says of itself, in the first brands that it names
 HEIC = re.compile(rb".{4}ftyp(.{4}){0,14}?(hei[cxms]|hev[cx])", re.DOTALL)
 TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, which decode a fraction of them)"
@@ -129,6 +133,16 @@ def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Im
         raise UnreadableImageError(f"{str(error).partition(', could')[0]}: {TOO_LARGE}") from error
 
 
+def find_upright_size(image: PIL.Image.Image) -> tuple[int, int]:
+    """Finds the width and height that an image which is not decoded yet has when it is turned as its EXIF says."""
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # Pillow exchanges them itself, before or after decoding
+        width, height = image.tag_v2[ExifTag.ImageWidth], image.tag_v2[ExifTag.ImageLength]
+    if image.getexif().get(ExifTag.Orientation) in TURNED:
+        return height, width
+    return width, height
+
+
 def check_num_pixels(image: PIL.Image.Image, allowance: int = 1) -> None:
     """Refuses to decode more pixels than Pillow would, twice `PIL.Image.MAX_IMAGE_PIXELS`, times an allowance."""
     width, height = image.size
@@ -140,7 +154,7 @@ def check_num_pixels(image: PIL.Image.Image, allowance: int = 1) -> None:
 def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
     """A JPEG decoded at a fraction of its size and resized; not decoded where it is too small or thin for that."""
     size = image.size
-    is_turned = image.getexif().get(ExifTag.Orientation) in (5, 6, 7, 8)
+    is_turned = image.getexif().get(ExifTag.Orientation) in TURNED
     if max(size) > MAX_ASPECT_RATIO * min(size):
         return image
     target = resizing.target(*(size[::-1] if is_turned else size))
@@ -173,8 +187,11 @@ def read_file(file: dict | None) -> bytes:
         return file["bytes"]
     if file.get("path") is None:
         raise UnreadableImageError("there is no image")
+    path = file["path"]
+    # names of files such as `file:a.jpg` and `a::b.jpg` are no addresses
+    is_address = "://" in path and not os.path.exists(path)
     try:
-        with open_file(file["path"], "rb") as opened:
+        with open_file(path, "rb") if is_address else open(path, "rb") as opened:
             return opened.read()
     except IMAGE_ERRORS as error:
         raise UnreadableImageError(f"the file cannot be read: {error}") from error

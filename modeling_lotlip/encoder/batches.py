@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
-from ..data.images import IMAGE_ERRORS, UnreadableImageError, open_image, read_date, read_file
+from ..data.images import IMAGE_ERRORS, UnreadableImageError, find_upright_size, open_image, read_date, read_file
 from ..data.loading import split_by_process
 from ..data.reader import Item, RowInfo, RowReader
 from ..data.rows import batched, name_row
@@ -40,7 +40,6 @@ BATCHES_PER_WINDOW = 64
 # Batches that are made ahead of the model
 PREFETCHED_BATCHES = 8
 TEXTS_PER_CHUNK = 256
-ORIENTATION = 0x0112  # the tag of EXIF that says how an image is turned
 # What image processors raise at an image that they cannot bring to their size: one too thin, say
 PREPROCESSING_ERRORS = (MemoryError, RuntimeError, ValueError)
 
@@ -191,10 +190,8 @@ def describe_file(content: bytes) -> dict[str, str | int | datetime | None]:
     facts = {"hash": hashlib.blake2b(content, digest_size=16).hexdigest()}
     try:
         image = open_image(content)
-        exif = image.getexif()
-        is_turned = exif.get(ORIENTATION) in (5, 6, 7, 8)
-        facts["width"], facts["height"] = image.size[::-1] if is_turned else image.size
-        facts["taken"] = read_date(exif)
+        facts["width"], facts["height"] = find_upright_size(image)
+        facts["taken"] = read_date(image.getexif())
     except IMAGE_ERRORS:
         pass
     return facts
