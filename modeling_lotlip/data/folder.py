@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.data_files import DataFilesDict, DataFilesList
+from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from pandas.errors import ParserError
 from transformers.utils import logging
@@ -70,6 +71,23 @@ def is_image_file(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
+def find_files_about_images(names: Iterable[str]) -> set[str]:
+    """
+    Finds the JSON files that phones and exports leave beside images, each about one of them: `IMG_1.json`,
+    `IMG_1.jpg.json` and `IMG_1.jpg.supplemental-metadata.json` beside `IMG_1.jpg`.
+    """
+    names = list(names)
+    stems = {os.path.splitext(name)[0].lower() for name in names if is_image_file(name)}
+    found = set()
+    for name in names:
+        folder, file = os.path.split(name.lower())
+        parts = file.split(".")
+        beginnings = [os.path.join(folder, ".".join(parts[:end])) for end in range(1, len(parts))]
+        if parts[-1] == "json" and not stems.isdisjoint(beginnings):
+            found.add(name)
+    return found
+
+
 def find_image_files(folder: str | Path) -> DataFilesDict:
     """
     The absolute paths of images, metadata and zip archives in a folder, by split: `SPLIT_FOLDERS` if everything is in
@@ -82,10 +100,13 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
     scan = scan_folder(folder)
     metadata = [name for name in scan.files if os.path.basename(name) in ImageFolder.METADATA_FILENAMES]
     images = [name for name in scan.files if is_image_file(name) or name.lower().endswith(".zip")]
-    tables = [name for name in scan.files if name.lower().endswith(TABLE_ENDINGS) and name not in metadata]
-    if len(images) <= sum(not is_image_file(Path(name).stem) for name in tables):  # a.jpg.json is about an image
+    about_images = find_files_about_images(scan.files)
+    tables = [name for name in scan.files if name.lower().endswith(TABLE_ENDINGS)]
+    tables = [name for name in tables if name not in metadata and name not in about_images]
+    if len(images) <= len(tables):
         return DataFilesDict()
     left_out = [f"{count} {reason}" for reason, count in scan.left_out.items() if reason != "hidden"]
+    left_out += [f"{len(tables)} with rows that are no metadata.jsonl, as {name!r}" for name in tables[:1]]
     left_out += [f"the folder {name!r}, which may not be read" for name in sorted(scan.closed_folders)]
     if left_out:
         logger.warning_once(f"Of {folder} files are left out: {', '.join(left_out)}.")
@@ -109,7 +130,9 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
 
 def describe_failure(error: Exception, files: Iterable[str]) -> str:
     """Why `datasets` could not read some files; of text that is not UTF-8 which file it is."""
-    cause = error.__cause__ or error
+    cause = error
+    if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+        cause = error.__cause__
     if isinstance(cause, UnicodeDecodeError):
         for file in files:
             if file.lower().endswith((".csv", ".json", ".jsonl", ".txt")) and os.path.isfile(file):

@@ -11,12 +11,19 @@ from pathlib import Path
 
 import pandas as pd
 from datasets import (
+    Array2D,
+    Array3D,
+    ClassLabel,
     Dataset,
     DatasetBuilder,
     DatasetDict,
+    DatasetInfo,
     Features,
     Image,
     IterableDataset,
+    Json,
+    LargeList,
+    List,
     ReadInstruction,
     Value,
     concatenate_datasets,
@@ -27,8 +34,10 @@ from datasets import (
 from datasets.data_files import resolve_pattern
 from datasets.distributed import split_dataset_by_node
 from datasets.exceptions import DatasetGenerationError
+from datasets.features.features import FeatureType
 from datasets.fingerprint import Hasher
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from datasets.packaged_modules.parquet.parquet import Parquet
 from transformers.utils import logging
 
 from ..utils.arguments import refuse_given
@@ -36,14 +45,19 @@ from ..utils.output_folder import warn_of_unfinished
 from .arguments import BUILDERS, SourceArguments
 from .folder import describe_failure, find_image_files, is_image_file, scan_folder
 from .images import IMAGE_EXTENSIONS, undecoded
+from .row_files import check_json_column, check_row_files, unify_parquet_types
 from .rows import check_columns, find_key
 from .scenes import load_scenes
+from .shard_files import check_shards, open_shards
 
 
 logger = logging.get_logger(__name__)
 
 Rows = Dataset | IterableDataset
 FILE_NAME_COLUMN = "file_name"  # of the images in a folder
+# The types of values that are paths or contents of images
+IMAGE_TYPES = ("string", "large_string", "binary", "large_binary", "null")
+INDEX_COLUMN = "__index_level_0__"  # what becomes of an index of pandas
 # Of the embedded data set; a gallery of 256 images for long texts, of about half as many for the distinct short ones.
 NUM_SCENES = {"train": 8192, "test": 256}
 
@@ -76,11 +90,33 @@ def load_split(
         raise ValueError(f"The split {split!r} is empty.")
     if with_images:
         check_columns(get_columns(rows), image_column=source.image_column)
-        if (rows.features or {}).get(source.image_column) != Image():
+        image_type = (rows.features or {}).get(source.image_column, Image())
+        check_image_type(image_type, source.image_column)
+        if image_type != Image() or rows.features is None:
             rows = rows.cast_column(source.image_column, Image())
     if max_samples is None or isinstance(rows, Dataset):
         return rows if max_samples is None else rows.take(max_samples)
     return concatenate_datasets([rows.take(max_samples)], axis=1)  # one shard: the same in any number of processes
+
+
+def check_image_type(found: FeatureType, column: str) -> None:
+    """
+    Raises a `ValueError` if a column of images has a type that is none, such as lists of numbers, which `datasets`
+    would read as one row of pixels.
+    """
+    is_image = isinstance(found, (Array2D, Array3D, Image))
+    if isinstance(found, Value):
+        is_image = found.dtype in IMAGE_TYPES
+    elif isinstance(found, (LargeList, List)):
+        is_image = isinstance(found.feature, (LargeList, List))  # rows and columns of pixels
+    elif isinstance(found, dict):
+        content = found.get("bytes", Value("null"))
+        is_image = {"bytes", "path"} & found.keys() and getattr(content, "dtype", None) in IMAGE_TYPES
+    if not is_image:
+        raise ValueError(
+            f"`--image_column {column}` holds {found}, which is no image: write the path of a file as a string, or "
+            "its content as binary."
+        )
 
 
 def load_part(
@@ -146,13 +182,15 @@ def load_built_split(
     """A split of a data set of the Hub, or of files that a builder of `datasets` reads, and its name."""
     builder, split = make_builder(source, split, key_column)
     files = list_files(builder, split)
-    check_shards(files)
     warn_of_unfinished(map(Path, files))
     folders = sorted({os.path.dirname(file) for file in files if os.path.isfile(file)})
     may_have_paths = with_images and folders and builder.info.builder_name in BUILDERS.values()
+    if is_plain_image_folder(builder):
+        return split, with_file_names(list_images(builder, split, source.streaming), source, files)
     try:
+        builder = check_files(builder, files, key_column)
         rows = build(builder, split, source.streaming)
-        if any(file.endswith("metadata.csv") for file in files) and isinstance(rows.features.get(key_column), Value):
+        if is_image_folder(builder) and isinstance(rows.features.get(key_column), Value):
             features = Features({**rows.features, key_column: Value("string")})  # 007 is not 7
             builder = ImageFolder(data_files=builder.config.data_files, features=features)
             builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
@@ -162,6 +200,9 @@ def load_built_split(
     except (DatasetGenerationError, ValueError, StopIteration) as error:  # the last where a file is empty
         raise ValueError(f"{describe_source(source)} cannot be read: {describe_failure(error, files)}") from error
     column_type = getattr(rows.features.get(source.image_column), "dtype", None) if may_have_paths else None
+    check_index_column(rows, files)
+    if with_images and isinstance(rows.features.get(source.image_column), Json):
+        check_json_column([file for file in files if os.path.isfile(file)], source.image_column)
     if column_type not in ("string", "large_string"):
         return split, with_file_names(rows, source, files)
     if len(folders) == 1:
@@ -170,6 +211,73 @@ def load_built_split(
     sources = [replace(source, data_dir=None, data_files=part) for part in of_folders]
     parts = [load_built_split(part, "train", with_images, key_column)[1] for part in sources]
     return split, concatenate_datasets(parts)
+
+
+def is_image_folder(builder: DatasetBuilder) -> bool:
+    """Whether a builder reads a folder of images on this machine."""
+    return isinstance(builder, ImageFolder) and all(map(os.path.isfile, list_files(builder, "all")))
+
+
+def is_plain_image_folder(builder: DatasetBuilder) -> bool:
+    """Whether a builder reads image files on this machine, without metadata and archives."""
+    return is_image_folder(builder) and all(map(is_image_file, list_files(builder, "all")))
+
+
+def list_images(builder: ImageFolder, split: str, streaming: bool) -> Rows:
+    """
+    The images of a plain folder: `datasets` reads `a::b.jpg` and `$HOME.jpg` as addresses and variables. As there,
+    folders are labels if there are several and all are equally deep.
+    """
+    all_files = list_files(builder, "all")
+    files = all_files if split == "all" else list_files(builder, split)
+    labels = sorted({os.path.basename(os.path.dirname(file)) for file in all_files})
+    depths = {file.count(os.sep) for file in all_files}
+    features = Features({builder.BASE_COLUMN_NAME: Image()})
+    columns = {builder.BASE_COLUMN_NAME: files}
+    if len(labels) > 1 and len(depths) == 1:
+        features["label"] = ClassLabel(names=labels)
+        columns["label"] = [os.path.basename(os.path.dirname(file)) for file in files]
+    info = DatasetInfo(features=features, builder_name=builder.info.builder_name)
+    rows = Dataset.from_dict(columns, features=features, info=info)
+    return rows.to_iterable_dataset() if streaming else rows
+
+
+def check_files(builder: DatasetBuilder, files: list[str], key_column: str | None) -> DatasetBuilder:
+    """
+    Checks files on this machine before they are read. Returns what reads them: for parquet files of which some have no
+    value in a column, and others have, another builder.
+
+    Raises:
+        `ValueError`: if a shard was cut off, rows would be read as something else, or types differ.
+    """
+    local = [file for file in files if os.path.isfile(file)]
+    name = builder.info.builder_name
+    check_shards(local)
+    metadata = []
+    if name == "imagefolder":
+        metadata = [file for file in local if os.path.basename(file) in ImageFolder.METADATA_FILENAMES]
+    check_row_files(name, local, key_column)
+    check_row_files("csv", [file for file in metadata if file.endswith(".csv")])
+    if name == "parquet" and len(local) == len(files) > 1:
+        features = unify_parquet_types(files)
+        if features is not None:
+            return Parquet(data_files=builder.config.data_files, features=features)
+    if name == "webdataset" and len(local) == len(files) > 0:
+        return open_shards(builder, files)
+    if metadata and is_image_folder(builder):
+        # their rows are what metadata names: the names of other files may be no addresses
+        builder.config.data_files = {
+            split: [file for file in names if not is_image_file(file)]
+            for split, names in builder.config.data_files.items()
+        }
+    return builder
+
+
+def check_index_column(rows: Rows, files: list[str]) -> None:
+    """Raises a `ValueError` if pandas took a column of a CSV file elsewhere than on this machine for an index."""
+    is_checked = rows.info.builder_name != "csv" or all(map(os.path.isfile, files))
+    if not is_checked and INDEX_COLUMN in (rows.features or {}):
+        raise ValueError(f"A row of {', '.join(files)} has more fields than the header: quote cells with commas.")
 
 
 def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
@@ -186,8 +294,10 @@ def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
     def join(row: dict) -> dict:
         given = (row[column] or {"path": ""})["path"]
         path = os.path.join(folder, given)
-        is_elsewhere = not given or "://" in given or (os.path.isfile(given) and not os.path.isfile(path))
-        return {column: row[column] if is_elsewhere else row[column] | {"path": path}}
+        if given and not os.path.isfile(path):
+            is_elsewhere = "://" in given or os.path.isfile(given)
+            path = given if is_elsewhere else path
+        return {column: row[column] | {"path": path} if given else row[column]}
 
     rows = undecoded(rows, column)
     if isinstance(rows, IterableDataset):
@@ -290,16 +400,6 @@ def resolve_split(split: str, splits: list[str], name: str) -> str:
         raise ValueError(f"{name} has no split {split!r} but {', '.join(map(repr, splits))}: name one of these.")
     logger.warning_once(f"{name} has no split {split!r}: its only one, {splits[0]!r}, is taken.")
     return splits[0]
-
-
-def check_shards(files: list[str]) -> None:
-    """Raises a `ValueError` if a local shard was cut off: `datasets` does not ask for the two blocks at the end."""
-    for shard in files:
-        if shard.endswith(".tar") and os.path.isfile(shard):
-            with open(shard, "rb") as file:
-                file.seek(max(0, os.path.getsize(shard) - 1024))
-                if file.read() != bytes(1024):
-                    raise ValueError(f"The shard {shard} was cut off: write it anew, or leave it out.")
 
 
 def compute_fingerprint(dataset: Dataset, image_column: str | None = None) -> str:

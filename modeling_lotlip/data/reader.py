@@ -16,10 +16,13 @@ from ..utils.sub_captions import mark_sub_captions, split_sub_captions
 from .arguments import CaptionArguments, CaptionFileArguments
 from .caption_files import NUM_EXAMPLES, CaptionFiles, hash_keys, list_examples
 from .images import Resizing, read_file, read_image
-from .rows import check_columns, find_column, list_captions, look_up, read_captions, read_key
+from .rows import check_columns, find_column, list_captions, look_up, name_row, read_captions, read_key
 
 
 logger = logging.get_logger(__name__)
+
+# Rows whose captions are left out since they are no texts; with more of them the column is refused
+MAX_BAD_ROWS = 20
 
 
 class RowInfo(NamedTuple):
@@ -64,6 +67,7 @@ class RowReader:
         self.resizing = resizing
         self.short_column, self.long_column, self.splitter = None, None, "paper"
         self.file_key_column, self.caption_files = None, None
+        self.num_bad_rows = 0
         has_caption_files = caption_files is not None and caption_files.caption_files is not None
         if captions is not None:
             self.splitter = captions.sub_caption_splitter
@@ -101,7 +105,8 @@ class RowReader:
         """
         The image and the texts of a row with a `number`, sub-captions of long ones marked. The index of a caption is
         its position in the column, blank ones counted; captions of caption files follow. Raises an
-        `UnreadableImageError` if there is no image, a `ValueError` if captions or keys are something else.
+        `UnreadableImageError` if there is no image, a `ValueError` if keys, or the captions of many rows, are
+        something else.
         """
         image = None
         if self.image_column is not None:
@@ -110,12 +115,28 @@ class RowReader:
         info = RowInfo(number, self.read_key(number, row), row.get(self.label_column))
         if image is not None:
             yield Item(info, "image", image)
-        for index, text in enumerate(list_captions(row, self.short_column)):
+        for index, text in enumerate(self.list_good_captions(number, row, self.short_column)):
             if text.strip():
                 yield Item(info, "short", text, index)
-        for index, text in enumerate(list_captions(row, self.long_column) + self.captions_beside(row)[0]):
-            if marked := mark_sub_captions(text, self.splitter):
+        long_captions = self.list_good_captions(number, row, self.long_column) + self.captions_beside(row)[0]
+        for index, text in enumerate(long_captions):
+            marked = mark_sub_captions(text, self.splitter)
+            if marked:
                 yield Item(info, "long", marked, index)
+
+    def list_good_captions(self, number: Any, row: dict, column: str | None) -> list[str]:
+        """
+        The captions of [`list_captions`]. A row whose captions are no texts is named and has none; after
+        `MAX_BAD_ROWS` of them it is the column that is wrong, which is a `ValueError`.
+        """
+        try:
+            return list_captions(row, column)
+        except ValueError as error:
+            self.num_bad_rows += 1
+            if self.num_bad_rows > MAX_BAD_ROWS:
+                raise
+            logger.warning(f"The captions of {name_row(row, number)} are left out: {error}")
+            return []
 
     def read_image(self, row: dict) -> Image.Image:
         """The image of a row, upright in RGB. Raises an `UnreadableImageError` if there is none."""
