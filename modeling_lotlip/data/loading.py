@@ -314,7 +314,7 @@ def with_file_names(dataset: Rows, source: SourceArguments, files: list[str]) ->
     if not is_folder or (is_named and not metadata) or not isinstance(dataset.features.get(column), Image):
         return dataset
     images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
-    used = {os.path.abspath(image["path"]) for image in images}
+    used = {os.path.abspath(image["path"]) for image in images if image is not None}
     unused = sorted({file for file in files if metadata and is_image_file(file)} - used)
     if unused:
         logger.warning_once(f"{len(unused)} images are left out, as {unused[0]!r}: they are in no line of metadata.")

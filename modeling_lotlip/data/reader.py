@@ -3,7 +3,7 @@
 """The one reader of rows: a row becomes an image, texts, a label and a key, and what is left out is counted."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -115,22 +115,24 @@ class RowReader:
         info = RowInfo(number, self.read_key(number, row), row.get(self.label_column))
         if image is not None:
             yield Item(info, "image", image)
-        for index, text in enumerate(self.list_good_captions(number, row, self.short_column)):
+        short_captions = self.leave_out_bad(number, row, lambda: list_captions(row, self.short_column))
+        for index, text in enumerate(short_captions):
             if text.strip():
                 yield Item(info, "short", text, index)
-        long_captions = self.list_good_captions(number, row, self.long_column) + self.captions_beside(row)[0]
+        long_captions = self.leave_out_bad(number, row, lambda: list_captions(row, self.long_column))
+        long_captions = long_captions + self.leave_out_bad(number, row, lambda: self.captions_beside(row)[0])
         for index, text in enumerate(long_captions):
             marked = mark_sub_captions(text, self.splitter)
             if marked:
                 yield Item(info, "long", marked, index)
 
-    def list_good_captions(self, number: Any, row: dict, column: str | None) -> list[str]:
+    def leave_out_bad(self, number: Any, row: dict, read: Callable[[], list[str]]) -> list[str]:
         """
-        The captions of [`list_captions`]. A row whose captions are no texts is named and has none; after
-        `MAX_BAD_ROWS` of them it is the column that is wrong, which is a `ValueError`.
+        Reads captions of a row. One whose captions are no texts is named and has none; after `MAX_BAD_ROWS` of them it
+        is the column that is wrong, which is a `ValueError`.
         """
         try:
-            return list_captions(row, column)
+            return read()
         except ValueError as error:
             self.num_bad_rows += 1
             if self.num_bad_rows > MAX_BAD_ROWS:

@@ -159,6 +159,17 @@ def test_wrong_names_are_errors(tmp_path, monkeypatch, changes, message):
         open_reader(["image", "key", "url"], **{"caption_files": files} | changes)
 
 
+@pytest.mark.parametrize("bad", [5, {"text": "a"}, ["a", 3]], ids=["number", "dictionary", "list with a number"])
+def test_a_bad_caption_leaves_the_others_as_they_are(tmp_path, caplog, bad):
+    rows = [{"key": "a", "caption": "A boat."}, {"key": "bad", "caption": bad}, {"key": "b", "caption": "A car."}]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    captions = CaptionFileArguments(caption_files=[str(tmp_path / "long.jsonl")])
+    reader = RowReader(["key"], CaptionArguments(), captions, image_column=None)
+    found = [[item.content for item in reader(index, row)] for index, row in enumerate(rows)]
+    assert found == [["A boat"], [], ["A car"]]
+    assert "The captions of row 1 are left out: The column 'caption' must hold strings" in caplog.text
+
+
 def test_evaluation_reads_caption_files(scenes, tmp_path, model_and_processor):
     whole = evaluate_retrieval(*model_and_processor, scenes, CaptionArguments())
     rows = [{"key": row["url"], "caption": row["long_captions"][0]} for row in scenes.remove_columns("image")]

@@ -54,6 +54,28 @@ def test_names_in_json_lines_are_no_addresses(tmp_path, streaming):
     assert read_widths(tmp_path, SourceArguments(str(tmp_path / "rows.jsonl"), streaming=streaming)) == widths
 
 
+BAD_LINES = {
+    "no file": {"file_name": None, "caption": "A boat."},
+    "a file that is not there": {"file_name": "none.png", "caption": "A boat."},
+    "no caption": {"file_name": "0.png"},
+}
+
+
+@both_ways
+@pytest.mark.parametrize("position", [0, 2])
+@pytest.mark.parametrize("bad", BAD_LINES)
+def test_a_bad_line_of_metadata_leaves_the_others_as_they_are(tmp_path, bad, position, streaming):
+    good = [{"file_name": f"{index}.png", "caption": f"Boat {index}."} for index in range(2)]
+    for line in good:
+        PIL.Image.new("RGB", (4, 3)).save(tmp_path / line["file_name"])
+    lines = [*good[:position], BAD_LINES[bad], *good[position:]]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rows = list(undecoded(load_split(SourceArguments(str(tmp_path), streaming=streaming), "train"), "image"))
+    del rows[position]
+    found = [(row["image"]["path"], row["caption"]) for row in rows]
+    assert found == [(str(tmp_path / line["file_name"]), line["caption"]) for line in good]
+
+
 @pytest.mark.parametrize(
     "name", ["IMG_1.json", "IMG_1.JPG.json", "img_1.jpg.supplemental-metadata.json", "IMG_1.jpg.supp.json"]
 )
