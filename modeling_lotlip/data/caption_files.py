@@ -29,12 +29,18 @@ NUM_EXAMPLES = 5  # of keys, in messages
 
 
 def hash_keys(keys: list) -> np.ndarray:
-    """Hashes of 64 bits, the same in every process and run; those of None and of the empty string are equal."""
-    return pd.util.hash_array(np.array(["" if key is None else str(key) for key in keys], object), categorize=False)
+    """
+    Hashes keys to 64 bits, the same in every process and run; the hashes of None and of the empty string are equal.
+    Returns an array of shape `(keys,)`, uint64.
+    """
+    texts = []
+    for key in keys:
+        texts.append("" if key is None else str(key))
+    return pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
 
 
 def is_blank(values: pa.ChunkedArray) -> np.ndarray:
-    """Which values are null, a blank text or an empty list."""
+    """Finds the values that are null, a blank text or an empty list. Returns an array of shape `(values,)`, bool."""
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         is_empty = pc.equal(pc.list_value_length(values), 0)
     else:
@@ -44,10 +50,20 @@ def is_blank(values: pa.ChunkedArray) -> np.ndarray:
 
 class CaptionFiles:
     """
-    Captions in Parquet, JSON lines or CSV files, or patterns of such, by key, which may have several rows. The files
-    are read once, into the cache of `datasets`; in memory is nothing but what is looked up, by a sorted index of the
-    keys' hashes that is kept on disk. Rows without any caption are left out, and those whose column `rejected_by`
-    names a rule. Raises a `ValueError` if the files are of another kind, or lack a column.
+    Captions in Parquet, JSON lines or CSV files by key, which may have several rows. The files are read once, into the
+    cache of `datasets`; in memory is nothing but what is looked up, by a sorted index of the keys' hashes that is kept
+    on disk. Rows without any caption are left out, and those whose column `rejected_by` names a rule.
+
+    Args:
+        files (`list[str]`):
+            The files, or patterns of their names.
+        key_column (`str`):
+            The column of keys.
+        caption_columns (`list[str]`):
+            The columns of captions.
+
+    Raises:
+        `ValueError`: if the files have other endings, cannot be read, or lack a column.
     """
 
     def __init__(self, files: list[str], key_column: str, caption_columns: list[str]):
@@ -79,7 +95,7 @@ class CaptionFiles:
         """The name of what reads the files. Raises a `ValueError` if they have several endings, or unknown ones."""
         suffixes = {Path(file.lower().removesuffix(".gz")).suffix for file in self.files}
         if len(suffixes) > 1 or not suffixes <= BUILDERS.keys():
-            raise ValueError(f"`--caption_files` must all be of one of the kinds {[*BUILDERS]}, got {self.files}.")
+            raise ValueError(f"`--caption_files` must all end in one of {[*BUILDERS]}, got {self.files}.")
         return BUILDERS[suffixes.pop()]
 
     def _list_local_files(self) -> list[str]:
@@ -142,22 +158,25 @@ class CaptionFiles:
         return ~is_blank(self.rows.data.column(REJECTED_COLUMN))
 
     def _make_index(self) -> np.ndarray:
-        """The hashes of the keys of the rows with captions in ascending order, and their places, (2, rows)."""
+        """The hashes of the keys of the rows with captions in ascending order, and their indices: (2, rows)."""
         keys = self.rows.select_columns(self.key_column)
         batches = [hash_keys(batch[self.key_column]) for batch in keys.iter(batch_size=10_000)]
         hashes = np.concatenate([np.empty(0, dtype=np.uint64), *batches])
-        is_left_out = self._is_rejected() | (hashes == hash_keys([None]))
-        is_left_out |= np.logical_and.reduce([is_blank(self.rows.data.column(name)) for name in self.caption_columns])
-        places = np.flatnonzero(~is_left_out)
-        order = places[np.argsort(hashes[places], kind="stable")]
+        has_no_key = hashes == hash_keys([None])
+        has_no_caption = np.ones(len(self.rows), dtype=bool)
+        for name in self.caption_columns:
+            has_no_caption &= is_blank(self.rows.data.column(name))
+        kept = np.flatnonzero(~(self._is_rejected() | has_no_key | has_no_caption))
+        order = kept[np.argsort(hashes[kept], kind="stable")]
         return np.stack([hashes[order], order.astype(np.uint64)])
 
     def has(self, hashes: np.ndarray) -> np.ndarray:
-        """Which keys, by their hashes, have captions."""
-        return self.hashes[np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)] == hashes
+        """Finds the keys that have captions, by their hashes. Returns an array of the shape of these, bool."""
+        indices = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
+        return self.hashes[indices] == hashes
 
     def find_rows(self, key: str) -> list[dict]:
-        """The rows of a key, none if it is not there."""
+        """Finds the rows of a key, none if it is not there."""
         hashed = hash_keys([key])
         start = np.searchsorted(self.hashes, hashed, "left")[0]
         stop = np.searchsorted(self.hashes, hashed, "right")[0]

@@ -42,7 +42,7 @@ TOO_LARGE = "make it smaller (JPEGs may be larger in search and `lotlip embed`, 
 
 
 def undecoded(dataset: Dataset | IterableDataset, image_column: str) -> Dataset | IterableDataset:
-    """The same data with image files instead of images: `read_image` decodes them."""
+    """Gives the same data with image files instead of images: `read_image` decodes them."""
     return dataset.cast_column(image_column, Image(decode=False))
 
 
@@ -51,15 +51,15 @@ class UnreadableImageError(ValueError):
 
 
 class Resizing(NamedTuple):
-    """How an image processor resizes: the shorter side in pixels after it, or width and height, and the filter."""
+    """How an image processor resizes."""
 
-    shortest_edge: int | None
-    size: tuple[int, int] | None
+    shortest_edge: int | None  # the shorter side after it, in pixels; None if the size is fixed
+    size: tuple[int, int] | None  # width and height after it, in pixels
     resample: PIL.Image.Resampling
 
     @classmethod
     def of(cls, image_processor: BaseImageProcessor) -> "Resizing | None":
-        """That of an image processor; None if it is another one than transformers' own to a fixed size."""
+        """Finds how an image processor resizes; None if not by transformers' own function to a fixed size."""
         resizers = (TorchvisionBackend.resize, PilBackend.resize, ImageMixin.resize)
         resample = getattr(image_processor, "resample", None)
         is_known = getattr(type(image_processor), "resize", None) in resizers and isinstance(resample, int)
@@ -73,22 +73,39 @@ class Resizing(NamedTuple):
         return None
 
     def target(self, width: int, height: int) -> tuple[int, int]:
-        """What becomes of a width and a height, as transformers rounds it."""
+        """Computes the width and height after resizing from those before, rounded as by transformers."""
         if self.size is not None:
             return self.size
         longest_edge = int(self.shortest_edge * max(width, height) / min(width, height))
-        return (self.shortest_edge, longest_edge) if width <= height else (longest_edge, self.shortest_edge)
+        if width <= height:
+            return self.shortest_edge, longest_edge
+        return longest_edge, self.shortest_edge
 
 
 def read_image(
-    file: dict, max_side: int | None = None, resizing: Resizing | None = None, formats: tuple[str, ...] | None = None
+    file: dict,
+    max_side: int | None = None,
+    resizing: Resizing | None = None,
+    formats: tuple[str, ...] | None = None,
 ) -> PIL.Image.Image:
     """
-    An upright RGB image of 8 bits from an undecoded one, the first of several frames; what is transparent becomes
-    white. No side is longer than `max_side`. A large JPEG is decoded at a fraction of its size, at least twice
-    `max_side`, or `DECODING_MARGIN` times what `resizing` makes of it, which is done here too: two to four times as
-    fast, pixels a little different. Only Pillow's `formats` and HEIC are read. Raises an `UnreadableImageError` if it
-    cannot be read.
+    Reads an undecoded image as an upright RGB image of 8 bits, of several frames the first; what is transparent
+    becomes white. A large JPEG is decoded at a fraction of its size, which is two to four times as fast; pixels are a
+    little different.
+
+    Args:
+        file (`dict`):
+            The `bytes` of a file, or its `path`.
+        max_side (`int`, *optional*):
+            The longest side in pixels. A JPEG is decoded at no less than twice as many.
+        resizing (`Resizing`, *optional*):
+            How the image processor resizes: a large JPEG is decoded at no less than `DECODING_MARGIN` times the size
+            after it, and resized here.
+        formats (`tuple[str, ...]`, *optional*):
+            The formats that are read, beside HEIC. Default: all of Pillow's.
+
+    Raises:
+        `UnreadableImageError`: if it cannot be read.
     """
     try:
         image = open_image(read_file(file), formats)
@@ -110,7 +127,7 @@ def read_image(
 
 
 def open_image(content: bytes, formats: tuple[str, ...] | None = None) -> PIL.Image.Image:
-    """The image in a file, not decoded yet. A JPEG may have any number of pixels: see [`check_num_pixels`]."""
+    """Opens the image in a file without decoding it. A JPEG may have any size: see [`check_num_pixels`]."""
     file = io.BytesIO(content)
     if content.startswith(b"\xff\xd8\xff"):
         image = JpegImageFile(file)
@@ -144,23 +161,31 @@ def find_upright_size(image: PIL.Image.Image) -> tuple[int, int]:
 
 
 def check_num_pixels(image: PIL.Image.Image, allowance: int = 1) -> None:
-    """Refuses to decode more pixels than Pillow would, twice `PIL.Image.MAX_IMAGE_PIXELS`, times an allowance."""
+    """
+    Raises an `UnreadableImageError` for more pixels than Pillow would decode, twice `PIL.Image.MAX_IMAGE_PIXELS`,
+    times an allowance.
+    """
+    if PIL.Image.MAX_IMAGE_PIXELS is None:
+        return
     width, height = image.size
-    limit = None if PIL.Image.MAX_IMAGE_PIXELS is None else 2 * allowance * PIL.Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > limit:
+    limit = 2 * allowance * PIL.Image.MAX_IMAGE_PIXELS
+    if width * height > limit:
         raise UnreadableImageError(f"{width} x {height} pixels are more than {limit}: {TOO_LARGE}")
 
 
 def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
-    """A JPEG decoded at a fraction of its size and resized; not decoded where it is too small or thin for that."""
+    """Decodes a JPEG at a fraction of its size and resizes it; returns it as it is where it is too small or thin."""
     size = image.size
-    is_turned = image.getexif().get(ExifTag.Orientation) in TURNED
     if max(size) > MAX_ASPECT_RATIO * min(size):
         return image
-    target = resizing.target(*(size[::-1] if is_turned else size))
-    target = target[::-1] if is_turned else target
+    width, height = size
+    if image.getexif().get(ExifTag.Orientation) in TURNED:
+        target_height, target_width = resizing.target(height, width)
+    else:
+        target_width, target_height = resizing.target(width, height)
+    target = (target_width, target_height)
     # where a side is no multiple of the fraction, the last row or column of pixels is more than the image
-    _, box = image.draft(None, (DECODING_MARGIN * target[0], DECODING_MARGIN * target[1]))
+    _, box = image.draft(None, (DECODING_MARGIN * target_width, DECODING_MARGIN * target_height))
     if image.size == size:
         return image
     check_num_pixels(image)
@@ -169,25 +194,29 @@ def decode_reduced(image: JpegImageFile, resizing: Resizing) -> PIL.Image.Image:
 
 def bound_aspect_ratio(image: PIL.Image.Image, image_processor: BaseImageProcessor) -> PIL.Image.Image:
     """
-    The middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, unless it is resized to
-    a fixed size: an image processor that resizes the short side would make gigabytes of 1 x 60,000 pixels.
+    Crops the middle of an image whose long side is more than `MAX_ASPECT_RATIO` times the short one, unless it is
+    resized to a fixed size: an image processor that resizes the short side would make gigabytes of 1 x 60,000 pixels.
     """
     resizing = Resizing.of(image_processor)
     if resizing is not None and resizing.size is not None:
         return image
     longest_edge = MAX_ASPECT_RATIO * min(image.size)
-    left, top = (max(0, side - longest_edge) // 2 for side in image.size)
-    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
+    left = max(0, image.width - longest_edge) // 2
+    top = max(0, image.height - longest_edge) // 2
+    if left == 0 and top == 0:
+        return image
+    return image.crop((left, top, image.width - left, image.height - top))
 
 
 def read_file(file: dict | None) -> bytes:
-    """The bytes of an undecoded image. Raises an `UnreadableImageError` if there are none."""
-    file = file or {}
+    """Reads the bytes of an undecoded image. Raises an `UnreadableImageError` if there are none."""
+    if file is None:
+        raise UnreadableImageError("there is no image")
     if file.get("bytes") is not None:
         return file["bytes"]
-    if file.get("path") is None:
+    path = file.get("path")
+    if path is None:
         raise UnreadableImageError("there is no image")
-    path = file["path"]
     # names of files such as `file:a.jpg` and `a::b.jpg` are no addresses
     is_address = "://" in path and not os.path.exists(path)
     try:
@@ -198,12 +227,17 @@ def read_file(file: dict | None) -> bytes:
 
 
 def read_date(exif: PIL.Image.Exif) -> datetime | None:
-    """When an image was taken, or else its file was written, by the clock of the camera; None if there is no date."""
-    for value in (exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal), exif.get(ExifTag.DateTime)):
+    """
+    Reads when an image was taken, or else its file was written, by the clock of the camera; None if there is no date.
+    """
+    taken = exif.get_ifd(ExifTag.ExifOffset).get(ExifTag.DateTimeOriginal)
+    written = exif.get(ExifTag.DateTime)
+    for value in (taken, written):
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-        *date, second = map(int, [*re.findall(r"\d+", text, re.ASCII), 0, 0, 0, 0, 0, 0][:6])
+        numbers = [int(digits) for digits in re.findall(r"\d+", text, re.ASCII)]
+        year, month, day, hour, minute, second = [*numbers, 0, 0, 0, 0, 0, 0][:6]
         try:
-            return datetime(*date) + timedelta(seconds=second)
+            return datetime(year, month, day, hour, minute) + timedelta(seconds=second)
         except (ValueError, OverflowError):  # 0000:00:00, say
             continue
     return None

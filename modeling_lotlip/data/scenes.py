@@ -1,7 +1,7 @@
 # Copyright 2026 The LoTLIP for Hugging Face authors. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The embedded data set: scenes drawn from a seed. The short caption names the large thing in the middle and its colour;
+The embedded data set: scenes drawn from a seed. The short caption names the large thing in the middle and its color;
 the long one leaves it out and describes all else, which alone distinguishes scenes with the same short caption.
 """
 
@@ -158,7 +158,7 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """The salient thing and its colour."""
+        """The salient thing and its color."""
         return f"a photo of a {self.salient.colour} {self.salient.kind}"
 
     @property
@@ -167,7 +167,7 @@ class Scene:
         return " ".join(f"{sub_caption.capitalize()}." for sub_caption in self.sub_captions)
 
     def draw(self) -> PILImage.Image:
-        """The image, RGB, `IMAGE_SIZE` pixels wide and high."""
+        """Draws the image, RGB, `IMAGE_SIZE` pixels wide and high."""
         image = PILImage.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), GROUNDS[self.ground])
         for thing in (self.salient, *self.others):
             image.paste(COLOURS[thing.colour], thing.box, _shape_mask(thing.kind, thing.box[2] - thing.box[0]))
@@ -179,10 +179,8 @@ class Scene:
 
 
 def make_scene(seed: int, index: int) -> Scene:
-    """
-    The scene number `index` of the series `seed`; any `len(SALIENT_PAIRS)` in a row have each short caption once.
-    """
-    # A generator seeded with a text draws the same numbers in every Python version.
+    """Makes the scene `index` of the series `seed`; any `len(SALIENT_PAIRS)` in a row have each short caption once."""
+    # A generator seeded with a text gives the same numbers in every Python version.
     generator = random.Random(f"scene {index} of series {seed}")
     colour, kind = SALIENT_PAIRS[index % len(SALIENT_PAIRS)]
     ground = generator.choice(list(GROUNDS))
@@ -211,8 +209,8 @@ def make_scene(seed: int, index: int) -> Scene:
 
 def load_scenes(num_scenes: int, seed: int = 0) -> Dataset:
     """
-    The first scenes of the series `seed`; two series share none: `image` (RGB, 64 x 64), `caption`, `long_captions` (a
-    list of one) and `label` (a `ClassLabel` with names such as "red boat").
+    Makes the first scenes of the series `seed`; two series share none. They have `image` (RGB, 64 x 64), `caption`,
+    `long_captions` (a list of one) and `label` (a `ClassLabel` with names such as "red boat").
     """
     scenes = [make_scene(seed, index) for index in range(num_scenes)]
     names = [f"{colour} {kind}" for colour, kind in SALIENT_PAIRS]
@@ -243,9 +241,10 @@ def _shape_mask(kind: str, side: int) -> PILImage.Image:
     mask = PILImage.new("L", (large, large))
     draw = ImageDraw.Draw(mask)
     for stroke in SHAPES[kind].split("; "):
-        *cut, form, points = stroke.split(" ", maxsplit=stroke.startswith("cut") + 1)
+        is_cut = stroke.startswith("cut ")
+        form, points = stroke.removeprefix("cut ").split(" ", maxsplit=1)
         coordinates = [round(int(number) * (large - 1) / 100) for number in points.replace(",", " ").split()]
-        getattr(draw, form)(coordinates, fill=0 if cut else 255)
+        getattr(draw, form)(coordinates, fill=0 if is_cut else 255)
     return mask.reduce(OVERSAMPLING)
 
 

@@ -148,7 +148,7 @@ def test_what_does_not_match_is_told(scenes, tmp_path, caplog):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"caption_files": ["long.txt"]}, "must all be of one of the kinds"),
+        ({"caption_files": ["long.txt"]}, "must all end in one of"),
         ({"file_key_column": "address", "key_column": "url"}, "no column 'address' but"),
     ],
 )
