@@ -26,7 +26,8 @@ Row = tuple[str, str | list[str]]
 class Benchmark:
     """A benchmark as it is published."""
 
-    files: dict[str, Callable[[str, Path], Iterable[Row]]]  # by patterns of their names, what makes rows of their text
+    # by patterns of the names of files, what makes rows of their text
+    files: dict[str, Callable[[str, Path], Iterable[Row]]]
     num_images: int
     num_texts: int
     source: str  # all files of its folder, and where they come from
@@ -39,7 +40,12 @@ def get_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, allow_partial: bool = False) -> Dataset:
+def load_benchmark(
+    name: str,
+    data_dir: str | Path,
+    text_only: bool = False,
+    allow_partial: bool = False,
+) -> Dataset:
     """
     Reads a benchmark from a folder with the files that its publishers ship.
 
@@ -66,13 +72,14 @@ def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, all
     if not data_dir.is_dir():
         raise FileNotFoundError(f"`--data_dir {data_dir}` is no folder. It is read from {benchmark.source}.")
     rows = list(read_files(data_dir, benchmark.files))
-    num_texts = sum(1 if isinstance(texts, str) else len(texts) for _, texts in rows)
-    is_complete = len(rows) == benchmark.num_images and num_texts == benchmark.num_texts
-    if not is_complete and not (rows and allow_partial):
+    num_texts = count_texts(rows)
+    size = (len(rows), num_texts)
+    if size != (benchmark.num_images, benchmark.num_texts) and not (rows and allow_partial):
         raise ValueError(
-            f"The annotations of {name!r} in `{data_dir}` are of {len(rows)} images and {num_texts} texts, but "
-            f"{benchmark.num_images} and {benchmark.num_texts} are published. It is read from {benchmark.source}. To "
-            "use them as they are, set `--allow_partial`."
+            f"The annotations of {name!r} in `{data_dir}` are of {len(rows)} images and "
+            f"{num_texts} texts, but {benchmark.num_images} and {benchmark.num_texts} are "
+            f"published. It is read from {benchmark.source}. To use them as they are, set "
+            "`--allow_partial`."
         )
     if not text_only:
         rows = select_with_images(rows, name, data_dir, allow_partial)
@@ -84,7 +91,16 @@ def load_benchmark(name: str, data_dir: str | Path, text_only: bool = False, all
     dataset = Dataset.from_dict({"file_name": files, text_column: texts})
     if text_only:
         return dataset
-    return dataset.add_column("image", [str(data_dir / file) for file in files]).cast_column("image", Image())
+    dataset = dataset.add_column("image", [str(data_dir / file) for file in files])
+    return dataset.cast_column("image", Image())
+
+
+def count_texts(rows: list[Row]) -> int:
+    """Counts the texts of rows."""
+    num_texts = 0
+    for _, texts in rows:
+        num_texts += 1 if isinstance(texts, str) else len(texts)
+    return num_texts
 
 
 def select_with_images(rows: list[Row], name: str, data_dir: Path, allow_partial: bool) -> list[Row]:
@@ -104,14 +120,14 @@ def select_with_images(rows: list[Row], name: str, data_dir: Path, allow_partial
     missing = [row[0] for row in rows if not (data_dir / row[0]).is_file()]
     if missing and not (kept and allow_partial):
         raise FileNotFoundError(
-            f"{len(missing)} of the {len(rows)} images of {name!r} are not in `{data_dir}`{list_examples(missing)}. "
-            f"It is read from {get_benchmark(name).source}. To use the other images, set `--allow_partial`; to do "
-            "without images, `--text_only`."
+            f"{len(missing)} of the {len(rows)} images of {name!r} are not in "
+            f"`{data_dir}`{list_examples(missing)}. It is read from {get_benchmark(name).source}. "
+            "To use the other images, set `--allow_partial`; to do without images, `--text_only`."
         )
     if missing:
         logger.warning(
-            f"{len(missing)} of the {len(rows)} images of {name!r} are not in `{data_dir}`{list_examples(missing)}, "
-            "and are left out."
+            f"{len(missing)} of the {len(rows)} images of {name!r} are not in "
+            f"`{data_dir}`{list_examples(missing)}, and are left out."
         )
     return kept
 
@@ -159,12 +175,13 @@ def parse_dci(text: str, path: Path) -> Iterator[Row]:
 
 def parse_iiw(text: str, path: Path, images: str) -> Iterator[Row]:
     """
-    Reads ImageInWords (Garg et al., 2024, https://arxiv.org/abs/2405.02793), the three sets written by humans. An image that
-    is not there is the file with `train` in its name where the annotations say `test`: so some of IIW-400 are
-    published.
+    Reads ImageInWords (Garg et al., 2024, https://arxiv.org/abs/2405.02793), the three sets written by humans. An
+    image that is not there is the file with `train` in its name where the annotations say `test`: so some of IIW-400
+    are published.
     """
     folder = path.parents[1] / images
-    for row in map(json.loads, filter(str.strip, text.split("\n"))):  # captions may have other line breaks
+    lines = text.split("\n")  # captions may have other line breaks
+    for row in map(json.loads, filter(str.strip, lines)):
         image = (row.get("image") or row["image/key"]).removesuffix(".jpg") + ".jpg"
         other = image.replace("test", "train")
         if not (folder / image).is_file() and (folder / other).is_file():
@@ -173,7 +190,9 @@ def parse_iiw(text: str, path: Path, images: str) -> Iterator[Row]:
 
 
 def parse_sharegpt4v(text: str, path: Path, num_rows: int) -> Iterator[Row]:
-    """Reads ShareGPT4V (Chen et al., 2023, https://arxiv.org/abs/2311.12793): answers about its first images of SA-1B."""
+    """
+    Reads ShareGPT4V (Chen et al., 2023, https://arxiv.org/abs/2311.12793): answers about its first images of SA-1B.
+    """
     rows = (row for row in json.loads(text) if re.match(r"sam/|(.*/)?sa_\d+\.jpg$", row["image"]))
     for row in islice(rows, num_rows):
         yield row["image"], get_text(row["conversations"][1], "value")
@@ -186,8 +205,8 @@ def parse_urban1k(text: str, path: Path) -> Iterator[Row]:
 
 def parse_karpathy(text: str, path: Path, images: str | None = None) -> Iterator[Row]:
     """
-    Reads MSCOCO or Flickr30k, the test split of Karpathy and Fei-Fei (2015, https://arxiv.org/abs/1412.2306): of each image
-    the first five captions. Images are in a folder, or where the file says.
+    Reads MSCOCO or Flickr30k, the test split of Karpathy and Fei-Fei (2015, https://arxiv.org/abs/1412.2306): of each
+    image the first five captions. Images are in a folder, or where the file says.
     """
     for row in json.loads(text)["images"]:
         if row["split"] == "test":
@@ -211,8 +230,8 @@ BENCHMARKS = {
         7805,
         7805,
         "densely_captioned_images/splits.json and annotations/*.json there of "
-        "https://dl.fbaipublicfiles.com/densely_captioned_images/dci.tar.gz, and photos/*.jpg there, which are "
-        f"sa_000138.tar of {SA_1B}",
+        "https://dl.fbaipublicfiles.com/densely_captioned_images/dci.tar.gz, and photos/*.jpg "
+        f"there, which are sa_000138.tar of {SA_1B}",
     ),
     "flickr30k": Benchmark(
         {"dataset_flickr30k.json": partial(parse_karpathy, images="flickr30k-images")},
@@ -225,8 +244,8 @@ BENCHMARKS = {
         {name: partial(parse_iiw, images=images) for name, images in IIW_FILES.items()},
         612,
         612,
-        f"{', '.join(IIW_FILES)} of https://github.com/google/imageinwords/tree/main/datasets, and the images in "
-        "dci/ (of DCI), docci/ and docci_aar/ (of https://google.github.io/docci)",
+        f"{', '.join(IIW_FILES)} of https://github.com/google/imageinwords/tree/main/datasets, and "
+        "the images in dci/ (of DCI), docci/ and docci_aar/ (of https://google.github.io/docci)",
     ),
     **{
         name: Benchmark(

@@ -74,8 +74,8 @@ class CaptionFiles:
         missing = [name for name in (key_column, *caption_columns) if name not in rows.column_names]
         if missing:
             raise ValueError(
-                f"`--caption_files` have no column {missing[0]!r} but {rows.column_names}: name theirs with "
-                "`--file_key_column` and `--file_caption_columns`."
+                f"`--caption_files` have no column {missing[0]!r} but {rows.column_names}: name "
+                "theirs with `--file_key_column` and `--file_caption_columns`."
             )
         columns = [key_column, *caption_columns]
         if REJECTED_COLUMN in rows.column_names:
@@ -111,7 +111,8 @@ class CaptionFiles:
         local = self._list_local_files()
         options = {}
         if builder == "csv":  # where 000123 and NA are texts
-            options = {"converters": {self.key_column: str}, "keep_default_na": False, "na_values": [""]}
+            converters = {self.key_column: str}
+            options = {"converters": converters, "keep_default_na": False, "na_values": [""]}
         try:
             if builder == "parquet" and local:
                 options = {"features": unify_parquet_types(local)}
@@ -127,8 +128,9 @@ class CaptionFiles:
         key_type = getattr(self.rows.features[self.key_column], "dtype", None)
         if key_type not in ("string", "large_string") and not str(key_type).startswith(("int", "uint")):
             raise ValueError(
-                f"The keys in the column {self.key_column!r} of `--caption_files` are read as {key_type}, but must be "
-                "strings or integers: write them as strings, and leave no row without one."
+                f"The keys in the column {self.key_column!r} of `--caption_files` are read as "
+                f"{key_type}, but must be strings or integers: write them as strings, and leave no "
+                "row without one."
             )
 
     def check(self) -> None:
@@ -138,9 +140,9 @@ class CaptionFiles:
         num_left_out = num_rows - len(self.hashes)
         num_rejected = int(self._is_rejected().sum())
         left_out = (
-            f"{num_left_out} of {num_rows} rows of `--caption_files {' '.join(self.files)}` are left out: "
-            f"{num_rejected} that rules reject ({REJECTED_COLUMN!r}), {num_left_out - num_rejected} without a key or "
-            "a caption."
+            f"{num_left_out} of {num_rows} rows of `--caption_files {' '.join(self.files)}` are "
+            f"left out: {num_rejected} that rules reject ({REJECTED_COLUMN!r}), "
+            f"{num_left_out - num_rejected} without a key or a caption."
         )
         if len(self.hashes) == 0:
             raise ValueError(f"{left_out} There is nothing to read.")
@@ -181,7 +183,8 @@ class CaptionFiles:
         start = np.searchsorted(self.hashes, hashed, "left")[0]
         stop = np.searchsorted(self.hashes, hashed, "right")[0]
         rows = [self.rows[int(index)] for index in self.places[start:stop]]
-        return [row for row in rows if str(row[self.key_column]) == key]  # another key may have the same hash
+        # another key may have the same hash
+        return [row for row in rows if str(row[self.key_column]) == key]
 
     def __getitem__(self, key: str) -> list[str]:
         """The captions of a key, none if it is not there."""

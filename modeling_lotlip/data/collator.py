@@ -39,8 +39,8 @@ def with_captions(dataset: Dataset, reader: RowReader) -> Dataset:
     kept = [index for index, row in enumerate(rows) if any(draw_captions(reader, row))]
     if len(dataset) > 0 and not kept:
         raise ValueError(
-            f"{len(dataset)} of {len(dataset)} images have no caption: name the columns with `--caption_column` and "
-            "`--long_captions_column`."
+            f"{len(dataset)} of {len(dataset)} images have no caption: name the columns with "
+            "`--caption_column` and `--long_captions_column`."
         )
     if len(kept) < len(dataset):
         logger.warning(f"{len(dataset) - len(kept)} of {len(dataset)} images have no caption and are left out.")

@@ -23,7 +23,8 @@ logger = logging.get_logger(__name__)
 
 TABLE_ENDINGS = (".parquet", ".arrow", ".csv", ".jsonl", ".json", ".tar")
 TEXT_ENDINGS = (".csv", ".json", ".jsonl", ".txt")
-SPLIT_FOLDERS = ("train", "validation", "val", "test")  # which are splits if every image is in one of them
+# Folders that are splits if every image is in one of them
+SPLIT_FOLDERS = ("train", "validation", "val", "test")
 
 
 class FolderScan(NamedTuple):
@@ -45,10 +46,10 @@ def scan_folder(folder: str | Path) -> FolderScan:
     for parent, folders, names in os.walk(folder, onerror=note_closed_folder):
         if not folders and not names and parent != str(folder):
             scan.empty_folders.add(os.path.relpath(parent, folder))
-        for name in folders + names:
-            if name.startswith(".") and (name in folders or is_image_file(name)):
-                scan.left_out["hidden"] += 1
-        folders[:] = sorted(name for name in folders if not name.startswith("."))  # where the walk goes on
+        hidden = [name for name in folders + names if name.startswith(".")]
+        scan.left_out.update("hidden" for name in hidden if name in folders or is_image_file(name))
+        # the walk goes on in these
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
             if os.path.islink(os.path.join(parent, name)):
                 scan.left_out["in a linked folder"] += 1
@@ -115,11 +116,7 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
     tables = [name for name in tables if name not in metadata and name not in about_images]
     if len(images) <= len(tables):
         return DataFilesDict()
-    left_out = [f"{count} {reason}" for reason, count in scan.left_out.items() if reason != "hidden"]
-    left_out += [f"{len(tables)} with rows that are no metadata.jsonl, as {name!r}" for name in tables[:1]]
-    left_out += [f"the folder {name!r}, which may not be read" for name in sorted(scan.closed_folders)]
-    if left_out:
-        logger.warning_once(f"Of {folder} files are left out: {', '.join(left_out)}.")
+    warn_of_left_out(folder, scan, tables)
     chosen = {*images, *metadata}
     names = [name for name in scan.files if name in chosen]
     root = os.path.abspath(folder)
@@ -128,6 +125,16 @@ def find_image_files(folder: str | Path) -> DataFilesDict:
         times = [(str(scan.files[name].st_mtime_ns),) for name in split_names]
         files[split] = DataFilesList([os.path.join(root, name) for name in split_names], times)
     return DataFilesDict(files)
+
+
+def warn_of_left_out(folder: str | Path, scan: FolderScan, tables: list[str]) -> None:
+    """Says which files of a folder of images are left out, among them files of rows."""
+    left_out = [f"{count} {reason}" for reason, count in scan.left_out.items() if reason != "hidden"]
+    if tables:
+        left_out.append(f"{len(tables)} with rows that are no metadata.jsonl, as {tables[0]!r}")
+    left_out += [f"the folder {name!r}, which may not be read" for name in sorted(scan.closed_folders)]
+    if left_out:
+        logger.warning_once(f"Of {folder} files are left out: {', '.join(left_out)}.")
 
 
 def has_card_with_splits(folder: str | Path) -> bool:
@@ -152,8 +159,9 @@ def divide_into_splits(folder: str | Path, names: list[str]) -> dict[str, list[s
         return splits
     if splits:
         logger.warning_once(
-            f"All images of {folder} are one split, since {outside[0]!r} is outside of {' and '.join(splits)}. Move "
-            f"all into folders called {', '.join(SPLIT_FOLDERS)}, or name files with `--data_files`."
+            f"All images of {folder} are one split, since {outside[0]!r} is outside of "
+            f"{' and '.join(splits)}. Move all into folders called {', '.join(SPLIT_FOLDERS)}, or "
+            "name files with `--data_files`."
         )
     return {"train": names}
 

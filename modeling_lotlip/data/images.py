@@ -24,7 +24,8 @@ from transformers.image_transforms import convert_to_rgb
 from ..hub_lotlip import MAX_ASPECT_RATIO, ImageMixin, to_upright_8_bit
 
 
-IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}  # the endings of files
+# The endings of image files
+IMAGE_EXTENSIONS = frozenset(ImageFolder.EXTENSIONS) | {".avif", ".heic", ".heif", ".hif"}
 
 # What Pillow raises at files that are no images, are cut off, or would fill the memory.
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, RuntimeError, EOFError, LookupError, OverflowError)
@@ -61,11 +62,13 @@ class Resizing(NamedTuple):
     def of(cls, image_processor: BaseImageProcessor) -> "Resizing | None":
         """Finds how an image processor resizes; None if not by transformers' own function to a fixed size."""
         resizers = (TorchvisionBackend.resize, PilBackend.resize, ImageMixin.resize)
-        resample = getattr(image_processor, "resample", None)
-        is_known = getattr(type(image_processor), "resize", None) in resizers and isinstance(resample, int)
-        if not is_known or not image_processor.do_resize:
+        if getattr(type(image_processor), "resize", None) not in resizers or not image_processor.do_resize:
             return None
-        size = {name: side for name, side in dict(image_processor.size or {}).items() if side is not None}
+        resample = getattr(image_processor, "resample", None)
+        if not isinstance(resample, int):
+            return None
+        sides = dict(image_processor.size or {})
+        size = {name: side for name, side in sides.items() if side is not None}
         if size.keys() == {"shortest_edge"}:
             return cls(size["shortest_edge"], None, PIL.Image.Resampling(resample))
         if size.keys() == {"height", "width"}:
@@ -154,7 +157,8 @@ def find_upright_size(image: PIL.Image.Image) -> tuple[int, int]:
     """Finds the width and height that an image which is not decoded yet has when it is turned as its EXIF says."""
     width, height = image.size
     if isinstance(image, TiffImageFile):  # Pillow exchanges them itself, before or after decoding
-        width, height = image.tag_v2[ExifTag.ImageWidth], image.tag_v2[ExifTag.ImageLength]
+        width = image.tag_v2[ExifTag.ImageWidth]
+        height = image.tag_v2[ExifTag.ImageLength]
     if image.getexif().get(ExifTag.Orientation) in TURNED:
         return height, width
     return width, height

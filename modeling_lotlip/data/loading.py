@@ -105,7 +105,9 @@ def load_split(
     if weights is not None:
         rows = interleave_files(source, split, with_images, weights, seed, key_column)
     else:
-        parts = [load_part(source, part, max_samples, with_images, key_column) for part in split.split("+")]
+        parts = []
+        for part in split.split("+"):
+            parts.append(load_part(source, part, max_samples, with_images, key_column))
         rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     if isinstance(rows, Dataset) and len(rows) == 0:
         raise ValueError(f"The split {split!r} is empty.")
@@ -115,7 +117,8 @@ def load_split(
         return rows
     if isinstance(rows, Dataset):
         return rows.take(max_samples)
-    return concatenate_datasets([rows.take(max_samples)], axis=1)  # one shard: the same in any number of processes
+    # one shard: the same rows in any number of processes
+    return concatenate_datasets([rows.take(max_samples)], axis=1)
 
 
 def interleave_files(
@@ -176,19 +179,25 @@ def load_part(
     start = 0
     stop = sys.maxsize if isinstance(rows, IterableDataset) else len(rows)
     if bracket:
-        if isinstance(rows, IterableDataset):
-            raise ValueError(f"`--streaming` takes no slice such as {split!r}: leave out one of them.")
-        (instruction,) = ReadInstruction.from_spec(name + bracket + part).to_absolute({name: stop})
-        start = instruction.from_ or 0
-        if instruction.to is not None:
-            stop = instruction.to
-        if start >= stop:
-            raise ValueError(f"The split {split!r} is empty: there are {len(rows)} rows.")
+        start, stop = resolve_slice(split, name + bracket + part, rows)
         rows = rows.select(range(start, stop))
     if max_samples is not None:
         stop = min(stop, start + max_samples)
     rows.info.description = f"{name} {start} {stop}"
     return rows
+
+
+def resolve_slice(split: str, spec: str, rows: Rows) -> tuple[int, int]:
+    """Finds the first and the last index, not included, of a slice of rows such as `"train[:90%]"`, the `spec`."""
+    if isinstance(rows, IterableDataset):
+        raise ValueError(f"`--streaming` takes no slice such as {split!r}: leave out one of them.")
+    name = spec.partition("[")[0]
+    (instruction,) = ReadInstruction.from_spec(spec).to_absolute({name: len(rows)})
+    start = instruction.from_ or 0
+    stop = len(rows) if instruction.to is None else instruction.to
+    if start >= stop:
+        raise ValueError(f"The split {split!r} is empty: there are {len(rows)} rows.")
+    return start, stop
 
 
 class Slice(NamedTuple):
@@ -282,12 +291,13 @@ def load_built_split(
         rows = build(builder, split, source.streaming)
         if is_image_folder(builder):
             rows = read_keys_as_text(builder, split, rows, key_column)
-        has_local_rows = builder.info.builder_name in BUILDERS.values() and any(map(os.path.isfile, files))
-        may_have_paths = with_images and has_local_rows
+        are_rows = builder.info.builder_name in BUILDERS.values()
+        may_have_paths = with_images and are_rows and any(map(os.path.isfile, files))
         if may_have_paths and rows.features is None:
             rows = concatenate_datasets([rows])  # which finds out the types
     except (DatasetGenerationError, ValueError, StopIteration) as error:  # the last where a file is empty
-        raise ValueError(f"{describe_source(source)} cannot be read: {describe_failure(error, files)}") from error
+        failure = describe_failure(error, files)
+        raise ValueError(f"{describe_source(source)} cannot be read: {failure}") from error
     check_index_column(rows, files)
     if not may_have_paths:
         return split, with_file_names(rows, source, files)
@@ -304,38 +314,57 @@ def build(builder: DatasetBuilder, split: str, streaming: bool) -> Rows:
 
 def make_builder(source: SourceArguments, split: str, key_column: str | None = None) -> tuple[DatasetBuilder, str]:
     """Finds what reads a data set of the Hub or files, and the name of the split that it has."""
-    name = source.dataset_name
-    has_files = bool(source.data_files or source.data_dir)
-    is_builder = name in ("imagefolder", "webdataset", *BUILDERS.values()) and has_files
-    is_folder = os.path.isdir(name) and not is_builder
-    folder = source.data_dir or "."
-    if is_folder:
-        folder = os.path.join(name, source.data_dir or "")
-    is_local = source.data_files is None and os.path.isdir(folder)
+    folder = find_local_folder(source)
     image_files = None
-    if is_local and (is_folder or name == "imagefolder"):
+    if folder is not None and (is_folder_of_data(source) or source.dataset_name == "imagefolder"):
         image_files = find_image_files(folder)
     try:
         builder = load_builder(source, image_files, key_column)
-        if all(map(os.path.isfile, list_files(builder, "all"))):
-            for pattern in source.data_files or []:  # of several `datasets` passes over one that no file matches
-                resolve_pattern(pattern, os.path.abspath(folder))
+        check_patterns(builder, source)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{describe_source(source)} cannot be loaded: {str(error).rstrip('.')}. Check these arguments."
         ) from error
     if isinstance(builder, ImageFolder):
-        builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)  # `datasets` would leave out what phones write, without a word
-    if not image_files and is_local and (is_folder or source.data_dir is not None):
+        # `datasets` would leave out what phones write, without a word
+        builder.EXTENSIONS = sorted(IMAGE_EXTENSIONS)
+    is_named = is_folder_of_data(source) or source.data_dir is not None
+    if not image_files and folder is not None and is_named:
         warn_of_files_without_split(builder, folder)
     splits = [str(name) for name in builder.config.data_files or builder.info.splits or ()]
     return builder, resolve_split(split, splits, describe_source(source))
 
 
-def load_builder(
-    source: SourceArguments, image_files: DataFilesDict | None, key_column: str | None
-) -> DatasetBuilder:
-    """Finds what of `datasets` reads the image files in a folder, if there are any, or else what the arguments name."""
+def is_folder_of_data(source: SourceArguments) -> bool:
+    """Whether `dataset_name` is a folder on this machine, not one that is called as what reads files."""
+    is_builder = source.dataset_name in ("imagefolder", "webdataset", *BUILDERS.values())
+    if is_builder and (source.data_files or source.data_dir):
+        return False
+    return os.path.isdir(source.dataset_name)
+
+
+def find_local_folder(source: SourceArguments) -> str | None:
+    """Finds the folder on this machine that is read; None if files are named, or it is elsewhere."""
+    folder = source.data_dir or "."
+    if is_folder_of_data(source):
+        folder = os.path.join(source.dataset_name, source.data_dir or "")
+    if source.data_files is not None or not os.path.isdir(folder):
+        return None
+    return folder
+
+
+def check_patterns(builder: DatasetBuilder, source: SourceArguments) -> None:
+    """Raises a `FileNotFoundError` for a pattern that no file matches: of several `datasets` passes over it."""
+    folder = source.data_dir or "."
+    if is_folder_of_data(source):
+        folder = os.path.join(source.dataset_name, folder)
+    if all(map(os.path.isfile, list_files(builder, "all"))):
+        for pattern in source.data_files or []:
+            resolve_pattern(pattern, os.path.abspath(folder))
+
+
+def load_builder(source: SourceArguments, image_files: DataFilesDict | None, key_column: str | None) -> DatasetBuilder:
+    """Finds what of `datasets` reads image files in a folder, if there are any, or else what the arguments name."""
     if image_files:
         return load_dataset_builder("imagefolder", source.dataset_config_name, data_files=image_files)
     named = (source.dataset_name, source.dataset_config_name, source.data_dir, source.data_files)
@@ -359,8 +388,12 @@ def list_files(builder: DatasetBuilder, split: str) -> list[str]:
 
 def describe_source(source: SourceArguments) -> str:
     """The arguments that name a data set, as they are typed."""
-    given = {name: getattr(source, name) for name in ("dataset_name", "dataset_config_name", "data_dir")}
-    given["data_files"] = " ".join(source.data_files or [])
+    given = {
+        "dataset_name": source.dataset_name,
+        "dataset_config_name": source.dataset_config_name,
+        "data_dir": source.data_dir,
+        "data_files": " ".join(source.data_files or []),
+    }
     typed = [f"--{name} {value}" for name, value in given.items() if value]
     return f"`{' '.join(typed)}`"
 
@@ -374,9 +407,9 @@ def warn_of_files_without_split(builder: DatasetBuilder, folder: str) -> None:
     unused = [file for file in files if os.path.realpath(file) not in used]
     if unused:
         logger.warning_once(
-            f"{len(unused)} of {len(files)} files of {folder} are left out, as {unused[0]!r}: words in the names "
-            f"of the others make these the splits {', '.join(map(str, builder.config.data_files))}. Name files with "
-            "`--data_files`."
+            f"{len(unused)} of {len(files)} files of {folder} are left out, as {unused[0]!r}: "
+            "words in the names of the others make these the splits "
+            f"{', '.join(map(str, builder.config.data_files))}. Name files with `--data_files`."
         )
 
 
@@ -489,17 +522,18 @@ def read_keys_as_text(builder: ImageFolder, split: str, rows: Rows, key_column: 
 def with_file_names(dataset: Rows, source: SourceArguments, files: list[str]) -> Rows:
     """Adds the `file_name` to rows of a folder of images, unless streamed; tells what its metadata leaves out."""
     column = source.image_column
+    if dataset.info.builder_name != "imagefolder" or not all(map(os.path.isfile, files)):
+        return dataset
+    if not isinstance(dataset.features.get(column), Image):
+        return dataset
     metadata = [file for file in files if os.path.basename(file) in ImageFolder.METADATA_FILENAMES]
-    is_folder = dataset.info.builder_name == "imagefolder" and all(map(os.path.isfile, files))
     is_named = isinstance(dataset, IterableDataset) or FILE_NAME_COLUMN in dataset.features
-    if not is_folder or (is_named and not metadata) or not isinstance(dataset.features.get(column), Image):
+    if is_named and not metadata:
         return dataset
     images = [row[column] for row in undecoded(dataset, column).select_columns(column)]
     if metadata:
         warn_of_images_without_metadata(images, files)
-    for file in metadata:
-        if file.endswith(".csv"):
-            warn_of_lost_words(file)
+        warn_of_lost_words([file for file in metadata if file.endswith(".csv")])
     if is_named:
         return dataset
     names = [find_key({column: image}, source) for image in images]
@@ -514,21 +548,23 @@ def warn_of_images_without_metadata(images: list[dict | None], files: list[str])
         logger.warning_once(f"{len(unused)} images are left out, as {unused[0]!r}: they are in no line of metadata.")
 
 
-def warn_of_lost_words(file: str) -> None:
-    """Says which words of a `metadata.csv`, such as NA, `datasets` reads as missing."""
-    words = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
-    lost = words[pd.read_csv(file, dtype=str).isna()].stack().dropna().tolist()
-    if lost:
-        logger.warning_once(
-            f"{len(lost)} cells of {file}, as {lost[0]!r}, are read as missing: write metadata.jsonl in its place, "
-            "where they are texts."
-        )
+def warn_of_lost_words(files: list[str]) -> None:
+    """Says which words of files `metadata.csv`, such as NA, `datasets` reads as missing."""
+    for file in files:
+        words = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
+        lost = words[pd.read_csv(file, dtype=str).isna()].stack().dropna().tolist()
+        if lost:
+            logger.warning_once(
+                f"{len(lost)} cells of {file}, as {lost[0]!r}, are read as missing: write "
+                "metadata.jsonl in its place, where they are texts."
+            )
 
 
 def find_file_names(dataset: Rows) -> str | None:
     """The column of the names of images if [`load_split`] has read a folder of them; else None."""
-    is_folder = dataset.info.builder_name == "imagefolder" and FILE_NAME_COLUMN in (dataset.features or {})
-    return FILE_NAME_COLUMN if is_folder else None
+    if dataset.info.builder_name == "imagefolder" and FILE_NAME_COLUMN in (dataset.features or {}):
+        return FILE_NAME_COLUMN
+    return None
 
 
 # The column of images
@@ -582,7 +618,8 @@ def join_image_paths(rows: Rows, column: str, folder: str) -> Rows:
     rows = undecoded(rows, column)
     if isinstance(rows, IterableDataset):
         return rows.map(join).cast(rows.features)
-    return rows.map(join, load_from_cache_file=False, desc="Finding images")  # the files may have come meanwhile
+    # not from the cache: the files may have come meanwhile
+    return rows.map(join, load_from_cache_file=False, desc="Finding images")
 
 
 def cast_images(rows: Rows, column: str) -> Rows:
@@ -611,8 +648,8 @@ def check_image_type(found: FeatureType, column: str) -> None:
         is_image = {"bytes", "path"} & found.keys() and getattr(content, "dtype", None) in IMAGE_TYPES
     if not is_image:
         raise ValueError(
-            f"`--image_column {column}` holds {found}, which is no image: write the path of a file as a string, or "
-            "its content as binary."
+            f"`--image_column {column}` holds {found}, which is no image: write the path of a file "
+            "as a string, or its content as binary."
         )
 
 

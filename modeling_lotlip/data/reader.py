@@ -39,7 +39,8 @@ class Item(NamedTuple):
 
     row: Any  # what the row is known by: a `RowInfo`
     kind: str  # "image", or any other word for a text: "short" or "long"
-    content: Image.Image | str | None = None  # the upright RGB image, dropped when it is preprocessed, or the text
+    # the upright RGB image, which is dropped when it is preprocessed, or the text
+    content: Image.Image | str | None = None
     index: int = 0  # which it is of its kind in the row
     truncated: bool = False
 
@@ -108,8 +109,10 @@ class RowReader:
             )
             self.caption_files.check()
         check_columns(columns, label_column=label_column, key_column=key_column)
-        self.text_columns = find_columns(columns, [self.short_column, self.long_column, self.file_key_column])
-        self.columns = find_columns(columns, [*self.text_columns, image_column, label_column, key_column])
+        text_columns = [self.short_column, self.long_column, self.file_key_column]
+        self.text_columns = find_columns(columns, text_columns)
+        other_columns = [image_column, label_column, key_column]
+        self.columns = find_columns(columns, [*text_columns, *other_columns])
 
     def find_caption_columns(self, captions: CaptionArguments, columns: list[str], is_one_needed: bool) -> None:
         """Notes the columns of captions that are there. Raises a `ValueError` if a named one, or both, are not."""
@@ -149,8 +152,8 @@ class RowReader:
             if text.strip():
                 yield Item(info, "short", text, index)
         long_captions = self.leave_out_bad(number, row, lambda: list_captions(row, self.long_column))
-        long_captions = long_captions + self.leave_out_bad(number, row, lambda: self.captions_beside(row)[0])
-        for index, text in enumerate(long_captions):
+        captions_beside = self.leave_out_bad(number, row, lambda: self.captions_beside(row)[0])
+        for index, text in enumerate([*long_captions, *captions_beside]):
             marked = mark_sub_captions(text, self.splitter)
             if marked:
                 yield Item(info, "long", marked, index)
@@ -177,7 +180,8 @@ class RowReader:
         """The key of a row, without a column of keys the number. Raises a `ValueError` if there is none."""
         if self.key_column is None:
             return number
-        key, value = read_key(row, self.key_column), look_up(row, self.key_column)
+        key = read_key(row, self.key_column)
+        value = look_up(row, self.key_column)
         if key is None or isinstance(value, (list, float)) or hasattr(value, "isoformat"):  # a date
             raise ValueError(
                 f"`--key_column {self.key_column}` must hold integers or strings; row {number} has {value!r}."
@@ -220,8 +224,9 @@ class RowReader:
         a stream, and of hashes, [`RowCounts`] counts the former. `what` the images are called. Raises a `ValueError`
         if no image has captions.
         """
-        is_known = self.file_key_column != self.image_column and not isinstance(dataset, IterableDataset)
-        if self.caption_files is None or not is_known:
+        if self.caption_files is None:
+            return
+        if self.file_key_column == self.image_column or isinstance(dataset, IterableDataset):
             return
         files = self.caption_files
         unmatched = []
@@ -271,7 +276,8 @@ class RowCounts:
 
     def note(self, reason: str, names: list[str]) -> None:
         """Keeps the first few names of rows, each once, as examples of a reason."""
-        self.examples[reason] = list(dict.fromkeys(self.examples.get(reason, []) + names))[:NUM_EXAMPLES]
+        known = self.examples.get(reason, [])
+        self.examples[reason] = list(dict.fromkeys([*known, *names]))[:NUM_EXAMPLES]
 
     def __add__(self, other: "RowCounts") -> "RowCounts":
         total = RowCounts(

@@ -100,14 +100,14 @@ def check_csv_rows(path: str, reader: Iterator[list[str]]) -> None:
                     raise ValueError(f"{path} has several columns named {repeated[0]!r}: give each its own name.")
             elif len(row) != len(header):
                 raise ValueError(
-                    f"{path} has {len(row)} fields in line {first_line}, but {len(header)} in its header. Separate "
-                    "cells by commas, and quote those that have some."
+                    f"{path} has {len(row)} fields in line {first_line}, but {len(header)} in its "
+                    "header. Separate cells by commas, and quote those that have some."
                 )
             first_line = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
-            f"{path} cannot be read at line {first_line}: {error}. Quote cells whole, and double the quotation marks "
-            "in them."
+            f"{path} cannot be read at line {first_line}: {error}. Quote cells whole, and double "
+            "the quotation marks in them."
         ) from error
 
 
@@ -178,7 +178,8 @@ def check_json_column(paths: Iterable[str], column: str) -> None:
     Raises:
         `ValueError`: if there are both; names a row of each.
     """
-    text, number = None, None
+    text = None
+    number = None
     for path in paths:
         for where, row in iterate_json_rows(path):
             if not isinstance(row, dict):
@@ -215,8 +216,8 @@ def unify_parquet_types(paths: list[str]) -> Features | None:
             schema = pa.unify_schemas([schema, other], promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise ValueError(
-                f"{path} has other types than the files before it: {str(error).rpartition(': ')[2]}. Write all files "
-                "with the same types."
+                f"{path} has other types than the files before it: "
+                f"{str(error).rpartition(': ')[2]}. Write all files with the same types."
             ) from error
     if schema.remove_metadata() == first.remove_metadata():
         return None

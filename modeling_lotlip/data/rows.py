@@ -12,7 +12,8 @@ from .arguments import SourceArguments
 from .images import UnreadableImageError, read_file
 
 
-URL_COLUMNS = ("url", "json.url", "URL", "image_url")  # where img2dataset and the large collections have addresses
+# Where img2dataset and the large collections have addresses
+URL_COLUMNS = ("url", "json.url", "URL", "image_url")
 # As JSON, Python and NumPy write lists of texts into a cell of a CSV file
 LIST_AS_TEXT = re.compile(r"""\[\s*['"].*['"]\s*\]""", re.DOTALL)
 

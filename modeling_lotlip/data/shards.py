@@ -119,7 +119,8 @@ def write_shards(
         nonlocal num_converted
         for number, row in enumerate(rows):
             try:
-                members, is_converted = pack_row(row, reader, find_key(row, source, key_column), image_format)
+                key = find_key(row, source, key_column)
+                members, is_converted = pack_row(row, reader, key, image_format)
             except UnreadableImageError as error:
                 counts.count(name_row(row, number), f"the image cannot be read: {error}")
             except ValueError as error:
