@@ -36,7 +36,9 @@ class Filter(NamedTuple):
         last = parse_day("taken_to", taken_to)
         if first is not None and last is not None and first > last:
             raise ValueError(f"`taken_from` {first} is after `taken_to` {last}: exchange them.")
-        path = PurePath((folder or "").strip())
+        if folder is None or not folder.strip():
+            return cls(None, first, last)
+        path = PurePath(folder)  # a name may begin or end with blanks
         if path == PurePath():  # all folders
             return cls(None, first, last)
         return cls(path.as_posix(), first, last)
