@@ -15,7 +15,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from pandas.errors import ParserError
 from transformers.utils import logging
 
-from .images import IMAGE_EXTENSIONS
+from .images import IMAGE_EXTENSIONS, SAFE_EXTENSIONS
 
 
 logger = logging.get_logger(__name__)
@@ -68,6 +68,11 @@ def scan_folder(folder: str | Path) -> FolderScan:
 def is_image_file(name: str) -> bool:
     """Whether a file is an image by its ending."""
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+
+
+def is_indexed_file(name: str) -> bool:
+    """Whether a file is an image that an index has, by its ending: one in a format that is safe to read."""
+    return os.path.splitext(name)[1].lower() in SAFE_EXTENSIONS
 
 
 def find_image_files(folder: str | Path) -> DataFilesDict:

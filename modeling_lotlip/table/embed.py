@@ -20,7 +20,7 @@ from datasets.fingerprint import Hasher
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.arguments import CaptionArguments, SourceArguments
-from ..data.images import Resizing, undecoded
+from ..data.images import Resizing, name_readers, undecoded
 from ..data.loading import compute_fingerprint, find_file_names, get_columns, load_split, make_builder
 from ..data.reader import RowInfo, RowReader
 from ..data.rows import find_column
@@ -39,6 +39,7 @@ from ..encoder.batches import (
 from ..utils.output_folder import describe_unfinished
 from ..utils.terminal import progress_bar
 from .storage import EmbeddingTable, model_settings
+from .thresholds import maintain
 
 
 # Rows whose captions are sorted by length together
@@ -90,6 +91,10 @@ def embed_to_table(
     state.wait_for_everyone()
     table = EmbeddingTable(store.output_dir)
     with table.writing() if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            table.add_missing_columns()
+            table.delete_rows_to_try_again()
+        state.wait_for_everyone()
         dataset = dataset.select_columns(reader.columns)
         if image_column is not None:
             dataset = undecoded(dataset, image_column)
@@ -119,7 +124,7 @@ def embed_to_table(
             write_batches((list(parts) for _, parts in groupby(results, attrgetter("group"))), table.append)
         state.wait_for_everyone()
         if state.is_main_process:
-            table.maintain(lambda: embed_background(model, processor))
+            maintain(table, lambda: embed_background(model, processor))
     return table
 
 
@@ -183,8 +188,11 @@ def to_rows(batch: Batch) -> list[dict]:
             raise ValueError(f"The model's embedding of {item.row.key} holds NaN or infinity: choose a wider --dtype.")
         found = {"kind": item.kind, "position": item.index, "truncated": item.truncated, "embedding": embedding}
         rows.append({"key": item.row.key, "row": item.row.number, **item.row.about, **found})
-    for info, _, problem in batch.unreadable:
-        rows.append({"key": info.key, "row": info.number, **(info.about or {}), "problem": problem})
+    for bad in batch.unreadable:
+        row = {"key": bad.key.key, "row": bad.key.number, **(bad.key.about or {}), "problem": bad.problem}
+        if bad.is_final:
+            row["tried_with"] = name_readers()
+        rows.append(row)
     return rows
 
 

@@ -15,7 +15,9 @@ from modeling_lotlip.data.scenes import make_scene
 from modeling_lotlip.encoder.arguments import InferenceArguments
 from modeling_lotlip.encoder.batches import embed_corpus
 from modeling_lotlip.encoder.models import load_model
-from modeling_lotlip.table.storage import EmbeddingTable, Measurements
+from modeling_lotlip.table import vector_index
+from modeling_lotlip.table.measurements import Measurements
+from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.utils.terminal import printable
 from tests.helpers.commands import read_error
 from tests.helpers.embeddings import embed_images
@@ -149,15 +151,60 @@ def test_copies_are_one_result_that_can_be_unfolded(search):
     assert len(without_line(out)) == 10 and "nearly the same" not in out
 
 
-def test_weak_results_stand_below_a_line(search, monkeypatch):
-    for line, num_above in ((-2.0, 8), (2.0, 0)):
-        measured = Measurements(line, 2.0, 8)
-        monkeypatch.setattr(EmbeddingTable, "measured", lambda self, kind="image", measured=measured: measured)
-        status, out, _ = search("photos", "a red boat", "--k", "8", "--output_file", "found.csv")
-        lines = out.splitlines()
-        assert (lines.index(f"      {WEAK}:") - 1 if num_above < 8 else len(lines) - 1) == num_above
-        rows = list(csv.DictReader(Path("found.csv").read_text().splitlines()))
-        assert [row["weak"] for row in rows] == ["False"] * num_above + ["True"] * (8 - num_above)
+@pytest.mark.parametrize("threshold, num_above", [(-2.0, 8), (2.0, 0)])
+def test_weak_results_stand_below_a_line(search, monkeypatch, threshold, num_above):
+    measured = Measurements(score_threshold=threshold, copy_threshold=2.0, num_rows=8)
+    monkeypatch.setattr("modeling_lotlip.search.searcher.read_measurements", lambda table, kind: measured)
+    status, out, _ = search("photos", "a red boat", "--k", "8", "--all_copies", "--output_file", "found.csv")
+    assert status == 0
+    lines = out.splitlines()
+    above = [line for line in lines if WEAK in line]
+    assert above == [f"      {WEAK}:"] * (num_above < 8)
+    rows = list(csv.DictReader(Path("found.csv").read_text().splitlines()))
+    assert [row["weak"] for row in rows] == ["False"] * num_above + ["True"] * (8 - num_above)
+
+
+def test_the_recall_that_is_shown_is_that_of_the_filter(search, monkeypatch):
+    monkeypatch.setattr(vector_index, "NUM_EXACT", 4)
+    status, _, err = search("photos", "a boat", "--output_file", "found.json")
+    assert status == 0
+    assert "8 images in photos, searched approximately: 100.0% of the first 10 are those of exact search" in err
+    status, _, err = search("photos", "a boat", "--folder", "more", "--output_file", "found.json")
+    assert status == 0
+    assert "8 images in photos, of which 1 are in the folder more." in err
+    assert json.loads(Path("found.json").read_text())["recall"] == 1.0
+
+
+def test_a_moved_folder_is_searched_at_once_and_its_old_index_forgotten(search, caplog):
+    assert search("photos", "a boat")[0] == 0
+    (old,) = Path("indices").iterdir()
+    Path("photos").rename("moved")
+    status, _, err = search("moved", "a boat")
+    assert status == 0
+    assert "Updated: 8 moved or copied, 1 new." in err or "Updated: 1 new, 8 moved or copied." in err
+    source = Path.cwd() / "photos"
+    assert f"The folder {source} is not there" in caplog.text
+    assert f"lotlip search --forget {source}" in caplog.text
+    status, out, _ = search("--forget", "photos")
+    assert status == 0
+    assert out == f"Deleted the index {old}.\n"
+    assert not old.exists()
+    caplog.clear()
+    assert search("moved", "a boat")[0] == 0
+    assert "is not there" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("photos", "--forget", "photos"), "--forget photos searches nothing: leave out PHOTOS and TEXT."),
+        (("--forget", "photos"), "there is no index of it in indices, but of []. Name one of these."),
+    ],
+)
+def test_what_cannot_be_forgotten_is_said(search, arguments, message):
+    status, _, err = search(*arguments)
+    assert status == 2
+    assert message in err
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +278,12 @@ def test_images_of_an_object_store_are_named_by_their_urls(search, model_dir, ca
     made = EmbeddingTable(next(Path("indices").iterdir()))
     settings = {**made.settings, "source": "s3://bucket/photos"}
     table = EmbeddingTable.create(Path("from_a_store"), made.dim, settings, made.notes, "float16")
-    table.append([{"key": key, "embedding": made.embedding(key)} for key in made.search(torch.ones(made.dim), 8).keys])
+    table.append(
+        [
+            {"key": key, "embedding": made.embedding(key)}
+            for key in vector_index.search(made, torch.ones(made.dim), 8).keys
+        ]
+    )
     status, out, _ = search("--embeddings", "from_a_store", "a red boat", "--k", "8", "--all_copies")
     assert status == 0 and "   s3://bucket/photos/0.png" in out and "   s3://bucket/photos/more/3.png" in out
     error = read_error(capsys, "app", "--embeddings", table.folder, "--model", model_dir)

@@ -16,7 +16,15 @@ from PIL import Image as PILImage
 from modeling_lotlip import LotlipProcessor
 from modeling_lotlip.data.images import UnreadableImageError, read_image, undecoded
 from modeling_lotlip.data.scenes import load_scenes
-from modeling_lotlip.encoder.batches import Item, RowCollator, batch_rows, collate_rows, count_workers, embed_rows
+from modeling_lotlip.encoder.batches import (
+    Item,
+    RowCollator,
+    Unreadable,
+    batch_rows,
+    collate_rows,
+    count_workers,
+    embed_rows,
+)
 from tests.conftest import WORDS
 
 
@@ -57,7 +65,7 @@ def test_an_image_that_cannot_be_preprocessed_is_left_out(model_and_processor):
     lock = threading.Lock()
     (embedded,) = embed_rows(model, processor, [collator([(name, None) for name in images])], lock=lock)
     assert [item.row for item in embedded.entries] == ["good"] and embedded.embeds.shape == (1, 32)
-    assert embedded.unreadable == [("thin", "thin", "too thin"), ("torn", "torn", "it is torn")]
+    assert embedded.unreadable == [Unreadable("thin", "thin", "too thin"), Unreadable("torn", "torn", "it is torn")]
     assert not lock.locked()
 
 

@@ -20,7 +20,7 @@ from modeling_lotlip.table.storage import EmbeddingTable
 from tests.conftest import SERVER, WORDS, run_together
 from tests.data.test_loading import write_images
 from tests.helpers.commands import read_error, to_argv
-from tests.helpers.images import NO_IMAGE, replace_values
+from tests.helpers.images import NO_IMAGE, refuse_to_open, replace_values, save_images
 from tests.reliability.commands import run_quietly
 
 
@@ -260,6 +260,23 @@ def test_bad_images_are_left_out_and_named_and_their_captions_kept(
     # texts alone need no images
     texts = embed("texts", *options, "--only", "texts")
     assert_same(read(texts), [row for row in expected if row["kind"] != "image"])
+
+
+def test_an_image_that_could_not_be_opened_is_tried_again(embed, tmp_path):
+    """By the same command, with its captions, which were kept meanwhile."""
+    photos = save_images(tmp_path / "photos", load_scenes(3, seed=4)["image"])
+    rows = [{"image": str(photos / f"{number}.png"), "caption": f"a boat {number}"} for number in range(3)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = ("--dataset_name", "json", "--data_files", tmp_path / "rows.jsonl", "--eval_split", "train")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        refuse_to_open(monkeypatch, "1.png")
+        folder = embed("out", *options)
+    kept = [("0", "image"), ("0", "short"), ("1", "short"), ("2", "image"), ("2", "short")]
+    assert [(row["key"], row["kind"]) for row in read(folder)] == kept
+    assert "Permission denied" in EmbeddingTable(folder).unreadable["1"]
+    embed("out", *options)
+    assert EmbeddingTable(folder).unreadable == {}
+    assert_same(read(folder), read(embed("whole", *options)))
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 2048])
