@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 def locate_indices(index_dir: Path | None = None) -> Path:
     """Locates the folder of indices, by default `assets/lotlip/search` in the cache of the Hub."""
-    return Path(HF_ASSETS_CACHE, "lotlip", "search") if index_dir is None else index_dir
+    return index_dir or Path(HF_ASSETS_CACHE, "lotlip", "search")
 
 
 def find_table(
@@ -260,7 +260,8 @@ def compare(table: EmbeddingTable, folder: Path) -> Comparison:
             f"there is no image any more. The {num_stored:,} that were indexed are kept; to forget them: "
             f"lotlip search --forget {shlex.quote(str(folder))}"
         )
-    result.left_out = describe_left_out(others, scan.closed_folders, kept_folders & as_keys(scan.empty_folders))
+    emptied = kept_folders & as_keys(scan.empty_folders)
+    result.left_out = describe_left_out(others, scan.closed_folders, emptied)
     return result
 
 

@@ -130,12 +130,13 @@ class Searcher:
             self.embed_files(pending, report)
             maintain(self.table, self.embed_background)
         moved = written & found.new.keys()
+        moved_from = {sources[key].key for key in moved if sources[key].table is self.table}
         repaired = (pending.keys() & found.retried.keys()) - self.table.unreadable.keys()
         self.changes = Changes(
             new=len(pending.keys() & found.new.keys()),
             moved=len(moved),
             changed=len(pending.keys() & found.changed.keys()) + len(repaired),
-            deleted=len(set(found.gone) - {sources[key].key for key in moved if sources[key].table is self.table}),
+            deleted=len(set(found.gone) - moved_from),
             left_out=found.left_out,
         )
         return self.changes
@@ -157,12 +158,13 @@ class Searcher:
 
     def embed_files(self, pending: dict[str, dict[str, int]], report: Report) -> None:
         """Embeds files, of which the signatures are given, and writes what is embedded as it comes."""
-        images = (
-            (RowInfo(None, name, about=about), {"image": {"path": str(self.folder / name), "bytes": None}})
-            for name, about in sorted(pending.items())
-        )
+        rows = []
+        for name, about in sorted(pending.items()):
+            image = {"path": str(self.folder / name), "bytes": None}
+            rows.append((RowInfo(None, name, about=about), {"image": image}))
         reader = TableReader(["image"], formats=SAFE_FORMATS, resizing=self.resizing)
-        batches = collate_rows(RowCollator(self.processor, reader), batched(images, self.batch_size), None)
+        collate = RowCollator(self.processor, reader)
+        batches = collate_rows(collate, batched(rows, self.batch_size), None)
         results = embed_rows(self.model, self.processor, batches, num_prefetched=2, lock=self.lock)
         progress = progress_bar(total=len(pending), desc="Indexing", unit=" images", delay=1)
         with progress, closing(results):
@@ -180,28 +182,38 @@ class Searcher:
             write_batches(follow(), self.table.append)
 
     def embed_background(self) -> torch.Tensor:
+        """Computes the embeddings, of shape `(num_texts, dim)`, by which the index is measured."""
         with self.lock:
             return embed_background(self.model, self.processor)
 
     def embed(self, text: str, image: Image.Image | None = None) -> Query:
         """
-        A description, an image or both as a query: the mean of both normalised embeddings, normalised. Several
+        Embeds a description, an image or both as a query: the mean of both normalized embeddings, normalized. Several
         sentences are joined, as long captions in evaluation. Raises a `QueryError` if the model knows nothing of it.
         """
-        sentences, embeds, query = split_sub_captions(text, self.table.splitter), [], Query(torch.empty(0))
+        sentences = split_sub_captions(text, self.table.splitter)
+        query = Query(torch.empty(0))
+        embeds = []
         with self.lock:
             if sentences:
-                unknown_words = find_unknown_words(self.processor, text)
-                whole = mark_query(text, self.table.splitter)
-                embeds.append(embed_texts(self.model, tokenize(self.processor, [whole], self.max_length))[0])
-                num_read = count_read_words(self.processor, whole.split(), self.max_length)
-                alone = embed_corpus(self.model, self.processor, sentences, max_length=self.max_length)
-                query = Query(embeds[0], whole.split(), num_read, unknown_words, sentences, alone, image is None)
+                query = self.embed_text(text, sentences, is_alone=image is None)
+                embeds.append(query.embedding)
             if image is not None:
-                embeds.append(embed_batch(self.model, Batch([0], prepare_images(self.processor, [image])))[0])
+                batch = Batch([0], prepare_images(self.processor, [image]))
+                embeds.append(embed_batch(self.model, batch)[0])
         if not embeds:
             raise QueryError("There is nothing to search for yet: describe an image, choose one, or both.")
-        return query._replace(embedding=torch.nn.functional.normalize(torch.stack(embeds).mean(dim=0), dim=0))
+        mean = torch.stack(embeds).mean(dim=0)
+        return query._replace(embedding=torch.nn.functional.normalize(mean, dim=0))
+
+    def embed_text(self, text: str, sentences: list[str], is_alone: bool) -> Query:
+        """Embeds a description, which there is no image beside if it `is_alone`. The caller holds the lock."""
+        unknown_words = find_unknown_words(self.processor, text)
+        whole = mark_query(text, self.table.splitter)
+        embedding = embed_texts(self.model, tokenize(self.processor, [whole], self.max_length))[0]
+        num_read = count_read_words(self.processor, whole.split(), self.max_length)
+        alone = embed_corpus(self.model, self.processor, sentences, max_length=self.max_length)
+        return Query(embedding, whole.split(), num_read, unknown_words, sentences, alone, is_alone)
 
     def search(
         self, query: Query, k: int = 5, chosen: Filter = ALL_IMAGES, kind: str = "image", all_copies: bool = False
@@ -290,7 +302,9 @@ class Searcher:
 
 def count(number: int, what: str) -> str:
     """Writes a number of things, such as "1 image" or "1,200 images"."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    if number == 1:
+        return f"{number:,} {what}"
+    return f"{number:,} {what}s"
 
 
 def open_searcher(index: IndexArguments, arguments: SearchModelArguments) -> Searcher:

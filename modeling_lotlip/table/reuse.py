@@ -103,11 +103,12 @@ def copy_rows(table: EmbeddingTable, sources: dict[str, Source], signatures: dic
     stored = {key for key, _ in table.read_signatures()}
     written = set()
     # first what replaces nothing: of a chain of new names, each source is there until it is copied
-    for keys in ([key for key in sources if key not in stored], [key for key in sources if key in stored]):
-        for part in split_list(keys):
-            for source_table in unique(sources[key].table for key in part):
-                copied = {key: sources[key].key for key in part if sources[key].table is source_table}
-                written |= copy_part(table, source_table, copied, signatures)
+    new_keys = [key for key in sources if key not in stored]
+    other_keys = [key for key in sources if key in stored]
+    for part in split_list(new_keys) + split_list(other_keys):
+        for source_table in unique(sources[key].table for key in part):
+            copied = {key: sources[key].key for key in part if sources[key].table is source_table}
+            written |= copy_part(table, source_table, copied, signatures)
     return written
 
 
@@ -119,7 +120,20 @@ def unique(tables: Iterable[EmbeddingTable]) -> list[EmbeddingTable]:
 def copy_part(
     table: EmbeddingTable, source_table: EmbeddingTable, copied: dict[str, str], signatures: dict[str, dict[str, int]]
 ) -> set[str]:
-    """Copies the rows of some keys of a table under new keys, which stand first in `copied`: see [`copy_rows`]."""
+    """
+    Copies rows from one table: see [`copy_rows`].
+
+    Args:
+        table ([`EmbeddingTable`]), source_table ([`EmbeddingTable`]):
+            The table that is written to, and that which is read.
+        copied (`dict[str, str]`):
+            By the new keys the keys in the table that is read.
+        signatures (`dict[str, dict[str, int]]`):
+            By the new keys the signatures of their files.
+
+    Returns:
+        `set[str]`: the new keys that were written.
+    """
     with source_table.as_os_error():
         where = f"problem IS NULL AND {one_of('key', sorted(set(copied.values())))}"
         rows = source_table.table.search().where(where).to_arrow()

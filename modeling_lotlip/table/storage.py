@@ -69,7 +69,8 @@ class EmbeddingTable:
         self.settings = json.loads(metadata[b"settings"])
         self.notes = json.loads(metadata[b"notes"])
         self.dim = self.table.schema.field("embedding").type.list_size
-        self.splitter = self.settings.get("sub_caption_splitter") or "sentences"  # of long texts, also as queries
+        # of long texts, also as queries
+        self.splitter = self.settings.get("sub_caption_splitter") or "sentences"
 
     @classmethod
     def create(
@@ -206,7 +207,8 @@ class EmbeddingTable:
 
     def row(self, key: str) -> int:
         """Finds the row of a data set that an image is from."""
-        return next(self.read(["row"], self.condition("image", f"key = {value_to_sql(key)}")))["row"][0].as_py()
+        where = self.condition("image", f"key = {value_to_sql(key)}")
+        return next(self.read(["row"], where))["row"][0].as_py()
 
     def rows_done(self) -> set[int]:
         """Collects the rows of a data set that have been embedded."""
@@ -227,12 +229,16 @@ class EmbeddingTable:
             values = {name: batch[name].cast(pa.int64()).to_pylist() for name in names}
             for index, key in enumerate(batch["key"].to_pylist()):
                 signature = {name: values[name][index] for name in names}
-                yield key, {} if signature["size"] is None else signature
+                if signature["size"] is None:  # of an image that is no file
+                    signature = {}
+                yield key, signature
 
     def read_hash(self, key: str) -> str | None:
         """Reads the hash of the file of an image; None if it is not known."""
         rows = self.table.search().where(f"key = {value_to_sql(key)}").select(["hash"]).limit(1).to_arrow()
-        return rows["hash"][0].as_py() if len(rows) else None
+        if len(rows) == 0:
+            return None
+        return rows["hash"][0].as_py()
 
     def append(self, rows: list[dict]) -> None:
         """

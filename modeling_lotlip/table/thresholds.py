@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 
 from ..encoder.arguments import KINDS
-from .measurements import EXACT_SEARCH, ApproximateSearch, Measurements, read_measurements, write_measurements
+from .measurements import EXACT_SEARCH, Measurements, read_measurements, write_measurements
 from .schema import to_vectors
 from .storage import EmbeddingTable, one_of
 from .vector_index import (
@@ -139,9 +139,11 @@ def measure(table: EmbeddingTable, kind: str, background: torch.Tensor) -> Measu
     search = EXACT_SEARCH
     filtered_search = EXACT_SEARCH
     if has_index(table):
-        search = choose_index_search(table, queries, neighbors, kind, len(background))
-        few = thin_out(queries, len(background), NUM_FILTER_MEASURED)
-        filtered_search = choose_filtered_search(table, take_queries(queries, few), kind)
+        indices = thin_out(queries, len(background), NUM_MEASURED)
+        few = Neighbors(neighbors.similarities[indices], neighbors.ids[indices], neighbors.num_rows)
+        search = choose_search(table, take_queries(queries, indices), few, kind)
+        indices = thin_out(queries, len(background), NUM_FILTER_MEASURED)
+        filtered_search = choose_filtered_search(table, take_queries(queries, indices), kind)
     measured = Measurements(
         score_threshold=find_score_threshold(neighbors.similarities[: len(background), 0]),
         copy_threshold=find_copy_threshold(neighbors.similarities[len(background) :]),
@@ -152,15 +154,6 @@ def measure(table: EmbeddingTable, kind: str, background: torch.Tensor) -> Measu
     )
     write_measurements(table, kind, measured)
     return measured
-
-
-def choose_index_search(
-    table: EmbeddingTable, queries: Queries, neighbors: Neighbors, kind: str, num_texts: int
-) -> ApproximateSearch:
-    """Chooses the parameters of the index by the texts and by `NUM_MEASURED` of the images: see [`choose_search`]."""
-    indices = thin_out(queries, num_texts, NUM_MEASURED)
-    few = Neighbors(neighbors.similarities[indices], neighbors.ids[indices], neighbors.num_rows)
-    return choose_search(table, take_queries(queries, indices), few, kind)
 
 
 def thin_out(queries: Queries, num_texts: int, max_images: int) -> list[int]:

@@ -283,15 +283,28 @@ def measure_recall(
         rows = ask(table, query, RECALL_K, kind, where, plan).select(["_distance"]).with_row_id(True).to_arrow()
         expected = [row_id for row_id in exact if row_id != own_id][:RECALL_K]
         found = [row_id for row_id in rows["_rowid"].to_pylist() if row_id != own_id][:RECALL_K]
-        fraction = len({*expected} & {*found}) / max(1, len(expected))
-        fractions["texts" if own_id is None else "images"].append(fraction)
+        modality = "texts" if own_id is None else "images"
+        fractions[modality].append(len({*expected} & {*found}) / max(1, len(expected)))
     return min(sum(values) / len(values) for values in fractions.values() if values)
 
 
 def choose_search(
     table: EmbeddingTable, queries: Queries, neighbors: Neighbors, kind: str = "image"
 ) -> ApproximateSearch:
-    """Chooses the smallest parameters of the index that find enough, or else the largest, with their recall."""
+    """
+    Chooses how to search without a filter.
+
+    Args:
+        table ([`EmbeddingTable`]):
+            The table, with an index.
+        queries ([`Queries`]), neighbors ([`Neighbors`]):
+            What is searched for, and what exact search finds.
+        kind (`str`, *optional*, defaults to `"image"`):
+            The kind of embeddings.
+
+    Returns:
+        [`ApproximateSearch`]: the smallest parameters of the index that find enough, or else the largest.
+    """
     for num_cells, num_candidates in INDEX_PARAMETERS:
         plan = ApproximateSearch(num_cells, num_candidates)
         recall = measure_recall(table, queries, neighbors, kind, None, plan)
