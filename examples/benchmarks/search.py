@@ -429,7 +429,9 @@ def compare_filters(num: int, args: SearchArguments) -> dict:
                     seconds.append(time.perf_counter() - start)
                     found.append([int(key.partition("/")[2]) for key in keys])
                 recalls = measure_recalls(found, search(asked, stored[first:]) + first)
-                title = f"{name}, all" if condition is None else f"{name}, filter {FOLDERS[1]}"
+                title = f"{name}, all"
+                if condition is not None:
+                    title = f"{name}, filter {FOLDERS[1]}"
                 rows[title] = {
                     "recall@10": statistics.fmean(recalls),
                     "min_recall@10": min(recalls),

@@ -397,7 +397,8 @@ def test_each_model_has_an_index(folder, searcher, model_and_processor, tmp_path
     model, processor = model_and_processor
     searcher.update()
     other = find_table(folder, copy.deepcopy(model).bfloat16(), processor, tmp_path / "indices")
-    assert other.folder != searcher.table.folder and len(other) == 0
+    assert other.folder != searcher.table.folder
+    assert len(other) == 0
 
     # but one and the same model has one, wherever it lies
     model.save_pretrained(tmp_path / "moved")
