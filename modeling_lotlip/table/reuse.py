@@ -5,15 +5,20 @@ Embeddings that were computed before: of files that have another name now, lie i
 is known by the hash of its content.
 """
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from ..utils.files import hash_file
+from ..utils.terminal import printable
 from .schema import SIGNATURE
 from .storage import EmbeddingTable, is_table, one_of, split_list
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,17 @@ class Source:
 
 
 def list_tables(folder: Path) -> list[EmbeddingTable]:
-    """Opens the tables in the folders of a folder."""
+    """Opens the tables in the folders of a folder. Those that are damaged are left out, with a warning."""
+    tables = []
     if not folder.is_dir():
-        return []
-    return [EmbeddingTable(path) for path in sorted(folder.iterdir()) if is_table(path)]
+        return tables
+    for path in sorted(folder.iterdir()):
+        if is_table(path):
+            try:
+                tables.append(EmbeddingTable(path))
+            except OSError as error:
+                logger.warning(printable(str(error)))
+    return tables
 
 
 def list_tables_of_same_model(table: EmbeddingTable) -> list[EmbeddingTable]:
@@ -62,14 +74,12 @@ def find_sources(
     by_hash = {}
     own_hashes = {}
     for table in tables:
-        for batch in table.read(["key", "size", "hash"], table.condition("image", "hash IS NOT NULL")):
-            rows = zip(batch["key"].to_pylist(), batch["size"].to_pylist(), batch["hash"].to_pylist())
-            for key, size, content_hash in rows:
-                if size in wanted:
-                    known_sizes.add(size)
-                    by_hash.setdefault(content_hash, Source(table, key))
-                    if table is tables[0]:
-                        own_hashes[key] = content_hash
+        for key, size, content_hash in read_files(table, is_own=table is tables[0]):
+            if size in wanted:
+                known_sizes.add(size)
+                by_hash.setdefault(content_hash, Source(table, key))
+                if table is tables[0]:
+                    own_hashes[key] = content_hash
     sources = {}
     for name in (name for name, size in sizes.items() if size in known_sizes):
         try:
@@ -82,6 +92,20 @@ def find_sources(
             sources[name] = by_hash[content_hash]
         report()
     return sources
+
+
+def read_files(table: EmbeddingTable, is_own: bool) -> Iterator[tuple[str, int, str]]:
+    """
+    Reads keys, sizes and hashes of the files in a table. If it is damaged and not the one that is updated, it ends
+    there, with a warning.
+    """
+    try:
+        for batch in table.read(["key", "size", "hash"], table.condition("image", "hash IS NOT NULL")):
+            yield from zip(batch["key"].to_pylist(), batch["size"].to_pylist(), batch["hash"].to_pylist())
+    except OSError as error:
+        if is_own:
+            raise
+        logger.warning(printable(str(error)))
 
 
 def copy_rows(table: EmbeddingTable, sources: dict[str, Source], signatures: dict[str, dict[str, int]]) -> set[str]:
@@ -134,9 +158,15 @@ def copy_part(
     Returns:
         `set[str]`: the new keys that were written.
     """
-    with source_table.as_os_error():
-        where = f"problem IS NULL AND {one_of('key', sorted(set(copied.values())))}"
-        rows = source_table.table.search().where(where).to_arrow()
+    where = f"problem IS NULL AND {one_of('key', sorted(set(copied.values())))}"
+    try:
+        with source_table.as_os_error():
+            rows = source_table.table.search().where(where).to_arrow()
+    except OSError as error:
+        if source_table is table:
+            raise
+        logger.warning(printable(str(error)))
+        return set()
     indices = {key: index for index, key in enumerate(rows["key"].to_pylist())}
     new_keys = [key for key, source_key in copied.items() if source_key in indices]
     if not new_keys:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modeling_lotlip.table import storage
-from modeling_lotlip.table.reuse import Source, copy_rows, find_sources, list_tables_of_same_model
+from modeling_lotlip.table.reuse import Source, copy_rows, find_sources, list_tables, list_tables_of_same_model
 from modeling_lotlip.table.storage import EmbeddingTable
 from modeling_lotlip.utils.files import hash_bytes
 
@@ -107,3 +107,28 @@ def test_tables_of_other_folders_count_if_the_model_is_the_same(tmp_path, source
     table = make_index(tmp_path / "index", source, weights)
     found = list_tables_of_same_model(table)
     assert [found_table.folder for found_table in found] == [other.folder] * is_found
+
+
+def test_a_damaged_table_leaves_the_others_as_they_are(tmp_path, caplog):
+    """A file of another index is missing: images of it are embedded anew."""
+    other = make_index(tmp_path / "other")
+    table = make_index(tmp_path / "index", "/moved")
+    sizes = write_files(tmp_path / "photos", {"new.jpg": b"first", "newer.jpg": b"the fourth"})
+    other.append([{"key": "d.jpg", "embedding": torch.ones(3), "size": 10, "hash": hash_bytes(b"the fourth")}])
+    for path in (tmp_path / "other").rglob("data/*.lance"):
+        path.unlink()
+    sources = find_sources([table, EmbeddingTable(other.folder)], tmp_path / "photos", sizes, lambda: None)
+    assert sources == {"new.jpg": Source(table, "a.jpg")}
+    assert f"The embeddings in {other.folder} cannot be read" in caplog.text
+    caplog.clear()
+    assert copy_rows(table, {"new.jpg": Source(EmbeddingTable(other.folder), "a.jpg")}, sign({"new.jpg": 5})) == set()
+    assert f"The embeddings in {other.folder} cannot be read" in caplog.text
+
+
+def test_a_table_that_cannot_be_opened_is_left_out(tmp_path, caplog):
+    other = make_index(tmp_path / "other")
+    table = make_index(tmp_path / "index", "/moved")
+    for path in (tmp_path / "other").rglob("*.manifest"):
+        path.write_bytes(b"damaged")
+    assert [found.folder for found in list_tables(tmp_path)] == [table.folder]
+    assert str(other.folder) in caplog.text
